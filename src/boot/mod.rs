@@ -1,0 +1,1 @@
+//! Boots an artifact in QEMU and judges the console.

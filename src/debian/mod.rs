@@ -1,0 +1,1 @@
+//! Debian's formats: control paragraphs, versions, signed release files, binary packages.

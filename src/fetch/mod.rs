@@ -1,0 +1,1 @@
+//! Getting pinned files: where to look, and bytes that are hashed while they arrive.

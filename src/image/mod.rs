@@ -1,0 +1,1 @@
+//! One folder per format: what the bytes mean, and a writer.

@@ -1,0 +1,126 @@
+//! What `lockfile.toml` holds, as it stands in the file.
+
+use crate::model::{Arch, Epoch, RelPath, Sha256Digest};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The format this program reads and writes; a higher number in a file is a named error.
+pub const LOCK_VERSION: u32 = 1;
+
+/// A whole lock: every byte a build may take in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lockfile {
+    /// Format version, [`LOCK_VERSION`].
+    pub version: u32,
+    /// The time every output carries: the date of the newest locked release file.
+    pub source_date_epoch: Epoch,
+    /// Package archives, by name.
+    #[serde(default, rename = "archive")]
+    pub archives: Vec<Archive>,
+    /// Packages, by name, architecture and version.
+    #[serde(default, rename = "package")]
+    pub packages: Vec<Package>,
+    /// Other pinned files, by name.
+    #[serde(default, rename = "file")]
+    pub files: Vec<PinnedFile>,
+}
+
+/// Whose conventions an archive follows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distribution {
+    /// snapshot.debian.org.
+    Debian,
+    /// snapshot.ubuntu.com.
+    Ubuntu,
+}
+
+/// One suite of one archive at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// The name packages refer to, e.g. `trixie`.
+    pub name: String,
+    /// Debian or Ubuntu.
+    pub distribution: Distribution,
+    /// The archive's directory on any mirror: `debian`, `debian-security`, `ubuntu`, `ubuntu-ports`.
+    pub base: RelPath,
+    /// Suite as in `dists/<suite>/`.
+    pub suite: RelPath,
+    /// Components taken from it.
+    pub components: Vec<String>,
+    /// Moment of the snapshot, `YYYYMMDDThhmmssZ`.
+    pub snapshot: String,
+    /// Canonical address of that snapshot, without a trailing slash; `dists/` and `pool/` lie below it.
+    pub snapshot_url: String,
+    /// SHA-256 of the verified `InRelease`.
+    pub inrelease_sha256: Sha256Digest,
+    /// Fingerprints (40 or 64 upper-case hexadecimal digits) of the primary keys whose signatures were verified.
+    pub keys: Vec<String>,
+}
+
+/// One binary package.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Package name.
+    pub name: String,
+    /// Architecture of the package: `amd64`, `arm64` or `all`.
+    pub arch: String,
+    /// Debian version.
+    pub version: String,
+    /// `name version` of the source package where it differs from the binary's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Which [`Archive`] it comes from.
+    pub archive: String,
+    /// Path below the archive's base, e.g. `pool/main/b/bash/bash_5.2.37-2+b8_amd64.deb`.
+    pub path: RelPath,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Sha256Digest,
+    /// The package sets it belongs to, each `<stage>/<arch>`.
+    pub sets: BTreeSet<String>,
+}
+
+/// A file that is not a package, e.g. the agent.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedFile {
+    /// Name that stages refer to, e.g. `agent`.
+    pub name: String,
+    /// Target architecture; none when it serves every architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
+    /// Place in this repository, when it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<RelPath>,
+    /// Address to fetch it from, when it is elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Sha256Digest,
+}
+
+impl Lockfile {
+    /// The packages of the set `<stage>/<arch>`, in file order.
+    pub fn packages_of<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a Package> + 'a {
+        self.packages.iter().filter(move |p| p.sets.contains(set))
+    }
+
+    /// The archive called `name`.
+    pub fn archive(&self, name: &str) -> Option<&Archive> {
+        self.archives.iter().find(|a| a.name == name)
+    }
+
+    /// The pinned file called `name` that serves `arch`.
+    pub fn file(&self, name: &str, arch: Arch) -> Option<&PinnedFile> {
+        self.files
+            .iter()
+            .find(|f| f.name == name && f.arch.is_none_or(|a| a == arch))
+    }
+}

@@ -1,0 +1,1 @@
+//! What each stage runs in: a plain spec, and the executor that obeys it.

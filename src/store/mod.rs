@@ -1,0 +1,1 @@
+//! The content-addressed store: objects by fs-verity digest, trees, build records.

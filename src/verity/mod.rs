@@ -1,0 +1,1 @@
+//! fs-verity digests and Merkle trees, computed in user space.
