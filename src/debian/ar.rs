@@ -47,7 +47,7 @@ impl<R: BufRead> ArReader<R> {
     /// Checks the magic and stands before the first member.
     pub(super) fn new(mut inner: R) -> Result<Self, ArError> {
         let mut magic = [0; MAGIC.len()];
-        inner.read_exact(&mut magic)?;
+        exact(&mut inner, &mut magic, "the archive's first line")?;
         if &magic != MAGIC {
             return Err(ArError::Form(format!(
                 "is not an ar archive: it begins with \"{}\"",
@@ -66,9 +66,12 @@ impl<R: BufRead> ArReader<R> {
         io::copy(self, &mut io::sink())?;
         if self.odd {
             let mut pad = [0];
-            self.inner.read_exact(&mut pad)?;
+            exact(&mut self.inner, &mut pad, "the padding after a member")?;
             if pad != *b"\n" {
-                return Err(ArError::Form(format!("has padding byte 0x{:02x} after a member", pad[0])));
+                return Err(ArError::Form(format!(
+                    "has padding byte 0x{:02x} after a member",
+                    pad[0]
+                )));
             }
             self.odd = false;
         }
@@ -142,6 +145,14 @@ impl<R: BufRead> BufRead for ArReader<R> {
         self.inner.consume(amount);
         self.left = self.left.saturating_sub(amount as u64);
     }
+}
+
+/// Fills `buf`; a file that ends before is told as such.
+fn exact(reader: &mut impl Read, buf: &mut [u8], what: &str) -> Result<(), ArError> {
+    reader.read_exact(buf).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => ArError::Form(format!("ends within {what}")),
+        _ => ArError::Read(e),
+    })
 }
 
 fn ended(left: u64) -> io::Error {

@@ -42,13 +42,13 @@ pub enum DebError {
         source: io::Error,
     },
     /// An entry of one of the tar archives is refused.
-    #[error("unpack {package}: {member}: entry {entry:?} {problem}")]
+    #[error("unpack {package}: {member}: {entry} {problem}")]
     Entry {
         /// Which package.
         package: String,
         /// Which of its parts.
         member: String,
-        /// Path of the entry as packed, or where it stands.
+        /// The entry, e.g. `entry "./a"`, or where it stands, e.g. `after entry "./a"`.
         entry: String,
         /// What is wrong with it.
         problem: String,
@@ -86,10 +86,15 @@ pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
             return Err(bad("is not a regular file".to_owned()));
         }
         if header.size > MAX_CONTROL {
-            return Err(bad(format!("has {} bytes, more than the limit of {MAX_CONTROL}", header.size)));
+            return Err(bad(format!(
+                "has {} bytes, more than the limit of {MAX_CONTROL}",
+                header.size
+            )));
         }
         let mut text = Vec::new();
-        content.read_to_end(&mut text).map_err(|source| package.read(&member, source))?;
+        content
+            .read_to_end(&mut text)
+            .map_err(|source| package.read(&member, source))?;
         match control.replace(text) {
             None => Ok(()),
             Some(_) => Err(bad("is there twice".to_owned())),
@@ -139,7 +144,7 @@ pub fn deb_tree(
         let Some(path) = path else {
             if !was_first {
                 let problem = "is the root directory but not the first entry";
-                return Err(package.shown_entry(member, "./", problem.to_owned()));
+                return Err(package.shown_entry(member, "entry \"./\"", problem.to_owned()));
             }
             tree = Tree::new(header.meta);
             return Ok(());
@@ -148,7 +153,10 @@ pub fn deb_tree(
         let mut meta = header.meta;
         let node = match header.kind {
             EntryKind::Directory => {
-                let entry = Entry { meta, node: Node::Directory };
+                let entry = Entry {
+                    meta,
+                    node: Node::Directory,
+                };
                 // Harmless when it says the same twice, ambiguous when it does not.
                 return match tree.get(&path) {
                     Some(old) if *old == entry => Ok(()),
@@ -161,14 +169,23 @@ pub fn deb_tree(
             EntryKind::Symlink(target) => Node::Symlink { target },
             EntryKind::HardLink(target) => {
                 let (node, first) = match tree.get(&target) {
-                    Some(Entry { node: node @ Node::File { .. }, meta }) => (node.clone(), meta.clone()),
+                    Some(Entry {
+                        node: node @ Node::File { .. },
+                        meta,
+                    }) => (node.clone(), meta.clone()),
                     Some(_) => return Err(bad(format!("is a hard link to {target}, which is not a regular file"))),
-                    None => return Err(bad(format!("is a hard link to {target}, which is not before it in the package"))),
+                    None => {
+                        return Err(bad(format!(
+                            "is a hard link to {target}, which is not before it in the package"
+                        )));
+                    }
                 };
                 // Both names have one inode, so they cannot differ; only the first carries extended attributes.
                 meta.xattrs.clone_from(&first.xattrs);
                 if meta != first {
-                    return Err(bad(format!("is a hard link to {target} but has another mode, owner or time")));
+                    return Err(bad(format!(
+                        "is a hard link to {target} but has another mode, owner or time"
+                    )));
                 }
                 node
             }
@@ -177,7 +194,10 @@ pub fn deb_tree(
                 if tree.get(&path).is_some() {
                     return Err(bad("is there twice".to_owned()));
                 }
-                let mut counted = Watched { inner: content, error: None };
+                let mut counted = Watched {
+                    inner: content,
+                    error: None,
+                };
                 let (digest, size) = put(&mut counted).map_err(|source| match counted.error.take() {
                     Some(place) => package.read(&format!("{member}: {path}"), place),
                     None => DebError::Put {
@@ -192,7 +212,8 @@ pub fn deb_tree(
                 Node::File { size, digest }
             }
         };
-        tree.insert(path.clone(), Entry { meta, node }).map_err(|e| bad(tree_problem(e)))
+        tree.insert(path.clone(), Entry { meta, node })
+            .map_err(|e| bad(tree_problem(e)))
     })?;
     Ok(tree)
 }
@@ -245,7 +266,7 @@ impl Package<'_> {
     }
 
     fn entry(&self, member: &str, path: &RelPath, problem: String) -> DebError {
-        self.shown_entry(member, &path.to_string(), problem)
+        self.shown_entry(member, &format!("entry \"{path}\""), problem)
     }
 
     fn shown_entry(&self, member: &str, entry: &str, problem: String) -> DebError {
@@ -278,7 +299,10 @@ impl Package<'_> {
         let mut start = (&mut ar).take(FORMAT.len() as u64 + 16);
         start.read_to_end(&mut version).map_err(|e| self.read(FIRST, e))?;
         if version != FORMAT {
-            return Err(self.archive(format!("has format version \"{}\" instead of 2.0", version.escape_ascii())));
+            return Err(self.archive(format!(
+                "has format version \"{}\" instead of 2.0",
+                version.escape_ascii()
+            )));
         }
         Ok(ar)
     }
@@ -312,7 +336,9 @@ impl Package<'_> {
         if rest.fill_buf().map_err(|e| self.read(member, e))?.is_empty() {
             return Ok(());
         }
-        Err(self.archive(format!("member {member:?} has bytes after the end of its compressed data")))
+        Err(self.archive(format!(
+            "member {member:?} has bytes after the end of its compressed data"
+        )))
     }
 }
 

@@ -91,10 +91,14 @@ mod tests {
 
     #[test]
     fn reads_records_and_refuses_what_it_does_not_know() {
-        let pax = parse(b"12 path=a\nb\n22 mtime=1700000000.5\n33 SCHILY.xattr.user.k=v\0w 123456\n").expect("well formed");
+        let pax =
+            parse(b"12 path=a\nb\n22 mtime=1700000000.5\n33 SCHILY.xattr.user.k=v\0w 123456\n").expect("well formed");
         assert_eq!(pax.path.as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(pax.mtime, Some(1_700_000_000));
-        assert_eq!(pax.xattrs.get(&b"user.k"[..]).map(Vec::as_slice), Some(&b"v\0w 123456"[..]));
+        assert_eq!(
+            pax.xattrs.get(&b"user.k"[..]).map(Vec::as_slice),
+            Some(&b"v\0w 123456"[..])
+        );
         for (bad, why) in [
             (&b"9 path=a\n9 path=b\n"[..], "twice"),
             (b"10 size=-1\n", "no number"),

@@ -72,7 +72,7 @@ pub struct EntryHeader {
 /// Why an archive is refused.
 #[derive(Debug)]
 pub(super) enum TarError<E> {
-    /// The entry (escaped, or where it stands) and what is wrong with it.
+    /// The entry (`entry "…"`, or where it stands) and what is wrong with it.
     Entry { entry: String, problem: String },
     /// Reading failed in or after the entry.
     Read { entry: String, source: io::Error },
@@ -150,15 +150,15 @@ pub(super) fn read<E>(reader: impl Read, limits: &Limits, visit: &mut Visit<'_, 
         limit: limits.bytes,
     };
     let mut pending = Pending::default();
-    let mut last = "the start of the archive".to_owned();
+    let mut last = "at the start".to_owned();
     let mut count = 0u64;
     loop {
         let after = |source| TarError::Read {
-            entry: format!("after {last}"),
+            entry: last.clone(),
             source,
         };
         let refuse = |problem: String| TarError::Entry {
-            entry: format!("after {last}"),
+            entry: last.clone(),
             problem,
         };
         let mut header = Header::new_old();
@@ -186,24 +186,34 @@ pub(super) fn read<E>(reader: impl Read, limits: &Limits, visit: &mut Visit<'_, 
             },
         };
         let bad = |problem: String| TarError::Entry {
-            entry: shown.clone(),
+            entry: format!("entry \"{shown}\""),
             problem,
         };
         let broken = |source| TarError::Read {
-            entry: shown.clone(),
+            entry: format!("entry \"{shown}\""),
             source,
         };
-        let size = header.size().map_err(|e| bad(format!("has an unreadable size: {e}")))?;
+        let size = header
+            .entry_size()
+            .map_err(|e| bad(format!("has an unreadable size: {e}")))?;
         if size > limits.bytes {
-            return Err(bad(format!("says it has {size} bytes, more than the limit of {}", limits.bytes)));
+            return Err(bad(format!(
+                "says it has {size} bytes, more than the limit of {}",
+                limits.bytes
+            )));
         }
         if is_extension(header.entry_type()) {
             if size > limits.header_bytes {
                 let limit = limits.header_bytes;
-                return Err(bad(format!("has an extended header of {size} bytes, more than the limit of {limit}")));
+                return Err(bad(format!(
+                    "has an extended header of {size} bytes, more than the limit of {limit}"
+                )));
             }
             let mut data = Vec::new();
-            let mut content = Content { inner: &mut reader, left: size };
+            let mut content = Content {
+                inner: &mut reader,
+                left: size,
+            };
             content.read_to_end(&mut data).map_err(broken)?;
             extend(&mut pending, header.entry_type(), data).map_err(bad)?;
         } else {
@@ -219,7 +229,7 @@ pub(super) fn read<E>(reader: impl Read, limits: &Limits, visit: &mut Visit<'_, 
         if fill(&mut reader, &mut [0; BLOCK][..padding]).map_err(broken)? != padding {
             return Err(bad("is cut off within its padding".to_owned()));
         }
-        last = shown;
+        last = format!("after entry \"{shown}\"");
     }
 }
 
@@ -261,20 +271,37 @@ fn is_extension(kind: EntryType) -> bool {
 /// Checksum, magic, and that no text field hides bytes behind a NUL.
 fn check_form(header: &Header) -> Result<(), String> {
     let bytes = header.as_bytes();
-    let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * u32::from(b' ');
-    let stated = header.cksum().map_err(|e| format!("the header checksum is unreadable: {e}"))?;
+    let sum: u32 = bytes[..148]
+        .iter()
+        .chain(&bytes[156..])
+        .map(|b| u32::from(*b))
+        .sum::<u32>()
+        + 8 * u32::from(b' ');
+    let stated = header
+        .cksum()
+        .map_err(|e| format!("the header checksum is unreadable: {e}"))?;
     if stated != sum {
         return Err(format!("the header checksum is {stated}, its bytes sum to {sum}"));
     }
     if header.as_gnu().is_none() && header.as_ustar().is_none() {
-        return Err(format!("the header has the unknown magic \"{}\"", bytes[257..265].escape_ascii()));
+        return Err(format!(
+            "the header has the unknown magic \"{}\"",
+            bytes[257..265].escape_ascii()
+        ));
     }
     let old = header.as_old();
     let prefix = header.as_ustar().map_or(&[][..], |h| &h.prefix);
-    for (field, text) in [("name", &old.name[..]), ("link name", &old.linkname), ("prefix", prefix)] {
-        let hidden = text.iter().skip_while(|b| **b != 0).any(|b| *b != 0);
-        if hidden {
-            return Err(format!("the header's {field} holds a NUL byte: \"{}\"", text.escape_ascii()));
+    for (field, text) in [
+        ("name", &old.name[..]),
+        ("link name", &old.linkname),
+        ("prefix", prefix),
+    ] {
+        let shown = &text[..text.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)];
+        if shown.contains(&0) {
+            return Err(format!(
+                "the header's {field} holds a NUL byte: \"{}\"",
+                shown.escape_ascii()
+            ));
         }
     }
     Ok(())
@@ -289,7 +316,11 @@ fn extend(pending: &mut Pending, kind: EntryType, mut data: Vec<u8>) -> Result<(
         };
     }
     data.pop_if(|b| *b == 0);
-    let slot = if kind.is_gnu_longname() { &mut pending.name } else { &mut pending.link };
+    let slot = if kind.is_gnu_longname() {
+        &mut pending.name
+    } else {
+        &mut pending.link
+    };
     match slot.replace(data) {
         None => Ok(()),
         Some(_) => Err("has two GNU long names".to_owned()),
@@ -310,12 +341,19 @@ fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<R
         EntryType::Regular => EntryKind::File,
         EntryType::Directory => EntryKind::Directory,
         EntryType::Symlink if target.is_empty() => return Err("is a symbolic link without a target".to_owned()),
-        EntryType::Symlink if target.contains(&0) => return Err("is a symbolic link to a path with a NUL byte".to_owned()),
+        EntryType::Symlink if target.contains(&0) => {
+            return Err("is a symbolic link to a path with a NUL byte".to_owned());
+        }
         EntryType::Symlink => EntryKind::Symlink(target.clone()),
         EntryType::Link => match relative(&target, false) {
             Ok(Some(path)) => EntryKind::HardLink(path),
             Ok(None) => return Err("is a hard link to the root directory".to_owned()),
-            Err(problem) => return Err(format!("is a hard link to \"{}\", which {problem}", target.escape_ascii())),
+            Err(problem) => {
+                return Err(format!(
+                    "is a hard link to \"{}\", which {problem}",
+                    target.escape_ascii()
+                ));
+            }
         },
         EntryType::Char | EntryType::Block => return Err("is a device node, which a package may not hold".to_owned()),
         EntryType::Fifo => return Err("is a named pipe, which a package may not hold".to_owned()),
@@ -363,7 +401,9 @@ fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<R
 /// A pax number must repeat what the header says: readers differ in which of the two they believe.
 fn agree(field: &str, header: u64, pax: Option<u64>) -> Result<(), String> {
     match pax {
-        Some(value) if value != header => Err(format!("has {field} {header} in its header but {value} in a pax record")),
+        Some(value) if value != header => Err(format!(
+            "has {field} {header} in its header but {value} in a pax record"
+        )),
         _ => Ok(()),
     }
 }

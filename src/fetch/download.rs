@@ -216,7 +216,9 @@ impl Downloader<'_> {
         validator: &mut Option<String>,
         stop: &dyn Fn() -> bool,
     ) -> Result<Outcome, FetchError> {
-        let stopped = || FetchError::Stopped { what: item.what.clone() };
+        let stopped = || FetchError::Stopped {
+            what: item.what.clone(),
+        };
         if stop() {
             return Err(stopped());
         }
@@ -231,21 +233,21 @@ impl Downloader<'_> {
             Err(Failure::Temporary(why)) => return Ok(Outcome::Again(why)),
             Err(other) => return Ok(Outcome::Next(other.to_string())),
         };
-        let total = match response.status {
-            Status::Full { total } => {
-                if asked > 0 {
-                    part.restart()?;
-                    self.progress.advanced(item, 0);
-                }
-                total
-            }
-            Status::Partial { offset, total } if offset == asked && asked > 0 => total,
+        let (from, total) = match response.status {
+            Status::Full { total } => (0, total),
+            Status::Partial { offset, total } if offset == asked && asked > 0 => (offset, total),
             Status::Partial { offset, .. } => {
-                return Ok(Outcome::Next(format!("sends bytes from {offset} on when asked for those from {asked} on")));
+                return Ok(Outcome::Next(format!(
+                    "sends bytes from {offset} on when asked for those from {asked} on"
+                )));
             }
         };
         if let Some(total) = total.filter(|t| *t != item.size) {
             return Ok(Outcome::Next(wrong_size(item.size, &format!("{total}"))));
+        }
+        if from < asked {
+            part.restart()?;
+            self.progress.advanced(item, 0);
         }
         *validator = response.validator;
         let resumed = part.position() > 0;
@@ -257,7 +259,9 @@ impl Downloader<'_> {
             if stop() {
                 return Err(stopped());
             }
-            let room = buffer.len().min(usize::try_from(item.size - part.position()).unwrap_or(usize::MAX));
+            let room = buffer
+                .len()
+                .min(usize::try_from(item.size - part.position()).unwrap_or(usize::MAX));
             match body.read(&mut buffer[..room]) {
                 Ok(0) => {
                     let why = format!("ends after {} of {} bytes", part.position(), item.size);

@@ -73,7 +73,9 @@ impl Transport for HttpTransport {
         let Address::Http(start) = &place.address else {
             return Err(Failure::Refused("is not an http address".to_owned()));
         };
-        let mut uri: Uri = start.parse().map_err(|e| Failure::Refused(format!("is not a valid address: {e}")))?;
+        let mut uri: Uri = start
+            .parse()
+            .map_err(|e| Failure::Refused(format!("is not a valid address: {e}")))?;
         for _ in 0..=MAX_REDIRECTS {
             let mut request = self.agent.get(uri.clone());
             if offset > 0 {
@@ -90,7 +92,11 @@ impl Transport for HttpTransport {
                     let status = status(code, answer.headers())?;
                     let validator = validator(answer.headers());
                     let body = Box::new(answer.into_body().into_reader());
-                    return Ok(Response { status, validator, body });
+                    return Ok(Response {
+                        status,
+                        validator,
+                        body,
+                    });
                 }
                 404 | 410 => return Err(Failure::NotFound),
                 416 => return Err(Failure::Unsatisfiable),
@@ -169,7 +175,10 @@ fn redirect(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
         format!("{scheme}://{authority}{parent}/{location}")
     };
     let to: Uri = absolute.parse().map_err(|_| refuse("an address that is not valid"))?;
-    let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let port = |uri: &Uri| {
+        uri.port_u16()
+            .unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
+    };
     match (scheme, to.scheme_str()) {
         ("https", Some("http")) => return Err(refuse("http from https")),
         (_, Some("http" | "https")) => {}
@@ -194,7 +203,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::LOCATION, location.parse().expect("header"));
         let from: Uri = from.parse().expect("address");
-        redirect(&from, &headers).map(|u| u.to_string()).map_err(|e| e.to_string())
+        redirect(&from, &headers)
+            .map(|u| u.to_string())
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -203,12 +214,30 @@ mod tests {
         assert_eq!(led(from, "/z?q"), Ok("https://a.example/z?q".into()));
         assert_eq!(led(from, "z"), Ok("https://a.example/x/z".into()));
         assert_eq!(led(from, "//A.example/z"), Ok("https://A.example/z".into()));
-        assert_eq!(led("http://a.example/x", "https://a.example/x"), Ok("https://a.example/x".into()));
-        assert_eq!(led(from, "http://a.example/z"), Err("redirects to http from https".into()));
-        assert_eq!(led(from, "https://b.example/z"), Err("redirects to another host, \"b.example\"".into()));
-        assert_eq!(led(from, "https://a.example@b.example/z"), Err("redirects to another host, \"b.example\"".into()));
-        assert_eq!(led(from, "https://a.example:444/z"), Err("redirects to another port, 444".into()));
-        assert_eq!(led(from, "file:///etc/passwd").map_err(|e| e.starts_with("redirects to a")), Err(true));
+        assert_eq!(
+            led("http://a.example/x", "https://a.example/x"),
+            Ok("https://a.example/x".into())
+        );
+        assert_eq!(
+            led(from, "http://a.example/z"),
+            Err("redirects to http from https".into())
+        );
+        assert_eq!(
+            led(from, "https://b.example/z"),
+            Err("redirects to another host, \"b.example\"".into())
+        );
+        assert_eq!(
+            led(from, "https://a.example@b.example/z"),
+            Err("redirects to another host, \"b.example\"".into())
+        );
+        assert_eq!(
+            led(from, "https://a.example:444/z"),
+            Err("redirects to another port, 444".into())
+        );
+        assert_eq!(
+            led(from, "file:///etc/passwd").map_err(|e| e.starts_with("redirects to a")),
+            Err(true)
+        );
     }
 
     #[test]
@@ -216,7 +245,15 @@ mod tests {
         let part = |offset, total| Some(Status::Partial { offset, total });
         assert_eq!(content_range("bytes 5-9/10"), part(5, Some(10)));
         assert_eq!(content_range("bytes 5-9/*"), part(5, None));
-        for bad in ["", "bytes */10", "bytes 9-5/10", "bytes 5-10/10", "bytes -5-9/10", "items 5-9/10", "bytes 5-9"] {
+        for bad in [
+            "",
+            "bytes */10",
+            "bytes 9-5/10",
+            "bytes 5-10/10",
+            "bytes -5-9/10",
+            "items 5-9/10",
+            "bytes 5-9",
+        ] {
             assert_eq!(content_range(bad), None, "{bad}");
         }
     }
@@ -226,7 +263,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::ETAG, "W/\"1\"".parse().expect("header"));
         assert_eq!(validator(&headers), None);
-        headers.insert(header::LAST_MODIFIED, "Mon, 01 Jan 2026 00:00:00 GMT".parse().expect("header"));
+        headers.insert(
+            header::LAST_MODIFIED,
+            "Mon, 01 Jan 2026 00:00:00 GMT".parse().expect("header"),
+        );
         assert_eq!(validator(&headers).as_deref(), Some("Mon, 01 Jan 2026 00:00:00 GMT"));
         headers.insert(header::ETAG, "\"1\"".parse().expect("header"));
         assert_eq!(validator(&headers).as_deref(), Some("\"1\""));

@@ -25,7 +25,13 @@ pub fn load_apt_mirrors(etc_apt: &Path) -> Result<Vec<Base>, FetchError> {
                 names.push(entry.map_err(failed)?.file_name());
             }
             names.sort();
-            files.extend(names.iter().filter_map(|n| n.to_str()).filter(|n| is_read_by_apt(n)).map(|n| parts.join(n)));
+            files.extend(
+                names
+                    .iter()
+                    .filter_map(|n| n.to_str())
+                    .filter(|n| is_read_by_apt(n))
+                    .map(|n| parts.join(n)),
+            );
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(failed(e)),
@@ -71,7 +77,12 @@ pub fn parse_one_line(file: &str, text: &str) -> Result<Vec<Base>, FetchError> {
         let Some((kind, rest)) = line.split_once(char::is_whitespace) else {
             match line {
                 "" => continue,
-                _ => return Err(bad(format!("{:?} is not \"deb\" or \"deb-src\" and an address", cut(line)))),
+                _ => {
+                    return Err(bad(format!(
+                        "{:?} is not \"deb\" or \"deb-src\" and an address",
+                        cut(line)
+                    )));
+                }
             }
         };
         match kind {
@@ -81,10 +92,15 @@ pub fn parse_one_line(file: &str, text: &str) -> Result<Vec<Base>, FetchError> {
         }
         let mut rest = rest.trim_start();
         if let Some(options) = rest.strip_prefix('[') {
-            let end = options.find(']').ok_or_else(|| bad(format!("{:?} has no closing bracket", cut(rest))))?;
+            let end = options
+                .find(']')
+                .ok_or_else(|| bad(format!("{:?} has no closing bracket", cut(rest))))?;
             rest = options[end + 1..].trim_start();
         }
-        let uri = rest.split_whitespace().next().ok_or_else(|| bad("there is no address".to_owned()))?;
+        let uri = rest
+            .split_whitespace()
+            .next()
+            .ok_or_else(|| bad("there is no address".to_owned()))?;
         mirrors.extend(usable(uri).map_err(bad)?);
     }
     Ok(mirrors)
@@ -151,11 +167,15 @@ impl Stanza {
                 return Ok(());
             }
         }
-        let types = stanza.get("types").ok_or("the stanza that ends here has no field \"Types\"")?;
+        let types = stanza
+            .get("types")
+            .ok_or("the stanza that ends here has no field \"Types\"")?;
         if !types.split_whitespace().any(|t| t == "deb") {
             return Ok(());
         }
-        let uris = stanza.get("uris").ok_or("the stanza that ends here has no field \"URIs\"")?;
+        let uris = stanza
+            .get("uris")
+            .ok_or("the stanza that ends here has no field \"URIs\"")?;
         for uri in uris.split_whitespace() {
             mirrors.extend(usable(uri)?);
         }
@@ -192,7 +212,10 @@ mod tests {
         let text = "# all\n\ndeb [arch=amd64 signed-by=/k.gpg] http://a.example/debian/ trixie main # x\n\
                     deb-src http://src.example/debian trixie main\n\
                     deb\tfile:/srv/debian ./\n deb cdrom:[Debian]/ trixie main\n";
-        assert_eq!(shown(parse_one_line("l", text)), ["http://a.example/debian", "file:///srv/debian"]);
+        assert_eq!(
+            shown(parse_one_line("l", text)),
+            ["http://a.example/debian", "file:///srv/debian"]
+        );
     }
 
     #[test]
@@ -203,7 +226,11 @@ mod tests {
                     types: deb\nuris: tor+http://t.example/d http://$(ARCH).example/x file:///m/debian\n";
         assert_eq!(
             shown(parse_stanzas("s", text)),
-            ["http://a.example/debian", "https://b.example/debian", "file:///m/debian"]
+            [
+                "http://a.example/debian",
+                "https://b.example/debian",
+                "file:///m/debian"
+            ]
         );
     }
 
@@ -211,19 +238,34 @@ mod tests {
     fn a_bad_line_is_named() {
         for (text, error) in [
             ("x\nrpm http://a/b c\n", None),
-            ("\nrpm http://a/b c\n", Some("read f line 2: unknown type \"rpm\" (one of: deb, deb-src)")),
-            ("deb [arch=amd64 http://a/b c", Some("read f line 1: \"[arch=amd64 http://a/b c\" has no closing bracket")),
+            (
+                "\nrpm http://a/b c\n",
+                Some("read f line 2: unknown type \"rpm\" (one of: deb, deb-src)"),
+            ),
+            (
+                "deb [arch=amd64 http://a/b c",
+                Some("read f line 1: \"[arch=amd64 http://a/b c\" has no closing bracket"),
+            ),
             ("deb [a=b]", Some("read f line 1: there is no address")),
         ] {
             let found = parse_one_line("f", text).expect_err("refused").to_string();
             assert!(error.is_none_or(|e| e == found), "{found}");
         }
         for (text, error) in [
-            ("Types: deb\nTypes: deb\n", "read f line 2: field \"types\" is there twice"),
+            (
+                "Types: deb\nTypes: deb\n",
+                "read f line 2: field \"types\" is there twice",
+            ),
             (" http://a/b\n", "read f line 1: \"http://a/b\" continues no field"),
             ("Types deb\n", "read f line 1: \"Types deb\" is not \"Field: value\""),
-            ("Types: deb\n\n", "read f line 2: the stanza that ends here has no field \"URIs\""),
-            ("Types: deb\nURIs: http://\n", "read f line 3: address \"http://\" is not a valid address"),
+            (
+                "Types: deb\n\n",
+                "read f line 2: the stanza that ends here has no field \"URIs\"",
+            ),
+            (
+                "Types: deb\nURIs: http://\n",
+                "read f line 3: address \"http://\" is not a valid address",
+            ),
         ] {
             assert_eq!(parse_stanzas("f", text).expect_err("refused").to_string(), error);
         }
@@ -237,10 +279,23 @@ mod tests {
         std::fs::create_dir(&parts).expect("created");
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
         write("sources.list.d/b.list", "deb http://b.example/debian x y\n");
-        write("sources.list.d/a.sources", "Types: deb\nURIs: http://a.example/debian\n");
+        write(
+            "sources.list.d/a.sources",
+            "Types: deb\nURIs: http://a.example/debian\n",
+        );
         write("sources.list.d/a.list.save", "nonsense");
-        write("sources.list", "deb http://b.example/debian x y\ndeb http://c.example/debian x y\n");
+        write(
+            "sources.list",
+            "deb http://b.example/debian x y\ndeb http://c.example/debian x y\n",
+        );
         let found = shown(load_apt_mirrors(dir.path()));
-        assert_eq!(found, ["http://b.example/debian", "http://c.example/debian", "http://a.example/debian"]);
+        assert_eq!(
+            found,
+            [
+                "http://b.example/debian",
+                "http://c.example/debian",
+                "http://a.example/debian"
+            ]
+        );
     }
 }

@@ -55,7 +55,9 @@ impl Part {
                 match file.try_lock() {
                     Ok(()) => break,
                     Err(TryLockError::WouldBlock) if stop() => {
-                        return Err(FetchError::Stopped { what: item.what.clone() });
+                        return Err(FetchError::Stopped {
+                            what: item.what.clone(),
+                        });
                     }
                     Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
                     Err(TryLockError::Error(e)) => return Err(failed("lock", e)),

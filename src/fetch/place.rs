@@ -188,7 +188,10 @@ mod tests {
             place.address,
             Address::Http("http://user:secret@mirror.example/x/debian/pool/g%2B%2B_1~2%253a.deb".into())
         );
-        assert_eq!(place.to_string(), "mirror http://mirror.example/x/debian/pool/g%2B%2B_1~2%253a.deb");
+        assert_eq!(
+            place.to_string(),
+            "mirror http://mirror.example/x/debian/pool/g%2B%2B_1~2%253a.deb"
+        );
         let base: Base = "file:///srv/vendor".parse().expect("valid");
         let place = base.place(PlaceKind::Mirror, &"pool/g++.deb".parse().expect("path"));
         assert_eq!(place.to_string(), "mirror file:///srv/vendor/pool/g++.deb");

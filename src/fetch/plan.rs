@@ -69,10 +69,12 @@ pub fn plan_packages<'p>(
         if seen.insert(package.sha256, ()).is_some() {
             continue;
         }
-        let archive = lock.archive(&package.archive).ok_or_else(|| FetchError::UnknownArchive {
-            what: describe(package),
-            archive: package.archive.clone(),
-        })?;
+        let archive = lock
+            .archive(&package.archive)
+            .ok_or_else(|| FetchError::UnknownArchive {
+                what: describe(package),
+                archive: package.archive.clone(),
+            })?;
         items.push(plan_package(package, archive, sources)?);
     }
     Ok(items)

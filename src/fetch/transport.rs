@@ -77,11 +77,16 @@ impl Transport for FileTransport {
             return Err(Failure::Refused("is not a regular file".to_owned()));
         }
         let status = match offset {
-            0 => Status::Full { total: Some(meta.len()) },
+            0 => Status::Full {
+                total: Some(meta.len()),
+            },
             _ if offset > meta.len() => return Err(Failure::Unsatisfiable),
             _ => {
                 file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-                Status::Partial { offset, total: Some(meta.len()) }
+                Status::Partial {
+                    offset,
+                    total: Some(meta.len()),
+                }
             }
         };
         Ok(Response {
