@@ -1,1 +1,9 @@
 //! Debian's formats: control paragraphs, versions, signed release files, binary packages.
+
+mod ar;
+mod deb;
+mod pax;
+mod tarball;
+
+pub use deb::{DebError, deb_tree, read_control, unpack_data};
+pub use tarball::{EntryHeader, EntryKind, Limits};

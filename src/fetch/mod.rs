@@ -1,1 +1,25 @@
 //! Getting pinned files: where to look, and bytes that are hashed while they arrive.
+//!
+//! [`plan`](plan::plan_package) says which places may have a file, in order; a [`Downloader`] tries them until one gives
+//! exactly the pinned bytes; [`fetch_all`] does that for many files at once. Nothing here prints, and nothing here knows the
+//! store: the caller is handed an open, checked, flushed file and puts it where it belongs.
+
+mod download;
+mod error;
+mod http;
+mod mirrors;
+mod parallel;
+mod part;
+mod place;
+mod plan;
+mod transport;
+
+pub use download::{Downloader, Fetched, Policy, Progress, Silent};
+pub use error::FetchError;
+pub use http::{HttpOptions, HttpTransport};
+pub use mirrors::{load_apt_mirrors, parse_one_line, parse_stanzas};
+pub use parallel::{DEFAULT_WORKERS, fetch_all};
+pub use part::Downloaded;
+pub use place::{Address, Base, Place, PlaceKind};
+pub use plan::{FetchItem, Sources, plan_file, plan_package, plan_packages, vendor_file_path, vendor_package_path};
+pub use transport::{Failure, FileTransport, Response, Status, Transport, Transports};

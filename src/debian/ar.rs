@@ -1,0 +1,150 @@
+//! The `ar` container of a binary package, read as a stream.
+//!
+//! ```text
+//! "!<arch>\n"  then for each member:
+//!   name 16  mtime 12  uid 6  gid 6  mode 8  size 10  "`\n"      text, padded with spaces (60 bytes)
+//!   size bytes of content, then "\n" when size is odd
+//! ```
+//!
+//! Source: deb(5), <https://manpages.debian.org/deb.5>; only the form it allows is read (no symbol or long-name tables).
+
+use std::io::{self, BufRead, Read};
+
+/// First bytes of every archive.
+const MAGIC: &[u8; 8] = b"!<arch>\n";
+/// Length of a member's header.
+const HEADER: usize = 60;
+/// Where the decimal size stands in the header.
+const SIZE: std::ops::Range<usize> = 48..58;
+/// Last two bytes of a header.
+const END: &[u8; 2] = b"`\n";
+
+/// Why an archive cannot be read on.
+#[derive(Debug)]
+pub(super) enum ArError {
+    /// The bytes are not an archive of the expected form.
+    Form(String),
+    /// The reader below failed, or ended too early.
+    Read(io::Error),
+}
+
+impl From<io::Error> for ArError {
+    fn from(source: io::Error) -> Self {
+        Self::Read(source)
+    }
+}
+
+/// Walks the members of an archive; reading gives the content of the current member.
+pub(super) struct ArReader<R> {
+    inner: R,
+    /// Bytes of the current member not read yet.
+    left: u64,
+    /// Whether a padding byte follows the current member.
+    odd: bool,
+}
+
+impl<R: BufRead> ArReader<R> {
+    /// Checks the magic and stands before the first member.
+    pub(super) fn new(mut inner: R) -> Result<Self, ArError> {
+        let mut magic = [0; MAGIC.len()];
+        inner.read_exact(&mut magic)?;
+        if &magic != MAGIC {
+            return Err(ArError::Form(format!(
+                "is not an ar archive: it begins with \"{}\"",
+                magic.escape_ascii()
+            )));
+        }
+        Ok(Self {
+            inner,
+            left: 0,
+            odd: false,
+        })
+    }
+
+    /// Skips what is left of the current member and reads the next header; `None` at the end of the archive.
+    pub(super) fn next_member(&mut self) -> Result<Option<(String, u64)>, ArError> {
+        io::copy(self, &mut io::sink())?;
+        if self.odd {
+            let mut pad = [0];
+            self.inner.read_exact(&mut pad)?;
+            if pad != *b"\n" {
+                return Err(ArError::Form(format!("has padding byte 0x{:02x} after a member", pad[0])));
+            }
+            self.odd = false;
+        }
+        let mut header = [0; HEADER];
+        let mut have = 0;
+        while have < HEADER {
+            match self.inner.read(&mut header[have..]) {
+                Ok(0) if have == 0 => return Ok(None),
+                Ok(0) => {
+                    return Err(ArError::Form(format!(
+                        "has {have} bytes after the last member that are no member header: \"{}\"",
+                        header[..have].escape_ascii()
+                    )));
+                }
+                Ok(n) => have += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if header[HEADER - END.len()..] != *END {
+            return Err(ArError::Form(format!(
+                "has no member header where one must stand: \"{}\"",
+                header[..16].escape_ascii()
+            )));
+        }
+        let name = header[..16].trim_ascii_end();
+        let name = name.strip_suffix(b"/").unwrap_or(name).escape_ascii().to_string();
+        let size = header[SIZE].trim_ascii_end();
+        let digits = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
+        let value = std::str::from_utf8(size).ok().and_then(|s| s.parse().ok());
+        let (true, Some(size)) = (digits, value) else {
+            return Err(ArError::Form(format!(
+                "member {name:?} has size \"{}\", which is not a number",
+                size.escape_ascii()
+            )));
+        };
+        self.left = size;
+        self.odd = size % 2 == 1;
+        Ok(Some((name, size)))
+    }
+}
+
+impl<R: Read> Read for ArReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let room = buf.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(0);
+        }
+        let n = self.inner.read(&mut buf[..room])?;
+        if n == 0 {
+            return Err(ended(self.left));
+        }
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for ArReader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let buffer = self.inner.fill_buf()?;
+        if buffer.is_empty() {
+            return Err(ended(self.left));
+        }
+        Ok(&buffer[..buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX))])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.inner.consume(amount);
+        self.left = self.left.saturating_sub(amount as u64);
+    }
+}
+
+fn ended(left: u64) -> io::Error {
+    let message = format!("the file ends {left} bytes before the end of the member");
+    io::Error::new(io::ErrorKind::UnexpectedEof, message)
+}

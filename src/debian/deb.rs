@@ -1,0 +1,366 @@
+//! A binary package: an `ar` archive of `debian-binary`, `control.tar*` and `data.tar*`, in that order and nothing else.
+//!
+//! Read as a stream, each part decompressed with bounded memory straight into whoever takes the content. Source: deb(5),
+//! <https://manpages.debian.org/deb.5>.
+
+use super::ar::{ArError, ArReader};
+use super::tarball::{self, EntryHeader, EntryKind, Limits, TarError};
+use crate::model::{Entry, Epoch, Meta, ModelError, Node, RelPath, Tree, VerityDigest};
+use std::io::{self, BufRead, BufReader, Read};
+
+/// The only content of `debian-binary` there has ever been.
+const FORMAT: &[u8] = b"2.0\n";
+/// Largest control file read.
+const MAX_CONTROL: u64 = 1 << 20;
+/// Memory a decompressor may take: twice what `xz -9` and `zstd --ultra -22` need.
+const MAX_MEMORY: u64 = 256 << 20;
+/// Largest zstd window, as a power of two (128 MiB, what `zstd --ultra -22` uses).
+const MAX_WINDOW_LOG: u32 = 27;
+/// Bytes read from the package at once.
+const BUFFER: usize = 128 << 10;
+
+/// Why a binary package is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DebError {
+    /// The outer archive is not that of a package.
+    #[error("read {package}: {problem}")]
+    Archive {
+        /// Which package, as the caller called it.
+        package: String,
+        /// What is wrong, naming the member.
+        problem: String,
+    },
+    /// Reading or decompressing failed.
+    #[error("read {package}: {place}")]
+    Read {
+        /// Which package.
+        package: String,
+        /// Member and entry that were being read.
+        place: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An entry of one of the tar archives is refused.
+    #[error("unpack {package}: {member}: entry {entry:?} {problem}")]
+    Entry {
+        /// Which package.
+        package: String,
+        /// Which of its parts.
+        member: String,
+        /// Path of the entry as packed, or where it stands.
+        entry: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The taker of a file's content failed.
+    #[error("store {entry:?} of {package}")]
+    Put {
+        /// Which package.
+        package: String,
+        /// Path of the entry.
+        entry: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Reads the control file out of a package. `name` names the package in errors.
+pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
+    let package = Package { name };
+    let mut ar = package.open(reader)?;
+    let member = package.member(&mut ar, "control.tar")?;
+    let mut control: Option<Vec<u8>> = None;
+    let limits = Limits {
+        entries: 10_000,
+        bytes: 64 << 20,
+        ..Limits::default()
+    };
+    package.entries(&mut ar, &member, &limits, &mut |path, header, content| {
+        let Some(path) = path.filter(|p| p.as_bytes() == b"control") else {
+            return Ok(());
+        };
+        let bad = |problem: String| package.entry(&member, &path, problem);
+        if header.kind != EntryKind::File {
+            return Err(bad("is not a regular file".to_owned()));
+        }
+        if header.size > MAX_CONTROL {
+            return Err(bad(format!("has {} bytes, more than the limit of {MAX_CONTROL}", header.size)));
+        }
+        let mut text = Vec::new();
+        content.read_to_end(&mut text).map_err(|source| package.read(&member, source))?;
+        match control.replace(text) {
+            None => Ok(()),
+            Some(_) => Err(bad("is there twice".to_owned())),
+        }
+    })?;
+    let control = control.ok_or_else(|| package.archive(format!("{member} holds no file \"control\"")))?;
+    String::from_utf8(control).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        package.archive(format!("{member}: file \"control\" is not UTF-8 at byte {at}"))
+    })
+}
+
+/// Hands every entry of the package's data archive to `visit`, in order; the root directory has no path. The whole package
+/// is read and checked to its last byte. Paths and headers are checked, relations between entries are not:
+/// [`deb_tree`] does that.
+pub fn unpack_data(
+    reader: impl Read,
+    name: &str,
+    limits: &Limits,
+    visit: &mut dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), DebError>,
+) -> Result<(), DebError> {
+    let package = Package { name };
+    let mut ar = package.open(reader)?;
+    package.member(&mut ar, "control.tar")?;
+    let member = package.member(&mut ar, "data.tar")?;
+    package.entries(&mut ar, &member, limits, visit)?;
+    match ar.next_member().map_err(|e| package.ar(e, &member))? {
+        None => Ok(()),
+        Some((extra, _)) => Err(package.archive(format!("has a member {extra:?} after {member:?}"))),
+    }
+}
+
+/// Unpacks a package into a tree. `put` takes the content of each regular file, must read it whole, and returns its
+/// fs-verity digest and length. Owners, modes and times are those packed; hard links become files of the same digest.
+pub fn deb_tree(
+    reader: impl Read,
+    name: &str,
+    limits: &Limits,
+    put: &mut dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)>,
+) -> Result<Tree, DebError> {
+    let package = Package { name };
+    let mut tree = Tree::new(Meta::root(0o755, Epoch::new(0)));
+    let mut first = true;
+    unpack_data(reader, name, limits, &mut |path, header, content| {
+        let member = "data.tar";
+        let was_first = std::mem::take(&mut first);
+        let Some(path) = path else {
+            if !was_first {
+                let problem = "is the root directory but not the first entry";
+                return Err(package.shown_entry(member, "./", problem.to_owned()));
+            }
+            tree = Tree::new(header.meta);
+            return Ok(());
+        };
+        let bad = |problem: String| package.entry(member, &path, problem);
+        let mut meta = header.meta;
+        let node = match header.kind {
+            EntryKind::Directory => {
+                let entry = Entry { meta, node: Node::Directory };
+                // Harmless when it says the same twice, ambiguous when it does not.
+                return match tree.get(&path) {
+                    Some(old) if *old == entry => Ok(()),
+                    Some(old) if old.node == Node::Directory => {
+                        Err(bad("is there twice with different mode, owner or time".to_owned()))
+                    }
+                    _ => tree.insert(path.clone(), entry).map_err(|e| bad(tree_problem(e))),
+                };
+            }
+            EntryKind::Symlink(target) => Node::Symlink { target },
+            EntryKind::HardLink(target) => {
+                let (node, first) = match tree.get(&target) {
+                    Some(Entry { node: node @ Node::File { .. }, meta }) => (node.clone(), meta.clone()),
+                    Some(_) => return Err(bad(format!("is a hard link to {target}, which is not a regular file"))),
+                    None => return Err(bad(format!("is a hard link to {target}, which is not before it in the package"))),
+                };
+                // Both names have one inode, so they cannot differ; only the first carries extended attributes.
+                meta.xattrs.clone_from(&first.xattrs);
+                if meta != first {
+                    return Err(bad(format!("is a hard link to {target} but has another mode, owner or time")));
+                }
+                node
+            }
+            EntryKind::File => {
+                // Before the content goes anywhere: there must be a place for it.
+                if tree.get(&path).is_some() {
+                    return Err(bad("is there twice".to_owned()));
+                }
+                let mut counted = Watched { inner: content, error: None };
+                let (digest, size) = put(&mut counted).map_err(|source| match counted.error.take() {
+                    Some(place) => package.read(&format!("{member}: {path}"), place),
+                    None => DebError::Put {
+                        package: name.to_owned(),
+                        entry: path.to_string(),
+                        source,
+                    },
+                })?;
+                if size != header.size {
+                    return Err(bad(format!("has {} bytes but {size} were stored", header.size)));
+                }
+                Node::File { size, digest }
+            }
+        };
+        tree.insert(path.clone(), Entry { meta, node }).map_err(|e| bad(tree_problem(e)))
+    })?;
+    Ok(tree)
+}
+
+/// Remembers an error of the package's own bytes, so that it is not taken for one of the store.
+struct Watched<'r> {
+    inner: &'r mut dyn Read,
+    error: Option<io::Error>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).map_err(|e| {
+            if e.kind() == io::ErrorKind::Interrupted {
+                return e;
+            }
+            let kind = e.kind();
+            self.error = Some(e);
+            io::Error::new(kind, "the package cannot be read on")
+        })
+    }
+}
+
+fn tree_problem(error: ModelError) -> String {
+    match error {
+        ModelError::Tree { problem, .. } => problem,
+        other => other.to_string(),
+    }
+}
+
+/// The package being read, for errors.
+struct Package<'n> {
+    name: &'n str,
+}
+
+impl Package<'_> {
+    fn archive(&self, problem: String) -> DebError {
+        DebError::Archive {
+            package: self.name.to_owned(),
+            problem,
+        }
+    }
+
+    fn read(&self, place: &str, source: io::Error) -> DebError {
+        DebError::Read {
+            package: self.name.to_owned(),
+            place: place.to_owned(),
+            source,
+        }
+    }
+
+    fn entry(&self, member: &str, path: &RelPath, problem: String) -> DebError {
+        self.shown_entry(member, &path.to_string(), problem)
+    }
+
+    fn shown_entry(&self, member: &str, entry: &str, problem: String) -> DebError {
+        DebError::Entry {
+            package: self.name.to_owned(),
+            member: member.to_owned(),
+            entry: entry.to_owned(),
+            problem,
+        }
+    }
+
+    fn ar(&self, error: ArError, place: &str) -> DebError {
+        match error {
+            ArError::Form(problem) => self.archive(problem),
+            ArError::Read(source) => self.read(place, source),
+        }
+    }
+
+    /// Opens the archive and takes the format version in.
+    fn open<R: Read>(&self, reader: R) -> Result<ArReader<BufReader<R>>, DebError> {
+        const FIRST: &str = "debian-binary";
+        let buffered = BufReader::with_capacity(BUFFER, reader);
+        let mut ar = ArReader::new(buffered).map_err(|e| self.ar(e, "the start of the file"))?;
+        match ar.next_member().map_err(|e| self.ar(e, FIRST))? {
+            Some((name, _)) if name == FIRST => {}
+            Some((name, _)) => return Err(self.archive(format!("begins with member {name:?} instead of {FIRST:?}"))),
+            None => return Err(self.archive("has no members".to_owned())),
+        }
+        let mut version = Vec::new();
+        let mut start = (&mut ar).take(FORMAT.len() as u64 + 16);
+        start.read_to_end(&mut version).map_err(|e| self.read(FIRST, e))?;
+        if version != FORMAT {
+            return Err(self.archive(format!("has format version \"{}\" instead of 2.0", version.escape_ascii())));
+        }
+        Ok(ar)
+    }
+
+    /// Goes to the next member, which must be called `stem` plus a compression; returns its full name.
+    fn member<R: BufRead>(&self, ar: &mut ArReader<R>, stem: &str) -> Result<String, DebError> {
+        match ar.next_member().map_err(|e| self.ar(e, stem))? {
+            Some((name, _)) if name == stem || name.strip_prefix(stem).is_some_and(|s| s.starts_with('.')) => Ok(name),
+            Some((name, _)) => Err(self.archive(format!("has member {name:?} where {stem:?} must stand"))),
+            None => Err(self.archive(format!("has no member {stem:?}"))),
+        }
+    }
+
+    /// Reads the current member as a compressed tar archive, to its last byte.
+    fn entries<R: BufRead>(
+        &self,
+        ar: &mut ArReader<R>,
+        member: &str,
+        limits: &Limits,
+        visit: &mut tarball::Visit<'_, DebError>,
+    ) -> Result<(), DebError> {
+        let mut part = Part::new(ar, member)
+            .map_err(|source| self.read(member, source))?
+            .ok_or_else(|| self.archive(format!("member {member:?} has an unknown compression")))?;
+        tarball::read(&mut part, limits, visit).map_err(|error| match error {
+            TarError::Entry { entry, problem } => self.shown_entry(member, &entry, problem),
+            TarError::Read { entry, source } => self.read(&format!("{member}: {entry}"), source),
+            TarError::Visit(error) => error,
+        })?;
+        let rest = part.into_inner();
+        if rest.fill_buf().map_err(|e| self.read(member, e))?.is_empty() {
+            return Ok(());
+        }
+        Err(self.archive(format!("member {member:?} has bytes after the end of its compressed data")))
+    }
+}
+
+/// One part of a package, being decompressed.
+enum Part<B> {
+    Plain(B),
+    Gzip(flate2::bufread::GzDecoder<B>),
+    Xz(liblzma::bufread::XzDecoder<B>),
+    Zstd(zstd::Decoder<'static, B>),
+}
+
+impl<B: BufRead> Part<B> {
+    /// `None` when the name's ending is no known compression.
+    fn new(reader: B, member: &str) -> io::Result<Option<Self>> {
+        let ending = member.split_once(".tar").map(|(_, ending)| ending);
+        Ok(match ending {
+            Some("") => Some(Self::Plain(reader)),
+            Some(".gz") => Some(Self::Gzip(flate2::bufread::GzDecoder::new(reader))),
+            Some(".xz") => {
+                let stream = liblzma::stream::Stream::new_stream_decoder(MAX_MEMORY, 0)?;
+                Some(Self::Xz(liblzma::bufread::XzDecoder::new_stream(reader, stream)))
+            }
+            Some(".zst") => {
+                let mut decoder = zstd::Decoder::with_buffer(reader)?.single_frame();
+                decoder.window_log_max(MAX_WINDOW_LOG)?;
+                Some(Self::Zstd(decoder))
+            }
+            _ => None,
+        })
+    }
+
+    fn into_inner(self) -> B {
+        match self {
+            Self::Plain(reader) => reader,
+            Self::Gzip(decoder) => decoder.into_inner(),
+            Self::Xz(decoder) => decoder.into_inner(),
+            Self::Zstd(decoder) => decoder.into_inner(),
+        }
+    }
+}
+
+impl<B: BufRead> Read for Part<B> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(reader) => reader.read(buf),
+            Self::Gzip(decoder) => decoder.read(buf),
+            Self::Xz(decoder) => decoder.read(buf),
+            Self::Zstd(decoder) => decoder.read(buf),
+        }
+    }
+}

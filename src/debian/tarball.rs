@@ -1,0 +1,403 @@
+//! A tar archive read entry by entry, every header checked before anything is handed on.
+//!
+//! ```text
+//! header block 512   name, mode, uid, gid, size, mtime, checksum, type, link name, "ustar" magic, prefix
+//! content            size bytes, padded with NUL to a multiple of 512
+//! ...
+//! two zero blocks    then zeros only, to the end of the stream
+//! ```
+//!
+//! GNU long names (types `L`, `K`) and pax records (type `x`) describe the entry after them. Sources: POSIX.1-2017 pax,
+//! "ustar Interchange Format"; GNU tar manual, "Basic Tar Format". The tar crate decodes the fields; walking the blocks
+//! is done here, because its iterator stops silently at the first zero block and drops parts of odd pax headers.
+
+use super::pax::{self, Pax};
+use crate::model::{Epoch, Meta, RelPath};
+use std::io::{self, Read};
+use tar::{EntryType, Header};
+
+/// Unit of everything in an archive.
+const BLOCK: usize = 512;
+/// A name field at least this full may be the beginning of a longer name: 100 bytes less a cut UTF-8 character and a NUL.
+const CUT_FIELD: usize = 96;
+/// Format bits of a mode that some writers repeat there.
+const S_IFMT: u64 = 0o170_000;
+
+/// How much an archive may make its reader do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Entries, at most.
+    pub entries: u64,
+    /// Bytes of the uncompressed archive, at most.
+    pub bytes: u64,
+    /// Bytes of one extended header (a long name, or pax records), at most.
+    pub header_bytes: u64,
+}
+
+impl Default for Limits {
+    /// Above anything Debian ships: 500,000 entries, 8 GiB, 64 KiB.
+    fn default() -> Self {
+        Self {
+            entries: 500_000,
+            bytes: 8 << 30,
+            header_bytes: 64 << 10,
+        }
+    }
+}
+
+/// What an entry is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A regular file; its content is what the visitor can read.
+    File,
+    /// A symbolic link to any bytes without NUL.
+    Symlink(Vec<u8>),
+    /// A second name of an entry of the same archive.
+    HardLink(RelPath),
+}
+
+/// One entry's header, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryHeader {
+    /// Mode, numeric owner, time and extended attributes, as packed.
+    pub meta: Meta,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Bytes of content; zero for anything but a file.
+    pub size: u64,
+}
+
+/// Why an archive is refused.
+#[derive(Debug)]
+pub(super) enum TarError<E> {
+    /// The entry (escaped, or where it stands) and what is wrong with it.
+    Entry { entry: String, problem: String },
+    /// Reading failed in or after the entry.
+    Read { entry: String, source: io::Error },
+    /// The visitor refused.
+    Visit(E),
+}
+
+/// Receives each entry: its path (`None` for the root directory), its header and its content.
+pub(super) type Visit<'v, E> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), E> + 'v;
+
+/// Counts what comes out of the decompressor and stops a bomb.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+    limit: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let room = buf.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self.inner.read(&mut buf[..room])?;
+        self.left -= n as u64;
+        if n == 0 && room == 0 && !buf.is_empty() {
+            // At the limit: fine only if the stream ends right here.
+            if self.inner.read(&mut [0])? != 0 {
+                let message = format!("the archive is larger than the limit of {} bytes", self.limit);
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+            }
+        }
+        Ok(n)
+    }
+}
+
+/// Content of one entry: exactly `left` bytes, or an error.
+struct Content<'r, R> {
+    inner: &'r mut R,
+    left: u64,
+}
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let room = buf.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(0);
+        }
+        let n = self.inner.read(&mut buf[..room])?;
+        if n == 0 {
+            let message = format!("the archive ends {} bytes before the end of the entry", self.left);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// What extension headers said about the next entry.
+#[derive(Default)]
+struct Pending {
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    pax: Option<Pax>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.name.is_none() && self.link.is_none() && self.pax.is_none()
+    }
+}
+
+/// Reads a whole archive, to the end of `reader`, and hands every entry to `visit`. Content a visitor leaves is skipped.
+pub(super) fn read<E>(reader: impl Read, limits: &Limits, visit: &mut Visit<'_, E>) -> Result<(), TarError<E>> {
+    let mut reader = Bounded {
+        inner: reader,
+        left: limits.bytes,
+        limit: limits.bytes,
+    };
+    let mut pending = Pending::default();
+    let mut last = "the start of the archive".to_owned();
+    let mut count = 0u64;
+    loop {
+        let after = |source| TarError::Read {
+            entry: format!("after {last}"),
+            source,
+        };
+        let refuse = |problem: String| TarError::Entry {
+            entry: format!("after {last}"),
+            problem,
+        };
+        let mut header = Header::new_old();
+        match fill(&mut reader, header.as_mut_bytes()).map_err(after)? {
+            BLOCK => {}
+            0 => return Err(refuse("the end-of-archive blocks are missing".to_owned())),
+            n => return Err(refuse(format!("the archive ends within a header ({n} of 512 bytes)"))),
+        }
+        if header.as_bytes().iter().all(|b| *b == 0) {
+            if !pending.is_empty() {
+                return Err(refuse("an extended header has no entry after it".to_owned()));
+            }
+            return end(&mut reader).map_err(after)?.map_err(refuse);
+        }
+        check_form(&header).map_err(refuse)?;
+        count += 1;
+        if count > limits.entries {
+            return Err(refuse(format!("there are more than {} entries", limits.entries)));
+        }
+        let shown = match &pending.name {
+            Some(name) => name.escape_ascii().to_string(),
+            None => match pending.pax.as_ref().and_then(|p| p.path.as_ref()) {
+                Some(path) => path.escape_ascii().to_string(),
+                None => header.path_bytes().escape_ascii().to_string(),
+            },
+        };
+        let bad = |problem: String| TarError::Entry {
+            entry: shown.clone(),
+            problem,
+        };
+        let broken = |source| TarError::Read {
+            entry: shown.clone(),
+            source,
+        };
+        let size = header.size().map_err(|e| bad(format!("has an unreadable size: {e}")))?;
+        if size > limits.bytes {
+            return Err(bad(format!("says it has {size} bytes, more than the limit of {}", limits.bytes)));
+        }
+        if is_extension(header.entry_type()) {
+            if size > limits.header_bytes {
+                let limit = limits.header_bytes;
+                return Err(bad(format!("has an extended header of {size} bytes, more than the limit of {limit}")));
+            }
+            let mut data = Vec::new();
+            let mut content = Content { inner: &mut reader, left: size };
+            content.read_to_end(&mut data).map_err(broken)?;
+            extend(&mut pending, header.entry_type(), data).map_err(bad)?;
+        } else {
+            let (path, entry) = check_entry(&header, size, std::mem::take(&mut pending)).map_err(bad)?;
+            let mut content = Content {
+                inner: &mut reader,
+                left: entry.size,
+            };
+            visit(path, entry, &mut content).map_err(TarError::Visit)?;
+            io::copy(&mut content, &mut io::sink()).map_err(broken)?;
+        }
+        let padding = (BLOCK - (size % BLOCK as u64) as usize) % BLOCK;
+        if fill(&mut reader, &mut [0; BLOCK][..padding]).map_err(broken)? != padding {
+            return Err(bad("is cut off within its padding".to_owned()));
+        }
+        last = shown;
+    }
+}
+
+/// Reads until `buf` is full or the stream ends; returns how much there was.
+fn fill(reader: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut have = 0;
+    while have < buf.len() {
+        match reader.read(&mut buf[have..]) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(have)
+}
+
+/// After the first zero block: a second one, then nothing but zeros.
+fn end(reader: &mut impl Read) -> io::Result<Result<(), String>> {
+    let mut block = [0; BLOCK];
+    let mut blocks = 1u64;
+    loop {
+        let n = fill(reader, &mut block)?;
+        if block[..n].iter().any(|b| *b != 0) {
+            return Ok(Err("there is data after the end-of-archive block".to_owned()));
+        }
+        match n {
+            BLOCK => blocks += 1,
+            0 if blocks >= 2 => return Ok(Ok(())),
+            _ => return Ok(Err("the end-of-archive blocks are incomplete".to_owned())),
+        }
+    }
+}
+
+fn is_extension(kind: EntryType) -> bool {
+    kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions()
+}
+
+/// Checksum, magic, and that no text field hides bytes behind a NUL.
+fn check_form(header: &Header) -> Result<(), String> {
+    let bytes = header.as_bytes();
+    let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * u32::from(b' ');
+    let stated = header.cksum().map_err(|e| format!("the header checksum is unreadable: {e}"))?;
+    if stated != sum {
+        return Err(format!("the header checksum is {stated}, its bytes sum to {sum}"));
+    }
+    if header.as_gnu().is_none() && header.as_ustar().is_none() {
+        return Err(format!("the header has the unknown magic \"{}\"", bytes[257..265].escape_ascii()));
+    }
+    let old = header.as_old();
+    let prefix = header.as_ustar().map_or(&[][..], |h| &h.prefix);
+    for (field, text) in [("name", &old.name[..]), ("link name", &old.linkname), ("prefix", prefix)] {
+        let hidden = text.iter().skip_while(|b| **b != 0).any(|b| *b != 0);
+        if hidden {
+            return Err(format!("the header's {field} holds a NUL byte: \"{}\"", text.escape_ascii()));
+        }
+    }
+    Ok(())
+}
+
+/// Takes an extension header in.
+fn extend(pending: &mut Pending, kind: EntryType, mut data: Vec<u8>) -> Result<(), String> {
+    if kind.is_pax_local_extensions() {
+        return match pending.pax.replace(pax::parse(&data)?) {
+            None => Ok(()),
+            Some(_) => Err("has two pax headers".to_owned()),
+        };
+    }
+    data.pop_if(|b| *b == 0);
+    let slot = if kind.is_gnu_longname() { &mut pending.name } else { &mut pending.link };
+    match slot.replace(data) {
+        None => Ok(()),
+        Some(_) => Err("has two GNU long names".to_owned()),
+    }
+}
+
+/// Turns a header and what was said before it into a checked entry.
+fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<RelPath>, EntryHeader), String> {
+    let Pending { name, link, pax } = pending;
+    let pax = pax.unwrap_or_default();
+    let kind = header.entry_type();
+    let raw_path = full_text("path", &header.path_bytes(), name, pax.path)?;
+    let directory = kind.is_dir();
+    let path = relative(&raw_path, directory)?;
+    let link_field = header.link_name_bytes().unwrap_or_default();
+    let target = full_text("link name", &link_field, link, pax.linkpath)?;
+    let kind = match kind {
+        EntryType::Regular => EntryKind::File,
+        EntryType::Directory => EntryKind::Directory,
+        EntryType::Symlink if target.is_empty() => return Err("is a symbolic link without a target".to_owned()),
+        EntryType::Symlink if target.contains(&0) => return Err("is a symbolic link to a path with a NUL byte".to_owned()),
+        EntryType::Symlink => EntryKind::Symlink(target.clone()),
+        EntryType::Link => match relative(&target, false) {
+            Ok(Some(path)) => EntryKind::HardLink(path),
+            Ok(None) => return Err("is a hard link to the root directory".to_owned()),
+            Err(problem) => return Err(format!("is a hard link to \"{}\", which {problem}", target.escape_ascii())),
+        },
+        EntryType::Char | EntryType::Block => return Err("is a device node, which a package may not hold".to_owned()),
+        EntryType::Fifo => return Err("is a named pipe, which a package may not hold".to_owned()),
+        EntryType::GNUSparse => return Err("is a sparse file, which is not supported".to_owned()),
+        EntryType::XGlobalHeader => return Err("is a global pax header, which is not supported".to_owned()),
+        other => {
+            let byte = [other.as_byte()];
+            return Err(format!("has the unknown type \"{}\"", byte.escape_ascii()));
+        }
+    };
+    if path.is_none() && kind != EntryKind::Directory {
+        return Err("stands at the root but is not a directory".to_owned());
+    }
+    if !target.is_empty() && !matches!(kind, EntryKind::Symlink(_) | EntryKind::HardLink(_)) {
+        return Err(format!("is no link but has a link name: \"{}\"", target.escape_ascii()));
+    }
+    if size != 0 && kind != EntryKind::File {
+        return Err(format!("is no regular file but has {size} bytes of content"));
+    }
+    agree("size", size, pax.size)?;
+    let text = |field: &str, value: io::Result<u64>| value.map_err(|e| format!("has an unreadable {field}: {e}"));
+    let number = |field: &'static str, value: u64| {
+        u32::try_from(value).map_err(|_| format!("has {field} {value}, which does not fit 32 bits"))
+    };
+    let mode = u64::from(header.mode().map_err(|e| format!("has an unreadable mode: {e}"))?) & !S_IFMT;
+    if mode > 0o7777 {
+        return Err(format!("has mode {mode:o}"));
+    }
+    let owner = |field: &'static str, value: u64, said: Option<u64>| {
+        // A writer that cannot fit an owner leaves zero or its low digits; the record is then the only truth.
+        number(field, said.unwrap_or(value))
+    };
+    let mtime = text("mtime", header.mtime())?;
+    agree("mtime", mtime, pax.mtime)?;
+    let meta = Meta {
+        mode: number("mode", mode)?,
+        uid: owner("uid", text("uid", header.uid())?, pax.uid)?,
+        gid: owner("gid", text("gid", header.gid())?, pax.gid)?,
+        mtime: Epoch::new(number("mtime", mtime)?),
+        xattrs: pax.xattrs,
+    };
+    Ok((path, EntryHeader { meta, kind, size }))
+}
+
+/// A pax number must repeat what the header says: readers differ in which of the two they believe.
+fn agree(field: &str, header: u64, pax: Option<u64>) -> Result<(), String> {
+    match pax {
+        Some(value) if value != header => Err(format!("has {field} {header} in its header but {value} in a pax record")),
+        _ => Ok(()),
+    }
+}
+
+/// The whole text of a field that an extension may have lengthened; the header must hold the same or its beginning.
+fn full_text(field: &str, header: &[u8], gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Vec<u8>, String> {
+    let (source, long) = match (gnu, pax) {
+        (Some(_), Some(_)) => return Err(format!("has its {field} both in a GNU long name and in a pax record")),
+        (None, None) => return Ok(header.to_vec()),
+        (Some(long), None) => ("a GNU long name", long),
+        (None, Some(long)) => ("a pax record", long),
+    };
+    if long == header || (header.len() >= CUT_FIELD && long.starts_with(header)) {
+        return Ok(long);
+    }
+    Err(format!(
+        "has {field} \"{}\" in its header but \"{}\" in {source}",
+        header.escape_ascii(),
+        long.escape_ascii()
+    ))
+}
+
+/// A path as packed (`./usr/bin/`, `usr/bin`) as a relative path; `None` for the root itself.
+fn relative(raw: &[u8], directory: bool) -> Result<Option<RelPath>, String> {
+    if raw == b"." || raw == b"./" {
+        return Ok(None);
+    }
+    let mut path = raw.strip_prefix(b"./").unwrap_or(raw);
+    if directory && path.len() > 1 {
+        path = path.strip_suffix(b"/").unwrap_or(path);
+    }
+    match RelPath::new(path) {
+        Ok(path) => Ok(Some(path)),
+        Err(crate::model::ModelError::Path { problem, .. }) => Err(problem.to_owned()),
+        Err(other) => Err(other.to_string()),
+    }
+}

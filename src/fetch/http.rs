@@ -1,0 +1,234 @@
+//! HTTP and HTTPS: ranges, redirects within one host, and time limits.
+//!
+//! Source: RFC 9110, §13 (conditional requests), §14 (ranges), §15 (status codes).
+
+use super::place::{Address, Place};
+use super::transport::{Failure, Response, Status, Transport};
+use std::time::Duration;
+use ureq::http::{HeaderMap, Uri, header};
+
+/// Redirects followed for one file.
+const MAX_REDIRECTS: usize = 5;
+/// Connections kept open to one server: as many as there are likely to be workers.
+const IDLE_PER_HOST: usize = 16;
+
+/// Time limits and the proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpOptions {
+    /// For finding and reaching the server, each.
+    pub connect: Duration,
+    /// For the whole head of an answer.
+    pub response: Duration,
+    /// For each piece of content: a server that is silent for longer is given up.
+    pub read: Duration,
+    /// Whether the usual variables (`https_proxy`, `no_proxy`, …) choose a proxy.
+    pub proxy_from_environment: bool,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            response: Duration::from_secs(60),
+            read: Duration::from_secs(30),
+            proxy_from_environment: true,
+        }
+    }
+}
+
+/// A client that keeps connections open between files.
+pub struct HttpTransport {
+    agent: ureq::Agent,
+}
+
+impl HttpTransport {
+    /// A client with these limits.
+    pub fn new(options: &HttpOptions) -> Self {
+        let proxy = if options.proxy_from_environment {
+            ureq::Proxy::try_from_env()
+        } else {
+            None
+        };
+        let config = ureq::Agent::config_builder()
+            .proxy(proxy)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("pnb/", env!("CARGO_PKG_VERSION")))
+            .max_idle_connections(4 * IDLE_PER_HOST)
+            .max_idle_connections_per_host(IDLE_PER_HOST)
+            .timeout_resolve(Some(options.connect))
+            .timeout_connect(Some(options.connect))
+            .timeout_send_request(Some(options.connect))
+            .timeout_recv_response(Some(options.response))
+            .timeout_per_read(Some(options.read))
+            .build();
+        Self {
+            agent: config.new_agent(),
+        }
+    }
+}
+
+impl Transport for HttpTransport {
+    fn open(&self, place: &Place, offset: u64, if_range: Option<&str>) -> Result<Response, Failure> {
+        let Address::Http(start) = &place.address else {
+            return Err(Failure::Refused("is not an http address".to_owned()));
+        };
+        let mut uri: Uri = start.parse().map_err(|e| Failure::Refused(format!("is not a valid address: {e}")))?;
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = self.agent.get(uri.clone());
+            if offset > 0 {
+                request = request.header(header::RANGE, format!("bytes={offset}-"));
+                if let Some(validator) = if_range {
+                    request = request.header(header::IF_RANGE, validator);
+                }
+            }
+            let answer = request.call().map_err(failure)?;
+            let code = answer.status().as_u16();
+            match code {
+                301 | 302 | 303 | 307 | 308 => uri = redirect(&uri, answer.headers())?,
+                200 | 206 => {
+                    let status = status(code, answer.headers())?;
+                    let validator = validator(answer.headers());
+                    let body = Box::new(answer.into_body().into_reader());
+                    return Ok(Response { status, validator, body });
+                }
+                404 | 410 => return Err(Failure::NotFound),
+                416 => return Err(Failure::Unsatisfiable),
+                408 | 425 | 429 | 500 | 502 | 503 | 504 => {
+                    return Err(Failure::Temporary(format!("the server answered {code}")));
+                }
+                _ => return Err(Failure::Refused(format!("the server answered {code}"))),
+            }
+        }
+        Err(Failure::Refused(format!("redirects more than {MAX_REDIRECTS} times")))
+    }
+}
+
+/// What a failed request means. Broken connections may heal; broken rules do not.
+fn failure(error: ureq::Error) -> Failure {
+    match error {
+        ureq::Error::Io(e) => Failure::Temporary(e.to_string()),
+        ureq::Error::Timeout(_) => Failure::Temporary("did not answer in time".to_owned()),
+        ureq::Error::HostNotFound => Failure::Temporary("the host is not known".to_owned()),
+        ureq::Error::ConnectionFailed => Failure::Temporary("no connection".to_owned()),
+        other => Failure::Refused(other.to_string()),
+    }
+}
+
+/// The part of the file an answer says it holds.
+fn status(code: u16, headers: &HeaderMap) -> Result<Status, Failure> {
+    if code == 200 {
+        let total = text(headers, header::CONTENT_LENGTH).and_then(|t| t.parse().ok());
+        return Ok(Status::Full { total });
+    }
+    let range = text(headers, header::CONTENT_RANGE).unwrap_or_default();
+    content_range(range)
+        .ok_or_else(|| Failure::Refused(format!("sent a part of the file with Content-Range {range:?}")))
+}
+
+/// `bytes 100-199/200` or `bytes 100-199/*`.
+fn content_range(text: &str) -> Option<Status> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (offset, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let total: Option<u64> = match total {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    // A range that stops early is told by its length, like any short answer.
+    (offset <= last && total.is_none_or(|t| last < t)).then_some(Status::Partial { offset, total })
+}
+
+/// A weak ETag does not promise equal bytes, so it may not guard a range.
+fn validator(headers: &HeaderMap) -> Option<String> {
+    let etag = text(headers, header::ETAG).filter(|t| !t.starts_with("W/"));
+    etag.or_else(|| text(headers, header::LAST_MODIFIED)).map(str::to_owned)
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Where a redirect leads: within the same host, never from https to http.
+fn redirect(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
+    let Some(location) = text(headers, header::LOCATION) else {
+        return Err(Failure::Refused("redirects without saying where".to_owned()));
+    };
+    let refuse = |why: &str| Failure::Refused(format!("redirects to {why}"));
+    let scheme = from.scheme_str().unwrap_or("http");
+    let authority = from.authority().map_or("", |a| a.as_str());
+    let absolute = if location.contains("://") {
+        location.to_owned()
+    } else if let Some(rest) = location.strip_prefix("//") {
+        format!("{scheme}://{rest}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else {
+        let path = from.path();
+        let parent = path.rfind('/').map_or("", |slash| &path[..slash]);
+        format!("{scheme}://{authority}{parent}/{location}")
+    };
+    let to: Uri = absolute.parse().map_err(|_| refuse("an address that is not valid"))?;
+    let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    match (scheme, to.scheme_str()) {
+        ("https", Some("http")) => return Err(refuse("http from https")),
+        (_, Some("http" | "https")) => {}
+        (_, other) => return Err(refuse(&format!("another scheme, {:?}", other.unwrap_or_default()))),
+    }
+    let (old, new) = (from.host().unwrap_or_default(), to.host().unwrap_or_default());
+    if !old.eq_ignore_ascii_case(new) {
+        return Err(refuse(&format!("another host, {new:?}")));
+    }
+    let upgraded = to.scheme_str() != Some(scheme);
+    if !upgraded && port(from) != port(&to) {
+        return Err(refuse(&format!("another port, {}", port(&to))));
+    }
+    Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn led(from: &str, location: &str) -> Result<String, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::LOCATION, location.parse().expect("header"));
+        let from: Uri = from.parse().expect("address");
+        redirect(&from, &headers).map(|u| u.to_string()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn redirects_stay_with_the_host_and_never_get_weaker() {
+        let from = "https://a.example/x/y";
+        assert_eq!(led(from, "/z?q"), Ok("https://a.example/z?q".into()));
+        assert_eq!(led(from, "z"), Ok("https://a.example/x/z".into()));
+        assert_eq!(led(from, "//A.example/z"), Ok("https://A.example/z".into()));
+        assert_eq!(led("http://a.example/x", "https://a.example/x"), Ok("https://a.example/x".into()));
+        assert_eq!(led(from, "http://a.example/z"), Err("redirects to http from https".into()));
+        assert_eq!(led(from, "https://b.example/z"), Err("redirects to another host, \"b.example\"".into()));
+        assert_eq!(led(from, "https://a.example@b.example/z"), Err("redirects to another host, \"b.example\"".into()));
+        assert_eq!(led(from, "https://a.example:444/z"), Err("redirects to another port, 444".into()));
+        assert_eq!(led(from, "file:///etc/passwd").map_err(|e| e.starts_with("redirects to a")), Err(true));
+    }
+
+    #[test]
+    fn ranges_are_read_strictly() {
+        let part = |offset, total| Some(Status::Partial { offset, total });
+        assert_eq!(content_range("bytes 5-9/10"), part(5, Some(10)));
+        assert_eq!(content_range("bytes 5-9/*"), part(5, None));
+        for bad in ["", "bytes */10", "bytes 9-5/10", "bytes 5-10/10", "bytes -5-9/10", "items 5-9/10", "bytes 5-9"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_weak_etag_guards_nothing() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ETAG, "W/\"1\"".parse().expect("header"));
+        assert_eq!(validator(&headers), None);
+        headers.insert(header::LAST_MODIFIED, "Mon, 01 Jan 2026 00:00:00 GMT".parse().expect("header"));
+        assert_eq!(validator(&headers).as_deref(), Some("Mon, 01 Jan 2026 00:00:00 GMT"));
+        headers.insert(header::ETAG, "\"1\"".parse().expect("header"));
+        assert_eq!(validator(&headers).as_deref(), Some("\"1\""));
+    }
+}

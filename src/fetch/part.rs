@@ -1,0 +1,171 @@
+//! The file that takes a download: locked, resumed, hashed as it grows.
+//!
+//! It lies at `<dir>/<sha256>.part`. Whoever holds its lock may write it; a second builder waits. What is in it already is
+//! hashed through the same open file before anything is added, and the file is never opened by path again.
+
+use super::error::FetchError;
+use super::plan::FetchItem;
+use crate::model::Sha256Digest;
+use sha2::{Digest, Sha256};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Bytes moved at once.
+pub(super) const CHUNK: usize = 128 << 10;
+/// How often a file that another builder is writing is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A file whose bytes are exactly the pinned ones, flushed to the disk.
+#[derive(Debug)]
+pub struct Downloaded {
+    /// The open file, standing at its start. It holds the lock: rename or take its bytes before closing it.
+    pub file: File,
+    /// Where it lies now, to be renamed or removed by the caller.
+    pub path: PathBuf,
+    /// Length in bytes.
+    pub size: u64,
+    /// Digest of the bytes written.
+    pub sha256: Sha256Digest,
+}
+
+/// A download under way; the lock is held.
+pub(super) struct Part {
+    file: File,
+    path: PathBuf,
+    what: String,
+    position: u64,
+    hasher: Sha256,
+}
+
+impl Part {
+    /// Opens and locks the file of `item` in `dir`, waiting for another builder if need be, and hashes what is in it.
+    /// `stop` is asked while waiting.
+    pub(super) fn open(dir: &Path, item: &FetchItem, stop: &dyn Fn() -> bool) -> Result<Self, FetchError> {
+        let path = dir.join(format!("{}.part", item.sha256));
+        let failed = |action, source| failed(&item.what, &path, action, source);
+        let file = loop {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+            let file = options.open(&path).map_err(|e| failed("open", e))?;
+            loop {
+                match file.try_lock() {
+                    Ok(()) => break,
+                    Err(TryLockError::WouldBlock) if stop() => {
+                        return Err(FetchError::Stopped { what: item.what.clone() });
+                    }
+                    Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+                    Err(TryLockError::Error(e)) => return Err(failed("lock", e)),
+                }
+            }
+            // The builder that held the lock may have renamed or removed the file meanwhile.
+            let held = file.metadata().map_err(|e| failed("look at", e))?;
+            if !held.is_file() {
+                return Err(failed("use", io::Error::other("it is not a regular file")));
+            }
+            match std::fs::symlink_metadata(&path) {
+                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => break file,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed("look at", e)),
+            }
+        };
+        let mut part = Self {
+            file,
+            what: item.what.clone(),
+            path,
+            position: 0,
+            hasher: Sha256::new(),
+        };
+        part.rehash(item.size)?;
+        Ok(part)
+    }
+
+    /// Hashes what an earlier run left; more than `size` bytes cannot become the file and are dropped.
+    fn rehash(&mut self, size: u64) -> Result<(), FetchError> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match self.file.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => {
+                    self.position += n as u64;
+                    self.hasher.update(&buffer[..n]);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed("read", e)),
+            }
+            if self.position > size {
+                return self.restart();
+            }
+        }
+    }
+
+    /// Bytes taken so far.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Drops everything.
+    pub(super) fn restart(&mut self) -> Result<(), FetchError> {
+        self.file.set_len(0).map_err(|e| self.failed("empty", e))?;
+        self.file.rewind().map_err(|e| self.failed("rewind", e))?;
+        self.position = 0;
+        self.hasher = Sha256::new();
+        Ok(())
+    }
+
+    /// Adds bytes.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        self.file.write_all(bytes).map_err(|e| self.failed("write", e))?;
+        self.hasher.update(bytes);
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Digest of everything taken so far.
+    pub(super) fn digest(&self) -> Sha256Digest {
+        Sha256Digest::new(self.hasher.clone().finalize().into())
+    }
+
+    /// Flushes the file to the disk and hands it over; call it when the digest is right.
+    pub(super) fn finish(mut self) -> Result<Downloaded, FetchError> {
+        self.file.sync_all().map_err(|e| self.failed("flush", e))?;
+        self.file.rewind().map_err(|e| self.failed("rewind", e))?;
+        let sha256 = self.digest();
+        Ok(Downloaded {
+            file: self.file,
+            path: self.path,
+            size: self.position,
+            sha256,
+        })
+    }
+
+    /// Removes the file unless it holds something to resume from.
+    pub(super) fn give_up(self) -> Result<(), FetchError> {
+        if self.position > 0 {
+            return Ok(());
+        }
+        self.discard()
+    }
+
+    /// Removes the file.
+    pub(super) fn discard(self) -> Result<(), FetchError> {
+        std::fs::remove_file(&self.path).map_err(|e| self.failed("remove", e))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> FetchError {
+        failed(&self.what, &self.path, action, source)
+    }
+}
+
+fn failed(what: &str, path: &Path, action: &'static str, source: io::Error) -> FetchError {
+    FetchError::Part {
+        what: what.to_owned(),
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
