@@ -12,7 +12,7 @@ mod variant;
 
 pub use arch::Arch;
 pub use digest::{Blake3Digest, Sha256Digest, StageKey, VerityDigest};
-pub use dump::{parse_dump, write_dump};
+pub use dump::{EMPTY_FILE, parse_dump, write_dump};
 pub use epoch::Epoch;
 pub use path::RelPath;
 pub use tree::{Entry, Meta, Node, Tree};

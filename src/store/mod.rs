@@ -1,1 +1,155 @@
 //! The content-addressed store: objects by fs-verity digest, trees, build records.
+//!
+//! ```text
+//! <store>/
+//!   format                  "pnb store 1"
+//!   lock                    shared by builders, exclusive for garbage collection
+//!   objects/ab/cdef…        content, read-only; `…​.x` is the same content as an executable inode
+//!   sha256/ab/cdef…         fs-verity digest of the object with that SHA-256
+//!   records/<stage key>     what a stage made (canonical JSON)
+//!   checkouts/<tree>/       trees laid out as hard links, for mounting
+//!   logs/<stage key>.log    output of the run that made a record
+//!   locks/<stage key>       held while a stage runs
+//!   tmp/<random>/           one directory per running program; swept when its owner is gone
+//! ```
+//!
+//! Everything is written under `tmp/` first and renamed, so a name that exists is whole. Nothing is trusted for being
+//! there: objects are hashed again before a stage may read them.
+
+mod checkout;
+mod error;
+mod gc;
+mod objects;
+mod record;
+mod scratch;
+mod snapshot;
+
+pub use error::{Operation, StoreError};
+pub use gc::{Check, Collected, Damage};
+pub use objects::ObjectWriter;
+pub use record::{Output, Record};
+pub use scratch::Scratch;
+
+use error::IoContext;
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+const FORMAT: &str = "pnb store 1\n";
+
+/// An open store. Cheap to share between threads; holds the store's shared lock while it lives.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    scratch: Scratch,
+    _lock: File,
+    /// Trees whose objects were hashed by this program: once per run is enough.
+    verified: Mutex<BTreeSet<crate::model::VerityDigest>>,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it if it is not there, and sweeps what dead programs left in `tmp/`.
+    pub fn open(root: &Path) -> Result<Arc<Self>, StoreError> {
+        Self::open_locked(root, false)
+    }
+
+    /// Opens the store alone: fails while a builder uses it. For garbage collection.
+    pub fn open_exclusive(root: &Path) -> Result<Arc<Self>, StoreError> {
+        Self::open_locked(root, true)
+    }
+
+    fn open_locked(root: &Path, exclusive: bool) -> Result<Arc<Self>, StoreError> {
+        for dir in ["objects", "sha256", "records", "checkouts", "logs", "locks", "tmp"] {
+            let path = root.join(dir);
+            fs::create_dir_all(&path).at(Operation::Create, &path)?;
+        }
+        let root = root.canonicalize().at(Operation::Open, root)?;
+        let format = root.join("format");
+        match fs::read_to_string(&format) {
+            Ok(text) if text == FORMAT => {}
+            Ok(text) => {
+                return Err(StoreError::Format {
+                    path: format,
+                    found: text,
+                });
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let fresh = root.join("tmp").join(format!("format.{}", std::process::id()));
+                fs::write(&fresh, FORMAT).at(Operation::Write, &fresh)?;
+                fs::rename(&fresh, &format).at(Operation::Rename, &format)?;
+            }
+            Err(e) => return Err(e).at(Operation::Read, &format),
+        }
+        let path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .at(Operation::Open, &path)?;
+        let taken = if exclusive {
+            lock.try_lock()
+        } else {
+            lock.try_lock_shared()
+        };
+        match taken {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Busy { path: root }),
+            Err(fs::TryLockError::Error(e)) => return Err(e).at(Operation::Lock, &path),
+        }
+        let scratch = Scratch::new(&root.join("tmp"))?;
+        Ok(Arc::new(Self {
+            root,
+            scratch,
+            _lock: lock,
+            verified: Mutex::new(BTreeSet::new()),
+        }))
+    }
+
+    /// Absolute path of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A fresh path below this program's own scratch directory; nothing is there yet.
+    pub fn scratch_path(&self, name: &str) -> PathBuf {
+        self.scratch.fresh(name)
+    }
+
+    /// Directory for partly downloaded files, shared by all builders so that a download is resumed.
+    pub fn downloads(&self) -> Result<PathBuf, StoreError> {
+        let path = self.root.join("downloads");
+        fs::create_dir_all(&path).at(Operation::Create, &path)?;
+        Ok(path)
+    }
+
+    /// Where the log of the stage run `key` is kept.
+    pub fn log_path(&self, key: &crate::model::StageKey) -> PathBuf {
+        self.root.join("logs").join(format!("{key}.log"))
+    }
+
+    /// Waits for the right to run the stage `key`; another builder may finish it meanwhile, so look for its record next.
+    pub fn lock_stage(&self, key: &crate::model::StageKey) -> Result<StageLock, StoreError> {
+        let path = self.root.join("locks").join(key.to_string());
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .at(Operation::Open, &path)?;
+        file.lock().at(Operation::Lock, &path)?;
+        Ok(StageLock { _file: file })
+    }
+}
+
+/// Held while a stage runs; released when dropped, also by a kill.
+#[derive(Debug)]
+pub struct StageLock {
+    _file: File,
+}
+
+#[cfg(test)]
+mod tests;

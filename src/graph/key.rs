@@ -1,0 +1,124 @@
+//! What enters a stage's key.
+//!
+//! The key is BLAKE3 of a text of one `name value` line each, in this order:
+//!
+//! | line | holds | why |
+//! |---|---|---|
+//! | `pnb-stage-key` | version of this table | a changed table changes every key |
+//! | `code.sandbox` | digest of the source of the rooms that run a stage and take its outputs | they decide what the stage sees and what leaves it |
+//! | `code.writers` | digest of the source of the writers, and of `Cargo.lock` | only for stages with a writer |
+//! | `stage`, `arch`, `build-arch` | name and architectures | they reach the stage as `PNB_*` |
+//! | `epoch` | `SOURCE_DATE_EPOCH` | every time stamp |
+//! | `workload` | command line or writer's name | |
+//! | `root` | digest of the tree that is `/` | every program and library |
+//! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | |
+//! | `env.<name>` | value | |
+//! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | |
+//!
+//! Not in the key: the summary, the host, the store's place, users, times, the number of jobs. Inputs from other stages
+//! enter by the digest of what those made, not by their keys: a stage that ran again and made the same stops the rebuild.
+
+use super::{GraphError, Limits, NodeId, OutputSpec, Sandbox, StageFile, Workload};
+use crate::model::{Arch, Epoch, Sha256Digest, StageKey, VerityDigest};
+use std::{collections::BTreeMap, fmt::Write};
+
+/// Version of the table above.
+const KEY_VERSION: u32 = 1;
+
+/// Digest of one input's content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InputDigest {
+    /// A tree, by its dump's digest.
+    Tree(VerityDigest),
+    /// A file.
+    File(VerityDigest),
+    /// A directory of packages: file name and SHA-256 of each, and whether an index lies beside them.
+    Packages(Vec<(String, Sha256Digest)>, bool),
+}
+
+/// The canonical form of a stage: what its key is the digest of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Canonical(String);
+
+/// Digests of pnb's own code that decides what a stage makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Code<'a> {
+    /// Of the rooms that run a stage.
+    pub sandbox: &'a str,
+    /// Of the writers.
+    pub writers: &'a str,
+}
+
+impl Canonical {
+    /// Writes the form of node `id`. `code` gives the digests of pnb's own code: sandbox, then writers.
+    pub fn new(
+        id: &NodeId,
+        build_arch: Arch,
+        file: &StageFile,
+        epoch: Epoch,
+        code: Code<'_>,
+        root: Option<&VerityDigest>,
+        inputs: &BTreeMap<String, InputDigest>,
+    ) -> Result<Self, GraphError> {
+        let json = |value: Result<String, serde_json::Error>| value.map_err(|e| file.error(0, e.to_string()));
+        let mut lines = Lines(String::new());
+        lines.add("pnb-stage-key", KEY_VERSION);
+        lines.add("code.sandbox", code.sandbox);
+        if let Workload::Writer(_) = file.workload {
+            lines.add("code.writers", code.writers);
+        }
+        lines.add("stage", &id.stage);
+        lines.add("arch", id.arch);
+        lines.add("build-arch", build_arch);
+        lines.add("epoch", epoch);
+        match &file.workload {
+            Workload::Command(argv) => lines.add("workload", format!("command {}", json(serde_json::to_string(argv))?)),
+            Workload::Writer(name) => lines.add("workload", format!("writer {name}")),
+        }
+        if let Some(root) = root {
+            lines.add("root", root);
+        }
+        for (name, digest) in inputs {
+            match digest {
+                InputDigest::Tree(digest) => lines.add(&format!("input.{name}"), format!("tree {digest}")),
+                InputDigest::File(digest) => lines.add(&format!("input.{name}"), format!("file {digest}")),
+                InputDigest::Packages(files, index) => {
+                    lines.add(&format!("input.{name}"), format!("packages index={index}"));
+                    for (file, sha256) in files {
+                        lines.add(&format!("input.{name}/{file}"), format!("sha256 {sha256}"));
+                    }
+                }
+            }
+        }
+        for (name, value) in &file.env {
+            lines.add(&format!("env.{name}"), json(serde_json::to_string(value))?);
+        }
+        lines.add("sandbox", json(serde_json::to_string::<Sandbox>(&file.sandbox))?);
+        lines.add("limits", json(serde_json::to_string::<Limits>(&file.limits))?);
+        for (name, output) in &file.outputs {
+            lines.add(
+                &format!("output.{name}"),
+                json(serde_json::to_string::<OutputSpec>(output))?,
+            );
+        }
+        Ok(Self(lines.0))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its BLAKE3 digest.
+    pub fn key(&self) -> StageKey {
+        StageKey::new(*blake3::hash(self.0.as_bytes()).as_bytes())
+    }
+}
+
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, name: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+}

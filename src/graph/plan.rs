@@ -1,0 +1,44 @@
+//! Which nodes a request needs, in an order in which each comes after what it needs.
+
+use super::{GraphError, NodeId, StageGraph};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The nodes of a request and what each needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closure {
+    /// Every node, each after its dependencies; equal requests give equal orders.
+    pub order: Vec<NodeId>,
+    /// Direct dependencies of each node.
+    pub needs: BTreeMap<NodeId, Vec<NodeId>>,
+}
+
+/// Everything `wanted` needs, itself included.
+pub fn closure_of(graph: &StageGraph, wanted: &[NodeId]) -> Result<Closure, GraphError> {
+    let mut closure = Closure {
+        order: Vec::new(),
+        needs: BTreeMap::new(),
+    };
+    let mut seen = BTreeSet::new();
+    for id in wanted {
+        visit(graph, id, &mut seen, &mut closure)?;
+    }
+    Ok(closure)
+}
+
+fn visit(
+    graph: &StageGraph,
+    id: &NodeId,
+    seen: &mut BTreeSet<NodeId>,
+    closure: &mut Closure,
+) -> Result<(), GraphError> {
+    if !seen.insert(id.clone()) {
+        return Ok(());
+    }
+    let needs = graph.dependencies(id)?;
+    for need in &needs {
+        visit(graph, need, seen, closure)?;
+    }
+    closure.order.push(id.clone());
+    closure.needs.insert(id.clone(), needs);
+    Ok(())
+}

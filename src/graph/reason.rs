@@ -1,0 +1,149 @@
+//! Why a stage must run: found by comparing canonical forms line by line.
+
+use serde::Serialize;
+use std::{collections::BTreeMap, fmt};
+
+/// Why a stage runs again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Reason {
+    /// There is no record of it.
+    NeverBuilt,
+    /// A stage it needs runs first; its own key is known after that.
+    Waits {
+        /// The stages that run first.
+        stages: Vec<String>,
+    },
+    /// pnb's own code changed.
+    CodeChanged {
+        /// `sandbox` or `writers`.
+        part: String,
+    },
+    /// An input is another one now.
+    InputChanged {
+        /// Its name.
+        name: String,
+    },
+    /// Packages were added, removed or changed.
+    PackagesChanged {
+        /// The input they belong to.
+        name: String,
+        /// Files only in the new set.
+        added: Vec<String>,
+        /// Files only in the old set.
+        removed: Vec<String>,
+        /// Files in both with other bytes.
+        changed: Vec<String>,
+    },
+    /// The tree it runs in changed.
+    RootChanged,
+    /// A setting of its `stage.toml` changed.
+    SettingChanged {
+        /// Which, as in the canonical form.
+        name: String,
+    },
+    /// It was made before with the same key, but the store has lost an output.
+    OutputLost,
+}
+
+impl Reason {
+    /// What differs between the canonical forms of the last run and the next.
+    pub fn between(old: &str, new: &str) -> Vec<Reason> {
+        let (old, new) = (lines(old), lines(new));
+        let names: std::collections::BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+        let mut packages: BTreeMap<&str, [Vec<String>; 3]> = BTreeMap::new();
+        let mut reasons = Vec::new();
+        for name in names {
+            let (was, is) = (old.get(name), new.get(name));
+            if was == is {
+                continue;
+            }
+            if let Some((input, file)) = name.strip_prefix("input.").and_then(|n| n.split_once('/')) {
+                let kind = match (was, is) {
+                    (None, _) => 0,
+                    (_, None) => 1,
+                    _ => 2,
+                };
+                packages.entry(input).or_default()[kind].push(file.to_owned());
+            } else if let Some(input) = name.strip_prefix("input.") {
+                reasons.push(Reason::InputChanged { name: input.to_owned() });
+            } else if let Some(part) = name.strip_prefix("code.") {
+                reasons.push(Reason::CodeChanged { part: part.to_owned() });
+            } else if name == "root" {
+                reasons.push(Reason::RootChanged);
+            } else {
+                reasons.push(Reason::SettingChanged { name: name.to_owned() });
+            }
+        }
+        reasons.extend(
+            packages
+                .into_iter()
+                .map(|(name, [added, removed, changed])| Reason::PackagesChanged {
+                    name: name.to_owned(),
+                    added,
+                    removed,
+                    changed,
+                }),
+        );
+        if reasons.is_empty() {
+            reasons.push(Reason::OutputLost);
+        }
+        reasons
+    }
+}
+
+fn lines(text: &str) -> BTreeMap<&str, &str> {
+    text.lines().filter_map(|line| line.split_once(' ')).collect()
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NeverBuilt => f.write_str("it was never built"),
+            Reason::Waits { stages } => write!(f, "waits for {}", stages.join(", ")),
+            Reason::CodeChanged { part } => write!(f, "pnb's own code changed ({part})"),
+            Reason::InputChanged { name } => write!(f, "input {name} changed"),
+            Reason::RootChanged => f.write_str("the tools it runs with changed"),
+            Reason::SettingChanged { name } => write!(f, "its stage.toml changed ({name})"),
+            Reason::OutputLost => f.write_str("the store lost an output"),
+            Reason::PackagesChanged {
+                name,
+                added,
+                removed,
+                changed,
+            } => {
+                write!(f, "packages of {name} changed:")?;
+                for (sign, files) in [("+", added), ("-", removed), ("~", changed)] {
+                    for file in files.iter().take(3) {
+                        write!(f, " {sign}{file}")?;
+                    }
+                    if files.len() > 3 {
+                        write!(f, " {sign}({} more)", files.len() - 3)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_changed_line_becomes_a_reason() {
+        let old = "code.sandbox a\nroot 1\ninput.debs packages\ninput.debs/x.deb sha256 1\nlimits {}\n";
+        let new = "code.sandbox a\nroot 2\ninput.debs packages\ninput.debs/y.deb sha256 1\nlimits {1}\n";
+        let text: Vec<String> = Reason::between(old, new).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            [
+                "its stage.toml changed (limits)",
+                "the tools it runs with changed",
+                "packages of debs changed: +y.deb -x.deb"
+            ]
+        );
+        assert_eq!(Reason::between(old, old), [Reason::OutputLost]);
+    }
+}

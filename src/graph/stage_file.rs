@@ -1,0 +1,485 @@
+//! `stage.toml`: what a stage needs, runs and gives. `stages/README.md` is the same for people.
+
+use super::{
+    GraphError,
+    units::{parse_duration, parse_size},
+};
+use crate::model::{Arch, RelPath};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use std::{collections::BTreeMap, time::Duration};
+use toml::Spanned;
+
+/// A stage file may not be larger than this, in bytes.
+const MAX_FILE: usize = 256 * 1024;
+
+/// Which architecture a stage is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StageArch {
+    /// The machine that builds: tools.
+    Build,
+    /// The machine the artifacts are for.
+    #[default]
+    Target,
+}
+
+/// What runs in the sandbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Workload {
+    /// A program and its arguments; the first is an absolute path in the stage's root.
+    Command(Vec<String>),
+    /// A writer built into pnb, by name.
+    Writer(String),
+}
+
+/// Packages a stage asks the lock for.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Packages {
+    /// Names, `name` or `name/archive`; `{arch}` stands for the stage's architecture.
+    pub want: Vec<Spanned<String>>,
+    /// Further names for amd64 only.
+    #[serde(default)]
+    pub want_amd64: Vec<Spanned<String>>,
+    /// Further names for arm64 only.
+    #[serde(default)]
+    pub want_arm64: Vec<Spanned<String>>,
+    /// Whether every `Essential: yes` package belongs to the set.
+    #[serde(default)]
+    pub essential: bool,
+    /// Whether what the packages depend on belongs to the set.
+    #[serde(default = "yes")]
+    pub closure: bool,
+    /// Whether the stage finds `Packages` and `Release` beside the files, as a repository for apt.
+    #[serde(default)]
+    pub index: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Packages {
+    /// The wanted names for `arch`, placeholders filled in, sorted.
+    pub fn names(&self, arch: Arch) -> Vec<String> {
+        let special = match arch {
+            Arch::Amd64 => &self.want_amd64,
+            Arch::Arm64 => &self.want_arm64,
+        };
+        let all = self.want.iter().chain(special);
+        let mut names: Vec<String> = all.map(|n| n.get_ref().replace("{arch}", arch.as_str())).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// Where an input comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InputSource {
+    /// An output of another stage.
+    Stage {
+        /// The stage.
+        stage: Spanned<String>,
+        /// Which of its outputs.
+        output: Spanned<String>,
+    },
+    /// A file or directory of this repository, relative to its root.
+    Files(Spanned<RelPath>),
+    /// A pinned file of the lock, by name.
+    Lock(Spanned<String>),
+    /// The stage's own packages, as files `<name>_<version>_<arch>.deb` in one directory.
+    Packages,
+}
+
+/// One input: seen at `/inputs/<name>`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Input {
+    /// What it is.
+    pub source: InputSource,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawInput {
+    stage: Option<Spanned<String>>,
+    output: Option<Spanned<String>>,
+    files: Option<Spanned<RelPath>>,
+    lock: Option<Spanned<String>>,
+    packages: Option<bool>,
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let raw = RawInput::deserialize(d)?;
+        let source = match (raw.stage, raw.output, raw.files, raw.lock, raw.packages) {
+            (Some(stage), output, None, None, None) => {
+                let span = stage.span();
+                let output = output.unwrap_or_else(|| Spanned::new(span, "tree".to_owned()));
+                InputSource::Stage { stage, output }
+            }
+            (None, None, Some(files), None, None) => InputSource::Files(files),
+            (None, None, None, Some(lock), None) => InputSource::Lock(lock),
+            (None, None, None, None, Some(true)) => InputSource::Packages,
+            _ => {
+                return Err(D::Error::custom(
+                    "an input is exactly one of { stage, output }, { files }, { lock }, { packages = true }",
+                ));
+            }
+        };
+        Ok(Input { source })
+    }
+}
+
+/// What an output is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputKind {
+    /// A directory with everything in it.
+    Tree,
+    /// One regular file.
+    File,
+}
+
+/// One declared output.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct OutputSpec {
+    /// Tree or file.
+    pub kind: OutputKind,
+    /// Where the stage leaves it, below `/build`; its name when not given.
+    pub path: Option<RelPath>,
+    /// Whether set-id bits may leave the sandbox.
+    #[serde(default)]
+    pub allow_setid: bool,
+}
+
+/// How many user ids a stage sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ids {
+    /// Only its own; every output belongs to 0:0.
+    #[default]
+    Single,
+    /// 65,536: for maintainer scripts that create users.
+    Range,
+}
+
+/// How the sandbox differs from the strictest one.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Sandbox {
+    /// User ids.
+    #[serde(default)]
+    pub ids: Ids,
+    /// Capabilities kept inside the stage's own user namespace, e.g. `chown`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Directories below `/build` in which a small `/dev` stands before the stage starts.
+    #[serde(default)]
+    pub dev_in: Vec<RelPath>,
+}
+
+fn size<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    parse_size(&String::deserialize(d)?).map_err(D::Error::custom)
+}
+fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(d)?).map_err(D::Error::custom)
+}
+fn seconds<S: serde::Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_u64(value.as_secs())
+}
+
+/// What a stage may use; reaching a limit ends it with an error that names the limit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Limits {
+    /// Memory of all its processes with the files on its tmpfs, bytes.
+    #[serde(deserialize_with = "size")]
+    pub memory: u64,
+    /// Processes and threads at once.
+    pub processes: u32,
+    /// Wall-clock time.
+    #[serde(deserialize_with = "duration", serialize_with = "seconds")]
+    pub wall: Duration,
+    /// Log, bytes.
+    #[serde(deserialize_with = "size")]
+    pub log: u64,
+    /// Build directory, bytes.
+    #[serde(deserialize_with = "size")]
+    pub build: u64,
+    /// Build directory, inodes.
+    pub inodes: u64,
+    /// All outputs together, apparent bytes.
+    #[serde(deserialize_with = "size")]
+    pub output: u64,
+    /// Processors it is told about.
+    pub cpus: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 2 << 30,
+            processes: 256,
+            wall: Duration::from_secs(600),
+            log: 16 << 20,
+            build: 2 << 30,
+            inodes: 400_000,
+            output: 4 << 30,
+            cpus: 2,
+        }
+    }
+}
+
+/// A stage file, its own consistency checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StageFile {
+    /// One line for people.
+    pub summary: String,
+    /// Which architecture it is made for.
+    pub arch: StageArch,
+    /// The target architectures it exists for.
+    pub only: Vec<Arch>,
+    /// What runs.
+    pub workload: Workload,
+    /// Stage whose output `tree` is the root directory; none for an empty root.
+    pub root: Option<Spanned<String>>,
+    /// Further environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Packages it asks the lock for.
+    pub packages: Option<Packages>,
+    /// Inputs by name.
+    pub inputs: BTreeMap<Spanned<String>, Input>,
+    /// Outputs by name.
+    pub outputs: BTreeMap<String, OutputSpec>,
+    /// Differences from the strictest sandbox.
+    pub sandbox: Sandbox,
+    /// Limits.
+    pub limits: Limits,
+    /// Byte offset of each line, to say where something stands.
+    pub(super) lines: Vec<usize>,
+    /// The file's name for messages.
+    pub(super) file: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawStage {
+    summary: Spanned<String>,
+    #[serde(default)]
+    arch: StageArch,
+    #[serde(default = "both")]
+    only: Vec<Arch>,
+    command: Option<Spanned<Vec<String>>>,
+    writer: Option<Spanned<String>>,
+    root: Option<Spanned<String>>,
+    #[serde(default)]
+    env: BTreeMap<Spanned<String>, String>,
+    packages: Option<Packages>,
+    #[serde(default)]
+    inputs: BTreeMap<Spanned<String>, Input>,
+    outputs: Spanned<BTreeMap<String, OutputSpec>>,
+    #[serde(default)]
+    sandbox: Sandbox,
+    #[serde(default)]
+    limits: Limits,
+}
+
+fn both() -> Vec<Arch> {
+    Arch::ALL.to_vec()
+}
+
+impl StageFile {
+    /// The error `problem` at byte `offset` of this file.
+    pub(super) fn error(&self, offset: usize, problem: String) -> GraphError {
+        GraphError::Schema {
+            file: self.file.clone(),
+            line: line_at(&self.lines, offset),
+            problem,
+        }
+    }
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0)
+        .chain(text.match_indices('\n').map(|(i, _)| i + 1))
+        .collect()
+}
+
+fn line_at(lines: &[usize], offset: usize) -> usize {
+    lines.partition_point(|start| *start <= offset).max(1)
+}
+
+/// Parses a stage file; `file` names it in errors.
+pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
+    let lines = line_starts(text);
+    let error = |offset: usize, problem: String| GraphError::Schema {
+        file: file.to_owned(),
+        line: line_at(&lines, offset),
+        problem,
+    };
+    if text.len() > MAX_FILE {
+        return Err(error(
+            0,
+            format!("the file has {} bytes, more than {MAX_FILE}", text.len()),
+        ));
+    }
+    let raw: RawStage =
+        toml::from_str(text).map_err(|e| error(e.span().map_or(0, |s| s.start), e.message().to_owned()))?;
+    if raw.summary.get_ref().is_empty() || raw.summary.get_ref().contains('\n') {
+        return Err(error(
+            raw.summary.span().start,
+            "the summary is not one line".to_owned(),
+        ));
+    }
+    let workload = match (raw.command, raw.writer) {
+        (Some(command), None) => {
+            let span = command.span().start;
+            let argv = command.into_inner();
+            if !argv.first().is_some_and(|a| a.starts_with('/')) {
+                return Err(error(
+                    span,
+                    "the command does not begin with an absolute path".to_owned(),
+                ));
+            }
+            if raw.root.is_none() {
+                return Err(error(span, "a command needs a root to find its program in".to_owned()));
+            }
+            Workload::Command(argv)
+        }
+        (None, Some(writer)) => Workload::Writer(writer.into_inner()),
+        _ => return Err(error(0, "a stage has either a command or a writer".to_owned())),
+    };
+    for name in raw.env.keys() {
+        let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) {
+            let problem = format!(
+                "environment variable {:?} is not made of A-Z, 0-9 and _",
+                name.get_ref()
+            );
+            return Err(error(name.span().start, problem));
+        }
+    }
+    for (name, input) in &raw.inputs {
+        if let Err(problem) = plain_name("input", name.get_ref()) {
+            return Err(error(name.span().start, problem));
+        }
+        if input.source == InputSource::Packages && raw.packages.is_none() {
+            return Err(error(name.span().start, "the stage has no [packages]".to_owned()));
+        }
+    }
+    let offset = raw.outputs.span().start;
+    let outputs = raw.outputs.into_inner();
+    if outputs.is_empty() {
+        return Err(error(offset, "a stage has at least one output".to_owned()));
+    }
+    for name in outputs.keys() {
+        plain_name("output", name).map_err(|problem| error(offset, problem))?;
+    }
+    Ok(StageFile {
+        summary: raw.summary.into_inner(),
+        arch: raw.arch,
+        only: raw.only,
+        workload,
+        root: raw.root,
+        env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
+        packages: raw.packages,
+        inputs: raw.inputs,
+        outputs,
+        sandbox: raw.sandbox,
+        limits: raw.limits,
+        file: file.to_owned(),
+        lines,
+    })
+}
+
+/// Names that become file names and lines of the canonical form.
+pub(super) fn plain_name(kind: &str, name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {
+        return Err(format!(
+            "{kind} name {name:?} is not 1 to 64 of a-z, 0-9, \"-\", \"_\", \".\""
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+summary = "Configured root"
+root = "tools"
+command = ["/bin/sh", "/stage/build.sh"]
+[packages]
+want = ["systemd", "linux-image-{arch}"]
+want-amd64 = ["intel-microcode"]
+essential = true
+[inputs]
+debs = { packages = true }
+other = { stage = "kernel", output = "vmlinuz" }
+[outputs]
+tree = { kind = "tree", path = "root" }
+[limits]
+memory = "3GiB"
+"#;
+
+    #[test]
+    fn a_whole_stage_file_parses() {
+        let stage = parse_stage(GOOD, "stages/x/stage.toml").expect("valid");
+        assert_eq!(stage.limits.memory, 3 << 30);
+        let packages = stage.packages.expect("declared");
+        assert_eq!(
+            packages.names(Arch::Amd64),
+            ["intel-microcode", "linux-image-amd64", "systemd"]
+        );
+        assert_eq!(packages.names(Arch::Arm64), ["linux-image-arm64", "systemd"]);
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_line() {
+        for (from, to, want) in [
+            (
+                "memory = \"3GiB\"",
+                "memory = \"3GB\"",
+                "line 15: size \"3GB\" has no unit",
+            ),
+            (
+                "memory = \"3GiB\"",
+                "memroy = \"3GiB\"",
+                "line 15: unknown field `memroy`",
+            ),
+            ("kind = \"tree\"", "kind = \"disk\"", "line 13: unknown variant `disk`"),
+            (
+                "path = \"root\"",
+                "path = \"../root\"",
+                "line 13: path \"../root\" has a component",
+            ),
+            (
+                "packages = true",
+                "packages = true, files = \"x\"",
+                "line 10: an input is exactly one of",
+            ),
+            ("root = \"tools\"\n", "", "line 3: a command needs a root"),
+            ("\"/bin/sh\"", "\"sh\"", "line 4: the command does not begin"),
+            ("debs =", "\"a b\" =", "line 10: input name \"a b\""),
+            (
+                "summary = \"Configured root\"",
+                "summary = \"a\\nb\"",
+                "line 2: the summary is not one line",
+            ),
+            (
+                "[outputs]\ntree = { kind = \"tree\", path = \"root\" }",
+                "",
+                "missing field `outputs`",
+            ),
+        ] {
+            let text = GOOD.replace(from, to);
+            assert_ne!(text, GOOD, "{from:?} is not in the sample");
+            let err = parse_stage(&text, "stages/x/stage.toml").expect_err(to).to_string();
+            assert!(err.contains(want), "{err:?} lacks {want:?}");
+        }
+    }
+}

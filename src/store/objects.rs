@@ -1,0 +1,246 @@
+//! Objects: put in once, named by fs-verity digest, hashed again before use.
+
+use super::{
+    Store,
+    error::{IoContext, Operation, StoreError},
+};
+use crate::{
+    model::{Sha256Digest, VerityDigest},
+    verity,
+};
+use std::{
+    ffi::OsString,
+    fs::{self, File, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+const BUFFER: usize = 256 * 1024;
+
+/// Names in a directory, sorted: the one listing the store uses.
+pub(super) fn sorted_names(dir: &Path) -> Result<Vec<OsString>, StoreError> {
+    #[expect(clippy::disallowed_methods, reason = "this is the sorted listing")]
+    let entries = fs::read_dir(dir).at(Operation::List, dir)?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.at(Operation::List, dir)?.file_name());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Receives an object's bytes, hashing them on the way.
+pub struct ObjectWriter<'a> {
+    store: &'a Store,
+    file: File,
+    path: PathBuf,
+    hasher: verity::Hasher,
+    size: u64,
+    executable: bool,
+}
+
+impl Write for ObjectWriter<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(buf)?;
+        self.hasher.update(&buf[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl ObjectWriter<'_> {
+    /// Puts the object under its name; returns the digest and how many bytes it has.
+    pub fn finish(self) -> Result<(VerityDigest, u64), StoreError> {
+        let digest = self.hasher.finish();
+        self.store.adopt(&self.path, &digest, self.executable)?;
+        Ok((digest, self.size))
+    }
+}
+
+impl Store {
+    /// Begins an object. `executable` only sets the permission bits of the inode that checkouts link to.
+    pub fn object_writer(&self, executable: bool) -> Result<ObjectWriter<'_>, StoreError> {
+        let path = self.scratch_path("object");
+        let file = File::options()
+            .create_new(true)
+            .write(true)
+            .open(&path)
+            .at(Operation::Create, &path)?;
+        Ok(ObjectWriter {
+            store: self,
+            file,
+            path,
+            hasher: verity::Hasher::new(),
+            size: 0,
+            executable,
+        })
+    }
+
+    /// Stores everything `content` gives.
+    pub fn put_object(&self, executable: bool, content: &mut dyn Read) -> Result<(VerityDigest, u64), StoreError> {
+        let mut writer = self.object_writer(executable)?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let n = match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e).at(Operation::Read, Path::new("the content of an object")),
+            };
+            writer
+                .write_all(&buffer[..n])
+                .at(Operation::Write, &writer.path.clone())?;
+        }
+        writer.finish()
+    }
+
+    /// Moves a finished, hashed file on the store's file system under the object's name.
+    pub fn adopt(&self, file: &Path, digest: &VerityDigest, executable: bool) -> Result<(), StoreError> {
+        let mode = if executable { 0o555 } else { 0o444 };
+        fs::set_permissions(file, Permissions::from_mode(mode)).at(Operation::Write, file)?;
+        set_mtime(file)?;
+        let path = self.object_file(digest, executable);
+        if path.exists() {
+            return fs::remove_file(file).at(Operation::Remove, file);
+        }
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).at(Operation::Create, dir)?;
+        }
+        fs::rename(file, &path).at(Operation::Rename, &path)
+    }
+
+    /// The inode that checkouts of executables (or of other files) link to.
+    fn object_file(&self, digest: &VerityDigest, executable: bool) -> PathBuf {
+        let hex = digest.to_hex();
+        let name = if executable {
+            format!("{}.x", &hex[2..])
+        } else {
+            hex[2..].to_owned()
+        };
+        self.root.join("objects").join(&hex[..2]).join(name)
+    }
+
+    /// A file holding the object; `None` when the store does not have it.
+    pub fn find_object(&self, digest: &VerityDigest) -> Option<PathBuf> {
+        [false, true]
+            .into_iter()
+            .map(|x| self.object_file(digest, x))
+            .find(|p| p.exists())
+    }
+
+    /// A file holding the object.
+    pub fn object_path(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
+        self.find_object(digest).ok_or(StoreError::Missing { digest: *digest })
+    }
+
+    /// The inode with the wanted permission, copied from the other one if only that is there.
+    pub(super) fn object_inode(&self, digest: &VerityDigest, executable: bool) -> Result<PathBuf, StoreError> {
+        let path = self.object_file(digest, executable);
+        if path.exists() {
+            return Ok(path);
+        }
+        let other = self.object_file(digest, !executable);
+        let mut file = match File::open(&other) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing { digest: *digest }),
+            opened => opened.at(Operation::Open, &other)?,
+        };
+        let (copied, _) = self.put_object(executable, &mut file)?;
+        if copied != *digest {
+            return Err(StoreError::Corrupt {
+                path: other,
+                expected: *digest,
+                actual: copied,
+            });
+        }
+        Ok(path)
+    }
+
+    /// Opens an object without hashing it; for bytes that are hashed while they are used.
+    pub fn open_object(&self, digest: &VerityDigest) -> Result<File, StoreError> {
+        let path = self.object_path(digest)?;
+        File::open(&path).at(Operation::Open, &path)
+    }
+
+    /// Hashes an object (each inode of it) and compares with its name.
+    pub fn verify_object(&self, digest: &VerityDigest) -> Result<(), StoreError> {
+        let mut seen = false;
+        for path in [false, true].map(|x| self.object_file(digest, x)) {
+            let file = match File::open(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.at(Operation::Open, &path)?,
+            };
+            seen = true;
+            let (actual, _) = verity::digest_reader(file).at(Operation::Read, &path)?;
+            if actual != *digest {
+                return Err(StoreError::Corrupt {
+                    path,
+                    expected: *digest,
+                    actual,
+                });
+            }
+        }
+        if seen {
+            Ok(())
+        } else {
+            Err(StoreError::Missing { digest: *digest })
+        }
+    }
+
+    /// Reads a small object whole, checked.
+    pub fn read_object(&self, digest: &VerityDigest) -> Result<Vec<u8>, StoreError> {
+        let path = self.object_path(digest)?;
+        let bytes = fs::read(&path).at(Operation::Read, &path)?;
+        let actual = verity::digest_bytes(&bytes);
+        if actual != *digest {
+            return Err(StoreError::Corrupt {
+                path,
+                expected: *digest,
+                actual,
+            });
+        }
+        Ok(bytes)
+    }
+
+    fn sha256_file(&self, sha256: &Sha256Digest) -> PathBuf {
+        let hex = sha256.to_hex();
+        self.root.join("sha256").join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// The object with this SHA-256, if the store has it. Its bytes are not read.
+    pub fn find_sha256(&self, sha256: &Sha256Digest) -> Option<VerityDigest> {
+        let digest = fs::read_to_string(self.sha256_file(sha256))
+            .ok()?
+            .trim_end()
+            .parse()
+            .ok()?;
+        self.find_object(&digest).map(|_| digest)
+    }
+
+    /// Notes that the object `digest` has this SHA-256. The caller has computed both over the same bytes.
+    pub fn link_sha256(&self, sha256: &Sha256Digest, digest: &VerityDigest) -> Result<(), StoreError> {
+        let path = self.sha256_file(sha256);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).at(Operation::Create, dir)?;
+        }
+        self.write_atomic(&path, format!("{digest}\n").as_bytes())
+    }
+
+    /// Writes a small file under a temporary name and renames it.
+    pub(super) fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let fresh = self.scratch_path("file");
+        fs::write(&fresh, bytes).at(Operation::Write, &fresh)?;
+        fs::rename(&fresh, path).at(Operation::Rename, path)
+    }
+}
+
+/// Every object carries the same time, so that checkouts of equal trees look equal.
+fn set_mtime(path: &Path) -> Result<(), StoreError> {
+    let file = File::open(path).at(Operation::Open, path)?;
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    file.set_times(fs::FileTimes::new().set_modified(time).set_accessed(time))
+        .at(Operation::Write, path)
+}
