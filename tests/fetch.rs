@@ -188,12 +188,16 @@ fn get(item: &FetchItem) -> (Result<Fetched, FetchError>, Vec<u128>) {
 }
 
 fn bytes_of(fetched: Fetched) -> Vec<u8> {
-    let Fetched::Downloaded(Downloaded { mut file, size, .. }) = fetched else {
+    let Fetched::Downloaded(Downloaded {
+        mut file, size, verity, ..
+    }) = fetched
+    else {
         panic!("not downloaded")
     };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).expect("readable");
     assert_eq!(bytes.len() as u64, size);
+    assert_eq!(pnb::verity::digest_bytes(&bytes), verity);
     bytes
 }
 

@@ -66,6 +66,12 @@ pub enum DebError {
     },
 }
 
+/// Receives each entry: its path (`None` for the root directory), its header and its content.
+pub type Visitor<'v> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), DebError> + 'v;
+
+/// Takes the content of a regular file and returns its fs-verity digest and length.
+pub type Put<'p> = dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'p;
+
 /// Reads the control file out of a package. `name` names the package in errors.
 pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
     let package = Package { name };
@@ -110,12 +116,7 @@ pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
 /// Hands every entry of the package's data archive to `visit`, in order; the root directory has no path. The whole package
 /// is read and checked to its last byte. Paths and headers are checked, relations between entries are not:
 /// [`deb_tree`] does that.
-pub fn unpack_data(
-    reader: impl Read,
-    name: &str,
-    limits: &Limits,
-    visit: &mut dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), DebError>,
-) -> Result<(), DebError> {
+pub fn unpack_data(reader: impl Read, name: &str, limits: &Limits, visit: &mut Visitor<'_>) -> Result<(), DebError> {
     let package = Package { name };
     let mut ar = package.open(reader)?;
     package.member(&mut ar, "control.tar")?;
@@ -129,12 +130,7 @@ pub fn unpack_data(
 
 /// Unpacks a package into a tree. `put` takes the content of each regular file, must read it whole, and returns its
 /// fs-verity digest and length. Owners, modes and times are those packed; hard links become files of the same digest.
-pub fn deb_tree(
-    reader: impl Read,
-    name: &str,
-    limits: &Limits,
-    put: &mut dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)>,
-) -> Result<Tree, DebError> {
+pub fn deb_tree(reader: impl Read, name: &str, limits: &Limits, put: &mut Put<'_>) -> Result<Tree, DebError> {
     let package = Package { name };
     let mut tree = Tree::new(Meta::root(0o755, Epoch::new(0)));
     let mut first = true;
@@ -322,7 +318,7 @@ impl Package<'_> {
         ar: &mut ArReader<R>,
         member: &str,
         limits: &Limits,
-        visit: &mut tarball::Visit<'_, DebError>,
+        visit: &mut Visitor<'_>,
     ) -> Result<(), DebError> {
         let mut part = Part::new(ar, member)
             .map_err(|source| self.read(member, source))?

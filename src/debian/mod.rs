@@ -5,5 +5,5 @@ mod deb;
 mod pax;
 mod tarball;
 
-pub use deb::{DebError, deb_tree, read_control, unpack_data};
+pub use deb::{DebError, Put, Visitor, deb_tree, read_control, unpack_data};
 pub use tarball::{EntryHeader, EntryKind, Limits};

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn reads_records_and_refuses_what_it_does_not_know() {
         let pax =
-            parse(b"12 path=a\nb\n22 mtime=1700000000.5\n33 SCHILY.xattr.user.k=v\0w 123456\n").expect("well formed");
+            parse(b"12 path=a\nb\n22 mtime=1700000000.5\n34 SCHILY.xattr.user.k=v\0w 123456\n").expect("well formed");
         assert_eq!(pax.path.as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(pax.mtime, Some(1_700_000_000));
         assert_eq!(
@@ -101,7 +101,7 @@ mod tests {
         );
         for (bad, why) in [
             (&b"9 path=a\n9 path=b\n"[..], "twice"),
-            (b"10 size=-1\n", "no number"),
+            (b"11 size=-1\n", "no number"),
             (b"8 path=a\n", "malformed"),
             (b"99 path=a\n", "malformed"),
             (b"\n9 path=a\n", "malformed"),

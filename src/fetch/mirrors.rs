@@ -162,10 +162,9 @@ impl Stanza {
             return Ok(());
         }
         // The words apt takes for "no".
-        if let Some(enabled) = stanza.get("enabled") {
-            if ["no", "false", "without", "off", "disable", "0"].contains(&enabled.to_ascii_lowercase().as_str()) {
-                return Ok(());
-            }
+        let enabled = stanza.get("enabled").unwrap_or("yes").to_ascii_lowercase();
+        if ["no", "false", "without", "off", "disable", "0"].contains(&enabled.as_str()) {
+            return Ok(());
         }
         let types = stanza
             .get("types")

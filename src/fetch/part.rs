@@ -5,8 +5,8 @@
 
 use super::error::FetchError;
 use super::plan::FetchItem;
-use crate::model::Sha256Digest;
-use sha2::{Digest, Sha256};
+use crate::model::{Sha256Digest, VerityDigest};
+use crate::verity::Both;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -29,6 +29,8 @@ pub struct Downloaded {
     pub size: u64,
     /// Digest of the bytes written.
     pub sha256: Sha256Digest,
+    /// fs-verity digest of the same bytes, taken in the same pass: the object's name in the store.
+    pub verity: VerityDigest,
 }
 
 /// A download under way; the lock is held.
@@ -37,7 +39,7 @@ pub(super) struct Part {
     path: PathBuf,
     what: String,
     position: u64,
-    hasher: Sha256,
+    hasher: Both,
 }
 
 impl Part {
@@ -80,7 +82,7 @@ impl Part {
             what: item.what.clone(),
             path,
             position: 0,
-            hasher: Sha256::new(),
+            hasher: Both::new(),
         };
         part.rehash(item.size)?;
         Ok(part)
@@ -115,7 +117,7 @@ impl Part {
         self.file.set_len(0).map_err(|e| self.failed("empty", e))?;
         self.file.rewind().map_err(|e| self.failed("rewind", e))?;
         self.position = 0;
-        self.hasher = Sha256::new();
+        self.hasher = Both::new();
         Ok(())
     }
 
@@ -129,19 +131,20 @@ impl Part {
 
     /// Digest of everything taken so far.
     pub(super) fn digest(&self) -> Sha256Digest {
-        Sha256Digest::new(self.hasher.clone().finalize().into())
+        self.hasher.clone().finish().sha256
     }
 
     /// Flushes the file to the disk and hands it over; call it when the digest is right.
     pub(super) fn finish(mut self) -> Result<Downloaded, FetchError> {
         self.file.sync_all().map_err(|e| self.failed("flush", e))?;
         self.file.rewind().map_err(|e| self.failed("rewind", e))?;
-        let sha256 = self.digest();
+        let digests = self.hasher.finish();
         Ok(Downloaded {
             file: self.file,
             path: self.path,
-            size: self.position,
-            sha256,
+            size: digests.size,
+            sha256: digests.sha256,
+            verity: digests.verity,
         })
     }
 
