@@ -48,15 +48,15 @@ impl Sample {
             Epoch::new(1_700_000_000 + n % 3),
         );
         (meta.uid, meta.gid) = (n % 5 * 33, n % 7 * 20_000);
-        if n % 6 == 0 {
+        if n.is_multiple_of(6) {
             meta.xattrs
                 .insert(b"security.capability".to_vec(), vec![1, 0, 0, 2, n as u8, 0]);
         }
-        if n % 11 == 0 {
+        if n.is_multiple_of(11) {
             meta.xattrs.insert(b"user.same".to_vec(), b"shared by many".to_vec());
             meta.xattrs.insert(b"trusted.overlay.opaque".to_vec(), b"y".to_vec());
         }
-        if n % 97 == 0 {
+        if n.is_multiple_of(97) {
             meta.xattrs.insert(b"system.posix_acl_access".to_vec(), vec![2; 28]);
             meta.xattrs.insert(b"lustre.x".to_vec(), vec![n as u8; 300]);
         }

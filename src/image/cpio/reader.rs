@@ -277,6 +277,12 @@ fn corrupt(offset: u64, problem: String) -> ImageError {
 /// What [`read_tree`] does with the content of each file: keeps it somewhere and says its digest and length.
 pub type Keep<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)>;
 
+/// Links of one file; its content comes with one of them.
+struct Links {
+    content: Node,
+    paths: Vec<RelPath>,
+}
+
 /// Everything in all archives of `reader`, as the kernel unpacks it: an entry replaces an earlier one of the same path
 /// (never a directory by something else), and links of one file share its content. Without an entry for the root, its
 /// mode is 0755 and its time 0.
@@ -284,8 +290,8 @@ pub fn read_tree(reader: impl Read, keep: Keep<'_>) -> Result<Tree, ImageError> 
     let mut reader = CpioReader::new(reader);
     let mut root = Meta::root(0o755, Epoch::new(0));
     let mut entries: BTreeMap<RelPath, Entry> = BTreeMap::new();
-    // Links of one file by archive and inode; the content comes with one of them.
-    let mut links: BTreeMap<(u64, (u32, u32, u32)), (Node, Vec<RelPath>)> = BTreeMap::new();
+    // By archive and inode.
+    let mut links: BTreeMap<(u64, (u32, u32, u32)), Links> = BTreeMap::new();
     while let Some(entry) = reader.next_entry()? {
         let meta = Meta {
             mode: entry.mode & !S_IFMT & 0o7777,
@@ -329,17 +335,20 @@ pub fn read_tree(reader: impl Read, keep: Keep<'_>) -> Result<Tree, ImageError> 
         };
         if matches!(node, Node::File { .. }) && entry.nlink > 1 {
             let key = (reader.archives(), entry.inode);
-            let (content, paths) = links.entry(key).or_insert_with(|| (node.clone(), Vec::new()));
+            let links = links.entry(key).or_insert_with(|| Links {
+                content: node.clone(),
+                paths: Vec::new(),
+            });
             if entry.size > 0 {
-                *content = node;
-                for other in paths.iter() {
+                links.content = node;
+                for other in &links.paths {
                     if let Some(other) = entries.get_mut(other) {
-                        other.node = content.clone();
+                        other.node = links.content.clone();
                     }
                 }
             }
-            node = content.clone();
-            paths.push(path.clone());
+            node = links.content.clone();
+            links.paths.push(path.clone());
         }
         let replaces_directory = matches!(
             entries.get(&path),
