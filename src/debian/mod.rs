@@ -1,1 +1,11 @@
 //! Debian's formats: control paragraphs, versions, signed release files, binary packages.
+
+mod control;
+mod error;
+mod relation;
+mod version;
+
+pub use control::{BinaryPackage, ControlReader, MultiArch, Paragraph, Priority};
+pub use error::MetadataError;
+pub use relation::{Group, Op, Relation, Relations};
+pub use version::Version;
