@@ -3,9 +3,13 @@
 mod control;
 mod error;
 mod relation;
+mod release;
+mod signed;
 mod version;
 
 pub use control::{BinaryPackage, ControlReader, MultiArch, Paragraph, Priority};
 pub use error::MetadataError;
 pub use relation::{Group, Op, Relation, Relations};
+pub use release::Release;
+pub use signed::{Keyring, SignedText, verify_cleartext};
 pub use version::Version;
