@@ -367,7 +367,7 @@ fn source(text: &str) -> Result<Source, String> {
 }
 
 /// Letters, digits and `+-.`, beginning with a letter or digit; capitals occur in old archives.
-pub(super) fn is_package_name(name: &str) -> bool {
+pub(crate) fn is_package_name(name: &str) -> bool {
     name.len() <= 255
         && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))

@@ -7,6 +7,7 @@ mod release;
 mod signed;
 mod version;
 
+pub(crate) use control::is_package_name;
 pub use control::{BinaryPackage, ControlReader, MultiArch, Paragraph, Priority};
 pub use error::MetadataError;
 pub use relation::{Group, Op, Relation, Relations};
