@@ -7,3 +7,17 @@ mod tarball;
 
 pub use deb::{DebError, Put, Visitor, deb_tree, read_control, unpack_data};
 pub use tarball::{EntryHeader, EntryKind, Limits};
+mod control;
+mod error;
+mod relation;
+mod release;
+mod signed;
+mod version;
+
+pub(crate) use control::is_package_name;
+pub use control::{BinaryPackage, ControlReader, MultiArch, Paragraph, Priority};
+pub use error::MetadataError;
+pub use relation::{Group, Op, Relation, Relations};
+pub use release::Release;
+pub use signed::{Keyring, SignedText, verify_cleartext};
+pub use version::Version;

@@ -54,6 +54,8 @@ pub struct Archive {
     pub snapshot: String,
     /// Canonical address of that snapshot, without a trailing slash; `dists/` and `pool/` lie below it.
     pub snapshot_url: String,
+    /// `Date` of the verified `InRelease`; an older one is refused at the next lock.
+    pub date: Epoch,
     /// SHA-256 of the verified `InRelease`.
     pub inrelease_sha256: Sha256Digest,
     /// Fingerprints (40 or 64 upper-case hexadecimal digits) of the primary keys whose signatures were verified.

@@ -1,5 +1,23 @@
 //! lockfile.toml: what it holds, how it is read, solved and written.
 
+mod check;
+mod diff;
+mod error;
 mod format;
+mod index;
+mod parse;
+mod resolve;
+mod update;
+mod wanted;
+mod write;
 
+pub use check::{LockProblem, check};
+pub use diff::{LockChange, diff};
+pub use error::LockError;
 pub use format::{Archive, Distribution, LOCK_VERSION, Lockfile, Package, PinnedFile};
+pub use index::{Index, PackageId};
+pub use parse::{MAX_LOCKFILE, parse_lock};
+pub use resolve::{ResolveError, WantedSet, resolve};
+pub use update::{Indexes, LockRequest, MAX_INRELEASE, Place, update};
+pub use wanted::{WantedArchive, format_snapshot, parse_archives, parse_snapshot};
+pub use write::write_lock;

@@ -1,0 +1,449 @@
+//! OpenPGP cleartext signatures of archives: keyrings, the frame of `InRelease`, and which signature counts.
+//!
+//! The frame is [RFC 9580 §7](https://www.rfc-editor.org/rfc/rfc9580.html#section-7). Only a document that is exactly one
+//! signed block is accepted, and only the text that was hashed is handed on. Whether a key may sign is judged here and not
+//! by the OpenPGP library: bindings, revocations, expiry at a given moment, and the strength of every hash.
+
+use super::MetadataError;
+use pgp::{
+    armor::BlockType,
+    composed::{Deserializable, SignedPublicKey, SignedPublicSubKey},
+    crypto::hash::HashAlgorithm,
+    packet::{Packet, PacketParser, Signature, SignatureType},
+    ser::Serialize,
+    types::{KeyDetails, PublicParams, Tag},
+};
+use std::collections::BTreeSet;
+
+/// Largest keyring accepted, in bytes; all keys Debian ever used are about 130 kB.
+const MAX_KEYRING: usize = 4 << 20;
+/// Most signatures looked at in one document.
+const MAX_SIGNATURES: usize = 64;
+/// Smallest RSA modulus trusted, in bits.
+const MIN_RSA_BITS: u16 = 2048;
+
+const BEGIN_SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+const BEGIN_SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
+const END_SIGNATURE: &str = "-----END PGP SIGNATURE-----";
+
+/// The keys that may sign an archive.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    keys: Vec<SignedPublicKey>,
+}
+
+impl Keyring {
+    /// Reads a keyring, binary or armored; `file` names it in errors.
+    ///
+    /// # Errors
+    /// Bytes that are not OpenPGP public keys, an empty or an oversized keyring.
+    pub fn parse(bytes: &[u8], file: &str) -> Result<Self, MetadataError> {
+        let bad = |problem: String| MetadataError::Keyring {
+            file: file.to_owned(),
+            problem,
+        };
+        if bytes.len() > MAX_KEYRING {
+            return Err(bad(format!("{} bytes, more than 4 MiB", bytes.len())));
+        }
+        let (found, _) =
+            SignedPublicKey::from_reader_many(bytes).map_err(|err| bad(format!("not OpenPGP keys: {err}")))?;
+        let keys = found
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|err| bad(format!("not OpenPGP keys: {err}")))?;
+        if keys.is_empty() {
+            return Err(bad("holds no key".to_owned()));
+        }
+        Ok(Self { keys })
+    }
+
+    /// Fingerprints of the primary keys, 40 or 64 upper-case hexadecimal digits.
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.keys.iter().map(|k| fingerprint(&k.primary_key)).collect()
+    }
+}
+
+/// A text that at least one trusted key signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedText {
+    /// The text as it was hashed, with `\n` line ends and without trailing blanks.
+    pub text: String,
+    /// Fingerprints of the primary keys behind the good signatures.
+    pub signers: BTreeSet<String>,
+}
+
+/// Checks the cleartext signature over `document`, as it stood `moment` seconds after 1970.
+///
+/// Every signature by a key of the ring must fit the text; at least one must be made by a key that was valid then, with a
+/// strong hash. Signatures by other keys are ignored, because an archive is signed by old and new keys at once.
+///
+/// # Errors
+/// Anything outside the one signed block; no signature that counts, with the reason for each; a signature that does not fit.
+pub fn verify_cleartext(
+    document: &[u8],
+    file: &str,
+    keyring: &Keyring,
+    moment: u32,
+) -> Result<SignedText, MetadataError> {
+    let frame = Frame::split(document, file)?;
+    let signatures = read_signatures(&frame.armor, file)?;
+    let hashed = frame.text.replace('\n', "\r\n");
+    let mut signers = BTreeSet::new();
+    let mut reasons = Vec::new();
+    for signature in &signatures {
+        match judge(signature, &hashed, keyring, moment) {
+            Verdict::Good(primary) => {
+                signers.insert(primary);
+            }
+            Verdict::Ignored(reason) => reasons.push(format!("  {reason}")),
+            Verdict::Bad(key) => {
+                return Err(MetadataError::BadSignature {
+                    file: file.to_owned(),
+                    key,
+                });
+            }
+        }
+    }
+    if signers.is_empty() {
+        return Err(MetadataError::Untrusted {
+            file: file.to_owned(),
+            reasons,
+        });
+    }
+    let mut text = frame.text;
+    text.push('\n');
+    Ok(SignedText { text, signers })
+}
+
+/// A cleartext document taken apart.
+struct Frame {
+    /// Unescaped lines joined by `\n`, without the line end before the signature (which is not hashed).
+    text: String,
+    /// The armored signatures.
+    armor: String,
+}
+
+impl Frame {
+    fn split(document: &[u8], file: &str) -> Result<Self, MetadataError> {
+        let mut number = 0;
+        let bad = |line: u64, problem| MetadataError::Frame {
+            file: file.to_owned(),
+            line,
+            problem,
+        };
+        let document = std::str::from_utf8(document).map_err(|_| bad(1, "not UTF-8"))?;
+        let mut lines = document.strip_suffix('\n').unwrap_or(document).split('\n').map(|line| {
+            number += 1;
+            (number, line.strip_suffix('\r').unwrap_or(line))
+        });
+        if lines.next().is_none_or(|(_, line)| line != BEGIN_SIGNED) {
+            return Err(bad(
+                1,
+                "not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE",
+            ));
+        }
+        let mut last = 1;
+        for (line_number, line) in lines.by_ref() {
+            last = line_number;
+            match line {
+                "" => break,
+                _ if line.starts_with("Hash: ") => {}
+                _ => return Err(bad(line_number, "only Hash lines may stand before the signed text")),
+            }
+        }
+        let mut body = Vec::new();
+        let mut closed = false;
+        for (line_number, line) in lines.by_ref() {
+            last = line_number;
+            if line == BEGIN_SIGNATURE {
+                closed = true;
+                break;
+            }
+            let line = match line.strip_prefix("- ") {
+                Some(unescaped) => unescaped,
+                None if line.starts_with('-') => {
+                    return Err(bad(
+                        line_number,
+                        "a line of the signed text begins with an unescaped dash",
+                    ));
+                }
+                None => line,
+            };
+            if line.contains(['\0', '\r']) {
+                return Err(bad(line_number, "the signed text holds a control character"));
+            }
+            body.push(line.trim_end_matches([' ', '\t']));
+        }
+        if !closed {
+            return Err(bad(last, "not signed: the text ends without a signature"));
+        }
+        let mut armor = format!("{BEGIN_SIGNATURE}\n");
+        let mut ended = false;
+        for (line_number, line) in lines.by_ref() {
+            last = line_number;
+            if ended {
+                return Err(bad(line_number, "bytes after the signed block"));
+            }
+            if line.starts_with('-') && line != END_SIGNATURE {
+                return Err(bad(line_number, "a second block within the signature"));
+            }
+            armor.push_str(line);
+            armor.push('\n');
+            ended = line == END_SIGNATURE;
+        }
+        if !ended {
+            return Err(bad(last, "the signature is cut off"));
+        }
+        Ok(Self {
+            text: body.join("\n"),
+            armor,
+        })
+    }
+}
+
+fn read_signatures(armor: &str, file: &str) -> Result<Vec<Signature>, MetadataError> {
+    let bad = |problem: String| MetadataError::Untrusted {
+        file: file.to_owned(),
+        reasons: vec![format!("  {problem}")],
+    };
+    let mut dearmor = pgp::armor::Dearmor::new(armor.as_bytes());
+    dearmor
+        .read_header()
+        .map_err(|err| bad(format!("unreadable signature: {err}")))?;
+    if dearmor.typ != Some(BlockType::Signature) {
+        return Err(bad("unreadable signature: not a signature block".to_owned()));
+    }
+    let mut signatures = Vec::new();
+    for packet in PacketParser::new(std::io::BufReader::new(dearmor)) {
+        match packet.map_err(|err| bad(format!("unreadable signature: {err}")))? {
+            Packet::Signature(signature) => signatures.push(signature),
+            _ => return Err(bad("something else than a signature in the signature block".to_owned())),
+        }
+        if signatures.len() > MAX_SIGNATURES {
+            return Err(bad(format!("more than {MAX_SIGNATURES} signatures")));
+        }
+    }
+    if signatures.is_empty() {
+        return Err(bad("the signature block is empty".to_owned()));
+    }
+    Ok(signatures)
+}
+
+enum Verdict {
+    /// Fingerprint of the primary key.
+    Good(String),
+    /// Why it does not count.
+    Ignored(String),
+    /// Fingerprint of the key whose signature does not fit.
+    Bad(String),
+}
+
+fn judge(signature: &Signature, text: &str, keyring: &Keyring, moment: u32) -> Verdict {
+    for key in &keyring.keys {
+        if is_issuer(signature, &key.primary_key) {
+            return judge_by(signature, text, key, None, moment);
+        }
+        if let Some(subkey) = key.public_subkeys.iter().find(|s| is_issuer(signature, &s.key)) {
+            return judge_by(signature, text, key, Some(subkey), moment);
+        }
+    }
+    let ids: Vec<String> = signature
+        .issuer_fingerprint()
+        .iter()
+        .map(ToString::to_string)
+        .chain(signature.issuer_key_id().iter().map(ToString::to_string))
+        .collect();
+    let id = ids
+        .first()
+        .map_or("that is not named".to_owned(), |id| id.to_uppercase());
+    Verdict::Ignored(format!("key {id}: not in the keyring"))
+}
+
+/// Whether the signature names `key` as its maker; only a hint, the check of the signature decides.
+fn is_issuer(signature: &Signature, key: &impl KeyDetails) -> bool {
+    let fingerprints = signature.issuer_fingerprint();
+    if fingerprints.is_empty() {
+        let id = key.legacy_key_id();
+        return signature.issuer_key_id().into_iter().any(|i| *i == id);
+    }
+    let own = key.fingerprint();
+    fingerprints.into_iter().any(|f| *f == own)
+}
+
+fn judge_by(
+    signature: &Signature,
+    text: &str,
+    key: &SignedPublicKey,
+    subkey: Option<&SignedPublicSubKey>,
+    moment: u32,
+) -> Verdict {
+    let primary = fingerprint(&key.primary_key);
+    let name = subkey.map_or_else(|| primary.clone(), |s| fingerprint(&s.key));
+    let ignored = |reason: String| Verdict::Ignored(format!("key {name}: {reason}"));
+    // The order matters for the message alone: a signature is good only when nothing below objects.
+    if let Some(reason) = weak(signature) {
+        return ignored(reason);
+    }
+    if signature.typ() != Some(SignatureType::Text) {
+        return ignored(format!("signature is of type {:?}, not of a text", signature.typ()));
+    }
+    let fits = match subkey {
+        None => signature.verify(&key.primary_key, text.as_bytes()),
+        Some(subkey) => signature.verify(&subkey.key, text.as_bytes()),
+    };
+    if fits.is_err() {
+        return Verdict::Bad(name);
+    }
+    let Some(made) = signature.created().map(|t| t.as_secs()) else {
+        return ignored("signature has no date".to_owned());
+    };
+    if made > moment {
+        return ignored(format!(
+            "signature was made after the moment it is judged at ({})",
+            date(made)
+        ));
+    }
+    if let Some(end) = ends(made, signature.signature_expiration_time().map(|d| d.as_secs())).filter(|e| *e <= moment) {
+        return ignored(format!("signature expired on {}", date(end)));
+    }
+    let objection = check_primary(key, subkey.is_none(), made, moment)
+        .or_else(|| subkey.and_then(|subkey| check_subkey(key, subkey, made, moment)));
+    match objection {
+        Some(reason) => ignored(reason),
+        None => Verdict::Good(primary),
+    }
+}
+
+/// Why the primary key may not vouch for anything at `moment`.
+fn check_primary(key: &SignedPublicKey, signs: bool, made: u32, moment: u32) -> Option<String> {
+    let primary = &key.primary_key;
+    if let Some(reason) = weak_key(primary) {
+        return Some(reason);
+    }
+    let created = primary.created_at().as_secs();
+    if created > made {
+        return Some("signature is older than the key".to_owned());
+    }
+    let details = &key.details;
+    if details
+        .revocation_signatures
+        .iter()
+        .any(|s| s.verify_key(primary).is_ok())
+    {
+        return Some("the key is revoked".to_owned());
+    }
+    // A user id that was revoked says nothing any more; a self-signature with a weak hash says nothing either.
+    let of_users = details.users.iter().flat_map(|user| {
+        let own = |s: &&Signature| s.verify_certification(primary, Tag::UserId, &user.id).is_ok();
+        let revoked = user
+            .signatures
+            .iter()
+            .filter(own)
+            .any(|s| s.typ() == Some(SignatureType::CertRevocation));
+        user.signatures.iter().filter(own).filter(move |_| !revoked)
+    });
+    let direct = details
+        .direct_signatures
+        .iter()
+        .filter(|s| s.typ() == Some(SignatureType::Key) && s.verify_key(primary).is_ok());
+    let newest = of_users
+        .chain(direct)
+        .filter(|s| weak(s).is_none())
+        .max_by_key(|s| s.created().map(|t| t.as_secs()));
+    let Some(newest) = newest else {
+        return Some("the key has no valid self-signature".to_owned());
+    };
+    if signs && !newest.key_flags().sign() {
+        return Some("the primary key may not sign".to_owned());
+    }
+    ends(created, newest.key_expiration_time().map(|d| d.as_secs()))
+        .filter(|end| *end <= moment)
+        .map(|end| format!("the key expired on {}", date(end)))
+}
+
+/// Why `subkey` may not sign at `moment`.
+fn check_subkey(key: &SignedPublicKey, subkey: &SignedPublicSubKey, made: u32, moment: u32) -> Option<String> {
+    let primary = &key.primary_key;
+    if let Some(reason) = weak_key(&subkey.key) {
+        return Some(reason);
+    }
+    let created = subkey.key.created_at().as_secs();
+    if created > made {
+        return Some("signature is older than the subkey".to_owned());
+    }
+    let own: Vec<&Signature> = subkey
+        .signatures
+        .iter()
+        .filter(|s| s.verify_subkey_binding(primary, &subkey.key).is_ok())
+        .collect();
+    if own.iter().any(|s| s.typ() == Some(SignatureType::SubkeyRevocation)) {
+        return Some("the subkey is revoked".to_owned());
+    }
+    let binding = own
+        .into_iter()
+        .filter(|s| s.typ() == Some(SignatureType::SubkeyBinding) && weak(s).is_none())
+        .max_by_key(|s| s.created().map(|t| t.as_secs()));
+    let Some(binding) = binding else {
+        return Some("the subkey is not bound to its primary key".to_owned());
+    };
+    if !binding.key_flags().sign() {
+        return Some("the subkey may not sign".to_owned());
+    }
+    let backed = binding
+        .embedded_signature()
+        .is_some_and(|s| weak(s).is_none() && s.verify_primary_key_binding(&subkey.key, primary).is_ok());
+    if !backed {
+        return Some("the subkey did not sign its primary key".to_owned());
+    }
+    let binding_made = binding.created().map_or(created, |t| t.as_secs());
+    ends(binding_made, binding.signature_expiration_time().map(|d| d.as_secs()))
+        .into_iter()
+        .chain(ends(created, binding.key_expiration_time().map(|d| d.as_secs())))
+        .min()
+        .filter(|end| *end <= moment)
+        .map(|end| format!("the subkey expired on {}", date(end)))
+}
+
+/// Why no signature made with this hash counts.
+fn weak(signature: &Signature) -> Option<String> {
+    match signature.hash_alg() {
+        Some(
+            HashAlgorithm::Sha256
+            | HashAlgorithm::Sha384
+            | HashAlgorithm::Sha512
+            | HashAlgorithm::Sha3_256
+            | HashAlgorithm::Sha3_512,
+        ) => None,
+        Some(other) => Some(format!("hash {other} is too weak")),
+        None => Some("signature of an unknown version".to_owned()),
+    }
+}
+
+/// Why no signature by this key counts.
+fn weak_key(key: &impl KeyDetails) -> Option<String> {
+    match key.public_params() {
+        PublicParams::DSA(_) => Some("DSA is too weak".to_owned()),
+        PublicParams::RSA(rsa) => {
+            // Written out, the parameters begin with the modulus, and that with its length in bits (RFC 9580 §3.2).
+            let mut bytes = Vec::new();
+            let bits = match (rsa.to_writer(&mut bytes), bytes.as_slice()) {
+                (Ok(()), [high, low, ..]) => u16::from_be_bytes([*high, *low]),
+                _ => 0,
+            };
+            (bits < MIN_RSA_BITS).then(|| format!("RSA with {bits} bits is too weak"))
+        }
+        _ => None,
+    }
+}
+
+/// When something that lasts `lasts` seconds from `made` ends; zero and absence mean never.
+fn ends(made: u32, lasts: Option<u32>) -> Option<u32> {
+    lasts.filter(|l| *l > 0).map(|l| made.saturating_add(l))
+}
+
+fn fingerprint(key: &impl KeyDetails) -> String {
+    key.fingerprint().to_string().to_uppercase()
+}
+
+fn date(seconds: u32) -> String {
+    crate::model::Epoch::new(seconds).to_rfc3339()
+}

@@ -1,0 +1,233 @@
+//! What changed from one lock to the next.
+
+use super::{Lockfile, Package};
+use crate::{debian::Version, model::Epoch};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// One difference between two locks; its `Display` is one line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LockChange {
+    /// Every output carries another time.
+    Epoch {
+        /// Before.
+        from: Epoch,
+        /// Now.
+        to: Epoch,
+    },
+    /// An archive is new.
+    ArchiveAdded {
+        /// Its name.
+        name: String,
+        /// Its moment.
+        snapshot: String,
+    },
+    /// An archive is gone.
+    ArchiveRemoved {
+        /// Its name.
+        name: String,
+    },
+    /// An archive stands at another moment, or at another address, or is signed by other keys.
+    ArchiveMoved {
+        /// Its name.
+        name: String,
+        /// Moment before.
+        from: String,
+        /// Moment now.
+        to: String,
+    },
+    /// A package is new.
+    Added {
+        /// `name arch`.
+        package: String,
+        /// Its version.
+        version: String,
+    },
+    /// A package is gone.
+    Removed {
+        /// `name arch`.
+        package: String,
+        /// Its version.
+        version: String,
+    },
+    /// A package has another version.
+    Version {
+        /// `name arch`.
+        package: String,
+        /// Before.
+        from: String,
+        /// Now.
+        to: String,
+    },
+    /// A package of the same version has other bytes, or comes from another place.
+    Replaced {
+        /// `name arch`.
+        package: String,
+        /// Its version.
+        version: String,
+    },
+    /// A package belongs to other sets.
+    Sets {
+        /// `name arch`.
+        package: String,
+        /// Sets it joined.
+        joined: Vec<String>,
+        /// Sets it left.
+        left: Vec<String>,
+    },
+    /// A pinned file is new, gone or other.
+    File {
+        /// Its name, and its architecture if it has one.
+        file: String,
+        /// What happened to it: `added`, `removed` or `changed`.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for LockChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Epoch { from, to } => write!(f, "~ source date {} -> {}", from.to_rfc3339(), to.to_rfc3339()),
+            Self::ArchiveAdded { name, snapshot } => write!(f, "+ archive {name} at {snapshot}"),
+            Self::ArchiveRemoved { name } => write!(f, "- archive {name}"),
+            Self::ArchiveMoved { name, from, to } if from == to => write!(f, "~ archive {name} at {to} (contents)"),
+            Self::ArchiveMoved { name, from, to } => write!(f, "~ archive {name} {from} -> {to}"),
+            Self::Added { package, version } => write!(f, "+ {package} {version}"),
+            Self::Removed { package, version } => write!(f, "- {package} {version}"),
+            Self::Version { package, from, to } => {
+                let older = match (from.parse::<Version>(), to.parse::<Version>()) {
+                    (Ok(from), Ok(to)) => to < from,
+                    _ => false,
+                };
+                let note = if older { " (older)" } else { "" };
+                write!(f, "~ {package} {from} -> {to}{note}")
+            }
+            Self::Replaced { package, version } => write!(f, "~ {package} {version} (other bytes)"),
+            Self::Sets { package, joined, left } => {
+                write!(f, "~ {package}")?;
+                for set in joined {
+                    write!(f, " +{set}")?;
+                }
+                for set in left {
+                    write!(f, " -{set}")?;
+                }
+                Ok(())
+            }
+            Self::File { file, what } => write!(f, "~ file {file} {what}"),
+        }
+    }
+}
+
+/// Everything that differs, archives first, then packages and files by name.
+pub fn diff(old: &Lockfile, new: &Lockfile) -> Vec<LockChange> {
+    let mut out = Vec::new();
+    if old.source_date_epoch != new.source_date_epoch {
+        out.push(LockChange::Epoch {
+            from: old.source_date_epoch,
+            to: new.source_date_epoch,
+        });
+    }
+    for before in old.archives.iter().filter(|a| new.archive(&a.name).is_none()) {
+        out.push(LockChange::ArchiveRemoved {
+            name: before.name.clone(),
+        });
+    }
+    for now in &new.archives {
+        match old.archive(&now.name) {
+            None => out.push(LockChange::ArchiveAdded {
+                name: now.name.clone(),
+                snapshot: now.snapshot.clone(),
+            }),
+            Some(before) if before != now => out.push(LockChange::ArchiveMoved {
+                name: now.name.clone(),
+                from: before.snapshot.clone(),
+                to: now.snapshot.clone(),
+            }),
+            Some(_) => {}
+        }
+    }
+    diff_packages(old, new, &mut out);
+    diff_files(old, new, &mut out);
+    out
+}
+
+type Versions<'a> = BTreeMap<&'a str, &'a Package>;
+
+fn by_package(lock: &Lockfile) -> BTreeMap<(&str, &str), Versions<'_>> {
+    let mut out: BTreeMap<(&str, &str), Versions<'_>> = BTreeMap::new();
+    for package in &lock.packages {
+        out.entry((&package.name, &package.arch))
+            .or_default()
+            .insert(&package.version, package);
+    }
+    out
+}
+
+fn diff_packages(old: &Lockfile, new: &Lockfile, out: &mut Vec<LockChange>) {
+    let (old, new) = (by_package(old), by_package(new));
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
+    let none = Versions::new();
+    for key in keys {
+        let package = format!("{} {}", key.0, key.1);
+        let before = old.get(&key).unwrap_or(&none);
+        let now = new.get(&key).unwrap_or(&none);
+        let gone: Vec<&str> = before.keys().filter(|v| !now.contains_key(*v)).copied().collect();
+        let come: Vec<&str> = now.keys().filter(|v| !before.contains_key(*v)).copied().collect();
+        if let ([from], [to]) = (gone.as_slice(), come.as_slice()) {
+            out.push(LockChange::Version {
+                package: package.clone(),
+                from: (*from).to_owned(),
+                to: (*to).to_owned(),
+            });
+        } else {
+            let version = |v: &&str| (package.clone(), (*v).to_owned());
+            out.extend(
+                gone.iter()
+                    .map(version)
+                    .map(|(package, version)| LockChange::Removed { package, version }),
+            );
+            out.extend(
+                come.iter()
+                    .map(version)
+                    .map(|(package, version)| LockChange::Added { package, version }),
+            );
+        }
+        for (version, now) in now {
+            let Some(before) = before.get(version) else {
+                continue;
+            };
+            if (before.sha256, &before.path, &before.archive) != (now.sha256, &now.path, &now.archive) {
+                out.push(LockChange::Replaced {
+                    package: package.clone(),
+                    version: (*version).to_owned(),
+                });
+            }
+            if before.sets != now.sets {
+                out.push(LockChange::Sets {
+                    package: package.clone(),
+                    joined: now.sets.difference(&before.sets).cloned().collect(),
+                    left: before.sets.difference(&now.sets).cloned().collect(),
+                });
+            }
+        }
+    }
+}
+
+fn diff_files(old: &Lockfile, new: &Lockfile, out: &mut Vec<LockChange>) {
+    let keys: BTreeSet<_> = old.files.iter().chain(&new.files).map(|f| (&f.name, f.arch)).collect();
+    for (name, arch) in keys {
+        let find = |lock: &'_ Lockfile| lock.files.iter().find(|f| f.name == *name && f.arch == arch).cloned();
+        let what = match (find(old), find(new)) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            (before, now) if before != now => "changed",
+            _ => continue,
+        };
+        out.push(LockChange::File {
+            file: arch.map_or(name.clone(), |a| format!("{name} {a}")),
+            what,
+        });
+    }
+}

@@ -1,0 +1,229 @@
+//! The packages of every archive for one architecture, as the resolver sees them.
+
+use crate::{
+    debian::{BinaryPackage, ControlReader, MetadataError, Paragraph, Relation, Relations},
+    model::Arch,
+};
+use std::{collections::BTreeMap, io::BufRead};
+
+/// A package of an [`Index`], valid for that index alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PackageId(usize);
+
+#[derive(Clone, Debug)]
+struct Source {
+    name: String,
+    default: bool,
+}
+
+/// Everything that can be installed on one architecture.
+#[derive(Clone, Debug)]
+pub struct Index {
+    arch: Arch,
+    sources: Vec<Source>,
+    packages: Vec<(usize, BinaryPackage)>,
+    by_name: BTreeMap<Box<str>, Vec<PackageId>>,
+    providers: BTreeMap<Box<str>, Vec<PackageId>>,
+    /// When each name was first mentioned: what apt falls back on to choose between equal providers.
+    mentions: BTreeMap<Box<str>, usize>,
+}
+
+impl Index {
+    /// An empty index.
+    pub fn new(arch: Arch) -> Self {
+        Self {
+            arch,
+            sources: Vec::new(),
+            packages: Vec::new(),
+            by_name: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            mentions: BTreeMap::new(),
+        }
+    }
+
+    /// Reads one decompressed `Packages` file of `archive`; `default` is the archive's flag, `file` names it in errors.
+    ///
+    /// Archives and their components are read in the order of preference.
+    ///
+    /// # Errors
+    /// A malformed paragraph, or a package of another architecture.
+    pub fn read(&mut self, archive: &str, default: bool, input: impl BufRead, file: &str) -> Result<(), MetadataError> {
+        let source = match self.sources.iter().position(|s| s.name == archive) {
+            Some(found) => found,
+            None => {
+                self.sources.push(Source {
+                    name: archive.to_owned(),
+                    default,
+                });
+                self.sources.len() - 1
+            }
+        };
+        let mut reader = ControlReader::new(input, file);
+        let mut paragraph = Paragraph::default();
+        while reader.read(&mut paragraph)? {
+            let package = BinaryPackage::from_paragraph(&paragraph, file)?;
+            if *package.arch != *self.arch.as_str() && &*package.arch != "all" {
+                return Err(MetadataError::Package {
+                    file: file.to_owned(),
+                    line: paragraph.line_of("Architecture"),
+                    package: package.name.to_string(),
+                    problem: format!("architecture {:?} in an index of {}", package.arch, self.arch),
+                });
+            }
+            self.note_mentions(&package, &paragraph);
+            self.add(source, package);
+        }
+        Ok(())
+    }
+
+    /// Numbers names in the order in which apt meets them: a package, then what its relations name, field by field.
+    fn note_mentions(&mut self, package: &BinaryPackage, paragraph: &Paragraph) {
+        self.mention(&package.name);
+        for list in [
+            &package.pre_depends,
+            &package.depends,
+            &package.conflicts,
+            &package.breaks,
+        ] {
+            self.mention_all(list);
+        }
+        for field in ["Recommends", "Suggests", "Replaces", "Enhances"] {
+            // These decide nothing but the order of names, so a malformed one is no reason to refuse the package.
+            if let Some(list) = paragraph.get(field).and_then(|text| Relations::parse(text).ok()) {
+                self.mention_all(&list);
+            }
+        }
+        self.mention_all(&package.provides);
+    }
+
+    fn mention_all(&mut self, list: &Relations) {
+        for relation in list.iter() {
+            // To apt, `name:any` is a name of its own.
+            if relation.qualifier.is_none_or(|q| q == self.arch.as_str()) {
+                self.mention(relation.name);
+            }
+        }
+    }
+
+    fn mention(&mut self, name: &str) {
+        if !self.mentions.contains_key(name) {
+            self.mentions.insert(name.into(), self.mentions.len());
+        }
+    }
+
+    fn add(&mut self, source: usize, package: BinaryPackage) {
+        let id = PackageId(self.packages.len());
+        self.by_name.entry(package.name.clone()).or_default().push(id);
+        for provided in package.provides.iter() {
+            let providers = self.providers.entry(provided.name.into()).or_default();
+            if providers.last() != Some(&id) {
+                providers.push(id);
+            }
+        }
+        self.packages.push((source, package));
+    }
+
+    /// The architecture it is for.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// How many packages it holds.
+    pub fn len(&self) -> usize {
+        self.packages.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty()
+    }
+
+    /// The package behind an id of this index.
+    pub fn package(&self, id: PackageId) -> &BinaryPackage {
+        &self.packages[id.0].1
+    }
+
+    /// Name of the archive a package comes from.
+    pub fn archive_of(&self, id: PackageId) -> &str {
+        &self.sources[self.packages[id.0].0].name
+    }
+
+    /// Every package, in the order read.
+    pub fn ids(&self) -> impl Iterator<Item = PackageId> {
+        (0..self.packages.len()).map(PackageId)
+    }
+
+    pub(super) fn has_archive(&self, name: &str) -> bool {
+        self.sources.iter().any(|s| s.name == name)
+    }
+
+    pub(super) fn named(&self, name: &str) -> &[PackageId] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn providers(&self, name: &str) -> &[PackageId] {
+        self.providers.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Names of every package that is `Essential: yes` in some archive.
+    pub(super) fn essential_names(&self) -> impl Iterator<Item = &str> {
+        self.by_name
+            .iter()
+            .filter(|(_, ids)| ids.iter().any(|id| self.package(*id).essential))
+            .map(|(name, _)| &**name)
+    }
+
+    pub(super) fn mentioned(&self, name: &str) -> usize {
+        self.mentions.get(name).copied().unwrap_or(usize::MAX)
+    }
+
+    /// The version of `name` to install: the newest of the default archives, else the newest of the others; of equal
+    /// versions the one read first.
+    pub(super) fn candidate(&self, name: &str) -> Option<PackageId> {
+        self.newest(name, |source| source.default)
+            .or_else(|| self.newest(name, |_| true))
+    }
+
+    /// The newest version of `name` in one archive.
+    pub(super) fn newest_in(&self, name: &str, archive: &str) -> Option<PackageId> {
+        self.newest(name, |source| source.name == archive)
+    }
+
+    fn newest(&self, name: &str, from: impl Fn(&Source) -> bool) -> Option<PackageId> {
+        self.named(name)
+            .iter()
+            .copied()
+            .filter(|id| from(&self.sources[self.packages[id.0].0]))
+            .reduce(|best, id| {
+                if self.package(id).version > self.package(best).version {
+                    id
+                } else {
+                    best
+                }
+            })
+    }
+
+    /// Whether `id`, by its name or by what it provides, is what `relation` speaks of.
+    pub(super) fn matches(&self, id: PackageId, relation: &Relation<'_>) -> bool {
+        use crate::debian::MultiArch;
+        let package = self.package(id);
+        let qualified = |own: Option<&str>| match relation.qualifier {
+            None => true,
+            Some("any") => package.multi_arch == MultiArch::Allowed || own == Some("any"),
+            Some(arch) => arch == self.arch.as_str(),
+        };
+        if *package.name == *relation.name && qualified(None) && relation.accepts(package.version.as_str()) {
+            return true;
+        }
+        // A restriction is met only by a provided name that carries a version (Debian policy 7.5).
+        package.provides.iter().any(|provided| {
+            provided.name == relation.name
+                && qualified(provided.qualifier)
+                && match (relation.version, provided.version) {
+                    (None, _) => true,
+                    (Some(_), Some((_, version))) => relation.accepts(version),
+                    (Some(_), None) => false,
+                }
+        })
+    }
+}

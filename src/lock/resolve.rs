@@ -1,0 +1,530 @@
+//! Which packages a wanted set needs: a pure solver that picks what apt picks.
+//!
+//! It walks as `apt-get install --no-install-recommends` does on an empty system. All wanted packages are chosen first and
+//! then expanded, depth first, in the order in which the index mentions their names. A dependency that a chosen package
+//! satisfies costs nothing; otherwise alternatives are tried from left to right, and for each the real package, then its
+//! providers: essential, protected, important ones first, and of equals the one mentioned last. A package that cannot be
+//! installed (a dependency is missing, or it conflicts with a chosen one) is not tried again. What apt's problem resolver would
+//! do afterwards by removing wanted packages is an error here.
+
+use super::{Index, PackageId};
+use crate::debian::{BinaryPackage, Group, Relation};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Longest chain of dependencies followed; Debian's longest are about 100.
+const MAX_DEPTH: usize = 1000;
+
+/// A set of packages that something asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WantedSet {
+    /// Name of the set, `<stage>/<arch>`.
+    pub set: String,
+    /// Architecture of its packages.
+    pub arch: crate::model::Arch,
+    /// Package names, each `name` or `name/archive`.
+    pub names: Vec<String>,
+    /// Whether every package that is `Essential: yes` is wanted too.
+    pub essential: bool,
+    /// Whether what the packages depend on is part of the set; false takes exactly the named packages.
+    pub closure: bool,
+}
+
+/// Why a set cannot be resolved.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ResolveError {
+    /// A wanted name that no archive has.
+    #[error("set {set}: no package {name:?} in {place}{hint}")]
+    Unknown {
+        /// The set.
+        set: String,
+        /// The name as wanted.
+        name: String,
+        /// Where it was looked for.
+        place: String,
+        /// What may be meant instead.
+        hint: String,
+    },
+    /// A dependency that nothing meets.
+    #[error("set {set}: {}\n  cannot be met: {missing}", chain.join("\n  needs "))]
+    Unmet {
+        /// The set.
+        set: String,
+        /// Packages from the wanted one to the one whose dependency is not met.
+        chain: Vec<String>,
+        /// The dependency, and why no candidate for it will do.
+        missing: String,
+    },
+    /// Two packages that may not be installed together.
+    #[error("set {set}: {first} and {second} cannot be installed together ({relation})")]
+    Conflict {
+        /// The set.
+        set: String,
+        /// The package that declares the conflict.
+        first: String,
+        /// The package it conflicts with.
+        second: String,
+        /// The relation, as it was written.
+        relation: String,
+    },
+    /// Dependencies nested beyond any real archive.
+    #[error("set {set}: dependencies are nested more than 1000 deep at {package}")]
+    TooDeep {
+        /// The set.
+        set: String,
+        /// Where the limit was met.
+        package: String,
+    },
+}
+
+/// The packages of `wanted`, out of `index`.
+///
+/// # Errors
+/// A name or a dependency that cannot be met, with the chain that leads to it; packages that conflict.
+pub fn resolve(index: &Index, wanted: &WantedSet) -> Result<BTreeSet<PackageId>, ResolveError> {
+    let mut solver = Solver {
+        index,
+        set: &wanted.set,
+        pinned: BTreeMap::new(),
+        chosen: Vec::new(),
+        by_name: BTreeMap::new(),
+        providers: BTreeMap::new(),
+        against: BTreeMap::new(),
+        expanded: BTreeMap::new(),
+        expansions: Vec::new(),
+        failed: BTreeMap::new(),
+        too_deep: None,
+    };
+    let roots = solver.roots(wanted)?;
+    if !wanted.closure {
+        return Ok(roots.into_iter().collect());
+    }
+    solver.solve(&roots)?;
+    solver.check_conflicts()?;
+    Ok(solver.chosen.into_iter().collect())
+}
+
+/// Why a package was given up.
+#[derive(Clone, Debug)]
+enum Failure<'a> {
+    /// Nothing in the index answers to this dependency.
+    Missing(Group<'a>),
+    /// Every candidate failed; the last one tried.
+    Tried(Group<'a>, PackageId),
+    /// The first declares that it cannot stand beside the second.
+    Conflict(PackageId, PackageId, String),
+    /// Another version of the package is chosen.
+    Version(PackageId),
+}
+
+struct Solver<'a> {
+    index: &'a Index,
+    set: &'a str,
+    /// Versions that were asked for by archive, and what they need from there.
+    pinned: BTreeMap<&'a str, PackageId>,
+    /// In order of choice, so that a failure can be undone.
+    chosen: Vec<PackageId>,
+    by_name: BTreeMap<&'a str, PackageId>,
+    providers: BTreeMap<&'a str, Vec<PackageId>>,
+    /// Who declares a conflict with a name.
+    against: BTreeMap<&'a str, Vec<PackageId>>,
+    /// Packages whose dependencies were followed, and whether as ones that cannot be given up.
+    expanded: BTreeMap<PackageId, bool>,
+    /// What `expanded` said before, in order of change.
+    expansions: Vec<(PackageId, Option<bool>)>,
+    failed: BTreeMap<PackageId, Failure<'a>>,
+    too_deep: Option<PackageId>,
+}
+
+impl<'a> Solver<'a> {
+    fn candidate(&self, name: &str) -> Option<PackageId> {
+        self.pinned.get(name).copied().or_else(|| self.index.candidate(name))
+    }
+
+    /// The wanted packages, in the order in which they are expanded.
+    fn roots(&mut self, wanted: &'a WantedSet) -> Result<Vec<PackageId>, ResolveError> {
+        let unknown = |name: &str, place: String, hint: String| ResolveError::Unknown {
+            set: wanted.set.clone(),
+            name: name.to_owned(),
+            place,
+            hint,
+        };
+        for name in &wanted.names {
+            let Some((package, archive)) = name.split_once('/') else {
+                continue;
+            };
+            if !self.index.has_archive(archive) {
+                return Err(unknown(
+                    package,
+                    format!("archive {archive:?}, which is not declared"),
+                    String::new(),
+                ));
+            }
+            let id = self.index.newest_in(package, archive).ok_or_else(|| {
+                unknown(
+                    package,
+                    format!("archive {archive} for {}", self.index.arch()),
+                    String::new(),
+                )
+            })?;
+            self.pinned.insert(&self.index.package(id).name, id);
+            self.pin_needs(id, archive);
+        }
+        let mut roots = BTreeSet::new();
+        for name in &wanted.names {
+            let package = name.split_once('/').map_or(name.as_str(), |(package, _)| package);
+            let id = self.candidate(package).ok_or_else(|| {
+                let providers: Vec<&str> = self
+                    .index
+                    .providers(package)
+                    .iter()
+                    .map(|id| &*self.index.package(*id).name)
+                    .collect();
+                let hint = match providers.as_slice() {
+                    [] => String::new(),
+                    _ => format!(
+                        "\n\nhint: it is a virtual package; want one of: {}",
+                        providers.join(", ")
+                    ),
+                };
+                unknown(package, format!("any archive for {}", self.index.arch()), hint)
+            })?;
+            roots.insert(id);
+        }
+        if wanted.essential {
+            for name in self.index.essential_names() {
+                roots.extend(self.candidate(name).filter(|id| self.index.package(*id).essential));
+            }
+        }
+        let mut roots: Vec<PackageId> = roots.into_iter().collect();
+        roots.sort_by_key(|id| self.index.mentioned(&self.index.package(*id).name));
+        Ok(roots)
+    }
+
+    /// Pins what `id` needs from its own archive because no candidate will do, and what that needs in turn.
+    fn pin_needs(&mut self, id: PackageId, archive: &str) {
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            for group in groups(self.index.package(id)) {
+                let met = group
+                    .alternatives()
+                    .any(|relation| !self.solutions_of(&relation).is_empty());
+                if met {
+                    continue;
+                }
+                let found = group.alternatives().find_map(|relation| {
+                    let found = self.index.newest_in(relation.name, archive)?;
+                    self.index.matches(found, &relation).then_some(found)
+                });
+                if let Some(found) = found
+                    && self.pinned.insert(&self.index.package(found).name, found) != Some(found)
+                {
+                    open.push(found);
+                }
+            }
+        }
+    }
+
+    fn solve(&mut self, roots: &[PackageId]) -> Result<(), ResolveError> {
+        for id in roots {
+            if let Err(failure) = self.choose(*id) {
+                return Err(self.explain(*id, *id, &failure));
+            }
+        }
+        for id in roots {
+            let outcome = self.expand(*id, true, 0);
+            if let Some(package) = self.too_deep {
+                return Err(ResolveError::TooDeep {
+                    set: self.set.to_owned(),
+                    package: self.label(package),
+                });
+            }
+            if let Err((at, failure)) = outcome {
+                return Err(self.explain(*id, at, &failure));
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the dependencies of a chosen package. The error names the package whose dependency failed, which is not `id`
+    /// when a wanted package is expanded on the way.
+    fn expand(&mut self, id: PackageId, firm: bool, depth: usize) -> Result<(), (PackageId, Failure<'a>)> {
+        if self.expanded.get(&id).is_some_and(|as_firm| *as_firm || !firm) {
+            return Ok(());
+        }
+        let before = self.expanded.insert(id, firm);
+        self.expansions.push((id, before));
+        if depth > MAX_DEPTH {
+            self.too_deep.get_or_insert(id);
+            return Ok(());
+        }
+        for group in groups(self.index.package(id)) {
+            if let Some(by) = self.satisfied(group) {
+                // What cannot be given up passes this on to what it cannot do without.
+                if firm && self.solutions(group).len() == 1 {
+                    self.expand(by, true, depth + 1)?;
+                }
+                continue;
+            }
+            self.satisfy(group, firm, depth).map_err(|failure| (id, failure))?;
+        }
+        Ok(())
+    }
+
+    fn satisfy(&mut self, group: Group<'a>, firm: bool, depth: usize) -> Result<(), Failure<'a>> {
+        let mut solutions = self.solutions(group);
+        let only = solutions.len() == 1;
+        for other in self.other_versions(group) {
+            if !solutions.contains(&other) {
+                solutions.push(other);
+            }
+        }
+        let mut last = None;
+        for id in solutions {
+            if self.too_deep.is_some() {
+                return Ok(());
+            }
+            last = Some(id);
+            if self.failed.contains_key(&id) {
+                continue;
+            }
+            let mark = (self.chosen.len(), self.expansions.len());
+            let outcome = match self.choose(id) {
+                Ok(()) => self.expand(id, firm && only, depth + 1),
+                Err(failure) => Err((id, failure)),
+            };
+            let Err((at, failure)) = outcome else {
+                return Ok(());
+            };
+            self.undo(mark);
+            self.failed.entry(at).or_insert_with(|| failure.clone());
+            self.failed.entry(id).or_insert(failure);
+        }
+        Err(last.map_or(Failure::Missing(group), |id| Failure::Tried(group, id)))
+    }
+
+    /// Takes a package in, without what it needs.
+    fn choose(&mut self, id: PackageId) -> Result<(), Failure<'a>> {
+        let index = self.index;
+        let package = index.package(id);
+        match self.by_name.get(&*package.name) {
+            Some(chosen) if *chosen == id => return Ok(()),
+            Some(chosen) => return Err(Failure::Version(*chosen)),
+            None => {}
+        }
+        if let Some((first, second, relation)) = self.conflict_of(id) {
+            return Err(Failure::Conflict(first, second, relation));
+        }
+        self.chosen.push(id);
+        self.by_name.insert(&package.name, id);
+        for provided in package.provides.iter() {
+            self.providers.entry(provided.name).or_default().push(id);
+        }
+        for relation in negatives(package) {
+            self.against.entry(relation.name).or_default().push(id);
+        }
+        Ok(())
+    }
+
+    /// Gives up everything chosen and followed since `mark`, the lengths of the two records.
+    fn undo(&mut self, mark: (usize, usize)) {
+        for (id, before) in self.expansions.split_off(mark.1).into_iter().rev() {
+            match before {
+                Some(firm) => self.expanded.insert(id, firm),
+                None => self.expanded.remove(&id),
+            };
+        }
+        for id in self.chosen.split_off(mark.0) {
+            let package = self.index.package(id);
+            self.by_name.remove(&*package.name);
+            for provided in package.provides.iter() {
+                if let Some(list) = self.providers.get_mut(provided.name) {
+                    list.retain(|p| *p != id);
+                }
+            }
+            for relation in negatives(package) {
+                if let Some(list) = self.against.get_mut(relation.name) {
+                    list.retain(|p| *p != id);
+                }
+            }
+        }
+    }
+
+    /// A chosen package that `id` cannot stand beside: who declares it, against whom, and in which words.
+    fn conflict_of(&self, id: PackageId) -> Option<(PackageId, PackageId, String)> {
+        let package = self.index.package(id);
+        for relation in negatives(package) {
+            let named = self.by_name.get(relation.name).into_iter();
+            let provided = self.providers.get(relation.name).into_iter().flatten();
+            for other in named.chain(provided) {
+                if self.collides(id, *other, &relation) {
+                    return Some((id, *other, show(&relation)));
+                }
+            }
+        }
+        let names = std::iter::once(&*package.name).chain(package.provides.iter().map(|p| p.name));
+        for other in names.filter_map(|name| self.against.get(name)).flatten() {
+            let found = negatives(self.index.package(*other)).find(|relation| self.collides(*other, id, relation));
+            if let Some(relation) = found {
+                return Some((*other, id, show(&relation)));
+            }
+        }
+        None
+    }
+
+    fn collides(&self, declares: PackageId, other: PackageId, relation: &Relation<'_>) -> bool {
+        self.index.package(declares).name != self.index.package(other).name && self.index.matches(other, relation)
+    }
+
+    fn satisfied(&self, group: Group<'a>) -> Option<PackageId> {
+        group.alternatives().find_map(|relation| {
+            let named = self.by_name.get(relation.name).into_iter();
+            let provided = self.providers.get(relation.name).into_iter().flatten();
+            named
+                .chain(provided)
+                .copied()
+                .find(|id| self.index.matches(*id, &relation))
+        })
+    }
+
+    /// Candidates for a dependency, best first.
+    fn solutions(&self, group: Group<'a>) -> Vec<PackageId> {
+        let mut out: Vec<PackageId> = Vec::new();
+        for relation in group.alternatives() {
+            for id in self.solutions_of(&relation) {
+                if !out.contains(&id) {
+                    out.push(id);
+                }
+            }
+        }
+        out
+    }
+
+    fn solutions_of(&self, relation: &Relation<'_>) -> Vec<PackageId> {
+        let named = self.index.named(relation.name).iter();
+        let provided = self.index.providers(relation.name).iter();
+        let found = named
+            .chain(provided)
+            .copied()
+            .filter(|id| self.candidate(&self.index.package(*id).name) == Some(*id));
+        self.ranked(found, relation)
+    }
+
+    /// Versions that are no candidates, of packages that are not chosen: how the other archives fill a gap.
+    fn other_versions(&self, group: Group<'a>) -> Vec<PackageId> {
+        group
+            .alternatives()
+            .flat_map(|relation| {
+                let named = self.index.named(relation.name).iter();
+                let provided = self.index.providers(relation.name).iter();
+                let found = named.chain(provided).copied().filter(|id| {
+                    let name = &*self.index.package(*id).name;
+                    !self.by_name.contains_key(name) && self.candidate(name) != Some(*id)
+                });
+                self.ranked(found, &relation)
+            })
+            .collect()
+    }
+
+    fn ranked(&self, found: impl Iterator<Item = PackageId>, relation: &Relation<'_>) -> Vec<PackageId> {
+        let mut out: Vec<PackageId> = found.filter(|id| self.index.matches(*id, relation)).collect();
+        out.sort_by_key(|id| {
+            let package = self.index.package(*id);
+            (
+                *package.name != *relation.name,
+                !package.essential,
+                !package.protected,
+                package.priority,
+                std::cmp::Reverse(self.index.mentioned(&package.name)),
+            )
+        });
+        out.dedup();
+        out
+    }
+
+    /// Looks at every pair once more: a conflict that slipped in is a defect of the choice, never of the result.
+    fn check_conflicts(&self) -> Result<(), ResolveError> {
+        for id in &self.chosen {
+            if let Some((first, second, relation)) = self.conflict_of(*id) {
+                return Err(self.conflict(first, second, relation));
+            }
+        }
+        Ok(())
+    }
+
+    fn conflict(&self, first: PackageId, second: PackageId, relation: String) -> ResolveError {
+        ResolveError::Conflict {
+            set: self.set.to_owned(),
+            first: self.label(first),
+            second: self.label(second),
+            relation,
+        }
+    }
+
+    fn explain(&self, root: PackageId, at: PackageId, failure: &Failure<'a>) -> ResolveError {
+        let mut chain = vec![self.label(root)];
+        if at != root {
+            chain.push(self.label(at));
+        }
+        let mut failure = failure;
+        let mut seen = BTreeSet::new();
+        let missing = loop {
+            match failure {
+                Failure::Missing(group) => break group.to_string(),
+                Failure::Conflict(first, second, relation) if chain.len() == 1 => {
+                    return self.conflict(*first, *second, relation.clone());
+                }
+                Failure::Conflict(first, second, relation) => {
+                    break format!(
+                        "{} and {} cannot be installed together ({relation})",
+                        self.label(*first),
+                        self.label(*second)
+                    );
+                }
+                Failure::Version(chosen) => break format!("{} is chosen already", self.label(*chosen)),
+                Failure::Tried(group, id) => match self.failed.get(id) {
+                    Some(next) if seen.insert(*id) => {
+                        chain.push(self.label(*id));
+                        failure = next;
+                    }
+                    _ => break group.to_string(),
+                },
+            }
+        };
+        ResolveError::Unmet {
+            set: self.set.to_owned(),
+            chain,
+            missing,
+        }
+    }
+
+    fn label(&self, id: PackageId) -> String {
+        let package = self.index.package(id);
+        format!("{} {} ({})", package.name, package.version, self.index.archive_of(id))
+    }
+}
+
+/// The dependencies of a package, in the order in which they are met.
+fn groups(package: &BinaryPackage) -> impl Iterator<Item = Group<'_>> {
+    package.pre_depends.groups().chain(package.depends.groups())
+}
+
+/// What a package may not stand beside.
+fn negatives(package: &BinaryPackage) -> impl Iterator<Item = Relation<'_>> {
+    package.conflicts.iter().chain(package.breaks.iter())
+}
+
+fn show(relation: &Relation<'_>) -> String {
+    use crate::debian::Op;
+    let mut out = format!("conflicts with {}", relation.name);
+    if let Some((op, version)) = relation.version {
+        let op = match op {
+            Op::Less => "<<",
+            Op::LessEqual => "<=",
+            Op::Equal => "=",
+            Op::GreaterEqual => ">=",
+            Op::Greater => ">>",
+        };
+        out.push_str(&format!(" {op} {version}"));
+    }
+    out
+}

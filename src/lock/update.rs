@@ -1,0 +1,490 @@
+//! Makes a lock: verifies every archive, reads its indices, solves every wanted set.
+
+use super::{
+    Archive, Distribution, Index, LOCK_VERSION, LockError, Lockfile, Package, PinnedFile, WantedArchive, WantedSet,
+    parse::split_set,
+    resolve,
+    wanted::{format_snapshot, parse_snapshot},
+};
+use crate::{
+    debian::{Keyring, MetadataError, Release, verify_cleartext},
+    model::{Arch, Epoch, RelPath, Sha256Digest, excerpt},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, BufReader, Read},
+};
+
+/// Largest `InRelease` accepted, in bytes; Debian's is about 150 kB.
+pub const MAX_INRELEASE: u64 = 16 << 20;
+/// Largest compressed package index accepted, in bytes; Debian's largest is about 10 MB.
+const MAX_INDEX: u64 = 256 << 20;
+/// Largest package index accepted once decompressed, in bytes; Debian's largest is about 57 MB.
+const MAX_PACKAGES: u64 = 1 << 30;
+/// Memory an xz stream may ask for, in bytes; `xz -9` asks for 65 MB.
+const MAX_XZ_MEMORY: u64 = 256 << 20;
+
+/// Where an archive is to be had: what [`Indexes`] needs to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The archive's name, for messages.
+    pub name: &'a str,
+    /// Its directory on a mirror.
+    pub base: &'a RelPath,
+    /// Address of its snapshot, without a trailing slash.
+    pub snapshot_url: &'a str,
+    /// Whether the moment was asked for; a mirror's newest state may be too new then.
+    pub fixed: bool,
+}
+
+/// How the driver gets at files of an archive: from mirrors, the snapshot service or memory.
+pub trait Indexes {
+    /// The bytes of `path` below the archive's base. With `expected`, no more than that size need be read; the driver checks
+    /// both. Without it no more than [`MAX_INRELEASE`] may be returned.
+    ///
+    /// # Errors
+    /// Whatever kept the file from being had.
+    fn get(&self, place: Place<'_>, path: &RelPath, expected: Option<(u64, Sha256Digest)>) -> io::Result<Vec<u8>>;
+}
+
+/// What a lock is made from.
+#[derive(Clone, Debug)]
+pub struct LockRequest<'a> {
+    /// The archives of `archives.toml`, in order of preference.
+    pub archives: &'a [WantedArchive],
+    /// Contents of the keyrings they name.
+    pub keyrings: &'a BTreeMap<RelPath, Vec<u8>>,
+    /// Names of optional archives that are asked for.
+    pub suites: &'a BTreeSet<String>,
+    /// What the stages want.
+    pub wanted: &'a [WantedSet],
+    /// Pinned files, with their digests taken.
+    pub files: &'a [PinnedFile],
+    /// Now, in seconds since 1970.
+    pub now: u32,
+    /// The moment asked for, `YYYYMMDDThhmmssZ`; without it, now.
+    pub snapshot: Option<&'a str>,
+    /// The lock that is replaced.
+    pub previous: Option<&'a Lockfile>,
+}
+
+/// An archive whose release file was verified.
+struct Verified<'a> {
+    wanted: &'a WantedArchive,
+    release: Release,
+    locked: Archive,
+    fixed: bool,
+}
+
+impl Verified<'_> {
+    fn place(&self) -> Place<'_> {
+        Place {
+            name: &self.wanted.name,
+            base: &self.wanted.base,
+            snapshot_url: &self.locked.snapshot_url,
+            fixed: self.fixed,
+        }
+    }
+
+    fn lacks(&self, problem: String) -> LockError {
+        LockError::Archive {
+            archive: self.wanted.name.clone(),
+            problem,
+        }
+    }
+}
+
+/// Makes a new lock. Nothing of it is written anywhere.
+///
+/// # Errors
+/// An archive that is not what its keys signed, not valid at the moment, or older than in the lock before; a set that cannot
+/// be resolved; architectures that would be built from different sources.
+pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockfile, LockError> {
+    check_request(request)?;
+    let mut archives = Vec::new();
+    for wanted in request.archives {
+        if !wanted.optional || request.suites.contains(&wanted.name) {
+            archives.push(verify(request, wanted, indexes)?);
+        }
+    }
+    let epoch = archives
+        .iter()
+        .filter(|a| a.wanted.default)
+        .map(|a| a.locked.date)
+        .max()
+        .ok_or_else(|| LockError::Request("no default archive is declared".to_owned()))?;
+    let mut packages = BTreeMap::new();
+    for arch in Arch::ALL {
+        let sets: Vec<&WantedSet> = request.wanted.iter().filter(|w| w.arch == arch).collect();
+        if sets.is_empty() {
+            continue;
+        }
+        // One architecture at a time: an index is the largest thing held.
+        let index = read_index(arch, &archives, indexes)?;
+        for wanted in sets {
+            lock_set(&index, wanted, &mut packages)?;
+        }
+    }
+    let packages: Packages = packages;
+    check_sources(&packages)?;
+    let mut files = request.files.to_vec();
+    files.sort();
+    let mut packages: Vec<Package> = packages.into_values().map(|(package, _)| package).collect();
+    packages.sort();
+    Ok(Lockfile {
+        version: LOCK_VERSION,
+        source_date_epoch: epoch,
+        archives: archives.into_iter().map(|a| a.locked).collect(),
+        packages,
+        files,
+    })
+}
+
+fn check_request(request: &LockRequest<'_>) -> Result<(), LockError> {
+    if let Some(snapshot) = request.snapshot {
+        match parse_snapshot(snapshot) {
+            None => {
+                return Err(LockError::Request(format!(
+                    "snapshot is not YYYYMMDDThhmmssZ: {:?}",
+                    excerpt(snapshot)
+                )));
+            }
+            Some(moment) if moment > request.now => {
+                return Err(LockError::Request(format!("snapshot {snapshot} lies in the future")));
+            }
+            Some(_) => {}
+        }
+    }
+    for suite in request.suites {
+        if !request.archives.iter().any(|a| a.name == *suite) {
+            let names: Vec<&str> = request.archives.iter().map(|a| a.name.as_str()).collect();
+            return Err(LockError::Request(format!(
+                "no archive is called {:?} (there are: {})",
+                excerpt(suite),
+                names.join(", ")
+            )));
+        }
+    }
+    let mut sets = BTreeSet::new();
+    for wanted in request.wanted {
+        if split_set(&wanted.set).is_none_or(|(_, arch)| arch != wanted.arch) {
+            return Err(LockError::Request(format!(
+                "not a set of {}: {:?}",
+                wanted.arch,
+                excerpt(&wanted.set)
+            )));
+        }
+        if !sets.insert(&wanted.set) {
+            return Err(LockError::Request(format!("second set {:?}", wanted.set)));
+        }
+    }
+    Ok(())
+}
+
+fn verify<'a>(
+    request: &LockRequest<'a>,
+    wanted: &'a WantedArchive,
+    indexes: &impl Indexes,
+) -> Result<Verified<'a>, LockError> {
+    let metadata = |source| LockError::Metadata {
+        archive: wanted.name.clone(),
+        source,
+    };
+    let fixed = wanted.snapshot.as_deref().or(request.snapshot);
+    let moment = fixed.and_then(parse_snapshot).unwrap_or(request.now);
+    let snapshot = format_snapshot(moment);
+    let snapshot_url = match wanted.distribution {
+        Distribution::Debian => format!("https://snapshot.debian.org/archive/{}/{snapshot}", wanted.base),
+        Distribution::Ubuntu => format!("https://snapshot.ubuntu.com/{}/{snapshot}", wanted.base),
+    };
+    let place = Place {
+        name: &wanted.name,
+        base: &wanted.base,
+        snapshot_url: &snapshot_url,
+        fixed: fixed.is_some(),
+    };
+    let path = below_suite(wanted, "InRelease").map_err(metadata)?;
+    let bytes = indexes.get(place, &path, None).map_err(|source| LockError::Fetch {
+        archive: wanted.name.clone(),
+        path: path.clone(),
+        source,
+    })?;
+    if bytes.len() as u64 > MAX_INRELEASE {
+        return Err(LockError::TooLarge {
+            file: format!("InRelease of {}", wanted.name),
+            size: bytes.len(),
+            limit: MAX_INRELEASE as usize,
+        });
+    }
+    let keyring_bytes = request
+        .keyrings
+        .get(&wanted.keyring)
+        .ok_or_else(|| LockError::Archive {
+            archive: wanted.name.clone(),
+            problem: format!("no keyring {}", wanted.keyring),
+        })?;
+    let keyring = Keyring::parse(keyring_bytes, &wanted.keyring.to_string()).map_err(metadata)?;
+    let signed = verify_cleartext(&bytes, "InRelease", &keyring, moment).map_err(metadata)?;
+    let release = Release::parse(&signed.text, "InRelease").map_err(metadata)?;
+    release
+        .check(&wanted.suite.to_string(), moment, "InRelease")
+        .map_err(metadata)?;
+    let verified = Verified {
+        locked: Archive {
+            name: wanted.name.clone(),
+            distribution: wanted.distribution,
+            base: wanted.base.clone(),
+            suite: wanted.suite.clone(),
+            components: wanted.components.clone(),
+            snapshot,
+            snapshot_url,
+            date: Epoch::new(release.date),
+            inrelease_sha256: Sha256Digest::new(Sha256::digest(&bytes).into()),
+            keys: signed.signers.into_iter().collect(),
+        },
+        wanted,
+        release,
+        fixed: fixed.is_some(),
+    };
+    refuse_rollback(request, &verified)?;
+    for component in &wanted.components {
+        if !verified.release.components.contains(component) {
+            return Err(verified.lacks(format!("suite {} has no component {component:?}", wanted.suite)));
+        }
+    }
+    for arch in &wanted.architectures {
+        if !verified.release.architectures.iter().any(|a| a == arch.as_str()) {
+            return Err(verified.lacks(format!("suite {} has no architecture {arch}", wanted.suite)));
+        }
+    }
+    Ok(verified)
+}
+
+/// Refuses to go back in time, unless the moment was asked for and is not the one locked before.
+fn refuse_rollback(request: &LockRequest<'_>, verified: &Verified<'_>) -> Result<(), LockError> {
+    let now = &verified.locked;
+    let before = request.previous.and_then(|lock| {
+        lock.archives
+            .iter()
+            .find(|a| a.base == now.base && a.suite == now.suite)
+    });
+    match before {
+        Some(before) if now.date < before.date && !(verified.fixed && before.snapshot != now.snapshot) => {
+            Err(LockError::Rollback {
+                archive: now.name.clone(),
+                found: now.date.to_rfc3339(),
+                locked: before.date.to_rfc3339(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `dists/<suite>/<tail>`.
+fn below_suite(wanted: &WantedArchive, tail: &str) -> Result<RelPath, MetadataError> {
+    RelPath::new(format!("dists/{}/{tail}", wanted.suite)).map_err(|err| MetadataError::Release {
+        file: wanted.name.clone(),
+        problem: err.to_string(),
+    })
+}
+
+fn read_index(arch: Arch, archives: &[Verified<'_>], indexes: &impl Indexes) -> Result<Index, LockError> {
+    let mut index = Index::new(arch);
+    for archive in archives.iter().filter(|a| a.wanted.architectures.contains(&arch)) {
+        for component in &archive.wanted.components {
+            let (name, bytes) = fetch_packages(archive, component, arch, indexes)?;
+            let file = format!("{}/{name}", archive.wanted.suite);
+            let metadata = |source| LockError::Metadata {
+                archive: archive.wanted.name.clone(),
+                source,
+            };
+            let input = decompress(&bytes, &name).map_err(|source| {
+                metadata(MetadataError::Read {
+                    file: file.clone(),
+                    line: 0,
+                    source,
+                })
+            })?;
+            index
+                .read(&archive.wanted.name, archive.wanted.default, input, &file)
+                .map_err(metadata)?;
+        }
+    }
+    Ok(index)
+}
+
+/// One package index, checked against the release file: its path below the suite, and its bytes as compressed.
+fn fetch_packages(
+    archive: &Verified<'_>,
+    component: &str,
+    arch: Arch,
+    indexes: &impl Indexes,
+) -> Result<(String, Vec<u8>), LockError> {
+    let stem = format!("{component}/binary-{arch}/Packages");
+    let listed = [".xz", ".gz", ""].iter().find_map(|ending| {
+        let name = format!("{stem}{ending}");
+        let entry = archive.release.files.get(&RelPath::new(&name).ok()?)?;
+        Some((name, *entry))
+    });
+    let Some((name, (size, sha256))) = listed else {
+        return Err(archive.lacks(format!("release file lists no {stem}.xz")));
+    };
+    if size > MAX_INDEX {
+        return Err(archive.lacks(format!("{name} has {size} bytes, more than {MAX_INDEX}")));
+    }
+    let metadata = |source| LockError::Metadata {
+        archive: archive.wanted.name.clone(),
+        source,
+    };
+    let plain = below_suite(archive.wanted, &name).map_err(metadata)?;
+    let mut paths = vec![plain];
+    if archive.release.acquire_by_hash {
+        let tail = format!("{component}/binary-{arch}/by-hash/SHA256/{sha256}");
+        paths.insert(0, below_suite(archive.wanted, &tail).map_err(metadata)?);
+    }
+    // By digest first: on a mirror that is being updated the plain name may be another file already.
+    let mut refusal = None;
+    for path in paths {
+        let failed = match indexes.get(archive.place(), &path, Some((size, sha256))) {
+            Ok(bytes) => {
+                let actual = Sha256Digest::new(Sha256::digest(&bytes).into());
+                if actual == sha256 && bytes.len() as u64 == size {
+                    return Ok((name, bytes));
+                }
+                LockError::Mismatch {
+                    archive: archive.wanted.name.clone(),
+                    path,
+                    expected: format!("{sha256}, {size} bytes"),
+                    actual: format!("{actual}, {} bytes", bytes.len()),
+                }
+            }
+            Err(source) => LockError::Fetch {
+                archive: archive.wanted.name.clone(),
+                path,
+                source,
+            },
+        };
+        refusal.get_or_insert(failed);
+    }
+    Err(refusal.unwrap_or_else(|| archive.lacks(format!("no place to look for {name}"))))
+}
+
+/// Reads at most so many bytes and fails, rather than ends, at one more.
+struct Capped<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Capped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(read as u64)
+            .ok_or_else(|| io::Error::other(format!("more than {MAX_PACKAGES} bytes once decompressed")))?;
+        Ok(read)
+    }
+}
+
+fn decompress<'a>(bytes: &'a [u8], name: &str) -> io::Result<BufReader<Capped<Box<dyn Read + 'a>>>> {
+    let inner: Box<dyn Read + 'a> = if name.ends_with(".xz") {
+        let stream = liblzma::stream::Stream::new_stream_decoder(MAX_XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+        Box::new(liblzma::read::XzDecoder::new_stream(bytes, stream))
+    } else if name.ends_with(".gz") {
+        Box::new(flate2::read::MultiGzDecoder::new(bytes))
+    } else {
+        Box::new(bytes)
+    };
+    let capped = Capped {
+        inner,
+        left: MAX_PACKAGES,
+    };
+    Ok(BufReader::with_capacity(1 << 16, capped))
+}
+
+/// Locked packages by name, architecture and version, each with the source it was built from.
+type Packages = BTreeMap<(String, String, String), (Package, SourceVersion)>;
+type SourceVersion = (String, String);
+
+fn lock_set(index: &Index, wanted: &WantedSet, packages: &mut Packages) -> Result<(), LockError> {
+    for id in resolve(index, wanted)? {
+        let found = index.package(id);
+        let source = (found.source_name().to_owned(), found.source_version().to_string());
+        let differs = source.0 != *found.name || source.1 != found.version.as_str();
+        let package = Package {
+            name: found.name.to_string(),
+            arch: found.arch.to_string(),
+            version: found.version.to_string(),
+            source: differs.then(|| format!("{} {}", source.0, source.1)),
+            archive: index.archive_of(id).to_owned(),
+            path: found.filename.clone(),
+            size: found.size,
+            sha256: found.sha256,
+            sets: BTreeSet::from([wanted.set.clone()]),
+        };
+        let key = (package.name.clone(), package.arch.clone(), package.version.clone());
+        match packages.get_mut(&key) {
+            None => {
+                packages.insert(key, (package, source));
+            }
+            Some((locked, _)) if locked.sha256 == package.sha256 => {
+                locked.sets.insert(wanted.set.clone());
+            }
+            Some((locked, _)) => {
+                return Err(LockError::Archive {
+                    archive: package.archive.clone(),
+                    problem: format!(
+                        "{} {} {} is another file than in archive {}\n  expected: {}\n  actual:   {}",
+                        package.name, package.arch, package.version, locked.archive, locked.sha256, package.sha256
+                    ),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses architectures that differ in the version of a source both are built from: within a stage, where it has both, and
+/// over the whole lock, where one may only lack what the other has.
+fn check_sources(packages: &Packages) -> Result<(), LockError> {
+    type Sources<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+    let mut stages: BTreeMap<&str, [Sources<'_>; 2]> = BTreeMap::new();
+    let mut all: [Sources<'_>; 2] = Default::default();
+    for (package, (name, version)) in packages.values() {
+        let Ok(arch) = package.arch.parse::<Arch>() else {
+            continue;
+        };
+        let side = usize::from(arch == Arch::Arm64);
+        all[side].entry(name).or_default().insert(version);
+        for (stage, _) in package.sets.iter().filter_map(|set| split_set(set)) {
+            let sources = &mut stages.entry(stage).or_default()[side];
+            sources.entry(name).or_default().insert(version);
+        }
+    }
+    let list = |versions: &BTreeSet<&str>| versions.iter().copied().collect::<Vec<_>>().join(", ");
+    let mut differences = Vec::new();
+    for (stage, [amd64, arm64]) in &stages {
+        for (name, left) in amd64 {
+            if let Some(right) = arm64.get(name).filter(|right| *right != left) {
+                differences.push(format!(
+                    "{name} in {stage}: amd64 {}, arm64 {}",
+                    list(left),
+                    list(right)
+                ));
+            }
+        }
+    }
+    if differences.is_empty() {
+        for (name, left) in &all[0] {
+            let apart = |right: &&BTreeSet<&str>| !left.is_subset(right) && !right.is_subset(left);
+            if let Some(right) = all[1].get(name).filter(apart) {
+                differences.push(format!("{name}: amd64 {}, arm64 {}", list(left), list(right)));
+            }
+        }
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(LockError::Sources { differences })
+}

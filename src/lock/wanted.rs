@@ -1,0 +1,211 @@
+//! `stages/archives.toml`: the archives a lock may take packages from.
+
+use super::{
+    Distribution, LockError,
+    error::{line_at, toml_error},
+};
+use crate::model::{Arch, RelPath, excerpt};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// Largest `archives.toml` accepted, in bytes.
+const MAX_ARCHIVES: usize = 1 << 20;
+
+/// One archive as `archives.toml` declares it.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WantedArchive {
+    /// What packages and wants call it.
+    pub name: String,
+    /// Which snapshot service holds it.
+    pub distribution: Distribution,
+    /// Its directory on a mirror.
+    pub base: RelPath,
+    /// Directory below `dists/`.
+    pub suite: RelPath,
+    /// What is taken of it.
+    pub components: Vec<String>,
+    /// Architectures it serves; Ubuntu keeps arm64 in another archive than amd64.
+    #[serde(default = "all_arches")]
+    pub architectures: Vec<Arch>,
+    /// Keys that may sign it: a path relative to the directory of `archives.toml`.
+    pub keyring: RelPath,
+    /// False: only for wants written `package/archive`, and for what the default archives cannot satisfy.
+    #[serde(default = "yes")]
+    pub default: bool,
+    /// Only with `pnb lock --suite NAME`.
+    #[serde(default)]
+    pub optional: bool,
+    /// A fixed moment, `YYYYMMDDThhmmssZ`; without it, the moment of `pnb lock`.
+    #[serde(default)]
+    pub snapshot: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn all_arches() -> Vec<Arch> {
+    Arch::ALL.to_vec()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default, rename = "archive")]
+    archives: Vec<toml::Spanned<WantedArchive>>,
+}
+
+/// Reads `archives.toml`; `file` names it in errors.
+///
+/// # Errors
+/// Anything that is not this schema, names used twice, empty lists, malformed moments: file, line and value.
+pub fn parse_archives(text: &str, file: &str) -> Result<Vec<WantedArchive>, LockError> {
+    if text.len() > MAX_ARCHIVES {
+        return Err(LockError::TooLarge {
+            file: file.to_owned(),
+            size: text.len(),
+            limit: MAX_ARCHIVES,
+        });
+    }
+    let parsed: File = toml::from_str(text).map_err(|err| toml_error(file, text, &err))?;
+    let mut names = BTreeSet::new();
+    let mut out = Vec::with_capacity(parsed.archives.len());
+    for spanned in parsed.archives {
+        let line = line_at(text, spanned.span().start);
+        let archive = spanned.into_inner();
+        let problem = if !is_name(&archive.name) {
+            Some(format!("not an archive name: {:?}", excerpt(&archive.name)))
+        } else if !names.insert(archive.name.clone()) {
+            Some(format!("second archive {:?}", archive.name))
+        } else if archive.components.is_empty() || archive.architectures.is_empty() {
+            Some(format!(
+                "archive {:?} has no components or no architectures",
+                archive.name
+            ))
+        } else if let Some(bad) = archive.components.iter().find(|c| !is_name(c)) {
+            Some(format!("not a component: {:?}", excerpt(bad)))
+        } else {
+            archive
+                .snapshot
+                .as_deref()
+                .filter(|s| parse_snapshot(s).is_none())
+                .map(|s| format!("snapshot is not YYYYMMDDThhmmssZ: {:?}", excerpt(s)))
+        };
+        if let Some(problem) = problem {
+            return Err(LockError::Line {
+                file: file.to_owned(),
+                line,
+                problem,
+            });
+        }
+        out.push(archive);
+    }
+    if !out.iter().any(|a| a.default && !a.optional) {
+        return Err(LockError::Line {
+            file: file.to_owned(),
+            line: 1,
+            problem: "no archive is used by default".to_owned(),
+        });
+    }
+    Ok(out)
+}
+
+/// Letters, digits and `.+-_`, beginning with a letter or digit: safe in a path, a message and `package/archive`.
+pub(super) fn is_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-_".contains(&b))
+}
+
+/// Seconds since 1970 of `YYYYMMDDThhmmssZ`; `None` for anything else.
+pub fn parse_snapshot(text: &str) -> Option<u32> {
+    let shape = text.len() == 16
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 => byte == b'T',
+            15 => byte == b'Z',
+            _ => byte.is_ascii_digit(),
+        });
+    if !shape {
+        return None;
+    }
+    let moment = jiff::Timestamp::strptime("%Y%m%dT%H%M%S %z", format!("{} +0000", &text[..15])).ok()?;
+    u32::try_from(moment.as_second()).ok()
+}
+
+/// `YYYYMMDDThhmmssZ` of a moment in seconds since 1970.
+pub fn format_snapshot(moment: u32) -> String {
+    crate::model::Epoch::new(moment).to_rfc3339().replace(['-', ':'], "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "# head\n[[archive]]\nname = \"trixie\"\ndistribution = \"debian\"\nbase = \"debian\"\nsuite = \"trixie\"\n\
+        components = [\"main\"]\nkeyring = \"keys/debian-trixie.pgp\"\n";
+
+    #[test]
+    fn reads_the_committed_archives() {
+        let archives =
+            parse_archives(include_str!("../../stages/archives.toml"), "stages/archives.toml").expect("valid");
+        let shape: Vec<(&str, bool, bool, bool)> = archives
+            .iter()
+            .map(|a| (a.name.as_str(), a.default, a.optional, a.snapshot.is_some()))
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                ("trixie", true, false, false),
+                ("trixie-security", true, true, false),
+                ("forky", false, false, true)
+            ]
+        );
+    }
+
+    #[test]
+    fn names_the_line() {
+        let refusal = |text: String| parse_archives(&text, "archives.toml").expect_err("refused").to_string();
+        assert_eq!(
+            refusal(format!("{ONE}snapsot = \"x\"\n")),
+            "archives.toml line 9: unknown field `snapsot`, expected one of `name`, `distribution`, `base`, `suite`, \
+             `components`, `architectures`, `keyring`, `default`, `optional`, `snapshot`"
+        );
+        assert_eq!(
+            refusal(format!("{ONE}{ONE}")),
+            "archives.toml line 10: second archive \"trixie\""
+        );
+        assert_eq!(
+            refusal(format!("{ONE}snapshot = \"20261301T000000Z\"\n")),
+            "archives.toml line 2: snapshot is not YYYYMMDDThhmmssZ: \"20261301T000000Z\""
+        );
+        assert_eq!(
+            refusal(ONE.replace("\"debian\"\nsuite", "\"../debian\"\nsuite")),
+            "archives.toml line 5: path \"../debian\" has a component \"..\""
+        );
+        assert_eq!(
+            refusal(String::new()),
+            "archives.toml line 1: no archive is used by default"
+        );
+        assert_eq!(
+            refusal(ONE.replace("[\"main\"]", "[]")),
+            "archives.toml line 2: archive \"trixie\" has no components or no architectures"
+        );
+    }
+
+    #[test]
+    fn snapshots_round_trip() {
+        assert_eq!(parse_snapshot("20261101T000000Z"), Some(1_793_491_200));
+        assert_eq!(format_snapshot(1_793_491_200), "20261101T000000Z");
+        for bad in [
+            "",
+            "20261101",
+            "20261101T000000",
+            "20261101T000000z",
+            "2026-101T000000Z",
+            "99991231T000000Z",
+        ] {
+            assert_eq!(parse_snapshot(bad), None, "{bad}");
+        }
+    }
+}

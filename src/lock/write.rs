@@ -1,0 +1,17 @@
+//! Writes `lockfile.toml`: one field per line, in a stable order, so that two locks compare as text.
+
+use super::{LockError, Lockfile};
+
+const HEADER: &str = "# Written by `pnb lock`; not to be edited by hand. It pins every byte a build takes in.\n\n";
+
+/// The text of a lock: archives in their order of preference, packages and files by name, architecture and version.
+///
+/// # Errors
+/// Values that TOML cannot hold, such as a path that is not UTF-8.
+pub fn write_lock(lock: &Lockfile) -> Result<String, LockError> {
+    let mut lock = lock.clone();
+    lock.packages.sort();
+    lock.files.sort();
+    let body = toml::to_string(&lock).map_err(LockError::Write)?;
+    Ok(format!("{HEADER}{body}"))
+}
