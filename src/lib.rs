@@ -21,4 +21,14 @@ pub mod sandbox;
 
 pub mod image;
 
+pub mod writers;
+
+pub mod manifest;
+
+// pub mod audit;
+
 pub mod boot;
+
+pub mod pipeline;
+
+pub mod cli;

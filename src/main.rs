@@ -1,5 +1,5 @@
 //! The `pnb` program: everything is in the library.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    pnb::cli::main(std::env::args_os().collect()).into()
 }

@@ -32,6 +32,8 @@ pub enum InputDigest {
     Tree(VerityDigest),
     /// A file.
     File(VerityDigest),
+    /// A pinned file of the lock.
+    Pinned(Sha256Digest),
     /// A directory of packages: file name and SHA-256 of each, and whether an index lies beside them.
     Packages(Vec<(String, Sha256Digest)>, bool),
 }
@@ -82,6 +84,7 @@ impl Canonical {
             match digest {
                 InputDigest::Tree(digest) => lines.add(&format!("input.{name}"), format!("tree {digest}")),
                 InputDigest::File(digest) => lines.add(&format!("input.{name}"), format!("file {digest}")),
+                InputDigest::Pinned(sha256) => lines.add(&format!("input.{name}"), format!("sha256 {sha256}")),
                 InputDigest::Packages(files, index) => {
                     lines.add(&format!("input.{name}"), format!("packages index={index}"));
                     for (file, sha256) in files {

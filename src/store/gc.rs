@@ -163,7 +163,7 @@ impl Store {
             for name in sorted_names(&dir)? {
                 let text = name.to_string_lossy();
                 let key = text.strip_suffix(".log").unwrap_or(&text).parse::<StageKey>();
-                if !key.is_ok_and(|k| newest.contains(&k)) {
+                if !text.starts_with("latest-") && !key.is_ok_and(|k| newest.contains(&k)) {
                     remove(&dir.join(&name), &mut result)?;
                 }
             }

@@ -10,6 +10,7 @@
 //!   checkouts/<tree>/       trees laid out as hard links, for mounting
 //!   logs/<stage key>.log    output of the run that made a record
 //!   locks/<stage key>       held while a stage runs
+//!   notes/<name>            hints that may be lost
 //!   tmp/<random>/           one directory per running program; swept when its owner is gone
 //! ```
 //!
@@ -35,8 +36,11 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Mutex,
 };
+
+use crate::model::{Arch, StageKey, VerityDigest};
+use std::sync::Arc;
 
 const FORMAT: &str = "pnb store 1\n";
 
@@ -47,7 +51,7 @@ pub struct Store {
     scratch: Scratch,
     _lock: File,
     /// Trees whose objects were hashed by this program: once per run is enough.
-    verified: Mutex<BTreeSet<crate::model::VerityDigest>>,
+    verified: Mutex<BTreeSet<VerityDigest>>,
 }
 
 impl Store {
@@ -62,7 +66,7 @@ impl Store {
     }
 
     fn open_locked(root: &Path, exclusive: bool) -> Result<Arc<Self>, StoreError> {
-        for dir in ["objects", "sha256", "records", "checkouts", "logs", "locks", "tmp"] {
+        for dir in ["objects", "sha256", "records", "checkouts", "logs", "locks", "notes", "tmp"] {
             let path = root.join(dir);
             fs::create_dir_all(&path).at(Operation::Create, &path)?;
         }
@@ -126,13 +130,34 @@ impl Store {
         Ok(path)
     }
 
-    /// Where the log of the stage run `key` is kept.
-    pub fn log_path(&self, key: &crate::model::StageKey) -> PathBuf {
-        self.root.join("logs").join(format!("{key}.log"))
+    /// Begins the log of the run `key` of a stage; its path. It becomes the stage's latest log.
+    pub fn start_log(&self, key: &StageKey, stage: &str, arch: Arch) -> Result<PathBuf, StoreError> {
+        let name = format!("{key}.log");
+        let logs = self.root.join("logs");
+        self.write_atomic(&logs.join(format!("latest-{stage}-{arch}")), name.as_bytes())?;
+        Ok(logs.join(name))
+    }
+
+    /// The log of a stage's last run, whether it ended well or not.
+    pub fn latest_log(&self, stage: &str, arch: Arch) -> Result<Option<PathBuf>, StoreError> {
+        let logs = self.root.join("logs");
+        let Ok(name) = fs::read_to_string(logs.join(format!("latest-{stage}-{arch}"))) else { return Ok(None) };
+        let path = logs.join(name);
+        Ok(path.is_file().then_some(path))
+    }
+
+    /// A small note kept under `name` between runs; only ever a hint.
+    pub fn note(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.root.join("notes").join(name)).ok()
+    }
+
+    /// Keeps a note.
+    pub fn put_note(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_atomic(&self.root.join("notes").join(name), bytes)
     }
 
     /// Waits for the right to run the stage `key`; another builder may finish it meanwhile, so look for its record next.
-    pub fn lock_stage(&self, key: &crate::model::StageKey) -> Result<StageLock, StoreError> {
+    pub fn lock_stage(&self, key: &StageKey) -> Result<StageLock, StoreError> {
         let path = self.root.join("locks").join(key.to_string());
         let file = File::options()
             .create(true)

@@ -1,0 +1,127 @@
+//! What the console says: ready, refused, or neither.
+
+use crate::model::VerityDigest;
+use serde::Serialize;
+
+/// What a machine's console came to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It reached multi-user with a verified root.
+    Ready {
+        /// Who it is.
+        instance: String,
+        /// Where it learned that.
+        source: String,
+        /// The root it verified.
+        root: VerityDigest,
+        /// `active` or `failed`.
+        agent: String,
+    },
+    /// It refused to go on.
+    Refused {
+        /// Why, in its own words.
+        reason: String,
+    },
+    /// The kernel gave up.
+    Panicked {
+        /// The kernel's line.
+        line: String,
+    },
+}
+
+/// Reads a console as it comes.
+#[derive(Debug, Default)]
+pub struct Judge {
+    line: Vec<u8>,
+    verdict: Option<Verdict>,
+}
+
+const READY: &str = "powernode: ready ";
+const REFUSED: &str = "powernode: refused: ";
+const PANIC: &str = "Kernel panic - not syncing";
+/// Longer lines are cut; nothing judged is longer.
+const MAX_LINE: usize = 4096;
+
+impl Judge {
+    /// Takes the next bytes; returns the verdict once there is one. The first one stands.
+    pub fn take(&mut self, bytes: &[u8]) -> Option<&Verdict> {
+        for &byte in bytes {
+            if byte == b'\n' {
+                let line = String::from_utf8_lossy(&self.line).into_owned();
+                self.line.clear();
+                if self.verdict.is_none() {
+                    self.verdict = judge(line.trim_end_matches('\r'));
+                }
+            } else if self.line.len() < MAX_LINE {
+                self.line.push(byte);
+            }
+        }
+        self.verdict.as_ref()
+    }
+
+    /// The verdict so far.
+    pub fn verdict(self) -> Option<Verdict> {
+        self.verdict
+    }
+}
+
+fn judge(line: &str) -> Option<Verdict> {
+    if let Some((_, rest)) = line.split_once(READY) {
+        return ready(rest);
+    }
+    if let Some((_, reason)) = line.split_once(REFUSED) {
+        return Some(Verdict::Refused {
+            reason: reason.trim().to_owned(),
+        });
+    }
+    line.contains(PANIC).then(|| Verdict::Panicked {
+        line: line.trim().to_owned(),
+    })
+}
+
+/// `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`, all four, in any order.
+fn ready(rest: &str) -> Option<Verdict> {
+    let field = |name: &str| {
+        let found = rest.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        found.map(str::to_owned)
+    };
+    Some(Verdict::Ready {
+        instance: field("instance")?,
+        source: field("source")?,
+        root: field("root")?.parse().ok()?,
+        agent: field("agent").filter(|a| a == "active" || a == "failed")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ready_line_is_taken_apart_however_it_arrives() {
+        let root = "ab".repeat(32);
+        let text = format!("noise\r\n[   12.3] powernode: ready instance=i-1 source=fw_cfg root={root} agent=active\r\n");
+        let mut judge = Judge::default();
+        for byte in text.bytes() {
+            judge.take(&[byte]);
+        }
+        let want = Verdict::Ready {
+            instance: "i-1".to_owned(),
+            source: "fw_cfg".to_owned(),
+            root: root.parse().expect("hex"),
+            agent: "active".to_owned(),
+        };
+        assert_eq!(judge.verdict(), Some(want));
+    }
+
+    #[test]
+    fn the_first_verdict_stands_and_malformed_lines_are_none() {
+        let mut judge = Judge::default();
+        assert_eq!(judge.take(b"powernode: ready instance=x source=y root=00 agent=active\n"), None);
+        let refused = judge.take(b"x powernode: refused: root digest differs \nKernel panic - not syncing: x\n").cloned();
+        let reason = "root digest differs".to_owned();
+        assert_eq!(refused, Some(Verdict::Refused { reason }));
+        assert_eq!(judge.verdict(), refused);
+    }
+}

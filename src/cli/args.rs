@@ -1,0 +1,248 @@
+//! The command line as it is typed.
+
+use crate::model::{Arch, Variant};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Everything typed.
+#[derive(Parser, Debug)]
+#[command(
+    name = "pnb",
+    version,
+    about = "Builds the boot artifacts of Powernode nodes: hermetic, reproducible, auditable",
+    after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
+                  8 not hermetic · 9 boot · 20 audit digest · 21 audit document · 22 audit pin · 23 audit root · 24 audit sandbox\n\n\
+                  Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug, Clone)]
+pub struct Common {
+    /// The project: the directory with lockfile.toml and stages/ [default: found upwards from here].
+    #[arg(long, global = true, value_name = "DIR", env = "PNB_PROJECT", hide_env_values = true)]
+    pub project: Option<PathBuf>,
+    /// The store [default: $XDG_CACHE_HOME/pnb].
+    #[arg(long, global = true, value_name = "DIR", env = "PNB_STORE", hide_env_values = true)]
+    pub store: Option<PathBuf>,
+    /// Look for pinned files here first: http://…, https://… or file:///… as `pnb vendor` writes it.
+    #[arg(long, global = true, value_name = "URL", env = "PNB_MIRROR", hide_env_values = true)]
+    pub mirror: Option<String>,
+    /// Use no network; what the store and file: mirrors lack is an error.
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// Machine-readable output: one JSON object per line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say only what went wrong.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// What can be asked for.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Build artifacts into images/<variant>/<arch>/.
+    Build(Build),
+    /// Say what a build would run, and why.
+    Plan(Selection),
+    /// Show the stages and what they need.
+    Graph(Graph),
+    /// Put every pinned file a build needs into the store.
+    Fetch(Selection),
+    /// Write every pinned input into a directory that serves as a mirror without a network.
+    #[command(after_help = "Example:\n  pnb vendor /media/usb/pnb\n  PNB_MIRROR=file:///media/usb/pnb pnb build --offline --hermetic")]
+    Vendor(Vendor),
+    /// Choose and pin every input: writes lockfile.toml.
+    Lock(Lock),
+    /// Print the log of a stage's last run.
+    Log(StageRef),
+    /// Open a shell in exactly a stage's sandbox.
+    Shell(StageRef),
+    /// Boot an artifact in QEMU and judge its console.
+    Boot(Boot),
+    /// Check an artifact against its manifest, and the manifest against its promises.
+    Audit(Audit),
+    /// Look after the store.
+    Store(StoreArgs),
+    /// Say what this machine offers for hermetic builds, and how to fix what it lacks.
+    Doctor,
+    /// Print a completion script.
+    #[command(after_help = "Example:\n  pnb completion bash > ~/.local/share/bash-completion/completions/pnb")]
+    Completion {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which artifacts.
+#[derive(Args, Debug, Clone)]
+pub struct Selection {
+    /// Architectures, comma-separated [default: amd64].
+    #[arg(long, value_delimiter = ',', env = "ARCH", value_name = "ARCH")]
+    pub arch: Vec<Arch>,
+    /// Variants, comma-separated [default: every variant that has a stage].
+    #[arg(long, value_delimiter = ',', env = "VARIANT", value_name = "VARIANT")]
+    pub variant: Vec<Variant>,
+    /// Stages instead of variants.
+    #[arg(long, value_delimiter = ',', value_name = "STAGE", conflicts_with = "variant")]
+    pub stage: Vec<String>,
+}
+
+/// Options of `pnb build`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  \
+    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1")]
+pub struct Build {
+    /// What to build.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Refuse anything that could make the result depend on this machine.
+    #[arg(long)]
+    pub hermetic: bool,
+    /// With --hermetic: build although stage files are uncommitted, and say so in the manifest.
+    #[arg(long)]
+    pub allow_dirty: bool,
+    /// Stages at once [default: processors].
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Where the artifacts go [default: images/ in the project].
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Keep the build directory of a stage that fails.
+    #[arg(long)]
+    pub keep_failed: bool,
+    /// Build on disk in this directory instead of in memory.
+    #[arg(long, value_name = "DIR")]
+    pub build_dir: Option<PathBuf>,
+    /// Say at the end where the time went.
+    #[arg(long)]
+    pub timings: bool,
+    /// The agent binary instead of the locked one: a path whose SHA-256 is then recorded in the manifest.
+    #[arg(long, value_name = "FILE")]
+    pub agent: Option<PathBuf>,
+}
+
+/// Options of `pnb graph`.
+#[derive(Args, Debug)]
+pub struct Graph {
+    /// Of what.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Graphviz.
+    #[arg(long, conflicts_with = "svg")]
+    pub dot: bool,
+    /// A picture: pnb graph --svg > graph.svg
+    #[arg(long)]
+    pub svg: bool,
+}
+
+/// Options of `pnb vendor`.
+#[derive(Args, Debug)]
+pub struct Vendor {
+    /// The directory; made if it is not there.
+    pub dir: PathBuf,
+}
+
+/// Options of `pnb lock`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security")]
+pub struct Lock {
+    /// Only say whether the lock has everything the stages want; writes nothing, uses no network.
+    #[arg(long, conflicts_with_all = ["update", "snapshot", "suite"])]
+    pub check: bool,
+    /// Take the newest versions. Without it an existing complete lock is left as it is.
+    #[arg(long)]
+    pub update: bool,
+    /// Lock the archives as they were at this moment (YYYYMMDDThhmmssZ); implies --update.
+    #[arg(long, value_name = "T")]
+    pub snapshot: Option<String>,
+    /// Add an optional suite of stages/archives.toml; implies --update.
+    #[arg(long, value_name = "NAME")]
+    pub suite: Vec<String>,
+}
+
+/// A stage of an architecture.
+#[derive(Args, Debug)]
+pub struct StageRef {
+    /// The stage.
+    pub stage: String,
+    /// For which architecture.
+    #[arg(long, default_value = "amd64", env = "ARCH")]
+    pub arch: Arch,
+    /// With `shell`: run this instead of an interactive shell.
+    #[arg(long, short, value_name = "COMMAND")]
+    pub command: Option<String>,
+}
+
+/// Options of `pnb boot`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb boot images/kernel-initrd/amd64\n  \
+    pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
+    pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive")]
+pub struct Boot {
+    /// The artifact's directory.
+    pub dir: PathBuf,
+    /// A value handed over by the firmware: KEY=VALUE, KEY below opt/com.powernode/ unless it has a slash.
+    #[arg(long, value_name = "K=V")]
+    pub fw_cfg: Vec<String>,
+    /// A directory shared with the machine over 9p.
+    #[arg(long, value_name = "DIR")]
+    pub share: Option<PathBuf>,
+    /// Added to the kernel command line.
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    pub append: Vec<String>,
+    /// Seconds until the machine is stopped and judged.
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    pub timeout: u64,
+    /// Memory of the machine in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 3072)]
+    pub memory: u64,
+    /// Connect this terminal to the machine's console instead of judging it (Ctrl-A X ends it).
+    #[arg(long)]
+    pub interactive: bool,
+}
+
+/// Options of `pnb audit`.
+#[derive(Args, Debug)]
+pub struct Audit {
+    /// The artifact's directory.
+    pub dir: PathBuf,
+}
+
+/// Options of `pnb store`.
+#[derive(Args, Debug)]
+pub struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// Commands of `pnb store`.
+#[derive(Subcommand, Debug)]
+pub enum StoreCommand {
+    /// Hash every object and read every record.
+    Verify {
+        /// Remove what is damaged, so that the next build makes or fetches it again.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Remove what neither the lock nor the newest record of a stage needs.
+    Gc,
+    /// Print where the store is, or where an output of a stage is in it.
+    Path {
+        /// A stage, `stage` or `stage/arch`.
+        stage: Option<String>,
+        /// Which output.
+        #[arg(long, default_value = "tree")]
+        output: String,
+    },
+}
+

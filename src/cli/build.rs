@@ -1,0 +1,128 @@
+//! `pnb build`.
+
+use super::{
+    Exit,
+    args::{Build, Common},
+    context::{Failure, inputs, project, run_options, select, store},
+    report::{Report, seconds, size},
+};
+use crate::{
+    graph::NodeId,
+    lock,
+    manifest::Host,
+    model::Arch,
+    pipeline::{self, Circumstances, Outcome, PipelineError, Project},
+};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Exit, Failure> {
+    let started = now();
+    let mut project = project(common)?;
+    if let Some(agent) = &args.agent {
+        project.use_agent(agent)?;
+    }
+    let store = store(common)?;
+    let inputs = inputs(common)?;
+    let selected = select(&project, &args.selection)?;
+    if args.hermetic {
+        hermetic(&project, args)?;
+    }
+    let mut options = run_options()?;
+    options.hermetic = args.hermetic;
+    options.keep_failed = args.keep_failed;
+    options.build_dir = args.build_dir.clone();
+    let jobs = args.jobs.unwrap_or_else(processors);
+    let outcome = pipeline::build(&project, &store, &inputs, &selected.nodes, jobs, &options, &|e| report.event(e))?;
+    let circumstances = Circumstances {
+        started,
+        finished: now(),
+        host: host(),
+        program: options.helper.clone(),
+        allow_dirty: args.allow_dirty,
+    };
+    let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
+    for &target in &selected.variants {
+        pipeline::export(&project, &store, &outcome, target, &images, &circumstances, &|e| report.event(e))?;
+    }
+    if args.timings {
+        timings(&outcome, report);
+    }
+    report.clear();
+    Ok(Exit::Success)
+}
+
+/// What `--hermetic` asks of the project; the sandbox sees to the rest.
+fn hermetic(project: &Project, args: &Build) -> Result<(), Failure> {
+    if project.revision.sha.is_none() && !args.allow_dirty {
+        let problem = "the project is in no git commit, so nobody can say what its stage files were\n\n\
+                       hint: commit them, or give --allow-dirty to have the manifest say so";
+        return Err(PipelineError::NotHermetic { problem: problem.to_owned() }.into());
+    }
+    if !project.revision.dirty.is_empty() && !args.allow_dirty {
+        let problem = format!(
+            "stage files are not committed:\n  {}\n\nhint: commit them, or give --allow-dirty to have the manifest say so",
+            project.revision.dirty.join("\n  ")
+        );
+        return Err(PipelineError::NotHermetic { problem }.into());
+    }
+    let problems = lock::check(&project.lock, &pipeline::wanted_sets(&project.graph));
+    if let Some(first) = problems.first() {
+        let problem = format!("the lock is not complete: {first}\n\nhint: run `pnb lock`");
+        return Err(PipelineError::NotHermetic { problem }.into());
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time goes into build-record.json only")]
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn host() -> Host {
+    let (name, kernel) = match nix::sys::utsname::uname() {
+        Ok(u) => {
+            let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
+            (text(u.nodename()), format!("{} {} {}", text(u.sysname()), text(u.release()), text(u.version())))
+        }
+        Err(_) => (String::new(), String::new()),
+    };
+    Host {
+        name,
+        kernel,
+        arch: Arch::host(),
+        cpus: u32::try_from(processors()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Where the time went: one row per stage, with a bar as long as its share.
+fn timings(outcome: &Outcome, report: &Report) {
+    let rows: Vec<(&NodeId, &pipeline::Done)> = outcome.order.iter().filter_map(|id| Some((id, outcome.nodes.get(id)?))).collect();
+    if report.json() {
+        for (id, done) in rows {
+            let r = &done.record;
+            report.line(serde_json::json!({
+                "event": "timing", "node": id, "cached": done.cached, "wall_ms": r.wall_ms, "cpu_ms": r.cpu_ms, "peak_memory": r.peak_memory
+            }));
+        }
+        return;
+    }
+    let longest = rows.iter().filter(|(_, d)| !d.cached).map(|(_, d)| d.record.cpu_ms).max().unwrap_or(0).max(1);
+    report.line(format_args!("{:<24} {:>9} {:>9} {:>11}", "stage", "wall", "CPU", "memory"));
+    let mut total = 0;
+    for (id, done) in rows {
+        let r = &done.record;
+        if done.cached {
+            report.line(format_args!("{id:<24} {:>9} {:>9} {:>11}", "cached", "", ""));
+            continue;
+        }
+        total += r.cpu_ms;
+        let bar = "█".repeat(usize::try_from(r.cpu_ms * 30 / longest).unwrap_or(0));
+        let (wall, cpu, memory) = (seconds(r.wall_ms), seconds(r.cpu_ms), size(r.peak_memory));
+        report.line(format_args!("{id:<24} {wall:>9} {cpu:>9} {memory:>11} {bar}"));
+    }
+    report.line(format_args!("{:<24} {:>9} {:>9}", "total", "", seconds(total)));
+}

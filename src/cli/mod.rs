@@ -1,0 +1,90 @@
+//! The command line: what is typed, what is done, what is said.
+
+mod args;
+mod artifacts;
+mod build;
+mod context;
+mod exit;
+mod inspect;
+mod inputs;
+mod lock;
+mod report;
+mod store;
+
+pub use args::Cli;
+pub use exit::Exit;
+
+use args::Command;
+use clap::{CommandFactory, Parser};
+use report::Report;
+use std::ffi::OsString;
+
+/// Runs the program with `arguments` (the first is its name) and returns how it ended.
+pub fn main(arguments: Vec<OsString>) -> Exit {
+    // The sandbox helper is this program too; nothing of the command line below applies to it.
+    if arguments.get(1).is_some_and(|a| a == "__sandbox") {
+        return helper();
+    }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    let report = Report::new(cli.common.json, cli.common.quiet);
+    match run(&cli, &report) {
+        Ok(exit) => exit,
+        Err(error) => {
+            report.error(&error);
+            error.exit()
+        }
+    }
+}
+
+fn helper() -> Exit {
+    crate::sandbox::helper_main(&|name, args| crate::writers::run(name, args))
+}
+
+fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
+    match &cli.command {
+        Command::Build(args) => build::build(&cli.common, args, report),
+        Command::Plan(args) => inspect::plan(&cli.common, args, report),
+        Command::Graph(args) => inspect::graph(&cli.common, args, report),
+        Command::Log(args) => inspect::log(&cli.common, args, report),
+        Command::Shell(args) => inspect::shell(&cli.common, args, report),
+        Command::Fetch(args) => inputs::fetch(&cli.common, args, report),
+        Command::Vendor(args) => inputs::vendor(&cli.common, args, report),
+        Command::Lock(args) => lock::lock(&cli.common, args, report),
+        Command::Boot(args) => artifacts::boot(&cli.common, args, report),
+        Command::Audit(_) => Ok(Exit::Success),
+        Command::Store(args) => store::store(&cli.common, &args.command, report),
+        Command::Doctor => store::doctor(&cli.common, report),
+        Command::Completion { shell } => {
+            report.bytes(&completion(*shell));
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn completion(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut out = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pnb", &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn completion_knows_the_commands() {
+        let script = String::from_utf8(completion(clap_complete::Shell::Bash)).expect("UTF-8");
+        assert!(script.contains("vendor") && script.contains("--hermetic"));
+    }
+}

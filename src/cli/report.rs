@@ -1,0 +1,214 @@
+//! The only place that prints.
+
+use super::context::Failure;
+use crate::pipeline::Event;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Says what happens: as a live display on a terminal, as plain lines elsewhere, as JSON objects with `--json`.
+pub(super) struct Report {
+    json: bool,
+    quiet: bool,
+    bars: MultiProgress,
+    running: Mutex<BTreeMap<String, ProgressBar>>,
+    /// Next tenth of a download that is worth a plain line.
+    announced: Mutex<BTreeMap<String, u64>>,
+    live: bool,
+}
+
+impl Report {
+    pub(super) fn new(json: bool, quiet: bool) -> Self {
+        let live = !json && !quiet && io::stderr().is_terminal();
+        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self {
+            json,
+            quiet,
+            bars: MultiProgress::with_draw_target(target),
+            running: Mutex::default(),
+            announced: Mutex::default(),
+            live,
+        }
+    }
+
+    /// Whether the user asked for JSON.
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The result of a command, on standard output. A closed pipe is no error.
+    pub(super) fn line(&self, text: impl std::fmt::Display) {
+        self.bars.suspend(|| {
+            let _ = writeln!(io::stdout(), "{text}");
+        });
+    }
+
+    /// Bytes of a result, as they are.
+    pub(super) fn bytes(&self, bytes: &[u8]) {
+        let _ = io::stdout().write_all(bytes);
+    }
+
+    /// A remark for people, on standard error; none with `--json` or `--quiet`.
+    pub(super) fn note(&self, text: impl std::fmt::Display) {
+        if self.json || self.quiet {
+            return;
+        }
+        self.bars.suspend(|| {
+            let _ = writeln!(io::stderr(), "{text}");
+        });
+    }
+
+    /// Something the user must know although the work goes on.
+    pub(super) fn warning(&self, text: impl std::fmt::Display) {
+        if self.json {
+            return;
+        }
+        self.bars.suspend(|| {
+            let _ = writeln!(io::stderr(), "warning: {text}");
+        });
+    }
+
+    /// Why the program ends.
+    pub(super) fn error(&self, failure: &Failure) {
+        self.clear();
+        let mut chain = failure.to_string();
+        // A hint stays at the end, behind the causes.
+        let (message, hint) = match chain.split_once("\n\nhint: ") {
+            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+            None => (chain.clone(), None),
+        };
+        chain = message;
+        let mut hints: Vec<String> = hint.into_iter().collect();
+        let mut source = std::error::Error::source(failure);
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            let (text, hint) = match text.split_once("\n\nhint: ") {
+                Some((text, hint)) => (text.to_owned(), Some(hint.to_owned())),
+                None => (text, None),
+            };
+            chain.push_str(&format!(": {text}"));
+            hints.extend(hint);
+            source = cause.source();
+        }
+        if self.json {
+            let exit = failure.exit() as u8;
+            let value = serde_json::json!({ "event": "error", "message": chain, "hints": hints, "exit": exit });
+            let _ = writeln!(io::stdout(), "{value}");
+            return;
+        }
+        let mut err = io::stderr().lock();
+        let _ = writeln!(err, "error: failed to {chain}");
+        for hint in hints {
+            let _ = writeln!(err, "\nhint: {hint}");
+        }
+    }
+
+    /// Ends the live display.
+    pub(super) fn clear(&self) {
+        let _ = self.bars.clear();
+    }
+
+    /// Something happened in the pipeline. Called from any thread.
+    pub(super) fn event(&self, event: Event) {
+        if self.json {
+            if !matches!(event, Event::Fetched { .. })
+                && let Ok(text) = serde_json::to_string(&event)
+            {
+                self.line(text);
+            }
+            return;
+        }
+        match event {
+            Event::Begin { .. } => {}
+            Event::Cached { node, .. } => self.note(format_args!("   cached {node}")),
+            Event::Fetching { what, files, total } => {
+                self.note(format_args!("    fetch {what}: {files} files, {}", size(total)));
+                if self.live {
+                    let bar = self.bars.add(ProgressBar::new(total));
+                    let style = ProgressStyle::with_template("    fetch {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}");
+                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    bar.set_message(what.clone());
+                    self.keep(format!("fetch {what}"), bar);
+                }
+            }
+            Event::Fetched { what, bytes, total } => self.fetched(&what, bytes, total),
+            Event::Started { node, reasons } => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                self.note(format_args!("    build {node} ({})", reasons.join("; ")));
+                if self.live {
+                    let bar = self.bars.add(ProgressBar::new_spinner());
+                    let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}");
+                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+                    bar.set_message(node.to_string());
+                    bar.enable_steady_tick(Duration::from_millis(120));
+                    self.keep(node.to_string(), bar);
+                }
+            }
+            Event::Log { node, line } => self.note(format_args!("{node}> {line}")),
+            Event::Finished {
+                node,
+                wall_ms,
+                cpu_ms,
+                peak_memory,
+                ..
+            } => {
+                self.drop_bar(&node.to_string());
+                self.note(format_args!(
+                    "     done {node} in {} ({} CPU, {} memory)",
+                    seconds(wall_ms),
+                    seconds(cpu_ms),
+                    size(peak_memory)
+                ));
+            }
+            Event::Weaker { layer } => self.warning(format_args!("the sandbox is weaker than it should be: {layer}")),
+            Event::Exported { dir, unchanged } => {
+                let what = if unchanged { "unchanged" } else { "artifact" };
+                self.note(format_args!("{what:>9} {}", dir.display()));
+            }
+        }
+    }
+
+    fn keep(&self, name: String, bar: ProgressBar) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(name, bar);
+    }
+
+    fn drop_bar(&self, name: &str) {
+        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn fetched(&self, what: &str, bytes: u64, total: u64) {
+        let name = format!("fetch {what}");
+        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            bar.set_position(bytes);
+        }
+        if bytes >= total {
+            self.drop_bar(&name);
+        }
+        if !self.live && total > 0 {
+            let tenth = bytes.saturating_mul(10) / total;
+            let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = announced.entry(name).or_insert(1);
+            if tenth >= *next {
+                *next = tenth + 1;
+                drop(announced);
+                self.note(format_args!("    fetch {what}: {} of {}", size(bytes), size(total)));
+            }
+        }
+    }
+}
+
+/// `1.5 MiB` and the like.
+pub(super) fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+/// `1.25 s` from milliseconds.
+pub(super) fn seconds(ms: u64) -> String {
+    format!("{}.{:02} s", ms / 1000, ms % 1000 / 10)
+}

@@ -1,0 +1,357 @@
+//! A built variant becomes files in `images/<variant>/<arch>/`, with the statements about them.
+
+use super::{
+    CODE_SANDBOX, CODE_WRITERS, Event, Events, Outcome, PipelineError, Project,
+    inputs::{Resolved, STAGE_DIRECTORY, digest_of},
+    project::AGENT,
+    scheduler::Done,
+};
+use crate::{
+    graph::{InputSource, NodeId, OutputKind, StageArch, closure_of},
+    image::zstd,
+    manifest::{
+        Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, Origin, RECORD_FILE, RECORD_VERSION, Role, Run,
+        StageFact, StageRun, Statements,
+    },
+    model::{Arch, RelPath, Sha256Digest, Variant, VerityDigest},
+    store::{self, Store},
+    verity::{self, Digests},
+};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// Where the diagnostic agents lie in the project.
+const DIAGNOSTIC: &str = "agent/diagnostic";
+/// Stages and outputs whose content the manifest states.
+const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
+const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
+/// The kernel command line of a variant, in its stage's directory.
+const COMMAND_LINE: &str = "cmdline";
+
+/// What the pipeline cannot know by itself.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// When the build began and ended, seconds since 1970.
+    pub started: u64,
+    /// When it ended.
+    pub finished: u64,
+    /// The machine.
+    pub host: Host,
+    /// The pnb program.
+    pub program: PathBuf,
+    /// Whether uncommitted stage files were allowed.
+    pub allow_dirty: bool,
+}
+
+/// Puts the artifact of `variant` below `images`, unless the very same is there already. Returns its directory.
+pub fn export(
+    project: &Project,
+    store: &Store,
+    outcome: &Outcome,
+    (variant, arch): (Variant, Arch),
+    images: &Path,
+    circumstances: &Circumstances,
+    events: Events<'_>,
+) -> Result<PathBuf, PipelineError> {
+    let node = project.graph.node(variant.as_str(), arch)?;
+    let dir = images.join(variant.as_str()).join(arch.as_str());
+    let fingerprint = fingerprint(project, outcome, &node, circumstances)?;
+    let note = format!("export-{}", blake3::hash(dir.to_string_lossy().as_bytes()).to_hex());
+    if store.note(&note).is_some_and(|old| stamps(&dir).is_ok_and(|s| old == format!("{fingerprint}{s}").into_bytes())) {
+        events(Event::Exported { dir: dir.clone(), unchanged: true });
+        return Ok(dir);
+    }
+    let parent = images.join(variant.as_str());
+    fs::create_dir_all(&parent).map_err(PipelineError::io("create", &parent))?;
+    let fresh = parent.join(format!(".{arch}.{}", std::process::id()));
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).map_err(PipelineError::io("remove", &fresh))?;
+    }
+    fs::create_dir(&fresh).map_err(PipelineError::io("create", &fresh))?;
+    let written = write_all(project, store, outcome, &node, (variant, arch), &fresh, circumstances);
+    if let Err(error) = written.and_then(|()| replace(&fresh, &dir)) {
+        let _ = fs::remove_dir_all(&fresh);
+        return Err(error);
+    }
+    let stamps = stamps(&dir).map_err(PipelineError::io("look at", &dir))?;
+    store.put_note(&note, format!("{fingerprint}{stamps}").as_bytes())?;
+    events(Event::Exported { dir: dir.clone(), unchanged: false });
+    Ok(dir)
+}
+
+/// Puts the directory `fresh` in the place of `dir` in one step.
+fn replace(fresh: &Path, dir: &Path) -> Result<(), PipelineError> {
+    if !dir.exists() {
+        return fs::rename(fresh, dir).map_err(PipelineError::io("rename into place", dir));
+    }
+    renameat2(AT_FDCWD, fresh, AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
+        .map_err(|e| PipelineError::io("rename into place", dir)(e.into()))?;
+    fs::remove_dir_all(fresh).map_err(PipelineError::io("remove", fresh))
+}
+
+/// Everything that decides the exported bytes, apart from the build record.
+fn fingerprint(project: &Project, outcome: &Outcome, node: &NodeId, c: &Circumstances) -> Result<String, PipelineError> {
+    let mut text = format!(
+        "pnb {} {CODE_SANDBOX} {CODE_WRITERS} {:?} {} {}\n",
+        env!("CARGO_PKG_VERSION"),
+        project.revision,
+        c.allow_dirty,
+        project.lock_sha256
+    );
+    for id in closure_of(&project.graph, std::slice::from_ref(node))?.order {
+        if let Some(done) = outcome.nodes.get(&id) {
+            let _ = writeln!(text, "{id} {} {}", done.prepared.key, done.record.weaker.len());
+        }
+    }
+    Ok(text)
+}
+
+/// Name, inode, size and times of each file of a directory: it changes when anybody touches one.
+fn stamps(dir: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    #[expect(clippy::disallowed_methods, reason = "the names are sorted")]
+    let mut names: Vec<_> = fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+    names.sort();
+    for name in names {
+        let m = fs::symlink_metadata(dir.join(&name))?;
+        let _ = writeln!(
+            text,
+            "{name:?} {} {} {}.{} {}.{}",
+            m.ino(),
+            m.size(),
+            m.mtime(),
+            m.mtime_nsec(),
+            m.ctime(),
+            m.ctime_nsec()
+        );
+    }
+    Ok(text)
+}
+
+fn write_all(
+    project: &Project,
+    store: &Store,
+    outcome: &Outcome,
+    node: &NodeId,
+    (variant, arch): (Variant, Arch),
+    dir: &Path,
+    circumstances: &Circumstances,
+) -> Result<(), PipelineError> {
+    let done = done(outcome, node)?;
+    let mut artifacts = BTreeMap::new();
+    for (name, spec) in &project.graph.file(node).outputs {
+        let Some(output) = done.record.outputs.get(name) else { continue };
+        if spec.kind == OutputKind::File {
+            let path = RelPath::new(name).map_err(|e| describe(e.to_string()))?;
+            artifacts.insert(path, copy_out(store, output, &dir.join(name))?);
+        }
+    }
+    let stages = closure_of(&project.graph, std::slice::from_ref(node))?.order;
+    let facts = facts(project, store, outcome, (variant, arch), circumstances, &stages, artifacts)?;
+    let statements = Statements::describe(&facts).map_err(PipelineError::Manifest)?;
+    for (name, text) in &statements.files {
+        write(&dir.join(name), text)?;
+    }
+    let record = BuildRecord {
+        schema_version: RECORD_VERSION,
+        manifest_sha256: statements.manifest_sha256,
+        started: circumstances.started,
+        finished: circumstances.finished,
+        host: circumstances.host.clone(),
+        pnb_sha256: sha256_of(&circumstances.program)?,
+        stages: stages
+            .iter()
+            .map(|id| {
+                let done = self::done(outcome, id)?;
+                let run = if done.cached { Run::Cached } else { Run::Ran };
+                Ok(StageRun::new(done.prepared.key, run, &done.record))
+            })
+            .collect::<Result<_, PipelineError>>()?,
+        reproducibility: None,
+    };
+    write(&dir.join(RECORD_FILE), &record.to_json().map_err(PipelineError::Manifest)?)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), PipelineError> {
+    fs::write(path, text).map_err(PipelineError::io("write", path))
+}
+
+fn describe(problem: impl Into<String>) -> PipelineError {
+    PipelineError::Describe { problem: problem.into() }
+}
+
+fn done<'a>(outcome: &'a Outcome, id: &NodeId) -> Result<&'a Done, PipelineError> {
+    outcome.nodes.get(id).ok_or_else(|| describe(format!("{id} was not built")))
+}
+
+/// Copies an object out of the store, hashing it on the way; a damaged object does not get out.
+fn copy_out(store: &Store, output: &store::Output, target: &Path) -> Result<Digests, PipelineError> {
+    let source = store.object_path(output.digest())?;
+    let mut from = File::open(&source).map_err(PipelineError::io("open", &source))?;
+    let mut to = File::create_new(target).map_err(PipelineError::io("create", target))?;
+    let mut both = verity::Both::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = from.read(&mut buffer).map_err(PipelineError::io("read", &source))?;
+        if n == 0 {
+            break;
+        }
+        both.update(&buffer[..n]);
+        to.write_all(&buffer[..n]).map_err(PipelineError::io("write", target))?;
+    }
+    let digests = both.finish();
+    if digests.verity != *output.digest() {
+        return Err(store::StoreError::Corrupt {
+            path: source,
+            expected: *output.digest(),
+            actual: digests.verity,
+        }
+        .into());
+    }
+    Ok(digests)
+}
+
+fn sha256_of(path: &Path) -> Result<Sha256Digest, PipelineError> {
+    let mut file = File::open(path).map_err(PipelineError::io("open", path))?;
+    let mut both = verity::Both::new();
+    std::io::copy(&mut file, &mut both).map_err(PipelineError::io("read", path))?;
+    Ok(both.finish().sha256)
+}
+
+/// A small file that a stage made, as one line of text.
+fn line_of(
+    project: &Project,
+    store: &Store,
+    outcome: &Outcome,
+    (stage, output): (&str, &str),
+    arch: Arch,
+) -> Result<String, PipelineError> {
+    let id = project.graph.node(stage, arch)?;
+    let missing = || describe(format!("{id} has no output {output:?}"));
+    let found = done(outcome, &id)?.record.outputs.get(output).ok_or_else(missing)?;
+    let text = String::from_utf8(store.read_object(found.digest())?).map_err(|e| describe(format!("{id}: {e}")))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// The kernel command line that the stage of a variant gives.
+pub fn command_line(project: &Project, variant: Variant) -> Result<String, PipelineError> {
+    let path = project.root.join(super::project::STAGES).join(variant.as_str()).join(COMMAND_LINE);
+    let text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
+    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn facts<'a>(
+    project: &'a Project,
+    store: &Store,
+    outcome: &Outcome,
+    (variant, arch): (Variant, Arch),
+    circumstances: &Circumstances,
+    stages: &[NodeId],
+    artifacts: BTreeMap<RelPath, Digests>,
+) -> Result<Facts<'a>, PipelineError> {
+    let root = line_of(project, store, outcome, ROOT_STAGE, arch)?;
+    let root: VerityDigest = root.parse().map_err(|e| describe(format!("the root digest: {e}")))?;
+    let agent = project.lock.file(AGENT, arch).ok_or_else(|| PipelineError::NotLocked {
+        what: format!("the agent for {arch}"),
+    })?;
+    let shipped = RelPath::new(DIAGNOSTIC).map_err(|e| describe(e.to_string()))?;
+    let diagnostic = agent.path.as_ref().is_some_and(|p| p.is_within(&shipped));
+    let (mut package_sets, mut pinned_files, mut stage_facts, mut whole) = (BTreeMap::new(), BTreeMap::new(), Vec::new(), true);
+    for id in stages {
+        let done = done(outcome, id)?;
+        whole &= done.record.weaker.is_empty();
+        let file = project.graph.file(id);
+        let role = match file.arch {
+            StageArch::Build => Role::Tool,
+            StageArch::Target => Role::Target,
+        };
+        let mut inputs = BTreeMap::new();
+        for (name, resolved) in &done.prepared.inputs {
+            let origin = origin(project, id, name)?;
+            match (&origin, resolved) {
+                (Origin::Packages(set), Resolved::Packages(..)) => {
+                    package_sets.insert(set.clone(), role);
+                }
+                (Origin::Lock(name), _) => {
+                    pinned_files.insert(name.clone(), role);
+                }
+                _ => {}
+            }
+            let digest = digest_of(resolved)?;
+            inputs.insert(name.trim_start_matches('@').to_owned(), InputFact { origin, digest });
+        }
+        let root = match (&file.root, done.prepared.root) {
+            (Some(stage), Some(digest)) => Some((project.graph.node(stage.get_ref(), id.arch)?, digest)),
+            _ => None,
+        };
+        stage_facts.push(StageFact {
+            node: id.clone(),
+            key: done.prepared.key,
+            workload: file.workload.clone(),
+            env: file.env.clone(),
+            policy: done.record.policy.clone(),
+            root,
+            inputs,
+            outputs: done.record.outputs.clone(),
+        });
+    }
+    Ok(Facts {
+        arch,
+        variant,
+        lock: &project.lock,
+        lock_sha256: project.lock_sha256,
+        git_sha: project.revision.sha.clone(),
+        dirty: !project.revision.dirty.is_empty(),
+        allow_dirty: circumstances.allow_dirty,
+        hermetic: whole,
+        kernel_version: line_of(project, store, outcome, KERNEL_STAGE, arch)?,
+        kernel_command_line: command_line(project, variant)?,
+        root,
+        agent: Agent {
+            kind: if diagnostic { AgentKind::Diagnostic } else { AgentKind::Pinned },
+            name: agent.name.clone(),
+            sha256: agent.sha256,
+        },
+        pnb_version: env!("CARGO_PKG_VERSION").to_owned(),
+        code: CodeDigests {
+            sandbox: CODE_SANDBOX.to_owned(),
+            writers: CODE_WRITERS.to_owned(),
+        },
+        zstd_version: zstd::library_version().to_owned(),
+        build_arch: project.graph.build_arch(),
+        package_sets,
+        pinned_files,
+        stages: stage_facts,
+        artifacts,
+    })
+}
+
+fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, PipelineError> {
+    if name == STAGE_DIRECTORY {
+        let path = format!("{}/{}", super::project::STAGES, id.stage);
+        return Ok(Origin::Repository(RelPath::new(path).map_err(|e| describe(e.to_string()))?));
+    }
+    let inputs = &project.graph.file(id).inputs;
+    let found = inputs.iter().find(|(n, _)| n.get_ref() == name);
+    let (_, input) = found.ok_or_else(|| describe(format!("{id} has no input {name:?}")))?;
+    Ok(match &input.source {
+        InputSource::Stage { stage, output } => {
+            let from = project.graph.node(stage.get_ref(), id.arch)?;
+            Origin::Stage {
+                stage: from.stage,
+                arch: from.arch,
+                output: output.get_ref().clone(),
+            }
+        }
+        InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
+        InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
+        InputSource::Packages => Origin::Packages(format!("{}/{}", id.stage, id.arch)),
+    })
+}

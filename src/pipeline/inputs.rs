@@ -1,0 +1,187 @@
+//! A node's inputs: their digests, its key, and the directories it will see.
+
+use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, sources::package_file_name};
+use crate::{
+    debian,
+    graph::{Canonical, Code, InputDigest, InputSource, NodeId},
+    lock::{Package, PinnedFile},
+    model::{StageKey, VerityDigest},
+    store::{Output, Store},
+    verity,
+};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::{self, File},
+    path::Path,
+};
+
+/// Outputs of the nodes that are done.
+pub type Outputs = BTreeMap<NodeId, BTreeMap<String, Output>>;
+
+/// Name under which a stage's own directory stands among its inputs.
+pub const STAGE_DIRECTORY: &str = "@stage";
+
+/// One input, found.
+#[derive(Clone, Debug)]
+pub enum Resolved {
+    /// A tree in the store.
+    Tree(VerityDigest),
+    /// A file in the store.
+    File(VerityDigest),
+    /// A pinned file; fetched when the stage runs.
+    Pinned(PinnedFile),
+    /// Packages; fetched when the stage runs.
+    Packages(Vec<Package>, bool),
+}
+
+/// A node whose inputs and key are known.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Which.
+    pub id: NodeId,
+    /// The written-out form of everything that enters the key.
+    pub canonical: Canonical,
+    /// Its digest.
+    pub key: StageKey,
+    /// The tree that is `/`.
+    pub root: Option<VerityDigest>,
+    /// Everything at `/inputs`, and the stage's own directory.
+    pub inputs: BTreeMap<String, Resolved>,
+}
+
+/// Finds a node's inputs and computes its key. `done` holds the outputs of everything it needs.
+pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) -> Result<Prepared, PipelineError> {
+    let file = project.graph.file(id);
+    let output_of = |stage: &str, name: &str| -> Result<Output, PipelineError> {
+        let node = project.graph.node(stage, id.arch)?;
+        done.get(&node).and_then(|outputs| outputs.get(name)).cloned().ok_or_else(|| PipelineError::Spec {
+            node: id.clone(),
+            problem: format!("{node} has not given its output {name:?}"),
+        })
+    };
+    let root = match &file.root {
+        Some(stage) => Some(*output_of(stage.get_ref(), "tree")?.digest()),
+        None => None,
+    };
+    let mut inputs = BTreeMap::new();
+    for (name, input) in &file.inputs {
+        let resolved = match &input.source {
+            InputSource::Stage { stage, output } => match output_of(stage.get_ref(), output.get_ref())? {
+                Output::Tree { digest } => Resolved::Tree(digest),
+                Output::File { digest, .. } => Resolved::File(digest),
+            },
+            InputSource::Files(path) => {
+                let place = project.root.join(path.get_ref().as_path());
+                let tree = store.snapshot(&place, project.lock.source_date_epoch, &|_| false)?;
+                Resolved::Tree(store.put_tree(&tree)?)
+            }
+            InputSource::Lock(name) => {
+                let found = project.lock.file(name.get_ref(), id.arch);
+                Resolved::Pinned(found.cloned().ok_or_else(|| PipelineError::NotLocked {
+                    what: format!("the file {:?} for {}", name.get_ref(), id.arch),
+                })?)
+            }
+            InputSource::Packages => {
+                let set = format!("{}/{}", id.stage, id.arch);
+                let packages: Vec<Package> = project.lock.packages_of(&set).cloned().collect();
+                if packages.is_empty() {
+                    return Err(PipelineError::NotLocked {
+                        what: format!("the package set {set}"),
+                    });
+                }
+                Resolved::Packages(packages, file.packages.as_ref().is_some_and(|p| p.index))
+            }
+        };
+        inputs.insert(name.get_ref().clone(), resolved);
+    }
+    let own = project.root.join(super::project::STAGES).join(&id.stage);
+    let skip = |path: &crate::model::RelPath| path.as_bytes() == b"stage.toml";
+    let own = store.snapshot(&own, project.lock.source_date_epoch, &skip)?;
+    inputs.insert(STAGE_DIRECTORY.to_owned(), Resolved::Tree(store.put_tree(&own)?));
+
+    let digests = inputs.iter().map(|(name, r)| Ok((name.clone(), digest_of(r)?))).collect::<Result<_, PipelineError>>()?;
+    let code = Code {
+        sandbox: CODE_SANDBOX,
+        writers: CODE_WRITERS,
+    };
+    let epoch = project.lock.source_date_epoch;
+    let build_arch = project.graph.build_arch();
+    let canonical = Canonical::new(id, build_arch, file, epoch, code, root.as_ref(), &digests)?;
+    Ok(Prepared {
+        id: id.clone(),
+        key: canonical.key(),
+        canonical,
+        root,
+        inputs,
+    })
+}
+
+pub(super) fn digest_of(resolved: &Resolved) -> Result<InputDigest, PipelineError> {
+    Ok(match resolved {
+        Resolved::Tree(digest) => InputDigest::Tree(*digest),
+        Resolved::File(digest) => InputDigest::File(*digest),
+        Resolved::Pinned(file) => InputDigest::Pinned(file.sha256),
+        Resolved::Packages(packages, index) => {
+            let mut files = Vec::new();
+            for package in packages {
+                files.push((package_file_name(package)?.to_string(), package.sha256));
+            }
+            files.sort();
+            InputDigest::Packages(files, *index)
+        }
+    })
+}
+
+/// Lays packages out in the new directory `dir` as hard links to their objects; with `index`, a flat repository for apt.
+pub(super) fn lay_out_packages(
+    store: &Store,
+    packages: &[(&Package, VerityDigest)],
+    dir: &Path,
+    index: Option<(&str, crate::model::Epoch)>,
+) -> Result<(), PipelineError> {
+    fs::create_dir(dir).map_err(PipelineError::io("create", dir))?;
+    let mut entries = Vec::new();
+    for (package, digest) in packages {
+        let object = store.object_path(digest)?;
+        let name = package_file_name(package)?;
+        let path = dir.join(name.as_path());
+        fs::hard_link(&object, &path).map_err(PipelineError::io("link", &path))?;
+        entries.push((name.to_string(), *package, object));
+    }
+    let Some((suite, epoch)) = index else { return Ok(()) };
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut text = String::new();
+    for (name, package, object) in &entries {
+        let reader = File::open(object).map_err(PipelineError::io("read", object))?;
+        let control = debian::read_control(reader, name)?;
+        let _ = writeln!(
+            text,
+            "{}\nFilename: ./{name}\nSize: {}\nSHA256: {}\n",
+            control.trim_end(),
+            package.size,
+            package.sha256
+        );
+    }
+    let release = fresh_index(suite, epoch, text.as_bytes());
+    for (name, bytes) in [("Packages", text.as_bytes()), ("Release", release.as_bytes())] {
+        let path = dir.join(name);
+        fs::write(&path, bytes).map_err(PipelineError::io("write", &path))?;
+    }
+    Ok(())
+}
+
+/// The `Release` file of a flat repository whose only index is `packages`. Without a suite and codename apt does not
+/// recognise the essential set.
+fn fresh_index(suite: &str, epoch: crate::model::Epoch, packages: &[u8]) -> String {
+    let mut both = verity::Both::new();
+    both.update(packages);
+    let digests = both.finish();
+    let date = jiff::Timestamp::from_second(i64::try_from(epoch.seconds()).unwrap_or_default())
+        .map(|t| t.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
+        .unwrap_or_default();
+    format!(
+        "Origin: pnb\nLabel: pnb\nSuite: {suite}\nCodename: {suite}\nDate: {date}\nSHA256:\n {} {} Packages\n",
+        digests.sha256, digests.size
+    )
+}

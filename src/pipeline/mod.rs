@@ -1,0 +1,33 @@
+//! The scheduler: the one place that joins the rooms.
+//!
+//! ```text
+//! project ──► inputs ──► key ──► record in the store? ──► yes: done
+//!                                       │ no
+//!                                       ▼
+//!                       fetch · lay out · sandbox · take outputs ──► record
+//! ```
+
+mod error;
+mod event;
+mod export;
+mod git;
+mod inputs;
+mod project;
+mod run;
+mod scheduler;
+mod sources;
+
+pub use error::PipelineError;
+pub use event::{Event, Events};
+pub use export::{Circumstances, command_line, export};
+pub use git::Revision;
+pub use inputs::{Outputs, Prepared, prepare};
+pub use project::{LOCKFILE, Project, STAGES, wanted_sets};
+pub use run::{RunOptions, shell_spec, stage_spec};
+pub use scheduler::{Done, Outcome, PlanEntry, build, plan};
+pub use sources::Inputs;
+
+/// Digest of the source of the rooms that run stages.
+pub const CODE_SANDBOX: &str = env!("PNB_CODE_SANDBOX");
+/// Digest of the source of the writers and of the crates they use.
+pub const CODE_WRITERS: &str = env!("PNB_CODE_WRITERS");

@@ -1,0 +1,106 @@
+//! A project: the directory with the lock and the stages.
+
+use super::{PipelineError, Revision};
+use crate::{
+    graph::StageGraph,
+    lock::{Lockfile, PinnedFile, WantedSet, parse_lock},
+    model::{Arch, Sha256Digest},
+    verity,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Name of the lock in a project.
+pub const LOCKFILE: &str = "lockfile.toml";
+/// Name of the stages' directory in a project.
+pub const STAGES: &str = "stages";
+
+/// Name of the agent among the lock's files.
+pub const AGENT: &str = "agent";
+
+/// A project, read and checked.
+#[derive(Debug)]
+pub struct Project {
+    /// Its directory, absolute.
+    pub root: PathBuf,
+    /// The lock.
+    pub lock: Lockfile,
+    /// SHA-256 of the lock file.
+    pub lock_sha256: Sha256Digest,
+    /// The stages.
+    pub graph: StageGraph,
+    /// Where it stands in git.
+    pub revision: Revision,
+    /// The file that replaces the locked agent.
+    pub agent: Option<PathBuf>,
+}
+
+
+impl Project {
+    /// Finds the project at `start` or above it.
+    pub fn find(start: &Path) -> Result<PathBuf, PipelineError> {
+        let start = start.canonicalize().map_err(PipelineError::io("open", start))?;
+        let found = start.ancestors().find(|dir| dir.join(STAGES).is_dir());
+        found.map(Path::to_owned).ok_or(PipelineError::NoProject { path: start })
+    }
+
+    /// Reads lock and stages of the project at `root`, and asks git for its revision.
+    pub fn load(root: &Path) -> Result<Self, PipelineError> {
+        let path = root.join(LOCKFILE);
+        let text = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(PipelineError::NotLocked { what: "anything: the file is not there".to_owned() });
+            }
+            read => read.map_err(PipelineError::io("read", &path))?,
+        };
+        let mut both = verity::Both::new();
+        both.update(text.as_bytes());
+        Ok(Self {
+            root: root.to_owned(),
+            lock: parse_lock(&text, LOCKFILE)?,
+            lock_sha256: both.finish().sha256,
+            graph: Self::load_graph(root)?,
+            revision: Revision::of(root)?,
+            agent: None,
+        })
+    }
+
+    /// Reads the stages alone; for writing the first lock.
+    pub fn load_graph(root: &Path) -> Result<StageGraph, PipelineError> {
+        Ok(StageGraph::load(&root.join(STAGES), STAGES, Arch::host())?)
+    }
+
+    /// Replaces the locked agent by the file at `path`.
+    pub fn use_agent(&mut self, path: &Path) -> Result<(), PipelineError> {
+        let absolute = path.canonicalize().map_err(PipelineError::io("read", path))?;
+        let bytes = fs::read(&absolute).map_err(PipelineError::io("read", &absolute))?;
+        let mut both = verity::Both::new();
+        both.update(&bytes);
+        self.lock.files.retain(|f| f.name != AGENT);
+        self.lock.files.push(PinnedFile {
+            name: AGENT.to_owned(),
+            arch: None,
+            path: None,
+            url: None,
+            size: bytes.len() as u64,
+            sha256: both.finish().sha256,
+        });
+        self.agent = Some(absolute);
+        Ok(())
+    }
+}
+
+/// What the stages want from the lock.
+pub fn wanted_sets(graph: &StageGraph) -> Vec<WantedSet> {
+    let sets = graph.package_sets().into_iter();
+    sets.map(|(set, arch, packages)| WantedSet {
+        set,
+        arch,
+        names: packages.names(arch),
+        essential: packages.essential,
+        closure: packages.closure,
+    })
+    .collect()
+}

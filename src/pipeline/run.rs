@@ -1,0 +1,370 @@
+//! Running one stage: fetch, lay out, sandbox, take the outputs.
+
+use super::{
+    Event, Events, Inputs, PipelineError, Project,
+    inputs::{Prepared, Resolved, STAGE_DIRECTORY, lay_out_packages},
+};
+use crate::{
+    graph::{self, StageFile},
+    model::{Arch, RelPath, VerityDigest},
+    sandbox::{
+        Access, BuildDir, Capability, Collected, Console, Executor, Ids, Limits, Mount, Output, OutputKind, RootFs,
+        SandboxError, Spec, Watch, Workload,
+    },
+    store::{self, Record, Store},
+    writers,
+};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs::{self, File},
+    io::{self, BufWriter, Read, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+/// Lines of a failed stage's log that are shown.
+const TAIL: usize = 30;
+
+/// How stages are run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The program that is started as the sandbox helper: pnb itself.
+    pub helper: PathBuf,
+    /// Whether any missing or weaker layer is an error.
+    pub hermetic: bool,
+    /// Whether the build directory of a failed stage is kept.
+    pub keep_failed: bool,
+    /// Build on disk below this directory instead of in memory.
+    pub build_dir: Option<PathBuf>,
+    /// Whether each line of a stage's output becomes an event.
+    pub verbose: bool,
+}
+
+/// The sandbox of a prepared node, its inputs fetched and laid out. What `scratch` names is removed by the caller.
+pub fn stage_spec(
+    project: &Project,
+    store: &Store,
+    inputs: &Inputs,
+    prepared: &Prepared,
+    options: &RunOptions,
+    events: Events<'_>,
+) -> Result<Spec, PipelineError> {
+    let id = &prepared.id;
+    let file = project.graph.file(id);
+    let bad = |problem: String| PipelineError::Spec {
+        node: id.clone(),
+        problem,
+    };
+    let rel = |text: String| RelPath::new(text).map_err(|e| bad(e.to_string()));
+    let mut mounts = Vec::new();
+    let mut mount = |source: PathBuf, target: RelPath| {
+        mounts.push(Mount {
+            source,
+            target,
+            access: Access::ReadOnly,
+        });
+    };
+    for (name, resolved) in &prepared.inputs {
+        if name == STAGE_DIRECTORY {
+            if let Resolved::Tree(digest) = resolved {
+                mount(store.checkout(digest)?, rel("stage".to_owned())?);
+            }
+            continue;
+        }
+        let target = rel(format!("inputs/{name}"))?;
+        match resolved {
+            Resolved::Tree(digest) => {
+                mount(store.checkout(digest)?, target);
+                mount(store.object_path(digest)?, rel(format!("inputs/{name}.tree"))?);
+            }
+            Resolved::File(digest) => {
+                store.verify_object(digest)?;
+                mount(store.object_path(digest)?, target);
+            }
+            Resolved::Pinned(file) => {
+                let digest = inputs.ensure_file(project, store, file, events)?;
+                store.verify_object(&digest)?;
+                mount(store.object_path(&digest)?, target);
+            }
+            Resolved::Packages(packages, index) => {
+                let refs: Vec<_> = packages.iter().collect();
+                let digests = inputs.ensure_packages(project, store, &id.to_string(), &refs, events)?;
+                let pairs: Vec<(&crate::lock::Package, VerityDigest)> = refs.into_iter().zip(digests).collect();
+                let dir = store.scratch_path("packages");
+                let suite = project.lock.archives.first().map_or("", |a| a.name.as_str());
+                let index = index.then_some((suite, project.lock.source_date_epoch));
+                lay_out_packages(store, &pairs, &dir, index)?;
+                mount(dir, target);
+            }
+        }
+    }
+    let root = match &prepared.root {
+        Some(digest) => RootFs::Tree(store.checkout(digest)?),
+        None => RootFs::Empty,
+    };
+    let build_dir = match &options.build_dir {
+        None => BuildDir::Tmpfs,
+        Some(base) => {
+            let dir = base.join(format!("pnb-{}-{}-{}", id.stage, id.arch, std::process::id()));
+            fs::create_dir_all(&dir).map_err(PipelineError::io("create", &dir))?;
+            BuildDir::Disk(dir.canonicalize().map_err(PipelineError::io("open", &dir))?)
+        }
+    };
+    Ok(Spec {
+        stage: id.to_string(),
+        root,
+        mounts,
+        workload: workload(file, id.arch, project).map_err(bad)?,
+        env: environment(file, id.arch, project.graph.build_arch(), &id.stage),
+        epoch: project.lock.source_date_epoch,
+        ids: match file.sandbox.ids {
+            graph::Ids::Single => Ids::Single,
+            graph::Ids::Range => Ids::Range,
+        },
+        capabilities: capabilities(&file.sandbox.capabilities).map_err(bad)?,
+        limits: limits(&file.limits),
+        outputs: outputs(file).map_err(bad)?,
+        build_dir,
+        dev_in: file.sandbox.dev_in.clone(),
+        proc_mount: true,
+        console: Console::Log,
+    })
+}
+
+fn workload(file: &StageFile, arch: Arch, project: &Project) -> Result<Workload, String> {
+    Ok(match &file.workload {
+        graph::Workload::Command(argv) => Workload::Command { argv: argv.clone() },
+        graph::Workload::Writer(name) => {
+            if !writers::names().any(|n| n == name) {
+                let known: Vec<&str> = writers::names().collect();
+                return Err(format!("there is no writer {name:?} (there are: {})", known.join(", ")));
+            }
+            let context = writers::Context {
+                arch,
+                epoch: project.lock.source_date_epoch,
+                threads: file.limits.cpus,
+            };
+            Workload::Builtin {
+                name: name.clone(),
+                args: serde_json::to_vec(&context).map_err(|e| e.to_string())?,
+            }
+        }
+    })
+}
+
+fn environment(file: &StageFile, arch: Arch, build_arch: Arch, stage: &str) -> BTreeMap<String, String> {
+    let mut env = file.env.clone();
+    env.insert("PNB_ARCH".to_owned(), arch.to_string());
+    env.insert("PNB_BUILD_ARCH".to_owned(), build_arch.to_string());
+    env.insert("PNB_STAGE".to_owned(), stage.to_owned());
+    env.insert("PNB_CPUS".to_owned(), file.limits.cpus.to_string());
+    env
+}
+
+fn capabilities(names: &[String]) -> Result<BTreeSet<Capability>, String> {
+    names
+        .iter()
+        .map(|name| {
+            let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
+            Capability::deserialize(value).map_err(|e| format!("capability {name:?}: {e}"))
+        })
+        .collect()
+}
+
+fn limits(limits: &graph::Limits) -> Limits {
+    Limits {
+        memory: limits.memory,
+        processes: limits.processes,
+        wall: limits.wall,
+        log_bytes: limits.log,
+        build_bytes: limits.build,
+        build_inodes: limits.inodes,
+        output_bytes: limits.output,
+        output_entries: limits.inodes,
+        cpus: limits.cpus,
+        ..Limits::default()
+    }
+}
+
+fn outputs(file: &StageFile) -> Result<Vec<Output>, String> {
+    file.outputs
+        .iter()
+        .map(|(name, spec)| {
+            let path = match &spec.path {
+                Some(path) => path.clone(),
+                None => RelPath::new(name).map_err(|e| e.to_string())?,
+            };
+            Ok(Output {
+                name: name.clone(),
+                path,
+                kind: match spec.kind {
+                    graph::OutputKind::Tree => OutputKind::Tree,
+                    graph::OutputKind::File => OutputKind::File,
+                },
+                allow_setid: spec.allow_setid,
+                allow_devices: false,
+            })
+        })
+        .collect()
+}
+
+/// Runs a prepared node and stores what it made.
+pub(super) fn run_stage(
+    project: &Project,
+    store: &Store,
+    inputs: &Inputs,
+    prepared: &Prepared,
+    options: &RunOptions,
+    events: Events<'_>,
+) -> Result<Record, PipelineError> {
+    let id = &prepared.id;
+    let spec = stage_spec(project, store, inputs, prepared, options, events)?;
+    let log = store.start_log(&prepared.key, &id.stage, id.arch)?;
+    let mut watch = Recorder::new(&log, prepared, options.verbose, events)?;
+    let executor = Executor {
+        helper: options.helper.clone(),
+        strict: options.hermetic,
+        keep_failed: options.keep_failed,
+    };
+    let mut put = |executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
+        store.put_object(executable, content).map_err(io::Error::other)
+    };
+    let result = executor.run(&spec, &mut put, &mut watch);
+    let tail = watch.finish().map_err(PipelineError::io("write", &log))?;
+    let outcome = result.map_err(|source| match &source {
+        SandboxError::Failed { .. } | SandboxError::Limit { .. } | SandboxError::Output { .. } => PipelineError::Stage {
+            node: id.clone(),
+            problem: problem_of(&source),
+            tail,
+            log: log.clone(),
+        },
+        _ => PipelineError::Sandbox {
+            node: id.clone(),
+            source,
+        },
+    })?;
+    for layer in &outcome.weaker {
+        events(Event::Weaker { layer: layer.clone() });
+    }
+    let mut outputs = BTreeMap::new();
+    for (name, collected) in outcome.outputs {
+        let output = match collected {
+            Collected::File { digest, size, .. } => store::Output::File { digest, size },
+            Collected::Tree(mut tree) => {
+                tree.set_mtimes(project.lock.source_date_epoch);
+                store::Output::Tree {
+                    digest: store.put_tree(&tree)?,
+                }
+            }
+        };
+        outputs.insert(name, output);
+    }
+    let json = |value: Result<serde_json::Value, serde_json::Error>| {
+        value.map_err(|e| PipelineError::Spec {
+            node: id.clone(),
+            problem: e.to_string(),
+        })
+    };
+    Ok(Record {
+        stage: id.stage.clone(),
+        arch: id.arch,
+        canonical: prepared.canonical.as_str().to_owned(),
+        outputs,
+        policy: json(serde_json::to_value(spec.policy()))?,
+        measured: json(serde_json::to_value(&outcome.measured))?,
+        weaker: outcome.weaker,
+        cpu_ms: u64::try_from(outcome.cpu.as_millis()).unwrap_or(u64::MAX),
+        wall_ms: u64::try_from(outcome.wall.as_millis()).unwrap_or(u64::MAX),
+        peak_memory: outcome.peak_memory,
+    })
+}
+
+/// The part of a sandbox error that says how the stage ended.
+fn problem_of(error: &SandboxError) -> String {
+    match error {
+        SandboxError::Failed { status, .. } => format!("it ended with {status}"),
+        SandboxError::Limit { limit, .. } => format!("it reached its limit: {limit}"),
+        SandboxError::Output { output, problem, .. } => format!("output {output:?}: {problem}"),
+        other => other.to_string(),
+    }
+}
+
+/// Writes a stage's output to its log, remembers the end, and reports lines.
+struct Recorder<'a> {
+    file: BufWriter<File>,
+    line: Vec<u8>,
+    tail: VecDeque<String>,
+    prepared: &'a Prepared,
+    verbose: bool,
+    events: Events<'a>,
+}
+
+impl<'a> Recorder<'a> {
+    fn new(log: &Path, prepared: &'a Prepared, verbose: bool, events: Events<'a>) -> Result<Self, PipelineError> {
+        Ok(Self {
+            file: BufWriter::new(File::create(log).map_err(PipelineError::io("create", log))?),
+            line: Vec::new(),
+            tail: VecDeque::new(),
+            prepared,
+            verbose,
+            events,
+        })
+    }
+
+    fn end_line(&mut self) {
+        let line = plain(&self.line);
+        self.line.clear();
+        if self.verbose {
+            (self.events)(Event::Log {
+                node: self.prepared.id.clone(),
+                line: line.clone(),
+            });
+        }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+
+    fn finish(mut self) -> io::Result<String> {
+        if !self.line.is_empty() {
+            self.end_line();
+        }
+        self.file.flush()?;
+        Ok(self.tail.iter().map(|l| format!("  {l}\n")).collect::<String>().trim_end().to_owned())
+    }
+}
+
+impl Watch for Recorder<'_> {
+    fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
+        self.file.write_all(bytes)?;
+        for &byte in bytes {
+            match byte {
+                b'\n' => self.end_line(),
+                _ if self.line.len() < 4096 => self.line.push(byte),
+                _ => {}
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// A line that cannot move the cursor, change colours or imitate pnb's own lines.
+fn plain(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    text.trim_end_matches('\r').chars().map(|c| if c.is_control() && c != '\t' { '·' } else { c }).collect()
+}
+
+/// The spec of `stage_spec` with a shell in place of the stage's command, on this terminal.
+pub fn shell_spec(mut spec: Spec, command: Option<&str>) -> Spec {
+    let mut argv = vec!["/bin/sh".to_owned()];
+    if let Some(command) = command {
+        argv.extend(["-c".to_owned(), command.to_owned()]);
+    }
+    spec.workload = Workload::Command { argv };
+    spec.console = Console::Inherit;
+    spec.outputs.clear();
+    spec.limits.wall = std::time::Duration::from_secs(24 * 3600);
+    spec
+}

@@ -1,0 +1,238 @@
+//! Which stages run, in what order, and how many at once.
+
+use super::{
+    Event, Events, Inputs, PipelineError, Project,
+    inputs::{Outputs, Prepared, prepare},
+    run::{RunOptions, run_stage},
+};
+use crate::{
+    graph::{Closure, NodeId, Reason, closure_of},
+    store::{Record, Store},
+};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Condvar, Mutex},
+    thread,
+};
+
+/// A node that is done: what it was made from, what it made, and whether it had to run.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Its inputs and key.
+    pub prepared: Prepared,
+    /// What it made, and how.
+    pub record: Record,
+    /// Whether it was taken from the store.
+    pub cached: bool,
+}
+
+/// Every node of a build.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// By node.
+    pub nodes: BTreeMap<NodeId, Done>,
+    /// In an order in which each comes after what it needs.
+    pub order: Vec<NodeId>,
+}
+
+/// One line of `pnb plan`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanEntry {
+    /// Which node.
+    pub node: NodeId,
+    /// Its key, where it is known before anything runs.
+    pub key: Option<String>,
+    /// Whether it would run.
+    pub run: bool,
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
+/// Says what a build of `wanted` would run.
+pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<PlanEntry>, PipelineError> {
+    let closure = closure_of(&project.graph, wanted)?;
+    let mut outputs = Outputs::new();
+    let mut entries = Vec::new();
+    for id in &closure.order {
+        let waits: Vec<String> =
+            closure.needs[id].iter().filter(|n| !outputs.contains_key(n)).map(ToString::to_string).collect();
+        if !waits.is_empty() {
+            entries.push(PlanEntry {
+                node: id.clone(),
+                key: None,
+                run: true,
+                reasons: vec![Reason::Waits { stages: waits }],
+            });
+            continue;
+        }
+        let prepared = prepare(project, store, id, &outputs)?;
+        let record = store.record(&prepared.key)?;
+        let reasons = match &record {
+            Some(_) => Vec::new(),
+            None => reasons(store, &prepared)?,
+        };
+        entries.push(PlanEntry {
+            node: id.clone(),
+            key: Some(prepared.key.to_string()),
+            run: record.is_none(),
+            reasons,
+        });
+        if let Some(record) = record {
+            outputs.insert(id.clone(), record.outputs);
+        }
+    }
+    Ok(entries)
+}
+
+/// Why a prepared node without a record must run.
+pub(super) fn reasons(store: &Store, prepared: &Prepared) -> Result<Vec<Reason>, PipelineError> {
+    let id = &prepared.id;
+    Ok(match store.latest_record(&id.stage, id.arch)? {
+        Some((_, old)) => Reason::between(&old.canonical, prepared.canonical.as_str()),
+        None => vec![Reason::NeverBuilt],
+    })
+}
+
+struct State {
+    waiting: BTreeSet<NodeId>,
+    running: usize,
+    done: BTreeMap<NodeId, Done>,
+    failed: Option<PipelineError>,
+}
+
+/// Builds `wanted` and everything it needs, `jobs` stages at once. The first failure lets what runs end and starts no more.
+pub fn build(
+    project: &Project,
+    store: &Store,
+    inputs: &Inputs,
+    wanted: &[NodeId],
+    jobs: usize,
+    options: &RunOptions,
+    events: Events<'_>,
+) -> Result<Outcome, PipelineError> {
+    let closure = closure_of(&project.graph, wanted)?;
+    events(Event::Begin {
+        stages: closure.order.len(),
+    });
+    let state = Mutex::new(State {
+        waiting: closure.order.iter().cloned().collect(),
+        running: 0,
+        done: BTreeMap::new(),
+        failed: None,
+    });
+    let changed = Condvar::new();
+    let work = || {
+        loop {
+            let Some((id, outputs)) = next(&closure, &state, &changed) else { return };
+            let result = one(project, store, inputs, &id, &outputs, options, events);
+            let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            state.running -= 1;
+            match result {
+                Ok(done) => {
+                    state.done.insert(id, done);
+                }
+                Err(error) => {
+                    state.failed.get_or_insert(error);
+                }
+            }
+            changed.notify_all();
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            if let Err(panic) = worker.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+    let state = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match state.failed {
+        Some(error) => Err(error),
+        None => Ok(Outcome {
+            nodes: state.done,
+            order: closure.order,
+        }),
+    }
+}
+
+/// Waits for a node whose needs are done; `None` when there is nothing left to start.
+fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar) -> Option<(NodeId, Outputs)> {
+    let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    loop {
+        if state.failed.is_some() || state.waiting.is_empty() {
+            return None;
+        }
+        let ready = closure
+            .order
+            .iter()
+            .find(|id| state.waiting.contains(id) && closure.needs[*id].iter().all(|n| state.done.contains_key(n)));
+        if let Some(id) = ready {
+            state.waiting.remove(id);
+            state.running += 1;
+            let outputs = closure.needs[id].iter().map(|n| (n.clone(), state.done[n].record.outputs.clone())).collect();
+            return Some((id.clone(), outputs));
+        }
+        if state.running == 0 {
+            return None;
+        }
+        state = changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+    }
+}
+
+fn one(
+    project: &Project,
+    store: &Store,
+    inputs: &Inputs,
+    id: &NodeId,
+    outputs: &Outputs,
+    options: &RunOptions,
+    events: Events<'_>,
+) -> Result<Done, PipelineError> {
+    let prepared = prepare(project, store, id, outputs)?;
+    if let Some(record) = usable(store, &prepared, options)? {
+        events(Event::Cached {
+            node: id.clone(),
+            key: prepared.key.to_string(),
+        });
+        return Ok(Done {
+            prepared,
+            record,
+            cached: true,
+        });
+    }
+    let _lock = store.lock_stage(&prepared.key)?;
+    // Another builder may have finished it while we waited.
+    if let Some(record) = usable(store, &prepared, options)? {
+        return Ok(Done {
+            prepared,
+            record,
+            cached: true,
+        });
+    }
+    events(Event::Started {
+        node: id.clone(),
+        reasons: reasons(store, &prepared)?,
+    });
+    let record = run_stage(project, store, inputs, &prepared, options, events)?;
+    store.put_record(&prepared.key, &record)?;
+    events(Event::Finished {
+        node: id.clone(),
+        key: prepared.key.to_string(),
+        wall_ms: record.wall_ms,
+        cpu_ms: record.cpu_ms,
+        peak_memory: record.peak_memory,
+    });
+    Ok(Done {
+        prepared,
+        record,
+        cached: false,
+    })
+}
+
+/// The record of a prepared node. A hermetic build does not take what a weaker sandbox made.
+fn usable(store: &Store, prepared: &Prepared, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
+    let record = store.record(&prepared.key)?;
+    Ok(record.filter(|r| r.weaker.is_empty() || !options.hermetic))
+}

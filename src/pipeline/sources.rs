@@ -1,0 +1,172 @@
+//! Pinned files into the store: packages and the lock's other files.
+
+use super::{Event, Events, PipelineError, Project, project::AGENT};
+use crate::{
+    fetch::{self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, Policy, Sources, Transports},
+    lock::{Package, PinnedFile},
+    model::{RelPath, Sha256Digest, VerityDigest},
+    store::Store,
+    verity,
+};
+use std::{fs, io::{self, Read}, path::Path, sync::{Mutex, PoisonError}, collections::BTreeMap};
+
+/// Where pinned files may come from.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// Mirrors, in the order they are asked.
+    pub sources: Sources,
+    /// Whether the network may be used.
+    pub offline: bool,
+    /// Downloads at once.
+    pub parallel: usize,
+}
+
+impl Inputs {
+    /// Puts every package into the store that is not there yet; hashes those that are.
+    pub fn ensure_packages(
+        &self,
+        project: &Project,
+        store: &Store,
+        what: &str,
+        packages: &[&Package],
+        events: Events<'_>,
+    ) -> Result<Vec<VerityDigest>, PipelineError> {
+        let missing: Vec<&Package> = packages.iter().copied().filter(|p| !present(store, p)).collect();
+        let items = fetch::plan_packages(&project.lock, missing, &self.sources)?;
+        self.fetch(store, what, items, events)?;
+        packages
+            .iter()
+            .map(|p| {
+                store.find_sha256(&p.sha256).ok_or_else(|| PipelineError::NotLocked {
+                    what: format!("the package {} {} that was just fetched", p.name, p.version),
+                })
+            })
+            .collect()
+    }
+
+    /// Puts one of the lock's other files into the store.
+    pub fn ensure_file(
+        &self,
+        project: &Project,
+        store: &Store,
+        file: &PinnedFile,
+        events: Events<'_>,
+    ) -> Result<VerityDigest, PipelineError> {
+        if let Some(path) = &file.path {
+            return adopt_local(store, &project.root.join(path.as_path()), file);
+        }
+        if let Some(path) = project.agent.as_ref().filter(|_| file.name == AGENT) {
+            return adopt_local(store, path, file);
+        }
+        if store.find_sha256(&file.sha256).is_none()
+            && let Some(item) = fetch::plan_file(file, &self.sources)?
+        {
+            self.fetch(store, &file.name, vec![item], events)?;
+        }
+        store.find_sha256(&file.sha256).ok_or_else(|| PipelineError::NotLocked {
+            what: format!("the file {}", file.name),
+        })
+    }
+
+    fn fetch(&self, store: &Store, what: &str, items: Vec<FetchItem>, events: Events<'_>) -> Result<(), PipelineError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let total = items.iter().map(|i| i.size).sum();
+        events(Event::Fetching {
+            what: what.to_owned(),
+            files: items.len(),
+            total,
+        });
+        let progress = Advance {
+            what,
+            total,
+            positions: Mutex::new(BTreeMap::new()),
+            events,
+        };
+        let downloader = Downloader {
+            transport: &Transports {
+                http: HttpTransport::new(&HttpOptions::default()),
+                file: FileTransport,
+            },
+            directory: &store.downloads()?,
+            offline: self.offline,
+            policy: Policy::default(),
+            sleep: &std::thread::sleep,
+            progress: &progress,
+        };
+        let have = |item: &FetchItem| store.find_sha256(&item.sha256).is_some();
+        let deliver = |_: &FetchItem, file: Downloaded| {
+            store.adopt(&file.path, &file.verity, false).map_err(io::Error::other)?;
+            store.link_sha256(&file.sha256, &file.verity).map_err(io::Error::other)
+        };
+        Ok(fetch::fetch_all(&items, self.parallel, &downloader, &have, &deliver)?)
+    }
+}
+
+/// Turns the progress of single files into events about all of them.
+struct Advance<'a> {
+    what: &'a str,
+    total: u64,
+    positions: Mutex<BTreeMap<Sha256Digest, u64>>,
+    events: Events<'a>,
+}
+
+impl fetch::Progress for Advance<'_> {
+    fn started(&self, item: &FetchItem, position: u64) {
+        self.advanced(item, position);
+    }
+    fn advanced(&self, item: &FetchItem, position: u64) {
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        positions.insert(item.sha256, position);
+        let bytes = positions.values().sum();
+        drop(positions);
+        (self.events)(Event::Fetched {
+            what: self.what.to_owned(),
+            bytes,
+            total: self.total,
+        });
+    }
+    fn failed(&self, _: &FetchItem, _: &fetch::Place, _: &str) {}
+    fn finished(&self, _: &FetchItem, _: bool) {}
+}
+
+/// Whether the package is in the store and its bytes are right. Damaged ones are dropped, to be fetched again.
+fn present(store: &Store, package: &Package) -> bool {
+    let Some(digest) = store.find_sha256(&package.sha256) else { return false };
+    if store.verify_object(&digest).is_ok() {
+        return true;
+    }
+    if let Ok(path) = store.object_path(&digest) {
+        let _ = fs::remove_file(path);
+    }
+    false
+}
+
+fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
+    let mut bytes = Vec::new();
+    let mut open = fs::File::open(path).map_err(PipelineError::io("read", path))?;
+    open.by_ref().take(file.size + 1).read_to_end(&mut bytes).map_err(PipelineError::io("read", path))?;
+    let mut both = verity::Both::new();
+    both.update(&bytes);
+    let digests = both.finish();
+    if digests.sha256 != file.sha256 {
+        return Err(PipelineError::LocalFile {
+            name: file.name.clone(),
+            path: path.to_owned(),
+            expected: file.sha256,
+            actual: digests.sha256,
+        });
+    }
+    let (digest, _) = store.put_object(false, &mut bytes.as_slice())?;
+    store.link_sha256(&digests.sha256, &digest)?;
+    Ok(digest)
+}
+
+/// Name under which a stage finds a package.
+pub(super) fn package_file_name(package: &Package) -> Result<RelPath, PipelineError> {
+    let version = package.version.replace(':', "%3a");
+    RelPath::new(format!("{}_{version}_{}.deb", package.name, package.arch)).map_err(|e| PipelineError::NotLocked {
+        what: format!("a usable name for the package {}: {e}", package.name),
+    })
+}

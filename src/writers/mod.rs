@@ -1,0 +1,104 @@
+//! Built-in stage writers: the part of a stage that is Rust instead of a script.
+//!
+//! They run inside the stage's sandbox like any command: they see `/inputs`, write below `/build`, and nothing else. A
+//! tree input is a directory of contents at `/inputs/<name>` and its metadata as a dump at `/inputs/<name>.tree`.
+
+mod bundle;
+mod error;
+mod install;
+mod root;
+mod unpack;
+
+pub use error::WriterError;
+
+use crate::model::{Arch, Epoch, Tree, VerityDigest, parse_dump};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// What a writer is told besides its inputs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Context {
+    /// Architecture of what is made.
+    pub arch: Arch,
+    /// Time that every output carries.
+    pub epoch: Epoch,
+    /// Threads it may use.
+    pub threads: u32,
+}
+
+type Writer = fn(&Context) -> Result<(), WriterError>;
+
+/// Every writer, by the name `stage.toml` uses.
+const WRITERS: &[(&str, Writer)] = &[
+    ("unpack", unpack::unpack),
+    ("install-agent", install::install_agent),
+    ("composefs-root", root::composefs_root),
+    ("kernel-initrd", bundle::kernel_initrd),
+];
+
+/// Names of the writers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    WRITERS.iter().map(|(name, _)| *name)
+}
+
+/// Runs the writer `name`; `arguments` is a [`Context`] as JSON. Called inside the sandbox.
+pub fn run(name: &str, arguments: &[u8]) -> Result<(), String> {
+    let context: Context = serde_json::from_slice(arguments).map_err(|e| format!("failed to read the arguments: {e}"))?;
+    let (_, writer) = WRITERS.iter().find(|(n, _)| *n == name).ok_or_else(|| {
+        let known: Vec<&str> = names().collect();
+        format!("failed to find the writer {name:?} (there are: {})", known.join(", "))
+    })?;
+    writer(&context).map_err(|error| {
+        let mut text = format!("failed to {error}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        text
+    })
+}
+
+fn input(name: &str) -> PathBuf {
+    Path::new("/inputs").join(name)
+}
+
+fn build(name: &str) -> PathBuf {
+    Path::new("/build").join(name)
+}
+
+/// A tree input: its metadata, and where its contents lie.
+struct TreeInput {
+    tree: Tree,
+    contents: BTreeMap<VerityDigest, PathBuf>,
+}
+
+fn tree_input(name: &str) -> Result<TreeInput, WriterError> {
+    let dump = input(&format!("{name}.tree"));
+    let text = fs::read_to_string(&dump).map_err(WriterError::io("read", &dump))?;
+    let tree = parse_dump(&text).map_err(|source| WriterError::Input {
+        path: dump,
+        source: Box::new(source),
+    })?;
+    let base = input(name);
+    let mut contents = BTreeMap::new();
+    for (path, entry) in tree.iter() {
+        if let crate::model::Node::File { digest, .. } = &entry.node {
+            contents.entry(*digest).or_insert_with(|| base.join(path.as_path()));
+        }
+    }
+    Ok(TreeInput { tree, contents })
+}
+
+/// Opens contents by digest from a map of paths.
+fn opener(contents: &BTreeMap<VerityDigest, PathBuf>) -> impl Fn(&VerityDigest) -> io::Result<Box<dyn Read>> + '_ {
+    |digest| {
+        let path = contents.get(digest).ok_or_else(|| io::Error::other(format!("no input holds the object {digest}")))?;
+        Ok(Box::new(File::open(path)?))
+    }
+}
