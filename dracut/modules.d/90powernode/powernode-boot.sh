@@ -1,0 +1,32 @@
+#!/bin/sh
+# The steps of a Powernode boot, in order. Started by the hooks: `decide` from `cmdline`, `root` from `mount`.
+# Every step either succeeds or sets PN_REASON; then the one line `powernode: refused: <reason>` is printed and the machine
+# goes down (or opens a shell, with powernode.debug=1). There is no third way out of this file.
+
+set -u
+# shellcheck source=powernode-lib.sh
+. /usr/lib/powernode/powernode-lib.sh
+
+case ${1:-} in
+    decide)
+        powernode_decide || powernode_refuse "$PN_REASON"
+        case $PN_MODE in
+            recovery) powernode_recovery ;;
+        esac
+        ;;
+    root)
+        powernode_load_drivers
+        powernode_pinned_digest || powernode_refuse "$PN_REASON"
+        powernode_claim_early || powernode_refuse "$PN_REASON"
+        powernode_mount_store || powernode_refuse "$PN_REASON"
+        powernode_verify_image || powernode_refuse "$PN_REASON"
+        powernode_mount_root || powernode_refuse "$PN_REASON"
+        powernode_read_critical || powernode_refuse "$PN_REASON"
+        powernode_claim_late || powernode_refuse "$PN_REASON"
+        powernode_mount_seed || powernode_refuse "$PN_REASON"
+        powernode_hand_over || powernode_refuse "$PN_REASON"
+        ;;
+    *)
+        powernode_refuse "powernode-boot was started with '${1:-}', not 'decide' or 'root'"
+        ;;
+esac

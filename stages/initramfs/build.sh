@@ -1,0 +1,142 @@
+#!/bin/sh
+# Makes the two parts of the initramfs that do not depend on the root: /build/dracut.cpio, and on amd64 /build/early.cpio
+# with the processors' microcode. Both are uncompressed; a later stage puts them together.
+#
+# What is there when this runs: / is the tools tree, /inputs/initramfs-root the unpacked packages of the target (nothing
+# configured), /inputs/kernel what the kernel stage made, /inputs/dracut this repository's dracut/ directory, and on amd64
+# /inputs/microcode the unpacked microcode packages.
+set -eu
+
+fail() {
+    echo "initramfs: $*" >&2
+    exit 1
+}
+
+work=/build/work
+target=/build/work/target
+version=$(cat /inputs/kernel/version)
+
+case $PNB_ARCH in
+    amd64) DRACUT_ARCH=x86_64 PNB_TRIPLET=x86_64-linux-gnu ;;
+    arm64) DRACUT_ARCH=aarch64 PNB_TRIPLET=aarch64-linux-gnu ;;
+    *) fail "no settings for the architecture '$PNB_ARCH'" ;;
+esac
+
+# dracut takes everything from one directory: programs, kernel modules, its own modules and ours. The copies belong to whoever
+# runs this, so that dracut may copy them on as they are.
+mkdir -p "$target/etc" "$target/usr/share" "$work/conf" "$work/tmp"
+cp -RP /inputs/initramfs-root/usr/bin /inputs/initramfs-root/usr/sbin /inputs/initramfs-root/usr/lib "$target/usr/"
+[ ! -d /inputs/initramfs-root/usr/lib64 ] || cp -RP /inputs/initramfs-root/usr/lib64 "$target/usr/"
+for link in bin sbin lib lib64; do
+    [ ! -d "$target/usr/$link" ] || ln -s "usr/$link" "$target/$link"
+done
+cp -RP /inputs/initramfs-root/etc/ld.so.conf /inputs/initramfs-root/etc/ld.so.conf.d "$target/etc/"
+cp -RP /inputs/kernel/modules/usr/lib/modules "$target/usr/lib/"
+cp -RP /usr/lib/dracut "$target/usr/lib/"
+cp -RP /inputs/dracut/modules.d/90powernode "$target/usr/lib/dracut/modules.d/"
+cp "/inputs/dracut/dracut.conf.d/powernode.conf" "/inputs/dracut/dracut.conf.d/powernode-$PNB_ARCH.conf" "$work/conf/"
+: >"$work/empty.conf"
+# dracut copies the entries of the users it knows; the packages' own scripts would have made this file.
+printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >"$target/etc/passwd"
+printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' >"$target/etc/group"
+
+# dracut gives everything newer than its own functions their time, which must not be the time of the copy.
+find "$target" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+
+export DRACUT_ARCH PNB_TRIPLET
+export PNB_TARGET=$target
+export DRACUT_INSTALL=/usr/lib/dracut/dracut-install
+# No program of the target is run, apart from its dynamic loader.
+export DRACUT_LDCONFIG=true
+export DRACUT_LDD=/stage/ldd
+# Where libraries are looked for that are opened at run time; dracut would ask the ldconfig of the machine it runs on.
+export libdirs="/usr/lib/$PNB_TRIPLET /usr/lib"
+# Extended attributes mean nothing in a cpio archive, and setting them is forbidden here.
+export DRACUT_NO_XATTR=1
+
+dracut --force --quiet --sysroot "$target" --kver "$version" \
+    --conf "$work/empty.conf" --confdir "$work/conf" --tmpdir "$work/tmp" \
+    /build/dracut.cpio >"$work/dracut.log" 2>&1 || {
+    cat "$work/dracut.log" >&2
+    fail "dracut failed"
+}
+cat "$work/dracut.log"
+
+# ------------------------------------------------------------------------------------------------------ what must be in there
+#
+# dracut exits with 0 when a library or a program was not found, so its word is not taken: the archive is listed, and what boots
+# is looked up by name.
+
+list=$work/list
+cpio -t --quiet <dracut.cpio | LC_ALL=C sort >"$list"
+
+missing=''
+need() {
+    grep -qxE -e "$1" "$list" || missing="$missing
+    $1"
+}
+
+for program in base64 blkid busybox cat chmod cp fsverity head kmod losetup ls mkdir modprobe mount rm sed setsid sleep sort switch_root \
+    tr udevadm umount wc; do
+    need "usr/s?bin/$program"
+done
+need init
+need usr/bin/dash
+need usr/bin/sh
+need 'usr/lib/systemd/systemd-udevd'
+need 'usr/lib/powernode/powernode-(lib\.sh|boot)'
+need 'var/lib/dracut/hooks/cmdline/20-powernode-cmdline\.sh'
+need 'var/lib/dracut/hooks/mount/50-powernode-mount\.sh'
+need 'usr/lib/udev/rules\.d/(60-persistent-storage|80-drivers)\.rules'
+# Opened at run time, so that no scan of needed libraries finds it.
+need "usr/lib/$PNB_TRIPLET/libkmod\\.so\\.2"
+need 'usr/lib/modules/[^/]*/modules\.dep\.bin'
+
+drivers='loop ext4 erofs overlay 9p 9pnet 9pnet_virtio virtiofs qemu_fw_cfg efivarfs vfat nls_cp437 isofs
+    virtio_blk virtio_scsi virtio_net nvme ahci sd_mod sr_mod usb-storage uas e1000e igb ixgbe tg3 r8169'
+case $PNB_ARCH in
+    amd64) drivers="$drivers ata_piix sha256-ssse3" ;;
+    arm64) drivers="$drivers sdhci-iproc bcm2835 genet" ;;
+esac
+modules=$target/usr/lib/modules/$version
+version_re=$(printf '%s' "$version" | sed 's/[^A-Za-z0-9]/\\&/g')
+for driver in $drivers; do
+    # Built into the kernel is as good as in the archive.
+    if ! grep -qE "/$driver\.ko\$" "$modules/modules.builtin"; then
+        need "usr/lib/modules/$version_re/.*/$driver\\.ko(\\.xz|\\.zst)?"
+    fi
+done
+
+# Every library that a program in the archive needs must be in the archive.
+mkdir "$work/unpacked"
+(cd "$work/unpacked" && cpio -id --quiet <../../dracut.cpio)
+for file in $(find "$work/unpacked/usr/bin" "$work/unpacked/usr/sbin" "$work/unpacked/usr/lib/systemd" "$work/unpacked/usr/lib/udev" -type f -perm -0100); do
+    # Scripts have no libraries.
+    [ "$(head -c 4 "$file" | tr -dc 'ELF')" = ELF ] || continue
+    PNB_TARGET=$work/unpacked /stage/ldd "$file" >"$work/ldd.out" 2>&1 || true
+    if grep -q 'not found' "$work/ldd.out"; then
+        missing="$missing
+    of ${file#"$work/unpacked/"}: $(sed -n 's/ => not found.*//p' "$work/ldd.out" | tr -d '\t' | tr '\n' ' ')"
+    fi
+done
+
+[ -z "$missing" ] || fail "the archive that dracut made has no:$missing"
+
+# ------------------------------------------------------------------------------------------------------------------ microcode
+#
+# The kernel takes microcode from an uncompressed archive at the very beginning, from these two names only.
+
+if [ "$PNB_ARCH" = amd64 ]; then
+    early=$work/early/kernel/x86/microcode
+    mkdir -p "$early"
+    cat /inputs/microcode/usr/lib/firmware/amd-ucode/microcode_amd*.bin >"$early/AuthenticAMD.bin"
+    # Files with a suffix are for loading late, or wait for a decision of the distribution.
+    find /inputs/microcode/usr/lib/firmware/intel-ucode -type f -name '??-??-??' | LC_ALL=C sort | xargs cat >"$early/GenuineIntel.bin"
+    for file in "$early/AuthenticAMD.bin" "$early/GenuineIntel.bin"; do
+        [ "$(wc -c <"$file")" -gt 65536 ] || fail "$file is too small to be microcode"
+    done
+    find "$work/early" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+    (cd "$work/early" && find . -mindepth 1 | sed 's|^\./||' | LC_ALL=C sort | cpio -o --quiet -H newc --reproducible -R 0:0) >early.cpio
+fi
+
+rm -rf "$work"
