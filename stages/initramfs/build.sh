@@ -3,7 +3,7 @@
 # with the processors' microcode. Both are uncompressed; a later stage puts them together.
 #
 # What is there when this runs: / is the tools tree, /inputs/initramfs-root the unpacked packages of the target (nothing
-# configured), /inputs/kernel what the kernel stage made, /inputs/dracut this repository's dracut/ directory, and on amd64
+# configured), /inputs/version and /inputs/modules what the kernel stage made, /inputs/dracut this repository's dracut/ directory, and on amd64
 # /inputs/microcode the unpacked microcode packages.
 set -eu
 
@@ -14,7 +14,7 @@ fail() {
 
 work=/build/work
 target=/build/work/target
-version=$(cat /inputs/kernel/version)
+version=$(cat /inputs/version)
 
 case $PNB_ARCH in
     amd64) DRACUT_ARCH=x86_64 PNB_TRIPLET=x86_64-linux-gnu ;;
@@ -31,7 +31,7 @@ for link in bin sbin lib lib64; do
     [ ! -d "$target/usr/$link" ] || ln -s "usr/$link" "$target/$link"
 done
 cp -RP /inputs/initramfs-root/etc/ld.so.conf /inputs/initramfs-root/etc/ld.so.conf.d "$target/etc/"
-cp -RP /inputs/kernel/modules/usr/lib/modules "$target/usr/lib/"
+cp -RP /inputs/modules/usr/lib/modules "$target/usr/lib/"
 cp -RP /usr/lib/dracut "$target/usr/lib/"
 cp -RP /inputs/dracut/modules.d/90powernode "$target/usr/lib/dracut/modules.d/"
 cp "/inputs/dracut/dracut.conf.d/powernode.conf" "/inputs/dracut/dracut.conf.d/powernode-$PNB_ARCH.conf" "$work/conf/"
