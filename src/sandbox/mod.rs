@@ -1,1 +1,38 @@
 //! What each stage runs in: a plain spec, and the executor that obeys it.
+//!
+//! ```text
+//! executor            the caller, many threads: sends the spec, reads the log, checks and stores the outputs
+//!   └ helper          pnb again, one thread: keyring, control groups, id maps, mounts that only root can reach
+//!       └ pid 1       in new namespaces: builds the root, watches, kills, collects; hidden from the stage
+//!           └ stage   in a user namespace further in: no capabilities, Landlock, seccomp; then the workload
+//! ```
+//!
+//! Each arrow goes down in privilege. Nothing the stage does after it has started reaches what reports about it.
+
+mod collect;
+mod disk;
+mod error;
+mod executor;
+mod helper;
+mod idmap;
+mod init;
+mod landlock;
+mod limits;
+mod measure;
+mod outcome;
+mod receive;
+mod rootfs;
+mod seccomp;
+mod spec;
+mod stage;
+mod sys;
+mod watch;
+mod wire;
+
+pub use error::SandboxError;
+pub use executor::{Executor, Put};
+pub use helper::{Builtin, BuiltinTable, helper_main};
+pub use outcome::{Collected, Measured, Outcome, Watch};
+pub use spec::{
+    Access, BuildDir, Capability, Console, Ids, Limits, Mount, Output, OutputKind, Policy, RootFs, Spec, Workload,
+};

@@ -1,0 +1,107 @@
+//! Which host ids stand behind the ids of a stage (user_namespaces(7)).
+
+use super::{
+    Ids,
+    wire::{Fault, Step},
+};
+use nix::unistd::{Gid, Uid};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+const LAYER: &str = "user namespace with a range of ids";
+const REMEDY: &str = "install the package uidmap (newuidmap, newgidmap) and give the user 65536 ids, as root: \
+                      usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; or run pnb as root";
+
+/// Maps the ids of the new user namespace of process `pid`, seen from outside of it.
+///
+/// As root, to unprivileged host ids from `base` on. As another user, id 0 to that user, and further ids to the ranges
+/// the user owns in `/etc/subuid` and `/etc/subgid`, through the set-user-id programs that check this.
+pub(super) fn map(pid: i32, ids: Ids, base: u32) -> Result<(), Fault> {
+    let proc = format!("/proc/{pid}");
+    let (uid, gid) = (Uid::effective(), Gid::effective());
+    if uid.is_root() {
+        let line = format!("0 {base} {}\n", ids.count());
+        if ids == Ids::Single {
+            write_file(&proc, "setgroups", "deny")?;
+        }
+        write_file(&proc, "gid_map", &line)?;
+        return write_file(&proc, "uid_map", &line);
+    }
+    match ids {
+        Ids::Single => {
+            write_file(&proc, "setgroups", "deny")?;
+            write_file(&proc, "gid_map", &format!("0 {gid} 1\n"))?;
+            write_file(&proc, "uid_map", &format!("0 {uid} 1\n"))
+        }
+        Ids::Range => {
+            map_with("newuidmap", "/etc/subuid", pid, uid.as_raw())?;
+            map_with("newgidmap", "/etc/subgid", pid, gid.as_raw())
+        }
+    }
+}
+
+fn write_file(proc: &str, name: &str, text: &str) -> Result<(), Fault> {
+    let path = Path::new(proc).join(name);
+    let write = || fs::OpenOptions::new().write(true).open(&path)?.write_all(text.as_bytes());
+    write().step(format!("map ids through {}", path.display()))
+}
+
+/// First id and length of the first range of at least `need` ids that `file` gives `user`, by name or number.
+pub(super) fn owned_range(text: &str, name: Option<&str>, uid: u32, need: u32) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.trim().split(':');
+        let (owner, first, count) = (fields.next()?, fields.next()?, fields.next()?);
+        let own = Some(owner) == name || owner.parse() == Ok(uid);
+        let (first, count): (u32, u32) = (first.parse().ok()?, count.parse().ok()?);
+        (own && count >= need).then_some(first)
+    })
+}
+
+/// The range that `/etc/subuid` or `/etc/subgid` gives the user, or why there is none.
+pub(super) fn subordinate_range(file: &str) -> Result<u32, String> {
+    let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+    let uid = Uid::effective();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten();
+    let need = Ids::Range.count() - 1;
+    owned_range(&text, user.as_ref().map(|u| u.name.as_str()), uid.as_raw(), need)
+        .ok_or_else(|| format!("{file} gives user {uid} no range of {need} ids"))
+}
+
+fn map_with(program: &str, file: &str, pid: i32, own: u32) -> Result<(), Fault> {
+    let unavailable = |problem: String| Fault::unavailable(LAYER, problem, REMEDY);
+    let first = subordinate_range(file).map_err(unavailable)?;
+    let rest = Ids::Range.count() - 1;
+    let arguments = [pid.to_string(), "0".into(), own.to_string(), "1".into(), "1".into(), first.to_string(), rest.to_string()];
+    let path = tool(program).ok_or_else(|| unavailable(format!("{program} is not installed")))?;
+    let done = Command::new(path).args(arguments).env_clear().stdin(Stdio::null()).output();
+    let done = done.map_err(|e: io::Error| unavailable(format!("{program}: {e}")))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    Err(unavailable(said.trim().to_owned()))
+}
+
+/// Where a set-user-id mapping program lies.
+pub(super) fn tool(program: &str) -> Option<String> {
+    let places = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin", "/run/wrappers/bin"];
+    places.iter().map(|dir| format!("{dir}/{program}")).find(|path| Path::new(path).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_a_range_by_name_or_number_that_is_long_enough() {
+        let text = "other:1:99999\nme:5:10\n1000:100000:65536\nme:300000:65536\nbroken\n";
+        assert_eq!(owned_range(text, Some("me"), 7, 65_535), Some(300_000));
+        assert_eq!(owned_range(text, None, 1000, 65_535), Some(100_000));
+        assert_eq!(owned_range(text, None, 1000, 65_537), None);
+        assert_eq!(owned_range(text, Some("nobody"), 9, 1), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! The second wall: Landlock rules of a stage.
+//!
+//! Every right of the ABI is handled, so that all is forbidden but what a rule gives: reading and executing what was
+//! mounted, writing below `/build`, `/tmp`, and the mounts that are declared writable. Nothing below `/proc` can be
+//! opened (its links still work): `mountinfo` would name paths of the host.
+//! Source: <https://docs.kernel.org/userspace-api/landlock.html>.
+
+use super::{
+    sys,
+    wire::{Fault, FaultKind},
+};
+use ::landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
+use std::path::PathBuf;
+
+/// The ABI whose rights are handled; never derived from the running kernel.
+const HANDLED: ABI = ABI::V7;
+
+/// [`HANDLED`] as the kernel counts.
+pub(super) const ABI_NUMBER: u32 = 7;
+
+/// Where a stage may do what.
+pub(super) struct Rules {
+    /// May be listed, read and executed, with all below.
+    pub read: Vec<PathBuf>,
+    /// May be changed in any way but making device nodes.
+    pub write: Vec<PathBuf>,
+    /// Device nodes that may be read and written.
+    pub devices: Vec<PathBuf>,
+}
+
+#[derive(thiserror::Error, Debug)]
+enum LandlockError {
+    #[error(transparent)]
+    Ruleset(#[from] RulesetError),
+    #[error(transparent)]
+    Path(#[from] PathFdError),
+}
+
+/// What came of it.
+pub(super) struct Applied {
+    /// ABI of the kernel, 0 without Landlock.
+    pub abi: i64,
+    /// `fully enforced` and its lesser kin.
+    pub status: String,
+    /// Why it is less than it should be.
+    pub weaker: Option<String>,
+}
+
+/// Applies the rules to this thread, for good.
+pub(super) fn apply(rules: &Rules, strict: bool) -> Result<Applied, Fault> {
+    let abi = match sys::landlock_abi() {
+        Ok(abi) => abi,
+        Err(error) => {
+            let problem = format!("Landlock is not available: {error}");
+            if strict {
+                return Err(Fault::new(FaultKind::Weaker, problem, ""));
+            }
+            return Ok(Applied {
+                abi: 0,
+                status: "not enforced".to_owned(),
+                weaker: Some(problem),
+            });
+        }
+    };
+    let level = if strict {
+        CompatLevel::HardRequirement
+    } else {
+        CompatLevel::BestEffort
+    };
+    let short = format!("Landlock of this kernel has ABI {abi}, {ABI_NUMBER} is wanted");
+    let status = enforce(rules, level).map_err(|error| {
+        let problem = format!("{short} ({error})");
+        Fault::new(FaultKind::Weaker, problem, "")
+    })?;
+    let (name, full) = match status {
+        RulesetStatus::FullyEnforced => ("fully enforced", true),
+        RulesetStatus::PartiallyEnforced => ("partially enforced", false),
+        RulesetStatus::NotEnforced => ("not enforced", false),
+    };
+    if strict && !full {
+        return Err(Fault::new(FaultKind::Weaker, format!("{short}: {name}"), ""));
+    }
+    Ok(Applied {
+        abi,
+        status: name.to_owned(),
+        weaker: (!full).then(|| format!("{short}: {name}")),
+    })
+}
+
+fn enforce(rules: &Rules, level: CompatLevel) -> Result<RulesetStatus, LandlockError> {
+    let read: BitFlags<AccessFs> = AccessFs::Execute | AccessFs::ReadFile;
+    let write = AccessFs::from_all(HANDLED) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    let device: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile;
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(level)
+        .handle_access(AccessFs::from_all(HANDLED))?
+        .handle_access(AccessNet::from_all(HANDLED))?
+        .scope(Scope::from_all(HANDLED))?
+        .create()?
+        .add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::ReadDir))?;
+    let files = AccessFs::from_file(HANDLED);
+    let grants = [(&rules.read, read), (&rules.write, write), (&rules.devices, device)];
+    for (paths, access) in grants {
+        for path in paths {
+            // A rule on a file may only hold rights that a file can have.
+            let access = if path.is_dir() { access } else { access & files };
+            ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
+        }
+    }
+    Ok(ruleset.restrict_self()?.ruleset)
+}

@@ -1,0 +1,98 @@
+//! What the stage finds out about itself just before it becomes the workload.
+
+use super::{
+    Spec,
+    outcome::Measured,
+    wire::{Fault, Step},
+};
+use nix::{
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+};
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+};
+
+fn open(proc: impl AsFd, name: &str) -> nix::Result<File> {
+    openat(proc, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).map(File::from)
+}
+
+fn read(proc: impl AsFd, name: &str) -> Result<String, Fault> {
+    let mut text = String::new();
+    let mut file = open(proc, name).step(format!("read /proc/{name}"))?;
+    file.read_to_string(&mut text).step(format!("read /proc/{name}"))?;
+    Ok(text)
+}
+
+/// What can be read only while Landlock still lets it.
+pub(super) fn before(proc: &OwnedFd) -> Result<Measured, Fault> {
+    let interfaces = read(proc, "self/net/dev")?;
+    let limits = read(proc, "self/limits")?;
+    let mounts = read(proc, "self/mountinfo")?;
+    Ok(Measured {
+        uid_map: read(proc, "self/uid_map")?.split_whitespace().collect::<Vec<_>>().join(" "),
+        network: interfaces.lines().filter_map(|l| l.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect(),
+        resource_limits: limits
+            .lines()
+            .filter(|l| l.starts_with("Max "))
+            .filter_map(|l| Some((l.get(..26)?.trim().to_owned(), l.get(26..)?.split_whitespace().take(2).collect::<Vec<_>>().join(" "))))
+            .collect(),
+        writable: mounts.lines().filter_map(writable_mount).collect(),
+        ..Measured::default()
+    })
+}
+
+/// Mount point of a `mountinfo` line whose mount can be written to.
+fn writable_mount(line: &str) -> Option<String> {
+    let mut fields = line.split(' ').skip(4);
+    let (point, options) = (fields.next()?, fields.next()?);
+    options.split(',').any(|o| o == "rw").then(|| point.to_owned())
+}
+
+/// An open `/proc/self/status`, to be read when it can no longer be opened.
+pub(super) struct Status(File);
+
+impl Status {
+    pub(super) fn open(proc: &OwnedFd) -> Result<Self, Fault> {
+        open(proc, "self/status").map(Self).step("open /proc/self/status")
+    }
+
+    pub(super) fn read_into(mut self, found: &mut Measured) -> Result<(), Fault> {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).step("read /proc/self/status")?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+            line.map_or("", str::trim)
+        };
+        found.no_new_privs = field("NoNewPrivs") == "1";
+        found.seccomp_mode = field("Seccomp").parse().unwrap_or(0);
+        found.seccomp_filters = field("Seccomp_filters").parse().unwrap_or(0);
+        found.capabilities_bounding = field("CapBnd").to_owned();
+        found.capabilities_effective = field("CapEff").to_owned();
+        Ok(())
+    }
+}
+
+/// Tries to open a file that no Landlock rule gives.
+pub(super) fn can_open_forbidden(proc: &OwnedFd) -> bool {
+    open(proc, "self/status").is_ok()
+}
+
+/// The first thing that is not as it was meant to be.
+pub(super) fn judge(found: &Measured, spec: &Spec, landlock: bool) -> Option<String> {
+    let kept = spec.capabilities.iter().fold(0u64, |mask, c| mask | c.kernel().bitmask());
+    let missing = super::spec::NAMESPACES.iter().find(|n| !found.namespaces.iter().any(|f| f == *n));
+    let problem = |wrong: bool, text: String| wrong.then_some(text);
+    missing
+        .map(|n| format!("the stage shares its {n} namespace with the host"))
+        .or(problem(!found.no_new_privs, "new privileges can be gained".to_owned()))
+        .or(problem(found.seccomp_mode != 2, format!("seccomp is in mode {}", found.seccomp_mode)))
+        .or(problem(landlock && found.landlock_leaks, "Landlock lets through what no rule gives".to_owned()))
+        .or(problem(
+            u64::from_str_radix(&found.capabilities_bounding, 16) != Ok(kept),
+            format!("capabilities {} are left, {kept:016x} were meant", found.capabilities_bounding),
+        ))
+        .or(problem(found.network.iter().any(|n| n != "lo"), format!("network interfaces are in sight: {:?}", found.network)))
+}

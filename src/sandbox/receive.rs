@@ -1,0 +1,185 @@
+//! The executor's end of collecting: builds checked trees out of what pid 1 streams, and refuses what the spec does not
+//! allow, whatever pid 1 may have thought of it.
+
+use super::{
+    Collected, Ids, Output, OutputKind, SandboxError, Spec,
+    executor::{Put, refusal},
+    wire::{EntryKind, WireEntry, shown},
+};
+use crate::model::{Entry, Meta, Node, RelPath, Tree};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+};
+
+/// Collects the outputs of one run.
+pub(super) struct Receiver<'a> {
+    spec: &'a Spec,
+    current: Option<Current<'a>>,
+    done: BTreeMap<String, Collected>,
+}
+
+/// The output being received.
+struct Current<'a> {
+    output: &'a Output,
+    tree: Option<Tree>,
+    file: Option<Collected>,
+    entries: u64,
+    bytes: u64,
+}
+
+impl<'a> Receiver<'a> {
+    pub(super) fn new(spec: &'a Spec) -> Self {
+        Self {
+            spec,
+            current: None,
+            done: BTreeMap::new(),
+        }
+    }
+
+    /// The entries of output `index` follow.
+    pub(super) fn begin(&mut self, index: usize) -> Result<(), SandboxError> {
+        self.close()?;
+        let output = self.spec.outputs.get(index).ok_or_else(|| SandboxError::Protocol {
+            stage: self.spec.stage.clone(),
+            problem: format!("speaks of output {index}, which there is not"),
+        })?;
+        self.current = Some(Current {
+            output,
+            tree: None,
+            file: None,
+            entries: 0,
+            bytes: 0,
+        });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), SandboxError> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        let collected = match current.output.kind {
+            OutputKind::Tree => current.tree.filter(|t| !t.is_empty()).map(Collected::Tree),
+            OutputKind::File => current.file,
+        };
+        let collected = collected.ok_or_else(|| refusal(self.spec, current.output, "is empty"))?;
+        self.done.insert(current.output.name.clone(), collected);
+        Ok(())
+    }
+
+    /// Every output, when all were received.
+    pub(super) fn finish(mut self) -> Result<BTreeMap<String, Collected>, SandboxError> {
+        self.close()?;
+        match self.spec.outputs.iter().find(|o| !self.done.contains_key(&o.name)) {
+            None => Ok(self.done),
+            Some(missing) => Err(refusal(self.spec, missing, "is missing")),
+        }
+    }
+
+    /// Takes one entry, and a file's content off `content`.
+    pub(super) fn entry(&mut self, payload: &[u8], content: &mut impl Read, put: &mut Put<'_>) -> Result<(), SandboxError> {
+        let spec = self.spec;
+        let Some(current) = &mut self.current else {
+            return Err(SandboxError::Protocol {
+                stage: spec.stage.clone(),
+                problem: "sends an entry that belongs to no output".to_owned(),
+            });
+        };
+        let output = current.output;
+        let wire = WireEntry::decode(payload).map_err(|e| refusal(spec, output, e))?;
+        let refuse = |problem: String| refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path)));
+        current.count(&wire, spec)?;
+        if wire.mode > 0o7777 || (wire.mode & 0o6000 != 0 && !output.allow_setid) {
+            return Err(refuse(format!("has mode {:o}", wire.mode)));
+        }
+        let ids = spec.ids.count();
+        if wire.uid >= ids || wire.gid >= ids {
+            return Err(refuse(format!("belongs to {}:{}", wire.uid, wire.gid)));
+        }
+        let meta = Meta {
+            mode: wire.mode,
+            uid: wire.uid,
+            gid: wire.gid,
+            mtime: spec.epoch,
+            xattrs: BTreeMap::new(),
+        };
+        debug_assert!(spec.ids == Ids::Range || meta.uid == 0);
+        let node = match wire.kind {
+            EntryKind::Directory => Node::Directory,
+            EntryKind::File => store(spec, output, &wire, content, put)?,
+            EntryKind::Link => current.linked(&wire).ok_or_else(|| refuse("links to what is no file".to_owned()))?,
+            EntryKind::Symlink if !wire.rest.is_empty() && !wire.rest.contains(&0) && wire.rest.len() < 4096 => Node::Symlink {
+                target: wire.rest.clone(),
+            },
+            EntryKind::Symlink => return Err(refuse("has an impossible target".to_owned())),
+            _ if !output.allow_devices => return Err(refuse("is a device or fifo, which is not declared".to_owned())),
+            EntryKind::Fifo => Node::Fifo,
+            EntryKind::CharDevice => Node::CharDevice {
+                major: (wire.number >> 32) as u32,
+                minor: wire.number as u32,
+            },
+            EntryKind::BlockDevice => Node::BlockDevice {
+                major: (wire.number >> 32) as u32,
+                minor: wire.number as u32,
+            },
+        };
+        match (wire.path.is_empty(), output.kind, node) {
+            (true, OutputKind::Tree, Node::Directory) if current.tree.is_none() => current.tree = Some(Tree::new(meta)),
+            (true, OutputKind::File, Node::File { size, digest }) if current.file.is_none() => {
+                let mode = meta.mode;
+                current.file = Some(Collected::File { digest, size, mode });
+            }
+            (false, OutputKind::Tree, node) => {
+                let path = RelPath::new(&wire.path).map_err(|e| refusal(spec, output, e))?;
+                if path.depth() > spec.limits.output_depth as usize + 1 {
+                    return Err(refuse(format!("lies deeper than {}", spec.limits.output_depth)));
+                }
+                let tree = current.tree.as_mut().ok_or_else(|| refuse("comes before the root".to_owned()))?;
+                tree.insert(path, Entry { meta, node }).map_err(|e| refusal(spec, output, e))?;
+            }
+            _ => return Err(refuse("does not belong there".to_owned())),
+        }
+        Ok(())
+    }
+}
+
+impl Current<'_> {
+    fn count(&mut self, wire: &WireEntry, spec: &Spec) -> Result<(), SandboxError> {
+        let limits = &spec.limits;
+        self.entries += 1;
+        if wire.kind == EntryKind::File {
+            self.bytes = self.bytes.saturating_add(wire.number);
+        }
+        let over = if self.entries > limits.output_entries {
+            format!("{} entries", limits.output_entries)
+        } else if self.bytes > limits.output_bytes {
+            format!("{} bytes", limits.output_bytes)
+        } else {
+            return Ok(());
+        };
+        Err(SandboxError::Limit {
+            stage: spec.stage.clone(),
+            limit: format!("{over} of output {:?}", self.output.name),
+        })
+    }
+
+    fn linked(&self, wire: &WireEntry) -> Option<Node> {
+        let first = RelPath::new(&wire.rest).ok()?;
+        let node = self.tree.as_ref()?.get(&first)?.node.clone();
+        matches!(node, Node::File { .. }).then_some(node)
+    }
+}
+
+fn store(spec: &Spec, output: &Output, wire: &WireEntry, content: &mut impl Read, put: &mut Put<'_>) -> Result<Node, SandboxError> {
+    let failed = |source| SandboxError::Store {
+        stage: spec.stage.clone(),
+        output: output.name.clone(),
+        path: shown(&wire.path),
+        source,
+    };
+    let mut limited = content.take(wire.number);
+    let (digest, size) = put(&mut limited).map_err(failed)?;
+    if size != wire.number || limited.limit() != 0 {
+        let problem = format!("{size} bytes were stored of {} that were sent", wire.number);
+        return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, problem)));
+    }
+    Ok(Node::File { size, digest })
+}

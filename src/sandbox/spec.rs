@@ -1,0 +1,359 @@
+//! `Spec`: everything a stage's sandbox is made of, as a plain value that can be printed, compared and written down.
+
+use crate::model::{Epoch, RelPath};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// One run of one stage. The executor obeys it and adds nothing of the host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// The stage's name, for messages.
+    pub stage: String,
+    /// What the stage sees as `/`.
+    pub root: RootFs,
+    /// What else it sees. Mount points that the root lacks at top level are made.
+    pub mounts: Vec<Mount>,
+    /// What runs.
+    pub workload: Workload,
+    /// Environment beside the fixed `PATH`, `HOME`, `LANG`, `TZ` and `SOURCE_DATE_EPOCH`.
+    pub env: BTreeMap<String, String>,
+    /// `SOURCE_DATE_EPOCH`, and the modification time of everything collected.
+    pub epoch: Epoch,
+    /// How many user ids the stage has.
+    pub ids: Ids,
+    /// Capabilities kept, inside the stage's own user namespace only.
+    pub capabilities: BTreeSet<Capability>,
+    /// What it may use up.
+    pub limits: Limits,
+    /// What is taken out of `/build` when it has ended well.
+    pub outputs: Vec<Output>,
+    /// Where `/build` lies.
+    pub build_dir: BuildDir,
+    /// Directories below `/build` in which a small `/dev` is mounted before the stage starts.
+    pub dev_in: Vec<RelPath>,
+    /// Whether `/proc` is mounted. Links in it work; no file in it can be opened, for `mountinfo` names paths of the host.
+    pub proc_mount: bool,
+    /// Where standard input, output and error lead.
+    pub console: Console,
+}
+
+/// What the stage sees as `/`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootFs {
+    /// A directory of the host, seen read-only. `dev`, `proc`, `tmp`, `build` of it are covered by the sandbox' own.
+    Tree(PathBuf),
+    /// Nothing but the mounts.
+    Empty,
+}
+
+/// One file or directory of the host that the stage sees.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Mount {
+    /// File or directory of the host. Mounts below it are not seen.
+    pub source: PathBuf,
+    /// Where the stage sees it, below `/`.
+    pub target: RelPath,
+    /// Whether the stage may change it.
+    pub access: Access,
+}
+
+/// Whether a mount can be written to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Never written to; owners are seen as on the host, its root as id 0.
+    ReadOnly,
+    /// Written to as far as the permissions of the host allow the ids that the stage is mapped to.
+    ReadWrite,
+}
+
+/// What runs in the sandbox.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// A program of the root, by absolute path.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// A writer of pnb itself, run in the same sandbox without an exec.
+    Builtin {
+        /// Its name in the table given to [`super::helper_main`].
+        name: String,
+        /// Its arguments, in the writer's own form.
+        args: Vec<u8>,
+    },
+}
+
+/// How many user and group ids a stage has. Inside it is always id 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ids {
+    /// One id; everything collected belongs to 0:0.
+    Single,
+    /// Ids 0 to 65535, for maintainer scripts; owners are collected as seen inside.
+    Range,
+}
+
+impl Ids {
+    /// How many ids that is.
+    pub(super) const fn count(self) -> u32 {
+        match self {
+            Ids::Single => 1,
+            Ids::Range => 65_536,
+        }
+    }
+}
+
+macro_rules! capabilities {
+    ($($(#[$doc:meta])* $name:ident = $cap:ident,)*) => {
+        /// A capability a stage may keep inside its own user namespace (capabilities(7)).
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Capability {
+            $($(#[$doc])* $name,)*
+        }
+        impl Capability {
+            /// The kernel's name for it.
+            pub(super) const fn kernel(self) -> caps::Capability {
+                match self {
+                    $(Capability::$name => caps::Capability::$cap,)*
+                }
+            }
+        }
+    };
+}
+
+capabilities! {
+    /// Change owners.
+    Chown = CAP_CHOWN,
+    /// Pass permission checks.
+    DacOverride = CAP_DAC_OVERRIDE,
+    /// Pass checks that the owner must be the caller.
+    Fowner = CAP_FOWNER,
+    /// Keep set-id bits on change.
+    Fsetid = CAP_FSETID,
+    /// Signal processes of other ids.
+    Kill = CAP_KILL,
+    /// Become other groups.
+    Setgid = CAP_SETGID,
+    /// Become other users.
+    Setuid = CAP_SETUID,
+    /// chroot(2).
+    SysChroot = CAP_SYS_CHROOT,
+}
+
+/// What a stage may use up. Reaching any of them fails the stage, naming the limit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory in bytes, all processes, tmpfs and memfd together.
+    pub memory: u64,
+    /// Processes and threads at once.
+    pub processes: u32,
+    /// Time on the clock.
+    pub wall: Duration,
+    /// Bytes of standard output and error.
+    pub log_bytes: u64,
+    /// Bytes below `/build`.
+    pub build_bytes: u64,
+    /// Files and directories below `/build`.
+    pub build_inodes: u64,
+    /// Bytes below `/tmp`.
+    pub tmp_bytes: u64,
+    /// Bytes of each output, by length of its files (holes count).
+    pub output_bytes: u64,
+    /// Entries of each output.
+    pub output_entries: u64,
+    /// Depth of each output's tree.
+    pub output_depth: u32,
+    /// Processors the stage sees.
+    pub cpus: u32,
+}
+
+impl Default for Limits {
+    /// Enough for an ordinary stage: 2 GiB, 512 processes, 10 minutes, one processor.
+    fn default() -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            memory: 2048 * MIB,
+            processes: 512,
+            wall: Duration::from_secs(600),
+            log_bytes: 64 * MIB,
+            build_bytes: 1024 * MIB,
+            build_inodes: 500_000,
+            tmp_bytes: 256 * MIB,
+            output_bytes: 4096 * MIB,
+            output_entries: 500_000,
+            output_depth: 64,
+            cpus: 1,
+        }
+    }
+}
+
+/// One thing taken out of `/build`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Output {
+    /// Name in [`super::Outcome::outputs`].
+    pub name: String,
+    /// Where it lies below `/build`.
+    pub path: RelPath,
+    /// File or tree.
+    pub kind: OutputKind,
+    /// Whether set-user-id and set-group-id bits may be in it.
+    pub allow_setid: bool,
+    /// Whether device nodes and fifos may be in it (as metadata).
+    pub allow_devices: bool,
+}
+
+/// Whether an output is a file or a directory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputKind {
+    /// One directory with all below it; it must hold something.
+    Tree,
+    /// One regular file; it must not be empty.
+    File,
+}
+
+/// Where `/build` lies.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BuildDir {
+    /// In memory; counts towards [`Limits::memory`].
+    Tmpfs,
+    /// An empty directory of the host. Everything in it is deleted at the end.
+    Disk(PathBuf),
+}
+
+/// Where standard input, output and error lead.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Console {
+    /// Input from `/dev/null`; output and error to the [`super::Watch`] given to the executor.
+    Log,
+    /// The caller's own terminal or pipes.
+    Inherit,
+}
+
+/// What of a [`Spec`] is the same on every host: written into the manifest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Policy {
+    /// Where the stage sees what it reads, and what it may write.
+    pub mounts: BTreeMap<String, Access>,
+    /// Whether `/` is a tree of inputs.
+    pub root: &'static str,
+    /// What runs.
+    pub workload: Workload,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// How many user ids it has.
+    pub ids: Ids,
+    /// Capabilities kept inside its own user namespace.
+    pub capabilities: BTreeSet<Capability>,
+    /// What it may use up.
+    pub limits: Limits,
+    /// What is taken out.
+    pub outputs: Vec<Output>,
+    /// Directories with a small `/dev`.
+    pub dev_in: Vec<RelPath>,
+    /// Whether `/proc` is mounted.
+    pub proc_mount: bool,
+    /// Namespaces of its own.
+    pub namespaces: [&'static str; 7],
+    /// Landlock ABI whose every right is handled.
+    pub landlock_abi: u32,
+    /// BLAKE3 of the seccomp rules in force, as text.
+    pub seccomp_rules: crate::model::Blake3Digest,
+}
+
+/// The namespaces every stage has for itself.
+pub(super) const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
+impl Spec {
+    /// The part that does not depend on the host.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            mounts: self.mounts.iter().map(|m| (m.target.to_string(), m.access)).collect(),
+            root: match self.root {
+                RootFs::Tree(_) => "tree",
+                RootFs::Empty => "empty",
+            },
+            workload: self.workload.clone(),
+            env: self.environment(),
+            ids: self.ids,
+            capabilities: self.capabilities.clone(),
+            limits: self.limits.clone(),
+            outputs: self.outputs.clone(),
+            dev_in: self.dev_in.clone(),
+            proc_mount: self.proc_mount,
+            namespaces: NAMESPACES,
+            landlock_abi: super::landlock::ABI_NUMBER,
+            seccomp_rules: super::seccomp::rules_digest(self),
+        }
+    }
+
+    /// The whole environment of the stage.
+    pub(super) fn environment(&self) -> BTreeMap<String, String> {
+        let fixed = [
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            ("HOME", "/homeless".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("TZ", "UTC".to_owned()),
+            ("SOURCE_DATE_EPOCH", self.epoch.to_string()),
+        ];
+        let mut env: BTreeMap<String, String> = fixed.map(|(k, v)| (k.to_owned(), v)).into();
+        env.extend(self.env.clone());
+        env
+    }
+
+    /// What of the spec contradicts itself.
+    pub(super) fn problem(&self) -> Option<String> {
+        if let Workload::Command { argv } = &self.workload {
+            match argv.first() {
+                None => return Some("the command is empty".to_owned()),
+                Some(program) if !program.starts_with('/') => {
+                    return Some(format!("the program {program:?} is not an absolute path"));
+                }
+                Some(_) if argv.iter().any(|a| a.contains('\0')) => {
+                    return Some("an argument holds a NUL byte".to_owned());
+                }
+                Some(_) => {}
+            }
+        }
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Some(format!("environment variable {name:?} cannot be passed on"));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for output in &self.outputs {
+            if !names.insert(&output.name) {
+                return Some(format!("output {:?} is there twice", output.name));
+            }
+        }
+        let mut targets = BTreeSet::new();
+        for mount in &self.mounts {
+            let own = ["dev", "proc", "tmp"].iter().any(|d| mount.target.components().next() == Some(d.as_bytes()));
+            if own || !targets.insert(&mount.target) {
+                return Some(format!("nothing can be mounted on /{}", mount.target));
+            }
+            if mount.source.is_relative() {
+                return Some(format!("mount source {:?} is not an absolute path", mount.source));
+            }
+        }
+        let limits = &self.limits;
+        let least = [limits.memory, limits.build_bytes, limits.build_inodes, limits.tmp_bytes, u64::from(limits.processes)];
+        if least.contains(&0) || limits.cpus == 0 || limits.wall.is_zero() {
+            return Some("a limit is zero".to_owned());
+        }
+        if !self.capabilities.is_empty() && self.ids == Ids::Single {
+            return Some("capabilities need a range of ids".to_owned());
+        }
+        None
+    }
+}

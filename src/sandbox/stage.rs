@@ -1,0 +1,226 @@
+//! The stage's own process: goes into a user namespace further in, gives up everything it does not need, measures what is
+//! left, and becomes the workload.
+
+use super::{
+    Console, Spec, Workload,
+    helper::{Builtin, Job, namespaces_at},
+    landlock, measure, seccomp, sys,
+    wire::{self, Fault, FaultKind, Report, Step},
+};
+use caps::CapSet;
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{SigSet, Signal},
+        stat::{Mode, umask},
+    },
+    unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, getpid, setpgid, setsid, tcsetpgrp},
+};
+use std::{
+    convert::Infallible,
+    ffi::CString,
+    io::{self, IsTerminal, Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// Exit code of a built-in that failed.
+const BUILTIN_FAILED: i32 = 1;
+/// Exit code of a built-in that panicked, which is a defect of it.
+const BUILTIN_PANICKED: i32 = 101;
+
+/// The stage's process, from its start to the end of the workload.
+pub(super) fn run(job: &mut Job, mut reports: UnixStream, proc: &OwnedFd) -> ! {
+    if let Err(fault) = prepare(job, &mut reports, proc) {
+        // Pid 1 sees the end of the stream when this fails.
+        let _ = wire::send_value(&mut reports, &Report::Fault(fault));
+        sys::end_process(127)
+    }
+    match &job.request.spec.workload {
+        Workload::Command { argv } => match execute(argv, &job.request.spec) {
+            Ok(never) => match never {},
+            Err(problem) => {
+                let fault = Fault::setup(format!("run {}", argv[0]), problem);
+                let _ = wire::send_value(&mut reports, &Report::Fault(fault));
+                sys::end_process(127)
+            }
+        },
+        Workload::Builtin { name, args } => {
+            let Some(builtin) = job.builtins.get(name.as_str()).copied() else {
+                let fault = Fault::setup("start the stage", format!("there is no built-in {name:?}"));
+                let _ = wire::send_value(&mut reports, &Report::Fault(fault));
+                sys::end_process(127)
+            };
+            // The end of this stream tells pid 1 that the workload has begun.
+            drop(reports);
+            sys::end_process(call(name, builtin, args))
+        }
+    }
+}
+
+fn execute(argv: &[String], spec: &Spec) -> Result<Infallible, String> {
+    let text = |s: String| CString::new(s).map_err(|e| e.to_string());
+    let arguments: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_, _>>()?;
+    let environment = spec.environment().into_iter().map(|(k, v)| text(format!("{k}={v}")));
+    let environment: Vec<CString> = environment.collect::<Result<_, _>>()?;
+    execve(&arguments[0], &arguments, &environment).map_err(|e| e.to_string())
+}
+
+fn call(name: &str, builtin: Builtin, args: &[u8]) -> i32 {
+    let (code, problem) = match catch_unwind(AssertUnwindSafe(|| builtin(args))) {
+        Ok(Ok(())) => return 0,
+        Ok(Err(problem)) => (BUILTIN_FAILED, problem),
+        Err(_) => (BUILTIN_PANICKED, "it panicked".to_owned()),
+    };
+    // The exit code says it too when the log cannot be written.
+    let _ = writeln!(io::stderr(), "built-in {name}: {problem}");
+    code
+}
+
+/// Applies every layer, in the one order that works, and reports what it found.
+fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<(), Fault> {
+    let spec = &job.request.spec;
+    let strict = job.request.strict;
+    sys::die_with_parent().step("bind the stage to its sandbox")?;
+    job.group.enter()?;
+    set_resource_limits(spec, job.group.counts_processes())?;
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).step("enter a user namespace of the stage's own")?;
+    reports.write_all(b"u").step("ask for ids")?;
+    reports.read_exact(&mut [0u8]).step("get ids")?;
+
+    sys::join_fresh_keyring().step("leave the session keyring")?;
+    let cpus = set_processors(spec.limits.cpus)?;
+    if cpus < spec.limits.cpus {
+        let what = format!("the stage sees {cpus} processors, {} are declared", spec.limits.cpus);
+        weaker(reports, strict, what)?;
+    }
+    take_console(job)?;
+    umask(Mode::from_bits_truncate(0o022));
+    chdir("/build").step("enter /build")?;
+    sys::set_default_signals();
+    SigSet::all().thread_unblock().step("unblock signals")?;
+
+    let spec = &job.request.spec;
+    let mut found = measure::before(proc)?;
+    let inside = namespaces_at(proc);
+    found.namespaces = inside
+        .into_iter()
+        .filter(|(name, id)| job.host_namespaces.get(name) != Some(id))
+        .map(|(name, _)| name)
+        .collect();
+    found.limits = job.group.mechanism();
+    found.cpus = cpus;
+    let status = measure::Status::open(proc)?;
+    let probe = proc.try_clone().step("copy a descriptor")?;
+    // What follows needs no descriptor but these three, which then are 3, 4 and 5.
+    drop_capabilities(spec)?;
+    prctl::set_no_new_privs().step("give up new privileges")?;
+    let applied = landlock::apply(&job.plan.rules(spec), strict)?;
+    if let Some(what) = &applied.weaker {
+        weaker(reports, strict, what.clone())?;
+    }
+    let programs = seccomp::programs(spec).step("compile the seccomp filters")?;
+    for program in &programs {
+        seccompiler::apply_filter(program).step("install the seccomp filters")?;
+    }
+    found.landlock_abi = applied.abi;
+    found.landlock = applied.status;
+    found.landlock_leaks = measure::can_open_forbidden(&probe);
+    found.seccomp_programs = Some(seccomp::programs_digest(&programs));
+    status.read_into(&mut found)?;
+    measure::judge(&found, spec, applied.weaker.is_none()).map_or(Ok(()), |what| weaker(reports, strict, what))?;
+    drop(probe);
+    found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
+    wire::send_value(reports, &Report::Measured(Box::new(found))).step("report")
+}
+
+fn weaker(reports: &mut UnixStream, strict: bool, what: String) -> Result<(), Fault> {
+    if strict {
+        return Err(Fault::new(FaultKind::Weaker, what, ""));
+    }
+    wire::send_value(reports, &Report::Weaker(what)).step("report")
+}
+
+/// Resource limits, as far as the caller's hard limits let them be what they should be on every host.
+fn set_resource_limits(spec: &Spec, processes_counted: bool) -> Result<(), Fault> {
+    let limits = &spec.limits;
+    // Counts the processes of the user namespace made next; lets a cgroup be the first to say no, because it keeps count.
+    let processes = u64::from(limits.processes) + u64::from(processes_counted);
+    let wanted = [
+        (Resource::RLIMIT_NPROC, processes, processes),
+        (Resource::RLIMIT_NOFILE, 1024, 4096),
+        (Resource::RLIMIT_FSIZE, limits.build_bytes, limits.build_bytes),
+        (Resource::RLIMIT_STACK, 8 << 20, 64 << 20),
+        (Resource::RLIMIT_CORE, 0, 0),
+        (Resource::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
+        (Resource::RLIMIT_MSGQUEUE, 0, 0),
+        (Resource::RLIMIT_NICE, 0, 0),
+        (Resource::RLIMIT_RTPRIO, 0, 0),
+        (Resource::RLIMIT_SIGPENDING, 1024, 1024),
+    ];
+    for (resource, soft, hard) in wanted {
+        let (_, most) = getrlimit(resource).step(format!("read {resource:?}"))?;
+        setrlimit(resource, soft.min(most), hard.min(most)).step(format!("set {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// Lets the stage see `wanted` processors; returns how many it really has.
+fn set_processors(wanted: u32) -> Result<u32, Fault> {
+    let own = Pid::from_raw(0);
+    let offered = sched_getaffinity(own).step("read the processors")?;
+    let mut chosen = CpuSet::new();
+    let mut count = 0;
+    for cpu in 0..CpuSet::count() {
+        if count < wanted && offered.is_set(cpu) == Ok(true) {
+            chosen.set(cpu).step("choose processors")?;
+            count += 1;
+        }
+    }
+    sched_setaffinity(own, &chosen).step("set the processors")?;
+    Ok(count)
+}
+
+fn take_console(job: &mut Job) -> Result<(), Fault> {
+    let [stdin, stdout, stderr] = &job.console[..] else {
+        return Err(Fault::setup("take the console", "a descriptor is missing"));
+    };
+    dup2_stdin(stdin).step("take standard input")?;
+    dup2_stdout(stdout).step("take standard output")?;
+    dup2_stderr(stderr).step("take standard error")?;
+    if job.request.spec.console == Console::Inherit && io::stdin().is_terminal() {
+        // A shell steers its jobs from the caller's session; seccomp keeps it from typing into the terminal.
+        let own = getpid();
+        setpgid(Pid::from_raw(0), Pid::from_raw(0)).step("make a process group")?;
+        let mut terminal_output = SigSet::empty();
+        terminal_output.add(Signal::SIGTTOU);
+        terminal_output.thread_block().step("block signals")?;
+        // Not the controlling terminal: then there is no foreground to take.
+        let _ = tcsetpgrp(io::stdin(), own);
+    } else {
+        setsid().step("make a session")?;
+    }
+    Ok(())
+}
+
+fn drop_capabilities(spec: &Spec) -> Result<(), Fault> {
+    let step = "drop capabilities";
+    if spec.capabilities.is_empty() {
+        sys::lock_no_root().step(step)?;
+    }
+    let kept: Vec<caps::Capability> = spec.capabilities.iter().map(|c| c.kernel()).collect();
+    for capability in caps::all() {
+        // A capability the kernel does not know cannot be in the set.
+        if !kept.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+            caps::drop(None, CapSet::Bounding, capability).step(step)?;
+        }
+    }
+    // Kernels that cannot do ambient sets have nothing in them.
+    let _ = caps::clear(None, CapSet::Ambient);
+    caps::clear(None, CapSet::Inheritable).step(step)?;
+    let kept = kept.into_iter().collect();
+    caps::set(None, CapSet::Effective, &kept).step(step)?;
+    caps::set(None, CapSet::Permitted, &kept).step(step)
+}

@@ -1,0 +1,214 @@
+//! The system calls that neither the standard library nor `nix` wraps, each as a safe function.
+//!
+//! Sources: the kernel's `include/uapi/linux/{mount,keyctl,landlock,securebits,sched}.h` and the manual pages named below.
+
+#![expect(
+    unsafe_code,
+    reason = "the new mount API, clone with namespaces and a few process attributes have no safe wrapper"
+)]
+
+use nix::errno::Errno;
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+/// Attributes of a mount, `MOUNT_ATTR_*`.
+pub(super) mod attr {
+    /// Nothing below may be changed.
+    pub(in super::super) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+    /// Set-id bits do nothing.
+    pub(in super::super) const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+    /// Device nodes do nothing.
+    pub(in super::super) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+    /// Nothing can be executed.
+    pub(in super::super) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+}
+
+/// Which process returned from [`clone_process`].
+pub(super) enum Cloned {
+    /// The new process.
+    Child,
+    /// The caller; holds the new process' id in the caller's pid namespace.
+    Parent(i32),
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(Errno::last().into()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(check(result)?).map_err(|_| io::Error::from(Errno::EBADF))?;
+    // SAFETY: the kernel has just returned this descriptor to us, nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `fork` into new namespaces (`CLONE_NEW*` of clone(2)); no flag makes a plain fork.
+///
+/// Only for a process with one thread: the child goes on with a copy of everything.
+pub(super) fn clone_process(namespaces: libc::c_int) -> io::Result<Cloned> {
+    // The argument is 64 bits wide; every CLONE_NEW* flag lies in the lower 32.
+    let flags = u64::from(namespaces as u32) | libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM and with a null stack this is fork: parent and child have separate copies of memory. The
+    // caller has one thread, so no lock is held by a thread that the child lacks.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) };
+    match check(result)? {
+        0 => Ok(Cloned::Child),
+        pid => Ok(Cloned::Parent(pid as i32)),
+    }
+}
+
+/// open_tree(2) with `OPEN_TREE_CLONE`: a detached copy of the mount at `path`, without the mounts below it.
+pub(super) fn clone_mount(dir: Option<BorrowedFd<'_>>, path: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_NO_AUTOMOUNT as u32;
+    let flags = if path.is_empty() { flags | libc::AT_EMPTY_PATH as u32 } else { flags };
+    let dir = dir.map_or(libc::AT_FDCWD, |d| d.as_raw_fd());
+    // SAFETY: `path` is a terminated string that lives over the call; the other arguments are numbers.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })
+}
+
+/// move_mount(2): attaches the detached `mount` on the file or directory `target` refers to.
+pub(super) fn attach_mount(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let (mount, target) = (mount.as_fd().as_raw_fd(), target.as_fd().as_raw_fd());
+    // SAFETY: both descriptors are borrowed over the call; the paths are terminated constants.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, mount, c"".as_ptr(), target, c"".as_ptr(), flags) })?;
+    Ok(())
+}
+
+/// fsopen(2), fsconfig(2), fsmount(2): a detached mount of a new file system `kind`.
+pub(super) fn new_filesystem(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io::Result<OwnedFd> {
+    // SAFETY: `kind` is a terminated string.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+    let fd = context.as_raw_fd();
+    for (key, value) in options {
+        let (key, value) = (key.as_ptr(), value.as_ptr());
+        // SAFETY: key and value are terminated strings, as FSCONFIG_SET_STRING wants.
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, fd, libc::FSCONFIG_SET_STRING, key, value, 0) })?;
+    }
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: FSCONFIG_CMD_CREATE takes null for key and value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fd, libc::FSCONFIG_CMD_CREATE, none, none, 0) })?;
+    // SAFETY: only numbers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// mount_setattr(2): switches attributes of one mount on; with `userns` also maps its owners through that namespace.
+pub(super) fn set_mount_attributes(mount: impl AsFd, set: u64, userns: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: set | userns.map_or(0, |_| libc::MOUNT_ATTR_IDMAP),
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: userns.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    let size = size_of::<libc::mount_attr>();
+    let fd = mount.as_fd().as_raw_fd();
+    // SAFETY: `attributes` lives over the call and `size` is its size; the path is a terminated constant.
+    check(unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, &attributes, size)
+    })?;
+    Ok(())
+}
+
+/// keyctl(2) `KEYCTL_JOIN_SESSION_KEYRING` without a name: a fresh, empty session keyring.
+///
+/// `ENOSYS`, a kernel without keyrings, is a success: there is nothing to inherit.
+pub(super) fn join_fresh_keyring() -> io::Result<()> {
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for an anonymous keyring.
+    match check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, none) }) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOSYS) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// landlock_create_ruleset(2) with `LANDLOCK_CREATE_RULESET_VERSION`: the kernel's ABI number.
+pub(super) fn landlock_abi() -> io::Result<i64> {
+    const VERSION: u32 = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: a null attribute of size 0 is what the version query takes.
+    check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0usize, VERSION) })
+}
+
+/// prctl(2) `PR_SET_SECUREBITS`: user id 0 gives no capabilities, for good (securebits.h).
+pub(super) fn lock_no_root() -> io::Result<()> {
+    const NOROOT: libc::c_ulong = 1;
+    const NOROOT_LOCKED: libc::c_ulong = 1 << 1;
+    const NO_AMBIENT: libc::c_ulong = (1 << 6) | (1 << 7);
+    // SAFETY: only numbers.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, NOROOT | NOROOT_LOCKED | NO_AMBIENT, 0, 0, 0) };
+    check(result.into()).map(drop)
+}
+
+/// close_range(2) of every descriptor but 0, 1, 2 and `kept`; returns those that are open all the same.
+///
+/// Only for a process that will end by execve or [`end_process`]: owners of what is closed here must never be dropped.
+pub(super) fn keep_only(kept: impl AsFd) -> io::Result<Vec<u32>> {
+    let kept = kept.as_fd().as_raw_fd() as u32;
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: closes by number; the caller never uses or drops an owner of these again.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) })?;
+        }
+    }
+    // SAFETY: F_GETFD only asks.
+    let open = |fd: &u32| unsafe { libc::fcntl(*fd as i32, libc::F_GETFD) } >= 0;
+    Ok((3..256).filter(|fd| *fd != kept).filter(open).collect())
+}
+
+/// flistxattr(2): the NUL-separated names of a file's extended attributes.
+pub(super) fn list_xattrs(file: impl AsFd) -> io::Result<Vec<u8>> {
+    let fd = file.as_fd().as_raw_fd();
+    let mut names = vec![0u8; 4096];
+    // SAFETY: the buffer is writable for the length given.
+    let result = unsafe { libc::flistxattr(fd, names.as_mut_ptr().cast(), names.len()) };
+    match check(result as libc::c_long) {
+        Ok(length) => names.truncate(length as usize),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => names.clear(),
+        Err(error) => return Err(error),
+    }
+    Ok(names)
+}
+
+/// `F_SETLEASE`/`F_RDLCK` of fcntl(2), taken and given back: fails with `EAGAIN` while anybody may still write to `file`.
+pub(super) fn check_no_writer(file: impl AsFd) -> io::Result<()> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: only numbers.
+    check(unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) }.into())?;
+    // SAFETY: only numbers.
+    check(unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) }.into()).map(drop)
+}
+
+/// _exit(2).
+pub(super) fn end_process(code: i32) -> ! {
+    // SAFETY: ends this process at once, running no destructor and flushing nothing, which is what a forked child wants.
+    unsafe { libc::_exit(code) }
+}
+
+/// getppid(2) of the caller and `PR_SET_PDEATHSIG`: the caller is killed when its parent thread ends.
+pub(super) fn die_with_parent() -> io::Result<()> {
+    // SAFETY: only numbers.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) };
+    check(result.into()).map(drop)
+}
+
+/// Every signal back to its default action.
+pub(super) fn set_default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code of ours; numbers the kernel reserves fail and stay as they are.
+        let _ = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// setdomainname(2) of this UTS namespace.
+pub(super) fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer is readable for the length given.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// Takes a descriptor that has just come in over a socket.
+pub(super) fn own_received(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel made this descriptor for the message that was just received; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

@@ -1,0 +1,190 @@
+//! The watchdog of pid 1: sums up memory and processes where no control group does, and bytes in a build directory on disk.
+
+use super::{
+    BuildDir, Limits, Spec,
+    disk::{self, Used},
+    limits::{Group, memory_limit, process_limit},
+};
+use nix::{
+    dir::Dir,
+    fcntl::{AtFlags, OFlag, openat},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        stat::{Mode, fstat, fstatat},
+        statvfs::statvfs,
+    },
+};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    time::{Duration, Instant},
+};
+
+/// How often memory is summed up: a process can take about 100 MiB in this time.
+const TICK: Duration = Duration::from_millis(25);
+/// How often a build directory on disk is summed up, at most.
+const DISK_TICK: Duration = Duration::from_secs(1);
+/// A disk pass may take one part in so many of the time.
+const DISK_SHARE: u32 = 20;
+/// Below this much available memory of the whole host a stage without a control group ends.
+const HOST_RESERVE: u64 = 128 << 20;
+
+/// A limit that was reached.
+pub(super) struct Reached(pub(super) String);
+
+/// State of the watchdog.
+pub(super) struct Watchdog {
+    limits: Limits,
+    memory: bool,
+    processes: bool,
+    disk: bool,
+    next_disk: Instant,
+    peak: u64,
+    meminfo: Option<File>,
+    /// Device number of the kernel's own tmpfs, where memfds live.
+    shared_memory: Option<u64>,
+}
+
+impl Watchdog {
+    pub(super) fn new(spec: &Spec, group: &Group, meminfo: Option<File>) -> Self {
+        let memfd = memfd_create("", MFdFlags::MFD_CLOEXEC).ok();
+        Self {
+            limits: spec.limits.clone(),
+            memory: !group.limits_memory(),
+            processes: !group.counts_processes(),
+            disk: matches!(spec.build_dir, BuildDir::Disk(_)),
+            next_disk: Instant::now() + DISK_TICK,
+            peak: 0,
+            meminfo,
+            shared_memory: memfd.and_then(|fd| fstat(fd).ok()).map(|s| s.st_dev),
+        }
+    }
+
+    /// How long to wait between two checks; none when there is nothing to check.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        if self.memory || self.processes {
+            Some(TICK)
+        } else {
+            self.disk.then_some(DISK_TICK)
+        }
+    }
+
+    /// Most memory seen.
+    pub(super) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Looks around; says which limit is reached.
+    pub(super) fn check(&mut self, proc: &OwnedFd) -> Option<Reached> {
+        if self.memory || self.processes {
+            let seen = self.look(proc);
+            self.peak = self.peak.max(seen.memory);
+            if self.processes && seen.processes >= self.limits.processes {
+                return Some(Reached(process_limit(&self.limits)));
+            }
+            if self.memory && seen.memory > self.limits.memory {
+                return Some(Reached(memory_limit(&self.limits)));
+            }
+            if self.memory && self.host_is_short() {
+                return Some(Reached("memory of the host, which has almost none left".to_owned()));
+            }
+        }
+        if self.disk && Instant::now() >= self.next_disk {
+            let begin = Instant::now();
+            let used = disk::measure("/build");
+            let took = begin.elapsed();
+            self.next_disk = Instant::now() + DISK_TICK.max(took * DISK_SHARE);
+            return self.judge_disk(&used);
+        }
+        None
+    }
+
+    fn judge_disk(&self, used: &Used) -> Option<Reached> {
+        let limits = &self.limits;
+        if used.bytes > limits.build_bytes {
+            return Some(Reached(format!("{} bytes below /build", limits.build_bytes)));
+        }
+        (used.inodes > limits.build_inodes).then(|| Reached(format!("{} inodes below /build", limits.build_inodes)))
+    }
+
+    fn host_is_short(&self) -> bool {
+        let mut text = [0u8; 256];
+        let Some(length) = self.meminfo.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()) else {
+            return false;
+        };
+        let available = field(&String::from_utf8_lossy(&text[..length]), "MemAvailable:");
+        available.is_some_and(|bytes| bytes < HOST_RESERVE)
+    }
+
+    fn look(&self, proc: &OwnedFd) -> Seen {
+        let mut seen = Seen::default();
+        let mut exact = Seen::default();
+        let pids = numbers(proc, ".");
+        let mut counted = BTreeSet::new();
+        for pid in pids.iter().filter(|pid| **pid != 1) {
+            let threads = fstatat(proc, format!("{pid}/task").as_str(), AtFlags::empty());
+            // A directory of directories has one link for each, one for itself and one in its parent.
+            seen.processes += threads.map_or(0, |s| u32::try_from(s.st_nlink.saturating_sub(2)).unwrap_or(0));
+            let status = read(proc, &format!("{pid}/status"));
+            seen.memory += ["RssAnon:", "RssShmem:", "VmSwap:"].iter().filter_map(|n| field(&status, n)).sum::<u64>();
+            seen.memory += self.shared(proc, *pid, &mut counted);
+        }
+        for point in ["/build", "/tmp"] {
+            let used = statvfs(point).ok().filter(|_| point == "/tmp" || !self.disk);
+            let bytes = used.map_or(0, |s| s.blocks().saturating_sub(s.blocks_free()).saturating_mul(s.fragment_size()));
+            seen.memory += bytes;
+            exact.memory += bytes;
+        }
+        if seen.memory <= self.limits.memory {
+            return seen;
+        }
+        // Pages that several processes share were counted for each: look closer.
+        counted.clear();
+        for pid in pids.iter().filter(|pid| **pid != 1) {
+            let rollup = read(proc, &format!("{pid}/smaps_rollup"));
+            exact.memory += ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"].iter().filter_map(|n| field(&rollup, n)).sum::<u64>();
+            exact.memory += self.shared(proc, *pid, &mut counted);
+        }
+        exact.processes = seen.processes;
+        exact
+    }
+
+    /// Memory of the memfds a process has open, each counted once.
+    fn shared(&self, proc: &OwnedFd, pid: u32, counted: &mut BTreeSet<u64>) -> u64 {
+        let fds = numbers(proc, &format!("{pid}/fd"));
+        let stats = fds.iter().filter_map(|fd| fstatat(proc, format!("{pid}/fd/{fd}").as_str(), AtFlags::empty()).ok());
+        stats.filter(|s| Some(s.st_dev) == self.shared_memory && counted.insert(s.st_ino)).map(|s| s.st_blocks as u64 * 512).sum()
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    memory: u64,
+    processes: u32,
+}
+
+/// A `Name:   123 kB` line, in bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|l| l.strip_prefix(name))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+fn read(proc: &OwnedFd, name: &str) -> String {
+    let mut text = String::new();
+    // A process that has just ended has nothing to say.
+    if let Ok(fd) = openat(proc, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        let _ = File::from(fd).read_to_string(&mut text);
+    }
+    text
+}
+
+/// Entries of a directory that are numbers.
+fn numbers(proc: &OwnedFd, name: &str) -> Vec<u32> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut dir) = Dir::openat(proc, name, flags, Mode::empty()) else {
+        return Vec::new();
+    };
+    dir.iter().flatten().filter_map(|e| e.file_name().to_str().ok()?.parse().ok()).collect()
+}

@@ -1,0 +1,329 @@
+//! What the helper and the executor say to each other.
+//!
+//! Over one stream socket. The executor sends the descriptors of the console with one byte, then one frame with the
+//! [`Request`]; later a single byte [`STOP`] may end the stage early. Everything the other way is frames:
+//!
+//! ```text
+//! tag: u8   length: u64 little endian   payload: length bytes
+//! ```
+//!
+//! The payload is JSON but for [`Tag::Entry`]: `kind u8, mode u32, uid u32, gid u32, number u64, path length u16, path,
+//! rest`, integers little endian. A regular file's `number` bytes of content follow the frame as they are.
+
+use super::{Spec, outcome::Measured};
+use crate::model::{Blake3Digest, RelPath};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, Read, Write};
+
+/// Longest payload of a frame; contents of files are not payload.
+const MAX_PAYLOAD: u64 = 1 << 20;
+
+/// The byte that ends a stage early, as if it had exited with 0.
+pub(super) const STOP: u8 = b's';
+
+/// What the helper is to do.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Request {
+    pub spec: Spec,
+    pub strict: bool,
+    /// First host id of the range that root maps stages to.
+    pub base_id: u32,
+}
+
+/// What a frame holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tag {
+    /// [`Fault`]: the run failed; nothing but `Usage` follows.
+    Fault,
+    /// `String`: a layer that is weaker than on a current kernel.
+    Weaker,
+    /// [`Measured`] from inside, before the workload started.
+    Measured,
+    /// [`Exited`].
+    Exited,
+    /// `usize`: entries of that output follow, its root first.
+    Output,
+    /// [`WireEntry`], in binary.
+    Entry,
+    /// `()`: every output is complete.
+    Complete,
+    /// [`Usage`]: everything is gone, nothing follows.
+    Usage,
+}
+
+const TAGS: [(u8, Tag); 8] = [
+    (b'F', Tag::Fault),
+    (b'W', Tag::Weaker),
+    (b'M', Tag::Measured),
+    (b'X', Tag::Exited),
+    (b'O', Tag::Output),
+    (b'E', Tag::Entry),
+    (b'Z', Tag::Complete),
+    (b'U', Tag::Usage),
+];
+
+/// How the workload ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Exited {
+    /// Exit code, or 128 and the signal's number.
+    pub code: i32,
+    pub stopped: bool,
+    pub wall_nanos: u64,
+    pub peak_memory: u64,
+}
+
+/// What the whole run used.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Usage {
+    pub cpu_nanos: u64,
+    pub peak_memory: Option<u64>,
+    /// Limits the kernel enforced.
+    pub reached: Vec<String>,
+}
+
+/// Which kind of error a [`Fault`] becomes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum FaultKind {
+    Unavailable,
+    Weaker,
+    Setup,
+    Limit,
+    Output,
+}
+
+/// An error on its way to the executor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Fault {
+    pub kind: FaultKind,
+    /// Layer, step, limit or output.
+    pub what: String,
+    pub problem: String,
+    pub fix: String,
+}
+
+impl Fault {
+    pub(super) fn setup(what: impl Into<String>, problem: impl ToString) -> Self {
+        Self::new(FaultKind::Setup, what, problem)
+    }
+    pub(super) fn new(kind: FaultKind, what: impl Into<String>, problem: impl ToString) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            problem: problem.to_string(),
+            fix: String::new(),
+        }
+    }
+    pub(super) fn unavailable(layer: &str, problem: impl ToString, fix: &str) -> Self {
+        Self {
+            fix: fix.to_owned(),
+            ..Self::new(FaultKind::Unavailable, layer, problem)
+        }
+    }
+}
+
+/// Names the step that failed.
+pub(super) trait Step<T> {
+    fn step(self, step: impl Into<String>) -> Result<T, Fault>;
+}
+
+impl<T, E: ToString> Step<T> for Result<T, E> {
+    fn step(self, step: impl Into<String>) -> Result<T, Fault> {
+        self.map_err(|e| Fault::setup(step, e.to_string()))
+    }
+}
+
+/// What a stage tells pid 1 before it becomes the workload.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Report {
+    Weaker(String),
+    Measured(Box<Measured>),
+    Fault(Fault),
+}
+
+/// One entry of an output.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct WireEntry {
+    pub kind: EntryKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Size of a file, `major << 32 | minor` of a device.
+    pub number: u64,
+    /// Path below the output; empty for its root.
+    pub path: Vec<u8>,
+    /// Target of a symlink, path of the first of several hard links.
+    pub rest: Vec<u8>,
+}
+
+/// Kind of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EntryKind {
+    Directory,
+    File,
+    Link,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Fifo,
+}
+
+const KINDS: [(u8, EntryKind); 7] = [
+    (b'd', EntryKind::Directory),
+    (b'f', EntryKind::File),
+    (b'h', EntryKind::Link),
+    (b'l', EntryKind::Symlink),
+    (b'c', EntryKind::CharDevice),
+    (b'b', EntryKind::BlockDevice),
+    (b'p', EntryKind::Fifo),
+];
+
+fn invalid(problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+impl WireEntry {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let kind = KINDS.iter().find(|(_, k)| *k == self.kind).map_or(0, |(byte, _)| *byte);
+        let mut out = vec![kind];
+        for number in [self.mode, self.uid, self.gid] {
+            out.extend(number.to_le_bytes());
+        }
+        out.extend(self.number.to_le_bytes());
+        out.extend((self.path.len() as u16).to_le_bytes());
+        out.extend(&self.path);
+        out.extend(&self.rest);
+        out
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> io::Result<Self> {
+        fn take<const N: usize>(bytes: &mut &[u8]) -> io::Result<[u8; N]> {
+            let (head, tail) = bytes.split_first_chunk().ok_or_else(|| invalid("an entry is cut short"))?;
+            *bytes = tail;
+            Ok(*head)
+        }
+        let [kind] = take::<1>(&mut bytes)?;
+        let kind = KINDS.iter().find(|(byte, _)| *byte == kind).map(|(_, kind)| *kind);
+        let kind = kind.ok_or_else(|| invalid("an entry of unknown kind"))?;
+        let mode = u32::from_le_bytes(take(&mut bytes)?);
+        let uid = u32::from_le_bytes(take(&mut bytes)?);
+        let gid = u32::from_le_bytes(take(&mut bytes)?);
+        let number = u64::from_le_bytes(take(&mut bytes)?);
+        let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
+        let (path, rest) = bytes.split_at_checked(length).ok_or_else(|| invalid("an entry is cut short"))?;
+        Ok(Self {
+            kind,
+            mode,
+            uid,
+            gid,
+            number,
+            path: path.to_vec(),
+            rest: rest.to_vec(),
+        })
+    }
+}
+
+/// Writes one frame.
+pub(super) fn send_bytes(out: &mut impl Write, tag: Tag, payload: &[u8]) -> io::Result<()> {
+    let byte = TAGS.iter().find(|(_, t)| *t == tag).map_or(0, |(byte, _)| *byte);
+    let mut frame = Vec::with_capacity(payload.len() + 9);
+    frame.push(byte);
+    frame.extend((payload.len() as u64).to_le_bytes());
+    frame.extend(payload);
+    out.write_all(&frame)
+}
+
+/// Writes one frame with a value as JSON.
+pub(super) fn send(out: &mut impl Write, tag: Tag, value: &impl Serialize) -> io::Result<()> {
+    send_bytes(out, tag, &serde_json::to_vec(value)?)
+}
+
+/// Reads one frame; none at the end of the stream.
+pub(super) fn receive(from: &mut impl Read) -> io::Result<Option<(Tag, Vec<u8>)>> {
+    let mut head = [0u8; 9];
+    let got = loop {
+        match from.read(&mut head) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    if got == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut head[got..])?;
+    let tag = TAGS.iter().find(|(byte, _)| *byte == head[0]).map(|(_, tag)| *tag);
+    let tag = tag.ok_or_else(|| invalid("a frame of unknown kind"))?;
+    let mut length = [0u8; 8];
+    length.copy_from_slice(&head[1..]);
+    let length = u64::from_le_bytes(length);
+    if length > MAX_PAYLOAD {
+        return Err(invalid("a frame that is too long"));
+    }
+    let mut payload = vec![0; length as usize];
+    from.read_exact(&mut payload)?;
+    Ok(Some((tag, payload)))
+}
+
+/// Writes a value as JSON behind its length.
+pub(super) fn send_value(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value)?;
+    let mut frame = (bytes.len() as u64).to_le_bytes().to_vec();
+    frame.extend(bytes);
+    out.write_all(&frame)
+}
+
+/// Reads what [`send_value`] wrote; none at the end of the stream.
+pub(super) fn receive_value<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0u8; 8];
+    match from.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = u64::from_le_bytes(length);
+    if length > MAX_PAYLOAD {
+        return Err(invalid("a message that is too long"));
+    }
+    let mut bytes = vec![0; length as usize];
+    from.read_exact(&mut bytes)?;
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
+/// BLAKE3 of bytes.
+pub(super) fn blake3(bytes: &[u8]) -> Blake3Digest {
+    Blake3Digest::new(*blake3::hash(bytes).as_bytes())
+}
+
+/// Path of an entry below its output, fit for a message.
+pub(super) fn shown(path: &[u8]) -> String {
+    RelPath::new(path).map_or_else(|_| path.escape_ascii().to_string(), |p| p.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_survives_the_wire_and_a_cut_one_does_not() {
+        let entry = WireEntry {
+            kind: EntryKind::Symlink,
+            mode: 0o777,
+            uid: 7,
+            gid: 65_535,
+            number: 1 << 40,
+            path: b"a\n\xff/-b".to_vec(),
+            rest: b"../../etc".to_vec(),
+        };
+        let bytes = entry.encode();
+        assert_eq!(WireEntry::decode(&bytes).expect("whole"), entry);
+        for cut in 0..bytes.len() - entry.rest.len() {
+            assert!(WireEntry::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_bounded_before_memory_is_taken() {
+        let mut bytes = vec![b'F'];
+        bytes.extend(u64::MAX.to_le_bytes());
+        let error = receive(&mut &bytes[..]).expect_err("too long");
+        assert!(error.to_string().contains("too long"), "{error}");
+    }
+}
