@@ -218,7 +218,7 @@ impl JobEnd<'_> {
     fn empty_build_dir(&self) -> Result<(), Fault> {
         match self.job.request.spec.build_dir {
             BuildDir::Tmpfs => Ok(()),
-            BuildDir::Disk(_) => super::remove::empty("/build").step("delete the build directory"),
+            BuildDir::Disk(_) => super::disk::empty("/build").step("delete the build directory"),
         }
     }
 }

@@ -1,10 +1,38 @@
-//! TEMP
-mod error; mod spec; mod outcome;
-mod landlock { pub(super) const ABI_NUMBER: u32 = 7; }
-mod seccomp { pub(super) fn rules_digest(_: &super::Spec) -> crate::model::Blake3Digest { crate::model::Blake3Digest::new([0;32]) } }
-pub use error::*; pub use spec::*; pub use outcome::*;
-pub struct Executor { pub helper: std::path::PathBuf, pub strict: bool, pub keep_failed: bool }
-impl Executor { pub fn run(&self, _: &Spec, _: &mut dyn FnMut(bool, &mut dyn std::io::Read)->std::io::Result<(crate::model::VerityDigest,u64)>, _: &mut dyn Watch) -> Result<Outcome, SandboxError> { todo!() } }
-#[derive(serde::Serialize)] pub struct Layer { pub name: String, pub offered: String, pub problem: Option<String>, pub fix: Option<String> }
-pub fn probe() -> Vec<Layer> { vec![] }
-pub fn helper_main(_: &dyn Fn(&str,&[u8])->Result<(),String>) -> crate::cli::Exit { crate::cli::Exit::Success }
+//! What each stage runs in: a plain spec, and the executor that obeys it.
+//!
+//! ```text
+//! executor            the caller, many threads: sends the spec, reads the log, checks and stores the outputs
+//!   └ helper          pnb again, one thread: keyring, control groups, id maps, mounts that only root can reach
+//!       └ pid 1       in new namespaces: builds the root, watches, kills, collects; hidden from the stage
+//!           └ stage   in a user namespace further in: no capabilities, Landlock, seccomp; then the workload
+//! ```
+//!
+//! Each arrow goes down in privilege. Nothing the stage does after it has started reaches what reports about it.
+
+mod collect;
+mod disk;
+mod error;
+mod executor;
+mod helper;
+mod idmap;
+mod init;
+mod landlock;
+mod limits;
+mod measure;
+mod outcome;
+mod receive;
+mod rootfs;
+mod seccomp;
+mod spec;
+mod stage;
+mod sys;
+mod watch;
+mod wire;
+
+pub use error::SandboxError;
+pub use executor::{Executor, Put};
+pub use helper::{Builtin, BuiltinTable, helper_main};
+pub use outcome::{Collected, Measured, Outcome, Watch};
+pub use spec::{
+    Access, BuildDir, Capability, Console, Ids, Limits, Mount, Output, OutputKind, Policy, RootFs, Spec, Workload,
+};

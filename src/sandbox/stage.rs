@@ -2,7 +2,7 @@
 //! left, and becomes the workload.
 
 use super::{
-    Console, Ids, Spec, Workload,
+    Console, Spec, Workload,
     helper::{Builtin, Job, namespaces_at},
     landlock, measure, seccomp, sys,
     wire::{self, Fault, FaultKind, Report, Step},
@@ -131,8 +131,8 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     found.seccomp_programs = Some(seccomp::programs_digest(&programs));
     status.read_into(&mut found)?;
     measure::judge(&found, spec, applied.weaker.is_none()).map_or(Ok(()), |what| weaker(reports, strict, what))?;
-    drop((status, probe));
-    found.leaked_descriptors = sys::keep_only(reports).step("close descriptors")?;
+    drop(probe);
+    found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
     wire::send_value(reports, &Report::Measured(Box::new(found))).step("report")
 }
 

@@ -24,8 +24,6 @@ use std::{
 
 /// How often memory is summed up: a process can take about 100 MiB in this time.
 const TICK: Duration = Duration::from_millis(25);
-/// How often a control group is asked.
-const GROUP_TICK: Duration = Duration::from_millis(200);
 /// How often a build directory on disk is summed up, at most.
 const DISK_TICK: Duration = Duration::from_secs(1);
 /// A disk pass may take one part in so many of the time.
@@ -64,12 +62,12 @@ impl Watchdog {
         }
     }
 
-    /// How long to wait between two checks.
-    pub(super) fn interval(&self) -> Duration {
+    /// How long to wait between two checks; none when there is nothing to check.
+    pub(super) fn interval(&self) -> Option<Duration> {
         if self.memory || self.processes {
-            TICK
+            Some(TICK)
         } else {
-            GROUP_TICK
+            self.disk.then_some(DISK_TICK)
         }
     }
 
@@ -79,10 +77,7 @@ impl Watchdog {
     }
 
     /// Looks around; says which limit is reached.
-    pub(super) fn check(&mut self, proc: &OwnedFd, group: &Group) -> Option<Reached> {
-        if let Some(limit) = group.reached().into_iter().next() {
-            return Some(Reached(limit));
-        }
+    pub(super) fn check(&mut self, proc: &OwnedFd) -> Option<Reached> {
         if self.memory || self.processes {
             let seen = self.look(proc);
             self.peak = self.peak.max(seen.memory);
