@@ -102,9 +102,8 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
     let executor = Executor {
         helper: options.helper,
         strict: false,
-        keep_failed: false,
     };
-    let mut put = |_: bool, _: &mut dyn io::Read| Err(io::Error::other("a machine has no outputs"));
+    let mut put = |_: &mut dyn io::Read| Err(io::Error::other("a machine has no outputs"));
     let mut console = BootConsole {
         judge: Judge::default(),
         show: !common.json && !common.quiet,

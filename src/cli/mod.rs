@@ -17,14 +17,18 @@ pub use exit::Exit;
 use args::Command;
 use clap::{CommandFactory, Parser};
 use report::Report;
-use std::ffi::OsString;
+use std::{ffi::OsString, process::ExitCode};
 
 /// Runs the program with `arguments` (the first is its name) and returns how it ended.
-pub fn main(arguments: Vec<OsString>) -> Exit {
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // The sandbox helper is this program too; nothing of the command line below applies to it.
     if arguments.get(1).is_some_and(|a| a == "__sandbox") {
-        return helper();
+        return crate::sandbox::helper_main(crate::writers::table());
     }
+    command(arguments).into()
+}
+
+fn command(arguments: Vec<OsString>) -> Exit {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -42,10 +46,6 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     }
 }
 
-fn helper() -> Exit {
-    crate::sandbox::helper_main(&|name, args| crate::writers::run(name, args))
-}
-
 fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
     match &cli.command {
         Command::Build(args) => build::build(&cli.common, args, report),
@@ -57,7 +57,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Vendor(args) => inputs::vendor(&cli.common, args, report),
         Command::Lock(args) => lock::lock(&cli.common, args, report),
         Command::Boot(args) => artifacts::boot(&cli.common, args, report),
-        Command::Audit(_) => Ok(Exit::Success),
+        Command::Audit(_) => Err(context::Failure::said(Exit::Failure, "audit")),
         Command::Store(args) => store::store(&cli.common, &args.command, report),
         Command::Doctor => store::doctor(&cli.common, report),
         Command::Completion { shell } => {

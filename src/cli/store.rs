@@ -3,7 +3,7 @@
 use super::{
     Exit,
     args::{Common, StoreCommand},
-    context::{Failure, project, project_root, store_path},
+    context::{Failure, project, project_root, run_options, store_path},
     report::{Report, size},
 };
 use crate::{model::Arch, sandbox, store::Store};
@@ -88,20 +88,20 @@ fn path(common: &Common, stage: &str, output: &str, report: &Report) -> Result<E
 }
 
 pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> {
+    let options = run_options()?;
     let mut whole = true;
-    for layer in sandbox::probe() {
+    for layer in sandbox::probe(&options.helper) {
         whole &= layer.problem.is_none();
         if report.json() {
-            report.line(serde_json::json!(layer));
+            let (name, offered, problem, fix) = (layer.name, layer.offered, layer.problem, layer.fix);
+            report.line(serde_json::json!({ "layer": name, "offered": offered, "problem": problem, "fix": fix }));
             continue;
         }
         let mark = if layer.problem.is_none() { "ok" } else { "MISSING" };
         report.line(format_args!("{mark:<8} {:<22} {}", layer.name, layer.offered));
         if let Some(problem) = &layer.problem {
             report.line(format_args!("{:<8} {problem}", ""));
-            if let Some(fix) = &layer.fix {
-                report.line(format_args!("{:<8} fix: {fix}", ""));
-            }
+            report.line(format_args!("{:<8} fix: {}", "", layer.fix));
         }
     }
     if project_root(common).is_ok() {

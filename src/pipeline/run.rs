@@ -225,10 +225,9 @@ pub(super) fn run_stage(
     let executor = Executor {
         helper: options.helper.clone(),
         strict: options.hermetic,
-        keep_failed: options.keep_failed,
     };
-    let mut put = |executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
-        store.put_object(executable, content).map_err(io::Error::other)
+    let mut put = |content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
+        store.put_object(false, content).map_err(io::Error::other)
     };
     let result = executor.run(&spec, &mut put, &mut watch);
     let tail = watch.finish().map_err(PipelineError::io("write", &log))?;

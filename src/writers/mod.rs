@@ -11,7 +11,10 @@ mod unpack;
 
 pub use error::WriterError;
 
-use crate::model::{Arch, Epoch, Tree, VerityDigest, parse_dump};
+use crate::{
+    model::{Arch, Epoch, Tree, VerityDigest, parse_dump},
+    sandbox::{Builtin, BuiltinTable},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -31,14 +34,12 @@ pub struct Context {
     pub threads: u32,
 }
 
-type Writer = fn(&Context) -> Result<(), WriterError>;
-
-/// Every writer, by the name `stage.toml` uses.
-const WRITERS: &[(&str, Writer)] = &[
-    ("unpack", unpack::unpack),
-    ("install-agent", install::install_agent),
-    ("composefs-root", root::composefs_root),
-    ("kernel-initrd", bundle::kernel_initrd),
+/// Every writer, by the name `stage.toml` uses, as the sandbox calls it: with a [`Context`] as JSON.
+const WRITERS: &[(&str, Builtin)] = &[
+    ("unpack", |arguments| run(arguments, unpack::unpack)),
+    ("install-agent", |arguments| run(arguments, install::install_agent)),
+    ("composefs-root", |arguments| run(arguments, root::composefs_root)),
+    ("kernel-initrd", |arguments| run(arguments, bundle::kernel_initrd)),
 ];
 
 /// Names of the writers.
@@ -46,13 +47,13 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     WRITERS.iter().map(|(name, _)| *name)
 }
 
-/// Runs the writer `name`; `arguments` is a [`Context`] as JSON. Called inside the sandbox.
-pub fn run(name: &str, arguments: &[u8]) -> Result<(), String> {
+/// The writers for the sandbox helper.
+pub fn table() -> BuiltinTable {
+    WRITERS.iter().copied().collect()
+}
+
+fn run(arguments: &[u8], writer: fn(&Context) -> Result<(), WriterError>) -> Result<(), String> {
     let context: Context = serde_json::from_slice(arguments).map_err(|e| format!("failed to read the arguments: {e}"))?;
-    let (_, writer) = WRITERS.iter().find(|(n, _)| *n == name).ok_or_else(|| {
-        let known: Vec<&str> = names().collect();
-        format!("failed to find the writer {name:?} (there are: {})", known.join(", "))
-    })?;
     writer(&context).map_err(|error| {
         let mut text = format!("failed to {error}");
         let mut source = std::error::Error::source(&error);
