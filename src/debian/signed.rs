@@ -447,3 +447,59 @@ fn fingerprint(key: &impl KeyDetails) -> String {
 fn date(seconds: u32) -> String {
     crate::model::Epoch::new(seconds).to_rfc3339()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TRIXIE: &[u8] = include_bytes!("../../stages/keys/debian-trixie.pgp");
+    const SECURITY: &[u8] = include_bytes!("../../stages/keys/debian-trixie-security.pgp");
+
+    #[test]
+    fn the_committed_keyrings_hold_the_keys_their_readme_names() {
+        let readme = include_str!("../../stages/keys/README.md");
+        let mut count = 0;
+        for ring in [TRIXIE, SECURITY] {
+            for key in Keyring::parse(ring, "ring").expect("valid").fingerprints() {
+                assert!(readme.contains(&format!("`{key}`")), "{key} is not in the table");
+                count += 1;
+            }
+        }
+        assert_eq!(count, 3);
+    }
+
+    #[test]
+    fn what_is_no_keyring_is_refused() {
+        for (bytes, problem) in [
+            (&b""[..], "keyring ring: "),
+            (b"hello\n", "keyring ring: not OpenPGP keys"),
+            (&TRIXIE[..200], "keyring ring: "),
+        ] {
+            let err = Keyring::parse(bytes, "ring").expect_err("refused").to_string();
+            assert!(err.starts_with(problem), "{err}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn damaged_keyrings_never_panic(at in 0..TRIXIE.len(), byte in any::<u8>(), end in 0..TRIXIE.len()) {
+            let mut bytes = TRIXIE.to_vec();
+            bytes[at] = byte;
+            bytes.truncate(end.max(at));
+            if let Ok(ring) = Keyring::parse(&bytes, "ring") {
+                prop_assert!(!ring.fingerprints().is_empty());
+            }
+        }
+
+        #[test]
+        fn damaged_documents_never_panic(text in "(\\PC|\n){0,40}", armor in "([A-Za-z0-9+/=]{0,64}\n){0,4}") {
+            let ring = Keyring::parse(SECURITY, "ring").expect("valid");
+            let document = format!("{BEGIN_SIGNED}\nHash: SHA256\n\n{text}\n{BEGIN_SIGNATURE}\n\n{armor}{END_SIGNATURE}\n");
+            prop_assert!(verify_cleartext(document.as_bytes(), "InRelease", &ring, u32::MAX).is_err());
+            prop_assert!(verify_cleartext(text.as_bytes(), "InRelease", &ring, u32::MAX).is_err());
+        }
+    }
+}

@@ -16,13 +16,13 @@ pub struct Lockfile {
     /// The time every output carries: the date of the newest locked release file.
     pub source_date_epoch: Epoch,
     /// Package archives, by name.
-    #[serde(default, rename = "archive")]
+    #[serde(default, rename = "archive", skip_serializing_if = "Vec::is_empty")]
     pub archives: Vec<Archive>,
     /// Packages, by name, architecture and version.
-    #[serde(default, rename = "package")]
+    #[serde(default, rename = "package", skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<Package>,
     /// Other pinned files, by name.
-    #[serde(default, rename = "file")]
+    #[serde(default, rename = "file", skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PinnedFile>,
 }
 

@@ -215,3 +215,152 @@ fn is_url(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|r| !r.is_empty() && r.len() < 2000) && url.bytes().all(|b| b.is_ascii_graphic())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::{LockChange, diff, write_lock};
+
+    fn sample() -> String {
+        let digest = "ab".repeat(32);
+        format!(
+            "version = 1\nsource_date_epoch = 1795252544\n\n[[archive]]\nname = \"trixie\"\ndistribution = \"debian\"\nbase = \"debian\"\n\
+             suite = \"trixie\"\ncomponents = [\"main\"]\nsnapshot = \"20261123T130000Z\"\n\
+             snapshot_url = \"https://snapshot.debian.org/archive/debian/20261123T130000Z\"\ndate = 1795252544\n\
+             inrelease_sha256 = \"{digest}\"\nkeys = [\"{}\"]\n\n[[package]]\nname = \"bash\"\narch = \"amd64\"\nversion = \"5.2\"\n\
+             archive = \"trixie\"\npath = \"pool/bash.deb\"\nsize = 1\nsha256 = \"{digest}\"\nsets = [\"rootfs/amd64\"]\n\n\
+             [[file]]\nname = \"agent\"\narch = \"amd64\"\nurl = \"https://example.org/agent\"\nsize = 2\nsha256 = \"{digest}\"\n",
+            "0".repeat(40)
+        )
+    }
+
+    #[test]
+    fn round_trips_and_writes_one_field_per_line() {
+        let lock = parse_lock(&sample(), "lockfile.toml").expect("valid");
+        let text = write_lock(&lock).expect("writable");
+        assert!(text.starts_with("# Written by `pnb lock`"), "{text}");
+        assert!(
+            text.contains("\n[[package]]\nname = \"bash\"\narch = \"amd64\"\nversion = \"5.2\"\n"),
+            "{text}"
+        );
+        assert!(text.contains("\nsets = [\"rootfs/amd64\"]\n"), "{text}");
+        assert_eq!(parse_lock(&text, "lockfile.toml").expect("valid"), lock);
+        assert_eq!(
+            write_lock(&parse_lock(&text, "x").expect("valid")).expect("writable"),
+            text
+        );
+    }
+
+    #[test]
+    fn refusals_name_line_and_value() {
+        let package = "[[package]]";
+        let second = |part: &str| {
+            let text = sample();
+            let from = text.find(part).expect("present");
+            let end = text[from + 2..].find("\n[[").map_or(text.len(), |e| from + 2 + e);
+            format!("{text}\n{}\n", text[from..end].trim_end())
+        };
+        let cases = [
+            (
+                sample().replace("version = 1\n", "version = 7\n"),
+                "lockfile.toml line 1: format version 7 is newer than this program knows (1)\n\nhint: use the pnb that wrote it or a later one, or write it anew with `pnb lock --update`",
+            ),
+            (
+                sample().replace("version = 1\n", "version = 7\nnews = true\n"),
+                "lockfile.toml line 1: format version 7 is newer than this program knows (1)\n\nhint: use the pnb that wrote it or a later one, or write it anew with `pnb lock --update`",
+            ),
+            (
+                sample().replace("version = 1\n", "version = 0\n"),
+                "lockfile.toml line 1: there is no format version 0",
+            ),
+            (
+                sample().replace("version = 1\n", ""),
+                "lockfile.toml line 1: missing field `version`",
+            ),
+            (
+                sample().replace("archive = \"trixie\"", "archive = \"sid\""),
+                "lockfile.toml line 16: package \"bash\" amd64 5.2: no archive \"sid\" in this file",
+            ),
+            (
+                second(package),
+                "lockfile.toml line 33: second package \"bash\" amd64 5.2 (first in line 16)",
+            ),
+            (
+                second("[[archive]]"),
+                "lockfile.toml line 33: second archive \"trixie\" (first in line 4)",
+            ),
+            (
+                second("[[file]]"),
+                "lockfile.toml line 33: second file \"agent\" for amd64 (first in line 26)",
+            ),
+            (
+                sample().replace("rootfs/amd64", "rootfs/arm64"),
+                "lockfile.toml line 16: package \"bash\" amd64 5.2: of architecture amd64 in set rootfs/arm64",
+            ),
+            (
+                sample().replace("rootfs/amd64", "rootfs"),
+                "lockfile.toml line 16: package \"bash\" amd64 5.2: not a set (stage/architecture): \"rootfs\"",
+            ),
+            (
+                sample().replace("pool/bash.deb", "pool/../bash.deb"),
+                "lockfile.toml line 21: path \"pool/../bash.deb\" has a component \"..\"",
+            ),
+            (
+                sample().replace("https://example", "ftp://example"),
+                "lockfile.toml line 26: file \"agent\" for amd64: url is not an http or https address: \"ftp://example.org/agent\"",
+            ),
+            (
+                sample().replace("20261123T130000Z\"\nsnap", "now\"\nsnap"),
+                "lockfile.toml line 4: archive \"trixie\": snapshot is not YYYYMMDDThhmmssZ: \"now\"",
+            ),
+            (
+                sample().replace("size = 1", "size = -1"),
+                "lockfile.toml line 22: invalid value: integer `-1`, expected u64",
+            ),
+        ];
+        for (text, message) in cases {
+            let err = parse_lock(&text, "lockfile.toml").expect_err(message);
+            assert_eq!(err.to_string(), message);
+        }
+        let err = parse_lock(&" ".repeat(MAX_LOCKFILE + 1), "lockfile.toml").expect_err("too large");
+        assert_eq!(
+            err.to_string(),
+            "lockfile.toml: 67108865 bytes, more than the 67108864 a file of this kind may have"
+        );
+    }
+
+    #[test]
+    fn changes_read_as_lines() {
+        let old = parse_lock(&sample(), "old").expect("valid");
+        let mut new = old.clone();
+        new.packages[0].version = "5.1".to_owned();
+        new.packages.push(Package {
+            name: "dash".to_owned(),
+            ..old.packages[0].clone()
+        });
+        new.files.clear();
+        new.archives[0].snapshot = "20261124T000000Z".to_owned();
+        let lines: Vec<String> = diff(&old, &new).iter().map(LockChange::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "~ archive trixie 20261123T130000Z -> 20261124T000000Z",
+                "~ bash amd64 5.2 -> 5.1 (older)",
+                "+ dash amd64 5.2",
+                "~ file agent amd64 removed"
+            ]
+        );
+        assert!(diff(&old, &old).is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(at in 0usize..900, cut in 0usize..40, put in "[\\PC\n\"\\[\\]=]{0,6}") {
+            let text: Vec<char> = sample().chars().collect();
+            let at = at.min(text.len());
+            let end = (at + cut).min(text.len());
+            let text: String = text[..at].iter().copied().chain(put.chars()).chain(text[end..].iter().copied()).collect();
+            let _ = parse_lock(&text, "lockfile.toml");
+        }
+    }
+}

@@ -1,0 +1,686 @@
+//! Locking an archive from end to end: an Ubuntu-shaped archive that is made and signed here, what is refused of it, and
+//! that the solver picks what apt-get picks.
+
+use pgp::{
+    composed::{
+        ArmorOptions, CleartextSignedMessage, EncryptionCaps, KeyType, SecretKeyParamsBuilder, SignedPublicKey,
+        SignedSecretKey, SubkeyParamsBuilder,
+    },
+    crypto::hash::HashAlgorithm,
+    packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData},
+    types::{Duration, KeyDetails, Password, SigningKey, Tag, Timestamp},
+};
+use pnb::{
+    lock::{
+        Index, Indexes, LockError, LockRequest, Lockfile, PinnedFile, Place, WantedArchive, WantedSet, check,
+        parse_archives, parse_lock, resolve, update, write_lock,
+    },
+    model::{Arch, RelPath, Sha256Digest},
+};
+use rand::{SeedableRng, rngs::StdRng};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    io::{self, Write},
+    path::Path,
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Sat, 21 Nov 2026 09:15:44 UTC
+const DATE: u32 = 1_795_252_544;
+const DAY: u32 = 86_400;
+const CREATED: u32 = DATE - 400 * DAY;
+
+const ARCHIVES: &str = r#"
+[[archive]]
+name = "noble"
+distribution = "ubuntu"
+base = "ubuntu"
+suite = "noble"
+components = ["main", "universe"]
+architectures = ["amd64"]
+keyring = "keys/test.pgp"
+
+[[archive]]
+name = "noble-ports"
+distribution = "ubuntu"
+base = "ubuntu-ports"
+suite = "noble"
+components = ["main", "universe"]
+architectures = ["arm64"]
+keyring = "keys/test.pgp"
+"#;
+
+/// A key with a signing subkey, made from a seed.
+fn new_key(seed: u64) -> SignedSecretKey {
+    let subkey = SubkeyParamsBuilder::default()
+        .key_type(KeyType::Ed25519Legacy)
+        .can_sign(true)
+        .can_encrypt(EncryptionCaps::None)
+        .created_at(Timestamp::from_secs(CREATED))
+        .build()
+        .expect("complete");
+    SecretKeyParamsBuilder::default()
+        .key_type(KeyType::Ed25519Legacy)
+        .can_sign(true)
+        .can_certify(true)
+        .can_encrypt(EncryptionCaps::None)
+        .created_at(Timestamp::from_secs(CREATED))
+        .primary_user_id("Test Archive <archive@example.org>".to_owned())
+        .subkey(subkey)
+        .build()
+        .expect("complete")
+        .generate(StdRng::seed_from_u64(seed))
+        .expect("generated")
+}
+
+fn subpackets(made: u32, more: Vec<SubpacketData>) -> Vec<Subpacket> {
+    std::iter::once(SubpacketData::SignatureCreationTime(Timestamp::from_secs(made)))
+        .chain(more)
+        .map(|data| Subpacket::regular(data).expect("small"))
+        .collect()
+}
+
+/// A signature over text by `key`, to be made at `made`.
+fn config(key: &impl SigningKey, hash: HashAlgorithm, made: u32) -> SignatureConfig {
+    let mut config = SignatureConfig::v4(SignatureType::Text, key.algorithm(), hash);
+    config.hashed_subpackets = subpackets(made, vec![SubpacketData::IssuerFingerprint(key.fingerprint())]);
+    config
+}
+
+/// A cleartext signature of `text` by `key`, made at `made`.
+fn sign(text: &str, key: &impl SigningKey, hash: HashAlgorithm, made: u32) -> String {
+    let config = config(key, hash, made);
+    let message = CleartextSignedMessage::new(text.trim_end(), config, key, &Password::empty()).expect("signed");
+    message.to_armored_string(ArmorOptions::default()).expect("armored")
+}
+
+/// A self-signature over the first user id that says how long the key lasts.
+fn limit_key(key: &SignedSecretKey, public: &mut SignedPublicKey, days: u32) {
+    let mut config = SignatureConfig::v4(
+        SignatureType::CertPositive,
+        key.primary_key.algorithm(),
+        HashAlgorithm::Sha256,
+    );
+    let mut flags = pgp::packet::KeyFlags::default();
+    flags.set_sign(true);
+    flags.set_certify(true);
+    config.hashed_subpackets = subpackets(
+        CREATED + DAY,
+        vec![
+            SubpacketData::KeyFlags(flags),
+            SubpacketData::KeyExpirationTime(Duration::from_secs(days * DAY)),
+        ],
+    );
+    let id = public.details.users[0].id.clone();
+    let signature = config
+        .sign_certification(
+            &key.primary_key,
+            &public.primary_key,
+            &Password::empty(),
+            Tag::UserId,
+            &id,
+        )
+        .expect("signed");
+    public.details.users[0].signatures = vec![signature];
+}
+
+fn revoke_key(key: &SignedSecretKey, public: &mut SignedPublicKey) {
+    let mut config = SignatureConfig::v4(
+        SignatureType::KeyRevocation,
+        key.primary_key.algorithm(),
+        HashAlgorithm::Sha256,
+    );
+    config.hashed_subpackets = subpackets(CREATED + DAY, Vec::new());
+    let signature = config
+        .sign_key(&key.primary_key, &Password::empty(), &public.primary_key)
+        .expect("signed");
+    public.details.revocation_signatures.push(signature);
+}
+
+fn revoke_subkey(key: &SignedSecretKey, public: &mut SignedPublicKey) {
+    let mut config = SignatureConfig::v4(
+        SignatureType::SubkeyRevocation,
+        key.primary_key.algorithm(),
+        HashAlgorithm::Sha256,
+    );
+    config.hashed_subpackets = subpackets(CREATED + DAY, Vec::new());
+    let subkey = &mut public.public_subkeys[0];
+    let signature = config
+        .sign_subkey_binding(&key.primary_key, &public.primary_key, &Password::empty(), &subkey.key)
+        .expect("signed");
+    subkey.signatures.push(signature);
+}
+
+/// An archive in memory: contents by path below the mirror's root.
+#[derive(Clone, Default)]
+struct Mirror(BTreeMap<String, Vec<u8>>);
+
+impl Indexes for Mirror {
+    fn get(&self, place: Place<'_>, path: &RelPath, _: Option<(u64, Sha256Digest)>) -> io::Result<Vec<u8>> {
+        let key = format!("{}/{path}", place.base);
+        self.0
+            .get(&key)
+            .cloned()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, key))
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Sha256Digest {
+    Sha256Digest::new(Sha256::digest(bytes).into())
+}
+
+fn xz(text: &str) -> Vec<u8> {
+    let mut out = liblzma::write::XzEncoder::new(Vec::new(), 6);
+    out.write_all(text.as_bytes()).expect("in memory");
+    out.finish().expect("in memory")
+}
+
+fn package(name: &str, arch: &str, version: &str, rest: &str) -> String {
+    let digest = sha256(format!("{name}{version}{arch}").as_bytes());
+    format!(
+        "Package: {name}\nArchitecture: {arch}\nVersion: {version}\n{rest}Filename: pool/main/{name}_{version}_{arch}.deb\nSize: 7\n\
+         SHA256: {digest}\n\n"
+    )
+}
+
+/// What a test changes about the archive.
+struct Shape {
+    arm_version: &'static str,
+    release: fn(String) -> String,
+    sign: fn(&str, &SignedSecretKey) -> String,
+    public: fn(&SignedSecretKey, &mut SignedPublicKey),
+    document: fn(String) -> String,
+    mirror: fn(&mut Mirror),
+    archives: fn(String) -> String,
+    now: u32,
+    snapshot: Option<&'static str>,
+    previous: Option<Lockfile>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            arm_version: "2.39-0ubuntu8",
+            release: |text| text,
+            sign: |text, key| sign(text, &key.secret_subkeys[0].key, HashAlgorithm::Sha256, DATE),
+            public: |_, _| {},
+            document: |text| text,
+            mirror: |_| {},
+            archives: |text| text,
+            now: DATE + DAY,
+            snapshot: None,
+            previous: None,
+        }
+    }
+}
+
+fn wanted(arch: Arch) -> WantedSet {
+    WantedSet {
+        set: format!("rootfs/{arch}"),
+        arch,
+        names: vec!["bash".to_owned()],
+        essential: true,
+        closure: true,
+    }
+}
+
+impl Shape {
+    fn lock(&self) -> Result<Lockfile, LockError> {
+        let key = new_key(1);
+        let mut public = key.to_public_key();
+        (self.public)(&key, &mut public);
+        let mut mirror = Mirror::default();
+        for (base, arch, version) in [
+            ("ubuntu", "amd64", "2.39-0ubuntu8"),
+            ("ubuntu-ports", "arm64", self.arm_version),
+        ] {
+            let main = package(
+                "bash",
+                arch,
+                "5.2.21-2ubuntu4",
+                "Depends: libc6 (>= 2.38)\nPre-Depends: base\n",
+            ) + &package("libc6", arch, version, "Source: glibc\n")
+                + &package("base", "all", "13", "");
+            let universe = package("dash", arch, "0.5.12", "Essential: yes\nDepends: awk\n")
+                + &package("mawk", arch, "1.3", "Provides: awk\n");
+            let mut lines = String::new();
+            for (component, text) in [("main", main), ("universe", universe)] {
+                let bytes = xz(&text);
+                let digest = sha256(&bytes);
+                lines.push_str(&format!(
+                    " {digest} {} {component}/binary-{arch}/Packages.xz\n",
+                    bytes.len()
+                ));
+                let directory = format!("{base}/dists/noble/{component}/binary-{arch}");
+                mirror.0.insert(format!("{directory}/by-hash/SHA256/{digest}"), bytes);
+            }
+            let release = format!(
+                "Origin: Ubuntu\nSuite: noble\nCodename: noble\nDate: Sat, 21 Nov 2026 09:15:44 UTC\n\
+                 Valid-Until: Sat, 28 Nov 2026 09:15:44 UTC\nAcquire-By-Hash: yes\nArchitectures: {arch}\n\
+                 Components: main universe\nDescription:\n - begins with a dash\nSHA256:\n{lines}"
+            );
+            let document = (self.document)((self.sign)(&(self.release)(release), &key));
+            mirror
+                .0
+                .insert(format!("{base}/dists/noble/InRelease"), document.into_bytes());
+        }
+        (self.mirror)(&mut mirror);
+        let archives: Vec<WantedArchive> = parse_archives(&(self.archives)(ARCHIVES.to_owned()), "archives.toml")?;
+        let ring = public.to_armored_bytes(ArmorOptions::default()).expect("armored");
+        let path: RelPath = "keys/test.pgp".parse().expect("valid");
+        let files = [PinnedFile {
+            name: "agent".to_owned(),
+            arch: Some(Arch::Amd64),
+            path: Some("agent/diagnostic".parse().expect("valid")),
+            url: None,
+            size: 2,
+            sha256: sha256(b"x\n"),
+        }];
+        update(
+            &LockRequest {
+                archives: &archives,
+                keyrings: &BTreeMap::from([(path, ring)]),
+                suites: &BTreeSet::new(),
+                wanted: &[wanted(Arch::Amd64), wanted(Arch::Arm64)],
+                files: &files,
+                now: self.now,
+                snapshot: self.snapshot,
+                previous: self.previous.as_ref(),
+            },
+            &mirror,
+        )
+    }
+
+    /// The whole refusal, causes joined by `: `.
+    fn refusal(&self) -> String {
+        let err = self.lock().expect_err("must be refused");
+        let mut out = err.to_string();
+        let mut source = err.source();
+        while let Some(cause) = source {
+            out.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        // Fingerprints of the generated keys say nothing to a reader.
+        let mut hidden = out.clone();
+        for word in out.split(|c: char| !c.is_ascii_hexdigit()) {
+            if word.len() == 40 {
+                hidden = hidden.replace(word, "<key>");
+            }
+        }
+        hidden
+    }
+}
+
+#[test]
+fn an_ubuntu_archive_locks_and_round_trips() {
+    let lock = Shape::default().lock().expect("locked");
+    let names = |set: &str| -> Vec<String> {
+        lock.packages_of(set)
+            .map(|p| format!("{} {}", p.name, p.archive))
+            .collect()
+    };
+    assert_eq!(
+        names("rootfs/amd64"),
+        ["base noble", "bash noble", "dash noble", "libc6 noble", "mawk noble"]
+    );
+    assert_eq!(
+        names("rootfs/arm64"),
+        [
+            "base noble",
+            "bash noble-ports",
+            "dash noble-ports",
+            "libc6 noble-ports",
+            "mawk noble-ports"
+        ]
+    );
+    assert_eq!(lock.source_date_epoch.seconds(), u64::from(DATE));
+    let archive = lock.archive("noble-ports").expect("locked");
+    assert_eq!(
+        archive.snapshot_url,
+        "https://snapshot.ubuntu.com/ubuntu-ports/20261122T091544Z"
+    );
+    assert_eq!(
+        archive.keys,
+        [new_key(1).fingerprint().to_string().to_uppercase()],
+        "the primary key is named"
+    );
+    let libc = lock.packages.iter().find(|p| p.name == "libc6").expect("locked");
+    assert_eq!(libc.source.as_deref(), Some("glibc 2.39-0ubuntu8"));
+    let text = write_lock(&lock).expect("writable");
+    assert_eq!(parse_lock(&text, "lockfile.toml").expect("valid"), lock);
+    let newer = parse_lock(&text.replacen("version = 1", "version = 2", 1), "lockfile.toml").expect_err("newer");
+    assert!(matches!(newer, LockError::NewerVersion { found: 2, .. }));
+
+    assert_eq!(check(&lock, &[wanted(Arch::Amd64), wanted(Arch::Arm64)]), []);
+    let mut more = wanted(Arch::Amd64);
+    more.names.push("zsh".to_owned());
+    let tools = WantedSet {
+        set: "tools/amd64".to_owned(),
+        ..wanted(Arch::Amd64)
+    };
+    let problems: Vec<String> = check(&lock, &[more, tools]).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "set rootfs/amd64 lacks zsh",
+            "set tools/amd64 is not locked",
+            "set rootfs/arm64 is locked, but no stage wants it"
+        ]
+    );
+}
+
+macro_rules! refused {
+    ($name:ident, { $($field:ident: $value:expr),* $(,)? }, @$expected:literal) => {
+        #[test]
+        fn $name() {
+            let shape = Shape { $($field: $value,)* ..Shape::default() };
+            insta::assert_snapshot!(shape.refusal(), @$expected);
+        }
+    };
+}
+
+refused!(unsigned, { document: |_| "Origin: Ubuntu\n".to_owned() },
+    @"archive noble is refused: InRelease line 1: not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE");
+refused!(signature_cut_off, { document: |text| text.split("-----BEGIN PGP SIGNATURE").next().unwrap_or_default().to_owned() },
+    @"archive noble is refused: InRelease line 16: not signed: the text ends without a signature");
+refused!(text_before, { document: |text| format!("Origin: Evil\n{text}") },
+    @"archive noble is refused: InRelease line 1: not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE");
+refused!(text_among_headers, { document: |text| text.replacen("\n\n", "\nSuite: evil\n\n", 1) },
+    @"archive noble is refused: InRelease line 3: only Hash lines may stand before the signed text");
+refused!(text_after, { document: |text| format!("{}\nSuite: evil\n", text.trim_end()) },
+    @"archive noble is refused: InRelease line 24: bytes after the signed block");
+refused!(two_blocks, { document: |text| format!("{}\n{text}", text.trim_end()) },
+    @"archive noble is refused: InRelease line 24: bytes after the signed block");
+refused!(changed_text, { document: |text| text.replace("Suite: noble", "Suite: noblf") },
+    @"archive noble is refused: InRelease: signature by <key> does not match the text");
+refused!(unknown_key, { sign: |text, _| sign(text, &new_key(2).primary_key, HashAlgorithm::Sha256, DATE) },
+    @r"
+archive noble is refused: InRelease is not signed by a trusted key:
+  key <key>: not in the keyring
+");
+refused!(expired_key, { public: |key, public| limit_key(key, public, 100) },
+    @r"
+archive noble is refused: InRelease is not signed by a trusted key:
+  key <key>: the key expired on 2026-01-25T09:15:44Z
+");
+refused!(revoked_key, { public: revoke_key },
+    @r"
+archive noble is refused: InRelease is not signed by a trusted key:
+  key <key>: the key is revoked
+");
+refused!(revoked_subkey, { public: revoke_subkey },
+    @r"
+archive noble is refused: InRelease is not signed by a trusted key:
+  key <key>: the subkey is revoked
+");
+refused!(foreign_subkey, { public: |_, public| {
+        let other = new_key(3).to_public_key();
+        public.public_subkeys[0].signatures = other.public_subkeys[0].signatures.clone();
+    } },
+    @r"
+archive noble is refused: InRelease is not signed by a trusted key:
+  key <key>: the subkey is not bound to its primary key
+");
+refused!(no_self_signature, { public: |_, public| {
+        let other = new_key(3).to_public_key();
+        public.details.users[0].signatures = other.details.users[0].signatures.clone();
+    } },
+    @r"
+archive noble is refused: InRelease is not signed by a trusted key:
+  key <key>: the key has no valid self-signature
+");
+refused!(signed_later, { sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE + 2 * DAY) },
+    @r"
+archive noble is refused: InRelease is not signed by a trusted key:
+  key <key>: signature was made after the moment it is judged at (2026-11-23T09:15:44Z)
+");
+refused!(no_longer_valid, { now: DATE + 8 * DAY },
+    @"archive noble is refused: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z");
+refused!(dated_after_the_snapshot, {
+        snapshot: Some("20261121T091543Z"),
+        sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE - DAY),
+    },
+    @"archive noble is refused: InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z");
+refused!(another_suite, { release: |text| text.replace("Suite: noble", "Suite: jammy").replace("Codename: noble", "Codename: jammy") },
+    @r#"archive noble is refused: InRelease: is for suite "jammy" ("jammy"), not for "noble""#);
+refused!(no_such_component, { archives: |text| text.replace("universe", "multiverse") },
+    @r#"archive noble: suite noble has no component "multiverse""#);
+refused!(no_such_architecture, { release: |text| text.replace("Architectures: amd64", "Architectures: riscv64") },
+    @"archive noble: suite noble has no architecture amd64");
+refused!(snapshot_in_the_future, { snapshot: Some("20270101T000000Z") },
+    @"snapshot 20270101T000000Z lies in the future");
+refused!(sources_differ, { arm_version: "2.40-1" },
+    @r"
+amd64 and arm64 are not of the same sources:
+  glibc in rootfs: amd64 2.39-0ubuntu8, arm64 2.40-1
+");
+
+/// The RSA key of the tests: Ed25519 cannot be made to sign a weak hash.
+fn rsa_key() -> &'static SignedSecretKey {
+    static KEY: OnceLock<SignedSecretKey> = OnceLock::new();
+    KEY.get_or_init(|| {
+        SecretKeyParamsBuilder::default()
+            .key_type(KeyType::Rsa(2048))
+            .can_sign(true)
+            .can_certify(true)
+            .can_encrypt(EncryptionCaps::None)
+            .created_at(Timestamp::from_secs(CREATED))
+            .primary_user_id("Old Archive <old@example.org>".to_owned())
+            .build()
+            .expect("complete")
+            .generate(StdRng::seed_from_u64(9))
+            .expect("generated")
+    })
+}
+
+#[test]
+fn a_weak_hash_counts_for_nothing() {
+    let shape = |sign: fn(&str, &SignedSecretKey) -> String| Shape {
+        sign,
+        public: |_, public| *public = rsa_key().to_public_key(),
+        ..Shape::default()
+    };
+    shape(|text, _| sign(text, &rsa_key().primary_key, HashAlgorithm::Sha256, DATE))
+        .lock()
+        .expect("the key itself is trusted");
+    let weak = shape(|text, _| sign(text, &rsa_key().primary_key, HashAlgorithm::Sha1, DATE));
+    insta::assert_snapshot!(weak.refusal(), @r"
+    archive noble is refused: InRelease is not signed by a trusted key:
+      key <key>: hash SHA1 is too weak
+    ");
+}
+
+#[test]
+fn one_good_signature_among_unknown_ones_is_enough() {
+    let shape = Shape {
+        sign: |text, key| {
+            let other = new_key(2);
+            let message = CleartextSignedMessage::new_many(text.trim_end(), |text| {
+                Ok(vec![
+                    config(&other.primary_key, HashAlgorithm::Sha256, DATE).sign(
+                        &other.primary_key,
+                        &Password::empty(),
+                        text.as_bytes(),
+                    )?,
+                    config(&key.primary_key, HashAlgorithm::Sha512, DATE).sign(
+                        &key.primary_key,
+                        &Password::empty(),
+                        text.as_bytes(),
+                    )?,
+                ])
+            });
+            let message = message.expect("signed");
+            message.to_armored_string(ArmorOptions::default()).expect("armored")
+        },
+        ..Shape::default()
+    };
+    let lock = shape.lock().expect("locked");
+    assert_eq!(lock.archives[0].keys.len(), 1, "only the known key is named");
+}
+
+#[test]
+fn going_back_in_time_needs_a_snapshot() {
+    let mut previous = Shape::default().lock().expect("locked");
+    for archive in &mut previous.archives {
+        archive.date = pnb::model::Epoch::new(DATE + 3600);
+        archive.snapshot = "20261122T200000Z".to_owned();
+    }
+    let shape = Shape {
+        previous: Some(previous.clone()),
+        ..Shape::default()
+    };
+    insta::assert_snapshot!(shape.refusal(), @r"
+    archive noble: release of 2026-11-21T09:15:44Z is older than the locked one of 2026-11-21T10:15:44Z
+
+    hint: a mirror that goes back in time is behind or hostile; name the moment with --snapshot to go back on purpose
+    ");
+    let shape = Shape {
+        previous: Some(previous),
+        snapshot: Some("20261121T100000Z"),
+        ..Shape::default()
+    };
+    shape.lock().expect("asked for");
+}
+
+#[test]
+fn an_index_that_was_not_signed_is_refused() {
+    let shape = Shape {
+        mirror: |mirror| {
+            for (path, bytes) in &mut mirror.0 {
+                if path.contains("by-hash") {
+                    bytes.push(0);
+                }
+            }
+        },
+        ..Shape::default()
+    };
+    let refusal = shape.refusal();
+    assert!(
+        refusal.starts_with("archive noble: dists/noble/main/binary-amd64/by-hash/SHA256/"),
+        "{refusal}"
+    );
+    assert!(
+        refusal.contains("is not the file that was signed\n  expected: "),
+        "{refusal}"
+    );
+    assert!(refusal.contains("\n  actual:   "), "{refusal}");
+}
+
+/// What apt-get would install, `name=version` each, from one package index.
+fn apt_get(directory: &Path, names: &[&str]) -> BTreeSet<String> {
+    let at = |tail: &str| directory.join(tail).display().to_string();
+    let apt = |args: &[&str]| {
+        let output = Command::new("apt-get")
+            .env("APT_CONFIG", directory.join("apt.conf"))
+            .env("LC_ALL", "C")
+            .args(args)
+            .output()
+            .expect("apt-get is needed for this test");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "apt-get {args:?}: {stderr}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    if !directory.join("sources.list").exists() {
+        for sub in ["state/lists/partial", "cache/archives/partial", "empty.d", "log"] {
+            std::fs::create_dir_all(directory.join(sub)).expect("created");
+        }
+        std::fs::write(directory.join("status"), "").expect("written");
+        std::fs::write(
+            directory.join("sources.list"),
+            format!("deb [trusted=yes] file:{} trixie main\n", at("repo")),
+        )
+        .expect("written");
+        let config = format!(
+            "Dir \"{}\";\nDir::State \"{}\";\nDir::State::status \"{}\";\nDir::Cache \"{}\";\nDir::Log \"{}\";\n\
+             Dir::Etc \"{}\";\nDir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"-\";\nDir::Etc::parts \"{}\";\n\
+             Dir::Etc::preferencesparts \"-\";\nAPT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
+             APT::Sandbox::User \"\";\nAcquire::Languages \"none\";\nDebug::NoLocking \"1\";\n",
+            directory.display(),
+            at("state"),
+            at("status"),
+            at("cache"),
+            at("log"),
+            directory.display(),
+            at("sources.list"),
+            at("empty.d"),
+        );
+        std::fs::write(directory.join("apt.conf"), config).expect("written");
+        apt(&["update"]);
+    }
+    let mut args = vec!["install", "--simulate", "--no-install-recommends"];
+    args.extend(names);
+    apt(&args)
+        .lines()
+        .filter_map(|line| line.strip_prefix("Inst "))
+        .filter_map(|line| {
+            let (name, rest) = line.split_once(" (")?;
+            Some(format!("{name}={}", rest.split_once(' ')?.0))
+        })
+        .collect()
+}
+
+#[test]
+fn the_solver_picks_what_apt_get_picks() {
+    let text = include_str!("fixtures/packages-amd64.txt");
+    let directory = tempfile::tempdir().expect("scratch");
+    let repo = directory.path().join("repo/dists/trixie");
+    std::fs::create_dir_all(repo.join("main/binary-amd64")).expect("created");
+    std::fs::write(repo.join("main/binary-amd64/Packages"), text).expect("written");
+    let release = format!(
+        "Suite: trixie\nCodename: trixie\nDate: Sat, 21 Nov 2026 09:15:44 UTC\nArchitectures: amd64\nComponents: main\nSHA256:\n \
+         {} {} main/binary-amd64/Packages\n",
+        sha256(text.as_bytes()),
+        text.len()
+    );
+    std::fs::write(repo.join("Release"), release).expect("written");
+
+    let mut index = Index::new(Arch::Amd64);
+    index
+        .read("trixie", true, text.as_bytes(), "Packages")
+        .expect("well-formed");
+    let essential: Vec<&str> = index
+        .ids()
+        .map(|id| index.package(id))
+        .filter(|package| package.essential)
+        .map(|package| &*package.name)
+        .collect();
+    assert!(essential.len() > 15, "the fixture holds the essential packages");
+    let rootfs = "systemd-sysv systemd udev dbus kmod iproute2 ca-certificates e2fsprogs util-linux mount procps";
+    let tools = "mmdebstrap apt dracut-core dracut zstd xz-utils cpio kmod e2fsprogs libarchive13t64 erofs-utils systemd udev busybox";
+    for (names, with_essential) in [
+        (rootfs, true),
+        (tools, true),
+        (rootfs, false),
+        (tools, false),
+        ("dracut", false),
+        ("mmdebstrap busybox", false),
+        ("systemd", false),
+        ("dbus", true),
+    ] {
+        let names: Vec<&str> = names.split(' ').collect();
+        let wanted = WantedSet {
+            set: "test/amd64".to_owned(),
+            arch: Arch::Amd64,
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            essential: with_essential,
+            closure: true,
+        };
+        let picked: BTreeSet<String> = resolve(&index, &wanted)
+            .unwrap_or_else(|err| panic!("failed to resolve {err}"))
+            .into_iter()
+            .map(|id| format!("{}={}", index.package(id).name, index.package(id).version))
+            .collect();
+        let mut asked = names.clone();
+        if with_essential {
+            asked.extend(&essential);
+        }
+        assert_eq!(
+            picked,
+            apt_get(directory.path(), &asked),
+            "{names:?}, essential: {with_essential}"
+        );
+    }
+}
