@@ -1,6 +1,9 @@
 //! Why an image could not be written or read.
 
-use crate::{model::VerityDigest, verity::VerityError};
+use crate::{
+    model::{ModelError, VerityDigest},
+    verity::VerityError,
+};
 use std::io;
 
 /// Errors of every image format; each message completes "failed to …".
@@ -85,6 +88,15 @@ pub enum ImageError {
         offset: u64,
         /// What is wrong there.
         problem: String,
+    },
+    /// The input names things that cannot stand together.
+    #[error("build the tree of {format}")]
+    Tree {
+        /// Name of the format.
+        format: &'static str,
+        /// What cannot stand where.
+        #[source]
+        source: ModelError,
     },
     /// The request itself cannot be met, whatever the content.
     #[error("make {format}: {problem}")]

@@ -364,11 +364,8 @@ pub fn read_tree(reader: impl Read, keep: Keep<'_>) -> Result<Tree, ImageError> 
     }
     let mut tree = Tree::new(root);
     for (path, entry) in entries {
-        tree.insert(path, entry).map_err(|e| ImageError::Entry {
-            format: "a tree",
-            path: ".".to_owned(),
-            problem: e.to_string(),
-        })?;
+        tree.insert(path, entry)
+            .map_err(|source| ImageError::Tree { format: FORMAT, source })?;
     }
     Ok(tree)
 }
