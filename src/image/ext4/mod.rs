@@ -1,0 +1,5 @@
+//! ext4 whose files carry fs-verity from the start.
+
+mod read;
+
+pub use read::{DirEntry, Ext4, FileKind, FileReader, Inode, ReadAt, VerityTail};
