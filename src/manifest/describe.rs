@@ -1,0 +1,287 @@
+//! From facts to the manifest.
+
+use super::{
+    ManifestError,
+    document::{
+        ArchiveFact, Artifact, Builder, Content, FileFact, LockFact, Manifest, PackageFact, PrefixedSha256, RootFact,
+        SCHEMA_VERSION, SourceFact, Stage, StageInput, StageWorkload, package_set_digest,
+    },
+    facts::{Facts, InputFact, Origin, Role, StageFact},
+};
+use crate::{
+    graph::{InputDigest, Workload},
+    model::Sha256Digest,
+};
+use std::collections::BTreeSet;
+
+fn bad(what: String, problem: impl Into<String>) -> ManifestError {
+    ManifestError::Facts {
+        what,
+        problem: problem.into(),
+    }
+}
+
+impl Manifest {
+    /// The manifest of what `facts` describe. Facts that contradict each other or the lock are an error.
+    pub fn describe(facts: &Facts<'_>) -> Result<Self, ManifestError> {
+        check_words(facts)?;
+        let packages = packages(facts)?;
+        let lock = facts.lock;
+        let archives: Vec<ArchiveFact> = lock
+            .archives
+            .iter()
+            .map(|a| ArchiveFact {
+                name: a.name.clone(),
+                distribution: a.distribution,
+                suite: a.suite.clone(),
+                components: a.components.clone(),
+                snapshot: a.snapshot.clone(),
+                snapshot_url: a.snapshot_url.clone(),
+                inrelease_sha256: a.inrelease_sha256,
+                keys: a.keys.clone(),
+            })
+            .collect();
+        let mut manifest = Manifest {
+            schema_version: SCHEMA_VERSION,
+            arch: facts.arch,
+            base_image_digest: PrefixedSha256(Sha256Digest::new([0; 32])),
+            apt_snapshot: String::new(),
+            kernel_version: facts.kernel_version.clone(),
+            git_sha: facts.git_sha.clone(),
+            variants: vec![facts.variant],
+            artifacts: facts
+                .artifacts
+                .iter()
+                .map(|(path, digests)| {
+                    let artifact = Artifact {
+                        sha256: digests.sha256,
+                        size_bytes: digests.size,
+                        fsverity: digests.verity,
+                    };
+                    (path.clone(), artifact)
+                })
+                .collect(),
+            oci_digest: None,
+            fsverity_root_hash: facts.root,
+            agent: facts.agent.clone(),
+            archives,
+            builder: Builder {
+                name: "pnb".to_owned(),
+                version: facts.pnb_version.clone(),
+                code: facts.code.clone(),
+                zstd: facts.zstd_version.clone(),
+                build_arch: facts.build_arch,
+            },
+            files: files(facts)?,
+            hermetic: facts.hermetic,
+            kernel_command_line: facts.kernel_command_line.clone(),
+            lockfile: LockFact {
+                sha256: facts.lock_sha256,
+                version: lock.version,
+            },
+            packages,
+            root: RootFact::default(),
+            source: SourceFact {
+                dirty: facts.dirty,
+                allow_dirty: facts.allow_dirty,
+            },
+            source_date_epoch: lock.source_date_epoch,
+            stages: stages(facts)?,
+        };
+        manifest.base_image_digest = manifest.package_base();
+        manifest.apt_snapshot = manifest.newest_snapshot().unwrap_or_default();
+        Ok(manifest)
+    }
+
+    /// What `base_image_digest` is for these packages.
+    pub fn package_base(&self) -> PrefixedSha256 {
+        PrefixedSha256(self.set_digest(|p| p.role == Role::Target).1)
+    }
+
+    /// What `apt_snapshot` is for these packages and archives; none when there is no package.
+    pub fn newest_snapshot(&self) -> Option<String> {
+        let used: BTreeSet<&str> = self.packages.iter().map(|p| p.archive.as_str()).collect();
+        let archives = self.archives.iter().filter(|a| used.contains(a.name.as_str()));
+        archives.map(|a| a.snapshot.clone()).max()
+    }
+}
+
+fn check_words(facts: &Facts<'_>) -> Result<(), ManifestError> {
+    for (name, value) in [
+        ("the kernel version", &facts.kernel_version),
+        ("the kernel command line", &facts.kernel_command_line),
+        ("the version of pnb", &facts.pnb_version),
+        ("the version of zstd", &facts.zstd_version),
+    ] {
+        if value.is_empty() || value.chars().any(char::is_control) {
+            return Err(bad(name.to_owned(), format!("is not one line of text: {value:?}")));
+        }
+    }
+    if let Some(sha) = &facts.git_sha
+        && !is_git_sha(sha)
+    {
+        let problem = format!("is not 40 or 64 lower-case hexadecimal digits: {sha:?}");
+        return Err(bad("the git revision".to_owned(), problem));
+    }
+    if facts.artifacts.is_empty() {
+        return Err(bad("the artifact".to_owned(), "has no file"));
+    }
+    if facts.stages.is_empty() {
+        return Err(bad("the artifact".to_owned(), "has no stage behind it"));
+    }
+    for path in facts.artifacts.keys() {
+        super::sums::check_name(path.as_bytes()).map_err(|problem| bad(format!("the file \"{path}\""), problem))?;
+        if super::is_statement(path) {
+            return Err(bad(
+                format!("the file \"{path}\""),
+                "has the name of a statement about the artifact",
+            ));
+        }
+    }
+    if facts.dirty && facts.hermetic && !facts.allow_dirty {
+        return Err(bad(
+            "the build".to_owned(),
+            "is hermetic from uncommitted files without --allow-dirty",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether `text` is the name of a git object.
+pub(crate) fn is_git_sha(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
+    let mut out = Vec::new();
+    let mut seen = BTreeSet::new();
+    for package in &facts.lock.packages {
+        let sets: Vec<String> = package
+            .sets
+            .iter()
+            .filter(|s| facts.package_sets.contains_key(*s))
+            .cloned()
+            .collect();
+        let Some(role) = sets.iter().filter_map(|s| facts.package_sets.get(s)).min() else {
+            continue;
+        };
+        let what = || format!("the package {} {} {}", package.name, package.version, package.arch);
+        let archive = facts.lock.archive(&package.archive).ok_or_else(|| {
+            bad(
+                what(),
+                format!("is from the archive {:?}, which the lock lacks", package.archive),
+            )
+        })?;
+        seen.extend(sets.iter().cloned());
+        out.push(PackageFact {
+            name: package.name.clone(),
+            arch: package.arch.clone(),
+            version: package.version.clone(),
+            source: package.source.clone(),
+            archive: package.archive.clone(),
+            url: format!("{}/{}", archive.snapshot_url, package.path),
+            size: package.size,
+            sha256: package.sha256,
+            sets,
+            role: *role,
+        });
+    }
+    if let Some(set) = facts.package_sets.keys().find(|s| !seen.contains(*s)) {
+        return Err(bad(format!("the package set {set:?}"), "has no package in the lock"));
+    }
+    out.sort_by(|a, b| (&a.name, &a.arch, &a.version, &a.archive).cmp(&(&b.name, &b.arch, &b.version, &b.archive)));
+    Ok(out)
+}
+
+fn files(facts: &Facts<'_>) -> Result<Vec<FileFact>, ManifestError> {
+    let fact = |(name, role): (&String, &Role)| {
+        let file = facts.lock.file(name, facts.arch).ok_or_else(|| {
+            bad(
+                format!("the file {name:?}"),
+                format!("is not in the lock for {}", facts.arch),
+            )
+        })?;
+        Ok(FileFact {
+            name: name.clone(),
+            path: file.path.clone(),
+            url: file.url.clone(),
+            size: file.size,
+            sha256: file.sha256,
+            role: *role,
+        })
+    };
+    facts.pinned_files.iter().map(fact).collect()
+}
+
+fn stages(facts: &Facts<'_>) -> Result<Vec<Stage>, ManifestError> {
+    let mut seen = BTreeSet::new();
+    facts
+        .stages
+        .iter()
+        .map(|fact| {
+            if !seen.insert(&fact.node) {
+                return Err(bad(format!("the stage {}", fact.node), "is there twice"));
+            }
+            stage(facts, fact)
+        })
+        .collect()
+}
+
+fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
+    let root = fact.root.as_ref().map(|(node, digest)| StageInput {
+        origin: Origin::Stage {
+            stage: node.stage.clone(),
+            arch: node.arch,
+            output: "tree".to_owned(),
+        },
+        content: Content::Tree { digest: *digest },
+    });
+    for (name, input) in &fact.inputs {
+        let what = || format!("input {name:?} of the stage {}", fact.node);
+        match &input.origin {
+            Origin::Packages(set) if !facts.package_sets.contains_key(set) => {
+                return Err(bad(
+                    what(),
+                    format!("is the package set {set:?}, which the build did not report"),
+                ));
+            }
+            Origin::Lock(file) if !facts.pinned_files.contains_key(file) => {
+                return Err(bad(
+                    what(),
+                    format!("is the pinned file {file:?}, which the build did not report"),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(Stage {
+        stage: fact.node.stage.clone(),
+        arch: fact.node.arch,
+        key: fact.key,
+        workload: match &fact.workload {
+            Workload::Command(argv) => StageWorkload::Command(argv.clone()),
+            Workload::Writer(name) => StageWorkload::Writer(name.clone()),
+        },
+        env: fact.env.clone(),
+        policy: fact.policy.clone(),
+        root,
+        inputs: fact.inputs.iter().map(|(name, i)| (name.clone(), input(i))).collect(),
+        outputs: fact.outputs.clone(),
+    })
+}
+
+fn input(fact: &InputFact) -> StageInput {
+    let content = match &fact.digest {
+        InputDigest::Tree(digest) => Content::Tree { digest: *digest },
+        InputDigest::File(digest) => Content::File { digest: *digest },
+        InputDigest::Packages(files, index) => Content::Packages {
+            count: files.len() as u64,
+            index: *index,
+            sha256: package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), sha256))),
+        },
+    };
+    StageInput {
+        origin: fact.origin.clone(),
+        content,
+    }
+}

@@ -1,0 +1,386 @@
+//! `build-manifest.json`: what an artifact was made from and how, equal on every machine that makes it.
+//!
+//! The first ten fields are the platform's own; `docs/build-manifest.md` says what each field is for and
+//! `docs/build-manifest.schema.json` is the schema. Nothing here may differ between two hosts: no host path, user, name, nor
+//! any time but the lock's `source_date_epoch`.
+
+use super::{
+    ManifestError,
+    canonical::{read_value, to_canonical},
+    facts::{Agent, CodeDigests, Origin, Role},
+};
+use crate::{
+    lock::Distribution,
+    model::{Arch, Epoch, ModelError, RelPath, Sha256Digest, StageKey, Variant, VerityDigest, excerpt},
+    store::Output,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// Name of the file.
+pub const MANIFEST_FILE: &str = "build-manifest.json";
+/// Version of the schema this program reads and writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A SHA-256 digest written as registries do: `sha256:<64 hex>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PrefixedSha256(pub Sha256Digest);
+
+impl fmt::Display for PrefixedSha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}
+impl FromStr for PrefixedSha256 {
+    type Err = ModelError;
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        let hex = text.strip_prefix("sha256:").ok_or_else(|| ModelError::Digest {
+            kind: "sha256-prefixed",
+            value: excerpt(text),
+        })?;
+        hex.parse().map(Self)
+    }
+}
+impl Serialize for PrefixedSha256 {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for PrefixedSha256 {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The manifest of one artifact directory.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Architecture of the artifact.
+    pub arch: Arch,
+    /// Digest of the package set that stands where other builders have a base image; see [`package_set_digest`].
+    pub base_image_digest: PrefixedSha256,
+    /// Moment of the newest snapshot that packages came from, `YYYYMMDDThhmmssZ`; every archive is in `archives`.
+    pub apt_snapshot: String,
+    /// Kernel release.
+    pub kernel_version: String,
+    /// Revision of the repository; null outside a git repository.
+    pub git_sha: Option<String>,
+    /// The families this manifest is about: one.
+    pub variants: Vec<Variant>,
+    /// The artifact's files by path below this directory.
+    pub artifacts: BTreeMap<RelPath, Artifact>,
+    /// Digest of the OCI manifest; null for families without one.
+    pub oci_digest: Option<PrefixedSha256>,
+    /// fs-verity digest of the composefs image that is the root.
+    pub fsverity_root_hash: VerityDigest,
+
+    /// The agent in the root.
+    pub agent: Agent,
+    /// Every archive of the lock.
+    pub archives: Vec<ArchiveFact>,
+    /// Who built.
+    pub builder: Builder,
+    /// Pinned files that are not packages.
+    pub files: Vec<FileFact>,
+    /// Whether every stage ran with every layer of its sandbox.
+    pub hermetic: bool,
+    /// Default kernel command line.
+    pub kernel_command_line: String,
+    /// The lock.
+    pub lockfile: LockFact,
+    /// Packages that went into the artifact or made it.
+    pub packages: Vec<PackageFact>,
+    /// How `fsverity_root_hash` is computed.
+    pub root: RootFact,
+    /// State of the repository.
+    pub source: SourceFact,
+    /// The time every file of the artifact carries, seconds since 1970.
+    pub source_date_epoch: Epoch,
+    /// Every stage behind the artifact, each after those it needs.
+    pub stages: Vec<Stage>,
+}
+
+/// One file of the artifact.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// SHA-256 of its bytes.
+    pub sha256: Sha256Digest,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// Its fs-verity digest (SHA-256, 4 KiB blocks, no salt).
+    pub fsverity: VerityDigest,
+}
+
+/// One suite of one archive at one moment, as the lock pins it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveFact {
+    /// The name packages refer to.
+    pub name: String,
+    /// Debian or Ubuntu.
+    pub distribution: Distribution,
+    /// Suite as in `dists/<suite>/`.
+    pub suite: RelPath,
+    /// Components taken from it.
+    pub components: Vec<String>,
+    /// Moment of the snapshot.
+    pub snapshot: String,
+    /// Canonical address of the snapshot.
+    pub snapshot_url: String,
+    /// SHA-256 of the verified `InRelease`.
+    pub inrelease_sha256: Sha256Digest,
+    /// Fingerprints of the keys that signed it.
+    pub keys: Vec<String>,
+}
+
+/// The program that built.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Builder {
+    /// `pnb`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Digests of its code that decides what a stage makes.
+    pub code: CodeDigests,
+    /// Version of the zstd library in it.
+    pub zstd: String,
+    /// Architecture of the build machine: it chooses the tools.
+    pub build_arch: Arch,
+}
+
+/// A pinned file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileFact {
+    /// Name that stages refer to.
+    pub name: String,
+    /// Place in the repository, when it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<RelPath>,
+    /// Address to fetch it from, when it is elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Sha256Digest,
+    /// Whether it is in the artifact.
+    pub role: Role,
+}
+
+/// The lock a build used.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockFact {
+    /// SHA-256 of the file.
+    pub sha256: Sha256Digest,
+    /// Its format version.
+    pub version: u32,
+}
+
+/// A package.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageFact {
+    /// Package name.
+    pub name: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Debian version.
+    pub version: String,
+    /// `name version` of its source package where that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Which of `archives` it comes from.
+    pub archive: String,
+    /// Address of the file: the archive's snapshot and the path in its pool.
+    pub url: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Sha256Digest,
+    /// The package sets of this build it belongs to.
+    pub sets: Vec<String>,
+    /// Whether its files are in the artifact.
+    pub role: Role,
+}
+
+/// How the root digest is computed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootFact {
+    /// Format of the image: `composefs-v1`.
+    pub format: String,
+    /// Hash of the Merkle tree: `sha256`.
+    pub hash: String,
+    /// Block size of the Merkle tree in bytes: 4096.
+    pub block_size: u32,
+    /// Salt in hexadecimal: none.
+    pub salt: String,
+}
+
+impl Default for RootFact {
+    fn default() -> Self {
+        Self {
+            format: "composefs-v1".to_owned(),
+            hash: "sha256".to_owned(),
+            block_size: 4096,
+            salt: String::new(),
+        }
+    }
+}
+
+/// State of the repository.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFact {
+    /// Whether files the build read differ from `git_sha`.
+    pub dirty: bool,
+    /// Whether that was allowed by `--allow-dirty`.
+    pub allow_dirty: bool,
+}
+
+/// One stage.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Its name.
+    pub stage: String,
+    /// Architecture it was made for.
+    pub arch: Arch,
+    /// BLAKE3 of everything that may change what it makes.
+    pub key: StageKey,
+    /// What ran.
+    pub workload: StageWorkload,
+    /// Environment variables beside the fixed ones.
+    pub env: BTreeMap<String, String>,
+    /// The sandbox policy it ran under.
+    pub policy: serde_json::Value,
+    /// The tree that was its root directory; null for an empty one.
+    pub root: Option<StageInput>,
+    /// Its inputs by name.
+    pub inputs: BTreeMap<String, StageInput>,
+    /// What it made, by name.
+    pub outputs: BTreeMap<String, Output>,
+}
+
+impl Stage {
+    /// `<stage>/<arch>`.
+    pub fn node(&self) -> String {
+        format!("{}/{}", self.stage, self.arch)
+    }
+}
+
+/// What a stage ran.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StageWorkload {
+    /// A program and its arguments.
+    Command(Vec<String>),
+    /// A writer built into pnb.
+    Writer(String),
+}
+
+/// One input of a stage.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageInput {
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its content.
+    pub content: Content,
+}
+
+/// Content of an input.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Content {
+    /// A tree.
+    Tree {
+        /// fs-verity digest of its dump.
+        digest: VerityDigest,
+    },
+    /// A file.
+    File {
+        /// fs-verity digest of its bytes.
+        digest: VerityDigest,
+    },
+    /// A directory of packages.
+    Packages {
+        /// Number of packages.
+        count: u64,
+        /// Whether an index for apt lies beside them.
+        index: bool,
+        /// Their [`package_set_digest`].
+        sha256: Sha256Digest,
+    },
+}
+
+/// Digest of a set of packages: SHA-256 of one line `<sha256>  <name>_<version>_<arch>.deb` for each, as `sha256sum` writes it,
+/// sorted by their bytes. A colon in a version is written `%3a`, as in a pool.
+pub fn package_set_digest<'a>(packages: impl IntoIterator<Item = (&'a str, &'a Sha256Digest)>) -> Sha256Digest {
+    use sha2::{Digest as _, Sha256};
+    let mut lines: Vec<String> = packages
+        .into_iter()
+        .map(|(file, sha256)| format!("{sha256}  {file}\n"))
+        .collect();
+    lines.sort();
+    lines.dedup();
+    Sha256Digest::new(Sha256::digest(lines.concat().as_bytes()).into())
+}
+
+impl PackageFact {
+    /// `<name>_<version>_<arch>.deb`.
+    pub fn file_name(&self) -> String {
+        format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.arch)
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest. It must be of this schema, hold no unknown field, and be byte for byte what pnb writes.
+    pub fn read(bytes: &[u8], file: &str) -> Result<Self, ManifestError> {
+        let value = read_value(bytes, file)?;
+        let version = &value["schema_version"];
+        if !version.is_null() && *version != SCHEMA_VERSION {
+            return Err(ManifestError::SchemaVersion {
+                file: file.to_owned(),
+                found: version.to_string(),
+                known: SCHEMA_VERSION,
+            });
+        }
+        serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
+            file: file.to_owned(),
+            source,
+        })
+    }
+
+    /// The file's content.
+    pub fn to_json(&self) -> Result<String, ManifestError> {
+        to_canonical(self, "the manifest")
+    }
+
+    /// The family this manifest is about.
+    pub fn variant(&self) -> Option<Variant> {
+        match self.variants[..] {
+            [variant] => Some(variant),
+            _ => None,
+        }
+    }
+
+    /// [`package_set_digest`] of the packages for which `wanted` says so, and their number.
+    pub fn set_digest(&self, wanted: impl Fn(&PackageFact) -> bool) -> (u64, Sha256Digest) {
+        let files: Vec<(String, &Sha256Digest)> = self
+            .packages
+            .iter()
+            .filter(|p| wanted(p))
+            .map(|p| (p.file_name(), &p.sha256))
+            .collect();
+        let digest = package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), *sha256)));
+        (files.len() as u64, digest)
+    }
+}

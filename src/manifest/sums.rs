@@ -1,0 +1,140 @@
+//! `SHA256SUMS`: one line `<64 lower-case hex>  <path>` for each file, in the order of their paths; `sha256sum -c` reads it.
+//!
+//! It lists every file of the artifact and every statement that is equal on all hosts: the manifest, the SBOM and the
+//! provenance. Not in it: itself, and `build-record.json`, which tells of one host and one hour.
+
+use super::ManifestError;
+use crate::model::{RelPath, Sha256Digest};
+use std::{collections::BTreeMap, fmt::Write};
+
+/// Name of the file.
+pub const SUMS_FILE: &str = "SHA256SUMS";
+/// Digits of a digest, and two spaces.
+const PREFIX: usize = 64 + 2;
+
+/// The content of `SHA256SUMS`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sums(BTreeMap<RelPath, Sha256Digest>);
+
+/// Whether a file may have this name: `sha256sum` would write it as it is, and a terminal shows it as it is.
+pub(super) fn check_name(name: &[u8]) -> Result<(), &'static str> {
+    match std::str::from_utf8(name) {
+        Err(_) => Err("has a name that is not UTF-8"),
+        Ok(text) if text.contains('\\') => Err("has a backslash in its name"),
+        Ok(text) if text.chars().any(char::is_control) => Err("has a control character in its name"),
+        Ok(_) => Ok(()),
+    }
+}
+
+impl Sums {
+    /// No file.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a file. Names that `sha256sum` would escape are refused.
+    pub fn insert(&mut self, path: RelPath, sha256: Sha256Digest) -> Result<(), ManifestError> {
+        check_name(path.as_bytes()).map_err(|problem| ManifestError::Facts {
+            what: format!("the file \"{path}\""),
+            problem: problem.to_owned(),
+        })?;
+        self.0.insert(path, sha256);
+        Ok(())
+    }
+
+    /// Every file, by path.
+    pub fn files(&self) -> &BTreeMap<RelPath, Sha256Digest> {
+        &self.0
+    }
+
+    /// The file's text.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        for (path, sha256) in &self.0 {
+            let _ = writeln!(out, "{sha256}  {path}");
+        }
+        out
+    }
+
+    /// Reads exactly what [`Sums::to_text`] writes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let error = |line: usize, problem: String| ManifestError::Sums { line, problem };
+        let text = std::str::from_utf8(bytes).map_err(|e| {
+            let line = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+            error(line, "it is not UTF-8".to_owned())
+        })?;
+        let mut files: BTreeMap<RelPath, Sha256Digest> = BTreeMap::new();
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            let error = |problem: String| error(number + 1, problem);
+            let Some(line) = line.strip_suffix('\n') else {
+                return Err(error("the last line does not end with a line feed".to_owned()));
+            };
+            if line.starts_with('\\') {
+                return Err(error("escaped names are not used here".to_owned()));
+            }
+            let shape = || error("it is not a digest, two spaces and a path".to_owned());
+            let (digest, path) = line.split_at_checked(PREFIX).ok_or_else(shape)?;
+            let digest = digest.strip_suffix("  ").ok_or_else(shape)?;
+            let sha256: Sha256Digest = digest.parse().map_err(|e| error(format!("{e}")))?;
+            check_name(path.as_bytes()).map_err(|problem| error(format!("{path:?} {problem}")))?;
+            let path: RelPath = path.parse().map_err(|e| error(format!("{e}")))?;
+            match files.last_key_value() {
+                Some((last, _)) if *last == path => return Err(error(format!("\"{path}\" is there twice"))),
+                Some((last, _)) if *last > path => return Err(error(format!("\"{path}\" stands behind \"{last}\""))),
+                _ => {}
+            }
+            files.insert(path, sha256);
+        }
+        if files.is_empty() {
+            return Err(error(1, "it lists no file".to_owned()));
+        }
+        Ok(Self(files))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> String {
+        format!("{}  a\n{}  d/x y\n", "0a".repeat(32), "ff".repeat(32))
+    }
+
+    #[test]
+    fn round_trips() {
+        let text = good();
+        let sums = Sums::parse(text.as_bytes()).expect("valid");
+        assert_eq!(sums.to_text(), text);
+        assert_eq!(sums.files().len(), 2);
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_line() {
+        let good = good();
+        for (text, want) in [
+            (String::new(), "line 1: it lists no file"),
+            (good.trim_end().to_owned(), "line 2: the last line does not end"),
+            (good.replace("  d", " *d"), "line 2: it is not a digest, two spaces"),
+            (good.replace("0a", "0A"), "line 1: sha256 digest is not 64 lower-case"),
+            (good.replace("d/x y", "../x"), "line 2: path \"../x\""),
+            (good.replace("d/x y", "/x"), "line 2: path \"/x\""),
+            (good.replace("d/x y", "x\r"), "line 2: \"x\\r\" has a control character"),
+            (good.replace("d/x y", "x\\ny"), "line 2: \"x\\\\ny\" has a backslash"),
+            (format!("\\{good}"), "line 1: escaped names"),
+            (good.replace("d/x y", "a"), "line 2: \"a\" is there twice"),
+            (good.replace("d/x y", "A"), "line 2: \"A\" stands behind \"a\""),
+            (good.replace('\n', "\n\n"), "line 2: it is not a digest"),
+        ] {
+            let err = Sums::parse(text.as_bytes()).expect_err(&text).to_string();
+            assert!(err.contains(want), "{err:?} lacks {want:?}");
+        }
+        let mut bytes = good.into_bytes();
+        bytes[70] = 0xff;
+        assert!(
+            Sums::parse(&bytes)
+                .expect_err("not UTF-8")
+                .to_string()
+                .contains("line 2")
+        );
+    }
+}
