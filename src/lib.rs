@@ -21,4 +21,8 @@ pub mod sandbox;
 
 pub mod image;
 
+pub mod manifest;
+
+pub mod audit;
+
 pub mod boot;
