@@ -1,6 +1,56 @@
 //! One folder per format: what the bytes mean, and a writer.
 
+pub mod composefs;
+pub mod cpio;
 mod error;
 pub mod ext4;
+pub mod zstd;
 
 pub use error::ImageError;
+
+use crate::model::VerityDigest;
+use std::io::{self, ErrorKind, Read, Write};
+
+/// Opens the content of a file by its digest, from its first byte.
+pub type Open<'a> = &'a dyn Fn(&VerityDigest) -> io::Result<Box<dyn Read>>;
+
+/// Copies exactly `size` bytes of the content of `path`; content that is shorter or longer is an error.
+fn copy_exact(
+    format: &'static str,
+    path: &str,
+    size: u64,
+    reader: &mut dyn Read,
+    writer: &mut dyn Write,
+) -> Result<(), ImageError> {
+    let read = |source| ImageError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let length = |actual, more| ImageError::Length {
+        path: path.to_owned(),
+        expected: size,
+        actual,
+        more,
+    };
+    let mut buffer = vec![0; 128 * 1024];
+    let mut done = 0u64;
+    loop {
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => return Err(read(e)),
+        };
+        if n as u64 > size - done {
+            return Err(length(done + n as u64, true));
+        }
+        writer
+            .write_all(&buffer[..n])
+            .map_err(|source| ImageError::Write { format, source })?;
+        done += n as u64;
+    }
+    if done < size {
+        return Err(length(done, false));
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The 110 bytes before each name.
+
+/// Bytes of a header.
+pub(super) const HEADER_SIZE: usize = 110;
+/// What it begins with; `070702`, the form with checksums, is not made by anything pnb reads.
+pub(super) const MAGIC: &[u8; 6] = b"070701";
+
+pub(super) const S_IFMT: u32 = 0o170_000;
+pub(super) const S_IFDIR: u32 = 0o040_000;
+pub(super) const S_IFREG: u32 = 0o100_000;
+pub(super) const S_IFLNK: u32 = 0o120_000;
+pub(super) const S_IFCHR: u32 = 0o020_000;
+pub(super) const S_IFBLK: u32 = 0o060_000;
+pub(super) const S_IFIFO: u32 = 0o010_000;
+
+/// The thirteen fields, in their order on disk; each is eight hexadecimal digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Header {
+    pub(super) ino: u32,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) nlink: u32,
+    pub(super) mtime: u32,
+    pub(super) size: u32,
+    pub(super) dev: (u32, u32),
+    pub(super) rdev: (u32, u32),
+    /// Length of the name with its NUL.
+    pub(super) namesize: u32,
+    pub(super) check: u32,
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> [u8; HEADER_SIZE] {
+        let fields = [
+            self.ino,
+            self.mode,
+            self.uid,
+            self.gid,
+            self.nlink,
+            self.mtime,
+            self.size,
+            self.dev.0,
+            self.dev.1,
+            self.rdev.0,
+            self.rdev.1,
+            self.namesize,
+            self.check,
+        ];
+        let mut out = [0; HEADER_SIZE];
+        out[..6].copy_from_slice(MAGIC);
+        for (place, field) in out[6..].chunks_exact_mut(8).zip(fields) {
+            for (i, digit) in place.iter_mut().enumerate() {
+                *digit = b"0123456789ABCDEF"[(field >> (28 - 4 * i)) as usize & 15];
+            }
+        }
+        out
+    }
+
+    /// `Err` says what is wrong.
+    pub(super) fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<Self, String> {
+        if &bytes[..6] != MAGIC {
+            return Err(format!("no magic 070701 but \"{}\"", bytes[..6].escape_ascii()));
+        }
+        let mut fields = [0u32; 13];
+        for (field, digits) in fields.iter_mut().zip(bytes[6..].chunks_exact(8)) {
+            for digit in digits {
+                let value = char::from(*digit)
+                    .to_digit(16)
+                    .ok_or_else(|| format!("\"{}\" is not eight hexadecimal digits", digits.escape_ascii()))?;
+                *field = *field << 4 | value;
+            }
+        }
+        let [
+            ino,
+            mode,
+            uid,
+            gid,
+            nlink,
+            mtime,
+            size,
+            dev_major,
+            dev_minor,
+            rdev_major,
+            rdev_minor,
+            namesize,
+            check,
+        ] = fields;
+        Ok(Self {
+            ino,
+            mode,
+            uid,
+            gid,
+            nlink,
+            mtime,
+            size,
+            dev: (dev_major, dev_minor),
+            rdev: (rdev_major, rdev_minor),
+            namesize,
+            check,
+        })
+    }
+}
+
+/// Zeros needed after `offset` to reach a multiple of `align`.
+pub(super) fn padding(offset: u64, align: u64) -> u64 {
+    offset.next_multiple_of(align) - offset
+}

@@ -1,0 +1,141 @@
+//! The three programs of e2fsprogs that turn the staged tar into the file system, as plain calls that a sandbox carries out.
+
+use super::{BLOCK, FORMAT, INODE_SIZE, LABEL, plan::Layout, staging::Staged};
+use crate::{image::ImageError, model::VerityDigest};
+use sha2::{Digest as _, Sha256};
+use std::{fmt::Write, io};
+
+/// Everything an ext4 of today has that a read-only file system can use; `none` first, so that no configuration of the
+/// host adds to it. Without resize_inode, 64bit and a journal nothing is kept for later.
+const FEATURES: &str =
+    "none,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,filetype,metadata_csum,verity";
+/// Inode flags of a verity file: `EXT4_EXTENTS_FL | EXT4_VERITY_FL`.
+const FLAGS: &str = "0x180000";
+
+/// A program to run: nothing but this reaches it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToolCall {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(&'static str, String)>,
+}
+
+/// What a program left behind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToolOutput {
+    /// Exit status; `None` when it was killed.
+    pub status: Option<i32>,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a program to its end, with an empty standard input.
+pub type Tools<'a> = &'a dyn Fn(&ToolCall) -> io::Result<ToolOutput>;
+
+/// Files as the programs see them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paths<'a> {
+    /// What [`write_staging_tar`](super::write_staging_tar) wrote.
+    pub tar: &'a str,
+    /// What [`debugfs_script`] gave.
+    pub script: &'a str,
+    /// The file system; it must not exist yet.
+    pub image: &'a str,
+}
+
+/// Commands that make verity files of the staged files: the length of the data, then the flags.
+pub fn debugfs_script(layout: &Layout) -> String {
+    let mut script = String::with_capacity(layout.items.len() * 200);
+    for item in &layout.items {
+        let _ = writeln!(
+            script,
+            "sif /{0} size {1}\nsif /{0} flags {FLAGS}",
+            item.path, item.size
+        );
+    }
+    script
+}
+
+/// mke2fs, debugfs and e2fsck, in this order. `root` is the digest of the root: the file system's identifiers come from it,
+/// so that equal roots give equal bytes and different roots different identifiers.
+pub fn calls(staged: &Staged, root: &VerityDigest, paths: Paths<'_>) -> [ToolCall; 3] {
+    let uuid = uuid("uuid", root);
+    let extended = format!(
+        "hash_seed={},root_owner=0:0,lazy_itable_init=0,assume_storage_prezeroed=1",
+        self::uuid("hash seed", root)
+    );
+    let (blocks, inodes) = (staged.size.blocks.to_string(), staged.size.inodes.to_string());
+    let (block, inode) = (BLOCK.to_string(), INODE_SIZE.to_string());
+    #[rustfmt::skip]
+    let mke2fs = [
+        "mke2fs", "-q", "-F", "-b", &block, "-I", &inode, "-m", "0", "-N", &inodes, "-L", LABEL, "-O", FEATURES,
+        "-U", &uuid, "-E", &extended, "-d", paths.tar, paths.image, &blocks,
+    ];
+    let time = staged.epoch.to_string();
+    let call = |argv: &[&str]| ToolCall {
+        argv: argv.iter().map(ToString::to_string).collect(),
+        env: vec![
+            ("E2FSPROGS_FAKE_TIME", time.clone()),
+            ("SOURCE_DATE_EPOCH", time.clone()),
+            ("MKE2FS_CONFIG", "/dev/null".to_owned()),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            ("LC_ALL", "C.UTF-8".to_owned()),
+        ],
+    };
+    [
+        call(&mke2fs),
+        call(&["debugfs", "-w", "-f", paths.script, paths.image]),
+        call(&["e2fsck", "-f", "-n", paths.image]),
+    ]
+}
+
+/// Makes the file system at `paths.image` and has it checked. When it fails, what stands there is not to be used.
+pub fn make(staged: &Staged, root: &VerityDigest, paths: Paths<'_>, tools: Tools<'_>) -> Result<(), ImageError> {
+    for call in calls(staged, root, paths) {
+        let tool = &call.argv[0];
+        let output = tools(&call).map_err(|source| ImageError::Run {
+            tool: tool.clone(),
+            source,
+        })?;
+        // debugfs ends well whatever its commands did; it says its name on standard error and, if all is well, no more.
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let mut complaints = stderr.lines().filter(|line| !line.starts_with("debugfs 1."));
+        let fine = output.status == Some(0) && (tool != "debugfs" || complaints.next().is_none());
+        if !fine {
+            return Err(ImageError::Tool {
+                tool: tool.clone(),
+                problem: explain(&output),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn explain(output: &ToolOutput) -> String {
+    let status = output
+        .status
+        .map_or("killed".to_owned(), |code| format!("exit status {code}"));
+    let text = [output.stdout.as_slice(), &output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with("debugfs: sif ")).collect();
+    let last = &lines[lines.len().saturating_sub(10)..];
+    format!("{status} in making {FORMAT}\n{}", last.join("\n"))
+}
+
+/// A version 8 UUID (RFC 9562 section 5.8) that depends on nothing but its purpose and the root.
+fn uuid(purpose: &str, root: &VerityDigest) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"pnb ext4 ");
+    hash.update(purpose.as_bytes());
+    hash.update([0]);
+    hash.update(root.as_bytes());
+    let mut bytes: [u8; 32] = hash.finalize().into();
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = hex::encode(&bytes[..16]);
+    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    parts.join("-")
+}

@@ -1,0 +1,90 @@
+//! Zstandard, so that the same input gives the same bytes on every machine.
+//!
+//! What changes the bytes: the library version, the level, whether the size is known beforehand, and whether the
+//! multi-threaded compressor is used at all; how many threads it has does not. So the size is always given, at least one
+//! worker is always asked for, and [`library_version`] belongs in the manifest. The frame carries its content size and a
+//! checksum. Source: RFC 8878, and <https://facebook.github.io/zstd/zstd_manual.html> (`ZSTD_c_nbWorkers`).
+
+use super::ImageError;
+use std::{
+    io::{Read, Write},
+    num::NonZeroU32,
+};
+
+const FORMAT: &str = "zstd";
+/// Highest level taken: above it the window outgrows the 8 MiB that decompressors must accept.
+pub const MAX_LEVEL: i32 = 19;
+
+/// Compresses exactly `size` bytes of `reader` into one frame at `level` (1 to 19) and returns the writer.
+///
+/// `name` is what messages call the input. Any number of `workers` gives the same bytes.
+pub fn compress<W: Write>(
+    name: &str,
+    reader: &mut dyn Read,
+    size: u64,
+    writer: W,
+    level: i32,
+    workers: NonZeroU32,
+) -> Result<W, ImageError> {
+    if !(1..=MAX_LEVEL).contains(&level) {
+        return Err(ImageError::Request {
+            format: FORMAT,
+            problem: format!("level {level} is not between 1 and {MAX_LEVEL}"),
+        });
+    }
+    let write = |source| ImageError::Write { format: FORMAT, source };
+    let mut encoder = zstd::Encoder::new(writer, level).map_err(write)?;
+    encoder.multithread(workers.get()).map_err(write)?;
+    encoder.include_checksum(true).map_err(write)?;
+    encoder.include_contentsize(true).map_err(write)?;
+    encoder.set_pledged_src_size(Some(size)).map_err(write)?;
+    super::copy_exact(FORMAT, name, size, reader, &mut encoder)?;
+    encoder.finish().map_err(write)
+}
+
+/// Version of the compressor linked in, such as `1.5.7`.
+pub fn library_version() -> &'static str {
+    zstd::zstd_safe::version_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn sample() -> Vec<u8> {
+        (0..3_000_000u32).flat_map(|i| (i / 7).to_le_bytes()).collect()
+    }
+
+    fn pack(level: i32, workers: u32, size: u64) -> Result<Vec<u8>, ImageError> {
+        let workers = NonZeroU32::new(workers).expect("not zero");
+        compress("sample", &mut Cursor::new(sample()), size, Vec::new(), level, workers)
+    }
+
+    #[test]
+    fn the_number_of_workers_does_not_change_the_bytes() {
+        let size = sample().len() as u64;
+        let one = pack(3, 1, size).expect("compressible");
+        for workers in [2, 5] {
+            assert!(
+                pack(3, workers, size).expect("compressible") == one,
+                "{workers} workers"
+            );
+        }
+        assert!(zstd::decode_all(&one[..]).expect("valid") == sample());
+        // Frame header descriptor: checksum flag set, and a content size field of four bytes.
+        assert_eq!(one[4] & 0b1100_0100, 0b1000_0100);
+    }
+
+    #[test]
+    fn a_wrong_size_or_level_is_refused() {
+        let size = sample().len() as u64;
+        for wrong in [size - 1, size + 1] {
+            let text = pack(1, 1, wrong).expect_err("wrong size").to_string();
+            assert!(text.contains(&format!("expected: {wrong} bytes")), "{text}");
+        }
+        for level in [0, -5, 20] {
+            assert!(pack(level, 1, size).is_err());
+        }
+    }
+}
