@@ -7,11 +7,13 @@
 mod check;
 mod error;
 mod files;
+mod initramfs;
 mod root;
 mod statements;
 
 pub use check::{Check, Class, Report};
 pub use error::AuditError;
+pub use initramfs::InitramfsRoot;
 pub use root::{OpenError, OpenRoot, OpenedRoot};
 
 use crate::{
