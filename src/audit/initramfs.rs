@@ -38,7 +38,11 @@ impl OpenRoot for InitramfsRoot {
         let found = segments(&file)?;
         let last = found.last().ok_or_else(|| format!("{INITRAMFS:?} holds no archive"))?;
         if last.compression != Compression::Zstd {
-            return Err(format!("the last archive of {INITRAMFS:?}, at byte {}, is not zstd", last.offset).into());
+            return Err(format!(
+                "the last archive of {INITRAMFS:?}, at byte {}, is not zstd",
+                last.offset
+            )
+            .into());
         }
         file.seek(SeekFrom::Start(last.offset))?;
         let plain = zstd::Decoder::new(file.take(last.len))?.take(MAX_ARCHIVE);

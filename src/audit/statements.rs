@@ -1,6 +1,9 @@
 //! The statements against each other and against the files. Nothing here does I/O.
 
-use super::check::{Check, Class, Problems};
+use super::{
+    check::{Check, Class, Problems},
+    layers::gaps,
+};
 use crate::{
     manifest::{
         AgentKind, BUILD_TYPE, Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, Origin, PREDICATE_TYPE,
@@ -122,7 +125,8 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
             problems.add(format!("archive {name:?} has no snapshot time: {:?}", archive.snapshot));
         }
         let url = &archive.snapshot_url;
-        if !(url.starts_with("https://") || url.starts_with("http://")) || !url.contains(&archive.snapshot) {
+        let web = url.starts_with("https://") || url.starts_with("http://");
+        if !web || !url.contains(&archive.snapshot) {
             problems.add(format!("archive {name:?} is not at an address of that moment: {url:?}"));
         }
         if archive.keys.is_empty() || !archive.keys.iter().all(|k| is_fingerprint(k)) {
@@ -141,10 +145,8 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
             continue;
         };
         let path = package.url.strip_prefix(archive.snapshot_url.as_str());
-        if !path
-            .and_then(|p| p.strip_prefix('/'))
-            .is_some_and(|p| RelPath::new(p).is_ok())
-        {
+        let path = path.and_then(|p| p.strip_prefix('/'));
+        if path.is_none_or(|p| RelPath::new(p).is_err()) {
             problems.add(format!("package {file:?} is not below its snapshot: {:?}", package.url));
         }
         if package.size == 0 || package.sets.is_empty() {
@@ -352,12 +354,7 @@ pub(super) fn check_provenance(manifest: &Manifest, manifest_sha256: &Sha256Dige
 }
 
 /// The record belongs to this manifest and shows a whole sandbox around every stage where the manifest claims it.
-pub(super) fn check_record(
-    manifest: &Manifest,
-    manifest_sha256: &Sha256Digest,
-    bytes: Option<&[u8]>,
-    required: &[&str],
-) -> Check {
+pub(super) fn check_record(manifest: &Manifest, manifest_sha256: &Sha256Digest, bytes: Option<&[u8]>) -> Check {
     let mut problems = Problems::default();
     let mut found = String::new();
     match bytes.map(|b| BuildRecord::read(b, RECORD_FILE)) {
@@ -391,16 +388,10 @@ pub(super) fn check_record(
                         "hermetic is true, but the stage {node} ran with weaker layers: {layers}"
                     ));
                 }
-                let measured = run.measured.as_object().filter(|m| !m.is_empty());
-                match measured {
-                    None => problems.add(format!("the sandbox of the stage {node} was not measured")),
-                    Some(measured) => {
-                        for layer in required.iter().filter(|l| !measured.contains_key(**l)) {
-                            problems.add(format!(
-                                "the sandbox of the stage {node} was measured without {layer:?}"
-                            ));
-                        }
-                    }
+                for gap in gaps(&run.measured) {
+                    problems.add(format!(
+                        "hermetic is true, but in the sandbox of the stage {node} {gap}"
+                    ));
                 }
             }
             found = match manifest.hermetic {
