@@ -25,8 +25,8 @@ use std::{collections::BTreeSet, error::Error, fmt, path::Path};
 
 /// A larger composefs image is refused, bytes: it is read into memory.
 const MAX_IMAGE: u64 = 256 << 20;
-/// All objects together may not claim to be larger than this, bytes.
-const MAX_CONTENT: u64 = 64 << 30;
+/// All objects together may not claim to be larger than this, bytes: hashing one needs 1/127 of its size as memory.
+const MAX_CONTENT: u64 = 16 << 30;
 const IMAGE: &[u8] = b"image.cfs";
 const OBJECTS: &[u8] = b"objects";
 
