@@ -21,11 +21,9 @@ pub mod sandbox;
 
 pub mod image;
 
-pub mod writers;
-
 pub mod manifest;
 
-// pub mod audit;
+pub mod audit;
 
 pub mod boot;
 

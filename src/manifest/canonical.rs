@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn known_bytes() {
-        let value = json!({"b": [1, -2, {}], "a\n\u{1}\u{7f}é\"\\": null, "€": [], "\u{1F600}": true, "\u{fb33}": u64::MAX});
+        let value =
+            json!({"b": [1, -2, {}], "a\n\u{1}\u{7f}é\"\\": null, "€": [], "\u{1F600}": true, "\u{fb33}": u64::MAX});
         // RFC 8785 3.2.3: U+1F600 sorts before U+FB33, since its first UTF-16 code unit is D83D.
         let want = "{\n  \"a\\n\\u0001\u{7f}é\\\"\\\\\": null,\n  \"b\": [\n    1,\n    -2,\n    {}\n  ],\n  \"€\": [],\n  \"\u{1F600}\": true,\n  \"\u{fb33}\": 18446744073709551615\n}\n";
         assert_eq!(write_value(&value).expect("no floats"), want);
@@ -248,8 +249,14 @@ mod tests {
     #[test]
     fn what_is_read_is_exactly_what_is_written() {
         for (text, want) in [
-            ("{\n  \"a\": 1,\n  \"a\": 1\n}\n", "key \"a\" is there twice at line 3 column 5"),
-            ("{\n  \"a\": 1.0\n}\n", "number 1 is not an integer of 64 bits at line 2"),
+            (
+                "{\n  \"a\": 1,\n  \"a\": 1\n}\n",
+                "key \"a\" is there twice at line 3 column 5",
+            ),
+            (
+                "{\n  \"a\": 1.0\n}\n",
+                "number 1 is not an integer of 64 bits at line 2",
+            ),
             ("{\n  \"a\": -0\n}\n", "not an integer"),
             ("{\n  \"a\": 18446744073709551616\n}\n", "not an integer"),
             ("{\n  \"a\": 1\n}", "line 3 (byte 12) is not in canonical form"),
@@ -265,7 +272,10 @@ mod tests {
             if let Some(source) = std::error::Error::source(&err) {
                 message = format!("{message}: {source}");
             }
-            assert!(message.contains(want) && message.contains("x.json"), "{message:?} lacks {want:?}");
+            assert!(
+                message.contains(want) && message.contains("x.json"),
+                "{message:?} lacks {want:?}"
+            );
         }
         let deep = "[".repeat(100_000);
         assert!(read_value(deep.as_bytes(), "x").is_err());

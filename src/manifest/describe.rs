@@ -132,7 +132,10 @@ fn check_words(facts: &Facts<'_>) -> Result<(), ManifestError> {
     for path in facts.artifacts.keys() {
         super::sums::check_name(path.as_bytes()).map_err(|problem| bad(format!("the file \"{path}\""), problem))?;
         if super::is_statement(path) {
-            return Err(bad(format!("the file \"{path}\""), "has the name of a statement about the artifact"));
+            return Err(bad(
+                format!("the file \"{path}\""),
+                "has the name of a statement about the artifact",
+            ));
         }
     }
     if facts.dirty && facts.hermetic && !facts.allow_dirty {
@@ -163,10 +166,12 @@ fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
             continue;
         };
         let what = || format!("the package {} {} {}", package.name, package.version, package.arch);
-        let archive = facts
-            .lock
-            .archive(&package.archive)
-            .ok_or_else(|| bad(what(), format!("is from the archive {:?}, which the lock lacks", package.archive)))?;
+        let archive = facts.lock.archive(&package.archive).ok_or_else(|| {
+            bad(
+                what(),
+                format!("is from the archive {:?}, which the lock lacks", package.archive),
+            )
+        })?;
         seen.extend(sets.iter().cloned());
         out.push(PackageFact {
             name: package.name.clone(),
@@ -190,10 +195,12 @@ fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
 
 fn files(facts: &Facts<'_>) -> Result<Vec<FileFact>, ManifestError> {
     let fact = |(name, role): (&String, &Role)| {
-        let file = facts
-            .lock
-            .file(name, facts.arch)
-            .ok_or_else(|| bad(format!("the file {name:?}"), format!("is not in the lock for {}", facts.arch)))?;
+        let file = facts.lock.file(name, facts.arch).ok_or_else(|| {
+            bad(
+                format!("the file {name:?}"),
+                format!("is not in the lock for {}", facts.arch),
+            )
+        })?;
         Ok(FileFact {
             name: name.clone(),
             path: file.path.clone(),
@@ -233,10 +240,16 @@ fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
         let what = || format!("input {name:?} of the stage {}", fact.node);
         match &input.origin {
             Origin::Packages(set) if !facts.package_sets.contains_key(set) => {
-                return Err(bad(what(), format!("is the package set {set:?}, which the build did not report")));
+                return Err(bad(
+                    what(),
+                    format!("is the package set {set:?}, which the build did not report"),
+                ));
             }
             Origin::Lock(file) if !facts.pinned_files.contains_key(file) => {
-                return Err(bad(what(), format!("is the pinned file {file:?}, which the build did not report")));
+                return Err(bad(
+                    what(),
+                    format!("is the pinned file {file:?}, which the build did not report"),
+                ));
             }
             _ => {}
         }
@@ -261,7 +274,6 @@ fn input(fact: &InputFact) -> StageInput {
     let content = match &fact.digest {
         InputDigest::Tree(digest) => Content::Tree { digest: *digest },
         InputDigest::File(digest) => Content::File { digest: *digest },
-        InputDigest::Pinned(sha256) => Content::Pinned { sha256: *sha256 },
         InputDigest::Packages(files, index) => Content::Packages {
             count: files.len() as u64,
             index: *index,

@@ -138,7 +138,10 @@ impl Statement {
     /// The statement for what `manifest` describes; `manifest_sha256` is the digest of its file.
     pub fn describe(manifest: &Manifest, manifest_sha256: &Sha256Digest) -> Self {
         let builder = &manifest.builder;
-        let subject = manifest.artifacts.iter().map(|(path, a)| Resource::new(path.to_string(), &a.sha256));
+        let subject = manifest
+            .artifacts
+            .iter()
+            .map(|(path, a)| Resource::new(path.to_string(), &a.sha256));
         Self {
             kind: STATEMENT_TYPE.to_owned(),
             subject: subject.collect(),

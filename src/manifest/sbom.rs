@@ -193,7 +193,10 @@ impl Bom {
         let mut pnb = Component::new("application", &manifest.builder.name);
         pnb.version = Some(manifest.builder.version.clone());
         let variants: Vec<&str> = manifest.variants.iter().map(|v| v.as_str()).collect();
-        let mut artifact = Component::new("operating-system", format!("powernode-{}-{}", variants.join("-"), manifest.arch));
+        let mut artifact = Component::new(
+            "operating-system",
+            format!("powernode-{}-{}", variants.join("-"), manifest.arch),
+        );
         artifact.bom_ref = Some("artifact".to_owned());
         artifact.version = Some(manifest.fsverity_root_hash.to_hex());
         let archive = |p: &PackageFact| manifest.archives.iter().find(|a| a.name == p.archive);

@@ -130,6 +130,11 @@ mod tests {
         }
         let mut bytes = good.into_bytes();
         bytes[70] = 0xff;
-        assert!(Sums::parse(&bytes).expect_err("not UTF-8").to_string().contains("line 2"));
+        assert!(
+            Sums::parse(&bytes)
+                .expect_err("not UTF-8")
+                .to_string()
+                .contains("line 2")
+        );
     }
 }

@@ -16,11 +16,13 @@
 //! There is no journal and nothing is reserved: the file system is only ever mounted read-only.
 
 mod plan;
+mod read;
 mod size;
 mod staging;
 mod tools;
 
 pub use plan::{Item, Layout, plan, root_items};
+pub use read::{DirEntry, Ext4, FileKind, FileReader, Inode, ReadAt, VerityTail};
 pub use staging::{Staged, write_staging_tar};
 pub use tools::{Paths, ToolCall, ToolOutput, Tools, calls, debugfs_script, make};
 

@@ -1,0 +1,169 @@
+//! What was checked, and what came of it.
+
+use serde::Serialize;
+use std::fmt;
+
+/// A class of failure, each with its own exit code. Where several fail, the first in this order decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// `SHA256SUMS` is missing or is not what pnb writes.
+    Sums,
+    /// A file is missing, was changed, or is in no list.
+    Files,
+    /// The manifest is not of its schema or not canonical.
+    Manifest,
+    /// The manifest's artifacts are not the files beside it.
+    Artifacts,
+    /// An input of the build has no pin, or the pins contradict each other.
+    Pins,
+    /// The root in the artifact is not the one the manifest states.
+    Root,
+    /// The build record is missing, contradicts the manifest, or shows a weaker sandbox than is claimed.
+    Sandbox,
+    /// The SBOM does not list what the manifest lists.
+    Sbom,
+    /// The provenance does not speak of these files or inputs.
+    Provenance,
+}
+
+impl Class {
+    /// Every class, in order.
+    pub const ALL: [Class; 9] = [
+        Class::Sums,
+        Class::Files,
+        Class::Manifest,
+        Class::Artifacts,
+        Class::Pins,
+        Class::Root,
+        Class::Sandbox,
+        Class::Sbom,
+        Class::Provenance,
+    ];
+
+    /// The name in tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Class::Sums => "sums",
+            Class::Files => "files",
+            Class::Manifest => "manifest",
+            Class::Artifacts => "artifacts",
+            Class::Pins => "pins",
+            Class::Root => "root",
+            Class::Sandbox => "sandbox",
+            Class::Sbom => "sbom",
+            Class::Provenance => "provenance",
+        }
+    }
+
+    /// The exit code of an audit that fails in this class.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Class::Sums => 40,
+            Class::Files => 41,
+            Class::Manifest => 42,
+            Class::Artifacts => 43,
+            Class::Pins => 44,
+            Class::Root => 45,
+            Class::Sandbox => 46,
+            Class::Sbom => 47,
+            Class::Provenance => 48,
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One check.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Check {
+    /// What was checked, a few words that stay the same.
+    pub name: &'static str,
+    /// Which class a failure belongs to.
+    pub class: Class,
+    /// Whether it holds.
+    pub ok: bool,
+    /// What was found; the problems, one a line, when it does not hold.
+    pub detail: String,
+}
+
+/// The problems of one check are listed up to this number; the rest are counted.
+const MAX_PROBLEMS: usize = 10;
+
+/// Gathers the problems of one check.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    listed: Vec<String>,
+    more: usize,
+}
+
+impl Problems {
+    pub(super) fn add(&mut self, problem: impl Into<String>) {
+        if self.listed.len() < MAX_PROBLEMS {
+            self.listed.push(problem.into());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// A problem unless `actual` equals `expected`.
+    pub(super) fn equal<T: PartialEq + fmt::Display>(&mut self, what: &str, expected: &T, actual: &T) {
+        if expected != actual {
+            self.add(format!("{what}\nexpected: {expected}\n  actual: {actual}"));
+        }
+    }
+
+    /// The check: `found` says what was looked at when there is no problem.
+    pub(super) fn check(self, name: &'static str, class: Class, found: impl Into<String>) -> Check {
+        let ok = self.listed.is_empty();
+        let mut detail = if ok { found.into() } else { self.listed.join("\n") };
+        if self.more > 0 {
+            detail.push_str(&format!("\nand {} more", self.more));
+        }
+        Check {
+            name,
+            class,
+            ok,
+            detail,
+        }
+    }
+}
+
+/// Everything that was checked of one directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Report {
+    /// The checks, in the order they were made.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Whether every check holds.
+    pub fn ok(&self) -> bool {
+        self.checks.iter().all(|c| c.ok)
+    }
+
+    /// The class that decides the exit code; none when every check holds.
+    pub fn class(&self) -> Option<Class> {
+        self.checks.iter().filter(|c| !c.ok).map(|c| c.class).min()
+    }
+
+    /// The checks as a table: `ok` or `FAIL`, name, details.
+    pub fn table(&self) -> String {
+        let width = self.checks.iter().map(|c| c.name.len()).max().unwrap_or(0);
+        let mut out = String::new();
+        for check in &self.checks {
+            let mark = if check.ok { "ok  " } else { "FAIL" };
+            for (i, line) in check.detail.lines().enumerate() {
+                match i {
+                    0 => out.push_str(&format!("{mark}  {:width$}  {line}\n", check.name)),
+                    _ => out.push_str(&format!("      {:width$}  {line}\n", "")),
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,87 @@
+//! Whether what a stage's sandbox measured from inside is a whole sandbox.
+
+use serde_json::Value;
+
+/// Namespaces that must be the stage's own.
+const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+/// What `measured`, as a stage's sandbox reported it, shows to be open; empty for a whole sandbox. A layer that was not
+/// measured counts as open. What is intended does not count here, only what was found.
+pub fn gaps(measured: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let list = |name: &str| measured[name].as_array().map(Vec::as_slice);
+    match list("namespaces") {
+        None => out.push("namespaces were not measured".to_owned()),
+        Some(own) => {
+            let shared = NAMESPACES.iter().filter(|n| !own.iter().any(|o| o == **n));
+            out.extend(shared.map(|n| format!("the {n} namespace is the host's")));
+        }
+    }
+    for (name, want) in [
+        ("no_new_privs", Value::Bool(true)),
+        ("seccomp_mode", Value::from(2)),
+        ("landlock", Value::from("fully enforced")),
+        ("landlock_leaks", Value::Bool(false)),
+    ] {
+        match &measured[name] {
+            Value::Null => out.push(format!("{name} was not measured")),
+            found if *found != want => out.push(format!("{name} is {found}, not {want}")),
+            _ => {}
+        }
+    }
+    match list("network") {
+        None => out.push("network interfaces were not measured".to_owned()),
+        Some(seen) => {
+            let others = seen.iter().filter(|n| **n != "lo");
+            out.extend(others.map(|n| format!("the network interface {n} was in sight")));
+        }
+    }
+    match list("leaked_descriptors") {
+        None => out.push("open descriptors were not measured".to_owned()),
+        Some(open) => out.extend(open.iter().map(|fd| format!("the descriptor {fd} was open"))),
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_layer_must_have_been_found_in_force() {
+        let good = json!({
+            "namespaces": NAMESPACES, "no_new_privs": true, "seccomp_mode": 2, "landlock_leaks": false, "landlock": "fully enforced",
+            "network": ["lo"], "leaked_descriptors": [], "cpus": 2,
+        });
+        assert_eq!(gaps(&good), Vec::<String>::new());
+        for (name, value, want) in [
+            (
+                "namespaces",
+                json!(["user", "mnt", "pid", "ipc", "uts", "cgroup"]),
+                "the net namespace is the host's",
+            ),
+            ("namespaces", Value::Null, "namespaces were not measured"),
+            ("no_new_privs", json!(false), "no_new_privs is false, not true"),
+            ("seccomp_mode", json!(0), "seccomp_mode is 0, not 2"),
+            ("seccomp_mode", Value::Null, "seccomp_mode was not measured"),
+            ("landlock_leaks", json!(true), "landlock_leaks is true, not false"),
+            (
+                "landlock",
+                json!("not enforced"),
+                "landlock is \"not enforced\", not \"fully enforced\"",
+            ),
+            (
+                "network",
+                json!(["lo", "eth0"]),
+                "the network interface \"eth0\" was in sight",
+            ),
+            ("leaked_descriptors", json!([7]), "the descriptor 7 was open"),
+        ] {
+            let mut bad = good.clone();
+            bad[name] = value;
+            assert_eq!(gaps(&bad), [want]);
+        }
+        assert_eq!(gaps(&Value::Null).len(), 7);
+    }
+}

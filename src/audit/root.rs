@@ -1,0 +1,224 @@
+//! The root, taken out of the artifact and derived again from its bytes.
+//!
+//! An artifact carries its root as an ext4 image: `/image.cfs` is the composefs image and `/objects/ab/cdef…` what it refers
+//! to, each under its fs-verity digest and with its Merkle tree baked in. All of it is hashed again here: nothing that the
+//! node will trust is taken on trust.
+
+use super::{
+    check::{Check, Class, Problems},
+    statements::chain,
+};
+use crate::{
+    image::{
+        ImageError,
+        ext4::{Ext4, FileKind, Inode, ReadAt},
+    },
+    manifest::{Manifest, RootFact},
+    model::VerityDigest,
+    verity::{MerkleTree, VerityError},
+};
+use composefs::{
+    erofs::reader::collect_objects,
+    fsverity::{FsVerityHashValue, Sha256HashValue},
+};
+use std::{collections::BTreeSet, error::Error, fmt, path::Path};
+
+/// A larger composefs image is refused, bytes: it is read into memory.
+const MAX_IMAGE: u64 = 256 << 20;
+/// All objects together may not claim to be larger than this, bytes: hashing one needs 1/127 of its size as memory.
+const MAX_CONTENT: u64 = 16 << 30;
+const IMAGE: &[u8] = b"image.cfs";
+const OBJECTS: &[u8] = b"objects";
+
+/// The root of an artifact, found where its family keeps it.
+pub struct OpenedRoot {
+    /// The ext4 image with `/image.cfs` and `/objects`.
+    pub image: Box<dyn ReadAt>,
+    /// What the artifact itself says the root's digest is: the bytes of `/etc/powernode/root-digest`.
+    pub stated: Vec<u8>,
+}
+
+impl fmt::Debug for OpenedRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenedRoot(stated {:?})", String::from_utf8_lossy(&self.stated))
+    }
+}
+
+/// Why a root could not be found in an artifact.
+pub type OpenError = Box<dyn Error + Send + Sync>;
+
+/// Finds the root inside an artifact; how depends on the family.
+pub trait OpenRoot {
+    /// Opens the root of the artifact in `dir`, which `manifest` describes.
+    fn open_root(&self, dir: &Path, manifest: &Manifest) -> Result<OpenedRoot, OpenError>;
+}
+
+impl<F: Fn(&Path, &Manifest) -> Result<OpenedRoot, OpenError>> OpenRoot for F {
+    fn open_root(&self, dir: &Path, manifest: &Manifest) -> Result<OpenedRoot, OpenError> {
+        self(dir, manifest)
+    }
+}
+
+/// Why one file of the root is not what it should be.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Verity(#[from] VerityError),
+}
+
+/// The root in the artifact is the one the manifest states.
+pub(super) fn check_root(manifest: &Manifest, dir: &Path, opener: &dyn OpenRoot) -> Check {
+    let mut problems = Problems::default();
+    if manifest.root != RootFact::default() {
+        problems.add(format!(
+            "the manifest computes the root digest in another way: {:?}",
+            manifest.root
+        ));
+    }
+    let mut found = String::new();
+    match opener.open_root(dir, manifest) {
+        Err(e) => problems.add(chain(e.as_ref())),
+        Ok(root) => {
+            let stated = format!("{:?}", String::from_utf8_lossy(&root.stated));
+            let expected = format!("{:?}", format!("{}\n", manifest.fsverity_root_hash));
+            problems.equal("root digest stated in the artifact", &expected, &stated);
+            match check_image(manifest, root.image, &mut problems) {
+                Ok(text) => found = text,
+                Err(e) => problems.add(chain(&e)),
+            }
+        }
+    }
+    problems.check("root", Class::Root, found)
+}
+
+fn check_image(manifest: &Manifest, image: Box<dyn ReadAt>, problems: &mut Problems) -> Result<String, FileError> {
+    let fs = Ext4::open(image)?;
+    let mut referenced = None;
+    let mut objects = BTreeSet::new();
+    let mut bytes = 0u64;
+    for entry in fs.read_dir(&fs.root()?)? {
+        let inode = fs.inode(entry.inode)?;
+        match entry.name.as_slice() {
+            IMAGE => referenced = check_metadata(&fs, &inode, &manifest.fsverity_root_hash, problems)?,
+            OBJECTS => bytes = check_objects(&fs, &inode, &mut objects, problems)?,
+            b"lost+found" if inode.kind() == FileKind::Directory && fs.read_dir(&inode)?.is_empty() => {}
+            name => problems.add(format!("the root's file system holds \"{}\"", name.escape_ascii())),
+        }
+    }
+    match referenced {
+        None => problems.add("the root's file system has no usable \"image.cfs\""),
+        Some(referenced) => {
+            for digest in referenced.difference(&objects) {
+                problems.add(format!("the object {digest} is missing"));
+            }
+            for digest in objects.difference(&referenced) {
+                problems.add(format!("the object {digest} belongs to nothing"));
+            }
+        }
+    }
+    Ok(format!(
+        "{}: {} objects, {bytes} bytes",
+        manifest.fsverity_root_hash,
+        objects.len()
+    ))
+}
+
+/// Checks `image.cfs` and returns the objects it refers to, if it is the right one.
+fn check_metadata(
+    fs: &Ext4<Box<dyn ReadAt>>,
+    inode: &Inode,
+    expected: &VerityDigest,
+    problems: &mut Problems,
+) -> Result<Option<BTreeSet<VerityDigest>>, FileError> {
+    if inode.kind() != FileKind::File || inode.size() > MAX_IMAGE {
+        problems.add(format!("\"image.cfs\" is no file of at most {MAX_IMAGE} bytes"));
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    let actual = check_sealed(fs, inode, "image.cfs", problems, &mut |piece| {
+        bytes.extend_from_slice(piece)
+    })?;
+    problems.equal("fs-verity digest of \"image.cfs\"", expected, &actual);
+    if actual != *expected {
+        return Ok(None);
+    }
+    let referenced = match collect_objects::<Sha256HashValue>(&bytes) {
+        Ok(referenced) => referenced,
+        Err(e) => {
+            problems.add(format!("\"image.cfs\" is no composefs image: {e}"));
+            return Ok(None);
+        }
+    };
+    let mut out = BTreeSet::new();
+    for id in referenced {
+        match id.to_hex().parse() {
+            Ok(digest) => {
+                out.insert(digest);
+            }
+            Err(e) => problems.add(format!("\"image.cfs\" refers to a bad digest: {e}")),
+        }
+    }
+    Ok(Some(out))
+}
+
+/// Checks every object below `objects` and returns how many bytes they have.
+fn check_objects(
+    fs: &Ext4<Box<dyn ReadAt>>,
+    directory: &Inode,
+    objects: &mut BTreeSet<VerityDigest>,
+    problems: &mut Problems,
+) -> Result<u64, FileError> {
+    let mut bytes = 0u64;
+    for first in fs.read_dir(directory)? {
+        let below = fs.inode(first.inode)?;
+        for rest in fs.read_dir(&below)? {
+            let name = format!("{}/{}", first.name.escape_ascii(), rest.name.escape_ascii());
+            let inode = fs.inode(rest.inode)?;
+            let digest = (first.name.len() == 2).then(|| name.replacen('/', "", 1).parse::<VerityDigest>());
+            let Some(Ok(digest)) = digest else {
+                problems.add(format!("\"objects/{name}\" is no object's name"));
+                continue;
+            };
+            bytes = bytes.saturating_add(inode.size());
+            if inode.kind() != FileKind::File || bytes > MAX_CONTENT {
+                problems.add(format!(
+                    "\"objects/{name}\" is no file, or the objects have more than {MAX_CONTENT} bytes"
+                ));
+                continue;
+            }
+            let what = format!("objects/{name}");
+            match check_sealed(fs, &inode, &what, problems, &mut |_| {}) {
+                Ok(actual) => problems.equal(&format!("fs-verity digest of \"{what}\""), &digest, &actual),
+                Err(e) => problems.add(format!("\"{what}\": {}", chain(&e))),
+            }
+            objects.insert(digest);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Hashes a file, hands its bytes to `tee`, and compares the verity metadata in its inode with what it should be.
+fn check_sealed(
+    fs: &Ext4<Box<dyn ReadAt>>,
+    inode: &Inode,
+    name: &str,
+    problems: &mut Problems,
+    tee: &mut dyn FnMut(&[u8]),
+) -> Result<VerityDigest, FileError> {
+    let baked = MerkleTree::build_tee(fs.file(inode)?, inode.size(), |piece| {
+        tee(piece);
+        Ok::<(), FileError>(())
+    })?;
+    match fs.verity(inode)? {
+        None => problems.add(format!(
+            "\"{name}\" carries no fs-verity, so the node would not check it"
+        )),
+        Some(tail) if tail.descriptor != baked.descriptor || tail.tree != baked.tree => {
+            problems.add(format!("\"{name}\" carries a Merkle tree that is not its own"));
+        }
+        Some(_) => {}
+    }
+    Ok(baked.digest)
+}

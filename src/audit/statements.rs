@@ -1,0 +1,407 @@
+//! The statements against each other and against the files. Nothing here does I/O.
+
+use super::{
+    check::{Check, Class, Problems},
+    layers::gaps,
+};
+use crate::{
+    manifest::{
+        AgentKind, BUILD_TYPE, Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, Origin, PREDICATE_TYPE,
+        PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement, is_git_sha,
+        is_statement,
+    },
+    model::{RelPath, Sha256Digest},
+    store::Output,
+    verity::Digests,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fmt,
+};
+
+/// A message with everything that caused it.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// Reads the manifest.
+pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> Option<Manifest> {
+    let mut problems = Problems::default();
+    let manifest = match bytes.map(|b| Manifest::read(b, MANIFEST_FILE)) {
+        None => {
+            problems.add(format!("\"{MANIFEST_FILE}\" is not there"));
+            None
+        }
+        Some(Err(e)) => {
+            problems.add(chain(&e));
+            None
+        }
+        Some(Ok(manifest)) => Some(manifest),
+    };
+    let mut found = String::new();
+    if let Some(manifest) = &manifest {
+        match manifest.variant() {
+            Some(variant) if variant.supports(manifest.arch) => found = format!("{variant}/{}", manifest.arch),
+            Some(variant) => problems.add(format!("{variant} does not exist for {}", manifest.arch)),
+            None => problems.add(format!("it is about {} variants, not one", manifest.variants.len())),
+        }
+        if let Some(sha) = manifest.git_sha.as_deref().filter(|sha| !is_git_sha(sha)) {
+            problems.add(format!("git_sha {sha:?} is no git revision"));
+        }
+        if manifest.hermetic && manifest.source.dirty && !manifest.source.allow_dirty {
+            problems.add("hermetic is true, but it was built from uncommitted files without --allow-dirty");
+        }
+        if manifest.artifacts.is_empty() {
+            problems.add("it lists no artifact");
+        }
+    }
+    checks.push(problems.check("manifest", Class::Manifest, found));
+    manifest
+}
+
+/// The manifest's artifacts are exactly the files beside it.
+pub(super) fn check_artifacts(
+    manifest: &Manifest,
+    found: &BTreeMap<RelPath, Digests>,
+    listed: &BTreeMap<RelPath, Sha256Digest>,
+) -> Check {
+    let mut problems = Problems::default();
+    for (path, artifact) in &manifest.artifacts {
+        let Some(digests) = found.get(path) else {
+            problems.add(format!("\"{path}\" is in the manifest but missing"));
+            continue;
+        };
+        problems.equal(&format!("sha256 of \"{path}\""), &artifact.sha256, &digests.sha256);
+        problems.equal(
+            &format!("fs-verity digest of \"{path}\""),
+            &artifact.fsverity,
+            &digests.verity,
+        );
+        problems.equal(
+            &format!("size of \"{path}\" in bytes"),
+            &artifact.size_bytes,
+            &digests.size,
+        );
+    }
+    for path in listed.keys() {
+        if !manifest.artifacts.contains_key(path) && !is_statement(path) {
+            problems.add(format!("\"{path}\" is listed, but the manifest does not know it"));
+        }
+    }
+    problems.check(
+        "artifacts",
+        Class::Artifacts,
+        format!("{} files as the manifest says", manifest.artifacts.len()),
+    )
+}
+
+fn is_snapshot(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 16
+        && bytes.iter().enumerate().all(|(i, b)| match i {
+            8 => *b == b'T',
+            15 => *b == b'Z',
+            _ => b.is_ascii_digit(),
+        })
+}
+
+fn is_fingerprint(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+}
+
+/// Every input is pinned by digest, size and place, and what is derived from the pins is right.
+pub(super) fn check_pins(manifest: &Manifest) -> Check {
+    let mut problems = Problems::default();
+    for archive in &manifest.archives {
+        let name = &archive.name;
+        if !is_snapshot(&archive.snapshot) {
+            problems.add(format!("archive {name:?} has no snapshot time: {:?}", archive.snapshot));
+        }
+        let url = &archive.snapshot_url;
+        let web = url.starts_with("https://") || url.starts_with("http://");
+        if !web || !url.contains(&archive.snapshot) {
+            problems.add(format!("archive {name:?} is not at an address of that moment: {url:?}"));
+        }
+        if archive.keys.is_empty() || !archive.keys.iter().all(|k| is_fingerprint(k)) {
+            problems.add(format!(
+                "archive {name:?} has no signing key, or one that is no fingerprint"
+            ));
+        }
+    }
+    for package in &manifest.packages {
+        let file = package.file_name();
+        let Some(archive) = manifest.archives.iter().find(|a| a.name == package.archive) else {
+            problems.add(format!(
+                "package {file:?} is from the unknown archive {:?}",
+                package.archive
+            ));
+            continue;
+        };
+        let path = package.url.strip_prefix(archive.snapshot_url.as_str());
+        let path = path.and_then(|p| p.strip_prefix('/'));
+        if path.is_none_or(|p| RelPath::new(p).is_err()) {
+            problems.add(format!("package {file:?} is not below its snapshot: {:?}", package.url));
+        }
+        if package.size == 0 || package.sets.is_empty() {
+            problems.add(format!("package {file:?} has no size or belongs to no set"));
+        }
+    }
+    for file in &manifest.files {
+        if file.path.is_none() && file.url.is_none() {
+            problems.add(format!("pinned file {:?} has neither a path nor an address", file.name));
+        }
+    }
+    if manifest.agent.kind == AgentKind::Pinned {
+        let pinned = manifest
+            .files
+            .iter()
+            .find(|f| f.name == manifest.agent.name && f.role == Role::Target);
+        match pinned {
+            None => problems.add(format!(
+                "the agent {:?} is no pinned file of the artifact",
+                manifest.agent.name
+            )),
+            Some(file) => problems.equal("sha256 of the agent", &file.sha256, &manifest.agent.sha256),
+        }
+    }
+    problems.equal(
+        "base_image_digest",
+        &manifest.package_base(),
+        &manifest.base_image_digest,
+    );
+    problems.equal(
+        "apt_snapshot",
+        &manifest.newest_snapshot().unwrap_or_default(),
+        &manifest.apt_snapshot,
+    );
+    check_stages(manifest, &mut problems);
+    let found = format!(
+        "{} packages and {} files from {} archives, {} stages",
+        manifest.packages.len(),
+        manifest.files.len(),
+        manifest.archives.len(),
+        manifest.stages.len()
+    );
+    problems.check("inputs", Class::Pins, found)
+}
+
+fn check_stages(manifest: &Manifest, problems: &mut Problems) {
+    let mut made: BTreeMap<String, &Stage> = BTreeMap::new();
+    for stage in &manifest.stages {
+        let node = stage.node();
+        let root = stage.root.iter().map(|root| ("/", root));
+        for (name, input) in root.chain(stage.inputs.iter().map(|(name, input)| (name.as_str(), input))) {
+            let mut bad = |problem: String| problems.add(format!("input {name:?} of the stage {node}: {problem}"));
+            check_input(manifest, &made, input, &mut bad);
+        }
+        if made.insert(node.clone(), stage).is_some() {
+            problems.add(format!("the stage {node} is there twice"));
+        }
+    }
+    if manifest.stages.is_empty() {
+        problems.add("there is no stage");
+    }
+}
+
+fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &StageInput, bad: &mut dyn FnMut(String)) {
+    match (&input.origin, &input.content) {
+        (Origin::Stage { stage, arch, output }, content) => {
+            let from = format!("{stage}/{arch}");
+            let Some(given) = made.get(&from).and_then(|s| s.outputs.get(output)) else {
+                return bad(format!("no stage before it made {output:?} of {from}"));
+            };
+            let (kind, digest) = match content {
+                Content::Tree { digest } => (matches!(given, Output::Tree { .. }), digest),
+                Content::File { digest } => (matches!(given, Output::File { .. }), digest),
+                Content::Packages { .. } => return bad("packages cannot come from a stage".to_owned()),
+            };
+            if !kind || given.digest() != digest {
+                let made = given.digest();
+                bad(format!(
+                    "it is not what {from} made\nexpected: {made}\n  actual: {digest}"
+                ));
+            }
+        }
+        (Origin::Packages(set), Content::Packages { count, sha256, .. }) => {
+            let (expected, digest) = manifest.set_digest(|p| p.sets.contains(set));
+            if (expected, &digest) != (*count, sha256) {
+                let (made, given) = (
+                    format!("{expected} packages, {digest}"),
+                    format!("{count} packages, {sha256}"),
+                );
+                bad(format!(
+                    "it is not the set {set:?}\nexpected: {made}\n  actual: {given}"
+                ));
+            }
+        }
+        (Origin::Lock(file), Content::File { .. }) => {
+            if !manifest.files.iter().any(|f| f.name == *file) {
+                bad(format!("{file:?} is no pinned file"));
+            }
+        }
+        (Origin::Repository(_), Content::Tree { .. } | Content::File { .. }) => {}
+        (origin, content) => bad(format!("{content:?} cannot come from {origin:?}")),
+    }
+}
+
+/// Adds a problem for what is only in one of two sets.
+fn same_sets<T: Ord + fmt::Display>(problems: &mut Problems, file: &str, expected: &BTreeSet<T>, actual: &BTreeSet<T>) {
+    for item in expected.difference(actual) {
+        problems.add(format!("{file:?} lacks {item}"));
+    }
+    for item in actual.difference(expected) {
+        problems.add(format!("{file:?} has {item}, which the manifest lacks"));
+    }
+}
+
+/// The SBOM lists what the manifest lists.
+pub(super) fn check_sbom(manifest: &Manifest, bytes: Option<&[u8]>) -> Check {
+    let mut problems = Problems::default();
+    let mut found = String::new();
+    match (bytes.map(|b| Bom::read(b, SBOM_FILE)), Bom::describe(manifest)) {
+        (None, _) => problems.add(format!("\"{SBOM_FILE}\" is not there")),
+        (Some(Err(e)), _) | (_, Err(e)) => problems.add(chain(&e)),
+        (Some(Ok(actual)), Ok(expected)) => {
+            let components = |bom: &Bom| -> BTreeSet<String> {
+                let line = |c: &crate::manifest::Component| {
+                    let hashes: Vec<String> = c.hashes.iter().map(|h| format!("{} {}", h.alg, h.content)).collect();
+                    let name = c.purl.as_deref().or(c.bom_ref.as_deref()).unwrap_or(&c.name);
+                    format!(
+                        "{name} ({}, {})",
+                        hashes.join(", "),
+                        c.scope.as_deref().unwrap_or("no scope")
+                    )
+                };
+                bom.components.iter().map(line).collect()
+            };
+            same_sets(&mut problems, SBOM_FILE, &components(&expected), &components(&actual));
+            match actual.derived_serial() {
+                Ok(serial) => problems.equal("serialNumber", &serial, &actual.serial_number),
+                Err(e) => problems.add(chain(&e)),
+            }
+            for (what, a, b) in [
+                ("bomFormat", &expected.bom_format, &actual.bom_format),
+                ("specVersion", &expected.spec_version, &actual.spec_version),
+                ("timestamp", &expected.metadata.timestamp, &actual.metadata.timestamp),
+                (
+                    "component",
+                    &expected.metadata.component.name,
+                    &actual.metadata.component.name,
+                ),
+            ] {
+                problems.equal(&format!("{what} of {SBOM_FILE:?}"), a, b);
+            }
+            found = format!("{} components as in the manifest", actual.components.len());
+        }
+    }
+    problems.check("sbom", Class::Sbom, found)
+}
+
+/// The provenance speaks of these files, this manifest and these inputs.
+pub(super) fn check_provenance(manifest: &Manifest, manifest_sha256: &Sha256Digest, bytes: Option<&[u8]>) -> Check {
+    let mut problems = Problems::default();
+    let mut found = String::new();
+    match bytes.map(|b| Statement::read(b, PROVENANCE_FILE)) {
+        None => problems.add(format!("\"{PROVENANCE_FILE}\" is not there")),
+        Some(Err(e)) => problems.add(chain(&e)),
+        Some(Ok(actual)) => {
+            let expected = Statement::describe(manifest, manifest_sha256);
+            let (a, b) = (&expected.predicate, &actual.predicate);
+            for (what, a, b) in [
+                ("_type", STATEMENT_TYPE, actual.kind.as_str()),
+                ("predicateType", PREDICATE_TYPE, &actual.predicate_type),
+                ("buildType", BUILD_TYPE, &b.build_definition.build_type),
+                ("builder.id", &a.run_details.builder.id, &b.run_details.builder.id),
+            ] {
+                problems.equal(&format!("{what} of {PROVENANCE_FILE:?}"), &a, &b);
+            }
+            for (what, a, b) in [
+                ("subject", &expected.subject, &actual.subject),
+                (
+                    "resolved dependency",
+                    &a.build_definition.resolved_dependencies,
+                    &b.build_definition.resolved_dependencies,
+                ),
+                ("byproduct", &a.run_details.byproducts, &b.run_details.byproducts),
+            ] {
+                let lines = |resources: &[crate::manifest::Resource]| -> BTreeSet<String> {
+                    let digests = |r: &crate::manifest::Resource| -> Vec<String> {
+                        r.digest.iter().map(|(alg, hex)| format!("{alg} {hex}")).collect()
+                    };
+                    resources
+                        .iter()
+                        .map(|r| format!("the {what} {:?} ({})", r.name, digests(r).join(", ")))
+                        .collect()
+                };
+                same_sets(&mut problems, PROVENANCE_FILE, &lines(a), &lines(b));
+            }
+            if a.build_definition.external_parameters != b.build_definition.external_parameters
+                || a.build_definition.internal_parameters != b.build_definition.internal_parameters
+            {
+                problems.add(format!("{PROVENANCE_FILE:?} has other parameters than the manifest"));
+            }
+            found = format!("{} subjects match", actual.subject.len());
+        }
+    }
+    problems.check("provenance", Class::Provenance, found)
+}
+
+/// The record belongs to this manifest and shows a whole sandbox around every stage where the manifest claims it.
+pub(super) fn check_record(manifest: &Manifest, manifest_sha256: &Sha256Digest, bytes: Option<&[u8]>) -> Check {
+    let mut problems = Problems::default();
+    let mut found = String::new();
+    match bytes.map(|b| BuildRecord::read(b, RECORD_FILE)) {
+        None => problems.add(format!("\"{RECORD_FILE}\" is not there: nobody measured the sandbox")),
+        Some(Err(e)) => problems.add(chain(&e)),
+        Some(Ok(record)) => {
+            problems.equal(
+                &format!("manifest_sha256 of {RECORD_FILE:?}"),
+                manifest_sha256,
+                &record.manifest_sha256,
+            );
+            let mut weaker = 0;
+            for stage in &manifest.stages {
+                let node = stage.node();
+                let Some(run) = record
+                    .stages
+                    .iter()
+                    .find(|r| r.stage == stage.stage && r.arch == stage.arch)
+                else {
+                    problems.add(format!("{RECORD_FILE:?} lacks the stage {node}"));
+                    continue;
+                };
+                problems.equal(&format!("key of the stage {node}"), &stage.key, &run.key);
+                weaker += usize::from(!run.weaker.is_empty());
+                if !manifest.hermetic {
+                    continue;
+                }
+                if !run.weaker.is_empty() {
+                    let layers = run.weaker.join(", ");
+                    problems.add(format!(
+                        "hermetic is true, but the stage {node} ran with weaker layers: {layers}"
+                    ));
+                }
+                for gap in gaps(&run.measured) {
+                    problems.add(format!(
+                        "hermetic is true, but in the sandbox of the stage {node} {gap}"
+                    ));
+                }
+            }
+            found = match manifest.hermetic {
+                true => format!("hermetic; measured in {} stages", record.stages.len()),
+                false => format!(
+                    "not hermetic; {weaker} of {} stages had weaker layers",
+                    record.stages.len()
+                ),
+            };
+        }
+    }
+    problems.check("sandbox", Class::Sandbox, found)
+}

@@ -1,0 +1,490 @@
+//! The audit of a small whole artifact, and of everything that can be wrong with one.
+
+mod fixture;
+
+use fixture::{artifact, facts, lock, path, record, root_image, write_all};
+use pnb::{
+    audit::{AuditError, Class, InitramfsRoot, OpenError, OpenedRoot, Options, Report, Verified, audit},
+    manifest::{
+        Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE,
+        Statement, Statements, Sums,
+    },
+    model::{RelPath, Sha256Digest, VerityDigest},
+    verity::digest_bytes,
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+type Files = BTreeMap<RelPath, Vec<u8>>;
+
+fn good_files() -> Files {
+    let (image, root) = root_image();
+    artifact(image, format!("{root}\n").as_bytes())
+}
+
+fn statements(files: &Files) -> Statements {
+    Statements::describe(&facts(&lock(), root_image().1, files)).expect("whole facts")
+}
+
+fn run(dir: &Path) -> Result<Verified, AuditError> {
+    let opener = InitramfsRoot {
+        scratch: std::path::PathBuf::from("/tmp"),
+    };
+    let options = Options {
+        opener: &opener,
+        lock_sha256: Some(Sha256Digest::new([2; 32])),
+    };
+    audit(dir, &options)
+}
+
+fn failure(result: Result<Verified, AuditError>) -> Report {
+    let err = result.expect_err("must fail");
+    let AuditError::Failed { report, .. } = err else {
+        unreachable!("{err}")
+    };
+    report
+}
+
+/// Writes these files with statements that `change` may alter first, and audits them.
+fn audit_of(files: &Files, change: impl FnOnce(&mut Manifest)) -> Result<Verified, AuditError> {
+    let mut manifest = statements(files).manifest;
+    change(&mut manifest);
+    let dir = tempfile::tempdir().expect("scratch");
+    write_all(dir.path(), files, &Statements::of(manifest).expect("writable"));
+    run(dir.path())
+}
+
+fn assert_fails(result: Result<Verified, AuditError>, class: Class, want: &str) {
+    let report = failure(result);
+    let table = report.table();
+    assert_eq!(report.class(), Some(class), "{table}");
+    assert!(table.contains(want), "lacks {want:?}:\n{table}");
+}
+
+#[test]
+fn a_whole_artifact_passes_and_says_what_was_checked() {
+    let verified = audit_of(&good_files(), |_| {}).expect("whole");
+    let names: Vec<&str> = verified.report().checks.iter().map(|c| c.name).collect();
+    let all = "checksum list, files, manifest, artifacts, inputs, lock, root, sandbox, sbom, provenance";
+    assert_eq!(names.join(", "), all);
+    let root = &verified.report().checks[6];
+    assert_eq!(root.detail, format!("{}: 2 objects, 75000 bytes", root_image().1));
+    assert!(
+        verified
+            .report()
+            .table()
+            .contains("ok    inputs         3 packages and 1 files from 2 archives, 3 stages")
+    );
+    let json = serde_json::to_value(verified.report()).expect("JSON");
+    assert_eq!(json["checks"][0]["class"], "sums");
+}
+
+#[test]
+fn any_changed_byte_of_the_lists_is_found() {
+    let files = good_files();
+    let statements = statements(&files);
+    let (image, root) = root_image();
+    let opener = |_: &Path, _: &Manifest| -> Result<OpenedRoot, OpenError> {
+        Ok(OpenedRoot {
+            image: Box::new(image.clone()),
+            stated: format!("{root}\n").into_bytes(),
+        })
+    };
+    let audited = AtomicUsize::new(0);
+    let worker = |part: usize, parts: usize| {
+        let dir = tempfile::tempdir().expect("scratch");
+        write_all(dir.path(), &files, &statements);
+        let options = Options {
+            opener: &opener,
+            lock_sha256: None,
+        };
+        audit(dir.path(), &options).expect("whole");
+        for (name, classes) in [
+            (SUMS_FILE, [Class::Sums, Class::Files]),
+            (MANIFEST_FILE, [Class::Files, Class::Files]),
+        ] {
+            let file = dir.path().join(name);
+            let good = fs::read(&file).expect("readable");
+            for at in (part..good.len()).step_by(parts) {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << (at % 8);
+                fs::write(&file, &bad).expect("writable");
+                let report = failure(audit(dir.path(), &options));
+                let class = report.class().expect("something failed");
+                assert!(
+                    classes.contains(&class),
+                    "{name} byte {at}: {class}\n{}",
+                    report.table()
+                );
+                let table = report.table();
+                assert!(
+                    table.contains(name) || table.contains("expected:"),
+                    "{name} byte {at}: {table}"
+                );
+                audited.fetch_add(1, Ordering::Relaxed);
+            }
+            fs::write(&file, &good).expect("writable");
+        }
+    };
+    std::thread::scope(|scope| {
+        for part in 0..2 {
+            scope.spawn(move || worker(part, 2));
+        }
+    });
+    let want: usize = [SUMS_FILE, MANIFEST_FILE]
+        .iter()
+        .map(|n| {
+            statements
+                .files
+                .iter()
+                .find(|(name, _)| name == n)
+                .expect("made")
+                .1
+                .len()
+        })
+        .sum();
+    assert_eq!(audited.into_inner(), want);
+}
+
+#[test]
+fn a_changed_byte_of_any_file_is_named() {
+    let files = good_files();
+    let dir = tempfile::tempdir().expect("scratch");
+    write_all(dir.path(), &files, &statements(&files));
+    for name in ["kernel", "initramfs.cpio.zst", SBOM_FILE, PROVENANCE_FILE] {
+        let file = dir.path().join(name);
+        let good = fs::read(&file).expect("readable");
+        for at in [0, good.len() / 3, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x20;
+            fs::write(&file, &bad).expect("writable");
+            assert_fails(run(dir.path()), Class::Files, &format!("sha256 of \"{name}\""));
+        }
+        fs::write(&file, &good[..good.len() - 1]).expect("writable");
+        assert_fails(run(dir.path()), Class::Files, &format!("sha256 of \"{name}\""));
+        fs::write(&file, &good).expect("writable");
+    }
+    run(dir.path()).expect("whole");
+}
+
+#[test]
+fn files_may_neither_be_missing_nor_too_many() {
+    let files = good_files();
+    let dir = tempfile::tempdir().expect("scratch");
+    write_all(dir.path(), &files, &statements(&files));
+    let at = |name: &str| dir.path().join(name);
+
+    fs::write(at("kernel.sigstore.json"), b"{}").expect("writable");
+    run(dir.path()).expect("a signature may lie beside its file");
+    fs::write(at("other.sigstore.json"), b"{}").expect("writable");
+    assert_fails(run(dir.path()), Class::Files, "\"other.sigstore.json\" is not listed");
+    fs::remove_file(at("other.sigstore.json")).expect("there");
+
+    fs::create_dir(at("more")).expect("made");
+    fs::write(at("more/file"), b"x").expect("writable");
+    assert_fails(
+        run(dir.path()),
+        Class::Files,
+        "\"more/file\" is not listed in SHA256SUMS",
+    );
+    fs::remove_dir_all(at("more")).expect("there");
+
+    std::os::unix::fs::symlink("kernel", at("link")).expect("linked");
+    assert_fails(
+        run(dir.path()),
+        Class::Files,
+        "\"link\" is neither a file nor a directory",
+    );
+    fs::remove_file(at("link")).expect("there");
+
+    fs::rename(at("kernel"), at("gone")).expect("there");
+    assert_fails(
+        run(dir.path()),
+        Class::Files,
+        "\"kernel\" is listed in SHA256SUMS but missing",
+    );
+    fs::rename(at("gone"), at("kernel")).expect("there");
+
+    for (name, class, want) in [
+        (RECORD_FILE, Class::Sandbox, "nobody measured the sandbox"),
+        (SUMS_FILE, Class::Sums, "\"SHA256SUMS\" is not there"),
+        (MANIFEST_FILE, Class::Sums, "\"build-manifest.json\" is not there"),
+    ] {
+        fs::remove_file(at(name)).expect("there");
+        assert_fails(run(dir.path()), class, want);
+    }
+    assert!(matches!(run(&at("nowhere")), Err(AuditError::Io { .. })));
+}
+
+/// Every statement agrees, but what the artifact holds is not the root they speak of.
+#[test]
+fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
+    let (image, root) = root_image();
+    let line = format!("{root}\n");
+    let find = |needle: &[u8]| {
+        image
+            .windows(needle.len())
+            .position(|w| w == needle)
+            .expect("in the image")
+    };
+    let content = fixture::pattern(70_000);
+    let object = digest_bytes(&content);
+    let hex = object.to_hex();
+    let (first, rest) = hex.split_at(2);
+    let name = format!("objects/{first}/{rest}");
+    // The third block: the other object begins with the same two.
+    let data = find(&content[8192..12288]) - 8192;
+    let tree = find(&{
+        use sha2::{Digest as _, Sha256};
+        Sha256::digest(&content[8192..12288])
+    });
+    // EROFS' magic number, 1024 bytes into image.cfs.
+    let metadata = find(&0xe0f5_e1e2u32.to_le_bytes());
+    for (at, want) in [
+        (data + 9000, format!("fs-verity digest of \"{name}\"\n")),
+        (data + 65_536 + 100, format!("fs-verity digest of \"{name}\"\n")),
+        (
+            tree + 3,
+            format!("\"{name}\" carries a Merkle tree that is not its own"),
+        ),
+        (metadata + 1, "fs-verity digest of \"image.cfs\"".to_owned()),
+        (1024 + 0x38, "magic is".to_owned()),
+    ] {
+        let mut bad = image.clone();
+        bad[at] ^= 4;
+        assert_fails(
+            audit_of(&artifact(&bad, line.as_bytes()), |_| {}),
+            Class::Root,
+            want.trim_end(),
+        );
+    }
+    for stated in [
+        "",
+        "0".repeat(64).as_str(),
+        root.to_hex().as_str(),
+        &format!("{line}\n"),
+    ] {
+        let files = artifact(image, stated.as_bytes());
+        assert_fails(
+            audit_of(&files, |_| {}),
+            Class::Root,
+            "root digest stated in the artifact",
+        );
+    }
+    let other = audit_of(&good_files(), |m| m.fsverity_root_hash = VerityDigest::new([7; 32]));
+    assert_fails(other, Class::Root, &format!("actual: {root}"));
+    let mut plain = good_files();
+    plain.insert(path("initramfs.cpio.zst"), b"not an archive".to_vec());
+    assert_fails(audit_of(&plain, |_| {}), Class::Root, "begins no archive");
+}
+
+/// Everything hashes to what is listed, but the statements contradict themselves or each other.
+#[test]
+fn statements_that_contradict_each_other_are_found() {
+    type Change = fn(&mut Manifest);
+    let cases: [(Change, Class, &str); 17] = [
+        (|m| m.variants.clear(), Class::Manifest, "it is about 0 variants"),
+        (
+            |m| m.git_sha = Some("main".to_owned()),
+            Class::Manifest,
+            "is no git revision",
+        ),
+        (
+            |m| m.source.dirty = true,
+            Class::Manifest,
+            "uncommitted files without --allow-dirty",
+        ),
+        (
+            |m| m.artifacts.values_mut().for_each(|a| a.size_bytes += 1),
+            Class::Artifacts,
+            "size of \"kernel\" in bytes",
+        ),
+        (
+            |m| {
+                m.artifacts
+                    .values_mut()
+                    .for_each(|a| a.fsverity = VerityDigest::new([1; 32]))
+            },
+            Class::Artifacts,
+            "fs-verity digest of \"kernel\"",
+        ),
+        (
+            |m| m.packages[0].archive = "sid".to_owned(),
+            Class::Pins,
+            "is from the unknown archive \"sid\"",
+        ),
+        (
+            |m| m.packages[0].url = "https://example.org/x.deb".to_owned(),
+            Class::Pins,
+            "is not below its snapshot",
+        ),
+        (
+            |m| m.packages[0].sha256 = Sha256Digest::new([9; 32]),
+            Class::Pins,
+            "base_image_digest",
+        ),
+        (
+            |m| drop(m.packages.remove(1)),
+            Class::Pins,
+            "it is not the set \"tools/amd64\"",
+        ),
+        (
+            |m| m.archives[0].snapshot = "latest".to_owned(),
+            Class::Pins,
+            "has no snapshot time: \"latest\"",
+        ),
+        (|m| m.archives[0].keys.clear(), Class::Pins, "has no signing key"),
+        (|m| m.files.clear(), Class::Pins, "\"agent\" is no pinned file"),
+        (
+            |m| m.files[0].path = None,
+            Class::Pins,
+            "has neither a path nor an address",
+        ),
+        (
+            |m| drop(m.stages.remove(1)),
+            Class::Pins,
+            "no stage before it made \"tree\" of rootfs/amd64",
+        ),
+        (
+            |m| m.stages.swap(0, 1),
+            Class::Pins,
+            "no stage before it made \"tree\" of tools/amd64",
+        ),
+        (
+            |m| {
+                let input = m.stages[2].inputs.get_mut("rootfs").expect("there");
+                input.content = Content::Tree {
+                    digest: VerityDigest::new([1; 32]),
+                };
+            },
+            Class::Pins,
+            "it is not what rootfs/amd64 made",
+        ),
+        (
+            |m| m.lockfile.sha256 = Sha256Digest::new([3; 32]),
+            Class::Pins,
+            "sha256 of the lock",
+        ),
+    ];
+    let files = good_files();
+    for (change, class, want) in cases {
+        assert_fails(audit_of(&files, change), class, want);
+    }
+}
+
+/// Writes a whole artifact, replaces one statement, lists the new digest, and audits it.
+fn with_file(name: &str, text: &str) -> Result<Verified, AuditError> {
+    let files = good_files();
+    let statements = statements(&files);
+    let dir = tempfile::tempdir().expect("scratch");
+    write_all(dir.path(), &files, &statements);
+    fs::write(dir.path().join(name), text).expect("writable");
+    if name != RECORD_FILE {
+        let old = fs::read(dir.path().join(SUMS_FILE)).expect("readable");
+        let mut sums = Sums::parse(&old).expect("valid");
+        sums.insert(path(name), fixture::digests(text.as_bytes()).sha256)
+            .expect("plain");
+        fs::write(dir.path().join(SUMS_FILE), sums.to_text()).expect("writable");
+    }
+    run(dir.path())
+}
+
+#[test]
+fn other_statements_must_say_what_the_manifest_says() {
+    let statements = statements(&good_files());
+    let bom = || Bom::describe(&statements.manifest).expect("describable");
+    let change = |f: &dyn Fn(&mut Bom)| {
+        let mut bom = bom();
+        f(&mut bom);
+        bom.serial_number = bom.derived_serial().expect("writable");
+        with_file(SBOM_FILE, &bom.to_json().expect("writable"))
+    };
+    assert!(change(&|_| {}).is_ok());
+    assert_fails(
+        change(&|b| drop(b.components.remove(1))),
+        Class::Sbom,
+        "lacks pkg:deb/debian/composefs@1.0.8-1",
+    );
+    assert_fails(
+        change(&|b| b.components[1].scope = None),
+        Class::Sbom,
+        "which the manifest lacks",
+    );
+    assert_fails(
+        change(&|b| b.components[1].hashes[0].content = "0".repeat(64)),
+        Class::Sbom,
+        "00000",
+    );
+    let mut wrong = bom();
+    wrong.serial_number = "urn:uuid:0".to_owned();
+    assert_fails(
+        with_file(SBOM_FILE, &wrong.to_json().expect("writable")),
+        Class::Sbom,
+        "serialNumber",
+    );
+    let loose = bom().to_json().expect("writable").replace("\": ", "\" : ");
+    assert_fails(
+        with_file(SBOM_FILE, &loose),
+        Class::Sbom,
+        "line 2 (byte 15) is not in canonical form",
+    );
+
+    let change = |f: &dyn Fn(&mut Statement)| {
+        let mut statement = Statement::describe(&statements.manifest, &statements.manifest_sha256);
+        f(&mut statement);
+        with_file(PROVENANCE_FILE, &statement.to_json().expect("writable"))
+    };
+    assert!(change(&|_| {}).is_ok());
+    assert_fails(
+        change(&|s| drop(s.subject.pop())),
+        Class::Provenance,
+        "lacks the subject \"kernel\"",
+    );
+    assert_fails(
+        change(&|s| drop(s.predicate.build_definition.resolved_dependencies.remove(0))),
+        Class::Provenance,
+        "lacks the resolved dependency \"lockfile.toml\"",
+    );
+    assert_fails(
+        change(&|s| s.predicate.build_definition.internal_parameters.hermetic = false),
+        Class::Provenance,
+        "other parameters",
+    );
+
+    let change = |f: &dyn Fn(&mut BuildRecord)| {
+        let mut record = record(&statements.manifest, statements.manifest_sha256);
+        f(&mut record);
+        with_file(RECORD_FILE, &record.to_json().expect("writable"))
+    };
+    assert!(change(&|r| r.host.name = "another".to_owned()).is_ok());
+    assert_fails(
+        change(&|r| r.stages[1].weaker.push("landlock".to_owned())),
+        Class::Sandbox,
+        "with weaker layers: landlock",
+    );
+    assert_fails(
+        change(&|r| drop(r.stages.remove(1))),
+        Class::Sandbox,
+        "lacks the stage rootfs/amd64",
+    );
+    assert_fails(
+        change(&|r| r.stages[1].measured["network"] = serde_json::json!(["lo", "eth0"])),
+        Class::Sandbox,
+        "in the sandbox of the stage rootfs/amd64 the network interface \"eth0\" was in sight",
+    );
+    assert_fails(
+        change(&|r| r.stages[1].measured = serde_json::json!({})),
+        Class::Sandbox,
+        "was not measured",
+    );
+    assert_fails(
+        change(&|r| r.manifest_sha256 = Sha256Digest::new([1; 32])),
+        Class::Sandbox,
+        "manifest_sha256",
+    );
+    assert_fails(change(&|r| r.schema_version = 9), Class::Sandbox, "schema version 9");
+}

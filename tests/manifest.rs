@@ -1,0 +1,270 @@
+//! The statements about a build: their schema, their bytes, and what they refuse to say.
+
+mod fixture;
+
+use fixture::{artifact, facts, lock, path, root_image, write_all};
+use pnb::{
+    manifest::{
+        Bom, Facts, LISTED_STATEMENTS, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE, Role, SBOM_FILE, SUMS_FILE,
+        Statement, Statements, write_value,
+    },
+    model::VerityDigest,
+};
+use serde_json::{Value, json};
+use std::process::Command;
+
+type Edit = fn(&mut Value);
+type Change = fn(&mut Facts<'_>);
+
+fn statements() -> Statements {
+    let lock = lock();
+    let (image, root) = root_image();
+    let files = artifact(image, format!("{root}\n").as_bytes());
+    Statements::describe(&facts(&lock, *root, &files)).expect("whole facts")
+}
+
+fn text<'a>(statements: &'a Statements, name: &str) -> &'a str {
+    statements
+        .files
+        .iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, t)| t.as_str())
+        .expect("made")
+}
+
+#[test]
+fn the_manifest_is_valid_by_its_schema_and_keeps_the_platforms_fields() {
+    let statements = statements();
+    let json: Value = serde_json::from_str(text(&statements, MANIFEST_FILE)).expect("JSON");
+    let schema: Value = serde_json::from_str(include_str!("../docs/build-manifest.schema.json")).expect("JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let errors: Vec<String> = validator
+        .iter_errors(&json)
+        .map(|e| format!("{}: {e}", e.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    assert_eq!(json["schema_version"], 1);
+    assert_eq!(json["arch"], "amd64");
+    assert_eq!(json["apt_snapshot"], "20250202T000000Z");
+    assert_eq!(json["variants"], json!(["kernel-initrd"]));
+    assert_eq!(json["oci_digest"], Value::Null);
+    assert_eq!(json["artifacts"]["kernel"]["size_bytes"], 3000);
+    // Packages that no stage of this build took are not inputs of it.
+    let names: Vec<_> = json["packages"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|p| &p["name"])
+        .collect();
+    assert_eq!(names, ["composefs", "dracut", "libstdc++6"]);
+    let roles: Vec<_> = json["packages"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|p| &p["role"])
+        .collect();
+    assert_eq!(roles, ["target", "tool", "target"]);
+
+    // What the schema refuses, the reader refuses, and the other way round.
+    let cases: [(&str, Edit, bool); 12] = [
+        ("nothing changed", |_| {}, true),
+        ("an unknown field", |m| m["extra"] = json!(1), false),
+        ("an unknown field within", |m| m["builder"]["host"] = json!("x"), false),
+        (
+            "a missing field",
+            |m| drop(m.as_object_mut().expect("object").remove("kernel_version")),
+            false,
+        ),
+        ("another version", |m| m["schema_version"] = json!(2), false),
+        (
+            "an upper-case digest",
+            |m| m["fsverity_root_hash"] = json!("AB".repeat(32)),
+            false,
+        ),
+        (
+            "a digest without prefix",
+            |m| m["base_image_digest"] = json!("ab".repeat(32)),
+            false,
+        ),
+        ("an unknown variant", |m| m["variants"] = json!(["floppy"]), false),
+        (
+            "a negative size",
+            |m| m["artifacts"]["kernel"]["size_bytes"] = json!(-1),
+            false,
+        ),
+        (
+            "an absolute path",
+            |m| m["artifacts"]["/kernel"] = m["artifacts"]["kernel"].clone(),
+            false,
+        ),
+        (
+            "an unknown origin",
+            |m| m["stages"][0]["inputs"]["debs"]["origin"] = json!({"host": "/usr"}),
+            false,
+        ),
+        ("no revision", |m| m["git_sha"] = Value::Null, true),
+    ];
+    for (what, change, good) in cases {
+        let mut changed = json.clone();
+        change(&mut changed);
+        assert_eq!(validator.is_valid(&changed), good, "schema: {what}");
+        let bytes = write_value(&changed).expect("integers only");
+        let read = Manifest::read(bytes.as_bytes(), MANIFEST_FILE);
+        assert_eq!(read.is_ok(), good, "reader: {what}: {:?}", read.err());
+    }
+}
+
+#[test]
+fn another_schema_version_is_named_before_anything_else() {
+    let bytes = "{\n  \"new\": 1,\n  \"schema_version\": 2\n}\n";
+    let err = Manifest::read(bytes.as_bytes(), MANIFEST_FILE)
+        .expect_err("newer")
+        .to_string();
+    assert_eq!(err, "read \"build-manifest.json\": schema version 2 (this pnb knows 1)");
+}
+
+#[test]
+fn equal_facts_give_equal_bytes_that_sha256sum_accepts() {
+    let statements = statements();
+    assert_eq!(statements.files, self::statements().files);
+    let (image, root) = root_image();
+    let files = artifact(image, format!("{root}\n").as_bytes());
+    let dir = tempfile::tempdir().expect("scratch");
+    write_all(dir.path(), &files, &statements);
+    let out = Command::new("sha256sum")
+        .args(["--check", "--strict", SUMS_FILE])
+        .current_dir(dir.path())
+        .output()
+        .expect("sha256sum");
+    let listed = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{listed}");
+    assert_eq!(listed.lines().count(), files.len() + LISTED_STATEMENTS.len());
+    assert!(!listed.contains("build-record.json"));
+}
+
+#[test]
+fn the_sbom_tells_the_artifacts_packages_from_the_tools() {
+    let statements = statements();
+    let bom = Bom::read(text(&statements, SBOM_FILE).as_bytes(), SBOM_FILE).expect("canonical");
+    let seen: Vec<(&str, &str)> = bom
+        .components
+        .iter()
+        .map(|c| {
+            (
+                c.bom_ref.as_deref().expect("named"),
+                c.scope.as_deref().expect("scoped"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("file:agent", "required"),
+            ("pkg:deb/debian/composefs@1.0.8-1?arch=amd64&distro=forky", "required"),
+            ("pkg:deb/debian/dracut@106-6?arch=amd64&distro=trixie", "excluded"),
+            (
+                "pkg:deb/debian/libstdc%2B%2B6@1:14.2.0-19?arch=amd64&distro=trixie",
+                "required"
+            ),
+        ]
+    );
+    assert_eq!(bom.metadata.timestamp, "2023-11-14T22:13:20Z");
+    let uuid = bom.serial_number.strip_prefix("urn:uuid:").expect("a UUID");
+    assert_eq!((uuid.len(), &uuid[14..15]), (36, "8"));
+}
+
+#[test]
+fn the_provenance_is_a_slsa_statement_about_the_files() {
+    let statements = statements();
+    let json: Value = serde_json::from_str(text(&statements, PROVENANCE_FILE)).expect("JSON");
+    assert_eq!(json["_type"], "https://in-toto.io/Statement/v1");
+    assert_eq!(json["predicateType"], "https://slsa.dev/provenance/v1");
+    let names: Vec<_> = json["subject"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|s| &s["name"])
+        .collect();
+    assert_eq!(names, ["initramfs.cpio.zst", "kernel"]);
+    let predicate = &json["predicate"];
+    assert_eq!(
+        predicate["buildDefinition"]["externalParameters"],
+        json!({"arch": "amd64", "variants": ["kernel-initrd"]})
+    );
+    // Lock, revision, three packages, one file.
+    let dependencies = predicate["buildDefinition"]["resolvedDependencies"]
+        .as_array()
+        .expect("a list");
+    assert_eq!(dependencies.len(), 6);
+    assert_eq!(
+        dependencies[1]["digest"]["gitCommit"],
+        "0123456789abcdef0123456789abcdef01234567"
+    );
+    assert_eq!(
+        predicate["runDetails"]["byproducts"][0]["digest"]["sha256"],
+        statements.manifest_sha256.to_hex()
+    );
+    Statement::read(text(&statements, PROVENANCE_FILE).as_bytes(), PROVENANCE_FILE).expect("canonical");
+}
+
+#[test]
+fn facts_that_contradict_each_other_are_refused() {
+    let lock = lock();
+    let files = std::collections::BTreeMap::from([(path("kernel"), vec![1])]);
+    let cases: [(Change, &str); 11] = [
+        (
+            |f| f.kernel_version.clear(),
+            "the kernel version is not one line of text",
+        ),
+        (
+            |f| f.kernel_command_line.push('\n'),
+            "the kernel command line is not one line",
+        ),
+        (
+            |f| f.git_sha = Some("HEAD".to_owned()),
+            "the git revision is not 40 or 64",
+        ),
+        (|f| f.artifacts.clear(), "the artifact has no file"),
+        (|f| f.stages.clear(), "the artifact has no stage"),
+        (
+            |f| f.dirty = true,
+            "is hermetic from uncommitted files without --allow-dirty",
+        ),
+        (
+            |f| f.package_sets.extend([("gone/amd64".to_owned(), Role::Tool)]),
+            "the package set \"gone/amd64\" has no",
+        ),
+        (
+            |f| f.package_sets.retain(|set, _| set != "tools/amd64"),
+            "input \"debs\" of the stage tools/amd64 is the package set",
+        ),
+        (
+            |f| f.pinned_files.extend([("x".to_owned(), Role::Tool)]),
+            "the file \"x\" is not in the lock for amd64",
+        ),
+        (
+            |f| {
+                let digests = f.artifacts[&path("kernel")];
+                f.artifacts.insert(path("SHA256SUMS"), digests);
+            },
+            "\"SHA256SUMS\" has the name of a statement",
+        ),
+        (
+            |f| f.stages.extend(f.stages.clone()),
+            "the stage tools/amd64 is there twice",
+        ),
+    ];
+    for (change, want) in cases {
+        let mut facts = facts(&lock, VerityDigest::new([1; 32]), &files);
+        change(&mut facts);
+        let err = Statements::describe(&facts).expect_err(want).to_string();
+        assert!(err.contains(want), "{err:?} lacks {want:?}");
+    }
+    let mut facts = facts(&lock, VerityDigest::new([1; 32]), &files);
+    facts.stages[0].policy = json!({"share": 0.5});
+    let err = Statements::describe(&facts).expect_err("a fraction").to_string();
+    assert!(err.contains("\"/stages/0/policy/share\""), "{err}");
+    facts.stages[0].policy = Value::Null;
+    facts.stages[0].inputs.get_mut("debs").expect("there").origin = Origin::Lock("x".to_owned());
+    assert!(Statements::describe(&facts).is_err());
+}
