@@ -11,7 +11,8 @@ use std::path::PathBuf;
     version,
     about = "Builds the boot artifacts of Powernode nodes: hermetic, reproducible, auditable",
     after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
-                  8 not hermetic · 9 boot · 20 audit digest · 21 audit document · 22 audit pin · 23 audit root · 24 audit sandbox\n\n\
+                  8 not hermetic · 9 boot · \
+                  40–48 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance\n\n\
                   Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
 )]
 pub struct Cli {

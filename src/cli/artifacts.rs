@@ -7,6 +7,7 @@ use super::{
     report::Report,
 };
 use crate::{
+    audit::{self, AuditError, InitramfsRoot},
 
     boot::{Firmware, FwCfg, Judge, Machine, Verdict},
     manifest::{MANIFEST_FILE, Manifest},
@@ -139,6 +140,31 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         Some(_) if report.json() => Ok(Exit::Boot),
         Some(problem) => Err(said(format!("boot {}: {problem}", args.dir.display()))),
     }
+}
+
+pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Exit, Failure> {
+    let store = store(common)?;
+    let scratch = store.scratch_path("audit");
+    let io = |e: io::Error| Failure::said(Exit::Store, format!("create {scratch:?}: {e}"));
+    fs::create_dir(&scratch).map_err(io)?;
+    let options = audit::Options {
+        opener: &InitramfsRoot { scratch: scratch.clone() },
+        lock_sha256: None,
+    };
+    let result = audit::audit(&args.dir, &options);
+    let (checks, exit) = match &result {
+        Ok(verified) => (verified.report(), Exit::Success),
+        Err(AuditError::Failed { report: checks, .. }) => (checks, checks.class().map_or(Exit::Failure, Exit::Audit)),
+        Err(error @ AuditError::Io { source, .. }) => {
+            return Err(Failure::said(Exit::Failure, format!("{error}: {source}")));
+        }
+    };
+    if report.json() {
+        report.line(serde_json::json!(checks));
+    } else {
+        report.bytes(checks.table().as_bytes());
+    }
+    Ok(exit)
 }
 
 fn mount(source: &std::path::Path, target: &str, access: Access) -> Result<Mount, Failure> {

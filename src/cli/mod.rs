@@ -57,7 +57,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Vendor(args) => inputs::vendor(&cli.common, args, report),
         Command::Lock(args) => lock::lock(&cli.common, args, report),
         Command::Boot(args) => artifacts::boot(&cli.common, args, report),
-        Command::Audit(_) => Err(context::Failure::said(Exit::Failure, "audit")),
+        Command::Audit(args) => artifacts::audit(&cli.common, args, report),
         Command::Store(args) => store::store(&cli.common, &args.command, report),
         Command::Doctor => store::doctor(&cli.common, report),
         Command::Completion { shell } => {

@@ -95,7 +95,7 @@ impl Report {
             source = cause.source();
         }
         if self.json {
-            let exit = failure.exit() as u8;
+            let exit = failure.exit().code();
             let value = serde_json::json!({ "event": "error", "message": chain, "hints": hints, "exit": exit });
             let _ = writeln!(io::stdout(), "{value}");
             return;

@@ -274,6 +274,7 @@ fn input(fact: &InputFact) -> StageInput {
     let content = match &fact.digest {
         InputDigest::Tree(digest) => Content::Tree { digest: *digest },
         InputDigest::File(digest) => Content::File { digest: *digest },
+        InputDigest::Pinned(sha256) => Content::Pinned { sha256: *sha256 },
         InputDigest::Packages(files, index) => Content::Packages {
             count: files.len() as u64,
             index: *index,

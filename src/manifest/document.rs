@@ -310,6 +310,11 @@ pub enum Content {
         /// fs-verity digest of its bytes.
         digest: VerityDigest,
     },
+    /// A pinned file of the lock.
+    Pinned {
+        /// SHA-256 of its bytes.
+        sha256: Sha256Digest,
+    },
     /// A directory of packages.
     Packages {
         /// Number of packages.

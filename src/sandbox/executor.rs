@@ -11,11 +11,13 @@ use crate::model::VerityDigest;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, SigmaskHow, Signal},
+    unistd::{getpgrp, tcsetpgrp},
 };
 use serde::de::DeserializeOwned;
 use std::{
     fs::File,
-    io::{self, PipeReader, Read, Write},
+    io::{self, IsTerminal, PipeReader, Read, Write},
     net::Shutdown,
     ops::ControlFlow,
     os::{
@@ -49,7 +51,10 @@ const BASE_IDS: u32 = 4096;
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
 fn next_base_id() -> u32 {
-    let slot = std::process::id().wrapping_mul(61).wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed)) % BASE_IDS;
+    let slot = std::process::id()
+        .wrapping_mul(61)
+        .wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed))
+        % BASE_IDS;
     FIRST_BASE_ID + slot * 65_536
 }
 
@@ -72,7 +77,12 @@ impl Executor {
         };
         let (control, remote) = UnixStream::pair().map_err(helper_error)?;
         let mut command = Command::new(&self.helper);
-        command.arg("__sandbox").env_clear().stdin(OwnedFd::from(remote)).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("__sandbox")
+            .env_clear()
+            .stdin(OwnedFd::from(remote))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if spec.console == Console::Log {
             // An interrupt from the terminal ends the caller, and with it everything else, in that order.
             command.process_group(0);
@@ -104,6 +114,7 @@ impl Executor {
         // Whatever happened: nothing of the run may be alive when this returns. On success it has ended already.
         let _ = run.control.shutdown(Shutdown::Both);
         let ended = run.child.wait();
+        take_terminal_back(spec);
         let outcome = result?;
         match ended {
             Ok(status) if status.success() => Ok(outcome),
@@ -113,13 +124,30 @@ impl Executor {
     }
 }
 
+/// Makes the caller the terminal's foreground again, after an interactive stage was.
+fn take_terminal_back(spec: &Spec) {
+    if spec.console != Console::Inherit || !io::stdin().is_terminal() {
+        return;
+    }
+    let mut terminal_output = SigSet::empty();
+    terminal_output.add(Signal::SIGTTOU);
+    // When any of this fails the terminal was never taken.
+    if let Ok(before) = terminal_output.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
+        let _ = tcsetpgrp(io::stdin(), getpgrp());
+        let _ = before.thread_set_mask();
+    }
+}
+
 /// The stage's standard input, output, error, and our end of it.
 fn console(spec: &Spec) -> io::Result<(Vec<OwnedFd>, Option<PipeReader>)> {
     match spec.console {
         Console::Log => {
             let (reader, writer) = io::pipe()?;
             let null = File::open("/dev/null")?;
-            Ok((vec![null.into(), writer.try_clone()?.into(), writer.into()], Some(reader)))
+            Ok((
+                vec![null.into(), writer.try_clone()?.into(), writer.into()],
+                Some(reader),
+            ))
         }
         Console::Inherit => {
             let input = io::stdin().as_fd().try_clone_to_owned()?;

@@ -35,7 +35,7 @@ pub type Builtin = fn(args: &[u8]) -> Result<(), String>;
 /// The writers by name.
 pub type BuiltinTable = BTreeMap<&'static str, Builtin>;
 
-const USERNS_FIX: &str = "allow user namespaces, as root: sysctl -w user.max_user_namespaces=65536, and where they exist \
+pub(super) const USERNS_FIX: &str = "allow user namespaces, as root: sysctl -w user.max_user_namespaces=65536, and where they exist \
                           kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0; in a \
                           container, run it with user namespaces and mounts allowed; never inside a chroot";
 
@@ -57,8 +57,12 @@ pub(super) struct Job {
     pub builtins: BuiltinTable,
 }
 
+/// The built-in that every table has: it does nothing, well.
+pub(super) const NOTHING: &str = "nothing";
+
 /// What `pnb __sandbox` does: obeys one request that comes over standard input.
-pub fn helper_main(builtins: BuiltinTable) -> ExitCode {
+pub fn helper_main(mut builtins: BuiltinTable) -> ExitCode {
+    builtins.entry(NOTHING).or_insert(|_| Ok(()));
     let Ok(control) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
@@ -142,8 +146,15 @@ fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, Group), F
 /// Identities of this process' namespaces, as a procfs shows them.
 pub(super) fn namespaces_at(proc: impl AsFd) -> BTreeMap<String, u64> {
     let flags = AtFlags::empty();
-    let identity = |name: &str| fstatat(&proc, format!("self/ns/{name}").as_str(), flags).ok().map(|s| s.st_ino);
-    NAMESPACES.iter().filter_map(|name| Some(((*name).to_owned(), identity(name)?))).collect()
+    let identity = |name: &str| {
+        fstatat(&proc, format!("self/ns/{name}").as_str(), flags)
+            .ok()
+            .map(|s| s.st_ino)
+    };
+    NAMESPACES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), identity(name)?)))
+        .collect()
 }
 
 /// Lets pid 1 go on. As root, opens the mounts for it, for what root may read the stage's ids may not reach by path, and
@@ -151,7 +162,9 @@ pub(super) fn namespaces_at(proc: impl AsFd) -> BTreeMap<String, u64> {
 fn hand_over(sync: &UnixStream, plan: &Plan, pid: Option<i32>) -> Result<(), Fault> {
     let userns = match pid {
         None => None,
-        Some(pid) => Some(OwnedFd::from(File::open(format!("/proc/{pid}/ns/user")).step("open the user namespace")?)),
+        Some(pid) => Some(OwnedFd::from(
+            File::open(format!("/proc/{pid}/ns/user")).step("open the user namespace")?,
+        )),
     };
     let mut mounts = Vec::new();
     if userns.is_some() {
@@ -172,7 +185,13 @@ pub(super) fn send_descriptors(socket: &UnixStream, descriptors: &[OwnedFd]) -> 
     for batch in descriptors.chunks(BATCH) {
         let raw: Vec<_> = batch.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(b"d")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+        sendmsg::<UnixAddr>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(b"d")],
+            &rights,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
     }
     Ok(())
 }
@@ -182,7 +201,10 @@ pub(super) fn receive_descriptors(socket: &UnixStream, expected: usize) -> io::R
     let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let count: usize = wire::receive_value(&mut &*socket)?.ok_or_else(gone)?;
     if count != expected && count != 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a wrong number of descriptors"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a wrong number of descriptors",
+        ));
     }
     let mut out = Vec::new();
     while out.len() < count {

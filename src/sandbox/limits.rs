@@ -12,6 +12,7 @@ use super::{
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process,
 };
@@ -27,6 +28,8 @@ struct Directory {
     version: u8,
     memory: bool,
     pids: bool,
+    /// Files that count how often a limit was reached: of memory, of processes.
+    events: [Option<File>; 2],
 }
 
 /// The control groups of this run; none where the host has none to give.
@@ -66,6 +69,12 @@ impl Group {
             }
             match set_up(&path, place.version, memory, pids, limits) {
                 Ok(processes) => group.directories.push(Directory {
+                    events: [
+                        memory
+                            .then(|| File::open(path.join(memory_events(place.version))).ok())
+                            .flatten(),
+                        pids.then(|| File::open(path.join("pids.events")).ok()).flatten(),
+                    ],
                     path,
                     processes,
                     version: place.version,
@@ -92,7 +101,9 @@ impl Group {
     /// Moves the calling process into the groups.
     pub(super) fn enter(&self) -> Result<(), Fault> {
         for directory in &self.directories {
-            (&directory.processes).write_all(b"0").step(format!("enter {}", directory.path.display()))?;
+            (&directory.processes)
+                .write_all(b"0")
+                .step(format!("enter {}", directory.path.display()))?;
         }
         Ok(())
     }
@@ -103,32 +114,57 @@ impl Group {
             let found = self.directories.iter().find(|d| wanted(d));
             found.map_or_else(|| other.to_owned(), |d| format!("cgroup v{}", d.version))
         };
-        format!("memory: {}, processes: {}", by(|d| d.memory, "watchdog"), by(|d| d.pids, "rlimit"))
+        format!(
+            "memory: {}, processes: {}",
+            by(|d| d.memory, "watchdog"),
+            by(|d| d.pids, "rlimit")
+        )
+    }
+
+    /// The limits that the kernel has had to enforce so far.
+    pub(super) fn reached(&self) -> Vec<String> {
+        let Some(limits) = &self.limits else { return Vec::new() };
+        let names = [("oom_kill", memory_limit(limits)), ("max", process_limit(limits))];
+        let mut reached = Vec::new();
+        for directory in &self.directories {
+            for (file, (name, limit)) in directory.events.iter().zip(&names) {
+                let mut text = [0u8; 512];
+                let length = file.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()).unwrap_or(0);
+                if counter(&String::from_utf8_lossy(&text[..length]), name) > 0 {
+                    reached.push(limit.clone());
+                }
+            }
+        }
+        reached
     }
 
     /// Reads what was used and which limits were reached, then removes the groups. Nothing may be left in them.
     pub(super) fn finish(&mut self) -> Usage {
-        let mut usage = Usage::default();
-        let Some(limits) = self.limits.take() else { return usage };
+        let mut usage = Usage {
+            reached: self.reached(),
+            ..Usage::default()
+        };
         for directory in self.directories.drain(..) {
-            let read = |name: &str| fs::read_to_string(directory.path.join(name)).unwrap_or_default();
             if directory.memory {
-                let (peak, events) = match directory.version {
-                    2 => ("memory.peak", "memory.events"),
-                    _ => ("memory.max_usage_in_bytes", "memory.oom_control"),
+                let peak = match directory.version {
+                    2 => "memory.peak",
+                    _ => "memory.max_usage_in_bytes",
                 };
-                usage.peak_memory = read(peak).trim().parse().ok();
-                if counter(&read(events), "oom_kill") > 0 {
-                    usage.reached.push(memory_limit(&limits));
-                }
-            }
-            if directory.pids && counter(&read("pids.events"), "max") > 0 {
-                usage.reached.push(process_limit(&limits));
+                let text = fs::read_to_string(directory.path.join(peak)).unwrap_or_default();
+                usage.peak_memory = text.trim().parse().ok();
             }
             // What is left is swept by a later run.
             let _ = fs::remove_dir(&directory.path);
         }
         usage
+    }
+}
+
+/// The file that counts kills for want of memory.
+fn memory_events(version: u8) -> &'static str {
+    match version {
+        2 => "memory.events",
+        _ => "memory.oom_control",
     }
 }
 
@@ -152,10 +188,14 @@ fn counter(text: &str, name: &str) -> u64 {
 fn places(mounts: &str, own: &str) -> Vec<Place> {
     let mut places = Vec::new();
     for line in mounts.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let mut right = right.split(' ');
         let (kind, options) = (right.next().unwrap_or(""), right.nth(1).unwrap_or(""));
-        let Some(point) = left.split(' ').nth(4).map(Path::new) else { continue };
+        let Some(point) = left.split(' ').nth(4).map(Path::new) else {
+            continue;
+        };
         if kind == "cgroup2" {
             let inside = own.lines().find_map(|l| l.strip_prefix("0::/"));
             for relative in [inside, Some("")].into_iter().flatten() {
@@ -176,7 +216,9 @@ fn places(mounts: &str, own: &str) -> Vec<Place> {
                 let mut fields = l.splitn(3, ':').skip(1);
                 let names = fields.next()?;
                 let path = fields.next()?;
-                let here = names.split(',').any(|n| (memory && n == "memory") || (pids && n == "pids"));
+                let here = names
+                    .split(',')
+                    .any(|n| (memory && n == "memory") || (pids && n == "pids"));
                 here.then(|| path.trim_start_matches('/'))
             });
             places.push(Place {
@@ -219,11 +261,17 @@ fn set_up(path: &Path, version: u8, memory: bool, pids: bool, limits: &Limits) -
 
 /// Removes groups that builders which are gone left behind.
 fn sweep(parent: &Path) {
-    #[expect(clippy::disallowed_methods, reason = "the order in which leftovers go does not matter")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the order in which leftovers go does not matter"
+    )]
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.parse::<u32>().ok());
+        let owner = name
+            .to_str()
+            .and_then(|n| n.strip_prefix(PREFIX))
+            .and_then(|n| n.parse::<u32>().ok());
         let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
         if let Some(owner) = owner
             && is_dir
@@ -245,7 +293,10 @@ mod tests {
                       31 2 0:8 / /cg/pids rw - cgroup cgroup rw,pids\n\
                       32 2 0:7 / /cg/unified rw - cgroup2 cgroup2 rw\n";
         let places = places(mounts, "8:pids:/\n4:memory:/a/b\n0::/x\n");
-        let found: Vec<_> = places.iter().map(|p| (p.parent.to_str(), p.version, p.memory, p.pids)).collect();
+        let found: Vec<_> = places
+            .iter()
+            .map(|p| (p.parent.to_str(), p.version, p.memory, p.pids))
+            .collect();
         assert_eq!(
             found,
             [
