@@ -13,7 +13,7 @@ use std::{
 };
 
 const LAYER: &str = "user namespace with a range of ids";
-const REMEDY: &str = "install the package uidmap (newuidmap, newgidmap) and give the user 65536 ids, as root: \
+pub(super) const REMEDY: &str = "install the package uidmap (newuidmap, newgidmap) and give the user 65536 ids, as root: \
                       usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; or run pnb as root";
 
 /// Maps the ids of the new user namespace of process `pid`, seen from outside of it.

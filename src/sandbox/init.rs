@@ -4,7 +4,7 @@
 //! cannot reach it: it is not dumpable, hidden in `/proc`, and outside the stage's Landlock domain.
 
 use super::{
-    BuildDir, Ids, collect,
+    BuildDir, Ids, Spec, collect,
     helper::{Job, receive_descriptors},
     rootfs::{self, Plan},
     stage,
@@ -22,6 +22,7 @@ use nix::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
         stat::Mode,
+        statvfs::statvfs,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Gid, Pid, Uid, setgroups, sethostname, setresgid, setresuid},
@@ -120,17 +121,16 @@ impl JobEnd<'_> {
             };
         }
         let wall = begin.elapsed();
-        let last = end_everything(stage)?;
+        end_everything()?;
         started?;
-        let Some(mut ended) = ended else { return Ok(()) };
-        if let (Ended::Unknown, Some(code)) = (&ended, last) {
-            ended = Ended::Code(code);
-        }
-        let stopped = matches!(ended, Ended::Stopped);
-        let code = match ended {
-            Ended::Code(code) => code,
-            Ended::Stopped | Ended::Unknown => 0,
+        let (code, stopped) = match ended {
+            Some(Ended::Code(code)) => (code, false),
+            Some(Ended::Stopped) => (0, true),
+            None => return Ok(()),
         };
+        if let Some(limit) = full(&self.job.request.spec, code) {
+            return Err(Some(Fault::new(FaultKind::Limit, limit, "")));
+        }
         let exited = Exited {
             code,
             stopped,
@@ -186,7 +186,7 @@ impl JobEnd<'_> {
             if left.is_zero() {
                 return Err(Some(Fault::new(FaultKind::Limit, format!("wall time of {wall:?}"), "")));
             }
-            let wait = dog.interval().map_or(left, |tick| tick.min(left)).max(Duration::from_millis(1));
+            let wait = dog.interval().min(left).max(Duration::from_millis(1));
             let timeout = PollTimeout::try_from(wait.as_millis().min(60_000) as u64).unwrap_or(PollTimeout::MAX);
             let mut fds = [
                 PollFd::new(ends.as_fd(), PollFlags::POLLIN),
@@ -208,7 +208,7 @@ impl JobEnd<'_> {
                     _ => Err(None),
                 };
             }
-            if let Some(Reached(limit)) = dog.check(self.proc) {
+            if let Some(Reached(limit)) = dog.check(self.proc, &self.job.group) {
                 return Err(Some(Fault::new(FaultKind::Limit, limit, "")));
             }
         }
@@ -227,7 +227,22 @@ impl JobEnd<'_> {
 enum Ended {
     Code(i32),
     Stopped,
-    Unknown,
+}
+
+/// The limit on files that a stage has run into, as far as its remains tell.
+fn full(spec: &Spec, code: i32) -> Option<String> {
+    let limits = &spec.limits;
+    let own = spec.build_dir == BuildDir::Tmpfs;
+    for (point, bytes) in [("/build", limits.build_bytes), ("/tmp", limits.tmp_bytes)] {
+        let Some(left) = statvfs(point).ok().filter(|_| own || point == "/tmp") else { continue };
+        if left.blocks_available() == 0 {
+            return Some(format!("{bytes} bytes below {point}"));
+        }
+        if left.files_available() == 0 {
+            return Some(format!("{} inodes below {point}", limits.build_inodes));
+        }
+    }
+    (code == 128 + Signal::SIGXFSZ as i32).then(|| format!("a file of {} bytes", limits.largest_file()))
 }
 
 /// Exit code of a process: its own, or 128 and the signal.
@@ -252,30 +267,21 @@ fn reap(stage: Pid) -> Result<Option<Ended>, Fault> {
                 }
             }
             Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) => return Ok(Some(Ended::Unknown)),
             Err(error) => return Err(Fault::setup("wait for the stage", error)),
         }
     }
 }
 
 /// Kills every process of this pid namespace but the caller and waits until none is left.
-fn end_everything(stage: Pid) -> Result<Option<i32>, Fault> {
-    let mut code = None;
+fn end_everything() -> Result<(), Fault> {
     loop {
         match kill(Pid::from_raw(-1), Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(error) => return Err(Fault::setup("end the stage", error)),
         }
         match waitpid(None, Some(WaitPidFlag::__WALL)) {
-            Ok(status) => {
-                if let Some((pid, found)) = code_of(status)
-                    && pid == stage
-                {
-                    code = Some(found);
-                }
-            }
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) => return Ok(code),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(()),
             Err(error) => return Err(Fault::setup("wait for the end of the stage", error)),
         }
     }

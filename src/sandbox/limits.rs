@@ -12,6 +12,7 @@ use super::{
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process,
 };
@@ -27,6 +28,8 @@ struct Directory {
     version: u8,
     memory: bool,
     pids: bool,
+    /// Files that count how often a limit was reached: of memory, of processes.
+    events: [Option<File>; 2],
 }
 
 /// The control groups of this run; none where the host has none to give.
@@ -66,6 +69,10 @@ impl Group {
             }
             match set_up(&path, place.version, memory, pids, limits) {
                 Ok(processes) => group.directories.push(Directory {
+                    events: [
+                        memory.then(|| File::open(path.join(memory_events(place.version))).ok()).flatten(),
+                        pids.then(|| File::open(path.join("pids.events")).ok()).flatten(),
+                    ],
                     path,
                     processes,
                     version: place.version,
@@ -106,29 +113,50 @@ impl Group {
         format!("memory: {}, processes: {}", by(|d| d.memory, "watchdog"), by(|d| d.pids, "rlimit"))
     }
 
-    /// Reads what was used and which limits were reached, then removes the groups. Nothing may be left in them.
-    pub(super) fn finish(&mut self) -> Usage {
-        let mut usage = Usage::default();
-        let Some(limits) = self.limits.take() else { return usage };
-        for directory in self.directories.drain(..) {
-            let read = |name: &str| fs::read_to_string(directory.path.join(name)).unwrap_or_default();
-            if directory.memory {
-                let (peak, events) = match directory.version {
-                    2 => ("memory.peak", "memory.events"),
-                    _ => ("memory.max_usage_in_bytes", "memory.oom_control"),
-                };
-                usage.peak_memory = read(peak).trim().parse().ok();
-                if counter(&read(events), "oom_kill") > 0 {
-                    usage.reached.push(memory_limit(&limits));
+    /// The limits that the kernel has had to enforce so far.
+    pub(super) fn reached(&self) -> Vec<String> {
+        let Some(limits) = &self.limits else { return Vec::new() };
+        let names = [("oom_kill", memory_limit(limits)), ("max", process_limit(limits))];
+        let mut reached = Vec::new();
+        for directory in &self.directories {
+            for (file, (name, limit)) in directory.events.iter().zip(&names) {
+                let mut text = [0u8; 512];
+                let length = file.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()).unwrap_or(0);
+                if counter(&String::from_utf8_lossy(&text[..length]), name) > 0 {
+                    reached.push(limit.clone());
                 }
             }
-            if directory.pids && counter(&read("pids.events"), "max") > 0 {
-                usage.reached.push(process_limit(&limits));
+        }
+        reached
+    }
+
+    /// Reads what was used and which limits were reached, then removes the groups. Nothing may be left in them.
+    pub(super) fn finish(&mut self) -> Usage {
+        let mut usage = Usage {
+            reached: self.reached(),
+            ..Usage::default()
+        };
+        for directory in self.directories.drain(..) {
+            if directory.memory {
+                let peak = match directory.version {
+                    2 => "memory.peak",
+                    _ => "memory.max_usage_in_bytes",
+                };
+                let text = fs::read_to_string(directory.path.join(peak)).unwrap_or_default();
+                usage.peak_memory = text.trim().parse().ok();
             }
             // What is left is swept by a later run.
             let _ = fs::remove_dir(&directory.path);
         }
         usage
+    }
+}
+
+/// The file that counts kills for want of memory.
+fn memory_events(version: u8) -> &'static str {
+    match version {
+        2 => "memory.events",
+        _ => "memory.oom_control",
     }
 }
 

@@ -20,6 +20,7 @@ mod landlock;
 mod limits;
 mod measure;
 mod outcome;
+mod probe;
 mod receive;
 mod rootfs;
 mod seccomp;
@@ -33,6 +34,7 @@ pub use error::SandboxError;
 pub use executor::{Executor, Put};
 pub use helper::{Builtin, BuiltinTable, helper_main};
 pub use outcome::{Collected, Measured, Outcome, Watch};
+pub use probe::{Layer, probe};
 pub use spec::{
     Access, BuildDir, Capability, Console, Ids, Limits, Mount, Output, OutputKind, Policy, RootFs, Spec, Workload,
 };

@@ -183,8 +183,8 @@ fn tmpfs(size: u64, inodes: u64, mode: &str, attributes: u64) -> std::io::Result
 }
 
 /// A procfs of this pid namespace that shows processes only.
-pub(super) fn proc_mount() -> std::io::Result<OwnedFd> {
-    let attributes = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+fn procfs(attributes: u64) -> std::io::Result<OwnedFd> {
+    let attributes = attributes | attr::NOSUID | attr::NODEV | attr::NOEXEC;
     sys::new_filesystem(c"proc", &[(c"subset", c"pid"), (c"hidepid", c"invisible")], attributes)
 }
 
@@ -230,7 +230,7 @@ pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<O
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).step("make mounts private")?;
     let flags = attr::NOSUID | attr::NODEV;
     let root = tmpfs(4 << 20, 16_384, "0755", flags).step("make a tmpfs in a user namespace")?;
-    let proc = proc_mount().step("make a procfs in a user namespace")?;
+    let proc = procfs(0).step("make a procfs in a user namespace")?;
     // Any directory will do to attach the new root to; this one is there, or pid 1 had not got so far.
     let place = openat(nix::fcntl::AT_FDCWD, "/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).step("open /proc")?;
     sys::attach_mount(&root, &place).step("mount the new root")?;
@@ -265,7 +265,8 @@ pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<O
         attach(&root, &bind.target, &source)?;
     }
     if spec.proc_mount {
-        attach(&root, &rel("proc")?, &proc)?;
+        let shown = procfs(attr::RDONLY).step("make /proc")?;
+        attach(&root, &rel("proc")?, &shown)?;
         for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
             let target = format!("/proc/self/{target}");
             symlinkat(target.as_str(), &root, format!("dev/{name}").as_str()).step(format!("make /dev/{name}"))?;

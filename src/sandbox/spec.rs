@@ -195,6 +195,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Length no file may exceed, holes counted.
+    pub(super) fn largest_file(&self) -> u64 {
+        self.build_bytes.max(self.tmp_bytes)
+    }
+}
+
 /// One thing taken out of `/build`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Output {

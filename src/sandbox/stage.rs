@@ -85,7 +85,7 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     let strict = job.request.strict;
     sys::die_with_parent().step("bind the stage to its sandbox")?;
     job.group.enter()?;
-    set_resource_limits(spec, job.group.counts_processes())?;
+    set_resource_limits(spec)?;
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).step("enter a user namespace of the stage's own")?;
     reports.write_all(b"u").step("ask for ids")?;
     reports.read_exact(&mut [0u8]).step("get ids")?;
@@ -144,14 +144,16 @@ fn weaker(reports: &mut UnixStream, strict: bool, what: String) -> Result<(), Fa
 }
 
 /// Resource limits, as far as the caller's hard limits let them be what they should be on every host.
-fn set_resource_limits(spec: &Spec, processes_counted: bool) -> Result<(), Fault> {
+fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
     let limits = &spec.limits;
-    // Counts the processes of the user namespace made next; lets a cgroup be the first to say no, because it keeps count.
-    let processes = u64::from(limits.processes) + u64::from(processes_counted);
+    // Counts the processes of the user namespace made next, and pid 1 above it. One more than the limit: what keeps count,
+    // a control group or the watchdog, is to be the first to notice.
+    let processes = u64::from(limits.processes) + 2;
+    let file = limits.largest_file();
     let wanted = [
         (Resource::RLIMIT_NPROC, processes, processes),
         (Resource::RLIMIT_NOFILE, 1024, 4096),
-        (Resource::RLIMIT_FSIZE, limits.build_bytes, limits.build_bytes),
+        (Resource::RLIMIT_FSIZE, file, file),
         (Resource::RLIMIT_STACK, 8 << 20, 64 << 20),
         (Resource::RLIMIT_CORE, 0, 0),
         (Resource::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),

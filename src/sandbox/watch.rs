@@ -24,6 +24,8 @@ use std::{
 
 /// How often memory is summed up: a process can take about 100 MiB in this time.
 const TICK: Duration = Duration::from_millis(25);
+/// How often a control group is asked.
+const GROUP_TICK: Duration = Duration::from_millis(200);
 /// How often a build directory on disk is summed up, at most.
 const DISK_TICK: Duration = Duration::from_secs(1);
 /// A disk pass may take one part in so many of the time.
@@ -62,12 +64,12 @@ impl Watchdog {
         }
     }
 
-    /// How long to wait between two checks; none when there is nothing to check.
-    pub(super) fn interval(&self) -> Option<Duration> {
+    /// How long to wait between two checks.
+    pub(super) fn interval(&self) -> Duration {
         if self.memory || self.processes {
-            Some(TICK)
+            TICK
         } else {
-            self.disk.then_some(DISK_TICK)
+            GROUP_TICK
         }
     }
 
@@ -77,11 +79,14 @@ impl Watchdog {
     }
 
     /// Looks around; says which limit is reached.
-    pub(super) fn check(&mut self, proc: &OwnedFd) -> Option<Reached> {
+    pub(super) fn check(&mut self, proc: &OwnedFd, group: &Group) -> Option<Reached> {
+        if let Some(limit) = group.reached().into_iter().next() {
+            return Some(Reached(limit));
+        }
         if self.memory || self.processes {
             let seen = self.look(proc);
             self.peak = self.peak.max(seen.memory);
-            if self.processes && seen.processes >= self.limits.processes {
+            if self.processes && seen.processes > self.limits.processes {
                 return Some(Reached(process_limit(&self.limits)));
             }
             if self.memory && seen.memory > self.limits.memory {

@@ -1,0 +1,129 @@
+//! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
+
+use super::{
+    BuildDir, Console, Executor, Ids, Limits, Outcome, RootFs, SandboxError, Spec, Workload,
+    helper::{NOTHING, USERNS_FIX},
+    idmap,
+    landlock::ABI_NUMBER,
+};
+use crate::model::Epoch;
+use nix::unistd::Uid;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io, path::Path,
+};
+
+/// One layer of the sandbox on this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layer {
+    /// What it is.
+    pub name: &'static str,
+    /// What was found, e.g. `ABI 7`.
+    pub offered: String,
+    /// What is lacking; none when the layer is whole.
+    pub problem: Option<String>,
+    /// What to do about it; empty when the layer is whole.
+    pub fix: String,
+    /// Whether no stage can run without it, with or without `--hermetic`.
+    pub required: bool,
+}
+
+const LANDLOCK_FIX: &str = "run Linux 6.12 or newer with CONFIG_SECURITY_LANDLOCK=y and \"landlock\" in the lsm= list";
+const LIMITS_FIX: &str = "nothing is wrong: the watchdog and resource limits of pnb take over; with a delegated control \
+                          group (systemd-run --user --scope -p Delegate=yes pnb ...) the kernel counts instead";
+
+fn smallest(ids: Ids) -> Spec {
+    Spec {
+        stage: "probe".to_owned(),
+        root: RootFs::Empty,
+        mounts: Vec::new(),
+        workload: Workload::Builtin {
+            name: NOTHING.to_owned(),
+            args: Vec::new(),
+        },
+        env: BTreeMap::new(),
+        epoch: Epoch::new(0),
+        ids,
+        capabilities: BTreeSet::new(),
+        limits: Limits::default(),
+        outputs: Vec::new(),
+        build_dir: BuildDir::Tmpfs,
+        dev_in: Vec::new(),
+        proc_mount: true,
+        console: Console::Log,
+    }
+}
+
+/// Tries every layer, with `helper` as in [`Executor::helper`].
+pub fn probe(helper: &Path) -> Vec<Layer> {
+    let executor = Executor {
+        helper: helper.to_owned(),
+        strict: false,
+    };
+    let try_out = |ids| {
+        let nothing = &mut |_: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
+        executor.run(&smallest(ids), nothing, &mut io::sink())
+    };
+    let single = try_out(Ids::Single);
+    let mut layers = Vec::new();
+    layers.push(match &single {
+        Ok(outcome) => whole("namespaces", outcome.measured.namespaces.join(", ")),
+        Err(error) => lacking("namespaces", error, USERNS_FIX, true),
+    });
+    layers.push(match try_out(Ids::Range) {
+        Ok(_) if Uid::effective().is_root() => whole("range of ids", "unprivileged host ids, as root".to_owned()),
+        Ok(_) => whole("range of ids", "newuidmap, newgidmap".to_owned()),
+        Err(error) => lacking("range of ids", &error, idmap::REMEDY, true),
+    });
+    if let Ok(outcome) = single {
+        describe(&outcome, &mut layers);
+    }
+    layers
+}
+
+fn describe(outcome: &Outcome, layers: &mut Vec<Layer>) {
+    let found = &outcome.measured;
+    layers.push(whole("network", "none but a loopback that is down".to_owned()));
+    layers.push(Layer {
+        name: "Landlock",
+        offered: format!("ABI {}, {}", found.landlock_abi, found.landlock),
+        problem: (found.landlock != "fully enforced").then(|| format!("ABI {ABI_NUMBER} is wanted")),
+        fix: LANDLOCK_FIX.to_owned(),
+        required: false,
+    });
+    layers.push(whole("seccomp", format!("{} filters", found.seccomp_filters)));
+    layers.push(whole("capabilities", format!("bounding set {}", found.capabilities_bounding)));
+    layers.push(whole("limits", found.limits.clone()));
+    if found.limits.contains("watchdog") || found.limits.contains("rlimit") {
+        if let Some(last) = layers.last_mut() {
+            last.fix = LIMITS_FIX.to_owned();
+        }
+    }
+    for layer in layers.iter_mut().filter(|l| l.name == "Landlock" && l.problem.is_none()) {
+        layer.fix = String::new();
+    }
+}
+
+fn whole(name: &'static str, offered: String) -> Layer {
+    Layer {
+        name,
+        offered,
+        problem: None,
+        fix: String::new(),
+        required: true,
+    }
+}
+
+fn lacking(name: &'static str, error: &SandboxError, fix: &str, required: bool) -> Layer {
+    let text = match error {
+        SandboxError::Unavailable { problem, .. } => problem.clone(),
+        other => other.to_string(),
+    };
+    Layer {
+        name,
+        offered: "none".to_owned(),
+        problem: Some(text),
+        fix: fix.to_owned(),
+        required,
+    }
+}
