@@ -27,8 +27,10 @@ use std::{
     },
 };
 
-const DIRECTORY: OFlag =
-    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// Streams every declared output.
 pub(super) fn collect(spec: &Spec, control: &mut UnixStream) -> Result<(), Option<Fault>> {
@@ -83,7 +85,11 @@ impl Walk<'_> {
     }
 
     fn over(&self, limit: impl std::fmt::Display) -> Fault {
-        Fault::new(FaultKind::Limit, format!("{limit} of output {:?}", self.output.name), "")
+        Fault::new(
+            FaultKind::Limit,
+            format!("{limit} of output {:?}", self.output.name),
+            "",
+        )
     }
 
     fn run(&mut self, build: &OwnedFd) -> Result<(), Option<Fault>> {
@@ -92,9 +98,19 @@ impl Walk<'_> {
             | ResolveFlag::RESOLVE_NO_MAGICLINKS
             | ResolveFlag::RESOLVE_NO_XDEV;
         let path = self.output.path.as_path();
-        let place = |flags| openat2(build, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve));
+        let place = |flags| {
+            openat2(
+                build,
+                path,
+                OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve),
+            )
+        };
         let opened = match place(OFlag::O_PATH | OFlag::O_NOFOLLOW) {
-            Err(Errno::ENOENT) => return Err(Some(self.refuse(b"", format!("/build/{} is missing", self.output.path)))),
+            Err(Errno::ENOENT) => {
+                return Err(Some(
+                    self.refuse(b"", format!("/build/{} is missing", self.output.path)),
+                ));
+            }
             Err(Errno::ELOOP) => return Err(Some(self.refuse(b"", "a symbolic link is on the way to it"))),
             other => other.map_err(|e| self.refuse(b"", e))?,
         };
@@ -240,7 +256,14 @@ impl Walk<'_> {
         }
     }
 
-    fn announce(&mut self, kind: EntryKind, path: &[u8], stat: &FileStat, number: u64, rest: &[u8]) -> Result<(), Option<Fault>> {
+    fn announce(
+        &mut self,
+        kind: EntryKind,
+        path: &[u8],
+        stat: &FileStat,
+        number: u64,
+        rest: &[u8],
+    ) -> Result<(), Option<Fault>> {
         self.entries += 1;
         if self.entries > self.limits.output_entries {
             return Err(Some(self.over(format!("{} entries", self.limits.output_entries))));
@@ -248,7 +271,9 @@ impl Walk<'_> {
         let mode = stat.st_mode & 0o7777;
         // The set-group-id bit of a directory only says which group new entries get.
         if mode & 0o6000 != 0 && !self.output.allow_setid {
-            return Err(Some(self.refuse(path, format!("has mode {mode:o}, and set-id bits are not declared"))));
+            return Err(Some(
+                self.refuse(path, format!("has mode {mode:o}, and set-id bits are not declared")),
+            ));
         }
         let entry = WireEntry {
             kind,

@@ -24,8 +24,10 @@ pub(super) struct Used {
     pub inodes: u64,
 }
 
-const DIRECTORY: OFlag =
-    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 fn open_dir(at: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
     openat(at, name, DIRECTORY, Mode::empty())
@@ -65,7 +67,9 @@ pub(super) fn measure(path: &str) -> Used {
     let mut look = |dir: &OwnedFd| {
         let mut below = Vec::new();
         for (name, directory) in entries(dir).unwrap_or_default() {
-            let Ok(stat) = fstatat(dir, &*name, AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
+            let Ok(stat) = fstatat(dir, &*name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+                continue;
+            };
             if stat.st_nlink < 2 || directory || links.insert((stat.st_dev, stat.st_ino)) {
                 used.bytes += stat.st_blocks as u64 * 512;
             }
@@ -171,7 +175,7 @@ mod tests {
         }
         assert!(measure(&root).inodes > 500);
         empty(&root).expect("deleted");
-        assert_eq!(fs::metadata(&root).expect("kept").is_dir(), true);
+        assert!(fs::metadata(&root).expect("kept").is_dir());
         assert_eq!(measure(&root), Used::default());
     }
 }

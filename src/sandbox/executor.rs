@@ -49,7 +49,10 @@ const BASE_IDS: u32 = 4096;
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
 fn next_base_id() -> u32 {
-    let slot = std::process::id().wrapping_mul(61).wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed)) % BASE_IDS;
+    let slot = std::process::id()
+        .wrapping_mul(61)
+        .wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed))
+        % BASE_IDS;
     FIRST_BASE_ID + slot * 65_536
 }
 
@@ -72,7 +75,12 @@ impl Executor {
         };
         let (control, remote) = UnixStream::pair().map_err(helper_error)?;
         let mut command = Command::new(&self.helper);
-        command.arg("__sandbox").env_clear().stdin(OwnedFd::from(remote)).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("__sandbox")
+            .env_clear()
+            .stdin(OwnedFd::from(remote))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if spec.console == Console::Log {
             // An interrupt from the terminal ends the caller, and with it everything else, in that order.
             command.process_group(0);
@@ -119,7 +127,10 @@ fn console(spec: &Spec) -> io::Result<(Vec<OwnedFd>, Option<PipeReader>)> {
         Console::Log => {
             let (reader, writer) = io::pipe()?;
             let null = File::open("/dev/null")?;
-            Ok((vec![null.into(), writer.try_clone()?.into(), writer.into()], Some(reader)))
+            Ok((
+                vec![null.into(), writer.try_clone()?.into(), writer.into()],
+                Some(reader),
+            ))
         }
         Console::Inherit => {
             let input = io::stdin().as_fd().try_clone_to_owned()?;

@@ -146,8 +146,15 @@ fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, Group), F
 /// Identities of this process' namespaces, as a procfs shows them.
 pub(super) fn namespaces_at(proc: impl AsFd) -> BTreeMap<String, u64> {
     let flags = AtFlags::empty();
-    let identity = |name: &str| fstatat(&proc, format!("self/ns/{name}").as_str(), flags).ok().map(|s| s.st_ino);
-    NAMESPACES.iter().filter_map(|name| Some(((*name).to_owned(), identity(name)?))).collect()
+    let identity = |name: &str| {
+        fstatat(&proc, format!("self/ns/{name}").as_str(), flags)
+            .ok()
+            .map(|s| s.st_ino)
+    };
+    NAMESPACES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), identity(name)?)))
+        .collect()
 }
 
 /// Lets pid 1 go on. As root, opens the mounts for it, for what root may read the stage's ids may not reach by path, and
@@ -155,7 +162,9 @@ pub(super) fn namespaces_at(proc: impl AsFd) -> BTreeMap<String, u64> {
 fn hand_over(sync: &UnixStream, plan: &Plan, pid: Option<i32>) -> Result<(), Fault> {
     let userns = match pid {
         None => None,
-        Some(pid) => Some(OwnedFd::from(File::open(format!("/proc/{pid}/ns/user")).step("open the user namespace")?)),
+        Some(pid) => Some(OwnedFd::from(
+            File::open(format!("/proc/{pid}/ns/user")).step("open the user namespace")?,
+        )),
     };
     let mut mounts = Vec::new();
     if userns.is_some() {
@@ -176,7 +185,13 @@ pub(super) fn send_descriptors(socket: &UnixStream, descriptors: &[OwnedFd]) -> 
     for batch in descriptors.chunks(BATCH) {
         let raw: Vec<_> = batch.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(b"d")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+        sendmsg::<UnixAddr>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(b"d")],
+            &rights,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
     }
     Ok(())
 }
@@ -186,7 +201,10 @@ pub(super) fn receive_descriptors(socket: &UnixStream, expected: usize) -> io::R
     let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let count: usize = wire::receive_value(&mut &*socket)?.ok_or_else(gone)?;
     if count != expected && count != 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a wrong number of descriptors"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a wrong number of descriptors",
+        ));
     }
     let mut out = Vec::new();
     while out.len() < count {

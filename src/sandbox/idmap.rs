@@ -46,7 +46,12 @@ pub(super) fn map(pid: i32, ids: Ids, base: u32) -> Result<(), Fault> {
 
 fn write_file(proc: &str, name: &str, text: &str) -> Result<(), Fault> {
     let path = Path::new(proc).join(name);
-    let write = || fs::OpenOptions::new().write(true).open(&path)?.write_all(text.as_bytes());
+    let write = || {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)?
+            .write_all(text.as_bytes())
+    };
     write().step(format!("map ids through {}", path.display()))
 }
 
@@ -75,9 +80,21 @@ fn map_with(program: &str, file: &str, pid: i32, own: u32) -> Result<(), Fault> 
     let unavailable = |problem: String| Fault::unavailable(LAYER, problem, REMEDY);
     let first = subordinate_range(file).map_err(unavailable)?;
     let rest = Ids::Range.count() - 1;
-    let arguments = [pid.to_string(), "0".into(), own.to_string(), "1".into(), "1".into(), first.to_string(), rest.to_string()];
+    let arguments = [
+        pid.to_string(),
+        "0".into(),
+        own.to_string(),
+        "1".into(),
+        "1".into(),
+        first.to_string(),
+        rest.to_string(),
+    ];
     let path = tool(program).ok_or_else(|| unavailable(format!("{program} is not installed")))?;
-    let done = Command::new(path).args(arguments).env_clear().stdin(Stdio::null()).output();
+    let done = Command::new(path)
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output();
     let done = done.map_err(|e: io::Error| unavailable(format!("{program}: {e}")))?;
     if done.status.success() {
         return Ok(());
@@ -89,7 +106,10 @@ fn map_with(program: &str, file: &str, pid: i32, own: u32) -> Result<(), Fault> 
 /// Where a set-user-id mapping program lies.
 pub(super) fn tool(program: &str) -> Option<String> {
     let places = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin", "/run/wrappers/bin"];
-    places.iter().map(|dir| format!("{dir}/{program}")).find(|path| Path::new(path).exists())
+    places
+        .iter()
+        .map(|dir| format!("{dir}/{program}"))
+        .find(|path| Path::new(path).exists())
 }
 
 #[cfg(test)]

@@ -151,16 +151,24 @@ impl JobEnd<'_> {
     fn admit(&mut self, stage: Pid, reports: &mut UnixStream) -> Result<(), Ending> {
         let mut byte = [0u8];
         reports.read_exact(&mut byte).step("start the stage")?;
-        let count = self.job.request.spec.ids.count();
-        let deny = self.job.request.spec.ids == Ids::Single;
-        for (name, text) in [("setgroups", "deny".to_owned()), ("uid_map", format!("0 0 {count}\n")), ("gid_map", format!("0 0 {count}\n"))] {
+        let ids = self.job.request.spec.ids;
+        let deny = ids == Ids::Single;
+        // A line may not span two lines of the namespace further out, which an ordinary user's map has.
+        let map = match ids {
+            Ids::Single => "0 0 1\n".to_owned(),
+            Ids::Range => format!("0 0 1\n1 1 {}\n", ids.count() - 1),
+        };
+        for (name, text) in [("setgroups", "deny"), ("uid_map", &map), ("gid_map", &map)] {
             if name == "setgroups" && !deny {
                 continue;
             }
             let path = format!("{stage}/{name}");
             let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-            let file = openat(self.proc, path.as_str(), flags, Mode::empty()).step(format!("open {name} of the stage"))?;
-            File::from(file).write_all(text.as_bytes()).step(format!("write {name} of the stage"))?;
+            let file =
+                openat(self.proc, path.as_str(), flags, Mode::empty()).step(format!("open {name} of the stage"))?;
+            File::from(file)
+                .write_all(text.as_bytes())
+                .step(format!("write {name} of the stage"))?;
         }
         prctl::set_dumpable(false).step("hide from the stage")?;
         reports.write_all(&byte).step("let the stage go on")?;
@@ -175,7 +183,14 @@ impl JobEnd<'_> {
                 Report::Fault(fault) => return Err(Some(fault)),
             }
         }
-        if measured { Ok(()) } else { Err(Some(Fault::setup("start the stage", "it ended before it had measured itself"))) }
+        if measured {
+            Ok(())
+        } else {
+            Err(Some(Fault::setup(
+                "start the stage",
+                "it ended before it had measured itself",
+            )))
+        }
     }
 
     /// Waits until the stage ends, reaches a limit or is ended from outside.
@@ -234,7 +249,9 @@ fn full(spec: &Spec, code: i32) -> Option<String> {
     let limits = &spec.limits;
     let own = spec.build_dir == BuildDir::Tmpfs;
     for (point, bytes) in [("/build", limits.build_bytes), ("/tmp", limits.tmp_bytes)] {
-        let Some(left) = statvfs(point).ok().filter(|_| own || point == "/tmp") else { continue };
+        let Some(left) = statvfs(point).ok().filter(|_| own || point == "/tmp") else {
+            continue;
+        };
         if left.blocks_available() == 0 {
             return Some(format!("{bytes} bytes below {point}"));
         }

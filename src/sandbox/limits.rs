@@ -70,7 +70,9 @@ impl Group {
             match set_up(&path, place.version, memory, pids, limits) {
                 Ok(processes) => group.directories.push(Directory {
                     events: [
-                        memory.then(|| File::open(path.join(memory_events(place.version))).ok()).flatten(),
+                        memory
+                            .then(|| File::open(path.join(memory_events(place.version))).ok())
+                            .flatten(),
                         pids.then(|| File::open(path.join("pids.events")).ok()).flatten(),
                     ],
                     path,
@@ -99,7 +101,9 @@ impl Group {
     /// Moves the calling process into the groups.
     pub(super) fn enter(&self) -> Result<(), Fault> {
         for directory in &self.directories {
-            (&directory.processes).write_all(b"0").step(format!("enter {}", directory.path.display()))?;
+            (&directory.processes)
+                .write_all(b"0")
+                .step(format!("enter {}", directory.path.display()))?;
         }
         Ok(())
     }
@@ -110,7 +114,11 @@ impl Group {
             let found = self.directories.iter().find(|d| wanted(d));
             found.map_or_else(|| other.to_owned(), |d| format!("cgroup v{}", d.version))
         };
-        format!("memory: {}, processes: {}", by(|d| d.memory, "watchdog"), by(|d| d.pids, "rlimit"))
+        format!(
+            "memory: {}, processes: {}",
+            by(|d| d.memory, "watchdog"),
+            by(|d| d.pids, "rlimit")
+        )
     }
 
     /// The limits that the kernel has had to enforce so far.
@@ -180,10 +188,14 @@ fn counter(text: &str, name: &str) -> u64 {
 fn places(mounts: &str, own: &str) -> Vec<Place> {
     let mut places = Vec::new();
     for line in mounts.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let mut right = right.split(' ');
         let (kind, options) = (right.next().unwrap_or(""), right.nth(1).unwrap_or(""));
-        let Some(point) = left.split(' ').nth(4).map(Path::new) else { continue };
+        let Some(point) = left.split(' ').nth(4).map(Path::new) else {
+            continue;
+        };
         if kind == "cgroup2" {
             let inside = own.lines().find_map(|l| l.strip_prefix("0::/"));
             for relative in [inside, Some("")].into_iter().flatten() {
@@ -204,7 +216,9 @@ fn places(mounts: &str, own: &str) -> Vec<Place> {
                 let mut fields = l.splitn(3, ':').skip(1);
                 let names = fields.next()?;
                 let path = fields.next()?;
-                let here = names.split(',').any(|n| (memory && n == "memory") || (pids && n == "pids"));
+                let here = names
+                    .split(',')
+                    .any(|n| (memory && n == "memory") || (pids && n == "pids"));
                 here.then(|| path.trim_start_matches('/'))
             });
             places.push(Place {
@@ -247,11 +261,17 @@ fn set_up(path: &Path, version: u8, memory: bool, pids: bool, limits: &Limits) -
 
 /// Removes groups that builders which are gone left behind.
 fn sweep(parent: &Path) {
-    #[expect(clippy::disallowed_methods, reason = "the order in which leftovers go does not matter")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the order in which leftovers go does not matter"
+    )]
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.parse::<u32>().ok());
+        let owner = name
+            .to_str()
+            .and_then(|n| n.strip_prefix(PREFIX))
+            .and_then(|n| n.parse::<u32>().ok());
         let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
         if let Some(owner) = owner
             && is_dir
@@ -273,7 +293,10 @@ mod tests {
                       31 2 0:8 / /cg/pids rw - cgroup cgroup rw,pids\n\
                       32 2 0:7 / /cg/unified rw - cgroup2 cgroup2 rw\n";
         let places = places(mounts, "8:pids:/\n4:memory:/a/b\n0::/x\n");
-        let found: Vec<_> = places.iter().map(|p| (p.parent.to_str(), p.version, p.memory, p.pids)).collect();
+        let found: Vec<_> = places
+            .iter()
+            .map(|p| (p.parent.to_str(), p.version, p.memory, p.pids))
+            .collect();
         assert_eq!(
             found,
             [

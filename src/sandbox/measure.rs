@@ -32,12 +32,24 @@ pub(super) fn before(proc: &OwnedFd) -> Result<Measured, Fault> {
     let limits = read(proc, "self/limits")?;
     let mounts = read(proc, "self/mountinfo")?;
     Ok(Measured {
-        uid_map: read(proc, "self/uid_map")?.split_whitespace().collect::<Vec<_>>().join(" "),
-        network: interfaces.lines().filter_map(|l| l.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect(),
+        uid_map: read(proc, "self/uid_map")?
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" "),
+        network: interfaces
+            .lines()
+            .filter_map(|l| l.split_once(':'))
+            .map(|(name, _)| name.trim().to_owned())
+            .collect(),
         resource_limits: limits
             .lines()
             .filter(|l| l.starts_with("Max "))
-            .filter_map(|l| Some((l.get(..26)?.trim().to_owned(), l.get(26..)?.split_whitespace().take(2).collect::<Vec<_>>().join(" "))))
+            .filter_map(|l| {
+                Some((
+                    l.get(..26)?.trim().to_owned(),
+                    l.get(26..)?.split_whitespace().take(2).collect::<Vec<_>>().join(" "),
+                ))
+            })
             .collect(),
         writable: mounts.lines().filter_map(writable_mount).collect(),
         ..Measured::default()
@@ -82,17 +94,34 @@ pub(super) fn can_open_forbidden(proc: &OwnedFd) -> bool {
 
 /// The first thing that is not as it was meant to be.
 pub(super) fn judge(found: &Measured, spec: &Spec, landlock: bool) -> Option<String> {
-    let kept = spec.capabilities.iter().fold(0u64, |mask, c| mask | c.kernel().bitmask());
-    let missing = super::spec::NAMESPACES.iter().find(|n| !found.namespaces.iter().any(|f| f == *n));
+    let kept = spec
+        .capabilities
+        .iter()
+        .fold(0u64, |mask, c| mask | c.kernel().bitmask());
+    let missing = super::spec::NAMESPACES
+        .iter()
+        .find(|n| !found.namespaces.iter().any(|f| f == *n));
     let problem = |wrong: bool, text: String| wrong.then_some(text);
     missing
         .map(|n| format!("the stage shares its {n} namespace with the host"))
         .or(problem(!found.no_new_privs, "new privileges can be gained".to_owned()))
-        .or(problem(found.seccomp_mode != 2, format!("seccomp is in mode {}", found.seccomp_mode)))
-        .or(problem(landlock && found.landlock_leaks, "Landlock lets through what no rule gives".to_owned()))
+        .or(problem(
+            found.seccomp_mode != 2,
+            format!("seccomp is in mode {}", found.seccomp_mode),
+        ))
+        .or(problem(
+            landlock && found.landlock_leaks,
+            "Landlock lets through what no rule gives".to_owned(),
+        ))
         .or(problem(
             u64::from_str_radix(&found.capabilities_bounding, 16) != Ok(kept),
-            format!("capabilities {} are left, {kept:016x} were meant", found.capabilities_bounding),
+            format!(
+                "capabilities {} are left, {kept:016x} were meant",
+                found.capabilities_bounding
+            ),
         ))
-        .or(problem(found.network.iter().any(|n| n != "lo"), format!("network interfaces are in sight: {:?}", found.network)))
+        .or(problem(
+            found.network.iter().any(|n| n != "lo"),
+            format!("network interfaces are in sight: {:?}", found.network),
+        ))
 }

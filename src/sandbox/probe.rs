@@ -10,7 +10,8 @@ use crate::model::Epoch;
 use nix::unistd::Uid;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io, path::Path,
+    io,
+    path::Path,
 };
 
 /// One layer of the sandbox on this host.
@@ -92,14 +93,20 @@ fn describe(outcome: &Outcome, layers: &mut Vec<Layer>) {
         required: false,
     });
     layers.push(whole("seccomp", format!("{} filters", found.seccomp_filters)));
-    layers.push(whole("capabilities", format!("bounding set {}", found.capabilities_bounding)));
+    layers.push(whole(
+        "capabilities",
+        format!("bounding set {}", found.capabilities_bounding),
+    ));
     layers.push(whole("limits", found.limits.clone()));
-    if found.limits.contains("watchdog") || found.limits.contains("rlimit") {
-        if let Some(last) = layers.last_mut() {
-            last.fix = LIMITS_FIX.to_owned();
-        }
+    if (found.limits.contains("watchdog") || found.limits.contains("rlimit"))
+        && let Some(last) = layers.last_mut()
+    {
+        last.fix = LIMITS_FIX.to_owned();
     }
-    for layer in layers.iter_mut().filter(|l| l.name == "Landlock" && l.problem.is_none()) {
+    for layer in layers
+        .iter_mut()
+        .filter(|l| l.name == "Landlock" && l.problem.is_none())
+    {
         layer.fix = String::new();
     }
 }

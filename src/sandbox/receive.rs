@@ -55,7 +55,9 @@ impl<'a> Receiver<'a> {
     }
 
     fn close(&mut self) -> Result<(), SandboxError> {
-        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
         let collected = match current.output.kind {
             OutputKind::Tree => current.tree.filter(|t| !t.is_empty()).map(Collected::Tree),
             OutputKind::File => current.file,
@@ -75,7 +77,12 @@ impl<'a> Receiver<'a> {
     }
 
     /// Takes one entry, and a file's content off `content`.
-    pub(super) fn entry(&mut self, payload: &[u8], content: &mut impl Read, put: &mut Put<'_>) -> Result<(), SandboxError> {
+    pub(super) fn entry(
+        &mut self,
+        payload: &[u8],
+        content: &mut impl Read,
+        put: &mut Put<'_>,
+    ) -> Result<(), SandboxError> {
         let spec = self.spec;
         let Some(current) = &mut self.current else {
             return Err(SandboxError::Protocol {
@@ -105,10 +112,14 @@ impl<'a> Receiver<'a> {
         let node = match wire.kind {
             EntryKind::Directory => Node::Directory,
             EntryKind::File => store(spec, output, &wire, content, put)?,
-            EntryKind::Link => current.linked(&wire).ok_or_else(|| refuse("links to what is no file".to_owned()))?,
-            EntryKind::Symlink if !wire.rest.is_empty() && !wire.rest.contains(&0) && wire.rest.len() < 4096 => Node::Symlink {
-                target: wire.rest.clone(),
-            },
+            EntryKind::Link => current
+                .linked(&wire)
+                .ok_or_else(|| refuse("links to what is no file".to_owned()))?,
+            EntryKind::Symlink if !wire.rest.is_empty() && !wire.rest.contains(&0) && wire.rest.len() < 4096 => {
+                Node::Symlink {
+                    target: wire.rest.clone(),
+                }
+            }
             EntryKind::Symlink => return Err(refuse("has an impossible target".to_owned())),
             _ if !output.allow_devices => return Err(refuse("is a device or fifo, which is not declared".to_owned())),
             EntryKind::Fifo => Node::Fifo,
@@ -132,8 +143,12 @@ impl<'a> Receiver<'a> {
                 if path.depth() > spec.limits.output_depth as usize + 1 {
                     return Err(refuse(format!("lies deeper than {}", spec.limits.output_depth)));
                 }
-                let tree = current.tree.as_mut().ok_or_else(|| refuse("comes before the root".to_owned()))?;
-                tree.insert(path, Entry { meta, node }).map_err(|e| refusal(spec, output, e))?;
+                let tree = current
+                    .tree
+                    .as_mut()
+                    .ok_or_else(|| refuse("comes before the root".to_owned()))?;
+                tree.insert(path, Entry { meta, node })
+                    .map_err(|e| refusal(spec, output, e))?;
             }
             _ => return Err(refuse("does not belong there".to_owned())),
         }
@@ -168,7 +183,13 @@ impl Current<'_> {
     }
 }
 
-fn store(spec: &Spec, output: &Output, wire: &WireEntry, content: &mut impl Read, put: &mut Put<'_>) -> Result<Node, SandboxError> {
+fn store(
+    spec: &Spec,
+    output: &Output,
+    wire: &WireEntry,
+    content: &mut impl Read,
+    put: &mut Put<'_>,
+) -> Result<Node, SandboxError> {
     let failed = |source| SandboxError::Store {
         stage: spec.stage.clone(),
         output: output.name.clone(),

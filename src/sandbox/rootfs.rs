@@ -85,7 +85,11 @@ impl Plan {
             plan.binds.push(Bind {
                 source: mount.source.clone(),
                 target: mount.target.clone(),
-                attributes: if writable { attr::NOSUID | attr::NODEV } else { read_only },
+                attributes: if writable {
+                    attr::NOSUID | attr::NODEV
+                } else {
+                    read_only
+                },
                 map_owners: !writable,
             });
         }
@@ -109,7 +113,10 @@ impl Plan {
 
     fn add_tree(&mut self, root: &Path, attributes: u64) -> Result<(), Fault> {
         let step = || format!("read the root tree {}", root.display());
-        #[expect(clippy::disallowed_methods, reason = "the mounts made of the entries are sorted by their targets")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the mounts made of the entries are sorted by their targets"
+        )]
         let entries = fs::read_dir(root).step(step())?;
         for entry in entries {
             let entry = entry.step(step())?;
@@ -130,7 +137,10 @@ impl Plan {
                     map_owners: true,
                 });
             } else if kind.is_fifo() || kind.is_socket() {
-                return Err(Fault::setup(step(), format!("{} is no file or directory", source.display())));
+                return Err(Fault::setup(
+                    step(),
+                    format!("{} is no file or directory", source.display()),
+                ));
             }
         }
         Ok(())
@@ -161,7 +171,9 @@ impl Plan {
 
     /// The directories in which a `/dev` is mounted for a root inside `/build`.
     pub(super) fn inner_devices(spec: &Spec) -> impl Iterator<Item = PathBuf> + '_ {
-        spec.dev_in.iter().map(|dir| Path::new("/build").join(dir.as_path()).join("dev"))
+        spec.dev_in
+            .iter()
+            .map(|dir| Path::new("/build").join(dir.as_path()).join("dev"))
     }
 }
 
@@ -227,12 +239,25 @@ fn attach(root: &OwnedFd, target: &RelPath, mount: &OwnedFd) -> Result<(), Fault
 
 /// Builds the root and makes it this process' own; `sources` are the mounts of `plan.binds`. Returns the procfs.
 pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<OwnedFd, Fault> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).step("make mounts private")?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .step("make mounts private")?;
     let flags = attr::NOSUID | attr::NODEV;
     let root = tmpfs(4 << 20, 16_384, "0755", flags).step("make a tmpfs in a user namespace")?;
     let proc = procfs(0).step("make a procfs in a user namespace")?;
     // Any directory will do to attach the new root to; this one is there, or pid 1 had not got so far.
-    let place = openat(nix::fcntl::AT_FDCWD, "/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).step("open /proc")?;
+    let place = openat(
+        nix::fcntl::AT_FDCWD,
+        "/proc",
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .step("open /proc")?;
     sys::attach_mount(&root, &place).step("mount the new root")?;
 
     for name in ["dev", "tmp", "build"] {
@@ -258,7 +283,8 @@ pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<O
     }
     for dir in &inner {
         let path = build.join(dir).join(&rel("dev")?);
-        let dev = tmpfs(1 << 20, 64, "0755", attr::NOSUID | attr::NODEV | attr::NOEXEC).step(format!("make /{path}"))?;
+        let dev =
+            tmpfs(1 << 20, 64, "0755", attr::NOSUID | attr::NODEV | attr::NOEXEC).step(format!("make /{path}"))?;
         attach(&root, &path, &dev)?;
     }
     for (bind, source) in binds {

@@ -7,8 +7,8 @@
 use super::{Capability, Ids, Spec, wire::blake3};
 use crate::model::Blake3Digest;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-    sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -180,7 +180,11 @@ impl Row {
 pub(super) fn rules_digest(spec: &Spec) -> Blake3Digest {
     let mut text = format!("unknown from {FIRST_UNKNOWN}\n");
     for row in rows().filter(|row| row.applies(spec)) {
-        let _ = writeln!(text, "{} {} {:?} {} {}", row.name, row.call, row.when, row.errno, row.why);
+        let _ = writeln!(
+            text,
+            "{} {} {:?} {} {}",
+            row.name, row.call, row.when, row.errno, row.why
+        );
     }
     blake3(text.as_bytes())
 }
@@ -214,7 +218,11 @@ fn guard() -> BpfProgram {
     const ALLOW: u32 = 0x7fff_0000;
     const ERRNO: u32 = 0x0005_0000;
     /// `AUDIT_ARCH_*` of linux/audit.h.
-    const ARCH: u32 = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } else { 0xc000_003e };
+    const ARCH: u32 = if cfg!(target_arch = "aarch64") {
+        0xc000_00b7
+    } else {
+        0xc000_003e
+    };
     /// `__X32_SYSCALL_BIT`.
     const X32: u32 = 0x4000_0000;
     let op = |code, k| sock_filter { code, jt: 0, jf: 0, k };

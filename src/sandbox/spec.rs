@@ -345,7 +345,9 @@ impl Spec {
         }
         let mut targets = BTreeSet::new();
         for mount in &self.mounts {
-            let own = ["dev", "proc", "tmp"].iter().any(|d| mount.target.components().next() == Some(d.as_bytes()));
+            let own = ["dev", "proc", "tmp"]
+                .iter()
+                .any(|d| mount.target.components().next() == Some(d.as_bytes()));
             if own || !targets.insert(&mount.target) {
                 return Some(format!("nothing can be mounted on /{}", mount.target));
             }
@@ -354,7 +356,13 @@ impl Spec {
             }
         }
         let limits = &self.limits;
-        let least = [limits.memory, limits.build_bytes, limits.build_inodes, limits.tmp_bytes, u64::from(limits.processes)];
+        let least = [
+            limits.memory,
+            limits.build_bytes,
+            limits.build_inodes,
+            limits.tmp_bytes,
+            u64::from(limits.processes),
+        ];
         if least.contains(&0) || limits.cpus == 0 || limits.wall.is_zero() {
             return Some("a limit is zero".to_owned());
         }

@@ -35,7 +35,11 @@ pub(super) enum Cloned {
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(Errno::last().into()) } else { Ok(result) }
+    if result < 0 {
+        Err(Errno::last().into())
+    } else {
+        Ok(result)
+    }
 }
 
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
@@ -62,7 +66,11 @@ pub(super) fn clone_process(namespaces: libc::c_int) -> io::Result<Cloned> {
 /// open_tree(2) with `OPEN_TREE_CLONE`: a detached copy of the mount at `path`, without the mounts below it.
 pub(super) fn clone_mount(dir: Option<BorrowedFd<'_>>, path: &CStr) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_NO_AUTOMOUNT as u32;
-    let flags = if path.is_empty() { flags | libc::AT_EMPTY_PATH as u32 } else { flags };
+    let flags = if path.is_empty() {
+        flags | libc::AT_EMPTY_PATH as u32
+    } else {
+        flags
+    };
     let dir = dir.map_or(libc::AT_FDCWD, |d| d.as_raw_fd());
     // SAFETY: `path` is a terminated string that lives over the call; the other arguments are numbers.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })
@@ -106,7 +114,14 @@ pub(super) fn set_mount_attributes(mount: impl AsFd, set: u64, userns: Option<Bo
     let fd = mount.as_fd().as_raw_fd();
     // SAFETY: `attributes` lives over the call and `size` is its size; the path is a terminated constant.
     check(unsafe {
-        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, &attributes, size)
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &attributes,
+            size,
+        )
     })?;
     Ok(())
 }

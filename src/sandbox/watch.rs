@@ -133,12 +133,19 @@ impl Watchdog {
             // A directory of directories has one link for each, one for itself and one in its parent.
             seen.processes += threads.map_or(0, |s| u32::try_from(s.st_nlink.saturating_sub(2)).unwrap_or(0));
             let status = read(proc, &format!("{pid}/status"));
-            seen.memory += ["RssAnon:", "RssShmem:", "VmSwap:"].iter().filter_map(|n| field(&status, n)).sum::<u64>();
+            seen.memory += ["RssAnon:", "RssShmem:", "VmSwap:"]
+                .iter()
+                .filter_map(|n| field(&status, n))
+                .sum::<u64>();
             seen.memory += self.shared(proc, *pid, &mut counted);
         }
         for point in ["/build", "/tmp"] {
             let used = statvfs(point).ok().filter(|_| point == "/tmp" || !self.disk);
-            let bytes = used.map_or(0, |s| s.blocks().saturating_sub(s.blocks_free()).saturating_mul(s.fragment_size()));
+            let bytes = used.map_or(0, |s| {
+                s.blocks()
+                    .saturating_sub(s.blocks_free())
+                    .saturating_mul(s.fragment_size())
+            });
             seen.memory += bytes;
             exact.memory += bytes;
         }
@@ -149,7 +156,10 @@ impl Watchdog {
         counted.clear();
         for pid in pids.iter().filter(|pid| **pid != 1) {
             let rollup = read(proc, &format!("{pid}/smaps_rollup"));
-            exact.memory += ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"].iter().filter_map(|n| field(&rollup, n)).sum::<u64>();
+            exact.memory += ["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]
+                .iter()
+                .filter_map(|n| field(&rollup, n))
+                .sum::<u64>();
             exact.memory += self.shared(proc, *pid, &mut counted);
         }
         exact.processes = seen.processes;
@@ -159,8 +169,13 @@ impl Watchdog {
     /// Memory of the memfds a process has open, each counted once.
     fn shared(&self, proc: &OwnedFd, pid: u32, counted: &mut BTreeSet<u64>) -> u64 {
         let fds = numbers(proc, &format!("{pid}/fd"));
-        let stats = fds.iter().filter_map(|fd| fstatat(proc, format!("{pid}/fd/{fd}").as_str(), AtFlags::empty()).ok());
-        stats.filter(|s| Some(s.st_dev) == self.shared_memory && counted.insert(s.st_ino)).map(|s| s.st_blocks as u64 * 512).sum()
+        let stats = fds
+            .iter()
+            .filter_map(|fd| fstatat(proc, format!("{pid}/fd/{fd}").as_str(), AtFlags::empty()).ok());
+        stats
+            .filter(|s| Some(s.st_dev) == self.shared_memory && counted.insert(s.st_ino))
+            .map(|s| s.st_blocks as u64 * 512)
+            .sum()
     }
 }
 
@@ -173,7 +188,13 @@ struct Seen {
 /// A `Name:   123 kB` line, in bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|l| l.strip_prefix(name))?;
-    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    value
+        .trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 fn read(proc: &OwnedFd, name: &str) -> String {
@@ -191,5 +212,8 @@ fn numbers(proc: &OwnedFd, name: &str) -> Vec<u32> {
     let Ok(mut dir) = Dir::openat(proc, name, flags, Mode::empty()) else {
         return Vec::new();
     };
-    dir.iter().flatten().filter_map(|e| e.file_name().to_str().ok()?.parse().ok()).collect()
+    dir.iter()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str().ok()?.parse().ok())
+        .collect()
 }

@@ -197,7 +197,9 @@ impl WireEntry {
 
     pub(super) fn decode(mut bytes: &[u8]) -> io::Result<Self> {
         fn take<const N: usize>(bytes: &mut &[u8]) -> io::Result<[u8; N]> {
-            let (head, tail) = bytes.split_first_chunk().ok_or_else(|| invalid("an entry is cut short"))?;
+            let (head, tail) = bytes
+                .split_first_chunk()
+                .ok_or_else(|| invalid("an entry is cut short"))?;
             *bytes = tail;
             Ok(*head)
         }
@@ -209,7 +211,9 @@ impl WireEntry {
         let gid = u32::from_le_bytes(take(&mut bytes)?);
         let number = u64::from_le_bytes(take(&mut bytes)?);
         let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
-        let (path, rest) = bytes.split_at_checked(length).ok_or_else(|| invalid("an entry is cut short"))?;
+        let (path, rest) = bytes
+            .split_at_checked(length)
+            .ok_or_else(|| invalid("an entry is cut short"))?;
         Ok(Self {
             kind,
             mode,

@@ -22,7 +22,11 @@ pub(crate) fn rel(path: &str) -> RelPath {
 /// The program under test: beside the test program when that was copied for another user, else where cargo built it.
 pub(crate) fn pnb() -> PathBuf {
     let beside = std::env::current_exe().expect("own path").with_file_name("pnb-copied");
-    if beside.exists() { beside } else { env!("CARGO_BIN_EXE_pnb").into() }
+    if beside.exists() {
+        beside
+    } else {
+        env!("CARGO_BIN_EXE_pnb").into()
+    }
 }
 
 /// A directory that every user may enter.
@@ -149,7 +153,11 @@ pub(crate) fn refused(spec: &Spec) -> String {
 
 /// What a command prints outside of the sandbox.
 pub(crate) fn outside(argv: &[&str], cwd: &Path) -> String {
-    let done = Command::new(argv[0]).args(&argv[1..]).current_dir(cwd).output().expect("runs");
+    let done = Command::new(argv[0])
+        .args(&argv[1..])
+        .current_dir(cwd)
+        .output()
+        .expect("runs");
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
@@ -167,5 +175,8 @@ pub(crate) fn processes() -> Vec<String> {
     let own = std::process::id().to_string();
     let pids = entries.flatten().filter(|e| e.file_name() != *own);
     let lines = pids.filter_map(|e| fs::read(e.path().join("cmdline")).ok());
-    lines.map(|l| String::from_utf8_lossy(&l).replace('\0', " ")).filter(|l| !l.is_empty()).collect()
+    lines
+        .map(|l| String::from_utf8_lossy(&l).replace('\0', " "))
+        .filter(|l| !l.is_empty())
+        .collect()
 }

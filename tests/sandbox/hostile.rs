@@ -5,6 +5,7 @@
 
 use crate::host::*;
 use pnb::sandbox::*;
+use std::os::linux::net::SocketAddrExt;
 use std::{
     fs,
     net::TcpListener,
@@ -17,7 +18,6 @@ use std::{
     thread,
     time::Duration,
 };
-use std::os::linux::net::SocketAddrExt;
 
 /// Runs the Perl `payload` inside and outside.
 fn attack(name: &str, spec: &Spec, payload: &str, cwd: &Path, control: bool) {
@@ -34,7 +34,9 @@ fn no_network_and_no_sockets_but_its_own() {
     let host = Host::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
     let port = listener.local_addr().expect("bound").port();
-    let tcp = format!("use Socket; socket(S,AF_INET,SOCK_STREAM,0) && connect(S,sockaddr_in({port},inet_aton('127.0.0.1'))) && print 'GOT'");
+    let tcp = format!(
+        "use Socket; socket(S,AF_INET,SOCK_STREAM,0) && connect(S,sockaddr_in({port},inet_aton('127.0.0.1'))) && print 'GOT'"
+    );
     attack("a TCP connection", &host.perl(&tcp), &tcp, Path::new("/"), true);
     // Family, type, whether every Linux has it for every user.
     for (name, family, kind, everywhere) in [
@@ -50,9 +52,21 @@ fn no_network_and_no_sockets_but_its_own() {
         ("xdp", 44, 3, false),
     ] {
         let payload = format!("socket(S,{family},{kind},0) && print 'GOT'");
-        attack(&format!("a socket of family {name}"), &host.perl(&payload), &payload, Path::new("/"), everywhere);
+        attack(
+            &format!("a socket of family {name}"),
+            &host.perl(&payload),
+            &payload,
+            Path::new("/"),
+            everywhere,
+        );
         let pair = format!("use Socket; socketpair(S,T,{family},{kind},0) && print 'GOT'");
-        attack(&format!("a pair of family {name}"), &host.perl(&pair), &pair, Path::new("/"), false);
+        attack(
+            &format!("a pair of family {name}"),
+            &host.perl(&pair),
+            &pair,
+            Path::new("/"),
+            false,
+        );
     }
     let own = "use Socket; socketpair(S,T,AF_UNIX,SOCK_STREAM,0) && print 'GOT'";
     assert!(printed(&host.perl(own)).contains("GOT"), "its own sockets work");
@@ -63,24 +77,50 @@ fn no_socket_of_the_host_and_nothing_between_two_stages() {
     let host = Host::new();
     let name = format!("pnb-test-{}-{}", std::process::id(), nix::unistd::getuid());
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).expect("name")).expect("listens");
-    let connect = format!("use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); connect(S,sockaddr_un(\"\\0{name}\")) && print 'GOT'");
-    attack("an abstract socket of the host", &host.perl(&connect), &connect, Path::new("/"), true);
+    let connect =
+        format!("use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); connect(S,sockaddr_un(\"\\0{name}\")) && print 'GOT'");
+    attack(
+        "an abstract socket of the host",
+        &host.perl(&connect),
+        &connect,
+        Path::new("/"),
+        true,
+    );
     let named = scratch();
     let path = named.path().join("s");
     let _other = UnixListener::bind(&path).expect("listens");
-    let connect = format!("use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); connect(S,sockaddr_un(q({}))) && print 'GOT'", path.display());
-    attack("a socket in a directory of the host", &host.perl(&connect), &connect, Path::new("/"), true);
+    let connect = format!(
+        "use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); connect(S,sockaddr_un(q({}))) && print 'GOT'",
+        path.display()
+    );
+    attack(
+        "a socket in a directory of the host",
+        &host.perl(&connect),
+        &connect,
+        Path::new("/"),
+        true,
+    );
 
     let name = format!("{name}-between");
-    let offer = format!("use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); bind(S,sockaddr_un(\"\\0{name}\"))||die; listen(S,1); open F,'>/tmp/left'; $|=1; print 'up'; sleep 3");
-    let seek = format!("use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); connect(S,sockaddr_un(\"\\0{name}\")) && print 'GOT'; -e '/tmp/left' && print 'GOT'");
+    let offer = format!(
+        "use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); bind(S,sockaddr_un(\"\\0{name}\"))||die; listen(S,1); open F,'>/tmp/left'; $|=1; print 'up'; sleep 3"
+    );
+    let seek = format!(
+        "use Socket; socket(S,AF_UNIX,SOCK_STREAM,0); connect(S,sockaddr_un(\"\\0{name}\")) && print 'GOT'; -e '/tmp/left' && print 'GOT'"
+    );
     thread::scope(|scope| {
         scope.spawn(|| printed(&host.perl(&offer)));
         thread::sleep(Duration::from_millis(800));
         assert!(!printed(&host.perl(&seek)).contains("GOT"), "two stages met");
     });
-    let both = format!("if (fork) {{ sleep 1; {seek} }} else {{ {} }}", offer.replace("'up'", "''"));
-    assert!(printed(&host.perl(&both)).contains("GOT"), "control: within one stage they meet");
+    let both = format!(
+        "if (fork) {{ sleep 1; {seek} }} else {{ {} }}",
+        offer.replace("'up'", "''")
+    );
+    assert!(
+        printed(&host.perl(&both)).contains("GOT"),
+        "control: within one stage they meet"
+    );
 }
 
 /// Perl hands only what could be changed to a system call.
@@ -95,21 +135,49 @@ fn no_way_into_the_kernel() {
     let calls = [
         ("io_uring_setup", format!("{SYS_io_uring_setup}, 1, 0"), ENOSYS),
         ("bpf", format!("{SYS_bpf}, 99, 0, 0"), EPERM),
-        ("perf_event_open", format!("{SYS_perf_event_open}, 0, 0, 0, 0, 0"), EPERM),
+        (
+            "perf_event_open",
+            format!("{SYS_perf_event_open}, 0, 0, 0, 0, 0"),
+            EPERM,
+        ),
         ("userfaultfd", format!("{SYS_userfaultfd}, 0x7fffff"), EPERM),
-        ("ptrace of another process", format!("{SYS_ptrace}, 0x4206, 4194303, 0, 0"), EPERM),
+        (
+            "ptrace of another process",
+            format!("{SYS_ptrace}, 0x4206, 4194303, 0, 0"),
+            EPERM,
+        ),
         ("ptrace_traceme", format!("{SYS_ptrace}, 0, 0, 0, 0"), EPERM),
-        ("process_vm_readv", format!("{SYS_process_vm_readv}, $$, 0, 0, 0, 0, 0"), EPERM),
-        ("process_vm_writev", format!("{SYS_process_vm_writev}, $$, 0, 0, 0, 0, 0"), EPERM),
+        (
+            "process_vm_readv",
+            format!("{SYS_process_vm_readv}, $$, 0, 0, 0, 0, 0"),
+            EPERM,
+        ),
+        (
+            "process_vm_writev",
+            format!("{SYS_process_vm_writev}, $$, 0, 0, 0, 0, 0"),
+            EPERM,
+        ),
         ("pidfd_getfd", format!("{SYS_pidfd_getfd}, 0, 0, 0"), EPERM),
         ("kcmp", format!("{SYS_kcmp}, $$, $$, 99, 0, 0"), EPERM),
         ("keyctl", format!("{SYS_keyctl}, 0, -3, 0"), ENOSYS),
         ("add_key", format!("{SYS_add_key}, 0, 0, 0, 0, -3"), ENOSYS),
         ("request_key", format!("{SYS_request_key}, 0, 0, 0, 0"), ENOSYS),
-        ("unshare of a user namespace", format!("{SYS_unshare}, {CLONE_NEWUSER}"), EPERM),
-        ("unshare of a time namespace", format!("{SYS_unshare}, 0x10000080"), EPERM),
+        (
+            "unshare of a user namespace",
+            format!("{SYS_unshare}, {CLONE_NEWUSER}"),
+            EPERM,
+        ),
+        (
+            "unshare of a time namespace",
+            format!("{SYS_unshare}, 0x10000080"),
+            EPERM,
+        ),
         ("clone of a user namespace", clone(CLONE_NEWUSER), EPERM),
-        ("clone of a user and mount namespace", clone(CLONE_NEWUSER | CLONE_NEWNS), EPERM),
+        (
+            "clone of a user and mount namespace",
+            clone(CLONE_NEWUSER | CLONE_NEWNS),
+            EPERM,
+        ),
         ("clone3", format!("{SYS_clone3}, 0, 0"), ENOSYS),
         ("setns", format!("{SYS_setns}, -1, 0"), EPERM),
         ("open_tree", format!("{SYS_open_tree}, -1, 0, 0"), ENOSYS),
@@ -118,28 +186,55 @@ fn no_way_into_the_kernel() {
         ("mount_setattr", format!("{SYS_mount_setattr}, -1, 0, 0, 0, 0"), ENOSYS),
         ("shmget", format!("{SYS_shmget}, 0, 4096, 0600"), ENOSYS),
         ("TIOCSTI", format!("{SYS_ioctl}, 0, 0x5412, 0"), EPERM),
-        ("TIOCSTI in the upper half", format!("{SYS_ioctl}, 0, 0x100005412, 0"), EPERM),
+        (
+            "TIOCSTI in the upper half",
+            format!("{SYS_ioctl}, 0, 0x100005412, 0"),
+            EPERM,
+        ),
         ("TIOCLINUX", format!("{SYS_ioctl}, 0, 0x541c, 0"), EPERM),
-        ("prlimit of another process", format!("{SYS_prlimit64}, 1, 7, 0, 0"), EPERM),
+        (
+            "prlimit of another process",
+            format!("{SYS_prlimit64}, 1, 7, 0, 0"),
+            EPERM,
+        ),
         ("a call of the future", "467, -1, 0, 0, 0, 0".to_owned(), ENOSYS),
-        ("setxattr", format!("{SYS_setxattr}, c(\"/tmp\\0\"), c(\"user.a\\0\"), c(\"x\"), 1, 0"), EOPNOTSUPP),
+        (
+            "setxattr",
+            format!("{SYS_setxattr}, c(\"/tmp\\0\"), c(\"user.a\\0\"), c(\"x\"), 1, 0"),
+            EOPNOTSUPP,
+        ),
         ("personality", format!("{SYS_personality}, 0x0400000"), EPERM),
     ];
     for (name, arguments, errno) in &calls {
         // A child of a clone that succeeds ends at once; a success counts as errno 0.
-        let script = format!("{COPY} require POSIX; my $me = $$; my $r = syscall({arguments}); POSIX::_exit(0) if $r == 0 && POSIX::getpid() != $me; print $r < 0 ? $!+0 : 0, \"\\n\"");
+        let script = format!(
+            "{COPY} require POSIX; my $me = $$; my $r = syscall({arguments}); POSIX::_exit(0) if $r == 0 && POSIX::getpid() != $me; print $r < 0 ? $!+0 : 0, \"\\n\""
+        );
         let inside = printed(&host.perl(&script));
         assert_eq!(inside.trim(), errno.to_string(), "{name} inside");
         let outside = outside(&["/usr/bin/perl", "-e", &script], Path::new("/tmp"));
-        let privileged = ["bpf", "perf_event_open", "unshare of a user namespace", "TIOCLINUX", "userfaultfd"];
+        let privileged = [
+            "bpf",
+            "prlimit of another process",
+            "perf_event_open",
+            "unshare of a user namespace",
+            "TIOCLINUX",
+            "userfaultfd",
+        ];
         if is_root() || !privileged.contains(name) {
             assert_ne!(outside.trim(), errno.to_string(), "control of {name}");
         }
     }
     for (name, arguments) in [
-        ("mount", format!("{SYS_mount}, c(\"x\\0\"), c(\"/tmp\\0\"), c(\"tmpfs\\0\"), 0, 0")),
+        (
+            "mount",
+            format!("{SYS_mount}, c(\"x\\0\"), c(\"/tmp\\0\"), c(\"tmpfs\\0\"), 0, 0"),
+        ),
         ("umount", format!("{SYS_umount2}, c(\"/proc\\0\"), 2")),
-        ("pivot_root", format!("{SYS_pivot_root}, c(\"/tmp\\0\"), c(\"/tmp\\0\")")),
+        (
+            "pivot_root",
+            format!("{SYS_pivot_root}, c(\"/tmp\\0\"), c(\"/tmp\\0\")"),
+        ),
         ("chroot", format!("{SYS_chroot}, c(\"/tmp\\0\")")),
         ("sethostname", format!("{SYS_sethostname}, c(\"x\"), 1")),
         ("clock_settime", format!("{SYS_clock_settime}, 0, 0")),
@@ -161,7 +256,12 @@ fn foreign_system_call_tables_are_deadly() {
     let code = host.dir.path().join("etc/foreign");
     let source = host.dir.path().join("foreign.c");
     fs::write(&source, FOREIGN).expect("written");
-    let built = Command::new("cc").args(["-O0", "-o"]).arg(&code).arg(&source).status().expect("cc runs");
+    let built = Command::new("cc")
+        .args(["-O0", "-o"])
+        .arg(&code)
+        .arg(&source)
+        .status()
+        .expect("cc runs");
     assert!(built.success());
     for (argument, works_outside) in [("i386", false), ("x32", false), ("none", true)] {
         let mut spec = host.command(&["/inputs/foreign", argument]);
@@ -172,7 +272,10 @@ fn foreign_system_call_tables_are_deadly() {
         } else {
             let text = outcome.expect_err("killed").to_string();
             assert!(text.contains("signal 31"), "{argument}: {text}");
-            assert!(Command::new(&code).arg(argument).status().expect("runs").success(), "control: {argument}");
+            assert!(
+                Command::new(&code).arg(argument).status().expect("runs").success(),
+                "control: {argument}"
+            );
         }
     }
 }
@@ -192,16 +295,55 @@ int main(int argc, char **argv) {
 #[test]
 fn nothing_of_pid_1_the_host_or_its_kernel_can_be_read_or_written() {
     let host = Host::new();
-    for path in ["/proc/1/environ", "/proc/1/mem", "/proc/1/exe", "/proc/1/maps", "/proc/1/root", "/proc/1/fd", "/proc/1/status",
-        "/proc/kcore", "/proc/sysrq-trigger", "/proc/keys", "/proc/sys/kernel/random/boot_id", "/proc/cpuinfo", "/proc/meminfo",
-        "/proc/mounts", "/proc/self/mountinfo", "/proc/self/mounts", "/proc/self/mountstats", "/proc/self/cgroup", "/proc/self/environ",
-        "/sys/kernel", "/dev/tty", "/dev/kmsg", "/dev/mem", "/dev/shm", "/dev/ptmx", "/etc/passwd", "/root", "/home", "/var", "/run"] {
+    for path in [
+        "/proc/1/environ",
+        "/proc/1/mem",
+        "/proc/1/exe",
+        "/proc/1/maps",
+        "/proc/1/root",
+        "/proc/1/fd",
+        "/proc/1/status",
+        "/proc/kcore",
+        "/proc/sysrq-trigger",
+        "/proc/keys",
+        "/proc/sys/kernel/random/boot_id",
+        "/proc/cpuinfo",
+        "/proc/meminfo",
+        "/proc/mounts",
+        "/proc/self/mountinfo",
+        "/proc/self/mounts",
+        "/proc/self/mountstats",
+        "/proc/self/cgroup",
+        "/proc/self/environ",
+        "/sys/kernel",
+        "/dev/tty",
+        "/dev/kmsg",
+        "/dev/mem",
+        "/dev/shm",
+        "/dev/ptmx",
+        "/etc/passwd",
+        "/root",
+        "/home",
+        "/var",
+        "/run",
+    ] {
         let open = format!("open(F, '<', '{path}') || opendir(F, '{path}') and print 'GOT'");
         let written = format!("open(F, '+<', '{path}') and print 'GOT'");
-        let privileged = ["/proc/1/", "/proc/kcore", "/proc/sysrq", "/dev/", "/root", "/sys/"].iter().any(|p| path.starts_with(p));
+        let privileged = ["/proc/1/", "/proc/kcore", "/proc/sysrq", "/dev/", "/root", "/sys/"]
+            .iter()
+            .any(|p| path.starts_with(p));
         let there = fs::File::open(path).is_ok();
-        attack(path, &host.perl(&open), &open, Path::new("/"), there && (is_root() || !privileged));
-        assert!(!run(&host.perl(&written)).1.contains("GOT"), "{path} was opened for writing");
+        attack(
+            path,
+            &host.perl(&open),
+            &open,
+            Path::new("/"),
+            there && (is_root() || !privileged),
+        );
+        assert!(
+            !run(&host.perl(&written)).1.contains("GOT"),
+            "{path} was opened for writing"
+        );
     }
     let links = "for my $p (glob('/proc/[0-9]*')) { my $e = readlink(\"$p/exe\"); open(F, '+<', \"$p/exe\") and print 'GOT'; print \"$p $e\\n\" }";
     let seen = printed(&host.perl(links));
@@ -223,8 +365,15 @@ fn no_signal_reaches_the_host_and_no_limit_pid_1() {
     let mut spec = killing;
     spec.outputs.push(output("out", OutputKind::Tree));
     let (outcome, log) = run(&spec);
-    assert!(outcome.is_ok() && log == "alive", "{log} {:?}", outcome.map_err(|e| e.to_string()));
-    assert!(sleeper.try_wait().expect("asked").is_none(), "the host's process is alive");
+    assert!(
+        outcome.is_ok() && log == "alive",
+        "{log} {:?}",
+        outcome.map_err(|e| e.to_string())
+    );
+    assert!(
+        sleeper.try_wait().expect("asked").is_none(),
+        "the host's process is alive"
+    );
     sleeper.kill().expect("killed");
     sleeper.wait().expect("gone");
 }
@@ -267,14 +416,21 @@ fn inputs_stay_as_they_are() {
         let control = !way.contains("cwd");
         attack(way, &spec, &payload, Path::new("/"), false);
         let after = fs::metadata(&file).expect("still there");
-        assert_eq!((before.mtime(), before.mode(), before.nlink(), before.ino()), (after.mtime(), after.mode(), after.nlink(), after.ino()));
+        assert_eq!(
+            (before.mtime(), before.mode(), before.nlink(), before.ino()),
+            (after.mtime(), after.mode(), after.nlink(), after.ino())
+        );
         assert_eq!(fs::read(&file).expect("read"), b"content");
         if control {
             reset();
-            assert!(outside(&["/usr/bin/perl", "-e", &payload], Path::new("/")).contains("GOT"), "control: {way}");
+            assert!(
+                outside(&["/usr/bin/perl", "-e", &payload], Path::new("/")).contains("GOT"),
+                "control: {way}"
+            );
         }
     }
-    let mut linked = host.perl("link('/inputs/d/f', '/build/x') and print 'GOT'; link('/inputs/d/f', '/tmp/x') and print 'GOT'");
+    let mut linked =
+        host.perl("link('/inputs/d/f', '/build/x') and print 'GOT'; link('/inputs/d/f', '/tmp/x') and print 'GOT'");
     linked.mounts.push(input(dir.path(), "d", Access::ReadOnly));
     assert!(!run(&linked).1.contains("GOT"));
     let own = host.perl("open(F,'>','/build/f'); link('/build/f', '/build/x') and print 'GOT'");
@@ -285,8 +441,15 @@ fn inputs_stay_as_they_are() {
 fn nothing_outlives_the_stage() {
     let host = Host::new();
     let mark = format!("7{:06}.25", std::process::id());
-    let running = || processes().iter().filter(|p| p.contains(&format!("sleep {mark}"))).count();
-    printed(&host.shell(&format!("setsid sleep {mark} </dev/null >/dev/null 2>&1 & setsid sleep {mark} & sleep 0.2")));
+    let running = || {
+        processes()
+            .iter()
+            .filter(|p| p.contains(&format!("sleep {mark}")))
+            .count()
+    };
+    printed(&host.shell(&format!(
+        "setsid sleep {mark} </dev/null >/dev/null 2>&1 & setsid sleep {mark} & sleep 0.2"
+    )));
     assert_eq!(running(), 0);
     let mut control = Command::new("sleep").arg(&mark).spawn().expect("runs");
     thread::sleep(Duration::from_millis(100));
@@ -307,7 +470,9 @@ fn failing_and_absent_programs_are_told_apart() {
     assert_eq!(refused(&host.shell("kill -9 $$")), "run stage test: signal 9");
     assert!(refused(&host.command(&["/no/such/program"])).contains("run /no/such/program: ENOENT"));
     let mut missing = host.shell("true");
-    missing.mounts.push(input(Path::new("/no/such/input"), "x", Access::ReadOnly));
+    missing
+        .mounts
+        .push(input(Path::new("/no/such/input"), "x", Access::ReadOnly));
     let text = refused(&missing);
     assert!(text.contains("/no/such/input"), "{text}");
 }

@@ -4,8 +4,8 @@
 //! the sandbox, or inside with that one hole, does work. Everything runs a second time as an ordinary user.
 
 mod faults;
-mod hostile;
 mod host;
+mod hostile;
 mod limits;
 mod outputs;
 mod user;

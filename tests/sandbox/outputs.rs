@@ -15,23 +15,61 @@ struct Case {
 }
 
 const fn tree(script: &'static str, says: &'static str, passes_when_declared: bool) -> Case {
-    Case { script, kind: OutputKind::Tree, says, passes_when_declared }
+    Case {
+        script,
+        kind: OutputKind::Tree,
+        says,
+        passes_when_declared,
+    }
 }
 const fn file(script: &'static str, says: &'static str) -> Case {
-    Case { script, kind: OutputKind::File, says, passes_when_declared: false }
+    Case {
+        script,
+        kind: OutputKind::File,
+        says,
+        passes_when_declared: false,
+    }
 }
 
 #[test]
 fn outputs_that_must_not_leave() {
     let cases = [
-        tree("mkdir out; echo x > out/a; chmod 4755 out/a", "entry \"a\" has mode 4755, and set-id bits are not declared", true),
-        tree("mkdir out; echo x > out/a; chmod 2755 out/a", "entry \"a\" has mode 2755", true),
-        tree("mkdir out; umask 0; perl -e 'use Fcntl; sysopen F, q(out/a), O_CREAT|O_WRONLY, 06777'", "entry \"a\" has mode 6777", true),
-        tree("mkdir out; perl -e '$p=q(out/a); syscall(133, $p, 0104755, 0)'", "entry \"a\" has mode 4755", true),
+        tree(
+            "mkdir out; echo x > out/a; chmod 4755 out/a",
+            "entry \"a\" has mode 4755, and set-id bits are not declared",
+            true,
+        ),
+        tree(
+            "mkdir out; echo x > out/a; chmod 2755 out/a",
+            "entry \"a\" has mode 2755",
+            true,
+        ),
+        tree(
+            "mkdir out; umask 0; perl -e 'use Fcntl; sysopen F, q(out/a), O_CREAT|O_WRONLY, 06777'",
+            "entry \"a\" has mode 6777",
+            true,
+        ),
+        tree(
+            "mkdir out; perl -e '$p=q(out/a); syscall(133, $p, 0104755, 0)'",
+            "entry \"a\" has mode 4755",
+            true,
+        ),
         tree("mkdir -p out/d; chmod 2755 out/d", "entry \"d\" has mode 2755", true),
-        tree("mkdir out; mkfifo out/f", "entry \"f\" is a fifo, which is not declared", true),
-        tree("mkdir out; perl -e '$p=q(out/c); syscall(133, $p, 020644, 0)'; test -c out/c || mkfifo out/c", "is not declared", true),
-        tree("mkdir out; perl -MSocket -e 'socket(S,AF_UNIX,SOCK_STREAM,0); bind(S, sockaddr_un(q(out/s)))||die'", "entry \"s\" is a socket", false),
+        tree(
+            "mkdir out; mkfifo out/f",
+            "entry \"f\" is a fifo, which is not declared",
+            true,
+        ),
+        tree(
+            "mkdir out; perl -e '$p=q(out/c); syscall(133, $p, 020644, 0)'; test -c out/c || mkfifo out/c",
+            "is not declared",
+            true,
+        ),
+        tree(
+            "mkdir out; perl -MSocket -e 'socket(S,AF_UNIX,SOCK_STREAM,0); bind(S, sockaddr_un(q(out/s)))||die'",
+            "entry \"s\" is a socket",
+            false,
+        ),
         tree("ln -s /usr out", "is a symbolic link", false),
         tree("mkdir real; touch real/a; ln -s real out", "is a symbolic link", false),
         tree("mkdir out", "is an empty directory", false),
@@ -48,10 +86,19 @@ fn outputs_that_must_not_leave() {
         let mut spec = host.shell(case.script);
         spec.outputs.push(output("out", case.kind));
         let text = refused(&spec);
-        assert!(text.contains(case.says) && text.contains("\"out\""), "{}: {text}", case.script);
+        assert!(
+            text.contains(case.says) && text.contains("\"out\""),
+            "{}: {text}",
+            case.script
+        );
         spec.outputs[0].allow_setid = true;
         spec.outputs[0].allow_devices = true;
-        assert_eq!(run(&spec).0.is_ok(), case.passes_when_declared, "control: {}", case.script);
+        assert_eq!(
+            run(&spec).0.is_ok(),
+            case.passes_when_declared,
+            "control: {}",
+            case.script
+        );
     }
 }
 
@@ -75,19 +122,35 @@ fn names_and_links_are_data() {
     spec.outputs.push(output("out", OutputKind::Tree));
     let (outcome, contents) = run_into(&spec, true, &mut Vec::new());
     let outcome = outcome.unwrap_or_else(|e| panic!("failed to {e}"));
-    let Some(Collected::Tree(tree)) = outcome.outputs.get("out") else { panic!("{outcome:?}") };
+    let Some(Collected::Tree(tree)) = outcome.outputs.get("out") else {
+        panic!("{outcome:?}")
+    };
     let at = |name: &[u8]| tree.get(&RelPath::new(name).expect("a name")).map(|e| e.node.clone());
     let long = "n".repeat(255);
-    for name in [b"-rf".as_slice(), b"new\nline", b"\x1b[31m", b"not\xffutf8", long.as_bytes()] {
-        let Some(Node::File { digest, .. }) = at(name) else { panic!("{} is missing", name.escape_ascii()) };
+    for name in [
+        b"-rf".as_slice(),
+        b"new\nline",
+        b"\x1b[31m",
+        b"not\xffutf8",
+        long.as_bytes(),
+    ] {
+        let Some(Node::File { digest, .. }) = at(name) else {
+            panic!("{} is missing", name.escape_ascii())
+        };
         assert_eq!(contents.0[&digest], name);
     }
     assert_eq!(at(b"zz"), at(b"-rf"), "a hard link is the same file again");
     for (name, target) in [("absolute", "/etc/passwd"), ("escape", "../../../.."), ("loop", "loop")] {
         assert_eq!(at(name.as_bytes()), Some(Node::Symlink { target: target.into() }));
     }
-    assert!(tree.iter().all(|(_, e)| (e.meta.uid, e.meta.gid, e.meta.mtime) == (0, 0, spec.epoch)));
-    assert!(contents.0.values().any(|c| c.starts_with(b"QFI\xfb")), "an image is bytes like any others");
+    assert!(
+        tree.iter()
+            .all(|(_, e)| (e.meta.uid, e.meta.gid, e.meta.mtime) == (0, 0, spec.epoch))
+    );
+    assert!(
+        contents.0.values().any(|c| c.starts_with(b"QFI\xfb")),
+        "an image is bytes like any others"
+    );
 }
 
 #[test]
@@ -98,5 +161,9 @@ fn the_same_stage_gives_the_same_tree() {
     let first = run(&spec).0.expect("ends well").outputs;
     let disk = scratch();
     spec.build_dir = BuildDir::Disk(disk.path().to_owned());
-    assert_eq!(run(&spec).0.expect("ends well").outputs, first, "the file system behind /build shows");
+    assert_eq!(
+        run(&spec).0.expect("ends well").outputs,
+        first,
+        "the file system behind /build shows"
+    );
 }

@@ -7,7 +7,11 @@ const USER: &str = "pnb-test";
 
 fn as_root(argv: &[&str]) {
     let done = Command::new(argv[0]).args(&argv[1..]).output().expect("runs");
-    assert!(done.status.success(), "{argv:?}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{argv:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 #[test]
@@ -16,7 +20,10 @@ fn everything_works_as_an_ordinary_user() {
         // Then the other tests are what this one would run.
         return;
     }
-    assert!(fs::exists("/usr/bin/newuidmap").expect("asked"), "install the package uidmap");
+    assert!(
+        fs::exists("/usr/bin/newuidmap").expect("asked"),
+        "install the package uidmap"
+    );
     if nix::unistd::User::from_name(USER).expect("asked").is_none() {
         as_root(&["useradd", "--create-home", USER]);
     }
@@ -42,5 +49,9 @@ fn everything_works_as_an_ordinary_user() {
         .output()
         .expect("runs");
     let said = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success() && said.contains(" passed"), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success() && said.contains(" passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
