@@ -11,11 +11,13 @@ use crate::model::VerityDigest;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, SigmaskHow, Signal},
+    unistd::{getpgrp, tcsetpgrp},
 };
 use serde::de::DeserializeOwned;
 use std::{
     fs::File,
-    io::{self, PipeReader, Read, Write},
+    io::{self, IsTerminal, PipeReader, Read, Write},
     net::Shutdown,
     ops::ControlFlow,
     os::{
@@ -112,12 +114,27 @@ impl Executor {
         // Whatever happened: nothing of the run may be alive when this returns. On success it has ended already.
         let _ = run.control.shutdown(Shutdown::Both);
         let ended = run.child.wait();
+        take_terminal_back(spec);
         let outcome = result?;
         match ended {
             Ok(status) if status.success() => Ok(outcome),
             Ok(status) => Err(run.protocol(format!("ended with {status}"))),
             Err(error) => Err(run.protocol(format!("cannot be waited for: {error}"))),
         }
+    }
+}
+
+/// Makes the caller the terminal's foreground again, after an interactive stage was.
+fn take_terminal_back(spec: &Spec) {
+    if spec.console != Console::Inherit || !io::stdin().is_terminal() {
+        return;
+    }
+    let mut terminal_output = SigSet::empty();
+    terminal_output.add(Signal::SIGTTOU);
+    // When any of this fails the terminal was never taken.
+    if let Ok(before) = terminal_output.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
+        let _ = tcsetpgrp(io::stdin(), getpgrp());
+        let _ = before.thread_set_mask();
     }
 }
 

@@ -137,18 +137,15 @@ pub(crate) fn run(spec: &Spec) -> (Result<Outcome, SandboxError>, String) {
 /// Runs a spec that must end well; returns what it printed.
 pub(crate) fn printed(spec: &Spec) -> String {
     let (outcome, log) = run(spec);
-    if let Err(error) = outcome {
-        panic!("failed to {error}\n{log}");
-    }
+    let problem = outcome.err().map(|e| e.to_string());
+    assert_eq!(problem, None, "{log}");
     log
 }
 
 /// Runs a spec that must fail; returns the whole message.
 pub(crate) fn refused(spec: &Spec) -> String {
-    match run(spec) {
-        (Ok(outcome), log) => panic!("it ended well: {outcome:?}\n{log}"),
-        (Err(error), _) => error.to_string(),
-    }
+    let (outcome, log) = run(spec);
+    outcome.map(|o| o.measured).expect_err(&log).to_string()
 }
 
 /// What a command prints outside of the sandbox.
