@@ -1,0 +1,117 @@
+//! Hosts that lack a layer, and callers that are killed.
+
+use crate::host::*;
+use pnb::sandbox::*;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Runs the smallest stage on a thread, and so in a helper, for which `call` fails with `errno`.
+fn on_a_host_without(call: i64, rules: Vec<SeccompRule>, errno: i32, strict: bool) -> Result<Outcome, SandboxError> {
+    let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
+    let rules = [(call, rules)].into();
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch).expect("a filter");
+    let program: BpfProgram = filter.try_into().expect("compiles");
+    thread::spawn(move || {
+        seccompiler::apply_filter(&program).expect("installs");
+        let host = Host::new();
+        run_into(&host.shell("true"), strict, &mut Vec::new()).0
+    })
+    .join()
+    .expect("ends")
+}
+
+#[test]
+fn without_landlock_a_hermetic_run_is_refused_and_another_says_so() {
+    let text = on_a_host_without(libc::SYS_landlock_create_ruleset, vec![], libc::ENOSYS, true)
+        .expect_err("refused")
+        .to_string();
+    assert!(text.contains("hermetically: Landlock is not available"), "{text}");
+    let outcome =
+        on_a_host_without(libc::SYS_landlock_create_ruleset, vec![], libc::ENOSYS, false).expect("a warning only");
+    assert_eq!(outcome.weaker.len(), 1, "{:?}", outcome.weaker);
+    assert!(
+        outcome.measured.landlock_leaks,
+        "measured, not believed: what Landlock would forbid can be opened"
+    );
+    on_a_host_without(libc::SYS_uselib, vec![], libc::ENOSYS, true)
+        .expect("control: another missing call does no harm");
+}
+
+#[test]
+fn without_user_namespaces_there_is_one_clear_error() {
+    let flag = libc::CLONE_NEWUSER as u64;
+    let condition =
+        SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag).expect("a condition");
+    let rules = vec![SeccompRule::new(vec![condition]).expect("a rule")];
+    for strict in [true, false] {
+        let text = on_a_host_without(libc::SYS_clone, rules.clone(), libc::EPERM, strict)
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            text.contains("no user namespace on this host") && text.contains("hint: allow user namespaces"),
+            "{text}"
+        );
+    }
+}
+
+/// Not a test by itself: a caller to be killed.
+#[test]
+#[ignore = "run by a_killed_caller_leaves_nothing"]
+fn a_caller_that_waits() {
+    struct Print;
+    impl Watch for Print {
+        fn output(&mut self, bytes: &[u8]) -> std::io::Result<std::ops::ControlFlow<()>> {
+            print!("{}", String::from_utf8_lossy(bytes));
+            Ok(std::ops::ControlFlow::Continue(()))
+        }
+    }
+    let host = Host::new();
+    let spec = host.shell("echo; echo up; (setsid sleep 8765.5 &) ; sleep 8765.5");
+    let _ = run_into(&spec, true, &mut Print).0;
+}
+
+#[test]
+fn a_killed_caller_leaves_nothing() {
+    // Other tests run at the same time: what counts is this stage's sleep, and helpers without a parent.
+    let list = || processes().iter().filter(|p| p.contains("8765.5")).count();
+    let mut caller = Command::new(std::env::current_exe().expect("own path"))
+        .args(["--ignored", "--exact", "faults::a_caller_that_waits", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let out = BufReader::new(caller.stdout.take().expect("piped"));
+    assert!(
+        out.lines().map_while(Result::ok).any(|l| l == "up"),
+        "the stage started"
+    );
+    thread::sleep(Duration::from_millis(200));
+    assert!(list() >= 2, "control: its processes are seen");
+    caller.kill().expect("killed");
+    let pid = caller.id();
+    caller.wait().expect("gone");
+    let begin = Instant::now();
+    while list() > 0 && begin.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(list(), 0, "processes are left of caller {pid}");
+    // The next run sweeps the control groups that the killed helper could not remove.
+    printed(&Host::new().shell("true"));
+    let groups = outside(
+        &[
+            "/bin/sh",
+            "-c",
+            "for d in $(find /sys/fs/cgroup -maxdepth 6 -type d -name 'pnb-*' 2>/dev/null); do [ -d /proc/${d##*pnb-} ] || echo $d; done",
+        ],
+        Path::new("/"),
+    );
+    assert_eq!(groups, "", "control groups are left");
+}
