@@ -220,7 +220,9 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
             let (kind, digest) = match content {
                 Content::Tree { digest } => (matches!(given, Output::Tree { .. }), digest),
                 Content::File { digest } => (matches!(given, Output::File { .. }), digest),
-                Content::Packages { .. } => return bad("packages cannot come from a stage".to_owned()),
+                Content::Packages { .. } | Content::Pinned { .. } => {
+                    return bad(format!("{content:?} cannot come from a stage"));
+                }
             };
             if !kind || given.digest() != digest {
                 let made = given.digest();
@@ -241,9 +243,9 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
                 ));
             }
         }
-        (Origin::Lock(file), Content::File { .. }) => {
-            if !manifest.files.iter().any(|f| f.name == *file) {
-                bad(format!("{file:?} is no pinned file"));
+        (Origin::Lock(file), Content::Pinned { sha256 }) => {
+            if !manifest.files.iter().any(|f| f.name == *file && f.sha256 == *sha256) {
+                bad(format!("{file:?} with {sha256} is no pinned file"));
             }
         }
         (Origin::Repository(_), Content::Tree { .. } | Content::File { .. }) => {}

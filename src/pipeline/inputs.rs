@@ -20,7 +20,7 @@ use std::{
 pub type Outputs = BTreeMap<NodeId, BTreeMap<String, Output>>;
 
 /// Name under which a stage's own directory stands among its inputs.
-pub const STAGE_DIRECTORY: &str = "@stage";
+pub(super) const STAGE_DIRECTORY: &str = "@stage";
 
 /// One input, found.
 #[derive(Clone, Debug)]

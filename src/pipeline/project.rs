@@ -18,7 +18,7 @@ pub const LOCKFILE: &str = "lockfile.toml";
 pub const STAGES: &str = "stages";
 
 /// Name of the agent among the lock's files.
-pub const AGENT: &str = "agent";
+pub(super) const AGENT: &str = "agent";
 
 /// A project, read and checked.
 #[derive(Debug)]
