@@ -84,7 +84,9 @@ need init
 need usr/bin/dash
 need usr/bin/sh
 need 'usr/lib/systemd/systemd-udevd'
-need 'usr/lib/powernode/powernode-(lib\.sh|boot)'
+need 'usr/lib/powernode/powernode-boot'
+need 'usr/lib/powernode/powernode-lib\.sh'
+need 'usr/lib/powernode/powernode-identity\.sh'
 need 'var/lib/dracut/hooks/cmdline/20-powernode-cmdline\.sh'
 need 'var/lib/dracut/hooks/mount/50-powernode-mount\.sh'
 need 'usr/lib/udev/rules\.d/(60-persistent-storage|80-drivers)\.rules'

@@ -6,6 +6,8 @@
 set -u
 # shellcheck source=powernode-lib.sh
 . /usr/lib/powernode/powernode-lib.sh
+# shellcheck source=powernode-identity.sh
+. /usr/lib/powernode/powernode-identity.sh
 
 case ${1:-} in
     decide)

@@ -7,5 +7,7 @@
 /bin/sh /usr/lib/powernode/powernode-boot decide
 
 # dracut reads these two and nothing else: any `root=` of the kernel command line is overruled here.
+# shellcheck disable=SC2034
 root=powernode
+# shellcheck disable=SC2034
 rootok=1

@@ -1,0 +1,461 @@
+#!/bin/sh
+# Tests of 90powernode's shell library, without a virtual machine.
+#
+#   <shell> lib_test.sh <directory of 90powernode> <empty directory>
+#
+# Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). Prints one line for each failed check and the
+# number of checks at the end; exits with 1 when one failed.
+
+set -u
+
+module=$1
+tmp=$2
+checks=0
+failures=0
+
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-lib.sh
+. "$module/powernode-lib.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
+. "$module/powernode-identity.sh"
+
+UUID=0b8f2c1e-1111-4222-8333-444455556666
+OTHER=99999999-aaaa-4bbb-8ccc-dddddddddddd
+HEX=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+PEM='-----BEGIN CERTIFICATE-----
+MIIBszCCAVmgAwIBAgIUQ==
+-----END CERTIFICATE-----'
+
+# is NAME GOT WANT: the two are the same text.
+is() {
+    checks=$((checks + 1))
+    if [ "$2" != "$3" ]; then
+        failures=$((failures + 1))
+        printf 'failed: %s\n  expected: %s\n  actual:   %s\n' "$1" "$3" "$2"
+    fi
+}
+
+# status WANT COMMAND...: the command returns WANT.
+status() {
+    wanted=$1
+    shift
+    PN_REASON=''
+    "$@"
+    got=$?
+    checks=$((checks + 1))
+    if [ "$got" -ne "$wanted" ]; then
+        failures=$((failures + 1))
+        printf 'failed: %s\n  expected: status %s\n  actual:   status %s (%s)\n' "$*" "$wanted" "$got" "$PN_REASON"
+    fi
+}
+
+# reason_has TEXT: the last reason contains TEXT.
+reason_has() {
+    checks=$((checks + 1))
+    case $PN_REASON in
+        *"$1"*) ;;
+        *)
+            failures=$((failures + 1))
+            printf 'failed: the reason\n  expected: …%s…\n  actual:   %s\n' "$1" "$PN_REASON"
+            ;;
+    esac
+}
+
+# fresh: an empty world, in which no source has anything.
+fresh() {
+    rm -rf "${tmp:?}"/*
+    mkdir -p "$tmp/fw" "$tmp/run" "$tmp/root/etc/powernode" "$tmp/dev" "$tmp/boot"
+    PN_CMDLINE=$tmp/cmdline
+    PN_FW_CFG=$tmp/fw
+    PN_RUN=$tmp/run
+    PN_NEWROOT=$tmp/root
+    PN_BY_LABEL=$tmp/by-label
+    PN_DIGEST_FILE=$tmp/digest
+    PN_DEV=$tmp/dev
+    PN_CONSOLE_LIST=$tmp/active
+    PN_KMSG=$tmp/kmsg
+    PN_PRINTK=$tmp/printk
+    PN_SOURCE=none
+    PN_ID='' PN_KEY='' PN_SERVER='' PN_NAME='' PN_AGENT_URL='' PN_CA_URL='' PN_CA_PEM='' PN_CA_PEM_FILE=''
+    PN_DIGEST=''
+    : >"$tmp/cmdline"
+}
+
+fw() {
+    mkdir -p "$tmp/fw/$1"
+    printf '%s' "$2" >"$tmp/fw/$1/raw"
+}
+
+file() {
+    printf '%s\n' "$2" >"$tmp/$1"
+}
+
+# --------------------------------------------------------------------------------------------------------- command line
+
+fresh
+file cmdline "quiet powernode.boot=1 a.powernode.boot=0 powernode.bootx=0 powernode.x=a=b powernode.e= powernode.t=*"
+status 0 powernode_cmdline_get powernode.boot
+is 'value' "$PN_VALUE" 1
+status 0 powernode_cmdline_get powernode.x
+is 'value with =' "$PN_VALUE" a=b
+status 0 powernode_cmdline_get powernode.e
+is 'empty value' "$PN_VALUE" ''
+status 1 powernode_cmdline_get powernode.none
+cd "$tmp" || exit 1
+status 0 powernode_cmdline_get powernode.t
+is 'a star stays a star' "$PN_VALUE" '*'
+file cmdline "powernode.boot=1 powernode.boot=1"
+status 2 powernode_cmdline_get powernode.boot
+reason_has '2 times'
+
+# ------------------------------------------------------------------------------------------------------------- deciding
+
+for case in 'powernode.boot=1|0|boot' 'powernode.boot=0|0|recovery' 'quiet|1|' 'powernode.boot=|2|' 'powernode.boot=yes|2|' \
+    'powernode.boot=1 powernode.boot=0|2|' 'powernode.boot|1|' 'powernode.boot=01|2|'; do
+    fresh
+    file cmdline "${case%%|*}"
+    case=${case#*|}
+    status "${case%%|*}" powernode_decide
+    is 'mode' "$PN_MODE" "${case#*|}"
+done
+
+# --------------------------------------------------------------------------------------------------------------- digest
+
+fresh
+file digest $HEX
+status 0 powernode_pinned_digest
+is 'digest' "$PN_DIGEST" $HEX
+file cmdline "powernode.root=$HEX"
+status 0 powernode_pinned_digest
+for other in "?$HEX" "sha256:$HEX" '' "${HEX%?}" "${HEX}0" "$HEX powernode.root=$HEX"; do
+    file cmdline "powernode.root=$other"
+    status 2 powernode_pinned_digest
+    is 'no digest is accepted' "$PN_DIGEST" ''
+done
+fresh
+status 1 powernode_pinned_digest
+reason_has 'there is no'
+for bad in "${HEX%?}" "${HEX}0" "0123456789ABCDEF${HEX#????????????????}" "?$HEX" " ${HEX%?}" "$HEX
+$HEX" "g${HEX#?}" ''; do
+    file digest "$bad"
+    status 2 powernode_pinned_digest
+    is 'no digest is accepted' "$PN_DIGEST" ''
+done
+printf %s $HEX >"$tmp/digest"
+status 2 powernode_pinned_digest
+printf '%s\000' $HEX >"$tmp/digest"
+status 2 powernode_pinned_digest
+PN_DIGEST=$HEX
+status 0 powernode_same_digest "sha256:$HEX"
+status 1 powernode_same_digest "sha512:$HEX"
+status 1 powernode_same_digest "$HEX"
+status 1 powernode_same_digest "sha256:0${HEX#?}x"
+status 1 powernode_same_digest ''
+PN_DIGEST=''
+status 1 powernode_same_digest 'sha256:'
+
+# ----------------------------------------------------------------------------------------------------------------- UUID
+
+status 0 powernode_check_uuid x $UUID
+status 0 powernode_check_uuid x 0B8F2C1E-1111-4222-8333-444455556666
+is 'lower case' "$PN_VALUE" $UUID
+# shellcheck disable=SC2016  # nothing here may be expanded
+for bad in '' nope 0b8f2c1e11114222833344445555666 0b8f2c1e-1111-4222-8333-44445555666 0b8f2c1e-1111-4222-8333-4444555566667 \
+    0b8f2c1e-1111-4222-83334-44455556666 g b8f2c1e-1111-4222-8333-444455556666x 00000000-0000-0000-0000-000000000000 \
+    '{0b8f2c1e-1111-4222-8333-44445555666}' '$(id)c1e-1111-4222-8333-444455556666' '????????-????-????-????-????????????' \
+    '0b8f2c1e-1111-4222-8333-44445555666
+' '------------------------------------' 0b8f2c1e--111-4222-8333-444455556666; do
+    status 2 powernode_check_uuid x "$bad"
+done
+
+# ------------------------------------------------------------------------------------------------- sources, one by one
+
+fresh
+file cmdline "powernode.instance_uuid=$UUID powernode.bootstrap_token=tok-1 powernode.platform_url=https://p.example powernode.ca_url=http://p.example/ca.pem powernode.ca=$(printf '%s' "$PEM" | base64 | tr -d '\n')"
+status 0 powernode_claim_early
+is 'source' "$PN_SOURCE|$PN_ID|$PN_KEY|$PN_SERVER|$PN_CA_URL" "cmdline|$UUID|tok-1|https://p.example|http://p.example/ca.pem"
+is 'certificate' "$PN_CA_PEM" "$PEM"
+for bad in powernode.bootstrap_token=a\"b 'powernode.bootstrap_token=$(id)' powernode.bootstrap_token= powernode.ca_url=ftp://x/ \
+    powernode.ca_url=https:/// powernode.ca=@@@@ powernode.ca=aGVsbG8= "powernode.instance_uuid=$UUID" powernode.platform_url=p.example; do
+    fresh
+    file cmdline "powernode.instance_uuid=$UUID $bad"
+    status 2 powernode_claim_early
+    is 'nothing is claimed' "$PN_SOURCE" none
+done
+
+fresh
+fw instance_uuid "$UUID
+"
+fw instance_name 'web 1'
+fw bootstrap_token tok-2
+fw platform_url https://p.example:8443/x
+fw agent_url https://p.example/agent
+fw ca_pem "$PEM
+"
+status 0 powernode_claim_early
+is 'source' "$PN_SOURCE|$PN_ID|$PN_NAME|$PN_KEY|$PN_SERVER|$PN_AGENT_URL" "fw_cfg|$UUID|web 1|tok-2|https://p.example:8443/x|https://p.example/agent"
+is 'certificate' "$PN_CA_PEM" "$PEM"
+fw ca_pem "$PEM
+\$(touch $tmp/oops)"
+PN_SOURCE=none
+status 2 powernode_claim_early
+printf '%s\r\n' $UUID >"$tmp/fw/instance_uuid/raw"
+rm -r "$tmp/fw/ca_pem"
+PN_SOURCE=none
+status 0 powernode_claim_early
+is 'carriage return' "$PN_ID" $UUID
+printf '%s\000' $UUID >"$tmp/fw/instance_uuid/raw"
+PN_SOURCE=none
+status 2 powernode_claim_early
+reason_has 'not plain text'
+fw instance_uuid "$UUID
+$OTHER"
+status 2 powernode_claim_early
+reason_has 'more than one line'
+fw instance_uuid ''
+status 2 powernode_claim_early
+
+fresh
+file root/etc/powernode/local-id $UUID
+status 0 powernode_claim_late
+is 'source' "$PN_SOURCE|$PN_ID" "local_id|$UUID"
+fresh
+: >"$tmp/root/etc/powernode/local-id"
+status 0 powernode_claim_late
+is 'an empty local-id claims nothing' "$PN_SOURCE" none
+
+# ------------------------------------------------------------------------------------------------------- identity.cfg
+
+# identity TEXT WANT: what the parser makes of a file, as ID|KEY|SERVER|CA_PEM_FILE.
+identity() {
+    printf '%s' "$1" >"$tmp/id"
+    status 0 powernode_parse_identity "$tmp/id"
+    is "identity: $1" "$PN_F_ID|$PN_F_KEY|$PN_F_SERVER|$PN_F_CA_PEM_FILE" "$2"
+}
+fresh
+identity "# comment
+ export ID=\"$UUID\"
+KEY='a b'
+
+SERVER=https://x # not a comment
+CA_PEM_FILE=/boot/powernode-ca.pem
+OTHER=\$(ignored)" "$UUID|a b|https://x # not a comment|/boot/powernode-ca.pem"
+identity "ID=$UUID" "$UUID|||"
+identity '' '|||'
+identity "ID=
+KEY=''
+SERVER=\"\"" '|||'
+identity "$(printf 'ID=%s\r\nKEY=k\r\n\r\n# c\r' $UUID)" "$UUID|k||"
+identity "$(printf '\texport ID=%s \t' $UUID)" "$UUID|||"
+identity 'KEY==' '|=||'
+identity 'KEY=a=b' '|a=b||'
+
+# refused TEXT REASON: the parser returns 2 and the reason names it.
+refused() {
+    printf '%s' "$1" >"$tmp/id"
+    status 2 powernode_parse_identity "$tmp/id"
+    reason_has "$2"
+}
+# shellcheck disable=SC2016  # nothing here may be expanded
+for bad in 'KEY=$(touch oops)' 'KEY=`touch oops`' 'KEY="a' "KEY=a'b" 'KEY=a\b' 'KEY="$HOME"' "KEY='a'b'" 'KEY="'; do
+    refused "$bad" 'line 1: KEY holds a character'
+done
+refused "ID=$UUID
+ID=$OTHER" 'line 2 sets ID again'
+refused 'just words' 'line 1 is not KEY=value'
+refused '=x' 'line 1 is not KEY=value'
+refused 'A B=x' 'line 1 is not KEY=value'
+refused 'ID =x' 'line 1 is not KEY=value'
+refused '9=x' 'line 1 is not KEY=value'
+refused 'KEY=ü' 'not plain text'
+refused "KEY=$(head -c 1025 /dev/zero | tr '\000' a)" '1025 characters long'
+printf 'ID=%s\000' $UUID >"$tmp/id"
+status 2 powernode_parse_identity "$tmp/id"
+head -c 10485760 /dev/zero | tr '\000' 'A' >"$tmp/id"
+status 2 powernode_parse_identity "$tmp/id"
+reason_has 'larger than 65536'
+head -c 2002 /dev/zero | tr '\000' '\n' | sed 's/^/#/' >"$tmp/id"
+status 2 powernode_parse_identity "$tmp/id"
+reason_has 'more than 1000 lines'
+status 1 powernode_parse_identity "$tmp/absent"
+mkdir "$tmp/directory"
+status 1 powernode_parse_identity "$tmp/directory"
+ls "$tmp"/oops oops >/dev/null 2>&1
+is 'nothing was executed' "$?" "$(ls /nonexistent >/dev/null 2>&1; echo $?)"
+
+fresh
+file root/etc/identity.cfg "ID=$UUID
+KEY=k
+SERVER=https://s.example
+CA_PEM_FILE=/etc/ca.pem"
+status 0 powernode_claim_late
+is 'root file' "$PN_SOURCE|$PN_ID|$PN_KEY|$PN_SERVER|$PN_CA_PEM_FILE" "root_file|$UUID|k|https://s.example|/etc/ca.pem"
+fresh
+file root/etc/identity.cfg "ID=nope"
+status 2 powernode_claim_late
+reason_has 'not a UUID'
+
+# The boot partition: unclaimed, claimed, and with a certificate beside the file whatever directory it names.
+fresh
+file boot/identity.cfg 'ID=
+KEY=
+SERVER=https://s.example'
+status 1 powernode_claim_boot_directory "$tmp/boot"
+is 'unclaimed keeps the server' "$PN_ID|$PN_SERVER" '|https://s.example'
+file boot/identity.cfg "ID=$UUID
+CA_PEM_FILE=/boot/firmware/powernode-ca.pem"
+status 2 powernode_claim_boot_directory "$tmp/boot"
+reason_has 'not beside it'
+file boot/powernode-ca.pem "$PEM"
+status 0 powernode_claim_boot_directory "$tmp/boot"
+is 'certificate' "$PN_CA_PEM" "$PEM"
+
+# ---------------------------------------------------------------------------------------------------- order of sources
+
+# everywhere: another identity in each place.
+everywhere() {
+    fresh
+    file cmdline "powernode.instance_uuid=11111111-1111-4111-8111-111111111111"
+    fw instance_uuid 22222222-2222-4222-8222-222222222222
+    file root/etc/identity.cfg ID=33333333-3333-4333-8333-333333333333
+    file root/etc/powernode/local-id 44444444-4444-4444-8444-444444444444
+}
+claim() {
+    status 0 powernode_claim_early
+    status 0 powernode_claim_late
+}
+everywhere
+claim
+is 'first the command line' "$PN_SOURCE|${PN_ID%%-*}" 'cmdline|11111111'
+everywhere
+: >"$tmp/cmdline"
+claim
+is 'then fw_cfg' "$PN_SOURCE|${PN_ID%%-*}" 'fw_cfg|22222222'
+everywhere
+: >"$tmp/cmdline"
+rm -r "$tmp/fw/instance_uuid"
+claim
+is 'then the file' "$PN_SOURCE|${PN_ID%%-*}" 'root_file|33333333'
+rm "$tmp/root/etc/identity.cfg"
+PN_SOURCE=none
+claim
+is 'then local-id' "$PN_SOURCE|${PN_ID%%-*}" 'local_id|44444444'
+fresh
+claim
+is 'nothing anywhere' "$PN_SOURCE|$PN_ID" 'none|'
+everywhere
+file cmdline 'powernode.instance_uuid=nope'
+status 2 powernode_claim_early
+is 'a wrong one does not fall through' "$PN_SOURCE" none
+
+# ------------------------------------------------------------------------------------------------------------- devices
+
+fresh
+# shellcheck disable=SC2016
+for bad in '' sda LABEL= LABEL=a/../../x /dev/../etc/passwd 'UUID=$(id)' http://x ../x; do
+    status 2 powernode_device powernode.rootdev= "$bad"
+done
+
+# ------------------------------------------------------------------------------------------------------------- modules
+
+# modules TEXT WANT: the overlay's list of lower directories.
+modules() {
+    is "modules: $1" "$(printf '%s' "$1" | powernode_module_lowerdirs)" "$2"
+}
+modules '' ''
+modules '10 a /run/powernode/modules/aa
+' '/run/powernode/modules/aa'
+modules '5 low /m/low
+100 top /m/top
+20 mid /m/mid
+' '/m/top:/m/mid:/m/low'
+modules '10 b /m/b
+10 a /m/a
+9 z /m/z
+' '/m/b:/m/a:/m/z'
+modules '010 b /m/b
+9 a /m/a
+' '/m/b:/m/a'
+for bad in 'x a /m' '-1 a /m' '1 a' '1 a m' '1 a /m:x' '1 a /m,x' '1 a /m x' '1 a b/ /m' '1 a /m
+1 a /n' '1 a /m
+2 b /m' '99999999999 a /m' '1 $(id) /m'; do
+    printf '%s\n' "$bad" | powernode_module_lowerdirs >"$tmp/out"
+    is "refused: $bad" "$?|$(cat "$tmp/out")" '2|'
+done
+
+# ---------------------------------------------------------------------------------------------------- critical files
+
+fresh
+mkdir -p "$tmp/root/usr/lib/powernode" "$tmp/root/usr/lib/x86-linux-gnu"
+: >"$tmp/root/usr/lib/x86-linux-gnu/libc.so.6"
+file root/usr/lib/powernode/critical-files '# comment
+
+usr/lib/*-linux-gnu/libc.so.6'
+status 0 powernode_read_critical
+file root/usr/lib/powernode/critical-files 'usr/lib/*-linux-gnu/libc.so.6
+usr/lib/*-linux-gnu/libm.so.6'
+status 1 powernode_read_critical
+reason_has '/usr/lib/*-linux-gnu/libm.so.6 of the root is damaged or missing'
+rm "$tmp/root/usr/lib/powernode/critical-files"
+status 1 powernode_read_critical
+
+# ----------------------------------------------------------------------------------------------------------- hand over
+
+fresh
+PN_SOURCE=fw_cfg PN_ID=$UUID PN_KEY=tok PN_SERVER=https://s.example PN_CA_PEM=$PEM PN_DIGEST=$HEX
+status 0 powernode_hand_over
+is 'identity' "$(grep -v '^#' "$tmp/run/identity")" "SOURCE=fw_cfg
+ID='$UUID'
+KEY='tok'
+SERVER='https://s.example'
+CA_PEM_FILE='$tmp/run/ca.pem'"
+is 'only root may read it' "$(ls -l "$tmp/run/identity" | cut -c1-10)" '-rw-------'
+is 'certificate' "$(cat "$tmp/run/ca.pem")" "$PEM"
+is 'digest' "$(cat "$tmp/run/root-digest")" $HEX
+# What was handed over can be read back by the same parser.
+status 0 powernode_parse_identity "$tmp/run/identity"
+is 'read back' "$PN_F_ID|$PN_F_KEY" "$UUID|tok"
+
+# ---------------------------------------------------------------------------------------------------------------- refusal
+
+# refuse REASON: what the consoles show when powernode_refuse is called. Power off is replaced, as there is no way back from it.
+refuse() {
+    (
+        sleep() { :; }
+        powernode_power_off() { echo off >>"$tmp/power"; exit 7; }
+        powernode_shell() { echo shell >>"$tmp/power"; }
+        powernode_refuse "$1"
+    )
+}
+fresh
+echo 'tty1 ttyS0 ttyGone' >"$tmp/active"
+: >"$tmp/dev/tty1"
+: >"$tmp/dev/ttyS0"
+mkdir "$tmp/dev/ttyGone"
+: >"$tmp/kmsg"
+printf '4\t4\t1\t7\n' >"$tmp/printk"
+refuse "bad thing: '$(printf 'a\nb\033[2J')'"
+is 'it powers off' "$?|$(cat "$tmp/power")" '7|off'
+is 'one line on the first console' "$(cat "$tmp/dev/tty1")" "powernode: refused: bad thing: 'a?b?[2J'"
+is 'one line on the second' "$(grep -c . "$tmp/dev/ttyS0")" 1
+is 'one line in the log' "$(cat "$tmp/kmsg")" "<7>powernode: refused: bad thing: 'a?b?[2J'"
+is 'the log level comes back' "$(cat "$tmp/printk")" 4
+fresh
+: >"$tmp/dev/console"
+refuse "$(head -c 5000 /dev/zero | tr '\000' x)"
+is 'a long reason is cut' "$(wc -c <"$tmp/dev/console" | tr -d ' ')" 261
+fresh
+: >"$tmp/dev/console"
+file cmdline powernode.debug=1
+refuse x
+is 'debug opens a shell, then powers off' "$(cat "$tmp/power")" 'shell
+off'
+for other in powernode.debug=0 powernode.debug 'powernode.debug=1 powernode.debug=1'; do
+    fresh
+    : >"$tmp/dev/console"
+    file cmdline "$other"
+    refuse x
+    is "no shell with $other" "$(cat "$tmp/power")" off
+done
+
+echo "$checks checks, $failures failed"
+[ "$failures" -eq 0 ]
