@@ -46,6 +46,9 @@ done
 
 cd "$root"
 
+# Where a disk of its own is mounted, if the node has one.
+mkdir persist
+
 # Traces of this build: logs, caches, package lists, dpkg's previous state, locks, apt's and mmdebstrap's own settings.
 find var/log -type f -delete
 rm -rf var/log/apt var/log/journal
