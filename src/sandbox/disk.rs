@@ -22,7 +22,12 @@ pub(super) struct Used {
     pub bytes: u64,
     /// Entries.
     pub inodes: u64,
+    /// Whether there are directories deeper than [`DEEPEST`], which were not looked into.
+    pub too_deep: bool,
 }
+
+/// How deep [`measure`] looks: it holds one descriptor a level.
+pub(super) const DEEPEST: usize = 256;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -61,9 +66,9 @@ struct Level {
 pub(super) fn measure(path: &str) -> Used {
     let mut used = Used::default();
     let mut links = BTreeSet::new();
-    // Open directories from the root down; deeper ones than this are not looked into: inodes count all the same.
+    let mut too_deep = false;
+    // Open directories from the root down.
     let mut open: Vec<(OwnedFd, Vec<CString>)> = Vec::new();
-    const MOST_OPEN: usize = 256;
     let mut look = |dir: &OwnedFd| {
         let mut below = Vec::new();
         for (name, directory) in entries(dir).unwrap_or_default() {
@@ -91,13 +96,16 @@ pub(super) fn measure(path: &str) -> Used {
             Some(name) => {
                 if let Ok(child) = open_dir(dir, &name) {
                     let below = look(&child);
-                    if open.len() < MOST_OPEN {
+                    if open.len() < DEEPEST {
                         open.push((child, below));
+                    } else {
+                        too_deep = true;
                     }
                 }
             }
         }
     }
+    used.too_deep = too_deep;
     used
 }
 
@@ -173,7 +181,8 @@ mod tests {
             }
             here = open_dir(&here, c"d").expect("enter");
         }
-        assert!(measure(&root).inodes > 500);
+        let used = measure(&root);
+        assert!(used.inodes > 200 && used.too_deep, "{used:?}");
         empty(&root).expect("deleted");
         assert!(fs::metadata(&root).expect("kept").is_dir());
         assert_eq!(measure(&root), Used::default());
