@@ -22,7 +22,12 @@ pub(super) struct Used {
     pub bytes: u64,
     /// Entries.
     pub inodes: u64,
+    /// Whether there are directories deeper than [`DEEPEST`], which were not looked into.
+    pub too_deep: bool,
 }
+
+/// How deep [`measure`] looks: it holds one descriptor a level.
+pub(super) const DEEPEST: usize = 256;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -61,9 +66,9 @@ struct Level {
 pub(super) fn measure(path: &str) -> Used {
     let mut used = Used::default();
     let mut links = BTreeSet::new();
-    // Open directories from the root down; deeper ones than this are not looked into: inodes count all the same.
+    let mut too_deep = false;
+    // Open directories from the root down.
     let mut open: Vec<(OwnedFd, Vec<CString>)> = Vec::new();
-    const MOST_OPEN: usize = 256;
     let mut look = |dir: &OwnedFd| {
         let mut below = Vec::new();
         for (name, directory) in entries(dir).unwrap_or_default() {
@@ -91,13 +96,16 @@ pub(super) fn measure(path: &str) -> Used {
             Some(name) => {
                 if let Ok(child) = open_dir(dir, &name) {
                     let below = look(&child);
-                    if open.len() < MOST_OPEN {
+                    if open.len() < DEEPEST {
                         open.push((child, below));
+                    } else {
+                        too_deep = true;
                     }
                 }
             }
         }
     }
+    used.too_deep = too_deep;
     used
 }
 
@@ -164,16 +172,17 @@ mod tests {
         let scratch = tempfile::tempdir().expect("scratch");
         let root = scratch.path().to_str().expect("text").to_owned();
         let mut here = openat(nix::fcntl::AT_FDCWD, root.as_str(), DIRECTORY, Mode::empty()).expect("open");
-        for depth in 0..5000 {
+        for depth in 0..1500 {
             nix::sys::stat::mkdirat(&here, "d", Mode::S_IRWXU).expect("make");
-            nix::sys::stat::mkdirat(&here, "e", Mode::empty()).expect("make");
             if depth % 100 == 0 {
+                nix::sys::stat::mkdirat(&here, "e", Mode::empty()).expect("make");
                 let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
                 openat(&here, "f", flags, Mode::empty()).expect("make");
             }
             here = open_dir(&here, c"d").expect("enter");
         }
-        assert!(measure(&root).inodes > 500);
+        let used = measure(&root);
+        assert!(used.inodes > 200 && used.too_deep, "{used:?}");
         empty(&root).expect("deleted");
         assert!(fs::metadata(&root).expect("kept").is_dir());
         assert_eq!(measure(&root), Used::default());

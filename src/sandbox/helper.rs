@@ -72,9 +72,11 @@ pub fn helper_main(mut builtins: BuiltinTable) -> ExitCode {
         // Every fault of pid 1 is told by itself; here only its end matters.
         let waited = waitpid(Pid::from_raw(pid), None).step("wait for the sandbox");
         let mut usage = group.finish();
-        if let Ok(used) = getrusage(UsageWho::RUSAGE_CHILDREN) {
-            let time = |t: nix::sys::time::TimeVal| t.tv_sec() as u64 * 1_000_000_000 + t.tv_usec() as u64 * 1000;
-            usage.cpu_nanos = time(used.user_time()) + time(used.system_time());
+        for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+            if let Ok(used) = getrusage(who) {
+                let time = |t: nix::sys::time::TimeVal| t.tv_sec() as u64 * 1_000_000_000 + t.tv_usec() as u64 * 1000;
+                usage.cpu_nanos += time(used.user_time()) + time(used.system_time());
+            }
         }
         waited.map(|_| usage)
     });

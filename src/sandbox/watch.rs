@@ -111,6 +111,9 @@ impl Watchdog {
         if used.bytes > limits.build_bytes {
             return Some(Reached(format!("{} bytes below /build", limits.build_bytes)));
         }
+        if used.too_deep {
+            return Some(Reached(format!("directories {} deep below /build", disk::DEEPEST)));
+        }
         (used.inodes > limits.build_inodes).then(|| Reached(format!("{} inodes below /build", limits.build_inodes)))
     }
 

@@ -136,11 +136,16 @@ fn a_build_directory_on_disk_is_emptied_whatever_was_left_in_it() {
     let host = Host::new();
     let disk = scratch();
     fs::set_permissions(disk.path(), fs::Permissions::from_mode(0o700)).expect("mode");
-    let deep = "for(1..3000){mkdir q(d),0755;chdir q(d)||die} open F,q(>f);";
-    let script = format!(
-        "/usr/bin/perl -e '{deep}' && mkdir -p out/locked/in && echo data > out/file && mkdir -m 000 shut && chmod 000 d out/locked"
-    );
-    for (ids, end) in [(Ids::Single, "true"), (Ids::Range, "true"), (Ids::Single, "exit 3")] {
+    // Paths longer than any call takes; and, where the stage fails anyway, deeper than there are descriptors.
+    for (ids, depth, end) in [
+        (Ids::Single, 200, "true"),
+        (Ids::Range, 200, "true"),
+        (Ids::Single, 3000, "exit 3"),
+    ] {
+        let deep = format!("$d = q(d) x 50; for (1..{depth}) {{ mkdir $d, 0755; chdir $d || die }} open F, q(>f);");
+        let script = format!(
+            "/usr/bin/perl -e '{deep}' && mkdir -p out/locked/in && echo data > out/file && mkdir -m 000 shut && chmod 000 d* out/locked"
+        );
         let mut spec = host.shell(&format!("{script}; {end}"));
         spec.ids = ids;
         spec.build_dir = BuildDir::Disk(disk.path().to_owned());
