@@ -83,7 +83,9 @@ fn judge(line: &str) -> Option<Verdict> {
 /// `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`, all four, in any order.
 fn ready(rest: &str) -> Option<Verdict> {
     let field = |name: &str| {
-        let found = rest.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let found = rest
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         found.map(str::to_owned)
     };
     Some(Verdict::Ready {
@@ -101,7 +103,8 @@ mod tests {
     #[test]
     fn a_ready_line_is_taken_apart_however_it_arrives() {
         let root = "ab".repeat(32);
-        let text = format!("noise\r\n[   12.3] powernode: ready instance=i-1 source=fw_cfg root={root} agent=active\r\n");
+        let text =
+            format!("noise\r\n[   12.3] powernode: ready instance=i-1 source=fw_cfg root={root} agent=active\r\n");
         let mut judge = Judge::default();
         for byte in text.bytes() {
             judge.take(&[byte]);
@@ -118,8 +121,13 @@ mod tests {
     #[test]
     fn the_first_verdict_stands_and_malformed_lines_are_none() {
         let mut judge = Judge::default();
-        assert_eq!(judge.take(b"powernode: ready instance=x source=y root=00 agent=active\n"), None);
-        let refused = judge.take(b"x powernode: refused: root digest differs \nKernel panic - not syncing: x\n").cloned();
+        assert_eq!(
+            judge.take(b"powernode: ready instance=x source=y root=00 agent=active\n"),
+            None
+        );
+        let refused = judge
+            .take(b"x powernode: refused: root digest differs \nKernel panic - not syncing: x\n")
+            .cloned();
         let reason = "root digest differs".to_owned();
         assert_eq!(refused, Some(Verdict::Refused { reason }));
         assert_eq!(judge.verdict(), refused);

@@ -48,7 +48,11 @@ impl FwCfg {
             problem,
         };
         let (key, value) = text.split_once('=').ok_or_else(|| bad("it is not KEY=VALUE"))?;
-        let key = if key.contains('/') { key.to_owned() } else { format!("{FW_CFG_PREFIX}{key}") };
+        let key = if key.contains('/') {
+            key.to_owned()
+        } else {
+            format!("{FW_CFG_PREFIX}{key}")
+        };
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
         if key.len() > 55 || !key.starts_with("opt/") || RelPath::new(&key).is_err() || !key.chars().all(plain) {
             return Err(bad("the key is not at most 55 of A-Z, a-z, 0-9, \"/._-\" below opt/"));
@@ -145,7 +149,10 @@ mod tests {
     #[test]
     fn keys_without_a_slash_are_the_platforms() {
         let cfg = FwCfg::parse("instance_uuid=a=b").expect("valid");
-        assert_eq!((cfg.key.as_str(), cfg.value.as_slice()), ("opt/com.powernode/instance_uuid", &b"a=b"[..]));
+        assert_eq!(
+            (cfg.key.as_str(), cfg.value.as_slice()),
+            ("opt/com.powernode/instance_uuid", &b"a=b"[..])
+        );
         for bad in ["novalue", "opt/../etc=x", "/abs=x", "a,file=/etc/shadow=x", "etc/x=y"] {
             assert!(FwCfg::parse(bad).is_err(), "{bad:?} was accepted");
         }
@@ -154,6 +161,9 @@ mod tests {
     #[test]
     fn appended_text_stays_on_its_line() {
         assert!(Machine::checked_append(&["a=1\nb".to_owned()]).is_err());
-        assert_eq!(Machine::checked_append(&["a=1".to_owned(), "b".to_owned()]), Ok("a=1 b".to_owned()));
+        assert_eq!(
+            Machine::checked_append(&["a=1".to_owned(), "b".to_owned()]),
+            Ok("a=1 b".to_owned())
+        );
     }
 }

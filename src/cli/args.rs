@@ -59,7 +59,9 @@ pub enum Command {
     /// Put every pinned file a build needs into the store.
     Fetch(Selection),
     /// Write every pinned input into a directory that serves as a mirror without a network.
-    #[command(after_help = "Example:\n  pnb vendor /media/usb/pnb\n  PNB_MIRROR=file:///media/usb/pnb pnb build --offline --hermetic")]
+    #[command(
+        after_help = "Example:\n  pnb vendor /media/usb/pnb\n  PNB_MIRROR=file:///media/usb/pnb pnb build --offline --hermetic"
+    )]
     Vendor(Vendor),
     /// Choose and pin every input: writes lockfile.toml.
     Lock(Lock),
@@ -99,8 +101,10 @@ pub struct Selection {
 
 /// Options of `pnb build`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  \
-    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1")]
+#[command(
+    after_help = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  \
+    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1"
+)]
 pub struct Build {
     /// What to build.
     #[command(flatten)]
@@ -154,7 +158,9 @@ pub struct Vendor {
 
 /// Options of `pnb lock`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security")]
+#[command(
+    after_help = "Examples:\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security"
+)]
 pub struct Lock {
     /// Only say whether the lock has everything the stages want; writes nothing, uses no network.
     #[arg(long, conflicts_with_all = ["update", "snapshot", "suite"])]
@@ -246,4 +252,3 @@ pub enum StoreCommand {
         output: String,
     },
 }
-

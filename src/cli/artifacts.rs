@@ -8,14 +8,11 @@ use super::{
 };
 use crate::{
     audit::{self, AuditError, InitramfsRoot},
-
     boot::{Firmware, FwCfg, Judge, Machine, Verdict},
     manifest::{MANIFEST_FILE, Manifest},
     model::{Arch, Epoch, RelPath},
     pipeline,
-    sandbox::{
-        Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload,
-    },
+    sandbox::{Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +31,11 @@ const QEMU_MEMORY: u64 = 1 << 30;
 pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit, Failure> {
     let said = |message: String| Failure::said(Exit::Boot, message);
     let path = args.dir.join(MANIFEST_FILE);
-    let bytes = fs::read(&path).map_err(|e| said(format!("read {path:?}: {e}\n\nhint: give the directory of an artifact, such as images/kernel-initrd/amd64")))?;
+    let bytes = fs::read(&path).map_err(|e| {
+        said(format!(
+            "read {path:?}: {e}\n\nhint: give the directory of an artifact, such as images/kernel-initrd/amd64"
+        ))
+    })?;
     let manifest = Manifest::read(&bytes, &path.to_string_lossy()).map_err(|e| said(e.to_string()))?;
     let append = Machine::checked_append(&args.append).map_err(|e| Failure::said(Exit::Usage, e.to_string()))?;
     let fw_cfg: Vec<FwCfg> = args
@@ -47,7 +48,15 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
     let store = store(common)?;
     let options = run_options()?;
     let node = project.graph.node(BOOT_TOOLS, Arch::host())?;
-    let built = pipeline::build(&project, &store, &inputs(common)?, std::slice::from_ref(&node), 1, &options, &|e| report.event(e))?;
+    let built = pipeline::build(
+        &project,
+        &store,
+        &inputs(common)?,
+        std::slice::from_ref(&node),
+        1,
+        &options,
+        &|e| report.event(e),
+    )?;
     let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
     let tools = tools.ok_or_else(|| said(format!("find QEMU: {node} gave no tree")))?;
 
@@ -64,7 +73,10 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         firmware: Firmware::Direct,
         memory: args.memory,
         artifact: "/inputs/artifact".to_owned(),
-        command_line: [manifest.kernel_command_line.as_str(), &append].join(" ").trim_end().to_owned(),
+        command_line: [manifest.kernel_command_line.as_str(), &append]
+            .join(" ")
+            .trim_end()
+            .to_owned(),
         fw_cfg: keys,
         share: args.share.as_ref().map(|_| "/inputs/share".to_owned()),
     };
@@ -97,7 +109,11 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         build_dir: BuildDir::Tmpfs,
         dev_in: Vec::new(),
         proc_mount: true,
-        console: if args.interactive { Console::Inherit } else { Console::Log },
+        console: if args.interactive {
+            Console::Inherit
+        } else {
+            Console::Log
+        },
     };
     report.clear();
     let executor = Executor {
@@ -132,8 +148,16 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
     };
     if report.json() {
         report.line(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem }));
-    } else if let Some(Verdict::Ready { instance, source, root, agent }) = &verdict {
-        report.note(format_args!("ready: instance {instance} from {source}, root {root}, agent {agent}"));
+    } else if let Some(Verdict::Ready {
+        instance,
+        source,
+        root,
+        agent,
+    }) = &verdict
+    {
+        report.note(format_args!(
+            "ready: instance {instance} from {source}, root {root}, agent {agent}"
+        ));
     }
     match problem {
         None => Ok(Exit::Success),
@@ -148,7 +172,9 @@ pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Ex
     let io = |e: io::Error| Failure::said(Exit::Store, format!("create {scratch:?}: {e}"));
     fs::create_dir(&scratch).map_err(io)?;
     let options = audit::Options {
-        opener: &InitramfsRoot { scratch: scratch.clone() },
+        opener: &InitramfsRoot {
+            scratch: scratch.clone(),
+        },
         lock_sha256: None,
     };
     let result = audit::audit(&args.dir, &options);
@@ -184,7 +210,11 @@ impl Watch for BootConsole {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
         if self.show {
             // Escape sequences of the guest would move the user's cursor.
-            let text: Vec<u8> = bytes.iter().copied().filter(|b| *b == b'\n' || *b == b'\t' || *b >= 0x20).collect();
+            let text: Vec<u8> = bytes
+                .iter()
+                .copied()
+                .filter(|b| *b == b'\n' || *b == b'\t' || *b >= 0x20)
+                .collect();
             let _ = io::stdout().write_all(&text);
         }
         Ok(match self.judge.take(bytes) {

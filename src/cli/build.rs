@@ -32,7 +32,9 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     options.keep_failed = args.keep_failed;
     options.build_dir = args.build_dir.clone();
     let jobs = args.jobs.unwrap_or_else(processors);
-    let outcome = pipeline::build(&project, &store, &inputs, &selected.nodes, jobs, &options, &|e| report.event(e))?;
+    let outcome = pipeline::build(&project, &store, &inputs, &selected.nodes, jobs, &options, &|e| {
+        report.event(e)
+    })?;
     let circumstances = Circumstances {
         started,
         finished: now(),
@@ -42,7 +44,9 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     };
     let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
     for &target in &selected.variants {
-        pipeline::export(&project, &store, &outcome, target, &images, &circumstances, &|e| report.event(e))?;
+        pipeline::export(&project, &store, &outcome, target, &images, &circumstances, &|e| {
+            report.event(e)
+        })?;
     }
     if args.timings {
         timings(&outcome, report);
@@ -56,7 +60,10 @@ fn hermetic(project: &Project, args: &Build) -> Result<(), Failure> {
     if project.revision.sha.is_none() && !args.allow_dirty {
         let problem = "the project is in no git commit, so nobody can say what its stage files were\n\n\
                        hint: commit them, or give --allow-dirty to have the manifest say so";
-        return Err(PipelineError::NotHermetic { problem: problem.to_owned() }.into());
+        return Err(PipelineError::NotHermetic {
+            problem: problem.to_owned(),
+        }
+        .into());
     }
     if !project.revision.dirty.is_empty() && !args.allow_dirty {
         let problem = format!(
@@ -86,7 +93,10 @@ fn host() -> Host {
     let (name, kernel) = match nix::sys::utsname::uname() {
         Ok(u) => {
             let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
-            (text(u.nodename()), format!("{} {} {}", text(u.sysname()), text(u.release()), text(u.version())))
+            (
+                text(u.nodename()),
+                format!("{} {} {}", text(u.sysname()), text(u.release()), text(u.version())),
+            )
         }
         Err(_) => (String::new(), String::new()),
     };
@@ -100,7 +110,11 @@ fn host() -> Host {
 
 /// Where the time went: one row per stage, with a bar as long as its share.
 fn timings(outcome: &Outcome, report: &Report) {
-    let rows: Vec<(&NodeId, &pipeline::Done)> = outcome.order.iter().filter_map(|id| Some((id, outcome.nodes.get(id)?))).collect();
+    let rows: Vec<(&NodeId, &pipeline::Done)> = outcome
+        .order
+        .iter()
+        .filter_map(|id| Some((id, outcome.nodes.get(id)?)))
+        .collect();
     if report.json() {
         for (id, done) in rows {
             let r = &done.record;
@@ -110,8 +124,17 @@ fn timings(outcome: &Outcome, report: &Report) {
         }
         return;
     }
-    let longest = rows.iter().filter(|(_, d)| !d.cached).map(|(_, d)| d.record.cpu_ms).max().unwrap_or(0).max(1);
-    report.line(format_args!("{:<24} {:>9} {:>9} {:>11}", "stage", "wall", "CPU", "memory"));
+    let longest = rows
+        .iter()
+        .filter(|(_, d)| !d.cached)
+        .map(|(_, d)| d.record.cpu_ms)
+        .max()
+        .unwrap_or(0)
+        .max(1);
+    report.line(format_args!(
+        "{:<24} {:>9} {:>9} {:>11}",
+        "stage", "wall", "CPU", "memory"
+    ));
     let mut total = 0;
     for (id, done) in rows {
         let r = &done.record;

@@ -53,7 +53,9 @@ impl Failure {
 
     pub(super) fn exit(&self) -> Exit {
         let Failure::Pipeline(error) = self else {
-            let Failure::Said { exit, .. } = self else { return Exit::Failure };
+            let Failure::Said { exit, .. } = self else {
+                return Exit::Failure;
+            };
             return *exit;
         };
         match error {
@@ -63,7 +65,7 @@ impl Failure {
             PipelineError::Fetch(_) => Exit::Fetch,
             PipelineError::Store(_) => Exit::Store,
             PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
-            PipelineError::Sandbox { source, .. } => match source {
+            PipelineError::Sandbox { source, .. } => match **source {
                 SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } => Exit::Hermetic,
                 SandboxError::Store { .. } => Exit::Store,
                 _ => Exit::Stage,
@@ -89,10 +91,18 @@ pub(super) fn store_path(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(path) = &common.store {
         return Ok(path.clone());
     }
-    #[expect(clippy::disallowed_methods, reason = "the store's place is the user's business and enters no result")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the store's place is the user's business and enters no result"
+    )]
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")));
-    let none = || Failure::said(Exit::Usage, "find a place for the store: HOME is not set\n\nhint: give one with --store or PNB_STORE");
+    let none = || {
+        Failure::said(
+            Exit::Usage,
+            "find a place for the store: HOME is not set\n\nhint: give one with --store or PNB_STORE",
+        )
+    };
     cache.map(|dir| dir.join("pnb")).ok_or_else(none)
 }
 
@@ -116,7 +126,8 @@ pub(super) fn inputs(common: &Common) -> Result<Inputs, Failure> {
 
 /// Options for running a single stage by hand.
 pub(super) fn run_options() -> Result<RunOptions, Failure> {
-    let helper = std::env::current_exe().map_err(|e| Failure::said(Exit::Failure, format!("find pnb's own program: {e}")))?;
+    let helper =
+        std::env::current_exe().map_err(|e| Failure::said(Exit::Failure, format!("find pnb's own program: {e}")))?;
     Ok(RunOptions {
         helper,
         hermetic: false,
@@ -140,7 +151,11 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         variants: Vec::new(),
         nodes: Vec::new(),
     };
-    let arches = if selection.arch.is_empty() { vec![Arch::Amd64] } else { selection.arch.clone() };
+    let arches = if selection.arch.is_empty() {
+        vec![Arch::Amd64]
+    } else {
+        selection.arch.clone()
+    };
     for &arch in &arches {
         for stage in &selection.stage {
             selected.nodes.push(project.graph.node(stage, arch)?);
@@ -149,7 +164,11 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
             continue;
         }
         let asked = !selection.variant.is_empty();
-        let variants = if asked { selection.variant.clone() } else { Variant::ALL.to_vec() };
+        let variants = if asked {
+            selection.variant.clone()
+        } else {
+            Variant::ALL.to_vec()
+        };
         for variant in variants {
             match project.graph.node(variant.as_str(), arch) {
                 Ok(node) => {
@@ -163,7 +182,10 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
     }
     if selected.nodes.is_empty() {
         let arches: Vec<String> = arches.iter().map(ToString::to_string).collect();
-        return Err(Failure::said(Exit::Graph, format!("find a variant for {}", arches.join(", "))));
+        return Err(Failure::said(
+            Exit::Graph,
+            format!("find a variant for {}", arches.join(", ")),
+        ));
     }
     Ok(selected)
 }

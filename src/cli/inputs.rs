@@ -27,12 +27,25 @@ pub(super) fn fetch(common: &Common, args: &Selection, report: &Report) -> Resul
     let inputs = inputs(common)?;
     let selected = select(&project, args)?;
     let closure = closure_of(&project.graph, &selected.nodes)?;
-    let sets: BTreeSet<String> = closure.order.iter().map(|id| format!("{}/{}", id.stage, id.arch)).collect();
-    let packages: Vec<_> = project.lock.packages.iter().filter(|p| !p.sets.is_disjoint(&sets)).collect();
+    let sets: BTreeSet<String> = closure
+        .order
+        .iter()
+        .map(|id| format!("{}/{}", id.stage, id.arch))
+        .collect();
+    let packages: Vec<_> = project
+        .lock
+        .packages
+        .iter()
+        .filter(|p| !p.sets.is_disjoint(&sets))
+        .collect();
     fetch_all(&project, &store, &inputs, &packages, report)?;
     let bytes = packages.iter().map(|p| p.size).sum();
     report.clear();
-    report.note(format_args!("{} packages ({}) are in the store", packages.len(), size(bytes)));
+    report.note(format_args!(
+        "{} packages ({}) are in the store",
+        packages.len(),
+        size(bytes)
+    ));
     Ok(Exit::Success)
 }
 
@@ -87,7 +100,10 @@ pub(super) fn vendor(common: &Common, args: &Vendor, report: &Report) -> Result<
     let dir = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
     report.clear();
     let files = wanted.len();
-    report.note(format_args!("{files} files, {written} new; use them with PNB_MIRROR=file://{}", dir.display()));
+    report.note(format_args!(
+        "{files} files, {written} new; use them with PNB_MIRROR=file://{}",
+        dir.display()
+    ));
     Ok(Exit::Success)
 }
 

@@ -48,7 +48,10 @@ pub(super) fn log(common: &Common, args: &StageRef, report: &Report) -> Result<E
     let store = store(common)?;
     let node = project.graph.node(&args.stage, args.arch)?;
     let none = || {
-        let way = format!("hint: build it with `pnb build --stage {} --arch {}`", args.stage, args.arch);
+        let way = format!(
+            "hint: build it with `pnb build --stage {} --arch {}`",
+            args.stage, args.arch
+        );
         Failure::said(Exit::Failure, format!("find a log of {node}: it has not run\n\n{way}"))
     };
     // The newest run may have failed, and then it has a log but no record: take the newest log of the two.
@@ -66,12 +69,18 @@ pub(super) fn shell(common: &Common, args: &StageRef, report: &Report) -> Result
     let node = project.graph.node(&args.stage, args.arch)?;
     let needs = project.graph.dependencies(&node)?;
     let built = pipeline::build(&project, &store, &inputs, &needs, 2, &options, &|e| report.event(e))?;
-    let outputs: Outputs = built.nodes.into_iter().map(|(id, done)| (id, done.record.outputs)).collect();
+    let outputs: Outputs = built
+        .nodes
+        .into_iter()
+        .map(|(id, done)| (id, done.record.outputs))
+        .collect();
     let prepared = prepare(&project, &store, &node, &outputs)?;
     let spec = stage_spec(&project, &store, &inputs, &prepared, &options, &|e| report.event(e))?;
     let spec = shell_spec(spec, args.command.as_deref());
     report.clear();
-    report.note(format_args!("shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"));
+    report.note(format_args!(
+        "shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"
+    ));
     let executor = Executor {
         helper: options.helper,
         strict: false,
@@ -83,6 +92,10 @@ pub(super) fn shell(common: &Common, args: &StageRef, report: &Report) -> Result
             report.note(format_args!("the shell ended with {status}"));
             Ok(Exit::Stage)
         }
-        Err(source) => Err(pipeline::PipelineError::Sandbox { node, source }.into()),
+        Err(source) => Err(pipeline::PipelineError::Sandbox {
+            node,
+            source: Box::new(source),
+        }
+        .into()),
     }
 }

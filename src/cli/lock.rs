@@ -77,17 +77,25 @@ pub(super) fn lock(common: &Common, args: &Lock, report: &Report) -> Result<Exit
     fs::rename(&fresh, &path).map_err(io)?;
     report.clear();
     let (packages, archives, files) = (new.packages.len(), new.archives.len(), new.files.len());
-    report.note(format_args!("{LOCKFILE}: {packages} packages of {archives} archives, {files} other files"));
+    report.note(format_args!(
+        "{LOCKFILE}: {packages} packages of {archives} archives, {files} other files"
+    ));
     Ok(Exit::Success)
 }
 
 fn check(wanted: &Wanted<'_>, report: &Report) -> Result<Exit, Failure> {
     let Some(old) = &wanted.previous else {
-        return Err(Failure::said(Exit::Lock, format!("find {LOCKFILE}\n\nhint: `pnb lock` writes it")));
+        return Err(Failure::said(
+            Exit::Lock,
+            format!("find {LOCKFILE}\n\nhint: `pnb lock` writes it"),
+        ));
     };
     let mut problems: Vec<String> = lock::check(old, &wanted.sets).iter().map(ToString::to_string).collect();
     for file in wanted.files.iter().filter(|f| !old.files.contains(f)) {
-        problems.push(format!("the file {} is not locked as it is ({})", file.name, file.sha256));
+        problems.push(format!(
+            "the file {} is not locked as it is ({})",
+            file.name, file.sha256
+        ));
     }
     for problem in &problems {
         if report.json() {
@@ -176,8 +184,13 @@ fn pinned_files(root: &Path) -> Result<Vec<PinnedFile>, Failure> {
         let (size, sha256) = match (&file.path, &file.url, file.size, file.sha256) {
             (Some(path), None, None, None) => {
                 let place = root.join(path.as_path());
-                let size = fs::metadata(&place).map_err(|e| bad(format!("{}: {path}: {e}", file.name)))?.len();
-                (size, sha256_of(&place).map_err(|e| bad(format!("{}: {path}: {e}", file.name)))?)
+                let size = fs::metadata(&place)
+                    .map_err(|e| bad(format!("{}: {path}: {e}", file.name)))?
+                    .len();
+                (
+                    size,
+                    sha256_of(&place).map_err(|e| bad(format!("{}: {path}: {e}", file.name)))?,
+                )
             }
             (None, Some(_), Some(size), Some(sha256)) => (size, sha256),
             _ => {
@@ -214,7 +227,12 @@ impl Indexes for Remote<'_> {
         expected: Option<(u64, Sha256Digest)>,
     ) -> io::Result<Vec<u8>> {
         let below = archive.base.join(path);
-        let mut places: Vec<Place> = self.sources.mirror.iter().map(|m| m.place(PlaceKind::Mirror, &below)).collect();
+        let mut places: Vec<Place> = self
+            .sources
+            .mirror
+            .iter()
+            .map(|m| m.place(PlaceKind::Mirror, &below))
+            .collect();
         let base: crate::fetch::Base = archive.snapshot_url.parse().map_err(io::Error::other)?;
         let apt = self.sources.apt.iter().filter(|b| b.ends_with(archive.base));
         let apt: Vec<Place> = apt.map(|b| b.place(PlaceKind::AptMirror, path)).collect();
@@ -232,7 +250,8 @@ impl Indexes for Remote<'_> {
             match self.read(place, expected) {
                 Ok(bytes) => {
                     let bytes_read = size(bytes.len() as u64);
-                    self.report.note(format_args!("     read {} {path} ({bytes_read})", archive.name));
+                    self.report
+                        .note(format_args!("     read {} {path} ({bytes_read})", archive.name));
                     return Ok(bytes);
                 }
                 Err(problem) => looked.push_str(&format!("\n  {place}: {problem}")),
@@ -247,7 +266,11 @@ impl Remote<'_> {
         let limit = expected.map_or(MAX_INRELEASE, |(size, _)| size);
         let response = self.transport.open(place, 0, None).map_err(|e| e.to_string())?;
         let mut bytes = Vec::new();
-        response.body.take(limit + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        response
+            .body
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| e.to_string())?;
         if bytes.len() as u64 > limit {
             return Err(format!("has more than {limit} bytes"));
         }

@@ -24,7 +24,11 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(json: bool, quiet: bool) -> Self {
         let live = !json && !quiet && io::stderr().is_terminal();
-        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if live {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         Self {
             json,
             quiet,
@@ -129,7 +133,9 @@ impl Report {
                 self.note(format_args!("    fetch {what}: {files} files, {}", size(total)));
                 if self.live {
                     let bar = self.bars.add(ProgressBar::new(total));
-                    let style = ProgressStyle::with_template("    fetch {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}");
+                    let style = ProgressStyle::with_template(
+                        "    fetch {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}",
+                    );
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                     bar.set_message(what.clone());
                     self.keep(format!("fetch {what}"), bar);
@@ -173,7 +179,10 @@ impl Report {
     }
 
     fn keep(&self, name: String, bar: ProgressBar) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(name, bar);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, bar);
     }
 
     fn drop_bar(&self, name: &str) {

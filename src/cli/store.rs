@@ -34,7 +34,11 @@ fn verify(common: &Common, repair: bool, report: &Report) -> Result<Exit, Failur
         }
     })?;
     if report.json() {
-        let damage: Vec<_> = check.damage.iter().map(|d| serde_json::json!({ "path": d.path, "problem": d.problem })).collect();
+        let damage: Vec<_> = check
+            .damage
+            .iter()
+            .map(|d| serde_json::json!({ "path": d.path, "problem": d.problem }))
+            .collect();
         let (objects, bytes, records) = (check.objects, check.bytes, check.records);
         report.line(serde_json::json!({ "objects": objects, "bytes": bytes, "records": records, "damage": damage }));
     } else {
@@ -42,9 +46,16 @@ fn verify(common: &Common, repair: bool, report: &Report) -> Result<Exit, Failur
             report.line(format_args!("damaged {}: {}", damage.path.display(), damage.problem));
         }
         let (objects, bytes, records) = (check.objects, size(check.bytes), check.records);
-        report.line(format_args!("{objects} objects ({bytes}) and {records} records, {} damaged", check.damage.len()));
+        report.line(format_args!(
+            "{objects} objects ({bytes}) and {records} records, {} damaged",
+            check.damage.len()
+        ));
     }
-    Ok(if check.damage.is_empty() || repair { Exit::Success } else { Exit::Store })
+    Ok(if check.damage.is_empty() || repair {
+        Exit::Success
+    } else {
+        Exit::Store
+    })
 }
 
 fn open(common: &Common) -> Result<std::sync::Arc<Store>, Failure> {
@@ -60,7 +71,12 @@ fn gc(common: &Common, report: &Report) -> Result<Exit, Failure> {
     if report.json() {
         report.line(serde_json::json!({ "removed": done.removed, "freed": done.freed, "kept": done.kept }));
     } else {
-        report.line(format_args!("removed {} files ({}), kept {} objects", done.removed, size(done.freed), done.kept));
+        report.line(format_args!(
+            "removed {} files ({}), kept {} objects",
+            done.removed,
+            size(done.freed),
+            done.kept
+        ));
     }
     Ok(Exit::Success)
 }
@@ -69,12 +85,23 @@ fn path(common: &Common, stage: &str, output: &str, report: &Report) -> Result<E
     let project = project(common)?;
     let store = open(common)?;
     let (name, arch) = match stage.split_once('/') {
-        Some((name, arch)) => (name, arch.parse::<Arch>().map_err(|e| Failure::said(Exit::Usage, format!("read {stage:?}: {e}")))?),
+        Some((name, arch)) => (
+            name,
+            arch.parse::<Arch>()
+                .map_err(|e| Failure::said(Exit::Usage, format!("read {stage:?}: {e}")))?,
+        ),
         None => (stage, Arch::Amd64),
     };
     let node = project.graph.node(name, arch)?;
-    let missing = |what: String| Failure::said(Exit::Store, format!("find {what} of {node} in the store\n\nhint: build it with `pnb build --stage {name}`"));
-    let (_, record) = store.latest_record(&node.stage, node.arch)?.ok_or_else(|| missing("a record".to_owned()))?;
+    let missing = |what: String| {
+        Failure::said(
+            Exit::Store,
+            format!("find {what} of {node} in the store\n\nhint: build it with `pnb build --stage {name}`"),
+        )
+    };
+    let (_, record) = store
+        .latest_record(&node.stage, node.arch)?
+        .ok_or_else(|| missing("a record".to_owned()))?;
     let found = record.outputs.get(output).ok_or_else(|| {
         let known: Vec<&str> = record.outputs.keys().map(String::as_str).collect();
         missing(format!("the output {output:?} (there are: {})", known.join(", ")))
@@ -121,7 +148,12 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
         Ok(store) => report.line(format_args!("{:<8} {:<22} {}", "ok", "store", store.root().display())),
         Err(error) => {
             whole = false;
-            report.line(format_args!("{:<8} {:<22} {}: {error}", "MISSING", "store", path.display()));
+            report.line(format_args!(
+                "{:<8} {:<22} {}: {error}",
+                "MISSING",
+                "store",
+                path.display()
+            ));
         }
     }
     Ok(if whole { Exit::Success } else { Exit::Hermetic })

@@ -142,6 +142,7 @@ mod tests {
                 components: vec!["main".into()],
                 snapshot: "20260101T000000Z".into(),
                 snapshot_url: "https://snapshot.example/archive/debian/20260101T000000Z".into(),
+                date: Epoch::new(0),
                 inrelease_sha256: Sha256Digest::new([2; 32]),
                 keys: vec![],
             }],

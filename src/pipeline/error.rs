@@ -1,7 +1,13 @@
 //! Why a build could not be made.
 
 use crate::{
-    debian::DebError, fetch::FetchError, graph::{GraphError, NodeId}, lock::LockError, manifest::ManifestError, sandbox::SandboxError, store::StoreError,
+    debian::DebError,
+    fetch::FetchError,
+    graph::{GraphError, NodeId},
+    lock::LockError,
+    manifest::ManifestError,
+    sandbox::SandboxError,
+    store::StoreError,
 };
 use std::path::PathBuf;
 
@@ -9,13 +15,17 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
     /// There is no project here.
-    #[error("find lockfile.toml and stages/ in {path:?} or above it\n\nhint: run pnb in the project, or give --project DIR")]
+    #[error(
+        "find lockfile.toml and stages/ in {path:?} or above it\n\nhint: run pnb in the project, or give --project DIR"
+    )]
     NoProject {
         /// Where the search began.
         path: PathBuf,
     },
     /// git could not say where the project stands.
-    #[error("ask git about {project:?}: {problem}\n\nhint: install git; for a repository of another user, `git config --global --add safe.directory DIR`")]
+    #[error(
+        "ask git about {project:?}: {problem}\n\nhint: install git; for a repository of another user, `git config --global --add safe.directory DIR`"
+    )]
     Git {
         /// The project.
         project: PathBuf,
@@ -30,7 +40,7 @@ pub enum PipelineError {
     },
     /// The lock.
     #[error(transparent)]
-    Lock(#[from] LockError),
+    Lock(Box<LockError>),
     /// The lock lacks something a stage wants.
     #[error("find {what} in lockfile.toml\n\nhint: `pnb lock` adds what the stages want")]
     NotLocked {
@@ -38,7 +48,9 @@ pub enum PipelineError {
         what: String,
     },
     /// A pinned file of the project or the command line has other bytes than the lock says.
-    #[error("take the pinned file {name} from {path:?}: it is not the locked one\nexpected: {expected}\n  actual: {actual}\n\nhint: after changing it on purpose, run `pnb lock`")]
+    #[error(
+        "take the pinned file {name} from {path:?}: it is not the locked one\nexpected: {expected}\n  actual: {actual}\n\nhint: after changing it on purpose, run `pnb lock`"
+    )]
     LocalFile {
         /// Its name in the lock.
         name: String,
@@ -68,7 +80,7 @@ pub enum PipelineError {
         node: NodeId,
         /// Why.
         #[source]
-        source: SandboxError,
+        source: Box<SandboxError>,
     },
     /// A stage ran and failed.
     #[error("build {node}: {problem}\n{tail}\nlog: {}\n\nhint: `pnb shell {} --arch {}` opens a shell in its sandbox", log.display(), node.stage, node.arch)]
@@ -109,6 +121,12 @@ pub enum PipelineError {
         /// What.
         problem: String,
     },
+}
+
+impl From<LockError> for PipelineError {
+    fn from(error: LockError) -> Self {
+        PipelineError::Lock(Box::new(error))
+    }
 }
 
 impl PipelineError {

@@ -10,8 +10,8 @@ use crate::{
     graph::{InputSource, NodeId, OutputKind, StageArch, closure_of},
     image::zstd,
     manifest::{
-        Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, Origin, RECORD_FILE, RECORD_VERSION, Role, Run,
-        StageFact, StageRun, Statements,
+        Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, Origin, RECORD_FILE, RECORD_VERSION, Role,
+        Run, StageFact, StageRun, Statements,
     },
     model::{Arch, RelPath, Sha256Digest, Variant, VerityDigest},
     store::{self, Store},
@@ -64,8 +64,14 @@ pub fn export(
     let dir = images.join(variant.as_str()).join(arch.as_str());
     let fingerprint = fingerprint(project, outcome, &node, circumstances)?;
     let note = format!("export-{}", blake3::hash(dir.to_string_lossy().as_bytes()).to_hex());
-    if store.note(&note).is_some_and(|old| stamps(&dir).is_ok_and(|s| old == format!("{fingerprint}{s}").into_bytes())) {
-        events(Event::Exported { dir: dir.clone(), unchanged: true });
+    if store
+        .note(&note)
+        .is_some_and(|old| stamps(&dir).is_ok_and(|s| old == format!("{fingerprint}{s}").into_bytes()))
+    {
+        events(Event::Exported {
+            dir: dir.clone(),
+            unchanged: true,
+        });
         return Ok(dir);
     }
     let parent = images.join(variant.as_str());
@@ -82,7 +88,10 @@ pub fn export(
     }
     let stamps = stamps(&dir).map_err(PipelineError::io("look at", &dir))?;
     store.put_note(&note, format!("{fingerprint}{stamps}").as_bytes())?;
-    events(Event::Exported { dir: dir.clone(), unchanged: false });
+    events(Event::Exported {
+        dir: dir.clone(),
+        unchanged: false,
+    });
     Ok(dir)
 }
 
@@ -97,7 +106,12 @@ fn replace(fresh: &Path, dir: &Path) -> Result<(), PipelineError> {
 }
 
 /// Everything that decides the exported bytes, apart from the build record.
-fn fingerprint(project: &Project, outcome: &Outcome, node: &NodeId, c: &Circumstances) -> Result<String, PipelineError> {
+fn fingerprint(
+    project: &Project,
+    outcome: &Outcome,
+    node: &NodeId,
+    c: &Circumstances,
+) -> Result<String, PipelineError> {
     let mut text = format!(
         "pnb {} {CODE_SANDBOX} {CODE_WRITERS} {:?} {} {}\n",
         env!("CARGO_PKG_VERSION"),
@@ -117,7 +131,9 @@ fn fingerprint(project: &Project, outcome: &Outcome, node: &NodeId, c: &Circumst
 fn stamps(dir: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     #[expect(clippy::disallowed_methods, reason = "the names are sorted")]
-    let mut names: Vec<_> = fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+    let mut names: Vec<_> = fs::read_dir(dir)?
+        .map(|e| e.map(|e| e.file_name()))
+        .collect::<Result<_, _>>()?;
     names.sort();
     for name in names {
         let m = fs::symlink_metadata(dir.join(&name))?;
@@ -147,14 +163,24 @@ fn write_all(
     let done = done(outcome, node)?;
     let mut artifacts = BTreeMap::new();
     for (name, spec) in &project.graph.file(node).outputs {
-        let Some(output) = done.record.outputs.get(name) else { continue };
+        let Some(output) = done.record.outputs.get(name) else {
+            continue;
+        };
         if spec.kind == OutputKind::File {
             let path = RelPath::new(name).map_err(|e| describe(e.to_string()))?;
             artifacts.insert(path, copy_out(store, output, &dir.join(name))?);
         }
     }
     let stages = closure_of(&project.graph, std::slice::from_ref(node))?.order;
-    let facts = facts(project, store, outcome, (variant, arch), circumstances, &stages, artifacts)?;
+    let facts = facts(
+        project,
+        store,
+        outcome,
+        (variant, arch),
+        circumstances,
+        &stages,
+        artifacts,
+    )?;
     let statements = Statements::describe(&facts).map_err(PipelineError::Manifest)?;
     for (name, text) in &statements.files {
         write(&dir.join(name), text)?;
@@ -176,7 +202,10 @@ fn write_all(
             .collect::<Result<_, PipelineError>>()?,
         reproducibility: None,
     };
-    write(&dir.join(RECORD_FILE), &record.to_json().map_err(PipelineError::Manifest)?)
+    write(
+        &dir.join(RECORD_FILE),
+        &record.to_json().map_err(PipelineError::Manifest)?,
+    )
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PipelineError> {
@@ -184,11 +213,16 @@ fn write(path: &Path, text: &str) -> Result<(), PipelineError> {
 }
 
 fn describe(problem: impl Into<String>) -> PipelineError {
-    PipelineError::Describe { problem: problem.into() }
+    PipelineError::Describe {
+        problem: problem.into(),
+    }
 }
 
 fn done<'a>(outcome: &'a Outcome, id: &NodeId) -> Result<&'a Done, PipelineError> {
-    outcome.nodes.get(id).ok_or_else(|| describe(format!("{id} was not built")))
+    outcome
+        .nodes
+        .get(id)
+        .ok_or_else(|| describe(format!("{id} was not built")))
 }
 
 /// Copies an object out of the store, hashing it on the way; a damaged object does not get out.
@@ -242,7 +276,11 @@ fn line_of(
 
 /// The kernel command line that the stage of a variant gives.
 pub fn command_line(project: &Project, variant: Variant) -> Result<String, PipelineError> {
-    let path = project.root.join(super::project::STAGES).join(variant.as_str()).join(COMMAND_LINE);
+    let path = project
+        .root
+        .join(super::project::STAGES)
+        .join(variant.as_str())
+        .join(COMMAND_LINE);
     let text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
     Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -263,7 +301,8 @@ fn facts<'a>(
     })?;
     let shipped = RelPath::new(DIAGNOSTIC).map_err(|e| describe(e.to_string()))?;
     let diagnostic = agent.path.as_ref().is_some_and(|p| p.is_within(&shipped));
-    let (mut package_sets, mut pinned_files, mut stage_facts, mut whole) = (BTreeMap::new(), BTreeMap::new(), Vec::new(), true);
+    let (mut package_sets, mut pinned_files, mut stage_facts, mut whole) =
+        (BTreeMap::new(), BTreeMap::new(), Vec::new(), true);
     for id in stages {
         let done = done(outcome, id)?;
         whole &= done.record.weaker.is_empty();
@@ -315,7 +354,11 @@ fn facts<'a>(
         kernel_command_line: command_line(project, variant)?,
         root,
         agent: Agent {
-            kind: if diagnostic { AgentKind::Diagnostic } else { AgentKind::Pinned },
+            kind: if diagnostic {
+                AgentKind::Diagnostic
+            } else {
+                AgentKind::Pinned
+            },
             name: agent.name.clone(),
             sha256: agent.sha256,
         },
@@ -336,7 +379,9 @@ fn facts<'a>(
 fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, PipelineError> {
     if name == STAGE_DIRECTORY {
         let path = format!("{}/{}", super::project::STAGES, id.stage);
-        return Ok(Origin::Repository(RelPath::new(path).map_err(|e| describe(e.to_string()))?));
+        return Ok(Origin::Repository(
+            RelPath::new(path).map_err(|e| describe(e.to_string()))?,
+        ));
     }
     let inputs = &project.graph.file(id).inputs;
     let found = inputs.iter().find(|(n, _)| n.get_ref() == name);

@@ -55,10 +55,13 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
     let file = project.graph.file(id);
     let output_of = |stage: &str, name: &str| -> Result<Output, PipelineError> {
         let node = project.graph.node(stage, id.arch)?;
-        done.get(&node).and_then(|outputs| outputs.get(name)).cloned().ok_or_else(|| PipelineError::Spec {
-            node: id.clone(),
-            problem: format!("{node} has not given its output {name:?}"),
-        })
+        done.get(&node)
+            .and_then(|outputs| outputs.get(name))
+            .cloned()
+            .ok_or_else(|| PipelineError::Spec {
+                node: id.clone(),
+                problem: format!("{node} has not given its output {name:?}"),
+            })
     };
     let root = match &file.root {
         Some(stage) => Some(*output_of(stage.get_ref(), "tree")?.digest()),
@@ -100,7 +103,10 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
     let own = store.snapshot(&own, project.lock.source_date_epoch, &skip)?;
     inputs.insert(STAGE_DIRECTORY.to_owned(), Resolved::Tree(store.put_tree(&own)?));
 
-    let digests = inputs.iter().map(|(name, r)| Ok((name.clone(), digest_of(r)?))).collect::<Result<_, PipelineError>>()?;
+    let digests = inputs
+        .iter()
+        .map(|(name, r)| Ok((name.clone(), digest_of(r)?)))
+        .collect::<Result<_, PipelineError>>()?;
     let code = Code {
         sandbox: CODE_SANDBOX,
         writers: CODE_WRITERS,

@@ -37,13 +37,14 @@ pub struct Project {
     pub agent: Option<PathBuf>,
 }
 
-
 impl Project {
     /// Finds the project at `start` or above it.
     pub fn find(start: &Path) -> Result<PathBuf, PipelineError> {
         let start = start.canonicalize().map_err(PipelineError::io("open", start))?;
         let found = start.ancestors().find(|dir| dir.join(STAGES).is_dir());
-        found.map(Path::to_owned).ok_or(PipelineError::NoProject { path: start })
+        found
+            .map(Path::to_owned)
+            .ok_or(PipelineError::NoProject { path: start })
     }
 
     /// Reads lock and stages of the project at `root`, and asks git for its revision.
@@ -51,7 +52,9 @@ impl Project {
         let path = root.join(LOCKFILE);
         let text = match fs::read_to_string(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(PipelineError::NotLocked { what: "anything: the file is not there".to_owned() });
+                return Err(PipelineError::NotLocked {
+                    what: "anything: the file is not there".to_owned(),
+                });
             }
             read => read.map_err(PipelineError::io("read", &path))?,
         };

@@ -232,15 +232,17 @@ pub(super) fn run_stage(
     let result = executor.run(&spec, &mut put, &mut watch);
     let tail = watch.finish().map_err(PipelineError::io("write", &log))?;
     let outcome = result.map_err(|source| match &source {
-        SandboxError::Failed { .. } | SandboxError::Limit { .. } | SandboxError::Output { .. } => PipelineError::Stage {
-            node: id.clone(),
-            problem: problem_of(&source),
-            tail,
-            log: log.clone(),
-        },
+        SandboxError::Failed { .. } | SandboxError::Limit { .. } | SandboxError::Output { .. } => {
+            PipelineError::Stage {
+                node: id.clone(),
+                problem: problem_of(&source),
+                tail,
+                log: log.clone(),
+            }
+        }
         _ => PipelineError::Sandbox {
             node: id.clone(),
-            source,
+            source: Box::new(source),
         },
     })?;
     for layer in &outcome.weaker {
@@ -331,7 +333,13 @@ impl<'a> Recorder<'a> {
             self.end_line();
         }
         self.file.flush()?;
-        Ok(self.tail.iter().map(|l| format!("  {l}\n")).collect::<String>().trim_end().to_owned())
+        Ok(self
+            .tail
+            .iter()
+            .map(|l| format!("  {l}\n"))
+            .collect::<String>()
+            .trim_end()
+            .to_owned())
     }
 }
 
@@ -352,7 +360,10 @@ impl Watch for Recorder<'_> {
 /// A line that cannot move the cursor, change colours or imitate pnb's own lines.
 fn plain(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    text.trim_end_matches('\r').chars().map(|c| if c.is_control() && c != '\t' { '·' } else { c }).collect()
+    text.trim_end_matches('\r')
+        .chars()
+        .map(|c| if c.is_control() && c != '\t' { '·' } else { c })
+        .collect()
 }
 
 /// The spec of `stage_spec` with a shell in place of the stage's command, on this terminal.

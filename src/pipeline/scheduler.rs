@@ -55,8 +55,11 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
     let mut outputs = Outputs::new();
     let mut entries = Vec::new();
     for id in &closure.order {
-        let waits: Vec<String> =
-            closure.needs[id].iter().filter(|n| !outputs.contains_key(n)).map(ToString::to_string).collect();
+        let waits: Vec<String> = closure.needs[id]
+            .iter()
+            .filter(|n| !outputs.contains_key(n))
+            .map(ToString::to_string)
+            .collect();
         if !waits.is_empty() {
             entries.push(PlanEntry {
                 node: id.clone(),
@@ -124,7 +127,9 @@ pub fn build(
     let changed = Condvar::new();
     let work = || {
         loop {
-            let Some((id, outputs)) = next(&closure, &state, &changed) else { return };
+            let Some((id, outputs)) = next(&closure, &state, &changed) else {
+                return;
+            };
             let result = one(project, store, inputs, &id, &outputs, options, events);
             let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             state.running -= 1;
@@ -171,7 +176,10 @@ fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar) -> Option<(N
         if let Some(id) = ready {
             state.waiting.remove(id);
             state.running += 1;
-            let outputs = closure.needs[id].iter().map(|n| (n.clone(), state.done[n].record.outputs.clone())).collect();
+            let outputs = closure.needs[id]
+                .iter()
+                .map(|n| (n.clone(), state.done[n].record.outputs.clone()))
+                .collect();
             return Some((id.clone(), outputs));
         }
         if state.running == 0 {

@@ -2,13 +2,21 @@
 
 use super::{Event, Events, PipelineError, Project, project::AGENT};
 use crate::{
-    fetch::{self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, Policy, Sources, Transports},
+    fetch::{
+        self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, Policy, Sources, Transports,
+    },
     lock::{Package, PinnedFile},
     model::{RelPath, Sha256Digest, VerityDigest},
     store::Store,
     verity,
 };
-use std::{fs, io::{self, Read}, path::Path, sync::{Mutex, PoisonError}, collections::BTreeMap};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 /// Where pinned files may come from.
 #[derive(Debug, Clone)]
@@ -133,7 +141,9 @@ impl fetch::Progress for Advance<'_> {
 
 /// Whether the package is in the store and its bytes are right. Damaged ones are dropped, to be fetched again.
 fn present(store: &Store, package: &Package) -> bool {
-    let Some(digest) = store.find_sha256(&package.sha256) else { return false };
+    let Some(digest) = store.find_sha256(&package.sha256) else {
+        return false;
+    };
     if store.verify_object(&digest).is_ok() {
         return true;
     }
@@ -146,7 +156,10 @@ fn present(store: &Store, package: &Package) -> bool {
 fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
     let mut bytes = Vec::new();
     let mut open = fs::File::open(path).map_err(PipelineError::io("read", path))?;
-    open.by_ref().take(file.size + 1).read_to_end(&mut bytes).map_err(PipelineError::io("read", path))?;
+    open.by_ref()
+        .take(file.size + 1)
+        .read_to_end(&mut bytes)
+        .map_err(PipelineError::io("read", path))?;
     let mut both = verity::Both::new();
     both.update(&bytes);
     let digests = both.finish();

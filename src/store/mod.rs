@@ -66,7 +66,16 @@ impl Store {
     }
 
     fn open_locked(root: &Path, exclusive: bool) -> Result<Arc<Self>, StoreError> {
-        for dir in ["objects", "sha256", "records", "checkouts", "logs", "locks", "notes", "tmp"] {
+        for dir in [
+            "objects",
+            "sha256",
+            "records",
+            "checkouts",
+            "logs",
+            "locks",
+            "notes",
+            "tmp",
+        ] {
             let path = root.join(dir);
             fs::create_dir_all(&path).at(Operation::Create, &path)?;
         }
@@ -141,7 +150,9 @@ impl Store {
     /// The log of a stage's last run, whether it ended well or not.
     pub fn latest_log(&self, stage: &str, arch: Arch) -> Result<Option<PathBuf>, StoreError> {
         let logs = self.root.join("logs");
-        let Ok(name) = fs::read_to_string(logs.join(format!("latest-{stage}-{arch}"))) else { return Ok(None) };
+        let Ok(name) = fs::read_to_string(logs.join(format!("latest-{stage}-{arch}"))) else {
+            return Ok(None);
+        };
         let path = logs.join(name);
         Ok(path.is_file().then_some(path))
     }

@@ -48,7 +48,14 @@ pub(super) fn kernel_initrd(context: &Context) -> Result<(), WriterError> {
 fn compress(part: &Path, out: File, workers: NonZeroU32) -> Result<File, WriterError> {
     let mut file = File::open(part).map_err(WriterError::io("open", part))?;
     let size = file.metadata().map_err(WriterError::io("open", part))?.len();
-    Ok(zstd::compress(&part.to_string_lossy(), &mut file, size, out, LEVEL, workers)?)
+    Ok(zstd::compress(
+        &part.to_string_lossy(),
+        &mut file,
+        size,
+        out,
+        LEVEL,
+        workers,
+    )?)
 }
 
 fn root_segment(context: &Context, path: &Path) -> Result<(), WriterError> {
@@ -60,10 +67,15 @@ fn root_segment(context: &Context, path: &Path) -> Result<(), WriterError> {
     for dir in ["etc", "etc/powernode", "powernode"] {
         archive.directory(&rel(dir)?, &directory)?;
     }
-    for (name, place) in [("root-digest", "etc/powernode/root-digest"), ("root.ext4", "powernode/root.ext4")] {
+    for (name, place) in [
+        ("root-digest", "etc/powernode/root-digest"),
+        ("root.ext4", "powernode/root.ext4"),
+    ] {
         let from = input(name);
         let mut content = File::open(&from).map_err(WriterError::io("open", &from))?;
-        let size = content.seek(io::SeekFrom::End(0)).map_err(WriterError::io("read", &from))?;
+        let size = content
+            .seek(io::SeekFrom::End(0))
+            .map_err(WriterError::io("read", &from))?;
         content.rewind().map_err(WriterError::io("read", &from))?;
         archive.file(&rel(place)?, &file, size, &mut content as &mut dyn Read)?;
     }

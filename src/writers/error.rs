@@ -1,7 +1,10 @@
 //! Why a writer could not write.
 
 use crate::{debian::DebError, image::ImageError, model::ModelError};
-use std::{io, path::{Path, PathBuf}};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// An error of a writer; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]

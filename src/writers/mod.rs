@@ -53,7 +53,8 @@ pub fn table() -> BuiltinTable {
 }
 
 fn run(arguments: &[u8], writer: fn(&Context) -> Result<(), WriterError>) -> Result<(), String> {
-    let context: Context = serde_json::from_slice(arguments).map_err(|e| format!("failed to read the arguments: {e}"))?;
+    let context: Context =
+        serde_json::from_slice(arguments).map_err(|e| format!("failed to read the arguments: {e}"))?;
     writer(&context).map_err(|error| {
         let mut text = format!("failed to {error}");
         let mut source = std::error::Error::source(&error);
@@ -99,7 +100,9 @@ fn tree_input(name: &str) -> Result<TreeInput, WriterError> {
 /// Opens contents by digest from a map of paths.
 fn opener(contents: &BTreeMap<VerityDigest, PathBuf>) -> impl Fn(&VerityDigest) -> io::Result<Box<dyn Read>> + '_ {
     |digest| {
-        let path = contents.get(digest).ok_or_else(|| io::Error::other(format!("no input holds the object {digest}")))?;
+        let path = contents
+            .get(digest)
+            .ok_or_else(|| io::Error::other(format!("no input holds the object {digest}")))?;
         Ok(Box::new(File::open(path)?))
     }
 }

@@ -42,7 +42,12 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     write(&build("root-digest"), format!("{digest}\n").as_bytes())?;
     let image_path = build("image.cfs");
     write(&image_path, &image)?;
-    let _ = writeln!(io::stdout(), "root {digest}: {} entries, image of {} bytes", tree.len(), image.len());
+    let _ = writeln!(
+        io::stdout(),
+        "root {digest}: {} entries, image of {} bytes",
+        tree.len(),
+        image.len()
+    );
     drop(open);
     file_system(context.epoch, &tree, contents, &image_path, image.len() as u64, digest)?;
     fs::remove_file(&image_path).map_err(WriterError::io("remove", &image_path))
@@ -81,7 +86,10 @@ fn file_system(
 
 /// Runs a program of the tools tree, with nothing but the call's own environment.
 fn run_tool(call: &ToolCall) -> io::Result<ToolOutput> {
-    let (program, arguments) = call.argv.split_first().ok_or_else(|| io::Error::other("the call is empty"))?;
+    let (program, arguments) = call
+        .argv
+        .split_first()
+        .ok_or_else(|| io::Error::other("the call is empty"))?;
     let output = Command::new(Path::new(SBIN).join(program))
         .args(arguments)
         .env_clear()

@@ -9,7 +9,7 @@ use crate::{
     verity,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     ffi::OsStr,
     fs::{self, File, Permissions},
     io::{self, Read, Write},
@@ -85,7 +85,10 @@ fn unpack_all(debs: &[PathBuf], spool: &Path, contents: &Contents, threads: u32)
             });
         }
     });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+    done.into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_values()
+        .collect()
 }
 
 fn unpack_one(deb: &Path, spool: &Path, contents: &Contents) -> Result<Tree, WriterError> {
@@ -109,10 +112,11 @@ fn unpack_one(deb: &Path, spool: &Path, contents: &Contents) -> Result<Tree, Wri
         let size = hasher.size();
         let digest = hasher.finish();
         let mut contents = contents.lock().unwrap_or_else(PoisonError::into_inner);
-        if contents.contains_key(&digest) {
-            fs::remove_file(&path)?;
-        } else {
-            contents.insert(digest, path);
+        match contents.entry(digest) {
+            Entry::Occupied(_) => fs::remove_file(&path)?,
+            Entry::Vacant(slot) => {
+                slot.insert(path);
+            }
         }
         Ok((digest, size))
     };
