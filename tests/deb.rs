@@ -102,9 +102,9 @@ fn tarball(all: &[Raw]) -> Vec<u8> {
 fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = b"!<arch>\n".to_vec();
     for (name, data) in members {
-        write!(
+        writeln!(
             out,
-            "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+            "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`",
             1,
             0,
             0,
@@ -135,7 +135,7 @@ fn compress(ending: &str, data: &[u8]) -> Vec<u8> {
                 .expect("memory");
         }
         ".zst" => out = zstd::encode_all(data, 19).expect("memory"),
-        _ => panic!("no such compression"),
+        other => unreachable!("no such compression: {other}"),
     }
     out
 }

@@ -178,11 +178,7 @@ fn get(item: &FetchItem) -> (Result<Fetched, FetchError>, Vec<u128>) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (result, waits) = get_in(dir.path(), item, false, &Silent);
     if result.is_err() {
-        assert_eq!(
-            std::fs::read_dir(dir.path()).expect("listed").count(),
-            0,
-            "an empty part was left"
-        );
+        assert_eq!(entries(dir.path()), 0, "an empty part was left");
     }
     (result, waits)
 }
@@ -192,7 +188,7 @@ fn bytes_of(fetched: Fetched) -> Vec<u8> {
         mut file, size, verity, ..
     }) = fetched
     else {
-        panic!("not downloaded")
+        unreachable!("not downloaded")
     };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).expect("readable");
@@ -228,6 +224,11 @@ fn told(error: &FetchError, server: &Server) -> String {
         None => error.to_string(),
     };
     text.replace(&server.address.to_string(), "SERVER")
+}
+
+#[expect(clippy::disallowed_methods, reason = "only counted")]
+fn entries(dir: &std::path::Path) -> usize {
+    std::fs::read_dir(dir).expect("listed").count()
 }
 
 #[test]
@@ -661,11 +662,7 @@ fn two_builders_transfer_a_file_once() {
         scope.spawn(build);
     });
     assert_eq!((server.asked().len(), delivered.into_inner()), (1, 1));
-    assert_eq!(
-        std::fs::read_dir(dir.path()).expect("listed").count(),
-        1,
-        "only the object is left"
-    );
+    assert_eq!(entries(dir.path()), 1, "only the object is left");
 }
 
 /// Stops the process's download once some bytes are there, as a killed builder would.

@@ -107,6 +107,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         },
         outputs: Vec::new(),
         build_dir: BuildDir::Tmpfs,
+        keep_failed: false,
         dev_in: Vec::new(),
         proc_mount: true,
         console: if args.interactive {
@@ -120,7 +121,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: &mut dyn io::Read| Err(io::Error::other("a machine has no outputs"));
+    let mut put = |_: bool, _: &mut dyn io::Read| Err(io::Error::other("a machine has no outputs"));
     let mut console = BootConsole {
         judge: Judge::default(),
         show: !common.json && !common.quiet,

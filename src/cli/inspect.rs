@@ -85,7 +85,7 @@ pub(super) fn shell(common: &Common, args: &StageRef, report: &Report) -> Result
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: &mut dyn io::Read| Err(io::Error::other("a shell has no outputs"));
+    let mut put = |_: bool, _: &mut dyn io::Read| Err(io::Error::other("a shell has no outputs"));
     match executor.run(&spec, &mut put, &mut io::sink()) {
         Ok(_) => Ok(Exit::Success),
         Err(crate::sandbox::SandboxError::Failed { status, .. }) => {

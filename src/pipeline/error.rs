@@ -83,7 +83,11 @@ pub enum PipelineError {
         source: Box<SandboxError>,
     },
     /// A stage ran and failed.
-    #[error("build {node}: {problem}\n{tail}\nlog: {}\n\nhint: `pnb shell {} --arch {}` opens a shell in its sandbox", log.display(), node.stage, node.arch)]
+    #[error(
+        "build {node}: {problem}\n{tail}\nlog: {log}\n\nhint: `pnb shell {} --arch {}` opens a shell in its sandbox",
+        node.stage,
+        node.arch
+    )]
     Stage {
         /// Which.
         node: NodeId,
@@ -91,8 +95,8 @@ pub enum PipelineError {
         problem: String,
         /// The last lines of its log.
         tail: String,
-        /// The whole log.
-        log: PathBuf,
+        /// Where the whole log is, and the build directory if it was kept.
+        log: String,
     },
     /// A stage.toml asks for something that does not exist.
     #[error("prepare the sandbox of {node}: {problem}")]

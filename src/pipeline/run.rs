@@ -103,10 +103,11 @@ pub fn stage_spec(
         Some(digest) => RootFs::Tree(store.checkout(digest)?),
         None => RootFs::Empty,
     };
-    let build_dir = match &options.build_dir {
-        None => BuildDir::Tmpfs,
-        Some(base) => {
-            let dir = base.join(format!("pnb-{}-{}-{}", id.stage, id.arch, std::process::id()));
+    let build_dir = match (&options.build_dir, options.keep_failed) {
+        (None, false) => BuildDir::Tmpfs,
+        (base, _) => {
+            let base = base.clone().unwrap_or_else(|| store.root().join("failed"));
+            let dir = base.join(format!("{}-{}-{}", id.stage, id.arch, std::process::id()));
             fs::create_dir_all(&dir).map_err(PipelineError::io("create", &dir))?;
             BuildDir::Disk(dir.canonicalize().map_err(PipelineError::io("open", &dir))?)
         }
@@ -126,6 +127,7 @@ pub fn stage_spec(
         limits: limits(&file.limits),
         outputs: outputs(file).map_err(bad)?,
         build_dir,
+        keep_failed: options.keep_failed,
         dev_in: file.sandbox.dev_in.clone(),
         proc_mount: true,
         console: Console::Log,
@@ -226,10 +228,20 @@ pub(super) fn run_stage(
         helper: options.helper.clone(),
         strict: options.hermetic,
     };
-    let mut put = |content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
-        store.put_object(false, content).map_err(io::Error::other)
+    let mut put = |executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
+        store.put_object(executable, content).map_err(io::Error::other)
     };
     let result = executor.run(&spec, &mut put, &mut watch);
+    let kept = match &spec.build_dir {
+        BuildDir::Disk(dir) if options.keep_failed && result.is_err() => {
+            format!("\nbuild directory: {}", dir.display())
+        }
+        BuildDir::Disk(dir) => {
+            fs::remove_dir(dir).map_err(PipelineError::io("remove", dir))?;
+            String::new()
+        }
+        BuildDir::Tmpfs => String::new(),
+    };
     let tail = watch.finish().map_err(PipelineError::io("write", &log))?;
     let outcome = result.map_err(|source| match &source {
         SandboxError::Failed { .. } | SandboxError::Limit { .. } | SandboxError::Output { .. } => {
@@ -237,7 +249,7 @@ pub(super) fn run_stage(
                 node: id.clone(),
                 problem: problem_of(&source),
                 tail,
-                log: log.clone(),
+                log: format!("{}{kept}", log.display()),
             }
         }
         _ => PipelineError::Sandbox {

@@ -80,9 +80,13 @@ fn live(job: &mut Job) -> Result<(), Ending> {
     };
     drop(theirs);
     job.console.clear();
-    let mut job_end = JobEnd { job, proc: &proc };
+    let mut job_end = JobEnd {
+        job,
+        proc: &proc,
+        succeeded: false,
+    };
     let result = job_end.supervise(stage, reports, &ends);
-    let emptied = job_end.empty_build_dir();
+    let emptied = job_end.empty_build_dir(result.is_ok());
     result?;
     emptied?;
     Ok(())
@@ -103,6 +107,8 @@ fn become_root_inside(ids: Ids) -> Result<(), Fault> {
 struct JobEnd<'a> {
     job: &'a mut Job,
     proc: &'a OwnedFd,
+    /// Whether the workload ended well.
+    succeeded: bool,
 }
 
 impl JobEnd<'_> {
@@ -138,7 +144,8 @@ impl JobEnd<'_> {
             peak_memory: watchdog.peak(),
         };
         wire::send(&mut self.job.control, Tag::Exited, &exited).map_err(|_| None)?;
-        if code == 0 {
+        self.succeeded = code == 0;
+        if self.succeeded {
             for dir in Plan::inner_devices(&self.job.request.spec) {
                 umount2(&dir, MntFlags::MNT_DETACH).step(format!("unmount {}", dir.display()))?;
             }
@@ -229,10 +236,12 @@ impl JobEnd<'_> {
         }
     }
 
-    /// Deletes what is left in a build directory of the host.
-    fn empty_build_dir(&self) -> Result<(), Fault> {
-        match self.job.request.spec.build_dir {
+    /// Deletes what is left in a build directory of the host, unless the stage failed and that is to be looked at.
+    fn empty_build_dir(&self, collected: bool) -> Result<(), Fault> {
+        let spec = &self.job.request.spec;
+        match spec.build_dir {
             BuildDir::Tmpfs => Ok(()),
+            BuildDir::Disk(_) if spec.keep_failed && !(collected && self.succeeded) => Ok(()),
             BuildDir::Disk(_) => super::disk::empty("/build").step("delete the build directory"),
         }
     }

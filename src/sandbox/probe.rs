@@ -49,6 +49,7 @@ fn smallest(ids: Ids) -> Spec {
         limits: Limits::default(),
         outputs: Vec::new(),
         build_dir: BuildDir::Tmpfs,
+        keep_failed: false,
         dev_in: Vec::new(),
         proc_mount: true,
         console: Console::Log,
@@ -62,7 +63,7 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
         strict: false,
     };
     let try_out = |ids| {
-        let nothing = &mut |_: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
+        let nothing = &mut |_: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
         executor.run(&smallest(ids), nothing, &mut io::sink())
     };
     let single = try_out(Ids::Single);

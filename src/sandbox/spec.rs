@@ -33,6 +33,8 @@ pub struct Spec {
     pub outputs: Vec<Output>,
     /// Where `/build` lies.
     pub build_dir: BuildDir,
+    /// Whether a build directory on disk is left as it is when the stage fails.
+    pub keep_failed: bool,
     /// Directories below `/build` in which a small `/dev` is mounted before the stage starts.
     pub dev_in: Vec<RelPath>,
     /// Whether `/proc` is mounted. Links in it work; no file in it can be opened, for `mountinfo` names paths of the host.

@@ -1,0 +1,106 @@
+//! The artifact boots, and refuses when it was tampered with.
+
+use crate::project::*;
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+fn boot(dir: &Path) -> std::process::Command {
+    let mut command = pnb(repository(), &store());
+    command.arg("boot").arg(dir).args(["--timeout", "400"]);
+    command
+}
+
+#[test]
+fn it_reaches_multi_user_with_the_identity_of_the_firmware() {
+    let said = good(
+        boot(artifact())
+            .arg("--fw-cfg")
+            .arg(format!("instance_uuid={INSTANCE}")),
+    );
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(artifact().join("build-manifest.json")).expect("there")).expect("JSON");
+    let root = manifest["fsverity_root_hash"].as_str().expect("text");
+    let line = format!("powernode: ready instance={INSTANCE} source=fw_cfg root={root} agent=active");
+    assert!(said.contains(&line), "{line} is not in:\n{said}");
+}
+
+/// The last segment of the initramfs, unpacked; `change` gets it and the whole is put together again.
+fn with_changed_root(change: impl FnOnce(&mut Vec<u8>)) -> tempfile::TempDir {
+    let copy = copy_of_artifact();
+    let path = copy.path().join("initramfs.cpio.zst");
+    let mut file = fs::File::options().read(true).write(true).open(&path).expect("opens");
+    let segments = pnb::image::cpio::segments(&mut file).expect("an initramfs");
+    let last = segments.last().expect("segments");
+    file.seek(SeekFrom::Start(last.offset)).expect("in the file");
+    let mut packed = vec![0; usize::try_from(last.len).expect("fits")];
+    file.read_exact(&mut packed).expect("whole");
+    let mut cpio = zstd::decode_all(&packed[..]).expect("zstd");
+    change(&mut cpio);
+    file.set_len(last.offset).expect("shorter");
+    file.seek(SeekFrom::End(0)).expect("end");
+    file.write_all(&zstd::encode_all(&cpio[..], 1).expect("zstd"))
+        .expect("written");
+    copy
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> usize {
+    memchr::memmem::find(haystack, needle).expect("it is in there")
+}
+
+#[test]
+fn a_flipped_byte_in_the_image_of_the_root_is_refused() {
+    // The image names the object of each file in an attribute; EROFS keeps the prefix "trusted." as a number.
+    let copy = with_changed_root(|cpio| {
+        let at = find(cpio, b"overlay.redirect");
+        cpio[at + 40] ^= 1;
+    });
+    let said = bad(&mut boot(copy.path()), 9);
+    assert!(said.contains("powernode: refused: "), "{said}");
+}
+
+#[test]
+fn a_flipped_byte_in_an_object_or_a_wrong_digest_is_refused() {
+    if !all() {
+        return;
+    }
+    let object = with_changed_root(|cpio| {
+        // In the program that becomes init, which is read before the boot hands over.
+        let at = find(cpio, b" running in %ssystem mode");
+        cpio[at + 3] ^= 1;
+    });
+    let said = bad(&mut boot(object.path()), 9);
+    assert!(said.contains("powernode: refused: "), "{said}");
+    let digest = with_changed_root(|cpio| {
+        let at = find(cpio, b"etc/powernode/root-digest\0");
+        let at = at
+            + cpio[at..]
+                .iter()
+                .position(|b| b.is_ascii_hexdigit() && *b != b'e')
+                .expect("digits")
+            + 40;
+        cpio[at] = if cpio[at] == b'0' { b'1' } else { b'0' };
+    });
+    let said = bad(&mut boot(digest.path()), 9);
+    assert!(said.contains("powernode: refused: "), "{said}");
+}
+
+#[test]
+fn the_command_line_can_name_the_instance_and_a_malformed_name_is_refused() {
+    if !all() {
+        return;
+    }
+    let said = good(
+        boot(artifact())
+            .arg("--append")
+            .arg(format!("powernode.instance_uuid={INSTANCE}")),
+    );
+    assert!(said.contains(&format!("instance={INSTANCE} source=cmdline")), "{said}");
+    let said = bad(
+        boot(artifact()).args(["--append", "powernode.instance_uuid=not-one"]),
+        9,
+    );
+    assert!(said.contains("powernode: refused: "), "{said}");
+}

@@ -1,0 +1,114 @@
+//! What runs again when something changed, and what is said when something breaks.
+
+use crate::project::*;
+use std::fs;
+
+#[test]
+fn nothing_changed_means_nothing_runs() {
+    artifact();
+    let images = scratch().join("images");
+    let said = good(build(repository(), &store()).arg("--output").arg(&images));
+    assert!(said.contains("unchanged") && !said.contains("done "), "{said}");
+    let plan = good(pnb(repository(), &store()).args(["plan", "--variant", "kernel-initrd", "--arch", "amd64"]));
+    assert!(plan.lines().all(|l| l.starts_with("cached ")), "{plan}");
+}
+
+#[test]
+fn another_agent_costs_only_the_stages_that_depend_on_it() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let agent = dir.path().join("agent");
+    fs::write(&agent, "#!/bin/sh\nexec sleep 1000000\n").expect("written");
+    let said = good(
+        build(repository(), &store())
+            .arg("--agent")
+            .arg(&agent)
+            .arg("--output")
+            .arg(dir.path()),
+    );
+    let ran: Vec<&str> = said
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("done ")?.split(' ').next())
+        .collect();
+    assert_eq!(ran, ["agent/amd64", "root/amd64", "kernel-initrd/amd64"], "{said}");
+    let manifest = fs::read_to_string(dir.path().join("kernel-initrd/amd64/build-manifest.json")).expect("there");
+    assert!(manifest.contains("\"pinned\"") && !manifest.contains(dir.path().to_str().expect("UTF-8")));
+    good(
+        pnb(repository(), &store())
+            .arg("audit")
+            .arg(dir.path().join("kernel-initrd/amd64")),
+    );
+}
+
+#[test]
+fn a_failed_stage_shows_its_last_lines_its_log_and_the_way_in() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let script = dir.path().join("stages/kernel/build.sh");
+    fs::write(
+        &script,
+        "i=0; while [ $i -lt 50 ]; do i=$((i + 1)); echo line $i; done; exit 3\n",
+    )
+    .expect("written");
+    let args = ["build", "--stage", "kernel", "--arch", "amd64"];
+    let said = bad(pnb(dir.path(), &store()).args(args), 7);
+    assert!(said.contains("kernel/amd64: it ended with exit code 3"), "{said}");
+    assert!(
+        said.contains("line 50") && said.contains("line 21") && !said.contains("line 20\n"),
+        "{said}"
+    );
+    assert!(said.contains("hint: `pnb shell kernel --arch amd64`"), "{said}");
+    let log = good(pnb(dir.path(), &store()).args(["log", "kernel"]));
+    assert!(log.starts_with("line 1\nline 2\n"), "{log}");
+    let inside = "test -d /inputs/kernel/usr && test ! -e /home/* && echo inside as $(id -u) with $PNB_STAGE";
+    let shell = good(pnb(dir.path(), &store()).args(["shell", "kernel", "--command", inside]));
+    assert!(shell.contains("inside as 0 with kernel"), "{shell}");
+}
+
+#[test]
+fn a_pinned_file_with_other_bytes_is_refused_with_both_digests() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    fs::write(dir.path().join("agent/diagnostic/powernode-agent"), "other").expect("written");
+    let said = bad(pnb(dir.path(), &store()).args(["build", "--stage", "agent"]), 3);
+    assert!(
+        said.contains("expected: ") && said.contains("\n  actual: ") && said.contains("`pnb lock`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_damaged_object_is_found_before_a_stage_reads_it() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let (project, store) = (dir.path().join("project"), dir.path().join("store"));
+    copy_of_project(&project);
+    good(pnb(&project, &store).args(["build", "--stage", "microcode"]));
+    let tree = good(pnb(&project, &store).args(["store", "path", "microcode"]));
+    let file = std::path::Path::new(tree.trim()).join("usr/lib/firmware/amd-ucode/microcode_amd_fam19h.bin");
+    flip(&file, 100);
+    let said = bad(pnb(&project, &store).args(["store", "verify"]), 5);
+    assert!(
+        said.contains("damaged ") && said.contains("content hashes to "),
+        "{said}"
+    );
+    let said = bad(pnb(&project, &store).args(["store", "path", "microcode"]), 5);
+    assert!(said.contains("its content changed\nexpected: "), "{said}");
+    good(pnb(&project, &store).args(["store", "verify", "--repair"]));
+    let said = good(pnb(&project, &store).args(["build", "--stage", "microcode"]));
+    assert!(said.contains("done microcode/amd64"), "{said}");
+}
+
+#[test]
+fn hermetic_refuses_uncommitted_stage_files_and_names_them() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let args = ["build", "--hermetic", "--variant", "kernel-initrd"];
+    let said = bad(
+        pnb(dir.path(), &store())
+            .args(args)
+            .env("GIT_CEILING_DIRECTORIES", scratch()),
+        8,
+    );
+    assert!(said.contains("--allow-dirty"), "{said}");
+}

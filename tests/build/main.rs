@@ -1,0 +1,10 @@
+//! The product as its users meet it: one real build, audited, booted, changed, broken.
+//!
+//! The packages come from the store of whoever runs the tests; `pnb fetch` gets what it lacks. `PNB_TEST=all` adds what takes
+//! longer: a second build elsewhere as another user, and boots of artifacts that were tampered with.
+
+mod audit;
+mod boot;
+mod change;
+mod project;
+mod repeat;

@@ -1,0 +1,140 @@
+//! The project, a store for these tests, and the artifact built once for all of them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+/// Name of the instance that boots.
+pub const INSTANCE: &str = "6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10";
+
+/// Whether everything is to be tried.
+pub fn all() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "how the tests are asked for everything")]
+    std::env::var("PNB_TEST").is_ok_and(|v| v == "all")
+}
+
+/// The repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Scratch space that stays, on a file system with room.
+pub fn scratch() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// A mirror directory with every pinned package, made once from the user's own store.
+pub fn mirror() -> &'static str {
+    static MIRROR: OnceLock<String> = OnceLock::new();
+    MIRROR.get_or_init(|| {
+        let dir = scratch().join("mirror");
+        let done = Command::new(env!("CARGO_BIN_EXE_pnb"))
+            .arg("--project")
+            .arg(repository())
+            .arg("vendor")
+            .arg(&dir)
+            .output();
+        let done = done.expect("pnb starts");
+        assert!(done.status.success(), "{}", text(&done));
+        format!("file://{}", dir.display())
+    })
+}
+
+/// `pnb` on a project with a store, cut off from the network.
+pub fn pnb(project: &Path, store: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
+    command.arg("--project").arg(project).arg("--store").arg(store);
+    command.arg("--offline").arg("--mirror").arg(mirror());
+    command
+}
+
+/// What a program said on both streams.
+pub fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Runs to a good end and returns what was said.
+pub fn good(command: &mut Command) -> String {
+    let output = command.output().expect("starts");
+    assert!(output.status.success(), "{command:?}\n{}", text(&output));
+    text(&output)
+}
+
+/// Runs to a bad end with `code` and returns what was said.
+pub fn bad(command: &mut Command, code: i32) -> String {
+    let output = command.output().expect("starts");
+    assert_eq!(output.status.code(), Some(code), "{command:?}\n{}", text(&output));
+    text(&output)
+}
+
+/// The store that the artifact of these tests is built in.
+pub fn store() -> PathBuf {
+    scratch().join("store")
+}
+
+/// Directory of the artifact, built once.
+pub fn artifact() -> &'static Path {
+    static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
+    ARTIFACT.get_or_init(|| {
+        let images = scratch().join("images");
+        good(build(repository(), &store()).arg("--output").arg(&images));
+        images.join("kernel-initrd/amd64")
+    })
+}
+
+/// `pnb build --hermetic` of the one variant.
+pub fn build(project: &Path, store: &Path) -> Command {
+    let mut command = pnb(project, store);
+    command.args([
+        "build",
+        "--hermetic",
+        "--allow-dirty",
+        "--arch",
+        "amd64",
+        "--variant",
+        "kernel-initrd",
+    ]);
+    command
+}
+
+/// A copy of what belongs to a build, to be changed.
+pub fn copy_of_project(to: &Path) {
+    fs::create_dir_all(to).expect("scratch");
+    for name in ["stages", "dracut", "agent", "lockfile.toml"] {
+        good(Command::new("cp").arg("-a").arg(repository().join(name)).arg(to));
+    }
+}
+
+/// A copy of the artifact, to be changed.
+pub fn copy_of_artifact() -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    for name in [
+        "kernel",
+        "initramfs.cpio.zst",
+        "SHA256SUMS",
+        "build-manifest.json",
+        "build-record.json",
+        "sbom.cdx.json",
+        "provenance.slsa.json",
+    ] {
+        fs::copy(artifact().join(name), dir.path().join(name)).expect(name);
+    }
+    dir
+}
+
+/// Changes one byte of a file.
+pub fn flip(path: &Path, at: u64) {
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("ours");
+    let file = fs::File::options().read(true).write(true).open(path).expect("opens");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("in the file");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("writable");
+}

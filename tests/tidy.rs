@@ -1,0 +1,161 @@
+//! The manners of the house, as far as a program can see them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The rooms, in the order data flows: a room uses only rooms before it.
+const ROOMS: &[&str] = &[
+    "model", "verity", "debian", "lock", "fetch", "store", "graph", "sandbox", "image", "writers", "manifest", "audit",
+    "boot", "pipeline", "cli",
+];
+/// A file longer than this has more than one subject.
+const MAX_LINES: usize = 800;
+/// Where `unsafe` may stand.
+const UNSAFE: &[&str] = &["src/sandbox/sys.rs"];
+
+fn files(ending: &str) -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.join("src"), root.join("tests"), root.join("build.rs")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            #[expect(clippy::disallowed_methods, reason = "the files go into a sorted map")]
+            let entries = fs::read_dir(&path).expect("readable");
+            open.extend(entries.map(|e| e.expect("readable").path()));
+        } else if path.extension().is_some_and(|e| e == ending) {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            found.insert(path.strip_prefix(root).expect("below it").to_owned(), text);
+        }
+    }
+    assert!(found.len() > 50, "only {} files were found", found.len());
+    found
+}
+
+fn report(problems: Vec<String>) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn a_room_uses_only_rooms_before_it() {
+    let mut problems = Vec::new();
+    for (path, text) in files("rs") {
+        let Ok(inside) = path.strip_prefix("src") else { continue };
+        let room = inside
+            .components()
+            .next()
+            .expect("a name")
+            .as_os_str()
+            .to_string_lossy()
+            .trim_end_matches(".rs")
+            .to_owned();
+        let Some(own) = ROOMS.iter().position(|r| *r == room) else {
+            assert!(
+                ["lib", "main"].contains(&room.as_str()),
+                "{room} is not in the list of rooms"
+            );
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            for used in used_rooms(line, &text, number) {
+                let other = ROOMS.iter().position(|r| *r == used);
+                if other.is_none_or(|o| o > own) {
+                    problems.push(format!("{}:{}: {room} uses {used}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    report(problems);
+}
+
+/// Names after `crate::` in a line; for `use crate::{` the first names of the block.
+fn used_rooms(line: &str, text: &str, number: usize) -> Vec<String> {
+    let code = line.split("//").next().unwrap_or_default();
+    let mut rooms = Vec::new();
+    for part in code.split("crate::").skip(1) {
+        if let Some(block) = part.strip_prefix('{') {
+            for inner in text.lines().skip(number + 1).take_while(|l| !l.starts_with("};")) {
+                if let Some(name) = inner
+                    .strip_prefix("    ")
+                    .filter(|n| n.starts_with(|c: char| c.is_ascii_lowercase()))
+                {
+                    rooms.push(word(name));
+                }
+            }
+            rooms.extend(block.split(", ").map(word).filter(|w| !w.is_empty()));
+        } else {
+            rooms.push(word(part));
+        }
+    }
+    rooms.retain(|r| r.starts_with(|c: char| c.is_ascii_lowercase()));
+    rooms
+}
+
+fn word(text: &str) -> String {
+    text.chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect()
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_stays_short() {
+    let mut problems = Vec::new();
+    for (path, text) in files("rs") {
+        if !text.starts_with("//! ") {
+            problems.push(format!("{}: no //! header", path.display()));
+        }
+        let lines = text.lines().count();
+        if lines > MAX_LINES {
+            problems.push(format!("{}: {lines} lines, more than {MAX_LINES}", path.display()));
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn nothing_is_unfinished_or_switched_off() {
+    // Put together here, so that this file does not hold the words itself.
+    let words = [
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["unimple", "mented!"],
+        ["to", "do!("],
+        ["#[al", "low("],
+        ["#![al", "low("],
+    ]
+    .map(|w| w.concat());
+    let mut problems = Vec::new();
+    for (path, text) in files("rs") {
+        for (number, line) in text.lines().enumerate() {
+            for found in words.iter().filter(|w| line.contains(w.as_str())) {
+                problems.push(format!("{}:{}: {found}", path.display(), number + 1));
+            }
+            let inside = line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
+            if inside && path.starts_with("src") && !UNSAFE.iter().any(|u| path == Path::new(u)) {
+                problems.push(format!("{}:{}: unsafe", path.display(), number + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn only_the_command_line_and_the_helper_print() {
+    let mut problems = Vec::new();
+    for (path, text) in files("rs") {
+        if !path.starts_with("src") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            if ["println!", "eprintln!", "print!(", "dbg!"]
+                .iter()
+                .any(|p| line.trim_start().starts_with(p))
+            {
+                problems.push(format!("{}:{}: prints", path.display(), number + 1));
+            }
+        }
+    }
+    report(problems);
+}
