@@ -153,11 +153,6 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
             problems.add(format!("package {file:?} has no size or belongs to no set"));
         }
     }
-    for file in &manifest.files {
-        if file.path.is_none() && file.url.is_none() {
-            problems.add(format!("pinned file {:?} has neither a path nor an address", file.name));
-        }
-    }
     if manifest.agent.kind == AgentKind::Pinned {
         let pinned = manifest
             .files

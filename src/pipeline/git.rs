@@ -16,9 +16,13 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// Asks git. A directory that is no repository has no revision; a git that cannot answer is an error.
+    /// Asks git. A directory that no repository tracks has no revision; a git that cannot answer is an error.
     pub fn of(project: &Path) -> Result<Self, PipelineError> {
         if !project.ancestors().any(|dir| dir.join(".git").exists()) {
+            return Ok(Self::default());
+        }
+        // A directory that the repository around it does not track is in no commit of it.
+        if git(project, &["ls-files", "--", "lockfile.toml"])?.is_empty() {
             return Ok(Self::default());
         }
         let sha = git(project, &["rev-parse", "HEAD"]).ok().map(|s| s.trim().to_owned());

@@ -1,6 +1,9 @@
 //! A node's inputs: their digests, its key, and the directories it will see.
 
-use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, sources::package_file_name};
+use super::{
+    CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
+    sources::{check_local, package_file_name},
+};
 use crate::{
     debian,
     graph::{Canonical, Code, InputDigest, InputSource, NodeId},
@@ -81,9 +84,14 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
             }
             InputSource::Lock(name) => {
                 let found = project.lock.file(name.get_ref(), id.arch);
-                Resolved::Pinned(found.cloned().ok_or_else(|| PipelineError::NotLocked {
+                let pinned = found.ok_or_else(|| PipelineError::NotLocked {
                     what: format!("the file {:?} for {}", name.get_ref(), id.arch),
-                })?)
+                })?;
+                // A file of the repository may have been edited since it was locked; its old content is not what is meant.
+                if let Some(path) = &pinned.path {
+                    check_local(&project.root.join(path.as_path()), pinned)?;
+                }
+                Resolved::Pinned(pinned.clone())
             }
             InputSource::Packages => {
                 let set = format!("{}/{}", id.stage, id.arch);

@@ -154,6 +154,14 @@ fn present(store: &Store, package: &Package) -> bool {
 }
 
 fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
+    let bytes = check_local(path, file)?;
+    let (digest, _) = store.put_object(false, &mut bytes.as_slice())?;
+    store.link_sha256(&file.sha256, &digest)?;
+    Ok(digest)
+}
+
+/// Reads a pinned file of this machine; one with other bytes than the lock says is an error.
+pub(super) fn check_local(path: &Path, file: &PinnedFile) -> Result<Vec<u8>, PipelineError> {
     let mut bytes = Vec::new();
     let mut open = fs::File::open(path).map_err(PipelineError::io("read", path))?;
     open.by_ref()
@@ -162,18 +170,16 @@ fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDi
         .map_err(PipelineError::io("read", path))?;
     let mut both = verity::Both::new();
     both.update(&bytes);
-    let digests = both.finish();
-    if digests.sha256 != file.sha256 {
+    let actual = both.finish().sha256;
+    if actual != file.sha256 {
         return Err(PipelineError::LocalFile {
             name: file.name.clone(),
             path: path.to_owned(),
             expected: file.sha256,
-            actual: digests.sha256,
+            actual,
         });
     }
-    let (digest, _) = store.put_object(false, &mut bytes.as_slice())?;
-    store.link_sha256(&digests.sha256, &digest)?;
-    Ok(digest)
+    Ok(bytes)
 }
 
 /// Name under which a stage finds a package.

@@ -8,26 +8,26 @@ use std::{
 };
 
 /// Name of the instance that boots.
-pub const INSTANCE: &str = "6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10";
+pub(crate) const INSTANCE: &str = "6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10";
 
 /// Whether everything is to be tried.
-pub fn all() -> bool {
+pub(crate) fn all() -> bool {
     #[expect(clippy::disallowed_methods, reason = "how the tests are asked for everything")]
     std::env::var("PNB_TEST").is_ok_and(|v| v == "all")
 }
 
 /// The repository.
-pub fn repository() -> &'static Path {
+pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Scratch space that stays, on a file system with room.
-pub fn scratch() -> PathBuf {
+pub(crate) fn scratch() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }
 
 /// A mirror directory with every pinned package, made once from the user's own store.
-pub fn mirror() -> &'static str {
+pub(crate) fn mirror() -> &'static str {
     static MIRROR: OnceLock<String> = OnceLock::new();
     MIRROR.get_or_init(|| {
         let dir = scratch().join("mirror");
@@ -44,7 +44,7 @@ pub fn mirror() -> &'static str {
 }
 
 /// `pnb` on a project with a store, cut off from the network.
-pub fn pnb(project: &Path, store: &Path) -> Command {
+pub(crate) fn pnb(project: &Path, store: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
     command.arg("--project").arg(project).arg("--store").arg(store);
     command.arg("--offline").arg("--mirror").arg(mirror());
@@ -52,7 +52,7 @@ pub fn pnb(project: &Path, store: &Path) -> Command {
 }
 
 /// What a program said on both streams.
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -61,26 +61,26 @@ pub fn text(output: &Output) -> String {
 }
 
 /// Runs to a good end and returns what was said.
-pub fn good(command: &mut Command) -> String {
+pub(crate) fn good(command: &mut Command) -> String {
     let output = command.output().expect("starts");
     assert!(output.status.success(), "{command:?}\n{}", text(&output));
     text(&output)
 }
 
 /// Runs to a bad end with `code` and returns what was said.
-pub fn bad(command: &mut Command, code: i32) -> String {
+pub(crate) fn bad(command: &mut Command, code: i32) -> String {
     let output = command.output().expect("starts");
     assert_eq!(output.status.code(), Some(code), "{command:?}\n{}", text(&output));
     text(&output)
 }
 
 /// The store that the artifact of these tests is built in.
-pub fn store() -> PathBuf {
+pub(crate) fn store() -> PathBuf {
     scratch().join("store")
 }
 
 /// Directory of the artifact, built once.
-pub fn artifact() -> &'static Path {
+pub(crate) fn artifact() -> &'static Path {
     static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
     ARTIFACT.get_or_init(|| {
         let images = scratch().join("images");
@@ -90,7 +90,7 @@ pub fn artifact() -> &'static Path {
 }
 
 /// `pnb build --hermetic` of the one variant.
-pub fn build(project: &Path, store: &Path) -> Command {
+pub(crate) fn build(project: &Path, store: &Path) -> Command {
     let mut command = pnb(project, store);
     command.args([
         "build",
@@ -105,7 +105,7 @@ pub fn build(project: &Path, store: &Path) -> Command {
 }
 
 /// A copy of what belongs to a build, to be changed.
-pub fn copy_of_project(to: &Path) {
+pub(crate) fn copy_of_project(to: &Path) {
     fs::create_dir_all(to).expect("scratch");
     for name in ["stages", "dracut", "agent", "lockfile.toml"] {
         good(Command::new("cp").arg("-a").arg(repository().join(name)).arg(to));
@@ -113,7 +113,7 @@ pub fn copy_of_project(to: &Path) {
 }
 
 /// A copy of the artifact, to be changed.
-pub fn copy_of_artifact() -> tempfile::TempDir {
+pub(crate) fn copy_of_artifact() -> tempfile::TempDir {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     for name in [
         "kernel",
@@ -130,7 +130,7 @@ pub fn copy_of_artifact() -> tempfile::TempDir {
 }
 
 /// Changes one byte of a file.
-pub fn flip(path: &Path, at: u64) {
+pub(crate) fn flip(path: &Path, at: u64) {
     use std::os::unix::fs::{FileExt, PermissionsExt};
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("ours");
     let file = fs::File::options().read(true).write(true).open(path).expect("opens");
