@@ -8,3 +8,4 @@ mod boot;
 mod change;
 mod project;
 mod repeat;
+mod together;

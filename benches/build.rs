@@ -1,0 +1,140 @@
+//! What a build costs: cold, nothing changed, another agent, and the sandbox around nothing.
+//!
+//! `cargo bench` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of the
+//! same run. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox, as a peer.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Wall and processor time of one run.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    cpu: Duration,
+}
+
+struct Bench {
+    scratch: PathBuf,
+    mirror: String,
+}
+
+fn main() {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch).expect("scratch");
+    let mirror = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mirror");
+    run(pnb().arg("vendor").arg(&mirror));
+    let bench = Bench {
+        mirror: format!("file://{}", mirror.display()),
+        scratch,
+    };
+    bench.fetch();
+    println!("{:<34} {:>9} {:>9} {:>8}", "kernel-initrd/amd64", "wall s", "CPU s", "of cold");
+    let cold = middle((0..3).map(|_| bench.cold()).collect());
+    row("cold, packages in the store", cold, cold);
+    row("nothing changed", middle((0..9).map(|_| bench.build(None)).collect()), cold);
+    let agents = (0..5).map(|n| bench.build(Some(&format!("#!/bin/sh\n# {n}\nexec sleep 1000000\n"))));
+    row("another agent", middle(agents.collect()), cold);
+    row("audit", middle((0..3).map(|_| bench.audit()).collect()), cold);
+    if let Some(peer) = bench.mmdebstrap() {
+        row("mmdebstrap, same packages, no image", peer, cold);
+    }
+}
+
+fn pnb() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
+    command.arg("--project").arg(env!("CARGO_MANIFEST_DIR")).arg("--quiet");
+    command
+}
+
+fn row(name: &str, cost: Cost, cold: Cost) {
+    let ratio = cost.cpu.as_secs_f64() / cold.cpu.as_secs_f64();
+    println!("{name:<34} {:>9.3} {:>9.3} {ratio:>8.4}", cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());
+}
+
+fn middle(mut costs: Vec<Cost>) -> Cost {
+    costs.sort_by_key(|c| c.cpu);
+    costs[costs.len() / 2]
+}
+
+/// Processor time of every child that has ended.
+fn children() -> Duration {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).expect("asked");
+    let seconds = |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+fn run(command: &mut Command) -> Cost {
+    let (start, before) = (Instant::now(), children());
+    let status = command.stdout(Stdio::null()).status().expect("starts");
+    assert!(status.success(), "{command:?}");
+    Cost {
+        wall: start.elapsed(),
+        cpu: children() - before,
+    }
+}
+
+impl Bench {
+    fn pnb(&self) -> Command {
+        let mut command = pnb();
+        command.arg("--store").arg(self.scratch.join("store")).arg("--offline").arg("--mirror").arg(&self.mirror);
+        command
+    }
+
+    fn fetch(&self) -> Cost {
+        run(self.pnb().args(["fetch", "--arch", "amd64"]))
+    }
+
+    fn build(&self, agent: Option<&str>) -> Cost {
+        let mut command = self.pnb();
+        command.args(["build", "--hermetic", "--allow-dirty", "--variant", "kernel-initrd", "--output"]);
+        command.arg(self.scratch.join("images"));
+        if let Some(text) = agent {
+            let path = self.scratch.join("agent");
+            fs::write(&path, text).expect("written");
+            command.arg("--agent").arg(path);
+        }
+        run(&mut command)
+    }
+
+    fn cold(&self) -> Cost {
+        let _ = fs::remove_dir_all(self.scratch.join("store"));
+        let _ = fs::remove_dir_all(self.scratch.join("images"));
+        self.fetch();
+        self.build(None)
+    }
+
+    fn audit(&self) -> Cost {
+        run(self.pnb().arg("audit").arg(self.scratch.join("images/kernel-initrd/amd64")))
+    }
+
+    /// The same packages from the same files, by the host's mmdebstrap in its own user namespace.
+    fn mmdebstrap(&self) -> Option<Cost> {
+        Command::new("mmdebstrap").arg("--version").stdout(Stdio::null()).status().ok()?;
+        let packages = self.scratch.join("packages");
+        let listing = Command::new("find").arg(self.mirror.strip_prefix("file://")?).args(["-name", "*.deb"]).output().ok()?;
+        let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("lockfile.toml")).ok()?;
+        let lock = pnb::lock::parse_lock(&lock, "lockfile.toml").ok()?;
+        fs::create_dir_all(&packages).ok()?;
+        let mut names = Vec::new();
+        for package in lock.packages_of("rootfs/amd64") {
+            let file = String::from_utf8_lossy(package.path.name()).into_owned();
+            let found = String::from_utf8_lossy(&listing.stdout).lines().find(|l| l.ends_with(&file)).map(str::to_owned)?;
+            fs::copy(found, packages.join(file)).ok()?;
+            names.push(package.name.clone());
+        }
+        let index = "cd \"$0\" && apt-ftparchive packages . > Packages && apt-ftparchive -o APT::FTPArchive::Release::Suite=x \
+                     -o APT::FTPArchive::Release::Codename=x release . > Release";
+        run(Command::new("sh").arg("-c").arg(index).arg(&packages));
+        let source = format!("deb [trusted=yes] copy:{} ./", packages.display());
+        let include = format!("--include={}", names.join(","));
+        let target = self.scratch.join("peer.tar");
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--quiet", "--variant=essential", &include, "x"]).arg(target).arg(source).stderr(Stdio::null());
+        Some(run(&mut command))
+    }
+}
