@@ -3,6 +3,8 @@
 //! `cargo bench` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of the
 //! same run. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox, as a peer.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -33,10 +35,17 @@ fn main() {
         scratch,
     };
     bench.fetch();
-    println!("{:<34} {:>9} {:>9} {:>8}", "kernel-initrd/amd64", "wall s", "CPU s", "of cold");
+    println!(
+        "{:<34} {:>9} {:>9} {:>8}",
+        "kernel-initrd/amd64", "wall s", "CPU s", "of cold"
+    );
     let cold = middle((0..3).map(|_| bench.cold()).collect());
     row("cold, packages in the store", cold, cold);
-    row("nothing changed", middle((0..9).map(|_| bench.build(None)).collect()), cold);
+    row(
+        "nothing changed",
+        middle((0..9).map(|_| bench.build(None)).collect()),
+        cold,
+    );
     let agents = (0..5).map(|n| bench.build(Some(&format!("#!/bin/sh\n# {n}\nexec sleep 1000000\n"))));
     row("another agent", middle(agents.collect()), cold);
     row("audit", middle((0..3).map(|_| bench.audit()).collect()), cold);
@@ -53,7 +62,11 @@ fn pnb() -> Command {
 
 fn row(name: &str, cost: Cost, cold: Cost) {
     let ratio = cost.cpu.as_secs_f64() / cold.cpu.as_secs_f64();
-    println!("{name:<34} {:>9.3} {:>9.3} {ratio:>8.4}", cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());
+    println!(
+        "{name:<34} {:>9.3} {:>9.3} {ratio:>8.4}",
+        cost.wall.as_secs_f64(),
+        cost.cpu.as_secs_f64()
+    );
 }
 
 fn middle(mut costs: Vec<Cost>) -> Cost {
@@ -81,7 +94,12 @@ fn run(command: &mut Command) -> Cost {
 impl Bench {
     fn pnb(&self) -> Command {
         let mut command = pnb();
-        command.arg("--store").arg(self.scratch.join("store")).arg("--offline").arg("--mirror").arg(&self.mirror);
+        command
+            .arg("--store")
+            .arg(self.scratch.join("store"))
+            .arg("--offline")
+            .arg("--mirror")
+            .arg(&self.mirror);
         command
     }
 
@@ -91,7 +109,14 @@ impl Bench {
 
     fn build(&self, agent: Option<&str>) -> Cost {
         let mut command = self.pnb();
-        command.args(["build", "--hermetic", "--allow-dirty", "--variant", "kernel-initrd", "--output"]);
+        command.args([
+            "build",
+            "--hermetic",
+            "--allow-dirty",
+            "--variant",
+            "kernel-initrd",
+            "--output",
+        ]);
         command.arg(self.scratch.join("images"));
         if let Some(text) = agent {
             let path = self.scratch.join("agent");
@@ -109,21 +134,35 @@ impl Bench {
     }
 
     fn audit(&self) -> Cost {
-        run(self.pnb().arg("audit").arg(self.scratch.join("images/kernel-initrd/amd64")))
+        run(self
+            .pnb()
+            .arg("audit")
+            .arg(self.scratch.join("images/kernel-initrd/amd64")))
     }
 
     /// The same packages from the same files, by the host's mmdebstrap in its own user namespace.
     fn mmdebstrap(&self) -> Option<Cost> {
-        Command::new("mmdebstrap").arg("--version").stdout(Stdio::null()).status().ok()?;
+        Command::new("mmdebstrap")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .ok()?;
         let packages = self.scratch.join("packages");
-        let listing = Command::new("find").arg(self.mirror.strip_prefix("file://")?).args(["-name", "*.deb"]).output().ok()?;
+        let listing = Command::new("find")
+            .arg(self.mirror.strip_prefix("file://")?)
+            .args(["-name", "*.deb"])
+            .output()
+            .ok()?;
         let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("lockfile.toml")).ok()?;
         let lock = pnb::lock::parse_lock(&lock, "lockfile.toml").ok()?;
         fs::create_dir_all(&packages).ok()?;
         let mut names = Vec::new();
         for package in lock.packages_of("rootfs/amd64") {
             let file = String::from_utf8_lossy(package.path.name()).into_owned();
-            let found = String::from_utf8_lossy(&listing.stdout).lines().find(|l| l.ends_with(&file)).map(str::to_owned)?;
+            let found = String::from_utf8_lossy(&listing.stdout)
+                .lines()
+                .find(|l| l.ends_with(&file))
+                .map(str::to_owned)?;
             fs::copy(found, packages.join(file)).ok()?;
             names.push(package.name.clone());
         }
@@ -134,7 +173,11 @@ impl Bench {
         let include = format!("--include={}", names.join(","));
         let target = self.scratch.join("peer.tar");
         let mut command = Command::new("mmdebstrap");
-        command.args(["--quiet", "--variant=essential", &include, "x"]).arg(target).arg(source).stderr(Stdio::null());
+        command
+            .args(["--quiet", "--variant=essential", &include, "x"])
+            .arg(target)
+            .arg(source)
+            .stderr(Stdio::null());
         Some(run(&mut command))
     }
 }

@@ -5,6 +5,9 @@ use crate::model::{Arch, RelPath};
 /// Prefix of the platform's fw_cfg keys.
 const FW_CFG_PREFIX: &str = "opt/com.powernode/";
 
+/// Mount tag of the seed share that 90powernode looks for.
+const SEED_TAG: &str = "powernode-seed";
+
 /// How the machine starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Firmware {
@@ -79,7 +82,7 @@ pub struct Machine {
     pub command_line: String,
     /// Keys handed over by the firmware, each with the file that holds its value.
     pub fw_cfg: Vec<(String, String)>,
-    /// Directory shared over 9p as `share0`.
+    /// Directory shared over 9p, where the node looks for its seed.
     pub share: Option<String>,
 }
 
@@ -135,7 +138,7 @@ impl Machine {
             argv.extend(["-fw_cfg".to_owned(), format!("name={key},file={file}")]);
         }
         if let Some(share) = &self.share {
-            let share = format!("local,path={share},mount_tag=share0,security_model=mapped-xattr,id=share0");
+            let share = format!("local,path={share},mount_tag={SEED_TAG},security_model=mapped-xattr,id=seed");
             argv.extend(["-virtfs".to_owned(), share]);
         }
         argv

@@ -66,9 +66,9 @@ pub enum Command {
     /// Choose and pin every input: writes lockfile.toml.
     Lock(Lock),
     /// Print the log of a stage's last run.
-    Log(StageRef),
+    Log(LogArgs),
     /// Open a shell in exactly a stage's sandbox.
-    Shell(StageRef),
+    Shell(ShellArgs),
     /// Boot an artifact in QEMU and judge its console.
     Boot(Boot),
     /// Check an artifact against its manifest, and the manifest against its promises.
@@ -184,7 +184,24 @@ pub struct StageRef {
     /// For which architecture.
     #[arg(long, default_value = "amd64", env = "ARCH")]
     pub arch: Arch,
-    /// With `shell`: run this instead of an interactive shell.
+}
+
+/// Options of `pnb log`.
+#[derive(Args, Debug)]
+pub struct LogArgs {
+    /// Of which stage.
+    #[command(flatten)]
+    pub stage: StageRef,
+}
+
+/// Options of `pnb shell`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb shell kernel\n  pnb shell rootfs --command 'ls /inputs/debs | head'")]
+pub struct ShellArgs {
+    /// Of which stage.
+    #[command(flatten)]
+    pub stage: StageRef,
+    /// Run this instead of an interactive shell.
     #[arg(long, short, value_name = "COMMAND")]
     pub command: Option<String>,
 }
@@ -222,6 +239,9 @@ pub struct Boot {
 pub struct Audit {
     /// The artifact's directory.
     pub dir: PathBuf,
+    /// The lock that the artifact must have been built from.
+    #[arg(long, value_name = "FILE")]
+    pub lock: Option<PathBuf>,
 }
 
 /// Options of `pnb store`.

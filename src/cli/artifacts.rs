@@ -4,6 +4,7 @@ use super::{
     Exit,
     args::{Audit, Boot, Common},
     context::{Failure, inputs, project, run_options, store},
+    inputs::sha256_of,
     report::Report,
 };
 use crate::{
@@ -172,11 +173,18 @@ pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Ex
     let scratch = store.scratch_path("audit");
     let io = |e: io::Error| Failure::said(Exit::Store, format!("create {scratch:?}: {e}"));
     fs::create_dir(&scratch).map_err(io)?;
+    let lock = match &args.lock {
+        None => None,
+        Some(path) => {
+            let digest = sha256_of(path);
+            Some(digest.map_err(|e| Failure::said(Exit::Lock, format!("read {path:?}: {e}")))?)
+        }
+    };
     let options = audit::Options {
         opener: &InitramfsRoot {
             scratch: scratch.clone(),
         },
-        lock_sha256: None,
+        lock_sha256: lock,
     };
     let result = audit::audit(&args.dir, &options);
     let (checks, exit) = match &result {

@@ -2,7 +2,7 @@
 
 use super::{
     Exit,
-    args::{Common, Graph, Selection, StageRef},
+    args::{Common, Graph, LogArgs, Selection, ShellArgs},
     context::{Failure, inputs, project, run_options, select, store},
     report::Report,
 };
@@ -43,7 +43,8 @@ pub(super) fn graph(common: &Common, args: &Graph, report: &Report) -> Result<Ex
     Ok(Exit::Success)
 }
 
-pub(super) fn log(common: &Common, args: &StageRef, report: &Report) -> Result<Exit, Failure> {
+pub(super) fn log(common: &Common, args: &LogArgs, report: &Report) -> Result<Exit, Failure> {
+    let args = &args.stage;
     let project = project(common)?;
     let store = store(common)?;
     let node = project.graph.node(&args.stage, args.arch)?;
@@ -61,12 +62,12 @@ pub(super) fn log(common: &Common, args: &StageRef, report: &Report) -> Result<E
     Ok(Exit::Success)
 }
 
-pub(super) fn shell(common: &Common, args: &StageRef, report: &Report) -> Result<Exit, Failure> {
+pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = store(common)?;
     let inputs = inputs(common)?;
     let options = run_options()?;
-    let node = project.graph.node(&args.stage, args.arch)?;
+    let node = project.graph.node(&args.stage.stage, args.stage.arch)?;
     let needs = project.graph.dependencies(&node)?;
     let built = pipeline::build(&project, &store, &inputs, &needs, 2, &options, &|e| report.event(e))?;
     let outputs: Outputs = built

@@ -25,6 +25,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if arguments.get(1).is_some_and(|a| a == "__sandbox") {
         return crate::sandbox::helper_main(crate::writers::table());
     }
+    // Permissions of what is laid out for stages must not depend on who builds.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     command(arguments).into()
 }
 

@@ -34,8 +34,8 @@ pub enum InputDigest {
     File(VerityDigest),
     /// A pinned file of the lock.
     Pinned(Sha256Digest),
-    /// A directory of packages: file name and SHA-256 of each, and whether an index lies beside them.
-    Packages(Vec<(String, Sha256Digest)>, bool),
+    /// A directory of packages: file name and SHA-256 of each, and the suite that an index beside them names, if there is one.
+    Packages(Vec<(String, Sha256Digest)>, Option<String>),
 }
 
 /// The canonical form of a stage: what its key is the digest of.
@@ -86,7 +86,8 @@ impl Canonical {
                 InputDigest::File(digest) => lines.add(&format!("input.{name}"), format!("file {digest}")),
                 InputDigest::Pinned(sha256) => lines.add(&format!("input.{name}"), format!("sha256 {sha256}")),
                 InputDigest::Packages(files, index) => {
-                    lines.add(&format!("input.{name}"), format!("packages index={index}"));
+                    let index = index.as_deref().unwrap_or("-");
+                    lines.add(&format!("input.{name}"), format!("packages index {index}"));
                     for (file, sha256) in files {
                         lines.add(&format!("input.{name}/{file}"), format!("sha256 {sha256}"));
                     }

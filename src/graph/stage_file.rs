@@ -12,6 +12,9 @@ use toml::Spanned;
 /// A stage file may not be larger than this, in bytes.
 const MAX_FILE: usize = 256 * 1024;
 
+/// Environment variables that are the same for every stage.
+const FIXED: &[&str] = &["PATH", "HOME", "LANG", "TZ", "SOURCE_DATE_EPOCH"];
+
 /// Which architecture a stage is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -210,7 +213,7 @@ pub struct Limits {
     pub build: u64,
     /// Build directory, inodes.
     pub inodes: u64,
-    /// All outputs together, apparent bytes.
+    /// Each output, apparent bytes.
     #[serde(deserialize_with = "size")]
     pub output: u64,
     /// Processors it is told about.
@@ -352,6 +355,10 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         _ => return Err(error(0, "a stage has either a command or a writer".to_owned())),
     };
     for name in raw.env.keys() {
+        if FIXED.contains(&name.get_ref().as_str()) || name.get_ref().starts_with("PNB_") {
+            let problem = format!("environment variable {:?} is set by pnb itself", name.get_ref());
+            return Err(error(name.span().start, problem));
+        }
         let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) {
             let problem = format!(
@@ -465,6 +472,11 @@ memory = "3GiB"
             ("root = \"tools\"\n", "", "line 3: a command needs a root"),
             ("\"/bin/sh\"", "\"sh\"", "line 4: the command does not begin"),
             ("debs =", "\"a b\" =", "line 10: input name \"a b\""),
+            (
+                "[limits]",
+                "[env]\nTZ = \"x\"\n[limits]",
+                "line 15: environment variable \"TZ\" is set by pnb",
+            ),
             (
                 "summary = \"Configured root\"",
                 "summary = \"a\\nb\"",

@@ -277,7 +277,7 @@ fn input(fact: &InputFact) -> StageInput {
         InputDigest::Pinned(sha256) => Content::Pinned { sha256: *sha256 },
         InputDigest::Packages(files, index) => Content::Packages {
             count: files.len() as u64,
-            index: *index,
+            index: index.is_some(),
             sha256: package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), sha256))),
         },
     };

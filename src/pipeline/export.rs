@@ -341,6 +341,7 @@ fn facts<'a>(
             outputs: done.record.outputs.clone(),
         });
     }
+    let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
     Ok(Facts {
         arch,
         variant,
@@ -349,7 +350,7 @@ fn facts<'a>(
         git_sha: project.revision.sha.clone(),
         dirty: !project.revision.dirty.is_empty(),
         allow_dirty: circumstances.allow_dirty,
-        hermetic: whole && (project.revision.dirty.is_empty() || circumstances.allow_dirty),
+        hermetic: whole && (committed || circumstances.allow_dirty),
         kernel_version: line_of(project, store, outcome, KERNEL_STAGE, arch)?,
         kernel_command_line: command_line(project, variant)?,
         root,

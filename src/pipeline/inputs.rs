@@ -35,7 +35,7 @@ pub enum Resolved {
     /// A pinned file; fetched when the stage runs.
     Pinned(PinnedFile),
     /// Packages; fetched when the stage runs.
-    Packages(Vec<Package>, bool),
+    Packages(Vec<Package>, Option<String>),
 }
 
 /// A node whose inputs and key are known.
@@ -101,7 +101,10 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
                         what: format!("the package set {set}"),
                     });
                 }
-                Resolved::Packages(packages, file.packages.as_ref().is_some_and(|p| p.index))
+                // apt wants a suite to be named; it is that of the first archive, which is the default one.
+                let suite = project.lock.archives.first().map(|a| a.name.clone());
+                let index = file.packages.as_ref().is_some_and(|p| p.index);
+                Resolved::Packages(packages, suite.filter(|_| index))
             }
         };
         inputs.insert(name.get_ref().clone(), resolved);
@@ -142,7 +145,7 @@ pub(super) fn digest_of(resolved: &Resolved) -> Result<InputDigest, PipelineErro
                 files.push((package_file_name(package)?.to_string(), package.sha256));
             }
             files.sort();
-            InputDigest::Packages(files, *index)
+            InputDigest::Packages(files, index.clone())
         }
     })
 }

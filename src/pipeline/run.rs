@@ -92,8 +92,7 @@ pub fn stage_spec(
                 let digests = inputs.ensure_packages(project, store, &id.to_string(), &refs, events)?;
                 let pairs: Vec<(&crate::lock::Package, VerityDigest)> = refs.into_iter().zip(digests).collect();
                 let dir = store.scratch_path("packages");
-                let suite = project.lock.archives.first().map_or("", |a| a.name.as_str());
-                let index = index.then_some((suite, project.lock.source_date_epoch));
+                let index = index.as_deref().map(|suite| (suite, project.lock.source_date_epoch));
                 lay_out_packages(store, &pairs, &dir, index)?;
                 mount(dir, target);
             }
