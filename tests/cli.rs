@@ -109,11 +109,17 @@ fn a_malformed_lock_is_named_by_line() {
 #[test]
 fn a_malformed_stage_is_named_by_line() {
     let dir = changed("stages/kernel/stage.toml", |t| t.replace("[outputs]", "[output]"));
-    insta::assert_snapshot!(said(dir.path(), &["plan"]), @"");
+    insta::assert_snapshot!(said(dir.path(), &["plan"]), @r###"
+    exit 6
+    error: failed to read stages/kernel/stage.toml, line 8: unknown field `output`, expected one of `summary`, `arch`, `only`, `command`, `writer`, `root`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
+    "###);
     let dir = changed("stages/kernel/stage.toml", |t| {
         t.replace("stage = \"kernel-package\"", "stage = \"kernal\"")
     });
-    insta::assert_snapshot!(said(dir.path(), &["graph"]), @"");
+    insta::assert_snapshot!(said(dir.path(), &["graph"]), @r###"
+    exit 6
+    error: failed to read stages/kernel/stage.toml, line 6: there is no stage "kernal" (there are: agent, boot-tools, initramfs, initramfs-root, kernel, kernel-initrd, kernel-package, microcode, root, rootfs, tools)
+    "###);
 }
 
 #[test]
@@ -121,8 +127,17 @@ fn a_want_that_is_not_locked_is_found_without_a_network() {
     let dir = changed("stages/rootfs/stage.toml", |t| {
         t.replace("\"procps\"", "\"procps\", \"htop\"")
     });
-    insta::assert_snapshot!(said(dir.path(), &["lock", "--check"]), @"");
-    insta::assert_snapshot!(said(repository(), &["lock", "--check"]), @"");
+    insta::assert_snapshot!(said(dir.path(), &["lock", "--check"]), @r###"
+    exit 3
+    set rootfs/amd64 lacks htop
+    set rootfs/arm64 lacks htop
+
+    hint: `pnb lock` adds what is missing
+    "###);
+    insta::assert_snapshot!(said(repository(), &["lock", "--check"]), @r###"
+    exit 0
+    lockfile.toml has everything the stages want
+    "###);
 }
 
 #[test]
