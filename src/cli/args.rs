@@ -50,7 +50,7 @@ pub struct Common {
 /// What can be asked for.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Build artifacts into images/<variant>/<arch>/.
+    /// Build artifacts into `images/<variant>/<arch>/`.
     Build(Build),
     /// Say what a build would run, and why.
     Plan(Selection),

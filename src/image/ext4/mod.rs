@@ -10,7 +10,7 @@
 //! of it belongs to the file; `i_size` is the length of the data and the inode has the flags EXTENTS and VERITY.
 //! Source: the kernel's `fs/ext4/verity.c`, and <https://docs.kernel.org/filesystems/ext4/verity.html>.
 //!
-//! No mount and no privilege is needed. [`plan`] checks what goes in; [`write_staging_tar`] writes a sparse tar of files that
+//! No mount and no privilege is needed. [`plan()`] checks what goes in; [`write_staging_tar`] writes a sparse tar of files that
 //! are as long as data and tail together, and learns how many blocks they take; [`make`] lets `mke2fs -d` build a file system
 //! of just that size, lets `debugfs` shorten the files and set the flags ([`debugfs_script`]), and lets `e2fsck` judge it.
 //! There is no journal and nothing is reserved: the file system is only ever mounted read-only.
