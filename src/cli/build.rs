@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     graph::NodeId,
-    lock,
     manifest::Host,
     model::Arch,
     pipeline::{self, Circumstances, Outcome, PipelineError, Project},
@@ -23,6 +22,7 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     }
     let store = store(common)?;
     let inputs = inputs(common)?;
+    project.check_lock()?;
     let selected = select(&project, &args.selection)?;
     if args.hermetic {
         hermetic(&project, args)?;
@@ -35,6 +35,10 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     let outcome = pipeline::build(&project, &store, &inputs, &selected.nodes, jobs, &options, &|e| {
         report.event(e)
     })?;
+    if args.hermetic && project.revision_now()? != project.revision {
+        let problem = "the project changed while it was built\n\nhint: build again".to_owned();
+        return Err(PipelineError::NotHermetic { problem }.into());
+    }
     let circumstances = Circumstances {
         started,
         finished: now(),
@@ -70,11 +74,6 @@ fn hermetic(project: &Project, args: &Build) -> Result<(), Failure> {
             "stage files are not committed:\n  {}\n\nhint: commit them, or give --allow-dirty to have the manifest say so",
             project.revision.dirty.join("\n  ")
         );
-        return Err(PipelineError::NotHermetic { problem }.into());
-    }
-    let problems = lock::check(&project.lock, &pipeline::wanted_sets(&project.graph));
-    if let Some(first) = problems.first() {
-        let problem = format!("the lock is not complete: {first}\n\nhint: run `pnb lock`");
         return Err(PipelineError::NotHermetic { problem }.into());
     }
     Ok(())

@@ -15,6 +15,7 @@ use std::{fs, io};
 
 pub(super) fn plan(common: &Common, args: &Selection, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
+    project.check_lock()?;
     let store = store(common)?;
     let selected = select(&project, args)?;
     for entry in pipeline::plan(&project, &store, &selected.nodes)? {

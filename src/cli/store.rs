@@ -25,7 +25,12 @@ pub(super) fn store(common: &Common, command: &StoreCommand, report: &Report) ->
 }
 
 fn verify(common: &Common, repair: bool, report: &Report) -> Result<Exit, Failure> {
-    let store = open(common)?;
+    // Repairing takes away what a build may be reading.
+    let store = if repair {
+        Store::open_exclusive(&store_path(common)?)?
+    } else {
+        open(common)?
+    };
     let mut next = 1 << 30;
     let check = store.check(repair, &mut |bytes| {
         if bytes >= next {

@@ -1,10 +1,12 @@
 //! The revision of the project, from git.
 
 use super::PipelineError;
-use std::{path::Path, process::Command};
-
-/// What belongs to the stages: uncommitted changes here are refused by `--hermetic`.
-const STAGE_PATHS: &[&str] = &["lockfile.toml", "stages", "dracut", "agent"];
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Where the project stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +19,9 @@ pub struct Revision {
 
 impl Revision {
     /// Asks git. A directory that no repository tracks has no revision; a git that cannot answer is an error.
-    pub fn of(project: &Path) -> Result<Self, PipelineError> {
+    ///
+    /// `paths` is what a build reads of the project, relative to it: ignored files there count as uncommitted too.
+    pub fn of(project: &Path, paths: &BTreeSet<PathBuf>) -> Result<Self, PipelineError> {
         if !project.ancestors().any(|dir| dir.join(".git").exists()) {
             return Ok(Self::default());
         }
@@ -26,14 +30,21 @@ impl Revision {
             return Ok(Self::default());
         }
         let sha = git(project, &["rev-parse", "HEAD"]).ok().map(|s| s.trim().to_owned());
-        let mut status = vec!["status", "--porcelain", "--untracked-files=all", "--"];
-        status.extend(STAGE_PATHS);
+        let words = [
+            "status",
+            "--porcelain",
+            "--untracked-files=all",
+            "--ignored=matching",
+            "--",
+        ];
+        let mut status: Vec<&OsStr> = words.map(OsStr::new).to_vec();
+        status.extend(paths.iter().map(|p| p.as_os_str()));
         let dirty = git(project, &status)?.lines().map(str::to_owned).collect();
         Ok(Self { sha, dirty })
     }
 }
 
-fn git(project: &Path, args: &[&str]) -> Result<String, PipelineError> {
+fn git(project: &Path, args: &[impl AsRef<OsStr>]) -> Result<String, PipelineError> {
     let error = |problem: String| PipelineError::Git {
         project: project.to_owned(),
         problem,
@@ -43,6 +54,9 @@ fn git(project: &Path, args: &[&str]) -> Result<String, PipelineError> {
         .arg(project)
         .args(args)
         .env("LC_ALL", "C")
+        .env_remove("GIT_DIR")
+        .env_remove("GIT_WORK_TREE")
+        .env_remove("GIT_INDEX_FILE")
         .output()
         .map_err(|e| error(format!("git does not start: {e}")))?;
     if !output.status.success() {

@@ -2,12 +2,13 @@
 
 use super::{PipelineError, Revision};
 use crate::{
-    graph::StageGraph,
-    lock::{Lockfile, PinnedFile, WantedSet, parse_lock},
+    graph::{InputSource, StageGraph},
+    lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
     model::{Arch, Sha256Digest},
     verity,
 };
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -60,14 +61,45 @@ impl Project {
         };
         let mut both = verity::Both::new();
         both.update(text.as_bytes());
-        Ok(Self {
+        let mut project = Self {
             root: root.to_owned(),
             lock: parse_lock(&text, LOCKFILE)?,
             lock_sha256: both.finish().sha256,
             graph: Self::load_graph(root)?,
-            revision: Revision::of(root)?,
+            revision: Revision::default(),
             agent: None,
-        })
+        };
+        project.revision = project.revision_now()?;
+        Ok(project)
+    }
+
+    /// Where the project stands in git at this moment.
+    pub fn revision_now(&self) -> Result<Revision, PipelineError> {
+        let mut paths: BTreeSet<PathBuf> = [LOCKFILE, STAGES].map(PathBuf::from).into();
+        for file in self.graph.stages().values() {
+            paths.extend(file.inputs.values().filter_map(|input| match &input.source {
+                InputSource::Files(path) => Some(path.get_ref().as_path().to_owned()),
+                _ => None,
+            }));
+        }
+        paths.extend(
+            self.lock
+                .files
+                .iter()
+                .filter_map(|f| f.path.as_ref())
+                .map(|p| p.as_path().to_owned()),
+        );
+        Revision::of(&self.root, &paths)
+    }
+
+    /// Whether the lock has every package the stages want.
+    pub fn check_lock(&self) -> Result<(), PipelineError> {
+        match check(&self.lock, &wanted_sets(&self.graph)).first() {
+            None => Ok(()),
+            Some(problem) => Err(PipelineError::NotLocked {
+                what: format!("everything the stages want ({problem})"),
+            }),
+        }
     }
 
     /// Reads the stages alone; for writing the first lock.

@@ -39,7 +39,12 @@ impl Inputs {
         packages: &[&Package],
         events: Events<'_>,
     ) -> Result<Vec<VerityDigest>, PipelineError> {
-        let missing: Vec<&Package> = packages.iter().copied().filter(|p| !present(store, p)).collect();
+        let mut missing: Vec<&Package> = Vec::new();
+        for package in packages {
+            if !present(store, &package.sha256)? {
+                missing.push(package);
+            }
+        }
         let items = fetch::plan_packages(&project.lock, missing, &self.sources)?;
         self.fetch(store, what, items, events)?;
         packages
@@ -66,7 +71,7 @@ impl Inputs {
         if let Some(path) = project.agent.as_ref().filter(|_| file.name == AGENT) {
             return adopt_local(store, path, file);
         }
-        if store.find_sha256(&file.sha256).is_none()
+        if !present(store, &file.sha256)?
             && let Some(item) = fetch::plan_file(file, &self.sources)?
         {
             self.fetch(store, &file.name, vec![item], events)?;
@@ -139,18 +144,26 @@ impl fetch::Progress for Advance<'_> {
     fn finished(&self, _: &FetchItem, _: bool) {}
 }
 
-/// Whether the package is in the store and its bytes are right. Damaged ones are dropped, to be fetched again.
-fn present(store: &Store, package: &Package) -> bool {
-    let Some(digest) = store.find_sha256(&package.sha256) else {
-        return false;
+/// Whether the file is in the store with the bytes the lock says: hashed both ways, because the store's index from SHA-256 to
+/// objects is only a hint. What is damaged is dropped, to be fetched again; other failures are errors.
+fn present(store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> {
+    let Some(digest) = store.find_sha256(sha256) else {
+        return Ok(false);
     };
-    if store.verify_object(&digest).is_ok() {
-        return true;
+    let path = store.object_path(&digest)?;
+    let mut both = verity::Both::new();
+    let mut file = fs::File::open(&path).map_err(PipelineError::io("open", &path))?;
+    io::copy(&mut file, &mut both).map_err(PipelineError::io("read", &path))?;
+    let found = both.finish();
+    if found.verity != digest {
+        fs::remove_file(&path).map_err(PipelineError::io("remove the damaged object", &path))?;
+        return Ok(false);
     }
-    if let Ok(path) = store.object_path(&digest) {
-        let _ = fs::remove_file(path);
+    if found.sha256 != *sha256 {
+        store.unlink_sha256(sha256)?;
+        return Ok(false);
     }
-    false
+    Ok(true)
 }
 
 fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {

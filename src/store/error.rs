@@ -27,6 +27,14 @@ pub enum StoreError {
         /// What it says.
         found: String,
     },
+    /// The directory holds something else.
+    #[error(
+        "make a store in {path:?}: it is not empty and no store\n\nhint: give another directory with --store or PNB_STORE"
+    )]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Somebody else holds the store.
     #[error(
         "lock the store {path:?}: it is in use by another pnb\n\nhint: wait for it to end; garbage collection runs alone"

@@ -43,6 +43,19 @@ use crate::model::{Arch, StageKey, VerityDigest};
 use std::sync::Arc;
 
 const FORMAT: &str = "pnb store 1\n";
+/// What lies in a store beside its format and its lock.
+const DIRECTORIES: &[&str] = &[
+    "objects",
+    "sha256",
+    "records",
+    "checkouts",
+    "logs",
+    "locks",
+    "notes",
+    "downloads",
+    "failed",
+    "tmp",
+];
 
 /// An open store. Cheap to share between threads; holds the store's shared lock while it lives.
 #[derive(Debug)]
@@ -66,16 +79,15 @@ impl Store {
     }
 
     fn open_locked(root: &Path, exclusive: bool) -> Result<Arc<Self>, StoreError> {
-        for dir in [
-            "objects",
-            "sha256",
-            "records",
-            "checkouts",
-            "logs",
-            "locks",
-            "notes",
-            "tmp",
-        ] {
+        if root.exists() && !root.join("format").exists() {
+            // A store that is just being made has its format last.
+            let ours = |name: &std::ffi::OsString| DIRECTORIES.iter().any(|d| name == d) || name == "lock";
+            if !objects::sorted_names(root)?.iter().all(ours) {
+                let path = root.to_owned();
+                return Err(StoreError::NotAStore { path });
+            }
+        }
+        for dir in DIRECTORIES {
             let path = root.join(dir);
             fs::create_dir_all(&path).at(Operation::Create, &path)?;
         }
@@ -134,9 +146,7 @@ impl Store {
 
     /// Directory for partly downloaded files, shared by all builders so that a download is resumed.
     pub fn downloads(&self) -> Result<PathBuf, StoreError> {
-        let path = self.root.join("downloads");
-        fs::create_dir_all(&path).at(Operation::Create, &path)?;
-        Ok(path)
+        Ok(self.root.join("downloads"))
     }
 
     /// Begins the log of the run `key` of a stage; its path. It becomes the stage's latest log.

@@ -229,6 +229,12 @@ impl Store {
         self.write_atomic(&path, format!("{digest}\n").as_bytes())
     }
 
+    /// Forgets what [`Store::link_sha256`] noted.
+    pub fn unlink_sha256(&self, sha256: &Sha256Digest) -> Result<(), StoreError> {
+        let path = self.sha256_file(sha256);
+        fs::remove_file(&path).at(Operation::Remove, &path)
+    }
+
     /// Writes a small file under a temporary name and renames it.
     pub(super) fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let fresh = self.scratch_path("file");

@@ -7,6 +7,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+/// How the names of scratch directories begin.
+const PREFIX: &str = "run-";
+
 /// A directory below the store's `tmp/` that this program alone uses.
 #[derive(Debug)]
 pub struct Scratch {
@@ -20,13 +23,15 @@ impl Scratch {
     pub(super) fn new(tmp: &Path) -> Result<Self, StoreError> {
         sweep(tmp)?;
         let dir = tempfile::Builder::new()
-            .prefix("run-")
+            .prefix(PREFIX)
             .tempdir_in(tmp)
             .at(Operation::Create, tmp)?;
         let path = dir.keep();
-        let lock = path.join("lock");
-        let file = File::create(&lock).at(Operation::Create, &lock)?;
-        file.lock().at(Operation::Lock, &lock)?;
+        // Locked before it has the name that the sweep looks for.
+        let (fresh, lock) = (path.join("lock.new"), path.join("lock"));
+        let file = File::create(&fresh).at(Operation::Create, &fresh)?;
+        file.lock().at(Operation::Lock, &fresh)?;
+        fs::rename(&fresh, &lock).at(Operation::Rename, &lock)?;
         Ok(Self {
             path,
             _lock: file,
@@ -51,6 +56,9 @@ impl Drop for Scratch {
 /// Removes directories whose lock nobody holds. A directory without a lock file is being made: leave it.
 fn sweep(tmp: &Path) -> Result<(), StoreError> {
     for name in super::objects::sorted_names(tmp)? {
+        if !name.to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
         let dir = tmp.join(&name);
         let Ok(lock) = File::open(dir.join("lock")) else {
             continue;
