@@ -1,4 +1,4 @@
-//! What a build costs: cold, nothing changed, another agent, and the sandbox around nothing.
+//! What a build costs: cold, nothing changed, another agent; and an audit.
 //!
 //! `cargo bench` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of the
 //! same run. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox, as a peer.

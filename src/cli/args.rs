@@ -94,8 +94,8 @@ pub struct Selection {
     /// Variants, comma-separated [default: every variant that has a stage].
     #[arg(long, value_delimiter = ',', env = "VARIANT", value_name = "VARIANT")]
     pub variant: Vec<Variant>,
-    /// Stages instead of variants.
-    #[arg(long, value_delimiter = ',', value_name = "STAGE", conflicts_with = "variant")]
+    /// Stages instead of variants; VARIANT is ignored then.
+    #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub stage: Vec<String>,
 }
 
@@ -127,6 +127,9 @@ pub struct Build {
     /// Build on disk in this directory instead of in memory.
     #[arg(long, value_name = "DIR")]
     pub build_dir: Option<PathBuf>,
+    /// Show every line that stages print.
+    #[arg(long, short)]
+    pub verbose: bool,
     /// Say at the end where the time went.
     #[arg(long)]
     pub timings: bool,
@@ -227,7 +230,7 @@ pub struct Boot {
     #[arg(long, value_name = "S", default_value_t = 300)]
     pub timeout: u64,
     /// Memory of the machine in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 3072)]
+    #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u64).range(64..=1_048_576))]
     pub memory: u64,
     /// Connect this terminal to the machine's console instead of judging it (Ctrl-A X ends it).
     #[arg(long)]

@@ -30,6 +30,7 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     let mut options = run_options()?;
     options.hermetic = args.hermetic;
     options.keep_failed = args.keep_failed;
+    options.verbose = args.verbose;
     options.build_dir = args.build_dir.clone();
     let jobs = args.jobs.unwrap_or_else(processors);
     let outcome = pipeline::build(&project, &store, &inputs, &selected.nodes, jobs, &options, &|e| {

@@ -163,6 +163,7 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         if !selection.stage.is_empty() {
             continue;
         }
+        let before = selected.nodes.len();
         let asked = !selection.variant.is_empty();
         let variants = if asked {
             selection.variant.clone()
@@ -176,16 +177,16 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
                     selected.nodes.push(node);
                 }
                 Err(error) if asked => return Err(error.into()),
-                Err(_) => {}
+                Err(GraphError::UnknownStage { .. } | GraphError::WrongArch { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
-    }
-    if selected.nodes.is_empty() {
-        let arches: Vec<String> = arches.iter().map(ToString::to_string).collect();
-        return Err(Failure::said(
-            Exit::Graph,
-            format!("find a variant for {}", arches.join(", ")),
-        ));
+        if selected.nodes.len() == before {
+            return Err(Failure::said(
+                Exit::Graph,
+                format!("find a variant for {arch}: no stage makes one"),
+            ));
+        }
     }
     Ok(selected)
 }

@@ -93,7 +93,16 @@ pub(super) fn vendor(common: &Common, args: &Vendor, report: &Report) -> Result<
             fs::create_dir_all(parent).map_err(io)?;
         }
         let fresh = target.with_extension("part");
+        if fresh.exists() {
+            fs::remove_file(&fresh).map_err(io)?;
+        }
         fs::copy(store.object_path(&digest)?, &fresh).map_err(io)?;
+        if sha256_of(&fresh).map_err(io)? != *sha256 {
+            return Err(Failure::said(
+                Exit::Store,
+                format!("vendor {path}: the store has other bytes under its SHA-256"),
+            ));
+        }
         fs::rename(&fresh, &target).map_err(io)?;
         written += 1;
     }

@@ -9,9 +9,12 @@ use super::{
 use crate::{
     graph::{Rendering, closure_of, render},
     pipeline::{self, Outputs, prepare, shell_spec, stage_spec},
-    sandbox::Executor,
+    sandbox::{Executor, RootFs},
 };
 use std::{fs, io};
+
+/// The stage whose tree has a shell.
+const TOOLS: &str = "tools";
 
 pub(super) fn plan(common: &Common, args: &Selection, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
@@ -69,7 +72,12 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     let inputs = inputs(common)?;
     let options = run_options()?;
     let node = project.graph.node(&args.stage.stage, args.stage.arch)?;
-    let needs = project.graph.dependencies(&node)?;
+    let mut needs = project.graph.dependencies(&node)?;
+    // A stage without programs of its own is looked at with those of the tools.
+    let tools = project.graph.node(TOOLS, node.arch)?;
+    if !needs.contains(&tools) {
+        needs.push(tools.clone());
+    }
     let built = pipeline::build(&project, &store, &inputs, &needs, 2, &options, &|e| report.event(e))?;
     let outputs: Outputs = built
         .nodes
@@ -78,7 +86,12 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         .collect();
     let prepared = prepare(&project, &store, &node, &outputs)?;
     let spec = stage_spec(&project, &store, &inputs, &prepared, &options, &|e| report.event(e))?;
-    let spec = shell_spec(spec, args.command.as_deref());
+    let mut spec = shell_spec(spec, args.command.as_deref());
+    if spec.root == RootFs::Empty {
+        let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
+        let tree = tree.ok_or_else(|| Failure::said(Exit::Stage, format!("find a shell: {tools} gave no tree")))?;
+        spec.root = RootFs::Tree(store.checkout(tree.digest())?);
+    }
     report.clear();
     report.note(format_args!(
         "shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"

@@ -170,6 +170,7 @@ impl Report {
                     size(peak_memory)
                 ));
             }
+            Event::Failed { node } => self.drop_bar(&node.to_string()),
             Event::Weaker { layer } => self.warning(format_args!("the sandbox is weaker than it should be: {layer}")),
             Event::Exported { dir, unchanged } => {
                 let what = if unchanged { "unchanged" } else { "artifact" };

@@ -151,6 +151,10 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
     match open(common) {
         Ok(store) if report.json() => report.line(serde_json::json!({ "store": store.root() })),
         Ok(store) => report.line(format_args!("{:<8} {:<22} {}", "ok", "store", store.root().display())),
+        Err(error) if report.json() => {
+            whole = false;
+            report.line(serde_json::json!({ "store": path, "problem": error.to_string() }));
+        }
         Err(error) => {
             whole = false;
             report.line(format_args!(

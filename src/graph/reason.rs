@@ -42,6 +42,8 @@ pub enum Reason {
         /// Which, as in the canonical form.
         name: String,
     },
+    /// It was made before, but in a sandbox weaker than a hermetic build asks for.
+    Weaker,
     /// It was made before with the same key, but the store has lost an output.
     OutputLost,
 }
@@ -105,6 +107,7 @@ impl fmt::Display for Reason {
             Reason::InputChanged { name } => write!(f, "input {name} changed"),
             Reason::RootChanged => f.write_str("the tools it runs with changed"),
             Reason::SettingChanged { name } => write!(f, "its stage.toml changed ({name})"),
+            Reason::Weaker => f.write_str("it was made in a weaker sandbox"),
             Reason::OutputLost => f.write_str("the store lost an output"),
             Reason::PackagesChanged {
                 name,

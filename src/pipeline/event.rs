@@ -65,6 +65,11 @@ pub enum Event {
         /// Highest memory use.
         peak_memory: u64,
     },
+    /// A stage failed; the error follows.
+    Failed {
+        /// Which.
+        node: NodeId,
+    },
     /// A layer of the sandbox is missing or weaker; the manifest will say so.
     Weaker {
         /// Which layer, and why.

@@ -17,15 +17,19 @@ use crate::{
     store::{self, Store},
     verity::{self, Digests},
 };
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
     io::{Read, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+use tempfile::TempDir;
 
 /// Where the diagnostic agents lie in the project.
 const DIAGNOSTIC: &str = "agent/diagnostic";
@@ -76,17 +80,24 @@ pub fn export(
     }
     let parent = images.join(variant.as_str());
     fs::create_dir_all(&parent).map_err(PipelineError::io("create", &parent))?;
-    let fresh = parent.join(format!(".{arch}.{}", std::process::id()));
-    if fresh.exists() {
-        fs::remove_dir_all(&fresh).map_err(PipelineError::io("remove", &fresh))?;
-    }
-    fs::create_dir(&fresh).map_err(PipelineError::io("create", &fresh))?;
-    let written = write_all(project, store, outcome, &node, (variant, arch), &fresh, circumstances);
-    if let Err(error) = written.and_then(|()| replace(&fresh, &dir)) {
-        let _ = fs::remove_dir_all(&fresh);
-        return Err(error);
-    }
-    let stamps = stamps(&dir).map_err(PipelineError::io("look at", &dir))?;
+    let made = tempfile::Builder::new()
+        .prefix(&format!(".{arch}."))
+        .tempdir_in(&parent);
+    let fresh = made.map_err(PipelineError::io("create a directory in", &parent))?;
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(fresh.path(), mode).map_err(PipelineError::io("write", fresh.path()))?;
+    write_all(
+        project,
+        store,
+        outcome,
+        &node,
+        (variant, arch),
+        fresh.path(),
+        circumstances,
+    )?;
+    // Of the files as they were written here: another builder may put its own in their place.
+    let stamps = stamps(fresh.path()).map_err(PipelineError::io("look at", fresh.path()))?;
+    replace(fresh, &dir)?;
     store.put_note(&note, format!("{fingerprint}{stamps}").as_bytes())?;
     events(Event::Exported {
         dir: dir.clone(),
@@ -95,14 +106,23 @@ pub fn export(
     Ok(dir)
 }
 
-/// Puts the directory `fresh` in the place of `dir` in one step.
-fn replace(fresh: &Path, dir: &Path) -> Result<(), PipelineError> {
-    if !dir.exists() {
-        return fs::rename(fresh, dir).map_err(PipelineError::io("rename into place", dir));
+/// Puts the directory `fresh` in the place of `dir` in one step; what was there goes.
+fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
+    let failed = PipelineError::io("rename into place", dir);
+    match renameat2(AT_FDCWD, fresh.path(), AT_FDCWD, dir, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => {
+            // It has another name now; there is nothing left to remove.
+            let _ = fresh.keep();
+            Ok(())
+        }
+        Err(Errno::EEXIST) => {
+            renameat2(AT_FDCWD, fresh.path(), AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
+                .map_err(|e| failed(e.into()))?;
+            let path = fresh.path().to_owned();
+            fresh.close().map_err(PipelineError::io("remove", &path))
+        }
+        Err(e) => Err(failed(e.into())),
     }
-    renameat2(AT_FDCWD, fresh, AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
-        .map_err(|e| PipelineError::io("rename into place", dir)(e.into()))?;
-    fs::remove_dir_all(fresh).map_err(PipelineError::io("remove", fresh))
 }
 
 /// Everything that decides the exported bytes, apart from the build record.
@@ -113,15 +133,24 @@ fn fingerprint(
     c: &Circumstances,
 ) -> Result<String, PipelineError> {
     let mut text = format!(
-        "pnb {} {CODE_SANDBOX} {CODE_WRITERS} {:?} {} {}\n",
+        "pnb {} {} {:?} {} {} {:?}\n",
         env!("CARGO_PKG_VERSION"),
+        env!("PNB_CODE"),
         project.revision,
         c.allow_dirty,
-        project.lock_sha256
+        project.lock_sha256,
+        project.agent.is_some(),
     );
     for id in closure_of(&project.graph, std::slice::from_ref(node))?.order {
         if let Some(done) = outcome.nodes.get(&id) {
-            let _ = writeln!(text, "{id} {} {}", done.prepared.key, done.record.weaker.len());
+            let record = &done.record;
+            let _ = writeln!(
+                text,
+                "{id} {} {} {:?}",
+                done.prepared.key,
+                record.weaker.len(),
+                record.outputs
+            );
         }
     }
     Ok(text)

@@ -57,6 +57,10 @@ pub fn stage_spec(
         problem,
     };
     let rel = |text: String| RelPath::new(text).map_err(|e| bad(e.to_string()));
+    // What does not need the inputs is checked before they are fetched and laid out.
+    let workload = workload(file, id.arch, project).map_err(bad)?;
+    let capabilities = capabilities(&file.sandbox.capabilities).map_err(bad)?;
+    let outputs = outputs(file).map_err(bad)?;
     let mut mounts = Vec::new();
     let mut mount = |source: PathBuf, target: RelPath| {
         mounts.push(Mount {
@@ -80,12 +84,12 @@ pub fn stage_spec(
             }
             Resolved::File(digest) => {
                 store.verify_object(digest)?;
-                mount(store.object_path(digest)?, target);
+                mount(store.plain_object(digest)?, target);
             }
             Resolved::Pinned(file) => {
                 let digest = inputs.ensure_file(project, store, file, events)?;
                 store.verify_object(&digest)?;
-                mount(store.object_path(&digest)?, target);
+                mount(store.plain_object(&digest)?, target);
             }
             Resolved::Packages(packages, index) => {
                 let refs: Vec<_> = packages.iter().collect();
@@ -106,25 +110,27 @@ pub fn stage_spec(
         (None, false) => BuildDir::Tmpfs,
         (base, _) => {
             let base = base.clone().unwrap_or_else(|| store.root().join("failed"));
-            let dir = base.join(format!("{}-{}-{}", id.stage, id.arch, std::process::id()));
-            fs::create_dir_all(&dir).map_err(PipelineError::io("create", &dir))?;
-            BuildDir::Disk(dir.canonicalize().map_err(PipelineError::io("open", &dir))?)
+            fs::create_dir_all(&base).map_err(PipelineError::io("create", &base))?;
+            let base = base.canonicalize().map_err(PipelineError::io("open", &base))?;
+            let prefix = format!("{}-{}-", id.stage, id.arch);
+            let fresh = tempfile::Builder::new().prefix(&prefix).tempdir_in(&base);
+            BuildDir::Disk(fresh.map_err(PipelineError::io("create a directory in", &base))?.keep())
         }
     };
     Ok(Spec {
         stage: id.to_string(),
         root,
         mounts,
-        workload: workload(file, id.arch, project).map_err(bad)?,
+        workload,
         env: environment(file, id.arch, project.graph.build_arch(), &id.stage),
         epoch: project.lock.source_date_epoch,
         ids: match file.sandbox.ids {
             graph::Ids::Single => Ids::Single,
             graph::Ids::Range => Ids::Range,
         },
-        capabilities: capabilities(&file.sandbox.capabilities).map_err(bad)?,
+        capabilities,
         limits: limits(&file.limits),
-        outputs: outputs(file).map_err(bad)?,
+        outputs,
         build_dir,
         keep_failed: options.keep_failed,
         dev_in: file.sandbox.dev_in.clone(),
@@ -236,12 +242,19 @@ pub(super) fn run_stage(
             format!("\nbuild directory: {}", dir.display())
         }
         BuildDir::Disk(dir) => {
-            fs::remove_dir(dir).map_err(PipelineError::io("remove", dir))?;
+            let removed = fs::remove_dir(dir).map_err(PipelineError::io("remove", dir));
+            // A failure of the stage says more.
+            if result.is_ok() {
+                removed?;
+            }
             String::new()
         }
         BuildDir::Tmpfs => String::new(),
     };
-    let tail = watch.finish().map_err(PipelineError::io("write", &log))?;
+    let (tail, flushed) = watch.finish();
+    if result.is_ok() {
+        flushed.map_err(PipelineError::io("write", &log))?;
+    }
     let outcome = result.map_err(|source| match &source {
         SandboxError::Failed { .. } | SandboxError::Limit { .. } | SandboxError::Output { .. } => {
             PipelineError::Stage {
@@ -339,18 +352,13 @@ impl<'a> Recorder<'a> {
         self.tail.push_back(line);
     }
 
-    fn finish(mut self) -> io::Result<String> {
+    /// The last lines, and whether the whole log could be written.
+    fn finish(mut self) -> (String, io::Result<()>) {
         if !self.line.is_empty() {
             self.end_line();
         }
-        self.file.flush()?;
-        Ok(self
-            .tail
-            .iter()
-            .map(|l| format!("  {l}\n"))
-            .collect::<String>()
-            .trim_end()
-            .to_owned())
+        let lines: String = self.tail.iter().map(|l| format!("  {l}\n")).collect();
+        (lines.trim_end().to_owned(), self.file.flush())
     }
 }
 

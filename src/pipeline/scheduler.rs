@@ -92,6 +92,7 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
 pub(super) fn reasons(store: &Store, prepared: &Prepared) -> Result<Vec<Reason>, PipelineError> {
     let id = &prepared.id;
     Ok(match store.latest_record(&id.stage, id.arch)? {
+        Some((key, old)) if key == prepared.key && !old.weaker.is_empty() => vec![Reason::Weaker],
         Some((_, old)) => Reason::between(&old.canonical, prepared.canonical.as_str()),
         None => vec![Reason::NeverBuilt],
     })
@@ -130,7 +131,19 @@ pub fn build(
             let Some((id, outputs)) = next(&closure, &state, &changed) else {
                 return;
             };
-            let result = one(project, store, inputs, &id, &outputs, options, events);
+            let run = || one(project, store, inputs, &id, &outputs, options, events);
+            // A panic must reach the caller, and until then the other workers must not wait for this stage.
+            let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                Ok(result) => result,
+                Err(panic) => {
+                    let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    state.waiting.clear();
+                    state.running -= 1;
+                    drop(state);
+                    changed.notify_all();
+                    std::panic::resume_unwind(panic)
+                }
+            };
             let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             state.running -= 1;
             match result {
@@ -145,7 +158,9 @@ pub fn build(
         }
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..jobs.clamp(1, closure.order.len().max(1)))
+            .map(|_| scope.spawn(work))
+            .collect();
         for worker in workers {
             if let Err(panic) = worker.join() {
                 std::panic::resume_unwind(panic);
@@ -213,6 +228,10 @@ fn one(
     let _lock = store.lock_stage(&prepared.key)?;
     // Another builder may have finished it while we waited.
     if let Some(record) = usable(store, &prepared, options)? {
+        events(Event::Cached {
+            node: id.clone(),
+            key: prepared.key.to_string(),
+        });
         return Ok(Done {
             prepared,
             record,
@@ -223,7 +242,13 @@ fn one(
         node: id.clone(),
         reasons: reasons(store, &prepared)?,
     });
-    let record = run_stage(project, store, inputs, &prepared, options, events)?;
+    let record = match run_stage(project, store, inputs, &prepared, options, events) {
+        Ok(record) => record,
+        Err(error) => {
+            events(Event::Failed { node: id.clone() });
+            return Err(error);
+        }
+    };
     store.put_record(&prepared.key, &record)?;
     events(Event::Finished {
         node: id.clone(),

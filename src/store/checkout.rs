@@ -6,14 +6,21 @@ use super::{
     objects::set_mtime,
 };
 use crate::model::{Node, RelPath, Tree, VerityDigest, parse_dump, write_dump};
+use nix::{
+    fcntl::AT_FDCWD,
+    sys::{
+        stat::{UtimensatFlags, utimensat},
+        time::TimeSpec,
+    },
+};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{MetadataExt, symlink},
+        fs::{MetadataExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
     thread,
@@ -50,7 +57,7 @@ impl Store {
                 .collect();
             handles
                 .into_iter()
-                .map(|h| h.join().unwrap_or(Ok(())))
+                .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect::<Result<Vec<()>, _>>()
         })?;
         if let Ok(mut done) = self.verified.lock() {
@@ -98,7 +105,10 @@ impl Store {
             match &entry.node {
                 Node::Directory => fs::create_dir(&path).at(Operation::Create, &path)?,
                 Node::File { size: 0, .. } => {
+                    let mode = if entry.meta.mode & 0o111 == 0 { 0o444 } else { 0o555 };
                     File::create(&path).at(Operation::Create, &path)?;
+                    set_mtime(&path)?;
+                    fs::set_permissions(&path, Permissions::from_mode(mode)).at(Operation::Write, &path)?;
                 }
                 Node::File { digest, .. } => {
                     let inode = self.object_inode(digest, entry.meta.mode & 0o111 != 0)?;
@@ -106,6 +116,10 @@ impl Store {
                 }
                 Node::Symlink { target } => {
                     symlink(OsStr::from_bytes(target), &path).at(Operation::Create, &path)?;
+                    let time = TimeSpec::new(1, 0);
+                    utimensat(AT_FDCWD, &path, &time, &time, UtimensatFlags::NoFollowSymlink)
+                        .map_err(io::Error::from)
+                        .at(Operation::Write, &path)?;
                 }
                 Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Fifo => {}
             }

@@ -4,6 +4,7 @@ use super::{
     Output, Record, Store,
     error::{IoContext, Operation, StoreError},
     objects::sorted_names,
+    record::parse_record,
 };
 use crate::model::{Sha256Digest, StageKey, VerityDigest};
 use std::{
@@ -71,8 +72,9 @@ impl Store {
             let Some(key) = name.to_str().and_then(|n| n.parse::<StageKey>().ok()) else {
                 continue;
             };
-            let bytes = fs::read(&path).at(Operation::Read, &path)?;
-            records.push((path, serde_json::from_slice(&bytes).ok().map(|record| (key, record))));
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let record = parse_record(&key, &text);
+            records.push((path, record.map(|record| (key, record))));
         }
         Ok(records)
     }
@@ -82,8 +84,17 @@ impl Store {
     pub fn check(&self, repair: bool, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError> {
         let mut check = Check::default();
         for (hex, path) in self.object_files()? {
-            let file = File::open(&path).at(Operation::Open, &path)?;
-            let (actual, size) = crate::verity::digest_reader(file).at(Operation::Read, &path)?;
+            let hashed = File::open(&path).and_then(crate::verity::digest_reader);
+            let (actual, size) = match hashed {
+                Ok(hashed) => hashed,
+                Err(e) => {
+                    check.damage.push(Damage {
+                        path,
+                        problem: format!("cannot be read: {e}"),
+                    });
+                    continue;
+                }
+            };
             check.objects += 1;
             check.bytes += size;
             progress(check.bytes);
@@ -153,7 +164,11 @@ impl Store {
         for (path, record) in self.records()? {
             match record {
                 Some((key, record)) if newest.contains(&key) => {
-                    keep.extend(self.reachable(&record).unwrap_or_default())
+                    match self.reachable(&record) {
+                        Ok(objects) => keep.extend(objects),
+                        // It is worth nothing without them, and its stage runs again.
+                        Err(_) => remove(&path, &mut result)?,
+                    }
                 }
                 _ => remove(&path, &mut result)?,
             }
@@ -168,10 +183,16 @@ impl Store {
                 }
             }
         }
-        let checkouts = self.root.join("checkouts");
-        for name in sorted_names(&checkouts)? {
-            let path = checkouts.join(name);
-            fs::remove_dir_all(&path).at(Operation::Remove, &path)?;
+        for dir in ["checkouts", "failed"] {
+            let dir = self.root.join(dir);
+            for name in sorted_names(&dir)? {
+                let path = dir.join(name);
+                fs::remove_dir_all(&path).at(Operation::Remove, &path)?;
+            }
+        }
+        let downloads = self.root.join("downloads");
+        for name in sorted_names(&downloads)? {
+            remove(&downloads.join(name), &mut result)?;
         }
         for (hex, path) in self.object_files()? {
             if hex.parse().is_ok_and(|d| keep.contains(&d)) {

@@ -137,6 +137,11 @@ impl Store {
         self.find_object(digest).ok_or(StoreError::Missing { digest: *digest })
     }
 
+    /// A file holding the object, never executable: what a stage gets as a file input.
+    pub fn plain_object(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
+        self.object_inode(digest, false)
+    }
+
     /// The inode with the wanted permission, copied from the other one if only that is there.
     pub(super) fn object_inode(&self, digest: &VerityDigest, executable: bool) -> Result<PathBuf, StoreError> {
         let path = self.object_file(digest, executable);

@@ -68,24 +68,31 @@ impl Store {
 
     /// The record of `key`, if there is one and every object it names is there.
     pub fn record(&self, key: &StageKey) -> Result<Option<Record>, StoreError> {
+        let record = self.record_text(key)?;
+        Ok(record.filter(|r| r.outputs.values().all(|o| self.find_object(o.digest()).is_some())))
+    }
+
+    /// The record of `key`, whatever became of its outputs. One that is damaged, or of another version of pnb, is as good as
+    /// none: the stage runs again.
+    fn record_text(&self, key: &StageKey) -> Result<Option<Record>, StoreError> {
         let path = self.record_file(key);
-        let bytes = match fs::read(&path) {
+        let text = match fs::read_to_string(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(None),
             read => read.at(Operation::Read, &path)?,
         };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|source| StoreError::Record { path, source })?;
-        let whole = record.outputs.values().all(|o| self.find_object(o.digest()).is_some());
-        Ok(whole.then_some(record))
+        Ok(parse_record(key, &text))
     }
 
     /// Keeps a record, and notes it as the newest of its stage and architecture.
     pub fn put_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
         let path = self.record_file(key);
-        let bytes = serde_json::to_vec(record).map_err(|source| StoreError::Record {
+        let json = serde_json::to_string(record).map_err(|source| StoreError::Record {
             path: path.clone(),
             source,
         })?;
-        self.write_atomic(&path, &bytes)?;
+        let text = format!("{}\n{json}\n", blake3::hash(json.as_bytes()).to_hex());
+        self.write_atomic(&path, text.as_bytes())?;
         let latest = self.latest_file(&record.stage, record.arch);
         self.write_atomic(&latest, key.to_string().as_bytes())
     }
@@ -94,7 +101,7 @@ impl Store {
         self.root.join("records").join(format!("latest-{stage}-{arch}"))
     }
 
-    /// Key and record of the newest run of a stage, whatever its inputs were.
+    /// Key and record of the newest run of a stage, whatever its inputs were and whether its outputs are still there.
     pub fn latest_record(&self, stage: &str, arch: Arch) -> Result<Option<(StageKey, Record)>, StoreError> {
         let Ok(text) = fs::read_to_string(self.latest_file(stage, arch)) else {
             return Ok(None);
@@ -102,7 +109,7 @@ impl Store {
         let Ok(key) = text.trim_end().parse() else {
             return Ok(None);
         };
-        Ok(self.record(&key)?.map(|record| (key, record)))
+        Ok(self.record_text(&key)?.map(|record| (key, record)))
     }
 
     /// Forgets a record, so that its stage runs again.
@@ -113,4 +120,14 @@ impl Store {
             _ => Ok(()),
         }
     }
+}
+
+/// Reads a record's file: BLAKE3 of the second line, and the record as JSON; its canonical form must be the one of `key`.
+pub(super) fn parse_record(key: &StageKey, text: &str) -> Option<Record> {
+    let (digest, json) = text.trim_end().split_once('\n')?;
+    if blake3::hash(json.as_bytes()).to_hex().as_str() != digest {
+        return None;
+    }
+    let record: Record = serde_json::from_str(json).ok()?;
+    (blake3::hash(record.canonical.as_bytes()).as_bytes() == key.as_bytes()).then_some(record)
 }

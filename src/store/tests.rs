@@ -109,13 +109,13 @@ fn collection_runs_alone_and_keeps_what_the_newest_records_need() {
         Err(StoreError::Busy { .. })
     ));
     let mut keys = Vec::new();
-    for (n, text) in ["old", "new"].into_iter().enumerate() {
+    for text in ["old", "new"] {
         let (_, digest) = one_file_tree(&store, text, 0o644);
-        let key = crate::model::StageKey::new([n as u8; 32]);
+        let key = crate::model::StageKey::new(*blake3::hash(text.as_bytes()).as_bytes());
         let record = Record {
             stage: "demo".to_owned(),
             arch: crate::model::Arch::Amd64,
-            canonical: String::new(),
+            canonical: text.to_owned(),
             outputs: [("tree".to_owned(), Output::Tree { digest })].into(),
             policy: serde_json::Value::Null,
             measured: serde_json::Value::Null,
@@ -133,4 +133,47 @@ fn collection_runs_alone_and_keeps_what_the_newest_records_need() {
     assert_eq!((done.kept, done.removed), (2, 3));
     assert!(store.record(&keys[0]).expect("reads").is_none());
     assert!(store.record(&keys[1]).expect("reads").is_some());
+}
+
+#[test]
+fn a_damaged_record_is_as_good_as_none() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let store = Store::open(dir.path()).expect("opens");
+    let key = StageKey::new(*blake3::hash(b"canonical").as_bytes());
+    let record = Record {
+        stage: "demo".to_owned(),
+        arch: Arch::Amd64,
+        canonical: "canonical".to_owned(),
+        outputs: std::collections::BTreeMap::new(),
+        policy: serde_json::Value::Null,
+        measured: serde_json::Value::Null,
+        weaker: Vec::new(),
+        cpu_ms: 7,
+        wall_ms: 0,
+        peak_memory: 0,
+    };
+    store.put_record(&key, &record).expect("kept");
+    assert_eq!(store.record(&key).expect("reads"), Some(record));
+    let path = dir.path().join("records").join(key.to_string());
+    let text = fs::read_to_string(&path)
+        .expect("there")
+        .replace("\"cpu_ms\":7", "\"cpu_ms\":8");
+    fs::write(&path, text).expect("writable");
+    assert_eq!(store.record(&key).expect("reads"), None);
+    assert_eq!(store.latest_record("demo", Arch::Amd64).expect("reads"), None);
+}
+
+#[test]
+fn a_directory_with_something_else_in_it_is_no_store() {
+    let dir = tempfile::tempdir().expect("scratch");
+    fs::create_dir_all(dir.path().join("tmp/mine")).expect("made");
+    fs::write(dir.path().join("tmp/mine/lock"), "").expect("made");
+    fs::write(dir.path().join("letter"), "").expect("made");
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::NotAStore { .. })));
+    fs::remove_file(dir.path().join("letter")).expect("removable");
+    let _store = Store::open(dir.path()).expect("an unfinished store has only these");
+    assert!(
+        dir.path().join("tmp/mine").exists(),
+        "only scratch directories are swept"
+    );
 }

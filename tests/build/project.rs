@@ -84,6 +84,7 @@ pub(crate) fn artifact() -> &'static Path {
     static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
     ARTIFACT.get_or_init(|| {
         let images = scratch().join("images");
+        let _ = fs::remove_dir_all(&images);
         good(build(repository(), &store()).arg("--output").arg(&images));
         images.join("kernel-initrd/amd64")
     })

@@ -62,12 +62,13 @@ fn another_user_at_another_path_builds_the_same_bytes() {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", USER, "--regid", USER, "--init-groups", "--reset-env", "--"])
+            .args(["env", "TZ=Pacific/Chatham", "LC_ALL=C"])
             .arg(&program);
         command
     } else {
         Command::new(&program)
     };
-    command.current_dir("/").env("TZ", "Pacific/Chatham").env("LC_ALL", "C");
+    command.current_dir("/");
     command
         .arg("--project")
         .arg(&clone)
