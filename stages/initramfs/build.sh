@@ -112,15 +112,20 @@ done
 # Every library that a program in the archive needs must be in the archive.
 mkdir "$work/unpacked"
 (cd "$work/unpacked" && cpio -id --quiet <../../dracut.cpio)
-for file in $(find "$work/unpacked/usr/bin" "$work/unpacked/usr/sbin" "$work/unpacked/usr/lib/systemd" "$work/unpacked/usr/lib/udev" -type f -perm -0100); do
-    # Scripts have no libraries.
-    [ "$(head -c 4 "$file" | tr -dc 'ELF')" = ELF ] || continue
+cd "$work/unpacked/usr"
+programs=0
+# Scripts have no libraries.
+for file in $(find bin sbin lib/systemd lib/udev -type f -perm -0100 -exec env LC_ALL=C grep -l '^.ELF' {} +); do
+    programs=$((programs + 1))
+    file=$work/unpacked/usr/$file
     PNB_TARGET=$work/unpacked /stage/ldd "$file" >"$work/ldd.out" 2>&1 || true
     if grep -q 'not found' "$work/ldd.out"; then
         missing="$missing
     of ${file#"$work/unpacked/"}: $(sed -n 's/ => not found.*//p' "$work/ldd.out" | tr -d '\t' | tr '\n' ' ')"
     fi
 done
+cd /build
+[ "$programs" -gt 20 ] || fail "found only $programs programs to look at in the archive that dracut made"
 
 [ -z "$missing" ] || fail "the archive that dracut made has no:$missing"
 
