@@ -11,15 +11,12 @@ use super::{
 use crate::{
     image::{
         ImageError,
+        composefs::referenced_objects,
         ext4::{Ext4, FileKind, Inode, ReadAt},
     },
     manifest::{Manifest, RootFact},
     model::VerityDigest,
     verity::{MerkleTree, VerityError},
-};
-use composefs::{
-    erofs::reader::collect_objects,
-    fsverity::{FsVerityHashValue, Sha256HashValue},
 };
 use std::{collections::BTreeSet, error::Error, fmt, path::Path};
 
@@ -144,23 +141,13 @@ fn check_metadata(
     if actual != *expected {
         return Ok(None);
     }
-    let referenced = match collect_objects::<Sha256HashValue>(&bytes) {
-        Ok(referenced) => referenced,
+    match referenced_objects(&bytes) {
+        Ok(referenced) => Ok(Some(referenced)),
         Err(e) => {
-            problems.add(format!("\"image.cfs\" is no composefs image: {e}"));
-            return Ok(None);
-        }
-    };
-    let mut out = BTreeSet::new();
-    for id in referenced {
-        match id.to_hex().parse() {
-            Ok(digest) => {
-                out.insert(digest);
-            }
-            Err(e) => problems.add(format!("\"image.cfs\" refers to a bad digest: {e}")),
+            problems.add(format!("\"image.cfs\" is no composefs image: {}", chain(&e)));
+            Ok(None)
         }
     }
-    Ok(Some(out))
 }
 
 /// Checks every object below `objects` and returns how many bytes they have.

@@ -6,23 +6,31 @@
 //! itself, whose own digest vouches for it. Byte for byte what `mkcomposefs --min-version=1` of composefs 1.0.8 makes of
 //! the same tree. Source: <https://github.com/composefs/composefs/blob/main/docs/composefs.md>.
 
+mod format;
+mod inodes;
+mod layout;
+mod reader;
+mod writer;
+mod xattr;
+
+pub use reader::referenced_objects;
+
 use super::{ImageError, Open};
 use crate::{
     model::{Entry, Meta, Node, RelPath, Tree, VerityDigest},
     verity::digest_bytes,
 };
-use composefs::{
-    erofs::{format::FormatVersion, writer},
-    fsverity::Sha256HashValue,
-    generic_tree::{Inode, LeafContent, Stat},
-    tree::{Directory, FileSystem, RegularFile},
-};
-use std::{collections::BTreeMap, ffi::OsStr, io::Read, os::unix::ffi::OsStrExt};
+use inodes::{Body, Directory};
+use layout::Layout;
+use std::{collections::BTreeMap, io::Read};
+use writer::Image;
 
 /// Longest file that is kept in the image, in bytes: the limit mkcomposefs applies when it reads a directory.
 pub const INLINE_MAX: u64 = 64;
 
 const FORMAT: &str = "a composefs image";
+/// Permissions of the root's hidden entries.
+const HIDDEN_MODE: u32 = 0o644;
 /// Largest file ext4 with 4 KiB blocks holds; nothing larger can be an object.
 const MAX_FILE: u64 = (1 << 44) - 4096;
 /// `makedev` of user space and the kernel's 32-bit form agree below these.
@@ -33,8 +41,6 @@ const MAX_XATTR_NAME: usize = 255;
 const MAX_XATTR_VALUE: usize = 65_535;
 const MAX_XATTRS: usize = 128;
 const MAX_XATTR_TOTAL: usize = 128 * 1024;
-/// Added to the names of attributes that overlayfs would take for its own.
-const OVERLAY_PREFIX: &[u8] = b"trusted.overlay.";
 
 /// Digest and size of every content that must be an object: those of more than [`INLINE_MAX`] bytes.
 pub fn external_objects(tree: &Tree) -> BTreeMap<VerityDigest, u64> {
@@ -46,34 +52,33 @@ pub fn external_objects(tree: &Tree) -> BTreeMap<VerityDigest, u64> {
 /// The image of `tree` and its fs-verity digest, which names the root. `open` is asked only for contents of 1 to
 /// [`INLINE_MAX`] bytes, which are checked against their digests. Memory: a few times the image.
 pub fn write_image(tree: &Tree, open: Open<'_>) -> Result<(Vec<u8>, VerityDigest), ImageError> {
-    let mut image = FileSystem::<Sha256HashValue>::new(stat(None, tree.root())?);
-    for (path, entry) in tree.iter() {
-        let stat = stat(Some(path), &entry.meta)?;
-        let inode = match content(path, entry, open)? {
-            None => Inode::Directory(Box::new(Directory::new(stat))),
-            Some(content) => Inode::leaf(image.push_leaf(stat, content)),
-        };
-        let parent = match path.parent() {
-            None => &mut image.root,
-            Some(parent) => image
-                .root
-                .get_directory_mut(OsStr::from_bytes(parent.as_bytes()))
-                .map_err(|e| refuse(Some(path), e.to_string()))?,
-        };
-        parent.insert(OsStr::from_bytes(path.name()), inode);
-    }
-    let image = writer::ValidatedFileSystem::new(image).map_err(|e| refuse(None, e.to_string()))?;
-    let bytes = writer::mkfs_erofs_versioned(&image, FormatVersion::V1).into_vec();
+    let root = tree.root();
+    check_attributes(None, root)?;
+    let hidden = Meta {
+        mode: HIDDEN_MODE,
+        xattrs: xattr::of_hidden(root),
+        ..root.clone()
+    };
+    let mut inodes = inodes::collect(tree, &hidden, |path, entry| {
+        check_attributes(Some(path), &entry.meta)?;
+        body(path, entry, open)
+    })?;
+    let has_acl = inodes.iter().any(|inode| inode.attributes.has_acl());
+    let shared = xattr::share(inodes.iter_mut().map(|inode| &mut inode.attributes));
+    let layout = Layout::new(&inodes, &shared)?;
+    let image = Image {
+        inodes,
+        shared,
+        has_acl,
+        layout,
+    };
+    let bytes = image.to_bytes();
     let digest = digest_bytes(&bytes);
     Ok((bytes, digest))
 }
 
-/// `None` for a directory.
-fn content(
-    path: &RelPath,
-    entry: &Entry,
-    open: Open<'_>,
-) -> Result<Option<LeafContent<RegularFile<Sha256HashValue>>>, ImageError> {
+/// What `entry` is in the image, checked.
+fn body<'a>(path: &RelPath, entry: &'a Entry, open: Open<'_>) -> Result<Body<'a>, ImageError> {
     let refuse = |problem: String| refuse(Some(path), problem);
     let device = |major: u32, minor: u32| {
         if major > MAX_MAJOR || minor > MAX_MINOR {
@@ -81,35 +86,34 @@ fn content(
                 "device number {major}:{minor} is above {MAX_MAJOR}:{MAX_MINOR}"
             )));
         }
-        let (major, minor) = (u64::from(major), u64::from(minor));
         Ok(minor & 0xff | major << 8 | (minor & !0xff) << 12)
     };
-    Ok(Some(match &entry.node {
-        Node::Directory => return Ok(None),
-        Node::File { size: 0, .. } => LeafContent::Regular(RegularFile::Inline(Box::default())),
-        Node::File { size, digest } if *size <= INLINE_MAX => {
-            LeafContent::Regular(RegularFile::Inline(read_small(path, *size, digest, open)?))
-        }
+    Ok(match &entry.node {
+        Node::Directory => Body::Directory(Directory::default()),
+        Node::File { size: 0, .. } => Body::Small(Vec::new()),
+        Node::File { size, digest } if *size <= INLINE_MAX => Body::Small(read_small(path, *size, digest, open)?),
         Node::File { size, .. } if *size > MAX_FILE => {
             return Err(refuse(format!("{size} bytes are more than {MAX_FILE}")));
         }
-        Node::File { size, digest } => {
-            LeafContent::Regular(RegularFile::External(Sha256HashValue::from(*digest.as_bytes()), *size))
-        }
+        Node::File { size, digest } => Body::Object {
+            size: *size,
+            digest: *digest,
+        },
         Node::Symlink { target } if target.is_empty() || target.len() > 4095 || target.contains(&0) => {
             return Err(refuse(format!(
                 "the link target \"{}\" is empty, longer than 4095 bytes or holds a NUL byte",
                 target[..target.len().min(80)].escape_ascii()
             )));
         }
-        Node::Symlink { target } => LeafContent::Symlink(OsStr::from_bytes(target).into()),
-        Node::CharDevice { major, minor } => LeafContent::CharacterDevice(device(*major, *minor)?),
-        Node::BlockDevice { major, minor } => LeafContent::BlockDevice(device(*major, *minor)?),
-        Node::Fifo => LeafContent::Fifo,
-    }))
+        Node::Symlink { target } => Body::Symlink(target),
+        Node::CharDevice { major: 0, minor: 0 } => Body::Whiteout,
+        Node::CharDevice { major, minor } => Body::CharDevice(device(*major, *minor)?),
+        Node::BlockDevice { major, minor } => Body::BlockDevice(device(*major, *minor)?),
+        Node::Fifo => Body::Fifo,
+    })
 }
 
-fn read_small(path: &RelPath, size: u64, expected: &VerityDigest, open: Open<'_>) -> Result<Box<[u8]>, ImageError> {
+fn read_small(path: &RelPath, size: u64, expected: &VerityDigest, open: Open<'_>) -> Result<Vec<u8>, ImageError> {
     let failed = |source| ImageError::Read {
         path: path.to_string(),
         source,
@@ -133,14 +137,14 @@ fn read_small(path: &RelPath, size: u64, expected: &VerityDigest, open: Open<'_>
             actual,
         });
     }
-    Ok(bytes.into())
+    Ok(bytes)
 }
 
-fn stat(path: Option<&RelPath>, meta: &Meta) -> Result<Stat, ImageError> {
+fn check_attributes(path: Option<&RelPath>, meta: &Meta) -> Result<(), ImageError> {
     let mut total = 0;
     for (name, value) in &meta.xattrs {
-        let escaped = if name.starts_with(OVERLAY_PREFIX) {
-            "overlay.".len()
+        let escaped = if name.starts_with(xattr::OVERLAY_PREFIX) {
+            xattr::OVERLAY_ESCAPE.len()
         } else {
             0
         };
@@ -166,19 +170,7 @@ fn stat(path: Option<&RelPath>, meta: &Meta) -> Result<Stat, ImageError> {
             format!("{count} extended attributes of {total} bytes are more than {MAX_XATTRS} of {MAX_XATTR_TOTAL}"),
         ));
     }
-    Ok(Stat {
-        st_mode: meta.mode,
-        st_uid: meta.uid,
-        st_gid: meta.gid,
-        // An epoch has 32 bits.
-        st_mtim_sec: meta.mtime.seconds() as i64,
-        st_mtim_nsec: 0,
-        xattrs: meta
-            .xattrs
-            .iter()
-            .map(|(name, value)| (OsStr::from_bytes(name).into(), value.as_slice().into()))
-            .collect(),
-    })
+    Ok(())
 }
 
 fn refuse(path: Option<&RelPath>, problem: String) -> ImageError {

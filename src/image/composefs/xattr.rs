@@ -1,0 +1,247 @@
+//! Extended attributes of inodes: what composefs adds and escapes, which are shared, and their bytes.
+//!
+//! An attribute is stored as the index of a well-known prefix and the rest of its name. One that several inodes have,
+//! name and value, is stored once behind the inodes and referred to. Each inode has a 32-bit filter of its names.
+//! Order and sharing follow `libcomposefs/lcfs-writer-erofs.c` of composefs 1.0.8.
+
+use super::format::{XATTR_BODY_SIZE, XATTR_ENTRY_SIZE, XATTR_UNIT, write_xattr_body};
+use crate::model::{Meta, VerityDigest};
+use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap};
+
+/// Well-known prefixes by index (`EROFS_XATTR_INDEX_*`), longest match first. Index 5, `lustre.`, is not used by
+/// composefs; names with none of these have index 0 and are stored whole.
+const PREFIXES: [(u8, &[u8]); 5] = [
+    (1, b"user."),
+    (ACL_ACCESS, b"system.posix_acl_access"),
+    (ACL_DEFAULT, b"system.posix_acl_default"),
+    (TRUSTED, b"trusted."),
+    (6, b"security."),
+];
+const ACL_ACCESS: u8 = 2;
+const ACL_DEFAULT: u8 = 3;
+const TRUSTED: u8 = 4;
+/// `EROFS_XATTR_FILTER_SEED`; the prefix index is added.
+const FILTER_SEED: u32 = 0x25bb_e08f;
+const FILTER_BITS: u32 = 32;
+
+/// Attributes overlayfs takes for its own.
+pub(super) const OVERLAY_PREFIX: &[u8] = b"trusted.overlay.";
+/// Put between [`OVERLAY_PREFIX`] and the rest of the name of an attribute that is the tree's own, so that overlayfs
+/// shows it under its name instead of obeying it (`OVERLAY_XATTR_ESCAPE_PREFIX`).
+pub(super) const OVERLAY_ESCAPE: &[u8] = b"overlay.";
+const METACOPY: &[u8] = b"trusted.overlay.metacopy";
+const REDIRECT: &[u8] = b"trusted.overlay.redirect";
+const SELINUX: &[u8] = b"security.selinux";
+/// The root hides what lies below it in the stack: the objects' directories.
+const ROOT_OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
+/// A whiteout of the tree itself, which overlayfs is to show, not obey.
+const WHITEOUT: [(&[u8], &[u8]); 2] = [
+    (b"trusted.overlay.overlay.whiteout", b""),
+    (b"user.overlay.whiteout", b""),
+];
+/// The directory of such whiteouts.
+const WHITEOUTS: [(&[u8], &[u8]); 4] = [
+    (b"trusted.overlay.overlay.whiteouts", b""),
+    (b"user.overlay.whiteouts", b""),
+    (b"trusted.overlay.overlay.opaque", b"x"),
+    (b"user.overlay.opaque", b"x"),
+];
+/// [`METACOPY`] and [`REDIRECT`] as they are stored.
+pub(super) const OVERLAY_INDEX: u8 = TRUSTED;
+pub(super) const METACOPY_SUFFIX: &[u8] = b"overlay.metacopy";
+pub(super) const REDIRECT_SUFFIX: &[u8] = b"overlay.redirect";
+/// `struct ovl_metacopy` (`fs/overlayfs/overlayfs.h` of Linux) up to the digest: version 0, length, no flags,
+/// `FS_VERITY_HASH_ALG_SHA256`.
+pub(super) const METACOPY_PREFIX: [u8; 4] = [0, 4 + 32, 0, 1];
+
+/// One attribute by full name. Ordered as composefs orders those it shares: name, then length, then value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Attribute<'a> {
+    name: Cow<'a, [u8]>,
+    value: Cow<'a, [u8]>,
+}
+
+impl Ord for Attribute<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let values = || (self.value.len(), &self.value).cmp(&(other.value.len(), &other.value));
+        self.name.cmp(&other.name).then_with(values)
+    }
+}
+impl PartialOrd for Attribute<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Attribute<'_> {
+    /// Index of the prefix, and the rest of the name.
+    fn split(&self) -> (u8, &[u8]) {
+        let found = PREFIXES
+            .iter()
+            .find_map(|(index, prefix)| Some((*index, self.name.strip_prefix(*prefix)?)));
+        found.unwrap_or((0, &self.name))
+    }
+
+    /// Size on disk, without the padding to [`XATTR_UNIT`].
+    fn size(&self) -> u64 {
+        XATTR_ENTRY_SIZE + (self.split().1.len() + self.value.len()) as u64
+    }
+
+    /// Size on disk, a multiple of [`XATTR_UNIT`].
+    pub(super) fn padded_size(&self) -> u64 {
+        self.size().next_multiple_of(XATTR_UNIT)
+    }
+
+    /// Writes header, rest of the name, value and padding. Names and values are at most 255 and 65,535 bytes.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let (index, suffix) = self.split();
+        out.extend([suffix.len() as u8, index]);
+        out.extend((self.value.len() as u16).to_le_bytes());
+        out.extend_from_slice(suffix);
+        out.extend_from_slice(&self.value);
+        let padding = self.padded_size() - self.size();
+        out.resize(out.len() + padding as usize, 0);
+    }
+}
+
+/// Path of an object from the root of the objects.
+pub(super) fn redirect_to(digest: &VerityDigest) -> Vec<u8> {
+    let hex = digest.to_hex();
+    let (directory, name) = hex.split_at(2);
+    format!("/{directory}/{name}").into_bytes()
+}
+
+/// All attributes of one inode: first all local, in the order of their names; [`share`] moves some out.
+#[derive(Default, Debug)]
+pub(super) struct Attributes<'a> {
+    /// Bits of the names, local and shared.
+    filter: u32,
+    /// Indexes into the table of shared attributes, in the order of the names.
+    shared: Vec<usize>,
+    local: Vec<Attribute<'a>>,
+}
+
+impl<'a> Attributes<'a> {
+    /// Those of the tree, escaped.
+    pub(super) fn new(meta: &'a Meta) -> Self {
+        let mut all = Self::default();
+        for (name, value) in &meta.xattrs {
+            let name: Cow<'a, [u8]> = match name.strip_prefix(OVERLAY_PREFIX) {
+                Some(rest) => [OVERLAY_PREFIX, OVERLAY_ESCAPE, rest].concat().into(),
+                None => name.into(),
+            };
+            all.set(name, value);
+        }
+        all
+    }
+
+    /// The root's mark.
+    pub(super) fn set_root(&mut self) {
+        self.set(ROOT_OPAQUE.0, ROOT_OPAQUE.1);
+    }
+
+    /// Marks a whiteout of the tree.
+    pub(super) fn set_whiteout(&mut self) {
+        WHITEOUT.into_iter().for_each(|(name, value)| self.set(name, value));
+    }
+
+    /// Marks a directory that holds whiteouts of the tree.
+    pub(super) fn set_whiteouts(&mut self) {
+        WHITEOUTS.into_iter().for_each(|(name, value)| self.set(name, value));
+    }
+
+    /// What the content must be, and the object's path from the root of the objects.
+    pub(super) fn set_object(&mut self, digest: &VerityDigest) {
+        self.set(METACOPY, [&METACOPY_PREFIX[..], digest.as_bytes()].concat());
+        self.set(REDIRECT, redirect_to(digest));
+    }
+
+    fn set(&mut self, name: impl Into<Cow<'a, [u8]>>, value: impl Into<Cow<'a, [u8]>>) {
+        let (name, value) = (name.into(), value.into());
+        match self.local.binary_search_by(|other| other.name.cmp(&name)) {
+            Ok(at) => self.local[at].value = value,
+            Err(at) => {
+                let attribute = Attribute { name, value };
+                let (index, suffix) = attribute.split();
+                let hash = xxhash_rust::xxh32::xxh32(suffix, FILTER_SEED + u32::from(index));
+                self.filter |= 1 << (hash % FILTER_BITS);
+                self.local.insert(at, attribute);
+            }
+        }
+    }
+
+    /// Whether one is a POSIX access control list. To be asked before [`share`].
+    pub(super) fn has_acl(&self) -> bool {
+        let acl = |a: &Attribute<'_>| matches!(a.split().0, ACL_ACCESS | ACL_DEFAULT);
+        self.local.iter().any(acl)
+    }
+
+    /// Size on disk behind the inode's header, 0 for none.
+    pub(super) fn size(&self) -> u64 {
+        if self.filter == 0 {
+            return 0;
+        }
+        let local: u64 = self.local.iter().map(Attribute::padded_size).sum();
+        XATTR_BODY_SIZE + XATTR_UNIT * self.shared.len() as u64 + local
+    }
+
+    /// `i_xattr_icount` of the inode: 1 for the body header, and the rest in units of 4 bytes. At most 128 attributes of
+    /// 128 KiB leave it below 34,000, and the number of shared ones below 256.
+    pub(super) fn count(&self) -> u16 {
+        match self.size() {
+            0 => 0,
+            size => (1 + (size - XATTR_BODY_SIZE) / XATTR_UNIT) as u16,
+        }
+    }
+
+    /// Writes what [`Self::size`] counts; `references[i]` is that of shared attribute `i`.
+    pub(super) fn write(&self, out: &mut Vec<u8>, references: &[u32]) {
+        if self.filter == 0 {
+            return;
+        }
+        write_xattr_body(out, self.filter, self.shared.len() as u8);
+        for index in &self.shared {
+            out.extend(references[*index].to_le_bytes());
+        }
+        for attribute in &self.local {
+            attribute.write(out);
+        }
+    }
+}
+
+/// The attributes of the 256 hidden entries of the root: its SELinux label alone.
+pub(super) fn of_hidden(root: &Meta) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let label = root.xattrs.get_key_value(SELINUX);
+    label.map(|(k, v)| (k.clone(), v.clone())).into_iter().collect()
+}
+
+/// Moves every attribute that more than one inode has into a table, which is in descending order, and returns it.
+pub(super) fn share<'a, 'b>(inodes: impl Iterator<Item = &'b mut Attributes<'a>>) -> Vec<Attribute<'a>>
+where
+    'a: 'b,
+{
+    let mut inodes: Vec<_> = inodes.collect();
+    let mut users: BTreeMap<&Attribute<'_>, usize> = BTreeMap::new();
+    for attribute in inodes.iter().flat_map(|a| &a.local) {
+        *users.entry(attribute).or_insert(0) += 1;
+    }
+    let table: Vec<Attribute<'a>> = users
+        .into_iter()
+        .rev()
+        .filter(|(_, users)| *users > 1)
+        .map(|(attribute, _)| attribute.clone())
+        .collect();
+    for attributes in &mut inodes {
+        let shared = &mut attributes.shared;
+        attributes
+            .local
+            .retain(|attribute| match table.binary_search_by(|other| attribute.cmp(other)) {
+                Ok(index) => {
+                    shared.push(index);
+                    false
+                }
+                Err(_) => true,
+            });
+    }
+    table
+}
