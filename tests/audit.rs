@@ -338,11 +338,11 @@ fn statements_that_contradict_each_other_are_found() {
             "has no snapshot time: \"latest\"",
         ),
         (|m| m.archives[0].keys.clear(), Class::Pins, "has no signing key"),
-        (|m| m.files.clear(), Class::Pins, "\"agent\" is no pinned file"),
+        (|m| m.files.clear(), Class::Pins, "is no pinned file"),
         (
-            |m| m.files[0].path = None,
+            |m| m.files[0].sha256 = Sha256Digest::new([7; 32]),
             Class::Pins,
-            "has neither a path nor an address",
+            "is no pinned file",
         ),
         (
             |m| drop(m.stages.remove(1)),

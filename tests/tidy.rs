@@ -76,12 +76,14 @@ fn used_rooms(line: &str, text: &str, number: usize) -> Vec<String> {
     let mut rooms = Vec::new();
     for part in code.split("crate::").skip(1) {
         if let Some(block) = part.strip_prefix('{') {
-            for inner in text.lines().skip(number + 1).take_while(|l| !l.starts_with("};")) {
-                if let Some(name) = inner
-                    .strip_prefix("    ")
-                    .filter(|n| n.starts_with(|c: char| c.is_ascii_lowercase()))
-                {
-                    rooms.push(word(name));
+            if !block.contains('}') {
+                for inner in text.lines().skip(number + 1).take_while(|l| !l.starts_with("};")) {
+                    if let Some(name) = inner
+                        .strip_prefix("    ")
+                        .filter(|n| n.starts_with(|c: char| c.is_ascii_lowercase()))
+                    {
+                        rooms.push(word(name));
+                    }
                 }
             }
             rooms.extend(block.split(", ").map(word).filter(|w| !w.is_empty()));

@@ -3,6 +3,7 @@
 use super::{
     Store,
     error::{IoContext, Operation, StoreError},
+    objects::set_mtime,
 };
 use crate::model::{Node, RelPath, Tree, VerityDigest, parse_dump, write_dump};
 use std::{
@@ -109,7 +110,12 @@ impl Store {
                 Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Fifo => {}
             }
         }
-        Ok(())
+        // Last, because adding a name to a directory sets its time.
+        let directories = tree.iter().rev().filter(|(_, entry)| entry.node == Node::Directory);
+        for (rel, _) in directories {
+            set_mtime(&target.join(rel.as_path()))?;
+        }
+        set_mtime(target)
     }
 
     /// A checkout that exists is used only if every directory holds what it should and no more, and every file is one of

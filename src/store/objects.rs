@@ -237,8 +237,8 @@ impl Store {
     }
 }
 
-/// Every object carries the same time, so that checkouts of equal trees look equal.
-fn set_mtime(path: &Path) -> Result<(), StoreError> {
+/// Everything in a checkout carries the same time, so that checkouts of equal trees look equal.
+pub(super) fn set_mtime(path: &Path) -> Result<(), StoreError> {
     let file = File::open(path).at(Operation::Open, path)?;
     let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
     file.set_times(fs::FileTimes::new().set_modified(time).set_accessed(time))

@@ -43,6 +43,10 @@ fn a_checkout_has_the_trees_files_read_only() {
     let meta = fs::metadata(&place).expect("there");
     assert_eq!((meta.permissions().mode() & 0o7777, meta.mtime()), (0o555, 1));
     assert_eq!(fs::read(&place).expect("readable"), b"#!/bin/sh\n");
+    assert_eq!(
+        fs::metadata(place.parent().expect("the tree")).expect("there").mtime(),
+        1
+    );
 }
 
 #[test]
