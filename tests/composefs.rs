@@ -26,6 +26,9 @@ fn image(tree: &Tree, contents: &Contents) -> Result<(Vec<u8>, VerityDigest), Im
     write_image(tree, &open)
 }
 
+/// Place, kind, name and the rest of an arbitrary entry.
+type Numbers = (u16, u8, Vec<u8>, u32, [u8; 4]);
+
 struct Sample {
     tree: Tree,
     contents: Contents,
@@ -172,7 +175,7 @@ impl Sample {
     }
 
     /// A tree out of arbitrary numbers; names that cannot be are left out.
-    fn random(entries: &[(u16, u8, Vec<u8>, u32, [u8; 4])]) -> Self {
+    fn random(entries: &[Numbers]) -> Self {
         let mut sample = Self::new();
         let mut directories = vec![Vec::new()];
         for (place, kind, name, number, bytes) in entries {
@@ -375,7 +378,7 @@ proptest! {
 
     /// Any tree gives one image, in which a reader of the format finds the tree again.
     #[test]
-    fn any_tree_is_found_again(entries in vec(any::<(u16, u8, Vec<u8>, u32, [u8; 4])>(), 0..120)) {
+    fn any_tree_is_found_again(entries in vec(any::<Numbers>(), 0..120)) {
         let sample = Sample::random(&entries);
         let (bytes, digest) = sample.image();
         prop_assert!(sample.image() == (bytes.clone(), digest), "the same tree gives other bytes");

@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
     }
 
     fn inode(&self, nid: u64) -> Result<Found, ImageError> {
-        let at = nid.checked_mul(SLOT).unwrap_or(u64::MAX);
+        let at = nid.saturating_mul(SLOT);
         let format = self.u16(at)?;
         let (head, size) = match format & 1 {
             0 => (COMPACT_SIZE, u64::from(self.u32(at + 8)?)),
