@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     image::{
-        ImageError,
+        ImageError, ReadAt,
         composefs::referenced_objects,
-        ext4::{Ext4, FileKind, Inode, ReadAt},
+        ext4::{Ext4, FileKind, Inode},
     },
     manifest::{Manifest, RootFact},
     model::VerityDigest,

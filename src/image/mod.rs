@@ -4,9 +4,11 @@ pub mod composefs;
 pub mod cpio;
 mod error;
 pub mod ext4;
+mod read_at;
 pub mod zstd;
 
 pub use error::ImageError;
+pub use read_at::{ReadAt, ReadCursor, Source, Window};
 
 use crate::model::VerityDigest;
 use std::io::{self, ErrorKind, Read, Write};

@@ -13,15 +13,13 @@
 //! <https://docs.kernel.org/filesystems/ext4/>; verity: `fs/ext4/verity.c`.
 
 use crate::{
-    image::ImageError,
+    image::{ImageError, ReadAt},
     model::RelPath,
     verity::{DESCRIPTOR_SIZE, MerkleTree},
 };
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, Read},
-    os::unix::fs::FileExt,
 };
 
 const FORMAT: &str = "an ext4 image";
@@ -53,44 +51,6 @@ const MAX_DIRECTORY: u64 = 64 << 20;
 const MAX_LINK: u64 = 4096;
 /// The verity metadata begins at the next multiple of this behind the data.
 const VERITY_ALIGN: u64 = 65536;
-
-/// Bytes at any offset.
-pub trait ReadAt {
-    /// Fills `buffer` with the bytes at `offset`; fewer is an error of kind `UnexpectedEof`.
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Number of bytes there are.
-    fn size(&self) -> io::Result<u64>;
-}
-
-impl ReadAt for File {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        FileExt::read_exact_at(self, buffer, offset)
-    }
-    fn size(&self) -> io::Result<u64> {
-        self.metadata().map(|m| m.len())
-    }
-}
-
-impl ReadAt for Vec<u8> {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let from = usize::try_from(offset).ok();
-        let bytes = from.and_then(|from| self.get(from..from.checked_add(buffer.len())?));
-        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.len() as u64)
-    }
-}
-
-impl<T: ReadAt + ?Sized> ReadAt for Box<T> {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        (**self).read_exact_at(buffer, offset)
-    }
-    fn size(&self) -> io::Result<u64> {
-        (**self).size()
-    }
-}
 
 /// What an inode is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::verity::digest_bytes;
 use proptest::prelude::*;
-use std::{fs, path::Path, process::Command, sync::OnceLock};
+use std::{fs, os::unix::fs::FileExt, path::Path, process::Command, sync::OnceLock};
 
 fn run(program: &str, args: &[&str], allowed: &[i32]) {
     let path = format!("/usr/sbin:/sbin:{}", "/usr/bin:/bin");

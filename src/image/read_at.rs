@@ -1,0 +1,160 @@
+//! Bytes at any offset: what every reader of a format reads from, so that one can stand on another (a file in a file
+//! system in a partition in a disk image) without a copy.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+/// Bytes at any offset.
+pub trait ReadAt {
+    /// Fills `buffer` with the bytes at `offset`; fewer is an error of kind `UnexpectedEof`.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Number of bytes there are.
+    fn size(&self) -> io::Result<u64>;
+}
+
+/// Bytes that several readers share.
+pub type Source = Arc<dyn ReadAt + Send + Sync>;
+
+impl ReadAt for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.metadata().map(|m| m.len())
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = usize::try_from(offset).ok();
+        let bytes = from.and_then(|from| self.get(from..from.checked_add(buffer.len())?));
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<T: ReadAt + ?Sized> ReadAt for $pointer {
+            fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+                (**self).read_exact_at(buffer, offset)
+            }
+            fn size(&self) -> io::Result<u64> {
+                (**self).size()
+            }
+        }
+    )*};
+}
+
+forward!(Box<T>, Arc<T>, &T);
+
+/// A part of other bytes, such as a partition of a disk.
+#[derive(Clone, Debug)]
+pub struct Window<R> {
+    inner: R,
+    start: u64,
+    len: u64,
+}
+
+impl<R: ReadAt> Window<R> {
+    /// The `len` bytes of `inner` from `start` on; an error of kind `UnexpectedEof` when it does not have them.
+    pub fn new(inner: R, start: u64, len: u64) -> io::Result<Self> {
+        match start.checked_add(len) {
+            Some(end) if end <= inner.size()? => Ok(Self { inner, start, len }),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl<R: ReadAt> ReadAt for Window<R> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match offset.checked_add(buffer.len() as u64) {
+            Some(end) if end <= self.len => self.inner.read_exact_at(buffer, self.start + offset),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+}
+
+/// Reads from the front to the end, and seeks.
+#[derive(Clone, Debug)]
+pub struct ReadCursor<R> {
+    inner: R,
+    at: u64,
+}
+
+impl<R: ReadAt> ReadCursor<R> {
+    /// At the first byte of `inner`.
+    pub fn new(inner: R) -> Self {
+        Self { inner, at: 0 }
+    }
+}
+
+impl<R: ReadAt> Read for ReadCursor<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.inner.size()?.saturating_sub(self.at);
+        let n = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if n > 0 {
+            self.inner.read_exact_at(&mut buffer[..n], self.at)?;
+        }
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl<R: ReadAt> Seek for ReadCursor<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.inner.size()?.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_shows_its_part_and_nothing_beside_it() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let window = Window::new(&bytes, 10, 20).expect("inside");
+        let mut all = Vec::new();
+        ReadCursor::new(&window).read_to_end(&mut all).expect("readable");
+        assert_eq!(all, bytes[10..30]);
+        let mut two = [0; 2];
+        window.read_exact_at(&mut two, 18).expect("the last two");
+        assert_eq!(two, [28, 29]);
+        for (offset, why) in [(19, "over the end"), (u64::MAX, "overflow")] {
+            let error = window.read_exact_at(&mut two, offset).expect_err(why);
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{why}");
+        }
+        assert!(Window::new(&bytes, 90, 11).is_err() && Window::new(&bytes, u64::MAX, 1).is_err());
+    }
+
+    #[test]
+    fn a_cursor_seeks_from_everywhere_but_not_before_the_start() {
+        let bytes: Vec<u8> = (0..100).collect();
+        let mut cursor = ReadCursor::new(&bytes);
+        assert_eq!(cursor.seek(SeekFrom::End(-10)).expect("inside"), 90);
+        assert_eq!(cursor.seek(SeekFrom::Current(5)).expect("inside"), 95);
+        let mut rest = Vec::new();
+        cursor.read_to_end(&mut rest).expect("readable");
+        assert_eq!(rest, bytes[95..]);
+        assert!(cursor.seek(SeekFrom::Current(-101)).is_err());
+        assert_eq!(cursor.seek(SeekFrom::Start(200)).expect("past the end"), 200);
+        assert_eq!(cursor.read(&mut [0; 4]).expect("nothing"), 0);
+    }
+}
