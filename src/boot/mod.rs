@@ -2,6 +2,8 @@
 
 mod judge;
 mod machine;
+mod target;
 
 pub use judge::{Judge, Verdict};
-pub use machine::{Firmware, FwCfg, Machine, MachineError};
+pub use machine::{Attach, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, Network};
+pub use target::{HTTP_PORT, Media};

@@ -2,6 +2,7 @@
 
 mod args;
 mod artifacts;
+mod boot;
 mod build;
 mod context;
 mod exit;
@@ -58,7 +59,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Fetch(args) => inputs::fetch(&cli.common, args, report),
         Command::Vendor(args) => inputs::vendor(&cli.common, args, report),
         Command::Lock(args) => lock::lock(&cli.common, args, report),
-        Command::Boot(args) => artifacts::boot(&cli.common, args, report),
+        Command::Boot(args) => boot::boot(&cli.common, args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
         Command::Store(args) => store::store(&cli.common, &args.command, report),
         Command::Doctor => store::doctor(&cli.common, report),
