@@ -4,10 +4,15 @@ pub mod composefs;
 pub mod cpio;
 mod error;
 pub mod ext4;
+pub mod gpt;
+pub mod grub;
+mod guid;
+pub mod mbr;
 mod read_at;
 pub mod zstd;
 
 pub use error::ImageError;
+pub use guid::Guid;
 pub use read_at::{ReadAt, ReadCursor, Source, Window};
 
 use crate::model::VerityDigest;
