@@ -8,6 +8,7 @@ mod exit;
 mod inputs;
 mod inspect;
 mod lock;
+mod look;
 mod report;
 mod store;
 
@@ -60,6 +61,8 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Lock(args) => lock::lock(&cli.common, args, report),
         Command::Boot(args) => artifacts::boot(&cli.common, args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
+        Command::Inspect(args) => look::inspect(&cli.common, args, report),
+        Command::Diff(args) => look::diff(&cli.common, args, report),
         Command::Store(args) => store::store(&cli.common, &args.command, report),
         Command::Doctor => store::doctor(&cli.common, report),
         Command::Completion { shell } => {
