@@ -10,6 +10,7 @@
 
 mod detect;
 mod diff;
+mod disks;
 mod error;
 mod ext4;
 mod hint;
