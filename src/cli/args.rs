@@ -14,7 +14,7 @@ use std::path::PathBuf;
     version,
     about = "Builds the boot artifacts of Powernode nodes: hermetic, reproducible, auditable",
     after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
-                  8 not hermetic · 9 boot · \
+                  8 not hermetic · 9 boot · 11 not readable (inspect, diff) · \
                   40–48 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance\n\n\
                   Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
 )]
@@ -76,6 +76,10 @@ pub enum Command {
     Boot(Boot),
     /// Check an artifact against its manifest, and the manifest against its promises.
     Audit(Audit),
+    /// Say what is in an artifact: partitions, file systems, boot entries, digests.
+    Inspect(Inspect),
+    /// Say what differs between two artifacts, and where. Exit code 1 when something does.
+    Diff(Diff),
     /// Look after the store.
     Store(StoreArgs),
     /// Say what this machine offers for hermetic builds, and how to fix what it lacks.
@@ -270,6 +274,37 @@ pub struct Audit {
     /// The lock that the artifact must have been built from.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
+}
+
+/// Options of `pnb inspect`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb inspect images/raw/amd64\n  pnb inspect images/raw/amd64/disk.raw --depth 1\n  \
+    pnb --json inspect images/iso/amd64/install.iso"
+)]
+pub struct Inspect {
+    /// An image, an archive, any file, or the directory of an artifact.
+    pub path: PathBuf,
+    /// How many levels to look into: 1 for the partitions of a disk, 2 for their files.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub depth: usize,
+    /// List every file, however many there are.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Options of `pnb diff`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb diff images/raw/amd64/disk.raw other/disk.raw\n  \
+    pnb diff images/kernel-initrd/amd64 yesterday/kernel-initrd/amd64 --limit 20")]
+pub struct Diff {
+    /// A file or directory.
+    pub a: PathBuf,
+    /// What to compare it with.
+    pub b: PathBuf,
+    /// How many differences to list; all are counted.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
 }
 
 /// Options of `pnb store`.

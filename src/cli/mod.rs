@@ -9,6 +9,7 @@ mod exit;
 mod inputs;
 mod inspect;
 mod lock;
+mod look;
 mod report;
 mod store;
 
@@ -61,6 +62,8 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Lock(args) => lock::lock(&cli.common, args, report),
         Command::Boot(args) => boot::boot(&cli.common, args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
+        Command::Inspect(args) => look::inspect(&cli.common, args, report),
+        Command::Diff(args) => look::diff(&cli.common, args, report),
         Command::Store(args) => store::store(&cli.common, &args.command, report),
         Command::Doctor => store::doctor(&cli.common, report),
         Command::Completion { shell } => {
