@@ -13,7 +13,9 @@ use crate::{
     manifest::{MANIFEST_FILE, Manifest},
     model::{Arch, Epoch, RelPath},
     pipeline,
-    sandbox::{Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload},
+    sandbox::{
+        Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, RootFs, SandboxError, Spec, Watch, Workload,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -116,6 +118,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         } else {
             Console::Log
         },
+        network: Network::None,
     };
     report.clear();
     let executor = Executor {
