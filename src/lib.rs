@@ -27,6 +27,8 @@ pub mod manifest;
 
 pub mod audit;
 
+pub mod serve;
+
 pub mod boot;
 
 pub mod pipeline;
