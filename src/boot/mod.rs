@@ -2,6 +2,8 @@
 
 mod judge;
 mod machine;
+mod served;
 
 pub use judge::{Judge, Verdict};
 pub use machine::{Firmware, FwCfg, Machine, MachineError};
+pub use served::{HttpRoot, MACHINE, ServedMachine, table};
