@@ -5,7 +5,7 @@ use crate::{
     model::{Arch, Variant},
 };
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Everything typed.
 #[derive(Parser, Debug)]
@@ -74,6 +74,8 @@ pub enum Command {
     Shell(ShellArgs),
     /// Boot an artifact in QEMU and judge its console.
     Boot(Boot),
+    /// Serve a directory over HTTP and TFTP to machines that boot over a network, until Ctrl-C.
+    Serve(Serve),
     /// Check an artifact against its manifest, and the manifest against its promises.
     Audit(Audit),
     /// Say what is in an artifact: partitions, file systems, boot entries, digests.
@@ -264,6 +266,24 @@ pub struct Boot {
     /// Connect this terminal to the machine's console instead of judging it (Ctrl-A X ends it).
     #[arg(long)]
     pub interactive: bool,
+}
+
+/// Options of `pnb serve`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb serve images/ipxe/amd64\n  \
+    pnb serve images/ipxe --http 192.0.2.1:8080\n  \
+    pnb serve images/ipxe --http 192.0.2.1:80 --tftp 192.0.2.1:69 --json\n\n\
+    Nothing but this machine can connect unless an address is named; 0.0.0.0 is all of them. Whoever can connect can read \
+    every file in the directory.")]
+pub struct Serve {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Where HTTP is served.
+    #[arg(long, value_name = "[ADDR:]PORT", default_value = "8080", value_parser = super::serve::parse_listen)]
+    pub http: SocketAddr,
+    /// Where TFTP is served, for firmware that knows nothing else (its port is 69) [default: not at all].
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = super::serve::parse_listen)]
+    pub tftp: Option<SocketAddr>,
 }
 
 /// Options of `pnb audit`.

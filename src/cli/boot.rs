@@ -7,11 +7,11 @@ use super::{
     report::Report,
 };
 use crate::{
-    boot::{Attach, Firmware, FwCfg, HTTP_PORT, ImageFormat, Judge, Machine, Media, Medium, Network, Verdict},
+    boot::{Attach, Firmware, FwCfg, HTTP_PORT, HttpRoot, ImageFormat, Judge, MACHINE, Machine, Media, Medium, Network, ServedMachine, Verdict},
     manifest::{MANIFEST_FILE, Manifest},
     model::{Arch, Epoch, RelPath},
     pipeline,
-    sandbox::{Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload},
+    sandbox::{self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload},
     store::Store,
 };
 use std::{
@@ -27,6 +27,8 @@ use std::{
 const BOOT_TOOLS: &str = "boot-tools";
 /// What QEMU itself needs beside the machine's memory, bytes.
 const QEMU_MEMORY: u64 = 1 << 30;
+/// Where the machine's sandbox has the artifact.
+const ARTIFACT: &str = "/inputs/artifact";
 /// What a machine may write to media that are not kept, bytes.
 const FORGOTTEN: u64 = 4 << 30;
 /// Size of a second disk when none is asked for, bytes.
@@ -133,7 +135,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         memory: args.memory,
         kernel,
         media,
-        network: (attach == Attach::Net).then(|| Network::of(firmware, "/inputs/artifact")),
+        network: (attach == Attach::Net).then(|| Network::of(firmware, ARTIFACT)),
         fw_cfg: keys,
         share: args.share.as_ref().map(|_| "/inputs/share".to_owned()),
     };
@@ -155,8 +157,8 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
 fn direct_files(target: &Target, _store: &Store, _mounts: &mut Vec<Mount>) -> Result<(String, String), Failure> {
     match &target.image {
         None => Ok((
-            "/inputs/artifact/kernel".to_owned(),
-            "/inputs/artifact/initramfs.cpio.zst".to_owned(),
+            format!("{ARTIFACT}/kernel"),
+            format!("{ARTIFACT}/initramfs.cpio.zst"),
         )),
         Some(_) => Err(usage("later")),
     }
@@ -285,10 +287,26 @@ fn run(
     let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
     let tools = tools.ok_or_else(|| said(format!("find QEMU: {node} gave no tree")))?;
     let argv = machine.command(args.interactive);
+    let workload = match &machine.network {
+        None => Workload::Command { argv },
+        Some(_) => {
+            let served = ServedMachine {
+                argv,
+                http: Some(HttpRoot {
+                    dir: ARTIFACT.into(),
+                    port: HTTP_PORT,
+                }),
+            };
+            Workload::Builtin {
+                name: MACHINE.to_owned(),
+                args: serde_json::to_vec(&served).map_err(|e| said(e.to_string()))?,
+            }
+        }
+    };
     let spec = Spec {
         stage: "boot".to_owned(),
         root: RootFs::Tree(store.checkout(tools.digest())?),
-        workload: Workload::Command { argv },
+        workload,
         // Where QEMU keeps what is written to media that are not kept; it would take /var/tmp for /tmp.
         env: [("TMPDIR".to_owned(), "/build".to_owned())].into(),
         epoch: Epoch::new(0),
@@ -313,6 +331,10 @@ fn run(
             Console::Inherit
         } else {
             Console::Log
+        },
+        network: match &machine.network {
+            None => sandbox::Network::None,
+            Some(_) => sandbox::Network::Loopback,
         },
     };
     report.clear();

@@ -149,7 +149,8 @@ fn branch(out: &mut String, node: &Node, indent: usize) {
         };
         line(out, indent, "files", &format!("{files}, {}{hidden}", size(bytes)));
     }
-    for child in &node.children {
+    // Directories are seen by their files.
+    for child in node.children.iter().filter(|c| c.kind != Kind::Directory) {
         branch(out, child, indent);
     }
 }

@@ -28,6 +28,8 @@ const LARGE: u64 = 16 << 20;
 /// Bytes shown before and from the first differing one.
 const BEFORE: u64 = 8;
 const AFTER: u64 = 24;
+/// A compressed stream or a virtual disk whose content is equal.
+const AGAIN: &str = "(the same content, stored in another way)";
 /// What lies in no part.
 const OUTSIDE: &str = "(outside of every part)";
 
@@ -428,7 +430,8 @@ impl Walk<'_> {
         if rest.is_empty() {
             return Ok(());
         }
-        self.below(OUTSIDE, |walk| walk.content(a, b, &rest))
+        let again = described.iter().any(|p| p.derived);
+        self.below(if again { AGAIN } else { OUTSIDE }, |walk| walk.content(a, b, &rest))
     }
 
     /// Reports what of `rest` lies in `extents` as content of `part`, and returns what is left.
@@ -494,6 +497,21 @@ impl Walk<'_> {
         self.report(what, hint);
         Ok(())
     }
+}
+
+/// Where two parts may differ: all of them, but holes in both.
+fn possible(a: &Part, b: &Part) -> Vec<Span> {
+    let (common, end) = (a.size.min(b.size), a.size.max(b.size));
+    if a.derived || b.derived {
+        return spans::normal(vec![Span { start: 0, end }]);
+    }
+    let stored = a
+        .extents
+        .iter()
+        .chain(&b.extents)
+        .map(|e| e.at..e.at.saturating_add(e.len).min(end));
+    let longer = Span { start: common, end };
+    spans::normal(stored.chain([longer]).collect())
 }
 
 fn cover(explained: &mut Vec<Span>, part: &Part) {
