@@ -13,14 +13,19 @@ const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages/root/overlay"
 
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
-    "base64", "cat", "chmod", "cut", "grep", "head", "ln", "ls", "mkdir", "mv", "od", "rm", "sed", "sleep", "sort", "tail",
-    "tr", "wc",
+    "base64", "cat", "chmod", "cut", "grep", "head", "ln", "ls", "mkdir", "mv", "od", "rm", "sed", "sleep", "sort",
+    "tail", "tr", "wc",
 ];
 
 fn run(shell: &[&str], path: Option<&Path>) {
     let directory = tempfile::tempdir().expect("a scratch directory");
     let mut command = Command::new(shell[0]);
-    command.args(&shell[1..]).arg(SCRIPT).arg(MODULE).arg(directory.path()).arg(OVERLAY);
+    command
+        .args(&shell[1..])
+        .arg(SCRIPT)
+        .arg(MODULE)
+        .arg(directory.path())
+        .arg(OVERLAY);
     if let Some(path) = path {
         command.env("PATH", path);
     }

@@ -7,11 +7,16 @@ use super::{
     report::Report,
 };
 use crate::{
-    boot::{Attach, Firmware, FwCfg, HTTP_PORT, HttpRoot, ImageFormat, Judge, MACHINE, Machine, Media, Medium, Network, ServedMachine, Verdict},
+    boot::{
+        Attach, Firmware, FwCfg, HTTP_PORT, HttpRoot, ImageFormat, Judge, MACHINE, Machine, Media, Medium, Network,
+        ServedMachine, Verdict,
+    },
     manifest::{MANIFEST_FILE, Manifest},
     model::{Arch, Epoch, RelPath},
     pipeline,
-    sandbox::{self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload},
+    sandbox::{
+        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload,
+    },
     store::Store,
 };
 use std::{
@@ -156,10 +161,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
 /// Kernel and initramfs for a machine that is started directly.
 fn direct_files(target: &Target, _store: &Store, _mounts: &mut Vec<Mount>) -> Result<(String, String), Failure> {
     match &target.image {
-        None => Ok((
-            format!("{ARTIFACT}/kernel"),
-            format!("{ARTIFACT}/initramfs.cpio.zst"),
-        )),
+        None => Ok((format!("{ARTIFACT}/kernel"), format!("{ARTIFACT}/initramfs.cpio.zst"))),
         Some(_) => Err(usage("later")),
     }
 }

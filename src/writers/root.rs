@@ -85,7 +85,7 @@ fn file_system(
 }
 
 /// Runs a program of the tools tree, with nothing but the call's own environment.
-fn run_tool(call: &ToolCall) -> io::Result<ToolOutput> {
+pub(super) fn run_tool(call: &ToolCall) -> io::Result<ToolOutput> {
     let (program, arguments) = call
         .argv
         .split_first()
