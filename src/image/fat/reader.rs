@@ -49,9 +49,9 @@ pub struct Entry {
     pub size: u32,
     /// Time of the last change, taken as UTC; `None` when it is no time.
     pub modified: Option<Epoch>,
-    first: u32,
+    pub(super) first: u32,
     /// Where the entry lies in the image.
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 /// A volume.
@@ -62,8 +62,8 @@ pub struct Fat<R> {
     cluster: u64,
     clusters: u32,
     tables: u8,
-    table_offset: u64,
-    table_size: u64,
+    pub(super) table_offset: u64,
+    pub(super) table_size: u64,
     /// Offset and bytes of the root of FAT12 and FAT16.
     fixed_root: (u64, u64),
     data_offset: u64,
