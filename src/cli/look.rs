@@ -149,7 +149,8 @@ fn branch(out: &mut String, node: &Node, indent: usize) {
         };
         line(out, indent, "files", &format!("{files}, {}{hidden}", size(bytes)));
     }
-    for child in &node.children {
+    // Directories are seen by their files.
+    for child in node.children.iter().filter(|c| c.kind != Kind::Directory) {
         branch(out, child, indent);
     }
 }
@@ -212,6 +213,7 @@ fn sentence(difference: &Difference) -> String {
             format!("content differs at byte {offset} ({bytes} bytes differ{lengths}): \"{a}\" against \"{b}\"")
         }
         What::About { offset, bytes } => format!("what describes it differs at byte {offset} ({bytes} bytes differ)"),
+        What::Damaged { problem } => format!("cannot be compared: {problem}"),
         What::Moved { parts, first, a, b } => {
             format!("{parts} parts lie elsewhere, the first is {first}: at byte {a} in the first, {b} in the second")
         }

@@ -35,6 +35,7 @@ pub(super) enum Format {
     Tar,
     Qcow2,
     Gpt,
+    Fat,
     Mbr,
     Other,
 }
@@ -78,7 +79,13 @@ pub(super) fn format(head: &[u8]) -> Format {
 pub(super) fn look(source: &Source, size: u64, scratch: &Scratch) -> Look {
     let head = match head(source, size) {
         Ok(head) => head,
-        Err(error) => return Look { format: "data", problem: Some(error.to_string()), ..Look::default() },
+        Err(error) => {
+            return Look {
+                format: "data",
+                problem: Some(error.to_string()),
+                ..Look::default()
+            };
+        }
     };
     match format(&head) {
         Format::Composefs => trees::composefs(source, size),
@@ -89,10 +96,17 @@ pub(super) fn look(source: &Source, size: u64, scratch: &Scratch) -> Look {
         Format::Program => programs::efi(source, size, &head),
         Format::Tar => trees::tar(source, size),
         Format::Qcow2 => disks::qcow2(source, size),
+        Format::Fat => Look {
+            format: "FAT",
+            ..Look::default()
+        },
         Format::Gpt => disks::gpt(source, size),
         Format::Mbr => disks::mbr(source, size),
         Format::Other => {
-            let data = Look { format: if size == 0 { "empty" } else { "data" }, ..Look::default() };
+            let data = Look {
+                format: if size == 0 { "empty" } else { "data" },
+                ..Look::default()
+            };
             text::look(source, size, &head).unwrap_or(data)
         }
     }

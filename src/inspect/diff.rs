@@ -6,7 +6,7 @@
 //! lying outside of every part. So no differing byte goes unreported, whatever the formats are.
 
 use super::{
-    error::InspectError,
+    error::{InspectError, is_damage},
     ext4::shown,
     hint::{self, Hint},
     json,
@@ -28,6 +28,8 @@ const LARGE: u64 = 16 << 20;
 /// Bytes shown before and from the first differing one.
 const BEFORE: u64 = 8;
 const AFTER: u64 = 24;
+/// A compressed stream or a virtual disk whose content is equal.
+const AGAIN: &str = "(the same content, stored in another way)";
 /// What lies in no part.
 const OUTSIDE: &str = "(outside of every part)";
 
@@ -119,6 +121,11 @@ pub enum What {
         /// How many bytes differ.
         bytes: u64,
     },
+    /// Bytes that cannot be read because what holds them is damaged on at least one side.
+    Damaged {
+        /// What the reader said.
+        problem: String,
+    },
     /// Parts that are equal but lie elsewhere in what holds them.
     Moved {
         /// How many.
@@ -194,6 +201,18 @@ impl Walk<'_> {
 
     /// Compares two parts with one name. `known`: the only ranges where they may differ.
     fn pair(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
+        let depth = self.path.len();
+        match self.readable(a, b, known) {
+            Err(InspectError::Read { source, .. }) if is_damage(&source) => {
+                self.path.truncate(depth);
+                self.report(What::Damaged { problem: source.to_string() }, None);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn readable(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         self.fields(&a.fields, &b.fields, false);
         if a.kind != b.kind {
             let (a, b) = (a.kind.as_str().to_owned(), b.kind.as_str().to_owned());
@@ -212,12 +231,6 @@ impl Walk<'_> {
             return self.content(a, b, &spans);
         }
         let (look_a, look_b) = self.look(a, b);
-        let before = self.out.total;
-        self.fields(
-            &look_a.fields,
-            &look_b.fields,
-            look_a.format == "JSON" && look_b.format == "JSON",
-        );
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
         if look_a.format != look_b.format || look_a.problem != look_b.problem {
             let say = |look: &Look| match &look.problem {
@@ -239,6 +252,12 @@ impl Walk<'_> {
             };
             return self.inside(format, |walk| walk.blame(a, b, &parts, spans));
         }
+        let before = self.out.total;
+        self.fields(
+            &look_a.fields,
+            &look_b.fields,
+            look_a.format == "JSON" && look_b.format == "JSON",
+        );
         if look_a.children.is_empty() && look_b.children.is_empty() {
             // The fields of JSON are all there is in it.
             if look_a.format == "JSON" && self.out.total > before {
@@ -428,7 +447,8 @@ impl Walk<'_> {
         if rest.is_empty() {
             return Ok(());
         }
-        self.below(OUTSIDE, |walk| walk.content(a, b, &rest))
+        let again = described.iter().any(|p| p.derived);
+        self.below(if again { AGAIN } else { OUTSIDE }, |walk| walk.content(a, b, &rest))
     }
 
     /// Reports what of `rest` lies in `extents` as content of `part`, and returns what is left.
@@ -494,6 +514,21 @@ impl Walk<'_> {
         self.report(what, hint);
         Ok(())
     }
+}
+
+/// Where two parts may differ: all of them, but holes in both.
+fn possible(a: &Part, b: &Part) -> Vec<Span> {
+    let (common, end) = (a.size.min(b.size), a.size.max(b.size));
+    if a.derived || b.derived {
+        return spans::normal(vec![Span { start: 0, end }]);
+    }
+    let stored = a
+        .extents
+        .iter()
+        .chain(&b.extents)
+        .map(|e| e.at..e.at.saturating_add(e.len).min(end));
+    let longer = Span { start: common, end };
+    spans::normal(stored.chain([longer]).collect())
 }
 
 fn cover(explained: &mut Vec<Span>, part: &Part) {

@@ -9,6 +9,7 @@
 
 use super::{
     InspectError,
+    detect::{self, Format},
     error::chain,
     part::{Kind, Look, Part, Scratch, open},
     streams::{decoder, spool},
@@ -62,10 +63,9 @@ pub fn find_root(source: &Source, name: &str, scratch: &Scratch) -> Result<Found
 }
 
 fn find_in(part: &Part, scratch: &Scratch, depth: usize) -> Result<FoundRoot, InspectError> {
-    let head = beginning(part);
-    let stream = super::detect::compression(&head).is_some() || head.starts_with(b"0707");
-    // Whether these are archives at all is said by whoever reads them.
-    if stream || !super::detect::is_container(part) {
+    let format = beginning(part)?;
+    // Whether something else is an archive at all is said by whoever reads it.
+    if matches!(format, Format::Stream(_) | Format::Other) {
         let found = last_archive(part, scratch, true)?;
         let image = found.image.ok_or_else(|| lacks(&part.name, ROOT_IMAGE))?;
         return Ok(FoundRoot {
@@ -114,7 +114,7 @@ fn find_in(part: &Part, scratch: &Scratch, depth: usize) -> Result<FoundRoot, In
 /// What the initramfs on the disk's FAT partition states.
 fn stated_on(disk: &Look, part: &Part, scratch: &Scratch) -> Result<Vec<u8>, InspectError> {
     for partition in disk.children.iter().filter(|c| c.kind == Kind::Partition) {
-        if !super::detect::is_fat(partition) {
+        if beginning(partition)? != Format::Fat {
             continue;
         }
         let fat = partition.look(scratch);
@@ -135,11 +135,13 @@ fn child<'a>(look: &'a Look, name: &str) -> Option<&'a Part> {
     look.children.iter().find(|c| c.name == name && c.kind == Kind::File)
 }
 
-fn beginning(part: &Part) -> Vec<u8> {
-    let mut head = Vec::new();
-    // What cannot be read here cannot be read later either, and is reported then.
-    let _ = ReadCursor::new(part.source()).take(8).read_to_end(&mut head);
-    head
+fn beginning(part: &Part) -> Result<Format, InspectError> {
+    let head = detect::head(part.source(), part.size);
+    let head = head.map_err(|source| InspectError::Read {
+        part: part.name.clone(),
+        source,
+    })?;
+    Ok(detect::format(&head))
 }
 
 fn lacks(name: &str, path: &[u8]) -> InspectError {
