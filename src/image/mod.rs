@@ -4,6 +4,7 @@ pub mod composefs;
 pub mod cpio;
 mod error;
 pub mod ext4;
+pub mod iso;
 pub mod qcow2;
 mod read_at;
 pub mod zstd;
