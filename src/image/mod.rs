@@ -7,6 +7,7 @@ pub mod ext4;
 pub mod gpt;
 pub mod grub;
 mod guid;
+pub mod iso;
 pub mod mbr;
 pub mod qcow2;
 mod read_at;
