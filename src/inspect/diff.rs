@@ -205,7 +205,12 @@ impl Walk<'_> {
         match self.readable(a, b, known) {
             Err(InspectError::Read { source, .. }) if is_damage(&source) => {
                 self.path.truncate(depth);
-                self.report(What::Damaged { problem: source.to_string() }, None);
+                self.report(
+                    What::Damaged {
+                        problem: source.to_string(),
+                    },
+                    None,
+                );
                 Ok(())
             }
             other => other,
@@ -218,11 +223,7 @@ impl Walk<'_> {
             let (a, b) = (a.kind.as_str().to_owned(), b.kind.as_str().to_owned());
             self.report(What::Format { a, b }, None);
         }
-        let whole = Span {
-            start: 0,
-            end: a.size.max(b.size),
-        };
-        let spans = known.unwrap_or_else(|| vec![whole]);
+        let spans = known.unwrap_or_else(|| possible(a, b));
         let spans = self.read(spans::scan(&a.source, &b.source, &spans))?;
         if spans.is_empty() {
             return Ok(());

@@ -97,7 +97,12 @@ impl Survey<'_> {
                 Ok(digest) => node.sha256 = Some(digest),
                 // What is damaged is a finding; that the host cannot read is not.
                 Err(error) if is_damage(&error) => node.problem = Some(format!("its bytes cannot be read: {error}")),
-                Err(source) => return Err(InspectError::Read { part: part.name.clone(), source }),
+                Err(source) => {
+                    return Err(InspectError::Read {
+                        part: part.name.clone(),
+                        source,
+                    });
+                }
             }
         }
         if depth == 0 || !matches!(part.kind, Kind::File | Kind::Partition | Kind::Segment | Kind::Content) {
