@@ -4,6 +4,7 @@ pub mod composefs;
 pub mod cpio;
 mod error;
 pub mod ext4;
+pub mod fat;
 pub mod gpt;
 pub mod grub;
 mod guid;
