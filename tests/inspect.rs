@@ -1,13 +1,15 @@
-//! `pnb inspect` and `pnb diff`: images made by our writers, damaged in every place, and what is said about them.
+//! What is in an artifact: looked into, compared with another, and its root audited wherever it lies. The images are made by
+//! our writers and by xorriso, and damaged in every place.
 
-#[expect(dead_code, reason = "the statements about an artifact are audited, not looked into")]
 mod fixture;
 
-use fixture::{initramfs, pattern, root_image};
-use pnb::inspect::{Node, Scratch};
+use fixture::{EPOCH, artifact, facts, initramfs, lock, path, pattern, root_image, root_image_of, write_all};
 use pnb::{
-    image::{Guid, Source, gpt, qcow2},
-    inspect::{Comparison, Difference, What, diff, find_root, open, survey},
+    audit::{ArtifactRoot, AuditError, Class, Options, audit, audit_set},
+    image::{Guid, Source, fat, gpt, qcow2},
+    inspect::{Comparison, Difference, Node, Scratch, What, diff, find_root, open, survey},
+    manifest::Statements,
+    model::{RelPath, Variant, VerityDigest},
 };
 use proptest::prelude::*;
 use std::{
@@ -53,26 +55,99 @@ fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
     found.unwrap_or_else(|| panic!("no {name:?} in {node:#?}"))
 }
 
-/// A small disk: an ext4 root in its second partition.
-fn disk() -> Vec<u8> {
-    let (root, _) = root_image();
-    let wanted = |name: &str, type_guid, number: u128, size| gpt::Wanted {
+const MENU: &str = "menuentry 'Powernode node' {\n  linux /powernode/kernel powernode.boot=1 quiet\n}\n";
+
+/// A FAT volume with a menu, and an initramfs that states this digest.
+fn esp(root: &[u8], stated: &[u8]) -> Vec<u8> {
+    let files = std::collections::BTreeMap::from([
+        (path("EFI/debian/grub.cfg"), MENU.as_bytes().to_vec()),
+        (path("powernode/initramfs.cpio.zst"), initramfs(root, stated)),
+    ]);
+    let volume = fat::Volume {
+        kind: fat::Kind::Fat16,
+        label: "POWERNODE".to_owned(),
+        serial: 0x1234_abcd,
+        epoch: EPOCH,
+        hidden_sectors: 4096,
+        size: fat::Size::Content { spare: 0 },
+    };
+    let items = files.iter().map(|(path, bytes)| {
+        (
+            path.clone(),
+            fat::Item::File {
+                size: bytes.len() as u32,
+            },
+        )
+    });
+    let layout = fat::plan(&volume, &items.collect()).expect("fits");
+    let mut out = Cursor::new(vec![0; layout.size() as usize]);
+    let open =
+        |path: &RelPath| -> std::io::Result<Box<dyn std::io::Read>> { Ok(Box::new(Cursor::new(files[path].clone()))) };
+    fat::write(&layout, 0, &open, &mut out).expect("in memory");
+    out.into_inner()
+}
+
+/// A disk with an EFI system partition and this root in a partition of this name.
+fn disk_of(root: &[u8], stated: &[u8], name: &str) -> Vec<u8> {
+    let esp = esp(root, stated);
+    let wanted = |name: &str, type_guid, number: u128, size: usize| gpt::Wanted {
         name: name.to_owned(),
         type_guid,
         guid: Guid::new(number),
-        size,
+        size: size as u64,
         attributes: 0,
     };
     let partitions = [
-        wanted("powernode-bios", gpt::types::BIOS_BOOT, 1, 1 << 20),
-        wanted("powernode-root", gpt::types::LINUX_DATA, 2, root.len() as u64),
+        wanted("powernode-esp", gpt::types::EFI_SYSTEM, 1, esp.len()),
+        wanted(name, gpt::types::LINUX_DATA, 2, root.len()),
     ];
     let disk = gpt::plan(Guid::new(9), &partitions, None).expect("fits");
     let mut bytes = vec![0; disk.size() as usize];
-    bytes[disk.partitions[1].offset() as usize..][..root.len()].copy_from_slice(root);
+    for (partition, content) in disk.partitions.iter().zip([&esp[..], root]) {
+        bytes[partition.offset() as usize..][..content.len()].copy_from_slice(content);
+    }
     let mut out = Cursor::new(bytes);
     gpt::write(&disk, Some(&[0xeb; 440]), &mut out).expect("in memory");
     out.into_inner()
+}
+
+fn disk() -> Vec<u8> {
+    let (root, digest) = root_image();
+    disk_of(root, format!("{digest}\n").as_bytes(), "powernode-root")
+}
+
+/// An ISO 9660 image with these files below `powernode`, and an EFI image to boot from.
+fn iso(root: &[u8], stated: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("scratch");
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("powernode")).expect("made");
+    fs::write(tree.join("powernode/root.ext4"), root).expect("written");
+    fs::write(tree.join("powernode/initramfs.cpio.zst"), initramfs(root, stated)).expect("written");
+    fs::write(tree.join("efi.img"), esp(root, stated)).expect("written");
+    let status = Command::new("xorriso")
+        .args([
+            "-as",
+            "mkisofs",
+            "-quiet",
+            "-o",
+            "out.iso",
+            "-r",
+            "-V",
+            "POWERNODE",
+            "--set_all_file_dates",
+            "=1700000000",
+        ])
+        .args([
+            "--modification-date=2023111422132000",
+            "-e",
+            "efi.img",
+            "-no-emul-boot",
+            "tree",
+        ])
+        .current_dir(dir.path())
+        .status();
+    assert!(status.expect("the Debian package xorriso must be installed").success());
+    fs::read(dir.path().join("out.iso")).expect("written")
 }
 
 fn compressed(disk: &[u8], level: i32) -> Vec<u8> {
@@ -172,6 +247,244 @@ fn a_difference_deep_inside_is_named_by_the_way_to_it() {
     assert!(
         way.starts_with("disk.qcow2 / qcow2 / disk / partition 2 \"powernode-root\" / ext4 / /objects/"),
         "{way}"
+    );
+}
+
+#[test]
+fn boot_media_say_what_they_boot_and_how() {
+    let node = looked("disk.raw", &disk());
+    let esp = child(&node, "partition 1 \"powernode-esp\"");
+    assert_eq!(esp.fields["type"], "EFI system");
+    assert_eq!(
+        (esp.format, &esp.content["label"][..], &esp.content["serial"][..]),
+        (Some("FAT16"), "POWERNODE", "1234-ABCD")
+    );
+    let menu = child(esp, "/EFI/debian/grub.cfg");
+    assert_eq!(menu.content["entry 1"], "Powernode node");
+    assert_eq!(
+        menu.content["entry 1 linux"],
+        "/powernode/kernel powernode.boot=1 quiet"
+    );
+    assert_eq!(
+        child(&node, "partition 2").content["root digest"],
+        root_image().1.to_string()
+    );
+
+    let (root, digest) = root_image();
+    let node = looked("install.iso", &iso(root, digest.to_string().as_bytes()));
+    assert_eq!(
+        (node.format, &node.content["label"][..]),
+        (Some("ISO 9660"), "POWERNODE")
+    );
+    let boot = &node.content["boot 1"];
+    assert!(boot.starts_with("EFI: /efi.img, "), "{boot}");
+    assert_eq!(
+        child(&node, "/powernode/root.ext4").content["root digest"],
+        digest.to_string()
+    );
+    assert_eq!(child(&node, "/efi.img").format, Some("FAT16"));
+}
+
+#[test]
+fn a_changed_menu_is_named_in_its_file_system() {
+    let a = disk();
+    let mut b = a.clone();
+    let at = find(&b, b"quiet");
+    b[at..at + 5].copy_from_slice(b"debug");
+    let found = compare("disk.raw", &a, &b);
+    let way = "disk.raw / partition 1 \"powernode-esp\" / FAT16 / /EFI/debian/grub.cfg";
+    assert_eq!(places(&found), [way, way]);
+    assert!(matches!(&found.differences[0].what, What::Field { field, .. } if field == "entry 1 linux"));
+    assert!(
+        matches!(
+            found.differences[1].what,
+            What::Content {
+                offset: 74,
+                bytes: 5,
+                ..
+            }
+        ),
+        "{found:#?}"
+    );
+    // A time of the file, which lies in the directory.
+    let mut b = a.clone();
+    let at = find(&b, b"GRUB    CFG");
+    b[at + 22] ^= 1;
+    assert_eq!(places(&compare("disk.raw", &a, &b)), [way]);
+    // The second allocation table.
+    let fat = find(&a, &[0xf8, 0xff, 0xff, 0xff]);
+    let second = fat + 4 + find(&a[fat + 4..], &[0xf8, 0xff, 0xff, 0xff]);
+    let mut b = a.clone();
+    b[second + 3] ^= 0x80;
+    let way = "disk.raw / partition 1 \"powernode-esp\" / FAT16 / allocation table 2";
+    assert_eq!(places(&compare("disk.raw", &a, &b)), [way]);
+}
+
+/// Writes an artifact of `variant` with these files and a root of this digest.
+fn write_artifact(dir: &Path, variant: Variant, files: &[(&str, Vec<u8>)], root: VerityDigest) {
+    let files = files.iter().map(|(name, bytes)| (path(name), bytes.clone())).collect();
+    let lock = lock();
+    let mut facts = facts(&lock, root, &files);
+    facts.variant = variant;
+    let statements = Statements::describe(&facts).expect("whole facts");
+    fs::create_dir_all(dir).expect("made");
+    write_all(dir, &files, &statements);
+}
+
+/// The detail of the root's check, and whether the whole audit held.
+fn audited(dir: &Path) -> (bool, String) {
+    let opener = ArtifactRoot { scratch: "/tmp".into() };
+    let options = Options {
+        opener: &opener,
+        lock_sha256: None,
+    };
+    let (ok, report) = match audit(dir, &options) {
+        Ok(verified) => (true, verified.report().clone()),
+        Err(AuditError::Failed { report, .. }) => (false, report),
+        Err(error) => unreachable!("{error}"),
+    };
+    let root = report.checks.iter().find(|c| c.name == "root").expect("made");
+    (ok, root.detail.clone())
+}
+
+#[test]
+fn the_root_of_every_family_is_audited_where_it_lies() {
+    let (root, digest) = root_image();
+    let line = format!("{digest}\n").into_bytes();
+    let wrong = format!("{}\n", VerityDigest::new([9; 32])).into_bytes();
+    let mut damaged = root.clone();
+    damaged[find(root, &pattern(70_000)) + 50_000] ^= 1;
+    type Make = fn(&[u8], &[u8]) -> Vec<u8>;
+    let families: [(Variant, &str, Make); 4] = [
+        (Variant::Raw, "disk.raw", |root, stated| {
+            disk_of(root, stated, "powernode-root")
+        }),
+        (Variant::Qcow2, "disk.qcow2", |root, stated| {
+            compressed(&disk_of(root, stated, "powernode-root"), 3)
+        }),
+        (Variant::Iso, "install.iso", iso),
+        (Variant::Ipxe, "initramfs.cpio.zst", initramfs),
+    ];
+    for (variant, name, make) in families {
+        let dir = tempfile::tempdir().expect("scratch");
+        let at = |case: &str| dir.path().join(case);
+        write_artifact(&at("whole"), variant, &[(name, make(root, &line))], *digest);
+        assert_eq!(
+            audited(&at("whole")),
+            (true, format!("{digest}: 2 objects, 75000 bytes")),
+            "{variant}"
+        );
+        write_artifact(&at("stated"), variant, &[(name, make(root, &wrong))], *digest);
+        let (ok, detail) = audited(&at("stated"));
+        assert!(
+            !ok && detail.contains("root digest stated in the artifact"),
+            "{variant}: {detail}"
+        );
+        write_artifact(&at("damaged"), variant, &[(name, make(&damaged, &line))], *digest);
+        let (ok, detail) = audited(&at("damaged"));
+        assert!(
+            !ok && detail.contains("fs-verity digest of \"objects/"),
+            "{variant}: {detail}"
+        );
+        write_artifact(&at("empty"), variant, &[(name, pattern(100_000))], *digest);
+        let (ok, detail) = audited(&at("empty"));
+        assert!(!ok && detail.contains("find the root"), "{variant}: {detail}");
+    }
+    let dir = tempfile::tempdir().expect("scratch");
+    let other = disk_of(root, &line, "another");
+    write_artifact(&dir.path().join("a"), Variant::Raw, &[("disk.raw", other)], *digest);
+    insta::assert_snapshot!(audited(&dir.path().join("a")).1, @r#"find the root: "disk.raw" has no partition named "powernode-root""#);
+    write_artifact(
+        &dir.path().join("b"),
+        Variant::Oci,
+        &[("oci/index.json", b"{}".to_vec())],
+        *digest,
+    );
+    insta::assert_snapshot!(audited(&dir.path().join("b")).1, @"oci carries no file system of the root to look into");
+}
+
+#[test]
+fn artifacts_that_belong_together_carry_one_root() {
+    let (root, digest) = root_image();
+    let line = format!("{digest}\n").into_bytes();
+    let dir = tempfile::tempdir().expect("scratch");
+    let raw = disk_of(root, &line, "powernode-root");
+    write_artifact(
+        &dir.path().join("raw/amd64"),
+        Variant::Raw,
+        &[("disk.raw", raw.clone())],
+        *digest,
+    );
+    let files: Vec<(&str, Vec<u8>)> = vec![
+        ("initramfs.cpio.zst", initramfs(root, &line)),
+        ("kernel", pattern(3000)),
+    ];
+    assert_eq!(artifact(root, &line).len(), files.len());
+    write_artifact(
+        &dir.path().join("kernel-initrd/amd64"),
+        Variant::KernelInitrd,
+        &files,
+        *digest,
+    );
+    let opener = ArtifactRoot { scratch: "/tmp".into() };
+    let options = Options {
+        opener: &opener,
+        lock_sha256: None,
+    };
+    let set = || audit_set(dir.path(), &options).expect("readable").expect("artifacts");
+    let whole = set();
+    assert!(whole.ok(), "{}", whole.table());
+    let names: Vec<&String> = whole.artifacts.keys().collect();
+    assert_eq!(names, ["kernel-initrd/amd64", "raw/amd64"]);
+    let table = whole.table();
+    assert!(
+        table.ends_with(&format!("ok    one root  amd64: {digest} in 2 variants\n")),
+        "{table}"
+    );
+    let directory = dir.path().to_str().expect("UTF-8");
+    assert_eq!(pnb(&["audit", directory]).status.code(), Some(0));
+
+    // Whole by itself, but another root.
+    let (other, second) = root_image_of(&[pattern(9000)]);
+    let bytes = compressed(&disk_of(&other, format!("{second}\n").as_bytes(), "powernode-root"), 3);
+    write_artifact(
+        &dir.path().join("qcow2/amd64"),
+        Variant::Qcow2,
+        &[("disk.qcow2", bytes)],
+        second,
+    );
+    let torn = set();
+    assert_eq!(torn.class(), Some(Class::Variants), "{}", torn.table());
+    assert!(
+        torn.table()
+            .contains("FAIL  one root  the artifacts of amd64 carry 2 roots"),
+        "{}",
+        torn.table()
+    );
+    let output = pnb(&["--json", "audit", directory]);
+    assert_eq!(output.status.code(), Some(49));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["checks"][1]["class"], "variants");
+    fs::remove_dir_all(dir.path().join("qcow2")).expect("there");
+
+    // Whole by itself, but in the wrong place.
+    write_artifact(
+        &dir.path().join("raw/arm64"),
+        Variant::Raw,
+        &[("disk.raw", raw)],
+        *digest,
+    );
+    let moved = set();
+    assert_eq!(moved.class(), Some(Class::Variants));
+    assert!(
+        moved.table().contains("what the manifest of \"raw/arm64\" is about"),
+        "{}",
+        moved.table()
+    );
+    assert!(
+        audit_set(&dir.path().join("raw/arm64"), &options)
+            .expect("readable")
+            .is_none()
     );
 }
 
@@ -287,7 +600,7 @@ proptest! {
 
     #[test]
     fn damaged_things_are_looked_at_without_a_panic(
-        which in 0usize..4, cut in any::<proptest::sample::Index>(), whole in any::<bool>(),
+        which in 0usize..5, cut in any::<proptest::sample::Index>(), whole in any::<bool>(),
         flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..12),
     ) {
         let (image, _) = root_image();
@@ -295,6 +608,7 @@ proptest! {
             0 => image.clone(),
             1 => disk(),
             2 => initramfs(image, b"x\n"),
+            3 => esp(image, b"x\n"),
             _ => compressed(&disk(), 1),
         };
         for (at, value) in flips {
