@@ -213,6 +213,7 @@ fn sentence(difference: &Difference) -> String {
             format!("content differs at byte {offset} ({bytes} bytes differ{lengths}): \"{a}\" against \"{b}\"")
         }
         What::About { offset, bytes } => format!("what describes it differs at byte {offset} ({bytes} bytes differ)"),
+        What::Damaged { problem } => format!("cannot be compared: {problem}"),
         What::Moved { parts, first, a, b } => {
             format!("{parts} parts lie elsewhere, the first is {first}: at byte {a} in the first, {b} in the second")
         }

@@ -8,6 +8,7 @@ pub mod fat;
 pub mod gpt;
 pub mod grub;
 mod guid;
+pub mod iso;
 pub mod mbr;
 pub mod qcow2;
 mod read_at;

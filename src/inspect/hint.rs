@@ -54,7 +54,14 @@ pub(super) fn of_bytes(a: &[u8], b: &[u8]) -> Option<Hint> {
         return None;
     }
     let (text_a, text_b) = (String::from_utf8_lossy(a), String::from_utf8_lossy(b));
-    if is_time(&text_a) && is_time(&text_b) || words(a).zip(words(b)).any(|(x, y)| near(x, y)) {
+    let plain = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .all(|b| (0x20..0x7f).contains(b) || *b == b'\n' || *b == b'\t')
+    };
+    // Four letters are a moment of this half century, too.
+    let binary = !plain(a) && !plain(b);
+    if is_time(&text_a) && is_time(&text_b) || binary && words(a).zip(words(b)).any(|(x, y)| near(x, y)) {
         return Some(Hint::Time);
     }
     if PATHS.iter().any(|p| text_a.contains(p) || text_b.contains(p)) {

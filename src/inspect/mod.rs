@@ -15,6 +15,7 @@ mod error;
 mod ext4;
 mod hint;
 mod json;
+mod media;
 mod part;
 mod programs;
 mod root;

@@ -54,6 +54,13 @@ pub struct Entry {
     pub(super) offset: u64,
 }
 
+impl Entry {
+    /// Where its entry lies in the volume, the short one of 32 bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
 /// A volume.
 #[derive(Clone, Debug)]
 pub struct Fat<R> {
