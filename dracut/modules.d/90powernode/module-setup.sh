@@ -41,7 +41,9 @@ installkernel() {
 
 install() {
     inst_multiple \
-        base64 blkid cat chmod cp fsverity head losetup ls mkdir modprobe mount rm sed sleep sort tr umount wc
+        base64 blkid cat chmod cp cut fsverity head losetup ls mkdir modprobe mount mv readlink rm sed sleep sort sync tr umount wc
+    # For /persist, and for the installer.
+    inst_multiple blockdev dd dumpe2fs e2fsck flock partx resize2fs sfdisk sha256sum
     inst_binary busybox
 
     # udev and modprobe open libkmod with dlopen, which no scan of needed libraries can see.
@@ -51,6 +53,8 @@ install() {
     inst_simple "$moddir/powernode-lib.sh" /usr/lib/powernode/powernode-lib.sh
     inst_simple "$moddir/powernode-identity.sh" /usr/lib/powernode/powernode-identity.sh
     inst_simple "$moddir/powernode-root.sh" /usr/lib/powernode/powernode-root.sh
+    inst_simple "$moddir/powernode-persist.sh" /usr/lib/powernode/powernode-persist.sh
+    inst_simple "$moddir/powernode-install.sh" /usr/lib/powernode/powernode-install.sh
     inst_script "$moddir/powernode-boot.sh" /usr/lib/powernode/powernode-boot
     inst_hook cmdline 20 "$moddir/powernode-cmdline.sh"
     inst_hook mount 50 "$moddir/powernode-mount.sh"
