@@ -1,7 +1,7 @@
 #!/bin/bash
 # 90powernode: dracut module that starts a Powernode node from a verified composefs root.
 #
-# Runs at build time, inside dracut. It puts three hooks, the library they share and the programs they call into the
+# Runs at build time, inside dracut. It puts two hooks, the libraries they share and the programs they call into the
 # initramfs. The hooks only start a separate /bin/sh, so that nothing here depends on dracut's own shell state.
 
 # Never picked up by accident: an initramfs has this module only when it is asked for by name.
