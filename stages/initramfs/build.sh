@@ -76,8 +76,9 @@ need() {
     $1"
 }
 
-for program in base64 blkid busybox cat chmod cp fsverity head kmod losetup ls mkdir modprobe mount rm sed setsid sleep sort switch_root \
-    tr udevadm umount wc; do
+for program in base64 blkid busybox cat chmod cp cut fsverity head kmod losetup ls mkdir modprobe mount mv readlink rm sed setsid sleep \
+    sort switch_root sync tr udevadm umount wc \
+    blockdev dd dumpe2fs e2fsck flock partx resize2fs sfdisk sha256sum; do
     need "usr/s?bin/$program"
 done
 need init
@@ -88,6 +89,8 @@ need 'usr/lib/powernode/powernode-boot'
 need 'usr/lib/powernode/powernode-lib\.sh'
 need 'usr/lib/powernode/powernode-identity\.sh'
 need 'usr/lib/powernode/powernode-root\.sh'
+need 'usr/lib/powernode/powernode-persist\.sh'
+need 'usr/lib/powernode/powernode-install\.sh'
 need 'var/lib/dracut/hooks/cmdline/20-powernode-cmdline\.sh'
 need 'var/lib/dracut/hooks/mount/50-powernode-mount\.sh'
 need 'usr/lib/udev/rules\.d/(60-persistent-storage|80-drivers)\.rules'
