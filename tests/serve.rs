@@ -662,6 +662,7 @@ fn tftp_counts_on_after_the_last_block_number() {
     fs::write(outer.path().join("large"), &content).expect("written");
     // A block at a time takes 65540 times there and back.
     let all: &[(u16, &[(&str, &str)])] = &[(16, &[("windowsize", "16")]), (1, &[])];
+    #[expect(clippy::disallowed_methods, reason = "how the tests are asked for everything")]
     let thorough = std::env::var_os("PNB_TEST").is_some_and(|v| v == "all");
     let ways = if thorough { all } else { &all[..1] };
     tftp_in(outer.path(), &TftpLimits::default(), ways.len(), |server| {

@@ -218,19 +218,16 @@ impl<'a> Transfer<'a> {
                 Wake::TimedOut if self.deadline <= Instant::now() => return Err(Broken::Slow),
                 Wake::TimedOut => return Ok(heard),
             }
-            match self.receive()? {
-                Some(number) => {
-                    let count = u64::from(number.wrapping_sub(wire_number(self.acknowledged)));
-                    heard = match heard {
-                        Heard::Progress(before) if count <= before || count > most => Heard::Progress(before),
-                        _ if (least..=most).contains(&count) => Heard::Progress(count),
-                        // Without windows this is an old packet that was late, and answering it would double every block
-                        // from here on (RFC 1123, section 4.2.3.1).
-                        Heard::Silence if count == 0 && self.window > 1 => Heard::Again,
-                        other => other,
-                    };
-                }
-                None => {}
+            if let Some(number) = self.receive()? {
+                let count = u64::from(number.wrapping_sub(wire_number(self.acknowledged)));
+                heard = match heard {
+                    Heard::Progress(before) if count <= before || count > most => Heard::Progress(before),
+                    _ if (least..=most).contains(&count) => Heard::Progress(count),
+                    // Without windows this is an old packet that was late, and answering it would double every block
+                    // from here on (RFC 1123, section 4.2.3.1).
+                    Heard::Silence if count == 0 && self.window > 1 => Heard::Again,
+                    other => other,
+                };
             }
             patience -= 1;
             if patience == 0 || until <= Instant::now() {
