@@ -21,6 +21,8 @@ pub mod sandbox;
 
 pub mod image;
 
+pub mod inspect;
+
 pub mod writers;
 
 pub mod manifest;

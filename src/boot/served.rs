@@ -50,11 +50,12 @@ pub fn table() -> BuiltinTable {
 }
 
 /// The environment of the program. A built-in has none of its own to pass on.
-const ENVIRONMENT: [(&str, &str); 4] = [
+const ENVIRONMENT: [(&str, &str); 5] = [
     ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/homeless"),
     ("LANG", "C.UTF-8"),
     ("TZ", "UTC"),
+    ("TMPDIR", "/build"),
 ];
 
 fn machine(arguments: &[u8]) -> Result<(), String> {

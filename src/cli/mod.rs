@@ -2,12 +2,14 @@
 
 mod args;
 mod artifacts;
+mod boot;
 mod build;
 mod context;
 mod exit;
 mod inputs;
 mod inspect;
 mod lock;
+mod look;
 mod report;
 mod serve;
 mod store;
@@ -61,9 +63,11 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Fetch(args) => inputs::fetch(&cli.common, args, report),
         Command::Vendor(args) => inputs::vendor(&cli.common, args, report),
         Command::Lock(args) => lock::lock(&cli.common, args, report),
-        Command::Boot(args) => artifacts::boot(&cli.common, args, report),
+        Command::Boot(args) => boot::boot(&cli.common, args, report),
         Command::Serve(args) => serve::serve(args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
+        Command::Inspect(args) => look::inspect(&cli.common, args, report),
+        Command::Diff(args) => look::diff(&cli.common, args, report),
         Command::Store(args) => store::store(&cli.common, &args.command, report),
         Command::Doctor => store::doctor(&cli.common, report),
         Command::Completion { shell } => {
