@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write as _},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
 
