@@ -21,11 +21,15 @@ pub mod sandbox;
 
 pub mod image;
 
+pub mod inspect;
+
 pub mod writers;
 
 pub mod manifest;
 
 pub mod audit;
+
+pub mod serve;
 
 pub mod boot;
 

@@ -9,16 +9,18 @@ use std::process::Command;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dracut/lib_test.sh");
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/modules.d/90powernode");
+const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages/root/overlay");
 
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
-    "base64", "cat", "chmod", "cut", "grep", "head", "ls", "mkdir", "mv", "rm", "sed", "sleep", "sort", "tr", "wc",
+    "base64", "cat", "chmod", "cut", "grep", "head", "ln", "ls", "mkdir", "mv", "od", "rm", "sed", "sleep", "sort", "tail",
+    "tr", "wc",
 ];
 
 fn run(shell: &[&str], path: Option<&Path>) {
     let directory = tempfile::tempdir().expect("a scratch directory");
     let mut command = Command::new(shell[0]);
-    command.args(&shell[1..]).arg(SCRIPT).arg(MODULE).arg(directory.path());
+    command.args(&shell[1..]).arg(SCRIPT).arg(MODULE).arg(directory.path()).arg(OVERLAY);
     if let Some(path) = path {
         command.env("PATH", path);
     }
@@ -67,6 +69,7 @@ fn every_script_parses() {
         "dracut/modules.d/90powernode/powernode-identity.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",
+        "dracut/modules.d/90powernode/powernode-root.sh",
         "agent/diagnostic/powernode-agent",
         "stages/root/overlay/usr/lib/powernode/ready",
         "stages/initramfs/build.sh",

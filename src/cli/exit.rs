@@ -26,6 +26,10 @@ pub enum Exit {
     Hermetic,
     /// An artifact did not boot, or was refused.
     Boot,
+    /// `pnb diff`: the two differ, as diff(1) says it.
+    Different,
+    /// `pnb inspect` or `pnb diff`: something to look at could not be read.
+    Unreadable,
     /// An audit failed: 40 and up, one for each [`Class`].
     Audit(Class),
 }
@@ -44,6 +48,8 @@ impl Exit {
             Exit::Stage => 7,
             Exit::Hermetic => 8,
             Exit::Boot => 9,
+            Exit::Different => 1,
+            Exit::Unreadable => 11,
             Exit::Audit(class) => class.exit_code(),
         }
     }

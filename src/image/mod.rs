@@ -4,10 +4,16 @@ pub mod composefs;
 pub mod cpio;
 mod error;
 pub mod ext4;
+pub mod gpt;
+pub mod grub;
+mod guid;
+pub mod mbr;
+pub mod qcow2;
 mod read_at;
 pub mod zstd;
 
 pub use error::ImageError;
+pub use guid::Guid;
 pub use read_at::{ReadAt, ReadCursor, Source, Window};
 
 use crate::model::VerityDigest;

@@ -1,9 +1,14 @@
 //! Bytes at any offset: what every reader of a format reads from, so that one can stand on another (a file in a file
 //! system in a partition in a disk image) without a copy.
 
+use nix::{
+    errno::Errno,
+    unistd::{Whence, lseek},
+};
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    ops::Range,
     os::unix::fs::FileExt,
     sync::Arc,
 };
@@ -14,6 +19,12 @@ pub trait ReadAt {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Number of bytes there are.
     fn size(&self) -> io::Result<u64>;
+    /// A range that ends behind `from`, with nothing but zeros between `from` and its start; none when only zeros follow. What
+    /// is in the range may be zeros too: this is for skipping holes, not for finding all of them.
+    fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let size = self.size()?;
+        Ok((from < size).then_some(from..size))
+    }
 }
 
 /// Bytes that several readers share.
@@ -25,6 +36,25 @@ impl ReadAt for File {
     }
     fn size(&self) -> io::Result<u64> {
         self.metadata().map(|m| m.len())
+    }
+    /// Asks the file system; the file's own position stays where it was.
+    fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let size = ReadAt::size(self)?;
+        if from >= size {
+            return Ok(None);
+        }
+        let at = i64::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let position = lseek(self, 0, Whence::SeekCur)?;
+        let start = lseek(self, at, Whence::SeekData);
+        let end = start.and_then(|start| lseek(self, start, Whence::SeekHole));
+        lseek(self, position, Whence::SeekSet)?;
+        match (start, end) {
+            (Ok(start), Ok(end)) => Ok(Some(start as u64..end as u64)),
+            (Err(Errno::ENXIO), _) => Ok(None),
+            // No file system that knows holes.
+            (Err(Errno::EINVAL), _) => Ok(Some(from..size)),
+            (Err(e), _) | (_, Err(e)) => Err(e.into()),
+        }
     }
 }
 
@@ -48,6 +78,9 @@ macro_rules! forward {
             }
             fn size(&self) -> io::Result<u64> {
                 (**self).size()
+            }
+            fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+                (**self).next_data(from)
             }
         }
     )*};
@@ -82,6 +115,15 @@ impl<R: ReadAt> ReadAt for Window<R> {
     }
     fn size(&self) -> io::Result<u64> {
         Ok(self.len)
+    }
+    fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        if from >= self.len {
+            return Ok(None);
+        }
+        let found = self.inner.next_data(self.start + from)?;
+        let found =
+            found.map(|d| d.start.max(self.start + from) - self.start..d.end.saturating_sub(self.start).min(self.len));
+        Ok(found.filter(|d| d.start < d.end))
     }
 }
 

@@ -39,6 +39,8 @@ const WRITERS: &[(&str, Builtin)] = &[
     ("unpack", |arguments| run(arguments, unpack::unpack)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
+    ("initramfs", |arguments| run(arguments, bundle::initramfs)),
+    ("initramfs-media", |arguments| run(arguments, bundle::initramfs_media)),
     ("kernel-initrd", |arguments| run(arguments, bundle::kernel_initrd)),
 ];
 

@@ -87,15 +87,19 @@ need 'usr/lib/systemd/systemd-udevd'
 need 'usr/lib/powernode/powernode-boot'
 need 'usr/lib/powernode/powernode-lib\.sh'
 need 'usr/lib/powernode/powernode-identity\.sh'
+need 'usr/lib/powernode/powernode-root\.sh'
 need 'var/lib/dracut/hooks/cmdline/20-powernode-cmdline\.sh'
 need 'var/lib/dracut/hooks/mount/50-powernode-mount\.sh'
 need 'usr/lib/udev/rules\.d/(60-persistent-storage|80-drivers)\.rules'
+# Without these udev makes no label of an optical disc.
+need 'usr/lib/udev/rules\.d/60-cdrom_id\.rules'
+need 'usr/lib/udev/cdrom_id'
 # Opened at run time, so that no scan of needed libraries finds it.
 need "usr/lib/$PNB_TRIPLET/libkmod\\.so\\.2"
 need 'usr/lib/modules/[^/]*/modules\.dep\.bin'
 
 drivers='loop ext4 erofs overlay 9p 9pnet 9pnet_virtio virtiofs qemu_fw_cfg efivarfs vfat nls_cp437 isofs
-    virtio_blk virtio_scsi virtio_net nvme ahci sd_mod sr_mod usb-storage uas e1000e igb ixgbe tg3 r8169'
+    virtio_blk virtio_scsi virtio_net nvme ahci sd_mod sr_mod cdrom usb-storage uas xhci-pci e1000e igb ixgbe tg3 r8169'
 case $PNB_ARCH in
     amd64) drivers="$drivers ata_piix sha256-ssse3" ;;
     arm64) drivers="$drivers sdhci-iproc bcm2835 genet" ;;

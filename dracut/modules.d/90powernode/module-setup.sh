@@ -50,6 +50,7 @@ install() {
     # shellcheck disable=SC2154  # dracut sets moddir
     inst_simple "$moddir/powernode-lib.sh" /usr/lib/powernode/powernode-lib.sh
     inst_simple "$moddir/powernode-identity.sh" /usr/lib/powernode/powernode-identity.sh
+    inst_simple "$moddir/powernode-root.sh" /usr/lib/powernode/powernode-root.sh
     inst_script "$moddir/powernode-boot.sh" /usr/lib/powernode/powernode-boot
     inst_hook cmdline 20 "$moddir/powernode-cmdline.sh"
     inst_hook mount 50 "$moddir/powernode-mount.sh"

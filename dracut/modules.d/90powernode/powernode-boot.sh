@@ -8,6 +8,8 @@ set -u
 . /usr/lib/powernode/powernode-lib.sh
 # shellcheck source=powernode-identity.sh
 . /usr/lib/powernode/powernode-identity.sh
+# shellcheck source=powernode-root.sh
+. /usr/lib/powernode/powernode-root.sh
 
 case ${1:-} in
     decide)
@@ -19,6 +21,8 @@ case ${1:-} in
     root)
         powernode_load_drivers
         powernode_pinned_digest || powernode_refuse "$PN_REASON"
+        powernode_mount_run || powernode_refuse "$PN_REASON"
+        powernode_find_store || powernode_refuse "$PN_REASON"
         powernode_claim_early || powernode_refuse "$PN_REASON"
         powernode_mount_store || powernode_refuse "$PN_REASON"
         powernode_verify_image || powernode_refuse "$PN_REASON"

@@ -13,7 +13,7 @@ mod reader;
 mod writer;
 mod xattr;
 
-pub use reader::referenced_objects;
+pub use reader::{Listed, is_composefs, list, referenced_objects};
 
 use super::{ImageError, Open};
 use crate::{

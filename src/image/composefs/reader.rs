@@ -48,6 +48,10 @@ pub fn referenced_objects(image: &[u8]) -> Result<BTreeSet<VerityDigest>, ImageE
     Ok(objects)
 }
 
+mod list;
+
+pub use list::{Listed, is_composefs, list};
+
 struct Reader<'a>(&'a [u8]);
 
 /// What is read of an inode.

@@ -102,7 +102,7 @@ impl<R: Read> CpioReader<R> {
     }
 
     /// Bytes read so far, from where reading began.
-    pub(super) fn offset(&self) -> u64 {
+    pub fn offset(&self) -> u64 {
         self.offset
     }
 

@@ -22,7 +22,7 @@ mod staging;
 mod tools;
 
 pub use plan::{Item, Layout, plan, root_items};
-pub use read::{DirEntry, Ext4, FileKind, FileReader, Inode, VerityTail};
+pub use read::{DirEntry, Ext4, Facts, FileKind, FileReader, Inode, Place, Run, VerityTail};
 pub use staging::{Staged, write_staging_tar};
 pub use tools::{Paths, ToolCall, ToolOutput, Tools, calls, debugfs_script, make};
 

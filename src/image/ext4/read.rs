@@ -541,5 +541,8 @@ impl<R: ReadAt> Read for FileReader<'_, R> {
     }
 }
 
+mod places;
 #[cfg(test)]
 mod tests;
+
+pub use places::{Facts, Place, Run};

@@ -1,8 +1,10 @@
 //! The three programs of e2fsprogs that turn the staged tar into the file system, as plain calls that a sandbox carries out.
 
 use super::{BLOCK, FORMAT, INODE_SIZE, LABEL, plan::Layout, staging::Staged};
-use crate::{image::ImageError, model::VerityDigest};
-use sha2::{Digest as _, Sha256};
+use crate::{
+    image::{Guid, ImageError},
+    model::VerityDigest,
+};
 use std::{fmt::Write, io};
 
 /// Everything an ext4 of today has that a read-only file system can use; `none` first, so that no configuration of the
@@ -62,10 +64,10 @@ pub fn debugfs_script(layout: &Layout) -> String {
 /// mke2fs, debugfs and e2fsck, in this order. `root` is the digest of the root: the file system's identifiers come from it,
 /// so that equal roots give equal bytes and different roots different identifiers.
 pub fn calls(staged: &Staged, root: &VerityDigest, paths: Paths<'_>) -> [ToolCall; 3] {
-    let uuid = uuid("uuid", root);
+    let uuid = Guid::derived("ext4", "uuid", root).to_string();
     let extended = format!(
         "hash_seed={},root_owner=0:0,lazy_itable_init=0,assume_storage_prezeroed=1",
-        self::uuid("hash seed", root)
+        Guid::derived("ext4", "hash seed", root)
     );
     let (blocks, inodes) = (staged.size.blocks.to_string(), staged.size.inodes.to_string());
     let (block, inode) = (BLOCK.to_string(), INODE_SIZE.to_string());
@@ -123,19 +125,4 @@ fn explain(output: &ToolOutput) -> String {
     let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with("debugfs: sif ")).collect();
     let last = &lines[lines.len().saturating_sub(10)..];
     format!("{status} in making {FORMAT}\n{}", last.join("\n"))
-}
-
-/// A version 8 UUID (RFC 9562 section 5.8) that depends on nothing but its purpose and the root.
-fn uuid(purpose: &str, root: &VerityDigest) -> String {
-    let mut hash = Sha256::new();
-    hash.update(b"pnb ext4 ");
-    hash.update(purpose.as_bytes());
-    hash.update([0]);
-    hash.update(root.as_bytes());
-    let mut bytes: [u8; 32] = hash.finalize().into();
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = hex::encode(&bytes[..16]);
-    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-    parts.join("-")
 }

@@ -1,0 +1,72 @@
+//! Writes the record, both headers and both arrays; what lies between them is not touched.
+
+use super::{
+    ARRAY_SECTORS, BACK, Disk, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_SIZE, REVISION, SECTOR, SIGNATURE, crc32,
+};
+use crate::image::{
+    ImageError,
+    mbr::{BOOT_CODE, Mbr},
+};
+use std::io::{Seek, SeekFrom, Write};
+
+/// Writes the table of `disk` at its front and its end; `out` begins at the disk's first byte. `boot_code` is what a BIOS runs,
+/// for which [`crate::image::grub::embed`] makes GRUB's; none are zeros. A table that cannot be is an error, and nothing is written.
+pub fn write<W: Write + Seek>(disk: &Disk, boot_code: Option<&[u8; BOOT_CODE]>, out: &mut W) -> Result<(), ImageError> {
+    disk.check().map_err(|problem| ImageError::Request {
+        format: FORMAT,
+        problem,
+    })?;
+    let array = array(disk);
+    let sum = crc32(&array);
+    let last = disk.sectors - 1;
+    let mut front = Mbr::protective(disk.sectors, boot_code.unwrap_or(&[0; BOOT_CODE]))
+        .to_bytes()
+        .to_vec();
+    front.extend(header(disk, sum, [1, last, 2]));
+    front.extend(&array);
+    let mut back = array;
+    back.extend(header(disk, sum, [last, 1, last - ARRAY_SECTORS]));
+    for (lba, bytes) in [(0, front), (disk.sectors - BACK, back)] {
+        out.seek(SeekFrom::Start(lba * SECTOR))
+            .and_then(|_| out.write_all(&bytes))
+            .map_err(|source| ImageError::Write { format: FORMAT, source })?;
+    }
+    Ok(())
+}
+
+fn array(disk: &Disk) -> Vec<u8> {
+    let mut array = Vec::with_capacity(ENTRIES * ENTRY_SIZE);
+    for partition in &disk.partitions {
+        let end = array.len() + ENTRY_SIZE;
+        array.extend(partition.type_guid.to_disk());
+        array.extend(partition.guid.to_disk());
+        array.extend(partition.first_lba.to_le_bytes());
+        array.extend((partition.first_lba + partition.sectors - 1).to_le_bytes());
+        array.extend(partition.attributes.to_le_bytes());
+        array.extend(partition.name.encode_utf16().flat_map(u16::to_le_bytes));
+        array.resize(end, 0);
+    }
+    array.resize(ENTRIES * ENTRY_SIZE, 0);
+    array
+}
+
+/// A header in its sector: `own` place, the `other` header's, the array's.
+fn header(disk: &Disk, sum: u32, [own, other, array]: [u64; 3]) -> Vec<u8> {
+    let mut bytes = SIGNATURE.to_vec();
+    bytes.extend(REVISION.to_le_bytes());
+    bytes.extend((HEADER_SIZE as u32).to_le_bytes());
+    // The sum over the header, taken while it is 0, and four reserved bytes.
+    bytes.extend([0; 8]);
+    for lba in [own, other, FRONT, disk.sectors - BACK - 1] {
+        bytes.extend(lba.to_le_bytes());
+    }
+    bytes.extend(disk.guid.to_disk());
+    bytes.extend(array.to_le_bytes());
+    for number in [ENTRIES as u32, ENTRY_SIZE as u32, sum] {
+        bytes.extend(number.to_le_bytes());
+    }
+    let own_sum = crc32(&bytes).to_le_bytes();
+    bytes[16..20].copy_from_slice(&own_sum);
+    bytes.resize(SECTOR as usize, 0);
+    bytes
+}

@@ -1,0 +1,201 @@
+//! The master boot record: what a BIOS runs, and the table that protects a GPT from programs that do not know it.
+//!
+//! ```text
+//! 0x000  440  boot code
+//! 0x1b8    4  disk signature, 0 on a GPT disk
+//! 0x1bc    2  unused
+//! 0x1be   64  four partitions: status · CHS of the first sector · type · CHS of the last · first sector · sectors
+//! 0x1fe    2  55 aa
+//! ```
+//!
+//! Source: UEFI specification 2.10, section 5.2.
+
+use super::{ImageError, ReadAt};
+
+const FORMAT: &str = "a master boot record";
+/// Bytes of a sector; of all disks written and read here.
+pub const SECTOR: u64 = 512;
+/// Bytes of boot code.
+pub const BOOT_CODE: usize = 0x1b8;
+/// Type of the partition that covers a GPT disk.
+pub const PROTECTIVE: u8 = 0xee;
+const SIGNATURE_AT: usize = 0x1b8;
+const TABLE_AT: usize = 0x1be;
+const ENTRY: usize = 16;
+const MAGIC_AT: usize = 0x1fe;
+const MAGIC: [u8; 2] = [0x55, 0xaa];
+/// Status of the partition a BIOS is to boot; any other but 0 is invalid.
+const ACTIVE: u8 = 0x80;
+/// The first sector behind the record, in cylinder, head, sector: UEFI wants it in a protective entry.
+const CHS_SECOND: [u8; 3] = [0, 2, 0];
+/// A place that cylinder, head and sector cannot say.
+const CHS_BEYOND: [u8; 3] = [0xff; 3];
+
+/// One of the four entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MbrPartition {
+    /// Which entry, 0 to 3.
+    pub slot: u8,
+    /// Whether a BIOS is to boot it.
+    pub active: bool,
+    /// What it holds, e.g. [`PROTECTIVE`], 0xef for an EFI system partition, 0x0c for FAT32.
+    pub kind: u8,
+    /// First sector.
+    pub first_lba: u32,
+    /// Number of sectors.
+    pub sectors: u32,
+}
+
+/// A master boot record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mbr {
+    /// What a BIOS runs.
+    pub boot_code: [u8; BOOT_CODE],
+    /// What Windows tells disks apart by; 0 on a GPT disk.
+    pub signature: u32,
+    /// Entries in use, in the order of their slots.
+    pub partitions: Vec<MbrPartition>,
+}
+
+impl Mbr {
+    /// The record of a GPT disk of `sectors` sectors: one entry from sector 1 to the end, or as far as 32 bits reach.
+    pub fn protective(sectors: u64, boot_code: &[u8; BOOT_CODE]) -> Self {
+        Self {
+            boot_code: *boot_code,
+            signature: 0,
+            partitions: vec![MbrPartition {
+                slot: 0,
+                active: false,
+                kind: PROTECTIVE,
+                first_lba: 1,
+                sectors: u32::try_from(sectors.saturating_sub(1)).unwrap_or(u32::MAX),
+            }],
+        }
+    }
+
+    /// The sector; partitions of slots above 3 are left out. Places in cylinder, head and sector say "beyond": no disk has a
+    /// geometry any more.
+    pub fn to_bytes(&self) -> [u8; SECTOR as usize] {
+        let mut bytes = [0; SECTOR as usize];
+        bytes[..BOOT_CODE].copy_from_slice(&self.boot_code);
+        bytes[SIGNATURE_AT..SIGNATURE_AT + 4].copy_from_slice(&self.signature.to_le_bytes());
+        for partition in self.partitions.iter().filter(|p| p.slot < 4) {
+            let entry = &mut bytes[TABLE_AT + ENTRY * usize::from(partition.slot)..][..ENTRY];
+            entry[0] = if partition.active { ACTIVE } else { 0 };
+            let first = if partition.first_lba == 1 {
+                CHS_SECOND
+            } else {
+                CHS_BEYOND
+            };
+            entry[1..4].copy_from_slice(&first);
+            entry[4] = partition.kind;
+            entry[5..8].copy_from_slice(&CHS_BEYOND);
+            entry[8..12].copy_from_slice(&partition.first_lba.to_le_bytes());
+            entry[12..16].copy_from_slice(&partition.sectors.to_le_bytes());
+        }
+        bytes[MAGIC_AT..].copy_from_slice(&MAGIC);
+        bytes
+    }
+}
+
+/// Reads the record of a disk; an entry is in use when its type is not 0. A partition without sectors and a status that is
+/// neither 0 nor 0x80 are errors. Whether partitions overlap or cover the record is not asked: in a hybrid table they do.
+pub fn read(disk: &dyn ReadAt) -> Result<Mbr, ImageError> {
+    let mut bytes = [0; SECTOR as usize];
+    disk.read_exact_at(&mut bytes, 0).map_err(|source| ImageError::Input {
+        format: FORMAT,
+        offset: 0,
+        source,
+    })?;
+    let corrupt = |offset: usize, problem: String| ImageError::Corrupt {
+        format: FORMAT,
+        offset: offset as u64,
+        problem,
+    };
+    if bytes[MAGIC_AT..] != MAGIC {
+        let found = hex::encode(&bytes[MAGIC_AT..]);
+        return Err(corrupt(MAGIC_AT, format!("it ends with {found} instead of 55aa")));
+    }
+    let mut boot_code = [0; BOOT_CODE];
+    boot_code.copy_from_slice(&bytes[..BOOT_CODE]);
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let mut partitions = Vec::new();
+    for slot in 0..4u8 {
+        let at = TABLE_AT + ENTRY * usize::from(slot);
+        if bytes[at + 4] == 0 {
+            continue;
+        }
+        let partition = MbrPartition {
+            slot,
+            active: bytes[at] == ACTIVE,
+            kind: bytes[at + 4],
+            first_lba: word(at + 8),
+            sectors: word(at + 12),
+        };
+        if bytes[at] & !ACTIVE != 0 {
+            return Err(corrupt(
+                at,
+                format!("partition {slot} has the status {:#04x}", bytes[at]),
+            ));
+        }
+        if partition.sectors == 0 {
+            return Err(corrupt(at, format!("partition {slot} has no sectors")));
+        }
+        partitions.push(partition);
+    }
+    Ok(Mbr {
+        boot_code,
+        signature: word(SIGNATURE_AT),
+        partitions,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_protective_record_is_what_uefi_says() {
+        let bytes = Mbr::protective(4096, &[0x90; BOOT_CODE]).to_bytes();
+        assert!(bytes[..0x1b8].iter().all(|b| *b == 0x90));
+        let entry = b"\x00\x00\x02\x00\xee\xff\xff\xff\x01\x00\x00\x00\xff\x0f\x00\x00";
+        assert_eq!(&bytes[0x1be..0x1ce], entry);
+        assert!(bytes[0x1ce..0x1fe].iter().all(|b| *b == 0));
+        assert_eq!(&bytes[0x1fe..], b"\x55\xaa");
+        let large = Mbr::protective(1 << 33, &[0; BOOT_CODE]);
+        assert_eq!(large.partitions[0].sectors, u32::MAX);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let read_with = |at: usize, value: u8| {
+            let mut bytes = Mbr::protective(4096, &[0; BOOT_CODE]).to_bytes().to_vec();
+            bytes[at] = value;
+            read(&bytes).map(|_| ()).expect_err("damaged").to_string()
+        };
+        assert!(read_with(0x1ff, 0).contains("it ends with 5500 instead of 55aa"));
+        assert!(read_with(0x1be, 3).contains("partition 0 has the status 0x03"));
+        assert!(read_with(0x1ce + 4, 0xef).contains("partition 1 has no sectors"));
+        let short = read(&vec![0u8; 511]).map(|_| ()).expect_err("short");
+        assert!(short.to_string().contains("read a master boot record at byte 0"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_again(mut bytes in proptest::collection::vec(any::<u8>(), 512), used in 0u8..16) {
+            bytes[510..].copy_from_slice(&MAGIC);
+            for slot in 0..4 {
+                let at = TABLE_AT + ENTRY * slot;
+                bytes[at] &= ACTIVE;
+                if used & 1 << slot == 0 {
+                    bytes[at + 4] = 0;
+                }
+            }
+            if let Ok(mbr) = read(&bytes) {
+                let again = read(&mbr.to_bytes().to_vec()).expect("just written");
+                prop_assert_eq!(again, mbr);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Which format bytes have, judged by their first ones.
+
+use super::{
+    disks, ext4,
+    part::{Look, Scratch},
+    programs, streams, text, trees,
+};
+use crate::image::{ReadAt, Source, composefs, cpio::Compression};
+
+/// How much of the beginning is looked at.
+const HEAD: u64 = 4096;
+/// `EXT4_SUPER_MAGIC` lies here.
+const EXT4_MAGIC_AT: usize = 1024 + 0x38;
+const EXT4_MAGIC: &[u8] = &[0x53, 0xef];
+/// "newc" without and with checksums.
+const CPIO_MAGIC: [&[u8]; 2] = [b"070701", b"070702"];
+const STREAM_MAGIC: [(&[u8], Compression); 3] = [
+    (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
+    (&[0x1f, 0x8b, 0x08], Compression::Gzip),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], Compression::Xz),
+];
+/// POSIX.1-1988 `ustar`.
+const TAR_MAGIC_AT: usize = 257;
+
+/// What bytes begin like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Format {
+    Composefs,
+    Ext4,
+    /// An archive or a stream, perhaps several.
+    Stream(Compression),
+    Ar,
+    Elf,
+    Program,
+    Tar,
+    Qcow2,
+    Gpt,
+    Fat,
+    Mbr,
+    Other,
+}
+
+/// The first bytes of `source`, which has `size`.
+pub(super) fn head(source: &Source, size: u64) -> std::io::Result<Vec<u8>> {
+    let mut head = vec![0; size.min(HEAD) as usize];
+    source.read_exact_at(&mut head, 0)?;
+    Ok(head)
+}
+
+pub(super) fn format(head: &[u8]) -> Format {
+    let at = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
+    if composefs::is_composefs(head) {
+        Format::Composefs
+    } else if at(EXT4_MAGIC_AT, EXT4_MAGIC) {
+        Format::Ext4
+    } else if head.starts_with(disks::QCOW2_MAGIC) {
+        Format::Qcow2
+    } else if CPIO_MAGIC.iter().any(|magic| head.starts_with(magic)) {
+        Format::Stream(Compression::None)
+    } else if let Some((_, compression)) = STREAM_MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
+        Format::Stream(*compression)
+    } else if head.starts_with(trees::AR_MAGIC) {
+        Format::Ar
+    } else if head.starts_with(b"\x7fELF") {
+        Format::Elf
+    } else if head.starts_with(b"MZ") || programs::is_bzimage(head) || programs::is_arm64_image(head) {
+        Format::Program
+    } else if at(TAR_MAGIC_AT, b"ustar") {
+        Format::Tar
+    } else if at(disks::GPT_MAGIC_AT, disks::GPT_MAGIC) {
+        Format::Gpt
+    } else if disks::is_mbr(head) {
+        Format::Mbr
+    } else {
+        Format::Other
+    }
+}
+
+pub(super) fn look(source: &Source, size: u64, scratch: &Scratch) -> Look {
+    let head = match head(source, size) {
+        Ok(head) => head,
+        Err(error) => {
+            return Look {
+                format: "data",
+                problem: Some(error.to_string()),
+                ..Look::default()
+            };
+        }
+    };
+    match format(&head) {
+        Format::Composefs => trees::composefs(source, size),
+        Format::Ext4 => ext4::look(source),
+        Format::Stream(compression) => streams::look(source, size, compression, scratch),
+        Format::Ar => trees::ar(source, size),
+        Format::Elf => programs::elf(source, size),
+        Format::Program => programs::efi(source, size, &head),
+        Format::Tar => trees::tar(source, size),
+        Format::Qcow2 => disks::qcow2(source, size),
+        Format::Fat => Look {
+            format: "FAT",
+            ..Look::default()
+        },
+        Format::Gpt => disks::gpt(source, size),
+        Format::Mbr => disks::mbr(source, size),
+        Format::Other => {
+            let data = Look {
+                format: if size == 0 { "empty" } else { "data" },
+                ..Look::default()
+            };
+            text::look(source, size, &head).unwrap_or(data)
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a difference looks like: a first guess for whoever has to find its cause.
+
+/// A likely nature of a difference.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hint {
+    /// A date or a time.
+    Time,
+    /// A path of the machine that built.
+    Path,
+    /// An identifier or other bytes without a pattern.
+    Random,
+    /// The same things in another order.
+    Order,
+}
+
+impl Hint {
+    /// The name in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Hint::Time => "time",
+            Hint::Path => "path",
+            Hint::Random => "random",
+            Hint::Order => "order",
+        }
+    }
+}
+
+/// Fields that hold times, and fields that hold identifiers.
+const TIMES: [&str; 9] = [
+    "modified", "changed", "accessed", "made", "mounted", "written", "checked", "linked", "created",
+];
+const IDENTIFIERS: [&str; 6] = ["uuid", "guid", "serial", "hash seed", "disk guid", "serialNumber"];
+/// Where builds happen.
+const PATHS: [&str; 5] = ["/tmp/", "/build/", "/home/", "/root/", "/var/tmp/"];
+/// Seconds between 2000 and 2050.
+const PLAUSIBLE: std::ops::Range<u32> = 946_684_800..2_524_608_000;
+
+/// What a field's two values look like.
+pub(super) fn of_field(name: &str, a: Option<&str>, b: Option<&str>) -> Option<Hint> {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if TIMES.contains(&last) || last.to_ascii_lowercase().contains("time") {
+        return Some(Hint::Time);
+    }
+    if IDENTIFIERS.contains(&last) {
+        return Some(Hint::Random);
+    }
+    of_bytes(a?.as_bytes(), b?.as_bytes())
+}
+
+/// What the bytes around the first difference look like.
+pub(super) fn of_bytes(a: &[u8], b: &[u8]) -> Option<Hint> {
+    if a == b {
+        return None;
+    }
+    let (text_a, text_b) = (String::from_utf8_lossy(a), String::from_utf8_lossy(b));
+    if is_time(&text_a) && is_time(&text_b) || words(a).zip(words(b)).any(|(x, y)| near(x, y)) {
+        return Some(Hint::Time);
+    }
+    if PATHS.iter().any(|p| text_a.contains(p) || text_b.contains(p)) {
+        return Some(Hint::Path);
+    }
+    let sorted = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes.sort_unstable();
+        bytes
+    };
+    if a.len() == b.len() && a.len() >= 8 && sorted(a) == sorted(b) {
+        return Some(Hint::Order);
+    }
+    let differing = a.iter().zip(b).filter(|(x, y)| x != y).count();
+    let plain = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .all(|b| (0x20..0x7f).contains(b) || *b == b'\n' || *b == b'\t')
+    };
+    (differing >= 12 && !plain(a) && !plain(b)).then_some(Hint::Random)
+}
+
+/// Whether `text` has a date such as 2026-11-23 or a time such as 12:30:00.
+fn is_time(text: &str) -> bool {
+    let shape: Vec<u8> = text
+        .bytes()
+        .map(|b| if b.is_ascii_digit() { b'0' } else { b })
+        .collect();
+    [&b"0000-00-00"[..], b"00:00:00", b"00000000T00"]
+        .iter()
+        .any(|p| shape.windows(p.len()).any(|w| w == *p))
+}
+
+/// The bytes as little-endian numbers of 32 bits.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b))
+}
+
+/// Whether two numbers are different moments of this half century within ten years.
+fn near(a: u32, b: u32) -> bool {
+    a != b && PLAUSIBLE.contains(&a) && PLAUSIBLE.contains(&b) && a.abs_diff(b) < 10 * 366 * 86_400
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_guessed_by_their_looks() {
+        let hint = |a: &[u8], b: &[u8]| of_bytes(a, b);
+        assert_eq!(hint(b"built 2026-11-23\n", b"built 2026-11-24\n"), Some(Hint::Time));
+        assert_eq!(
+            hint(&1_700_000_000u32.to_le_bytes(), &1_700_000_900u32.to_le_bytes()),
+            Some(Hint::Time)
+        );
+        assert_eq!(hint(b"in /tmp/a1/x", b"in /tmp/b2/x"), Some(Hint::Path));
+        assert_eq!(hint(b"abcd efgh", b"efgh abcd"), Some(Hint::Order));
+        assert_eq!(hint(b"hello", b"hallo"), None);
+        assert_eq!(of_field("uuid", Some("a"), Some("b")), Some(Hint::Random));
+        assert_eq!(of_field("metadata/timestamp", Some("a"), Some("b")), Some(Hint::Time));
+    }
+}

@@ -1,0 +1,217 @@
+//! Programs that firmware or Linux starts: EFI binaries, kernels, ELF.
+//!
+//! ```text
+//! EFI      "MZ" · le32 at 0x3c: offset of "PE\0\0" · 20 bytes COFF header · optional header with 16 data directories
+//!          directory 4 (certificate table) is a file offset and a size: zero size means unsigned
+//! bzImage  "HdrS" at 0x202; le16 at 0x20e + 0x200: the version string; le16 at 0x206: protocol version
+//! Image    "ARM\x64" at 0x38; le64 at 0x10: its size in memory
+//! ELF      "\x7fELF" · class at 4 · le16 at 0x12: machine · a note of type 3 and owner "GNU" is the build id
+//! ```
+//!
+//! Sources: Microsoft's PE format specification; <https://docs.kernel.org/arch/x86/boot.html>;
+//! <https://docs.kernel.org/arch/arm64/booting.html>; `elf(5)`.
+
+use super::{
+    ext4::{shown, time},
+    part::{Fields, Kind, Look, Part},
+};
+use crate::image::{ReadAt, Source};
+use std::io;
+
+/// Longest version string of a kernel, bytes.
+const MAX_VERSION: usize = 256;
+/// Most sections or program headers that are read.
+const MAX_HEADERS: u64 = 128;
+/// Longest notes that are read, bytes.
+const MAX_NOTES: u64 = 64 * 1024;
+
+fn bytes<const N: usize>(source: &Source, at: u64) -> io::Result<[u8; N]> {
+    let mut out = [0; N];
+    source.read_exact_at(&mut out, at)?;
+    Ok(out)
+}
+fn le16(source: &Source, at: u64) -> io::Result<u16> {
+    Ok(u16::from_le_bytes(bytes(source, at)?))
+}
+fn le32(source: &Source, at: u64) -> io::Result<u32> {
+    Ok(u32::from_le_bytes(bytes(source, at)?))
+}
+fn le64(source: &Source, at: u64) -> io::Result<u64> {
+    Ok(u64::from_le_bytes(bytes(source, at)?))
+}
+
+/// Whether an x86 kernel begins here.
+pub(super) fn is_bzimage(head: &[u8]) -> bool {
+    head.get(0x202..0x206) == Some(b"HdrS")
+}
+/// Whether an arm64 kernel begins here.
+pub(super) fn is_arm64_image(head: &[u8]) -> bool {
+    head.get(0x38..0x3c) == Some(b"ARM\x64")
+}
+
+/// An EFI program or a kernel, or both at once.
+pub(super) fn efi(source: &Source, size: u64, head: &[u8]) -> Look {
+    let mut look = Look {
+        format: "EFI program",
+        ..Look::default()
+    };
+    if is_bzimage(head) {
+        look.format = "Linux kernel (bzImage)";
+        if let Err(error) = bzimage(source, &mut look.fields) {
+            look.problem = Some(format!("its setup header is cut off: {error}"));
+        }
+    } else if is_arm64_image(head) {
+        look.format = "Linux kernel (arm64 Image)";
+    }
+    if head.starts_with(b"MZ") {
+        match pe(source, size, &mut look) {
+            Ok(()) => {}
+            Err(_) if look.format != "EFI program" => drop(look.fields.insert("signed".to_owned(), "no".to_owned())),
+            Err(error) => look.problem = Some(format!("its PE header is cut off: {error}")),
+        }
+    }
+    look
+}
+
+fn bzimage(source: &Source, fields: &mut Fields) -> io::Result<()> {
+    let protocol = le16(source, 0x206)?;
+    fields.insert(
+        "boot protocol".to_owned(),
+        format!("{}.{}", protocol >> 8, protocol & 0xff),
+    );
+    let pointer = u64::from(le16(source, 0x20e)?);
+    if pointer > 0 {
+        let mut text = vec![0; MAX_VERSION];
+        source.read_exact_at(&mut text, pointer + 0x200)?;
+        let text = text.split(|b| *b == 0).next().unwrap_or_default();
+        fields.insert("version".to_owned(), shown(text));
+        // "6.12.43+deb13-amd64 (debian-kernel@…) #1 SMP …": the first word is what `uname -r` says.
+        let release = text.split(|b| *b == b' ').next().unwrap_or_default();
+        fields.insert("release".to_owned(), shown(release));
+    }
+    Ok(())
+}
+
+fn pe(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
+    let at = u64::from(le32(source, 0x3c)?);
+    if bytes::<4>(source, at)? != *b"PE\0\0" {
+        return Err(io::Error::other("there is none"));
+    }
+    let fields = &mut look.fields;
+    let machine = match le16(source, at + 4)? {
+        0x8664 => "x86-64".to_owned(),
+        0xaa64 => "arm64".to_owned(),
+        0x14c => "x86".to_owned(),
+        other => format!("{other:#06x}"),
+    };
+    fields.insert("machine".to_owned(), machine);
+    let sections = u64::from(le16(source, at + 6)?);
+    fields.insert("linked".to_owned(), time(le32(source, at + 8)?));
+    let optional = at + 24;
+    let directories = match le16(source, optional)? {
+        0x20b => optional + 112,
+        _ => optional + 96,
+    };
+    let count = le32(source, directories - 4)?;
+    let (mut from, mut len) = (0, 0);
+    if count > 4 {
+        from = u64::from(le32(source, directories + 32)?);
+        len = u64::from(le32(source, directories + 36)?);
+    }
+    let inside = from.checked_add(len).is_some_and(|end| end <= size) && from > 0;
+    fields.insert(
+        "signed".to_owned(),
+        if len > 0 && inside { "yes" } else { "no" }.to_owned(),
+    );
+    let table = optional + u64::from(le16(source, at + 20)?);
+    look.children.push(Part::slice(
+        "headers",
+        Kind::Region,
+        source,
+        0,
+        (table + sections * 40).min(size),
+    ));
+    for index in 0..sections.min(MAX_HEADERS) {
+        let header = bytes::<40>(source, table + index * 40)?;
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let (len, from) = (u64::from(word(16)), u64::from(word(20)));
+        if len > 0 && from.checked_add(len).is_some_and(|end| end <= size) {
+            let name = header[..8].split(|b| *b == 0).next().unwrap_or_default();
+            let part = Part::slice(format!("section {}", shown(name)), Kind::Region, source, from, len);
+            look.children.push(part);
+        }
+    }
+    if len > 0 && inside {
+        look.children
+            .push(Part::slice("certificate table", Kind::Region, source, from, len));
+    }
+    super::streams::unique(&mut look.children);
+    Ok(())
+}
+
+/// An arm64 kernel without a PE header, or an ELF program.
+pub(super) fn elf(source: &Source, size: u64) -> Look {
+    let mut look = Look {
+        format: "ELF",
+        ..Look::default()
+    };
+    if let Err(error) = elf_fields(source, size, &mut look.fields) {
+        look.problem = Some(format!("its headers are cut off: {error}"));
+    }
+    look
+}
+
+fn elf_fields(source: &Source, size: u64, fields: &mut Fields) -> io::Result<()> {
+    let ident = bytes::<16>(source, 0)?;
+    let machine = match le16(source, 0x12)? {
+        0x3e => "x86-64".to_owned(),
+        0xb7 => "arm64".to_owned(),
+        0x3 => "x86".to_owned(),
+        other => format!("{other:#x}"),
+    };
+    fields.insert("machine".to_owned(), machine);
+    if ident[4] != 2 || ident[5] != 1 {
+        return Ok(());
+    }
+    let (table, each, count) = (
+        le64(source, 0x20)?,
+        u64::from(le16(source, 0x36)?),
+        u64::from(le16(source, 0x38)?),
+    );
+    for index in 0..count.min(MAX_HEADERS) {
+        let Some(at) = index.checked_mul(each).and_then(|o| o.checked_add(table)) else {
+            break;
+        };
+        if le32(source, at)? != 4 {
+            continue;
+        }
+        let (from, len) = (le64(source, at + 8)?, le64(source, at + 32)?);
+        if len > MAX_NOTES || from.checked_add(len).is_none_or(|end| end > size) {
+            continue;
+        }
+        let mut notes = vec![0; len as usize];
+        source.read_exact_at(&mut notes, from)?;
+        if let Some(id) = build_id(&notes) {
+            fields.insert("build id".to_owned(), hex::encode(id));
+        }
+    }
+    Ok(())
+}
+
+fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
+    const NT_GNU_BUILD_ID: u32 = 3;
+    loop {
+        let word = |at: usize| {
+            notes
+                .get(at..at + 4)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        };
+        let (name, desc, kind) = (word(0)? as usize, word(4)? as usize, word(8)?);
+        let desc_at = 12usize.checked_add(name.checked_next_multiple_of(4)?)?;
+        let found = notes.get(desc_at..desc_at.checked_add(desc)?)?;
+        if kind == NT_GNU_BUILD_ID && notes.get(12..16) == Some(b"GNU\0") {
+            return Some(found);
+        }
+        notes = notes.get(desc_at.checked_add(desc.checked_next_multiple_of(4)?)?..)?;
+    }
+}

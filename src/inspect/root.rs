@@ -1,0 +1,206 @@
+//! Where an artifact keeps its root: the ext4 file system with `/image.cfs`, and the digest stated beside it.
+//!
+//! | artifact | file system | stated digest |
+//! |---|---|---|
+//! | initramfs of kernel-initrd and ipxe | `powernode/root.ext4` in its last archive | `etc/powernode/root-digest` there |
+//! | raw disk | the partition named `powernode-root` | in the last archive of `/powernode/initramfs.cpio.zst` on a FAT partition |
+//! | qcow2 | as the disk in it | as the disk in it |
+//! | ISO 9660 | `/powernode/root.ext4` | in the last archive of `/powernode/initramfs.cpio.zst` |
+
+use super::{
+    InspectError,
+    detect::{self, Format},
+    error::chain,
+    part::{Kind, Look, Part, Scratch, open},
+    streams::{decoder, spool},
+};
+use crate::image::{
+    ReadCursor, Source, Window,
+    cpio::{Compression, CpioReader, segments},
+    ext4::LABEL,
+};
+use std::{io::Read, sync::Arc};
+
+/// The root's file system in the last archive, and on ISO 9660 with a slash before it.
+const ROOT_IMAGE: &[u8] = b"powernode/root.ext4";
+/// The digest that the initramfs compares with.
+const ROOT_DIGEST: &[u8] = b"etc/powernode/root-digest";
+/// The initramfs on media with a boot loader.
+const INITRAMFS: &str = "/powernode/initramfs.cpio.zst";
+/// More than a digest and a line feed is not read.
+const MAX_DIGEST: u64 = 4096;
+/// The last archive may not be larger than this when decompressed, bytes.
+const MAX_ARCHIVE: u64 = 8 << 30;
+
+/// The root of an artifact, as it lies there.
+#[derive(Clone)]
+pub struct FoundRoot {
+    /// The ext4 file system with `/image.cfs` and `/objects`.
+    pub image: Source,
+    /// What the artifact itself says the root's digest is: the bytes of `/etc/powernode/root-digest` in its initramfs.
+    pub stated: Vec<u8>,
+}
+
+impl std::fmt::Debug for FoundRoot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FoundRoot(stated {:?})", String::from_utf8_lossy(&self.stated))
+    }
+}
+
+fn none(problem: impl Into<String>) -> InspectError {
+    InspectError::NoRoot {
+        problem: problem.into(),
+    }
+}
+
+/// Finds the root in the bytes of `name`: an initramfs, a disk, a qcow2 image or an ISO 9660 image.
+pub fn find_root(source: &Source, name: &str, scratch: &Scratch) -> Result<FoundRoot, InspectError> {
+    let part = open(source.clone(), name).map_err(|source| InspectError::Read {
+        part: name.to_owned(),
+        source,
+    })?;
+    find_in(&part, scratch, 2)
+}
+
+fn find_in(part: &Part, scratch: &Scratch, depth: usize) -> Result<FoundRoot, InspectError> {
+    let format = beginning(part)?;
+    // Whether something else is an archive at all is said by whoever reads it.
+    if matches!(format, Format::Stream(_) | Format::Other) {
+        let found = last_archive(part, scratch, true)?;
+        let image = found.image.ok_or_else(|| lacks(&part.name, ROOT_IMAGE))?;
+        return Ok(FoundRoot {
+            image,
+            stated: found.stated,
+        });
+    }
+    let look = part.look(scratch);
+    if let Some(problem) = &look.problem {
+        return Err(none(format!("{:?} is {}, but {problem}", part.name, look.format)));
+    }
+    match look.format {
+        "qcow2" if depth > 0 => {
+            let disk = look.children.iter().find(|c| c.kind == Kind::Content);
+            find_in(disk.ok_or_else(|| none("there is no disk in it"))?, scratch, depth - 1)
+        }
+        "ISO 9660" => {
+            let image =
+                child(&look, "/powernode/root.ext4").ok_or_else(|| lacks(&part.name, b"/powernode/root.ext4"))?;
+            let initramfs = child(&look, INITRAMFS).ok_or_else(|| lacks(&part.name, INITRAMFS.as_bytes()))?;
+            let stated = last_archive(initramfs, scratch, false)?.stated;
+            Ok(FoundRoot {
+                image: image.source().clone(),
+                stated,
+            })
+        }
+        "GPT disk" => {
+            let named = |c: &&Part| c.fields.get("name").is_some_and(|n| n == LABEL);
+            let mut roots = look.children.iter().filter(named);
+            let root = roots
+                .next()
+                .ok_or_else(|| none(format!("{:?} has no partition named {LABEL:?}", part.name)))?;
+            if roots.next().is_some() {
+                return Err(none(format!("{:?} has two partitions named {LABEL:?}", part.name)));
+            }
+            let stated = stated_on(&look, part, scratch)?;
+            Ok(FoundRoot {
+                image: root.source().clone(),
+                stated,
+            })
+        }
+        other => Err(none(format!("{:?} is {other}, which carries no root", part.name))),
+    }
+}
+
+/// What the initramfs on the disk's FAT partition states.
+fn stated_on(disk: &Look, part: &Part, scratch: &Scratch) -> Result<Vec<u8>, InspectError> {
+    for partition in disk.children.iter().filter(|c| c.kind == Kind::Partition) {
+        if beginning(partition)? != Format::Fat {
+            continue;
+        }
+        let fat = partition.look(scratch);
+        if let Some(initramfs) = child(&fat, INITRAMFS) {
+            return Ok(last_archive(initramfs, scratch, false)?.stated);
+        }
+        if let Some(problem) = fat.problem {
+            return Err(none(format!(
+                "{} of {:?} is {}, but {problem}",
+                partition.name, part.name, fat.format
+            )));
+        }
+    }
+    Err(none(format!("{:?} has no FAT partition with {INITRAMFS:?}", part.name)))
+}
+
+fn child<'a>(look: &'a Look, name: &str) -> Option<&'a Part> {
+    look.children.iter().find(|c| c.name == name && c.kind == Kind::File)
+}
+
+fn beginning(part: &Part) -> Result<Format, InspectError> {
+    let head = detect::head(part.source(), part.size);
+    let head = head.map_err(|source| InspectError::Read {
+        part: part.name.clone(),
+        source,
+    })?;
+    Ok(detect::format(&head))
+}
+
+fn lacks(name: &str, path: &[u8]) -> InspectError {
+    none(format!("{name:?} lacks \"{}\"", path.escape_ascii()))
+}
+
+struct Archive {
+    image: Option<Source>,
+    stated: Vec<u8>,
+}
+
+/// Reads the last archive of an initramfs, which must be one zstd frame. The file system in it is laid down only if wanted.
+fn last_archive(part: &Part, scratch: &Scratch, want_image: bool) -> Result<Archive, InspectError> {
+    let name = &part.name;
+    let bad = |error: &dyn std::error::Error| none(format!("{name:?}: {}", chain(error)));
+    let found = segments(ReadCursor::new(part.source())).map_err(|e| bad(&e))?;
+    let last = found.last().ok_or_else(|| none(format!("{name:?} holds no archive")))?;
+    if last.compression != Compression::Zstd {
+        return Err(none(format!(
+            "the last archive of {name:?}, at byte {}, is not zstd",
+            last.offset
+        )));
+    }
+    let window = Window::new(part.source().clone(), last.offset, last.len).map_err(|e| bad(&e))?;
+    let window: Source = Arc::new(window);
+    let plain = decoder(&window, Compression::Zstd)
+        .map_err(|e| bad(&e))?
+        .take(MAX_ARCHIVE);
+    let mut archive = CpioReader::new(plain);
+    let (mut image, mut stated) = (None, None);
+    while let Some(entry) = archive.next_entry().map_err(|e| bad(&e))? {
+        match entry.path.as_ref().map(|p| p.as_bytes()) {
+            Some(ROOT_IMAGE) if image.is_none() => {
+                let source: Source = if want_image {
+                    Arc::new(spool(&mut archive, scratch).map_err(|e| bad(&e))?.0)
+                } else {
+                    Arc::new(Vec::new())
+                };
+                image = Some(source);
+            }
+            Some(ROOT_DIGEST) if stated.is_none() => {
+                let mut bytes = Vec::new();
+                (&mut archive)
+                    .take(MAX_DIGEST)
+                    .read_to_end(&mut bytes)
+                    .map_err(|e| bad(&e))?;
+                stated = Some(bytes);
+            }
+            Some(path @ (ROOT_IMAGE | ROOT_DIGEST)) => {
+                return Err(none(format!("\"{}\" is twice in {name:?}", path.escape_ascii())));
+            }
+            _ => {}
+        }
+    }
+    let stated = stated.ok_or_else(|| {
+        none(format!(
+            "the last archive of {name:?} lacks \"{}\"",
+            ROOT_DIGEST.escape_ascii()
+        ))
+    })?;
+    Ok(Archive { image, stated })
+}

@@ -1,0 +1,184 @@
+//! Images and archives that hold a tree of files: composefs, tar, and ar with the members of a Debian package.
+
+use super::{
+    error::chain,
+    ext4::{shown, time},
+    part::{Extent, Fields, Kind, Look, Part},
+    streams::unique,
+};
+use crate::{
+    image::{ReadAt, ReadCursor, Source, composefs},
+    verity::digest_bytes,
+};
+use std::io;
+
+/// A larger composefs image is not read: it is needed in memory, bytes.
+const MAX_IMAGE: u64 = 128 << 20;
+/// More entries than this are not listed.
+const MAX_ENTRIES: usize = 200_000;
+
+/// A composefs image: its root digest, and every entry with the digest of its content.
+pub(super) fn composefs(source: &Source, size: u64) -> Look {
+    let mut look = Look {
+        format: "composefs",
+        ..Look::default()
+    };
+    if size > MAX_IMAGE {
+        look.problem = Some(format!("{size} bytes are more than {MAX_IMAGE}"));
+        return look;
+    }
+    let mut image = vec![0; size as usize];
+    if let Err(error) = source.read_exact_at(&mut image, 0) {
+        look.problem = Some(error.to_string());
+        return look;
+    }
+    look.fields
+        .insert("root digest".to_owned(), digest_bytes(&image).to_string());
+    let listed = match composefs::list(&image, MAX_ENTRIES) {
+        Ok(listed) => listed,
+        Err(error) => {
+            look.problem = Some(chain(&error));
+            return look;
+        }
+    };
+    look.fields.insert("entries".to_owned(), listed.len().to_string());
+    for entry in listed {
+        let kind = match entry.mode & 0o170_000 {
+            0o100_000 => Kind::File,
+            0o040_000 => Kind::Directory,
+            0o120_000 => Kind::Symlink,
+            _ => Kind::Special,
+        };
+        let mut fields = Fields::new();
+        let mut field = |name: &str, value: String| fields.insert(name.to_owned(), value);
+        field("mode", format!("{:04o}", entry.mode & 0o7777));
+        field("owner", format!("{}:{}", entry.uid, entry.gid));
+        field(
+            "modified",
+            u32::try_from(entry.mtime).map_or_else(|_| entry.mtime.to_string(), time),
+        );
+        if kind == Kind::File {
+            field("size", entry.size.to_string());
+        }
+        if let Some(object) = entry.object {
+            field("object", object.to_string());
+        }
+        if let Some(target) = &entry.target {
+            field("target", shown(target));
+        }
+        let (from, len) = entry.inline.filter(|_| kind == Kind::File).unwrap_or((0, 0));
+        let extents = if len > 0 {
+            vec![Extent { at: 0, from, len }]
+        } else {
+            Vec::new()
+        };
+        let part = Part::scattered(shown(&entry.path), kind, source, extents, len);
+        let mut part = part.described_by(entry.inode.0, entry.inode.1);
+        part.fields = fields;
+        look.children.push(part);
+    }
+    look.children
+        .push(Part::slice("superblock", Kind::Region, source, 0, size.min(1152)));
+    look.children
+        .sort_by(|a, b| (a.kind == Kind::Region, &a.name).cmp(&(b.kind == Kind::Region, &b.name)));
+    unique(&mut look.children);
+    look
+}
+
+/// A tar archive.
+pub(super) fn tar(source: &Source, size: u64) -> Look {
+    let mut look = Look {
+        format: "tar",
+        ..Look::default()
+    };
+    if let Err(error) = tar_entries(source, size, &mut look) {
+        look.problem = Some(error.to_string());
+    }
+    unique(&mut look.children);
+    look
+}
+
+fn tar_entries(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
+    let mut archive = tar::Archive::new(ReadCursor::new(source.clone()));
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        if look.children.len() == MAX_ENTRIES {
+            look.problem = Some(format!("it has more than {MAX_ENTRIES} entries"));
+            return Ok(());
+        }
+        let header = entry.header();
+        let kind = match header.entry_type() {
+            tar::EntryType::Regular | tar::EntryType::GNUSparse | tar::EntryType::Continuous => Kind::File,
+            tar::EntryType::Directory => Kind::Directory,
+            tar::EntryType::Symlink | tar::EntryType::Link => Kind::Symlink,
+            _ => Kind::Special,
+        };
+        let from = entry.raw_file_position();
+        let len = if kind == Kind::File {
+            entry.size().min(size.saturating_sub(from))
+        } else {
+            0
+        };
+        let name = shown(&entry.path_bytes());
+        let mut part = Part::slice(name, kind, source, from, len);
+        let head = entry.raw_header_position();
+        part = part.described_by(head, from.saturating_sub(head));
+        part = part.with("mode", format!("{:04o}", header.mode().unwrap_or_default() & 0o7777));
+        let (uid, gid) = (header.uid().unwrap_or_default(), header.gid().unwrap_or_default());
+        part = part.with("owner", format!("{uid}:{gid}"));
+        let modified = header.mtime().unwrap_or_default();
+        part = part.with(
+            "modified",
+            u32::try_from(modified).map_or_else(|_| modified.to_string(), time),
+        );
+        if let Some(target) = entry.link_name_bytes() {
+            part = part.with("target", shown(&target));
+        }
+        look.children.push(part);
+    }
+    Ok(())
+}
+
+/// Bytes of an ar member's header, and the magic before the first; `ar(5)`.
+const AR_HEADER: u64 = 60;
+pub(super) const AR_MAGIC: &[u8] = b"!<arch>\n";
+
+/// An ar archive, such as a Debian package.
+pub(super) fn ar(source: &Source, size: u64) -> Look {
+    let mut look = Look {
+        format: "ar",
+        ..Look::default()
+    };
+    let mut at = AR_MAGIC.len() as u64;
+    while at < size {
+        let mut header = [0; AR_HEADER as usize];
+        if source.read_exact_at(&mut header, at).is_err() {
+            look.problem = Some(format!("the header at byte {at} is cut off"));
+            break;
+        }
+        let text = |range: std::ops::Range<usize>| shown(&header[range]).trim_end().to_owned();
+        let len = text(48..58).parse::<u64>();
+        let Some(len) = len
+            .ok()
+            .filter(|len| *len <= size - at - AR_HEADER && header[58..] == *b"`\n")
+        else {
+            look.problem = Some(format!("the header at byte {at} is none"));
+            break;
+        };
+        let name = text(0..16).trim_end_matches('/').to_owned();
+        if name == "debian-binary" && look.children.is_empty() {
+            look.format = "deb";
+        }
+        let part = Part::slice(name, Kind::File, source, at + AR_HEADER, len).described_by(at, AR_HEADER);
+        let seconds = text(16..28).parse().map_or_else(|_| text(16..28), time);
+        look.children
+            .push(part.with("modified", seconds).with("mode", text(40..48)));
+        at = (at + AR_HEADER + len).next_multiple_of(2);
+        if look.children.len() == MAX_ENTRIES {
+            look.problem = Some(format!("it has more than {MAX_ENTRIES} members"));
+            break;
+        }
+    }
+    unique(&mut look.children);
+    look
+}

@@ -1,0 +1,411 @@
+//! qcow2 images against QEMU: what pnb writes, `qemu-img` checks and reads; what `qemu-img` writes, pnb reads.
+
+use pnb::image::{
+    ImageError, ReadAt,
+    qcow2::{DEFAULT_LEVEL, Qcow2, Written, write},
+};
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::{
+    fs::File,
+    io::{self, Cursor},
+    num::NonZeroU32,
+    os::unix::fs::FileExt,
+    path::Path,
+    process::Command,
+    sync::OnceLock,
+};
+
+const CLUSTER: usize = 65_536;
+
+fn workers(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).expect("not zero")
+}
+
+/// Runs `qemu-img` and returns what it printed.
+fn qemu_img(args: &[&str]) -> String {
+    let output = Command::new("qemu-img").args(args).output();
+    let output = output.expect("the Debian package qemu-utils must be installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "qemu-img {args:?}: {text}");
+    text
+}
+
+/// A disk of each kind of cluster in turn: zeros, random bytes, text, and one with a single byte that is not zero.
+fn disk(len: usize) -> Vec<u8> {
+    let mut random = StdRng::seed_from_u64(7);
+    let mut bytes = vec![0; len];
+    for (n, cluster) in bytes.chunks_mut(CLUSTER).enumerate() {
+        match n * 7 % 11 {
+            0 | 1 => {}
+            2 | 3 => random.fill(cluster),
+            4 => *cluster.last_mut().expect("not empty") = n as u8 | 1,
+            kind => {
+                let words = random.gen_range(1..40);
+                let dictionary: Vec<u32> = (0..1 << (kind + 3)).map(|_| random.r#gen()).collect();
+                for word in cluster.chunks_mut(words) {
+                    let at = random.gen_range(0..dictionary.len());
+                    let value = dictionary[at].to_le_bytes();
+                    word.iter_mut()
+                        .zip(value.iter().cycle())
+                        .for_each(|(to, from)| *to = *from);
+                }
+            }
+        }
+    }
+    bytes
+}
+
+fn pack(source: &(dyn ReadAt + Sync), count: u32) -> Result<(Vec<u8>, Written), ImageError> {
+    let mut out = Cursor::new(Vec::new());
+    let written = write(source, &mut out, DEFAULT_LEVEL, workers(count))?;
+    Ok((out.into_inner(), written))
+}
+
+fn read_all(image: &(impl ReadAt + ?Sized)) -> io::Result<Vec<u8>> {
+    let mut all = vec![0; image.size()? as usize];
+    image.read_exact_at(&mut all, 0)?;
+    Ok(all)
+}
+
+/// The allocated data of `image` must be what `raw` holds, for QEMU and for pnb, with no count wrong.
+fn check(image: &Path, raw: &Path) {
+    let (image_name, raw_name) = (image.to_str().expect("UTF-8"), raw.to_str().expect("UTF-8"));
+    let text = qemu_img(&["check", "-f", "qcow2", image_name]);
+    assert!(text.contains("No errors were found"), "{text}");
+    qemu_img(&["compare", "-f", "raw", "-F", "qcow2", raw_name, image_name]);
+    let back = image.with_extension("back");
+    let back_name = back.to_str().expect("UTF-8");
+    qemu_img(&["convert", "-f", "qcow2", "-O", "raw", image_name, back_name]);
+    let wanted = std::fs::read(raw).expect("readable");
+    assert!(
+        std::fs::read(back).expect("readable") == wanted,
+        "qemu-img reads something else"
+    );
+    let opened = Qcow2::open(File::open(image).expect("readable")).expect("valid");
+    assert!(read_all(&opened).expect("valid") == wanted, "pnb reads something else");
+}
+
+#[test]
+fn qemu_finds_no_error_and_the_same_disk() {
+    let dir = tempfile::tempdir().expect("scratch");
+    // An empty disk, less than a sector, a cluster and the clusters around it, and a second L2 table (past 512 MiB).
+    for len in [
+        0,
+        1,
+        512,
+        CLUSTER,
+        CLUSTER + 512,
+        300 * CLUSTER + 5 * 512,
+        8194 * CLUSTER,
+    ] {
+        let (raw, image) = (dir.path().join("disk.raw"), dir.path().join("disk.qcow2"));
+        let bytes = disk(len.min(600 * CLUSTER));
+        let source = File::create_new(&raw).expect("new");
+        source.set_len(len as u64).expect("sparse");
+        // The large one has its data at both ends.
+        let tail = if len > bytes.len() { 5 * CLUSTER } else { 0 };
+        source.write_all_at(&bytes, 0).expect("written");
+        source
+            .write_all_at(&bytes[bytes.len() - tail..], (len - tail) as u64)
+            .expect("written");
+        let source = File::open(&raw).expect("readable");
+        let out = File::create_new(&image).expect("new");
+        let written = write(&source, &out, DEFAULT_LEVEL, workers(2)).expect("written");
+        assert_eq!(written.file_size, out.metadata().expect("there").len());
+        assert_eq!(written.virtual_size, len.next_multiple_of(512) as u64);
+        if len > 300 * CLUSTER {
+            assert!(written.compressed > 100 && written.plain > 50, "{written:?}");
+        }
+        // qemu-img compares a raw disk in whole sectors.
+        let grown = File::options().write(true).open(&raw).expect("there");
+        grown.set_len(written.virtual_size).expect("grown");
+        check(&image, &raw);
+        let info = qemu_img(&["info", image.to_str().expect("UTF-8")]);
+        for line in [
+            "compression type: zstd",
+            "cluster_size: 65536",
+            "refcount bits: 16",
+            "corrupt: false",
+        ] {
+            assert!(info.contains(line), "{line}: {info}");
+        }
+        std::fs::remove_file(raw).expect("there");
+        std::fs::remove_file(image).expect("there");
+    }
+}
+
+#[test]
+fn the_bytes_depend_on_the_disk_only() {
+    let bytes = disk(500 * CLUSTER + 777);
+    let (one, written) = pack(&bytes, 1).expect("written");
+    for count in [2, 3, 16, 100] {
+        assert!(
+            pack(&bytes, count).expect("written") == (one.clone(), written),
+            "{count} workers"
+        );
+    }
+    // A file whose holes are known, and the same with the zeros written out.
+    let file = tempfile::tempfile().expect("scratch");
+    for (n, cluster) in bytes
+        .chunks(CLUSTER)
+        .enumerate()
+        .filter(|(_, c)| c.iter().any(|b| *b != 0))
+    {
+        file.write_all_at(cluster, (n * CLUSTER) as u64).expect("written");
+    }
+    file.set_len(bytes.len() as u64).expect("grown");
+    assert!(pack(&file, 2).expect("written").0 == one);
+    let other = write(&bytes, &mut Cursor::new(Vec::new()), 19, workers(2)).expect("written");
+    assert!(other.file_size < written.file_size, "level 19 is no smaller");
+}
+
+#[test]
+fn a_hole_is_not_read() {
+    /// 64 TiB of which only the last sector may be read.
+    struct Holes;
+    impl ReadAt for Holes {
+        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            assert!(offset >= (64 << 40) - (1 << 20), "read at {offset}");
+            buffer.fill(3);
+            Ok(())
+        }
+        fn size(&self) -> io::Result<u64> {
+            Ok(64 << 40)
+        }
+        fn next_data(&self, from: u64) -> io::Result<Option<std::ops::Range<u64>>> {
+            let start = (64 << 40) - 512;
+            Ok((from < 64 << 40).then_some(from.max(start)..64 << 40))
+        }
+    }
+    let (image, written) = pack(&Holes, 2).expect("written");
+    assert_eq!((written.compressed, written.plain), (16, 0));
+    let opened = Qcow2::open(&image).expect("valid");
+    let mut end = [0; 8];
+    opened.read_exact_at(&mut end, (64 << 40) - 8).expect("there");
+    assert_eq!(end, [3; 8]);
+    opened.read_exact_at(&mut end, 5 << 40).expect("there");
+    assert_eq!(end, [0; 8]);
+    let error = opened
+        .read_exact_at(&mut end, (64 << 40) - 7)
+        .expect_err("past the end");
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn what_cannot_be_written_is_refused() {
+    struct Sized(u64);
+    impl ReadAt for Sized {
+        fn read_exact_at(&self, _: &mut [u8], offset: u64) -> io::Result<()> {
+            Err(io::Error::other(format!("bad sector at {offset}")))
+        }
+        fn size(&self) -> io::Result<u64> {
+            Ok(self.0)
+        }
+    }
+    let text = pack(&Sized(u64::MAX), 1).expect_err("too large").to_string();
+    assert!(text.contains("too large"), "{text}");
+    for count in [1, 4] {
+        let text = pack(&Sized(64 << 20), count).expect_err("unreadable").to_string();
+        assert_eq!(text, "read a disk to convert at byte 0");
+    }
+    for level in [0, 20] {
+        assert!(write(&vec![1; 10], &mut Cursor::new(Vec::new()), level, workers(1)).is_err());
+    }
+    // An output that is full ends the threads too.
+    let mut full = [0; 300_000];
+    let error = write(&disk(200 * CLUSTER), &mut Cursor::new(&mut full[..]), 3, workers(3)).expect_err("full");
+    assert_eq!(error.to_string(), "write a qcow2 image");
+}
+
+#[test]
+fn what_qemu_writes_is_read() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let (raw, image) = (dir.path().join("disk.raw"), dir.path().join("disk.qcow2"));
+    let (raw_name, image_name) = (raw.to_str().expect("UTF-8"), image.to_str().expect("UTF-8"));
+    std::fs::write(&raw, disk(150 * CLUSTER + 3 * 512)).expect("written");
+    for (compress, options) in [
+        (false, "compat=1.1"),
+        (false, "compat=0.10"),
+        (true, "compat=0.10"),
+        (true, "compression_type=zlib"),
+        (true, "compression_type=zstd"),
+        (true, "compression_type=zstd,cluster_size=4096"),
+        (true, "compression_type=zlib,cluster_size=512"),
+        (true, "compression_type=zstd,cluster_size=2M"),
+        (false, "preallocation=metadata,lazy_refcounts=on"),
+    ] {
+        let mut args = vec![
+            "convert", "-f", "raw", "-O", "qcow2", "-o", options, raw_name, image_name,
+        ];
+        if compress {
+            args.insert(1, "-c");
+        }
+        qemu_img(&args);
+        check(&image, &raw);
+    }
+    // Clusters that were zeroed, with and without room kept for them.
+    for discard in ["unmap", "ignore"] {
+        qemu_img(&["convert", "-f", "raw", "-O", "qcow2", raw_name, image_name]);
+        let script = ["write -z 1M 1M", "write -z -u 3M 128k", "write -P 9 0 64k"];
+        let output = Command::new("qemu-io")
+            .args(["-d", discard, "-f", "qcow2"])
+            .args(script.iter().flat_map(|s| ["-c", s]))
+            .arg(image_name)
+            .output();
+        assert!(
+            output
+                .expect("the Debian package qemu-utils must be installed")
+                .status
+                .success()
+        );
+        let changed = dir.path().join("changed.raw");
+        qemu_img(&[
+            "convert",
+            "-f",
+            "qcow2",
+            "-O",
+            "raw",
+            image_name,
+            changed.to_str().expect("UTF-8"),
+        ]);
+        assert_ne!(
+            std::fs::read(&changed).expect("there"),
+            std::fs::read(&raw).expect("there")
+        );
+        check(&image, &changed);
+    }
+}
+
+#[test]
+fn what_is_not_in_the_file_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let base = dir.path().join("base.raw");
+    std::fs::write(&base, disk(10 * CLUSTER)).expect("written");
+    let base_name = base.to_str().expect("UTF-8");
+    let data = format!("data_file={}", dir.path().join("data.raw").display());
+    for (n, (args, problem)) in [
+        (vec!["-b", base_name, "-F", "raw"], "it has a backing file"),
+        (vec!["-o", &data, "1M"], "it has an external data file"),
+        (vec!["-o", "extended_l2=on", "1M"], "it has extended L2 entries"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = dir.path().join(format!("{n}.qcow2"));
+        let mut all = vec!["create", "-f", "qcow2"];
+        all.extend(&args[..args.len() - usize::from(args.last() == Some(&"1M"))]);
+        all.push(image.to_str().expect("UTF-8"));
+        all.extend(args.last().filter(|a| **a == "1M"));
+        qemu_img(&all);
+        let text = Qcow2::open(File::open(image).expect("there"))
+            .expect_err(problem)
+            .to_string();
+        assert!(text.contains(problem), "{text}");
+    }
+    let image = dir.path().join("snapshot.qcow2");
+    let image_name = image.to_str().expect("UTF-8");
+    qemu_img(&["convert", "-O", "qcow2", base_name, image_name]);
+    qemu_img(&["snapshot", "-c", "one", image_name]);
+    let text = Qcow2::open(File::open(image).expect("there"))
+        .expect_err("snapshots")
+        .to_string();
+    assert!(text.contains("it has snapshots"), "{text}");
+    let (good, _) = pack(&disk(10 * CLUSTER), 1).expect("written");
+    for (offset, value, problem) in [
+        (3, 0, "magic"),
+        (7, 4, "version 4"),
+        (23, 8, "2^8 bytes"),
+        (23, 22, "2^22 bytes"),
+        (24, 1, "needs"),
+        (35, 1, "encrypted"),
+        (36, 255, "L1 table has"),
+        (47, 1, "L1 table of"),
+        (40, 1, "L1 table of"),
+        (79, 10, "marked corrupt"),
+        (79, 0, "compression type 1"),
+        (72, 128, "not known"),
+        (103, 100, "its header has 100 bytes"),
+        (103, 104, "compression type 0"),
+        (104, 2, "compression type 2"),
+    ] {
+        let mut image = good.clone();
+        image[offset] = value;
+        let text = Qcow2::open(image).expect_err(problem).to_string();
+        assert!(text.contains(problem), "{problem}: {text}");
+    }
+}
+
+/// Reads all of the image, if it says it is of a sane size; only errors may come of it.
+fn exercise(image: &[u8]) {
+    if let Ok(opened) = Qcow2::open(image.to_vec()) {
+        let size = opened.size().expect("known");
+        let mut buffer = vec![0; 100_000];
+        for at in (0..size.min(4 << 20)).step_by(buffer.len()) {
+            let n = (size - at).min(buffer.len() as u64) as usize;
+            drop(opened.read_exact_at(&mut buffer[..n], at));
+        }
+        drop(opened.read_exact_at(&mut buffer[..1], size.saturating_sub(1)));
+    }
+}
+
+/// A disk and its image.
+fn sample() -> &'static (Vec<u8>, Vec<u8>) {
+    static SAMPLE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let disk = disk(25 * CLUSTER);
+        let (image, _) = pack(&disk, 1).expect("written");
+        (disk, image)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn mutated_images_never_panic(
+        header in prop::collection::vec((0..200usize, any::<u8>()), 0..4),
+        table in prop::collection::vec((0..400usize, any::<u8>()), 0..6),
+        anywhere in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut image = sample().1.clone();
+        // The only L2 table is behind the clusters, before a refcount block and the refcount table.
+        let l2 = image.len() - 3 * CLUSTER;
+        for (at, value) in header {
+            image[at] = value;
+        }
+        for (at, value) in table {
+            image[if at < 200 { l2 + at } else { CLUSTER + at - 200 }] = value;
+        }
+        for (at, value) in anywhere {
+            let at = at.index(image.len());
+            image[at] = value;
+        }
+        if let Some(cut) = cut {
+            let len = cut.index(image.len());
+            image.truncate(len);
+        }
+        exercise(&image);
+    }
+
+    #[test]
+    fn every_part_of_the_disk_is_read_as_it_was(from in 0..25 * CLUSTER, len in 0..3 * CLUSTER) {
+        let (wanted, image) = sample();
+        let to = (from + len).min(wanted.len());
+        let mut found = vec![1; to - from];
+        Qcow2::open(image).expect("valid").read_exact_at(&mut found, from as u64).expect("there");
+        prop_assert!(found == wanted[from..to]);
+    }
+}
+
+#[test]
+fn every_truncation_of_the_tables_is_an_error_or_the_disk() {
+    let (_, image) = sample();
+    for len in (0..300).chain((CLUSTER..image.len()).step_by(9973)) {
+        exercise(&image[..len]);
+    }
+    let cut = &image[..image.len() - 3 * CLUSTER].to_vec();
+    let error = read_all(&Qcow2::open(cut).expect("its tables are looked at later")).expect_err("no L2 table");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
