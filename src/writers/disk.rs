@@ -39,6 +39,8 @@ const ESP_SPARE: u64 = 8 << 20;
 const ESP_LABEL: &str = "POWERNODE";
 /// `/persist` before it is grown, bytes.
 const PERSIST: u64 = 64 << 20;
+/// Its label, of which ext4 has 16 characters; 90powernode goes by the name of the partition.
+const LABEL: &str = "powernode-data";
 /// Its journal, MiB.
 const JOURNAL: &str = "size=8";
 /// Features of `/persist`: those of any ext4 of today, fs-verity for the objects of modules, and room to grow.
@@ -165,7 +167,7 @@ fn make_persist(context: &Context, root: &VerityDigest, path: &Path) -> Result<(
     let blocks = (PERSIST / 4096).to_string();
     #[rustfmt::skip]
     let argv = [
-        "mke2fs", "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-J", JOURNAL, "-L", "powernode-persist", "-O", FEATURES,
+        "mke2fs", "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-J", JOURNAL, "-L", LABEL, "-O", FEATURES,
         "-U", &uuid, "-E", &extended, &name, &blocks,
     ];
     let time = context.epoch.to_string();

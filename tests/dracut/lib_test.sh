@@ -459,17 +459,20 @@ variable=$tmp/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098
 printf '\006\000\000\000\001' >"$variable"
 file proc/self/mountinfo '22 1 0:20 / / rw - overlay powernode rw
 24 22 8:4 / /persist rw,nosuid,nodev - ext4 /dev/sda4 rw'
-ready 'lockdown=none secure_boot=on firmware=uefi persist=ok' failed
+mkdir "$tmp/persist"
+ready 'lockdown=none secure_boot=on firmware=uefi persist=ok boots=1' failed
 file sys/kernel/security/lockdown 'none integrity [confidentiality]'
 printf '\006\000\000\000\000' >"$variable"
 : >"$tmp/agent"
-ready 'lockdown=confidentiality secure_boot=off firmware=uefi persist=ok' active
+ready 'lockdown=confidentiality secure_boot=off firmware=uefi persist=ok boots=2' active
 rm "$tmp/agent"
 # Neither 0 nor 1, or no value at all, is no answer.
 printf '\001\000\000\000\002' >"$variable"
-ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok' failed
+ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=3' failed
 printf '\006\000\000\001' >"$variable"
-ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok' failed
+# A counter that is none begins again.
+file persist/boots 'many'
+ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=1' failed
 
 # ---------------------------------------------------------------------------------------------------------------- refusal
 
