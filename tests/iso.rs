@@ -26,7 +26,7 @@ fn run(program: &str, dir: &Path, args: &[&str]) {
         .env("TZ", "UTC")
         .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
         .output();
-    let output = output.unwrap_or_else(|e| panic!("the Debian package {program} must be installed: {e}"));
+    let output = output.expect("the Debian packages xorriso and genisoimage must be installed");
     assert!(
         output.status.success(),
         "{program}: {}",

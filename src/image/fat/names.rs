@@ -216,7 +216,7 @@ impl DosTime {
         let number = |part: i8| u16::from(part.unsigned_abs());
         Ok(Self {
             date: years << 9 | number(time.month()) << 5 | number(time.day()),
-            time: number(time.hour()) << 11 | number(time.minute()) << 5 | number(time.second()) / 2,
+            time: number(time.hour()) << 11 | number(time.minute()) << 5 | (number(time.second()) / 2),
             rest: if time.second() % 2 == 0 { 0 } else { 100 },
         })
     }
