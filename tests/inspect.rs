@@ -50,9 +50,14 @@ fn find(haystack: &[u8], needle: &[u8]) -> usize {
     memchr::memmem::find(haystack, needle).expect("in the image")
 }
 
+/// The first two blocks of the larger object; no other file begins like that for so long.
+fn large(image: &[u8]) -> usize {
+    find(image, &pattern(8192))
+}
+
 fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
     let found = node.children.iter().find(|c| c.name.starts_with(name));
-    found.unwrap_or_else(|| panic!("no {name:?} in {node:#?}"))
+    found.unwrap_or_else(|| unreachable!("no {name:?} in {node:#?}"))
 }
 
 const MENU: &str = "menuentry 'Powernode node' {\n  linux /powernode/kernel powernode.boot=1 quiet\n}\n";
@@ -124,7 +129,7 @@ fn iso(root: &[u8], stated: &[u8]) -> Vec<u8> {
     fs::write(tree.join("powernode/root.ext4"), root).expect("written");
     fs::write(tree.join("powernode/initramfs.cpio.zst"), initramfs(root, stated)).expect("written");
     fs::write(tree.join("efi.img"), esp(root, stated)).expect("written");
-    let status = Command::new("xorriso")
+    let made = Command::new("xorriso")
         .args([
             "-as",
             "mkisofs",
@@ -145,8 +150,9 @@ fn iso(root: &[u8], stated: &[u8]) -> Vec<u8> {
             "tree",
         ])
         .current_dir(dir.path())
-        .status();
-    assert!(status.expect("the Debian package xorriso must be installed").success());
+        .output();
+    let status = made.expect("the Debian package xorriso must be installed").status;
+    assert!(status.success());
     fs::read(dir.path().join("out.iso")).expect("written")
 }
 
@@ -207,16 +213,16 @@ fn what_is_in_an_initramfs_is_found_through_its_streams() {
 #[test]
 fn a_difference_deep_inside_is_named_by_the_way_to_it() {
     let (image, _) = root_image();
-    let object = find(image, &pattern(70_000));
+    let object = large(image);
     let mut changed = image.clone();
-    changed[object + 9000] ^= 1;
+    changed[object + 5000] ^= 1;
     let (a, b) = (initramfs(image, b"a\n"), initramfs(&changed, b"a\n"));
     let found = compare("initramfs.cpio.zst", &a, &b);
     assert_eq!(found.total, 1, "{found:#?}");
     let Difference {
         path,
         what: What::Content {
-            offset: 9000, bytes: 1, ..
+            offset: 5000, bytes: 1, ..
         },
         ..
     } = &found.differences[0]
@@ -229,8 +235,8 @@ fn a_difference_deep_inside_is_named_by_the_way_to_it() {
 
     let (a, b) = (disk(), {
         let mut disk = disk();
-        let object = find(&disk, &pattern(70_000));
-        disk[object + 9000] ^= 1;
+        let object = large(&disk);
+        disk[object + 5000] ^= 1;
         disk
     });
     let found = compare("disk.raw", &a, &b);
@@ -299,7 +305,7 @@ fn a_changed_menu_is_named_in_its_file_system() {
         matches!(
             found.differences[1].what,
             What::Content {
-                offset: 74,
+                offset: 72,
                 bytes: 5,
                 ..
             }
@@ -353,7 +359,7 @@ fn the_root_of_every_family_is_audited_where_it_lies() {
     let line = format!("{digest}\n").into_bytes();
     let wrong = format!("{}\n", VerityDigest::new([9; 32])).into_bytes();
     let mut damaged = root.clone();
-    damaged[find(root, &pattern(70_000)) + 50_000] ^= 1;
+    damaged[large(root) + 5000] ^= 1;
     type Make = fn(&[u8], &[u8]) -> Vec<u8>;
     let families: [(Variant, &str, Make); 4] = [
         (Variant::Raw, "disk.raw", |root, stated| {
@@ -553,10 +559,10 @@ fn versions_of_packages_are_compared_by_name() {
 
 /// Where each byte of the file system lies by what `mke2fs` was given.
 fn owner(image: &[u8], at: usize) -> Option<&'static str> {
-    let large = find(image, &pattern(70_000));
+    let large = large(image);
     let metadata = find(image, &0xe0f5_e1e2u32.to_le_bytes()) - 1024;
     match at {
-        _ if (large..large + 70_000).contains(&at) => Some("/objects/"),
+        _ if (large..large + 8192).contains(&at) => Some("/objects/"),
         _ if (metadata..metadata + 4096).contains(&at) => Some("/image.cfs"),
         _ if (1024..2048).contains(&at) => Some("superblock"),
         _ if at < 1024 => Some("boot block"),
@@ -677,13 +683,48 @@ fn the_command_line_says_what_differs_and_ends_as_diff_does() {
     }
     fs::write(b.join("more"), "x").expect("written");
     let (a, b) = (a.to_str().expect("UTF-8"), b.to_str().expect("UTF-8"));
-    insta::assert_snapshot!(said(dir.path(), &["diff", a, b]), @"");
-    insta::assert_snapshot!(said(dir.path(), &["diff", a, b, "--limit", "1"]), @"");
-    insta::assert_snapshot!(said(dir.path(), &["--json", "diff", a, b]), @"");
+    insta::assert_snapshot!(said(dir.path(), &["diff", a, b]), @r#"
+    exit 1
+    data: content differs at byte 70 (1 byte differs, 70 against 71 long): ">?@ABCDE" against ">?@ABCDEF"
+    grub.cfg: entry 1 linux is "/kernel quiet" in the first, "/kernel debug" in the second
+    grub.cfg: content differs at byte 34 (5 bytes differ): "/kernel quiet\n}\n" against "/kernel debug\n}\n"
+    more: only in the second (1 B)
+    "#);
+    insta::assert_snapshot!(said(dir.path(), &["diff", a, b, "--limit", "1"]), @r#"
+    exit 1
+    data: content differs at byte 70 (1 byte differs, 70 against 71 long): ">?@ABCDE" against ">?@ABCDEF"
+    and 3 more
+    "#);
+    insta::assert_snapshot!(said(dir.path(), &["--json", "diff", a, b]), @r#"
+    exit 1
+    {"a":">?@ABCDE","b":">?@ABCDEF","bytes":1,"difference":"content","offset":70,"path":["data"],"sizes":[70,71]}
+    {"a":"/kernel quiet","b":"/kernel debug","difference":"field","field":"entry 1 linux","path":["grub.cfg"]}
+    {"a":"/kernel quiet\\n}\\n","b":"/kernel debug\\n}\\n","bytes":5,"difference":"content","offset":34,"path":["grub.cfg"],"sizes":[42,42]}
+    {"difference":"only-in-b","path":["more"],"size":1}
+    {"equal":false,"total":4}
+    "#);
     assert_eq!(said(dir.path(), &["diff", a, a]), "exit 0\n");
-    insta::assert_snapshot!(said(dir.path(), &["diff", a, &format!("{a}/data")]), @"");
-    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/grub.cfg")]), @"");
-    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/nothing")]), @"");
-    insta::assert_snapshot!(said(dir.path(), &["diff", a, &format!("{a}/nothing")]), @"");
-    insta::assert_snapshot!(said(dir.path(), &["--json", "inspect", &format!("{a}/same")]), @"");
+    insta::assert_snapshot!(said(dir.path(), &["diff", a, &format!("{a}/data")]), @r#"
+    exit 1
+    a: directory in the first, file in the second
+    "#);
+    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/grub.cfg")]), @r#"
+    exit 0
+    grub.cfg: GRUB configuration, 42 B
+      sha256           fcc42d8a7c5af605276b373dab5b1c31752837305232b2be4f210ba282cea645
+      entry 1          Node
+      entry 1 linux    /kernel quiet
+    "#);
+    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/nothing")]), @r#"
+    exit 11
+    error: failed to read "<dir>/a/nothing": No such file or directory (os error 2)
+    "#);
+    insta::assert_snapshot!(said(dir.path(), &["diff", a, &format!("{a}/nothing")]), @r#"
+    exit 11
+    error: failed to read "<dir>/a/nothing": No such file or directory (os error 2)
+    "#);
+    insta::assert_snapshot!(said(dir.path(), &["--json", "inspect", &format!("{a}/same")]), @r#"
+    exit 0
+    {"format":"text","kind":"file","name":"same","offset":0,"sha256":"a6328afc76e9db71da297ebff4b0d3e7a7eb3b01d917c05a6573fef121b6ecb6","size":5}
+    "#);
 }

@@ -306,7 +306,7 @@ pub struct Inspect {
     /// An image, an archive, any file, or the directory of an artifact.
     pub path: PathBuf,
     /// How many levels to look into: 1 for the partitions of a disk, 2 for their files.
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     pub depth: usize,
     /// List every file, however many there are.
     #[arg(long)]

@@ -23,6 +23,8 @@ const DESCRIPTORS: u64 = 16;
 const MBR_EFI: u8 = 0xef;
 /// Bytes of a directory entry of FAT.
 const FAT_ENTRY: u64 = 32;
+/// Where an entry has its attributes: read-only 1, hidden 2, system 4, directory 0x10, to be archived 0x20.
+const FAT_ATTRIBUTES: u64 = 11;
 
 /// Whether a FAT boot sector begins here: a jump, sectors of 512 bytes, one or two tables and the mark at its end.
 pub(super) fn is_fat(head: &[u8]) -> bool {
@@ -83,6 +85,13 @@ fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         };
         if let Some(modified) = entry.modified {
             part = part.with("modified", modified.to_rfc3339());
+        }
+        let mut attributes = [0];
+        if source
+            .read_exact_at(&mut attributes, entry.offset() + FAT_ATTRIBUTES)
+            .is_ok()
+        {
+            part = part.with("attributes", format!("{:#04x}", attributes[0]));
         }
         look.children.push(part.described_by(entry.offset(), FAT_ENTRY));
     }
