@@ -25,7 +25,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
-    io::{Read, Write},
+    io::Read,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -258,7 +258,7 @@ fn done<'a>(outcome: &'a Outcome, id: &NodeId) -> Result<&'a Done, PipelineError
 fn copy_out(store: &Store, output: &store::Output, target: &Path) -> Result<Digests, PipelineError> {
     let source = store.object_path(output.digest())?;
     let mut from = File::open(&source).map_err(PipelineError::io("open", &source))?;
-    let mut to = File::create_new(target).map_err(PipelineError::io("create", target))?;
+    let to = File::create_new(target).map_err(PipelineError::io("create", target))?;
     let mut both = verity::Both::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -266,9 +266,10 @@ fn copy_out(store: &Store, output: &store::Output, target: &Path) -> Result<Dige
         if n == 0 {
             break;
         }
+        store::write_sparse_at(&to, &buffer[..n], both.size()).map_err(PipelineError::io("write", target))?;
         both.update(&buffer[..n]);
-        to.write_all(&buffer[..n]).map_err(PipelineError::io("write", target))?;
     }
+    to.set_len(both.size()).map_err(PipelineError::io("write", target))?;
     let digests = both.finish();
     if digests.verity != *output.digest() {
         return Err(store::StoreError::Corrupt {
