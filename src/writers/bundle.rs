@@ -11,14 +11,14 @@
 
 use super::{Context, WriterError, build, input};
 use crate::{
-    image::{cpio::CpioWriter, zstd},
+    image::{Counted, ImageError, cpio::CpioWriter, zstd},
     model::{Meta, RelPath},
 };
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Read, Seek, Write},
+    io::{self, BufWriter, Read, Write},
     num::NonZeroU32,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Level for both segments: modules are xz already, and higher levels gain 3 % for four times the work.
@@ -29,8 +29,6 @@ pub(super) fn kernel_initrd(context: &Context) -> Result<(), WriterError> {
     let (from, to) = (input("vmlinuz"), build("kernel"));
     fs::copy(&from, &to).map_err(WriterError::io("copy", &from))?;
 
-    let segment = build("root.cpio");
-    root_segment(context, &segment)?;
     let path = build("initramfs.cpio.zst");
     let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     let early = input("early.cpio");
@@ -38,11 +36,16 @@ pub(super) fn kernel_initrd(context: &Context) -> Result<(), WriterError> {
         let mut file = File::open(&early).map_err(WriterError::io("open", &early))?;
         io::copy(&mut file, &mut out).map_err(WriterError::io("write", &path))?;
     }
-    for part in [input("dracut.cpio"), segment.clone()] {
-        out = compress(&part, out, workers)?;
-    }
-    out.flush().map_err(WriterError::io("write", &path))?;
-    fs::remove_file(&segment).map_err(WriterError::io("remove", &segment))
+    out = compress(&input("dracut.cpio"), out, workers)?;
+    // The segment is written twice: once to learn its length, with zeros for the large file, and once for good.
+    let root = Root::open(context)?;
+    let size = root.write(io::sink(), &mut io::repeat(0))?;
+    let mut content = File::open(&root.image).map_err(WriterError::io("open", &root.image))?;
+    out = zstd::compress_with(size, out, LEVEL, workers, |out| {
+        root.write(BufWriter::with_capacity(1 << 16, out), &mut content)
+            .map(drop)
+    })?;
+    out.flush().map_err(WriterError::io("write", &path))
 }
 
 fn compress(part: &Path, out: File, workers: NonZeroU32) -> Result<File, WriterError> {
@@ -58,31 +61,53 @@ fn compress(part: &Path, out: File, workers: NonZeroU32) -> Result<File, WriterE
     )?)
 }
 
-fn root_segment(context: &Context, path: &Path) -> Result<(), WriterError> {
-    let out = File::create_new(path).map_err(WriterError::io("create", path))?;
-    let mut archive = CpioWriter::new(BufWriter::with_capacity(1 << 20, out));
-    let directory = Meta::root(0o755, context.epoch);
-    let file = Meta::root(0o444, context.epoch);
-    let rel = |text: &str| RelPath::new(text).map_err(|e| WriterError::Missing(e.to_string()));
-    for dir in ["etc", "etc/powernode", "powernode"] {
-        archive.directory(&rel(dir)?, &directory)?;
+/// The segment with the root.
+struct Root {
+    directory: Meta,
+    file: Meta,
+    digest: Vec<u8>,
+    image: PathBuf,
+    image_size: u64,
+}
+
+impl Root {
+    fn open(context: &Context) -> Result<Self, WriterError> {
+        let (digest, image) = (input("root-digest"), input("root.ext4"));
+        Ok(Self {
+            directory: Meta::root(0o755, context.epoch),
+            file: Meta::root(0o444, context.epoch),
+            digest: fs::read(&digest).map_err(WriterError::io("read", &digest))?,
+            image_size: fs::metadata(&image).map_err(WriterError::io("open", &image))?.len(),
+            image,
+        })
     }
-    for (name, place) in [
-        ("root-digest", "etc/powernode/root-digest"),
-        ("root.ext4", "powernode/root.ext4"),
-    ] {
-        let from = input(name);
-        let mut content = File::open(&from).map_err(WriterError::io("open", &from))?;
-        let size = content
-            .seek(io::SeekFrom::End(0))
-            .map_err(WriterError::io("read", &from))?;
-        content.rewind().map_err(WriterError::io("read", &from))?;
-        archive.file(&rel(place)?, &file, size, &mut content as &mut dyn Read)?;
+
+    /// Writes the segment to `out`, with the file system from `content`; returns its length.
+    fn write(&self, out: impl Write, content: &mut dyn Read) -> Result<u64, ImageError> {
+        let rel = |text: &str| {
+            RelPath::new(text).map_err(|e| ImageError::Request {
+                format: "a cpio archive",
+                problem: e.to_string(),
+            })
+        };
+        let mut archive = CpioWriter::new(Counted::new(out));
+        for dir in ["etc", "etc/powernode", "powernode"] {
+            archive.directory(&rel(dir)?, &self.directory)?;
+        }
+        let size = self.digest.len() as u64;
+        archive.file(
+            &rel("etc/powernode/root-digest")?,
+            &self.file,
+            size,
+            &mut &self.digest[..],
+        )?;
+        let mut image = content.take(self.image_size);
+        archive.file(&rel("powernode/root.ext4")?, &self.file, self.image_size, &mut image)?;
+        let mut counted = archive.finish()?;
+        counted.flush().map_err(|source| ImageError::Write {
+            format: "a cpio archive",
+            source,
+        })?;
+        Ok(counted.count())
     }
-    archive.finish()?.into_inner().map_err(|e| WriterError::Io {
-        what: "write",
-        path: path.to_owned(),
-        source: e.into_error(),
-    })?;
-    Ok(())
 }
