@@ -25,12 +25,14 @@ mod objects;
 mod record;
 mod scratch;
 mod snapshot;
+mod sparse;
 
 pub use error::{Operation, StoreError};
 pub use gc::{Check, Collected, Damage};
 pub use objects::ObjectWriter;
 pub use record::{Output, Record};
 pub use scratch::Scratch;
+pub use sparse::write_sparse_at;
 
 use error::IoContext;
 use std::{

@@ -4,6 +4,7 @@ use super::{
     Store,
     error::{IoContext, Operation, StoreError},
     known::Stamp,
+    sparse::write_sparse_at,
 };
 use crate::{
     model::{Sha256Digest, VerityDigest},
@@ -52,10 +53,10 @@ pub struct ObjectWriter<'a> {
 
 impl Write for ObjectWriter<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
-        self.hasher.update(&buf[..n]);
-        self.size += n as u64;
-        Ok(n)
+        write_sparse_at(&self.file, buf, self.size)?;
+        self.hasher.update(buf);
+        self.size += buf.len() as u64;
+        Ok(buf.len())
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
@@ -65,6 +66,7 @@ impl Write for ObjectWriter<'_> {
 impl ObjectWriter<'_> {
     /// Puts the object under its name; returns the digest and how many bytes it has.
     pub fn finish(self) -> Result<(VerityDigest, u64), StoreError> {
+        self.file.set_len(self.size).at(Operation::Write, &self.path)?;
         let digest = self.hasher.finish();
         self.store.settle(&self.file, &self.path, &digest, self.executable)?;
         Ok((digest, self.size))
@@ -112,8 +114,11 @@ impl Store {
             // Most of what stages give is there already, and a file that is made to be removed costs more than all the rest.
             if !self.object_file(&digest, executable).exists() {
                 let path = self.scratch_path("object");
-                let mut file = File::create_new(&path).at(Operation::Create, &path)?;
-                file.write_all(&buffer[..n]).at(Operation::Write, &path)?;
+                let file = File::create_new(&path).at(Operation::Create, &path)?;
+                let short = write_sparse_at(&file, &buffer[..n], 0).at(Operation::Write, &path)?;
+                if short {
+                    file.set_len(n as u64).at(Operation::Write, &path)?;
+                }
                 self.settle(&file, &path, &digest, executable)?;
             }
             return Ok((digest, n as u64));
