@@ -4,6 +4,7 @@
 //! tree input is a directory of contents at `/inputs/<name>` and its metadata as a dump at `/inputs/<name>.tree`.
 
 mod bundle;
+mod dpkg_root;
 mod error;
 mod install;
 mod root;
@@ -37,6 +38,7 @@ pub struct Context {
 /// Every writer, by the name `stage.toml` uses, as the sandbox calls it: with a [`Context`] as JSON.
 const WRITERS: &[(&str, Builtin)] = &[
     ("unpack", |arguments| run(arguments, unpack::unpack)),
+    ("dpkg-root", |arguments| run(arguments, dpkg_root::dpkg_root)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
     ("initramfs", |arguments| run(arguments, bundle::initramfs)),
