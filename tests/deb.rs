@@ -1,11 +1,11 @@
 //! Binary packages: what a good one becomes, and that every bad one is refused by name.
 
-use pnb::debian::{DebError, Limits, deb_tree, read_control};
+use pnb::debian::{DebError, Limits, deb_tree, plain_deb, read_control};
 use pnb::model::{Tree, VerityDigest, write_dump};
 use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 
 /// One raw tar entry: header and padded content, GNU magic, valid checksum.
 struct Raw {
@@ -660,6 +660,83 @@ fn what_the_store_says_is_checked_and_passed_on() {
         told(&error),
         "unpack x: data.tar: entry \"a\" has 7 bytes but 0 were stored"
     );
+}
+
+/// The package with uncompressed members.
+fn plain(deb: &[u8], limits: &Limits) -> Result<Vec<u8>, DebError> {
+    let mut out = Cursor::new(Vec::new());
+    plain_deb(deb, "package x 1 all", limits, &mut out)?;
+    Ok(out.into_inner())
+}
+
+#[test]
+fn a_package_without_compression_says_the_same() {
+    let tar = tarball(&good());
+    let tree = unpack(&deb("", &tar)).expect("good");
+    for ending in ["", ".gz", ".xz", ".zst"] {
+        let out = plain(&deb(ending, &tar), &Limits::default()).expect("good");
+        assert_eq!(out.len(), deb("", &tar).len(), "{ending}");
+        assert_eq!(unpack(&out).expect("good"), tree, "{ending}");
+        assert_eq!(read_control(&out[..], "x").expect("good"), "Package: x\n");
+        assert_eq!(plain(&out, &Limits::default()).expect("good"), out, "{ending}");
+    }
+    // Archives of odd length are no archives, but the container can hold them.
+    let odd = ar(&[("debian-binary", b"2.0\n"), ("control.tar", b"odd"), ("data.tar", b"x")]);
+    let expected = &odd[..odd.len()];
+    let out = plain(&odd, &Limits::default()).expect("only copied");
+    assert_eq!((out.len(), &out[out.len() - 2..]), (expected.len(), &b"x\n"[..]));
+}
+
+#[test]
+fn what_cannot_be_decompressed_is_refused() {
+    let tar = tarball(&[dir("./"), file("./a", "content"), link("./b", b'2', "a")]);
+    for ending in ["", ".gz", ".xz", ".zst"] {
+        let whole = deb(ending, &tar);
+        for cut in 0..whole.len() {
+            assert!(
+                plain(&whole[..cut], &Limits::default()).is_err(),
+                "{ending}: accepted when cut to {cut}"
+            );
+        }
+        for at in 0..whole.len() {
+            let mut bad = whole.clone();
+            bad[at] ^= 0x21;
+            // Refused, or the same to whoever reads it as the original with that byte.
+            if let Ok(out) = plain(&bad, &Limits::default()) {
+                assert_eq!(unpack(&out).ok(), unpack(&bad).ok(), "{ending}: byte {at}");
+            }
+        }
+    }
+    let small = Limits {
+        bytes: tar.len() as u64 - 1,
+        ..Limits::default()
+    };
+    let refused = [
+        plain(&deb(".xz", &tar), &small),
+        plain(
+            &ar(&[
+                ("debian-binary", b"2.0\n"),
+                ("control.tar", &tar),
+                ("data.tar.lzma", &tar),
+            ]),
+            &Limits::default(),
+        ),
+        plain(
+            &ar(&[
+                ("debian-binary", b"2.0\n"),
+                ("control.tar", &tar),
+                ("data.tar", &tar),
+                ("more", b""),
+            ]),
+            &Limits::default(),
+        ),
+    ];
+    let refused = refused.map(|r| told(&r.expect_err("must be refused")));
+    insta::assert_snapshot!(refused.join("\n").replace(&small.bytes.to_string(), "LIMIT"), @r###"
+    read package x 1 all: member "control.tar.xz" is larger than the limit of LIMIT bytes
+    read package x 1 all: member "data.tar.lzma" has an unknown compression
+    read package x 1 all: has a member "more" after "data.tar"
+    "###);
 }
 
 #[test]

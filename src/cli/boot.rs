@@ -348,6 +348,7 @@ fn run(
         outputs: Vec::new(),
         build_dir: BuildDir::Tmpfs,
         keep_failed: false,
+        prepare: None,
         dev_in: Vec::new(),
         proc_mount: true,
         console: if args.interactive {

@@ -19,6 +19,17 @@ const SIZE: std::ops::Range<usize> = 48..58;
 /// Last two bytes of a header.
 const END: &[u8; 2] = b"`\n";
 
+/// First bytes of an archive, for a writer.
+pub(super) fn magic() -> &'static [u8] {
+    MAGIC
+}
+
+/// The header of a member; `None` for a size that has no place in it.
+pub(super) fn header(name: &str, size: u64) -> Option<Vec<u8>> {
+    let text = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, "100644");
+    (text.len() == HEADER).then(|| text.into_bytes())
+}
+
 /// Why an archive cannot be read on.
 #[derive(Debug)]
 pub(super) enum ArError {

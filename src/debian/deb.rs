@@ -3,10 +3,10 @@
 //! Read as a stream, each part decompressed with bounded memory straight into whoever takes the content. Source: deb(5),
 //! <https://manpages.debian.org/deb.5>.
 
-use super::ar::{ArError, ArReader};
+use super::ar::{self, ArError, ArReader};
 use super::tarball::{self, EntryHeader, EntryKind, Limits, TarError};
 use crate::model::{Entry, Epoch, Meta, ModelError, Node, RelPath, Tree, VerityDigest};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
 /// The only content of `debian-binary` there has ever been.
 const FORMAT: &[u8] = b"2.0\n";
@@ -122,10 +122,7 @@ pub fn unpack_data(reader: impl Read, name: &str, limits: &Limits, visit: &mut V
     package.member(&mut ar, "control.tar")?;
     let member = package.member(&mut ar, "data.tar")?;
     package.entries(&mut ar, &member, limits, visit)?;
-    match ar.next_member().map_err(|e| package.ar(e, &member))? {
-        None => Ok(()),
-        Some((extra, _)) => Err(package.archive(format!("has a member {extra:?} after {member:?}"))),
-    }
+    package.nothing_after(&mut ar, &member)
 }
 
 /// Unpacks a package into a tree. `put` takes the content of each regular file, must read it whole, and returns its
@@ -212,6 +209,56 @@ pub fn deb_tree(reader: impl Read, name: &str, limits: &Limits, put: &mut Put<'_
             .map_err(|e| bad(tree_problem(e)))
     })?;
     Ok(tree)
+}
+
+/// Writes the same package with both of its archives uncompressed, so that programs which read it more than once decompress
+/// nothing. Of the archives only their length is checked, against `limits`; whoever reads the result checks the rest.
+pub fn plain_deb(
+    reader: impl Read,
+    name: &str,
+    limits: &Limits,
+    out: &mut (impl Write + Seek),
+) -> Result<(), DebError> {
+    let package = Package { name };
+    let mut ar = package.open(reader)?;
+    package.put("debian-binary", out.write_all(ar::magic()))?;
+    package.put(
+        "debian-binary",
+        out.write_all(&package.header("debian-binary", FORMAT.len() as u64)?),
+    )?;
+    package.put("debian-binary", out.write_all(FORMAT))?;
+    let mut buffer = vec![0; BUFFER];
+    let mut last = String::new();
+    for stem in ["control.tar", "data.tar"] {
+        let member = package.member(&mut ar, stem)?;
+        let start = package.put(stem, out.stream_position())?;
+        package.put(stem, out.write_all(&package.header(stem, 0)?))?;
+        let mut part = package.part(&mut ar, &member)?;
+        let mut size = 0u64;
+        loop {
+            let n = match part.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(package.read(&member, e)),
+            };
+            size += n as u64;
+            if size > limits.bytes {
+                let limit = limits.bytes;
+                return Err(package.archive(format!("member {member:?} is larger than the limit of {limit} bytes")));
+            }
+            package.put(stem, out.write_all(&buffer[..n]))?;
+        }
+        package.at_end(part.into_inner(), &member)?;
+        if size % 2 == 1 {
+            package.put(stem, out.write_all(b"\n"))?;
+        }
+        package.put(stem, out.seek(SeekFrom::Start(start)))?;
+        package.put(stem, out.write_all(&package.header(stem, size)?))?;
+        package.put(stem, out.seek(SeekFrom::End(0)))?;
+        last = member;
+    }
+    package.nothing_after(&mut ar, &last)
 }
 
 /// Remembers an error of the package's own bytes, so that it is not taken for one of the store.
@@ -320,21 +367,56 @@ impl Package<'_> {
         limits: &Limits,
         visit: &mut Visitor<'_>,
     ) -> Result<(), DebError> {
-        let mut part = Part::new(ar, member)
-            .map_err(|source| self.read(member, source))?
-            .ok_or_else(|| self.archive(format!("member {member:?} has an unknown compression")))?;
+        let mut part = self.part(ar, member)?;
         tarball::read(&mut part, limits, visit).map_err(|error| match error {
             TarError::Entry { entry, problem } => self.shown_entry(member, &entry, problem),
             TarError::Read { entry, source } => self.read(&format!("{member}: {entry}"), source),
             TarError::Visit(error) => error,
         })?;
-        let rest = part.into_inner();
+        self.at_end(part.into_inner(), member)
+    }
+
+    /// The current member's content, decompressed.
+    fn part<'a, R: BufRead>(
+        &self,
+        ar: &'a mut ArReader<R>,
+        member: &str,
+    ) -> Result<Part<&'a mut ArReader<R>>, DebError> {
+        Part::new(ar, member)
+            .map_err(|source| self.read(member, source))?
+            .ok_or_else(|| self.archive(format!("member {member:?} has an unknown compression")))
+    }
+
+    /// Whether a member was read to its end.
+    fn at_end(&self, rest: &mut impl BufRead, member: &str) -> Result<(), DebError> {
         if rest.fill_buf().map_err(|e| self.read(member, e))?.is_empty() {
             return Ok(());
         }
         Err(self.archive(format!(
             "member {member:?} has bytes after the end of its compressed data"
         )))
+    }
+
+    /// Whether `member` is the last one.
+    fn nothing_after<R: BufRead>(&self, ar: &mut ArReader<R>, member: &str) -> Result<(), DebError> {
+        match ar.next_member().map_err(|e| self.ar(e, member))? {
+            None => Ok(()),
+            Some((extra, _)) => Err(self.archive(format!("has a member {extra:?} after {member:?}"))),
+        }
+    }
+
+    /// The header of a member that is written.
+    fn header(&self, name: &str, size: u64) -> Result<Vec<u8>, DebError> {
+        ar::header(name, size).ok_or_else(|| self.archive(format!("member {name:?} of {size} bytes is too large")))
+    }
+
+    /// The result of writing a part of the package.
+    fn put<T>(&self, entry: &str, result: io::Result<T>) -> Result<T, DebError> {
+        result.map_err(|source| DebError::Put {
+            package: self.name.to_owned(),
+            entry: entry.to_owned(),
+            source,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ mod deb;
 mod pax;
 mod tarball;
 
-pub use deb::{DebError, Put, Visitor, deb_tree, read_control, unpack_data};
+pub use deb::{DebError, Put, Visitor, deb_tree, plain_deb, read_control, unpack_data};
 pub use tarball::{EntryHeader, EntryKind, Limits};
 mod control;
 mod error;

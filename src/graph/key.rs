@@ -6,10 +6,11 @@
 //! |---|---|---|
 //! | `pnb-stage-key` | version of this table | a changed table changes every key |
 //! | `code.sandbox` | digest of the source of the rooms that run a stage and take its outputs | they decide what the stage sees and what leaves it |
-//! | `code.writers` | digest of the source of the writers, and of `Cargo.lock` | only for stages with a writer |
+//! | `code.writers` | digest of the source of the writers, and of `Cargo.lock` | only for stages with a writer, or one that prepares |
 //! | `stage`, `arch`, `build-arch` | name and architectures | they reach the stage as `PNB_*` |
 //! | `epoch` | `SOURCE_DATE_EPOCH` | every time stamp |
 //! | `workload` | command line or writer's name | |
+//! | `prepare` | name of the writer that runs before the command | only if there is one |
 //! | `root` | digest of the tree that is `/` | every program and library |
 //! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | |
 //! | `env.<name>` | value | |
@@ -66,7 +67,7 @@ impl Canonical {
         let mut lines = Lines(String::new());
         lines.add("pnb-stage-key", KEY_VERSION);
         lines.add("code.sandbox", code.sandbox);
-        if let Workload::Writer(_) = file.workload {
+        if file.prepare.is_some() || matches!(file.workload, Workload::Writer(_)) {
             lines.add("code.writers", code.writers);
         }
         lines.add("stage", &id.stage);
@@ -76,6 +77,9 @@ impl Canonical {
         match &file.workload {
             Workload::Command(argv) => lines.add("workload", format!("command {}", json(serde_json::to_string(argv))?)),
             Workload::Writer(name) => lines.add("workload", format!("writer {name}")),
+        }
+        if let Some(writer) = &file.prepare {
+            lines.add("prepare", format!("writer {writer}"));
         }
         if let Some(root) = root {
             lines.add("root", root);

@@ -249,6 +249,8 @@ pub struct StageFile {
     pub only: Vec<Arch>,
     /// What runs.
     pub workload: Workload,
+    /// A writer built into pnb that runs before the command, by name.
+    pub prepare: Option<String>,
     /// Stage whose output `tree` is the root directory; none for an empty root.
     pub root: Option<Spanned<String>>,
     /// Further environment variables.
@@ -279,6 +281,7 @@ struct RawStage {
     only: Vec<Arch>,
     command: Option<Spanned<Vec<String>>>,
     writer: Option<Spanned<String>>,
+    prepare: Option<Spanned<String>>,
     root: Option<Spanned<String>>,
     #[serde(default)]
     env: BTreeMap<Spanned<String>, String>,
@@ -357,6 +360,10 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         (None, Some(writer)) => Workload::Writer(writer.into_inner()),
         _ => return Err(error(0, "a stage has either a command or a writer".to_owned())),
     };
+    if let (Workload::Writer(_), Some(prepare)) = (&workload, &raw.prepare) {
+        let problem = "only a command can be prepared for; a writer does it all".to_owned();
+        return Err(error(prepare.span().start, problem));
+    }
     for name in raw.env.keys() {
         if FIXED.contains(&name.get_ref().as_str()) || name.get_ref().starts_with("PNB_") {
             let problem = format!("environment variable {:?} is set by pnb itself", name.get_ref());
@@ -392,6 +399,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         arch: raw.arch,
         only: raw.only,
         workload,
+        prepare: raw.prepare.map(Spanned::into_inner),
         root: raw.root,
         env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
         packages: raw.packages,
@@ -473,6 +481,11 @@ memory = "3GiB"
                 "line 10: an input is exactly one of",
             ),
             ("root = \"tools\"\n", "", "line 3: a command needs a root"),
+            (
+                "command = [\"/bin/sh\", \"/stage/build.sh\"]",
+                "writer = \"w\"\nprepare = \"p\"",
+                "line 5: only a command can be prepared for",
+            ),
             ("\"/bin/sh\"", "\"sh\"", "line 4: the command does not begin"),
             ("debs =", "\"a b\" =", "line 10: input name \"a b\""),
             (

@@ -9,7 +9,7 @@ use crate::{
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
         Access, BuildDir, Capability, Collected, Console, Executor, Ids, Limits, Mount, Network, Output, OutputKind,
-        RootFs, SandboxError, Spec, Watch, Workload,
+        Preparation, RootFs, SandboxError, Spec, Watch, Workload,
     },
     store::{self, Record, Store},
     writers,
@@ -59,6 +59,7 @@ pub fn stage_spec(
     let rel = |text: String| RelPath::new(text).map_err(|e| bad(e.to_string()));
     // What does not need the inputs is checked before they are fetched and laid out.
     let workload = workload(file, id.arch, project).map_err(bad)?;
+    let prepare = preparation(file, id.arch, project).map_err(bad)?;
     let capabilities = capabilities(&file.sandbox.capabilities).map_err(bad)?;
     let outputs = outputs(file).map_err(bad)?;
     let mut mounts = Vec::new();
@@ -122,6 +123,7 @@ pub fn stage_spec(
         root,
         mounts,
         workload,
+        prepare,
         env: environment(file, id.arch, project.graph.build_arch(), &id.stage),
         epoch: project.lock.source_date_epoch,
         ids: match file.sandbox.ids {
@@ -143,22 +145,33 @@ pub fn stage_spec(
 fn workload(file: &StageFile, arch: Arch, project: &Project) -> Result<Workload, String> {
     Ok(match &file.workload {
         graph::Workload::Command(argv) => Workload::Command { argv: argv.clone() },
-        graph::Workload::Writer(name) => {
-            if !writers::names().any(|n| n == name) {
-                let known: Vec<&str> = writers::names().collect();
-                return Err(format!("there is no writer {name:?} (there are: {})", known.join(", ")));
-            }
-            let context = writers::Context {
-                arch,
-                epoch: project.lock.source_date_epoch,
-                threads: file.limits.cpus,
-            };
-            Workload::Builtin {
-                name: name.clone(),
-                args: serde_json::to_vec(&context).map_err(|e| e.to_string())?,
-            }
-        }
+        graph::Workload::Writer(name) => Workload::Builtin {
+            name: name.clone(),
+            args: writer_arguments(name, file, arch, project)?,
+        },
     })
+}
+
+fn preparation(file: &StageFile, arch: Arch, project: &Project) -> Result<Option<Preparation>, String> {
+    let Some(name) = &file.prepare else { return Ok(None) };
+    Ok(Some(Preparation {
+        name: name.clone(),
+        args: writer_arguments(name, file, arch, project)?,
+    }))
+}
+
+/// What the writer `name` is told, if there is one of that name.
+fn writer_arguments(name: &str, file: &StageFile, arch: Arch, project: &Project) -> Result<Vec<u8>, String> {
+    if !writers::names().any(|n| n == name) {
+        let known: Vec<&str> = writers::names().collect();
+        return Err(format!("there is no writer {name:?} (there are: {})", known.join(", ")));
+    }
+    let context = writers::Context {
+        arch,
+        epoch: project.lock.source_date_epoch,
+        threads: file.limits.cpus,
+    };
+    serde_json::to_vec(&context).map_err(|e| e.to_string())
 }
 
 fn environment(file: &StageFile, arch: Arch, build_arch: Arch, stage: &str) -> BTreeMap<String, String> {

@@ -52,6 +52,7 @@ fn smallest(ids: Ids) -> Spec {
         outputs: Vec::new(),
         build_dir: BuildDir::Tmpfs,
         keep_failed: false,
+        prepare: None,
         dev_in: Vec::new(),
         proc_mount: true,
         console: Console::Log,

@@ -19,6 +19,9 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// What runs.
     pub workload: Workload,
+    /// A writer of pnb itself that runs before a command, in the same sandbox. The command starts if it succeeds.
+    #[serde(default)]
+    pub prepare: Option<Preparation>,
     /// Environment beside the fixed `PATH`, `HOME`, `LANG`, `TZ` and `SOURCE_DATE_EPOCH`.
     pub env: BTreeMap<String, String>,
     /// `SOURCE_DATE_EPOCH`, and the modification time of everything collected.
@@ -111,6 +114,15 @@ pub enum Workload {
         /// Its arguments, in the writer's own form.
         args: Vec<u8>,
     },
+}
+
+/// What runs before a command.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Preparation {
+    /// Its name in the table given to [`super::helper_main`].
+    pub name: String,
+    /// Its arguments, in the writer's own form.
+    pub args: Vec<u8>,
 }
 
 /// How many user and group ids a stage has. Inside it is always id 0.
@@ -279,6 +291,9 @@ pub struct Policy {
     pub root: &'static str,
     /// What runs.
     pub workload: Workload,
+    /// What runs before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepare: Option<Preparation>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
     /// How many user ids it has.
@@ -317,6 +332,7 @@ impl Spec {
                 RootFs::Empty => "empty",
             },
             workload: self.workload.clone(),
+            prepare: self.prepare.clone(),
             env: self.environment(),
             ids: self.ids,
             capabilities: self.capabilities.clone(),
@@ -358,6 +374,9 @@ impl Spec {
                 }
                 Some(_) => {}
             }
+        }
+        if self.prepare.is_some() && !matches!(self.workload, Workload::Command { .. }) {
+            return Some("only a command can be prepared for".to_owned());
         }
         for (name, value) in &self.env {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

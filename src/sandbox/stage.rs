@@ -2,8 +2,8 @@
 //! left, and becomes the workload.
 
 use super::{
-    Console, Spec, Workload,
-    helper::{Builtin, Job, namespaces_at},
+    Console, Preparation, Spec, Workload,
+    helper::{Job, namespaces_at},
     landlock, measure, seccomp, sys,
     wire::{self, Fault, FaultKind, Report, Step},
 };
@@ -38,8 +38,9 @@ pub(super) fn run(job: &mut Job, mut reports: UnixStream, proc: &OwnedFd) -> ! {
         let _ = wire::send_value(&mut reports, &Report::Fault(fault));
         sys::end_process(127)
     }
-    match &job.request.spec.workload {
-        Workload::Command { argv } => match execute(argv, &job.request.spec) {
+    let spec = &job.request.spec;
+    match (&spec.workload, &spec.prepare) {
+        (Workload::Command { argv }, None) => match execute(argv, spec) {
             Ok(never) => match never {},
             Err(problem) => {
                 let fault = Fault::setup(format!("run {}", argv[0]), problem);
@@ -47,16 +48,21 @@ pub(super) fn run(job: &mut Job, mut reports: UnixStream, proc: &OwnedFd) -> ! {
                 sys::end_process(127)
             }
         },
-        Workload::Builtin { name, args } => {
-            let Some(builtin) = job.builtins.get(name.as_str()).copied() else {
-                let fault = Fault::setup("start the stage", format!("there is no built-in {name:?}"));
-                let _ = wire::send_value(&mut reports, &Report::Fault(fault));
-                sys::end_process(127)
-            };
-            // The end of this stream tells pid 1 that the workload has begun.
-            drop(reports);
-            sys::end_process(call(name, builtin, args))
+        (Workload::Command { argv }, Some(Preparation { name, args })) => {
+            let code = call(job, reports, name, args);
+            if code != 0 {
+                sys::end_process(code)
+            }
+            match execute(argv, spec) {
+                Ok(never) => match never {},
+                Err(problem) => {
+                    // Pid 1 takes the workload for begun; the exit code says it too when the log cannot be written.
+                    let _ = writeln!(io::stderr(), "failed to run {}: {problem}", argv[0]);
+                    sys::end_process(127)
+                }
+            }
         }
+        (Workload::Builtin { name, args }, _) => sys::end_process(call(job, reports, name, args)),
     }
 }
 
@@ -68,7 +74,15 @@ fn execute(argv: &[String], spec: &Spec) -> Result<Infallible, String> {
     execve(&arguments[0], &arguments, &environment).map_err(|e| e.to_string())
 }
 
-fn call(name: &str, builtin: Builtin, args: &[u8]) -> i32 {
+/// Runs a built-in; its exit code.
+fn call(job: &Job, mut reports: UnixStream, name: &str, args: &[u8]) -> i32 {
+    let Some(builtin) = job.builtins.get(name).copied() else {
+        let fault = Fault::setup("start the stage", format!("there is no built-in {name:?}"));
+        let _ = wire::send_value(&mut reports, &Report::Fault(fault));
+        return 127;
+    };
+    // The end of this stream tells pid 1 that the workload has begun.
+    drop(reports);
     let (code, problem) = match catch_unwind(AssertUnwindSafe(|| builtin(args))) {
         Ok(Ok(())) => return 0,
         Ok(Err(problem)) => (BUILTIN_FAILED, problem),

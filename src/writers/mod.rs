@@ -5,6 +5,7 @@
 
 mod bundle;
 mod disk;
+mod dpkg_root;
 mod efi;
 mod error;
 mod install;
@@ -41,6 +42,7 @@ pub struct Context {
 /// Every writer, by the name `stage.toml` uses, as the sandbox calls it: with a [`Context`] as JSON.
 const WRITERS: &[(&str, Builtin)] = &[
     ("unpack", |arguments| run(arguments, unpack::unpack)),
+    ("dpkg-root", |arguments| run(arguments, dpkg_root::dpkg_root)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
     ("initramfs", |arguments| run(arguments, bundle::initramfs)),

@@ -33,7 +33,9 @@ pub(super) fn unpack(context: &Context) -> Result<(), WriterError> {
     let spool = build("contents");
     fs::create_dir(&spool).map_err(WriterError::io("create", &spool))?;
     let contents = Contents::default();
-    let trees = unpack_all(&debs, &spool, &contents, context.threads)?;
+    let trees = in_parallel(&debs, context.threads, |index| {
+        unpack_one(&debs[index], &spool.join(index.to_string()), &contents)
+    })?;
     let mut merged = Tree::new(Meta::root(0o755, context.epoch));
     for (path, tree) in debs.iter().zip(&trees) {
         merged.merge(tree, false).map_err(|source| WriterError::Merge {
@@ -55,7 +57,7 @@ pub(super) fn unpack(context: &Context) -> Result<(), WriterError> {
 }
 
 /// The packages of an input directory, by name.
-fn packages(dir: &Path) -> Result<Vec<PathBuf>, WriterError> {
+pub(super) fn packages(dir: &Path) -> Result<Vec<PathBuf>, WriterError> {
     #[expect(clippy::disallowed_methods, reason = "the names are sorted below")]
     let entries = fs::read_dir(dir).map_err(WriterError::io("list", dir))?;
     let mut found = Vec::new();
@@ -69,18 +71,24 @@ fn packages(dir: &Path) -> Result<Vec<PathBuf>, WriterError> {
     Ok(found)
 }
 
-/// Unpacks on several threads, the largest packages first; the results are in the packages' order.
-fn unpack_all(debs: &[PathBuf], spool: &Path, contents: &Contents, threads: u32) -> Result<Vec<Tree>, WriterError> {
+/// Does `work` for the index of every package on several threads, the largest first; the results are in the packages' order.
+pub(super) fn in_parallel<T: Send>(
+    debs: &[PathBuf],
+    threads: u32,
+    work: impl Fn(usize) -> Result<T, WriterError> + Sync,
+) -> Result<Vec<T>, WriterError> {
     let mut order: Vec<usize> = (0..debs.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(fs::metadata(&debs[*i]).map_or(0, |m| m.len())));
     let next = AtomicUsize::new(0);
-    let done: Mutex<BTreeMap<usize, Result<Tree, WriterError>>> = Mutex::default();
+    let done: Mutex<BTreeMap<usize, Result<T, WriterError>>> = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let tree = unpack_one(&debs[index], &spool.join(index.to_string()), contents);
-                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, tree);
+                    let result = work(index);
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(index, result);
                 }
             });
         }

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Makes the configured root file system of the target: /build/root.
 #
-# What is there when this runs: / is the tools tree (unpacked packages, nothing configured, no /etc/passwd), /inputs/debs holds every
-# pinned .deb of the target, and /build/root/dev has device nodes. There is no network, no mount(2) and no /proc inside the root. All
-# packages of /inputs/debs are installed, so that what is pinned and what is installed cannot differ. They were chosen by the lock,
-# so no program that chooses takes part: dpkg alone installs them.
+# What is there when this runs: / is the tools tree (unpacked packages, nothing configured, no /etc/passwd), and the writer dpkg-root
+# has prepared /build/root: every pinned .deb of the target in /build/root/debs, its members uncompressed, and the files of all of
+# them in place, so that dpkg of the target and every program a package's scripts may call are there. /build/root/dev has device nodes.
+# There is no network, no mount(2) and no /proc inside the root. All packages are installed, so that what is pinned and what is
+# installed cannot differ. They were chosen by the lock, so no program that chooses takes part: dpkg alone installs them.
 set -eu
 umask 022
 
@@ -15,10 +16,10 @@ fail() {
     exit 1
 }
 
-packages=$(sed -n 's/^Package: //p' /inputs/debs/Packages | LC_ALL=C sort -u)
-[ -n "$packages" ] || fail '/inputs/debs/Packages names no package'
+packages=$(sed -n 's/^Package: //p' /inputs/packages/Packages | LC_ALL=C sort -u)
+[ -n "$packages" ] || fail '/inputs/packages/Packages names no package'
 
-# ------------------------------------------------------------------------------------------- extract, unpack, configure
+# --------------------------------------------------------------------------------------------------- unpack, configure
 #
 # What dpkg expects of a system without packages, and what nobody else would make.
 mkdir -p "$root/etc/apt/apt.conf.d" "$root/etc/apt/sources.list.d" "$root/etc/apt/preferences.d" "$root/etc/dpkg/dpkg.cfg.d" "$root/tmp" \
@@ -29,19 +30,12 @@ chmod 1777 "$root/tmp"
 printf '%s\n' "$PNB_ARCH" >"$root/var/lib/dpkg/arch"
 printf '%s\n' '# UNCONFIGURED FSTAB FOR BASE SYSTEM' >"$root/etc/fstab"
 
-# First only the files, so that dpkg of the target and every program a package's scripts may call are there. dpkg then unpacks all
-# packages and after that configures them in the order of their dependencies. Unpacking cannot follow the order of Pre-Depends,
-# as in any new system; the files are there already, which is what they are about.
-mkdir "$root/debs"
-cp /inputs/debs/*.deb "$root/debs/"
-for deb in /inputs/debs/*.deb; do
-    dpkg-deb --fsys-tarfile "$deb" | tar --directory "$root" --keep-directory-symlink --extract
-done
-
 # No daemon is started.
 printf '%s\n' '#!/bin/sh' 'exit 101' >"$root/usr/sbin/policy-rc.d"
 chmod 0755 "$root/usr/sbin/policy-rc.d"
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
+# dpkg unpacks all packages and after that configures them in the order of their dependencies. Unpacking cannot follow the order of
+# Pre-Depends, as in any new system; the files are there already, which is what they are about.
 chroot "$root" /bin/sh -c 'dpkg --force-unsafe-io --force-depends --unpack /debs/*.deb' || fail 'dpkg could not unpack the packages'
 rm -rf "$root/debs"
 
@@ -66,7 +60,7 @@ rm "$root/usr/sbin/policy-rc.d"
 unfinished=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Abbrev}${Package}\n' | sed -n '/^ii /!p')
 [ -z "$unfinished" ] || fail "not installed and configured: $unfinished"
 installed=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${Package}\n' | LC_ALL=C sort -u)
-[ "$installed" = "$packages" ] || fail 'the packages in the root are not those of /inputs/debs'
+[ "$installed" = "$packages" ] || fail 'the packages in the root are not those of /inputs/packages'
 for file in etc/passwd etc/shadow etc/ssl/certs/ca-certificates.crt usr/lib/udev/hwdb.bin usr/sbin/init; do
     [ -s "$root/$file" ] || fail "the configured root has no /$file"
 done

@@ -76,6 +76,7 @@ impl Host {
             outputs: Vec::new(),
             build_dir: BuildDir::Tmpfs,
             keep_failed: false,
+            prepare: None,
             dev_in: Vec::new(),
             proc_mount: true,
             console: Console::Log,

@@ -132,6 +132,47 @@ fn a_built_in_runs_in_the_same_sandbox() {
 }
 
 #[test]
+fn a_built_in_prepares_for_a_command() {
+    let host = Host::new();
+    let prepared = |name: &str| {
+        let mut spec = host.shell("echo started");
+        let (name, args) = (name.to_owned(), Vec::new());
+        spec.prepare = Some(Preparation { name, args });
+        spec
+    };
+    let (outcome, log) = run(&prepared("nothing"));
+    let found = outcome.unwrap_or_else(|e| panic!("failed to {e}\n{log}")).measured;
+    assert_eq!((found.seccomp_mode, log.as_str()), (2, "started\n"));
+    // This writer refuses to be told nothing.
+    let (outcome, log) = run(&prepared("unpack"));
+    let error = outcome.expect_err("fails").to_string();
+    assert!(error.contains("exit code 1"), "{error}");
+    assert!(
+        log.starts_with("built-in unpack: failed to read the arguments") && !log.contains("started"),
+        "{log}"
+    );
+    assert!(refused(&prepared("unheard-of")).contains("there is no built-in \"unheard-of\""));
+    // A program that is not there is found after the preparation.
+    let mut spec = prepared("nothing");
+    spec.workload = Workload::Command {
+        argv: vec!["/usr/bin/unheard-of".into()],
+    };
+    let (outcome, log) = run(&spec);
+    let error = outcome.expect_err("fails").to_string();
+    assert!(
+        error.contains("exit code 127") && log.contains("failed to run /usr/bin/unheard-of"),
+        "{error}\n{log}"
+    );
+    // A built-in does it all.
+    let mut spec = prepared("nothing");
+    spec.workload = Workload::Builtin {
+        name: "nothing".into(),
+        args: Vec::new(),
+    };
+    assert!(refused(&spec).contains("only a command can be prepared for"));
+}
+
+#[test]
 fn a_build_directory_on_disk_is_emptied_whatever_was_left_in_it() {
     let host = Host::new();
     let disk = scratch();

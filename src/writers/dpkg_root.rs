@@ -1,0 +1,205 @@
+//! `dpkg-root`: what a stage that runs dpkg finds in `/build/root` when its command starts.
+//!
+//! Input: `packages`. Every package is decompressed once, here, on all processors; dpkg would do it again for each time it looks
+//! into one. Left behind are the packages with uncompressed members in `root/debs`, and their files in `root`, owners and modes
+//! as packed: dpkg itself, and whatever the packages' scripts call before dpkg has unpacked it. Their times are those of now; what
+//! the stage gives gets its own.
+
+use super::{Context, WriterError, build, input, unpack};
+use crate::debian::{DebError, EntryHeader, EntryKind, Limits, plain_deb, unpack_data};
+use std::{
+    ffi::OsStr,
+    fs::{self, File, Permissions},
+    io::{self, Read, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, fchown, lchown, symlink},
+    },
+    path::Path,
+};
+
+pub(super) fn dpkg_root(context: &Context) -> Result<(), WriterError> {
+    lay_out(&input("packages"), &build("root"), context.threads)
+}
+
+fn lay_out(packages: &Path, root: &Path, threads: u32) -> Result<(), WriterError> {
+    let debs = unpack::packages(packages)?;
+    let plain = root.join("debs");
+    fs::create_dir_all(&plain).map_err(WriterError::io("create", &plain))?;
+    let place = |deb: &Path| plain.join(deb.file_name().unwrap_or_default());
+    unpack::in_parallel(&debs, threads, |index| decompress(&debs[index], &place(&debs[index])))?;
+    // One after the other, so that of two packages with the same path always the later one wins.
+    for deb in &debs {
+        extract(&place(deb), root)?;
+    }
+    let _ = writeln!(io::stdout(), "{} packages decompressed and extracted", debs.len());
+    Ok(())
+}
+
+fn decompress(deb: &Path, plain: &Path) -> Result<(), WriterError> {
+    let name = deb.file_name().unwrap_or_default().to_string_lossy();
+    let from = File::open(deb).map_err(WriterError::io("open", deb))?;
+    let mut to = File::create_new(plain).map_err(WriterError::io("create", plain))?;
+    Ok(plain_deb(from, &name, &Limits::default(), &mut to)?)
+}
+
+fn extract(deb: &Path, root: &Path) -> Result<(), WriterError> {
+    let name = deb.file_name().unwrap_or_default().to_string_lossy();
+    let file = File::open(deb).map_err(WriterError::io("open", deb))?;
+    unpack_data(file, &name, &Limits::default(), &mut |path, header, content| {
+        let Some(path) = path else {
+            return Ok(());
+        };
+        place(root, &root.join(path.as_path()), &header, content).map_err(|source| DebError::Put {
+            package: name.clone().into_owned(),
+            entry: path.to_string(),
+            source,
+        })
+    })?;
+    Ok(())
+}
+
+/// Makes one entry; what is at its path already is replaced, unless both are directories.
+fn place(root: &Path, path: &Path, header: &EntryHeader, content: &mut dyn Read) -> io::Result<()> {
+    if let Some(parent) = path.parent()
+        && !parent.is_dir()
+    {
+        fs::create_dir_all(parent)?;
+    }
+    let meta = &header.meta;
+    let mode = Permissions::from_mode(meta.mode);
+    match &header.kind {
+        EntryKind::Directory => {
+            match fs::create_dir(path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                result => result?,
+            }
+            // A link to a directory stays, as it does when dpkg unpacks: the target has its own owner and mode.
+            if fs::symlink_metadata(path)?.is_dir() {
+                lchown(path, Some(meta.uid), Some(meta.gid))?;
+                fs::set_permissions(path, mode)?;
+            }
+            Ok(())
+        }
+        EntryKind::File => {
+            make_room(path)?;
+            let mut file = File::create_new(path)?;
+            io::copy(content, &mut file)?;
+            // The owner first: changing it takes set-id bits away.
+            fchown(&file, Some(meta.uid), Some(meta.gid))?;
+            file.set_permissions(mode)
+        }
+        EntryKind::Symlink(target) => {
+            make_room(path)?;
+            symlink(OsStr::from_bytes(target), path)?;
+            lchown(path, Some(meta.uid), Some(meta.gid))
+        }
+        EntryKind::HardLink(target) => {
+            let target = root.join(target.as_path());
+            // Another package's file at this path would be the same file already.
+            make_room(path)?;
+            fs::hard_link(target, path)
+        }
+    }
+}
+
+fn make_room(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// A package with these entries: path, kind, mode, and content or target.
+    fn deb(dir: &Path, name: &str, entries: &[(&str, tar::EntryType, u32, &str)]) {
+        let mut archive = tar::Builder::new(Vec::new());
+        let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+        for (path, kind, mode, text) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(*mode);
+            header.set_uid(uid.as_raw().into());
+            header.set_gid(gid.as_raw().into());
+            header.set_mtime(1);
+            if *kind == tar::EntryType::Regular {
+                header.set_size(text.len() as u64);
+                archive.append_data(&mut header, path, text.as_bytes()).expect("packed");
+            } else {
+                header.set_size(0);
+                if !text.is_empty() {
+                    header.set_link_name(text).expect("fits");
+                }
+                archive.append_data(&mut header, path, io::empty()).expect("packed");
+            }
+        }
+        let data = archive.into_inner().expect("packed");
+        let packed = zstd::encode_all(&data[..], 1).expect("packed");
+        let mut out = b"!<arch>\n".to_vec();
+        for (name, bytes) in [
+            ("debian-binary", &b"2.0\n"[..]),
+            ("control.tar.zst", &packed),
+            ("data.tar.zst", &packed),
+        ] {
+            let length = bytes.len();
+            out.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{length:<10}`\n", 0, 0, 0, 100_644).bytes());
+            out.extend(bytes);
+            out.resize(out.len().next_multiple_of(2), b'\n');
+        }
+        fs::write(dir.join(name), out).expect("written");
+    }
+
+    #[test]
+    fn files_lie_as_packed_beside_packages_that_dpkg_need_not_decompress() {
+        use tar::EntryType::{Directory, Link, Regular, Symlink};
+        let scratch = tempfile::tempdir().expect("a directory");
+        let (packages, root) = (scratch.path().join("packages"), scratch.path().join("root"));
+        fs::create_dir(&packages).expect("made");
+        deb(
+            &packages,
+            "a_1_all.deb",
+            &[
+                ("usr/", Directory, 0o755, ""),
+                ("usr/bin/", Directory, 0o2751, ""),
+                ("usr/bin/su", Regular, 0o4755, "old"),
+                ("usr/bin/same", Link, 0o4755, "usr/bin/su"),
+                ("bin", Symlink, 0o777, "usr/bin"),
+            ],
+        );
+        deb(
+            &packages,
+            "b_1_all.deb",
+            &[
+                ("bin/", Directory, 0o700, ""),
+                ("bin/su", Regular, 0o2711, "new"),
+                ("etc/deep/file", Regular, 0o600, "x"),
+            ],
+        );
+        lay_out(&packages, &root, 2).expect("laid out");
+        let mode = |path: &str| fs::symlink_metadata(root.join(path)).expect("there").mode();
+        let text = |path: &str| fs::read_to_string(root.join(path)).expect("there");
+        assert_eq!(mode("bin"), 0o120_777, "the link stays");
+        assert_eq!(
+            mode("usr/bin"),
+            0o042_751,
+            "and what it leads to is as its package has it"
+        );
+        assert_eq!((mode("usr/bin/su"), text("usr/bin/su")), (0o102_711, "new".to_owned()));
+        assert_eq!(
+            (mode("usr/bin/same"), text("usr/bin/same")),
+            (0o104_755, "old".to_owned())
+        );
+        assert_eq!((mode("etc/deep"), mode("etc/deep/file")), (0o040_755, 0o100_600));
+        for name in ["a_1_all.deb", "b_1_all.deb"] {
+            let plain = fs::read(root.join("debs").join(name)).expect("there");
+            let members: Vec<_> = [8, 72].map(|at| plain[at..at + 16].trim_ascii().to_vec()).into();
+            assert_eq!(members, [&b"debian-binary"[..], b"control.tar"], "{name}");
+        }
+        let error = lay_out(&packages, &root, 2).expect_err("nothing may be there before");
+        assert!(error.to_string().starts_with("create"), "{error}");
+    }
+}
