@@ -4,9 +4,11 @@ pub mod composefs;
 pub mod cpio;
 mod error;
 pub mod ext4;
+pub mod fat;
 pub mod gpt;
 pub mod grub;
 mod guid;
+pub mod iso;
 pub mod mbr;
 pub mod qcow2;
 mod read_at;
@@ -21,6 +23,9 @@ use std::io::{self, ErrorKind, Read, Write};
 
 /// Opens the content of a file by its digest, from its first byte.
 pub type Open<'a> = &'a dyn Fn(&VerityDigest) -> io::Result<Box<dyn Read>>;
+
+/// How much is copied at a time.
+const COPY_SIZE: usize = 128 * 1024;
 
 /// Copies exactly `size` bytes of the content of `path`; content that is shorter or longer is an error.
 fn copy_exact(
@@ -40,7 +45,8 @@ fn copy_exact(
         actual,
         more,
     };
-    let mut buffer = vec![0; 128 * 1024];
+    // One byte more than there should be, to notice it; most files are small, and zeros have to be written too.
+    let mut buffer = vec![0; usize::try_from(size).map_or(COPY_SIZE, |s| s.saturating_add(1).min(COPY_SIZE))];
     let mut done = 0u64;
     loop {
         let n = match reader.read(&mut buffer) {
@@ -61,4 +67,35 @@ fn copy_exact(
         return Err(length(done, false));
     }
     Ok(())
+}
+
+/// A writer that counts what passes.
+#[derive(Debug)]
+pub struct Counted<W> {
+    out: W,
+    count: u64,
+}
+
+impl<W> Counted<W> {
+    /// A count of what reaches `out` from now on.
+    pub fn new(out: W) -> Self {
+        Self { out, count: 0 }
+    }
+
+    /// Bytes that passed.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.count += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }

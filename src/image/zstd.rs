@@ -5,7 +5,7 @@
 //! worker is always asked for, and [`library_version`] belongs in the manifest. The frame carries its content size and a
 //! checksum. Source: RFC 8878, and <https://facebook.github.io/zstd/zstd_manual.html> (`ZSTD_c_nbWorkers`).
 
-use super::ImageError;
+use super::{Counted, ImageError};
 use std::{
     io::{Read, Write},
     num::NonZeroU32,
@@ -26,6 +26,18 @@ pub fn compress<W: Write>(
     level: i32,
     workers: NonZeroU32,
 ) -> Result<W, ImageError> {
+    let content = |out: &mut dyn Write| super::copy_exact(FORMAT, name, size, reader, out);
+    compress_with(size, writer, level, workers, content)
+}
+
+/// As [`compress`], of what `content` writes, which must be `size` bytes.
+pub fn compress_with<W: Write>(
+    size: u64,
+    writer: W,
+    level: i32,
+    workers: NonZeroU32,
+    content: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
+) -> Result<W, ImageError> {
     if !(1..=MAX_LEVEL).contains(&level) {
         return Err(ImageError::Request {
             format: FORMAT,
@@ -38,7 +50,17 @@ pub fn compress<W: Write>(
     encoder.include_checksum(true).map_err(write)?;
     encoder.include_contentsize(true).map_err(write)?;
     encoder.set_pledged_src_size(Some(size)).map_err(write)?;
-    super::copy_exact(FORMAT, name, size, reader, &mut encoder)?;
+    let mut counted = Counted::new(&mut encoder);
+    content(&mut counted)?;
+    // The compressor with several threads does not notice.
+    if counted.count() != size {
+        return Err(ImageError::Length {
+            path: "the input of the compressor".to_owned(),
+            expected: size,
+            actual: counted.count(),
+            more: false,
+        });
+    }
     encoder.finish().map_err(write)
 }
 
@@ -82,6 +104,16 @@ mod tests {
         for wrong in [size - 1, size + 1] {
             let text = pack(1, 1, wrong).expect_err("wrong size").to_string();
             assert!(text.contains(&format!("expected: {wrong} bytes")), "{text}");
+        }
+        for given in [size - 1, size + 1] {
+            let content = |out: &mut dyn Write| {
+                out.write_all(&sample())
+                    .map_err(|source| ImageError::Write { format: FORMAT, source })
+            };
+            assert!(
+                compress_with(given, Vec::new(), 1, NonZeroU32::MIN, content).is_err(),
+                "{given}"
+            );
         }
         for level in [0, -5, 20] {
             assert!(pack(level, 1, size).is_err());

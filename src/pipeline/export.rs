@@ -25,7 +25,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
-    io::{Read, Write},
+    io::Read,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -296,7 +296,7 @@ fn copy_tree_out(
 fn copy_out(store: &Store, digest: &VerityDigest, target: &Path) -> Result<Digests, PipelineError> {
     let source = store.object_path(digest)?;
     let mut from = File::open(&source).map_err(PipelineError::io("open", &source))?;
-    let mut to = File::create_new(target).map_err(PipelineError::io("create", target))?;
+    let to = File::create_new(target).map_err(PipelineError::io("create", target))?;
     let mut both = verity::Both::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -304,9 +304,10 @@ fn copy_out(store: &Store, digest: &VerityDigest, target: &Path) -> Result<Diges
         if n == 0 {
             break;
         }
+        store::write_sparse_at(&to, &buffer[..n], both.size()).map_err(PipelineError::io("write", target))?;
         both.update(&buffer[..n]);
-        to.write_all(&buffer[..n]).map_err(PipelineError::io("write", target))?;
     }
+    to.set_len(both.size()).map_err(PipelineError::io("write", target))?;
     let digests = both.finish();
     if digests.verity != *digest {
         return Err(store::StoreError::Corrupt {

@@ -78,8 +78,10 @@ pub(super) struct Transfer<'a> {
 enum Heard {
     /// So many more blocks have arrived.
     Progress(u64),
-    /// Something was lost: the client says again what it has, or nothing.
-    Lost,
+    /// The client says again what it has: the first block of a window was lost.
+    Again,
+    /// Nothing in time.
+    Silence,
 }
 
 impl<'a> Transfer<'a> {
@@ -141,7 +143,7 @@ impl<'a> Transfer<'a> {
             self.send(&answer)?;
             match self.hear(0, 0)? {
                 Heard::Progress(_) => return Ok(()),
-                Heard::Lost => left = left.checked_sub(1).ok_or(Broken::Silent)?,
+                Heard::Again | Heard::Silence => left = left.checked_sub(1).ok_or(Broken::Silent)?,
             }
         }
     }
@@ -158,7 +160,7 @@ impl<'a> Transfer<'a> {
                     self.acknowledged += count;
                     left = self.retries;
                 }
-                Heard::Lost => left = left.checked_sub(1).ok_or(Broken::Silent)?,
+                Heard::Again | Heard::Silence => left = left.checked_sub(1).ok_or(Broken::Silent)?,
             }
         }
         Ok(())
@@ -197,48 +199,60 @@ impl<'a> Transfer<'a> {
     }
 
     /// Waits for the acknowledgement of `least` to `most` of the blocks after those the client has.
+    ///
+    /// A client that misses a block of a window may say so for every block behind it. All that has come in by then counts as
+    /// one answer, for to answer each of them would double the traffic with every window.
     fn hear(&self, least: u64, most: u64) -> Result<Heard, Broken> {
         let until = (Instant::now() + self.timeout).min(self.deadline);
-        let mut buffer = [0u8; MAX_REQUEST];
+        let mut heard = Heard::Silence;
+        // No client has more than this to say to a window and its repetition.
+        let mut patience = 4 * self.window + 64;
         loop {
-            match self.stop.readable(self.socket, Some(until)).map_err(Broken::Socket)? {
-                Wake::Stopped => return Err(Broken::Stopped),
-                Wake::TimedOut if self.deadline <= Instant::now() => return Err(Broken::Slow),
-                Wake::TimedOut => return Ok(Heard::Lost),
-                Wake::Ready => {}
-            }
-            // Whoever floods this socket must not keep it from noticing the time.
-            if self.deadline <= Instant::now() {
-                return Err(Broken::Slow);
-            }
-            let length = match self.socket.recv(&mut buffer) {
-                Ok(length) => length,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                    continue;
-                }
-                Err(error) => return Err(Broken::Socket(error)),
+            let wait = match heard {
+                Heard::Silence => until,
+                _ => Instant::now(),
             };
-            match packet::parse(&buffer[..length]) {
-                Some(Packet::Ack(number)) => {
-                    let count = u64::from(number.wrapping_sub(wire_number(self.acknowledged)));
-                    if (least..=most).contains(&count) {
-                        return Ok(Heard::Progress(count));
-                    }
-                    // With windows, the first block of one was lost. Without, this is an old packet that was late, and
-                    // answering it would double every block from here on (RFC 1123, section 4.2.3.1).
-                    if count == 0 && self.window > 1 {
-                        return Ok(Heard::Lost);
-                    }
-                }
-                Some(Packet::Error { code, message }) => {
-                    let message = printable(message);
-                    return Err(Broken::Ended { code, message });
-                }
-                _ => {}
+            match self.stop.readable(self.socket, Some(wait)).map_err(Broken::Socket)? {
+                Wake::Stopped => return Err(Broken::Stopped),
+                Wake::Ready => {}
+                Wake::TimedOut if self.deadline <= Instant::now() => return Err(Broken::Slow),
+                Wake::TimedOut => return Ok(heard),
             }
-            if until <= Instant::now() {
-                return Ok(Heard::Lost);
+            if let Some(number) = self.receive()? {
+                let count = u64::from(number.wrapping_sub(wire_number(self.acknowledged)));
+                heard = match heard {
+                    Heard::Progress(before) if count <= before || count > most => Heard::Progress(before),
+                    _ if (least..=most).contains(&count) => Heard::Progress(count),
+                    // Without windows this is an old packet that was late, and answering it would double every block
+                    // from here on (RFC 1123, section 4.2.3.1).
+                    Heard::Silence if count == 0 && self.window > 1 => Heard::Again,
+                    other => other,
+                };
             }
+            patience -= 1;
+            if patience == 0 || until <= Instant::now() {
+                return Ok(heard);
+            }
+        }
+    }
+
+    /// The next packet, when it is an acknowledgement.
+    fn receive(&self) -> Result<Option<u16>, Broken> {
+        let mut buffer = [0u8; MAX_REQUEST];
+        let length = match self.socket.recv(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Broken::Socket(error)),
+        };
+        match packet::parse(&buffer[..length]) {
+            Some(Packet::Ack(number)) => Ok(Some(number)),
+            Some(Packet::Error { code, message }) => {
+                let message = printable(message);
+                Err(Broken::Ended { code, message })
+            }
+            _ => Ok(None),
         }
     }
 }
@@ -246,4 +260,66 @@ impl<'a> Transfer<'a> {
 /// The number of a block as packets have it.
 fn wire_number(block: u64) -> u16 {
     (block & 0xffff) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, thread};
+
+    #[test]
+    fn block_numbers_go_on_at_zero_one_block_at_a_time() {
+        let first = 65_530u64;
+        let size = 65_540 * 512 + 7;
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(size).expect("sparse");
+        for block in first..65_541 {
+            let last = [u8::try_from(block % 251).expect("small")];
+            file.write_all_at(&last, block * 512).expect("written");
+        }
+        let opened = Opened {
+            file: File::try_clone(&file).expect("copied"),
+            size,
+        };
+        let server = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        server.connect(client.local_addr().expect("bound")).expect("connects");
+        client.connect(server.local_addr().expect("bound")).expect("connects");
+        server.set_nonblocking(true).expect("set");
+        client.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+        let stop = Stop::new().expect("a socket pair");
+        let limits = TftpLimits::default();
+        let mut transfer = Transfer::new(&server, &opened, &Options::default(), &limits, &stop);
+        // The client has got this far; what comes before is no different.
+        transfer.acknowledged = first;
+        let numbers = thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let mut numbers = Vec::new();
+                loop {
+                    let mut packet = [0; 600];
+                    let length = client.recv(&mut packet).expect("data");
+                    numbers.push((
+                        u16::from_be_bytes([packet[2], packet[3]]),
+                        length - DATA_HEAD,
+                        packet[4],
+                    ));
+                    client.send(&[0, 4, packet[2], packet[3]]).expect("sent");
+                    if length < 516 {
+                        return numbers;
+                    }
+                }
+            });
+            transfer.run().expect("sent");
+            client.join().expect("no panic")
+        });
+        let want: Vec<_> = (first..=65_540)
+            .map(|block| {
+                let length = if block == 65_540 { 7 } else { 512 };
+                ((block + 1) as u16, length, (block % 251) as u8)
+            })
+            .collect();
+        assert_eq!(numbers, want);
+        assert_eq!((numbers[4].0, numbers[5].0, numbers[6].0), (65_535, 0, 1));
+        assert_eq!(transfer.sent(), size);
+    }
 }

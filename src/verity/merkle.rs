@@ -16,6 +16,9 @@ pub struct Baked {
     pub digest: VerityDigest,
 }
 
+/// Blocks that are read at a time.
+const READ_BLOCKS: usize = 32;
+
 /// Builds Merkle trees. Memory: 1/127 of the file.
 pub struct MerkleTree;
 
@@ -38,7 +41,9 @@ impl MerkleTree {
         size: u64,
         mut tee: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Baked, E> {
-        let mut buffer = vec![0; 32 * BLOCK_SIZE];
+        // At least a byte more than there should be, to notice it; most files are small, and zeros have to be written too.
+        let blocks = usize::try_from(size / BLOCK_SIZE as u64 + 1).map_or(READ_BLOCKS, |b| b.min(READ_BLOCKS));
+        let mut buffer = vec![0; blocks * BLOCK_SIZE];
         let mut hashes = Vec::new();
         let mut seen = 0u64;
         loop {

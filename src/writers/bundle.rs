@@ -14,12 +14,12 @@
 
 use super::{Context, WriterError, build, input};
 use crate::{
-    image::{cpio::CpioWriter, zstd},
+    image::{Counted, ImageError, cpio::CpioWriter, zstd},
     model::{Meta, RelPath},
 };
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Read, Seek, Write},
+    io::{self, BufWriter, Read, Write},
     num::NonZeroU32,
     path::Path,
 };
@@ -54,16 +54,54 @@ pub(super) fn kernel_initrd(context: &Context) -> Result<(), WriterError> {
     with_segment(context, &[DIGEST, ROOT])
 }
 
-/// The input initramfs, and behind it an archive with `files`.
+/// The input initramfs, and behind it an archive with `files`, which is written twice: once to learn its length, once for good.
 fn with_segment(context: &Context, files: &[(&str, &str)]) -> Result<(), WriterError> {
-    let segment = build("segment.cpio");
-    write_segment(context, files, &segment)?;
+    let mut contents = Vec::new();
+    for (name, place) in files {
+        let from = input(name);
+        let file = File::open(&from).map_err(WriterError::io("open", &from))?;
+        let size = file.metadata().map_err(WriterError::io("open", &from))?.len();
+        let place = RelPath::new(place).map_err(|e| WriterError::Missing(e.to_string()))?;
+        contents.push((place, size, file));
+    }
     let path = build(INITRAMFS);
     let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     append(&input(INITRAMFS), &mut out, &path)?;
-    let mut out = compress(context, &segment, out)?;
-    out.flush().map_err(WriterError::io("write", &path))?;
-    fs::remove_file(&segment).map_err(WriterError::io("remove", &segment))
+    let size = segment(context, &contents, io::sink(), &mut |_| Box::new(io::repeat(0)))?;
+    let mut out = zstd::compress_with(size, out, LEVEL, workers(context), |out| {
+        let out = BufWriter::with_capacity(1 << 16, out);
+        segment(context, &contents, out, &mut |file| Box::new(file)).map(drop)
+    })?;
+    out.flush().map_err(WriterError::io("write", &path))
+}
+
+/// Writes an archive of files at their places, with the directories above them; returns its length.
+fn segment<'a>(
+    context: &Context,
+    contents: &'a [(RelPath, u64, File)],
+    out: impl Write,
+    open: &mut dyn FnMut(&'a File) -> Box<dyn Read + 'a>,
+) -> Result<u64, ImageError> {
+    let mut archive = CpioWriter::new(Counted::new(out));
+    let directory = Meta::root(0o755, context.epoch);
+    let meta = Meta::root(0o444, context.epoch);
+    for (place, size, file) in contents {
+        let mut above: Vec<RelPath> = std::iter::successors(place.parent(), RelPath::parent).collect();
+        while let Some(dir) = above.pop() {
+            archive.directory(&dir, &directory)?;
+        }
+        archive.file(place, &meta, *size, &mut open(file).take(*size))?;
+    }
+    let mut counted = archive.finish()?;
+    counted.flush().map_err(|source| ImageError::Write {
+        format: "a cpio archive",
+        source,
+    })?;
+    Ok(counted.count())
+}
+
+fn workers(context: &Context) -> NonZeroU32 {
+    NonZeroU32::new(context.threads).unwrap_or(NonZeroU32::MIN)
 }
 
 fn append(part: &Path, out: &mut File, path: &Path) -> Result<(), WriterError> {
@@ -74,7 +112,6 @@ fn append(part: &Path, out: &mut File, path: &Path) -> Result<(), WriterError> {
 }
 
 fn compress(context: &Context, part: &Path, out: File) -> Result<File, WriterError> {
-    let workers = NonZeroU32::new(context.threads).unwrap_or(NonZeroU32::MIN);
     let mut file = File::open(part).map_err(WriterError::io("open", part))?;
     let size = file.metadata().map_err(WriterError::io("open", part))?.len();
     Ok(zstd::compress(
@@ -83,34 +120,6 @@ fn compress(context: &Context, part: &Path, out: File) -> Result<File, WriterErr
         size,
         out,
         LEVEL,
-        workers,
+        workers(context),
     )?)
-}
-
-fn write_segment(context: &Context, files: &[(&str, &str)], path: &Path) -> Result<(), WriterError> {
-    let out = File::create_new(path).map_err(WriterError::io("create", path))?;
-    let mut archive = CpioWriter::new(BufWriter::with_capacity(1 << 20, out));
-    let directory = Meta::root(0o755, context.epoch);
-    let file = Meta::root(0o444, context.epoch);
-    let rel = |text: &str| RelPath::new(text).map_err(|e| WriterError::Missing(e.to_string()));
-    for (name, place) in files {
-        let place = rel(place)?;
-        let mut above: Vec<RelPath> = std::iter::successors(place.parent(), RelPath::parent).collect();
-        while let Some(dir) = above.pop() {
-            archive.directory(&dir, &directory)?;
-        }
-        let from = input(name);
-        let mut content = File::open(&from).map_err(WriterError::io("open", &from))?;
-        let size = content
-            .seek(io::SeekFrom::End(0))
-            .map_err(WriterError::io("read", &from))?;
-        content.rewind().map_err(WriterError::io("read", &from))?;
-        archive.file(&place, &file, size, &mut content as &mut dyn Read)?;
-    }
-    archive.finish()?.into_inner().map_err(|e| WriterError::Io {
-        what: "write",
-        path: path.to_owned(),
-        source: e.into_error(),
-    })?;
-    Ok(())
 }

@@ -103,12 +103,12 @@ fn unpack_one(deb: &Path, spool: &Path, contents: &Contents) -> Result<Tree, Wri
     let name = deb.file_name().unwrap_or_default().to_string_lossy();
     let file = File::open(deb).map_err(WriterError::io("open", deb))?;
     let mut count = 0u32;
+    let mut buffer = vec![0; 128 * 1024];
     let mut put = |content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
         let path = spool.with_extension(count.to_string());
         count += 1;
         let mut hasher = verity::Hasher::new();
         let mut out = File::create_new(&path)?;
-        let mut buffer = vec![0; 128 * 1024];
         loop {
             let n = content.read(&mut buffer)?;
             if n == 0 {
