@@ -208,7 +208,7 @@ pub struct LogArgs {
 
 /// Options of `pnb shell`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  pnb shell kernel\n  pnb shell rootfs --command 'ls /inputs/debs | head'")]
+#[command(after_help = "Examples:\n  pnb shell kernel\n  pnb shell rootfs --command 'ls /inputs/packages | head'")]
 pub struct ShellArgs {
     /// Of which stage.
     #[command(flatten)]
