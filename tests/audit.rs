@@ -4,7 +4,7 @@ mod fixture;
 
 use fixture::{artifact, facts, lock, path, record, root_image, write_all};
 use pnb::{
-    audit::{AuditError, Class, InitramfsRoot, OpenError, OpenedRoot, Options, Report, Verified, audit},
+    audit::{ArtifactRoot, AuditError, Class, OpenError, OpenedRoot, Options, Report, Verified, audit},
     manifest::{
         Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE,
         Statement, Statements, Sums,
@@ -31,7 +31,7 @@ fn statements(files: &Files) -> Statements {
 }
 
 fn run(dir: &Path) -> Result<Verified, AuditError> {
-    let opener = InitramfsRoot {
+    let opener = ArtifactRoot {
         scratch: std::path::PathBuf::from("/tmp"),
     };
     let options = Options {

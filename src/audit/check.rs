@@ -25,11 +25,13 @@ pub enum Class {
     Sbom,
     /// The provenance does not speak of these files or inputs.
     Provenance,
+    /// Artifacts that belong together do not carry one root, or lie in the wrong place.
+    Variants,
 }
 
 impl Class {
     /// Every class, in order.
-    pub const ALL: [Class; 9] = [
+    pub const ALL: [Class; 10] = [
         Class::Sums,
         Class::Files,
         Class::Manifest,
@@ -39,6 +41,7 @@ impl Class {
         Class::Sandbox,
         Class::Sbom,
         Class::Provenance,
+        Class::Variants,
     ];
 
     /// The name in tables and JSON.
@@ -53,6 +56,7 @@ impl Class {
             Class::Sandbox => "sandbox",
             Class::Sbom => "sbom",
             Class::Provenance => "provenance",
+            Class::Variants => "variants",
         }
     }
 
@@ -68,6 +72,7 @@ impl Class {
             Class::Sandbox => 46,
             Class::Sbom => 47,
             Class::Provenance => 48,
+            Class::Variants => 49,
         }
     }
 }

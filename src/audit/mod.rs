@@ -7,16 +7,18 @@
 mod check;
 mod error;
 mod files;
-mod initramfs;
 mod layers;
+mod opener;
 mod root;
+mod set;
 mod statements;
 
 pub use check::{Check, Class, Report};
 pub use error::AuditError;
-pub use initramfs::InitramfsRoot;
 pub use layers::gaps;
+pub use opener::ArtifactRoot;
 pub use root::{OpenError, OpenRoot, OpenedRoot};
+pub use set::{SetReport, audit_set};
 
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE, Sums},

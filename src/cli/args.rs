@@ -15,7 +15,7 @@ use std::{net::SocketAddr, path::PathBuf};
     about = "Builds the boot artifacts of Powernode nodes: hermetic, reproducible, auditable",
     after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
                   8 not hermetic · 9 boot · 11 not readable (inspect, diff) · \
-                  40–48 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance\n\n\
+                  40–49 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance, variants\n\n\
                   Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
 )]
 pub struct Cli {
@@ -289,7 +289,7 @@ pub struct Serve {
 /// Options of `pnb audit`.
 #[derive(Args, Debug)]
 pub struct Audit {
-    /// The artifact's directory.
+    /// The artifact's directory, or one of several: `<variant>/<arch>` below it.
     pub dir: PathBuf,
     /// The lock that the artifact must have been built from.
     #[arg(long, value_name = "FILE")]
@@ -306,7 +306,7 @@ pub struct Inspect {
     /// An image, an archive, any file, or the directory of an artifact.
     pub path: PathBuf,
     /// How many levels to look into: 1 for the partitions of a disk, 2 for their files.
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     pub depth: usize,
     /// List every file, however many there are.
     #[arg(long)]

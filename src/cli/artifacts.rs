@@ -7,7 +7,10 @@ use super::{
     inputs::sha256_of,
     report::Report,
 };
-use crate::audit::{self, AuditError, InitramfsRoot};
+use crate::{
+    audit::{self, ArtifactRoot, AuditError},
+    manifest::MANIFEST_FILE,
+};
 use std::{fs, io};
 
 pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Exit, Failure> {
@@ -23,17 +26,32 @@ pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Ex
         }
     };
     let options = audit::Options {
-        opener: &InitramfsRoot {
+        opener: &ArtifactRoot {
             scratch: scratch.clone(),
         },
         lock_sha256: lock,
     };
+    let failed = |error: &AuditError, source: &io::Error| Failure::said(Exit::Failure, format!("{error}: {source}"));
+    if args.dir.is_dir() && !args.dir.join(MANIFEST_FILE).exists() {
+        let set = audit::audit_set(&args.dir, &options).map_err(|error| match &error {
+            AuditError::Io { source, .. } => failed(&error, source),
+            AuditError::Failed { .. } => Failure::said(Exit::Failure, error.to_string()),
+        })?;
+        if let Some(set) = set {
+            if report.json() {
+                report.line(serde_json::json!(set));
+            } else {
+                report.bytes(set.table().as_bytes());
+            }
+            return Ok(set.class().map_or(Exit::Success, Exit::Audit));
+        }
+    }
     let result = audit::audit(&args.dir, &options);
     let (checks, exit) = match &result {
         Ok(verified) => (verified.report(), Exit::Success),
         Err(AuditError::Failed { report: checks, .. }) => (checks, checks.class().map_or(Exit::Failure, Exit::Audit)),
         Err(error @ AuditError::Io { source, .. }) => {
-            return Err(Failure::said(Exit::Failure, format!("{error}: {source}")));
+            return Err(failed(error, source));
         }
     };
     if report.json() {

@@ -7,11 +7,18 @@ use super::{
     report::Report,
 };
 use crate::{
-    boot::{Attach, Firmware, FwCfg, HTTP_PORT, HttpRoot, ImageFormat, Judge, MACHINE, Machine, Media, Medium, Network, ServedMachine, Verdict},
+    boot::{
+        Attach, Firmware, FwCfg, HTTP_PORT, HttpRoot, ImageFormat, Judge, MACHINE, Machine, Media, Medium, Network,
+        ServedMachine, Verdict,
+    },
+    image::{ReadCursor, Source},
+    inspect::{Scratch, find_file},
     manifest::{MANIFEST_FILE, Manifest},
     model::{Arch, Epoch, RelPath},
     pipeline,
-    sandbox::{self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload},
+    sandbox::{
+        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload,
+    },
     store::Store,
 };
 use std::{
@@ -20,11 +27,17 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 /// The stage that holds QEMU and its firmware.
 const BOOT_TOOLS: &str = "boot-tools";
+/// Kernel and initramfs on media.
+const DIRECT: [(&str, &str); 2] = [
+    ("kernel", "/powernode/vmlinuz"),
+    ("initramfs", "/powernode/initramfs.cpio.zst"),
+];
 /// What QEMU itself needs beside the machine's memory, bytes.
 const QEMU_MEMORY: u64 = 1 << 30;
 /// Where the machine's sandbox has the artifact.
@@ -153,15 +166,25 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
     judge(&target, args, firmware, console.judge.verdict(), ended, report)
 }
 
-/// Kernel and initramfs for a machine that is started directly.
-fn direct_files(target: &Target, _store: &Store, _mounts: &mut Vec<Mount>) -> Result<(String, String), Failure> {
-    match &target.image {
-        None => Ok((
-            format!("{ARTIFACT}/kernel"),
-            format!("{ARTIFACT}/initramfs.cpio.zst"),
-        )),
-        Some(_) => Err(usage("later")),
+/// Kernel and initramfs for a machine that is started directly: the artifact's own, or copies off its medium.
+fn direct_files(target: &Target, store: &Store, mounts: &mut Vec<Mount>) -> Result<(String, String), Failure> {
+    let Some(image) = &target.image else {
+        return Ok((format!("{ARTIFACT}/kernel"), format!("{ARTIFACT}/initramfs.cpio.zst")));
+    };
+    let directory = store.scratch_path("direct");
+    fs::create_dir(&directory).map_err(|e| said(format!("create {directory:?}: {e}")))?;
+    let source: Source = Arc::new(File::open(image).map_err(|e| said(format!("open {image:?}: {e}")))?);
+    let scratch = Scratch::new(directory.clone());
+    for (name, path) in DIRECT {
+        let file = find_file(&source, &image.to_string_lossy(), path, &scratch).map_err(|e| said(e.to_string()))?;
+        let to = directory.join(name);
+        File::create_new(&to)
+            .and_then(|mut out| io::copy(&mut ReadCursor::new(&file), &mut out))
+            .map_err(|e| said(format!("copy {path} of {image:?}: {e}")))?;
     }
+    mounts.push(mount(&directory, "inputs/direct", Access::ReadOnly)?);
+    let [kernel, initramfs] = DIRECT.map(|(name, _)| format!("/inputs/direct/{name}"));
+    Ok((kernel, initramfs))
 }
 
 /// Each value in a file of its own, and its key with the place of that file.

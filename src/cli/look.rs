@@ -187,6 +187,14 @@ fn differences(found: &Comparison) -> String {
     out
 }
 
+fn differing(bytes: u64) -> String {
+    if bytes == 1 {
+        "1 byte differs".to_owned()
+    } else {
+        format!("{bytes} bytes differ")
+    }
+}
+
 fn sentence(difference: &Difference) -> String {
     let value = |v: &Option<String>| v.as_ref().map_or_else(|| "nothing".to_owned(), |v| format!("{v:?}"));
     let what = match &difference.what {
@@ -210,9 +218,11 @@ fn sentence(difference: &Difference) -> String {
             } else {
                 format!(", {} against {} long", sizes.0, sizes.1)
             };
-            format!("content differs at byte {offset} ({bytes} bytes differ{lengths}): \"{a}\" against \"{b}\"")
+            let bytes = differing(*bytes);
+            format!("content differs at byte {offset} ({bytes}{lengths}): \"{a}\" against \"{b}\"")
         }
-        What::About { offset, bytes } => format!("what describes it differs at byte {offset} ({bytes} bytes differ)"),
+        What::About { offset, bytes } => format!("what describes it differs at byte {offset} ({})", differing(*bytes)),
+        What::Damaged { problem } => format!("cannot be compared: {problem}"),
         What::Moved { parts, first, a, b } => {
             format!("{parts} parts lie elsewhere, the first is {first}: at byte {a} in the first, {b} in the second")
         }

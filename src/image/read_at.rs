@@ -187,6 +187,30 @@ mod tests {
     }
 
     #[test]
+    fn the_holes_of_a_file_are_skipped_also_through_a_window() {
+        let file = tempfile::tempfile().expect("scratch");
+        file.write_all_at(b"data", 8 << 20).expect("written");
+        file.set_len(32 << 20).expect("grown");
+        (&file).seek(SeekFrom::Start(5)).expect("inside");
+        let data = file.next_data(0).expect("readable").expect("there");
+        // The whole file where the file system knows no holes, else a block of it.
+        assert!(data.start <= 8 << 20 && data.end >= (8 << 20) + 4, "{data:?}");
+        assert_eq!((&file).stream_position().expect("known"), 5);
+        assert_eq!(file.next_data(32 << 20).expect("readable"), None);
+        let window = Window::new(&file, (8 << 20) + 2, 16 << 20).expect("inside");
+        let part = window.next_data(0).expect("readable").expect("there");
+        let wanted = 0..(data.end - (8 << 20) - 2).min(16 << 20);
+        assert_eq!(part, wanted);
+        assert_eq!(window.next_data(16 << 20).expect("readable"), None);
+        let empty = Window::new(&file, 0, 8 << 20)
+            .expect("inside")
+            .next_data(0)
+            .expect("readable");
+        assert_eq!(empty.is_some(), data.start < 8 << 20);
+        assert_eq!(vec![0; 10].next_data(4).expect("known"), Some(4..10));
+    }
+
+    #[test]
     fn a_cursor_seeks_from_everywhere_but_not_before_the_start() {
         let bytes: Vec<u8> = (0..100).collect();
         let mut cursor = ReadCursor::new(&bytes);

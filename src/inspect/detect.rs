@@ -1,14 +1,14 @@
 //! Which format bytes have, judged by their first ones.
 
 use super::{
-    disks, ext4,
+    disks, ext4, media,
     part::{Look, Scratch},
     programs, streams, text, trees,
 };
 use crate::image::{ReadAt, Source, composefs, cpio::Compression};
 
-/// How much of the beginning is looked at.
-const HEAD: u64 = 4096;
+/// How much of the beginning is looked at: the magic of ISO 9660 comes last, in sector 16.
+const HEAD: u64 = 17 * 2048;
 /// `EXT4_SUPER_MAGIC` lies here.
 const EXT4_MAGIC_AT: usize = 1024 + 0x38;
 const EXT4_MAGIC: &[u8] = &[0x53, 0xef];
@@ -36,6 +36,7 @@ pub(super) enum Format {
     Qcow2,
     Gpt,
     Fat,
+    Iso,
     Mbr,
     Other,
 }
@@ -67,6 +68,10 @@ pub(super) fn format(head: &[u8]) -> Format {
         Format::Program
     } else if at(TAR_MAGIC_AT, b"ustar") {
         Format::Tar
+    } else if at(media::ISO_MAGIC_AT, media::ISO_MAGIC) {
+        Format::Iso
+    } else if media::is_fat(head) {
+        Format::Fat
     } else if at(disks::GPT_MAGIC_AT, disks::GPT_MAGIC) {
         Format::Gpt
     } else if disks::is_mbr(head) {
@@ -96,10 +101,8 @@ pub(super) fn look(source: &Source, size: u64, scratch: &Scratch) -> Look {
         Format::Program => programs::efi(source, size, &head),
         Format::Tar => trees::tar(source, size),
         Format::Qcow2 => disks::qcow2(source, size),
-        Format::Fat => Look {
-            format: "FAT",
-            ..Look::default()
-        },
+        Format::Fat => media::fat(source, size),
+        Format::Iso => media::iso(source, size),
         Format::Gpt => disks::gpt(source, size),
         Format::Mbr => disks::mbr(source, size),
         Format::Other => {

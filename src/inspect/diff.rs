@@ -6,7 +6,7 @@
 //! lying outside of every part. So no differing byte goes unreported, whatever the formats are.
 
 use super::{
-    error::InspectError,
+    error::{InspectError, is_damage},
     ext4::shown,
     hint::{self, Hint},
     json,
@@ -121,6 +121,11 @@ pub enum What {
         /// How many bytes differ.
         bytes: u64,
     },
+    /// Bytes that cannot be read because what holds them is damaged on at least one side.
+    Damaged {
+        /// What the reader said.
+        problem: String,
+    },
     /// Parts that are equal but lie elsewhere in what holds them.
     Moved {
         /// How many.
@@ -196,16 +201,29 @@ impl Walk<'_> {
 
     /// Compares two parts with one name. `known`: the only ranges where they may differ.
     fn pair(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
+        let depth = self.path.len();
+        match self.readable(a, b, known) {
+            Err(InspectError::Read { source, .. }) if is_damage(&source) => {
+                self.path.truncate(depth);
+                self.report(
+                    What::Damaged {
+                        problem: source.to_string(),
+                    },
+                    None,
+                );
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn readable(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         self.fields(&a.fields, &b.fields, false);
         if a.kind != b.kind {
             let (a, b) = (a.kind.as_str().to_owned(), b.kind.as_str().to_owned());
             self.report(What::Format { a, b }, None);
         }
-        let whole = Span {
-            start: 0,
-            end: a.size.max(b.size),
-        };
-        let spans = known.unwrap_or_else(|| vec![whole]);
+        let spans = known.unwrap_or_else(|| possible(a, b));
         let spans = self.read(spans::scan(&a.source, &b.source, &spans))?;
         if spans.is_empty() {
             return Ok(());
@@ -214,12 +232,6 @@ impl Walk<'_> {
             return self.content(a, b, &spans);
         }
         let (look_a, look_b) = self.look(a, b);
-        let before = self.out.total;
-        self.fields(
-            &look_a.fields,
-            &look_b.fields,
-            look_a.format == "JSON" && look_b.format == "JSON",
-        );
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
         if look_a.format != look_b.format || look_a.problem != look_b.problem {
             let say = |look: &Look| match &look.problem {
@@ -241,6 +253,12 @@ impl Walk<'_> {
             };
             return self.inside(format, |walk| walk.blame(a, b, &parts, spans));
         }
+        let before = self.out.total;
+        self.fields(
+            &look_a.fields,
+            &look_b.fields,
+            look_a.format == "JSON" && look_b.format == "JSON",
+        );
         if look_a.children.is_empty() && look_b.children.is_empty() {
             // The fields of JSON are all there is in it.
             if look_a.format == "JSON" && self.out.total > before {

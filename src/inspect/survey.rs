@@ -1,7 +1,7 @@
 //! A part and what is in it, as far as somebody wants to see: plain values to print.
 
 use super::{
-    error::InspectError,
+    error::{InspectError, is_damage},
     part::{Fields, Kind, Part, Scratch},
 };
 use crate::model::Sha256Digest;
@@ -93,18 +93,24 @@ impl Survey<'_> {
         };
         if matches!(part.kind, Kind::File | Kind::Partition) && part.size <= self.budget {
             self.budget -= part.size;
-            let read = |source| InspectError::Read {
-                part: part.name.clone(),
-                source,
-            };
-            node.sha256 = Some(part.digest().map_err(read)?);
+            match part.digest() {
+                Ok(digest) => node.sha256 = Some(digest),
+                // What is damaged is a finding; that the host cannot read is not.
+                Err(error) if is_damage(&error) => node.problem = Some(format!("its bytes cannot be read: {error}")),
+                Err(source) => {
+                    return Err(InspectError::Read {
+                        part: part.name.clone(),
+                        source,
+                    });
+                }
+            }
         }
         if depth == 0 || !matches!(part.kind, Kind::File | Kind::Partition | Kind::Segment | Kind::Content) {
             return Ok(node);
         }
         let look = part.look(self.scratch);
         node.format = Some(look.format);
-        node.problem = look.problem;
+        node.problem = node.problem.or(look.problem);
         // JSON is its own best listing.
         if look.format != "JSON" {
             node.content = look.fields;

@@ -66,6 +66,15 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
         if let Some(target) = &entry.target {
             field("target", shown(target));
         }
+        // The format's own: overlayfs finds objects in 256 directories, which these entries hide.
+        if kind == Kind::Special
+            && matches!(entry.path[..], [b'/', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+        {
+            let name = format!("hidden entry {}", shown(&entry.path));
+            look.children
+                .push(Part::slice(name, Kind::Region, source, entry.inode.0, entry.inode.1));
+            continue;
+        }
         let (from, len) = entry.inline.filter(|_| kind == Kind::File).unwrap_or((0, 0));
         let extents = if len > 0 {
             vec![Extent { at: 0, from, len }]

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write as _},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -92,11 +92,20 @@ fn scan(disk: &mut File, at: u64, end: u64, dir: &Path, plan: &mut String) -> io
 }
 
 fn emit(disk: &mut File, start: u64, end: u64, zero: bool, dir: &Path, plan: &mut String) -> io::Result<()> {
-    let name = if zero { "zero".to_owned() } else { format!("{DIRECTORY}/{start}.bin") };
+    let name = if zero {
+        "zero".to_owned()
+    } else {
+        format!("{DIRECTORY}/{start}.bin")
+    };
     let sha256 = if zero {
         copy(disk, start, end - start, &mut io::sink())?
     } else {
-        copy(disk, start, end - start, &mut File::create_new(dir.join(format!("{start}.bin")))?)?
+        copy(
+            disk,
+            start,
+            end - start,
+            &mut File::create_new(dir.join(format!("{start}.bin")))?,
+        )?
     };
     let _ = writeln!(plan, "{start} {} {sha256} {name}", end - start);
     Ok(())
@@ -146,7 +155,9 @@ mod tests {
         let mut kinds = Vec::new();
         for line in lines {
             let words: Vec<&str> = line.split(' ').collect();
-            let [offset, len, sha256, name] = words[..] else { panic!("{line}") };
+            let [offset, len, sha256, name] = words[..] else {
+                panic!("{line}")
+            };
             let (offset, len): (usize, usize) = (offset.parse().expect("number"), len.parse().expect("number"));
             assert_eq!(offset, at, "{plan}");
             at += len;
@@ -160,6 +171,9 @@ mod tests {
             kinds.push(name.to_owned());
         }
         assert_eq!(at, disk.len());
-        assert_eq!(kinds, ["install/0.bin", "zero", "vmlinuz", "zero", "install/983040.bin"]);
+        assert_eq!(
+            kinds,
+            ["install/0.bin", "zero", "vmlinuz", "zero", "install/983040.bin"]
+        );
     }
 }

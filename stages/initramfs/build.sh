@@ -3,8 +3,8 @@
 # with the processors' microcode. Both are uncompressed; a later stage puts them together.
 #
 # What is there when this runs: / is the tools tree, /inputs/initramfs-root the unpacked packages of the target (nothing
-# configured), /inputs/version and /inputs/modules what the kernel stage made, /inputs/dracut this repository's dracut/ directory, and on amd64
-# /inputs/microcode the unpacked microcode packages.
+# configured), /inputs/kernel the unpacked kernel package, /inputs/version and /inputs/indexes what the kernel stage made of it,
+# /inputs/dracut this repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
 set -eu
 
 fail() {
@@ -31,7 +31,10 @@ for link in bin sbin lib lib64; do
     [ ! -d "$target/usr/$link" ] || ln -s "usr/$link" "$target/$link"
 done
 cp -RP /inputs/initramfs-root/etc/ld.so.conf /inputs/initramfs-root/etc/ld.so.conf.d "$target/etc/"
-cp -RP /inputs/modules/usr/lib/modules "$target/usr/lib/"
+cp -RP /inputs/kernel/usr/lib/modules "$target/usr/lib/"
+cp -RP /inputs/indexes/usr/lib/modules "$target/usr/lib/"
+# These point at header packages that are not here.
+rm -f "$target/usr/lib/modules/$version/build" "$target/usr/lib/modules/$version/source"
 cp -RP /usr/lib/dracut "$target/usr/lib/"
 cp -RP /inputs/dracut/modules.d/90powernode "$target/usr/lib/dracut/modules.d/"
 cp "/inputs/dracut/dracut.conf.d/powernode.conf" "/inputs/dracut/dracut.conf.d/powernode-$PNB_ARCH.conf" "$work/conf/"
@@ -76,8 +79,9 @@ need() {
     $1"
 }
 
-for program in base64 blkid busybox cat chmod cp fsverity head kmod losetup ls mkdir modprobe mount rm sed setsid sleep sort switch_root \
-    tr udevadm umount wc; do
+for program in base64 blkid busybox cat chmod cp cut fsverity head kmod losetup ls mkdir modprobe mount mv readlink rm sed setsid sleep \
+    sort switch_root sync tr udevadm umount wc \
+    blockdev dd dumpe2fs e2fsck flock partx resize2fs sfdisk sha256sum; do
     need "usr/s?bin/$program"
 done
 need init
@@ -88,6 +92,8 @@ need 'usr/lib/powernode/powernode-boot'
 need 'usr/lib/powernode/powernode-lib\.sh'
 need 'usr/lib/powernode/powernode-identity\.sh'
 need 'usr/lib/powernode/powernode-root\.sh'
+need 'usr/lib/powernode/powernode-persist\.sh'
+need 'usr/lib/powernode/powernode-install\.sh'
 need 'var/lib/dracut/hooks/cmdline/20-powernode-cmdline\.sh'
 need 'var/lib/dracut/hooks/mount/50-powernode-mount\.sh'
 need 'usr/lib/udev/rules\.d/(60-persistent-storage|80-drivers)\.rules'

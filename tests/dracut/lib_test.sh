@@ -1,25 +1,9 @@
 #!/bin/sh
-# Tests of 90powernode's shell library, without a virtual machine.
-#
-#   <shell> lib_test.sh <directory of 90powernode> <empty directory> <overlay of the root>
-#
-# Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). Prints one line for each failed check and the
-# number of checks at the end; exits with 1 when one failed.
+# Tests of 90powernode's shell library, without a virtual machine: deciding, the identity, the root, the ready script, refusing. How it
+# is started: see harness.sh.
 
-set -u
-
-module=$1
-tmp=$2
-overlay=$3
-checks=0
-failures=0
-
-# shellcheck source=../../dracut/modules.d/90powernode/powernode-lib.sh
-. "$module/powernode-lib.sh"
-# shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
-. "$module/powernode-identity.sh"
-# shellcheck source=../../dracut/modules.d/90powernode/powernode-root.sh
-. "$module/powernode-root.sh"
+# shellcheck source=harness.sh
+. "${0%/*}/harness.sh"
 
 UUID=0b8f2c1e-1111-4222-8333-444455556666
 OTHER=99999999-aaaa-4bbb-8ccc-dddddddddddd
@@ -28,72 +12,9 @@ PEM='-----BEGIN CERTIFICATE-----
 MIIBszCCAVmgAwIBAgIUQ==
 -----END CERTIFICATE-----'
 
-# is NAME GOT WANT: the two are the same text.
-is() {
-    checks=$((checks + 1))
-    if [ "$2" != "$3" ]; then
-        failures=$((failures + 1))
-        printf 'failed: %s\n  expected: %s\n  actual:   %s\n' "$1" "$3" "$2"
-    fi
-}
-
-# status WANT COMMAND...: the command returns WANT.
-status() {
-    wanted=$1
-    shift
-    PN_REASON=''
-    "$@"
-    got=$?
-    checks=$((checks + 1))
-    if [ "$got" -ne "$wanted" ]; then
-        failures=$((failures + 1))
-        printf 'failed: %s\n  expected: status %s\n  actual:   status %s (%s)\n' "$*" "$wanted" "$got" "$PN_REASON"
-    fi
-}
-
-# reason_has TEXT: the last reason contains TEXT.
-reason_has() {
-    checks=$((checks + 1))
-    case $PN_REASON in
-        *"$1"*) ;;
-        *)
-            failures=$((failures + 1))
-            printf 'failed: the reason\n  expected: …%s…\n  actual:   %s\n' "$1" "$PN_REASON"
-            ;;
-    esac
-}
-
-# fresh: an empty world, in which no source has anything.
-fresh() {
-    rm -rf "${tmp:?}"/*
-    mkdir -p "$tmp/fw" "$tmp/run/medium" "$tmp/root/etc/powernode" "$tmp/dev" "$tmp/boot"
-    PN_CMDLINE=$tmp/cmdline
-    PN_FW_CFG=$tmp/fw
-    PN_RUN=$tmp/run
-    PN_NEWROOT=$tmp/root
-    PN_BY_LABEL=$tmp/by-label
-    PN_DIGEST_FILE=$tmp/digest
-    PN_DEV=$tmp/dev
-    PN_CONSOLE_LIST=$tmp/active
-    PN_KMSG=$tmp/kmsg
-    PN_PRINTK=$tmp/printk
-    PN_ROOT_FILE=$tmp/root.ext4
-    PN_SYS=$tmp/sys
-    PN_PROC=$tmp/proc
-    PN_IS_BLOCK=-f
-    PN_SOURCE=none
-    PN_ID='' PN_KEY='' PN_SERVER='' PN_NAME='' PN_AGENT_URL='' PN_CA_URL='' PN_CA_PEM='' PN_CA_PEM_FILE=''
-    PN_DIGEST=''
-    : >"$tmp/cmdline"
-}
-
 fw() {
     mkdir -p "$tmp/fw/$1"
     printf '%s' "$2" >"$tmp/fw/$1/raw"
-}
-
-file() {
-    printf '%s\n' "$2" >"$tmp/$1"
 }
 
 # --------------------------------------------------------------------------------------------------------- command line
@@ -538,17 +459,20 @@ variable=$tmp/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098
 printf '\006\000\000\000\001' >"$variable"
 file proc/self/mountinfo '22 1 0:20 / / rw - overlay powernode rw
 24 22 8:4 / /persist rw,nosuid,nodev - ext4 /dev/sda4 rw'
-ready 'lockdown=none secure_boot=on firmware=uefi persist=ok' failed
+mkdir "$tmp/persist"
+ready 'lockdown=none secure_boot=on firmware=uefi persist=ok boots=1' failed
 file sys/kernel/security/lockdown 'none integrity [confidentiality]'
 printf '\006\000\000\000\000' >"$variable"
 : >"$tmp/agent"
-ready 'lockdown=confidentiality secure_boot=off firmware=uefi persist=ok' active
+ready 'lockdown=confidentiality secure_boot=off firmware=uefi persist=ok boots=2' active
 rm "$tmp/agent"
 # Neither 0 nor 1, or no value at all, is no answer.
 printf '\001\000\000\000\002' >"$variable"
-ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok' failed
+ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=3' failed
 printf '\006\000\000\001' >"$variable"
-ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok' failed
+# A counter that is none begins again.
+file persist/boots 'many'
+ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=1' failed
 
 # ---------------------------------------------------------------------------------------------------------------- refusal
 
@@ -592,5 +516,4 @@ for other in powernode.debug=0 powernode.debug 'powernode.debug=1 powernode.debu
     is "no shell with $other" "$(cat "$tmp/power")" off
 done
 
-echo "$checks checks, $failures failed"
-[ "$failures" -eq 0 ]
+finish

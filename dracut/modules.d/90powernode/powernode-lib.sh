@@ -184,6 +184,13 @@ powernode_is_hex64() {
     [ "${#1}" -eq 64 ]
 }
 
+# powernode_is_count TEXT: a number without sign or leading zeros, of at most 15 digits, so that it can be reckoned with.
+powernode_is_count() {
+    case $1 in
+        '' | *[!0-9]* | 0?* | ????????????????*) return 1 ;;
+    esac
+}
+
 # powernode_check_uuid WHERE TEXT: PN_VALUE is TEXT in lower case when it is a UUID (8-4-4-4-12) and not the nil one; else 2.
 powernode_check_uuid() {
     PN_REASON="$1 is not a UUID: '$2'"

@@ -1,0 +1,152 @@
+//! Several artifacts together: each by itself, then what must hold between them.
+
+use super::{
+    AuditError, Options, audit,
+    check::{Check, Class, Problems, Report},
+    files::read_small,
+};
+use crate::{
+    manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
+    model::{Arch, VerityDigest},
+};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// More entries than this are no directory of artifacts.
+const MAX_ENTRIES: usize = 10_000;
+
+/// Everything that was checked of several artifacts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct SetReport {
+    /// What was checked of each, by its directory `<variant>/<arch>`.
+    pub artifacts: BTreeMap<String, Report>,
+    /// What was checked between them.
+    pub checks: Vec<Check>,
+}
+
+impl SetReport {
+    /// Whether every check holds.
+    pub fn ok(&self) -> bool {
+        self.class().is_none()
+    }
+
+    /// The class that decides the exit code; none when every check holds.
+    pub fn class(&self) -> Option<Class> {
+        let own = self.checks.iter().filter(|c| !c.ok).map(|c| c.class);
+        self.artifacts.values().filter_map(Report::class).chain(own).min()
+    }
+
+    /// The checks as tables, one under the name of each artifact, and one of what must hold between them.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        for (name, report) in &self.artifacts {
+            out.push_str(&format!("{name}\n{}\n", report.table()));
+        }
+        let all = Report {
+            checks: self.checks.clone(),
+        };
+        out.push_str(&format!("all\n{}", all.table()));
+        out
+    }
+}
+
+/// Checks every artifact in `<dir>/<variant>/<arch>`, and that all of an architecture carry one root. `None` when `dir` holds
+/// no such directory.
+pub fn audit_set(dir: &Path, options: &Options<'_>) -> Result<Option<SetReport>, AuditError> {
+    let mut artifacts = BTreeMap::new();
+    let mut places = Problems::default();
+    let mut roots: BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>> = BTreeMap::new();
+    for variant in directories(dir)? {
+        for arch in directories(&dir.join(&variant))? {
+            let place = dir.join(&variant).join(&arch);
+            let Some(bytes) = read_small(&place.join(MANIFEST_FILE), MAX_SIZE)? else {
+                continue;
+            };
+            let name = format!("{}/{}", variant.display(), arch.display());
+            let report = match audit(&place, options) {
+                Ok(verified) => verified.report().clone(),
+                Err(AuditError::Failed { report, .. }) => report,
+                Err(error @ AuditError::Io { .. }) => return Err(error),
+            };
+            artifacts.insert(name.clone(), report);
+            // One that cannot be read has failed by itself.
+            let Ok(manifest) = Manifest::read(&bytes, MANIFEST_FILE) else {
+                continue;
+            };
+            let stated = manifest
+                .variants
+                .iter()
+                .map(|v| format!("{v}/{}", manifest.arch))
+                .collect::<Vec<_>>()
+                .join(", ");
+            places.equal(&format!("what the manifest of {name:?} is about"), &name, &stated);
+            let of_arch = roots.entry(manifest.arch).or_default();
+            of_arch.entry(manifest.fsverity_root_hash).or_default().push(name);
+        }
+    }
+    if artifacts.is_empty() {
+        return Ok(None);
+    }
+    let checks = vec![
+        places.check(
+            "places",
+            Class::Variants,
+            format!("{} artifacts where they belong", artifacts.len()),
+        ),
+        check_roots(&roots),
+    ];
+    Ok(Some(SetReport { artifacts, checks }))
+}
+
+/// All artifacts of an architecture state one root; that each carries what it states is its own check.
+fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> Check {
+    let mut problems = Problems::default();
+    let mut found = Vec::new();
+    for (arch, digests) in roots {
+        if digests.len() > 1 {
+            let lines: Vec<String> = digests
+                .iter()
+                .map(|(root, names)| format!("  {root} in {}", names.join(", ")))
+                .collect();
+            problems.add(format!(
+                "the artifacts of {arch} carry {} roots\n{}",
+                digests.len(),
+                lines.join("\n")
+            ));
+        }
+        found.extend(
+            digests
+                .iter()
+                .map(|(root, names)| format!("{arch}: {root} in {} variants", names.len())),
+        );
+    }
+    problems.check("one root", Class::Variants, found.join("\n"))
+}
+
+/// Names of the directories in `dir`, sorted.
+fn directories(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
+    let at = |source: io::Error| AuditError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let mut found = Vec::new();
+    #[expect(clippy::disallowed_methods, reason = "what is found is sorted")]
+    let listing = fs::read_dir(dir).map_err(at)?;
+    for entry in listing {
+        let entry = entry.map_err(at)?;
+        if entry.file_type().map_err(at)?.is_dir() {
+            found.push(PathBuf::from(entry.file_name()));
+        }
+        if found.len() > MAX_ENTRIES {
+            return Err(at(io::Error::other(format!(
+                "it holds more than {MAX_ENTRIES} directories"
+            ))));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,302 @@
+//! Where everything in the volume lies, before a byte of it is written.
+
+use super::{
+    FIRST_CLUSTER, FORMAT, Kind, MAX_DIRECTORY, MAX_FAT32, MIN_FAT16, MIN_FAT32, SECTOR, TABLES,
+    names::{self, DosTime, Name, Short},
+};
+use crate::{
+    image::ImageError,
+    model::{Epoch, RelPath},
+};
+use std::collections::BTreeMap;
+
+/// Volumes this near to the number of clusters where the kind changes are not made: not every reader counts alike.
+const MARGIN: u32 = 16;
+/// Reserved sectors of FAT32.
+pub(super) const RESERVED_FAT32: u64 = 32;
+/// Entries and sectors of the root of FAT16.
+pub(super) const ROOT_ENTRIES: u64 = 512;
+const ROOT_SECTORS: u64 = ROOT_ENTRIES * super::ENTRY as u64 / SECTOR;
+
+/// How long the volume is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// As its content and `spare` bytes beside it need, but no shorter than its kind can be.
+    Content {
+        /// Bytes that stay free.
+        spare: u64,
+    },
+    /// So many sectors.
+    Sectors(u64),
+}
+
+/// What a volume is, beside its content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Volume {
+    /// FAT16 or FAT32.
+    pub kind: Kind,
+    /// 1 to 11 capital letters, digits, spaces and some marks; in the boot sector and the root.
+    pub label: String,
+    /// What GRUB and Linux find it by, as `XXXX-XXXX`.
+    pub serial: u32,
+    /// Time of every entry; not before 1980.
+    pub epoch: Epoch,
+    /// First sector of its partition; 0 where it has none.
+    pub hidden_sectors: u32,
+    /// How long it is.
+    pub size: Size,
+}
+
+/// What lies at a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Item {
+    /// A directory. Those that files lie in need not be named.
+    Directory,
+    /// A file.
+    File {
+        /// Its length in bytes.
+        size: u32,
+    },
+}
+
+/// Sizes of the volume's parts, in sectors and clusters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Geometry {
+    pub(super) cluster_sectors: u64,
+    pub(super) reserved: u64,
+    pub(super) table: u64,
+    pub(super) root: u64,
+    pub(super) clusters: u32,
+    pub(super) sectors: u64,
+}
+
+impl Geometry {
+    pub(super) fn cluster(&self) -> u64 {
+        self.cluster_sectors * SECTOR
+    }
+    /// First byte of the root of FAT16, which is that of the clusters for FAT32.
+    pub(super) fn root_offset(&self) -> u64 {
+        (self.reserved + TABLES * self.table) * SECTOR
+    }
+    /// First byte of a cluster.
+    pub(super) fn offset(&self, cluster: u32) -> u64 {
+        self.root_offset() + self.root * SECTOR + u64::from(cluster - FIRST_CLUSTER) * self.cluster()
+    }
+}
+
+/// Something with its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Node {
+    pub(super) item: Item,
+    pub(super) name: Name,
+    /// First cluster; 0 for an empty file.
+    pub(super) first: u32,
+    pub(super) clusters: u32,
+    /// Bytes of a file or of a directory's entries.
+    pub(super) bytes: u64,
+}
+
+/// Where everything lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layout {
+    pub(super) volume: Volume,
+    pub(super) label: Short,
+    pub(super) time: DosTime,
+    pub(super) geometry: Geometry,
+    /// Clusters of the root, from the first on; none for FAT16.
+    pub(super) root_clusters: u32,
+    pub(super) nodes: BTreeMap<RelPath, Node>,
+    /// First cluster that is free.
+    pub(super) next: u32,
+}
+
+impl Layout {
+    /// Length of the volume in bytes.
+    pub fn size(&self) -> u64 {
+        self.geometry.sectors * SECTOR
+    }
+
+    /// Bytes of a cluster.
+    pub fn cluster_size(&self) -> u64 {
+        self.geometry.cluster()
+    }
+
+    /// Offset in the volume and length of each file that is not empty.
+    pub fn extents(&self) -> BTreeMap<RelPath, (u64, u64)> {
+        let files = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| n.item != Item::Directory && n.bytes > 0);
+        files
+            .map(|(path, n)| (path.clone(), (self.geometry.offset(n.first), n.bytes)))
+            .collect()
+    }
+}
+
+fn request(problem: String) -> ImageError {
+    ImageError::Request {
+        format: FORMAT,
+        problem,
+    }
+}
+
+/// Gives everything a place: clusters are 512 to 4096 bytes (more only where the kind cannot count them otherwise), files and
+/// directories follow each other in the order of their paths. Names are stored as they are and must differ in more than case.
+pub fn plan(volume: &Volume, items: &BTreeMap<RelPath, Item>) -> Result<Layout, ImageError> {
+    let label = names::label(&volume.label).map_err(request)?;
+    let time = DosTime::new(volume.epoch).map_err(request)?;
+    let (root_bytes, mut nodes) = tree(items)?;
+    if volume.kind != Kind::Fat32 && root_bytes > ROOT_ENTRIES * super::ENTRY as u64 {
+        return Err(request("the root holds more than the 512 entries of FAT16".to_owned()));
+    }
+    let root_chain = if volume.kind == Kind::Fat32 { root_bytes } else { 0 };
+    let geometry = geometry(volume, |cluster| {
+        let chains = nodes.values().map(|n| n.bytes.div_ceil(cluster));
+        chains.sum::<u64>() + root_chain.div_ceil(cluster)
+    })?;
+    // No number overflows: the geometry has room for all of it.
+    let mut next = FIRST_CLUSTER;
+    let mut place = |bytes: u64| {
+        let clusters = bytes.div_ceil(geometry.cluster()) as u32;
+        let first = if clusters == 0 { 0 } else { next };
+        next += clusters;
+        (first, clusters)
+    };
+    let (_, root_clusters) = place(root_chain);
+    for node in nodes.values_mut() {
+        (node.first, node.clusters) = place(node.bytes);
+    }
+    Ok(Layout {
+        volume: volume.clone(),
+        label,
+        time,
+        geometry,
+        root_clusters,
+        nodes,
+        next,
+    })
+}
+
+/// Bytes of the root's entries, and everything below it, still without places.
+fn tree(items: &BTreeMap<RelPath, Item>) -> Result<(u64, BTreeMap<RelPath, Node>), ImageError> {
+    let bad = |path: &RelPath, problem: String| ImageError::Entry {
+        format: FORMAT,
+        path: path.to_string(),
+        problem,
+    };
+    let mut all = items.clone();
+    for path in items.keys() {
+        let mut below = path.clone();
+        while let Some(parent) = below.parent() {
+            match all.entry(parent.clone()).or_insert(Item::Directory) {
+                Item::Directory => below = parent,
+                Item::File { .. } => return Err(bad(path, format!("it lies below the file {parent}"))),
+            }
+        }
+    }
+    let mut children: BTreeMap<Option<RelPath>, Vec<&RelPath>> = BTreeMap::from([(None, Vec::new())]);
+    for path in all.keys() {
+        children.entry(path.parent()).or_default().push(path);
+    }
+    let mut named = BTreeMap::new();
+    let mut sizes = BTreeMap::new();
+    for (parent, paths) in &children {
+        let plain: Vec<_> = paths.iter().map(|p| p.name()).collect();
+        let names = names::assign(&plain).map_err(|(index, problem)| bad(paths[index], problem))?;
+        // The label in the root; "." and ".." elsewhere.
+        let own = if parent.is_none() { 1 } else { 2 };
+        let bytes = (own + names.iter().map(Name::entries).sum::<u64>()) * super::ENTRY as u64;
+        if bytes > MAX_DIRECTORY {
+            let shown = parent.as_ref().map_or("the root".to_owned(), ToString::to_string);
+            return Err(request(format!("the directory {shown} holds more than 65536 entries")));
+        }
+        sizes.insert(parent.clone(), bytes);
+        named.extend(paths.iter().copied().zip(names));
+    }
+    let nodes = named.into_iter().map(|(path, name)| {
+        let item = all.get(path).copied().unwrap_or(Item::Directory);
+        let bytes = match item {
+            Item::File { size } => u64::from(size),
+            Item::Directory => sizes
+                .get(&Some(path.clone()))
+                .copied()
+                .unwrap_or(2 * super::ENTRY as u64),
+        };
+        let node = Node {
+            item,
+            name,
+            first: 0,
+            clusters: 0,
+            bytes,
+        };
+        (path.clone(), node)
+    });
+    Ok((sizes.get(&None).copied().unwrap_or_default(), nodes.collect()))
+}
+
+/// Picks the clusters' size; `needed` says how many of a size the content takes.
+fn geometry(volume: &Volume, needed: impl Fn(u64) -> u64) -> Result<Geometry, ImageError> {
+    // Large clusters make FAT32 fast and are the rarer in memory; the smallest that can be counted waste least of FAT16.
+    let (sizes, least, most): (&[u64], _, _) = match volume.kind {
+        Kind::Fat12 => return Err(request("FAT12 is only read".to_owned())),
+        Kind::Fat16 => (&[1, 2, 4, 8, 16, 32], MIN_FAT16 + MARGIN, MIN_FAT32 - 1 - MARGIN),
+        Kind::Fat32 => (&[8, 4, 2, 1, 16], MIN_FAT32 + MARGIN, MAX_FAT32),
+    };
+    let (least, most) = (u64::from(least), u64::from(most));
+    let mut room = None;
+    for cluster_sectors in sizes.iter().copied() {
+        let cluster = cluster_sectors * SECTOR;
+        let needed = needed(cluster);
+        let (reserved, root) = match volume.kind {
+            Kind::Fat32 => (RESERVED_FAT32, 0),
+            _ => (cluster_sectors, ROOT_SECTORS),
+        };
+        // A multiple of a cluster, so that clusters begin at their multiples too.
+        let table = |clusters: u64| {
+            let bits = clusters.saturating_add(2).saturating_mul(volume.kind.bits());
+            bits.div_ceil(8 * SECTOR).next_multiple_of(cluster_sectors)
+        };
+        let (clusters, table, sectors) = match volume.size {
+            Size::Content { spare } => {
+                let clusters = needed.saturating_add(spare.div_ceil(cluster));
+                // Of FAT32, smaller clusters come next; the smallest are made as many as there must be.
+                if volume.kind == Kind::Fat32 && (2..=8).contains(&cluster_sectors) && clusters < least {
+                    continue;
+                }
+                let clusters = clusters.max(least);
+                let table = table(clusters);
+                let front = table.saturating_mul(TABLES).saturating_add(reserved + root);
+                let data = clusters.saturating_mul(cluster_sectors);
+                (clusters, table, front.saturating_add(data))
+            }
+            Size::Sectors(sectors) => {
+                let rest = sectors.saturating_sub(reserved + root);
+                let table = table(rest / cluster_sectors);
+                let rest = rest.saturating_sub(table.saturating_mul(TABLES));
+                (rest / cluster_sectors, table, sectors)
+            }
+        };
+        if !(least..=most).contains(&clusters) || sectors > u64::from(u32::MAX) {
+            continue;
+        }
+        if needed > clusters {
+            room = Some((needed, clusters, cluster));
+            continue;
+        }
+        return Ok(Geometry {
+            cluster_sectors,
+            reserved,
+            table,
+            root,
+            clusters: clusters as u32,
+            sectors,
+        });
+    }
+    Err(request(match (room, volume.size) {
+        (Some((needed, clusters, cluster)), _) => {
+            format!("the content takes {needed} clusters of {cluster} bytes and there are {clusters}")
+        }
+        (None, Size::Sectors(sectors)) => format!("{sectors} sectors cannot be {:?}", volume.kind),
+        (None, Size::Content { .. }) => format!("the content is too large for {:?}", volume.kind),
+    }))
+}

@@ -1,0 +1,301 @@
+//! File systems of boot media: FAT and ISO 9660, with what firmware starts from it.
+
+use super::{
+    error::chain,
+    ext4::{shown, time},
+    part::{Extent, Kind, Look, Part},
+};
+use crate::image::{
+    ImageError, ReadAt, Source,
+    fat::{self, Fat},
+    gpt,
+    iso::{Iso, Kind as IsoKind, Platform},
+    mbr::{self, SECTOR},
+};
+
+/// Sectors of ISO 9660 have this many bytes; the first 16 are left alone.
+const ISO_SECTOR: u64 = 2048;
+pub(super) const ISO_MAGIC: &[u8] = b"CD001";
+pub(super) const ISO_MAGIC_AT: usize = 16 * ISO_SECTOR as usize + 1;
+/// Volume descriptors that are shown as one table.
+const DESCRIPTORS: u64 = 16;
+/// Type of an EFI system partition in a master boot record.
+const MBR_EFI: u8 = 0xef;
+/// Bytes of a directory entry of FAT.
+const FAT_ENTRY: u64 = 32;
+/// Where an entry has its attributes: read-only 1, hidden 2, system 4, directory 0x10, to be archived 0x20.
+const FAT_ATTRIBUTES: u64 = 11;
+
+/// Whether a FAT boot sector begins here: a jump, sectors of 512 bytes, one or two tables and the mark at its end.
+pub(super) fn is_fat(head: &[u8]) -> bool {
+    let Some(boot) = head.get(..SECTOR as usize) else {
+        return false;
+    };
+    let jump = (boot[0] == 0xeb && boot[2] == 0x90) || boot[0] == 0xe9;
+    let sectors = boot[11..13] == [0, 2] && boot[13].is_power_of_two();
+    jump && sectors && matches!(boot[16], 1 | 2) && boot.ends_with(&[0x55, 0xaa])
+}
+
+/// A FAT file system.
+pub(super) fn fat(source: &Source, size: u64) -> Look {
+    let mut look = Look {
+        format: "FAT",
+        ..Look::default()
+    };
+    if let Err(error) = fat_parts(source, size, &mut look) {
+        look.problem = Some(chain(&error));
+    }
+    look
+}
+
+fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
+    fat_tables(source, size, look);
+    let fs = Fat::open(source.clone())?;
+    look.format = match fs.kind() {
+        fat::Kind::Fat12 => "FAT12",
+        fat::Kind::Fat16 => "FAT16",
+        fat::Kind::Fat32 => "FAT32",
+    };
+    let serial = fs.serial();
+    for (name, value) in [
+        ("serial", format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff)),
+        ("cluster size", fs.cluster_size().to_string()),
+        ("clusters", fs.clusters().to_string()),
+        ("hidden sectors", fs.hidden_sectors().to_string()),
+    ] {
+        look.fields.insert(name.to_owned(), value);
+    }
+    if let Some(label) = fs.label()? {
+        look.fields.insert("label".to_owned(), shown(label.as_bytes()));
+    }
+    look.fields
+        .insert("free clusters".to_owned(), fs.free_clusters()?.to_string());
+    for (path, entry) in fs.walk()? {
+        let name = format!("/{path}");
+        let mut part = if entry.directory {
+            Part::empty(name, Kind::Directory)
+        } else {
+            let mut at = 0;
+            let extents = fs.extents(&entry)?.into_iter().map(|(from, len)| {
+                let extent = Extent { at, from, len };
+                at += len;
+                extent
+            });
+            Part::scattered(name, Kind::File, source, extents.collect(), entry.size.into())
+        };
+        if let Some(modified) = entry.modified {
+            part = part.with("modified", modified.to_rfc3339());
+        }
+        let mut attributes = [0];
+        if source
+            .read_exact_at(&mut attributes, entry.offset() + FAT_ATTRIBUTES)
+            .is_ok()
+        {
+            part = part.with("attributes", format!("{:#04x}", attributes[0]));
+        }
+        look.children.push(part.described_by(entry.offset(), FAT_ENTRY));
+    }
+    Ok(())
+}
+
+/// The tables, as the boot sector places them.
+fn fat_tables(source: &Source, size: u64, look: &mut Look) {
+    let mut boot = [0; SECTOR as usize];
+    if source.read_exact_at(&mut boot, 0).is_err() {
+        return;
+    }
+    let half = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+    let word = |at: usize| u64::from(u32::from_le_bytes([boot[at], boot[at + 1], boot[at + 2], boot[at + 3]]));
+    let table = if half(22) == 0 { word(36) } else { half(22) } * SECTOR;
+    let reserved = half(14) * SECTOR;
+    let mut regions = vec![("boot sector".to_owned(), 0, SECTOR)];
+    if half(22) == 0 {
+        regions.push(("FSInfo".to_owned(), half(48) * SECTOR, SECTOR));
+        regions.push(("boot sector copy".to_owned(), half(50) * SECTOR, SECTOR));
+    }
+    regions.push(("reserved sectors".to_owned(), SECTOR, reserved.saturating_sub(SECTOR)));
+    let tables = u64::from(boot[16]);
+    for number in 0..tables {
+        regions.push((
+            format!("allocation table {}", number + 1),
+            reserved + number * table,
+            table,
+        ));
+    }
+    let data = reserved + tables * table;
+    regions.push((
+        "directories and free clusters".to_owned(),
+        data,
+        size.saturating_sub(data),
+    ));
+    for (name, from, len) in regions {
+        if len > 0 && from + len <= size {
+            look.children.push(Part::slice(name, Kind::Region, source, from, len));
+        }
+    }
+}
+
+/// An ISO 9660 image.
+pub(super) fn iso(source: &Source, size: u64) -> Look {
+    let mut look = Look {
+        format: "ISO 9660",
+        ..Look::default()
+    };
+    let system = DESCRIPTORS * ISO_SECTOR;
+    look.children
+        .push(Part::slice("system area", Kind::Region, source, 0, system.min(size)));
+    let descriptors = (DESCRIPTORS * ISO_SECTOR).min(size.saturating_sub(system));
+    look.children.push(Part::slice(
+        "volume descriptors",
+        Kind::Region,
+        source,
+        system,
+        descriptors,
+    ));
+    if let Err(error) = iso_parts(source, size, &mut look) {
+        look.problem = Some(chain(&error));
+    }
+    look
+}
+
+fn moment(seconds: i64) -> String {
+    u32::try_from(seconds).map_or_else(|_| seconds.to_string(), time)
+}
+
+fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
+    let fs = Iso::open(source.clone())?;
+    let volume = fs.volume();
+    for (name, value) in [
+        ("label", &volume.label),
+        ("system", &volume.system),
+        ("volume set", &volume.set),
+        ("publisher", &volume.publisher),
+        ("preparer", &volume.preparer),
+        ("application", &volume.application),
+    ] {
+        if !value.is_empty() {
+            look.fields.insert(name.to_owned(), shown(value));
+        }
+    }
+    for (name, value) in [
+        ("created", volume.created),
+        ("modified", volume.modified),
+        ("expires", volume.expires),
+        ("effective", volume.effective),
+    ] {
+        if let Some(value) = value {
+            look.fields.insert(name.to_owned(), moment(value));
+        }
+    }
+    look.fields.insert("volume size".to_owned(), volume.size.to_string());
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    look.fields.insert("Rock Ridge".to_owned(), yes(fs.has_rock_ridge()));
+    look.fields.insert("Joliet".to_owned(), yes(fs.has_joliet()));
+    for (path, entry) in fs.tree()? {
+        let (kind, len) = match &entry.kind {
+            IsoKind::File => (Kind::File, entry.size),
+            IsoKind::Directory => (Kind::Directory, entry.size),
+            IsoKind::Symlink(_) => (Kind::Symlink, 0),
+            IsoKind::Special => (Kind::Special, 0),
+        };
+        let inside = entry.start.checked_add(len).is_some_and(|end| end <= size);
+        if kind == Kind::File {
+            // Says what keeps its data from being read.
+            fs.file(&entry)?;
+        }
+        let mut part = Part::slice(
+            format!("/{path}"),
+            kind,
+            source,
+            entry.start,
+            if inside { len } else { 0 },
+        );
+        if let IsoKind::Symlink(target) = &entry.kind {
+            part = part.with("target", shown(target));
+        }
+        if let Some(posix) = entry.posix {
+            part = part.with("mode", format!("{:04o}", posix.mode & 0o7777));
+            part = part.with("owner", format!("{}:{}", posix.uid, posix.gid));
+        }
+        if let Some(modified) = entry.modified {
+            part = part.with("modified", moment(modified));
+        }
+        look.children.push(part);
+    }
+    let root = fs.root();
+    if root.start.checked_add(root.size).is_some_and(|end| end <= size) {
+        look.children
+            .push(Part::slice("/", Kind::Directory, source, root.start, root.size));
+    }
+    boot_images(&fs, source, size, look)
+}
+
+/// What firmware starts: entries of the boot catalog, and an EFI system partition behind the file system.
+fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
+    if let Some((from, len)) =
+        efi_partition(source).filter(|(from, len)| from.checked_add(*len).is_some_and(|e| e <= size))
+    {
+        look.children
+            .push(Part::slice("EFI system partition", Kind::Partition, source, from, len));
+    }
+    let Some(catalog) = fs.boot_catalog()? else {
+        return Ok(());
+    };
+    look.children.push(Part::slice(
+        "boot catalog",
+        Kind::Region,
+        source,
+        u64::from(catalog.lba) * ISO_SECTOR,
+        ISO_SECTOR.min(size.saturating_sub(u64::from(catalog.lba) * ISO_SECTOR)),
+    ));
+    for (number, entry) in (1..).zip(&catalog.entries) {
+        let platform = match entry.platform {
+            Platform::Bios => "BIOS".to_owned(),
+            Platform::Efi => "EFI".to_owned(),
+            Platform::Other(id) => format!("platform {id:#04x}"),
+        };
+        let holder = look
+            .children
+            .iter()
+            .find(|c| c.offset == entry.start() && c.size > 0 && c.kind != Kind::Region);
+        let what = holder.map_or_else(|| format!("block {}", entry.lba), |c| c.name.clone());
+        let bootable = if entry.bootable { "" } else { ", not bootable" };
+        look.fields.insert(
+            format!("boot {number}"),
+            format!("{platform}: {what}, {} sectors loaded{bootable}", entry.load_sectors),
+        );
+        if let Some(info) = fs.boot_info(entry)? {
+            let fits = if info.checksum_fits { "fits" } else { "does not fit" };
+            let text = format!("{} bytes, checksum {:#010x} {fits}", info.len, info.checksum);
+            look.fields.insert(format!("boot {number} info table"), text);
+        }
+        if holder.is_none()
+            && entry
+                .start()
+                .checked_add(entry.load_bytes())
+                .is_some_and(|end| end <= size)
+        {
+            let name = format!("boot image {number}");
+            look.children.push(Part::slice(
+                name,
+                Kind::Partition,
+                source,
+                entry.start(),
+                entry.load_bytes(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The EFI system partition of a hybrid image, by either of its tables: offset and length in bytes.
+fn efi_partition(source: &Source) -> Option<(u64, u64)> {
+    let table = gpt::read(source).ok();
+    let found = table.and_then(|t| t.partitions.into_iter().find(|p| p.type_guid == gpt::types::EFI_SYSTEM));
+    if let Some(found) = found {
+        return Some((found.offset(), found.size()));
+    }
+    let record = mbr::read(source).ok()?;
+    let found = record.partitions.into_iter().find(|p| p.kind == MBR_EFI)?;
+    Some((u64::from(found.first_lba) * SECTOR, u64::from(found.sectors) * SECTOR))
+}
