@@ -1,0 +1,193 @@
+//! TFTP.
+
+use crate::client::*;
+use pnb::serve::*;
+use std::{fs, thread, time::Duration};
+
+#[test]
+fn tftp_sends_files_in_blocks_as_agreed() {
+    let outer = directory();
+    let served = outer.path().join("served");
+    fs::write(served.join("even"), pattern(1024)).expect("written");
+    let log = tftp_in(&served, &TftpLimits::default(), 8, |server| {
+        let get = |block: usize, window: u16, request: &[u8]| {
+            let mut client = Tftp::new();
+            (client.block, client.window) = (block, window);
+            client.get(server, request)
+        };
+        let file = |content: Vec<u8>, agreed: &str| (Got::File(content), agreed.to_owned());
+        assert_eq!(get(512, 1, &octet("amd64/kernel", &[])), file(pattern(200_000), ""));
+        assert_eq!(get(512, 1, &octet("/link", &[])), file(pattern(200_000), ""));
+        assert_eq!(get(512, 1, &octet("even", &[])), file(pattern(1024), ""));
+        assert_eq!(get(512, 1, &octet("empty", &[])), file(Vec::new(), ""));
+        let request = Tftp::request(1, "boot.ipxe", "OCTET", &[("tsize", "0"), ("multicast", "")]);
+        assert_eq!(get(512, 1, &request), file(b"#!ipxe\nshell\n".to_vec(), "tsize 13"));
+        let options = [("blksize", "8"), ("timeout", "2")];
+        assert_eq!(
+            get(8, 1, &octet("even", &options)),
+            file(pattern(1024), "blksize 8 timeout 2")
+        );
+        let options = [("BLKSIZE", "1428"), ("tsize", "0"), ("windowsize", "7")];
+        assert_eq!(
+            get(1428, 7, &octet("amd64/kernel", &options)),
+            file(pattern(200_000), "blksize 1428 tsize 200000 windowsize 7")
+        );
+        let options = [("blksize", "65464"), ("windowsize", "65535")];
+        assert_eq!(
+            get(65_464, 64, &octet("amd64/kernel", &options)),
+            file(pattern(200_000), "blksize 65464 windowsize 64")
+        );
+    });
+    assert_eq!(log.len(), 8);
+    assert!(log.iter().all(|l| l.problem.is_none() && l.status.is_none()), "{log:?}");
+    let line = log[0].to_string();
+    assert!(line.ends_with(" tftp RRQ amd64/kernel 200000 bytes"), "{line}");
+}
+
+#[test]
+fn tftp_sends_again_what_was_lost() {
+    let outer = directory();
+    let served = outer.path().join("served");
+    let limits = TftpLimits {
+        timeout: Duration::from_millis(60),
+        ..TftpLimits::default()
+    };
+    let log = tftp_in(&served, &limits, 2, |server| {
+        for window in [1, 8] {
+            let mut client = Tftp::new();
+            client.lose = |n| n % 9 == 1 || n % 23 == 5;
+            (client.block, client.window) = (4000, window);
+            let options = [("blksize", "4000"), ("windowsize", if window == 1 { "1" } else { "8" })];
+            let (got, _) = client.get(server, &octet("amd64/kernel", &options));
+            assert_eq!(got, Got::File(pattern(200_000)), "window {window}");
+        }
+    });
+    assert!(log.iter().all(|l| l.problem.is_none()), "{log:?}");
+}
+
+#[test]
+fn tftp_gives_up_a_client_that_is_silent_and_hears_one_that_gives_up() {
+    let outer = directory();
+    let limits = TftpLimits {
+        timeout: Duration::from_millis(50),
+        retries: 3,
+        transfers: 1,
+        ..TftpLimits::default()
+    };
+    let log = tftp_in(&outer.path().join("served"), &limits, 4, |server| {
+        let mut silent = Tftp::new();
+        // The same request twice is one transfer.
+        for _ in 0..2 {
+            silent
+                .socket
+                .send_to(&octet("amd64/kernel", &[]), server)
+                .expect("sent");
+        }
+        let (first, from) = silent.receive().expect("data");
+        assert_eq!(first.len(), 516);
+        let (got, _) = Tftp::new().get(server, &octet("amd64/kernel", &[]));
+        assert_eq!(got, Got::Error(0, "too many transfers, try again later".to_owned()));
+        for _ in 0..3 {
+            assert_eq!(silent.receive().expect("again"), (first.clone(), from));
+        }
+        thread::sleep(Duration::from_millis(300));
+
+        let mut size_only = Tftp::new();
+        size_only
+            .socket
+            .send_to(&octet("amd64/kernel", &[("tsize", "0")]), server)
+            .expect("sent");
+        let (_, from) = size_only.receive().expect("options");
+        size_only.socket.send_to(b"\0\x05\0\0enough\0", from).expect("sent");
+        thread::sleep(Duration::from_millis(100));
+        let (got, _) = Tftp::new().get(server, &octet("empty", &[]));
+        assert_eq!(got, Got::File(Vec::new()), "there is room again");
+    });
+    let problems: Vec<_> = log.iter().filter_map(|l| l.problem.as_deref()).collect();
+    assert_eq!(
+        problems,
+        [
+            "too many transfers, try again later",
+            "the client has become silent",
+            "the client ended it with error 0 \"enough\""
+        ]
+    );
+}
+
+#[test]
+fn tftp_counts_on_after_the_last_block_number() {
+    let outer = tempfile::tempdir().expect("scratch");
+    // A little more than 65536 blocks of 512 bytes, each different from its neighbours.
+    let size = (32 << 20) + 1300;
+    let content = pattern(size);
+    fs::write(outer.path().join("large"), &content).expect("written");
+    // A block at a time takes 65540 times there and back.
+    let all: &[(u16, &[(&str, &str)])] = &[(16, &[("windowsize", "16")]), (1, &[])];
+    #[expect(clippy::disallowed_methods, reason = "how the tests are asked for everything")]
+    let thorough = std::env::var_os("PNB_TEST").is_some_and(|v| v == "all");
+    let ways = if thorough { all } else { &all[..1] };
+    tftp_in(outer.path(), &TftpLimits::default(), ways.len(), |server| {
+        for &(window, options) in ways {
+            let mut client = Tftp::new();
+            client.window = window;
+            let (got, _) = client.get(server, &octet("large", options));
+            assert!(got == Got::File(content.clone()), "window {window}: another file came");
+        }
+    });
+}
+
+#[test]
+fn tftp_refuses_what_is_not_reading_a_file_of_the_directory() {
+    let outer = directory();
+    let log = tftp_in(&outer.path().join("served"), &TftpLimits::default(), 21, |server| {
+        let refused = |packet: &[u8]| match Tftp::new().get(server, packet).0 {
+            Got::Error(code, message) => format!("{code} {message}"),
+            Got::File(_) => panic!("it was served"),
+        };
+        for name in [
+            "../secret",
+            "/../secret",
+            "amd64/../../secret",
+            "out",
+            "absolute",
+            "//etc/passwd",
+            "amd64",
+            "fifo",
+            "",
+            ".",
+        ] {
+            assert_eq!(refused(&octet(name, &[])), "1 there is no such file", "{name:?}");
+        }
+        assert_eq!(
+            refused(&Tftp::request(2, "new", "octet", &[])),
+            "2 nothing can be written"
+        );
+        assert!(!outer.path().join("served/new").exists());
+        assert_eq!(
+            refused(&Tftp::request(1, "empty", "netascii", &[])),
+            "4 only octet mode is served"
+        );
+        assert_eq!(
+            refused(&Tftp::request(1, "empty", "mail", &[])),
+            "4 only octet mode is served"
+        );
+        for packet in [
+            &b""[..],
+            b"\0",
+            b"\0\x01",
+            b"\0\x01empty",
+            b"\0\x01empty\0octet",
+            b"\0\x09x\0octet\0",
+            &[1; 600],
+        ] {
+            assert_eq!(refused(packet), "4 not a request", "{}", packet.escape_ascii());
+        }
+        // What is part of a transfer, or an error, gets no answer: the next answer is to the next request.
+        let mut client = Tftp::new();
+        for packet in [&b"\0\x05\0\0x\0"[..], b"\0\x04\0\0", b"\0\x03\0\x01data", b"\0\x06\0"] {
+            client.socket.send_to(packet, server).expect("sent");
+        }
+        assert_eq!(client.get(server, &octet("empty", &[])).0, Got::File(Vec::new()));
+    });
+    assert_eq!(log.len(), 21);
+}
