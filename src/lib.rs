@@ -29,6 +29,8 @@ pub mod manifest;
 
 pub mod audit;
 
+pub mod serve;
+
 pub mod boot;
 
 pub mod pipeline;

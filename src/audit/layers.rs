@@ -22,6 +22,7 @@ pub fn gaps(measured: &Value) -> Vec<String> {
         ("seccomp_mode", Value::from(2)),
         ("landlock", Value::from("fully enforced")),
         ("landlock_leaks", Value::Bool(false)),
+        ("loopback_up", Value::Bool(false)),
     ] {
         match &measured[name] {
             Value::Null => out.push(format!("{name} was not measured")),
@@ -52,7 +53,7 @@ mod tests {
     fn each_layer_must_have_been_found_in_force() {
         let good = json!({
             "namespaces": NAMESPACES, "no_new_privs": true, "seccomp_mode": 2, "landlock_leaks": false, "landlock": "fully enforced",
-            "network": ["lo"], "leaked_descriptors": [], "cpus": 2,
+            "network": ["lo"], "loopback_up": false, "leaked_descriptors": [], "cpus": 2,
         });
         assert_eq!(gaps(&good), Vec::<String>::new());
         for (name, value, want) in [
@@ -76,12 +77,13 @@ mod tests {
                 json!(["lo", "eth0"]),
                 "the network interface \"eth0\" was in sight",
             ),
+            ("loopback_up", json!(true), "loopback_up is true, not false"),
             ("leaked_descriptors", json!([7]), "the descriptor 7 was open"),
         ] {
             let mut bad = good.clone();
             bad[name] = value;
             assert_eq!(gaps(&bad), [want]);
         }
-        assert_eq!(gaps(&Value::Null).len(), 7);
+        assert_eq!(gaps(&Value::Null).len(), 8);
     }
 }

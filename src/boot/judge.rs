@@ -2,6 +2,7 @@
 
 use crate::model::VerityDigest;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What a machine's console came to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -17,6 +18,20 @@ pub enum Verdict {
         root: VerityDigest,
         /// `active` or `failed`.
         agent: String,
+        /// What it said of itself before, name by name: `lockdown`, `secure_boot`, `firmware`, `persist`.
+        state: BTreeMap<String, String>,
+    },
+    /// It wrote a disk, read it back, and is powering off.
+    Installed {
+        /// The disk.
+        disk: String,
+        /// The root it wrote.
+        root: VerityDigest,
+    },
+    /// A boot loader or the firmware did not accept what it was to start.
+    Rejected {
+        /// Its line.
+        line: String,
     },
     /// It refused to go on.
     Refused {
@@ -34,11 +49,21 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Judge {
     line: Vec<u8>,
+    state: BTreeMap<String, String>,
     verdict: Option<Verdict>,
 }
 
 const READY: &str = "powernode: ready ";
 const REFUSED: &str = "powernode: refused: ";
+const STATE: &str = "powernode: state ";
+const INSTALLED: &str = "powernode: installed: ";
+/// What shim, GRUB and OVMF say of an image whose signature does not hold.
+const REJECTED: [&str; 4] = [
+    "bad shim signature",
+    "Security Violation",
+    "Verification failed",
+    "Access Denied",
+];
 const PANIC: &str = "Kernel panic - not syncing";
 /// Longer lines are cut; nothing judged is longer.
 const MAX_LINE: usize = 4096;
@@ -51,7 +76,7 @@ impl Judge {
                 let line = String::from_utf8_lossy(&self.line).into_owned();
                 self.line.clear();
                 if self.verdict.is_none() {
-                    self.verdict = judge(line.trim_end_matches('\r'));
+                    self.verdict = self.judge(line.trim_end_matches('\r'));
                 }
             } else if self.line.len() < MAX_LINE {
                 self.line.push(byte);
@@ -66,33 +91,55 @@ impl Judge {
     }
 }
 
-fn judge(line: &str) -> Option<Verdict> {
-    if let Some((_, rest)) = line.split_once(READY) {
-        return ready(rest);
+impl Judge {
+    fn judge(&mut self, line: &str) -> Option<Verdict> {
+        if let Some((_, rest)) = line.split_once(STATE) {
+            self.state = fields(rest).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            return None;
+        }
+        if let Some((_, rest)) = line.split_once(READY) {
+            return ready(rest, &self.state);
+        }
+        if let Some((_, rest)) = line.split_once(INSTALLED) {
+            let (disk, rest) = rest.split_once(' ')?;
+            let disk = disk.to_owned();
+            return Some(Verdict::Installed {
+                disk,
+                root: field(rest, "root")?.parse().ok()?,
+            });
+        }
+        if let Some((_, reason)) = line.split_once(REFUSED) {
+            return Some(Verdict::Refused {
+                reason: reason.trim().to_owned(),
+            });
+        }
+        let line = line.trim().to_owned();
+        if REJECTED.iter().any(|words| line.contains(words)) {
+            return Some(Verdict::Rejected { line });
+        }
+        line.contains(PANIC).then_some(Verdict::Panicked { line })
     }
-    if let Some((_, reason)) = line.split_once(REFUSED) {
-        return Some(Verdict::Refused {
-            reason: reason.trim().to_owned(),
-        });
-    }
-    line.contains(PANIC).then(|| Verdict::Panicked {
-        line: line.trim().to_owned(),
-    })
+}
+
+/// Words of the form `name=value`.
+fn fields(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split_whitespace().filter_map(|word| word.split_once('='))
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    fields(text).find(|(n, _)| *n == name).map(|(_, value)| value)
 }
 
 /// `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`, all four, in any order.
-fn ready(rest: &str) -> Option<Verdict> {
-    let field = |name: &str| {
-        let found = rest
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        found.map(str::to_owned)
-    };
+fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<Verdict> {
     Some(Verdict::Ready {
-        instance: field("instance")?,
-        source: field("source")?,
-        root: field("root")?.parse().ok()?,
-        agent: field("agent").filter(|a| a == "active" || a == "failed")?,
+        instance: field(rest, "instance")?.to_owned(),
+        source: field(rest, "source")?.to_owned(),
+        root: field(rest, "root")?.parse().ok()?,
+        agent: field(rest, "agent")
+            .filter(|a| ["active", "failed"].contains(a))?
+            .to_owned(),
+        state: state.clone(),
     })
 }
 
@@ -103,8 +150,9 @@ mod tests {
     #[test]
     fn a_ready_line_is_taken_apart_however_it_arrives() {
         let root = "ab".repeat(32);
-        let text =
-            format!("noise\r\n[   12.3] powernode: ready instance=i-1 source=fw_cfg root={root} agent=active\r\n");
+        let text = format!(
+            "noise\r\npowernode: state lockdown=integrity secure_boot=on\r\n[   12.3] powernode: ready instance=i-1 source=fw_cfg root={root} agent=active\r\n"
+        );
         let mut judge = Judge::default();
         for byte in text.bytes() {
             judge.take(&[byte]);
@@ -114,6 +162,9 @@ mod tests {
             source: "fw_cfg".to_owned(),
             root: root.parse().expect("hex"),
             agent: "active".to_owned(),
+            state: [("lockdown", "integrity"), ("secure_boot", "on")]
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .into(),
         };
         assert_eq!(judge.verdict(), Some(want));
     }

@@ -8,11 +8,65 @@ const FW_CFG_PREFIX: &str = "opt/com.powernode/";
 /// Mount tag of the seed share that 90powernode looks for.
 const SEED_TAG: &str = "powernode-seed";
 
+const QEMU_AMD64: &str = "/usr/bin/qemu-system-x86_64";
+const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
+
 /// How the machine starts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Firmware {
-    /// The kernel and initramfs are handed to QEMU.
+    /// QEMU loads kernel and initramfs itself.
     Direct,
+    /// SeaBIOS.
+    Bios,
+    /// OVMF without Secure Boot.
+    Uefi,
+    /// OVMF that enforces signatures, with the keys machines are sold with.
+    #[value(name = "secureboot")]
+    SecureBoot,
+}
+
+/// What a medium is to the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Attach {
+    /// A virtio disk.
+    Disk,
+    /// An optical disc in a SATA drive.
+    Cdrom,
+    /// A USB stick.
+    Usb,
+    /// No medium: the machine boots from the network.
+    Net,
+}
+
+/// How the bytes of a medium are to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ImageFormat {
+    /// As they are.
+    Raw,
+    /// As qcow2.
+    Qcow2,
+}
+
+/// A medium of the machine; the firmware tries them in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Medium {
+    /// The file.
+    pub file: String,
+    /// How to read it.
+    pub format: ImageFormat,
+    /// As what it is attached.
+    pub attach: Attach,
+    /// Whether what the machine writes stays; otherwise it is forgotten at the end.
+    pub keep: bool,
+}
+
+/// The network a machine boots from. It has nothing but its own host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Directory served by TFTP.
+    pub tftp: String,
+    /// What DHCP names as boot file.
+    pub bootfile: String,
 }
 
 /// One value handed over by the firmware.
@@ -76,10 +130,12 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Memory in MiB.
     pub memory: u64,
-    /// Directory of the artifact.
-    pub artifact: String,
-    /// Kernel command line.
-    pub command_line: String,
+    /// Kernel, initramfs and command line, for [`Firmware::Direct`] only.
+    pub kernel: Option<(String, String, String)>,
+    /// What it boots from, and further disks.
+    pub media: Vec<Medium>,
+    /// The network it boots from.
+    pub network: Option<Network>,
     /// Keys handed over by the firmware, each with the file that holds its value.
     pub fw_cfg: Vec<(String, String)>,
     /// Directory shared over 9p, where the node looks for its seed.
@@ -97,21 +153,21 @@ impl Machine {
         Ok(parts.join(" "))
     }
 
-    /// QEMU and its arguments: software emulation, the serial console on standard output, no network, no display.
+    /// QEMU and its arguments: software emulation, the serial console on standard output, no display, and no network but the one
+    /// it boots from.
     pub fn command(&self, interactive: bool) -> Vec<String> {
-        let (program, machine) = match self.arch {
-            Arch::Amd64 => ("/usr/bin/qemu-system-x86_64", "q35"),
-            Arch::Arm64 => ("/usr/bin/qemu-system-aarch64", "virt"),
+        let mut argv = Vec::new();
+        let mut add = |words: &[&str]| argv.extend(words.iter().map(|w| (*w).to_owned()));
+        let (program, machine) = match (self.arch, self.firmware) {
+            (Arch::Amd64, Firmware::SecureBoot) => (QEMU_AMD64, "q35,smm=on"),
+            (Arch::Amd64, _) => (QEMU_AMD64, "q35"),
+            (Arch::Arm64, _) => (QEMU_ARM64, "virt"),
         };
-        let serial = if interactive { "mon:stdio" } else { "stdio" };
-        let mut argv: Vec<String> = [
-            program,
-            "-nodefaults",
-            "-no-user-config",
-            "-L",
-            "/usr/share/qemu",
-            "-L",
-            "/usr/share/seabios",
+        add(&[program, "-nodefaults", "-no-user-config"]);
+        for directory in ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu"] {
+            add(&["-L", directory]);
+        }
+        add(&[
             "-machine",
             machine,
             "-accel",
@@ -120,28 +176,95 @@ impl Machine {
             "max",
             "-smp",
             "2",
-            "-m",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        argv.push(self.memory.to_string());
-        argv.extend(["-display", "none", "-no-reboot", "-nic", "none", "-serial", serial].map(str::to_owned));
+        ]);
+        add(&["-m", &self.memory.to_string(), "-display", "none", "-no-reboot"]);
+        add(&["-serial", if interactive { "mon:stdio" } else { "stdio" }]);
+        add(&["-device", "virtio-rng-pci"]);
         match self.firmware {
-            Firmware::Direct => {
-                let file = |name: &str| format!("{}/{name}", self.artifact);
-                argv.extend(["-kernel".to_owned(), file("kernel")]);
-                argv.extend(["-initrd".to_owned(), file("initramfs.cpio.zst")]);
-                argv.extend(["-append".to_owned(), self.command_line.clone()]);
+            Firmware::Direct => {}
+            Firmware::Bios => add(&["-device", "VGA"]),
+            Firmware::Uefi => add(&[
+                "-device",
+                "VGA",
+                "-drive",
+                &pflash(0, "CODE_4M"),
+                "-drive",
+                &pflash(1, "VARS_4M"),
+            ]),
+            Firmware::SecureBoot => add(&[
+                "-device",
+                "VGA",
+                "-global",
+                "driver=cfi.pflash01,property=secure,value=on",
+                "-drive",
+                &pflash(0, "CODE_4M.ms"),
+                "-drive",
+                &pflash(1, "VARS_4M.ms"),
+            ]),
+        }
+        if let Some((kernel, initramfs, command_line)) = &self.kernel {
+            add(&["-kernel", kernel, "-initrd", initramfs, "-append", command_line]);
+        }
+        if self.media.iter().any(|m| m.attach == Attach::Usb) {
+            add(&["-device", "qemu-xhci"]);
+        }
+        for (n, medium) in self.media.iter().enumerate() {
+            let (drive, device) = medium.arguments(n);
+            add(&["-drive", &drive, "-device", &device]);
+        }
+        match &self.network {
+            None => add(&["-nic", "none"]),
+            Some(network) => {
+                let user = format!("user,id=net,tftp={},bootfile={}", network.tftp, network.bootfile);
+                // OVMF has a driver of its own for the card; with iPXE in its ROM it would be iPXE that boots.
+                let rom = if self.firmware == Firmware::Bios {
+                    ""
+                } else {
+                    ",romfile="
+                };
+                let card = format!("virtio-net-pci,netdev=net,bootindex=0{rom}");
+                add(&["-netdev", &user, "-device", &card]);
             }
         }
         for (key, file) in &self.fw_cfg {
-            argv.extend(["-fw_cfg".to_owned(), format!("name={key},file={file}")]);
+            add(&["-fw_cfg", &format!("name={key},file={file}")]);
         }
         if let Some(share) = &self.share {
             let share = format!("local,path={share},mount_tag={SEED_TAG},security_model=mapped-xattr,id=seed");
-            argv.extend(["-virtfs".to_owned(), share]);
+            add(&["-virtfs", &share]);
         }
         argv
+    }
+}
+
+/// A flash chip of OVMF. What the firmware writes to it is forgotten.
+fn pflash(unit: u8, name: &str) -> String {
+    let access = if unit == 0 { "readonly=on" } else { "snapshot=on" };
+    format!("if=pflash,unit={unit},format=raw,{access},file=/usr/share/OVMF/OVMF_{name}.fd")
+}
+
+impl Medium {
+    /// Values of `-drive` and `-device` for the medium number `n`.
+    fn arguments(&self, n: usize) -> (String, String) {
+        let format = match self.format {
+            ImageFormat::Raw => "raw",
+            ImageFormat::Qcow2 => "qcow2",
+        };
+        let (access, device) = match (self.attach, self.keep) {
+            (Attach::Cdrom, _) => ("media=cdrom,readonly=on", "ide-cd"),
+            (Attach::Usb, keep) => (
+                if keep { "cache=writeback" } else { "snapshot=on" },
+                "usb-storage,removable=on",
+            ),
+            (Attach::Disk | Attach::Net, keep) => {
+                (if keep { "cache=writeback" } else { "snapshot=on" }, "virtio-blk-pci")
+            }
+        };
+        let file = self.file.replace(',', ",,");
+        (
+            format!("if=none,id=medium{n},format={format},{access},file={file}"),
+            format!("{device},drive=medium{n},bootindex={}", n + 1),
+        )
     }
 }
 

@@ -2,6 +2,10 @@
 
 mod judge;
 mod machine;
+mod served;
+mod target;
 
 pub use judge::{Judge, Verdict};
-pub use machine::{Firmware, FwCfg, Machine, MachineError};
+pub use machine::{Attach, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, Network};
+pub use served::{HttpRoot, MACHINE, ServedMachine, table};
+pub use target::{HTTP_PORT, Media};

@@ -1,8 +1,11 @@
 //! The command line as it is typed.
 
-use crate::model::{Arch, Variant};
+use crate::{
+    boot::{Attach, Firmware},
+    model::{Arch, Variant},
+};
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Everything typed.
 #[derive(Parser, Debug)]
@@ -71,6 +74,8 @@ pub enum Command {
     Shell(ShellArgs),
     /// Boot an artifact in QEMU and judge its console.
     Boot(Boot),
+    /// Serve a directory over HTTP and TFTP to machines that boot over a network, until Ctrl-C.
+    Serve(Serve),
     /// Check an artifact against its manifest, and the manifest against its promises.
     Audit(Audit),
     /// Say what is in an artifact: partitions, file systems, boot entries, digests.
@@ -216,18 +221,40 @@ pub struct ShellArgs {
 /// Options of `pnb boot`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  pnb boot images/kernel-initrd/amd64\n  \
+    pnb boot images/raw/amd64 --firmware secureboot\n  \
+    pnb boot images/iso/amd64 --as usb --firmware bios\n  \
+    pnb boot images/ipxe/amd64 --firmware uefi\n  \
+    pnb boot images/raw/amd64 --keep node.raw --size 8GiB\n  \
+    pnb boot images/iso/amd64 --firmware direct --disk new.raw --size 4GiB \\\n    \
+      --append 'powernode.install=/dev/vda powernode.install.confirm=yes'\n  \
     pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
     pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive")]
 pub struct Boot {
-    /// The artifact's directory.
-    pub dir: PathBuf,
+    /// The artifact's directory, or a file: .raw or .img, .qcow2, .iso.
+    pub path: PathBuf,
+    /// What starts it [default: direct for kernel-initrd, bios for ipxe, else uefi]. With a medium, direct takes kernel and
+    /// initramfs off it, so that words can be appended.
+    #[arg(long, value_name = "FIRMWARE")]
+    pub firmware: Option<Firmware>,
+    /// As what it is attached [default: cdrom for iso, net for ipxe, else disk].
+    #[arg(long = "as", value_name = "WHAT")]
+    pub attach: Option<Attach>,
+    /// Boot this copy of the disk, and let the machine write to it; made of the artifact if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub keep: Option<PathBuf>,
+    /// A second disk, which the machine may write to; made empty if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
+    /// How large a disk that is made here gets [default: as the artifact, 4GiB for --disk].
+    #[arg(long, value_name = "SIZE", value_parser = crate::graph::parse_size)]
+    pub size: Option<u64>,
     /// A value handed over by the firmware: KEY=VALUE, KEY below opt/com.powernode/ unless it has a slash.
     #[arg(long, value_name = "K=V")]
     pub fw_cfg: Vec<String>,
     /// A directory shared with the machine over 9p.
     #[arg(long, value_name = "DIR")]
     pub share: Option<PathBuf>,
-    /// Added to the kernel command line.
+    /// Added to the kernel command line; with --firmware direct only.
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub append: Vec<String>,
     /// Seconds until the machine is stopped and judged.
@@ -239,6 +266,24 @@ pub struct Boot {
     /// Connect this terminal to the machine's console instead of judging it (Ctrl-A X ends it).
     #[arg(long)]
     pub interactive: bool,
+}
+
+/// Options of `pnb serve`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb serve images/ipxe/amd64\n  \
+    pnb serve images/ipxe --http 192.0.2.1:8080\n  \
+    pnb serve images/ipxe --http 192.0.2.1:80 --tftp 192.0.2.1:69 --json\n\n\
+    Nothing but this machine can connect unless an address is named; 0.0.0.0 is all of them. Whoever can connect can read \
+    every file in the directory.")]
+pub struct Serve {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Where HTTP is served.
+    #[arg(long, value_name = "[ADDR:]PORT", default_value = "8080", value_parser = super::serve::parse_listen)]
+    pub http: SocketAddr,
+    /// Where TFTP is served, for firmware that knows nothing else (its port is 69) [default: not at all].
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = super::serve::parse_listen)]
+    pub tftp: Option<SocketAddr>,
 }
 
 /// Options of `pnb audit`.

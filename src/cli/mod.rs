@@ -2,6 +2,7 @@
 
 mod args;
 mod artifacts;
+mod boot;
 mod build;
 mod context;
 mod exit;
@@ -10,6 +11,7 @@ mod inspect;
 mod lock;
 mod look;
 mod report;
+mod serve;
 mod store;
 
 pub use args::Cli;
@@ -24,7 +26,9 @@ use std::{ffi::OsString, process::ExitCode};
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // The sandbox helper is this program too; nothing of the command line below applies to it.
     if arguments.get(1).is_some_and(|a| a == "__sandbox") {
-        return crate::sandbox::helper_main(crate::writers::table());
+        let mut builtins = crate::writers::table();
+        builtins.extend(crate::boot::table());
+        return crate::sandbox::helper_main(builtins);
     }
     // Permissions of what is laid out for stages must not depend on who builds.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -59,7 +63,8 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Fetch(args) => inputs::fetch(&cli.common, args, report),
         Command::Vendor(args) => inputs::vendor(&cli.common, args, report),
         Command::Lock(args) => lock::lock(&cli.common, args, report),
-        Command::Boot(args) => artifacts::boot(&cli.common, args, report),
+        Command::Boot(args) => boot::boot(&cli.common, args, report),
+        Command::Serve(args) => serve::serve(args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
         Command::Inspect(args) => look::inspect(&cli.common, args, report),
         Command::Diff(args) => look::diff(&cli.common, args, report),

@@ -23,3 +23,4 @@ pub use stage_file::{
     Ids, Input, InputSource, Limits, OutputKind, OutputSpec, Packages, Sandbox, StageArch, StageFile, Workload,
     parse_stage,
 };
+pub use units::parse_size;

@@ -155,6 +155,9 @@ pub struct OutputSpec {
     /// Whether set-id bits may leave the sandbox.
     #[serde(default)]
     pub allow_setid: bool,
+    /// Whether a tree of a variant's stage belongs to its artifact, as a directory of that name. Files always do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub export: bool,
 }
 
 /// How many user ids a stage sees.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `"512MiB"`, `"2GiB"`, `"100"` (bytes).
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = split(text);
     let factor = match unit {
         "" | "B" => 1,

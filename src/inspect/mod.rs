@@ -29,5 +29,5 @@ pub use diff::{Comparison, Difference, What, diff};
 pub use error::InspectError;
 pub use hint::Hint;
 pub use part::{Fields, Kind, Look, Part, Scratch, open, open_path};
-pub use root::{FoundRoot, find_root};
+pub use root::{FoundRoot, find_file, find_root};
 pub use survey::{Node, survey};

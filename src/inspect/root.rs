@@ -111,6 +111,26 @@ fn find_in(part: &Part, scratch: &Scratch, depth: usize) -> Result<FoundRoot, In
     }
 }
 
+/// The bytes of the file `path` on boot media `name`: on ISO 9660, or on a FAT partition of a disk or qcow2 image.
+pub fn find_file(source: &Source, name: &str, path: &str, scratch: &Scratch) -> Result<Source, InspectError> {
+    let part = open(source.clone(), name).map_err(|source| InspectError::Read {
+        part: name.to_owned(),
+        source,
+    })?;
+    let mut waiting = vec![(part, 3)];
+    while let Some((part, depth)) = waiting.pop() {
+        let look = part.look(scratch);
+        if let Some(found) = child(&look, path) {
+            return Ok(found.source().clone());
+        }
+        if depth > 0 {
+            let inner = |c: &Part| matches!(c.kind, Kind::Partition | Kind::Content);
+            waiting.extend(look.children.into_iter().filter(inner).map(|c| (c, depth - 1)));
+        }
+    }
+    Err(none(format!("{name:?} holds no {path}")))
+}
+
 /// What the initramfs on the disk's FAT partition states.
 fn stated_on(disk: &Look, part: &Part, scratch: &Scratch) -> Result<Vec<u8>, InspectError> {
     for partition in disk.children.iter().filter(|c| c.kind == Kind::Partition) {

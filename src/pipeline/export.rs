@@ -13,7 +13,7 @@ use crate::{
         Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, Origin, RECORD_FILE, RECORD_VERSION, Role,
         Run, StageFact, StageRun, Statements,
     },
-    model::{Arch, RelPath, Sha256Digest, Variant, VerityDigest},
+    model::{Arch, Node, RelPath, Sha256Digest, Variant, VerityDigest},
     store::{self, Store},
     verity::{self, Digests},
 };
@@ -36,8 +36,10 @@ const DIAGNOSTIC: &str = "agent/diagnostic";
 /// Stages and outputs whose content the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
-/// The kernel command line of a variant, in its stage's directory.
-const COMMAND_LINE: &str = "cmdline";
+/// Directory below `stages/` with the kernel command line of each architecture.
+const COMMAND_LINES: &str = "command-line";
+/// What a variant adds to it, in its stage's directory.
+const ADDED: &str = "cmdline";
 
 /// What the pipeline cannot know by itself.
 #[derive(Clone, Debug)]
@@ -156,26 +158,33 @@ fn fingerprint(
     Ok(text)
 }
 
-/// Name, inode, size and times of each file of a directory: it changes when anybody touches one.
+/// Name, inode, size and times of everything below a directory: it changes when anybody touches a file.
 fn stamps(dir: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    #[expect(clippy::disallowed_methods, reason = "the names are sorted")]
-    let mut names: Vec<_> = fs::read_dir(dir)?
-        .map(|e| e.map(|e| e.file_name()))
-        .collect::<Result<_, _>>()?;
-    names.sort();
-    for name in names {
-        let m = fs::symlink_metadata(dir.join(&name))?;
-        let _ = writeln!(
-            text,
-            "{name:?} {} {} {}.{} {}.{}",
-            m.ino(),
-            m.size(),
-            m.mtime(),
-            m.mtime_nsec(),
-            m.ctime(),
-            m.ctime_nsec()
-        );
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(below) = waiting.pop() {
+        #[expect(clippy::disallowed_methods, reason = "the names are sorted")]
+        let mut names: Vec<_> = fs::read_dir(dir.join(&below))?
+            .map(|e| e.map(|e| e.file_name()))
+            .collect::<Result<_, _>>()?;
+        names.sort();
+        for name in names {
+            let name = below.join(name);
+            let m = fs::symlink_metadata(dir.join(&name))?;
+            let _ = writeln!(
+                text,
+                "{name:?} {} {} {}.{} {}.{}",
+                m.ino(),
+                m.size(),
+                m.mtime(),
+                m.mtime_nsec(),
+                m.ctime(),
+                m.ctime_nsec()
+            );
+            if m.is_dir() {
+                waiting.push(name);
+            }
+        }
     }
     Ok(text)
 }
@@ -195,9 +204,11 @@ fn write_all(
         let Some(output) = done.record.outputs.get(name) else {
             continue;
         };
+        let path = RelPath::new(name).map_err(|e| describe(e.to_string()))?;
         if spec.kind == OutputKind::File {
-            let path = RelPath::new(name).map_err(|e| describe(e.to_string()))?;
-            artifacts.insert(path, copy_out(store, output, &dir.join(name))?);
+            artifacts.insert(path, copy_out(store, output.digest(), &dir.join(name))?);
+        } else if spec.export {
+            copy_tree_out(store, output.digest(), (dir, &path), &mut artifacts)?;
         }
     }
     let stages = closure_of(&project.graph, std::slice::from_ref(node))?.order;
@@ -254,9 +265,36 @@ fn done<'a>(outcome: &'a Outcome, id: &NodeId) -> Result<&'a Done, PipelineError
         .ok_or_else(|| describe(format!("{id} was not built")))
 }
 
+/// Copies the directories and files of a tree below `path` in `dir`.
+fn copy_tree_out(
+    store: &Store,
+    digest: &VerityDigest,
+    (dir, path): (&Path, &RelPath),
+    artifacts: &mut BTreeMap<RelPath, Digests>,
+) -> Result<(), PipelineError> {
+    let target = dir.join(path.as_path());
+    fs::create_dir(&target).map_err(PipelineError::io("create", &target))?;
+    for (below, entry) in store.tree(digest)?.iter() {
+        let name = path.join(below);
+        let target = dir.join(name.as_path());
+        match &entry.node {
+            Node::Directory => fs::create_dir(&target).map_err(PipelineError::io("create", &target))?,
+            Node::File { digest, .. } => {
+                artifacts.insert(name, copy_out(store, digest, &target)?);
+            }
+            _ => {
+                return Err(describe(format!(
+                    "{name} of the artifact is neither a file nor a directory"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Copies an object out of the store, hashing it on the way; a damaged object does not get out.
-fn copy_out(store: &Store, output: &store::Output, target: &Path) -> Result<Digests, PipelineError> {
-    let source = store.object_path(output.digest())?;
+fn copy_out(store: &Store, digest: &VerityDigest, target: &Path) -> Result<Digests, PipelineError> {
+    let source = store.object_path(digest)?;
     let mut from = File::open(&source).map_err(PipelineError::io("open", &source))?;
     let mut to = File::create_new(target).map_err(PipelineError::io("create", target))?;
     let mut both = verity::Both::new();
@@ -270,10 +308,10 @@ fn copy_out(store: &Store, output: &store::Output, target: &Path) -> Result<Dige
         to.write_all(&buffer[..n]).map_err(PipelineError::io("write", target))?;
     }
     let digests = both.finish();
-    if digests.verity != *output.digest() {
+    if digests.verity != *digest {
         return Err(store::StoreError::Corrupt {
             path: source,
-            expected: *output.digest(),
+            expected: *digest,
             actual: digests.verity,
         }
         .into());
@@ -303,14 +341,16 @@ fn line_of(
     Ok(text.trim_end().to_owned())
 }
 
-/// The kernel command line that the stage of a variant gives.
-pub fn command_line(project: &Project, variant: Variant) -> Result<String, PipelineError> {
-    let path = project
-        .root
-        .join(super::project::STAGES)
-        .join(variant.as_str())
-        .join(COMMAND_LINE);
-    let text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
+/// The default kernel command line of a variant: that of its architecture, and what its stage adds in a file `cmdline`.
+pub fn command_line(project: &Project, variant: Variant, arch: Arch) -> Result<String, PipelineError> {
+    let stages = project.root.join(super::project::STAGES);
+    let path = stages.join(COMMAND_LINES).join(arch.as_str());
+    let mut text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
+    let path = stages.join(variant.as_str()).join(ADDED);
+    if path.exists() {
+        text.push(' ');
+        text.push_str(&fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?);
+    }
     Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
@@ -381,7 +421,7 @@ fn facts<'a>(
         allow_dirty: circumstances.allow_dirty,
         hermetic: whole && (committed || circumstances.allow_dirty),
         kernel_version: line_of(project, store, outcome, KERNEL_STAGE, arch)?,
-        kernel_command_line: command_line(project, variant)?,
+        kernel_command_line: command_line(project, variant, arch)?,
         root,
         agent: Agent {
             kind: if diagnostic {

@@ -8,8 +8,8 @@ use crate::{
     graph::{self, StageFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
-        Access, BuildDir, Capability, Collected, Console, Executor, Ids, Limits, Mount, Output, OutputKind, RootFs,
-        SandboxError, Spec, Watch, Workload,
+        Access, BuildDir, Capability, Collected, Console, Executor, Ids, Limits, Mount, Network, Output, OutputKind,
+        RootFs, SandboxError, Spec, Watch, Workload,
     },
     store::{self, Record, Store},
     writers,
@@ -136,6 +136,7 @@ pub fn stage_spec(
         dev_in: file.sandbox.dev_in.clone(),
         proc_mount: true,
         console: Console::Log,
+        network: Network::None,
     })
 }
 

@@ -214,29 +214,24 @@ fn one(
     events: Events<'_>,
 ) -> Result<Done, PipelineError> {
     let prepared = prepare(project, store, id, outputs)?;
-    if let Some(record) = usable(store, &prepared, options)? {
+    let cached = |record| {
         events(Event::Cached {
             node: id.clone(),
             key: prepared.key.to_string(),
         });
-        return Ok(Done {
-            prepared,
+        Done {
+            prepared: prepared.clone(),
             record,
             cached: true,
-        });
+        }
+    };
+    if let Some(record) = usable(store, &prepared, options)? {
+        return Ok(cached(record));
     }
     let _lock = store.lock_stage(&prepared.key)?;
     // Another builder may have finished it while we waited.
     if let Some(record) = usable(store, &prepared, options)? {
-        events(Event::Cached {
-            node: id.clone(),
-            key: prepared.key.to_string(),
-        });
-        return Ok(Done {
-            prepared,
-            record,
-            cached: true,
-        });
+        return Ok(cached(record));
     }
     events(Event::Started {
         node: id.clone(),

@@ -20,7 +20,7 @@ use std::{
     collections::BTreeMap,
     ffi::CString,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, net::UnixStream},
@@ -38,29 +38,97 @@ pub(super) fn collect(spec: &Spec, control: &mut UnixStream) -> Result<(), Optio
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).step("read the limit of descriptors")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).step("raise the limit of descriptors")?;
     let build = openat(nix::fcntl::AT_FDCWD, "/build", DIRECTORY, Mode::empty()).step("open /build")?;
-    for (index, output) in spec.outputs.iter().enumerate() {
-        wire::send(control, Tag::Output, &index).map_err(|_| None)?;
+    let mut stream = Stream::new(control);
+    let taken = spec.outputs.iter().enumerate().try_for_each(|(index, output)| {
+        wire::send(&mut stream, Tag::Output, &index).map_err(|_| None)?;
         let mut walk = Walk {
             output,
             limits: &spec.limits,
             single: spec.ids == Ids::Single,
-            control,
+            stream: &mut stream,
             entries: 0,
             bytes: 0,
             device: 0,
             links: BTreeMap::new(),
         };
-        walk.run(&build)?;
+        walk.run(&build)
+    });
+    match taken {
+        Ok(()) => wire::send(&mut stream, Tag::Complete, &()).map_err(|_| None)?,
+        // A fault comes between two entries: what was said before it has to be out.
+        Err(Some(_)) => {}
+        // In the middle of a file there is no way on but to close the stream.
+        Err(None) => return Err(None),
     }
-    wire::send(control, Tag::Complete, &()).map_err(|_| None)
+    stream.flush().map_err(|_| None)?;
+    taken
+}
+
+/// Bytes that are said at once. Most files are far smaller, and a system call for each costs more than its bytes.
+const CHUNK: usize = 256 << 10;
+
+/// The way to the executor, through a buffer.
+struct Stream<'a> {
+    control: &'a mut UnixStream,
+    buffer: Vec<u8>,
+    used: usize,
+}
+
+impl<'a> Stream<'a> {
+    fn new(control: &'a mut UnixStream) -> Self {
+        Self {
+            control,
+            buffer: vec![0; CHUNK],
+            used: 0,
+        }
+    }
+
+    /// Sends `size` bytes of `file`, read straight into the buffer; one that has less is an error.
+    fn send_file(&mut self, file: &mut File, mut size: u64) -> io::Result<()> {
+        while size > 0 {
+            if self.used == self.buffer.len() {
+                self.flush()?;
+            }
+            let free = &mut self.buffer[self.used..];
+            let most = usize::try_from(size).map_or(free.len(), |s| s.min(free.len()));
+            match file.read(&mut free[..most]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    self.used += n;
+                    size -= n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Write for Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.used == self.buffer.len() {
+            self.flush()?;
+        }
+        let free = &mut self.buffer[self.used..];
+        let n = bytes.len().min(free.len());
+        free[..n].copy_from_slice(&bytes[..n]);
+        self.used += n;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let used = std::mem::take(&mut self.used);
+        self.control.write_all(&self.buffer[..used])
+    }
 }
 
 /// State of taking one output.
-struct Walk<'a> {
+struct Walk<'a, 'b> {
     output: &'a Output,
     limits: &'a Limits,
     single: bool,
-    control: &'a mut UnixStream,
+    stream: &'a mut Stream<'b>,
     entries: u64,
     bytes: u64,
     device: u64,
@@ -75,7 +143,7 @@ struct Level {
     names: Vec<CString>,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     fn refuse(&self, path: &[u8], problem: impl std::fmt::Display) -> Fault {
         let entry = match path {
             b"" => String::new(),
@@ -235,12 +303,8 @@ impl Walk<'_> {
             return Err(Some(self.over(format!("{} bytes", self.limits.output_bytes))));
         }
         self.announce(EntryKind::File, path, stat, size, b"")?;
-        let copied = io::copy(&mut File::from(file).take(size), self.control);
-        match copied {
-            Ok(copied) if copied == size => Ok(()),
-            // The executor expects the rest: there is no way on but to close the stream.
-            _ => Err(None),
-        }
+        // The executor expects all of it: when that fails there is no way on but to close the stream.
+        self.stream.send_file(&mut File::from(file), size).map_err(|_| None)
     }
 
     /// Checks that what was opened is what was found, and has no extended attributes.
@@ -284,6 +348,6 @@ impl Walk<'_> {
             path: path.to_vec(),
             rest: rest.to_vec(),
         };
-        wire::send_bytes(self.control, Tag::Entry, &entry.encode()).map_err(|_| None)
+        wire::send_bytes(self.stream, Tag::Entry, &entry.encode()).map_err(|_| None)
     }
 }

@@ -17,7 +17,7 @@ use nix::{
 use serde::de::DeserializeOwned;
 use std::{
     fs::File,
-    io::{self, IsTerminal, PipeReader, Read, Write},
+    io::{self, BufReader, IsTerminal, PipeReader, Read, Write},
     net::Shutdown,
     ops::ControlFlow,
     os::{
@@ -43,6 +43,8 @@ pub struct Executor {
     pub strict: bool,
 }
 
+/// Bytes that are taken from the helper at once.
+const CHUNK: usize = 256 << 10;
 /// Ranges of host ids that root maps stages to: from here on, of 65536 each. Above what container managers use.
 const FIRST_BASE_ID: u32 = 0x7000_0000;
 /// How many ranges there are.
@@ -98,7 +100,7 @@ impl Executor {
         };
         let mut run = Run {
             spec,
-            control,
+            control: BufReader::with_capacity(CHUNK, control),
             child,
             reader,
             logged: 0,
@@ -106,14 +108,15 @@ impl Executor {
             stopped: false,
             found: Found::default(),
         };
-        let sent = send_descriptors(&run.control, &console).and_then(|()| wire::send_value(&mut run.control, &request));
+        let control = run.control.get_mut();
+        let sent = send_descriptors(control, &console).and_then(|()| wire::send_value(control, &request));
         drop(console);
         let result = match sent {
             Ok(()) => run.serve(put, log),
             Err(error) => Err(run.protocol(format!("does not take its request: {error}"))),
         };
         // Whatever happened: nothing of the run may be alive when this returns. On success it has ended already.
-        let _ = run.control.shutdown(Shutdown::Both);
+        let _ = run.control.get_ref().shutdown(Shutdown::Both);
         let ended = run.child.wait();
         take_terminal_back(spec);
         let outcome = result?;
@@ -173,7 +176,7 @@ struct Found {
 /// One run.
 struct Run<'a> {
     spec: &'a Spec,
-    control: UnixStream,
+    control: BufReader<UnixStream>,
     child: Child,
     reader: Option<PipeReader>,
     logged: u64,
@@ -211,7 +214,10 @@ impl Run<'_> {
 
     /// Waits until the helper has spoken or the stage has printed.
     fn wait(&self) -> Result<(bool, bool), SandboxError> {
-        let mut fds = vec![PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
+        if !self.control.buffer().is_empty() {
+            return Ok((true, false));
+        }
+        let mut fds = vec![PollFd::new(self.control.get_ref().as_fd(), PollFlags::POLLIN)];
         fds.extend(self.reader.as_ref().map(|r| PollFd::new(r.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {}
@@ -249,13 +255,13 @@ impl Run<'_> {
             Ok(ControlFlow::Break(())) if !self.stopped => {
                 self.stopped = true;
                 // The stage may have ended by itself meanwhile; then nobody listens.
-                let _ = self.control.write_all(&[STOP]);
+                let _ = self.control.get_mut().write_all(&[STOP]);
             }
             Ok(_) => {}
         }
         if self.over.is_some() {
             // Pid 1 takes this for the end of its caller and ends the stage.
-            let _ = self.control.shutdown(Shutdown::Write);
+            let _ = self.control.get_ref().shutdown(Shutdown::Write);
         }
     }
 

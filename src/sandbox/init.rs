@@ -4,7 +4,7 @@
 //! cannot reach it: it is not dumpable, hidden in `/proc`, and outside the stage's Landlock domain.
 
 use super::{
-    BuildDir, Ids, Spec, collect,
+    BuildDir, Ids, Network, Spec, collect,
     helper::{Job, receive_descriptors},
     rootfs::{self, Plan},
     stage,
@@ -64,6 +64,9 @@ fn live(job: &mut Job) -> Result<(), Ending> {
     }
     sethostname(HOST_NAME).step("set the host name")?;
     sys::set_domain_name("(none)").step("set the domain name")?;
+    if job.request.spec.network == Network::Loopback {
+        sys::bring_loopback_up().step("bring the loopback up")?;
+    }
     let proc = rootfs::build(&job.request.spec, &job.plan, sources)?;
 
     let mut signals = SigSet::empty();

@@ -2,7 +2,9 @@
 //!
 //! Every right of the ABI is handled, so that all is forbidden but what a rule gives: reading and executing what was
 //! mounted, writing below `/build`, `/tmp`, and the mounts that are declared writable. Nothing below `/proc` can be
-//! opened (its links still work): `mountinfo` would name paths of the host.
+//! opened (its links still work): `mountinfo` would name paths of the host. TCP ports are forbidden but where the spec has
+//! a loopback: then the run's own network namespace is what keeps the host's ports away, and rules by port would add
+//! nothing.
 //! Source: <https://docs.kernel.org/userspace-api/landlock.html>.
 
 use super::{
@@ -29,6 +31,8 @@ pub(super) struct Rules {
     pub write: Vec<PathBuf>,
     /// Device nodes that may be read and written.
     pub devices: Vec<PathBuf>,
+    /// Whether TCP ports may be bound and connected to.
+    pub tcp: bool,
 }
 
 #[derive(thiserror::Error, Debug)]
@@ -96,8 +100,11 @@ fn enforce(rules: &Rules, level: CompatLevel) -> Result<RulesetStatus, LandlockE
     let device: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile;
     let mut ruleset = Ruleset::default()
         .set_compatibility(level)
-        .handle_access(AccessFs::from_all(HANDLED))?
-        .handle_access(AccessNet::from_all(HANDLED))?
+        .handle_access(AccessFs::from_all(HANDLED))?;
+    if !rules.tcp {
+        ruleset = ruleset.handle_access(AccessNet::from_all(HANDLED))?;
+    }
+    let mut ruleset = ruleset
         .scope(Scope::from_all(HANDLED))?
         .create()?
         .add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::ReadDir))?;

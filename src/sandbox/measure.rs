@@ -1,8 +1,9 @@
 //! What the stage finds out about itself just before it becomes the workload.
 
 use super::{
-    Spec,
+    Network, Spec,
     outcome::Measured,
+    sys,
     wire::{Fault, Step},
 };
 use nix::{
@@ -41,6 +42,7 @@ pub(super) fn before(proc: &OwnedFd) -> Result<Measured, Fault> {
             .filter_map(|l| l.split_once(':'))
             .map(|(name, _)| name.trim().to_owned())
             .collect(),
+        loopback_up: sys::loopback_is_up().step("look at the loopback")?,
         resource_limits: limits
             .lines()
             .filter(|l| l.starts_with("Max "))
@@ -123,5 +125,9 @@ pub(super) fn judge(found: &Measured, spec: &Spec, landlock: bool) -> Option<Str
         .or(problem(
             found.network.iter().any(|n| n != "lo"),
             format!("network interfaces are in sight: {:?}", found.network),
+        ))
+        .or(problem(
+            found.loopback_up != (spec.network == Network::Loopback),
+            format!("the loopback is {}", if found.loopback_up { "up" } else { "down" }),
         ))
 }

@@ -36,5 +36,6 @@ pub use helper::{Builtin, BuiltinTable, helper_main};
 pub use outcome::{Collected, Measured, Outcome, Watch};
 pub use probe::{Layer, probe};
 pub use spec::{
-    Access, BuildDir, Capability, Console, Ids, Limits, Mount, Output, OutputKind, Policy, RootFs, Spec, Workload,
+    Access, BuildDir, Capability, Console, Ids, Limits, Mount, Network, Output, OutputKind, Policy, RootFs, Spec,
+    Workload,
 };

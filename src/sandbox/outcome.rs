@@ -72,6 +72,9 @@ pub struct Measured {
     pub capabilities_effective: String,
     /// Network interfaces in sight.
     pub network: Vec<String>,
+    /// Whether the loopback is up.
+    #[serde(default)]
+    pub loopback_up: bool,
     /// Resource limits in force: `Max ...` lines of `/proc/self/limits`.
     pub resource_limits: BTreeMap<String, String>,
     /// What enforces limits on memory and processes.

@@ -1,7 +1,7 @@
 //! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
 
 use super::{
-    BuildDir, Console, Executor, Ids, Limits, Outcome, RootFs, SandboxError, Spec, Workload,
+    BuildDir, Console, Executor, Ids, Limits, Network, Outcome, RootFs, SandboxError, Spec, Workload,
     helper::{NOTHING, USERNS_FIX},
     idmap,
     landlock::ABI_NUMBER,
@@ -30,6 +30,8 @@ pub struct Layer {
 }
 
 const LANDLOCK_FIX: &str = "run Linux 6.12 or newer with CONFIG_SECURITY_LANDLOCK=y and \"landlock\" in the lsm= list";
+const NETWORK_FIX: &str = "see what configures new network namespaces on this machine (net.core sysctls, a fallback tunnel \
+                           module) and switch it off";
 const LIMITS_FIX: &str = "nothing is wrong: the watchdog and resource limits of pnb take over; with a delegated control \
                           group (systemd-run --user --scope -p Delegate=yes pnb ...) the kernel counts instead";
 
@@ -53,6 +55,7 @@ fn smallest(ids: Ids) -> Spec {
         dev_in: Vec::new(),
         proc_mount: true,
         console: Console::Log,
+        network: Network::None,
     }
 }
 
@@ -85,7 +88,15 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
 
 fn describe(outcome: &Outcome, layers: &mut Vec<Layer>) {
     let found = &outcome.measured;
-    layers.push(whole("network", "none but a loopback that is down".to_owned()));
+    let state = if found.loopback_up { "up" } else { "down" };
+    layers.push(Layer {
+        name: "network",
+        offered: format!("{}, {state}", found.network.join(", ")),
+        problem: (found.loopback_up || found.network != ["lo"])
+            .then(|| "nothing but a loopback that is down is wanted".to_owned()),
+        fix: NETWORK_FIX.to_owned(),
+        required: false,
+    });
     layers.push(Layer {
         name: "Landlock",
         offered: format!("ABI {}, {}", found.landlock_abi, found.landlock),
@@ -106,7 +117,7 @@ fn describe(outcome: &Outcome, layers: &mut Vec<Layer>) {
     }
     for layer in layers
         .iter_mut()
-        .filter(|l| l.name == "Landlock" && l.problem.is_none())
+        .filter(|l| ["Landlock", "network"].contains(&l.name) && l.problem.is_none())
     {
         layer.fix = String::new();
     }

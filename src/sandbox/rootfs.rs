@@ -9,7 +9,7 @@
 //! ```
 
 use super::{
-    Access, BuildDir, RootFs, Spec,
+    Access, BuildDir, Network, RootFs, Spec,
     landlock::Rules,
     sys::{self, attr},
     wire::{Fault, Step},
@@ -152,6 +152,7 @@ impl Plan {
             read: Vec::new(),
             write: vec![PathBuf::from("/build"), PathBuf::from("/tmp")],
             devices: Vec::new(),
+            tcp: spec.network == Network::Loopback,
         };
         for bind in &self.binds {
             let path = slash(&bind.target);

@@ -4,7 +4,7 @@
 //! Rules that share an answer form one program; a guard before them kills foreign system call tables and refuses calls
 //! newer than this list. Source: seccomp(2), the kernel's `scripts/syscall.tbl`.
 
-use super::{Capability, Ids, Spec, wire::blake3};
+use super::{Capability, Ids, Network, Spec, wire::blake3};
 use crate::model::Blake3Digest;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -22,6 +22,10 @@ enum When {
     Is(u8, u64),
     /// The lower 32 bits of the argument are none of these.
     IsNot(u8, &'static [u64]),
+    /// The first argument is AF_INET, and of the second these lower bits are none of the values.
+    InetMaskIsNot(u64, &'static [u64]),
+    /// The first argument is AF_INET, and the lower 32 bits of the third are none of these.
+    InetProtocolIsNot(&'static [u64]),
     /// Only for stages that do not keep the capability.
     Without(Capability),
     /// Only for stages with a single id.
@@ -50,14 +54,28 @@ mod errno {
     pub(super) const NOTHING: i32 = 0;
 }
 
-use When::{Always, AnyBit, Is, IsNot, SingleId, Without};
+use When::{Always, AnyBit, InetMaskIsNot, InetProtocolIsNot, Is, IsNot, SingleId, Without};
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and, for unshare, NEWTIME.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 const NEW_NAMESPACES_OR_TIME: u64 = NEW_NAMESPACES | 0x80;
 
-const ROWS: &[Row] = rows! {
+/// `SOCK_TYPE_MASK` of the kernel's linux/net.h: what of a socket's type is not a flag.
+const SOCKET_TYPE: u64 = 0xf;
+
+/// Sockets with [`Network::None`].
+const SOCKETS: &[Row] = rows! {
     socket libc::SYS_socket, IsNot(0, &[libc::AF_UNIX as u64]), EAFNOSUPPORT, "only sockets inside the stage: no inet, netlink, packet, vsock, alg, rxrpc";
+};
+
+/// Sockets with [`Network::Loopback`].
+const LOOPBACK_SOCKETS: &[Row] = rows! {
+    socket libc::SYS_socket, IsNot(0, &[libc::AF_UNIX as u64, libc::AF_INET as u64]), EAFNOSUPPORT, "only sockets inside the run, and its own loopback";
+    socket libc::SYS_socket, InetMaskIsNot(SOCKET_TYPE, &[libc::SOCK_STREAM as u64, libc::SOCK_DGRAM as u64]), EAFNOSUPPORT, "streams and datagrams only: no raw or packet sockets";
+    socket libc::SYS_socket, InetProtocolIsNot(&[0, libc::IPPROTO_TCP as u64, libc::IPPROTO_UDP as u64]), EAFNOSUPPORT, "TCP and UDP only: no SCTP, MPTCP, ICMP or what a kernel loads a module for";
+};
+
+const ROWS: &[Row] = rows! {
     socketpair libc::SYS_socketpair, IsNot(0, &[libc::AF_UNIX as u64]), EAFNOSUPPORT, "as socket";
     clone libc::SYS_clone, AnyBit(0, NEW_NAMESPACES), EPERM, "no namespaces of its own";
     clone3 libc::SYS_clone3, Always, ENOSYS, "its flags lie in memory, out of a filter's sight; the C library falls back to clone";
@@ -144,8 +162,12 @@ const ARCH_ROWS: &[Row] = &[];
 /// First call newer than the list above (open_tree_attr of Linux 6.15).
 const FIRST_UNKNOWN: u32 = 467;
 
-fn rows() -> impl Iterator<Item = &'static Row> {
-    ROWS.iter().chain(ARCH_ROWS)
+fn rows(network: Network) -> impl Iterator<Item = &'static Row> {
+    let sockets = match network {
+        Network::None => SOCKETS,
+        Network::Loopback => LOOPBACK_SOCKETS,
+    };
+    sockets.iter().chain(ROWS).chain(ARCH_ROWS)
 }
 
 impl Row {
@@ -167,6 +189,20 @@ impl Row {
                 let all: Result<_, _> = values.iter().map(|v| word(arg, SeccompCmpOp::Ne, *v)).collect();
                 Ok(vec![SeccompRule::new(all?)?])
             }
+            InetMaskIsNot(mask, values) => (0..=mask)
+                .filter(|value| value & !mask == 0 && !values.contains(value))
+                .map(|value| {
+                    let inet = word(0, SeccompCmpOp::Eq, libc::AF_INET as u64)?;
+                    SeccompRule::new(vec![inet, word(1, SeccompCmpOp::MaskedEq(mask), value)?])
+                })
+                .collect(),
+            InetProtocolIsNot(values) => {
+                let mut all = vec![word(0, SeccompCmpOp::Eq, libc::AF_INET as u64)?];
+                for value in values {
+                    all.push(word(2, SeccompCmpOp::Ne, *value)?);
+                }
+                Ok(vec![SeccompRule::new(all)?])
+            }
             AnyBit(arg, mask) => (0..32)
                 .map(|n| 1u64 << n)
                 .filter(|bit| mask & bit != 0)
@@ -179,7 +215,7 @@ impl Row {
 /// BLAKE3 of the rules in force as text: the same on every host of an architecture.
 pub(super) fn rules_digest(spec: &Spec) -> Blake3Digest {
     let mut text = format!("unknown from {FIRST_UNKNOWN}\n");
-    for row in rows().filter(|row| row.applies(spec)) {
+    for row in rows(spec.network).filter(|row| row.applies(spec)) {
         let _ = writeln!(
             text,
             "{} {} {:?} {} {}",
@@ -193,7 +229,7 @@ pub(super) fn rules_digest(spec: &Spec) -> Blake3Digest {
 pub(super) fn programs(spec: &Spec) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let mut by_answer: BTreeMap<i32, BTreeMap<i64, Vec<SeccompRule>>> = BTreeMap::new();
-    for row in rows().filter(|row| row.applies(spec)) {
+    for row in rows(spec.network).filter(|row| row.applies(spec)) {
         let calls = by_answer.entry(row.errno).or_default();
         calls.entry(row.call).or_default().extend(row.rules()?);
     }
@@ -257,11 +293,13 @@ mod tests {
 
     #[test]
     fn every_row_says_why_and_no_call_has_two_answers() {
-        let mut answers = BTreeMap::new();
-        for row in rows() {
-            assert!(row.why.len() > 4, "{} has no reason", row.name);
-            assert_eq!(*answers.entry(row.call).or_insert(row.errno), row.errno, "{}", row.name);
-            assert!((row.call as u32) < FIRST_UNKNOWN, "{}", row.name);
+        for network in [Network::None, Network::Loopback] {
+            let mut answers = BTreeMap::new();
+            for row in rows(network) {
+                assert!(row.why.len() > 4, "{} has no reason", row.name);
+                assert_eq!(*answers.entry(row.call).or_insert(row.errno), row.errno, "{}", row.name);
+                assert!((row.call as u32) < FIRST_UNKNOWN, "{}", row.name);
+            }
         }
     }
 }

@@ -41,6 +41,27 @@ pub struct Spec {
     pub proc_mount: bool,
     /// Where standard input, output and error lead.
     pub console: Console,
+    /// What network it has.
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// What network a workload has. The host's is never in reach: every run has a network namespace of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// A loopback that is down, and no socket but AF_UNIX. What every stage has: no key of a stage file asks for more.
+    #[default]
+    None,
+    /// A loopback that is up, with TCP and UDP over IPv4 on it: programs of one run can talk to each other, and to nothing
+    /// else. For machines that boot over a network.
+    Loopback,
+}
+
+impl Network {
+    fn is_none(&self) -> bool {
+        *self == Network::None
+    }
 }
 
 /// What the stage sees as `/`.
@@ -272,6 +293,9 @@ pub struct Policy {
     pub dev_in: Vec<RelPath>,
     /// Whether `/proc` is mounted.
     pub proc_mount: bool,
+    /// What network it has; not written where it is none.
+    #[serde(skip_serializing_if = "Network::is_none")]
+    pub network: Network,
     /// Namespaces of its own.
     pub namespaces: [&'static str; 7],
     /// Landlock ABI whose every right is handled.
@@ -300,6 +324,7 @@ impl Spec {
             outputs: self.outputs.clone(),
             dev_in: self.dev_in.clone(),
             proc_mount: self.proc_mount,
+            network: self.network,
             namespaces: NAMESPACES,
             landlock_abi: super::landlock::ABI_NUMBER,
             seccomp_rules: super::seccomp::rules_digest(self),

@@ -1,6 +1,6 @@
 //! The system calls that neither the standard library nor `nix` wraps, each as a safe function.
 //!
-//! Sources: the kernel's `include/uapi/linux/{mount,keyctl,landlock,securebits,sched}.h` and the manual pages named below.
+//! Sources: the kernel's `include/uapi/linux/{mount,keyctl,landlock,securebits,sched,if}.h` and the manual pages named below.
 
 #![expect(
     unsafe_code,
@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use std::{
     ffi::CStr,
     io,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
@@ -25,6 +26,9 @@ pub(super) mod attr {
     /// Nothing can be executed.
     pub(in super::super) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 }
+
+/// A socket is needed to ask about interfaces; where it is bound does not matter.
+const ANY: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
 
 /// Which process returned from [`clone_process`].
 pub(super) enum Cloned {
@@ -220,6 +224,42 @@ pub(super) fn set_default_signals() {
 pub(super) fn set_domain_name(name: &str) -> io::Result<()> {
     // SAFETY: the pointer is readable for the length given.
     check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// An ifreq with the name `lo`, for the ioctls of netdevice(7) about an interface's flags.
+fn loopback_request(flags: libc::c_short) -> libc::ifreq {
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags },
+    }
+}
+
+/// The flags (`IFF_*`) of this network namespace's loopback.
+fn loopback_flags(socket: &UdpSocket) -> io::Result<libc::c_short> {
+    let mut request = loopback_request(0);
+    // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of the ifreq, which lives over the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) }.into())?;
+    // SAFETY: the kernel has just written this member, and every bit pattern is a number.
+    Ok(unsafe { request.ifr_ifru.ifru_flags })
+}
+
+/// Whether the loopback of this network namespace is up. Needs an AF_INET socket for the time of the call.
+pub(super) fn loopback_is_up() -> io::Result<bool> {
+    let flags = loopback_flags(&UdpSocket::bind(ANY)?)?;
+    Ok(i32::from(flags) & libc::IFF_UP != 0)
+}
+
+/// Brings the loopback of this network namespace up, which gives it 127.0.0.1/8. Needs CAP_NET_ADMIN in the user namespace
+/// that owns the network namespace.
+pub(super) fn bring_loopback_up() -> io::Result<()> {
+    let socket = UdpSocket::bind(ANY)?;
+    let request = loopback_request(loopback_flags(&socket)? | libc::IFF_UP as libc::c_short);
+    // SAFETY: SIOCSIFFLAGS only reads the ifreq, which lives over the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
 }
 
 /// Takes a descriptor that has just come in over a socket.

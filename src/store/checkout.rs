@@ -6,13 +6,6 @@ use super::{
     objects::set_mtime,
 };
 use crate::model::{Node, RelPath, Tree, VerityDigest, parse_dump, write_dump};
-use nix::{
-    fcntl::AT_FDCWD,
-    sys::{
-        stat::{UtimensatFlags, utimensat},
-        time::TimeSpec,
-    },
-};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -111,15 +104,15 @@ impl Store {
                     fs::set_permissions(&path, Permissions::from_mode(mode)).at(Operation::Write, &path)?;
                 }
                 Node::File { digest, .. } => {
-                    let inode = self.object_inode(digest, entry.meta.mode & 0o111 != 0)?;
-                    link_or_copy(&inode, &path)?;
+                    let executable = entry.meta.mode & 0o111 != 0;
+                    // Nearly always the inode is there.
+                    if fs::hard_link(self.object_file(digest, executable), &path).is_err() {
+                        link_or_copy(&self.object_inode(digest, executable)?, &path)?;
+                    }
                 }
                 Node::Symlink { target } => {
                     symlink(OsStr::from_bytes(target), &path).at(Operation::Create, &path)?;
-                    let time = TimeSpec::new(1, 0);
-                    utimensat(AT_FDCWD, &path, &time, &time, UtimensatFlags::NoFollowSymlink)
-                        .map_err(io::Error::from)
-                        .at(Operation::Write, &path)?;
+                    set_mtime(&path)?;
                 }
                 Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Fifo => {}
             }
@@ -173,7 +166,7 @@ impl Store {
         if !found.is_file() || found.len() != size {
             return Ok(false);
         }
-        if size == 0 {
+        if size == 0 || self.known.holds(digest, executable, &found) {
             return Ok(true);
         }
         let inode = self.object_inode(digest, executable)?;

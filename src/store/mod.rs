@@ -15,11 +15,12 @@
 //! ```
 //!
 //! Everything is written under `tmp/` first and renamed, so a name that exists is whole. Nothing is trusted for being
-//! there: objects are hashed again before a stage may read them.
+//! there: objects are hashed before a stage may read them, unless this very program wrote or hashed them.
 
 mod checkout;
 mod error;
 mod gc;
+mod known;
 mod objects;
 mod record;
 mod scratch;
@@ -65,6 +66,9 @@ pub struct Store {
     _lock: File,
     /// Trees whose objects were hashed by this program: once per run is enough.
     verified: Mutex<BTreeSet<VerityDigest>>,
+    /// Objects that this program has hashed.
+    known: known::Known,
+    buffers: objects::Buffers,
 }
 
 impl Store {
@@ -131,6 +135,8 @@ impl Store {
             scratch,
             _lock: lock,
             verified: Mutex::new(BTreeSet::new()),
+            known: known::Known::default(),
+            buffers: objects::Buffers::default(),
         }))
     }
 

@@ -3,10 +3,18 @@
 use super::{
     Store,
     error::{IoContext, Operation, StoreError},
+    known::Stamp,
 };
 use crate::{
     model::{Sha256Digest, VerityDigest},
     verity,
+};
+use nix::{
+    fcntl::AT_FDCWD,
+    sys::{
+        stat::{UtimensatFlags, utimensat},
+        time::TimeSpec,
+    },
 };
 use std::{
     ffi::OsString,
@@ -14,9 +22,11 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-const BUFFER: usize = 256 * 1024;
+/// Content up to this size is hashed in memory, and no file is made of it when the store has it already.
+const BUFFER: usize = 4 << 20;
 
 /// Names in a directory, sorted: the one listing the store uses.
 pub(super) fn sorted_names(dir: &Path) -> Result<Vec<OsString>, StoreError> {
@@ -56,7 +66,7 @@ impl ObjectWriter<'_> {
     /// Puts the object under its name; returns the digest and how many bytes it has.
     pub fn finish(self) -> Result<(VerityDigest, u64), StoreError> {
         let digest = self.hasher.finish();
-        self.store.adopt(&self.path, &digest, self.executable)?;
+        self.store.settle(&self.file, &self.path, &digest, self.executable)?;
         Ok((digest, self.size))
     }
 }
@@ -82,39 +92,73 @@ impl Store {
 
     /// Stores everything `content` gives.
     pub fn put_object(&self, executable: bool, content: &mut dyn Read) -> Result<(VerityDigest, u64), StoreError> {
+        let mut buffer = self.buffers.take();
+        let stored = self.put_through(executable, content, &mut buffer);
+        self.buffers.give_back(buffer);
+        stored
+    }
+
+    fn put_through(
+        &self,
+        executable: bool,
+        content: &mut dyn Read,
+        buffer: &mut [u8],
+    ) -> Result<(VerityDigest, u64), StoreError> {
+        let mut read =
+            |buffer: &mut [u8]| fill(content, buffer).at(Operation::Read, Path::new("the content of an object"));
+        let mut n = read(buffer)?;
+        if n < buffer.len() {
+            let digest = verity::digest_bytes(&buffer[..n]);
+            // Most of what stages give is there already, and a file that is made to be removed costs more than all the rest.
+            if !self.object_file(&digest, executable).exists() {
+                let path = self.scratch_path("object");
+                let mut file = File::create_new(&path).at(Operation::Create, &path)?;
+                file.write_all(&buffer[..n]).at(Operation::Write, &path)?;
+                self.settle(&file, &path, &digest, executable)?;
+            }
+            return Ok((digest, n as u64));
+        }
         let mut writer = self.object_writer(executable)?;
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            let n = match content.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e).at(Operation::Read, Path::new("the content of an object")),
-            };
+        while n > 0 {
             writer
                 .write_all(&buffer[..n])
                 .at(Operation::Write, &writer.path.clone())?;
+            n = read(buffer)?;
         }
         writer.finish()
     }
 
     /// Moves a finished, hashed file on the store's file system under the object's name.
     pub fn adopt(&self, file: &Path, digest: &VerityDigest, executable: bool) -> Result<(), StoreError> {
-        let mode = if executable { 0o555 } else { 0o444 };
-        fs::set_permissions(file, Permissions::from_mode(mode)).at(Operation::Write, file)?;
-        set_mtime(file)?;
+        let open = File::open(file).at(Operation::Open, file)?;
+        self.settle(&open, file, digest, executable)
+    }
+
+    fn settle(&self, file: &File, from: &Path, digest: &VerityDigest, executable: bool) -> Result<(), StoreError> {
         let path = self.object_file(digest, executable);
         if path.exists() {
-            return fs::remove_file(file).at(Operation::Remove, file);
+            return fs::remove_file(from).at(Operation::Remove, from);
         }
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).at(Operation::Create, dir)?;
+        let mode = if executable { 0o555 } else { 0o444 };
+        file.set_permissions(Permissions::from_mode(mode))
+            .and_then(|()| file.set_times(fixed_times()))
+            .at(Operation::Write, from)?;
+        let stamp = Stamp::from(&file.metadata().at(Operation::Open, from)?);
+        match fs::rename(from, &path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(dir) = path.parent() {
+                    fs::create_dir_all(dir).at(Operation::Create, dir)?;
+                }
+                fs::rename(from, &path).at(Operation::Rename, &path)?;
+            }
+            renamed => renamed.at(Operation::Rename, &path)?,
         }
-        fs::rename(file, &path).at(Operation::Rename, &path)
+        self.known.insert(digest, executable, stamp);
+        Ok(())
     }
 
     /// The inode that checkouts of executables (or of other files) link to.
-    fn object_file(&self, digest: &VerityDigest, executable: bool) -> PathBuf {
+    pub(super) fn object_file(&self, digest: &VerityDigest, executable: bool) -> PathBuf {
         let hex = digest.to_hex();
         let name = if executable {
             format!("{}.x", &hex[2..])
@@ -170,16 +214,25 @@ impl Store {
         File::open(&path).at(Operation::Open, &path)
     }
 
-    /// Hashes an object (each inode of it) and compares with its name.
+    /// Hashes an object (each inode of it that this program has not seen whole yet) and compares with its name.
     pub fn verify_object(&self, digest: &VerityDigest) -> Result<(), StoreError> {
         let mut seen = false;
-        for path in [false, true].map(|x| self.object_file(digest, x)) {
-            let file = match File::open(&path) {
+        for executable in [false, true] {
+            let path = self.object_file(digest, executable);
+            let found = match fs::symlink_metadata(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.at(Operation::Open, &path)?,
+                found => found.at(Operation::Open, &path)?,
             };
             seen = true;
-            let (actual, _) = verity::digest_reader(file).at(Operation::Read, &path)?;
+            if self.known.holds(digest, executable, &found) {
+                continue;
+            }
+            let mut file = File::open(&path).at(Operation::Open, &path)?;
+            let stamp = Stamp::from(&file.metadata().at(Operation::Open, &path)?);
+            let mut buffer = self.buffers.take();
+            let hashed = digest_with(&mut file, &mut buffer);
+            self.buffers.give_back(buffer);
+            let actual = hashed.at(Operation::Read, &path)?;
             if actual != *digest {
                 return Err(StoreError::Corrupt {
                     path,
@@ -187,6 +240,7 @@ impl Store {
                     actual,
                 });
             }
+            self.known.insert(digest, executable, stamp);
         }
         if seen {
             Ok(())
@@ -248,10 +302,56 @@ impl Store {
     }
 }
 
+/// Reads until `buffer` is full or nothing is left; returns how much there was.
+fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match content.read(&mut buffer[n..]) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(n)
+}
+
+fn digest_with(file: &mut File, buffer: &mut [u8]) -> io::Result<VerityDigest> {
+    let mut hasher = verity::Hasher::new();
+    loop {
+        let n = fill(file, buffer)?;
+        hasher.update(&buffer[..n]);
+        if n < buffer.len() {
+            return Ok(hasher.finish());
+        }
+    }
+}
+
+/// Buffers that were used before: making one means writing zeros to all of it.
+#[derive(Debug, Default)]
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.pop().unwrap_or_else(|| vec![0; BUFFER])
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
 /// Everything in a checkout carries the same time, so that checkouts of equal trees look equal.
-pub(super) fn set_mtime(path: &Path) -> Result<(), StoreError> {
-    let file = File::open(path).at(Operation::Open, path)?;
+fn fixed_times() -> fs::FileTimes {
     let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
-    file.set_times(fs::FileTimes::new().set_modified(time).set_accessed(time))
+    fs::FileTimes::new().set_modified(time).set_accessed(time)
+}
+
+/// Gives a file, directory or symbolic link the time that everything in a checkout carries.
+pub(super) fn set_mtime(path: &Path) -> Result<(), StoreError> {
+    let time = TimeSpec::new(1, 0);
+    utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink)
+        .map_err(io::Error::from)
         .at(Operation::Write, path)
 }

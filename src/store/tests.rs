@@ -177,3 +177,46 @@ fn a_directory_with_something_else_in_it_is_no_store() {
         "only scratch directories are swept"
     );
 }
+
+#[test]
+fn content_that_is_there_makes_no_second_file_and_large_content_goes_through_one() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let store = Store::open(dir.path()).expect("opens");
+    let large: Vec<u8> = (0..9_000_001u32).map(|i| (i % 251) as u8).collect();
+    for content in [&b"small"[..], &large, b""] {
+        let mut inodes = BTreeSet::new();
+        for _ in 0..2 {
+            let (digest, size) = store.put_object(false, &mut &*content).expect("stored");
+            assert_eq!(
+                (digest, size),
+                (crate::verity::digest_bytes(content), content.len() as u64)
+            );
+            let path = store.object_path(&digest).expect("there");
+            let meta = fs::metadata(&path).expect("there");
+            assert_eq!((meta.permissions().mode() & 0o7777, meta.mtime()), (0o444, 1));
+            assert_eq!(fs::read(&path).expect("readable"), content);
+            inodes.insert(meta.ino());
+        }
+        assert_eq!(inodes.len(), 1);
+    }
+    let left = objects::sorted_names(store.scratch_path("x").parent().expect("scratch")).expect("listed");
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn an_object_that_changes_after_it_was_written_is_hashed_again() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let store = Store::open(dir.path()).expect("opens");
+    let (digest, _) = store.put_object(false, &mut &b"content"[..]).expect("stored");
+    store.verify_object(&digest).expect("whole");
+    flip(&store.object_path(&digest).expect("there"));
+    assert!(matches!(store.verify_object(&digest), Err(StoreError::Corrupt { .. })));
+    // Put in place of the inode that was seen: the same length and time, another inode.
+    let (digest, _) = store.put_object(true, &mut &b"program"[..]).expect("stored");
+    let path = store.object_path(&digest).expect("there");
+    let other = store.scratch_path("other");
+    fs::write(&other, "PROGRAM").expect("writable");
+    objects::set_mtime(&other).expect("ours");
+    fs::rename(&other, &path).expect("ours");
+    assert!(matches!(store.verify_object(&digest), Err(StoreError::Corrupt { .. })));
+}

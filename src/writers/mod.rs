@@ -4,8 +4,12 @@
 //! tree input is a directory of contents at `/inputs/<name>` and its metadata as a dump at `/inputs/<name>.tree`.
 
 mod bundle;
+mod disk;
+mod efi;
 mod error;
 mod install;
+mod plan;
+mod qcow2;
 mod root;
 mod unpack;
 
@@ -39,6 +43,11 @@ const WRITERS: &[(&str, Builtin)] = &[
     ("unpack", |arguments| run(arguments, unpack::unpack)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
+    ("initramfs", |arguments| run(arguments, bundle::initramfs)),
+    ("initramfs-media", |arguments| run(arguments, bundle::initramfs_media)),
+    ("disk-image", |arguments| run(arguments, disk::disk_image)),
+    ("efi-image", |arguments| run(arguments, efi::efi_image)),
+    ("qcow2", |arguments| run(arguments, qcow2::qcow2)),
     ("kernel-initrd", |arguments| run(arguments, bundle::kernel_initrd)),
 ];
 

@@ -1,7 +1,7 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
-//! Inputs: the trees `rootfs`, `modules`, `agent` and `overlay` (in this order; only the overlay may replace files). Outputs:
-//! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal,
+//! Inputs: the trees `rootfs`, `kernel` (of which only the modules are taken), `indexes`, `agent` and `overlay` (in this order; only
+//! the overlay may replace files). Outputs: `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal,
 //! and `root.dump`, the merged tree as text.
 
 use super::{Context, TreeInput, WriterError, build, opener, tree_input};
@@ -11,7 +11,7 @@ use crate::{
         composefs::{external_objects, write_image},
         ext4::{self, Paths, ToolCall, ToolOutput},
     },
-    model::{Epoch, Tree, VerityDigest, write_dump},
+    model::{Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
 };
 use std::{
     collections::BTreeMap,
@@ -23,11 +23,21 @@ use std::{
 
 /// Where the tools tree has the programs of e2fsprogs.
 const SBIN: &str = "/usr/sbin";
+/// Where modules lie in the kernel package and in the root.
+const MODULES: &str = "usr/lib/modules";
 
 pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     let TreeInput { mut tree, mut contents } = tree_input("rootfs")?;
-    for (name, replace) in [("modules", false), ("agent", false), ("overlay", true)] {
-        let other = tree_input(name)?;
+    for (name, replace) in [
+        ("kernel", false),
+        ("indexes", false),
+        ("agent", false),
+        ("overlay", true),
+    ] {
+        let mut other = tree_input(name)?;
+        if name == "kernel" {
+            other.tree = modules_of(&other.tree, context.epoch)?;
+        }
         tree.merge(&other.tree, replace).map_err(|source| WriterError::Merge {
             what: format!("the input {name:?}"),
             source,
@@ -51,6 +61,33 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     drop(open);
     file_system(context.epoch, &tree, contents, &image_path, image.len() as u64, digest)?;
     fs::remove_file(&image_path).map_err(WriterError::io("remove", &image_path))
+}
+
+/// The modules of an unpacked kernel package, read-only as stages see them; `build` and `source`, which point at header packages
+/// that are not in the root, stay behind.
+fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
+    let mut modules = Tree::new(Meta::root(0o755, epoch));
+    let failed = |source| WriterError::Merge {
+        what: "the modules".to_owned(),
+        source,
+    };
+    let place = RelPath::new(MODULES).map_err(failed)?;
+    for (path, entry) in kernel.iter().filter(|(path, _)| path.is_within(&place)) {
+        let leads_away = path.depth() == place.depth() + 2 && [&b"build"[..], b"source"].contains(&path.name());
+        if leads_away && matches!(entry.node, Node::Symlink { .. }) {
+            continue;
+        }
+        let mut entry = entry.clone();
+        if matches!(entry.node, Node::File { .. }) {
+            entry.meta.mode &= 0o555;
+        }
+        modules.make_parents(path, epoch).map_err(failed)?;
+        modules.insert(path.clone(), entry).map_err(failed)?;
+    }
+    if modules.is_empty() {
+        return Err(WriterError::Missing(format!("find {MODULES} in the kernel package")));
+    }
+    Ok(modules)
 }
 
 fn file_system(
@@ -85,7 +122,7 @@ fn file_system(
 }
 
 /// Runs a program of the tools tree, with nothing but the call's own environment.
-fn run_tool(call: &ToolCall) -> io::Result<ToolOutput> {
+pub(super) fn run_tool(call: &ToolCall) -> io::Result<ToolOutput> {
     let (program, arguments) = call
         .argv
         .split_first()

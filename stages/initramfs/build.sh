@@ -3,8 +3,8 @@
 # with the processors' microcode. Both are uncompressed; a later stage puts them together.
 #
 # What is there when this runs: / is the tools tree, /inputs/initramfs-root the unpacked packages of the target (nothing
-# configured), /inputs/version and /inputs/modules what the kernel stage made, /inputs/dracut this repository's dracut/ directory, and on amd64
-# /inputs/microcode the unpacked microcode packages.
+# configured), /inputs/kernel the unpacked kernel package, /inputs/version and /inputs/indexes what the kernel stage made of it,
+# /inputs/dracut this repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
 set -eu
 
 fail() {
@@ -31,7 +31,10 @@ for link in bin sbin lib lib64; do
     [ ! -d "$target/usr/$link" ] || ln -s "usr/$link" "$target/$link"
 done
 cp -RP /inputs/initramfs-root/etc/ld.so.conf /inputs/initramfs-root/etc/ld.so.conf.d "$target/etc/"
-cp -RP /inputs/modules/usr/lib/modules "$target/usr/lib/"
+cp -RP /inputs/kernel/usr/lib/modules "$target/usr/lib/"
+cp -RP /inputs/indexes/usr/lib/modules "$target/usr/lib/"
+# These point at header packages that are not here.
+rm -f "$target/usr/lib/modules/$version/build" "$target/usr/lib/modules/$version/source"
 cp -RP /usr/lib/dracut "$target/usr/lib/"
 cp -RP /inputs/dracut/modules.d/90powernode "$target/usr/lib/dracut/modules.d/"
 cp "/inputs/dracut/dracut.conf.d/powernode.conf" "/inputs/dracut/dracut.conf.d/powernode-$PNB_ARCH.conf" "$work/conf/"
@@ -76,8 +79,9 @@ need() {
     $1"
 }
 
-for program in base64 blkid busybox cat chmod cp fsverity head kmod losetup ls mkdir modprobe mount rm sed setsid sleep sort switch_root \
-    tr udevadm umount wc; do
+for program in base64 blkid busybox cat chmod cp cut fsverity head kmod losetup ls mkdir modprobe mount mv readlink rm sed setsid sleep \
+    sort switch_root sync tr udevadm umount wc \
+    blockdev dd dumpe2fs e2fsck flock partx resize2fs sfdisk sha256sum; do
     need "usr/s?bin/$program"
 done
 need init
@@ -87,15 +91,21 @@ need 'usr/lib/systemd/systemd-udevd'
 need 'usr/lib/powernode/powernode-boot'
 need 'usr/lib/powernode/powernode-lib\.sh'
 need 'usr/lib/powernode/powernode-identity\.sh'
+need 'usr/lib/powernode/powernode-root\.sh'
+need 'usr/lib/powernode/powernode-persist\.sh'
+need 'usr/lib/powernode/powernode-install\.sh'
 need 'var/lib/dracut/hooks/cmdline/20-powernode-cmdline\.sh'
 need 'var/lib/dracut/hooks/mount/50-powernode-mount\.sh'
 need 'usr/lib/udev/rules\.d/(60-persistent-storage|80-drivers)\.rules'
+# Without these udev makes no label of an optical disc.
+need 'usr/lib/udev/rules\.d/60-cdrom_id\.rules'
+need 'usr/lib/udev/cdrom_id'
 # Opened at run time, so that no scan of needed libraries finds it.
 need "usr/lib/$PNB_TRIPLET/libkmod\\.so\\.2"
 need 'usr/lib/modules/[^/]*/modules\.dep\.bin'
 
 drivers='loop ext4 erofs overlay 9p 9pnet 9pnet_virtio virtiofs qemu_fw_cfg efivarfs vfat nls_cp437 isofs
-    virtio_blk virtio_scsi virtio_net nvme ahci sd_mod sr_mod usb-storage uas e1000e igb ixgbe tg3 r8169'
+    virtio_blk virtio_scsi virtio_net nvme ahci sd_mod sr_mod cdrom usb-storage uas xhci-pci e1000e igb ixgbe tg3 r8169'
 case $PNB_ARCH in
     amd64) drivers="$drivers ata_piix sha256-ssse3" ;;
     arm64) drivers="$drivers sdhci-iproc bcm2835 genet" ;;

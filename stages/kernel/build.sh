@@ -1,6 +1,7 @@
 #!/bin/sh
-# Takes the kernel apart for the stages after it: /build/vmlinuz, /build/modules/usr/lib/modules/<version> with its indexes made, and
-# /build/version. The modules stay a tree of their own, because the root and the initramfs both want them.
+# Takes the kernel apart for the stages after it: /build/vmlinuz, /build/version, and /build/indexes/usr/lib/modules/<version> with what
+# depmod finds out about the modules. The modules themselves stay in the package's tree, which the root and the initramfs take beside
+# the indexes: four thousand files are not copied for a dozen.
 #
 # What is there when this runs: / is the tools tree, /inputs/kernel the unpacked linux-image package of the target. depmod only reads
 # module files, so the architecture it runs on does not matter.
@@ -20,17 +21,17 @@ if [ ! -s "$vmlinuz" ]; then
     exit 1
 fi
 
-out=/build/modules/usr/lib/modules
-mkdir -p "$out"
-cp -R "$version" "$out/"
-# `build` and `source` point at header packages that are not here.
-rm -f "$out/$version/build" "$out/$version/source"
-ln -s usr/lib /build/modules/lib
-depmod -b /build/modules -F "/inputs/kernel/boot/System.map-$version" "$version"
-rm /build/modules/lib
+# depmod wants its input and its output below lib/modules of a base directory.
+base=/build/base
+mkdir -p "$base/lib/modules" "/build/indexes/usr/lib/modules/$version"
+ln -s "/inputs/kernel/usr/lib/modules/$version" "$base/lib/modules/$version"
+ln -s usr/lib /build/indexes/lib
+depmod -b "$base" -o /build/indexes -F "/inputs/kernel/boot/System.map-$version" "$version"
+rm /build/indexes/lib
+out=/build/indexes/usr/lib/modules/$version
 
 for index in modules.dep modules.alias modules.symbols modules.softdep; do
-    if [ ! -s "$out/$version/$index" ]; then
+    if [ ! -s "$out/$index" ]; then
         echo "depmod made no $index" >&2
         exit 1
     fi

@@ -2,9 +2,9 @@
 # Makes the configured root file system of the target: /build/root.
 #
 # What is there when this runs: / is the tools tree (unpacked packages, nothing configured, no /etc/passwd), /inputs/debs holds every
-# pinned .deb of the target with the Packages and Release files that make it a flat repository, and /build/root/dev has device
-# nodes. There is no network, no mount(2) and no /proc inside the root. All packages of /inputs/debs are installed, so that what
-# is pinned and what is installed cannot differ.
+# pinned .deb of the target, and /build/root/dev has device nodes. There is no network, no mount(2) and no /proc inside the root. All
+# packages of /inputs/debs are installed, so that what is pinned and what is installed cannot differ. They were chosen by the lock,
+# so no program that chooses takes part: dpkg alone installs them.
 set -eu
 umask 022
 
@@ -17,20 +17,49 @@ fail() {
 
 packages=$(sed -n 's/^Package: //p' /inputs/debs/Packages | LC_ALL=C sort -u)
 [ -n "$packages" ] || fail '/inputs/debs/Packages names no package'
-include=$(printf '%s' "$packages" | tr '\n' ,)
-suite=$(sed -n 's/^Codename: //p' /inputs/debs/Release)
-[ -n "$suite" ] || fail '/inputs/debs/Release has no Codename'
 
-# The checks and mounts that are skipped are the sandbox's business, or forbidden in it. apt would otherwise switch to a user that
-# the tools tree does not have.
-mmdebstrap --quiet --mode=root --format=directory --variant=essential \
-    --skip=chroot/mount,check/empty,check/qemu,output/mknod,cleanup/reproducible \
-    --architectures="$PNB_ARCH" \
-    --aptopt='APT::Sandbox::User "root"' \
-    --aptopt='Acquire::Languages "none"' \
-    --dpkgopt=force-unsafe-io \
-    --include="$include" \
-    "$suite" "$root" 'deb [trusted=yes] copy:/inputs/debs ./'
+# ------------------------------------------------------------------------------------------- extract, unpack, configure
+#
+# What dpkg expects of a system without packages, and what nobody else would make.
+mkdir -p "$root/etc/apt/apt.conf.d" "$root/etc/apt/sources.list.d" "$root/etc/apt/preferences.d" "$root/etc/dpkg/dpkg.cfg.d" "$root/tmp" \
+    "$root/var/lib/dpkg/alternatives" "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/triggers" "$root/var/lib/dpkg/updates"
+chmod 1777 "$root/tmp"
+: >"$root/var/lib/dpkg/status"
+: >"$root/var/lib/dpkg/available"
+printf '%s\n' "$PNB_ARCH" >"$root/var/lib/dpkg/arch"
+printf '%s\n' '# UNCONFIGURED FSTAB FOR BASE SYSTEM' >"$root/etc/fstab"
+
+# First only the files, so that dpkg of the target and every program a package's scripts may call are there. dpkg then unpacks all
+# packages and after that configures them in the order of their dependencies. Unpacking cannot follow the order of Pre-Depends,
+# as in any new system; the files are there already, which is what they are about.
+mkdir "$root/debs"
+cp /inputs/debs/*.deb "$root/debs/"
+for deb in /inputs/debs/*.deb; do
+    dpkg-deb --fsys-tarfile "$deb" | tar --directory "$root" --keep-directory-symlink --extract
+done
+
+# No daemon is started.
+printf '%s\n' '#!/bin/sh' 'exit 101' >"$root/usr/sbin/policy-rc.d"
+chmod 0755 "$root/usr/sbin/policy-rc.d"
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
+chroot "$root" /bin/sh -c 'dpkg --force-unsafe-io --force-depends --unpack /debs/*.deb' || fail 'dpkg could not unpack the packages'
+rm -rf "$root/debs"
+
+# Only for these scripts is it known that ours gives the same; others run themselves.
+info=$root/var/lib/dpkg/info
+own=/build/ca-certificates.postinst
+if sha256sum --check --status <<EOF; then
+bbad2df5d3c5e3d787789275830bc5b597fe6e9218a99516947a079dcae9e262  $info/ca-certificates.postinst
+6d34a25b8f7e6ff679a768db581ae5e436faee193aece201c6a4501e36b2ec37  $info/ca-certificates.config
+2cb06c85b5f01c4f6b72c3983d9f66d44aac0a7ac997ee55e7e429aedbc3934d  $root/usr/sbin/update-ca-certificates
+EOF
+    mv "$info/ca-certificates.postinst" "$own"
+    cp /stage/ca-certificates.postinst "$info/ca-certificates.postinst"
+    chmod 0755 "$info/ca-certificates.postinst"
+fi
+chroot "$root" dpkg --force-unsafe-io --configure --pending || fail 'dpkg could not configure the packages'
+[ ! -e "$own" ] || mv "$own" "$info/ca-certificates.postinst"
+rm "$root/usr/sbin/policy-rc.d"
 
 # ------------------------------------------------------------------------------------------------- what must have happened
 
@@ -41,6 +70,8 @@ installed=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${Package}\n' | LC
 for file in etc/passwd etc/shadow etc/ssl/certs/ca-certificates.crt usr/lib/udev/hwdb.bin usr/sbin/init; do
     [ -s "$root/$file" ] || fail "the configured root has no /$file"
 done
+certificates=$(grep -c 'BEGIN CERTIFICATE' "$root/etc/ssl/certs/ca-certificates.crt")
+[ "$certificates" -gt 50 ] || fail "the configured root trusts only $certificates certificates"
 
 # ---------------------------------------------------------------------------------------------- what must not go into an image
 
@@ -49,14 +80,13 @@ cd "$root"
 # Where a disk of its own is mounted, if the node has one.
 mkdir persist
 
-# Traces of this build: logs, caches, package lists, dpkg's previous state, locks, apt's and mmdebstrap's own settings.
+# Traces of this build: logs, caches, package lists, dpkg's previous state, locks.
 find var/log -type f -delete
 rm -rf var/log/apt var/log/journal
 rm -rf var/cache/apt var/cache/debconf var/cache/ldconfig var/lib/apt
 rm -f var/lib/dpkg/*-old var/lib/dpkg/lock var/lib/dpkg/lock-frontend var/lib/dpkg/triggers/Lock
 rm -f var/lib/dpkg/available var/lib/dpkg/cmethopt var/lib/shells.state
 rm -f etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/subuid- etc/subgid- etc/.pwd.lock
-rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/apt/apt.conf.d/99mmdebstrap etc/apt/sources.list
 rm -f etc/ld.so.cache~ etc/resolv.conf etc/hostname
 rm -rf tmp/* tmp/.[!.]* run/* run/.[!.]* var/tmp/*
 

@@ -6,6 +6,10 @@
 mod audit;
 mod boot;
 mod change;
+mod formats;
+mod media;
 mod project;
 mod repeat;
 mod together;
+#[path = "../fixture/tools.rs"]
+mod tools;

@@ -79,30 +79,43 @@ pub(crate) fn store() -> PathBuf {
     scratch().join("store")
 }
 
-/// Directory of the artifact, built once.
-pub(crate) fn artifact() -> &'static Path {
-    static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
-    ARTIFACT.get_or_init(|| {
+/// Every amd64 artifact, built once: `<variant>/amd64`.
+pub(crate) fn images() -> &'static Path {
+    static IMAGES: OnceLock<PathBuf> = OnceLock::new();
+    IMAGES.get_or_init(|| {
         let images = scratch().join("images");
         let _ = fs::remove_dir_all(&images);
         good(build(repository(), &store()).arg("--output").arg(&images));
-        images.join("kernel-initrd/amd64")
+        images
     })
 }
 
-/// `pnb build --hermetic` of the one variant.
+/// Directory of the artifact that boots directly.
+pub(crate) fn artifact() -> &'static Path {
+    static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
+    ARTIFACT.get_or_init(|| images().join("kernel-initrd/amd64"))
+}
+
+/// The tree of a stage that has been built for these tests.
+pub(crate) fn tree_of(stage: &str) -> PathBuf {
+    good(pnb(repository(), &store()).args(["build", "--stage", stage]));
+    let path = good(pnb(repository(), &store()).args(["store", "path", stage]));
+    PathBuf::from(path.trim())
+}
+
+/// `pnb build --hermetic` of every amd64 variant.
 pub(crate) fn build(project: &Path, store: &Path) -> Command {
     let mut command = pnb(project, store);
-    command.args([
-        "build",
-        "--hermetic",
-        "--allow-dirty",
-        "--arch",
-        "amd64",
-        "--variant",
-        "kernel-initrd",
-    ]);
+    command.args(["build", "--hermetic", "--allow-dirty", "--arch", "amd64"]);
     command
+}
+
+/// A copy of a file, sparse where it is zeros, to be changed.
+pub(crate) fn copy_of(file: &Path) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let copy = dir.path().join(file.file_name().expect("a name"));
+    good(Command::new("cp").arg("--sparse=always").arg(file).arg(&copy));
+    (dir, copy)
 }
 
 /// A copy of what belongs to a build, to be changed.

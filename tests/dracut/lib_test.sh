@@ -1,22 +1,9 @@
 #!/bin/sh
-# Tests of 90powernode's shell library, without a virtual machine.
-#
-#   <shell> lib_test.sh <directory of 90powernode> <empty directory>
-#
-# Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). Prints one line for each failed check and the
-# number of checks at the end; exits with 1 when one failed.
+# Tests of 90powernode's shell library, without a virtual machine: deciding, the identity, the root, the ready script, refusing. How it
+# is started: see harness.sh.
 
-set -u
-
-module=$1
-tmp=$2
-checks=0
-failures=0
-
-# shellcheck source=../../dracut/modules.d/90powernode/powernode-lib.sh
-. "$module/powernode-lib.sh"
-# shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
-. "$module/powernode-identity.sh"
+# shellcheck source=harness.sh
+. "${0%/*}/harness.sh"
 
 UUID=0b8f2c1e-1111-4222-8333-444455556666
 OTHER=99999999-aaaa-4bbb-8ccc-dddddddddddd
@@ -25,68 +12,9 @@ PEM='-----BEGIN CERTIFICATE-----
 MIIBszCCAVmgAwIBAgIUQ==
 -----END CERTIFICATE-----'
 
-# is NAME GOT WANT: the two are the same text.
-is() {
-    checks=$((checks + 1))
-    if [ "$2" != "$3" ]; then
-        failures=$((failures + 1))
-        printf 'failed: %s\n  expected: %s\n  actual:   %s\n' "$1" "$3" "$2"
-    fi
-}
-
-# status WANT COMMAND...: the command returns WANT.
-status() {
-    wanted=$1
-    shift
-    PN_REASON=''
-    "$@"
-    got=$?
-    checks=$((checks + 1))
-    if [ "$got" -ne "$wanted" ]; then
-        failures=$((failures + 1))
-        printf 'failed: %s\n  expected: status %s\n  actual:   status %s (%s)\n' "$*" "$wanted" "$got" "$PN_REASON"
-    fi
-}
-
-# reason_has TEXT: the last reason contains TEXT.
-reason_has() {
-    checks=$((checks + 1))
-    case $PN_REASON in
-        *"$1"*) ;;
-        *)
-            failures=$((failures + 1))
-            printf 'failed: the reason\n  expected: …%s…\n  actual:   %s\n' "$1" "$PN_REASON"
-            ;;
-    esac
-}
-
-# fresh: an empty world, in which no source has anything.
-fresh() {
-    rm -rf "${tmp:?}"/*
-    mkdir -p "$tmp/fw" "$tmp/run" "$tmp/root/etc/powernode" "$tmp/dev" "$tmp/boot"
-    PN_CMDLINE=$tmp/cmdline
-    PN_FW_CFG=$tmp/fw
-    PN_RUN=$tmp/run
-    PN_NEWROOT=$tmp/root
-    PN_BY_LABEL=$tmp/by-label
-    PN_DIGEST_FILE=$tmp/digest
-    PN_DEV=$tmp/dev
-    PN_CONSOLE_LIST=$tmp/active
-    PN_KMSG=$tmp/kmsg
-    PN_PRINTK=$tmp/printk
-    PN_SOURCE=none
-    PN_ID='' PN_KEY='' PN_SERVER='' PN_NAME='' PN_AGENT_URL='' PN_CA_URL='' PN_CA_PEM='' PN_CA_PEM_FILE=''
-    PN_DIGEST=''
-    : >"$tmp/cmdline"
-}
-
 fw() {
     mkdir -p "$tmp/fw/$1"
     printf '%s' "$2" >"$tmp/fw/$1/raw"
-}
-
-file() {
-    printf '%s\n' "$2" >"$tmp/$1"
 }
 
 # --------------------------------------------------------------------------------------------------------- command line
@@ -355,6 +283,86 @@ for bad in '' sda LABEL= LABEL=a/../../x /dev/../etc/passwd 'UUID=$(id)' http://
     status 2 powernode_device powernode.rootdev= "$bad"
 done
 
+
+# store WANT COMMANDLINE: where the root is looked for, as kind|source|file.
+store() {
+    file cmdline "$2"
+    status 0 powernode_find_store
+    is "store: $2" "$PN_STORE_KIND|$PN_STORE_SOURCE|$PN_MEDIUM_FILE" "$1"
+}
+fresh
+mkdir -p "$tmp/dev/disk/by-label"
+: >"$tmp/dev/sr0"
+: >"$tmp/dev/disk/by-label/POWERNODE_ISO"
+: >"$tmp/dev/disk/by-label/powernode-root"
+store "device|$tmp/dev/disk/by-label/powernode-root|" ''
+: >"$tmp/root.ext4"
+store "file|$tmp/root.ext4|" ''
+store "device|$tmp/dev/sr0|" 'powernode.rootdev=/dev/sr0'
+store "medium|$tmp/dev/disk/by-label/POWERNODE_ISO|/powernode/root.ext4" \
+    'powernode.rootdev=LABEL=POWERNODE_ISO powernode.rootfile=/powernode/root.ext4'
+file cmdline 'powernode.rootfile=/powernode/root.ext4'
+status 2 powernode_find_store
+reason_has 'powernode.rootfile= needs powernode.rootdev='
+file cmdline 'powernode.rootdev=/dev/sr0 powernode.rootfile=/a powernode.rootfile=/b'
+status 2 powernode_find_store
+reason_has '2 times'
+# shellcheck disable=SC2016  # nothing here may be expanded
+for bad in '' / a a/b ../x /../x /a/../b /a/./b /a//b /a/ /.a '/a*' '/$(id)' '/a;b' "/a'b" "/$(head -c 255 /dev/zero | tr '\000' a)"; do
+    file cmdline "powernode.rootdev=/dev/sr0 powernode.rootfile=$bad"
+    status 2 powernode_find_store
+    reason_has 'powernode.rootfile= is not a plain absolute path'
+done
+
+# A device that shows up while it is waited for, and one that never does.
+fresh
+seconds=0
+sleep() {
+    seconds=$((seconds + $1))
+    [ "$seconds" -ne 3 ] || : >"$tmp/dev/late"
+}
+status 0 powernode_device powernode.rootdev= /dev/late
+is 'found as soon as it is there' "$seconds|$PN_VALUE" "3|$tmp/dev/late"
+seconds=10
+status 2 powernode_device powernode.rootdev= /dev/never
+reason_has 'that is not there'
+is 'ten seconds' "$seconds" 20
+unset -f sleep
+
+# The file on the medium.
+fresh
+mkdir -p "$tmp/run/medium/powernode" "$tmp/elsewhere"
+: >"$tmp/run/medium/powernode/root.ext4"
+: >"$tmp/elsewhere/root.ext4"
+ln -s "$tmp/elsewhere" "$tmp/run/medium/away"
+ln -s root.ext4 "$tmp/run/medium/powernode/link"
+status 0 powernode_file_on_medium /powernode/root.ext4
+is 'the file' "$PN_VALUE" "$tmp/run/medium/powernode/root.ext4"
+for bad in /away/root.ext4 /powernode/link; do
+    status 1 powernode_file_on_medium "$bad"
+    reason_has 'is a symbolic link on the medium'
+done
+for bad in /powernode /powernode/other; do
+    status 1 powernode_file_on_medium "$bad"
+    reason_has "the medium holds no $bad"
+done
+
+# Each file system is tried, read-only and with nothing on it usable as a program or a device.
+mount() {
+    printf '%s\n' "$*" >>"$tmp/mounts"
+    [ "$2" = "$works" ]
+}
+PN_MEDIUM_FILE=/powernode/root.ext4
+for works in iso9660 vfat ext4; do
+    : >"$tmp/mounts"
+    status 0 powernode_mount_medium /dev/sr0
+    is "mounted as $works" "$(tail -n 1 "$tmp/mounts")" "-t $works -o ro,nodev,nosuid,noexec /dev/sr0 $tmp/run/medium"
+done
+works=none
+status 1 powernode_mount_medium /dev/sr0
+reason_has 'cannot be mounted from /dev/sr0 as iso9660, vfat or ext4'
+unset -f mount
+
 # ------------------------------------------------------------------------------------------------------------- modules
 
 # modules TEXT WANT: the overlay's list of lower directories.
@@ -415,6 +423,57 @@ is 'digest' "$(cat "$tmp/run/root-digest")" $HEX
 status 0 powernode_parse_identity "$tmp/run/identity"
 is 'read back' "$PN_F_ID|$PN_F_KEY" "$UUID|tok"
 
+# ------------------------------------------------------------------------------------------------------ the ready script
+
+# ready STATE AGENT: what the script of the root prints in the world below $tmp.
+ready() {
+    (
+        sleep() { :; }
+        systemctl() { [ "$*" = 'is-active --quiet powernode-agent.service' ] && [ -e "$tmp/agent" ]; }
+        set -- "$tmp"
+        # shellcheck source=../../stages/root/overlay/usr/lib/powernode/ready
+        . "$overlay/usr/lib/powernode/ready"
+    )
+    is 'it ends well' "$?" 0
+    is 'the state line' "$(tr -d '\r' <"$tmp/dev/ttyS0" | sed -n 2p)" "powernode: state $1"
+    is 'the ready line' "$(tr -d '\r' <"$tmp/dev/ttyS0" | sed -n 3p)" "powernode: ready instance=$UUID source=fw_cfg root=$HEX agent=$2"
+    is 'the same on every console' "$(cat "$tmp/dev/tty1")" "$(cat "$tmp/dev/ttyS0")"
+    is 'the log level comes back' "$(cat "$tmp/proc/sys/kernel/printk")" 4
+}
+fresh
+mkdir -p "$tmp/run/powernode" "$tmp/sys/kernel/security" "$tmp/sys/class/tty/console" "$tmp/proc/self" "$tmp/proc/sys/kernel"
+printf "SOURCE=fw_cfg\nID='%s'\n" $UUID >"$tmp/run/powernode/identity"
+file run/powernode/root-digest $HEX
+file sys/class/tty/console/active 'tty1 ttyS0'
+printf '4\t4\t1\t7\n' >"$tmp/proc/sys/kernel/printk"
+: >"$tmp/dev/tty1"
+: >"$tmp/dev/ttyS0"
+file proc/self/mountinfo '22 1 0:20 / / rw - overlay powernode rw
+23 22 0:21 / /persistent rw - tmpfs /persist rw'
+ready 'lockdown=none secure_boot=unavailable firmware=bios persist=none' failed
+file sys/kernel/security/lockdown 'none [integrity] confidentiality'
+mkdir -p "$tmp/sys/firmware/efi/efivars"
+ready 'lockdown=integrity secure_boot=unavailable firmware=uefi persist=none' failed
+file sys/kernel/security/lockdown '[none] integrity confidentiality'
+variable=$tmp/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+printf '\006\000\000\000\001' >"$variable"
+file proc/self/mountinfo '22 1 0:20 / / rw - overlay powernode rw
+24 22 8:4 / /persist rw,nosuid,nodev - ext4 /dev/sda4 rw'
+mkdir "$tmp/persist"
+ready 'lockdown=none secure_boot=on firmware=uefi persist=ok boots=1' failed
+file sys/kernel/security/lockdown 'none integrity [confidentiality]'
+printf '\006\000\000\000\000' >"$variable"
+: >"$tmp/agent"
+ready 'lockdown=confidentiality secure_boot=off firmware=uefi persist=ok boots=2' active
+rm "$tmp/agent"
+# Neither 0 nor 1, or no value at all, is no answer.
+printf '\001\000\000\000\002' >"$variable"
+ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=3' failed
+printf '\006\000\000\001' >"$variable"
+# A counter that is none begins again.
+file persist/boots 'many'
+ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=1' failed
+
 # ---------------------------------------------------------------------------------------------------------------- refusal
 
 # refuse REASON: what the consoles show when powernode_refuse is called. Power off is replaced, as there is no way back from it.
@@ -457,5 +516,4 @@ for other in powernode.debug=0 powernode.debug 'powernode.debug=1 powernode.debu
     is "no shell with $other" "$(cat "$tmp/power")" off
 done
 
-echo "$checks checks, $failures failed"
-[ "$failures" -eq 0 ]
+finish

@@ -79,6 +79,7 @@ impl Host {
             dev_in: Vec::new(),
             proc_mount: true,
             console: Console::Log,
+            network: Network::None,
         }
     }
 

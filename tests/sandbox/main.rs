@@ -7,6 +7,7 @@ mod faults;
 mod host;
 mod hostile;
 mod limits;
+mod network;
 mod outputs;
 mod user;
 mod work;

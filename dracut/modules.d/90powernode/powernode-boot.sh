@@ -8,6 +8,12 @@ set -u
 . /usr/lib/powernode/powernode-lib.sh
 # shellcheck source=powernode-identity.sh
 . /usr/lib/powernode/powernode-identity.sh
+# shellcheck source=powernode-root.sh
+. /usr/lib/powernode/powernode-root.sh
+# shellcheck source=powernode-persist.sh
+. /usr/lib/powernode/powernode-persist.sh
+# shellcheck source=powernode-install.sh
+. /usr/lib/powernode/powernode-install.sh
 
 case ${1:-} in
     decide)
@@ -18,12 +24,18 @@ case ${1:-} in
         ;;
     root)
         powernode_load_drivers
+        powernode_install_asked || powernode_refuse "$PN_REASON"
         powernode_pinned_digest || powernode_refuse "$PN_REASON"
+        powernode_mount_run || powernode_refuse "$PN_REASON"
+        powernode_find_store || powernode_refuse "$PN_REASON"
         powernode_claim_early || powernode_refuse "$PN_REASON"
+        powernode_prepare_persist || powernode_refuse "$PN_REASON"
         powernode_mount_store || powernode_refuse "$PN_REASON"
         powernode_verify_image || powernode_refuse "$PN_REASON"
+        powernode_install || powernode_refuse "$PN_REASON"
         powernode_mount_root || powernode_refuse "$PN_REASON"
         powernode_read_critical || powernode_refuse "$PN_REASON"
+        powernode_mount_persist || powernode_refuse "$PN_REASON"
         powernode_claim_late || powernode_refuse "$PN_REASON"
         powernode_mount_seed || powernode_refuse "$PN_REASON"
         powernode_hand_over || powernode_refuse "$PN_REASON"

@@ -209,18 +209,16 @@ powernode_claim_identity_file() {
     fi
 }
 
-# From identity.cfg on the boot FAT partition, when there is such a partition: powernode.bootdev= or the label POWERNODE. The
-# certificate is a file beside it, whatever directory CA_PEM_FILE names.
+# From identity.cfg on the boot FAT partition, when there is such a partition: powernode.bootdev=, or powernode-esp on the disk of the
+# root (another disk of the machine may have one too), or the label POWERNODE. The certificate is a file beside it, whatever
+# directory CA_PEM_FILE names.
 powernode_claim_boot_file() {
     powernode_cmdline_get powernode.bootdev
     case $? in
         0)
             powernode_device powernode.bootdev= "$PN_VALUE" || return 2
             ;;
-        1)
-            [ -e "$PN_BY_LABEL/POWERNODE" ] || return 1
-            PN_VALUE=$PN_BY_LABEL/POWERNODE
-            ;;
+        1) powernode_boot_partition || return ;;
         *) return 2 ;;
     esac
     mkdir -p "$PN_RUN/boot"
@@ -232,6 +230,23 @@ powernode_claim_boot_file() {
     pn_status=$?
     umount "$PN_RUN/boot"
     return "$pn_status"
+}
+
+# powernode_boot_partition: PN_VALUE is the boot partition that nobody named. Returns 1 when there is none.
+powernode_boot_partition() {
+    if [ "$PN_STORE_KIND" = device ] && powernode_disk_of "$PN_STORE_SOURCE"; then
+        powernode_partition powernode-esp
+        case $? in
+            0)
+                PN_VALUE=$PN_DEV/$PN_VALUE
+                return 0
+                ;;
+            1) ;;
+            *) return 2 ;;
+        esac
+    fi
+    PN_VALUE=$PN_BY_LABEL/POWERNODE
+    [ -e "$PN_VALUE" ]
 }
 
 # powernode_claim_boot_directory DIR: the part of powernode_claim_boot_file that reads.

@@ -1,7 +1,8 @@
 #!/bin/sh
-# What 90powernode does, as functions; claiming the node's identity is in powernode-identity.sh beside it. Sourced by powernode-boot
-# in the initramfs, and by the tests, which run the same files under dash and busybox sh without a virtual machine. Nothing
-# happens when it is sourced.
+# What all parts of 90powernode share: saying, refusing, reading, checking, deciding. Beside it are powernode-identity.sh (who the node
+# is), powernode-root.sh (the verified root), powernode-persist.sh (the disk's own file system) and powernode-install.sh (writing
+# a disk). All are sourced by powernode-boot in the initramfs, and by the tests, which run the same files under dash and
+# busybox sh without a virtual machine. Nothing happens when one is sourced.
 #
 # Conventions:
 #   - A function that can fail returns non-zero and says why in PN_REASON; results are left in PN_VALUE or in a variable named in
@@ -25,6 +26,12 @@ PN_DEV=/dev
 PN_KMSG=/dev/kmsg
 PN_PRINTK=/proc/sys/kernel/printk
 PN_CRITICAL=usr/lib/powernode/critical-files
+PN_SYS=/sys
+PN_PROC=/proc
+# The test(1) operator that a block device passes; the tests have plain files for devices.
+PN_IS_BLOCK=-b
+# Seconds a line is given to leave a serial console; see powernode_say.
+PN_PAUSE=1
 
 PN_REASON='' PN_VALUE='' PN_MODE='' PN_DIGEST='' PN_STORE=''
 # One newline, for patterns.
@@ -55,8 +62,15 @@ powernode_say() {
     done
     [ -n "$pn_said" ] || printf '%s\n' "$1" >"$PN_DEV/console"
     # Serial lines are slow: let the line leave before anybody else writes or the power goes.
-    sleep 1
+    sleep "$PN_PAUSE"
     [ -z "$pn_level" ] || echo "$pn_level" >"$PN_PRINTK"
+}
+
+# powernode_tell LINE: powernode_say for a line after which the boot goes on; it does not wait long for the serial port.
+powernode_tell() {
+    PN_PAUSE=0.1
+    powernode_say "$1"
+    PN_PAUSE=1
 }
 
 # powernode_refuse REASON: the only way to give up. Prints one line and powers off, or opens a shell with powernode.debug=1.
@@ -170,6 +184,13 @@ powernode_is_hex64() {
     [ "${#1}" -eq 64 ]
 }
 
+# powernode_is_count TEXT: a number without sign or leading zeros, of at most 15 digits, so that it can be reckoned with.
+powernode_is_count() {
+    case $1 in
+        '' | *[!0-9]* | 0?* | ????????????????*) return 1 ;;
+    esac
+}
+
 # powernode_check_uuid WHERE TEXT: PN_VALUE is TEXT in lower case when it is a UUID (8-4-4-4-12) and not the nil one; else 2.
 powernode_check_uuid() {
     PN_REASON="$1 is not a UUID: '$2'"
@@ -235,6 +256,19 @@ powernode_check_pem() {
     PN_REASON=''
 }
 
+# powernode_check_path WHERE TEXT: an absolute path of up to 255 characters whose parts are letters, digits, `.`, `_`, `+` and `-`, and
+# do not begin with a dot.
+powernode_check_path() {
+    PN_REASON="$1 is not a plain absolute path: '$2'"
+    case $2 in
+        *[!A-Za-z0-9._+/-]* | *//* | */.* | */) return 2 ;;
+        /?*) ;;
+        *) return 2 ;;
+    esac
+    [ "${#2}" -le 255 ] || return 2
+    PN_REASON=''
+}
+
 # -------------------------------------------------------------------------------------------------------------- deciding
 
 # powernode_decide: PN_MODE is `boot` for powernode.boot=1 and `recovery` for powernode.boot=0. There is no default: this initramfs
@@ -264,6 +298,8 @@ powernode_decide() {
 # SHA-256 must be there before the first fs-verity file is opened: the kernel chooses once.
 powernode_load_drivers() {
     modprobe -q -a crypto-sha256 loop ext4 erofs overlay qemu_fw_cfg
+    # So that systemd can mount the firmware's variables as soon as it starts; one of them says whether Secure Boot is on.
+    [ ! -d "$PN_SYS/firmware/efi" ] || modprobe -q efivarfs
     return 0
 }
 
@@ -297,222 +333,4 @@ powernode_pinned_digest() {
         *) return 2 ;;
     esac
     PN_DIGEST=$pn_digest
-}
-
-# ------------------------------------------------------------------------------------------------------------------ root
-
-# powernode_device WHERE TEXT: PN_VALUE is the path of the block device that TEXT names: /dev/…, LABEL=, UUID=, PARTLABEL= or
-# PARTUUID=. Waits up to ten seconds for it to appear.
-powernode_device() {
-    powernode_check_word "$1" "$2" || return
-    case $2 in
-        */../* | */.. | '') pn_path='' ;;
-        LABEL=*/* | UUID=*/* | PARTLABEL=*/* | PARTUUID=*/*) pn_path='' ;;
-        LABEL=?*) pn_path=$PN_DEV/disk/by-label/${2#*=} ;;
-        UUID=?*) pn_path=$PN_DEV/disk/by-uuid/${2#*=} ;;
-        PARTLABEL=?*) pn_path=$PN_DEV/disk/by-partlabel/${2#*=} ;;
-        PARTUUID=?*) pn_path=$PN_DEV/disk/by-partuuid/${2#*=} ;;
-        /dev/?*) pn_path=$2 ;;
-        *) pn_path='' ;;
-    esac
-    if [ -z "$pn_path" ]; then
-        PN_REASON="$1 names no block device: '$2'"
-        return 2
-    fi
-    pn_left=10
-    while [ ! -b "$pn_path" ]; do
-        if [ "$pn_left" -eq 0 ]; then
-            PN_REASON="$1 names a block device that is not there: '$2'"
-            return 2
-        fi
-        pn_left=$((pn_left - 1))
-        sleep 1
-    done
-    PN_VALUE=$pn_path
-}
-
-# powernode_find_store: PN_STORE_KIND and PN_VALUE say where the ext4 file system with the root is: `file` (inside this initramfs) or
-# `device` (powernode.rootdev=, or else the label powernode-root). powernode.rootdev= wins, so that a disk can be tried with
-# any initramfs; the digest decides whether it is accepted.
-powernode_find_store() {
-    powernode_cmdline_get powernode.rootdev
-    case $? in
-        0)
-            PN_STORE_KIND=device
-            powernode_device powernode.rootdev= "$PN_VALUE"
-            return
-            ;;
-        1) ;;
-        *) return 2 ;;
-    esac
-    if [ -f "$PN_ROOT_FILE" ]; then
-        PN_STORE_KIND=file
-        PN_VALUE=$PN_ROOT_FILE
-        return 0
-    fi
-    PN_STORE_KIND=device
-    powernode_device 'the default' LABEL=powernode-root || {
-        PN_REASON="there is no root: no $PN_ROOT_FILE and no file system labelled powernode-root"
-        return 2
-    }
-}
-
-# powernode_mount_store: mount the ext4 file system that holds image.cfs and objects/ read-only; PN_STORE is where. Nothing in it is
-# trusted yet, and nothing is executed from it.
-powernode_mount_store() {
-    powernode_find_store || return
-    pn_source=$PN_VALUE
-    PN_STORE=$PN_RUN/store
-    mkdir -p "$PN_RUN"
-    # The upper layer must not be on dracut's /run: its size would be shared with everything else that lives there.
-    if ! mount -t tmpfs -o mode=0755,nodev,nosuid,noexec,size=50% powernode "$PN_RUN"; then
-        PN_REASON="the tmpfs on $PN_RUN cannot be mounted"
-        return 1
-    fi
-    mkdir -p "$PN_STORE" "$PN_RUN/lower" "$PN_RUN/upper" "$PN_RUN/work" "$PN_RUN/modules"
-    if [ "$PN_STORE_KIND" = file ]; then
-        if ! pn_source=$(losetup --find --show --read-only "$PN_ROOT_FILE" 2>/dev/null) || [ -z "$pn_source" ]; then
-            PN_REASON="no loop device can be made of $PN_ROOT_FILE"
-            return 1
-        fi
-    fi
-    if ! mount -t ext4 -o ro,nodev,nosuid,noexec "$pn_source" "$PN_STORE" 2>/dev/null; then
-        PN_REASON="the file system of the root cannot be mounted from $PN_VALUE"
-        return 1
-    fi
-}
-
-# powernode_verify_image: compare the fs-verity digest of image.cfs with the pinned one, then read it through once, so that a
-# damaged block is found here. The digest alone says only what the blocks should be.
-powernode_verify_image() {
-    if [ ! -f "$PN_STORE/image.cfs" ]; then
-        PN_REASON='the file system of the root holds no image.cfs'
-        return 1
-    fi
-    if ! pn_measured=$(fsverity measure "$PN_STORE/image.cfs" 2>/dev/null); then
-        PN_REASON='image.cfs has no fs-verity digest'
-        return 1
-    fi
-    pn_measured=${pn_measured%% *}
-    powernode_same_digest "$pn_measured" || return
-    if ! cat "$PN_STORE/image.cfs" >/dev/null 2>&1; then
-        PN_REASON='image.cfs is damaged: a block differs from its fs-verity digest'
-        return 1
-    fi
-}
-
-# powernode_same_digest MEASURED: MEASURED is `sha256:` and exactly the pinned digest.
-powernode_same_digest() {
-    if ! powernode_is_hex64 "$PN_DIGEST" || [ "$1" != "sha256:$PN_DIGEST" ]; then
-        PN_REASON="the root is ${1#sha256:}, not $PN_DIGEST"
-        return 1
-    fi
-}
-
-# powernode_module_lowerdirs: read `<effective_priority> <id> <directory>` lines from stdin and print the directories as overlay wants
-# them: topmost first, joined by colons. Modules stack by ascending priority, ties by id, so the last of that order is on top.
-# Nothing is printed for an empty list. Returns 2 for a line of another form, an id or a directory given twice.
-powernode_module_lowerdirs() {
-    pn_list=''
-    while read -r pn_priority pn_id pn_dir pn_more; do
-        case $pn_priority in
-            '' | -* | *[!0-9]* | ??????????*) return 2 ;;
-        esac
-        case $pn_id in
-            '' | *[!A-Za-z0-9._-]*) return 2 ;;
-        esac
-        # Overlay takes commas, colons and backslashes in a path for syntax.
-        case $pn_dir in
-            /*[!A-Za-z0-9._/-]* | '') return 2 ;;
-            /?*) ;;
-            *) return 2 ;;
-        esac
-        [ -z "$pn_more" ] || return 2
-        case $PN_NL$pn_list in
-            *" $pn_id "* | *" $pn_dir$PN_NL"*) return 2 ;;
-        esac
-        pn_list="$pn_list$pn_priority $pn_id $pn_dir$PN_NL"
-    done
-    [ -n "$pn_list" ] || return 0
-    printf '%s' "$pn_list" | sort -k1,1nr -k2,2r | while read -r pn_priority pn_id pn_dir; do
-        printf '%s%s' "${pn_join:-}" "$pn_dir"
-        pn_join=:
-    done
-}
-
-# powernode_mount_root: mount the image as EROFS and stack the writable root on it. verity=require makes the kernel refuse every
-# object whose digest is not the one in the image. Modules that an earlier step has mounted are listed in modules.list.
-powernode_mount_root() {
-    if ! mount -t erofs -o ro,nodev,nosuid,noexec "$PN_STORE/image.cfs" "$PN_RUN/lower" 2>/dev/null; then
-        PN_REASON='image.cfs cannot be mounted as EROFS'
-        return 1
-    fi
-    pn_modules=''
-    if [ -f "$PN_RUN/modules.list" ]; then
-        if ! pn_modules=$(powernode_module_lowerdirs <"$PN_RUN/modules.list"); then
-            PN_REASON="$PN_RUN/modules.list is malformed"
-            return 2
-        fi
-    fi
-    if ! mount -t overlay -o "lowerdir=${pn_modules:+$pn_modules:}$PN_RUN/lower::$PN_STORE/objects,upperdir=$PN_RUN/upper,workdir=$PN_RUN/work,metacopy=on,redirect_dir=on,verity=require" powernode "$PN_NEWROOT" 2>/dev/null; then
-        PN_REASON='the overlay of the root cannot be mounted'
-        return 1
-    fi
-}
-
-# powernode_read_critical: read the files without which the node would hang or crash on its way to a usable state, so that damage
-# to one of them is refused here, by name. The list is a file of the verified root: one path or pattern in each line.
-powernode_read_critical() {
-    pn_patterns=''
-    if ! pn_patterns=$(cat "$PN_NEWROOT/$PN_CRITICAL" 2>/dev/null); then
-        PN_REASON="/$PN_CRITICAL of the root cannot be read"
-        return 1
-    fi
-    pn_text=$pn_patterns$PN_NL
-    while [ -n "$pn_text" ]; do
-        pn_pattern=${pn_text%%"$PN_NL"*}
-        pn_text=${pn_text#*"$PN_NL"}
-        case $pn_pattern in
-            '' | '#'*) continue ;;
-        esac
-        # A pattern that matches nothing stays as it is and is then a missing file.
-        for pn_file in "$PN_NEWROOT"/$pn_pattern; do
-            if ! cat "$pn_file" >/dev/null 2>&1; then
-                PN_REASON="${pn_file#"$PN_NEWROOT"} of the root is damaged or missing"
-                return 1
-            fi
-        done
-    done
-}
-
-# powernode_mount_seed: mount the host's seed share (9p or virtio-fs) read-only on /run/powernode/seed. The tag is powernode.seed=, or
-# else powernode-seed; the host offering none is fine, unless the command line asked for one.
-powernode_mount_seed() {
-    powernode_cmdline_get powernode.seed
-    case $? in
-        0)
-            pn_tag=$PN_VALUE
-            pn_wanted=1
-            ;;
-        1)
-            pn_tag=powernode-seed
-            pn_wanted=''
-            ;;
-        *) return 2 ;;
-    esac
-    case $pn_tag in
-        '' | *[!A-Za-z0-9._-]*)
-            PN_REASON="powernode.seed= is not a mount tag: '$pn_tag'"
-            return 2
-            ;;
-    esac
-    mkdir -p "$PN_RUN/seed"
-    modprobe -q -a 9pnet_virtio virtiofs
-    if mount -t 9p -o ro,nodev,nosuid,noexec,trans=virtio,version=9p2000.L,msize=262144 "$pn_tag" "$PN_RUN/seed" 2>/dev/null \
-        || mount -t virtiofs -o ro,nodev,nosuid,noexec "$pn_tag" "$PN_RUN/seed" 2>/dev/null; then
-        return 0
-    fi
-    [ -n "$pn_wanted" ] || return 0
-    PN_REASON="the host shares nothing with the mount tag '$pn_tag'"
-    return 1
 }

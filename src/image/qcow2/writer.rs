@@ -74,7 +74,8 @@ pub fn write(
     let runs = data_runs(source, source_size)?;
     let mut image = Image::new(out, l1_entries);
     thread::scope(|scope| {
-        let workers = workers.get() as usize;
+        let count = runs.iter().map(|r| r.end - r.start).sum::<u64>();
+        let workers = u64::from(workers.get()).min(count) as usize;
         let mut queues = Vec::new();
         for worker in 0..workers {
             let (sender, queue) = sync_channel(AHEAD);
@@ -83,7 +84,7 @@ pub fn write(
             scope.spawn(move || compress_runs(source, source_size, level, own, &sender));
         }
         // The queues end with this closure, which ends the threads also after an error.
-        for number in 0..runs.iter().map(|r| r.end - r.start).sum::<u64>() {
+        for number in 0..count {
             let run = queues[(number % workers as u64) as usize].recv();
             let run = run.map_err(|_| refuse("a thread that compresses has ended early".to_owned()))?;
             for stored in run? {

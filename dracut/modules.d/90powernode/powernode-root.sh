@@ -1,0 +1,288 @@
+#!/bin/sh
+# The root: the device or the medium it is on, the verified image, the overlay, the host's seed share. Functions only, sourced
+# after powernode-lib.sh and under its conventions.
+
+# Where the root comes from, set by powernode_find_store: the kind is `file` (inside this initramfs), `medium` (a file on the
+# device) or `device` (its whole file system); the source is that file or device.
+PN_STORE_KIND='' PN_STORE_SOURCE='' PN_MEDIUM_FILE=''
+
+# powernode_device WHERE TEXT: PN_VALUE is the path of the block device that TEXT names: /dev/…, LABEL=, UUID=, PARTLABEL= or
+# PARTUUID=. Waits up to ten seconds for it to appear.
+powernode_device() {
+    powernode_check_word "$1" "$2" || return
+    case $2 in
+        */../* | */.. | '') pn_path='' ;;
+        LABEL=*/* | UUID=*/* | PARTLABEL=*/* | PARTUUID=*/*) pn_path='' ;;
+        LABEL=?*) pn_path=$PN_DEV/disk/by-label/${2#*=} ;;
+        UUID=?*) pn_path=$PN_DEV/disk/by-uuid/${2#*=} ;;
+        PARTLABEL=?*) pn_path=$PN_DEV/disk/by-partlabel/${2#*=} ;;
+        PARTUUID=?*) pn_path=$PN_DEV/disk/by-partuuid/${2#*=} ;;
+        /dev/?*) pn_path=$PN_DEV/${2#/dev/} ;;
+        *) pn_path='' ;;
+    esac
+    if [ -z "$pn_path" ]; then
+        PN_REASON="$1 names no block device: '$2'"
+        return 2
+    fi
+    pn_left=10
+    while ! test "$PN_IS_BLOCK" "$pn_path"; do
+        if [ "$pn_left" -eq 0 ]; then
+            PN_REASON="$1 names a block device that is not there: '$2'"
+            return 2
+        fi
+        pn_left=$((pn_left - 1))
+        sleep 1
+    done
+    PN_VALUE=$pn_path
+}
+
+# powernode_find_store: PN_STORE_KIND and PN_STORE_SOURCE say where the ext4 file system with the root is: with powernode.rootfile= the file
+# of that path (PN_MEDIUM_FILE) on the file system of powernode.rootdev=; else powernode.rootdev= itself; else the file inside
+# this initramfs; else the label powernode-root. What the command line says wins, so that a disk can be tried with any
+# initramfs; the digest decides whether it is accepted.
+powernode_find_store() {
+    PN_MEDIUM_FILE=''
+    powernode_cmdline_get powernode.rootfile
+    case $? in
+        0)
+            powernode_check_path powernode.rootfile= "$PN_VALUE" || return
+            PN_MEDIUM_FILE=$PN_VALUE
+            ;;
+        1) ;;
+        *) return 2 ;;
+    esac
+    powernode_cmdline_get powernode.rootdev
+    case $? in
+        0)
+            PN_STORE_KIND=device
+            [ -z "$PN_MEDIUM_FILE" ] || PN_STORE_KIND=medium
+            powernode_device powernode.rootdev= "$PN_VALUE" || return
+            PN_STORE_SOURCE=$PN_VALUE
+            return
+            ;;
+        1)
+            if [ -n "$PN_MEDIUM_FILE" ]; then
+                PN_REASON='powernode.rootfile= needs powernode.rootdev='
+                return 2
+            fi
+            ;;
+        *) return 2 ;;
+    esac
+    if [ -f "$PN_ROOT_FILE" ]; then
+        PN_STORE_KIND=file
+        PN_STORE_SOURCE=$PN_ROOT_FILE
+        return 0
+    fi
+    PN_STORE_KIND=device
+    powernode_device 'the default' LABEL=powernode-root || {
+        PN_REASON="there is no root: no $PN_ROOT_FILE and no file system labelled powernode-root"
+        return 2
+    }
+    PN_STORE_SOURCE=$PN_VALUE
+}
+
+# powernode_mount_run: the tmpfs that holds the upper layer and everything that is mounted on the way. It must not be on dracut's /run:
+# its size would be shared with everything else that lives there.
+powernode_mount_run() {
+    mkdir -p "$PN_RUN"
+    if ! mount -t tmpfs -o mode=0755,nodev,nosuid,noexec,size=50% powernode "$PN_RUN"; then
+        PN_REASON="the tmpfs on $PN_RUN cannot be mounted"
+        return 1
+    fi
+    PN_STORE=$PN_RUN/store
+    mkdir -p "$PN_STORE" "$PN_RUN/lower" "$PN_RUN/upper" "$PN_RUN/work" "$PN_RUN/modules"
+}
+
+# powernode_mount_medium: mount the device that holds the root as a file, read-only, on /run/powernode/medium, where it stays. What file
+# system it has is tried, not guessed from its name: an ISO, a FAT stick, an ext4 disk.
+powernode_mount_medium() {
+    pn_medium=$PN_RUN/medium
+    mkdir -p "$pn_medium"
+    for pn_type in iso9660 vfat ext4; do
+        if mount -t "$pn_type" -o ro,nodev,nosuid,noexec "$1" "$pn_medium" 2>/dev/null; then
+            powernode_file_on_medium "$PN_MEDIUM_FILE"
+            return
+        fi
+    done
+    PN_REASON="the medium cannot be mounted from $1 as iso9660, vfat or ext4"
+    return 1
+}
+
+# powernode_file_on_medium PATH: PN_VALUE is that file below /run/powernode/medium. No part of its path may be a symbolic link, which
+# could lead off the medium.
+powernode_file_on_medium() {
+    PN_VALUE=$PN_RUN/medium
+    pn_rest=${1#/}/
+    while [ -n "$pn_rest" ]; do
+        PN_VALUE=$PN_VALUE/${pn_rest%%/*}
+        pn_rest=${pn_rest#*/}
+        if [ -h "$PN_VALUE" ]; then
+            PN_REASON="$1 is a symbolic link on the medium"
+            return 1
+        fi
+    done
+    if [ ! -f "$PN_VALUE" ]; then
+        PN_REASON="the medium holds no $1"
+        return 1
+    fi
+}
+
+# powernode_mount_store: mount the ext4 file system that holds image.cfs and objects/ read-only on PN_STORE. Nothing in it is trusted
+# yet, and nothing is executed from it.
+powernode_mount_store() {
+    pn_source=$PN_STORE_SOURCE
+    pn_shown=$PN_STORE_SOURCE
+    case $PN_STORE_KIND in
+        medium)
+            powernode_mount_medium "$PN_STORE_SOURCE" || return
+            pn_source=$PN_VALUE
+            pn_shown="$PN_MEDIUM_FILE of $PN_STORE_SOURCE"
+            ;;
+    esac
+    if [ "$PN_STORE_KIND" != device ]; then
+        pn_file=$pn_source
+        if ! pn_source=$(losetup --find --show --read-only "$pn_file" 2>/dev/null) || [ -z "$pn_source" ]; then
+            PN_REASON="no loop device can be made of $pn_file"
+            return 1
+        fi
+    fi
+    if ! mount -t ext4 -o ro,nodev,nosuid,noexec "$pn_source" "$PN_STORE" 2>/dev/null; then
+        PN_REASON="the file system of the root cannot be mounted from $pn_shown"
+        return 1
+    fi
+}
+
+# powernode_verify_image: compare the fs-verity digest of image.cfs with the pinned one, then read it through once, so that a
+# damaged block is found here. The digest alone says only what the blocks should be.
+powernode_verify_image() {
+    if [ ! -f "$PN_STORE/image.cfs" ]; then
+        PN_REASON='the file system of the root holds no image.cfs'
+        return 1
+    fi
+    if ! pn_measured=$(fsverity measure "$PN_STORE/image.cfs" 2>/dev/null); then
+        PN_REASON='image.cfs has no fs-verity digest'
+        return 1
+    fi
+    pn_measured=${pn_measured%% *}
+    powernode_same_digest "$pn_measured" || return
+    if ! cat "$PN_STORE/image.cfs" >/dev/null 2>&1; then
+        PN_REASON='image.cfs is damaged: a block differs from its fs-verity digest'
+        return 1
+    fi
+}
+
+# powernode_same_digest MEASURED: MEASURED is `sha256:` and exactly the pinned digest.
+powernode_same_digest() {
+    if ! powernode_is_hex64 "$PN_DIGEST" || [ "$1" != "sha256:$PN_DIGEST" ]; then
+        PN_REASON="the root is ${1#sha256:}, not $PN_DIGEST"
+        return 1
+    fi
+}
+
+# powernode_module_lowerdirs: read `<effective_priority> <id> <directory>` lines from stdin and print the directories as overlay wants
+# them: topmost first, joined by colons. Modules stack by ascending priority, ties by id, so the last of that order is on top.
+# Nothing is printed for an empty list. Returns 2 for a line of another form, an id or a directory given twice.
+powernode_module_lowerdirs() {
+    pn_list=''
+    while read -r pn_priority pn_id pn_dir pn_more; do
+        case $pn_priority in
+            '' | -* | *[!0-9]* | ??????????*) return 2 ;;
+        esac
+        case $pn_id in
+            '' | *[!A-Za-z0-9._-]*) return 2 ;;
+        esac
+        # Overlay takes commas, colons and backslashes in a path for syntax.
+        case $pn_dir in
+            /*[!A-Za-z0-9._/-]* | '') return 2 ;;
+            /?*) ;;
+            *) return 2 ;;
+        esac
+        [ -z "$pn_more" ] || return 2
+        case $PN_NL$pn_list in
+            *" $pn_id "* | *" $pn_dir$PN_NL"*) return 2 ;;
+        esac
+        pn_list="$pn_list$pn_priority $pn_id $pn_dir$PN_NL"
+    done
+    [ -n "$pn_list" ] || return 0
+    printf '%s' "$pn_list" | sort -k1,1nr -k2,2r | while read -r pn_priority pn_id pn_dir; do
+        printf '%s%s' "${pn_join:-}" "$pn_dir"
+        pn_join=:
+    done
+}
+
+# powernode_mount_root: mount the image as EROFS and stack the writable root on it. verity=require makes the kernel refuse every
+# object whose digest is not the one in the image. Modules that an earlier step has mounted are listed in modules.list.
+powernode_mount_root() {
+    if ! mount -t erofs -o ro,nodev,nosuid,noexec "$PN_STORE/image.cfs" "$PN_RUN/lower" 2>/dev/null; then
+        PN_REASON='image.cfs cannot be mounted as EROFS'
+        return 1
+    fi
+    pn_modules=''
+    if [ -f "$PN_RUN/modules.list" ]; then
+        if ! pn_modules=$(powernode_module_lowerdirs <"$PN_RUN/modules.list"); then
+            PN_REASON="$PN_RUN/modules.list is malformed"
+            return 2
+        fi
+    fi
+    if ! mount -t overlay -o "lowerdir=${pn_modules:+$pn_modules:}$PN_RUN/lower::$PN_STORE/objects,upperdir=$PN_RUN/upper,workdir=$PN_RUN/work,metacopy=on,redirect_dir=on,verity=require" powernode "$PN_NEWROOT" 2>/dev/null; then
+        PN_REASON='the overlay of the root cannot be mounted'
+        return 1
+    fi
+}
+
+# powernode_read_critical: read the files without which the node would hang or crash on its way to a usable state, so that damage
+# to one of them is refused here, by name. The list is a file of the verified root: one path or pattern in each line.
+powernode_read_critical() {
+    pn_patterns=''
+    if ! pn_patterns=$(cat "$PN_NEWROOT/$PN_CRITICAL" 2>/dev/null); then
+        PN_REASON="/$PN_CRITICAL of the root cannot be read"
+        return 1
+    fi
+    pn_text=$pn_patterns$PN_NL
+    while [ -n "$pn_text" ]; do
+        pn_pattern=${pn_text%%"$PN_NL"*}
+        pn_text=${pn_text#*"$PN_NL"}
+        case $pn_pattern in
+            '' | '#'*) continue ;;
+        esac
+        # A pattern that matches nothing stays as it is and is then a missing file.
+        for pn_file in "$PN_NEWROOT"/$pn_pattern; do
+            if ! cat "$pn_file" >/dev/null 2>&1; then
+                PN_REASON="${pn_file#"$PN_NEWROOT"} of the root is damaged or missing"
+                return 1
+            fi
+        done
+    done
+}
+
+# powernode_mount_seed: mount the host's seed share (9p or virtio-fs) read-only on /run/powernode/seed. The tag is powernode.seed=, or
+# else powernode-seed; the host offering none is fine, unless the command line asked for one.
+powernode_mount_seed() {
+    powernode_cmdline_get powernode.seed
+    case $? in
+        0)
+            pn_tag=$PN_VALUE
+            pn_wanted=1
+            ;;
+        1)
+            pn_tag=powernode-seed
+            pn_wanted=''
+            ;;
+        *) return 2 ;;
+    esac
+    case $pn_tag in
+        '' | *[!A-Za-z0-9._-]*)
+            PN_REASON="powernode.seed= is not a mount tag: '$pn_tag'"
+            return 2
+            ;;
+    esac
+    mkdir -p "$PN_RUN/seed"
+    modprobe -q -a 9pnet_virtio virtiofs
+    if mount -t 9p -o ro,nodev,nosuid,noexec,trans=virtio,version=9p2000.L,msize=262144 "$pn_tag" "$PN_RUN/seed" 2>/dev/null \
+        || mount -t virtiofs -o ro,nodev,nosuid,noexec "$pn_tag" "$PN_RUN/seed" 2>/dev/null; then
+        return 0
+    fi
+    [ -n "$pn_wanted" ] || return 0
+    PN_REASON="the host shares nothing with the mount tag '$pn_tag'"
+    return 1
+}

@@ -1,0 +1,149 @@
+//! The built-in `machine`: a program with a web server beside it, in one sandbox.
+//!
+//! A machine that boots over a network needs a server it can reach, and the sandbox has a network of its own with nothing
+//! on it. So the server is a thread in the sandbox, and the program its child. The arguments are JSON:
+//!
+//! ```json
+//! {"argv": ["/usr/bin/qemu-system-x86_64", "…"], "http": {"dir": "/inputs/artifact", "port": 8080}}
+//! ```
+
+use crate::{
+    sandbox::{Builtin, BuiltinTable},
+    serve::{Directory, HttpLimits, Served, Stop, serve_http},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{self, Write},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{Command, ExitStatus},
+    thread,
+};
+
+/// Name of the built-in.
+pub const MACHINE: &str = "machine";
+
+/// What `machine` is to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServedMachine {
+    /// Program, by absolute path, and arguments.
+    pub argv: Vec<String>,
+    /// What is served while it runs; needs [`crate::sandbox::Network::Loopback`].
+    pub http: Option<HttpRoot>,
+}
+
+/// A directory over HTTP on 127.0.0.1.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRoot {
+    /// Directory inside the sandbox.
+    pub dir: PathBuf,
+    /// TCP port, above 1023: the sandbox has no capability to bind another.
+    pub port: u16,
+}
+
+/// The built-ins of this room, for the sandbox helper.
+pub fn table() -> BuiltinTable {
+    [(MACHINE, machine as Builtin)].into()
+}
+
+/// The environment of the program. A built-in has none of its own to pass on.
+const ENVIRONMENT: [(&str, &str); 5] = [
+    ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/homeless"),
+    ("LANG", "C.UTF-8"),
+    ("TZ", "UTC"),
+    ("TMPDIR", "/build"),
+];
+
+fn machine(arguments: &[u8]) -> Result<(), String> {
+    let machine: ServedMachine =
+        serde_json::from_slice(arguments).map_err(|e| format!("failed to read the arguments: {e}"))?;
+    let (program, arguments) = machine
+        .argv
+        .split_first()
+        .ok_or("failed to start: there is no program")?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(ENVIRONMENT);
+    let status = match &machine.http {
+        None => run(&mut command)?,
+        Some(http) => serving(http, || run(&mut command))?,
+    };
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => Err(format!("{program} ended with exit code {code}")),
+        (None, signal) => Err(format!("{program} was killed by signal {}", signal.unwrap_or(0))),
+    }
+}
+
+fn run(command: &mut Command) -> Result<ExitStatus, String> {
+    let done = command.spawn().and_then(|mut child| child.wait());
+    done.map_err(|e| format!("failed to run {}: {e}", command.get_program().display()))
+}
+
+/// Does `work` while the server runs. The port takes connections before `work` begins.
+fn serving<T>(http: &HttpRoot, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let failed = |what: String| move |e: io::Error| format!("failed to {what}: {e}");
+    let dir = Directory::open(&http.dir).map_err(|e| failed(e.to_string())(io::Error::other(source(&e))))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, http.port))
+        .map_err(failed(format!("listen on 127.0.0.1:{}", http.port)))?;
+    let stop = Stop::new().map_err(failed("make a socket pair".to_owned()))?;
+    thread::scope(|scope| {
+        let server = thread::Builder::new()
+            .spawn_scoped(scope, || {
+                serve_http(&listener, &dir, &HttpLimits::default(), &stop, &say)
+            })
+            .map_err(failed("start the server".to_owned()))?;
+        let done = work();
+        stop.request();
+        match server.join() {
+            Ok(Ok(())) => done,
+            Ok(Err(error)) => Err(format!("failed to {error}: {}", source(&error))),
+            Err(_) => Err("failed to serve: the server panicked".to_owned()),
+        }
+    })
+}
+
+fn source(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(String::new, ToString::to_string)
+}
+
+/// Puts what was not found among what the program says. What was served is not worth a line there: the console is read by
+/// a judge.
+fn say(served: &Served) {
+    if served.problem.is_some() || served.status.is_some_and(|s| s >= 400) {
+        let _ = writeln!(io::stderr(), "{served}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_program_is_the_end_of_the_machine() {
+        let end = |argv: &[&str]| {
+            let argv = argv.iter().map(|a| (*a).to_owned()).collect();
+            let arguments = serde_json::to_vec(&ServedMachine { argv, http: None }).expect("JSON");
+            machine(&arguments)
+        };
+        assert_eq!(end(&["/bin/true"]), Ok(()));
+        let failed = |text: &str| Err(text.to_owned());
+        assert_eq!(
+            end(&["/bin/sh", "-c", "exit 3"]),
+            failed("/bin/sh ended with exit code 3")
+        );
+        assert_eq!(
+            end(&["/bin/sh", "-c", "kill -9 $$"]),
+            failed("/bin/sh was killed by signal 9")
+        );
+        assert_eq!(
+            end(&["/nowhere"]),
+            failed("failed to run /nowhere: No such file or directory (os error 2)")
+        );
+        assert_eq!(end(&[]), failed("failed to start: there is no program"));
+        assert!(machine(br#"{"argv": [], "http": null, "more": 1}"#).is_err());
+    }
+}

@@ -1,0 +1,326 @@
+//! Reading the head of an HTTP request; no I/O.
+//!
+//! Sources: RFC 9112 (HTTP/1.1), RFC 9110 section 14 (ranges), RFC 3986 section 2.1 (percent-encoding). The syntax is read
+//! by `httparse`; what a request means is decided here.
+
+use super::served::printable;
+use crate::model::RelPath;
+
+/// Most header fields of a request.
+const MAX_FIELDS: usize = 64;
+
+/// Statuses that are sent, with their reasons.
+pub(super) const REASONS: [(u16, &str); 14] = [
+    (200, "OK"),
+    (206, "Partial Content"),
+    (400, "Bad Request"),
+    (403, "Forbidden"),
+    (404, "Not Found"),
+    (405, "Method Not Allowed"),
+    (408, "Request Timeout"),
+    (414, "URI Too Long"),
+    (416, "Range Not Satisfiable"),
+    (431, "Request Header Fields Too Large"),
+    (500, "Internal Server Error"),
+    (501, "Not Implemented"),
+    (503, "Service Unavailable"),
+    (505, "HTTP Version Not Supported"),
+];
+
+/// What a client wants done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Method {
+    Get,
+    Head,
+    /// One that HTTP has and this server does not offer.
+    Refused,
+    /// Anything else.
+    Unknown,
+}
+
+/// A single range of bytes, as asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Range {
+    /// From an offset to another (inclusive), or to the end.
+    From(u64, Option<u64>),
+    /// The last so many bytes.
+    Last(u64),
+}
+
+impl Range {
+    /// First byte and length within a file of `size` bytes; none when nothing of it is there.
+    pub(super) fn within(self, size: u64) -> Option<(u64, u64)> {
+        match self {
+            Range::From(first, last) if first < size => {
+                let end = last.map_or(size, |last| last.saturating_add(1).min(size));
+                Some((first, end - first))
+            }
+            Range::Last(count) if count > 0 && size > 0 => {
+                let count = count.min(size);
+                Some((size - count, count))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The head of a request.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// Method and target, printable.
+    pub(super) shown: String,
+    /// What is asked for, or the status that refuses it.
+    pub(super) path: Result<RelPath, u16>,
+    pub(super) range: Option<Range>,
+    /// Whether the client wants to send more on this connection and can.
+    pub(super) keep_alive: bool,
+    /// Whether it is of HTTP/1.0, where keeping a connection must be said.
+    pub(super) old: bool,
+}
+
+/// Reads a head from the start of `bytes`: the request and how many bytes it has, or none while the end is missing.
+///
+/// # Errors
+///
+/// The status to refuse it with.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, u16> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut raw = httparse::Request::new(&mut fields);
+    let length = match raw.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(431),
+        Err(httparse::Error::Version) => return Err(505),
+        Err(_) => return Err(400),
+    };
+    let (Some(method), Some(target), Some(minor)) = (raw.method, raw.path, raw.version) else {
+        return Err(400);
+    };
+    let all = |name: &'static str| {
+        raw.headers
+            .iter()
+            .filter(move |h| h.name.eq_ignore_ascii_case(name))
+            .map(|h| h.value.trim_ascii())
+    };
+    let hosts = all("host").count();
+    if hosts > 1 || (hosts == 0 && minor == 1) {
+        return Err(400);
+    }
+    let has_token = |token: &str| {
+        all("connection")
+            .flat_map(|v| v.split(|b| *b == b','))
+            .any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    };
+    let persistent = if minor == 1 {
+        !has_token("close")
+    } else {
+        has_token("keep-alive")
+    };
+    // A body has no meaning here. It is not read, so that nobody can argue about where the next request begins.
+    let body = all("transfer-encoding").next().is_some() || all("content-length").any(|v| v != b"0");
+    let method_read = match method {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "CONNECT" | "DELETE" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => Method::Refused,
+        _ => Method::Unknown,
+    };
+    // Files have no validators here, so that a condition on a range can never hold.
+    let mut ranges = all("range");
+    let range = match (ranges.next(), ranges.next(), all("if-range").next()) {
+        (Some(value), None, None) if method_read == Method::Get => parse_range(value),
+        _ => None,
+    };
+    let request = Request {
+        method: method_read,
+        shown: printable(format!("{method} {target}").as_bytes()),
+        path: parse_target(target.as_bytes()),
+        range,
+        keep_alive: persistent && !body,
+        old: minor == 0,
+    };
+    Ok(Some((request, length)))
+}
+
+/// The file a request target names. A target that cannot be read is 400, one that can be no file's name 404.
+fn parse_target(target: &[u8]) -> Result<RelPath, u16> {
+    const SCHEME: &[u8] = b"http://";
+    let origin = match target.get(..SCHEME.len()) {
+        Some(scheme) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            let rest = &target[SCHEME.len()..];
+            let slash = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+            &rest[slash..]
+        }
+        _ => target,
+    };
+    let path = origin.split(|b| *b == b'?').next().unwrap_or_default();
+    let decoded = percent_decode(path).ok_or(400u16)?;
+    match decoded.split_first() {
+        Some((b'/', name)) => RelPath::new(name).map_err(|_| 404),
+        None => Err(404),
+        Some(_) => Err(400),
+    }
+}
+
+fn percent_decode(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte == b'%' {
+            let (digits, tail) = tail.split_first_chunk::<2>()?;
+            let digit = |b: u8| char::from(b).to_digit(16);
+            let value = digit(digits[0])? * 16 + digit(digits[1])?;
+            out.push(u8::try_from(value).ok()?);
+            rest = tail;
+        } else {
+            out.push(byte);
+            rest = tail;
+        }
+    }
+    Some(out)
+}
+
+/// Reads `bytes=…` with one range; anything else is as if there were none, as RFC 9110 permits.
+fn parse_range(value: &[u8]) -> Option<Range> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (unit, range) = text.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let (first, last) = range.trim().split_once('-')?;
+    match (first.trim(), last.trim()) {
+        ("", last) => Some(Range::Last(number(last)?)),
+        (first, "") => Some(Range::From(number(first)?, None)),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last).then_some(Range::From(first, Some(last)))
+        }
+    }
+}
+
+/// A number of decimal digits; what is too large for any file becomes the largest there is.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// `Content-Type` by the end of a file's name. What people read in a browser is text; UEFI's HTTP boot goes by the type of
+/// programs and media (UEFI specification, section 24.7).
+pub(super) fn content_type(path: &RelPath) -> &'static str {
+    let name = path.name();
+    let dot = name.iter().rposition(|b| *b == b'.');
+    let ending = dot.map(|at| name[at + 1..].to_ascii_lowercase()).unwrap_or_default();
+    match (ending.as_slice(), name) {
+        (b"ipxe" | b"cfg" | b"conf" | b"txt" | b"pem" | b"log", _) | (_, b"SHA256SUMS") => "text/plain; charset=utf-8",
+        (b"json", _) => "application/json",
+        (b"efi", _) => "application/efi",
+        (b"iso", _) => "application/vnd.efi-iso",
+        (b"img", _) => "application/vnd.efi-img",
+        (b"zst", _) => "application/zstd",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn target(text: &str) -> Result<String, u16> {
+        parse_target(text.as_bytes()).map(|p| p.to_string())
+    }
+
+    #[test]
+    fn a_target_names_a_file_below_the_directory_or_none() {
+        for (text, want) in [
+            ("/kernel", Ok("kernel")),
+            ("/amd64/initramfs.cpio.zst?x=/../y", Ok("amd64/initramfs.cpio.zst")),
+            ("/a%20b%2Fc", Ok("a b/c")),
+            ("http://host:8080/kernel", Ok("kernel")),
+            ("HTTP://host", Err(404)),
+            ("/", Err(404)),
+            ("//etc/passwd", Err(404)),
+            ("/../etc/passwd", Err(404)),
+            ("/a/%2e%2E/%2e%2e/etc/passwd", Err(404)),
+            ("/a/./b", Err(404)),
+            ("/a//b", Err(404)),
+            ("/a/", Err(404)),
+            ("/a%00b", Err(404)),
+            ("/a%2", Err(400)),
+            ("/a%zz", Err(400)),
+            ("/a%+1", Err(400)),
+            ("*", Err(400)),
+            ("kernel", Err(400)),
+            ("%2Fkernel", Ok("kernel")),
+        ] {
+            assert_eq!(target(text), want.map(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_one_or_none() {
+        for (text, size, want) in [
+            ("bytes=0-0", 10, Some(Some((0, 1)))),
+            ("bytes=2-5", 10, Some(Some((2, 4)))),
+            ("Bytes = 7-", 10, Some(Some((7, 3)))),
+            ("bytes=7-99999999999999999999999", 10, Some(Some((7, 3)))),
+            ("bytes=-3", 10, Some(Some((7, 3)))),
+            ("bytes=-30", 10, Some(Some((0, 10)))),
+            ("bytes=-0", 10, Some(None)),
+            ("bytes=10-", 10, Some(None)),
+            ("bytes=99999999999999999999999-", 10, Some(None)),
+            ("bytes=0-", 0, Some(None)),
+            ("bytes=5-2", 10, None),
+            ("bytes=0-1,3-4", 10, None),
+            ("bytes=+1-2", 10, None),
+            ("bytes=-", 10, None),
+            ("lines=1-2", 10, None),
+            ("bytes", 10, None),
+        ] {
+            assert_eq!(parse_range(text.as_bytes()).map(|r| r.within(size)), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn connections_end_when_they_must() {
+        let head = |version: &str, fields: &str| {
+            let text = format!("GET /a HTTP/{version}\r\n{fields}\r\n");
+            parse(text.as_bytes()).map(|r| r.map(|(r, _)| r.keep_alive))
+        };
+        assert_eq!(head("1.1", "Host: x\r\n"), Ok(Some(true)));
+        assert_eq!(head("1.1", "Host: x\r\nConnection: te, Close\r\n"), Ok(Some(false)));
+        assert_eq!(head("1.1", "Host: x\r\nContent-Length: 5\r\n"), Ok(Some(false)));
+        assert_eq!(
+            head("1.1", "Host: x\r\nTransfer-Encoding: chunked\r\n"),
+            Ok(Some(false))
+        );
+        assert_eq!(head("1.0", ""), Ok(Some(false)));
+        assert_eq!(head("1.0", "Connection: keep-alive\r\n"), Ok(Some(true)));
+        assert_eq!(head("1.1", ""), Err(400));
+        assert_eq!(head("1.1", "Host: x\r\nHost: y\r\n"), Err(400));
+        assert_eq!(head("2.0", ""), Err(505));
+        assert_eq!(head("1.1", &"A: b\r\n".repeat(65)), Err(431));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_comes_in_does_harm(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+            cut in 0usize..80,
+            flip in 0usize..80,
+        ) {
+            let _ = parse(&bytes);
+            let _ = parse_range(&bytes);
+            if let Ok(path) = parse_target(&bytes) {
+                prop_assert!(path.components().all(|c| c != b".." && !c.is_empty()));
+            }
+            let mut whole = b"GET /a%20b HTTP/1.1\r\nHost: x\r\nRange: bytes=1-2\r\nConnection: keep-alive\r\n\r\n".to_vec();
+            let at = flip % whole.len();
+            whole[at] ^= 1 << (flip % 8);
+            let _ = parse(&whole[..cut.min(whole.len())]);
+            if let Ok(Some((_, length))) = parse(&whole) {
+                prop_assert!(length <= whole.len());
+            }
+        }
+    }
+}

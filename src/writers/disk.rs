@@ -1,0 +1,220 @@
+//! `disk-image`: a disk that boots by BIOS, UEFI and UEFI Secure Boot.
+//!
+//! ```text
+//! sector 0      protective MBR, with GRUB's first sector for BIOS
+//! partition 1   BIOS boot: GRUB's core
+//! partition 2   EFI system partition, FAT32, label POWERNODE: shim, GRUB, its menu, kernel, initramfs, identity.cfg
+//! partition 3   root.ext4: composefs image and objects
+//! partition 4   /persist, ext4, small; the first boot grows it to the disk
+//! end           the table again
+//! ```
+//!
+//! All names and numbers come from the root's digest: equal roots give equal bytes. No device, no mount and no privilege is
+//! needed. The plan and the parts that `powernode.install=` writes are made from the finished image ([`super::plan`]).
+
+use super::{Context, WriterError, build, efi, input, plan, plan::Known, root::run_tool};
+use crate::{
+    image::{
+        Guid, ImageError,
+        ext4::ToolCall,
+        fat::{self, Kind, Size, Volume},
+        gpt::{self, Disk, Wanted, types},
+        grub,
+    },
+    model::VerityDigest,
+};
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+/// Name of the format in derived identifiers.
+const DERIVED: &str = "disk";
+/// Room for GRUB's core, bytes.
+const BIOS_BOOT: u64 = 1 << 20;
+/// What the EFI system partition has beyond its content, for files that firmware or an operator leaves there, bytes.
+const ESP_SPARE: u64 = 8 << 20;
+/// Label of the boot FAT, by which 90powernode finds identity.cfg.
+const ESP_LABEL: &str = "POWERNODE";
+/// `/persist` before it is grown, bytes.
+const PERSIST: u64 = 64 << 20;
+/// Its label, of which ext4 has 16 characters; 90powernode goes by the name of the partition.
+const LABEL: &str = "powernode-data";
+/// Its journal, MiB.
+const JOURNAL: &str = "size=8";
+/// Features of `/persist`: those of any ext4 of today, fs-verity for the objects of modules, and room to grow.
+const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,extent,64bit,flex_bg,sparse_super,large_file,\
+                        huge_file,dir_nlink,extra_isize,filetype,metadata_csum,verity";
+/// Files of the medium that the disk has too: place on the ESP, and name beside `root.ext4`.
+const SHARED: [(&str, &str); 2] = [
+    ("powernode/vmlinuz", "vmlinuz"),
+    ("powernode/initramfs.cpio.zst", "initramfs.cpio.zst"),
+];
+const ROOT: &str = "root.ext4";
+/// Partitions by their place in the table.
+const BIOS: usize = 0;
+const ESP: usize = 1;
+const OBJECTS: usize = 2;
+const PERSISTENT: usize = 3;
+
+pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
+    let root = efi::root_digest()?;
+    let mut files = efi::loaders(context.arch)?;
+    files.extend(efi::overlay(context, &root, &build("menu"))?);
+    for (place, name) in SHARED {
+        files.insert(efi::rel(place)?, input(name));
+    }
+    let volume = Volume {
+        kind: Kind::Fat32,
+        label: ESP_LABEL.to_owned(),
+        serial: fat::serial("esp", &root),
+        epoch: context.epoch,
+        hidden_sectors: 0,
+        size: Size::Content { spare: ESP_SPARE },
+    };
+    let persist = build("persist.ext4");
+    make_persist(context, &root, &persist)?;
+
+    let size_of = |path: &Path| {
+        fs::metadata(path)
+            .map(|m| m.len())
+            .map_err(WriterError::io("open", path))
+    };
+    let esp = efi::lay_out(&volume, &files)?;
+    let table = partitions(&root, esp.size(), size_of(&input(ROOT))?)?;
+    let at = |n: usize| table.partitions.get(n).map_or(0, gpt::Partition::offset);
+    let hidden_sectors =
+        u32::try_from(table.partitions[ESP].first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
+    let esp = efi::lay_out(
+        &Volume {
+            hidden_sectors,
+            ..volume
+        },
+        &files,
+    )?;
+
+    let path = build("disk.raw");
+    let mut disk = File::create_new(&path).map_err(WriterError::io("create", &path))?;
+    disk.set_len(table.size()).map_err(WriterError::io("write", &path))?;
+    let extents = fat::write(&esp, at(ESP), &efi::opener(&files), &mut disk)?.extents;
+    copy_sparse(&input(ROOT), &mut disk, at(OBJECTS))?;
+    copy_sparse(&persist, &mut disk, at(PERSISTENT))?;
+    let (boot, core) = (read(&input("boot.img"))?, read(&input("core.img"))?);
+    let bios = &table.partitions[BIOS];
+    let (code, core) = grub::embed(&boot, &core, bios.first_lba, bios.sectors)?;
+    disk.seek(SeekFrom::Start(bios.offset()))
+        .and_then(|_| disk.write_all(&core))
+        .map_err(WriterError::io("write", &path))?;
+    gpt::write(&table, Some(&code), &mut disk)?;
+    disk.flush().map_err(WriterError::io("write", &path))?;
+
+    let mut known = vec![Known {
+        offset: at(OBJECTS),
+        len: size_of(&input(ROOT))?,
+        file: ROOT,
+    }];
+    for (place, file) in SHARED {
+        let (offset, len) = extents.get(&efi::rel(place)?).copied().unwrap_or_default();
+        known.push(Known {
+            offset: at(ESP) + offset,
+            len,
+            file,
+        });
+    }
+    plan::write(&path, known, &build("install"))?;
+    for scratch in [&persist, &build("menu")] {
+        let removed = if scratch.is_dir() {
+            fs::remove_dir_all(scratch)
+        } else {
+            fs::remove_file(scratch)
+        };
+        removed.map_err(WriterError::io("remove", scratch))?;
+    }
+    let _ = writeln!(
+        io::stdout(),
+        "{} bytes, {} of them the EFI system partition",
+        table.size(),
+        esp.size()
+    );
+    Ok(())
+}
+
+/// The table, with identifiers made of the root's digest.
+fn partitions(root: &VerityDigest, esp: u64, objects: u64) -> Result<Disk, ImageError> {
+    let wanted = [
+        ("powernode-bios", types::BIOS_BOOT, BIOS_BOOT),
+        ("powernode-esp", types::EFI_SYSTEM, esp),
+        ("powernode-root", types::LINUX_DATA, objects),
+        ("powernode-persist", types::LINUX_DATA, PERSIST),
+    ];
+    let wanted = wanted.map(|(name, type_guid, size)| Wanted {
+        name: name.to_owned(),
+        type_guid,
+        guid: Guid::derived(DERIVED, name, root),
+        size,
+        attributes: 0,
+    });
+    gpt::plan(Guid::derived(DERIVED, "disk", root), &wanted, None)
+}
+
+/// An empty ext4 file system for `/persist`.
+fn make_persist(context: &Context, root: &VerityDigest, path: &Path) -> Result<(), WriterError> {
+    let name = path.to_string_lossy();
+    let uuid = Guid::derived("ext4", "persist", root).to_string();
+    let seed = Guid::derived("ext4", "persist hash seed", root);
+    let extended = format!("hash_seed={seed},root_owner=0:0,lazy_itable_init=0,assume_storage_prezeroed=1");
+    let blocks = (PERSIST / 4096).to_string();
+    #[rustfmt::skip]
+    let argv = [
+        "mke2fs", "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-J", JOURNAL, "-L", LABEL, "-O", FEATURES,
+        "-U", &uuid, "-E", &extended, &name, &blocks,
+    ];
+    let time = context.epoch.to_string();
+    let call = ToolCall {
+        argv: argv.map(str::to_owned).to_vec(),
+        env: vec![
+            ("E2FSPROGS_FAKE_TIME", time.clone()),
+            ("SOURCE_DATE_EPOCH", time),
+            ("MKE2FS_CONFIG", "/dev/null".to_owned()),
+            ("LC_ALL", "C.UTF-8".to_owned()),
+        ],
+    };
+    let run = |source| ImageError::Run {
+        tool: "mke2fs".to_owned(),
+        source,
+    };
+    let output = run_tool(&call).map_err(run)?;
+    if output.status != Some(0) {
+        return Err(ImageError::Tool {
+            tool: "mke2fs".to_owned(),
+            problem: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Copies a file into `out` from byte `at` on, where there are zeros yet; its zeros are left out.
+fn copy_sparse(from: &Path, out: &mut File, at: u64) -> Result<(), WriterError> {
+    let mut file = File::open(from).map_err(WriterError::io("open", from))?;
+    let zeros = vec![0; 64 << 10];
+    let mut block = zeros.clone();
+    let mut here = at;
+    loop {
+        let n = file.read(&mut block).map_err(WriterError::io("read", from))?;
+        if n == 0 {
+            return Ok(());
+        }
+        if block[..n] != zeros[..n] {
+            out.seek(SeekFrom::Start(here))
+                .and_then(|_| out.write_all(&block[..n]))
+                .map_err(WriterError::io("write", Path::new("disk.raw")))?;
+        }
+        here += n as u64;
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, WriterError> {
+    fs::read(path).map_err(WriterError::io("read", path))
+}

@@ -1,0 +1,202 @@
+//! `efi-image`: the FAT image that UEFI starts optical media from; and what it shares with the EFI system partition of a disk.
+
+use super::{Context, WriterError, build, input, tree_input};
+use crate::{
+    image::{
+        ImageError,
+        fat::{self, Item, Kind, Layout, Size, Volume},
+    },
+    model::{Arch, Node, RelPath, VerityDigest},
+};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// Label of the image: nobody keeps an identity there.
+const LABEL: &str = "PNEFI";
+/// The menu of GRUB, on the volume and as an output.
+const MENU: &str = "EFI/debian/grub.cfg";
+/// Words that a menu may hold, each with what takes its place.
+const COMMAND_LINE: &str = "@COMMAND_LINE@";
+const RECOVERY: &str = "@RECOVERY_COMMAND_LINE@";
+const ROOT_DIGEST: &str = "@ROOT_DIGEST@";
+/// The word by which 90powernode is told to boot, and to recover.
+const BOOT: &str = "powernode.boot=1";
+const NO_BOOT: &str = "powernode.boot=0";
+
+/// Files by their place on a FAT volume, each with where its content is.
+pub(super) type Files = BTreeMap<RelPath, PathBuf>;
+
+pub(super) fn efi_image(context: &Context) -> Result<(), WriterError> {
+    let root = root_digest()?;
+    let menus = build("menu");
+    let mut files = loaders(context.arch)?;
+    files.extend(overlay(context, &root, &menus)?);
+    let volume = Volume {
+        kind: Kind::Fat16,
+        label: LABEL.to_owned(),
+        serial: fat::serial("efi image", &root),
+        epoch: context.epoch,
+        hidden_sectors: 0,
+        size: Size::Content { spare: 0 },
+    };
+    let layout = lay_out(&volume, &files)?;
+    let path = build("efi.img");
+    let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
+    out.set_len(layout.size()).map_err(WriterError::io("write", &path))?;
+    fat::write(&layout, 0, &opener(&files), &mut out)?;
+    let menu = files.get(&rel(MENU)?);
+    let menu =
+        menu.ok_or_else(|| WriterError::Missing(format!("make the EFI image: the input \"esp\" has no {MENU}")))?;
+    let to = build("grub.cfg");
+    fs::copy(menu, &to).map_err(WriterError::io("copy", menu))?;
+    fs::remove_dir_all(&menus).map_err(WriterError::io("remove", &menus))
+}
+
+/// The digest that everything on a medium is named by.
+pub(super) fn root_digest() -> Result<VerityDigest, WriterError> {
+    let path = input("root-digest");
+    let text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
+    text.trim_end().parse().map_err(|source| WriterError::Input {
+        path,
+        source: Box::new(source),
+    })
+}
+
+pub(super) fn rel(text: &str) -> Result<RelPath, WriterError> {
+    RelPath::new(text).map_err(|e| WriterError::Missing(e.to_string()))
+}
+
+/// shim, GRUB and the key manager, as firmware and shim look for them, out of the packages in the input `loaders`.
+pub(super) fn loaders(arch: Arch) -> Result<Files, WriterError> {
+    let (suffix, upper, grub) = match arch {
+        Arch::Amd64 => ("x64", "X64", "x86_64-efi-signed"),
+        Arch::Arm64 => ("aa64", "AA64", "arm64-efi-signed"),
+    };
+    let mut files = Files::new();
+    for (package, from, to) in [
+        (
+            "shim-signed",
+            format!("shim/shim{suffix}.efi.signed"),
+            format!("BOOT{upper}.EFI"),
+        ),
+        (
+            "shim-helpers-*-signed",
+            format!("shim/mm{suffix}.efi.signed"),
+            format!("mm{suffix}.efi"),
+        ),
+        (
+            "grub-efi-*-signed",
+            format!("grub/{grub}/grub{suffix}.efi.signed"),
+            format!("grub{suffix}.efi"),
+        ),
+    ] {
+        let path = input("loaders/usr/lib").join(&from);
+        if !fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() > 0) {
+            return Err(WriterError::Missing(format!(
+                "find the boot loader: the package {package} holds no /usr/lib/{from}"
+            )));
+        }
+        files.insert(rel(&format!("EFI/BOOT/{to}"))?, path);
+    }
+    Ok(files)
+}
+
+/// The files of the input `esp`, the words in them filled in; what is changed is written below the new directory `scratch`.
+pub(super) fn overlay(context: &Context, root: &VerityDigest, scratch: &Path) -> Result<Files, WriterError> {
+    let words = command_line(context.arch)?;
+    let recovery = words.replace(BOOT, NO_BOOT);
+    fs::create_dir(scratch).map_err(WriterError::io("create", scratch))?;
+    let esp = tree_input("esp")?;
+    let mut files = Files::new();
+    for (number, (place, entry)) in esp.tree.iter().enumerate() {
+        if let Node::Directory = entry.node {
+            continue;
+        }
+        let from = input("esp").join(place.as_path());
+        let text = fs::read_to_string(&from).map_err(WriterError::io("read", &from))?;
+        let text = text
+            .replace(RECOVERY, &recovery)
+            .replace(COMMAND_LINE, &words)
+            .replace(ROOT_DIGEST, &root.to_string());
+        let to = scratch.join(number.to_string());
+        fs::write(&to, text).map_err(WriterError::io("write", &to))?;
+        files.insert(place.clone(), to);
+    }
+    Ok(files)
+}
+
+/// The kernel command line: the architecture's, and what the variant adds.
+fn command_line(arch: Arch) -> Result<String, WriterError> {
+    let path = input("command-line").join(arch.as_str());
+    let mut text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
+    let added = input("added/cmdline");
+    if added.exists() {
+        text.push(' ');
+        text.push_str(&fs::read_to_string(&added).map_err(WriterError::io("read", &added))?);
+    }
+    checked(&text).map_err(|problem| WriterError::Missing(format!("write the boot menu: {problem}")))
+}
+
+/// The words of a command line, if a menu of GRUB takes none of them for syntax and they ask for a boot.
+fn checked(text: &str) -> Result<String, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "=,._/: -".contains(c);
+    if let Some(odd) = line.chars().find(|c| !plain(*c)) {
+        return Err(format!(
+            "the kernel command line holds {odd:?}, which GRUB could take for syntax"
+        ));
+    }
+    if !words.contains(&BOOT) {
+        return Err(format!("the kernel command line has no {BOOT}"));
+    }
+    Ok(line)
+}
+
+pub(super) fn lay_out(volume: &Volume, files: &Files) -> Result<Layout, WriterError> {
+    let mut items = BTreeMap::new();
+    for (place, path) in files {
+        let len = fs::metadata(path).map_err(WriterError::io("open", path))?.len();
+        let size = u32::try_from(len).map_err(|_| ImageError::Entry {
+            format: "a FAT volume",
+            path: place.to_string(),
+            problem: format!("{len} bytes are 4 GiB or more"),
+        })?;
+        items.insert(place.clone(), Item::File { size });
+    }
+    Ok(fat::plan(volume, &items)?)
+}
+
+/// Opens contents by their place.
+pub(super) fn opener(files: &Files) -> impl Fn(&RelPath) -> io::Result<Box<dyn Read>> + '_ {
+    |place| {
+        let path = files.get(place).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(File::open(path)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_that_a_menu_would_read_otherwise_is_refused() {
+        assert_eq!(
+            checked("powernode.boot=1\n a=b,c:1 \n"),
+            Ok("powernode.boot=1 a=b,c:1".to_owned())
+        );
+        for (text, why) in [
+            ("powernode.boot=1 a=$b", "'$'"),
+            ("powernode.boot=1 a=\"b\"", "'\"'"),
+            ("powernode.boot=1 a;b", "';'"),
+            ("powernode.boot=10", "no powernode.boot=1"),
+        ] {
+            let problem = checked(text).expect_err(why);
+            assert!(problem.contains(why), "{problem}");
+        }
+    }
+}

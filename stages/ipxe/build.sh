@@ -1,0 +1,50 @@
+#!/bin/sh
+# Puts the network bundle together: scripts with the kernel command line filled in, kernel, initramfs and boot loaders.
+#
+# What is there when this runs: / is the image-tools tree, /inputs what stage.toml says, /stage/files the scripts and /stage/cmdline
+# what this variant adds to the kernel command line.
+set -eu
+
+fail() {
+    echo "ipxe: $*" >&2
+    exit 1
+}
+
+take() { # take PATH TARGET: a file of the boot loader packages
+    [ -s "/inputs/loaders/$1" ] || fail "the boot loader packages hold no /$1"
+    cp "/inputs/loaders/$1" "$2"
+}
+
+plain=$(tr '\n' ' ' <"/inputs/command-line/$PNB_ARCH")
+plain=${plain% }
+case $plain in
+    *[!A-Za-z0-9=,._/:\ -]*) fail "the kernel command line holds a character that a script would take for syntax: $plain" ;;
+    *powernode.boot=1*) ;;
+    *) fail "the kernel command line has no powernode.boot=1: $plain" ;;
+esac
+recovery=$(printf '%s' "$plain" | sed 's/powernode\.boot=1/powernode.boot=0/')
+# iPXE hands the initramfs over by a name that the kernel has to be told.
+ipxe="$plain $(cat /stage/cmdline)"
+
+# fill SCRIPT TARGET COMMAND_LINE: a script of this stage with everything in it
+fill() {
+    sed -e "s|@COMMAND_LINE@|$3|" -e "s|@RECOVERY_COMMAND_LINE@|$recovery|" -e "s|@ARCH@|$PNB_ARCH|" "/stage/files/$1" >"$2"
+    ! grep -q '@[A-Z_]*@' "$2" || fail "a placeholder is left in $1"
+}
+
+for script in boot.ipxe autoexec.ipxe template.ipxe; do
+    fill "$script" "$script" "$ipxe"
+done
+cp /inputs/kernel kernel
+cp /inputs/initramfs.cpio.zst initramfs.cpio.zst
+
+take usr/lib/ipxe/ipxe-amd64.efi ipxe.efi
+take usr/lib/ipxe/undionly.kpxe undionly.kpxe
+take usr/lib/ipxe/ipxe.lkrn ipxe.lkrn
+
+mkdir -p secureboot/grub
+take usr/lib/shim/shimx64.efi.signed secureboot/shimx64.efi
+# shim asks the server for these two by name.
+take usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed secureboot/grubx64.efi
+take usr/lib/shim/mmx64.efi.signed secureboot/mmx64.efi
+fill grub.cfg secureboot/grub/grub.cfg "$plain"

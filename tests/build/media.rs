@@ -1,0 +1,225 @@
+//! Every family boots by every firmware it claims to, and refuses what was tampered with.
+
+use crate::{project::*, tools::in_tools};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    process::Command,
+};
+
+/// `pnb boot`, with time enough for an emulated machine beside others.
+fn boot(path: &Path, arguments: &[&str]) -> Command {
+    let mut command = pnb(repository(), &store());
+    command.arg("boot").arg(path).args(["--timeout", "600"]).args(arguments);
+    command
+}
+
+/// Boots a variant to its ready line; the state that it reports must be that of the firmware.
+fn boots(variant: &str, firmware: &str, attach: &str) {
+    let path = images().join(variant).join("amd64");
+    let instance = format!("instance_uuid={INSTANCE}");
+    let arguments = ["--firmware", firmware, "--as", attach, "--fw-cfg", &instance];
+    let said = good(&mut boot(&path, &arguments));
+    let (kind, secure) = match firmware {
+        "bios" => ("bios", "unavailable"),
+        "uefi" => ("uefi", "off"),
+        _ => ("uefi", "on"),
+    };
+    for want in [
+        format!("powernode: ready instance={INSTANCE} source=fw_cfg root="),
+        "lockdown=integrity".to_owned(),
+        format!("secure_boot={secure}"),
+        format!("firmware={kind}"),
+    ] {
+        assert!(
+            said.contains(&want),
+            "{variant} {firmware} {attach}: {want} is not in:\n{said}"
+        );
+    }
+}
+
+#[test]
+fn a_disk_boots_under_secure_boot() {
+    boots("raw", "secureboot", "disk");
+}
+
+#[test]
+fn disks_boot_by_bios_and_uefi() {
+    if !all() {
+        return;
+    }
+    for (variant, firmware) in [("raw", "bios"), ("raw", "uefi"), ("qcow2", "bios"), ("qcow2", "uefi")] {
+        boots(variant, firmware, "disk");
+    }
+}
+
+#[test]
+fn the_medium_boots_as_cd_and_as_stick() {
+    if !all() {
+        return;
+    }
+    for attach in ["cdrom", "usb"] {
+        for firmware in ["bios", "uefi", "secureboot"] {
+            boots("iso", firmware, attach);
+        }
+    }
+}
+
+#[test]
+fn the_network_boots_by_every_firmware() {
+    if !all() {
+        return;
+    }
+    for firmware in ["bios", "uefi", "secureboot"] {
+        boots("ipxe", firmware, "net");
+    }
+}
+
+#[test]
+fn the_medium_installs_a_disk_that_boots_and_keeps_what_it_is_given() {
+    if !all() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let disk = dir.path().join("installed.raw");
+    let iso = images().join("iso/amd64");
+    let install = |words: &str| {
+        let mut command = boot(&iso, &["--firmware", "direct", "--append", words, "--size", "2GiB"]);
+        command.arg("--disk").arg(&disk);
+        command
+    };
+    let said = bad(&mut install("powernode.install=/dev/vda"), 9);
+    assert!(said.contains("powernode.install.confirm=yes"), "{said}");
+    let said = bad(
+        &mut install("powernode.install=/dev/vdz powernode.install.confirm=yes"),
+        9,
+    );
+    assert!(
+        said.contains("powernode: refused: ") && said.contains("/dev/vdz"),
+        "{said}"
+    );
+    assert!(is_zero(&disk), "a refused installation wrote to the disk");
+    let said = good(&mut install("powernode.install=/dev/vda powernode.install.confirm=yes"));
+    assert!(said.contains("powernode: installed: /dev/vda root="), "{said}");
+
+    // The first boot grows /persist to the disk; the second finds what the first has left there.
+    for boots in [1, 2] {
+        let mut command = boot(&disk, &["--firmware", "uefi"]);
+        let said = good(command.arg("--keep").arg(&disk));
+        for want in [
+            "powernode: ready instance=none source=none",
+            "persist=ok",
+            &format!("boots={boots}"),
+        ] {
+            assert!(said.contains(want), "{want} is not in:\n{said}");
+        }
+    }
+    let (clean, said) = in_tools(
+        &tree_of("check-tools"),
+        &[&disk],
+        "set -eu\nsgdisk -v /inputs/0\nsgdisk -i 4 /inputs/0",
+    );
+    assert!(
+        clean && said.contains("No problems found") && said.contains("'powernode-persist'"),
+        "{said}"
+    );
+    let sectors = said.split("Partition size: ").nth(1).and_then(|s| s.split(' ').next());
+    let sectors: u64 = sectors.and_then(|s| s.parse().ok()).expect("a number of sectors");
+    assert!(sectors > (1 << 30) / 512, "/persist was not grown: {sectors} sectors");
+}
+
+fn is_zero(path: &Path) -> bool {
+    let file = File::open(path).expect("there");
+    let mut block = vec![0; 1 << 20];
+    let zeros = block.clone();
+    let len = file.metadata().expect("there").len();
+    (0..len / (1 << 20)).all(|n| {
+        file.read_exact_at(&mut block, n << 20).expect("in the file");
+        block == zeros
+    })
+}
+
+#[test]
+fn a_disk_too_small_is_refused_untouched() {
+    if !all() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let disk = dir.path().join("small.raw");
+    let words = "powernode.install=/dev/vda powernode.install.confirm=yes";
+    let mut command = boot(
+        &images().join("iso/amd64"),
+        &["--firmware", "direct", "--append", words, "--size", "64MiB"],
+    );
+    let said = bad(command.arg("--disk").arg(&disk), 9);
+    assert!(
+        said.contains("powernode: refused: ") && said.contains("67108864"),
+        "{said}"
+    );
+    assert!(is_zero(&disk), "a refused installation wrote to the disk");
+}
+
+/// Place of `needle` in a file.
+fn find(path: &Path, needle: &[u8]) -> u64 {
+    let bytes = fs::read(path).expect("there");
+    memchr::memmem::find(&bytes, needle).expect("it is in there") as u64
+}
+
+#[test]
+fn a_changed_kernel_is_refused_by_secure_boot() {
+    if !all() {
+        return;
+    }
+    let (_dir, disk) = copy_of(&images().join("raw/amd64/disk.raw"));
+    let kernel = fs::read(artifact().join("kernel")).expect("there");
+    flip(&disk, find(&disk, &kernel[..4096]) + kernel.len() as u64 / 2);
+    let said = bad(&mut boot(&disk, &["--firmware", "secureboot"]), 9);
+    assert!(said.contains("bad shim signature"), "{said}");
+}
+
+#[test]
+fn a_changed_disk_is_refused_or_fails_where_it_was_changed() {
+    if !all() {
+        return;
+    }
+    let original = images().join("raw/amd64/disk.raw");
+    // The image names the object of each file in an attribute; EROFS keeps the prefix "trusted." as a number.
+    let (_dir, disk) = copy_of(&original);
+    flip(&disk, find(&disk, b"overlay.redirect") + 40);
+    let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
+    assert!(said.contains("powernode: refused: "), "{said}");
+
+    // The agent is none of the files that are read before the boot hands over: its unit fails, and the kernel says why.
+    let (_dir, disk) = copy_of(&original);
+    let agent = fs::read(repository().join("agent/diagnostic/powernode-agent")).expect("there");
+    flip(&disk, find(&disk, &agent[..4096]) + 64);
+    let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
+    assert!(said.contains("agent=failed"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_booted_is_said_at_once() {
+    let raw = images().join("raw/amd64");
+    for (path, arguments, want) in [
+        (&raw, &["--as", "cdrom"][..], "it can be booted as disk, usb"),
+        (
+            &raw,
+            &["--append", "x"][..],
+            "--firmware direct takes kernel and initramfs off it",
+        ),
+        (
+            &images().join("ipxe/amd64"),
+            &["--firmware", "direct"][..],
+            "a network boot needs",
+        ),
+        (
+            &artifact().to_owned(),
+            &["--firmware", "uefi"][..],
+            "--firmware direct only",
+        ),
+    ] {
+        let said = bad(&mut boot(path, arguments), 2);
+        assert!(said.contains(want), "{want} is not in:\n{said}");
+    }
+}

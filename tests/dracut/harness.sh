@@ -1,0 +1,99 @@
+#!/bin/sh
+# What the test scripts of 90powernode share: the files under test, an empty world to run them in, and checks. Sourced by a script that
+# was started as
+#
+#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root>
+#
+# Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). A script prints one line for each failed check and the
+# number of checks at the end; it exits with 1 when one failed.
+
+set -u
+
+module=$1
+tmp=$2
+# shellcheck disable=SC2034  # for the scripts
+overlay=$3
+checks=0
+failures=0
+
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-lib.sh
+. "$module/powernode-lib.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
+. "$module/powernode-identity.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-root.sh
+. "$module/powernode-root.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-persist.sh
+. "$module/powernode-persist.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-install.sh
+. "$module/powernode-install.sh"
+
+# is NAME GOT WANT: the two are the same text.
+is() {
+    checks=$((checks + 1))
+    if [ "$2" != "$3" ]; then
+        failures=$((failures + 1))
+        printf 'failed: %s\n  expected: %s\n  actual:   %s\n' "$1" "$3" "$2"
+    fi
+}
+
+# status WANT COMMAND...: the command returns WANT.
+status() {
+    wanted=$1
+    shift
+    PN_REASON=''
+    "$@"
+    got=$?
+    checks=$((checks + 1))
+    if [ "$got" -ne "$wanted" ]; then
+        failures=$((failures + 1))
+        printf 'failed: %s\n  expected: status %s\n  actual:   status %s (%s)\n' "$*" "$wanted" "$got" "$PN_REASON"
+    fi
+}
+
+# reason_has TEXT: the last reason contains TEXT.
+reason_has() {
+    checks=$((checks + 1))
+    case $PN_REASON in
+        *"$1"*) ;;
+        *)
+            failures=$((failures + 1))
+            printf 'failed: the reason\n  expected: …%s…\n  actual:   %s\n' "$1" "$PN_REASON"
+            ;;
+    esac
+}
+
+# fresh: an empty world, in which no source has anything.
+fresh() {
+    rm -rf "${tmp:?}"/*
+    mkdir -p "$tmp/fw" "$tmp/run/medium" "$tmp/root/etc/powernode" "$tmp/dev" "$tmp/boot"
+    PN_CMDLINE=$tmp/cmdline
+    PN_FW_CFG=$tmp/fw
+    PN_RUN=$tmp/run
+    PN_NEWROOT=$tmp/root
+    PN_BY_LABEL=$tmp/by-label
+    PN_DIGEST_FILE=$tmp/digest
+    PN_DEV=$tmp/dev
+    PN_CONSOLE_LIST=$tmp/active
+    PN_KMSG=$tmp/kmsg
+    PN_PRINTK=$tmp/printk
+    PN_ROOT_FILE=$tmp/root.ext4
+    PN_SYS=$tmp/sys
+    PN_PROC=$tmp/proc
+    PN_IS_BLOCK=-f
+    PN_STORE_KIND='' PN_STORE_SOURCE='' PN_DISK='' PN_PERSIST=''
+    PN_SOURCE=none
+    PN_ID='' PN_KEY='' PN_SERVER='' PN_NAME='' PN_AGENT_URL='' PN_CA_URL='' PN_CA_PEM='' PN_CA_PEM_FILE=''
+    PN_DIGEST=''
+    : >"$tmp/cmdline"
+}
+
+# file NAME TEXT: a file of the world that holds a line.
+file() {
+    printf '%s\n' "$2" >"$tmp/$1"
+}
+
+# finish: the end of every script.
+finish() {
+    echo "$checks checks, $failures failed"
+    [ "$failures" -eq 0 ]
+}
