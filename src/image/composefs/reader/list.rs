@@ -200,11 +200,9 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        image::composefs::write_image,
-        model::{Entry, Epoch, Meta, Node, RelPath, Tree},
-        verity::digest_bytes,
-    };
+    use crate::image::composefs::write_image;
+    use crate::model::{Entry, Epoch, Meta, Node, RelPath, Tree};
+    use crate::verity::digest_bytes;
     use proptest::prelude::*;
 
     fn image() -> Vec<u8> {
