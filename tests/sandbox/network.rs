@@ -145,12 +145,18 @@ fn a_machine_gets_its_files_from_the_server_beside_it() {
     fs::write(dir.path().join("kernel"), &content).expect("written");
     let sum = outside(&["sha256sum", "kernel"], dir.path());
     let wget = |name: &str| format!("/usr/bin/busybox wget -q -O - http://127.0.0.1:8080/{name}");
-    let fetch = format!("{} | sha256sum; env | cut -d= -f1 | sort | tr '\\n' ' '", wget("kernel"));
+    let fetch = format!(
+        "{} | sha256sum; env | cut -d= -f1 | sort | tr '\\n' ' '",
+        wget("kernel")
+    );
     let spec = machine(&host, dir.path(), &["/bin/sh", "-c", &fetch], 8080);
     // PWD is the shell's own.
     assert_eq!(
         printed(&spec),
-        format!("{}\nHOME LANG PATH PWD TMPDIR TZ ", sum.trim_end().replace("kernel", "-"))
+        format!(
+            "{}\nHOME LANG PATH PWD TMPDIR TZ ",
+            sum.trim_end().replace("kernel", "-")
+        )
     );
 
     // A client that goes away in the middle must not take the server with it.

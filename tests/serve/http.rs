@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -186,6 +187,12 @@ fn what_is_no_request_is_told_so() {
     });
 }
 
+/// A file of more than the buffers on the way hold.
+fn large(dir: &Path) {
+    let file = fs::File::create(dir.join("large")).expect("made");
+    file.set_len(64 << 20).expect("sparse");
+}
+
 #[test]
 fn a_client_that_dawdles_is_let_go() {
     let limits = HttpLimits {
@@ -195,7 +202,7 @@ fn a_client_that_dawdles_is_let_go() {
         ..HttpLimits::default()
     };
     let outer = tempfile::tempdir().expect("scratch");
-    fs::write(outer.path().join("large"), vec![7; 64 << 20]).expect("written");
+    large(outer.path());
     fs::write(outer.path().join("small"), "x").expect("written");
     let log = http_in(outer.path(), &limits, |address| {
         // A head that comes a byte at a time.
@@ -237,7 +244,7 @@ fn a_client_that_dawdles_is_let_go() {
 #[test]
 fn a_stop_ends_what_is_under_way() {
     let outer = tempfile::tempdir().expect("scratch");
-    fs::write(outer.path().join("large"), vec![7; 64 << 20]).expect("written");
+    large(outer.path());
     let mut open = None;
     let begin = Instant::now();
     let log = http_in(outer.path(), &HttpLimits::default(), |address| {
