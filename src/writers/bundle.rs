@@ -16,7 +16,7 @@ use crate::{
 };
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Read, Write},
+    io::{self, Read, Write},
     num::NonZeroU32,
     path::{Path, PathBuf},
 };
@@ -41,10 +41,7 @@ pub(super) fn kernel_initrd(context: &Context) -> Result<(), WriterError> {
     let root = Root::open(context)?;
     let size = root.write(io::sink(), &mut io::repeat(0))?;
     let mut content = File::open(&root.image).map_err(WriterError::io("open", &root.image))?;
-    out = zstd::compress_with(size, out, LEVEL, workers, |out| {
-        root.write(BufWriter::with_capacity(1 << 16, out), &mut content)
-            .map(drop)
-    })?;
+    out = zstd::compress_with(size, out, LEVEL, workers, |out| root.write(out, &mut content).map(drop))?;
     out.flush().map_err(WriterError::io("write", &path))
 }
 
@@ -103,11 +100,34 @@ impl Root {
         )?;
         let mut image = content.take(self.image_size);
         archive.file(&rel("powernode/root.ext4")?, &self.file, self.image_size, &mut image)?;
-        let mut counted = archive.finish()?;
-        counted.flush().map_err(|source| ImageError::Write {
-            format: "a cpio archive",
-            source,
-        })?;
-        Ok(counted.count())
+        Ok(archive.finish()?.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Epoch;
+
+    #[test]
+    fn the_segment_compressed_as_it_is_made_is_the_segment_compressed() {
+        let image: Vec<u8> = (0..2_000_003u32).flat_map(|i| (i / 5).to_le_bytes()).collect();
+        let root = Root {
+            directory: Meta::root(0o755, Epoch::new(7)),
+            file: Meta::root(0o444, Epoch::new(7)),
+            digest: b"digest\n".to_vec(),
+            image: PathBuf::new(),
+            image_size: image.len() as u64,
+        };
+        let mut plain = Vec::new();
+        let size = root.write(&mut plain, &mut &image[..]).expect("written");
+        assert_eq!(size, plain.len() as u64);
+        assert_eq!(root.write(io::sink(), &mut io::repeat(0)).expect("counted"), size);
+        let two = NonZeroU32::new(2).expect("not zero");
+        let at_once = zstd::compress("segment", &mut &plain[..], size, Vec::new(), LEVEL, two).expect("packs");
+        let streamed = zstd::compress_with(size, Vec::new(), LEVEL, two, |out| {
+            root.write(out, &mut &image[..]).map(drop)
+        });
+        assert!(streamed.expect("packs") == at_once);
     }
 }
