@@ -7,7 +7,7 @@
 
 use super::{Counted, ImageError};
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     num::NonZeroU32,
 };
 
@@ -30,7 +30,8 @@ pub fn compress<W: Write>(
     compress_with(size, writer, level, workers, content)
 }
 
-/// As [`compress`], of what `content` writes, which must be `size` bytes.
+/// As [`compress`], of what `content` writes, which must be `size` bytes. However it is cut in pieces and flushed, the bytes
+/// are the same.
 pub fn compress_with<W: Write>(
     size: u64,
     writer: W,
@@ -50,7 +51,7 @@ pub fn compress_with<W: Write>(
     encoder.include_checksum(true).map_err(write)?;
     encoder.include_contentsize(true).map_err(write)?;
     encoder.set_pledged_src_size(Some(size)).map_err(write)?;
-    let mut counted = Counted::new(&mut encoder);
+    let mut counted = Counted::new(Input(&mut encoder));
     content(&mut counted)?;
     // The compressor with several threads does not notice.
     if counted.count() != size {
@@ -62,6 +63,19 @@ pub fn compress_with<W: Write>(
         });
     }
     encoder.finish().map_err(write)
+}
+
+/// What goes into the compressor. It is not flushed, which would end a block: equal content gives equal bytes, however it is written.
+struct Input<'a>(&'a mut dyn Write);
+
+impl Write for Input<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Version of the compressor linked in, such as `1.5.7`.
@@ -96,6 +110,22 @@ mod tests {
         assert!(zstd::decode_all(&one[..]).expect("valid") == sample());
         // Frame header descriptor: checksum flag set, and a content size field of four bytes.
         assert_eq!(one[4] & 0b1100_0100, 0b1000_0100);
+    }
+
+    #[test]
+    fn the_size_of_the_pieces_does_not_change_the_bytes() {
+        let whole = sample();
+        let size = whole.len() as u64;
+        for piece in [1_000, 4_096, 300_007] {
+            let content = |out: &mut dyn Write| {
+                whole
+                    .chunks(piece)
+                    .try_for_each(|c| out.write_all(c).and_then(|()| out.flush()))
+                    .map_err(|source| ImageError::Write { format: FORMAT, source })
+            };
+            let packed = compress_with(size, Vec::new(), 3, NonZeroU32::MIN, content).expect("compressible");
+            assert!(packed == pack(3, 2, size).expect("compressible"), "pieces of {piece}");
+        }
     }
 
     #[test]

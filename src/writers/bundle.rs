@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Read, Write},
+    io::{self, Read, Write},
     num::NonZeroU32,
     path::Path,
 };
@@ -69,7 +69,6 @@ fn with_segment(context: &Context, files: &[(&str, &str)]) -> Result<(), WriterE
     append(&input(INITRAMFS), &mut out, &path)?;
     let size = segment(context, &contents, io::sink(), &mut |_| Box::new(io::repeat(0)))?;
     let mut out = zstd::compress_with(size, out, LEVEL, workers(context), |out| {
-        let out = BufWriter::with_capacity(1 << 16, out);
         segment(context, &contents, out, &mut |file| Box::new(file)).map(drop)
     })?;
     out.flush().map_err(WriterError::io("write", &path))
@@ -92,12 +91,7 @@ fn segment<'a>(
         }
         archive.file(place, &meta, *size, &mut open(file).take(*size))?;
     }
-    let mut counted = archive.finish()?;
-    counted.flush().map_err(|source| ImageError::Write {
-        format: "a cpio archive",
-        source,
-    })?;
-    Ok(counted.count())
+    Ok(archive.finish()?.count())
 }
 
 fn workers(context: &Context) -> NonZeroU32 {
@@ -122,4 +116,41 @@ fn compress(context: &Context, part: &Path, out: File) -> Result<File, WriterErr
         LEVEL,
         workers(context),
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Arch, Epoch};
+
+    #[test]
+    fn the_segment_compressed_as_it_is_made_is_the_segment_compressed() {
+        let context = Context {
+            arch: Arch::Amd64,
+            epoch: Epoch::new(7),
+            threads: 2,
+        };
+        let dir = tempfile::tempdir().expect("a directory");
+        let image: Vec<u8> = (0..2_000_003u32).flat_map(|i| (i / 5).to_le_bytes()).collect();
+        let contents: Vec<(RelPath, u64, File)> = [("etc/powernode/root-digest", &b"digest\n"[..]), ("powernode/root.ext4", &image)]
+            .map(|(place, bytes)| {
+                let path = dir.path().join(bytes.len().to_string());
+                fs::write(&path, bytes).expect("written");
+                let place = RelPath::new(place).expect("a path");
+                (place, bytes.len() as u64, File::open(&path).expect("there"))
+            })
+            .into();
+        let size = segment(&context, &contents, io::sink(), &mut |_| Box::new(io::repeat(0))).expect("counted");
+        let mut plain = Vec::new();
+        let written = segment(&context, &contents, &mut plain, &mut |file| Box::new(file)).expect("written");
+        assert_eq!((written, plain.len() as u64), (size, size));
+        let whole = zstd::compress("segment", &mut &plain[..], size, Vec::new(), LEVEL, workers(&context));
+        for (_, _, file) in &contents {
+            io::Seek::rewind(&mut &*file).expect("a file");
+        }
+        let streamed = zstd::compress_with(size, Vec::new(), LEVEL, workers(&context), |out| {
+            segment(&context, &contents, out, &mut |file| Box::new(file)).map(drop)
+        });
+        assert!(whole.expect("compressed") == streamed.expect("compressed"));
+    }
 }
