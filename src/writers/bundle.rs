@@ -132,14 +132,17 @@ mod tests {
         };
         let dir = tempfile::tempdir().expect("a directory");
         let image: Vec<u8> = (0..2_000_003u32).flat_map(|i| (i / 5).to_le_bytes()).collect();
-        let contents: Vec<(RelPath, u64, File)> = [("etc/powernode/root-digest", &b"digest\n"[..]), ("powernode/root.ext4", &image)]
-            .map(|(place, bytes)| {
-                let path = dir.path().join(bytes.len().to_string());
-                fs::write(&path, bytes).expect("written");
-                let place = RelPath::new(place).expect("a path");
-                (place, bytes.len() as u64, File::open(&path).expect("there"))
-            })
-            .into();
+        let contents: Vec<(RelPath, u64, File)> = [
+            ("etc/powernode/root-digest", &b"digest\n"[..]),
+            ("powernode/root.ext4", &image),
+        ]
+        .map(|(place, bytes)| {
+            let path = dir.path().join(bytes.len().to_string());
+            fs::write(&path, bytes).expect("written");
+            let place = RelPath::new(place).expect("a path");
+            (place, bytes.len() as u64, File::open(&path).expect("there"))
+        })
+        .into();
         let size = segment(&context, &contents, io::sink(), &mut |_| Box::new(io::repeat(0))).expect("counted");
         let mut plain = Vec::new();
         let written = segment(&context, &contents, &mut plain, &mut |file| Box::new(file)).expect("written");
