@@ -30,7 +30,7 @@ use std::{
 };
 
 /// Name of the format in derived identifiers.
-const DERIVED: &str = "disk";
+const DERIVED: &str = "gpt";
 /// Room for GRUB's core, bytes.
 const BIOS_BOOT: u64 = 1 << 20;
 /// What the EFI system partition has beyond its content, for files that firmware or an operator leaves there, bytes.
