@@ -72,6 +72,53 @@ fn a_failed_stage_shows_its_last_lines_its_log_and_the_way_in() {
 }
 
 #[test]
+fn the_build_directory_of_a_failed_stage_is_kept_when_asked_for() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let script = dir.path().join("stages/kernel/build.sh");
+    fs::write(&script, "echo half done >/build/left\nexit 3\n").expect("written");
+    let args = ["build", "--stage", "kernel", "--arch", "amd64"];
+    let said = bad(pnb(dir.path(), &store()).args(args).arg("--keep-failed"), 7);
+    let kept = said.split("build directory: ").nth(1).and_then(|s| s.lines().next());
+    let kept = std::path::PathBuf::from(kept.unwrap_or_else(|| panic!("no directory is named:\n{said}")));
+    assert_eq!(fs::read_to_string(kept.join("left")).expect("kept"), "half done\n");
+    fs::remove_dir_all(&kept).expect("ours");
+    let said = bad(pnb(dir.path(), &store()).args(args), 7);
+    assert!(!said.contains("build directory: "), "{said}");
+}
+
+#[test]
+fn a_boot_loader_package_without_its_file_is_named_and_nothing_is_left() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let edit = |name: &str, change: &dyn Fn(String) -> String| {
+        let path = dir.path().join(name);
+        let text = change(fs::read_to_string(&path).expect("there"));
+        fs::write(&path, text).expect("written");
+    };
+    edit("stages/boot-loaders/stage.toml", &|text| {
+        text.replace("\"shim-helpers-{arch}-signed\", ", "")
+    });
+    edit("lockfile.toml", &|text| {
+        let blocks: Vec<&str> = text.split("\n[[package]]\n").collect();
+        let without: Vec<&str> = blocks
+            .iter()
+            .copied()
+            .filter(|b| !b.starts_with("name = \"shim-helpers-"))
+            .collect();
+        assert_eq!(without.len() + 2, blocks.len(), "one for each architecture");
+        without.join("\n[[package]]\n")
+    });
+    let args = ["build", "--arch", "amd64", "--variant", "raw"];
+    let said = bad(pnb(dir.path(), &store()).args(args), 7);
+    let want = "find the boot loader: the package shim-helpers-*-signed holds no /usr/lib/shim/mmx64.efi.signed";
+    assert!(said.contains(want), "{said}");
+    assert!(!dir.path().join("images/raw").exists());
+}
+
+#[test]
 fn a_pinned_file_with_other_bytes_is_refused_with_both_digests() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     copy_of_project(dir.path());
