@@ -90,7 +90,9 @@ impl Plan {
                 } else {
                     read_only
                 },
-                map_owners: !writable,
+                // A file that may be written to was named by the caller, whose it may be. In a directory the stage makes files of
+                // its own, which must not come to belong to the caller.
+                map_owners: !writable || mount.source.is_file(),
             });
         }
         let mut device_dirs = vec![rel("dev")?];

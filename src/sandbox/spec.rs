@@ -94,7 +94,8 @@ pub struct Mount {
 pub enum Access {
     /// Never written to; owners are seen as on the host, its root as id 0.
     ReadOnly,
-    /// Written to as far as the permissions of the host allow the ids that the stage is mapped to.
+    /// A directory is written to as far as the permissions of the host allow the ids that the stage is mapped to; a single file,
+    /// as its owner on the host may.
     ReadWrite,
 }
 

@@ -19,6 +19,23 @@ fn a_stage_sees_what_was_declared_and_nothing_of_the_host() {
 }
 
 #[test]
+fn a_file_given_to_be_written_is_written_by_whoever_owns_it() {
+    let host = Host::new();
+    let dir = scratch();
+    let (given, other) = (dir.path().join("given"), dir.path().join("other"));
+    for path in [&given, &other] {
+        fs::write(path, "before\n").expect("written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+    let mut spec = host.shell("echo after >/inputs/given; (echo after >/inputs/other) 2>/dev/null || echo refused");
+    spec.mounts.push(input(&given, "given", Access::ReadWrite));
+    spec.mounts.push(input(&other, "other", Access::ReadOnly));
+    assert_eq!(printed(&spec), "refused\n");
+    assert_eq!(fs::read_to_string(&given).expect("there"), "after\n");
+    assert_eq!(fs::read_to_string(&other).expect("there"), "before\n");
+}
+
+#[test]
 fn every_layer_is_measured_from_inside() {
     let host = Host::new();
     let (outcome, _) = run(&host.shell("true"));
