@@ -4,7 +4,7 @@
 //! down to the files of a file system in a partition of a disk in a qcow2 image. Nothing is mounted, nothing is taken on
 //! trust, and memory does not grow with the image: only compressed streams are laid down, in an unlinked file.
 //!
-//! [`diff`] walks two such trees together. It compares bytes first, so that equal ranges cost a `memcmp`, and explains only
+//! [`diff()`] walks two such trees together. It compares bytes first, so that equal ranges cost a `memcmp`, and explains only
 //! what differs: every differing byte lies in something that is reported, or is reported itself. [`find_root`] takes the root
 //! out of any artifact that carries one.
 
