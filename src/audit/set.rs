@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
-    model::{Arch, VerityDigest},
+    model::{Arch, Variant, VerityDigest},
 };
 use serde::Serialize;
 use std::{
@@ -64,6 +64,13 @@ pub fn audit_set(dir: &Path, options: &Options<'_>) -> Result<Option<SetReport>,
         for arch in directories(&dir.join(&variant))? {
             let place = dir.join(&variant).join(&arch);
             let Some(bytes) = read_small(&place.join(MANIFEST_FILE), MAX_SIZE)? else {
+                if is_place(&variant, &arch) {
+                    places.add(format!(
+                        "{}/{} has no {MANIFEST_FILE}",
+                        variant.display(),
+                        arch.display()
+                    ));
+                }
                 continue;
             };
             let name = format!("{}/{}", variant.display(), arch.display());
@@ -125,6 +132,12 @@ fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> C
         );
     }
     problems.check("one root", Class::Variants, found.join("\n"))
+}
+
+/// Whether an artifact is to be expected there.
+fn is_place(variant: &Path, arch: &Path) -> bool {
+    let named = |path: &Path| path.to_str().map(str::to_owned).unwrap_or_default();
+    named(variant).parse::<Variant>().is_ok() && named(arch).parse::<Arch>().is_ok()
 }
 
 /// Names of the directories in `dir`, sorted.

@@ -95,7 +95,7 @@ impl super::Network {
             // iPXE in the card's ROM takes the script over HTTP.
             Firmware::Direct | Firmware::Bios => (directory.to_owned(), format!("http://{HOST}:{HTTP_PORT}/boot.ipxe")),
             Firmware::Uefi => (directory.to_owned(), "ipxe.efi".to_owned()),
-            Firmware::SecureBoot => (format!("{directory}/secureboot"), "shimx64.efi".to_owned()),
+            Firmware::SecureBoot => (directory.to_owned(), "secureboot/shimx64.efi".to_owned()),
         };
         Self { tftp, bootfile }
     }

@@ -271,8 +271,8 @@ pub struct Boot {
 /// Options of `pnb serve`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  pnb serve images/ipxe/amd64\n  \
-    pnb serve images/ipxe --http 192.0.2.1:8080\n  \
-    pnb serve images/ipxe --http 192.0.2.1:80 --tftp 192.0.2.1:69 --json\n\n\
+    pnb serve images/ipxe/amd64 --http 192.0.2.1:8080\n  \
+    pnb serve images/ipxe/amd64 --http 192.0.2.1:80 --tftp 192.0.2.1:69 --json\n\n\
     Nothing but this machine can connect unless an address is named; 0.0.0.0 is all of them. Whoever can connect can read \
     every file in the directory.")]
 pub struct Serve {

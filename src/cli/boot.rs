@@ -11,7 +11,7 @@ use crate::{
         Attach, Firmware, FwCfg, HTTP_PORT, HttpRoot, ImageFormat, Judge, MACHINE, Machine, Media, Medium, Network,
         ServedMachine, Verdict,
     },
-    image::{ReadCursor, Source},
+    image::{ReadCursor, Source, qcow2::Qcow2},
     inspect::{Scratch, find_file},
     manifest::{MANIFEST_FILE, Manifest},
     model::{Arch, Epoch, RelPath},
@@ -215,12 +215,15 @@ fn media(target: &Target, args: &Boot, attach: Attach, mounts: &mut Vec<Mount>) 
                 "/inputs/medium"
             }
             Some(copy) => {
+                if Media::of_file(copy) != Some(Media::Disk(ImageFormat::Raw)) {
+                    return Err(usage(format!(
+                        "keep a copy in {copy:?}: it is a raw disk; name it .raw or .img"
+                    )));
+                }
                 if !copy.exists() {
-                    make_disk(copy, Some(image), args.size)?;
+                    make_disk(copy, Some((image, format)), args.size)?;
                 }
-                if format == ImageFormat::Qcow2 && Media::of_file(copy) == Some(Media::Disk(ImageFormat::Raw)) {
-                    format = ImageFormat::Raw;
-                }
+                format = ImageFormat::Raw;
                 mounts.push(mount(copy, "inputs/medium", Access::ReadWrite)?);
                 "/inputs/medium"
             }
@@ -248,12 +251,16 @@ fn media(target: &Target, args: &Boot, attach: Attach, mounts: &mut Vec<Mount>) 
 }
 
 /// Makes the sparse file `path`, with the content of `image` at its front; on an error there is no file.
-fn make_disk(path: &Path, image: Option<&Path>, size: Option<u64>) -> Result<(), Failure> {
+fn make_disk(path: &Path, image: Option<(&Path, ImageFormat)>, size: Option<u64>) -> Result<(), Failure> {
     let made = (|| -> io::Result<()> {
         let mut out = File::create_new(path)?;
         let mut len = 0;
-        if let Some(image) = image {
-            let mut from = File::open(image)?;
+        if let Some((image, format)) = image {
+            let file = File::open(image)?;
+            let mut from: Box<dyn Read> = match format {
+                ImageFormat::Raw => Box::new(file),
+                ImageFormat::Qcow2 => Box::new(ReadCursor::new(Qcow2::open(file).map_err(io::Error::other)?)),
+            };
             let zeros = vec![0; 1 << 20];
             let mut block = zeros.clone();
             loop {

@@ -52,6 +52,9 @@ const SHARED: [(&str, &str); 2] = [
     ("powernode/initramfs.cpio.zst", "initramfs.cpio.zst"),
 ];
 const ROOT: &str = "root.ext4";
+/// Name of its partition, and the word of a menu that its GUID takes the place of.
+const ROOT_PARTITION: &str = "powernode-root";
+const PARTUUID: &str = "@ROOT_PARTUUID@";
 /// Partitions by their place in the table.
 const BIOS: usize = 0;
 const ESP: usize = 1;
@@ -61,7 +64,9 @@ const PERSISTENT: usize = 3;
 pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
     let root = efi::root_digest()?;
     let mut files = efi::loaders(context.arch)?;
-    files.extend(efi::overlay(context, &root, &build("menu"))?);
+    // A second disk with another root has the same labels.
+    let partuuid = Guid::derived(DERIVED, ROOT_PARTITION, &root).to_string();
+    files.extend(efi::overlay(context, &root, &[(PARTUUID, partuuid)], &build("menu"))?);
     for (place, name) in SHARED {
         files.insert(efi::rel(place)?, input(name));
     }
@@ -83,7 +88,7 @@ pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
     };
     let esp = efi::lay_out(&volume, &files)?;
     let table = partitions(&root, esp.size(), size_of(&input(ROOT))?)?;
-    let at = |n: usize| table.partitions.get(n).map_or(0, gpt::Partition::offset);
+    let at = |n: usize| table.partitions[n].offset();
     let hidden_sectors =
         u32::try_from(table.partitions[ESP].first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
     let esp = efi::lay_out(
@@ -115,7 +120,8 @@ pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
         file: ROOT,
     }];
     for (place, file) in SHARED {
-        let (offset, len) = extents.get(&efi::rel(place)?).copied().unwrap_or_default();
+        let extent = extents.get(&efi::rel(place)?).copied();
+        let (offset, len) = extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
         known.push(Known {
             offset: at(ESP) + offset,
             len,
@@ -145,7 +151,7 @@ fn partitions(root: &VerityDigest, esp: u64, objects: u64) -> Result<Disk, Image
     let wanted = [
         ("powernode-bios", types::BIOS_BOOT, BIOS_BOOT),
         ("powernode-esp", types::EFI_SYSTEM, esp),
-        ("powernode-root", types::LINUX_DATA, objects),
+        (ROOT_PARTITION, types::LINUX_DATA, objects),
         ("powernode-persist", types::LINUX_DATA, PERSIST),
     ];
     let wanted = wanted.map(|(name, type_guid, size)| Wanted {

@@ -34,7 +34,7 @@ pub(super) fn efi_image(context: &Context) -> Result<(), WriterError> {
     let root = root_digest()?;
     let menus = build("menu");
     let mut files = loaders(context.arch)?;
-    files.extend(overlay(context, &root, &menus)?);
+    files.extend(overlay(context, &root, &[], &menus)?);
     let volume = Volume {
         kind: Kind::Fat16,
         label: LABEL.to_owned(),
@@ -105,8 +105,13 @@ pub(super) fn loaders(arch: Arch) -> Result<Files, WriterError> {
     Ok(files)
 }
 
-/// The files of the input `esp`, the words in them filled in; what is changed is written below the new directory `scratch`.
-pub(super) fn overlay(context: &Context, root: &VerityDigest, scratch: &Path) -> Result<Files, WriterError> {
+/// The files of the input `esp`, the words in them and `more` filled in; what is made is written below the new directory `scratch`.
+pub(super) fn overlay(
+    context: &Context,
+    root: &VerityDigest,
+    more: &[(&str, String)],
+    scratch: &Path,
+) -> Result<Files, WriterError> {
     let words = command_line(context.arch)?;
     let recovery = words.replace(BOOT, NO_BOOT);
     fs::create_dir(scratch).map_err(WriterError::io("create", scratch))?;
@@ -118,10 +123,13 @@ pub(super) fn overlay(context: &Context, root: &VerityDigest, scratch: &Path) ->
         }
         let from = input("esp").join(place.as_path());
         let text = fs::read_to_string(&from).map_err(WriterError::io("read", &from))?;
-        let text = text
+        let mut text = text
             .replace(RECOVERY, &recovery)
             .replace(COMMAND_LINE, &words)
             .replace(ROOT_DIGEST, &root.to_string());
+        for (word, value) in more {
+            text = text.replace(word, value);
+        }
         let to = scratch.join(number.to_string());
         fs::write(&to, text).map_err(WriterError::io("write", &to))?;
         files.insert(place.clone(), to);

@@ -27,6 +27,8 @@ const HEADER: &str = "powernode-install 1";
 const PLAN: &str = "plan";
 /// Directory of the parts, as the plan names it.
 const DIRECTORY: &str = "install";
+/// Bytes of a sector.
+const SECTOR: u64 = 512;
 /// Zeros shorter than this are not worth an extent of their own, bytes.
 const GRAIN: u64 = 64 << 10;
 
@@ -54,7 +56,12 @@ pub(super) fn write(disk: &Path, mut known: Vec<Known>, dir: &Path) -> Result<()
         let sha256 = copy(&mut file, one.offset, one.len, &mut io::sink());
         let sha256 = sha256.map_err(WriterError::io("read", disk))?;
         let _ = writeln!(plan, "{} {} {sha256} {}", one.offset, one.len, one.file);
-        at = one.offset + one.len;
+        let end = one.offset + one.len;
+        // The installer wants everything but the end of a file at whole sectors.
+        at = end.next_multiple_of(SECTOR).min(size);
+        if at > end {
+            scan(&mut file, end, at, dir, &mut plan).map_err(WriterError::io("read", disk))?;
+        }
     }
     scan(&mut file, at, size, dir, &mut plan).map_err(WriterError::io("read", disk))?;
     let path = dir.join(PLAN);
@@ -138,6 +145,8 @@ mod tests {
         let mut disk = vec![0u8; 1 << 20];
         disk[..700].fill(1);
         disk[300_000..500_000].fill(2);
+        // In the next sector, but the same grain.
+        disk[500_224..500_300].fill(4);
         disk[(1 << 20) - 5..].fill(3);
         let path = dir.path().join("disk");
         fs::write(&path, &disk).expect("written");
@@ -173,7 +182,15 @@ mod tests {
         assert_eq!(at, disk.len());
         assert_eq!(
             kinds,
-            ["install/0.bin", "zero", "vmlinuz", "zero", "install/983040.bin"]
+            [
+                "install/0.bin",
+                "zero",
+                "vmlinuz",
+                "zero",
+                "install/500224.bin",
+                "zero",
+                "install/983040.bin"
+            ]
         );
     }
 }

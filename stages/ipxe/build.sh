@@ -42,9 +42,11 @@ take usr/lib/ipxe/ipxe-amd64.efi ipxe.efi
 take usr/lib/ipxe/undionly.kpxe undionly.kpxe
 take usr/lib/ipxe/ipxe.lkrn ipxe.lkrn
 
-mkdir -p secureboot/grub
+# The signed GRUB looks for /grub/grub.cfg from the root of the server, be that the bundle or secureboot/ in it.
+mkdir -p grub secureboot/grub
 take usr/lib/shim/shimx64.efi.signed secureboot/shimx64.efi
 # shim asks the server for these two by name.
 take usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed secureboot/grubx64.efi
 take usr/lib/shim/mmx64.efi.signed secureboot/mmx64.efi
-fill grub.cfg secureboot/grub/grub.cfg "$plain"
+fill grub.cfg grub/grub.cfg "$plain"
+cp grub/grub.cfg secureboot/grub/grub.cfg

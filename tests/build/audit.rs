@@ -41,6 +41,20 @@ fn the_artifact_passes_and_every_changed_file_is_named() {
 }
 
 #[test]
+fn all_artifacts_carry_one_root_and_one_without_a_manifest_is_named() {
+    let said = good(pnb(repository(), &store()).arg("audit").arg(images()));
+    assert!(said.contains(" in 5 variants") && !said.contains("FAIL"), "{said}");
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let copy = copy_of_artifact();
+    fs::create_dir_all(dir.path().join("kernel-initrd")).expect("made");
+    fs::rename(copy.keep(), dir.path().join("kernel-initrd/amd64")).expect("moved");
+    fs::create_dir_all(dir.path().join("raw/amd64")).expect("made");
+    fs::write(dir.path().join("raw/amd64/disk.raw"), "whatever").expect("written");
+    let said = bad(pnb(repository(), &store()).arg("audit").arg(dir.path()), 49);
+    assert!(said.contains("raw/amd64 has no build-manifest.json"), "{said}");
+}
+
+#[test]
 fn the_statements_say_nothing_of_this_machine() {
     #[expect(clippy::disallowed_methods, reason = "to see that it is not in there")]
     let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::OnceLock,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 /// Name of the instance that boots.
@@ -60,8 +60,16 @@ pub(crate) fn text(output: &Output) -> String {
     )
 }
 
+/// Machines are booted one at a time: an emulated one takes all processors, and its time is measured on the clock.
+fn alone(command: &Command) -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let boots = command.get_args().any(|a| a == "boot");
+    boots.then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// Runs to a good end and returns what was said.
 pub(crate) fn good(command: &mut Command) -> String {
+    let _alone = alone(command);
     let output = command.output().expect("starts");
     assert!(output.status.success(), "{command:?}\n{}", text(&output));
     text(&output)
@@ -69,6 +77,7 @@ pub(crate) fn good(command: &mut Command) -> String {
 
 /// Runs to a bad end with `code` and returns what was said.
 pub(crate) fn bad(command: &mut Command, code: i32) -> String {
+    let _alone = alone(command);
     let output = command.output().expect("starts");
     assert_eq!(output.status.code(), Some(code), "{command:?}\n{}", text(&output));
     text(&output)

@@ -541,8 +541,8 @@ mv "$tmp/smaller" "$tmp/dev/sdb"
 status 77 install
 is 'a disk of exactly the size' "$(sum "$tmp/dev/sdb")" "$(sum "$tmp/image")"
 
-# A medium that gives other bytes than the plan says, and a disk that keeps other bytes than it was given: neither ends with a
-# disk that starts.
+# A medium that gives other bytes than the plan says leaves the disk alone; a disk that keeps other bytes than it was given does
+# not end as one that starts.
 headless() {
     status 1 install
     PN_REASON=$(cat "$tmp/reason")
@@ -554,7 +554,11 @@ for wrong in vmlinuz root.ext4 install/head.bin; do
     medium
     { printf X; tail -c +2 "$powernode/$wrong"; } >"$tmp/wrong"
     mv "$tmp/wrong" "$powernode/$wrong"
-    headless '/dev/sdb differs from the install plan at '
+    status 1 install
+    PN_REASON=$(cat "$tmp/reason")
+    reason_has "the medium is damaged: ${wrong##*/} differs from the install plan"
+    is "untouched: $wrong" "$(sum "$tmp/dev/sdb")" "$(cat "$tmp/before")"
+    is 'not installed' "$(said | grep -c 'powernode: installed')" 0
 done
 medium
 blockdev() {

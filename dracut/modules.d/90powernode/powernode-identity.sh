@@ -63,7 +63,16 @@ powernode_claim_cmdline() {
                 PN_CA_URL=$PN_VALUE
                 ;;
             ca)
-                powernode_check_word powernode.ca= "$PN_VALUE" || return
+                case $PN_VALUE in
+                    '' | *[!A-Za-z0-9+/=]*)
+                        PN_REASON='powernode.ca= is not base64'
+                        return 2
+                        ;;
+                esac
+                if [ "${#PN_VALUE}" -gt 4096 ]; then
+                    PN_REASON="powernode.ca= is ${#PN_VALUE} characters long, more than 4096"
+                    return 2
+                fi
                 if ! pn_pem=$(printf '%s' "$PN_VALUE" | base64 -d 2>/dev/null); then
                     PN_REASON='powernode.ca= is not base64'
                     return 2

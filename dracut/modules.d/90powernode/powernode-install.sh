@@ -280,6 +280,8 @@ powernode_check_unused() {
 # powernode_write_disk: write the plan, read it back, and only then write the first extent, which has the partition table and the boot
 # code: what was cut off half way does not start, neither as this system nor as the one that was there before.
 powernode_write_disk() {
+    powernode_each_extent powernode_check_extent rest checking || return
+    powernode_each_extent powernode_check_extent first checking || return
     powernode_wipe || return
     powernode_each_extent powernode_write_extent rest writing || return
     powernode_flush || return
@@ -292,6 +294,16 @@ powernode_write_disk() {
         PN_REASON=$pn_reason
         return 1
     }
+}
+
+# powernode_check_extent OFFSET LENGTH SHA256 SOURCE: what the medium has for one extent is what the plan says; nothing is written yet.
+powernode_check_extent() {
+    [ "$4" != zero ] || return 0
+    pn_read=$(sha256sum <"$4")
+    if [ "${pn_read%% *}" != "$3" ]; then
+        PN_REASON="the medium is damaged: ${4##*/} differs from the install plan"
+        return 1
+    fi
 }
 
 # powernode_wipe: clear the first MiB of the disk and the last one, where the old partition table and its backup are.

@@ -71,8 +71,8 @@ powernode_find_persist() {
     esac
 }
 
-# powernode_prepare_persist: everything that has to happen while the partition is not mounted. Runs before the root's file
-# system, which is on the same disk.
+# powernode_prepare_persist: everything that has to happen while the partition is not mounted. Runs when the image on the same disk was
+# found to be the one that is wanted: no other disk is written to.
 powernode_prepare_persist() {
     powernode_find_persist || return
     [ -n "$PN_PERSIST" ] || return 0
