@@ -1,7 +1,8 @@
 //! Which objects this program has seen to be whole, so that it hashes none of them twice.
 //!
 //! An object is known once this program has hashed every byte of its inode, on the way in or later, for as long as the inode
-//! looks the same: whoever writes to it changes its time.
+//! looks the same: whoever writes to it changes its time, unless they set it back. Then what was changed during this run is found
+//! by the next one (docs/threat-model.md).
 
 use crate::model::VerityDigest;
 use std::{
