@@ -31,6 +31,8 @@ use std::{
 
 /// Name of the format in derived identifiers.
 const DERIVED: &str = "gpt";
+/// Partitions are whole MiB long, as they begin at whole MiB.
+const MIB: u64 = 1 << 20;
 /// Room for GRUB's core, bytes.
 const BIOS_BOOT: u64 = 1 << 20;
 /// What the EFI system partition has beyond its content, for files that firmware or an operator leaves there, bytes.
@@ -86,14 +88,15 @@ pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
             .map(|m| m.len())
             .map_err(WriterError::io("open", path))
     };
-    let esp = efi::lay_out(&volume, &files)?;
-    let table = partitions(&root, esp.size(), size_of(&input(ROOT))?)?;
+    let esp = efi::lay_out(&volume, &files)?.size().next_multiple_of(MIB);
+    let table = partitions(&root, esp, size_of(&input(ROOT))?.next_multiple_of(MIB))?;
     let at = |n: usize| table.partitions[n].offset();
     let hidden_sectors =
         u32::try_from(table.partitions[ESP].first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
     let esp = efi::lay_out(
         &Volume {
             hidden_sectors,
+            size: Size::Sectors(table.partitions[ESP].sectors),
             ..volume
         },
         &files,

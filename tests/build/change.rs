@@ -26,6 +26,7 @@ fn another_agent_costs_only_the_stages_that_depend_on_it() {
     fs::write(&agent, text).expect("written");
     let said = good(
         build(repository(), &store())
+            .args(["--variant", "kernel-initrd"])
             .arg("--agent")
             .arg(&agent)
             .arg("--output")

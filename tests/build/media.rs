@@ -191,12 +191,26 @@ fn a_changed_disk_is_refused_or_fails_where_it_was_changed() {
     let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
     assert!(said.contains("powernode: refused: "), "{said}");
 
-    // The agent is none of the files that are read before the boot hands over: its unit fails, and the kernel says why.
+    // Without these a node hangs or does nothing, so they are read before it starts.
     let (_dir, disk) = copy_of(&original);
     let agent = fs::read(repository().join("agent/diagnostic/powernode-agent")).expect("there");
-    flip(&disk, find(&disk, &agent[..4096]) + 64);
+    flip(&disk, find(&disk, &agent) + 64);
     let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
-    assert!(said.contains("agent=failed"), "{said}");
+    assert!(
+        said.contains("powernode: refused: /usr/sbin/powernode-agent of the root is damaged"),
+        "{said}"
+    );
+
+    // Any other file is an error where it is used: the unit that needs it fails, and the kernel says why.
+    let (_dir, disk) = copy_of(&original);
+    let resolved = fs::read(tree_of("rootfs").join("usr/lib/systemd/systemd-resolved")).expect("there");
+    flip(&disk, find(&disk, &resolved[..4096]) + 2000);
+    let said = good(&mut boot(&disk, &["--firmware", "bios"]));
+    assert!(said.contains("FILE CORRUPTED!"), "{said}");
+    let failed = said
+        .lines()
+        .any(|l| l.contains("FAILED") && l.contains("systemd-resolved.service"));
+    assert!(failed, "{said}");
 }
 
 #[test]
