@@ -15,7 +15,7 @@ fn boot(dir: &Path) -> std::process::Command {
 
 #[test]
 fn it_reaches_multi_user_with_the_identity_of_the_firmware() {
-    let said = good(
+    let said = good_boot(
         boot(artifact())
             .arg("--fw-cfg")
             .arg(format!("instance_uuid={INSTANCE}")),
@@ -92,7 +92,7 @@ fn the_command_line_can_name_the_instance_and_a_malformed_name_is_refused() {
     if !all() {
         return;
     }
-    let said = good(
+    let said = good_boot(
         boot(artifact())
             .arg("--append")
             .arg(format!("powernode.instance_uuid={INSTANCE}")),

@@ -8,10 +8,10 @@ use std::{
     process::Command,
 };
 
-/// `pnb boot`, with time enough for an emulated machine beside others.
+/// `pnb boot`, with time enough for an emulated machine beside other tests.
 fn boot(path: &Path, arguments: &[&str]) -> Command {
     let mut command = pnb(repository(), &store());
-    command.arg("boot").arg(path).args(["--timeout", "600"]).args(arguments);
+    command.arg("boot").arg(path).args(["--timeout", "400"]).args(arguments);
     command
 }
 
@@ -20,7 +20,7 @@ fn boots(variant: &str, firmware: &str, attach: &str) {
     let path = images().join(variant).join("amd64");
     let instance = format!("instance_uuid={INSTANCE}");
     let arguments = ["--firmware", firmware, "--as", attach, "--fw-cfg", &instance];
-    let said = good(&mut boot(&path, &arguments));
+    let said = good_boot(&mut boot(&path, &arguments));
     let (kind, secure) = match firmware {
         "bios" => ("bios", "unavailable"),
         // OVMF without Secure Boot has no variable for it.
@@ -205,7 +205,7 @@ fn a_changed_disk_is_refused_or_fails_where_it_was_changed() {
     let (_dir, disk) = copy_of(&original);
     let resolved = fs::read(tree_of("rootfs").join("usr/lib/systemd/systemd-resolved")).expect("there");
     flip(&disk, find(&disk, &resolved[..4096]) + 2000);
-    let said = good(&mut boot(&disk, &["--firmware", "bios"]));
+    let said = good_boot(&mut boot(&disk, &["--firmware", "bios"]));
     assert!(said.contains("FILE CORRUPTED!"), "{said}");
     let failed = said
         .lines()
