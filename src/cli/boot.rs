@@ -358,6 +358,7 @@ fn run(
         prepare: None,
         dev_in: Vec::new(),
         proc_mount: true,
+        emulator: None,
         console: if args.interactive {
             Console::Inherit
         } else {

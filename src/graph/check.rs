@@ -8,6 +8,7 @@ use std::{
     fmt, fs,
     path::Path,
 };
+use toml::Spanned;
 
 /// A stage for an architecture: what runs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -82,7 +83,14 @@ impl StageGraph {
     }
 
     fn check_stage(&self, file: &StageFile) -> Result<(), GraphError> {
-        for (stage, output, offset) in references(file) {
+        for Reference {
+            stage,
+            output,
+            offset,
+            only,
+            emulator: _,
+        } in references(file)
+        {
             let Some(target) = self.stages.get(stage) else {
                 let known: Vec<&str> = self.stages.keys().map(String::as_str).collect();
                 let problem = format!("there is no stage {stage:?} (there are: {})", known.join(", "));
@@ -98,6 +106,11 @@ impl StageGraph {
             };
             if file.arch == StageArch::Build && target.arch == StageArch::Target {
                 let problem = format!("a stage for the build machine needs {stage:?}, which is for the target");
+                return Err(file.error(offset, problem));
+            }
+            let lacking = |arch: &&Arch| file.only.contains(arch) && !(target.only.contains(arch) && found.only.contains(arch));
+            if let (StageArch::Target, Some(arch)) = (target.arch, only.iter().find(lacking)) {
+                let problem = format!("{stage:?} has no output {output:?} for {arch}; say `only` here");
                 return Err(file.error(offset, problem));
             }
             let is_root = file.root.as_ref().is_some_and(|r| r.span().start == offset);
@@ -130,8 +143,8 @@ impl StageGraph {
             return Err(GraphError::Cycle { cycle });
         }
         path.push(name);
-        for (next, _, _) in references(&self.stages[name]) {
-            self.visit(next, path, done)?;
+        for next in references(&self.stages[name]) {
+            self.visit(next.stage, path, done)?;
         }
         path.pop();
         done.insert(name);
@@ -179,10 +192,19 @@ impl StageGraph {
     /// Nodes that `id` needs, each once, in name order.
     pub fn dependencies(&self, id: &NodeId) -> Result<Vec<NodeId>, GraphError> {
         let mut found = BTreeSet::new();
-        for (stage, _, _) in references(self.file(id)) {
-            found.insert(self.node(stage, id.arch)?);
+        for reference in references(self.file(id)).iter().filter(|r| r.only.contains(&id.arch)) {
+            if !reference.emulator || self.emulator(id).is_some() {
+                found.insert(self.node(reference.stage, id.arch)?);
+            }
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// The stage with the emulator of a node, if it is made for another architecture than that of the machine that builds and runs
+    /// programs of it.
+    pub fn emulator(&self, id: &NodeId) -> Option<&str> {
+        let stage = self.file(id).emulator.as_ref().filter(|_| id.arch != self.build_arch)?;
+        Some(stage.get_ref())
     }
 
     /// Every package set the stages ask the lock for: `<stage>/<arch>`, its architecture, and the request.
@@ -204,16 +226,42 @@ impl StageGraph {
     }
 }
 
-/// Stage, output and byte offset of each reference in a stage file.
-fn references(file: &StageFile) -> Vec<(&str, &str, usize)> {
-    let root = file.root.iter().map(|r| (r.get_ref().as_str(), "tree", r.span().start));
-    let inputs = file.inputs.values().filter_map(|input| match &input.source {
-        InputSource::Stage { stage, output } => {
-            Some((stage.get_ref().as_str(), output.get_ref().as_str(), stage.span().start))
+/// One mention of another stage in a stage file.
+struct Reference<'a> {
+    stage: &'a str,
+    output: &'a str,
+    /// Where it stands, bytes.
+    offset: usize,
+    /// The architectures it holds for.
+    only: &'a [Arch],
+    /// Whether it is the emulator, which is not always needed.
+    emulator: bool,
+}
+
+fn references(file: &StageFile) -> Vec<Reference<'_>> {
+    fn tree<'a>(file: &'a StageFile, stage: &'a Spanned<String>, emulator: bool) -> Reference<'a> {
+        Reference {
+            stage: stage.get_ref(),
+            output: "tree",
+            offset: stage.span().start,
+            only: &file.only,
+            emulator,
         }
+    }
+    let mut found = Vec::new();
+    found.extend(file.root.iter().map(|stage| tree(file, stage, false)));
+    found.extend(file.emulator.iter().map(|stage| tree(file, stage, true)));
+    found.extend(file.inputs.values().filter_map(|input| match &input.source {
+        InputSource::Stage { stage, output } => Some(Reference {
+            stage: stage.get_ref(),
+            output: output.get_ref(),
+            offset: stage.span().start,
+            only: &input.only,
+            emulator: false,
+        }),
         _ => None,
-    });
-    root.chain(inputs).collect()
+    }));
+    found
 }
 
 #[cfg(test)]

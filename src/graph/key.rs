@@ -12,6 +12,7 @@
 //! | `workload` | command line or writer's name | |
 //! | `prepare` | name of the writer that runs before the command | only if there is one |
 //! | `root` | digest of the tree that is `/` | every program and library |
+//! | `emulator` | digest of the tree that holds qemu-user | only where programs of another architecture are run |
 //! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | |
 //! | `env.<name>` | value | |
 //! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | |
@@ -60,7 +61,7 @@ impl Canonical {
         file: &StageFile,
         epoch: Epoch,
         code: Code<'_>,
-        root: Option<&VerityDigest>,
+        (root, emulator): (Option<&VerityDigest>, Option<&VerityDigest>),
         inputs: &BTreeMap<String, InputDigest>,
     ) -> Result<Self, GraphError> {
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| file.error(0, e.to_string()));
@@ -84,6 +85,9 @@ impl Canonical {
         if let Some(root) = root {
             lines.add("root", root);
         }
+        if let Some(emulator) = emulator {
+            lines.add("emulator", emulator);
+        }
         for (name, digest) in inputs {
             match digest {
                 InputDigest::Tree(digest) => lines.add(&format!("input.{name}"), format!("tree {digest}")),
@@ -103,7 +107,7 @@ impl Canonical {
         }
         lines.add("sandbox", json(serde_json::to_string::<Sandbox>(&file.sandbox))?);
         lines.add("limits", json(serde_json::to_string::<Limits>(&file.limits))?);
-        for (name, output) in &file.outputs {
+        for (name, output) in file.outputs_for(id.arch) {
             lines.add(
                 &format!("output.{name}"),
                 json(serde_json::to_string::<OutputSpec>(output))?,

@@ -100,6 +100,8 @@ pub enum InputSource {
 pub struct Input {
     /// What it is.
     pub source: InputSource,
+    /// The architectures of the stage that have it.
+    pub only: Vec<Arch>,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +112,8 @@ struct RawInput {
     files: Option<Spanned<RelPath>>,
     lock: Option<Spanned<String>>,
     packages: Option<bool>,
+    #[serde(default = "both")]
+    only: Vec<Arch>,
 }
 
 impl<'de> Deserialize<'de> for Input {
@@ -130,7 +134,7 @@ impl<'de> Deserialize<'de> for Input {
                 ));
             }
         };
-        Ok(Input { source })
+        Ok(Input { source, only: raw.only })
     }
 }
 
@@ -158,6 +162,9 @@ pub struct OutputSpec {
     /// Whether a tree of a variant's stage belongs to its artifact, as a directory of that name. Files always do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub export: bool,
+    /// The architectures of the stage that give it. Not in the key: only those that are given are.
+    #[serde(default = "both", skip_serializing)]
+    pub only: Vec<Arch>,
 }
 
 /// How many user ids a stage sees.
@@ -253,6 +260,9 @@ pub struct StageFile {
     pub prepare: Option<String>,
     /// Stage whose output `tree` is the root directory; none for an empty root.
     pub root: Option<Spanned<String>>,
+    /// Stage whose output `tree` holds qemu-user, for when the stage is made for another architecture than that of the machine that
+    /// builds; none where no program of the target is run.
+    pub emulator: Option<Spanned<String>>,
     /// Further environment variables.
     pub env: BTreeMap<String, String>,
     /// Packages it asks the lock for.
@@ -283,6 +293,7 @@ struct RawStage {
     writer: Option<Spanned<String>>,
     prepare: Option<Spanned<String>>,
     root: Option<Spanned<String>>,
+    emulator: Option<Spanned<String>>,
     #[serde(default)]
     env: BTreeMap<Spanned<String>, String>,
     packages: Option<Packages>,
@@ -300,6 +311,16 @@ fn both() -> Vec<Arch> {
 }
 
 impl StageFile {
+    /// The inputs of the stage for `arch`, by name.
+    pub fn inputs_for(&self, arch: Arch) -> impl Iterator<Item = (&Spanned<String>, &Input)> {
+        self.inputs.iter().filter(move |(_, input)| input.only.contains(&arch))
+    }
+
+    /// The outputs of the stage for `arch`, by name.
+    pub fn outputs_for(&self, arch: Arch) -> impl Iterator<Item = (&String, &OutputSpec)> {
+        self.outputs.iter().filter(move |(_, output)| output.only.contains(&arch))
+    }
+
     /// The error `problem` at byte `offset` of this file.
     pub(super) fn error(&self, offset: usize, problem: String) -> GraphError {
         GraphError::Schema {
@@ -360,6 +381,10 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         (None, Some(writer)) => Workload::Writer(writer.into_inner()),
         _ => return Err(error(0, "a stage has either a command or a writer".to_owned())),
     };
+    if let (StageArch::Build, Some(emulator)) = (raw.arch, &raw.emulator) {
+        let problem = "a stage for the build machine runs no program of another architecture".to_owned();
+        return Err(error(emulator.span().start, problem));
+    }
     if let (Workload::Writer(_), Some(prepare)) = (&workload, &raw.prepare) {
         let problem = "only a command can be prepared for; a writer does it all".to_owned();
         return Err(error(prepare.span().start, problem));
@@ -401,6 +426,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         workload,
         prepare: raw.prepare.map(Spanned::into_inner),
         root: raw.root,
+        emulator: raw.emulator,
         env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
         packages: raw.packages,
         inputs: raw.inputs,

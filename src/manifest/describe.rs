@@ -9,8 +9,8 @@ use super::{
     facts::{Facts, InputFact, Origin, Role, StageFact},
 };
 use crate::{
-    graph::{InputDigest, Workload},
-    model::Sha256Digest,
+    graph::{InputDigest, NodeId, Workload},
+    model::{Sha256Digest, VerityDigest},
 };
 use std::collections::BTreeSet;
 
@@ -228,14 +228,14 @@ fn stages(facts: &Facts<'_>) -> Result<Vec<Stage>, ManifestError> {
 }
 
 fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
-    let root = fact.root.as_ref().map(|(node, digest)| StageInput {
+    let tree = |(node, digest): &(NodeId, VerityDigest)| StageInput {
         origin: Origin::Stage {
             stage: node.stage.clone(),
             arch: node.arch,
             output: "tree".to_owned(),
         },
         content: Content::Tree { digest: *digest },
-    });
+    };
     for (name, input) in &fact.inputs {
         let what = || format!("input {name:?} of the stage {}", fact.node);
         match &input.origin {
@@ -264,7 +264,8 @@ fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
         },
         env: fact.env.clone(),
         policy: fact.policy.clone(),
-        root,
+        root: fact.root.as_ref().map(tree),
+        emulator: fact.emulator.as_ref().map(tree),
         inputs: fact.inputs.iter().map(|(name, i)| (name.clone(), input(i))).collect(),
         outputs: fact.outputs.clone(),
     })

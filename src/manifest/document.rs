@@ -263,6 +263,9 @@ pub struct Stage {
     pub policy: serde_json::Value,
     /// The tree that was its root directory; null for an empty one.
     pub root: Option<StageInput>,
+    /// The tree that its emulator came from; only where programs of another architecture ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulator: Option<StageInput>,
     /// Its inputs by name.
     pub inputs: BTreeMap<String, StageInput>,
     /// What it made, by name.

@@ -112,6 +112,8 @@ pub struct StageFact {
     pub policy: serde_json::Value,
     /// The tree that was its root directory: the stage whose output `tree` it is, and its digest.
     pub root: Option<(NodeId, VerityDigest)>,
+    /// The tree that its emulator came from, where programs of another architecture ran.
+    pub emulator: Option<(NodeId, VerityDigest)>,
     /// Its inputs by name.
     pub inputs: BTreeMap<String, InputFact>,
     /// What it made, by name.

@@ -400,6 +400,10 @@ fn facts<'a>(
             (Some(stage), Some(digest)) => Some((project.graph.node(stage.get_ref(), id.arch)?, digest)),
             _ => None,
         };
+        let emulator = match (project.graph.emulator(id), done.prepared.emulator) {
+            (Some(stage), Some(digest)) => Some((project.graph.node(stage, id.arch)?, digest)),
+            _ => None,
+        };
         stage_facts.push(StageFact {
             node: id.clone(),
             key: done.prepared.key,
@@ -407,6 +411,7 @@ fn facts<'a>(
             env: file.env.clone(),
             policy: done.record.policy.clone(),
             root,
+            emulator,
             inputs,
             outputs: done.record.outputs.clone(),
         });

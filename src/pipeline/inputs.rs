@@ -49,6 +49,8 @@ pub struct Prepared {
     pub key: StageKey,
     /// The tree that is `/`.
     pub root: Option<VerityDigest>,
+    /// The tree with the emulator, if programs of another architecture are run.
+    pub emulator: Option<VerityDigest>,
     /// Everything at `/inputs`, and the stage's own directory.
     pub inputs: BTreeMap<String, Resolved>,
 }
@@ -70,8 +72,12 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
         Some(stage) => Some(*output_of(stage.get_ref(), "tree")?.digest()),
         None => None,
     };
+    let emulator = match project.graph.emulator(id) {
+        Some(stage) => Some(*output_of(stage, "tree")?.digest()),
+        None => None,
+    };
     let mut inputs = BTreeMap::new();
-    for (name, input) in &file.inputs {
+    for (name, input) in file.inputs_for(id.arch) {
         let resolved = match &input.source {
             InputSource::Stage { stage, output } => match output_of(stage.get_ref(), output.get_ref())? {
                 Output::Tree { digest } => Resolved::Tree(digest),
@@ -124,12 +130,13 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
     };
     let epoch = project.lock.source_date_epoch;
     let build_arch = project.graph.build_arch();
-    let canonical = Canonical::new(id, build_arch, file, epoch, code, root.as_ref(), &digests)?;
+    let canonical = Canonical::new(id, build_arch, file, epoch, code, (root.as_ref(), emulator.as_ref()), &digests)?;
     Ok(Prepared {
         id: id.clone(),
         key: canonical.key(),
         canonical,
         root,
+        emulator,
         inputs,
     })
 }

@@ -8,7 +8,7 @@ use crate::{
     graph::{self, StageFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
-        Access, BuildDir, Capability, Collected, Console, Executor, Ids, Limits, Mount, Network, Output, OutputKind,
+        Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, Mount, Network, Output, OutputKind,
         Preparation, RootFs, SandboxError, Spec, Watch, Workload,
     },
     store::{self, Record, Store},
@@ -61,7 +61,7 @@ pub fn stage_spec(
     let workload = workload(file, id.arch, project).map_err(bad)?;
     let prepare = preparation(file, id.arch, project).map_err(bad)?;
     let capabilities = capabilities(&file.sandbox.capabilities).map_err(bad)?;
-    let outputs = outputs(file).map_err(bad)?;
+    let outputs = outputs(file, id.arch).map_err(bad)?;
     let mut mounts = Vec::new();
     let mut mount = |source: PathBuf, target: RelPath| {
         mounts.push(Mount {
@@ -103,6 +103,16 @@ pub fn stage_spec(
             }
         }
     }
+    let emulator = match &prepared.emulator {
+        None => None,
+        Some(digest) => {
+            let program = store.checkout(digest)?.join("usr/bin").join(emulator_name(id.arch));
+            if !program.is_file() {
+                return Err(bad(format!("the emulator's tree holds no usr/bin/{}", emulator_name(id.arch))));
+            }
+            Some(Emulator { arch: id.arch, program })
+        }
+    };
     let root = match &prepared.root {
         Some(digest) => RootFs::Tree(store.checkout(digest)?),
         None => RootFs::Empty,
@@ -139,7 +149,16 @@ pub fn stage_spec(
         proc_mount: true,
         console: Console::Log,
         network: Network::None,
+        emulator,
     })
+}
+
+/// What QEMU calls its emulator of programs for `arch`.
+const fn emulator_name(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "qemu-x86_64",
+        Arch::Arm64 => "qemu-aarch64",
+    }
 }
 
 fn workload(file: &StageFile, arch: Arch, project: &Project) -> Result<Workload, String> {
@@ -208,9 +227,8 @@ fn limits(limits: &graph::Limits) -> Limits {
     }
 }
 
-fn outputs(file: &StageFile) -> Result<Vec<Output>, String> {
-    file.outputs
-        .iter()
+fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<Output>, String> {
+    file.outputs_for(arch)
         .map(|(name, spec)| {
             let path = match &spec.path {
                 Some(path) => path.clone(),

@@ -4,7 +4,7 @@
 //! cannot reach it: it is not dumpable, hidden in `/proc`, and outside the stage's Landlock domain.
 
 use super::{
-    BuildDir, Ids, Network, Spec, collect,
+    BuildDir, Ids, Network, Spec, collect, emulator,
     helper::{Job, receive_descriptors},
     rootfs::{self, Plan},
     stage,
@@ -68,6 +68,8 @@ fn live(job: &mut Job) -> Result<(), Ending> {
         sys::bring_loopback_up().step("bring the loopback up")?;
     }
     let proc = rootfs::build(&job.request.spec, &job.plan, sources)?;
+    // Held until the end of the sandbox: closing it would take the registration back.
+    let _formats = job.request.spec.emulator.as_ref().map(emulator::register).transpose()?;
 
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);

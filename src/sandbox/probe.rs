@@ -55,6 +55,7 @@ fn smallest(ids: Ids) -> Spec {
         prepare: None,
         dev_in: Vec::new(),
         proc_mount: true,
+        emulator: None,
         console: Console::Log,
         network: Network::None,
     }

@@ -6,10 +6,11 @@
 //! /tmp           tmpfs of limited size
 //! /dev           null, zero, full, random, urandom bound from the host; fd, stdin, stdout, stderr as links
 //! /proc          only what processes see of themselves
+//! /emulator      what runs programs of another architecture, where there is such a thing
 //! ```
 
 use super::{
-    Access, BuildDir, Network, RootFs, Spec,
+    Access, BuildDir, Network, RootFs, Spec, emulator,
     landlock::Rules,
     sys::{self, attr},
     wire::{Fault, Step},
@@ -35,7 +36,7 @@ use std::{
 const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
 
 /// Top-level entries of a tree that the sandbox covers with its own.
-const OWN: [&[u8]; 4] = [b"build", b"dev", b"proc", b"tmp"];
+const OWN: [&[u8]; 5] = [b"build", b"dev", b"emulator", b"proc", b"tmp"];
 
 /// One bind mount to be.
 pub(super) struct Bind {
@@ -93,6 +94,14 @@ impl Plan {
                 // A file that may be written to was named by the caller, whose it may be. In a directory the stage makes files of
                 // its own, which must not come to belong to the caller.
                 map_owners: !writable || mount.source.is_file(),
+            });
+        }
+        if let Some(emulator) = &spec.emulator {
+            plan.binds.push(Bind {
+                source: emulator.program.clone(),
+                target: emulator::place()?,
+                attributes: read_only,
+                map_owners: true,
             });
         }
         let mut device_dirs = vec![rel("dev")?];

@@ -1,6 +1,6 @@
 //! `Spec`: everything a stage's sandbox is made of, as a plain value that can be printed, compared and written down.
 
-use crate::model::{Epoch, RelPath};
+use crate::model::{Arch, Epoch, RelPath};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,6 +47,18 @@ pub struct Spec {
     /// What network it has.
     #[serde(default)]
     pub network: Network,
+    /// What runs programs of another architecture.
+    #[serde(default)]
+    pub emulator: Option<Emulator>,
+}
+
+/// An emulator for programs of another architecture.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Emulator {
+    /// Architecture of the programs.
+    pub arch: Arch,
+    /// The program of the host that runs them; static, for it is used from inside a chroot too.
+    pub program: PathBuf,
 }
 
 /// What network a workload has. The host's is never in reach: every run has a network namespace of its own.
@@ -312,6 +324,9 @@ pub struct Policy {
     /// What network it has; not written where it is none.
     #[serde(skip_serializing_if = "Network::is_none")]
     pub network: Network,
+    /// The architecture whose programs run under an emulator; not written where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<Arch>,
     /// Namespaces of its own.
     pub namespaces: [&'static str; 7],
     /// Landlock ABI whose every right is handled.
@@ -342,6 +357,7 @@ impl Spec {
             dev_in: self.dev_in.clone(),
             proc_mount: self.proc_mount,
             network: self.network,
+            emulated: self.emulator.as_ref().map(|e| e.arch),
             namespaces: NAMESPACES,
             landlock_abi: super::landlock::ABI_NUMBER,
             seccomp_rules: super::seccomp::rules_digest(self),
