@@ -245,6 +245,8 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
             }
         }
         (Origin::Repository(_), Content::Tree { .. } | Content::File { .. }) => {}
+        (Origin::Platform, Content::Tree { .. }) if manifest.platform.is_some() => {}
+        (Origin::Platform, _) => bad("the manifest does not say what the platform is".to_owned()),
         (origin, content) => bad(format!("{content:?} cannot come from {origin:?}")),
     }
 }

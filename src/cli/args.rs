@@ -145,6 +145,12 @@ pub struct Build {
     /// The agent binary instead of the locked one: a path whose SHA-256 is then recorded in the manifest.
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
+    /// Address of the platform, which media with an identity.cfg then name as SERVER.
+    #[arg(long, value_name = "URL", env = "PNB_PLATFORM_URL")]
+    pub platform_url: Option<String>,
+    /// Certificates of the platform's authority, which then lie beside identity.cfg as powernode-ca.pem.
+    #[arg(long, value_name = "FILE", env = "PNB_CA_PEM")]
+    pub ca_pem: Option<PathBuf>,
 }
 
 /// Options of `pnb graph`.

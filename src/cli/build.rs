@@ -20,6 +20,12 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     if let Some(agent) = &args.agent {
         project.use_agent(agent)?;
     }
+    if let Some(url) = &args.platform_url {
+        project.platform.set_url(url)?;
+    }
+    if let Some(path) = &args.ca_pem {
+        project.platform.read_ca_pem(path)?;
+    }
     let store = store(common)?;
     let inputs = inputs(common)?;
     project.check_lock()?;

@@ -93,6 +93,8 @@ pub enum InputSource {
     Lock(Spanned<String>),
     /// The stage's own packages, as files `<name>_<version>_<arch>.deb` in one directory.
     Packages,
+    /// What the caller of pnb says of the platform that nodes enroll at: a directory with `url` and `ca.pem`, each only if said.
+    Platform,
 }
 
 /// One input: seen at `/inputs/<name>`.
@@ -112,6 +114,7 @@ struct RawInput {
     files: Option<Spanned<RelPath>>,
     lock: Option<Spanned<String>>,
     packages: Option<bool>,
+    platform: Option<bool>,
     #[serde(default = "both")]
     only: Vec<Arch>,
 }
@@ -119,18 +122,20 @@ struct RawInput {
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let raw = RawInput::deserialize(d)?;
-        let source = match (raw.stage, raw.output, raw.files, raw.lock, raw.packages) {
-            (Some(stage), output, None, None, None) => {
+        let source = match (raw.stage, raw.output, raw.files, raw.lock, raw.packages, raw.platform) {
+            (Some(stage), output, None, None, None, None) => {
                 let span = stage.span();
                 let output = output.unwrap_or_else(|| Spanned::new(span, "tree".to_owned()));
                 InputSource::Stage { stage, output }
             }
-            (None, None, Some(files), None, None) => InputSource::Files(files),
-            (None, None, None, Some(lock), None) => InputSource::Lock(lock),
-            (None, None, None, None, Some(true)) => InputSource::Packages,
+            (None, None, Some(files), None, None, None) => InputSource::Files(files),
+            (None, None, None, Some(lock), None, None) => InputSource::Lock(lock),
+            (None, None, None, None, Some(true), None) => InputSource::Packages,
+            (None, None, None, None, None, Some(true)) => InputSource::Platform,
             _ => {
                 return Err(D::Error::custom(
-                    "an input is exactly one of { stage, output }, { files }, { lock }, { packages = true }",
+                    "an input is exactly one of { stage, output }, { files }, { lock }, { packages = true }, \
+                     { platform = true }",
                 ));
             }
         };

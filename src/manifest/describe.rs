@@ -80,6 +80,7 @@ impl Manifest {
                 version: lock.version,
             },
             packages,
+            platform: facts.platform.clone(),
             root: RootFact::default(),
             source: SourceFact {
                 dirty: facts.dirty,

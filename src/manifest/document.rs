@@ -93,6 +93,9 @@ pub struct Manifest {
     pub lockfile: LockFact,
     /// Packages that went into the artifact or made it.
     pub packages: Vec<PackageFact>,
+    /// What boot partitions say of the platform; only of families that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<PlatformFact>,
     /// How `fsverity_root_hash` is computed.
     pub root: RootFact,
     /// State of the repository.
@@ -101,6 +104,16 @@ pub struct Manifest {
     pub source_date_epoch: Epoch,
     /// Every stage behind the artifact, each after those it needs.
     pub stages: Vec<Stage>,
+}
+
+/// What was said of the platform that nodes enroll at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformFact {
+    /// Its address, `SERVER` of identity.cfg; null when none was given.
+    pub url: Option<String>,
+    /// SHA-256 of powernode-ca.pem; null when none was given.
+    pub ca_pem_sha256: Option<Sha256Digest>,
 }
 
 /// One file of the artifact.

@@ -1,5 +1,6 @@
 //! What a build hands over to be described. Plain values, gathered by the pipeline: nothing here looks anything up.
 
+use super::PlatformFact;
 use crate::{
     graph::{InputDigest, NodeId, Workload},
     lock::Lockfile,
@@ -35,6 +36,8 @@ pub struct Facts<'a> {
     pub kernel_command_line: String,
     /// fs-verity digest of the composefs image that is the root.
     pub root: VerityDigest,
+    /// What was said of the platform, if a stage saw it.
+    pub platform: Option<PlatformFact>,
     /// The agent in the root.
     pub agent: Agent,
     /// Version of pnb.
@@ -146,6 +149,8 @@ pub enum Origin {
     Repository(RelPath),
     /// A pinned file of the lock, by name.
     Lock(String),
+    /// What the caller said of the platform.
+    Platform,
     /// A package set of the lock, `<stage>/<arch>`.
     Packages(String),
 }

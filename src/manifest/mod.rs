@@ -16,8 +16,8 @@ mod sums;
 pub use canonical::{MAX_SIZE, from_canonical, read_strict, read_value, to_canonical, write_value};
 pub(crate) use describe::is_git_sha;
 pub use document::{
-    ArchiveFact, Artifact, Builder, Content, FileFact, LockFact, MANIFEST_FILE, Manifest, PackageFact, PrefixedSha256,
-    RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, StageWorkload, package_set_digest,
+    ArchiveFact, Artifact, Builder, Content, FileFact, LockFact, MANIFEST_FILE, Manifest, PackageFact, PlatformFact,
+    PrefixedSha256, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, StageWorkload, package_set_digest,
 };
 pub use error::ManifestError;
 pub use facts::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, Role, StageFact};

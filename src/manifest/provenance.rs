@@ -7,7 +7,7 @@
 use super::{
     ManifestError,
     canonical::{from_canonical, to_canonical},
-    document::{MANIFEST_FILE, Manifest, PackageFact},
+    document::{MANIFEST_FILE, Manifest, PlatformFact, PackageFact},
     sbom::package_url,
 };
 use crate::model::{Arch, Epoch, Sha256Digest, Variant};
@@ -100,6 +100,9 @@ pub struct ExternalParameters {
     pub arch: Arch,
     /// Families.
     pub variants: Vec<Variant>,
+    /// What was said of the platform; only of families that carry it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<PlatformFact>,
 }
 
 /// What followed from it.
@@ -152,6 +155,7 @@ impl Statement {
                     external_parameters: ExternalParameters {
                         arch: manifest.arch,
                         variants: manifest.variants.clone(),
+                        platform: manifest.platform.clone(),
                     },
                     internal_parameters: InternalParameters {
                         hermetic: manifest.hermetic,

@@ -98,6 +98,14 @@ pub enum PipelineError {
         /// Where the whole log is, and the build directory if it was kept.
         log: String,
     },
+    /// What was said of the platform cannot go onto a medium.
+    #[error("take {what}: {problem}")]
+    Platform {
+        /// What was said.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A stage.toml asks for something that does not exist.
     #[error("prepare the sandbox of {node}: {problem}")]
     Spec {

@@ -416,6 +416,11 @@ fn facts<'a>(
             outputs: done.record.outputs.clone(),
         });
     }
+    let platform = stage_facts
+        .iter()
+        .flat_map(|stage| stage.inputs.values())
+        .any(|input| input.origin == Origin::Platform)
+        .then(|| project.platform.fact());
     let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
     Ok(Facts {
         arch,
@@ -429,6 +434,7 @@ fn facts<'a>(
         kernel_version: line_of(project, store, outcome, KERNEL_STAGE, arch)?,
         kernel_command_line: command_line(project, variant, arch)?,
         root,
+        platform,
         agent: Agent {
             kind: if diagnostic {
                 AgentKind::Diagnostic
@@ -473,6 +479,7 @@ fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, Pipeline
         }
         InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
         InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
+        InputSource::Platform => Origin::Platform,
         InputSource::Packages => Origin::Packages(format!("{}/{}", id.stage, id.arch)),
     })
 }

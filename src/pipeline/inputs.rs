@@ -99,6 +99,7 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
                 }
                 Resolved::Pinned(pinned.clone())
             }
+            InputSource::Platform => Resolved::Tree(project.platform.tree(store, project.lock.source_date_epoch)?),
             InputSource::Packages => {
                 let set = format!("{}/{}", id.stage, id.arch);
                 let packages: Vec<Package> = project.lock.packages_of(&set).cloned().collect();

@@ -1,6 +1,6 @@
 //! A project: the directory with the lock and the stages.
 
-use super::{PipelineError, Revision};
+use super::{PipelineError, Platform, Revision};
 use crate::{
     graph::{InputSource, StageGraph},
     lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
@@ -36,6 +36,8 @@ pub struct Project {
     pub revision: Revision,
     /// The file that replaces the locked agent.
     pub agent: Option<PathBuf>,
+    /// What the caller says of the platform.
+    pub platform: Platform,
 }
 
 impl Project {
@@ -68,6 +70,7 @@ impl Project {
             graph: Self::load_graph(root)?,
             revision: Revision::default(),
             agent: None,
+            platform: Platform::default(),
         };
         project.revision = project.revision_now()?;
         Ok(project)

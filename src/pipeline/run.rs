@@ -189,6 +189,7 @@ fn writer_arguments(name: &str, file: &StageFile, arch: Arch, project: &Project)
         arch,
         epoch: project.lock.source_date_epoch,
         threads: file.limits.cpus,
+        outputs: file.outputs_for(arch).map(|(name, _)| name.clone()).collect(),
     };
     serde_json::to_vec(&context).map_err(|e| e.to_string())
 }

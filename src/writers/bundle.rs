@@ -129,6 +129,7 @@ mod tests {
             arch: Arch::Amd64,
             epoch: Epoch::new(7),
             threads: 2,
+            outputs: Vec::new(),
         };
         let dir = tempfile::tempdir().expect("a directory");
         let image: Vec<u8> = (0..2_000_003u32).flat_map(|i| (i / 5).to_le_bytes()).collect();

@@ -1,24 +1,25 @@
-//! `disk-image`: a disk that boots by BIOS, UEFI and UEFI Secure Boot.
+//! `disk-image`: a disk that boots by UEFI, UEFI Secure Boot and, on amd64, BIOS. `pi-card`: one that a Raspberry Pi 4 boots.
 //!
 //! ```text
-//! sector 0      protective MBR, with GRUB's first sector for BIOS
-//! partition 1   BIOS boot: GRUB's core
-//! partition 2   EFI system partition, FAT32, label POWERNODE: shim, GRUB, its menu, kernel, initramfs, identity.cfg
-//! partition 3   root.ext4: composefs image and objects
-//! partition 4   /persist, ext4, small; the first boot grows it to the disk
+//! sector 0      protective MBR, with GRUB's first sector for BIOS; of a card a hybrid MBR, which has the boot partition too
+//! powernode-bios      BIOS boot: GRUB's core; only with a BIOS to boot by
+//! powernode-esp       boot partition, FAT32, label POWERNODE: shim, GRUB and its menu, or the firmware of a Pi with its
+//!                     config.txt, cmdline.txt and device trees; kernel, initramfs, identity.cfg, powernode-ca.pem
+//! powernode-root      root.ext4: composefs image and objects
+//! powernode-persist   /persist, ext4, small; the first boot grows it to the disk
 //! end           the table again
 //! ```
 //!
 //! All names and numbers come from the root's digest: equal roots give equal bytes. No device, no mount and no privilege is
 //! needed. The plan and the parts that `powernode.install=` writes are made from the finished image ([`super::plan`]).
 
-use super::{Context, WriterError, build, efi, input, plan, plan::Known, root::run_tool};
+use super::{Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::Known, root::run_tool};
 use crate::{
     image::{
         Guid, ImageError,
         ext4::ToolCall,
         fat::{self, Kind, Size, Volume},
-        gpt::{self, Disk, Wanted, types},
+        gpt::{self, Disk, Partition, Wanted, types},
         grub,
     },
     model::VerityDigest,
@@ -57,15 +58,60 @@ const ROOT: &str = "root.ext4";
 /// Name of its partition, and the word of a menu that its GUID takes the place of.
 const ROOT_PARTITION: &str = "powernode-root";
 const PARTUUID: &str = "@ROOT_PARTUUID@";
-/// Partitions by their place in the table.
-const BIOS: usize = 0;
-const ESP: usize = 1;
-const OBJECTS: usize = 2;
-const PERSISTENT: usize = 3;
+/// Names by which 90powernode finds the boot partition and `/persist`.
+const ESP_PARTITION: &str = "powernode-esp";
+const PERSIST_PARTITION: &str = "powernode-persist";
+/// What a master boot record calls FAT32.
+const HYBRID_FAT32: u8 = 0x0c;
+/// The output with the plan of an installation.
+const PLAN: &str = "install";
 
+/// `disk-image`: shim and GRUB on the boot partition; with the inputs `boot.img` and `core.img` a BIOS starts it too.
 pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
+    let bios = (input("core.img").exists()).then(|| Ok::<_, WriterError>((read(&input("boot.img"))?, read(&input("core.img"))?)));
+    let boot = Boot {
+        files: efi::loaders(context.arch)?,
+        type_guid: types::EFI_SYSTEM,
+        bios: bios.transpose()?,
+        record: Record::Protective,
+    };
+    write(context, boot)
+}
+
+/// `pi-card`: the firmware of a Raspberry Pi and device trees on the boot partition, which the master boot record has too.
+pub(super) fn pi_card(context: &Context) -> Result<(), WriterError> {
+    let boot = Boot {
+        files: pi::files()?,
+        type_guid: types::BASIC_DATA,
+        bios: None,
+        record: Record::Hybrid,
+    };
+    write(context, boot)
+}
+
+/// What disks differ by.
+struct Boot {
+    /// What starts the kernel, by place on the boot partition.
+    files: Files,
+    /// What the partition table calls that partition.
+    type_guid: Guid,
+    /// GRUB's first sector and its core.
+    bios: Option<(Vec<u8>, Vec<u8>)>,
+    record: Record,
+}
+
+/// What the first sector says of the partitions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Record {
+    /// Nothing but that there is a GPT.
+    Protective,
+    /// Where the boot partition is as well, for firmware that knows no GPT.
+    Hybrid,
+}
+
+fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     let root = efi::root_digest()?;
-    let mut files = efi::loaders(context.arch)?;
+    let mut files = boot.files;
     // A second disk with another root has the same labels.
     let partuuid = Guid::derived(DERIVED, ROOT_PARTITION, &root).to_string();
     files.extend(efi::overlay(context, &root, &[(PARTUUID, partuuid)], &build("menu"))?);
@@ -89,14 +135,14 @@ pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
             .map_err(WriterError::io("open", path))
     };
     let esp = efi::lay_out(&volume, &files)?.size().next_multiple_of(MIB);
-    let table = partitions(&root, esp, size_of(&input(ROOT))?.next_multiple_of(MIB))?;
-    let at = |n: usize| table.partitions[n].offset();
-    let hidden_sectors =
-        u32::try_from(table.partitions[ESP].first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
+    let objects = size_of(&input(ROOT))?.next_multiple_of(MIB);
+    let table = partitions(&root, boot.bios.is_some(), (boot.type_guid, esp), objects)?;
+    let [esp_part, objects_part, persist_part] = named(&table)?;
+    let hidden_sectors = u32::try_from(esp_part.first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
     let esp = efi::lay_out(
         &Volume {
             hidden_sectors,
-            size: Size::Sectors(table.partitions[ESP].sectors),
+            size: Size::Sectors(esp_part.sectors),
             ..volume
         },
         &files,
@@ -105,33 +151,46 @@ pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
     let path = build("disk.raw");
     let mut disk = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     disk.set_len(table.size()).map_err(WriterError::io("write", &path))?;
-    let extents = fat::write(&esp, at(ESP), &efi::opener(&files), &mut disk)?.extents;
-    copy_sparse(&input(ROOT), &mut disk, at(OBJECTS))?;
-    copy_sparse(&persist, &mut disk, at(PERSISTENT))?;
-    let (boot, core) = (read(&input("boot.img"))?, read(&input("core.img"))?);
-    let bios = &table.partitions[BIOS];
-    let (code, core) = grub::embed(&boot, &core, bios.first_lba, bios.sectors)?;
-    disk.seek(SeekFrom::Start(bios.offset()))
-        .and_then(|_| disk.write_all(&core))
-        .map_err(WriterError::io("write", &path))?;
-    gpt::write(&table, Some(&code), &mut disk)?;
+    let extents = fat::write(&esp, esp_part.offset(), &efi::opener(&files), &mut disk)?.extents;
+    copy_sparse(&input(ROOT), &mut disk, objects_part.offset())?;
+    copy_sparse(&persist, &mut disk, persist_part.offset())?;
+    let code = match &boot.bios {
+        None => None,
+        Some((first, core)) => {
+            let bios = &table.partitions[0];
+            let (code, core) = grub::embed(first, core, bios.first_lba, bios.sectors)?;
+            disk.seek(SeekFrom::Start(bios.offset()))
+                .and_then(|_| disk.write_all(&core))
+                .map_err(WriterError::io("write", &path))?;
+            Some(code)
+        }
+    };
+    gpt::write(&table, code.as_ref(), &mut disk)?;
+    if boot.record == Record::Hybrid {
+        let record = gpt::hybrid(esp_part, HYBRID_FAT32)?;
+        disk.rewind()
+            .and_then(|()| disk.write_all(&record.to_bytes()))
+            .map_err(WriterError::io("write", &path))?;
+    }
     disk.flush().map_err(WriterError::io("write", &path))?;
 
-    let mut known = vec![Known {
-        offset: at(OBJECTS),
-        len: size_of(&input(ROOT))?,
-        file: ROOT,
-    }];
-    for (place, file) in SHARED {
-        let extent = extents.get(&efi::rel(place)?).copied();
-        let (offset, len) = extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
-        known.push(Known {
-            offset: at(ESP) + offset,
-            len,
-            file,
-        });
+    if context.gives(PLAN) {
+        let mut known = vec![Known {
+            offset: objects_part.offset(),
+            len: size_of(&input(ROOT))?,
+            file: ROOT,
+        }];
+        for (place, file) in SHARED {
+            let extent = extents.get(&efi::rel(place)?).copied();
+            let (offset, len) = extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
+            known.push(Known {
+                offset: esp_part.offset() + offset,
+                len,
+                file,
+            });
+        }
+        plan::write(&path, known, &build(PLAN))?;
     }
-    plan::write(&path, known, &build("install"))?;
     for scratch in [&persist, &build("menu")] {
         let removed = if scratch.is_dir() {
             fs::remove_dir_all(scratch)
@@ -142,7 +201,7 @@ pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
     }
     let _ = writeln!(
         io::stdout(),
-        "{} bytes, {} of them the EFI system partition",
+        "{} bytes, {} of them the boot partition",
         table.size(),
         esp.size()
     );
@@ -150,21 +209,35 @@ pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
 }
 
 /// The table, with identifiers made of the root's digest.
-fn partitions(root: &VerityDigest, esp: u64, objects: u64) -> Result<Disk, ImageError> {
-    let wanted = [
-        ("powernode-bios", types::BIOS_BOOT, BIOS_BOOT),
-        ("powernode-esp", types::EFI_SYSTEM, esp),
+fn partitions(root: &VerityDigest, bios: bool, (esp_type, esp): (Guid, u64), objects: u64) -> Result<Disk, ImageError> {
+    let mut wanted = vec![
+        (ESP_PARTITION, esp_type, esp),
         (ROOT_PARTITION, types::LINUX_DATA, objects),
-        ("powernode-persist", types::LINUX_DATA, PERSIST),
+        (PERSIST_PARTITION, types::LINUX_DATA, PERSIST),
     ];
-    let wanted = wanted.map(|(name, type_guid, size)| Wanted {
-        name: name.to_owned(),
-        type_guid,
-        guid: Guid::derived(DERIVED, name, root),
-        size,
-        attributes: 0,
-    });
+    if bios {
+        wanted.insert(0, ("powernode-bios", types::BIOS_BOOT, BIOS_BOOT));
+    }
+    let wanted: Vec<Wanted> = wanted
+        .into_iter()
+        .map(|(name, type_guid, size)| Wanted {
+            name: name.to_owned(),
+            type_guid,
+            guid: Guid::derived(DERIVED, name, root),
+            size,
+            attributes: 0,
+        })
+        .collect();
     gpt::plan(Guid::derived(DERIVED, "disk", root), &wanted, None)
+}
+
+/// The partitions that every disk has: boot, root, persist.
+fn named(table: &Disk) -> Result<[&Partition; 3], WriterError> {
+    let find = |name: &str| {
+        let found = table.partitions.iter().find(|p| p.name == name);
+        found.ok_or_else(|| WriterError::Missing(format!("make the disk: it has no partition {name}")))
+    };
+    Ok([find(ESP_PARTITION)?, find(ROOT_PARTITION)?, find(PERSIST_PARTITION)?])
 }
 
 /// An empty ext4 file system for `/persist`.

@@ -23,6 +23,15 @@ const MENU: &str = "EFI/debian/grub.cfg";
 const COMMAND_LINE: &str = "@COMMAND_LINE@";
 const RECOVERY: &str = "@RECOVERY_COMMAND_LINE@";
 const ROOT_DIGEST: &str = "@ROOT_DIGEST@";
+const SERVER: &str = "@SERVER@";
+const CA_WORD: &str = "@CA_PEM_FILE@";
+/// The template of identity.cfg, and what the operator said of the platform: its address and its certificate authority.
+const IDENTITY: &str = "identity";
+const PLATFORM: &str = "platform";
+const PLATFORM_URL: &str = "url";
+const PLATFORM_CA: &str = "ca.pem";
+/// The certificate beside identity.cfg, as the platform's contract names it.
+const CA_FILE: &str = "powernode-ca.pem";
 /// The word by which 90powernode is told to boot, and to recover.
 const BOOT: &str = "powernode.boot=1";
 const NO_BOOT: &str = "powernode.boot=0";
@@ -105,7 +114,8 @@ pub(super) fn loaders(arch: Arch) -> Result<Files, WriterError> {
     Ok(files)
 }
 
-/// The files of the input `esp`, the words in them and `more` filled in; what is made is written below the new directory `scratch`.
+/// The files of the inputs `esp` and `identity`, the words in them and `more` filled in, and the certificate of the platform; what is
+/// made is written below the new directory `scratch`.
 pub(super) fn overlay(
     context: &Context,
     root: &VerityDigest,
@@ -113,28 +123,54 @@ pub(super) fn overlay(
     scratch: &Path,
 ) -> Result<Files, WriterError> {
     let words = command_line(context.arch)?;
-    let recovery = words.replace(BOOT, NO_BOOT);
-    fs::create_dir(scratch).map_err(WriterError::io("create", scratch))?;
-    let esp = tree_input("esp")?;
+    let mut filled = vec![
+        (RECOVERY, words.replace(BOOT, NO_BOOT)),
+        (COMMAND_LINE, words),
+        (ROOT_DIGEST, root.to_string()),
+    ];
+    filled.extend_from_slice(more);
     let mut files = Files::new();
-    for (number, (place, entry)) in esp.tree.iter().enumerate() {
+    if input(IDENTITY).exists() {
+        let url = input(PLATFORM).join(PLATFORM_URL);
+        let url = if url.exists() {
+            fs::read_to_string(&url).map_err(WriterError::io("read", &url))?
+        } else {
+            String::new()
+        };
+        filled.push((SERVER, url));
+        let ca = input(PLATFORM).join(PLATFORM_CA);
+        let name = if ca.exists() { CA_FILE } else { "" };
+        filled.push((CA_WORD, name.to_owned()));
+        if ca.exists() {
+            files.insert(rel(CA_FILE)?, ca);
+        }
+    }
+    fs::create_dir(scratch).map_err(WriterError::io("create", scratch))?;
+    for name in ["esp", IDENTITY] {
+        if input(name).exists() {
+            fill(name, &filled, scratch, &mut files)?;
+        }
+    }
+    Ok(files)
+}
+
+/// Adds the files of the tree `name` to `files`, the words in them filled in.
+fn fill(name: &str, words: &[(&str, String)], scratch: &Path, files: &mut Files) -> Result<(), WriterError> {
+    let tree = tree_input(name)?;
+    for (number, (place, entry)) in tree.tree.iter().enumerate() {
         if let Node::Directory = entry.node {
             continue;
         }
-        let from = input("esp").join(place.as_path());
-        let text = fs::read_to_string(&from).map_err(WriterError::io("read", &from))?;
-        let mut text = text
-            .replace(RECOVERY, &recovery)
-            .replace(COMMAND_LINE, &words)
-            .replace(ROOT_DIGEST, &root.to_string());
-        for (word, value) in more {
+        let from = input(name).join(place.as_path());
+        let mut text = fs::read_to_string(&from).map_err(WriterError::io("read", &from))?;
+        for (word, value) in words {
             text = text.replace(word, value);
         }
-        let to = scratch.join(number.to_string());
+        let to = scratch.join(format!("{name}-{number}"));
         fs::write(&to, text).map_err(WriterError::io("write", &to))?;
         files.insert(place.clone(), to);
     }
-    Ok(files)
+    Ok(())
 }
 
 /// The kernel command line: the architecture's, and what the variant adds.

@@ -9,6 +9,7 @@ mod dpkg_root;
 mod efi;
 mod error;
 mod install;
+mod pi;
 mod plan;
 mod qcow2;
 mod root;
@@ -37,6 +38,15 @@ pub struct Context {
     pub epoch: Epoch,
     /// Threads it may use.
     pub threads: u32,
+    /// Names of the outputs that are taken; what else it could make may be left out.
+    pub outputs: Vec<String>,
+}
+
+impl Context {
+    /// Whether anybody takes the output `name`.
+    fn gives(&self, name: &str) -> bool {
+        self.outputs.iter().any(|output| output == name)
+    }
 }
 
 /// Every writer, by the name `stage.toml` uses, as the sandbox calls it: with a [`Context`] as JSON.
@@ -48,6 +58,7 @@ const WRITERS: &[(&str, Builtin)] = &[
     ("initramfs", |arguments| run(arguments, bundle::initramfs)),
     ("initramfs-media", |arguments| run(arguments, bundle::initramfs_media)),
     ("disk-image", |arguments| run(arguments, disk::disk_image)),
+    ("pi-card", |arguments| run(arguments, disk::pi_card)),
     ("efi-image", |arguments| run(arguments, efi::efi_image)),
     ("qcow2", |arguments| run(arguments, qcow2::qcow2)),
     ("kernel-initrd", |arguments| run(arguments, bundle::kernel_initrd)),

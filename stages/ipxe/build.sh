@@ -38,15 +38,22 @@ done
 cp /inputs/kernel kernel
 cp /inputs/initramfs.cpio.zst initramfs.cpio.zst
 
-take usr/lib/ipxe/ipxe-amd64.efi ipxe.efi
-take usr/lib/ipxe/undionly.kpxe undionly.kpxe
-take usr/lib/ipxe/ipxe.lkrn ipxe.lkrn
+case $PNB_ARCH in
+    amd64)
+        efi=x64 grub=x86_64-efi-signed
+        take usr/lib/ipxe/undionly.kpxe undionly.kpxe
+        take usr/lib/ipxe/ipxe.lkrn ipxe.lkrn
+        ;;
+    arm64) efi=aa64 grub=arm64-efi-signed ;;
+    *) fail "no boot loaders for the architecture '$PNB_ARCH'" ;;
+esac
+take "usr/lib/ipxe/ipxe-$PNB_ARCH.efi" ipxe.efi
 
 # The signed GRUB looks for /grub/grub.cfg from the root of the server, be that the bundle or secureboot/ in it.
 mkdir -p grub secureboot/grub
-take usr/lib/shim/shimx64.efi.signed secureboot/shimx64.efi
+take "usr/lib/shim/shim$efi.efi.signed" "secureboot/shim$efi.efi"
 # shim asks the server for these two by name.
-take usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed secureboot/grubx64.efi
-take usr/lib/shim/mmx64.efi.signed secureboot/mmx64.efi
+take "usr/lib/grub/$grub/grubnet$efi.efi.signed" "secureboot/grub$efi.efi"
+take "usr/lib/shim/mm$efi.efi.signed" "secureboot/mm$efi.efi"
 fill grub.cfg grub/grub.cfg "$plain"
 cp grub/grub.cfg secureboot/grub/grub.cfg

@@ -23,7 +23,7 @@ mod writer;
 
 pub use layout::{Disk, Partition, Wanted, plan, types};
 pub use reader::read;
-pub use writer::write;
+pub use writer::{hybrid, write};
 
 use super::mbr::SECTOR;
 

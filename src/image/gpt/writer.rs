@@ -1,11 +1,12 @@
 //! Writes the record, both headers and both arrays; what lies between them is not touched.
 
 use super::{
-    ARRAY_SECTORS, BACK, Disk, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_SIZE, REVISION, SECTOR, SIGNATURE, crc32,
+    ARRAY_SECTORS, BACK, Disk, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_SIZE, Partition, REVISION, SECTOR, SIGNATURE,
+    crc32,
 };
 use crate::image::{
     ImageError,
-    mbr::{BOOT_CODE, Mbr},
+    mbr::{BOOT_CODE, Mbr, MbrPartition},
 };
 use std::io::{Seek, SeekFrom, Write};
 
@@ -32,6 +33,34 @@ pub fn write<W: Write + Seek>(disk: &Disk, boot_code: Option<&[u8; BOOT_CODE]>, 
             .map_err(|source| ImageError::Write { format: FORMAT, source })?;
     }
     Ok(())
+}
+
+/// A master boot record that has `partition` as type `kind` beside the entry that protects the table, for firmware that knows no GPT:
+/// Linux and every program that knows GPT go by the GPT all the same (block/partitions/efi.c, `GPT_MBR_HYBRID`). A partition beyond
+/// 2 TiB cannot be in one.
+pub fn hybrid(partition: &Partition, kind: u8) -> Result<Mbr, ImageError> {
+    let number = |n: u64| {
+        u32::try_from(n).map_err(|_| ImageError::Request {
+            format: FORMAT,
+            problem: format!("partition {:?} lies beyond what a master boot record can say", partition.name),
+        })
+    };
+    let (first_lba, sectors) = (number(partition.first_lba)?, number(partition.sectors)?);
+    let mut record = Mbr::protective(partition.first_lba, &[0; BOOT_CODE]);
+    for protective in &mut record.partitions {
+        protective.slot = 1;
+    }
+    record.partitions.insert(
+        0,
+        MbrPartition {
+            slot: 0,
+            active: false,
+            kind,
+            first_lba,
+            sectors,
+        },
+    );
+    Ok(record)
 }
 
 fn array(disk: &Disk) -> Vec<u8> {

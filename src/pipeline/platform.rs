@@ -1,0 +1,166 @@
+//! What the caller says of the platform that nodes enroll at: it goes onto boot partitions, beside or in identity.cfg.
+
+use super::PipelineError;
+use crate::{
+    manifest::PlatformFact,
+    model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
+    store::Store,
+    verity,
+};
+use std::{
+    fs::File,
+    io::Read,
+    path::Path,
+};
+
+/// What 90powernode reads of a certificate file, bytes.
+const MAX_PEM: u64 = 64 << 10;
+/// Longest address.
+const MAX_URL: usize = 1024;
+/// Names in the tree that stages see.
+const URL: &str = "url";
+const CA_PEM: &str = "ca.pem";
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// Address and certificate authority, each if there is one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Platform {
+    url: Option<String>,
+    ca_pem: Option<Vec<u8>>,
+}
+
+impl Platform {
+    /// Checks an address, as it will stand behind `SERVER=`.
+    pub fn set_url(&mut self, url: &str) -> Result<(), PipelineError> {
+        let bad = |problem: &str| PipelineError::Platform {
+            what: format!("the platform's address {url:?}"),
+            problem: problem.to_owned(),
+        };
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            return Err(bad("it does not begin with https:// or http:// and a host"));
+        }
+        // What a shell, a quoted value or a comment could take for something else.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?[]@!&*+,;=%".contains(c);
+        if let Some(odd) = url.chars().find(|c| !plain(*c)) {
+            return Err(bad(&format!("it holds {odd:?}; write that as %XX")));
+        }
+        if url.len() > MAX_URL {
+            return Err(bad(&format!("it has more than {MAX_URL} characters")));
+        }
+        self.url = Some(url.to_owned());
+        Ok(())
+    }
+
+    /// Reads and checks the certificates of the platform's authority.
+    pub fn read_ca_pem(&mut self, path: &Path) -> Result<(), PipelineError> {
+        let file = File::open(path).map_err(PipelineError::io("open", path))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_PEM + 1)
+            .read_to_end(&mut bytes)
+            .map_err(PipelineError::io("read", path))?;
+        check_pem(&bytes).map_err(|problem| PipelineError::Platform {
+            what: format!("the certificate file {path:?}"),
+            problem,
+        })?;
+        self.ca_pem = Some(bytes);
+        Ok(())
+    }
+
+    /// The directory that stages see.
+    pub(super) fn tree(&self, store: &Store, epoch: Epoch) -> Result<VerityDigest, PipelineError> {
+        let mut tree = Tree::new(Meta::root(0o755, epoch));
+        for (name, bytes) in [(URL, self.url.as_deref().map(str::as_bytes)), (CA_PEM, self.ca_pem.as_deref())] {
+            let Some(mut bytes) = bytes else { continue };
+            let (digest, size) = store.put_object(false, &mut bytes)?;
+            let entry = Entry {
+                meta: Meta::root(0o644, epoch),
+                node: Node::File { size, digest },
+            };
+            let problem = |e: crate::model::ModelError| PipelineError::Describe { problem: e.to_string() };
+            tree.insert(RelPath::new(name).map_err(problem)?, entry).map_err(problem)?;
+        }
+        Ok(store.put_tree(&tree)?)
+    }
+
+    /// What the manifest says of it.
+    pub(super) fn fact(&self) -> PlatformFact {
+        PlatformFact {
+            url: self.url.clone(),
+            ca_pem_sha256: self.ca_pem.as_ref().map(|bytes| {
+                let mut both = verity::Both::new();
+                both.update(bytes);
+                both.finish().sha256
+            }),
+        }
+    }
+}
+
+fn check_pem(bytes: &[u8]) -> Result<(), String> {
+    if bytes.len() as u64 > MAX_PEM {
+        return Err(format!("it has more than {MAX_PEM} bytes"));
+    }
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii());
+    let text = text.ok_or("it is not text; certificates are wanted as PEM (openssl x509 -outform PEM)")?;
+    if text.contains("PRIVATE KEY") {
+        return Err("it holds a private key, which must not go onto a medium".to_owned());
+    }
+    // The same as 90powernode asks for: it refuses a file with anything else in it.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+/= -\r\n".contains(c);
+    if let Some(odd) = text.chars().find(|c| !plain(*c)) {
+        return Err(format!("it holds {odd:?}, and may hold PEM only, without comments"));
+    }
+    if !text.is_empty() && !text.starts_with(BEGIN) {
+        return Err(format!("it does not begin with {BEGIN:?}"));
+    }
+    let (begins, ends) = (text.matches(BEGIN).count(), text.matches(END).count());
+    if begins == 0 || begins != ends {
+        return Err(format!("it has {begins} lines {BEGIN:?} and {ends} lines {END:?}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_a_file_of_shell_values_would_change_is_refused() {
+        let mut platform = Platform::default();
+        for good in ["https://platform.example", "http://10.0.0.1:3000/a?b=c"] {
+            platform.set_url(good).expect(good);
+        }
+        for (bad, why) in [
+            ("platform.example", "does not begin"),
+            ("https://", "does not begin"),
+            ("https:///x", "does not begin"),
+            ("https://a b", "' '"),
+            ("https://a\nID=x", "'\\n'"),
+            ("https://a$(x)", "'$'"),
+            ("https://a#b", "'#'"),
+            ("https://é", "'é'"),
+        ] {
+            let error = platform.set_url(bad).expect_err(bad).to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_certificates_are_taken_for_certificates() {
+        let one = format!("{BEGIN}\nAAAA\n{END}\n");
+        assert_eq!(check_pem(one.as_bytes()), Ok(()));
+        for (text, why) in [
+            (String::new(), "0 lines"),
+            (format!("{BEGIN}\nAAAA\n"), "1 lines"),
+            (format!("subject=x\n{one}"), "does not begin"),
+            (format!("{one}# x\n"), "'#'"),
+            (format!("{one}-----BEGIN PRIVATE KEY-----\n"), "private key"),
+            ("x".repeat(70_000), "more than 65536"),
+            ("\u{e9}".to_owned(), "not text"),
+        ] {
+            let problem = check_pem(text.as_bytes()).expect_err(why);
+            assert!(problem.contains(why), "{problem}");
+        }
+    }
+}
