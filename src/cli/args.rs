@@ -2,7 +2,7 @@
 
 use crate::{
     boot::{Attach, Firmware},
-    model::{Arch, Variant},
+    model::{Arch, ModelError, Variant},
 };
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
@@ -97,15 +97,45 @@ pub enum Command {
 /// Which artifacts.
 #[derive(Args, Debug, Clone)]
 pub struct Selection {
-    /// Architectures, comma-separated [default: amd64].
+    /// Architectures, comma-separated, or all [default: amd64].
     #[arg(long, value_delimiter = ',', env = "ARCH", value_name = "ARCH")]
-    pub arch: Vec<Arch>,
+    pub arch: Vec<AskedArch>,
     /// Variants, comma-separated [default: every variant that has a stage].
     #[arg(long, value_delimiter = ',', env = "VARIANT", value_name = "VARIANT")]
     pub variant: Vec<Variant>,
     /// Stages instead of variants; VARIANT is ignored then.
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub stage: Vec<String>,
+}
+
+/// A word of `--arch`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AskedArch {
+    /// `all`.
+    All,
+    /// One of them.
+    One(Arch),
+}
+
+impl std::str::FromStr for AskedArch {
+    type Err = ModelError;
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        match text {
+            "all" => Ok(AskedArch::All),
+            _ => text.parse().map(AskedArch::One),
+        }
+    }
+}
+
+impl Selection {
+    /// The architectures asked for, each once, in the order they are listed anywhere.
+    pub fn arches(&self) -> Vec<Arch> {
+        let asked = |arch: &Arch| match self.arch.is_empty() {
+            true => *arch == Arch::Amd64,
+            false => self.arch.iter().any(|a| *a == AskedArch::All || *a == AskedArch::One(*arch)),
+        };
+        Arch::ALL.into_iter().filter(asked).collect()
+    }
 }
 
 /// Options of `pnb build`.
@@ -145,6 +175,9 @@ pub struct Build {
     /// The agent binary instead of the locked one: a path whose SHA-256 is then recorded in the manifest.
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
+    /// Use the tools of another architecture, under an emulator: the artifacts must come out the same.
+    #[arg(long, value_name = "ARCH")]
+    pub tools: Option<Arch>,
     /// Address of the platform, which media with an identity.cfg then name as SERVER.
     #[arg(long, value_name = "URL", env = "PNB_PLATFORM_URL")]
     pub platform_url: Option<String>,

@@ -20,6 +20,9 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     if let Some(agent) = &args.agent {
         project.use_agent(agent)?;
     }
+    if let Some(arch) = args.tools {
+        project.use_tools_of(arch)?;
+    }
     if let Some(url) = &args.platform_url {
         project.platform.set_url(url)?;
     }

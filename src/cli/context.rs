@@ -151,12 +151,7 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         variants: Vec::new(),
         nodes: Vec::new(),
     };
-    let arches = if selection.arch.is_empty() {
-        vec![Arch::Amd64]
-    } else {
-        selection.arch.clone()
-    };
-    for &arch in &arches {
+    for arch in selection.arches() {
         for stage in &selection.stage {
             selected.nodes.push(project.graph.node(stage, arch)?);
         }

@@ -43,12 +43,15 @@ pub struct Node<'a> {
 #[derive(Debug)]
 pub struct StageGraph {
     stages: BTreeMap<String, StageFile>,
+    host: Arch,
     build_arch: Arch,
+    /// The stage with the emulator that tools of another architecture run under.
+    tools_emulator: Option<String>,
 }
 
 impl StageGraph {
     /// Reads `<dir>/*/stage.toml` and checks them; `shown` is what the directory is called in messages.
-    pub fn load(dir: &Path, shown: &str, build_arch: Arch) -> Result<Self, GraphError> {
+    pub fn load(dir: &Path, shown: &str, host: Arch) -> Result<Self, GraphError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| GraphError::Io { path, source }
@@ -68,12 +71,17 @@ impl StageGraph {
             let text = fs::read_to_string(&path).map_err(io(&path))?;
             stages.insert(name.clone(), parse_stage(&text, &format!("{shown}/{name}/stage.toml"))?);
         }
-        Self::new(stages, build_arch)
+        Self::new(stages, host)
     }
 
     /// Checks parsed stages against each other.
-    pub fn new(stages: BTreeMap<String, StageFile>, build_arch: Arch) -> Result<Self, GraphError> {
-        let graph = Self { stages, build_arch };
+    pub fn new(stages: BTreeMap<String, StageFile>, host: Arch) -> Result<Self, GraphError> {
+        let graph = Self {
+            stages,
+            host,
+            build_arch: host,
+            tools_emulator: None,
+        };
         for (name, file) in &graph.stages {
             plain_name("stage", name).map_err(|problem| file.error(0, problem))?;
             graph.check_stage(file)?;
@@ -88,7 +96,7 @@ impl StageGraph {
             output,
             offset,
             only,
-            emulator: _,
+            emulator,
         } in references(file)
         {
             let Some(target) = self.stages.get(stage) else {
@@ -104,13 +112,17 @@ impl StageGraph {
                 );
                 return Err(file.error(offset, problem));
             };
-            if file.arch == StageArch::Build && target.arch == StageArch::Target {
+            if file.arch != StageArch::Target && target.arch == StageArch::Target {
                 let problem = format!("a stage for the build machine needs {stage:?}, which is for the target");
                 return Err(file.error(offset, problem));
             }
             let lacking = |arch: &&Arch| file.only.contains(arch) && !(target.only.contains(arch) && found.only.contains(arch));
             if let (StageArch::Target, Some(arch)) = (target.arch, only.iter().find(lacking)) {
                 let problem = format!("{stage:?} has no output {output:?} for {arch}; say `only` here");
+                return Err(file.error(offset, problem));
+            }
+            if emulator && target.arch != StageArch::Host {
+                let problem = format!("the emulator {stage:?} is not for the machine that runs it: it has no `arch = \"host\"`");
                 return Err(file.error(offset, problem));
             }
             let is_root = file.root.as_ref().is_some_and(|r| r.span().start == offset);
@@ -156,9 +168,18 @@ impl StageGraph {
         &self.stages
     }
 
-    /// Architecture of the machine that builds.
+    /// Architecture of the tools: that of the machine that builds, unless others were chosen.
     pub fn build_arch(&self) -> Arch {
         self.build_arch
+    }
+
+    /// Takes the tools of `arch` instead of this machine's; where they cannot run, they do under the emulator of the stage
+    /// `emulator`.
+    pub fn with_tools_of(mut self, arch: Arch, emulator: &str) -> Result<Self, GraphError> {
+        self.node(emulator, arch)?;
+        self.build_arch = arch;
+        self.tools_emulator = (arch != self.host).then(|| emulator.to_owned());
+        Ok(self)
     }
 
     /// The node of `stage` when building for `target`.
@@ -169,6 +190,7 @@ impl StageGraph {
         })?;
         let arch = match file.arch {
             StageArch::Build => self.build_arch,
+            StageArch::Host => self.host,
             StageArch::Target => target,
         };
         if !file.only.contains(&arch) {
@@ -192,19 +214,26 @@ impl StageGraph {
     /// Nodes that `id` needs, each once, in name order.
     pub fn dependencies(&self, id: &NodeId) -> Result<Vec<NodeId>, GraphError> {
         let mut found = BTreeSet::new();
-        for reference in references(self.file(id)).iter().filter(|r| r.only.contains(&id.arch)) {
-            if !reference.emulator || self.emulator(id).is_some() {
+        for reference in references(self.file(id)).iter() {
+            if !reference.emulator && reference.only.contains(&id.arch) {
                 found.insert(self.node(reference.stage, id.arch)?);
             }
+        }
+        if let Some((stage, _)) = self.emulator(id) {
+            found.insert(self.node(stage, id.arch)?);
         }
         Ok(found.into_iter().collect())
     }
 
-    /// The stage with the emulator of a node, if it is made for another architecture than that of the machine that builds and runs
-    /// programs of it.
-    pub fn emulator(&self, id: &NodeId) -> Option<&str> {
-        let stage = self.file(id).emulator.as_ref().filter(|_| id.arch != self.build_arch)?;
-        Some(stage.get_ref())
+    /// The stage with the emulator of a node and the architecture it emulates, if programs run in it that this machine cannot run: of the
+    /// target, where `stage.toml` says that such programs run, or tools.
+    pub fn emulator(&self, id: &NodeId) -> Option<(&str, Arch)> {
+        let file = self.file(id);
+        let of_target = file.emulator.as_ref().filter(|_| id.arch != self.host);
+        let of_target = of_target.map(|stage| (stage.get_ref().as_str(), id.arch));
+        // With two architectures there is only one that is not this machine's.
+        let of_tools = self.tools_emulator.as_deref().filter(|_| file.root.is_some());
+        of_target.or(of_tools.map(|stage| (stage, self.build_arch)))
     }
 
     /// Every package set the stages ask the lock for: `<stage>/<arch>`, its architecture, and the request.
@@ -213,11 +242,8 @@ impl StageGraph {
         for (name, file) in &self.stages {
             let Some(packages) = &file.packages else { continue };
             for arch in Arch::ALL {
-                let wanted = match file.arch {
-                    StageArch::Build => arch == self.build_arch,
-                    StageArch::Target => file.only.contains(&arch),
-                };
-                if wanted {
+                // Tools are locked for every machine that may build.
+                if file.only.contains(&arch) {
                     sets.push((format!("{name}/{arch}"), arch, packages));
                 }
             }
@@ -304,6 +330,43 @@ mod tests {
             let err = graph(stages).expect_err(want).to_string();
             assert!(err.contains(want), "{err:?} lacks {want:?}");
         }
+    }
+
+    #[test]
+    fn an_emulator_is_needed_for_another_architecture_only() {
+        let stages = [
+            ("tools", "arch = \"build\""),
+            ("emulators", "arch = \"host\""),
+            ("root", "emulator = \"emulators\""),
+            ("image", "[inputs]\nroot = { stage = \"root\" }\nbios = { stage = \"bios\", only = [\"amd64\"] }"),
+            ("bios", "only = [\"amd64\"]\nroot = \"tools\""),
+        ];
+        let native = graph(&stages).expect("valid");
+        let foreign = graph(&stages).expect("valid").with_tools_of(Arch::Arm64, "emulators").expect("there");
+        let needs = |graph: &StageGraph, stage: &str, arch| {
+            let id = graph.node(stage, arch).expect("exists");
+            let needs = graph.dependencies(&id).expect("resolves");
+            needs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(needs(&native, "root", Arch::Amd64), [""; 0]);
+        assert_eq!(needs(&native, "root", Arch::Arm64), ["emulators/amd64"]);
+        assert_eq!(needs(&native, "image", Arch::Amd64), ["bios/amd64", "root/amd64"]);
+        assert_eq!(needs(&native, "image", Arch::Arm64), ["root/arm64"]);
+        assert_eq!(needs(&native, "bios", Arch::Amd64), ["tools/amd64"]);
+        assert_eq!(needs(&foreign, "root", Arch::Amd64), [""; 0]);
+        assert_eq!(needs(&foreign, "bios", Arch::Amd64), ["emulators/amd64", "tools/arm64"]);
+        let bios = foreign.node("bios", Arch::Amd64).expect("exists");
+        assert_eq!(foreign.emulator(&bios), Some(("emulators", Arch::Arm64)));
+    }
+
+    #[test]
+    fn what_is_not_there_for_an_architecture_is_named_where_it_is_wanted() {
+        let stages = [("image", "[inputs]\nbios = { stage = \"bios\" }"), ("bios", "only = [\"amd64\"]")];
+        let err = graph(&stages).expect_err("no BIOS on arm64").to_string();
+        assert!(
+            err.contains("stages/image/stage.toml, line 4: \"bios\" has no output \"tree\" for arm64"),
+            "{err}"
+        );
     }
 
     #[test]

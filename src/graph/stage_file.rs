@@ -19,8 +19,10 @@ const FIXED: &[&str] = &["PATH", "HOME", "LANG", "TZ", "SOURCE_DATE_EPOCH"];
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageArch {
-    /// The machine that builds: tools.
+    /// The machine that builds: tools. `pnb build --tools` takes those of another architecture, under an emulator.
     Build,
+    /// The machine that pnb itself runs on: what it starts by itself, emulators and virtual machines.
+    Host,
     /// The machine the artifacts are for.
     #[default]
     Target,
@@ -386,7 +388,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         (None, Some(writer)) => Workload::Writer(writer.into_inner()),
         _ => return Err(error(0, "a stage has either a command or a writer".to_owned())),
     };
-    if let (StageArch::Build, Some(emulator)) = (raw.arch, &raw.emulator) {
+    if let (StageArch::Build | StageArch::Host, Some(emulator)) = (raw.arch, &raw.emulator) {
         let problem = "a stage for the build machine runs no program of another architecture".to_owned();
         return Err(error(emulator.span().start, problem));
     }
@@ -518,6 +520,11 @@ memory = "3GiB"
                 "line 5: only a command can be prepared for",
             ),
             ("\"/bin/sh\"", "\"sh\"", "line 4: the command does not begin"),
+            (
+                "root = \"tools\"\n",
+                "root = \"tools\"\narch = \"build\"\nemulator = \"e\"\n",
+                "line 5: a stage for the build machine runs no program of another architecture",
+            ),
             ("debs =", "\"a b\" =", "line 10: input name \"a b\""),
             (
                 "[limits]",

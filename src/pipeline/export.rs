@@ -378,7 +378,7 @@ fn facts<'a>(
         whole &= done.record.weaker.is_empty();
         let file = project.graph.file(id);
         let role = match file.arch {
-            StageArch::Build => Role::Tool,
+            StageArch::Build | StageArch::Host => Role::Tool,
             StageArch::Target => Role::Target,
         };
         let mut inputs = BTreeMap::new();
@@ -401,7 +401,7 @@ fn facts<'a>(
             _ => None,
         };
         let emulator = match (project.graph.emulator(id), done.prepared.emulator) {
-            (Some(stage), Some(digest)) => Some((project.graph.node(stage, id.arch)?, digest)),
+            (Some((stage, _)), Some(digest)) => Some((project.graph.node(stage, id.arch)?, digest)),
             _ => None,
         };
         stage_facts.push(StageFact {

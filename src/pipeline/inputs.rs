@@ -73,7 +73,7 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
         None => None,
     };
     let emulator = match project.graph.emulator(id) {
-        Some(stage) => Some(*output_of(stage, "tree")?.digest()),
+        Some((stage, _)) => Some(*output_of(stage, "tree")?.digest()),
         None => None,
     };
     let mut inputs = BTreeMap::new();

@@ -18,6 +18,8 @@ pub const LOCKFILE: &str = "lockfile.toml";
 /// Name of the stages' directory in a project.
 pub const STAGES: &str = "stages";
 
+/// The stage with emulators.
+const EMULATORS: &str = "emulators";
 /// Name of the agent among the lock's files.
 pub(super) const AGENT: &str = "agent";
 
@@ -108,6 +110,13 @@ impl Project {
     /// Reads the stages alone; for writing the first lock.
     pub fn load_graph(root: &Path) -> Result<StageGraph, PipelineError> {
         Ok(StageGraph::load(&root.join(STAGES), STAGES, Arch::host())?)
+    }
+
+    /// Takes the tools of `arch` instead of this machine's.
+    pub fn use_tools_of(&mut self, arch: Arch) -> Result<(), PipelineError> {
+        let fresh = Self::load_graph(&self.root)?;
+        self.graph = fresh.with_tools_of(arch, EMULATORS)?;
+        Ok(())
     }
 
     /// Replaces the locked agent by the file at `path`.

@@ -103,15 +103,16 @@ pub fn stage_spec(
             }
         }
     }
-    let emulator = match &prepared.emulator {
-        None => None,
-        Some(digest) => {
-            let program = store.checkout(digest)?.join("usr/bin").join(emulator_name(id.arch));
+    let emulator = match (&prepared.emulator, project.graph.emulator(id)) {
+        (Some(digest), Some((_, arch))) => {
+            let name = emulator_name(arch);
+            let program = store.checkout(digest)?.join("usr/bin").join(name);
             if !program.is_file() {
-                return Err(bad(format!("the emulator's tree holds no usr/bin/{}", emulator_name(id.arch))));
+                return Err(bad(format!("the emulator's tree holds no usr/bin/{name}")));
             }
-            Some(Emulator { arch: id.arch, program })
+            Some(Emulator { arch, program })
         }
+        _ => None,
     };
     let root = match &prepared.root {
         Some(digest) => RootFs::Tree(store.checkout(digest)?),

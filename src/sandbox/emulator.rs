@@ -30,7 +30,7 @@ use std::{
 const PLACE: &str = "emulator";
 
 /// What to do on a host whose kernel cannot.
-const FIX: &str = "run Linux 6.7 or newer with CONFIG_BINFMT_MISC (modprobe binfmt_misc); an older kernel can build for its own \
+pub(super) const FIX: &str = "run Linux 6.7 or newer with CONFIG_BINFMT_MISC (modprobe binfmt_misc); an older kernel can build for its own \
                    architecture only";
 
 /// The first 20 bytes of an ELF file, as far as they say that it is a 64-bit little-endian program: class, byte order and version, an

@@ -1,12 +1,12 @@
 //! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
 
 use super::{
-    BuildDir, Console, Executor, Ids, Limits, Network, Outcome, RootFs, SandboxError, Spec, Workload,
+    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, RootFs, SandboxError, Spec, Workload, emulator,
     helper::{NOTHING, USERNS_FIX},
     idmap,
     landlock::ABI_NUMBER,
 };
-use crate::model::Epoch;
+use crate::model::{Arch, Epoch};
 use nix::unistd::Uid;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -85,7 +85,28 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
     if let Ok(outcome) = single {
         describe(&outcome, &mut layers);
     }
+    layers.push(emulation(&executor));
     layers
+}
+
+/// Whether programs of the other architecture could be run. To be registered, the emulator only has to be there.
+fn emulation(executor: &Executor) -> Layer {
+    let foreign = Arch::ALL.into_iter().find(|arch| *arch != Arch::host()).unwrap_or(Arch::Arm64);
+    let spec = Spec {
+        emulator: Some(Emulator {
+            arch: foreign,
+            program: executor.helper.clone(),
+        }),
+        ..smallest(Ids::Single)
+    };
+    let nothing = &mut |_: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
+    match executor.run(&spec, nothing, &mut io::sink()) {
+        Ok(_) => Layer {
+            required: false,
+            ..whole("emulation", format!("{foreign}, by a binfmt_misc of the sandbox"))
+        },
+        Err(error) => lacking("emulation", &error, emulator::FIX, false),
+    }
 }
 
 fn describe(outcome: &Outcome, layers: &mut Vec<Layer>) {

@@ -11,8 +11,6 @@ use std::{
 
 /// Where the stage's own directory lies.
 const STAGE: &str = "/stage";
-/// Directory of the firmware in its package.
-const FIRMWARE: &str = "usr/lib/raspi-firmware";
 
 /// The files by their place on the partition.
 pub(super) fn files() -> Result<Files, WriterError> {
@@ -21,7 +19,7 @@ pub(super) fn files() -> Result<Files, WriterError> {
     let trees = format!("usr/lib/linux-image-{}", version.trim_end());
     let mut files = Files::new();
     for (list, package, base) in [
-        ("firmware", "raspi-firmware", input("firmware").join(FIRMWARE)),
+        ("firmware", "raspi-firmware", input("firmware")),
         ("devicetrees", "linux-image", input("kernel").join(trees)),
     ] {
         add(&mut files, &Path::new(STAGE).join(list), package, &base)?;

@@ -4,7 +4,8 @@
 # What is there when this runs: / is the tools tree (unpacked packages, nothing configured, no /etc/passwd), and the writer dpkg-root
 # has prepared /build/root: every pinned .deb of the target in /build/root/debs, its members uncompressed, and the files of all of
 # them in place, so that dpkg of the target and every program a package's scripts may call are there. /build/root/dev has device nodes.
-# There is no network, no mount(2) and no /proc inside the root. All packages are installed, so that what is pinned and what is
+# Programs of another architecture run under an emulator, ten times slower: dpkg of the build machine unpacks, dpkg of the target
+# configures. There is no network, no mount(2) and no /proc inside the root. All packages are installed, so that what is pinned and what is
 # installed cannot differ. They were chosen by the lock, so no program that chooses takes part: dpkg alone installs them.
 set -eu
 umask 022
@@ -36,7 +37,8 @@ chmod 0755 "$root/usr/sbin/policy-rc.d"
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
 # dpkg unpacks all packages and after that configures them in the order of their dependencies. Unpacking cannot follow the order of
 # Pre-Depends, as in any new system; the files are there already, which is what they are about.
-chroot "$root" /bin/sh -c 'dpkg --force-unsafe-io --force-depends --unpack /debs/*.deb' || fail 'dpkg could not unpack the packages'
+dpkg --root="$root" --force-unsafe-io --force-depends --force-architecture --unpack "$root"/debs/*.deb \
+    || fail 'dpkg could not unpack the packages'
 rm -rf "$root/debs"
 
 # Only for these scripts is it known that ours gives the same; others run themselves.

@@ -1,0 +1,192 @@
+//! arm64, built on whatever machine runs the tests: every family is made and boots.
+
+use crate::{project::*, tools::in_tools};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Every arm64 artifact, built once: `<variant>/arm64`, with what is said of the platform.
+fn images() -> &'static Path {
+    static IMAGES: OnceLock<PathBuf> = OnceLock::new();
+    IMAGES.get_or_init(|| {
+        let images = scratch().join("images-arm64");
+        let _ = fs::remove_dir_all(&images);
+        good(build_arm64(repository(), &store()).arg("--output").arg(&images));
+        images
+    })
+}
+
+fn build_arm64(project: &Path, store: &Path) -> Command {
+    let mut command = pnb(project, store);
+    command.args(["build", "--hermetic", "--allow-dirty", "--arch", "arm64"]);
+    command
+}
+
+fn boot(path: &Path, arguments: &[&str]) -> Command {
+    let mut command = pnb(repository(), &store());
+    command.arg("boot").arg(path).args(["--timeout", "600"]).args(arguments);
+    command
+}
+
+/// Boots a variant to its ready line; the state that it reports must be that of the firmware.
+fn boots(variant: &str, arguments: &[&str], state: &[&str]) {
+    let said = good_boot(&mut boot(&images().join(variant).join("arm64"), arguments));
+    for want in state {
+        assert!(said.contains(want), "{variant} {arguments:?}: {want} is not in:\n{said}");
+    }
+}
+
+const UEFI: [&str; 4] = ["powernode: ready instance=", "agent=active", "lockdown=integrity", "firmware=uefi"];
+
+#[test]
+fn kernel_and_initramfs_boot_directly() {
+    if !all() {
+        return;
+    }
+    let instance = format!("instance_uuid={INSTANCE}");
+    let ready = format!("powernode: ready instance={INSTANCE} source=fw_cfg root=");
+    boots("kernel-initrd", &["--fw-cfg", &instance], &[&ready, "agent=active"]);
+}
+
+#[test]
+fn media_boot_by_uefi_and_secure_boot() {
+    if !all() {
+        return;
+    }
+    for variant in ["raw", "disk-image-arm64-uefi"] {
+        boots(variant, &["--firmware", "uefi"], &UEFI);
+        boots(variant, &["--firmware", "secureboot"], &[&UEFI[..], &["secure_boot=on"]].concat());
+    }
+    boots("qcow2", &["--firmware", "uefi"], &UEFI);
+    boots("iso", &["--firmware", "uefi", "--as", "cdrom"], &UEFI);
+    boots("ipxe", &["--firmware", "uefi", "--as", "net"], &UEFI);
+}
+
+#[test]
+fn a_card_boots_in_qemus_raspberry_pi() {
+    if !all() {
+        return;
+    }
+    boots("disk-image-rpi4", &[], &["powernode: ready instance=none", "agent=active", "lockdown=integrity"]);
+}
+
+#[test]
+fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
+    if !all() {
+        return;
+    }
+    let said = good(pnb(repository(), &store()).arg("audit").arg(images()));
+    assert!(said.contains("variants"), "{said}");
+    let versions = |images: &Path, arch: &str| {
+        let path = images.join("kernel-initrd").join(arch).join("build-manifest.json");
+        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(path).expect("there")).expect("JSON");
+        let packages = manifest["packages"].as_array().expect("packages").clone();
+        let set = format!("rootfs/{arch}");
+        let mut found: Vec<String> = packages
+            .iter()
+            .filter(|p| p["sets"].as_array().expect("sets").iter().any(|s| *s == set))
+            .map(|p| format!("{} {}", p["name"], p["version"]))
+            .collect();
+        found.sort();
+        found
+    };
+    let arm64 = versions(images(), "arm64");
+    assert!(arm64.len() > 50, "{arm64:?}");
+    assert_eq!(arm64, versions(crate::project::images(), "amd64"));
+}
+
+#[test]
+fn the_formats_own_programs_find_nothing_to_say() {
+    if !all() {
+        return;
+    }
+    let tools = tree_of("check-tools");
+    for (variant, file) in [
+        ("raw", "disk.raw"),
+        ("disk-image-arm64-uefi", "disk.img"),
+        ("disk-image-rpi4", "disk.img"),
+    ] {
+        let image = images().join(variant).join("arm64").join(file);
+        let (clean, said) = in_tools(
+            &tools,
+            &[&image],
+            "set -eu
+            sgdisk -v /inputs/0
+            offset=$(sgdisk -i 1 /inputs/0 | sed -n 's/^First sector: \\([0-9]*\\).*/\\1/p')
+            size=$(sgdisk -i 1 /inputs/0 | sed -n 's/^Partition size: \\([0-9]*\\).*/\\1/p')
+            dd if=/inputs/0 of=/build/boot bs=512 skip=$offset count=$size status=none
+            fsck.fat -n /build/boot
+            mdir -/ -b -i /build/boot ::
+            mtype -i /build/boot ::identity.cfg",
+        );
+        assert!(clean && said.contains("No problems found"), "{variant}\n{said}");
+        for want in ["::/powernode/vmlinuz", "ID=\n", "SERVER=\n"] {
+            assert!(said.contains(want), "{variant}: {want:?} is not in:\n{said}");
+        }
+        if variant == "disk-image-rpi4" {
+            for want in ["::/start4.elf", "::/fixup4.dat", "::/config.txt", "::/cmdline.txt", "::/bcm2711-rpi-4-b.dtb"] {
+                assert!(said.contains(want), "{want} is not in:\n{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
+    if !all() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let ca = dir.path().join("ca.pem");
+    fs::write(&ca, pem).expect("written");
+    images();
+    let mut command = build_arm64(repository(), &store());
+    command.args(["--variant", "disk-image-arm64-uefi", "--platform-url", "https://platform.example:3000"]);
+    command.arg("--ca-pem").arg(&ca).arg("--output").arg(dir.path().join("images"));
+    good(&mut command);
+    let artifact = dir.path().join("images/disk-image-arm64-uefi/arm64");
+    let (clean, said) = in_tools(
+        &tree_of("check-tools"),
+        &[&artifact.join("disk.img")],
+        "set -eu
+        mtype -i /inputs/0@@1M ::identity.cfg
+        mtype -i /inputs/0@@1M ::powernode-ca.pem",
+    );
+    assert!(clean, "{said}");
+    for want in ["ID=\nKEY=\nSERVER=https://platform.example:3000\nCA_PEM_FILE=powernode-ca.pem\n", pem] {
+        assert!(said.replace('\r', "").contains(want), "{want:?} is not in:\n{said}");
+    }
+    let manifest = fs::read(artifact.join("build-manifest.json")).expect("there");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!(manifest["platform"]["url"], "https://platform.example:3000");
+    good(pnb(repository(), &store()).arg("audit").arg(&artifact));
+    let said = bad(
+        build_arm64(repository(), &store()).args(["--platform-url", "https://a b"]),
+        1,
+    );
+    assert!(said.contains("' '"), "{said}");
+}
+
+#[test]
+fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
+    if !all() {
+        return;
+    }
+    images();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let list = dir.path().join("stages/disk-image-rpi4/devicetrees");
+    let text = fs::read_to_string(&list).expect("there");
+    fs::write(&list, text.replace("bcm2711-rpi-400.dtb", "bcm2711-rpi-500.dtb")).expect("written");
+    let mut command = pnb(dir.path(), &store());
+    command.args(["build", "--arch", "arm64", "--variant", "disk-image-rpi4", "--output"]);
+    let said = bad(command.arg(dir.path().join("images")), 7);
+    assert!(
+        said.contains("\"broadcom/bcm2711-rpi-500.dtb\"") && said.contains("the package linux-image holds no such file"),
+        "{said}"
+    );
+}
