@@ -37,7 +37,8 @@ chmod 0755 "$root/usr/sbin/policy-rc.d"
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
 # dpkg unpacks all packages and after that configures them in the order of their dependencies. Unpacking cannot follow the order of
 # Pre-Depends, as in any new system; the files are there already, which is what they are about.
-dpkg --root="$root" --force-unsafe-io --force-depends --force-architecture --unpack "$root"/debs/*.deb \
+# It has no diff, which it would show changed configuration with.
+dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture --unpack "$root"/debs/*.deb \
     || fail 'dpkg could not unpack the packages'
 rm -rf "$root/debs"
 
