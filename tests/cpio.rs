@@ -75,7 +75,7 @@ fn pack(tree: &Tree, contents: &Contents) -> Result<Vec<u8>, ImageError> {
 }
 
 fn unpack(archive: &[u8]) -> Result<Tree, ImageError> {
-    read_tree(archive, &mut |content| pnb::verity::digest_reader(content))
+    read_tree(archive, &mut |_, content| pnb::verity::digest_reader(content))
 }
 
 /// What cpio(1) prints for `archive`; it must find nothing to complain about.

@@ -2,6 +2,7 @@
 
 pub mod composefs;
 pub mod cpio;
+pub mod elf;
 mod error;
 pub mod ext4;
 pub mod fat;

@@ -8,11 +8,11 @@
 //! zstd(last segment)  /etc/powernode/root-digest, and for direct boot /powernode/root.ext4
 //! ```
 //!
-//! `initramfs` makes the first two, which do not depend on the root; `initramfs-media` adds the digest, for media that hold the
+//! `initramfs` makes the first two, which do not depend on the root, when dracut's archive has all that [`super::contents`] asks for; `initramfs-media` adds the digest, for media that hold the
 //! root beside the initramfs; `kernel-initrd` adds digest and root. So a changed root costs neither dracut nor its
 //! compression. Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
 
-use super::{Context, WriterError, build, input};
+use super::{Context, WriterError, build, contents, input};
 use crate::{
     image::{Counted, ImageError, cpio::CpioWriter, zstd},
     model::{Meta, RelPath},
@@ -34,13 +34,15 @@ const ROOT: (&str, &str) = ("root.ext4", "powernode/root.ext4");
 const INITRAMFS: &str = "initramfs.cpio.zst";
 
 pub(super) fn initramfs(context: &Context) -> Result<(), WriterError> {
+    let archive = input("dracut.cpio");
+    contents::check_initramfs(context.arch, &archive)?;
     let path = build(INITRAMFS);
     let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     let early = input("early.cpio");
     if early.exists() {
         append(&early, &mut out, &path)?;
     }
-    let mut out = compress(context, &input("dracut.cpio"), out)?;
+    let mut out = compress(context, &archive, out)?;
     out.flush().map_err(WriterError::io("write", &path))
 }
 

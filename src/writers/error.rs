@@ -41,6 +41,14 @@ pub enum WriterError {
     /// A format could not be written.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// What was made cannot work where it is for.
+    #[error("accept {what}:\n    {problems}")]
+    Contents {
+        /// What it is.
+        what: String,
+        /// What is wrong with it, a line each.
+        problems: String,
+    },
     /// Something an input must hold is not there.
     #[error("{0}")]
     Missing(String),

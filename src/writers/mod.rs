@@ -4,6 +4,7 @@
 //! tree input is a directory of contents at `/inputs/<name>` and its metadata as a dump at `/inputs/<name>.tree`.
 
 mod bundle;
+mod contents;
 mod disk;
 mod dpkg_root;
 mod efi;

@@ -1,10 +1,11 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
 //! Inputs: the trees `rootfs`, `kernel` (of which only the modules are taken), `indexes`, `agent` and `overlay` (in this order; only
-//! the overlay may replace files). Outputs: `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal,
-//! and `root.dump`, the merged tree as text.
+//! the overlay may replace files). What is merged of them must be able to run on the architecture ([`super::contents`]). Outputs:
+//! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal, and
+//! `root.dump`, the merged tree as text.
 
-use super::{Context, TreeInput, WriterError, build, opener, tree_input};
+use super::{Context, TreeInput, WriterError, build, contents::check_root, opener, tree_input};
 use crate::{
     image::{
         ImageError,
@@ -44,6 +45,7 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         })?;
         contents.extend(other.contents);
     }
+    check_root(context.arch, &tree, &contents)?;
     tree.set_mtimes(context.epoch);
     write(&build("root.dump"), write_dump(&tree).as_bytes())?;
 

@@ -120,6 +120,41 @@ fn a_boot_loader_package_without_its_file_is_named_and_nothing_is_left() {
 }
 
 #[test]
+fn an_initramfs_that_cannot_work_is_refused_with_all_it_lacks() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let script = dir.path().join("stages/initramfs/build.sh");
+    let text = fs::read_to_string(&script).expect("there");
+    // What dracut would leave out without a word, and a program of another machine.
+    let change = r#"
+mkdir /build/changed
+cd /build/changed
+cpio -id --quiet <../dracut.cpio
+rm -r usr/lib/*/libblkid.so.1 usr/lib/*/libkmod.so.2 usr/sbin/blockdev usr/lib/modules/*/kernel/fs/isofs
+printf '\267' | dd of=usr/bin/setsid bs=1 seek=18 conv=notrunc status=none
+find . -mindepth 1 | sed 's|^\./||' | LC_ALL=C sort | cpio -o --quiet -H newc -R 0:0 >../dracut.cpio
+rm -r /build/changed
+"#;
+    fs::write(&script, format!("{text}{change}")).expect("written");
+    let said = bad(
+        pnb(dir.path(), &store()).args(["build", "--stage", "initramfs-base"]),
+        7,
+    );
+    for want in [
+        "failed to accept the archive that dracut made for amd64:",
+        "usr/bin/blockdev or usr/sbin/blockdev is not there",
+        "the driver isofs is neither in usr/lib/modules/6",
+        "/kernel/fs/isofs/isofs.ko.xz is listed in usr/lib/modules/6",
+        "usr/bin/setsid is for arm64, the target is x86-64",
+        "usr/sbin/blkid needs the library libblkid.so.1, which is not there (looked for in /usr/lib/x86_64-linux-gnu, /usr/lib)",
+        "usr/bin/udevadm opens the library libkmod.so.2 when it runs (it loads kernel modules with it), which is not there",
+    ] {
+        assert!(said.contains(want), "{want} is not in:\n{said}");
+    }
+}
+
+#[test]
 fn a_pinned_file_with_other_bytes_is_refused_with_both_digests() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     copy_of_project(dir.path());

@@ -275,7 +275,7 @@ fn corrupt(offset: u64, problem: String) -> ImageError {
 }
 
 /// What [`read_tree`] does with the content of each file: keeps it somewhere and says its digest and length.
-pub type Keep<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)>;
+pub type Keep<'a> = &'a mut dyn FnMut(&CpioEntry, &mut dyn Read) -> io::Result<(VerityDigest, u64)>;
 
 /// Links of one file; its content comes with one of them.
 struct Links {
@@ -314,7 +314,7 @@ pub fn read_tree(reader: impl Read, keep: Keep<'_>) -> Result<Tree, ImageError> 
                 digest: EMPTY_FILE,
             },
             _ => {
-                let (digest, size) = keep(&mut reader).map_err(|source| ImageError::Read {
+                let (digest, size) = keep(&entry, &mut reader).map_err(|source| ImageError::Read {
                     path: entry.name(),
                     source,
                 })?;

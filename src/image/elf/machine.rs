@@ -1,0 +1,91 @@
+//! What a program runs on: the first bytes of an ELF file.
+
+use super::MAGIC;
+use crate::model::Arch;
+use object::elf as abi;
+use std::fmt;
+
+/// Bytes from which [`Machine::of_head`] tells everything: the header of 64-bit files.
+pub const HEAD_SIZE: usize = 64;
+/// Bytes without which it tells nothing.
+const LEAST: usize = 20;
+
+/// Machine, width of its words and order of its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Machine {
+    number: u16,
+    bits: u8,
+    big_endian: bool,
+}
+
+impl Machine {
+    /// What programs of an architecture are for.
+    pub const fn of(arch: Arch) -> Self {
+        let number = match arch {
+            Arch::Amd64 => abi::EM_X86_64.0,
+            Arch::Arm64 => abi::EM_AARCH64.0,
+        };
+        Self {
+            number,
+            bits: 64,
+            big_endian: false,
+        }
+    }
+
+    /// What the file that begins with these bytes is for; if nothing, why not.
+    pub fn of_head(head: &[u8]) -> Result<Self, &'static str> {
+        if !head.starts_with(MAGIC) {
+            return Err("it does not begin as one");
+        }
+        if head.len() < LEAST {
+            return Err("its header is cut off");
+        }
+        let bits = match abi::FileClass(head[4]) {
+            abi::ELFCLASS32 => 32,
+            abi::ELFCLASS64 => 64,
+            _ => return Err("its class is neither 32 nor 64 bits"),
+        };
+        let number = [head[18], head[19]];
+        let (number, big_endian) = match abi::DataEncoding(head[5]) {
+            abi::ELFDATA2LSB => (u16::from_le_bytes(number), false),
+            abi::ELFDATA2MSB => (u16::from_be_bytes(number), true),
+            _ => return Err("its byte order is neither little nor big"),
+        };
+        Ok(Self {
+            number,
+            bits,
+            big_endian,
+        })
+    }
+
+    /// Whether words have 64 bits.
+    pub const fn is_64_bit(self) -> bool {
+        self.bits == 64
+    }
+}
+
+/// Its usual name, with width and byte order where they are not the usual ones.
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, usual) = match abi::Machine(self.number) {
+            abi::EM_X86_64 => ("x86-64", 64),
+            abi::EM_AARCH64 => ("arm64", 64),
+            abi::EM_386 => ("x86", 32),
+            abi::EM_ARM => ("32-bit Arm", 32),
+            abi::EM_RISCV => ("RISC-V", 64),
+            abi::EM_BPF => ("BPF", 64),
+            _ => ("", self.bits),
+        };
+        match name {
+            "" => write!(f, "machine {}", self.number)?,
+            name => f.write_str(name)?,
+        }
+        if self.bits != usual {
+            write!(f, " with {} bits", self.bits)?;
+        }
+        if self.big_endian {
+            f.write_str(", big-endian")?;
+        }
+        Ok(())
+    }
+}
