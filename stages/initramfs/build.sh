@@ -5,7 +5,7 @@
 #
 # What is there when this runs: / is the tools tree, /inputs/initramfs-root the unpacked packages of the target (nothing
 # configured), /inputs/kernel the unpacked kernel package, /inputs/version and /inputs/indexes what the kernel stage made of it,
-# /inputs/dracut this repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
+# /inputs/dracut-core the unpacked dracut of the target, /inputs/dracut this repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
 set -eu
 
 fail() {
@@ -36,7 +36,8 @@ cp -RP /inputs/kernel/usr/lib/modules "$target/usr/lib/"
 cp -RP /inputs/indexes/usr/lib/modules "$target/usr/lib/"
 # These point at header packages that are not here.
 rm -f "$target/usr/lib/modules/$version/build" "$target/usr/lib/modules/$version/source"
-cp -RP /usr/lib/dracut "$target/usr/lib/"
+# Of the target: dracut-util goes into the initramfs.
+cp -RP /inputs/dracut-core/usr/lib/dracut "$target/usr/lib/"
 cp -RP /inputs/dracut/modules.d/90powernode "$target/usr/lib/dracut/modules.d/"
 cp "/inputs/dracut/dracut.conf.d/powernode.conf" "/inputs/dracut/dracut.conf.d/powernode-$PNB_ARCH.conf" "$work/conf/"
 : >"$work/empty.conf"
