@@ -190,3 +190,22 @@ fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
         "{said}"
     );
 }
+
+#[test]
+fn tools_of_another_architecture_make_the_same() {
+    if !all() {
+        return;
+    }
+    let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+    let made = |tools: &[&str]| {
+        let mut command = pnb(repository(), &store());
+        good(command.args(["build", "--hermetic", "--allow-dirty", "--arch", "amd64", "--stage", "grub-bios"]).args(tools));
+        ["boot.img", "core.img", "eltorito.img"].map(|output| {
+            let mut command = pnb(repository(), &store());
+            let path = good(command.args(["store", "path", "grub-bios/amd64", "--output", output]));
+            fs::read(path.trim()).expect(output)
+        })
+    };
+    let own = made(&[]);
+    assert!(own == made(&["--tools", other]), "other tools made other bytes");
+}
