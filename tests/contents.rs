@@ -125,6 +125,7 @@ impl Inputs {
             arch,
             epoch: EPOCH,
             threads: 1,
+            outputs: Vec::new(),
         };
         let spec = Spec {
             stage: "test".to_owned(),
@@ -145,6 +146,7 @@ impl Inputs {
             keep_failed: false,
             dev_in: vec![],
             proc_mount: true,
+            emulator: None,
             console: Console::Log,
             network: Network::None,
         };

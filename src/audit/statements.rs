@@ -192,7 +192,9 @@ fn check_stages(manifest: &Manifest, problems: &mut Problems) {
     for stage in &manifest.stages {
         let node = stage.node();
         let trees = [("/", &stage.root), ("/emulator", &stage.emulator)];
-        let trees = trees.into_iter().filter_map(|(name, tree)| Some((name, tree.as_ref()?)));
+        let trees = trees
+            .into_iter()
+            .filter_map(|(name, tree)| Some((name, tree.as_ref()?)));
         for (name, input) in trees.chain(stage.inputs.iter().map(|(name, input)| (name.as_str(), input))) {
             let mut bad = |problem: String| problems.add(format!("input {name:?} of the stage {node}: {problem}"));
             check_input(manifest, &made, input, &mut bad);

@@ -132,7 +132,10 @@ impl Selection {
     pub fn arches(&self) -> Vec<Arch> {
         let asked = |arch: &Arch| match self.arch.is_empty() {
             true => *arch == Arch::Amd64,
-            false => self.arch.iter().any(|a| *a == AskedArch::All || *a == AskedArch::One(*arch)),
+            false => self
+                .arch
+                .iter()
+                .any(|a| *a == AskedArch::All || *a == AskedArch::One(*arch)),
         };
         Arch::ALL.into_iter().filter(asked).collect()
     }

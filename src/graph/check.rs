@@ -116,13 +116,15 @@ impl StageGraph {
                 let problem = format!("a stage for the build machine needs {stage:?}, which is for the target");
                 return Err(file.error(offset, problem));
             }
-            let lacking = |arch: &&Arch| file.only.contains(arch) && !(target.only.contains(arch) && found.only.contains(arch));
+            let lacking =
+                |arch: &&Arch| file.only.contains(arch) && !(target.only.contains(arch) && found.only.contains(arch));
             if let (StageArch::Target, Some(arch)) = (target.arch, only.iter().find(lacking)) {
                 let problem = format!("{stage:?} has no output {output:?} for {arch}; say `only` here");
                 return Err(file.error(offset, problem));
             }
             if emulator && target.arch != StageArch::Host {
-                let problem = format!("the emulator {stage:?} is not for the machine that runs it: it has no `arch = \"host\"`");
+                let problem =
+                    format!("the emulator {stage:?} is not for the machine that runs it: it has no `arch = \"host\"`");
                 return Err(file.error(offset, problem));
             }
             let is_root = file.root.as_ref().is_some_and(|r| r.span().start == offset);
@@ -338,11 +340,17 @@ mod tests {
             ("tools", "arch = \"build\""),
             ("emulators", "arch = \"host\""),
             ("root", "emulator = \"emulators\""),
-            ("image", "[inputs]\nroot = { stage = \"root\" }\nbios = { stage = \"bios\", only = [\"amd64\"] }"),
+            (
+                "image",
+                "[inputs]\nroot = { stage = \"root\" }\nbios = { stage = \"bios\", only = [\"amd64\"] }",
+            ),
             ("bios", "only = [\"amd64\"]\nroot = \"tools\""),
         ];
         let native = graph(&stages).expect("valid");
-        let foreign = graph(&stages).expect("valid").with_tools_of(Arch::Arm64, "emulators").expect("there");
+        let foreign = graph(&stages)
+            .expect("valid")
+            .with_tools_of(Arch::Arm64, "emulators")
+            .expect("there");
         let needs = |graph: &StageGraph, stage: &str, arch| {
             let id = graph.node(stage, arch).expect("exists");
             let needs = graph.dependencies(&id).expect("resolves");
@@ -361,7 +369,10 @@ mod tests {
 
     #[test]
     fn what_is_not_there_for_an_architecture_is_named_where_it_is_wanted() {
-        let stages = [("image", "[inputs]\nbios = { stage = \"bios\" }"), ("bios", "only = [\"amd64\"]")];
+        let stages = [
+            ("image", "[inputs]\nbios = { stage = \"bios\" }"),
+            ("bios", "only = [\"amd64\"]"),
+        ];
         let err = graph(&stages).expect_err("no BIOS on arm64").to_string();
         assert!(
             err.contains("stages/image/stage.toml, line 4: \"bios\" has no output \"tree\" for arm64"),

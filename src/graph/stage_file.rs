@@ -325,7 +325,9 @@ impl StageFile {
 
     /// The outputs of the stage for `arch`, by name.
     pub fn outputs_for(&self, arch: Arch) -> impl Iterator<Item = (&String, &OutputSpec)> {
-        self.outputs.iter().filter(move |(_, output)| output.only.contains(&arch))
+        self.outputs
+            .iter()
+            .filter(move |(_, output)| output.only.contains(&arch))
     }
 
     /// The error `problem` at byte `offset` of this file.

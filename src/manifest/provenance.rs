@@ -7,7 +7,7 @@
 use super::{
     ManifestError,
     canonical::{from_canonical, to_canonical},
-    document::{MANIFEST_FILE, Manifest, PlatformFact, PackageFact},
+    document::{MANIFEST_FILE, Manifest, PackageFact, PlatformFact},
     sbom::package_url,
 };
 use crate::model::{Arch, Epoch, Sha256Digest, Variant};

@@ -131,7 +131,15 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
     };
     let epoch = project.lock.source_date_epoch;
     let build_arch = project.graph.build_arch();
-    let canonical = Canonical::new(id, build_arch, file, epoch, code, (root.as_ref(), emulator.as_ref()), &digests)?;
+    let canonical = Canonical::new(
+        id,
+        build_arch,
+        file,
+        epoch,
+        code,
+        (root.as_ref(), emulator.as_ref()),
+        &digests,
+    )?;
     Ok(Prepared {
         id: id.clone(),
         key: canonical.key(),

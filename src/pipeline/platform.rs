@@ -7,11 +7,7 @@ use crate::{
     store::Store,
     verity,
 };
-use std::{
-    fs::File,
-    io::Read,
-    path::Path,
-};
+use std::{fs::File, io::Read, path::Path};
 
 /// What 90powernode reads of a certificate file, bytes.
 const MAX_PEM: u64 = 64 << 10;
@@ -71,7 +67,10 @@ impl Platform {
     /// The directory that stages see.
     pub(super) fn tree(&self, store: &Store, epoch: Epoch) -> Result<VerityDigest, PipelineError> {
         let mut tree = Tree::new(Meta::root(0o755, epoch));
-        for (name, bytes) in [(URL, self.url.as_deref().map(str::as_bytes)), (CA_PEM, self.ca_pem.as_deref())] {
+        for (name, bytes) in [
+            (URL, self.url.as_deref().map(str::as_bytes)),
+            (CA_PEM, self.ca_pem.as_deref()),
+        ] {
             let Some(mut bytes) = bytes else { continue };
             let (digest, size) = store.put_object(false, &mut bytes)?;
             let entry = Entry {
@@ -79,7 +78,8 @@ impl Platform {
                 node: Node::File { size, digest },
             };
             let problem = |e: crate::model::ModelError| PipelineError::Describe { problem: e.to_string() };
-            tree.insert(RelPath::new(name).map_err(problem)?, entry).map_err(problem)?;
+            tree.insert(RelPath::new(name).map_err(problem)?, entry)
+                .map_err(problem)?;
         }
         Ok(store.put_tree(&tree)?)
     }

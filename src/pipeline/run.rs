@@ -8,8 +8,8 @@ use crate::{
     graph::{self, StageFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
-        Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, Mount, Network, Output, OutputKind,
-        Preparation, RootFs, SandboxError, Spec, Watch, Workload,
+        Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, Mount, Network, Output,
+        OutputKind, Preparation, RootFs, SandboxError, Spec, Watch, Workload,
     },
     store::{self, Record, Store},
     writers,

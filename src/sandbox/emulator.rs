@@ -11,8 +11,7 @@
 //! scripts/qemu-binfmt-conf.sh.
 
 use super::{
-    Emulator,
-    sys,
+    Emulator, sys,
     wire::{Fault, Step},
 };
 use crate::model::{Arch, RelPath};
@@ -36,7 +35,8 @@ pub(super) const FIX: &str = "run Linux 6.7 or newer with CONFIG_BINFMT_MISC (mo
 /// The first 20 bytes of an ELF file, as far as they say that it is a 64-bit little-endian program: class, byte order and version, an
 /// ABI, type and machine.
 const MASK: [u8; 20] = [
-    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff,
+    0xff,
 ];
 
 /// Those bytes of a program for `arch`; type EXEC, which with the mask stands for DYN too.
@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn a_registration_fits_what_the_kernel_takes() {
         let line = registration(Arch::Arm64);
-        assert!(line.starts_with(r":arm64:M::\x7f\x45\x4c\x46\x02\x01\x01\x00"), "{line}");
+        assert!(
+            line.starts_with(r":arm64:M::\x7f\x45\x4c\x46\x02\x01\x01\x00"),
+            "{line}"
+        );
         assert!(line.ends_with(r"\xfe\xff\xff\xff:/emulator:FP"), "{line}");
         assert_eq!(line.split(':').count(), 8);
         assert!(line.len() < 1920, "fs/binfmt_misc.c: MAX_REGISTER_LENGTH");

@@ -37,6 +37,6 @@ pub use helper::{Builtin, BuiltinTable, helper_main};
 pub use outcome::{Collected, Measured, Outcome, Watch};
 pub use probe::{Layer, probe};
 pub use spec::{
-    Access, BuildDir, Capability, Console, Emulator, Ids, Limits, Mount, Network, Output, OutputKind, Policy, Preparation,
-    RootFs, Spec, Workload,
+    Access, BuildDir, Capability, Console, Emulator, Ids, Limits, Mount, Network, Output, OutputKind, Policy,
+    Preparation, RootFs, Spec, Workload,
 };

@@ -1,7 +1,8 @@
 //! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
 
 use super::{
-    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, RootFs, SandboxError, Spec, Workload, emulator,
+    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, RootFs, SandboxError, Spec, Workload,
+    emulator,
     helper::{NOTHING, USERNS_FIX},
     idmap,
     landlock::ABI_NUMBER,
@@ -91,7 +92,10 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
 
 /// Whether programs of the other architecture could be run. To be registered, the emulator only has to be there.
 fn emulation(executor: &Executor) -> Layer {
-    let foreign = Arch::ALL.into_iter().find(|arch| *arch != Arch::host()).unwrap_or(Arch::Arm64);
+    let foreign = Arch::ALL
+        .into_iter()
+        .find(|arch| *arch != Arch::host())
+        .unwrap_or(Arch::Arm64);
     let spec = Spec {
         emulator: Some(Emulator {
             arch: foreign,

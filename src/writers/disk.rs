@@ -68,7 +68,8 @@ const PLAN: &str = "install";
 
 /// `disk-image`: shim and GRUB on the boot partition; with the inputs `boot.img` and `core.img` a BIOS starts it too.
 pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
-    let bios = (input("core.img").exists()).then(|| Ok::<_, WriterError>((read(&input("boot.img"))?, read(&input("core.img"))?)));
+    let bios = (input("core.img").exists())
+        .then(|| Ok::<_, WriterError>((read(&input("boot.img"))?, read(&input("core.img"))?)));
     let boot = Boot {
         files: efi::loaders(context.arch)?,
         type_guid: types::EFI_SYSTEM,
@@ -182,7 +183,8 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
         }];
         for (place, file) in SHARED {
             let extent = extents.get(&efi::rel(place)?).copied();
-            let (offset, len) = extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
+            let (offset, len) =
+                extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
             known.push(Known {
                 offset: esp_part.offset() + offset,
                 len,

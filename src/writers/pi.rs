@@ -52,7 +52,9 @@ fn add(files: &mut Files, list: &Path, package: &str, base: &Path) -> Result<(),
 
 /// The entries of a list, without comments and empty lines.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]
@@ -77,7 +79,9 @@ mod tests {
             ("../a.dtb", ".."),
         ] {
             fs::write(&list, line).expect("written");
-            let error = add(&mut Files::new(), &list, "linux-image", dir.path()).expect_err(line).to_string();
+            let error = add(&mut Files::new(), &list, "linux-image", dir.path())
+                .expect_err(line)
+                .to_string();
             assert!(error.contains(why) && error.contains(line), "{error}");
         }
     }

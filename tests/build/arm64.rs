@@ -35,11 +35,19 @@ fn boot(path: &Path, arguments: &[&str]) -> Command {
 fn boots(variant: &str, arguments: &[&str], state: &[&str]) {
     let said = good_boot(&mut boot(&images().join(variant).join("arm64"), arguments));
     for want in state {
-        assert!(said.contains(want), "{variant} {arguments:?}: {want} is not in:\n{said}");
+        assert!(
+            said.contains(want),
+            "{variant} {arguments:?}: {want} is not in:\n{said}"
+        );
     }
 }
 
-const UEFI: [&str; 4] = ["powernode: ready instance=", "agent=active", "lockdown=integrity", "firmware=uefi"];
+const UEFI: [&str; 4] = [
+    "powernode: ready instance=",
+    "agent=active",
+    "lockdown=integrity",
+    "firmware=uefi",
+];
 
 #[test]
 fn kernel_and_initramfs_boot_directly() {
@@ -58,7 +66,11 @@ fn media_boot_by_uefi_and_secure_boot() {
     }
     for variant in ["raw", "disk-image-arm64-uefi"] {
         boots(variant, &["--firmware", "uefi"], &UEFI);
-        boots(variant, &["--firmware", "secureboot"], &[&UEFI[..], &["secure_boot=on"]].concat());
+        boots(
+            variant,
+            &["--firmware", "secureboot"],
+            &[&UEFI[..], &["secure_boot=on"]].concat(),
+        );
     }
     boots("qcow2", &["--firmware", "uefi"], &UEFI);
     boots("iso", &["--firmware", "uefi", "--as", "cdrom"], &UEFI);
@@ -70,7 +82,11 @@ fn a_card_boots_in_qemus_raspberry_pi() {
     if !all() {
         return;
     }
-    boots("disk-image-rpi4", &[], &["powernode: ready instance=none", "agent=active", "lockdown=integrity"]);
+    boots(
+        "disk-image-rpi4",
+        &[],
+        &["powernode: ready instance=none", "agent=active", "lockdown=integrity"],
+    );
 }
 
 #[test]
@@ -127,7 +143,13 @@ fn the_formats_own_programs_find_nothing_to_say() {
             assert!(said.contains(want), "{variant}: {want:?} is not in:\n{said}");
         }
         if variant == "disk-image-rpi4" {
-            for want in ["::/start4.elf", "::/fixup4.dat", "::/config.txt", "::/cmdline.txt", "::/bcm2711-rpi-4-b.dtb"] {
+            for want in [
+                "::/start4.elf",
+                "::/fixup4.dat",
+                "::/config.txt",
+                "::/cmdline.txt",
+                "::/bcm2711-rpi-4-b.dtb",
+            ] {
                 assert!(said.contains(want), "{want} is not in:\n{said}");
             }
         }
@@ -145,8 +167,17 @@ fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
     fs::write(&ca, pem).expect("written");
     images();
     let mut command = build_arm64(repository(), &store());
-    command.args(["--variant", "disk-image-arm64-uefi", "--platform-url", "https://platform.example:3000"]);
-    command.arg("--ca-pem").arg(&ca).arg("--output").arg(dir.path().join("images"));
+    command.args([
+        "--variant",
+        "disk-image-arm64-uefi",
+        "--platform-url",
+        "https://platform.example:3000",
+    ]);
+    command
+        .arg("--ca-pem")
+        .arg(&ca)
+        .arg("--output")
+        .arg(dir.path().join("images"));
     good(&mut command);
     let artifact = dir.path().join("images/disk-image-arm64-uefi/arm64");
     let (clean, said) = in_tools(
@@ -157,7 +188,10 @@ fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
         mtype -i /inputs/0@@1M ::powernode-ca.pem",
     );
     assert!(clean, "{said}");
-    for want in ["ID=\nKEY=\nSERVER=https://platform.example:3000\nCA_PEM_FILE=powernode-ca.pem\n", pem] {
+    for want in [
+        "ID=\nKEY=\nSERVER=https://platform.example:3000\nCA_PEM_FILE=powernode-ca.pem\n",
+        pem,
+    ] {
         assert!(said.replace('\r', "").contains(want), "{want:?} is not in:\n{said}");
     }
     let manifest = fs::read(artifact.join("build-manifest.json")).expect("there");
@@ -186,7 +220,8 @@ fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
     command.args(["build", "--arch", "arm64", "--variant", "disk-image-rpi4", "--output"]);
     let said = bad(command.arg(dir.path().join("images")), 7);
     assert!(
-        said.contains("\"broadcom/bcm2711-rpi-500.dtb\"") && said.contains("the package linux-image holds no such file"),
+        said.contains("\"broadcom/bcm2711-rpi-500.dtb\"")
+            && said.contains("the package linux-image holds no such file"),
         "{said}"
     );
 }
@@ -196,10 +231,26 @@ fn tools_of_another_architecture_make_the_same() {
     if !all() {
         return;
     }
-    let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+    let other = if cfg!(target_arch = "aarch64") {
+        "amd64"
+    } else {
+        "arm64"
+    };
     let made = |tools: &[&str]| {
         let mut command = pnb(repository(), &store());
-        good(command.args(["build", "--hermetic", "--allow-dirty", "--arch", "amd64", "--stage", "grub-bios"]).args(tools));
+        good(
+            command
+                .args([
+                    "build",
+                    "--hermetic",
+                    "--allow-dirty",
+                    "--arch",
+                    "amd64",
+                    "--stage",
+                    "grub-bios",
+                ])
+                .args(tools),
+        );
         ["boot.img", "core.img", "eltorito.img"].map(|output| {
             let mut command = pnb(repository(), &store());
             let path = good(command.args(["store", "path", "grub-bios/amd64", "--output", output]));

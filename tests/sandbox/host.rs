@@ -79,7 +79,7 @@ impl Host {
             prepare: None,
             dev_in: Vec::new(),
             proc_mount: true,
-        emulator: None,
+            emulator: None,
             console: Console::Log,
             network: Network::None,
         }

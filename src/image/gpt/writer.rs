@@ -42,7 +42,10 @@ pub fn hybrid(partition: &Partition, kind: u8) -> Result<Mbr, ImageError> {
     let number = |n: u64| {
         u32::try_from(n).map_err(|_| ImageError::Request {
             format: FORMAT,
-            problem: format!("partition {:?} lies beyond what a master boot record can say", partition.name),
+            problem: format!(
+                "partition {:?} lies beyond what a master boot record can say",
+                partition.name
+            ),
         })
     };
     let (first_lba, sectors) = (number(partition.first_lba)?, number(partition.sectors)?);
