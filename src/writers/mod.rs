@@ -9,6 +9,7 @@ mod dpkg_root;
 mod efi;
 mod error;
 mod install;
+mod kernel;
 mod plan;
 mod qcow2;
 mod root;
@@ -45,6 +46,7 @@ const WRITERS: &[(&str, Builtin)] = &[
     ("dpkg-root", |arguments| run(arguments, dpkg_root::dpkg_root)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
+    ("kernel", |arguments| run(arguments, kernel::kernel)),
     ("initramfs", |arguments| run(arguments, bundle::initramfs)),
     ("initramfs-media", |arguments| run(arguments, bundle::initramfs_media)),
     ("disk-image", |arguments| run(arguments, disk::disk_image)),

@@ -7,6 +7,7 @@ mod audit;
 mod boot;
 mod change;
 mod formats;
+mod kernel;
 mod media;
 mod project;
 mod repeat;
