@@ -8,6 +8,7 @@ mod disk;
 mod dpkg_root;
 mod efi;
 mod error;
+mod initramfs_modules;
 mod install;
 mod kernel;
 mod plan;
@@ -47,6 +48,9 @@ const WRITERS: &[(&str, Builtin)] = &[
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
     ("kernel", |arguments| run(arguments, kernel::kernel)),
+    ("initramfs-modules", |arguments| {
+        run(arguments, initramfs_modules::initramfs_modules)
+    }),
     ("initramfs", |arguments| run(arguments, bundle::initramfs)),
     ("initramfs-media", |arguments| run(arguments, bundle::initramfs_media)),
     ("disk-image", |arguments| run(arguments, disk::disk_image)),
