@@ -50,6 +50,14 @@ pub enum ImageError {
         /// The digest of what was read.
         actual: VerityDigest,
     },
+    /// A kernel module, or a list of modules, is not what it should be.
+    #[error("read {path:?}: {problem}")]
+    Module {
+        /// The module's path below the directory of the modules, or the list's name.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The Merkle tree of a file could not be built.
     #[error("build the Merkle tree of {path:?}")]
     Verity {

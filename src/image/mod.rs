@@ -10,6 +10,7 @@ pub mod gpt;
 pub mod grub;
 mod guid;
 pub mod iso;
+pub mod kmod;
 pub mod mbr;
 pub mod qcow2;
 mod read_at;

@@ -9,7 +9,9 @@ mod disk;
 mod dpkg_root;
 mod efi;
 mod error;
+mod initramfs_modules;
 mod install;
+mod kernel;
 mod pi;
 mod plan;
 mod qcow2;
@@ -56,6 +58,10 @@ const WRITERS: &[(&str, Builtin)] = &[
     ("dpkg-root", |arguments| run(arguments, dpkg_root::dpkg_root)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
+    ("kernel", |arguments| run(arguments, kernel::kernel)),
+    ("initramfs-modules", |arguments| {
+        run(arguments, initramfs_modules::initramfs_modules)
+    }),
     ("initramfs", |arguments| run(arguments, bundle::initramfs)),
     ("initramfs-media", |arguments| run(arguments, bundle::initramfs_media)),
     ("disk-image", |arguments| run(arguments, disk::disk_image)),

@@ -71,14 +71,14 @@ pub(super) fn packages(dir: &Path) -> Result<Vec<PathBuf>, WriterError> {
     Ok(found)
 }
 
-/// Does `work` for the index of every package on several threads, the largest first; the results are in the packages' order.
+/// Does `work` for the index of every file on several threads, the largest first; the results are in the files' order.
 pub(super) fn in_parallel<T: Send>(
-    debs: &[PathBuf],
+    files: &[PathBuf],
     threads: u32,
     work: impl Fn(usize) -> Result<T, WriterError> + Sync,
 ) -> Result<Vec<T>, WriterError> {
-    let mut order: Vec<usize> = (0..debs.len()).collect();
-    order.sort_by_key(|i| std::cmp::Reverse(fs::metadata(&debs[*i]).map_or(0, |m| m.len())));
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_by_cached_key(|i| std::cmp::Reverse(fs::metadata(&files[*i]).map_or(0, |m| m.len())));
     let next = AtomicUsize::new(0);
     let done: Mutex<BTreeMap<usize, Result<T, WriterError>>> = Mutex::default();
     thread::scope(|scope| {

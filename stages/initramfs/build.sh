@@ -3,9 +3,10 @@
 # with the processors' microcode. Both are uncompressed; a later stage puts them together. dracut exits with 0 when a library or a
 # program was not found: that stage looks what is in the archive (stages/initramfs-base/contents.toml).
 #
-# What is there when this runs: / is the tools tree, /inputs/initramfs-root the unpacked packages of the target (nothing
-# configured), /inputs/kernel the unpacked kernel package, /inputs/version and /inputs/indexes what the kernel stage made of it,
-# /inputs/dracut-core the unpacked dracut of the target, /inputs/dracut this repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
+# What is there when this runs: / is the tools tree, /build/modules/<version> the kernel modules of the initramfs with their indexes,
+# /inputs/initramfs-root the unpacked packages of the target (nothing configured), /inputs/dracut-core the unpacked dracut of the
+# target, /inputs/kernel the unpacked kernel package, /inputs/version what the kernel stage found in it, /inputs/dracut this
+# repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
 set -eu
 
 fail() {
@@ -23,8 +24,11 @@ case $PNB_ARCH in
     *) fail "no settings for the architecture '$PNB_ARCH'" ;;
 esac
 
-# dracut takes everything from one directory: programs, kernel modules, its own modules and ours. The copies belong to whoever
-# runs this, so that dracut may copy them on as they are.
+# What the modules ask for would have to come along.
+[ ! -e /inputs/initramfs-root/usr/lib/firmware ] || fail "initramfs-root has firmware, and nothing puts it into the initramfs"
+
+# dracut takes everything from one directory: programs, its own modules and ours. The copies belong to whoever runs this, so that
+# dracut may copy them on as they are.
 mkdir -p "$target/etc" "$target/usr/share" "$work/conf" "$work/tmp"
 cp -RP /inputs/initramfs-root/usr/bin /inputs/initramfs-root/usr/sbin /inputs/initramfs-root/usr/lib "$target/usr/"
 [ ! -d /inputs/initramfs-root/usr/lib64 ] || cp -RP /inputs/initramfs-root/usr/lib64 "$target/usr/"
@@ -32,24 +36,22 @@ for link in bin sbin lib lib64; do
     [ ! -d "$target/usr/$link" ] || ln -s "usr/$link" "$target/$link"
 done
 cp -RP /inputs/initramfs-root/etc/ld.so.conf /inputs/initramfs-root/etc/ld.so.conf.d "$target/etc/"
-cp -RP /inputs/kernel/usr/lib/modules "$target/usr/lib/"
-cp -RP /inputs/indexes/usr/lib/modules "$target/usr/lib/"
-# These point at header packages that are not here.
-rm -f "$target/usr/lib/modules/$version/build" "$target/usr/lib/modules/$version/source"
 # Of the target: dracut-util goes into the initramfs.
 cp -RP /inputs/dracut-core/usr/lib/dracut "$target/usr/lib/"
 cp -RP /inputs/dracut/modules.d/90powernode "$target/usr/lib/dracut/modules.d/"
-cp "/inputs/dracut/dracut.conf.d/powernode.conf" "/inputs/dracut/dracut.conf.d/powernode-$PNB_ARCH.conf" "$work/conf/"
+cp /inputs/dracut/dracut.conf.d/powernode.conf "$work/conf/"
 : >"$work/empty.conf"
 # dracut copies the entries of the users it knows; the packages' own scripts would have made this file.
 printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >"$target/etc/passwd"
 printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' >"$target/etc/group"
 
 # dracut gives everything newer than its own functions their time, which must not be the time of the copy.
-find "$target" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+find "$target" /build/modules -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 export DRACUT_ARCH PNB_TRIPLET
 export PNB_TARGET=$target
+# What 90powernode puts into the initramfs.
+export PNB_MODULES=/build/modules
 export DRACUT_INSTALL=/usr/lib/dracut/dracut-install
 # No program of the target is run, apart from its dynamic loader.
 export DRACUT_LDCONFIG=true

@@ -51,25 +51,25 @@ fn a_failed_stage_shows_its_last_lines_its_log_and_the_way_in() {
     artifact();
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     copy_of_project(dir.path());
-    let script = dir.path().join("stages/kernel/build.sh");
+    let script = dir.path().join("stages/grub-bios/build.sh");
     fs::write(
         &script,
         "i=0; while [ $i -lt 50 ]; do i=$((i + 1)); echo line $i; done; exit 3\n",
     )
     .expect("written");
-    let args = ["build", "--stage", "kernel", "--arch", "amd64"];
+    let args = ["build", "--stage", "grub-bios", "--arch", "amd64"];
     let said = bad(pnb(dir.path(), &store()).args(args), 7);
-    assert!(said.contains("kernel/amd64: it ended with exit code 3"), "{said}");
+    assert!(said.contains("grub-bios/amd64: it ended with exit code 3"), "{said}");
     assert!(
         said.contains("line 50") && said.contains("line 21") && !said.contains("line 20\n"),
         "{said}"
     );
-    assert!(said.contains("hint: `pnb shell kernel --arch amd64`"), "{said}");
-    let log = good(pnb(dir.path(), &store()).args(["log", "kernel"]));
+    assert!(said.contains("hint: `pnb shell grub-bios --arch amd64`"), "{said}");
+    let log = good(pnb(dir.path(), &store()).args(["log", "grub-bios"]));
     assert!(log.starts_with("line 1\nline 2\n"), "{log}");
-    let inside = "test -d /inputs/kernel/usr && test ! -e /home/* && echo inside as $(id -u) with $PNB_STAGE";
-    let shell = good(pnb(dir.path(), &store()).args(["shell", "kernel", "--command", inside]));
-    assert!(shell.contains("inside as 0 with kernel"), "{shell}");
+    let inside = "test -d /inputs/loaders/usr && test ! -e /home/* && echo inside as $(id -u) with $PNB_STAGE";
+    let shell = good(pnb(dir.path(), &store()).args(["shell", "grub-bios", "--command", inside]));
+    assert!(shell.contains("inside as 0 with grub-bios"), "{shell}");
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn the_build_directory_of_a_failed_stage_is_kept_when_asked_for() {
     artifact();
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     copy_of_project(dir.path());
-    let script = dir.path().join("stages/kernel/build.sh");
+    let script = dir.path().join("stages/grub-bios/build.sh");
     fs::write(&script, "echo half done >/build/left\nexit 3\n").expect("written");
-    let args = ["build", "--stage", "kernel", "--arch", "amd64"];
+    let args = ["build", "--stage", "grub-bios", "--arch", "amd64"];
     let said = bad(pnb(dir.path(), &store()).args(args).arg("--keep-failed"), 7);
     let kept = said.split("build directory: ").nth(1).and_then(|s| s.lines().next());
     let kept = std::path::PathBuf::from(kept.unwrap_or_else(|| panic!("no directory is named:\n{said}")));
@@ -207,8 +207,8 @@ fn hermetic_refuses_uncommitted_stage_files_and_names_them() {
     git(&["add", "."]);
     git(&["commit", "-q", "-m", "test"]);
     for name in [
-        "stages/kernel/build.sh",
-        "stages/kernel/new",
+        "stages/grub-bios/build.sh",
+        "stages/grub-bios/new",
         "stages/root/overlay/etc/x.ignored",
         "dracut/new",
     ] {
@@ -216,8 +216,8 @@ fn hermetic_refuses_uncommitted_stage_files_and_names_them() {
     }
     let said = bad(pnb(dir.path(), &store()).args(args), 8);
     for name in [
-        "M stages/kernel/build.sh",
-        "?? stages/kernel/new",
+        "M stages/grub-bios/build.sh",
+        "?? stages/grub-bios/new",
         "!! stages/root/overlay/etc/x.ignored",
         "?? dracut/new",
     ] {

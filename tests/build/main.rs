@@ -8,6 +8,7 @@ mod audit;
 mod boot;
 mod change;
 mod formats;
+mod kernel;
 mod media;
 mod project;
 mod repeat;

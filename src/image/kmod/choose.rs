@@ -1,0 +1,184 @@
+//! Which modules belong into an initramfs: those asked for, what they need, and what they name themselves.
+//!
+//! A name is looked up as modprobe does it without configuration: a module of that name, else the modules with an alias that
+//! matches. What a module names itself (`softdep`, `weakdep`) is looked up in the same way; of several such lines of a module
+//! the first counts. What is built in or not there is passed over. This is what `dracut-install -m` installs.
+
+use super::{ImageError, ModuleSet, refuse, tables::normal_alias};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// Every module in this directory of `kernel`, `extra` and `updates`.
+    Directory(String),
+    /// A module or alias.
+    Name(String),
+}
+
+/// Where modules are that a directory is asked of.
+const PLACES: [&str; 3] = ["kernel", "extra", "updates"];
+
+/// Takes a list apart: names and, with `=` before them, directories, between spaces; `#` begins a comment. `name` is what messages
+/// call it.
+pub fn parse_wanted(name: &str, list: &str) -> Result<Vec<Wanted>, ImageError> {
+    let mut wanted = Vec::new();
+    for line in list.lines() {
+        let line = line.split('#').next().unwrap_or(line);
+        for word in line.split_whitespace() {
+            wanted.push(match word.strip_prefix('=') {
+                Some(directory) if !directory.is_empty() => Wanted::Directory(directory.to_owned()),
+                Some(_) => return Err(refuse(name, "a \"=\" has no directory behind it")),
+                None => Wanted::Name(word.to_owned()),
+            });
+        }
+    }
+    if wanted.is_empty() {
+        return Err(refuse(name, "it names no module"));
+    }
+    Ok(wanted)
+}
+
+/// Looks up modules.
+#[derive(Debug)]
+pub struct Chooser<'a> {
+    set: &'a ModuleSet,
+    names: BTreeMap<&'a str, usize>,
+    /// Aliases as loaders ask for them, without and with wildcards.
+    exact: BTreeMap<String, Vec<usize>>,
+    patterns: Vec<(String, usize)>,
+}
+
+impl<'a> Chooser<'a> {
+    /// For the modules of `set`.
+    pub fn new(set: &'a ModuleSet) -> Self {
+        let mut chooser = Self {
+            set,
+            names: BTreeMap::new(),
+            exact: BTreeMap::new(),
+            patterns: Vec::new(),
+        };
+        for (at, member) in set.members().iter().enumerate() {
+            chooser.names.insert(&member.name, at);
+            for alias in member.facts.aliases.iter().filter_map(|a| normal_alias(a)) {
+                if alias.contains(['*', '?', '[', '\\']) {
+                    chooser.patterns.push((alias, at));
+                } else {
+                    chooser.exact.entry(alias).or_default().push(at);
+                }
+            }
+        }
+        chooser
+    }
+
+    /// Paths of what is wanted with everything that belongs to it, sorted.
+    pub fn choose(&self, wanted: &[Wanted]) -> BTreeSet<&'a str> {
+        let mut next = Vec::new();
+        for one in wanted {
+            match one {
+                Wanted::Name(name) => next.extend(self.look_up(name)),
+                Wanted::Directory(directory) => next.extend(self.within(directory)),
+            }
+        }
+        let members = self.set.members();
+        let mut chosen = BTreeSet::new();
+        while let Some(at) = next.pop() {
+            if !chosen.insert(at) {
+                continue;
+            }
+            next.extend(self.set.all_needs(at));
+            let facts = &members[at].facts;
+            if let Some(line) = facts.softdeps.first() {
+                let listed = line.split_whitespace().skip_while(|w| !is_heading(w));
+                next.extend(listed.filter(|w| !is_heading(w)).flat_map(|w| self.look_up(w)));
+            }
+            if let Some(line) = facts.weakdeps.first() {
+                next.extend(line.split_whitespace().flat_map(|w| self.look_up(w)));
+            }
+        }
+        chosen.into_iter().map(|at| members[at].facts.path.as_str()).collect()
+    }
+
+    fn within(&self, directory: &str) -> impl Iterator<Item = usize> {
+        let places: Vec<String> = PLACES.iter().map(|p| format!("{p}/{directory}/")).collect();
+        let members = self.set.members().iter().enumerate();
+        members
+            .filter(move |(_, m)| places.iter().any(|p| m.facts.path.starts_with(p)))
+            .map(|(at, _)| at)
+    }
+
+    fn look_up(&self, name: &str) -> Vec<usize> {
+        let Some(name) = normal_alias(name) else {
+            return Vec::new();
+        };
+        if let Some(at) = self.names.get(&*name) {
+            return vec![*at];
+        }
+        let mut found = self.exact.get(&name).cloned().unwrap_or_default();
+        let fits = |(pattern, _): &&(String, usize)| matches(pattern.as_bytes(), name.as_bytes());
+        found.extend(self.patterns.iter().filter(fits).map(|(_, at)| *at));
+        found
+    }
+}
+
+fn is_heading(word: &str) -> bool {
+    word == "pre:" || word == "post:"
+}
+
+/// Whether a pattern of fnmatch(3) fits the whole of `text`: `*`, `?`, `[…]`, and `\` before what stands for itself.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    // Where to go on when what follows the last `*` does not fit: behind it, one character later.
+    let mut retry: Option<(usize, usize)> = None;
+    let (mut p, mut t) = (0, 0);
+    loop {
+        let step = match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p + 1, t));
+                p += 1;
+                continue;
+            }
+            None if t == text.len() => return true,
+            None => None,
+            Some(_) => text.get(t).and_then(|c| one_fits(&pattern[p..], *c)),
+        };
+        match (step, &mut retry) {
+            (Some(length), _) => {
+                p += length;
+                t += 1;
+            }
+            (None, Some((behind, from))) if *from < text.len() => {
+                *from += 1;
+                (p, t) = (*behind, *from);
+            }
+            (None, _) => return false,
+        }
+    }
+}
+
+/// Whether the first element of a pattern fits a character; the element's length.
+fn one_fits(pattern: &[u8], c: u8) -> Option<usize> {
+    match *pattern.first()? {
+        b'?' => Some(1),
+        b'\\' if pattern.len() > 1 => (pattern[1] == c).then_some(2),
+        b'[' => {
+            let end = pattern.iter().skip(2).position(|b| *b == b']')? + 2;
+            let (negated, set) = match pattern[1] {
+                b'!' | b'^' => (true, &pattern[2..end]),
+                _ => (false, &pattern[1..end]),
+            };
+            let mut found = false;
+            let mut rest = set;
+            while let Some((&first, others)) = rest.split_first() {
+                rest = others;
+                if let [b'-', last, more @ ..] = rest {
+                    found |= (first..=*last).contains(&c);
+                    rest = more;
+                } else {
+                    found |= first == c;
+                }
+            }
+            (found != negated).then_some(end + 1)
+        }
+        own => (own == c).then_some(1),
+    }
+}

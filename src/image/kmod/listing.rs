@@ -1,0 +1,42 @@
+//! What is built into the kernel: `modules.builtin`, a path on each line, and `modules.builtin.modinfo`, `module.key=value` and NUL
+//! one after the other.
+
+use super::{ImageError, module_name, refuse};
+
+const LIST: &str = "modules.builtin";
+const MODINFO: &str = "modules.builtin.modinfo";
+
+/// Modules that are built into the kernel.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Builtin {
+    /// Their names, in the order of the list.
+    pub(super) names: Vec<String>,
+    /// Their aliases, and which module has each.
+    pub(super) aliases: Vec<(String, String)>,
+}
+
+impl Builtin {
+    /// Takes both files apart.
+    pub fn parse(list: &str, modinfo: &[u8]) -> Result<Self, ImageError> {
+        let mut builtin = Self::default();
+        for (number, line) in list.lines().enumerate() {
+            if !line.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                return Err(refuse(LIST, format!("line {} is {line:?}", number + 1)));
+            }
+            builtin.names.push(module_name(line));
+        }
+        if builtin.names.is_empty() {
+            return Err(refuse(LIST, "it is empty"));
+        }
+        for entry in modinfo.split(|b| *b == 0).filter(|e| !e.is_empty()) {
+            let bad = || refuse(MODINFO, format!("it has the entry \"{}\"", entry.escape_ascii()));
+            let entry = std::str::from_utf8(entry).map_err(|_| bad())?;
+            let (module, rest) = entry.split_once('.').ok_or_else(bad)?;
+            let (key, value) = rest.split_once('=').ok_or_else(bad)?;
+            if key == "alias" {
+                builtin.aliases.push((value.to_owned(), module.to_owned()));
+            }
+        }
+        Ok(builtin)
+    }
+}

@@ -1,0 +1,232 @@
+//! What a module says of itself, read before it is unpacked to its end.
+//!
+//! A linker lays a module out like this, and says so at the very end only:
+//!
+//! ```text
+//! header · content of the sections that are loaded, .modinfo among them · … · .symtab · .strtab · relocations · section headers
+//! ```
+//!
+//! Relocations are a third of what unpacking costs, and nothing is wanted of them. So the symbol table is looked for by its form, as
+//! soon as it may be there: an entry of zeros, the symbol of a section, further local symbols, the others, and directly behind them
+//! a table of strings in which each symbol's name lies, all printable. `.modinfo` is where `vermagic=` is in it, and the symbols of
+//! one section cover it without a gap: the kernel's build defines each `key=value` as an object. When anything is otherwise the
+//! module is unpacked to its end and read by its section headers; that costs time and changes nothing.
+//!
+//! Of `__versions` nothing is taken: what is in no symbol table there is `module_layout`, which is the kernel's own.
+
+use memchr::memmem;
+use object::{
+    LittleEndian, Pod,
+    elf::{self, FileHeader64, Sym64},
+    read::elf::{FileHeader, Sym},
+};
+use std::ops::Range;
+
+const ENDIAN: LittleEndian = LittleEndian;
+/// Bytes of a symbol, and of the header of a file.
+const SYMBOL: usize = size_of::<Sym64<LittleEndian>>();
+const HEADER: usize = size_of::<FileHeader64<LittleEndian>>();
+/// The first symbol, the name of the second, and that it is a section: `STT_SECTION`, local, of default visibility.
+const TABLE_START: [u8; SYMBOL + 6] = {
+    let mut start = [0; SYMBOL + 6];
+    start[SYMBOL + 4] = 3;
+    start
+};
+/// Largest offset of a name.
+const MAX_NAMES: usize = 16 << 20;
+/// Every module's `struct module`.
+const THIS_MODULE: &[u8] = b"__this_module";
+/// What the kernel's build puts into every `.modinfo`.
+const VERMAGIC: &[u8] = b"vermagic=";
+
+/// A symbol of the table.
+pub(super) struct Symbol<'a> {
+    /// Its name.
+    pub(super) name: &'a [u8],
+    /// Whether it is left undefined.
+    pub(super) undefined: bool,
+    section: u16,
+    value: u64,
+    size: u64,
+}
+
+/// What was found of a module.
+pub(super) struct Found<'a> {
+    /// Content of `.modinfo`.
+    pub(super) modinfo: &'a [u8],
+    /// Symbols in their order, without the first, which is none.
+    pub(super) symbols: Vec<Symbol<'a>>,
+}
+
+/// Looks for the tables of a module while it is being unpacked.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// Up to where no table can begin.
+    looked: usize,
+    /// Where one begins, and how many symbols were taken for such so far.
+    table: Option<(usize, usize)>,
+}
+
+impl Search {
+    /// Looks through `plain`, the module as far as it is unpacked, which has to be more each time. What is returned is where the
+    /// symbol table and the strings behind it are, when both are complete.
+    pub(super) fn look(&mut self, plain: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+        let header: &FileHeader64<LittleEndian> = at(plain, 0)?;
+        let sections = header.e_shnum(ENDIAN);
+        loop {
+            let (start, mut count) = match self.table {
+                Some(table) => table,
+                None => (self.next_start(plain)?, 1),
+            };
+            while let Some(symbol) = at::<Sym64<LittleEndian>>(plain, start + count * SYMBOL) {
+                if !is_symbol(symbol, sections) {
+                    let strings = start + count * SYMBOL;
+                    match strings_end(plain, start, strings) {
+                        Strings::Complete(end) => return Some((start..strings, strings..end)),
+                        Strings::Cut => {
+                            self.table = Some((start, count));
+                            return None;
+                        }
+                        Strings::Other => break,
+                    }
+                }
+                count += 1;
+            }
+            if at::<Sym64<LittleEndian>>(plain, start + count * SYMBOL).is_none() {
+                self.table = Some((start, count));
+                return None;
+            }
+            // That was something else.
+            self.table = None;
+            self.looked = start + 1;
+        }
+    }
+
+    fn next_start(&mut self, plain: &[u8]) -> Option<usize> {
+        loop {
+            let from = self.looked.max(HEADER);
+            let Some(found) = memmem::find(plain.get(from..)?, &TABLE_START) else {
+                self.looked = (plain.len() + 1).saturating_sub(TABLE_START.len()).max(from);
+                return None;
+            };
+            if (from + found).is_multiple_of(8) {
+                return Some(from + found);
+            }
+            self.looked = from + found + 1;
+        }
+    }
+}
+
+enum Strings {
+    /// All of them are there, up to this offset.
+    Complete(usize),
+    /// Some are not unpacked yet.
+    Cut,
+    /// These are no strings.
+    Other,
+}
+
+/// Where the strings of the symbols from `start` to `strings` end.
+fn strings_end(plain: &[u8], start: usize, strings: usize) -> Strings {
+    let last = symbols(plain, start..strings).map(|s| s.st_name(ENDIAN) as usize).max();
+    let Some(last) = last.and_then(|last| plain.get(strings + last..)) else {
+        return Strings::Cut;
+    };
+    let Some(length) = memchr::memchr(0, last) else {
+        return Strings::Cut;
+    };
+    let end = plain.len() - last.len() + length + 1;
+    let table = &plain[strings..end];
+    let sound =
+        table.len() > 1 && table[0] == 0 && table[1] != 0 && table.iter().all(|b| *b == 0 || b.is_ascii_graphic());
+    if sound { Strings::Complete(end) } else { Strings::Other }
+}
+
+fn is_symbol(symbol: &Sym64<LittleEndian>, sections: u16) -> bool {
+    let section = symbol.st_shndx(ENDIAN).0;
+    symbol.st_name(ENDIAN) as usize <= MAX_NAMES
+        && matches!(symbol.st_bind(), elf::STB_LOCAL | elf::STB_GLOBAL | elf::STB_WEAK)
+        && matches!(
+            symbol.st_type(),
+            elf::STT_NOTYPE | elf::STT_OBJECT | elf::STT_FUNC | elf::STT_SECTION | elf::STT_FILE
+        )
+        && symbol.st_other().0 <= 3
+        && (section < sections || [elf::SHN_ABS.0, elf::SHN_COMMON.0].contains(&section))
+}
+
+/// Takes the tables that a search found apart; `None` when they are not as a module's are.
+pub(super) fn found(plain: &[u8], table: Range<usize>, strings: Range<usize>) -> Option<Found<'_>> {
+    let before = &plain[..table.start];
+    let names = &plain[strings];
+    let mut known = Vec::new();
+    let (mut others, mut this_module) = (false, false);
+    for symbol in symbols(plain, table).skip(1) {
+        // Local symbols come first.
+        let local = symbol.st_bind() == elf::STB_LOCAL;
+        if local && others {
+            return None;
+        }
+        others |= !local;
+        let name = names.get(symbol.st_name(ENDIAN) as usize..)?;
+        let name = &name[..memchr::memchr(0, name)?];
+        let undefined = symbol.st_shndx(ENDIAN) == elf::SHN_UNDEF;
+        this_module |= name == THIS_MODULE && !undefined && symbol.st_type() == elf::STT_OBJECT;
+        known.push(Symbol {
+            name,
+            undefined,
+            section: symbol.st_shndx(ENDIAN).0,
+            value: symbol.st_value(ENDIAN),
+            size: symbol.st_size(ENDIAN),
+        });
+    }
+    if !this_module {
+        return None;
+    }
+    let modinfo = memmem::find_iter(before, VERMAGIC).find_map(|at| modinfo(before, at, &known))?;
+    Some(Found {
+        modinfo,
+        symbols: known,
+    })
+}
+
+/// `.modinfo`, if the string at `at` is one of it.
+fn modinfo<'a>(before: &'a [u8], at: usize, symbols: &[Symbol<'_>]) -> Option<&'a [u8]> {
+    let length = memchr::memchr(0, &before[at..])? as u64 + 1;
+    let candidates = symbols
+        .iter()
+        .filter(|s| s.size == length && s.section != elf::SHN_UNDEF.0);
+    candidates.filter_map(|one| covered(before, at, one, symbols)).next()
+}
+
+/// The section of `one`, which is at `at`, if its objects are `key=value` and NUL each, one directly after the other.
+fn covered<'a>(before: &'a [u8], at: usize, one: &Symbol<'_>, symbols: &[Symbol<'_>]) -> Option<&'a [u8]> {
+    let start = at.checked_sub(usize::try_from(one.value).ok()?)?;
+    let mut objects: Vec<(u64, u64)> = symbols
+        .iter()
+        .filter(|s| s.section == one.section && s.size > 0)
+        .map(|s| (s.value, s.size))
+        .collect();
+    objects.sort_unstable();
+    let mut end = start;
+    for (value, size) in objects {
+        if start as u64 + value != end as u64 {
+            return None;
+        }
+        let next = end.checked_add(usize::try_from(size).ok()?)?;
+        let (nul, text) = before.get(end..next)?.split_last()?;
+        if *nul != 0 || text.contains(&0) || !text.contains(&b'=') {
+            return None;
+        }
+        end = next;
+    }
+    Some(&before[start..end])
+}
+
+fn symbols(plain: &[u8], table: Range<usize>) -> impl Iterator<Item = &Sym64<LittleEndian>> {
+    table.step_by(SYMBOL).filter_map(|offset| at(plain, offset))
+}
+
+fn at<T: Pod>(plain: &[u8], offset: usize) -> Option<&T> {
+    let bytes = plain.get(offset..)?;
+    object::pod::from_bytes(bytes).ok().map(|(value, _)| value)
+}

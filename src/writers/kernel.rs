@@ -1,0 +1,181 @@
+//! `kernel`: takes a kernel's package apart for the stages after it, and computes the indexes of its modules.
+//!
+//! Input: the tree `kernel`. Outputs: `vmlinuz`; `version`; the tree `indexes` with what depmod would write, below
+//! `usr/lib/modules/<version>`; `module-facts`, which spares later stages reading the modules again. The modules themselves stay in
+//! the package's tree.
+
+use super::{Context, WriterError, build, input, tree_input, unpack::in_parallel};
+use crate::{
+    image::kmod::{Builtin, ModuleReader, ModuleSet, indexes, is_module, write_facts},
+    model::{Node, RelPath, Tree},
+};
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// Where modules lie in the package.
+pub(super) const MODULES: &str = "usr/lib/modules";
+
+pub(super) fn kernel(context: &Context) -> Result<(), WriterError> {
+    let package = tree_input("kernel")?.tree;
+    let version = version_of(&package)?;
+    let place = input("kernel").join(MODULES).join(&version);
+    let paths = module_paths(&package, &version);
+    if paths.is_empty() {
+        return Err(WriterError::Missing(format!("find a module in {place:?}")));
+    }
+    let files: Vec<PathBuf> = paths.iter().map(|p| place.join(p)).collect();
+    // What a module is decompressed into serves for the next one.
+    let readers = Mutex::new(Vec::new());
+    let facts = in_parallel(&files, context.threads, |index| {
+        let content = fs::read(&files[index]).map_err(WriterError::io("read", &files[index]))?;
+        let mut reader: ModuleReader = lock(&readers).pop().unwrap_or_default();
+        let facts = reader.read(&paths[index], &content, context.arch);
+        lock(&readers).push(reader);
+        Ok(facts?)
+    })?;
+    let set = ModuleSet::new(facts, &list(&place, "modules.order")?)?;
+    let out = build("indexes").join(MODULES).join(&version);
+    write_indexes(&set, &builtin(&place)?, &out)?;
+    let whole: usize = lock(&readers).iter().map(ModuleReader::whole).sum();
+    let count = paths.len();
+    let _ = writeln!(
+        io::stdout(),
+        "kernel {version}: {count} modules, {whole} of them unpacked to the end"
+    );
+    for (name, content) in [("module-facts", write_facts(&set)), ("version", format!("{version}\n"))] {
+        let path = build(name);
+        fs::write(&path, content).map_err(WriterError::io("write", &path))?;
+    }
+    let (from, to) = (
+        input("kernel").join("boot").join(format!("vmlinuz-{version}")),
+        build("vmlinuz"),
+    );
+    fs::copy(&from, &to).map_err(WriterError::io("copy", &from))?;
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The one version that the package has modules of.
+fn version_of(package: &Tree) -> Result<String, WriterError> {
+    let failed = |found: Vec<String>| {
+        let found = found.join(", ");
+        WriterError::Missing(format!(
+            "find the kernel's version: not one directory in {MODULES}, but: {found}"
+        ))
+    };
+    let place = RelPath::new(MODULES).map_err(|source| WriterError::Merge {
+        what: "the modules".to_owned(),
+        source,
+    })?;
+    let within = package.iter().filter(|(path, entry)| {
+        path.is_within(&place) && path.depth() == place.depth() + 1 && entry.node == Node::Directory
+    });
+    let versions: Vec<String> = within
+        .map(|(p, _)| String::from_utf8_lossy(p.name()).into_owned())
+        .collect();
+    match <[String; 1]>::try_from(versions) {
+        Ok([version]) => Ok(version),
+        Err(found) => Err(failed(found)),
+    }
+}
+
+/// Paths of the modules, relative to the directory of their version.
+pub(super) fn module_paths(package: &Tree, version: &str) -> Vec<String> {
+    let place = format!("{MODULES}/{version}/");
+    let files = package
+        .iter()
+        .filter(|(_, entry)| matches!(entry.node, Node::File { .. }));
+    let paths = files.filter_map(|(path, _)| Some(path.to_string().strip_prefix(&place)?.to_owned()));
+    paths.filter(|p| is_module(p)).collect()
+}
+
+/// A list beside the modules.
+pub(super) fn list(place: &Path, name: &str) -> Result<String, WriterError> {
+    let path = place.join(name);
+    fs::read_to_string(&path).map_err(WriterError::io("read", &path))
+}
+
+/// What is built in, of the lists beside the modules.
+pub(super) fn builtin(place: &Path) -> Result<Builtin, WriterError> {
+    let modinfo = place.join("modules.builtin.modinfo");
+    let modinfo = fs::read(&modinfo).map_err(WriterError::io("read", &modinfo))?;
+    Ok(Builtin::parse(&list(place, "modules.builtin")?, &modinfo)?)
+}
+
+/// Writes the indexes into `dir`, which is made.
+pub(super) fn write_indexes(set: &ModuleSet, builtin: &Builtin, dir: &Path) -> Result<(), WriterError> {
+    fs::create_dir_all(dir).map_err(WriterError::io("create", dir))?;
+    for (name, content) in indexes(set, builtin)? {
+        let path = dir.join(name);
+        fs::write(&path, content).map_err(WriterError::io("write", &path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Entry, Epoch, Meta};
+
+    fn package(paths: &[(&str, bool)]) -> Tree {
+        let epoch = Epoch::new(0);
+        let mut tree = Tree::new(Meta::root(0o755, epoch));
+        for (path, directory) in paths {
+            let path = RelPath::new(*path).expect("a path");
+            tree.make_parents(&path, epoch).expect("room");
+            let node = if *directory {
+                Node::Directory
+            } else {
+                Node::File {
+                    size: 0,
+                    digest: crate::verity::digest_bytes(b""),
+                }
+            };
+            let meta = Meta::root(0o755, epoch);
+            tree.insert(path, Entry { meta, node }).expect("room");
+        }
+        tree
+    }
+
+    #[test]
+    fn a_package_has_modules_of_one_version() {
+        let one = package(&[
+            ("boot/vmlinuz-1", false),
+            ("usr/lib/modules/1/kernel/a/x.ko.xz", false),
+            ("usr/lib/modules/1/kernel/a/x.ko.xz.sig", false),
+            ("usr/lib/modules/1/kernel/y.ko", true),
+            ("usr/lib/modules/1/modules.order", false),
+            ("usr/lib/modules/1/updates/z.ko", false),
+        ]);
+        assert_eq!(version_of(&one).expect("one"), "1");
+        assert_eq!(module_paths(&one, "1"), ["kernel/a/x.ko.xz", "updates/z.ko"]);
+        let two = package(&[("usr/lib/modules/1", true), ("usr/lib/modules/2", true)]);
+        for (tree, found) in [(two, "1, 2"), (package(&[("usr/lib/modules/file", false)]), "")] {
+            let error = version_of(&tree).expect_err("not one").to_string();
+            assert!(error.ends_with(&format!("in usr/lib/modules, but: {found}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["modules.builtin.modinfo", "modules.builtin"] {
+            let error = builtin(dir.path()).expect_err("not there").to_string();
+            assert_eq!(error, format!("read {:?}", dir.path().join(name)));
+            fs::write(dir.path().join(name), "kernel/a.ko\n").expect("written");
+        }
+        let error = builtin(dir.path()).expect_err("modinfo is no modinfo").to_string();
+        assert!(
+            error.starts_with("read \"modules.builtin.modinfo\": it has the entry"),
+            "{error}"
+        );
+        assert!(list(dir.path(), "modules.order").is_err());
+    }
+}

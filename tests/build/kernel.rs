@@ -1,0 +1,101 @@
+//! The indexes of the kernel's modules, and the modules of the initramfs, against the programs that are the measure of them.
+
+use crate::{project::*, tools::in_tools};
+use pnb::image::cpio::CpioReader;
+use sha2::{Digest as _, Sha256};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+/// An output of a stage that has been built for these tests.
+fn output_of(stage: &str, arch: &str, output: &str) -> PathBuf {
+    good(pnb(repository(), &store()).args(["build", "--stage", stage, "--arch", arch]));
+    let node = format!("{stage}/{arch}");
+    let path = good(pnb(repository(), &store()).args(["store", "path", &node, "--output", output]));
+    PathBuf::from(path.trim())
+}
+
+/// Runs `script` with the pinned build tools over `files`; what it prints.
+fn with_tools(files: &[&Path], script: &str) -> String {
+    let (good, said) = in_tools(&tree_of("tools"), files, &format!("set -eu\n{script}"));
+    assert!(good, "{script}\n{said}");
+    said
+}
+
+/// What sha256sum says of each file.
+fn sums(said: &str) -> BTreeMap<&str, &str> {
+    let lines = said.lines().filter_map(|l| l.split_once("  "));
+    lines
+        .map(|(sum, name)| (name, sum))
+        .filter(|(_, sum)| sum.len() == 64)
+        .collect()
+}
+
+#[test]
+fn the_indexes_are_those_of_depmod() {
+    // depmod only reads the modules: those of the other machine too.
+    for arch in ["amd64", "arm64"] {
+        let package = output_of("kernel-package", arch, "tree");
+        let indexes = output_of("kernel", arch, "indexes");
+        let said = with_tools(
+            &[&package, &indexes],
+            "
+            version=$(cd /inputs/0/usr/lib/modules && echo *)
+            mkdir -p base/lib/modules
+            ln -s /inputs/0/usr/lib/modules/$version base/lib/modules/$version
+            depmod -b base -o /build -F /inputs/0/boot/System.map-$version $version
+            cd lib/modules/$version
+            sha256sum *
+            echo and
+            cd /inputs/1/usr/lib/modules/$version
+            sha256sum *
+            ",
+        );
+        let (theirs, ours) = said.split_once("\nand\n").expect("two lists");
+        assert_eq!(sums(theirs).len(), 11, "{said}");
+        assert_eq!(sums(theirs), sums(ours), "{arch}");
+    }
+}
+
+#[test]
+fn the_initramfs_has_the_modules_that_dracut_would_install() {
+    let package = output_of("kernel-package", "amd64", "tree");
+    let indexes = output_of("kernel", "amd64", "indexes");
+    let lists = repository().join("dracut/kernel-modules");
+    let said = with_tools(
+        &[&package, &indexes, &lists],
+        "
+        version=$(cd /inputs/0/usr/lib/modules && echo *)
+        modules=/build/base/lib/modules/$version
+        mkdir -p $modules /build/out
+        ln -s /inputs/0/usr/lib/modules/$version/* /inputs/1/usr/lib/modules/$version/* $modules
+        wanted=$(sed 's/#.*//' /inputs/2/common /inputs/2/amd64)
+        export DRACUT_NO_XATTR=1
+        /usr/lib/dracut/dracut-install -D /build/out --kerneldir $modules -o -m $wanted
+        cp $modules/modules.order $modules/modules.builtin $modules/modules.builtin.modinfo /build/out/lib/modules/$version
+        depmod -b /build/out $version
+        cd /build/out
+        find lib/modules -type f -exec sha256sum {} +
+        ",
+    );
+    let theirs = sums(&said);
+    let mut ours = BTreeMap::new();
+    let file = File::open(output_of("initramfs", "amd64", "dracut.cpio")).expect("there");
+    let mut archive = CpioReader::new(BufReader::new(file));
+    while let Some(entry) = archive.next_entry().expect("an archive") {
+        let name = entry.name();
+        if let Some(path) = name.strip_prefix("usr/").filter(|p| p.starts_with("lib/modules/")) {
+            let mut content = Vec::new();
+            archive.read_to_end(&mut content).expect("readable");
+            if entry.mode & 0o170_000 == 0o100_000 {
+                ours.insert(path.to_owned(), hex::encode(Sha256::digest(&content)));
+            }
+        }
+    }
+    assert!(theirs.len() > 300, "{said}");
+    let theirs: BTreeMap<String, String> = theirs.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
+    assert_eq!(ours, theirs);
+}
