@@ -267,6 +267,7 @@ fn what_the_machine_of_an_image_does_not_have_is_said_at_once() {
     let both = Files::from(["EFI/BOOT/BOOTAA64.EFI", "EFI/BOOT/BOOTX64.EFI"].map(|n| (n.to_owned(), Vec::new())));
     fs::write(path("both.raw"), mbr_disk(&fat(Kind::Fat16, &both))).expect("written");
     fs::write(path("kept.img"), vec![0; 3 << 20]).expect("written");
+    fs::write(path("disk.qcow2"), vec![0; 3 << 20]).expect("written");
     let (kept, new) = (path("kept.img"), path("new.img"));
     for (image, arguments, why) in [
         (
@@ -291,6 +292,16 @@ fn what_the_machine_of_an_image_does_not_have_is_said_at_once() {
             "--firmware direct takes kernel and initramfs off it",
         ),
         ("both.raw", &[], "it has boot loaders for both; say --arch"),
+        (
+            "card.img",
+            &["--firmware", "rpi4", "--arch", "amd64"],
+            "a Raspberry Pi is an arm64 machine",
+        ),
+        (
+            "disk.qcow2",
+            &["--firmware", "rpi4"],
+            "--firmware rpi4 boots the card of a Raspberry Pi only",
+        ),
     ] {
         let done = boot(&path(image), arguments);
         let said = String::from_utf8_lossy(&done.stderr);

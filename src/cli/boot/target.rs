@@ -6,7 +6,7 @@ use super::{
     said, usage,
 };
 use crate::{
-    boot::{Firmware, Loaders, Media},
+    boot::{Firmware, ImageFormat, Loaders, Media},
     inspect::Scratch,
     manifest::{MANIFEST_FILE, Manifest},
     model::Arch,
@@ -70,20 +70,25 @@ impl Target {
         fs::create_dir(&directory).map_err(|e| said(format!("create {directory:?}: {e}")))?;
         let found = Loaders::of(&open(path)?, &path.to_string_lossy(), &Scratch::new(directory));
         let found = found.map_err(|e| said(format!("read {path:?}: {e}")))?;
-        let card = match args.firmware {
-            Some(Firmware::RaspberryPi4) => true,
-            Some(_) => false,
-            None => args.arch != Some(Arch::Amd64) && found.is_card(),
-        };
+        let card = media == Media::Disk(ImageFormat::Raw)
+            && match args.firmware {
+                Some(firmware) => firmware == Firmware::RaspberryPi4,
+                None => args.arch != Some(Arch::Amd64) && found.is_card(),
+            };
         let arch = match (args.arch, found.amd64, found.arm64) {
+            (Some(Arch::Amd64), ..) if card => {
+                return Err(usage(format!(
+                    "boot {path:?} as amd64: a Raspberry Pi is an arm64 machine"
+                )));
+            }
+            _ if card => Arch::Arm64,
             (Some(arch), ..) => arch,
-            (None, true, true) if !card => {
+            (None, true, true) => {
                 return Err(usage(format!(
                     "boot {path:?}: it has boot loaders for both; say --arch"
                 )));
             }
-            (None, true, _) if !card => Arch::Amd64,
-            (None, _, arm64) if arm64 || card => Arch::Arm64,
+            (None, false, true) => Arch::Arm64,
             // A disk for BIOS has no loader that could be looked for.
             (None, ..) => Arch::Amd64,
         };
