@@ -5,12 +5,6 @@ use crate::model::{Arch, RelPath};
 /// Prefix of the platform's fw_cfg keys.
 const FW_CFG_PREFIX: &str = "opt/com.powernode/";
 
-/// Mount tag of the seed share that 90powernode looks for.
-const SEED_TAG: &str = "powernode-seed";
-
-const QEMU_AMD64: &str = "/usr/bin/qemu-system-x86_64";
-const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
-
 /// How the machine starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Firmware {
@@ -18,11 +12,14 @@ pub enum Firmware {
     Direct,
     /// SeaBIOS.
     Bios,
-    /// OVMF without Secure Boot.
+    /// OVMF or, on arm64, AAVMF, without Secure Boot.
     Uefi,
-    /// OVMF that enforces signatures, with the keys machines are sold with.
+    /// The same, enforcing signatures, with the keys machines are sold with.
     #[value(name = "secureboot")]
     SecureBoot,
+    /// A Raspberry Pi 4's, whose part is taken by [`super::raspi`]: QEMU has none for its machine raspi4b.
+    #[value(name = "rpi4")]
+    RaspberryPi4,
 }
 
 /// What a medium is to the machine.
@@ -30,10 +27,12 @@ pub enum Firmware {
 pub enum Attach {
     /// A virtio disk.
     Disk,
-    /// An optical disc in a SATA drive.
+    /// An optical disc in a SATA drive; on arm64, whose machine and firmware have none, in a SCSI drive.
     Cdrom,
     /// A USB stick.
     Usb,
+    /// An SD card.
+    Card,
     /// No medium: the machine boots from the network.
     Net,
 }
@@ -121,6 +120,19 @@ impl FwCfg {
     }
 }
 
+/// What a machine is started with, instead of what is on its media.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kernel {
+    /// The kernel's image.
+    pub image: String,
+    /// The initramfs.
+    pub initramfs: String,
+    /// The device tree, for machines that QEMU makes none for.
+    pub device_tree: Option<String>,
+    /// The kernel's command line.
+    pub command_line: String,
+}
+
 /// A machine. Paths are those inside the sandbox that QEMU runs in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {
@@ -130,8 +142,8 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Memory in MiB.
     pub memory: u64,
-    /// Kernel, initramfs and command line, for [`Firmware::Direct`] only.
-    pub kernel: Option<(String, String, String)>,
+    /// What it is started with, for [`Firmware::Direct`] and [`Firmware::RaspberryPi4`] only.
+    pub kernel: Option<Kernel>,
     /// What it boots from, and further disks.
     pub media: Vec<Medium>,
     /// The network it boots from.
@@ -151,120 +163,6 @@ impl Machine {
             }
         }
         Ok(parts.join(" "))
-    }
-
-    /// QEMU and its arguments: software emulation, the serial console on standard output, no display, and no network but the one
-    /// it boots from.
-    pub fn command(&self, interactive: bool) -> Vec<String> {
-        let mut argv = Vec::new();
-        let mut add = |words: &[&str]| argv.extend(words.iter().map(|w| (*w).to_owned()));
-        let (program, machine) = match (self.arch, self.firmware) {
-            (Arch::Amd64, Firmware::SecureBoot) => (QEMU_AMD64, "q35,smm=on"),
-            (Arch::Amd64, _) => (QEMU_AMD64, "q35"),
-            (Arch::Arm64, _) => (QEMU_ARM64, "virt"),
-        };
-        add(&[program, "-nodefaults", "-no-user-config"]);
-        for directory in ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu"] {
-            add(&["-L", directory]);
-        }
-        add(&[
-            "-machine",
-            machine,
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-        ]);
-        add(&["-m", &self.memory.to_string(), "-display", "none", "-no-reboot"]);
-        add(&["-serial", if interactive { "mon:stdio" } else { "stdio" }]);
-        add(&["-device", "virtio-rng-pci"]);
-        match self.firmware {
-            Firmware::Direct => {}
-            Firmware::Bios => add(&["-device", "VGA"]),
-            Firmware::Uefi => add(&[
-                "-device",
-                "VGA",
-                "-drive",
-                &pflash(0, "CODE_4M"),
-                "-drive",
-                &pflash(1, "VARS_4M"),
-            ]),
-            Firmware::SecureBoot => add(&[
-                "-device",
-                "VGA",
-                "-global",
-                "driver=cfi.pflash01,property=secure,value=on",
-                "-drive",
-                &pflash(0, "CODE_4M.ms"),
-                "-drive",
-                &pflash(1, "VARS_4M.ms"),
-            ]),
-        }
-        if let Some((kernel, initramfs, command_line)) = &self.kernel {
-            add(&["-kernel", kernel, "-initrd", initramfs, "-append", command_line]);
-        }
-        if self.media.iter().any(|m| m.attach == Attach::Usb) {
-            add(&["-device", "qemu-xhci"]);
-        }
-        for (n, medium) in self.media.iter().enumerate() {
-            let (drive, device) = medium.arguments(n);
-            add(&["-drive", &drive, "-device", &device]);
-        }
-        match &self.network {
-            None => add(&["-nic", "none"]),
-            Some(network) => {
-                let user = format!("user,id=net,tftp={},bootfile={}", network.tftp, network.bootfile);
-                // OVMF has a driver of its own for the card; with iPXE in its ROM it would be iPXE that boots.
-                let rom = if self.firmware == Firmware::Bios {
-                    ""
-                } else {
-                    ",romfile="
-                };
-                let card = format!("virtio-net-pci,netdev=net,bootindex=0{rom}");
-                add(&["-netdev", &user, "-device", &card]);
-            }
-        }
-        for (key, file) in &self.fw_cfg {
-            add(&["-fw_cfg", &format!("name={key},file={file}")]);
-        }
-        if let Some(share) = &self.share {
-            let share = format!("local,path={share},mount_tag={SEED_TAG},security_model=mapped-xattr,id=seed");
-            add(&["-virtfs", &share]);
-        }
-        argv
-    }
-}
-
-/// A flash chip of OVMF. What the firmware writes to it is forgotten.
-fn pflash(unit: u8, name: &str) -> String {
-    let access = if unit == 0 { "readonly=on" } else { "snapshot=on" };
-    format!("if=pflash,unit={unit},format=raw,{access},file=/usr/share/OVMF/OVMF_{name}.fd")
-}
-
-impl Medium {
-    /// Values of `-drive` and `-device` for the medium number `n`.
-    fn arguments(&self, n: usize) -> (String, String) {
-        let format = match self.format {
-            ImageFormat::Raw => "raw",
-            ImageFormat::Qcow2 => "qcow2",
-        };
-        let (access, device) = match (self.attach, self.keep) {
-            (Attach::Cdrom, _) => ("media=cdrom,readonly=on", "ide-cd"),
-            (Attach::Usb, keep) => (
-                if keep { "cache=writeback" } else { "snapshot=on" },
-                "usb-storage,removable=on",
-            ),
-            (Attach::Disk | Attach::Net, keep) => {
-                (if keep { "cache=writeback" } else { "snapshot=on" }, "virtio-blk-pci")
-            }
-        };
-        let file = self.file.replace(',', ",,");
-        (
-            format!("if=none,id=medium{n},format={format},{access},file={file}"),
-            format!("{device},drive=medium{n},bootindex={}", n + 1),
-        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is to be booted, and how its family boots.
 
 use super::{Attach, Firmware, ImageFormat};
-use crate::model::Variant;
+use crate::model::{Arch, Variant};
 use std::path::Path;
 
 /// How an artifact is brought to a machine.
@@ -15,6 +15,8 @@ pub enum Media {
     Optical,
     /// A directory for servers.
     Network,
+    /// The image of a Raspberry Pi's SD card.
+    Card,
 }
 
 /// Port on which the machine's own host serves its network bundle over HTTP.
@@ -32,11 +34,12 @@ impl Media {
             Variant::Iso => (Media::Optical, Some("install.iso")),
             Variant::Ipxe => (Media::Network, None),
             Variant::DiskImageArm64Uefi => (Media::Disk(ImageFormat::Raw), Some("disk.img")),
-            Variant::Oci | Variant::DiskImageRpi4 => return None,
+            Variant::DiskImageRpi4 => (Media::Card, Some("disk.img")),
+            Variant::Oci => return None,
         })
     }
 
-    /// What an image file is, by its name.
+    /// What an image file is, by its name. Whether a disk is a card, its content says.
     pub fn of_file(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "raw" | "img" => Some(Media::Disk(ImageFormat::Raw)),
@@ -47,12 +50,19 @@ impl Media {
     }
 
     /// The ways it can be booted: firmware and attachment when nothing is asked for, or what was asked for if it is possible.
-    pub fn choose(self, firmware: Option<Firmware>, attach: Option<Attach>) -> Result<(Firmware, Attach), String> {
+    pub fn choose(
+        self,
+        arch: Arch,
+        firmware: Option<Firmware>,
+        attach: Option<Attach>,
+    ) -> Result<(Firmware, Attach), String> {
         let (default, allowed): (_, &[Attach]) = match self {
             Media::Files => (Firmware::Direct, &[]),
             Media::Disk(_) => (Firmware::Uefi, &[Attach::Disk, Attach::Usb]),
             Media::Optical => (Firmware::Uefi, &[Attach::Cdrom, Attach::Usb, Attach::Disk]),
+            Media::Network if arch == Arch::Arm64 => (Firmware::Uefi, &[Attach::Net]),
             Media::Network => (Firmware::Bios, &[Attach::Net]),
+            Media::Card => (Firmware::RaspberryPi4, &[Attach::Card]),
         };
         let firmware = firmware.unwrap_or(default);
         let attach = match (attach, allowed.first()) {
@@ -64,15 +74,24 @@ impl Media {
                 return Err(format!("it can be booted as {}", names.join(", ")));
             }
         };
-        match (self, firmware) {
-            (Media::Files, Firmware::Direct) => {}
-            (Media::Files, _) => return Err("kernel and initramfs boot with --firmware direct only".to_owned()),
-            (Media::Network, Firmware::Direct) => {
-                return Err("a network boot needs --firmware bios, uefi or secureboot".to_owned());
+        let problem = match (self, firmware) {
+            (Media::Files, Firmware::Direct) | (Media::Card, Firmware::RaspberryPi4) => None,
+            (Media::Files, _) => Some("kernel and initramfs boot with --firmware direct only"),
+            (Media::Card, _) => Some("the card of a Raspberry Pi boots with --firmware rpi4 only"),
+            (_, Firmware::RaspberryPi4) => Some("--firmware rpi4 boots the card of a Raspberry Pi only"),
+            (_, Firmware::Bios) if arch == Arch::Arm64 => {
+                Some("no arm64 machine has a BIOS; --firmware takes uefi and secureboot")
             }
-            _ => {}
+            (Media::Network, Firmware::Direct) if arch == Arch::Arm64 => {
+                Some("a network boot needs --firmware uefi or secureboot")
+            }
+            (Media::Network, Firmware::Direct) => Some("a network boot needs --firmware bios, uefi or secureboot"),
+            _ => None,
+        };
+        match problem {
+            None => Ok((firmware, attach)),
+            Some(problem) => Err(problem.to_owned()),
         }
-        Ok((firmware, attach))
     }
 }
 
@@ -83,6 +102,7 @@ impl Attach {
             Attach::Disk => "disk",
             Attach::Cdrom => "cdrom",
             Attach::Usb => "usb",
+            Attach::Card => "card",
             Attach::Net => "net",
         }
     }
@@ -90,48 +110,112 @@ impl Attach {
 
 impl super::Network {
     /// The servers of a bundle in `directory`, as each firmware needs them.
-    pub fn of(firmware: Firmware, directory: &str) -> Self {
-        let (tftp, bootfile) = match firmware {
+    pub fn of(arch: Arch, firmware: Firmware, directory: &str) -> Self {
+        let bootfile = match (firmware, arch) {
+            (Firmware::Uefi, _) => "ipxe.efi".to_owned(),
+            (Firmware::SecureBoot, Arch::Amd64) => "secureboot/shimx64.efi".to_owned(),
+            (Firmware::SecureBoot, Arch::Arm64) => "secureboot/shimaa64.efi".to_owned(),
             // iPXE in the card's ROM takes the script over HTTP.
-            Firmware::Direct | Firmware::Bios => (directory.to_owned(), format!("http://{HOST}:{HTTP_PORT}/boot.ipxe")),
-            Firmware::Uefi => (directory.to_owned(), "ipxe.efi".to_owned()),
-            Firmware::SecureBoot => (directory.to_owned(), "secureboot/shimx64.efi".to_owned()),
+            (Firmware::Direct | Firmware::Bios | Firmware::RaspberryPi4, _) => {
+                format!("http://{HOST}:{HTTP_PORT}/boot.ipxe")
+            }
         };
-        Self { tftp, bootfile }
+        Self {
+            tftp: directory.to_owned(),
+            bootfile,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Network, *};
 
     #[test]
     fn families_boot_as_they_can_and_not_otherwise() {
         let disk = Media::Disk(ImageFormat::Raw);
-        assert_eq!(disk.choose(None, None), Ok((Firmware::Uefi, Attach::Disk)));
-        assert_eq!(
-            Media::Optical.choose(Some(Firmware::Bios), Some(Attach::Usb)),
-            Ok((Firmware::Bios, Attach::Usb))
-        );
-        assert_eq!(Media::Network.choose(None, None), Ok((Firmware::Bios, Attach::Net)));
-        for (media, firmware, attach, why) in [
-            (disk, None, Some(Attach::Cdrom), "disk, usb"),
-            (Media::Files, Some(Firmware::Uefi), None, "--firmware direct only"),
-            (Media::Files, None, Some(Attach::Disk), "leave out --as"),
+        for (media, arch, firmware, attach, chosen) in [
+            (disk, Arch::Amd64, None, None, (Firmware::Uefi, Attach::Disk)),
+            (disk, Arch::Arm64, None, None, (Firmware::Uefi, Attach::Disk)),
             (
-                Media::Network,
-                Some(Firmware::Direct),
+                Media::Optical,
+                Arch::Amd64,
+                Some(Firmware::Bios),
+                Some(Attach::Usb),
+                (Firmware::Bios, Attach::Usb),
+            ),
+            (Media::Network, Arch::Amd64, None, None, (Firmware::Bios, Attach::Net)),
+            (Media::Network, Arch::Arm64, None, None, (Firmware::Uefi, Attach::Net)),
+            (Media::Files, Arch::Arm64, None, None, (Firmware::Direct, Attach::Disk)),
+            (
+                Media::Card,
+                Arch::Arm64,
                 None,
-                "--firmware bios, uefi or secureboot",
+                None,
+                (Firmware::RaspberryPi4, Attach::Card),
             ),
         ] {
-            let problem = media.choose(firmware, attach).expect_err(why);
+            assert_eq!(media.choose(arch, firmware, attach), Ok(chosen), "{media:?} {arch}");
+        }
+        let (amd64, arm64) = (Arch::Amd64, Arch::Arm64);
+        for (media, arch, firmware, attach, why) in [
+            (disk, amd64, None, Some(Attach::Cdrom), "disk, usb"),
+            (disk, arm64, None, Some(Attach::Card), "disk, usb"),
+            (disk, arm64, Some(Firmware::Bios), None, "no arm64 machine has a BIOS"),
+            (
+                disk,
+                arm64,
+                Some(Firmware::RaspberryPi4),
+                None,
+                "the card of a Raspberry Pi only",
+            ),
+            (Media::Optical, arm64, Some(Firmware::Bios), None, "uefi and secureboot"),
+            (Media::Network, arm64, Some(Firmware::Bios), None, "uefi and secureboot"),
+            (
+                Media::Network,
+                arm64,
+                Some(Firmware::Direct),
+                None,
+                "uefi or secureboot",
+            ),
+            (
+                Media::Network,
+                amd64,
+                Some(Firmware::Direct),
+                None,
+                "bios, uefi or secureboot",
+            ),
+            (
+                Media::Files,
+                amd64,
+                Some(Firmware::Uefi),
+                None,
+                "--firmware direct only",
+            ),
+            (Media::Files, amd64, None, Some(Attach::Disk), "leave out --as"),
+            (Media::Card, arm64, Some(Firmware::Uefi), None, "--firmware rpi4 only"),
+            (Media::Card, arm64, None, Some(Attach::Usb), "booted as card"),
+        ] {
+            let problem = media.choose(arch, firmware, attach).expect_err(why);
             assert!(problem.contains(why), "{problem}");
         }
+    }
+
+    #[test]
+    fn names_say_what_an_image_file_is() {
         assert_eq!(
             Media::of_file(Path::new("x/a.qcow2")),
             Some(Media::Disk(ImageFormat::Qcow2))
         );
         assert_eq!(Media::of_file(Path::new("x/a.vmdk")), None);
+    }
+
+    #[test]
+    fn each_firmware_is_given_the_loader_of_its_architecture() {
+        let file = |arch, firmware| Network::of(arch, firmware, "/bundle").bootfile;
+        assert_eq!(file(Arch::Amd64, Firmware::Bios), "http://10.0.2.2:8080/boot.ipxe");
+        assert_eq!(file(Arch::Arm64, Firmware::Uefi), "ipxe.efi");
+        assert_eq!(file(Arch::Amd64, Firmware::SecureBoot), "secureboot/shimx64.efi");
+        assert_eq!(file(Arch::Arm64, Firmware::SecureBoot), "secureboot/shimaa64.efi");
     }
 }

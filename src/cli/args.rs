@@ -270,15 +270,19 @@ pub struct ShellArgs {
     pnb boot images/iso/amd64 --firmware direct --disk new.raw --size 4GiB \\\n    \
       --append 'powernode.install=/dev/vda powernode.install.confirm=yes'\n  \
     pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
-    pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive")]
+    pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive\n  \
+    pnb boot images/disk-image-rpi4/arm64 --keep card.img")]
 pub struct Boot {
     /// The artifact's directory, or a file: .raw or .img, .qcow2, .iso.
     pub path: PathBuf,
-    /// What starts it [default: direct for kernel-initrd, bios for ipxe, else uefi]. With a medium, direct takes kernel and
-    /// initramfs off it, so that words can be appended.
+    /// What starts it [default: direct for kernel-initrd, bios for ipxe of amd64, rpi4 for the card of a Raspberry Pi 4, else
+    /// uefi]. With a medium, direct takes kernel and initramfs off it, so that words can be appended.
     #[arg(long, value_name = "FIRMWARE")]
     pub firmware: Option<Firmware>,
-    /// As what it is attached [default: cdrom for iso, net for ipxe, else disk].
+    /// The architecture of a file [default: that of the boot loader in it, else amd64].
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<Arch>,
+    /// As what it is attached [default: cdrom for iso, net for ipxe, card for a card, else disk].
     #[arg(long = "as", value_name = "WHAT")]
     pub attach: Option<Attach>,
     /// Boot this copy of the disk, and let the machine write to it; made of the artifact if it is not there.
@@ -296,15 +300,15 @@ pub struct Boot {
     /// A directory shared with the machine over 9p.
     #[arg(long, value_name = "DIR")]
     pub share: Option<PathBuf>,
-    /// Added to the kernel command line; with --firmware direct only.
+    /// Added to the kernel command line; with --firmware direct and rpi4 only.
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub append: Vec<String>,
     /// Seconds until the machine is stopped and judged.
     #[arg(long, value_name = "S", default_value_t = 300)]
     pub timeout: u64,
-    /// Memory of the machine in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u64).range(64..=1_048_576))]
-    pub memory: u64,
+    /// Memory of the machine in MiB [default: 3072; a Raspberry Pi 4 of QEMU has 2048].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1_048_576))]
+    pub memory: Option<u64>,
     /// Connect this terminal to the machine's console instead of judging it (Ctrl-A X ends it).
     #[arg(long)]
     pub interactive: bool,

@@ -33,7 +33,7 @@ pub enum InspectError {
 }
 
 /// A message with everything that caused it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

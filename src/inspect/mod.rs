@@ -26,7 +26,7 @@ mod text;
 mod trees;
 
 pub use diff::{Comparison, Difference, What, diff};
-pub use error::InspectError;
+pub use error::{InspectError, chain};
 pub use hint::Hint;
 pub use part::{Fields, Kind, Look, Part, Scratch, open, open_path};
 pub use root::{FoundRoot, find_file, find_root};

@@ -1,0 +1,255 @@
+//! The QEMU command line of a machine.
+//!
+//! | | amd64 | arm64 | Raspberry Pi 4 |
+//! |---|---|---|---|
+//! | machine | q35 | virt | raspi4b, as the board is: 4 processors, 2 GiB |
+//! | disk, USB stick | virtio, xHCI | virtio, xHCI | — |
+//! | optical drive | SATA | virtio SCSI | — |
+//! | SD card | — | — | yes |
+//! | network, fw_cfg, 9p | yes | yes | — |
+//! | first serial port | `ttyS0` | `ttyAMA0` | `ttyAMA0` |
+
+use super::{Attach, Firmware, ImageFormat, Machine, Medium};
+use crate::model::Arch;
+
+/// Mount tag of the seed share that 90powernode looks for.
+const SEED_TAG: &str = "powernode-seed";
+
+const QEMU_AMD64: &str = "/usr/bin/qemu-system-x86_64";
+const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
+/// Everything QEMU can emulate. AAVMF offers a boot from the network only to processors that make random numbers, which no
+/// model of a real board has; computing pointer authentication costs a third of a boot, and proves nothing.
+const CPU_AMD64: &str = "max";
+const CPU_ARM64: &str = "max,pauth=off";
+
+impl Machine {
+    /// QEMU and its arguments: software emulation, the serial console on standard output, no display, and no network but the one
+    /// it boots from.
+    pub fn command(&self, interactive: bool) -> Vec<String> {
+        let mut argv = Vec::new();
+        let mut add = |words: &[&str]| argv.extend(words.iter().map(|w| (*w).to_owned()));
+        let board = self.firmware == Firmware::RaspberryPi4;
+        let (program, machine) = match (self.arch, self.firmware) {
+            (_, Firmware::RaspberryPi4) => (QEMU_ARM64, "raspi4b"),
+            (Arch::Amd64, Firmware::SecureBoot) => (QEMU_AMD64, "q35,smm=on"),
+            (Arch::Amd64, _) => (QEMU_AMD64, "q35"),
+            (Arch::Arm64, _) => (QEMU_ARM64, "virt"),
+        };
+        add(&[program, "-nodefaults", "-no-user-config"]);
+        for directory in ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu"] {
+            add(&["-L", directory]);
+        }
+        add(&["-machine", machine, "-accel", "tcg,thread=multi"]);
+        if !board {
+            let cpu = match self.arch {
+                Arch::Amd64 => CPU_AMD64,
+                Arch::Arm64 => CPU_ARM64,
+            };
+            add(&["-cpu", cpu, "-smp", "2", "-device", "virtio-rng-pci"]);
+        }
+        add(&["-m", &self.memory.to_string(), "-display", "none", "-no-reboot"]);
+        add(&["-serial", if interactive { "mon:stdio" } else { "stdio" }]);
+        if self.arch == Arch::Amd64 && self.firmware != Firmware::Direct {
+            add(&["-device", "VGA"]);
+        }
+        if (self.arch, self.firmware) == (Arch::Amd64, Firmware::SecureBoot) {
+            add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        }
+        for flash in flash(self.arch, self.firmware) {
+            add(&["-drive", &flash]);
+        }
+        if let Some(kernel) = &self.kernel {
+            add(&["-kernel", &kernel.image, "-initrd", &kernel.initramfs]);
+            add(&["-append", &kernel.command_line]);
+            if let Some(device_tree) = &kernel.device_tree {
+                add(&["-dtb", device_tree]);
+            }
+        }
+        let has = |attach| self.media.iter().any(|m| m.attach == attach);
+        if has(Attach::Usb) {
+            add(&["-device", "qemu-xhci"]);
+        }
+        if has(Attach::Cdrom) && self.arch == Arch::Arm64 {
+            add(&["-device", "virtio-scsi-pci"]);
+        }
+        for (n, medium) in self.media.iter().enumerate() {
+            let (drive, device) = medium.arguments(self.arch, n);
+            add(&["-drive", &drive]);
+            if let Some(device) = device {
+                add(&["-device", &device]);
+            }
+        }
+        match &self.network {
+            None => add(&["-nic", "none"]),
+            Some(network) => {
+                let user = format!("user,id=net,tftp={},bootfile={}", network.tftp, network.bootfile);
+                // UEFI has a driver of its own for the card; with iPXE in its ROM it would be iPXE that boots.
+                let rom = if self.firmware == Firmware::Bios {
+                    ""
+                } else {
+                    ",romfile="
+                };
+                let card = format!("virtio-net-pci,netdev=net,bootindex=0{rom}");
+                add(&["-netdev", &user, "-device", &card]);
+            }
+        }
+        for (key, file) in &self.fw_cfg {
+            add(&["-fw_cfg", &format!("name={key},file={file}")]);
+        }
+        if let Some(share) = &self.share {
+            let share = format!("local,path={share},mount_tag={SEED_TAG},security_model=mapped-xattr,id=seed");
+            add(&["-virtfs", &share]);
+        }
+        argv
+    }
+}
+
+/// The flash chips of UEFI, the program's and its variables'. What the firmware writes to them is forgotten.
+fn flash(arch: Arch, firmware: Firmware) -> Vec<String> {
+    let chips = match (arch, firmware) {
+        (Arch::Amd64, Firmware::Uefi) => ["OVMF/OVMF_CODE_4M", "OVMF/OVMF_VARS_4M"],
+        (Arch::Amd64, Firmware::SecureBoot) => ["OVMF/OVMF_CODE_4M.ms", "OVMF/OVMF_VARS_4M.ms"],
+        (Arch::Arm64, Firmware::Uefi) => ["AAVMF/AAVMF_CODE.no-secboot", "AAVMF/AAVMF_VARS"],
+        (Arch::Arm64, Firmware::SecureBoot) => ["AAVMF/AAVMF_CODE.ms", "AAVMF/AAVMF_VARS.ms"],
+        (_, Firmware::Direct | Firmware::Bios | Firmware::RaspberryPi4) => return Vec::new(),
+    };
+    let units = chips.iter().zip(["readonly=on", "snapshot=on"]).enumerate();
+    units
+        .map(|(unit, (name, access))| format!("if=pflash,unit={unit},format=raw,{access},file=/usr/share/{name}.fd"))
+        .collect()
+}
+
+impl Medium {
+    /// The value of `-drive` for the medium number `n`, and of `-device` unless it sits in a slot of the board.
+    fn arguments(&self, arch: Arch, n: usize) -> (String, Option<String>) {
+        let format = match self.format {
+            ImageFormat::Raw => "raw",
+            ImageFormat::Qcow2 => "qcow2",
+        };
+        let access = match (self.attach, self.keep) {
+            (Attach::Cdrom, _) => "media=cdrom,readonly=on",
+            (_, true) => "cache=writeback",
+            (_, false) => "snapshot=on",
+        };
+        let device = match (self.attach, arch) {
+            (Attach::Cdrom, Arch::Amd64) => "ide-cd",
+            (Attach::Cdrom, Arch::Arm64) => "scsi-cd",
+            (Attach::Usb, _) => "usb-storage,removable=on",
+            (Attach::Disk | Attach::Net, _) => "virtio-blk-pci",
+            (Attach::Card, _) => "",
+        };
+        let file = self.file.replace(',', ",,");
+        if device.is_empty() {
+            return (format!("if=sd,format={format},{access},file={file}"), None);
+        }
+        (
+            format!("if=none,id=medium{n},format={format},{access},file={file}"),
+            Some(format!("{device},drive=medium{n},bootindex={}", n + 1)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kernel, Network};
+    use super::*;
+
+    fn machine(arch: Arch, firmware: Firmware, attach: Attach) -> Machine {
+        let medium = Medium {
+            file: "/inputs/a,b".to_owned(),
+            format: ImageFormat::Raw,
+            attach,
+            keep: false,
+        };
+        Machine {
+            arch,
+            firmware,
+            memory: 2048,
+            kernel: None,
+            media: vec![medium],
+            network: None,
+            fw_cfg: Vec::new(),
+            share: None,
+        }
+    }
+
+    fn words(machine: &Machine) -> String {
+        machine.command(false).join(" ")
+    }
+
+    #[test]
+    fn each_architecture_has_the_flash_of_its_firmware() {
+        let secure = words(&machine(Arch::Arm64, Firmware::SecureBoot, Attach::Disk));
+        for want in [
+            "/usr/bin/qemu-system-aarch64 ",
+            "-machine virt ",
+            "unit=0,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.ms.fd",
+            "unit=1,format=raw,snapshot=on,file=/usr/share/AAVMF/AAVMF_VARS.ms.fd",
+            "file=/inputs/a,,b -device virtio-blk-pci,drive=medium0,bootindex=1",
+        ] {
+            assert!(secure.contains(want), "{want} is not in {secure}");
+        }
+        assert!(!secure.contains("VGA") && !secure.contains("smm"), "{secure}");
+        let plain = words(&machine(Arch::Arm64, Firmware::Uefi, Attach::Disk));
+        assert!(plain.contains("AAVMF_CODE.no-secboot.fd"), "{plain}");
+        let amd64 = words(&machine(Arch::Amd64, Firmware::SecureBoot, Attach::Disk));
+        assert!(
+            amd64.contains("q35,smm=on") && amd64.contains("OVMF_CODE_4M.ms.fd"),
+            "{amd64}"
+        );
+        assert!(
+            amd64.contains("driver=cfi.pflash01,property=secure,value=on"),
+            "{amd64}"
+        );
+    }
+
+    #[test]
+    fn an_optical_drive_is_one_that_the_machine_and_its_firmware_have() {
+        let amd64 = words(&machine(Arch::Amd64, Firmware::Uefi, Attach::Cdrom));
+        assert!(
+            amd64.contains("-device ide-cd,drive=medium0") && !amd64.contains("scsi"),
+            "{amd64}"
+        );
+        let arm64 = words(&machine(Arch::Arm64, Firmware::Uefi, Attach::Cdrom));
+        assert!(
+            arm64.contains("-device virtio-scsi-pci -drive if=none,id=medium0,format=raw,media=cdrom,readonly=on"),
+            "{arm64}"
+        );
+        assert!(arm64.contains("-device scsi-cd,drive=medium0"), "{arm64}");
+    }
+
+    #[test]
+    fn a_raspberry_pi_has_its_card_and_nothing_else() {
+        let mut pi = machine(Arch::Arm64, Firmware::RaspberryPi4, Attach::Card);
+        pi.kernel = Some(Kernel {
+            image: "/k".to_owned(),
+            initramfs: "/i".to_owned(),
+            device_tree: Some("/d".to_owned()),
+            command_line: "a=b c".to_owned(),
+        });
+        let said = words(&pi);
+        for want in [
+            "-machine raspi4b ",
+            "-m 2048 ",
+            "-kernel /k -initrd /i -append a=b c -dtb /d",
+            "-drive if=sd,format=raw,snapshot=on,file=/inputs/a,,b",
+        ] {
+            assert!(said.contains(want), "{want} is not in {said}");
+        }
+        for other in ["-device", "-cpu", "-smp", "pflash"] {
+            assert!(!said.contains(other), "{other} is in {said}");
+        }
+    }
+
+    #[test]
+    fn a_network_boot_by_uefi_does_without_the_rom_of_the_card() {
+        for arch in Arch::ALL {
+            let mut node = machine(arch, Firmware::Uefi, Attach::Net);
+            node.media.clear();
+            node.network = Some(Network::of(arch, Firmware::Uefi, "/bundle"));
+            let said = words(&node);
+            assert!(said.contains("tftp=/bundle,bootfile=ipxe.efi"), "{said}");
+            assert!(said.contains("netdev=net,bootindex=0,romfile="), "{said}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The machine at work: QEMU from its stage, in a sandbox.
+
+use super::{
+    super::{
+        args::{Boot, Common},
+        context::{Failure, inputs, project, run_options},
+        report::Report,
+    },
+    BootConsole,
+    media::ARTIFACT,
+    said,
+};
+use crate::{
+    boot::{HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
+    model::{Arch, Epoch},
+    pipeline,
+    sandbox::{self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Workload},
+    store::Store,
+};
+use std::{
+    collections::BTreeSet,
+    io::{self, Read},
+    time::Duration,
+};
+
+/// What QEMU itself needs beside the machine's memory, bytes.
+const QEMU_MEMORY: u64 = 1 << 30;
+/// What a machine may write to media that are not kept, bytes.
+const FORGOTTEN: u64 = 4 << 30;
+
+/// The stage that holds QEMU for machines of an architecture, and their firmware.
+fn boot_tools(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "boot-tools",
+        Arch::Arm64 => "boot-tools-arm64",
+    }
+}
+
+/// Length of the largest file that the machine may write to.
+fn largest_disk(mounts: &[Mount]) -> u64 {
+    let writable = mounts.iter().filter(|m| m.access == Access::ReadWrite);
+    writable
+        .filter_map(|m| m.source.metadata().ok())
+        .map(|m| m.len())
+        .max()
+        .unwrap_or(0)
+}
+
+/// Runs the machine with `mounts` in a sandbox of its own, the console to `console`. What is inside is how the machine ended.
+pub(super) fn run(
+    common: &Common,
+    args: &Boot,
+    report: &Report,
+    store: &Store,
+    machine: &Machine,
+    mounts: Vec<Mount>,
+    console: &mut BootConsole,
+) -> Result<Result<(), SandboxError>, Failure> {
+    let project = project(common)?;
+    let options = run_options()?;
+    let node = project.graph.node(boot_tools(machine.arch), Arch::host())?;
+    let nodes = std::slice::from_ref(&node);
+    let built = pipeline::build(&project, store, &inputs(common)?, nodes, 1, &options, &|e| {
+        report.event(e)
+    })?;
+    let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
+    let tools = tools.ok_or_else(|| said(format!("find QEMU: {node} gave no tree")))?;
+    let argv = machine.command(args.interactive);
+    let workload = match &machine.network {
+        None => Workload::Command { argv },
+        Some(_) => {
+            let served = ServedMachine {
+                argv,
+                http: Some(HttpRoot {
+                    dir: ARTIFACT.into(),
+                    port: HTTP_PORT,
+                }),
+            };
+            Workload::Builtin {
+                name: MACHINE.to_owned(),
+                args: serde_json::to_vec(&served).map_err(|e| said(e.to_string()))?,
+            }
+        }
+    };
+    let spec = Spec {
+        stage: "boot".to_owned(),
+        root: RootFs::Tree(store.checkout(tools.digest())?),
+        workload,
+        // Where QEMU keeps what is written to media that are not kept; it would take /var/tmp for /tmp.
+        env: [("TMPDIR".to_owned(), "/build".to_owned())].into(),
+        epoch: Epoch::new(0),
+        ids: Ids::Single,
+        capabilities: BTreeSet::new(),
+        limits: Limits {
+            memory: (machine.memory << 20) + QEMU_MEMORY,
+            wall: Duration::from_secs(args.timeout),
+            log_bytes: 64 << 20,
+            // The length of any file it writes is limited by this too.
+            build_bytes: FORGOTTEN.max(largest_disk(&mounts)),
+            cpus: 2,
+            ..Limits::default()
+        },
+        mounts,
+        outputs: Vec::new(),
+        build_dir: BuildDir::Tmpfs,
+        keep_failed: false,
+        prepare: None,
+        dev_in: Vec::new(),
+        proc_mount: true,
+        emulator: None,
+        console: if args.interactive {
+            Console::Inherit
+        } else {
+            Console::Log
+        },
+        network: match &machine.network {
+            None => sandbox::Network::None,
+            Some(_) => sandbox::Network::Loopback,
+        },
+    };
+    report.clear();
+    let executor = Executor {
+        helper: options.helper,
+        strict: false,
+    };
+    let mut put = |_: bool, _: &mut dyn Read| Err(io::Error::other("a machine has no outputs"));
+    Ok(executor.run(&spec, &mut put, console).map(drop))
+}
