@@ -473,6 +473,18 @@ printf '\006\000\000\001' >"$variable"
 # A counter that is none begins again.
 file persist/boots 'many'
 ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=1' failed
+# Consoles without a device of their own: the kernel's way to the console is left.
+file sys/class/tty/console/active 'ttyAMA0'
+: >"$tmp/dev/console"
+(
+    sleep() { :; }
+    systemctl() { return 1; }
+    set -- "$tmp"
+    # shellcheck source=../../stages/root/overlay/usr/lib/powernode/ready
+    . "$overlay/usr/lib/powernode/ready"
+)
+is 'the ready line on the console' "$(tr -d '\r' <"$tmp/dev/console" | sed -n 3p)" \
+    "powernode: ready instance=$UUID source=fw_cfg root=$HEX agent=failed"
 
 # ---------------------------------------------------------------------------------------------------------------- refusal
 
