@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Every arm64 artifact, built once: `<variant>/arm64`, with what is said of the platform.
-fn images() -> &'static Path {
+pub(crate) fn images() -> &'static Path {
     static IMAGES: OnceLock<PathBuf> = OnceLock::new();
     IMAGES.get_or_init(|| {
         let images = scratch().join("images-arm64");

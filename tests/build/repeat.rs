@@ -4,7 +4,8 @@ use crate::project::*;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 const USER: &str = "pnb-test";
-const VARIANTS: [&str; 5] = ["kernel-initrd", "raw", "iso", "ipxe", "qcow2"];
+const BOTH: [&str; 5] = ["kernel-initrd", "raw", "iso", "ipxe", "qcow2"];
+const ARM64: [&str; 2] = ["disk-image-rpi4", "disk-image-arm64-uefi"];
 
 fn as_root(argv: &[&str]) {
     good(Command::new(argv[0]).args(&argv[1..]));
@@ -32,6 +33,7 @@ fn another_user_at_another_path_builds_the_same_bytes() {
         return;
     }
     artifact();
+    crate::arm64::images();
     let dir = tempfile::Builder::new()
         .prefix("pnb-a-rather-longer-path-")
         .tempdir_in("/var/tmp")
@@ -79,10 +81,19 @@ fn another_user_at_another_path_builds_the_same_bytes() {
         .arg("--offline")
         .arg("--mirror")
         .arg(format!("file://{}", mirror_copy.display()));
-    command.args(["build", "--hermetic", "--allow-dirty", "--arch", "amd64", "--jobs", "1"]);
+    command.args(["build", "--hermetic", "--allow-dirty", "--arch", "all", "--jobs", "1"]);
     good(command.arg("--output").arg(&images));
-    for variant in VARIANTS {
-        let sums = |images: &Path| fs::read_to_string(images.join(variant).join("amd64/SHA256SUMS")).expect(variant);
-        assert_eq!(sums(&images), sums(self::images()), "{variant}");
+    let same = |variant: &str, arch: &str, here: &Path| {
+        let sums = |images: &Path| {
+            let path = images.join(variant).join(arch).join("SHA256SUMS");
+            fs::read_to_string(path).expect(variant)
+        };
+        assert_eq!(sums(&images), sums(here), "{variant}/{arch}");
+    };
+    for variant in BOTH {
+        same(variant, "amd64", self::images());
+    }
+    for variant in BOTH.into_iter().chain(ARM64) {
+        same(variant, "arm64", crate::arm64::images());
     }
 }

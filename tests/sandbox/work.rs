@@ -232,7 +232,8 @@ fn the_doctor_finds_every_layer() {
             "Landlock",
             "seccomp",
             "capabilities",
-            "limits"
+            "limits",
+            "emulation"
         ]
     );
     assert!(layers.iter().all(|l| l.problem.is_none()), "{layers:#?}");
