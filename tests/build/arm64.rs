@@ -27,7 +27,7 @@ fn build_arm64(project: &Path, store: &Path) -> Command {
 
 fn boot(path: &Path, arguments: &[&str]) -> Command {
     let mut command = pnb(repository(), &store());
-    command.arg("boot").arg(path).args(["--timeout", "600"]).args(arguments);
+    command.arg("boot").arg(path).args(["--timeout", "900"]).args(arguments);
     command
 }
 
@@ -104,7 +104,13 @@ fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
         let mut found: Vec<String> = packages
             .iter()
             .filter(|p| p["sets"].as_array().expect("sets").iter().any(|s| *s == set))
-            .map(|p| format!("{} {}", p["name"], p["version"]))
+            // The same source; a rebuild for one architecture alone adds +b and a number to the version.
+            .map(|p| {
+                let name = p["name"].as_str().expect("text");
+                let own = format!("{name} {}", p["version"].as_str().expect("text"));
+                let source = p.get("source").and_then(|s| s.as_str());
+                format!("{name}: {}", source.unwrap_or(&own))
+            })
             .collect();
         found.sort();
         found

@@ -61,6 +61,11 @@ const CHANGES: &[(&str, Change, &str)] = &[
     ),
     (CARD, Change::RemoveChild("wifi@1"), "there is no wireless module"),
     (
+        "/soc/serial@7e201000",
+        Change::RemoveChild("bluetooth"),
+        "the board has its Bluetooth at this port, QEMU has the console; its driver would take the port for itself and wait for a line to be ready",
+    ),
+    (
         "/wifi-pwrseq",
         Change::Disable,
         "the same pin: three lines about it would be all that is heard of it",
