@@ -105,6 +105,15 @@ impl StageGraph {
                 return Err(file.error(offset, format!("the root {stage:?} is not a tree")));
             }
         }
+        for (name, output) in &file.outputs {
+            if let Some((from, (stage, given))) = file.passed_on(output)
+                && self.stages[stage].outputs[given].kind != OutputKind::File
+            {
+                let problem =
+                    format!("output {name:?} is a file, and {given:?} of stage {stage:?}, which it should be, is none");
+                return Err(file.error(from, problem));
+            }
+        }
         Ok(())
     }
 
@@ -223,8 +232,9 @@ mod tests {
     fn graph(stages: &[(&str, &str)]) -> Result<StageGraph, GraphError> {
         let mut map = BTreeMap::new();
         for (name, body) in stages {
+            let outputs = if body.contains("[outputs]") { "" } else { "[outputs]" };
             let text =
-                format!("summary = \"{name}\"\nwriter = \"w\"\n{body}\n[outputs]\ntree = {{ kind = \"tree\" }}\n");
+                format!("summary = \"{name}\"\nwriter = \"w\"\n{body}\n{outputs}\ntree = {{ kind = \"tree\" }}\n");
             map.insert(
                 (*name).to_owned(),
                 parse_stage(&text, &format!("stages/{name}/stage.toml"))?,
@@ -251,6 +261,16 @@ mod tests {
             (
                 &[("a", "arch = \"build\"\nroot = \"b\""), ("b", "")],
                 "a stage for the build machine needs \"b\", which is for the target",
+            ),
+            (
+                &[
+                    ("a", ""),
+                    (
+                        "b",
+                        "[inputs]\nx = { stage = \"a\" }\n[outputs]\nf = { kind = \"file\", from = \"x\" }",
+                    ),
+                ],
+                "stages/b/stage.toml, line 6: output \"f\" is a file, and \"tree\" of stage \"a\", which it should be, is none",
             ),
         ] {
             let err = graph(stages).expect_err(want).to_string();

@@ -83,7 +83,7 @@ pub fn stage_spec(
                 mount(store.checkout(digest)?, target);
                 mount(store.object_path(digest)?, rel(format!("inputs/{name}.tree"))?);
             }
-            Resolved::File(digest) => {
+            Resolved::File(digest, _) => {
                 store.verify_object(digest)?;
                 mount(store.plain_object(digest)?, target);
             }
@@ -208,9 +208,11 @@ fn limits(limits: &graph::Limits) -> Limits {
     }
 }
 
+/// What is taken out of the sandbox: outputs that are inputs as they are do not come from there.
 fn outputs(file: &StageFile) -> Result<Vec<Output>, String> {
     file.outputs
         .iter()
+        .filter(|(_, spec)| spec.from.is_none())
         .map(|(name, spec)| {
             let path = match &spec.path {
                 Some(path) => path.clone(),
@@ -299,6 +301,7 @@ pub(super) fn run_stage(
         };
         outputs.insert(name, output);
     }
+    outputs.extend(passed_on(project.graph.file(id), prepared)?);
     let json = |value: Result<serde_json::Value, serde_json::Error>| {
         value.map_err(|e| PipelineError::Spec {
             node: id.clone(),
@@ -317,6 +320,25 @@ pub(super) fn run_stage(
         wall_ms: u64::try_from(outcome.wall.as_millis()).unwrap_or(u64::MAX),
         peak_memory: outcome.peak_memory,
     })
+}
+
+/// The outputs that are inputs as they are: the same objects, which were hashed before the stage could see them.
+fn passed_on(file: &StageFile, prepared: &Prepared) -> Result<BTreeMap<String, store::Output>, PipelineError> {
+    let from = |(name, spec): (&String, &graph::OutputSpec)| {
+        let input = spec.from.as_ref()?.get_ref();
+        let output = match prepared.inputs.get(input) {
+            Some(Resolved::File(digest, size)) => Ok(store::Output::File {
+                digest: *digest,
+                size: *size,
+            }),
+            _ => Err(PipelineError::Spec {
+                node: prepared.id.clone(),
+                problem: format!("output {name:?} is no file: the input {input:?} is not"),
+            }),
+        };
+        Some(output.map(|output| (name.clone(), output)))
+    };
+    file.outputs.iter().filter_map(from).collect()
 }
 
 /// The part of a sandbox error that says how the stage ended.
