@@ -17,14 +17,15 @@ use crate::{
     model::{Arch, Epoch, RelPath},
     pipeline,
     sandbox::{
-        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Watch, Workload,
+        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, Output, RootFs, SandboxError, Spec, Watch,
+        Workload,
     },
-    store::Store,
+    store::{Store, copy_sparse},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -253,7 +254,7 @@ fn media(target: &Target, args: &Boot, attach: Attach, mounts: &mut Vec<Mount>) 
 /// Makes the sparse file `path`, with the content of `image` at its front; on an error there is no file.
 fn make_disk(path: &Path, image: Option<(&Path, ImageFormat)>, size: Option<u64>) -> Result<(), Failure> {
     let made = (|| -> io::Result<()> {
-        let mut out = File::create_new(path)?;
+        let out = File::create_new(path)?;
         let mut len = 0;
         if let Some((image, format)) = image {
             let file = File::open(image)?;
@@ -261,19 +262,7 @@ fn make_disk(path: &Path, image: Option<(&Path, ImageFormat)>, size: Option<u64>
                 ImageFormat::Raw => Box::new(file),
                 ImageFormat::Qcow2 => Box::new(ReadCursor::new(Qcow2::open(file).map_err(io::Error::other)?)),
             };
-            let zeros = vec![0; 1 << 20];
-            let mut block = zeros.clone();
-            loop {
-                let n = from.read(&mut block)?;
-                if n == 0 {
-                    break;
-                }
-                if block[..n] != zeros[..n] {
-                    out.seek(SeekFrom::Start(len))?;
-                    out.write_all(&block[..n])?;
-                }
-                len += n as u64;
-            }
+            len = copy_sparse(&mut from, &out, 0)?;
         }
         if size.is_some_and(|size| size < len) {
             return Err(io::Error::other(format!("the disk has {len} bytes, more than --size")));
@@ -373,7 +362,7 @@ fn run(
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: bool, _: &mut dyn Read| Err(io::Error::other("a machine has no outputs"));
+    let mut put = |_: &Output, _: bool, _: &mut dyn Read| Err(io::Error::other("a machine has no outputs"));
     Ok(executor.run(&spec, &mut put, console).map(drop))
 }
 
@@ -470,5 +459,32 @@ impl Watch for BootConsole {
             None | Some(Verdict::Installed { .. }) => ControlFlow::Continue(()),
             Some(_) => ControlFlow::Break(()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_kept_disk_is_the_image_with_holes_and_more_room_or_it_is_not_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
+        let mut bytes = vec![0; 9 << 20];
+        bytes[5 << 20] = 7;
+        fs::write(&image, &bytes).expect("written");
+        let from = Some((image.as_path(), ImageFormat::Raw));
+        let small = make_disk(&disk, from, Some(9 << 20 | 1)).and_then(|()| make_disk(&disk, from, None));
+        assert!(small.is_err(), "a disk that is there is not replaced");
+        let made = fs::read(&disk).expect("made");
+        assert!(made[..bytes.len()] == bytes && made[bytes.len()..] == [0]);
+        File::open(&disk).expect("made").sync_all().expect("synced");
+        assert!(fs::metadata(&disk).expect("made").blocks() * 512 < 1 << 20);
+        fs::remove_file(&disk).expect("ours");
+        make_disk(&disk, from, Some(9 << 20 >> 1)).expect_err("less room than the image has");
+        assert!(!disk.exists(), "and nothing is left of it");
+        make_disk(&disk, None, Some(1 << 20)).expect("an empty disk");
+        assert_eq!(fs::metadata(&disk).expect("made").len(), 1 << 20);
     }
 }

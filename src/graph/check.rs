@@ -1,6 +1,9 @@
 //! The checked graph: every reference resolves, nothing needs itself.
 
-use super::{GraphError, InputSource, OutputKind, Packages, StageArch, StageFile, parse_stage, stage_file::plain_name};
+use super::{
+    GraphError, InputSource, OutputKind, OutputSpec, Packages, StageArch, StageFile, parse_stage,
+    stage_file::plain_name,
+};
 use crate::model::Arch;
 use serde::{Serialize, Serializer};
 use std::{
@@ -194,6 +197,31 @@ impl StageGraph {
         Ok(found.into_iter().collect())
     }
 
+    /// How many files of the artifacts of `exported` the output `name` of `id` becomes: its own, and those of stages that pass it on.
+    pub fn times_exported(&self, id: &NodeId, name: &str, exported: &BTreeSet<NodeId>) -> usize {
+        let of_artifact = self.file(id).outputs.get(name).is_some_and(OutputSpec::is_exported);
+        let own = usize::from(of_artifact && exported.contains(id));
+        let mut further = BTreeSet::new();
+        for (stage, file) in &self.stages {
+            for (output, spec) in &file.outputs {
+                let passed_on = file.passed_on(spec).map(|(_, from)| from);
+                if passed_on != Some((id.stage.as_str(), name)) {
+                    continue;
+                }
+                let from_here = |arch: &Arch| self.node(&id.stage, *arch).is_ok_and(|node| node == *id);
+                let nodes = Arch::ALL
+                    .iter()
+                    .filter(|a| from_here(a))
+                    .flat_map(|a| self.node(stage, *a));
+                further.extend(nodes.map(|node| (node, output)));
+            }
+        }
+        let further = further
+            .iter()
+            .map(|(node, output)| self.times_exported(node, output, exported));
+        own + further.sum::<usize>()
+    }
+
     /// Every package set the stages ask the lock for: `<stage>/<arch>`, its architecture, and the request.
     pub fn package_sets(&self) -> Vec<(String, Arch, &Packages)> {
         let mut sets = Vec::new();
@@ -276,6 +304,39 @@ mod tests {
             let err = graph(stages).expect_err(want).to_string();
             assert!(err.contains(want), "{err:?} lacks {want:?}");
         }
+    }
+
+    #[test]
+    fn an_output_is_exported_as_often_as_it_is_passed_on_to_what_is_exported() {
+        let graph = graph(&[
+            ("made", "[outputs]\nf = { kind = \"file\" }\ng = { kind = \"file\" }"),
+            (
+                "first",
+                "[inputs]\nx = { stage = \"made\", output = \"f\" }\n[outputs]\na = { kind = \"file\", from = \"x\" }",
+            ),
+            (
+                "second",
+                "[inputs]\ny = { stage = \"first\", output = \"a\" }\n[outputs]\nb = { kind = \"file\", from = \"y\" }",
+            ),
+        ])
+        .expect("valid");
+        let node = |stage: &str| graph.node(stage, Arch::Amd64).expect("exists");
+        let times = |exported: &[&str], output: &str| {
+            let exported = exported.iter().map(|stage| node(stage)).collect();
+            graph.times_exported(&node("made"), output, &exported)
+        };
+        assert_eq!(times(&[], "f"), 0);
+        assert_eq!(times(&["made"], "f"), 1);
+        assert_eq!(times(&["second"], "f"), 1);
+        assert_eq!(times(&["made", "first", "second"], "f"), 3);
+        assert_eq!(times(&["made", "first", "second"], "g"), 1);
+        assert_eq!(times(&["made"], "tree"), 0, "a tree that is not exported");
+        let other = [graph.node("second", Arch::Arm64).expect("exists")].into();
+        assert_eq!(
+            graph.times_exported(&node("made"), "f", &other),
+            0,
+            "another architecture"
+        );
     }
 
     #[test]

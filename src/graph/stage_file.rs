@@ -163,6 +163,13 @@ pub struct OutputSpec {
     pub export: bool,
 }
 
+impl OutputSpec {
+    /// Whether it belongs to the artifact, if the stage is a variant's.
+    pub fn is_exported(&self) -> bool {
+        self.kind == OutputKind::File || self.export
+    }
+}
+
 /// How many user ids a stage sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -5,7 +5,7 @@ use super::{
     inputs::{Prepared, Resolved, STAGE_DIRECTORY, lay_out_packages},
 };
 use crate::{
-    graph::{self, StageFile},
+    graph::{self, NodeId, StageFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
         Access, BuildDir, Capability, Collected, Console, Executor, Ids, Limits, Mount, Network, Output, OutputKind,
@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub build_dir: Option<PathBuf>,
     /// Whether each line of a stage's output becomes an event.
     pub verbose: bool,
+    /// Nodes whose artifacts will be exported by this program, to the file system that the store is on.
+    pub exported: BTreeSet<NodeId>,
 }
 
 /// The sandbox of a prepared node, its inputs fetched and laid out. What `scratch` names is removed by the caller.
@@ -249,8 +251,14 @@ pub(super) fn run_stage(
         helper: options.helper.clone(),
         strict: options.hermetic,
     };
-    let mut put = |executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
-        store.put_object(executable, content).map_err(io::Error::other)
+    let file = project.graph.file(id);
+    let copies = |output: &Output| project.graph.times_exported(id, &output.name, &options.exported);
+    let mut put = |output: &Output, executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
+        let stored = match copies(output) {
+            0 => store.put_object(executable, content),
+            copies => store.put_artifact(executable, content, copies),
+        };
+        stored.map_err(io::Error::other)
     };
     let result = executor.run(&spec, &mut put, &mut watch);
     let kept = match &spec.build_dir {
@@ -301,7 +309,7 @@ pub(super) fn run_stage(
         };
         outputs.insert(name, output);
     }
-    outputs.extend(passed_on(project.graph.file(id), prepared)?);
+    outputs.extend(passed_on(file, prepared)?);
     let json = |value: Result<serde_json::Value, serde_json::Error>| {
         value.map_err(|e| PipelineError::Spec {
             node: id.clone(),

@@ -30,9 +30,9 @@ use std::{
     time::Duration,
 };
 
-/// Takes whether a collected file is executable, and its content; returns its digest and how many bytes it read, which must
-/// be all.
-pub type Put<'a> = dyn FnMut(bool, &mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'a;
+/// Takes the output that a collected file belongs to, whether the file is executable, and its content; returns its digest and
+/// how many bytes it read, which must be all.
+pub type Put<'a> = dyn FnMut(&Output, bool, &mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'a;
 
 /// Runs stages.
 #[derive(Clone, PartialEq, Eq, Debug)]

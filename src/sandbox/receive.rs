@@ -197,7 +197,7 @@ fn store(
         source,
     };
     let mut limited = content.take(wire.number);
-    let (digest, size) = put(wire.mode & 0o111 != 0, &mut limited).map_err(failed)?;
+    let (digest, size) = put(output, wire.mode & 0o111 != 0, &mut limited).map_err(failed)?;
     if size != wire.number || limited.limit() != 0 {
         let problem = format!("{size} bytes were stored of {} that were sent", wire.number);
         return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, problem)));
