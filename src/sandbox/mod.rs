@@ -17,6 +17,7 @@ mod helper;
 mod idmap;
 mod init;
 mod landlock;
+mod lend;
 mod limits;
 mod measure;
 mod outcome;
