@@ -286,7 +286,7 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
 #[test]
 fn statements_that_contradict_each_other_are_found() {
     type Change = fn(&mut Manifest);
-    let cases: [(Change, Class, &str); 17] = [
+    let cases: [(Change, Class, &str); 19] = [
         (|m| m.variants.clear(), Class::Manifest, "it is about 0 variants"),
         (
             |m| m.git_sha = Some("main".to_owned()),
@@ -363,6 +363,16 @@ fn statements_that_contradict_each_other_are_found() {
             },
             Class::Pins,
             "it is not what rootfs/amd64 made",
+        ),
+        (
+            |m| drop(m.stages[2].inputs.remove("file")),
+            Class::Pins,
+            "output \"passed-on\" of the stage root/amd64: its sandbox did not give it, and it is none of its inputs",
+        ),
+        (
+            |m| m.stages[0].policy["outputs"] = serde_json::json!([]),
+            Class::Pins,
+            "output \"tree\" of the stage tools/amd64: its sandbox did not give it",
         ),
         (
             |m| m.lockfile.sha256 = Sha256Digest::new([3; 32]),

@@ -4,7 +4,7 @@
 use pnb::{
     image::cpio::{Root, write_tree},
     model::{Arch, Entry, Epoch, Meta, Node, RelPath, Tree, write_dump},
-    sandbox::{Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, RootFs, Spec, Workload},
+    sandbox::{Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, Output, RootFs, Spec, Workload},
     verity::digest_bytes,
     writers::Context,
 };
@@ -155,7 +155,7 @@ impl Inputs {
             strict: false,
         };
         let mut log = Vec::new();
-        let mut put = |_: bool, _: &mut dyn io::Read| Err(io::Error::other("nothing is taken"));
+        let mut put = |_: &Output, _: bool, _: &mut dyn io::Read| Err(io::Error::other("nothing is taken"));
         let ended = executor.run(&spec, &mut put, &mut log);
         (ended.is_ok(), String::from_utf8_lossy(&log).into_owned())
     }

@@ -199,6 +199,15 @@ fn check_stages(manifest: &Manifest, problems: &mut Problems) {
             let mut bad = |problem: String| problems.add(format!("input {name:?} of the stage {node}: {problem}"));
             check_input(manifest, &made, input, &mut bad);
         }
+        let taken = stage.policy["outputs"].as_array();
+        for (name, output) in &stage.outputs {
+            let given = taken.is_some_and(|all| all.iter().any(|o| o["name"] == **name));
+            if !given && !is_input(stage, output) {
+                problems.add(format!(
+                    "output {name:?} of the stage {node}: its sandbox did not give it, and it is none of its inputs"
+                ));
+            }
+        }
         if made.insert(node.clone(), stage).is_some() {
             problems.add(format!("the stage {node} is there twice"));
         }
@@ -206,6 +215,15 @@ fn check_stages(manifest: &Manifest, problems: &mut Problems) {
     if manifest.stages.is_empty() {
         problems.add("there is no stage");
     }
+}
+
+/// Whether an output is one of the stage's inputs as it is.
+fn is_input(stage: &Stage, output: &Output) -> bool {
+    let Output::File { digest: made, .. } = output else {
+        return false;
+    };
+    let same = |input: &StageInput| matches!(&input.content, Content::File { digest } if digest == made);
+    stage.inputs.values().any(same)
 }
 
 fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &StageInput, bad: &mut dyn FnMut(String)) {

@@ -10,9 +10,13 @@ use crate::{
     graph::NodeId,
     manifest::Host,
     model::Arch,
-    pipeline::{self, Circumstances, Outcome, PipelineError, Project},
+    pipeline::{self, Circumstances, Outcome, PipelineError, Program, Project},
 };
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Exit, Failure> {
     let started = now();
@@ -41,6 +45,10 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     options.keep_failed = args.keep_failed;
     options.verbose = args.verbose;
     options.build_dir = args.build_dir.clone();
+    let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
+    if !selected.variants.is_empty() && on_one_file_system(store.root(), &images) {
+        options.exported = selected.nodes.iter().cloned().collect();
+    }
     let jobs = args.jobs.unwrap_or_else(processors);
     let outcome = pipeline::build(&project, &store, &inputs, &selected.nodes, jobs, &options, &|e| {
         report.event(e)
@@ -53,10 +61,9 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
         started,
         finished: now(),
         host: host(),
-        program: options.helper.clone(),
+        program: Program::new(options.helper.clone()),
         allow_dirty: args.allow_dirty,
     };
-    let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
     for &target in &selected.variants {
         pipeline::export(&project, &store, &outcome, target, &images, &circumstances, &|e| {
             report.event(e)
@@ -67,6 +74,15 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     }
     report.clear();
     Ok(Exit::Success)
+}
+
+/// Whether files can be moved from one place to the other; what is not there yet will be made where it is to lie.
+fn on_one_file_system(a: &Path, b: &Path) -> bool {
+    let device = |path: &Path| {
+        let path = std::path::absolute(path).ok()?;
+        path.ancestors().find_map(|p| p.metadata().ok()).map(|m| m.dev())
+    };
+    device(a).is_some_and(|dev| device(b) == Some(dev))
 }
 
 /// What `--hermetic` asks of the project; the sandbox sees to the rest.

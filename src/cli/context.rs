@@ -13,6 +13,7 @@ use crate::{
     store::{Store, StoreError},
 };
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -134,6 +135,7 @@ pub(super) fn run_options() -> Result<RunOptions, Failure> {
         keep_failed: false,
         build_dir: None,
         verbose: false,
+        exported: BTreeSet::new(),
     })
 }
 

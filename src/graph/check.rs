@@ -1,6 +1,9 @@
 //! The checked graph: every reference resolves, nothing needs itself.
 
-use super::{GraphError, InputSource, OutputKind, Packages, StageArch, StageFile, parse_stage, stage_file::plain_name};
+use super::{
+    GraphError, InputSource, OutputKind, OutputSpec, Packages, StageArch, StageFile, parse_stage,
+    stage_file::plain_name,
+};
 use crate::model::Arch;
 use serde::{Serialize, Serializer};
 use std::{
@@ -132,6 +135,25 @@ impl StageGraph {
                 return Err(file.error(offset, format!("the root {stage:?} is not a tree")));
             }
         }
+        for (name, output) in &file.outputs {
+            let Some((from, input)) = file.passed_on(output) else {
+                continue;
+            };
+            let InputSource::Stage { stage, output: given } = &input.source else {
+                continue;
+            };
+            let (stage, given) = (stage.get_ref(), given.get_ref());
+            if self.stages[stage].outputs[given].kind != OutputKind::File {
+                let problem =
+                    format!("output {name:?} is a file, and {given:?} of stage {stage:?}, which it should be, is none");
+                return Err(file.error(from, problem));
+            }
+            let lacking = |arch: &&Arch| file.only.contains(arch) && !input.only.contains(arch);
+            if let Some(arch) = output.only.iter().find(lacking) {
+                let problem = format!("output {name:?} is an input that is not there for {arch}; say `only` of it");
+                return Err(file.error(from, problem));
+            }
+        }
         Ok(())
     }
 
@@ -238,6 +260,35 @@ impl StageGraph {
         of_target.or(of_tools.map(|stage| (stage, self.build_arch)))
     }
 
+    /// How many files of the artifacts of `exported` the output `name` of `id` becomes: its own, and those of stages that pass it on.
+    pub fn times_exported(&self, id: &NodeId, name: &str, exported: &BTreeSet<NodeId>) -> usize {
+        let of_artifact = self.file(id).outputs.get(name).is_some_and(OutputSpec::is_exported);
+        let own = usize::from(of_artifact && exported.contains(id));
+        let mut further = BTreeSet::new();
+        for (stage, file) in &self.stages {
+            for (output, spec) in &file.outputs {
+                let passed_on = file.passed_on(spec).is_some_and(|(_, input)| match &input.source {
+                    InputSource::Stage { stage, output } => *stage.get_ref() == id.stage && output.get_ref() == name,
+                    _ => false,
+                });
+                if !passed_on {
+                    continue;
+                }
+                let from_here = |arch: &Arch| self.node(&id.stage, *arch).is_ok_and(|node| node == *id);
+                let nodes = Arch::ALL
+                    .iter()
+                    .filter(|a| from_here(a))
+                    .flat_map(|a| self.node(stage, *a));
+                let given = nodes.filter(|node| spec.only.contains(&node.arch));
+                further.extend(given.map(|node| (node, output)));
+            }
+        }
+        let further = further
+            .iter()
+            .map(|(node, output)| self.times_exported(node, output, exported));
+        own + further.sum::<usize>()
+    }
+
     /// Every package set the stages ask the lock for: `<stage>/<arch>`, its architecture, and the request.
     pub fn package_sets(&self) -> Vec<(String, Arch, &Packages)> {
         let mut sets = Vec::new();
@@ -299,8 +350,9 @@ mod tests {
     fn graph(stages: &[(&str, &str)]) -> Result<StageGraph, GraphError> {
         let mut map = BTreeMap::new();
         for (name, body) in stages {
+            let outputs = if body.contains("[outputs]") { "" } else { "[outputs]" };
             let text =
-                format!("summary = \"{name}\"\nwriter = \"w\"\n{body}\n[outputs]\ntree = {{ kind = \"tree\" }}\n");
+                format!("summary = \"{name}\"\nwriter = \"w\"\n{body}\n{outputs}\ntree = {{ kind = \"tree\" }}\n");
             map.insert(
                 (*name).to_owned(),
                 parse_stage(&text, &format!("stages/{name}/stage.toml"))?,
@@ -327,6 +379,26 @@ mod tests {
             (
                 &[("a", "arch = \"build\"\nroot = \"b\""), ("b", "")],
                 "a stage for the build machine needs \"b\", which is for the target",
+            ),
+            (
+                &[
+                    ("a", ""),
+                    (
+                        "b",
+                        "[inputs]\nx = { stage = \"a\" }\n[outputs]\nf = { kind = \"file\", from = \"x\" }",
+                    ),
+                ],
+                "stages/b/stage.toml, line 6: output \"f\" is a file, and \"tree\" of stage \"a\", which it should be, is none",
+            ),
+            (
+                &[
+                    ("a", "[outputs]\ng = { kind = \"file\" }"),
+                    (
+                        "b",
+                        "[inputs]\nx = { stage = \"a\", output = \"g\", only = [\"amd64\"] }\n[outputs]\nf = { kind = \"file\", from = \"x\" }",
+                    ),
+                ],
+                "output \"f\" is an input that is not there for arm64; say `only` of it",
             ),
         ] {
             let err = graph(stages).expect_err(want).to_string();
@@ -377,6 +449,39 @@ mod tests {
         assert!(
             err.contains("stages/image/stage.toml, line 4: \"bios\" has no output \"tree\" for arm64"),
             "{err}"
+        );
+    }
+
+    #[test]
+    fn an_output_is_exported_as_often_as_it_is_passed_on_to_what_is_exported() {
+        let graph = graph(&[
+            ("made", "[outputs]\nf = { kind = \"file\" }\ng = { kind = \"file\" }"),
+            (
+                "first",
+                "[inputs]\nx = { stage = \"made\", output = \"f\" }\n[outputs]\na = { kind = \"file\", from = \"x\" }",
+            ),
+            (
+                "second",
+                "[inputs]\ny = { stage = \"first\", output = \"a\" }\n[outputs]\nb = { kind = \"file\", from = \"y\" }",
+            ),
+        ])
+        .expect("valid");
+        let node = |stage: &str| graph.node(stage, Arch::Amd64).expect("exists");
+        let times = |exported: &[&str], output: &str| {
+            let exported = exported.iter().map(|stage| node(stage)).collect();
+            graph.times_exported(&node("made"), output, &exported)
+        };
+        assert_eq!(times(&[], "f"), 0);
+        assert_eq!(times(&["made"], "f"), 1);
+        assert_eq!(times(&["second"], "f"), 1);
+        assert_eq!(times(&["made", "first", "second"], "f"), 3);
+        assert_eq!(times(&["made", "first", "second"], "g"), 1);
+        assert_eq!(times(&["made"], "tree"), 0, "a tree that is not exported");
+        let other = [graph.node("second", Arch::Arm64).expect("exists")].into();
+        assert_eq!(
+            graph.times_exported(&node("made"), "f", &other),
+            0,
+            "another architecture"
         );
     }
 

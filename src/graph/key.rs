@@ -15,7 +15,7 @@
 //! | `emulator` | digest of the tree that holds qemu-user | only where programs of another architecture are run |
 //! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | |
 //! | `env.<name>` | value | |
-//! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | |
+//! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | which input an output is (`from`) is one of them |
 //!
 //! Not in the key: the summary, the host, the store's place, users, times, the number of jobs. Inputs from other stages
 //! enter by the digest of what those made, not by their keys: a stage that ran again and made the same stops the rebuild.

@@ -163,6 +163,9 @@ pub struct OutputSpec {
     pub kind: OutputKind,
     /// Where the stage leaves it, below `/build`; its name when not given.
     pub path: Option<RelPath>,
+    /// The input that a file is, as it is: then the stage does not leave it anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Spanned<String>>,
     /// Whether set-id bits may leave the sandbox.
     #[serde(default)]
     pub allow_setid: bool,
@@ -172,6 +175,13 @@ pub struct OutputSpec {
     /// The architectures of the stage that give it. Not in the key: only those that are given are.
     #[serde(default = "both", skip_serializing)]
     pub only: Vec<Arch>,
+}
+
+impl OutputSpec {
+    /// Whether it belongs to the artifact, if the stage is a variant's.
+    pub fn is_exported(&self) -> bool {
+        self.kind == OutputKind::File || self.export
+    }
 }
 
 /// How many user ids a stage sees.
@@ -330,6 +340,13 @@ impl StageFile {
             .filter(move |(_, output)| output.only.contains(&arch))
     }
 
+    /// For an output that is an input as it is: where in this file that is said, and the input.
+    pub(super) fn passed_on(&self, output: &OutputSpec) -> Option<(usize, &Input)> {
+        let from = output.from.as_ref()?;
+        let (_, input) = self.inputs.iter().find(|(name, _)| name.get_ref() == from.get_ref())?;
+        Some((from.span().start, input))
+    }
+
     /// The error `problem` at byte `offset` of this file.
     pub(super) fn error(&self, offset: usize, problem: String) -> GraphError {
         GraphError::Schema {
@@ -425,8 +442,12 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
     if outputs.is_empty() {
         return Err(error(offset, "a stage has at least one output".to_owned()));
     }
-    for name in outputs.keys() {
+    for (name, output) in &outputs {
         plain_name("output", name).map_err(|problem| error(offset, problem))?;
+        if let Some(from) = &output.from {
+            check_passed_on(name, output, from.get_ref(), &raw.inputs)
+                .map_err(|problem| error(from.span().start, problem))?;
+        }
     }
     Ok(StageFile {
         summary: raw.summary.into_inner(),
@@ -445,6 +466,33 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         file: file.to_owned(),
         lines,
     })
+}
+
+/// Says what is wrong with an output that is an input as it is, as far as this file tells.
+fn check_passed_on(
+    name: &str,
+    output: &OutputSpec,
+    from: &str,
+    inputs: &BTreeMap<Spanned<String>, Input>,
+) -> Result<(), String> {
+    if output.kind != OutputKind::File {
+        return Err(format!(
+            "output {name:?} is a tree; only a file can be an input as it is"
+        ));
+    }
+    if output.path.is_some() || output.allow_setid {
+        return Err(format!(
+            "output {name:?} is an input as it is; \"path\" and \"allow-setid\" are for what a stage makes"
+        ));
+    }
+    match inputs.iter().find(|(n, _)| n.get_ref() == from) {
+        Some((_, input)) if matches!(input.source, InputSource::Stage { .. }) => Ok(()),
+        Some(_) => Err(format!("input {from:?} is not an output of another stage")),
+        None => {
+            let known: Vec<&str> = inputs.keys().map(|n| n.get_ref().as_str()).collect();
+            Err(format!("there is no input {from:?} (there are: {})", known.join(", ")))
+        }
+    }
 }
 
 /// Names that become file names and lines of the canonical form.
@@ -475,6 +523,7 @@ debs = { packages = true }
 other = { stage = "kernel", output = "vmlinuz" }
 [outputs]
 tree = { kind = "tree", path = "root" }
+kernel = { kind = "file", from = "other" }
 [limits]
 memory = "3GiB"
 "#;
@@ -489,6 +538,8 @@ memory = "3GiB"
             ["intel-microcode", "linux-image-amd64", "systemd"]
         );
         assert_eq!(packages.names(Arch::Arm64), ["linux-image-arm64", "systemd"]);
+        let from = |name: &str| stage.outputs[name].from.as_ref().map(|f| f.get_ref().as_str());
+        assert_eq!((from("tree"), from("kernel")), (None, Some("other")));
     }
 
     #[test]
@@ -497,12 +548,12 @@ memory = "3GiB"
             (
                 "memory = \"3GiB\"",
                 "memory = \"3GB\"",
-                "line 15: size \"3GB\" has no unit",
+                "line 16: size \"3GB\" has no unit",
             ),
             (
                 "memory = \"3GiB\"",
                 "memroy = \"3GiB\"",
-                "line 15: unknown field `memroy`",
+                "line 16: unknown field `memroy`",
             ),
             ("kind = \"tree\"", "kind = \"disk\"", "line 13: unknown variant `disk`"),
             (
@@ -531,7 +582,32 @@ memory = "3GiB"
             (
                 "[limits]",
                 "[env]\nTZ = \"x\"\n[limits]",
-                "line 15: environment variable \"TZ\" is set by pnb",
+                "line 16: environment variable \"TZ\" is set by pnb",
+            ),
+            (
+                "from = \"other\"",
+                "from = \"others\"",
+                "line 14: there is no input \"others\" (there are: debs, other)",
+            ),
+            (
+                "from = \"other\"",
+                "from = \"debs\"",
+                "line 14: input \"debs\" is not an output of another stage",
+            ),
+            (
+                "from = \"other\"",
+                "from = \"other\", path = \"x\"",
+                "line 14: output \"kernel\" is an input as it is; \"path\"",
+            ),
+            (
+                "from = \"other\"",
+                "from = \"other\", allow-setid = true",
+                "line 14: output \"kernel\" is an input as it is",
+            ),
+            (
+                "kind = \"file\", from",
+                "kind = \"tree\", from",
+                "line 14: output \"kernel\" is a tree; only a file can be an input as it is",
             ),
             (
                 "summary = \"Configured root\"",
@@ -539,7 +615,7 @@ memory = "3GiB"
                 "line 2: the summary is not one line",
             ),
             (
-                "[outputs]\ntree = { kind = \"tree\", path = \"root\" }",
+                "[outputs]\ntree = { kind = \"tree\", path = \"root\" }\nkernel = { kind = \"file\", from = \"other\" }",
                 "",
                 "missing field `outputs`",
             ),

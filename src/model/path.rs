@@ -100,9 +100,13 @@ impl RelPath {
     }
 }
 
+/// Component by component, which is byte by byte with the slash before every other: no component holds one, nor a NUL.
 impl Ord for RelPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.components().cmp(other.components())
+        let (a, b) = (&self.0[..], &other.0[..]);
+        let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+        a.get(same).map(rank).cmp(&b.get(same).map(rank))
     }
 }
 impl PartialOrd for RelPath {
@@ -188,6 +192,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_order_is_that_of_the_components(a in "[/ab.\u{1}é]{1,8}", b in "[/ab.\u{1}é]{1,8}") {
+            if let (Ok(a), Ok(b)) = (RelPath::new(&a), RelPath::new(&b)) {
+                prop_assert_eq!(a.cmp(&b), a.components().cmp(b.components()));
+            }
+        }
+
         #[test]
         fn never_panics_and_never_escapes(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(path) = RelPath::new(&bytes) {

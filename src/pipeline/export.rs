@@ -14,7 +14,7 @@ use crate::{
         Run, StageFact, StageRun, Statements,
     },
     model::{Arch, Node, RelPath, Sha256Digest, Variant, VerityDigest},
-    store::{self, Store},
+    store::Store,
     verity::{self, Digests},
 };
 use nix::{
@@ -22,10 +22,10 @@ use nix::{
     fcntl::{AT_FDCWD, RenameFlags, renameat2},
 };
 use std::{
+    cell::OnceCell,
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
-    io::Read,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -51,9 +51,34 @@ pub struct Circumstances {
     /// The machine.
     pub host: Host,
     /// The pnb program.
-    pub program: PathBuf,
+    pub program: Program,
     /// Whether uncommitted stage files were allowed.
     pub allow_dirty: bool,
+}
+
+/// The pnb program; hashed once for all artifacts, and not at all when none is written.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    sha256: OnceCell<Sha256Digest>,
+}
+
+impl Program {
+    /// The program at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        let sha256 = OnceCell::new();
+        Self { path, sha256 }
+    }
+
+    fn sha256(&self) -> Result<Sha256Digest, PipelineError> {
+        if let Some(known) = self.sha256.get() {
+            return Ok(*known);
+        }
+        let mut file = File::open(&self.path).map_err(PipelineError::io("open", &self.path))?;
+        let mut both = verity::Both::new();
+        std::io::copy(&mut file, &mut both).map_err(PipelineError::io("read", &self.path))?;
+        Ok(*self.sha256.get_or_init(|| both.finish().sha256))
+    }
 }
 
 /// Puts the artifact of `variant` below `images`, unless the very same is there already. Returns its directory.
@@ -204,10 +229,13 @@ fn write_all(
         let Some(output) = done.record.outputs.get(name) else {
             continue;
         };
+        if !spec.is_exported() {
+            continue;
+        }
         let path = RelPath::new(name).map_err(|e| describe(e.to_string()))?;
         if spec.kind == OutputKind::File {
-            artifacts.insert(path, copy_out(store, output.digest(), &dir.join(name))?);
-        } else if spec.export {
+            artifacts.insert(path, store.copy_out(output.digest(), &dir.join(name))?);
+        } else {
             copy_tree_out(store, output.digest(), (dir, &path), &mut artifacts)?;
         }
     }
@@ -231,7 +259,7 @@ fn write_all(
         started: circumstances.started,
         finished: circumstances.finished,
         host: circumstances.host.clone(),
-        pnb_sha256: sha256_of(&circumstances.program)?,
+        pnb_sha256: circumstances.program.sha256()?,
         stages: stages
             .iter()
             .map(|id| {
@@ -280,7 +308,7 @@ fn copy_tree_out(
         match &entry.node {
             Node::Directory => fs::create_dir(&target).map_err(PipelineError::io("create", &target))?,
             Node::File { digest, .. } => {
-                artifacts.insert(name, copy_out(store, digest, &target)?);
+                artifacts.insert(name, store.copy_out(digest, &target)?);
             }
             _ => {
                 return Err(describe(format!(
@@ -290,41 +318,6 @@ fn copy_tree_out(
         }
     }
     Ok(())
-}
-
-/// Copies an object out of the store, hashing it on the way; a damaged object does not get out.
-fn copy_out(store: &Store, digest: &VerityDigest, target: &Path) -> Result<Digests, PipelineError> {
-    let source = store.object_path(digest)?;
-    let mut from = File::open(&source).map_err(PipelineError::io("open", &source))?;
-    let to = File::create_new(target).map_err(PipelineError::io("create", target))?;
-    let mut both = verity::Both::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let n = from.read(&mut buffer).map_err(PipelineError::io("read", &source))?;
-        if n == 0 {
-            break;
-        }
-        store::write_sparse_at(&to, &buffer[..n], both.size()).map_err(PipelineError::io("write", target))?;
-        both.update(&buffer[..n]);
-    }
-    to.set_len(both.size()).map_err(PipelineError::io("write", target))?;
-    let digests = both.finish();
-    if digests.verity != *digest {
-        return Err(store::StoreError::Corrupt {
-            path: source,
-            expected: *digest,
-            actual: digests.verity,
-        }
-        .into());
-    }
-    Ok(digests)
-}
-
-fn sha256_of(path: &Path) -> Result<Sha256Digest, PipelineError> {
-    let mut file = File::open(path).map_err(PipelineError::io("open", path))?;
-    let mut both = verity::Both::new();
-    std::io::copy(&mut file, &mut both).map_err(PipelineError::io("read", path))?;
-    Ok(both.finish().sha256)
 }
 
 /// A small file that a stage made, as one line of text.

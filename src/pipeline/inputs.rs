@@ -30,8 +30,8 @@ pub(super) const STAGE_DIRECTORY: &str = "@stage";
 pub enum Resolved {
     /// A tree in the store.
     Tree(VerityDigest),
-    /// A file in the store.
-    File(VerityDigest),
+    /// A file in the store, with its length in bytes.
+    File(VerityDigest, u64),
     /// A pinned file; fetched when the stage runs.
     Pinned(PinnedFile),
     /// Packages; fetched when the stage runs.
@@ -81,7 +81,7 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
         let resolved = match &input.source {
             InputSource::Stage { stage, output } => match output_of(stage.get_ref(), output.get_ref())? {
                 Output::Tree { digest } => Resolved::Tree(digest),
-                Output::File { digest, .. } => Resolved::File(digest),
+                Output::File { digest, size } => Resolved::File(digest, size),
             },
             InputSource::Files(path) => {
                 let place = project.root.join(path.get_ref().as_path());
@@ -153,7 +153,7 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
 pub(super) fn digest_of(resolved: &Resolved) -> Result<InputDigest, PipelineError> {
     Ok(match resolved {
         Resolved::Tree(digest) => InputDigest::Tree(*digest),
-        Resolved::File(digest) => InputDigest::File(*digest),
+        Resolved::File(digest, _) => InputDigest::File(*digest),
         Resolved::Pinned(file) => InputDigest::Pinned(file.sha256),
         Resolved::Packages(packages, index) => {
             let mut files = Vec::new();

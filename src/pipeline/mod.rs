@@ -20,7 +20,7 @@ mod sources;
 
 pub use error::PipelineError;
 pub use event::{Event, Events};
-pub use export::{Circumstances, command_line, export};
+pub use export::{Circumstances, Program, command_line, export};
 pub use git::Revision;
 pub use inputs::{Outputs, Prepared, prepare};
 pub use platform::Platform;

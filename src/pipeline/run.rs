@@ -5,7 +5,7 @@ use super::{
     inputs::{Prepared, Resolved, STAGE_DIRECTORY, lay_out_packages},
 };
 use crate::{
-    graph::{self, StageFile},
+    graph::{self, NodeId, StageFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
         Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, Mount, Network, Output,
@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub build_dir: Option<PathBuf>,
     /// Whether each line of a stage's output becomes an event.
     pub verbose: bool,
+    /// Nodes whose artifacts will be exported by this program, to the file system that the store is on.
+    pub exported: BTreeSet<NodeId>,
 }
 
 /// The sandbox of a prepared node, its inputs fetched and laid out. What `scratch` names is removed by the caller.
@@ -83,7 +85,7 @@ pub fn stage_spec(
                 mount(store.checkout(digest)?, target);
                 mount(store.object_path(digest)?, rel(format!("inputs/{name}.tree"))?);
             }
-            Resolved::File(digest) => {
+            Resolved::File(digest, _) => {
                 store.verify_object(digest)?;
                 mount(store.plain_object(digest)?, target);
             }
@@ -229,8 +231,10 @@ fn limits(limits: &graph::Limits) -> Limits {
     }
 }
 
+/// What is taken out of the sandbox: outputs that are inputs as they are do not come from there.
 fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<Output>, String> {
     file.outputs_for(arch)
+        .filter(|(_, spec)| spec.from.is_none())
         .map(|(name, spec)| {
             let path = match &spec.path {
                 Some(path) => path.clone(),
@@ -267,8 +271,14 @@ pub(super) fn run_stage(
         helper: options.helper.clone(),
         strict: options.hermetic,
     };
-    let mut put = |executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
-        store.put_object(executable, content).map_err(io::Error::other)
+    let file = project.graph.file(id);
+    let copies = |output: &Output| project.graph.times_exported(id, &output.name, &options.exported);
+    let mut put = |output: &Output, executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
+        let stored = match copies(output) {
+            0 => store.put_object(executable, content),
+            copies => store.put_artifact(executable, content, copies),
+        };
+        stored.map_err(io::Error::other)
     };
     let result = executor.run(&spec, &mut put, &mut watch);
     let kept = match &spec.build_dir {
@@ -319,6 +329,7 @@ pub(super) fn run_stage(
         };
         outputs.insert(name, output);
     }
+    outputs.extend(passed_on(file, prepared)?);
     let json = |value: Result<serde_json::Value, serde_json::Error>| {
         value.map_err(|e| PipelineError::Spec {
             node: id.clone(),
@@ -337,6 +348,25 @@ pub(super) fn run_stage(
         wall_ms: u64::try_from(outcome.wall.as_millis()).unwrap_or(u64::MAX),
         peak_memory: outcome.peak_memory,
     })
+}
+
+/// The outputs that are inputs as they are: the same objects, which were hashed before the stage could see them.
+fn passed_on(file: &StageFile, prepared: &Prepared) -> Result<BTreeMap<String, store::Output>, PipelineError> {
+    let from = |(name, spec): (&String, &graph::OutputSpec)| {
+        let input = spec.from.as_ref()?.get_ref();
+        let output = match prepared.inputs.get(input) {
+            Some(Resolved::File(digest, size)) => Ok(store::Output::File {
+                digest: *digest,
+                size: *size,
+            }),
+            _ => Err(PipelineError::Spec {
+                node: prepared.id.clone(),
+                problem: format!("output {name:?} is no file: the input {input:?} is not"),
+            }),
+        };
+        Some(output.map(|output| (name.clone(), output)))
+    };
+    file.outputs_for(prepared.id.arch).filter_map(from).collect()
 }
 
 /// The part of a sandbox error that says how the stage ended.

@@ -144,18 +144,15 @@ impl fetch::Progress for Advance<'_> {
     fn finished(&self, _: &FetchItem, _: bool) {}
 }
 
-/// Whether the file is in the store with the bytes the lock says: hashed both ways, because the store's index from SHA-256 to
-/// objects is only a hint. What is damaged is dropped, to be fetched again; other failures are errors.
+/// Whether the file is in the store with the bytes the lock says: hashed both ways (once by this program), because the store's
+/// index from SHA-256 to objects is only a hint. What is damaged is dropped, to be fetched again; other failures are errors.
 fn present(store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> {
     let Some(digest) = store.find_sha256(sha256) else {
         return Ok(false);
     };
-    let path = store.object_path(&digest)?;
-    let mut both = verity::Both::new();
-    let mut file = fs::File::open(&path).map_err(PipelineError::io("open", &path))?;
-    io::copy(&mut file, &mut both).map_err(PipelineError::io("read", &path))?;
-    let found = both.finish();
+    let found = store.digests_of(&digest)?;
     if found.verity != digest {
+        let path = store.object_path(&digest)?;
         fs::remove_file(&path).map_err(PipelineError::io("remove the damaged object", &path))?;
         return Ok(false);
     }

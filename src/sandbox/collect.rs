@@ -1,12 +1,16 @@
 //! Takes the outputs, in pid 1, when nothing else runs in the sandbox any more.
 //!
 //! Walks through directory descriptors without ever following a symbolic link or blocking on a fifo, and streams what is
-//! there to the executor, which checks all of it again and stores it in files of its own.
+//! there to the executor, which checks all of it again and stores it in files of its own. Large files are not streamed but
+//! lent, one at a time: the executor gets a descriptor that can only read.
 
 use super::{
-    Ids, Limits, Output, OutputKind, Spec, sys,
+    Ids, Limits, Output, OutputKind, Spec,
+    lend::{LENT, lend},
+    sys,
     wire::{self, EntryKind, Fault, FaultKind, Step, Tag, WireEntry, shown},
 };
+use crate::store::PageBuffer;
 use nix::{
     dir::Dir,
     errno::Errno,
@@ -32,8 +36,8 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-/// Streams every declared output.
-pub(super) fn collect(spec: &Spec, control: &mut UnixStream) -> Result<(), Option<Fault>> {
+/// Streams every declared output over `control`; large files are lent over `files`.
+pub(super) fn collect(spec: &Spec, control: &mut UnixStream, files: &UnixStream) -> Result<(), Option<Fault>> {
     // The walk holds one descriptor a level.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).step("read the limit of descriptors")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).step("raise the limit of descriptors")?;
@@ -46,6 +50,7 @@ pub(super) fn collect(spec: &Spec, control: &mut UnixStream) -> Result<(), Optio
             limits: &spec.limits,
             single: spec.ids == Ids::Single,
             stream: &mut stream,
+            files,
             entries: 0,
             bytes: 0,
             device: 0,
@@ -70,7 +75,7 @@ const CHUNK: usize = 256 << 10;
 /// The way to the executor, through a buffer.
 struct Stream<'a> {
     control: &'a mut UnixStream,
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
     used: usize,
 }
 
@@ -78,7 +83,7 @@ impl<'a> Stream<'a> {
     fn new(control: &'a mut UnixStream) -> Self {
         Self {
             control,
-            buffer: vec![0; CHUNK],
+            buffer: PageBuffer::new(CHUNK),
             used: 0,
         }
     }
@@ -129,6 +134,7 @@ struct Walk<'a, 'b> {
     limits: &'a Limits,
     single: bool,
     stream: &'a mut Stream<'b>,
+    files: &'a UnixStream,
     entries: u64,
     bytes: u64,
     device: u64,
@@ -304,7 +310,12 @@ impl Walk<'_, '_> {
         }
         self.announce(EntryKind::File, path, stat, size, b"")?;
         // The executor expects all of it: when that fails there is no way on but to close the stream.
-        self.stream.send_file(&mut File::from(file), size).map_err(|_| None)
+        let sent = if size < LENT {
+            self.stream.send_file(&mut File::from(file), size)
+        } else {
+            self.stream.flush().and_then(|()| lend(self.files, file))
+        };
+        sent.map_err(|_| None)
     }
 
     /// Checks that what was opened is what was found, and has no extended attributes.

@@ -30,9 +30,9 @@ use std::{
     time::Duration,
 };
 
-/// Takes whether a collected file is executable, and its content; returns its digest and how many bytes it read, which must
-/// be all.
-pub type Put<'a> = dyn FnMut(bool, &mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'a;
+/// Takes the output that a collected file belongs to, whether the file is executable, and its content; returns its digest and
+/// how many bytes it read, which must be all.
+pub type Put<'a> = dyn FnMut(&Output, bool, &mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'a;
 
 /// Runs stages.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +79,7 @@ impl Executor {
             source,
         };
         let (control, remote) = UnixStream::pair().map_err(helper_error)?;
+        let (files, lender) = UnixStream::pair().map_err(helper_error)?;
         let mut command = Command::new(&self.helper);
         command
             .arg("__sandbox")
@@ -92,7 +93,8 @@ impl Executor {
         }
         let child = command.spawn().map_err(helper_error)?;
         drop(command);
-        let (console, reader) = console(spec).map_err(helper_error)?;
+        let (mut handed, reader) = console(spec).map_err(helper_error)?;
+        handed.push(lender.into());
         let request = Request {
             spec: spec.clone(),
             strict: self.strict,
@@ -101,6 +103,7 @@ impl Executor {
         let mut run = Run {
             spec,
             control: BufReader::with_capacity(CHUNK, control),
+            files,
             child,
             reader,
             logged: 0,
@@ -109,14 +112,16 @@ impl Executor {
             found: Found::default(),
         };
         let control = run.control.get_mut();
-        let sent = send_descriptors(control, &console).and_then(|()| wire::send_value(control, &request));
-        drop(console);
+        let sent = send_descriptors(control, &handed).and_then(|()| wire::send_value(control, &request));
+        // What is left open here would keep an end from being seen.
+        drop(handed);
         let result = match sent {
             Ok(()) => run.serve(put, log),
             Err(error) => Err(run.protocol(format!("does not take its request: {error}"))),
         };
         // Whatever happened: nothing of the run may be alive when this returns. On success it has ended already.
         let _ = run.control.get_ref().shutdown(Shutdown::Both);
+        let _ = run.files.shutdown(Shutdown::Both);
         let ended = run.child.wait();
         take_terminal_back(spec);
         let outcome = result?;
@@ -177,6 +182,8 @@ struct Found {
 struct Run<'a> {
     spec: &'a Spec,
     control: BufReader<UnixStream>,
+    /// Over which pid 1 lends large files.
+    files: UnixStream,
     child: Child,
     reader: Option<PipeReader>,
     logged: u64,
@@ -288,7 +295,7 @@ impl Run<'_> {
             Tag::Measured => self.found.measured = Some(self.decode(&payload)?),
             Tag::Exited => self.found.exited = Some(self.decode(&payload)?),
             Tag::Output => receiver.begin(self.decode(&payload)?)?,
-            Tag::Entry => receiver.entry(&payload, &mut self.control, put)?,
+            Tag::Entry => receiver.entry(&payload, &mut self.control, &self.files, put)?,
             Tag::Complete => self.found.complete = true,
             Tag::Usage => self.found.usage = Some(self.decode(&payload)?),
         }

@@ -45,6 +45,8 @@ pub(super) struct Job {
     pub plan: Plan,
     /// To the executor.
     pub control: UnixStream,
+    /// To the executor too, for files that are lent to it.
+    pub files: UnixStream,
     /// Standard input, output, error of the stage.
     pub console: Vec<OwnedFd>,
     /// To the helper.
@@ -56,6 +58,9 @@ pub(super) struct Job {
     pub meminfo: Option<File>,
     pub builtins: BuiltinTable,
 }
+
+/// Descriptors that come before the request: the console's three, and the socket for files that are lent.
+const HANDED: usize = 4;
 
 /// The built-in that every table has: it does nothing, well.
 pub(super) const NOTHING: &str = "nothing";
@@ -93,7 +98,10 @@ pub fn helper_main(mut builtins: BuiltinTable) -> ExitCode {
 
 fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, Group), Fault> {
     sys::die_with_parent().step("bind the helper to its parent")?;
-    let console = receive_descriptors(control, 3).step("receive the console")?;
+    let mut console = receive_descriptors(control, HANDED).step("receive the console")?;
+    let files = console
+        .pop()
+        .ok_or_else(|| Fault::setup("receive the console", "a descriptor is missing"))?;
     let request: Request = wire::receive_value(&mut &*control)
         .step("receive the request")?
         .ok_or_else(|| Fault::setup("receive the request", "the caller went away"))?;
@@ -113,6 +121,7 @@ fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, Group), F
     let job = Job {
         plan,
         control: control.try_clone().step("copy a descriptor")?,
+        files: files.into(),
         console,
         sync: remote,
         host_namespaces: namespaces_at(File::open("/proc").step("open /proc")?),

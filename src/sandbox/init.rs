@@ -154,7 +154,7 @@ impl JobEnd<'_> {
             for dir in Plan::inner_devices(&self.job.request.spec) {
                 umount2(&dir, MntFlags::MNT_DETACH).step(format!("unmount {}", dir.display()))?;
             }
-            collect::collect(&self.job.request.spec, &mut self.job.control)?;
+            collect::collect(&self.job.request.spec, &mut self.job.control, &self.job.files)?;
         }
         Ok(())
     }

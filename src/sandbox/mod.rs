@@ -18,6 +18,7 @@ mod helper;
 mod idmap;
 mod init;
 mod landlock;
+mod lend;
 mod limits;
 mod measure;
 mod outcome;

@@ -1,7 +1,7 @@
 //! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
 
 use super::{
-    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, RootFs, SandboxError, Spec, Workload,
+    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, Output, RootFs, SandboxError, Spec, Workload,
     emulator,
     helper::{NOTHING, USERNS_FIX},
     idmap,
@@ -36,7 +36,8 @@ const NETWORK_FIX: &str = "see what configures new network namespaces on this ma
 const LIMITS_FIX: &str = "nothing is wrong: the watchdog and resource limits of pnb take over; with a delegated control \
                           group (systemd-run --user --scope -p Delegate=yes pnb ...) the kernel counts instead";
 
-fn smallest(ids: Ids) -> Spec {
+/// A stage that does nothing.
+pub(super) fn smallest(ids: Ids) -> Spec {
     Spec {
         stage: "probe".to_owned(),
         root: RootFs::Empty,
@@ -69,7 +70,7 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
         strict: false,
     };
     let try_out = |ids| {
-        let nothing = &mut |_: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
+        let nothing = &mut |_: &Output, _: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
         executor.run(&smallest(ids), nothing, &mut io::sink())
     };
     let single = try_out(Ids::Single);
@@ -103,7 +104,7 @@ fn emulation(executor: &Executor) -> Layer {
         }),
         ..smallest(Ids::Single)
     };
-    let nothing = &mut |_: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
+    let nothing = &mut |_: &Output, _: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
     match executor.run(&spec, nothing, &mut io::sink()) {
         Ok(_) => Layer {
             required: false,

@@ -4,12 +4,14 @@
 use super::{
     Collected, Ids, Output, OutputKind, SandboxError, Spec,
     executor::{Put, refusal},
+    lend::{LENT, Lent},
     wire::{EntryKind, WireEntry, shown},
 };
 use crate::model::{Entry, Meta, Node, RelPath, Tree};
 use std::{
     collections::BTreeMap,
     io::{self, Read},
+    os::unix::net::UnixStream,
 };
 
 /// Collects the outputs of one run.
@@ -76,11 +78,12 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Takes one entry, and a file's content off `content`.
+    /// Takes one entry, and a file's content off `content`; a large file is borrowed over `files`.
     pub(super) fn entry(
         &mut self,
         payload: &[u8],
         content: &mut impl Read,
+        files: &UnixStream,
         put: &mut Put<'_>,
     ) -> Result<(), SandboxError> {
         let spec = self.spec;
@@ -111,7 +114,7 @@ impl<'a> Receiver<'a> {
         debug_assert!(spec.ids == Ids::Range || meta.uid == 0);
         let node = match wire.kind {
             EntryKind::Directory => Node::Directory,
-            EntryKind::File => store(spec, output, &wire, content, put)?,
+            EntryKind::File => store(spec, output, &wire, content, files, put)?,
             EntryKind::Link => current
                 .linked(&wire)
                 .ok_or_else(|| refuse("links to what is no file".to_owned()))?,
@@ -188,6 +191,7 @@ fn store(
     output: &Output,
     wire: &WireEntry,
     content: &mut impl Read,
+    files: &UnixStream,
     put: &mut Put<'_>,
 ) -> Result<Node, SandboxError> {
     let failed = |source| SandboxError::Store {
@@ -196,11 +200,123 @@ fn store(
         path: shown(&wire.path),
         source,
     };
-    let mut limited = content.take(wire.number);
-    let (digest, size) = put(wire.mode & 0o111 != 0, &mut limited).map_err(failed)?;
-    if size != wire.number || limited.limit() != 0 {
-        let problem = format!("{size} bytes were stored of {} that were sent", wire.number);
-        return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, problem)));
+    let size = wire.number;
+    let mut take = |content: &mut dyn Read| {
+        let mut limited = content.take(size);
+        let (digest, stored) = put(output, wire.mode & 0o111 != 0, &mut limited).map_err(failed)?;
+        if stored != size || limited.limit() != 0 {
+            let problem = format!("{stored} bytes were stored of {size} that were sent");
+            return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, problem)));
+        }
+        Ok(Node::File { size, digest })
+    };
+    if size < LENT {
+        return take(content);
     }
-    Ok(Node::File { size, digest })
+    let mut lent = Lent::receive(files).map_err(failed)?;
+    lent.check(size)
+        .map_err(|problem| refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path))))?;
+    let node = take(&mut lent)?;
+    lent.give_back(files).map_err(failed)?;
+    Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{helper::send_descriptors, probe::smallest};
+    use crate::verity;
+    use std::{
+        fs::File,
+        io::Write,
+        os::{fd::OwnedFd, unix::fs::FileExt},
+    };
+
+    const SIZE: u64 = 3 * LENT + 1;
+
+    /// What the executor makes of a pid 1 that announces a file of [`SIZE`] bytes and lends `lent`, and whether it was given back.
+    fn given(lent: Vec<OwnedFd>) -> (Result<Collected, SandboxError>, bool) {
+        let output = Output {
+            name: "out".to_owned(),
+            path: "out".parse().expect("a path"),
+            kind: OutputKind::File,
+            allow_setid: false,
+            allow_devices: false,
+        };
+        let spec = Spec {
+            outputs: vec![output],
+            ..smallest(Ids::Single)
+        };
+        let entry = WireEntry {
+            kind: EntryKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            number: SIZE,
+            path: Vec::new(),
+            rest: Vec::new(),
+        };
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        send_descriptors(&theirs, &lent).expect("sent");
+        let mut put = |_: &Output, _: bool, content: &mut dyn Read| verity::digest_reader(content);
+        let mut receiver = Receiver::new(&spec);
+        receiver.begin(0).expect("the output is there");
+        // Nothing comes over the stream: what was lent is all there is.
+        let taken = receiver.entry(&entry.encode(), &mut io::empty(), &ours, &mut put);
+        drop(ours);
+        let answered = (&theirs).read(&mut [0]).is_ok_and(|n| n == 1);
+        let collected = taken.and_then(|()| receiver.finish());
+        (collected.map(|mut all| all.remove("out").expect("taken")), answered)
+    }
+
+    fn file(size: u64) -> File {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(size).expect("room");
+        file.write_all_at(b"content", 0).expect("written");
+        file
+    }
+
+    fn for_reading(file: &File) -> OwnedFd {
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+        File::open(path).expect("there").into()
+    }
+
+    #[test]
+    fn a_lent_file_is_taken_whole_from_its_start_and_given_back() {
+        let file = file(SIZE);
+        let lent = for_reading(&file);
+        io::Seek::seek(&mut File::from(lent.try_clone().expect("a copy")), io::SeekFrom::End(0)).expect("moved");
+        let (collected, given_back) = given(vec![lent]);
+        let mut bytes = vec![0; SIZE as usize];
+        bytes[..7].copy_from_slice(b"content");
+        let digest = verity::digest_bytes(&bytes);
+        let expected = Collected::File {
+            digest,
+            size: SIZE,
+            mode: 0o644,
+        };
+        assert_eq!((collected.expect("taken"), given_back), (expected, true));
+    }
+
+    #[test]
+    fn whatever_else_is_lent_is_refused() {
+        let whole = file(SIZE);
+        let directory = File::open("/").expect("there");
+        let (pipe, mut end) = io::pipe().expect("a pipe");
+        end.write_all(b"content").expect("written");
+        let cases: [(&str, Vec<OwnedFd>); 6] = [
+            ("nothing", vec![]),
+            ("two files", vec![for_reading(&whole), for_reading(&whole)]),
+            ("a shorter file", vec![for_reading(&file(SIZE - 1))]),
+            ("a longer file", vec![for_reading(&file(SIZE + 1))]),
+            ("a file that can be written to", vec![whole.into()]),
+            ("no file", vec![directory.into()]),
+        ];
+        for (name, lent) in cases {
+            let (collected, given_back) = given(lent);
+            assert!(collected.is_err() && !given_back, "{name}: {collected:?}");
+        }
+        let (collected, given_back) = given(vec![pipe.into()]);
+        assert!(collected.is_err() && !given_back, "a pipe: {collected:?}");
+    }
 }

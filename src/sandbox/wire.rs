@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The payload is JSON but for [`Tag::Entry`]: `kind u8, mode u32, uid u32, gid u32, number u64, path length u16, path,
-//! rest`, integers little endian. A regular file's `number` bytes of content follow the frame as they are.
+//! rest`, integers little endian. A regular file's `number` bytes of content follow the frame as they are, unless there are so
+//! many that it is lent ([`super::lend`]).
 
 use super::{Spec, outcome::Measured};
 use crate::model::{Blake3Digest, RelPath};

@@ -4,7 +4,7 @@
 //! looks the same: whoever writes to it changes its time, unless they set it back. Then what was changed during this run is found
 //! by the next one (docs/threat-model.md).
 
-use crate::model::VerityDigest;
+use crate::model::{Sha256Digest, VerityDigest};
 use std::{
     collections::BTreeMap,
     fs::Metadata,
@@ -34,20 +34,37 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// Inodes by digest and whether they are executable.
+/// What this program has hashed.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<BTreeMap<(VerityDigest, bool), Stamp>>);
+pub(super) struct Known {
+    /// Inodes by digest and whether they are executable.
+    inodes: Mutex<BTreeMap<(VerityDigest, bool), Stamp>>,
+    /// SHA-256 of the same bytes, where both were computed. It says nothing about any inode.
+    sha256: Mutex<BTreeMap<VerityDigest, Sha256Digest>>,
+}
 
 impl Known {
     /// Notes that the whole content of the inode has the digest.
     pub(super) fn insert(&self, digest: &VerityDigest, executable: bool, stamp: Stamp) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert((*digest, executable), stamp);
     }
 
     /// Whether the inode that `found` describes is the one that was seen to have the digest.
     pub(super) fn holds(&self, digest: &VerityDigest, executable: bool, found: &Metadata) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&(*digest, executable)) == Some(&Stamp::from(found))
+    }
+
+    /// Notes that the same bytes have both digests.
+    pub(super) fn insert_sha256(&self, digest: &VerityDigest, sha256: Sha256Digest) {
+        let mut known = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(*digest, sha256);
+    }
+
+    /// SHA-256 of the bytes that have the digest.
+    pub(super) fn sha256_of(&self, digest: &VerityDigest) -> Option<Sha256Digest> {
+        let known = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(digest).copied()
     }
 }

@@ -17,9 +17,12 @@
 //! Everything is written under `tmp/` first and renamed, so a name that exists is whole. Nothing is trusted for being
 //! there: objects are hashed before a stage may read them, unless this very program wrote or hashed them.
 
+mod artifact;
+mod buffer;
 mod checkout;
 mod error;
 mod gc;
+mod incoming;
 mod known;
 mod objects;
 mod record;
@@ -27,12 +30,12 @@ mod scratch;
 mod snapshot;
 mod sparse;
 
+pub use buffer::PageBuffer;
 pub use error::{Operation, StoreError};
 pub use gc::{Check, Collected, Damage};
-pub use objects::ObjectWriter;
 pub use record::{Output, Record};
 pub use scratch::Scratch;
-pub use sparse::write_sparse_at;
+pub use sparse::copy_sparse;
 
 use error::IoContext;
 use std::{
@@ -70,7 +73,9 @@ pub struct Store {
     verified: Mutex<BTreeSet<VerityDigest>>,
     /// Objects that this program has hashed.
     known: known::Known,
-    buffers: objects::Buffers,
+    /// Copies of objects that this program will export.
+    spares: artifact::Spares,
+    buffers: buffer::Buffers,
 }
 
 impl Store {
@@ -138,7 +143,8 @@ impl Store {
             _lock: lock,
             verified: Mutex::new(BTreeSet::new()),
             known: known::Known::default(),
-            buffers: objects::Buffers::default(),
+            spares: artifact::Spares::default(),
+            buffers: buffer::Buffers::default(),
         }))
     }
 

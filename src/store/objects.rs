@@ -4,7 +4,6 @@ use super::{
     Store,
     error::{IoContext, Operation, StoreError},
     known::Stamp,
-    sparse::write_sparse_at,
 };
 use crate::{
     model::{Sha256Digest, VerityDigest},
@@ -20,14 +19,10 @@ use nix::{
 use std::{
     ffi::OsString,
     fs::{self, File, Permissions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
-
-/// Content up to this size is hashed in memory, and no file is made of it when the store has it already.
-const BUFFER: usize = 4 << 20;
 
 /// Names in a directory, sorted: the one listing the store uses.
 pub(super) fn sorted_names(dir: &Path) -> Result<Vec<OsString>, StoreError> {
@@ -41,105 +36,20 @@ pub(super) fn sorted_names(dir: &Path) -> Result<Vec<OsString>, StoreError> {
     Ok(names)
 }
 
-/// Receives an object's bytes, hashing them on the way.
-pub struct ObjectWriter<'a> {
-    store: &'a Store,
-    file: File,
-    path: PathBuf,
-    hasher: verity::Hasher,
-    size: u64,
-    executable: bool,
-}
-
-impl Write for ObjectWriter<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        write_sparse_at(&self.file, buf, self.size)?;
-        self.hasher.update(buf);
-        self.size += buf.len() as u64;
-        Ok(buf.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl ObjectWriter<'_> {
-    /// Puts the object under its name; returns the digest and how many bytes it has.
-    pub fn finish(self) -> Result<(VerityDigest, u64), StoreError> {
-        self.file.set_len(self.size).at(Operation::Write, &self.path)?;
-        let digest = self.hasher.finish();
-        self.store.settle(&self.file, &self.path, &digest, self.executable)?;
-        Ok((digest, self.size))
-    }
-}
-
 impl Store {
-    /// Begins an object. `executable` only sets the permission bits of the inode that checkouts link to.
-    pub fn object_writer(&self, executable: bool) -> Result<ObjectWriter<'_>, StoreError> {
-        let path = self.scratch_path("object");
-        let file = File::options()
-            .create_new(true)
-            .write(true)
-            .open(&path)
-            .at(Operation::Create, &path)?;
-        Ok(ObjectWriter {
-            store: self,
-            file,
-            path,
-            hasher: verity::Hasher::new(),
-            size: 0,
-            executable,
-        })
-    }
-
-    /// Stores everything `content` gives.
-    pub fn put_object(&self, executable: bool, content: &mut dyn Read) -> Result<(VerityDigest, u64), StoreError> {
-        let mut buffer = self.buffers.take();
-        let stored = self.put_through(executable, content, &mut buffer);
-        self.buffers.give_back(buffer);
-        stored
-    }
-
-    fn put_through(
-        &self,
-        executable: bool,
-        content: &mut dyn Read,
-        buffer: &mut [u8],
-    ) -> Result<(VerityDigest, u64), StoreError> {
-        let mut read =
-            |buffer: &mut [u8]| fill(content, buffer).at(Operation::Read, Path::new("the content of an object"));
-        let mut n = read(buffer)?;
-        if n < buffer.len() {
-            let digest = verity::digest_bytes(&buffer[..n]);
-            // Most of what stages give is there already, and a file that is made to be removed costs more than all the rest.
-            if !self.object_file(&digest, executable).exists() {
-                let path = self.scratch_path("object");
-                let file = File::create_new(&path).at(Operation::Create, &path)?;
-                let short = write_sparse_at(&file, &buffer[..n], 0).at(Operation::Write, &path)?;
-                if short {
-                    file.set_len(n as u64).at(Operation::Write, &path)?;
-                }
-                self.settle(&file, &path, &digest, executable)?;
-            }
-            return Ok((digest, n as u64));
-        }
-        let mut writer = self.object_writer(executable)?;
-        while n > 0 {
-            writer
-                .write_all(&buffer[..n])
-                .at(Operation::Write, &writer.path.clone())?;
-            n = read(buffer)?;
-        }
-        writer.finish()
-    }
-
     /// Moves a finished, hashed file on the store's file system under the object's name.
     pub fn adopt(&self, file: &Path, digest: &VerityDigest, executable: bool) -> Result<(), StoreError> {
         let open = File::open(file).at(Operation::Open, file)?;
         self.settle(&open, file, digest, executable)
     }
 
-    fn settle(&self, file: &File, from: &Path, digest: &VerityDigest, executable: bool) -> Result<(), StoreError> {
+    pub(super) fn settle(
+        &self,
+        file: &File,
+        from: &Path,
+        digest: &VerityDigest,
+        executable: bool,
+    ) -> Result<(), StoreError> {
         let path = self.object_file(digest, executable);
         if path.exists() {
             return fs::remove_file(from).at(Operation::Remove, from);
@@ -286,6 +196,7 @@ impl Store {
 
     /// Notes that the object `digest` has this SHA-256. The caller has computed both over the same bytes.
     pub fn link_sha256(&self, sha256: &Sha256Digest, digest: &VerityDigest) -> Result<(), StoreError> {
+        self.known.insert_sha256(digest, *sha256);
         let path = self.sha256_file(sha256);
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).at(Operation::Create, dir)?;
@@ -308,7 +219,7 @@ impl Store {
 }
 
 /// Reads until `buffer` is full or nothing is left; returns how much there was.
-fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
         match content.read(&mut buffer[n..]) {
@@ -329,21 +240,6 @@ fn digest_with(file: &mut File, buffer: &mut [u8]) -> io::Result<VerityDigest> {
         if n < buffer.len() {
             return Ok(hasher.finish());
         }
-    }
-}
-
-/// Buffers that were used before: making one means writing zeros to all of it.
-#[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-impl Buffers {
-    fn take(&self) -> Vec<u8> {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.pop().unwrap_or_else(|| vec![0; BUFFER])
-    }
-
-    fn give_back(&self, buffer: Vec<u8>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }
 

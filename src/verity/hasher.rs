@@ -1,8 +1,10 @@
 //! Streaming fs-verity: one pass over the data, one 4 KiB block of memory per level of the tree.
 
-use super::{BLOCK_SIZE, HASH_SIZE, descriptor, descriptor_digest, hash_block};
+use super::{
+    BLOCK_SIZE, HASH_SIZE, descriptor, descriptor_digest, hash_block,
+    lanes::{Message, hash_blocks},
+};
 use crate::model::{Sha256Digest, VerityDigest};
-use sha2::{Digest as _, Sha256};
 use std::io::{self, ErrorKind, Read, Write};
 
 /// How much [`digest_reader`] asks for at a time: a few times the first-level cache, a multiple of the block.
@@ -80,10 +82,23 @@ impl Hasher {
         }
         // Whole blocks are hashed where they lie.
         let (blocks, rest) = bytes.as_chunks::<BLOCK_SIZE>();
-        for block in blocks {
-            self.push(0, hash_block(block));
-        }
+        hash_blocks(blocks, |hash| self.push(0, hash));
         self.data.take(rest);
+    }
+
+    /// Bytes that a block lacks which has begun.
+    fn missing(&self) -> usize {
+        if self.data.len == 0 {
+            0
+        } else {
+            BLOCK_SIZE - self.data.len
+        }
+    }
+
+    /// Takes the hash of the next bytes, a whole block; none has begun.
+    fn take_hash(&mut self, hash: [u8; HASH_SIZE]) {
+        self.size += BLOCK_SIZE as u64;
+        self.push(0, hash);
     }
 
     fn push(&mut self, mut level: usize, mut hash: [u8; HASH_SIZE]) {
@@ -144,17 +159,26 @@ pub struct Digests {
     pub size: u64,
 }
 
-/// SHA-256 and fs-verity in one pass: each block is hashed both ways while it is in the first-level cache.
-#[derive(Clone, Default)]
+/// SHA-256 and fs-verity in one pass, each block hashed both ways at the same time.
+#[derive(Clone)]
 pub struct Both {
-    sha256: Sha256,
+    sha256: Message,
     verity: Hasher,
+}
+
+impl Default for Both {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Both {
     /// A hasher that has seen nothing.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            sha256: Message::new(),
+            verity: Hasher::new(),
+        }
     }
 
     /// Number of bytes seen.
@@ -164,17 +188,23 @@ impl Both {
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        for block in bytes.chunks(BLOCK_SIZE) {
-            self.sha256.update(block);
-            self.verity.update(block);
+        let (first, bytes) = bytes.split_at(bytes.len().min(self.verity.missing()));
+        self.sha256.update(first);
+        self.verity.update(first);
+        let (blocks, rest) = bytes.as_chunks();
+        for block in blocks {
+            let hash = self.sha256.update_and_hash(block);
+            self.verity.take_hash(hash);
         }
+        self.sha256.update(rest);
+        self.verity.update(rest);
     }
 
     /// The digests of everything seen.
     pub fn finish(self) -> Digests {
         Digests {
             size: self.verity.size,
-            sha256: Sha256Digest::new(self.sha256.finalize().into()),
+            sha256: Sha256Digest::new(self.sha256.finish()),
             verity: self.verity.finish(),
         }
     }
@@ -225,6 +255,7 @@ mod tests {
     use super::*;
     use crate::model::EMPTY_FILE;
     use proptest::prelude::*;
+    use sha2::{Digest as _, Sha256};
 
     /// Byte `i` is `i mod 251`: no two blocks of 4096 bytes are alike for a long while.
     fn pattern(len: usize) -> Vec<u8> {

@@ -1,6 +1,8 @@
 //! The whole Merkle tree of a file, for a file system whose inodes carry it from the start.
 
-use super::{BLOCK_SIZE, DESCRIPTOR_SIZE, HASH_SIZE, VerityError, descriptor, descriptor_digest, hash_block};
+use super::{
+    BLOCK_SIZE, DESCRIPTOR_SIZE, HASH_SIZE, VerityError, descriptor, descriptor_digest, hash_block, lanes::hash_blocks,
+};
 use crate::model::VerityDigest;
 use std::io::{ErrorKind, Read};
 
@@ -58,8 +60,10 @@ impl MerkleTree {
                 .into());
             }
             let piece = &buffer[..len];
-            for block in piece.chunks(BLOCK_SIZE) {
-                hashes.extend_from_slice(&hash_block(block));
+            let (blocks, rest) = piece.as_chunks();
+            hash_blocks(blocks, |hash| hashes.extend_from_slice(&hash));
+            if !rest.is_empty() {
+                hashes.extend_from_slice(&hash_block(rest));
             }
             tee(piece)?;
             seen += len as u64;

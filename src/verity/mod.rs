@@ -11,6 +11,7 @@
 //! Source: <https://docs.kernel.org/filesystems/fsverity.html>, "Merkle tree" and "fs-verity descriptor".
 
 mod hasher;
+mod lanes;
 mod merkle;
 
 pub use hasher::{Both, Digests, Hasher, digest_bytes, digest_reader};

@@ -23,10 +23,11 @@ use crate::{
         grub,
     },
     model::VerityDigest,
+    store::copy_sparse,
 };
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
     path::Path,
 };
 
@@ -153,8 +154,8 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     let mut disk = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     disk.set_len(table.size()).map_err(WriterError::io("write", &path))?;
     let extents = fat::write(&esp, esp_part.offset(), &efi::opener(&files), &mut disk)?.extents;
-    copy_sparse(&input(ROOT), &mut disk, objects_part.offset())?;
-    copy_sparse(&persist, &mut disk, persist_part.offset())?;
+    copy_in(&input(ROOT), &disk, objects_part.offset())?;
+    copy_in(&persist, &disk, persist_part.offset())?;
     let code = match &boot.bios {
         None => None,
         Some((first, core)) => {
@@ -279,24 +280,12 @@ fn make_persist(context: &Context, root: &VerityDigest, path: &Path) -> Result<(
     Ok(())
 }
 
-/// Copies a file into `out` from byte `at` on, where there are zeros yet; its zeros are left out.
-fn copy_sparse(from: &Path, out: &mut File, at: u64) -> Result<(), WriterError> {
+/// Copies a file into `out` from byte `at` on, where there are zeros yet.
+fn copy_in(from: &Path, out: &File, at: u64) -> Result<(), WriterError> {
     let mut file = File::open(from).map_err(WriterError::io("open", from))?;
-    let zeros = vec![0; 64 << 10];
-    let mut block = zeros.clone();
-    let mut here = at;
-    loop {
-        let n = file.read(&mut block).map_err(WriterError::io("read", from))?;
-        if n == 0 {
-            return Ok(());
-        }
-        if block[..n] != zeros[..n] {
-            out.seek(SeekFrom::Start(here))
-                .and_then(|_| out.write_all(&block[..n]))
-                .map_err(WriterError::io("write", Path::new("disk.raw")))?;
-        }
-        here += n as u64;
-    }
+    copy_sparse(&mut file, out, at)
+        .map(drop)
+        .map_err(WriterError::io("copy to the disk", from))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, WriterError> {

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts the network bundle together: scripts with the kernel command line filled in, kernel, initramfs and boot loaders.
+# Puts the network bundle together: scripts with the kernel command line filled in, and boot loaders. Kernel and initramfs belong to
+# it too, and are those of kernel-initrd as they are.
 #
 # What is there when this runs: / is the image-tools tree, /inputs what stage.toml says, /stage/files the scripts and /stage/cmdline
 # what this variant adds to the kernel command line.
@@ -35,8 +36,6 @@ fill() {
 for script in boot.ipxe autoexec.ipxe template.ipxe; do
     fill "$script" "$script" "$ipxe"
 done
-cp /inputs/kernel kernel
-cp /inputs/initramfs.cpio.zst initramfs.cpio.zst
 
 case $PNB_ARCH in
     amd64)

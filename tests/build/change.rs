@@ -47,6 +47,75 @@ fn another_agent_costs_only_the_stages_that_depend_on_it() {
 }
 
 #[test]
+fn an_output_that_is_an_input_as_it_is_has_the_inputs_object_whatever_the_stage_leaves() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let stage = dir.path().join("stages/passes-on");
+    fs::create_dir(&stage).expect("made");
+    // Different each time, so that an earlier run of this test has not made it already.
+    let text = format!(
+        r#"
+summary = "Passes an input on"
+root = "tools"
+command = ["/bin/sh", "-c", "cat /inputs/v > made; echo other > version # {}"]
+[inputs]
+v = {{ stage = "kernel", output = "version" }}
+[outputs]
+made = {{ kind = "file" }}
+version = {{ kind = "file", from = "v" }}
+"#,
+        dir.path().display()
+    );
+    fs::write(stage.join("stage.toml"), &text).expect("written");
+    let run = || good(pnb(dir.path(), &store()).args(["build", "--stage", "passes-on"]));
+    assert!(run().contains("done passes-on/amd64"));
+    assert!(run().contains("cached passes-on/amd64"));
+    let path = |stage, output| good(pnb(dir.path(), &store()).args(["store", "path", stage, "--output", output]));
+    assert_eq!(path("passes-on", "version"), path("kernel", "version"));
+    assert_eq!(path("passes-on", "made"), path("kernel", "version"), "the same bytes");
+    // Another input to pass on is another key.
+    fs::write(
+        stage.join("stage.toml"),
+        text.replace("output = \"version\"", "output = \"vmlinuz\""),
+    )
+    .expect("written");
+    assert!(run().contains("done passes-on/amd64"));
+    assert_eq!(path("passes-on", "version"), path("kernel", "vmlinuz"));
+}
+
+#[test]
+fn what_this_run_did_not_make_is_hashed_on_its_way_out() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let (images, copy) = (dir.path().join("images"), dir.path().join("store"));
+    // What is being written by another test lies elsewhere. Inodes are shared, but for the one that is to be damaged.
+    fs::create_dir(&copy).expect("made");
+    for name in ["format", "objects", "sha256", "records"] {
+        good(Command::new("cp").arg("-al").arg(store().join(name)).arg(&copy));
+    }
+    let export = || {
+        let mut command = build(repository(), &copy);
+        command.args(["--variant", "ipxe"]).arg("--output").arg(&images);
+        command
+    };
+    good(&mut export());
+    let sums = fs::read(images.join("ipxe/amd64/SHA256SUMS")).expect("there");
+    let expected = fs::read(scratch().join("images/ipxe/amd64/SHA256SUMS")).expect("there");
+    assert!(sums == expected, "from the store as from the stages");
+    let path = good(pnb(repository(), &copy).args(["store", "path", "ipxe", "--output", "initramfs.cpio.zst"]));
+    let object = std::path::Path::new(path.trim());
+    let own = dir.path().join("own");
+    fs::copy(object, &own).expect("copied");
+    fs::rename(&own, object).expect("ours");
+    flip(object, 7_000_000);
+    fs::remove_dir_all(&images).expect("ours");
+    let said = bad(&mut export(), 5);
+    assert!(said.contains("its content changed\nexpected: "), "{said}");
+    assert!(!images.join("ipxe/amd64").exists());
+}
+
+#[test]
 fn a_failed_stage_shows_its_last_lines_its_log_and_the_way_in() {
     artifact();
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");

@@ -5,6 +5,7 @@ use pnb::{
     model::{Node, RelPath},
     sandbox::*,
 };
+use std::io::{self, Read};
 
 /// A script, what is said about it, and whether declaring set-id bits or devices makes it pass.
 struct Case {
@@ -150,6 +151,89 @@ fn names_and_links_are_data() {
     assert!(
         contents.0.values().any(|c| c.starts_with(b"QFI\xfb")),
         "an image is bytes like any others"
+    );
+}
+
+#[test]
+fn large_files_leave_by_descriptor_and_are_what_they_were() {
+    const MIB: usize = 1 << 20;
+    let host = Host::new();
+    // At, below and above the size from which files are lent, sparse ones, and links to them, with small files between.
+    let script = r#"mkdir("out"); my $m = 1 << 20; my %size = (a => 1, b => $m - 1, c => $m, d => 9 * $m + 5, e => 2, f => 64 * $m);
+        for my $n (sort keys %size) { open F, ">", "out/$n"; if ($n eq "f") { truncate F, $size{$n}; seek F, 40 * $m, 0; print F "x" }
+        else { print F chr(97 + $_ % 26) x 4096 for 0 .. int($size{$n} / 4096) - 1; print F "$n" x ($size{$n} % 4096) } close F }
+        link("out/d", "out/g"); chmod 0755, "out/c"; open F, ">", "large"; print F "y" x (3 * $m + 1);"#;
+    let mut spec = host.perl(script);
+    spec.outputs.push(output("out", OutputKind::Tree));
+    let file = Output {
+        name: "file".into(),
+        ..output("large", OutputKind::File)
+    };
+    spec.outputs.push(file);
+    let (outcome, contents) = run_into(&spec, true, &mut Vec::new());
+    let outputs = outcome.unwrap_or_else(|e| panic!("failed to {e}")).outputs;
+    let Some(Collected::Tree(tree)) = outputs.get("out") else {
+        panic!("{outputs:?}")
+    };
+    let content = |name: &str| match tree.get(&rel(name)).map(|e| &e.node) {
+        Some(Node::File { size, digest }) => {
+            assert_eq!(contents.0[digest].len() as u64, *size, "{name}");
+            &contents.0[digest]
+        }
+        other => panic!("{name}: {other:?}"),
+    };
+    for (name, size) in [("a", 1), ("b", MIB - 1), ("c", MIB), ("d", 9 * MIB + 5), ("e", 2)] {
+        let mut expected: Vec<u8> = (0..size / 4096).flat_map(|n| [b'a' + (n % 26) as u8; 4096]).collect();
+        expected.extend(name.repeat(size % 4096).bytes());
+        assert!(*content(name) == expected, "{name}");
+    }
+    let mut sparse = vec![0; 64 * MIB];
+    sparse[40 * MIB] = b'x';
+    assert!(*content("f") == sparse);
+    assert!(content("g") == content("d"));
+    assert_eq!(tree.get(&rel("c")).map(|e| e.meta.mode & 0o111), Some(0o111));
+    let Some(Collected::File { digest, size, .. }) = outputs.get("file") else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(*size, 3 * MIB as u64 + 1);
+    assert!(contents.0[digest].iter().all(|b| *b == b'y') && contents.0[digest].len() as u64 == *size);
+}
+
+#[test]
+fn a_store_that_fails_in_the_middle_of_a_large_file_ends_the_run() {
+    let host = Host::new();
+    let mut spec = host.shell("head -c 3000000 /dev/zero > out");
+    spec.outputs.push(output("out", OutputKind::File));
+    let executor = Executor {
+        helper: pnb(),
+        strict: true,
+    };
+    for (read, says) in [
+        (0, "0 bytes were stored of 3000000"),
+        (1_500_000, "1500000 bytes were stored of 3000000"),
+    ] {
+        let mut put = |_: &Output, _: bool, content: &mut dyn Read| {
+            let read = io::copy(&mut content.take(read), &mut io::sink())?;
+            Ok((pnb::verity::digest_bytes(b""), read))
+        };
+        let error = executor
+            .run(&spec, &mut put, &mut Vec::new())
+            .expect_err("not all was taken");
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        assert!(text.contains(says), "{text}");
+    }
+    let mut put = |_: &Output, _: bool, _: &mut dyn Read| Err(io::Error::other("the disk is full"));
+    let error = executor
+        .run(&spec, &mut put, &mut Vec::new())
+        .expect_err("nothing is taken");
+    assert_eq!(
+        std::error::Error::source(&error).map(ToString::to_string).as_deref(),
+        Some("the disk is full")
     );
 }
 

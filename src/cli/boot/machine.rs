@@ -14,7 +14,9 @@ use crate::{
     boot::{HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
     model::{Arch, Epoch},
     pipeline,
-    sandbox::{self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, RootFs, SandboxError, Spec, Workload},
+    sandbox::{
+        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, Output, RootFs, SandboxError, Spec, Workload,
+    },
     store::Store,
 };
 use std::{
@@ -123,6 +125,6 @@ pub(super) fn run(
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: bool, _: &mut dyn Read| Err(io::Error::other("a machine has no outputs"));
+    let mut put = |_: &Output, _: bool, _: &mut dyn Read| Err(io::Error::other("a machine has no outputs"));
     Ok(executor.run(&spec, &mut put, console).map(drop))
 }

@@ -15,11 +15,11 @@ use crate::{
     inspect::{Scratch, find_file},
     model::RelPath,
     sandbox::{Access, Mount},
-    store::Store,
+    store::{Store, copy_sparse},
 };
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -210,7 +210,7 @@ pub(super) fn media(
 /// Makes the sparse file `path`, with the content of `image` at its front; on an error there is no file.
 fn make_disk(path: &Path, image: Option<(&Path, ImageFormat)>, size: Option<u64>) -> Result<(), Failure> {
     let made = (|| -> io::Result<()> {
-        let mut out = File::create_new(path)?;
+        let out = File::create_new(path)?;
         let mut len = 0;
         if let Some((image, format)) = image {
             let file = File::open(image)?;
@@ -218,19 +218,7 @@ fn make_disk(path: &Path, image: Option<(&Path, ImageFormat)>, size: Option<u64>
                 ImageFormat::Raw => Box::new(file),
                 ImageFormat::Qcow2 => Box::new(ReadCursor::new(Qcow2::open(file).map_err(io::Error::other)?)),
             };
-            let zeros = vec![0; 1 << 20];
-            let mut block = zeros.clone();
-            loop {
-                let n = from.read(&mut block)?;
-                if n == 0 {
-                    break;
-                }
-                if block[..n] != zeros[..n] {
-                    out.seek(SeekFrom::Start(len))?;
-                    out.write_all(&block[..n])?;
-                }
-                len += n as u64;
-            }
+            len = copy_sparse(&mut from, &out, 0)?;
         }
         if size.is_some_and(|size| size < len) {
             return Err(io::Error::other(format!("the disk has {len} bytes, more than --size")));
@@ -251,4 +239,31 @@ pub(super) fn mount(source: &Path, target: &str, access: Access) -> Result<Mount
     let source: PathBuf = source.canonicalize().map_err(|e| bad(e.to_string()))?;
     let target = RelPath::new(target).map_err(|e| bad(e.to_string()))?;
     Ok(Mount { source, target, access })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_kept_disk_is_the_image_with_holes_and_more_room_or_it_is_not_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (image, disk) = (dir.path().join("image"), dir.path().join("disk"));
+        let mut bytes = vec![0; 9 << 20];
+        bytes[5 << 20] = 7;
+        fs::write(&image, &bytes).expect("written");
+        let from = Some((image.as_path(), ImageFormat::Raw));
+        let small = make_disk(&disk, from, Some(9 << 20 | 1)).and_then(|()| make_disk(&disk, from, None));
+        assert!(small.is_err(), "a disk that is there is not replaced");
+        let made = fs::read(&disk).expect("made");
+        assert!(made[..bytes.len()] == bytes && made[bytes.len()..] == [0]);
+        File::open(&disk).expect("made").sync_all().expect("synced");
+        assert!(fs::metadata(&disk).expect("made").blocks() * 512 < 1 << 20);
+        fs::remove_file(&disk).expect("ours");
+        make_disk(&disk, from, Some(9 << 20 >> 1)).expect_err("less room than the image has");
+        assert!(!disk.exists(), "and nothing is left of it");
+        make_disk(&disk, None, Some(1 << 20)).expect("an empty disk");
+        assert_eq!(fs::metadata(&disk).expect("made").len(), 1 << 20);
+    }
 }

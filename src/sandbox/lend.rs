@@ -1,0 +1,203 @@
+//! Large files leave the sandbox by descriptor: pid 1 lends them, one at a time, and the executor reads them itself.
+//!
+//! ```text
+//! pid 1      entry, over the control socket     …     waits                 goes on
+//! pid 1      descriptor, over its own socket ─┐            ▲
+//! executor                                    └► checks, reads, stores, closes, says so
+//! ```
+//!
+//! When this happens nothing else runs in the sandbox, so the bytes do not change while they are read; they are hashed as
+//! they are stored all the same, from one reading. Pid 1 waits, so no more than one descriptor is on its way and no file of the
+//! sandbox outlives it.
+
+use super::helper::{receive_descriptors, send_descriptors};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::FileExt, net::UnixStream},
+    },
+};
+
+/// Files of this many bytes or more are lent, smaller ones sent: below, the messages cost more than the bytes.
+pub(super) const LENT: u64 = 1 << 20;
+
+/// The byte that gives back what was lent.
+const DONE: u8 = b'd';
+
+fn invalid(problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+/// Lends the executor a file and waits until it needs it no more. The file is open for reading only.
+pub(super) fn lend(files: &UnixStream, file: OwnedFd) -> io::Result<()> {
+    send_descriptors(files, &[file])?;
+    let mut byte = [0u8];
+    (&*files).read_exact(&mut byte)?;
+    if byte[0] == DONE {
+        Ok(())
+    } else {
+        Err(invalid("something else came back than was lent"))
+    }
+}
+
+/// A file that pid 1 has lent. Read by offset, for where the descriptor stands is pid 1's to change.
+pub(super) struct Lent {
+    file: File,
+    at: u64,
+}
+
+impl Lent {
+    /// Receives what [`lend`] sends.
+    pub(super) fn receive(files: &UnixStream) -> io::Result<Self> {
+        let mut lent = receive_descriptors(files, 1)?;
+        match (lent.pop(), lent.is_empty()) {
+            (Some(file), true) => Ok(Self {
+                file: file.into(),
+                at: 0,
+            }),
+            _ => Err(invalid("none or several files are lent where it should be one")),
+        }
+    }
+
+    /// Says what is wrong if this is not a regular file of `size` bytes that can be read and nothing else.
+    pub(super) fn check(&self, size: u64) -> Result<(), String> {
+        let found = self.file.metadata().map_err(|e| e.to_string())?;
+        let flags = fcntl(&self.file, FcntlArg::F_GETFL).map_err(|e| e.to_string())?;
+        let flags = OFlag::from_bits_retain(flags);
+        if !found.is_file() {
+            return Err("is lent as something else than a regular file".to_owned());
+        }
+        if found.len() != size {
+            return Err(format!(
+                "was announced with {size} bytes and is lent with {}",
+                found.len()
+            ));
+        }
+        // With O_PATH the mode of access is 0, which is that of reading.
+        if flags.intersection(OFlag::O_ACCMODE | OFlag::O_PATH) != OFlag::O_RDONLY {
+            return Err("is lent with other rights than to read it".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Closes the file and says so.
+    pub(super) fn give_back(self, files: &UnixStream) -> io::Result<()> {
+        drop(self.file);
+        (&*files).write_all(&[DONE])
+    }
+}
+
+impl Read for Lent {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{os::unix::fs::OpenOptionsExt, thread};
+
+    #[test]
+    fn what_is_lent_is_read_from_its_start_and_given_back() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"content").expect("written");
+        let lender = thread::spawn(move || lend(&theirs, file.into()));
+        let mut lent = Lent::receive(&ours).expect("lent");
+        let mut text = String::new();
+        lent.read_to_string(&mut text).expect("readable");
+        assert_eq!(text, "content");
+        assert!(!lender.is_finished(), "it waits until the file is given back");
+        lent.give_back(&ours).expect("given back");
+        lender.join().expect("ends").expect("lent");
+    }
+
+    #[test]
+    fn only_a_regular_file_of_the_size_that_was_said_open_for_reading_passes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        std::fs::write(&path, "content").expect("written");
+        let with = |options: &mut std::fs::OpenOptions| options.open(&path).expect("there");
+        let read = || std::fs::OpenOptions::new().read(true).to_owned();
+        let (pipe, _writer) = io::pipe().expect("a pipe");
+        let cases: [(&str, OwnedFd, u64, Option<&str>); 7] = [
+            ("as it should be", with(&mut read()).into(), 7, None),
+            (
+                "shorter",
+                with(&mut read()).into(),
+                8,
+                Some("was announced with 8 bytes and is lent with 7"),
+            ),
+            (
+                "longer",
+                with(&mut read()).into(),
+                6,
+                Some("was announced with 6 bytes"),
+            ),
+            ("to write too", with(read().write(true)).into(), 7, Some("other rights")),
+            (
+                "by name only",
+                with(read().custom_flags(libc::O_PATH)).into(),
+                7,
+                Some("other rights"),
+            ),
+            (
+                "a directory",
+                File::open(dir.path()).expect("there").into(),
+                7,
+                Some("something else"),
+            ),
+            ("a pipe", pipe.into(), 0, Some("something else")),
+        ];
+        for (name, file, size, says) in cases {
+            let lent = Lent {
+                file: file.into(),
+                at: 0,
+            };
+            match (lent.check(size), says) {
+                (Ok(()), None) => {}
+                (Err(problem), Some(says)) => assert!(problem.contains(says), "{name}: {problem}"),
+                (found, _) => panic!("{name}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn none_or_several_descriptors_are_refused() {
+        let file = || OwnedFd::from(tempfile::tempfile().expect("a file"));
+        for lent in [vec![], vec![file(), file()]] {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            send_descriptors(&theirs, &lent).expect("sent");
+            assert!(Lent::receive(&ours).is_err(), "{} descriptors", lent.len());
+        }
+        // A count of one, and a message with two.
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (a, b) = (file(), file());
+        super::super::wire::send_value(&mut &theirs, &1).expect("sent");
+        let raw = [&a, &b].map(std::os::fd::AsRawFd::as_raw_fd);
+        nix::sys::socket::sendmsg::<nix::sys::socket::UnixAddr>(
+            std::os::fd::AsRawFd::as_raw_fd(&theirs),
+            &[io::IoSlice::new(b"d")],
+            &[nix::sys::socket::ControlMessage::ScmRights(&raw)],
+            nix::sys::socket::MsgFlags::empty(),
+            None,
+        )
+        .expect("sent");
+        assert!(Lent::receive(&ours).is_err(), "two where one was announced");
+    }
+
+    #[test]
+    fn an_executor_that_goes_away_ends_the_wait() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let lender = thread::spawn(move || lend(&theirs, tempfile::tempfile().expect("a file").into()));
+        drop(Lent::receive(&ours).expect("lent"));
+        drop(ours);
+        assert!(lender.join().expect("ends").is_err());
+    }
+}
