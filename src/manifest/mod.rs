@@ -25,7 +25,7 @@ pub use provenance::{
     BUILD_TYPE, BuildDefinition, BuilderId, DigestSet, ExternalParameters, InternalParameters, PREDICATE_TYPE,
     PROVENANCE_FILE, Provenance, Resource, RunDetails, STATEMENT_TYPE, Statement,
 };
-pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Run, StageRun};
+pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Reproducibility, Run, StageRun, Varied};
 pub use sbom::{Bom, Component, Hash, Metadata, Reference, SBOM_FILE, Tools, package_url};
 pub use sums::{SUMS_FILE, Sums};
 

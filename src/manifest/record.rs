@@ -11,6 +11,7 @@ use crate::{
     store::Record,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Name of the file.
 pub const RECORD_FILE: &str = "build-record.json";
@@ -37,7 +38,35 @@ pub struct BuildRecord {
     pub stages: Vec<StageRun>,
     /// What rebuilding under other circumstances showed, when it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reproducibility: Option<serde_json::Value>,
+    pub reproducibility: Option<Reproducibility>,
+}
+
+/// What building the same again under other circumstances showed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reproducibility {
+    /// What was different in the second build, by the axis' name.
+    pub varied: BTreeMap<String, Varied>,
+    /// Axes that this host could not vary, and why.
+    pub not_varied: BTreeMap<String, String>,
+    /// The machine that built twice.
+    pub host: Host,
+    /// When the second build had ended, seconds since 1970.
+    pub finished: u64,
+    /// How many outputs of stages were compared.
+    pub outputs: u64,
+    /// Whether all of them, the artifacts and the statements came out the same.
+    pub equal: bool,
+}
+
+/// The values of one axis.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Varied {
+    /// In the first build, as every build has it.
+    pub first: String,
+    /// In the second.
+    pub second: String,
 }
 
 /// A machine.
