@@ -4,7 +4,9 @@
 use pnb::{
     image::cpio::{Root, write_tree},
     model::{Arch, Entry, Epoch, Meta, Node, RelPath, Tree, write_dump},
-    sandbox::{Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, Output, RootFs, Spec, Workload},
+    sandbox::{
+        Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, Output, RootFs, Spec, Surroundings, Workload,
+    },
     verity::digest_bytes,
     writers::Context,
 };
@@ -147,6 +149,7 @@ impl Inputs {
             dev_in: vec![],
             proc_mount: true,
             emulator: None,
+            surroundings: Surroundings::default(),
             console: Console::Log,
             network: Network::None,
         };

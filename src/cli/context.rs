@@ -8,7 +8,7 @@ use crate::{
     fetch::{self, FetchError, Sources},
     graph::{GraphError, NodeId},
     model::{Arch, Variant},
-    pipeline::{Inputs, PipelineError, Project, RunOptions},
+    pipeline::{Changed, Inputs, PipelineError, Project, RunOptions},
     sandbox::SandboxError,
     store::{Store, StoreError},
 };
@@ -136,6 +136,7 @@ pub(super) fn run_options() -> Result<RunOptions, Failure> {
         build_dir: None,
         verbose: false,
         exported: BTreeSet::new(),
+        changed: Changed::default(),
     })
 }
 

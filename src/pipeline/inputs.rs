@@ -166,12 +166,14 @@ pub(super) fn digest_of(resolved: &Resolved) -> Result<InputDigest, PipelineErro
     })
 }
 
-/// Lays packages out in the new directory `dir` as hard links to their objects; with `index`, a flat repository for apt.
+/// Lays packages out in the new directory `dir` as hard links to their objects, or copies of them; with `index`, a flat repository
+/// for apt.
 pub(super) fn lay_out_packages(
     store: &Store,
     packages: &[(&Package, VerityDigest)],
     dir: &Path,
     index: Option<(&str, crate::model::Epoch)>,
+    copies: bool,
 ) -> Result<(), PipelineError> {
     fs::create_dir(dir).map_err(PipelineError::io("create", dir))?;
     let mut entries = Vec::new();
@@ -179,7 +181,11 @@ pub(super) fn lay_out_packages(
         let object = store.object_path(digest)?;
         let name = package_file_name(package)?;
         let path = dir.join(name.as_path());
-        fs::hard_link(&object, &path).map_err(PipelineError::io("link", &path))?;
+        if copies {
+            fs::rename(store.copy_of(&object)?, &path).map_err(PipelineError::io("rename", &path))?;
+        } else {
+            fs::hard_link(&object, &path).map_err(PipelineError::io("link", &path))?;
+        }
         entries.push((name.to_string(), *package, object));
     }
     let Some((suite, epoch)) = index else { return Ok(()) };

@@ -25,7 +25,7 @@ pub use git::Revision;
 pub use inputs::{Outputs, Prepared, prepare};
 pub use platform::Platform;
 pub use project::{LOCKFILE, Project, STAGES, wanted_sets};
-pub use run::{RunOptions, shell_spec, stage_spec};
+pub use run::{Changed, RunOptions, shell_spec, stage_spec};
 pub use scheduler::{Done, Outcome, PlanEntry, build, plan};
 pub use sources::Inputs;
 

@@ -9,7 +9,7 @@ use crate::{
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
         Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, Mount, Network, Output,
-        OutputKind, Preparation, RootFs, SandboxError, Spec, Watch, Workload,
+        OutputKind, Preparation, Processors, RootFs, SandboxError, Spec, Surroundings, Watch, Workload,
     },
     store::{self, Record, Store},
     writers,
@@ -25,6 +25,8 @@ use std::{
 
 /// Lines of a failed stage's log that are shown.
 const TAIL: usize = 30;
+/// The variable that tells a stage how many processors it has.
+const PROCESSORS: &str = "PNB_CPUS";
 
 /// How stages are run.
 #[derive(Clone, Debug)]
@@ -41,6 +43,44 @@ pub struct RunOptions {
     pub verbose: bool,
     /// Nodes whose artifacts will be exported by this program, to the file system that the store is on.
     pub exported: BTreeSet<NodeId>,
+    /// What is different from other builds, to see whether it matters.
+    pub changed: Changed,
+}
+
+/// What a repeated build does differently. The default is nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changed {
+    /// What every stage finds around it.
+    pub surroundings: Surroundings,
+    /// Whether stages see another number of processors, and others.
+    pub processors: bool,
+    /// Of stages that could start, the next is chosen by this number instead of in their order.
+    pub order: Option<u64>,
+    /// Whether files of inputs are copies instead of links to the store's.
+    pub copies: bool,
+}
+
+impl Changed {
+    fn surroundings_of(&self, file: &StageFile) -> Surroundings {
+        let mut surroundings = self.surroundings.clone();
+        if self.processors {
+            let processors = other_processors(file.limits.cpus);
+            let count = processors.count.to_string();
+            surroundings.env.insert(PROCESSORS.to_owned(), count);
+            surroundings.processors = Some(processors);
+        }
+        surroundings
+    }
+}
+
+/// Another choice of processors than the first `declared` ones: one where several are declared, two where it is one, and the
+/// last ones.
+fn other_processors(declared: u32) -> Processors {
+    let offered = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    Processors {
+        count: if declared > 1 { 1 } else { offered.min(2) },
+        last: true,
+    }
 }
 
 /// The sandbox of a prepared node, its inputs fetched and laid out. What `scratch` names is removed by the caller.
@@ -72,27 +112,37 @@ pub fn stage_spec(
             access: Access::ReadOnly,
         });
     };
+    // Copies are a run's own, and go with its scratch.
+    let copies = options.changed.copies;
+    let own = |file: PathBuf| match copies {
+        false => Ok(file),
+        true => store.copy_of(&file),
+    };
+    let checkout = |digest: &VerityDigest| match copies {
+        false => store.checkout(digest),
+        true => store.copied_checkout(digest),
+    };
     for (name, resolved) in &prepared.inputs {
         if name == STAGE_DIRECTORY {
             if let Resolved::Tree(digest) = resolved {
-                mount(store.checkout(digest)?, rel("stage".to_owned())?);
+                mount(checkout(digest)?, rel("stage".to_owned())?);
             }
             continue;
         }
         let target = rel(format!("inputs/{name}"))?;
         match resolved {
             Resolved::Tree(digest) => {
-                mount(store.checkout(digest)?, target);
+                mount(checkout(digest)?, target);
                 mount(store.object_path(digest)?, rel(format!("inputs/{name}.tree"))?);
             }
             Resolved::File(digest, _) => {
                 store.verify_object(digest)?;
-                mount(store.plain_object(digest)?, target);
+                mount(own(store.plain_object(digest)?)?, target);
             }
             Resolved::Pinned(file) => {
                 let digest = inputs.ensure_file(project, store, file, events)?;
                 store.verify_object(&digest)?;
-                mount(store.plain_object(&digest)?, target);
+                mount(own(store.plain_object(&digest)?)?, target);
             }
             Resolved::Packages(packages, index) => {
                 let refs: Vec<_> = packages.iter().collect();
@@ -100,7 +150,7 @@ pub fn stage_spec(
                 let pairs: Vec<(&crate::lock::Package, VerityDigest)> = refs.into_iter().zip(digests).collect();
                 let dir = store.scratch_path("packages");
                 let index = index.as_deref().map(|suite| (suite, project.lock.source_date_epoch));
-                lay_out_packages(store, &pairs, &dir, index)?;
+                lay_out_packages(store, &pairs, &dir, index, options.changed.copies)?;
                 mount(dir, target);
             }
         }
@@ -153,6 +203,7 @@ pub fn stage_spec(
         console: Console::Log,
         network: Network::None,
         emulator,
+        surroundings: options.changed.surroundings_of(file),
     })
 }
 
@@ -202,7 +253,7 @@ fn environment(file: &StageFile, arch: Arch, build_arch: Arch, stage: &str) -> B
     env.insert("PNB_ARCH".to_owned(), arch.to_string());
     env.insert("PNB_BUILD_ARCH".to_owned(), build_arch.to_string());
     env.insert("PNB_STAGE".to_owned(), stage.to_owned());
-    env.insert("PNB_CPUS".to_owned(), file.limits.cpus.to_string());
+    env.insert(PROCESSORS.to_owned(), file.limits.cpus.to_string());
     env
 }
 

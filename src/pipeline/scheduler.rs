@@ -128,7 +128,7 @@ pub fn build(
     let changed = Condvar::new();
     let work = || {
         loop {
-            let Some((id, outputs)) = next(&closure, &state, &changed) else {
+            let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
             let run = || one(project, store, inputs, &id, &outputs, options, events);
@@ -178,17 +178,21 @@ pub fn build(
 }
 
 /// Waits for a node whose needs are done; `None` when there is nothing left to start.
-fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar) -> Option<(NodeId, Outputs)> {
+fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar, order: Option<u64>) -> Option<(NodeId, Outputs)> {
     let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     loop {
         if state.failed.is_some() || state.waiting.is_empty() {
             return None;
         }
-        let ready = closure
+        let mut ready = closure
             .order
             .iter()
-            .find(|id| state.waiting.contains(id) && closure.needs[*id].iter().all(|n| state.done.contains_key(n)));
-        if let Some(id) = ready {
+            .filter(|id| state.waiting.contains(id) && closure.needs[*id].iter().all(|n| state.done.contains_key(n)));
+        let chosen = match order {
+            None => ready.next(),
+            Some(seed) => ready.max_by_key(|id| *blake3::hash(format!("{seed} {id}").as_bytes()).as_bytes()),
+        };
+        if let Some(id) = chosen {
             state.waiting.remove(id);
             state.running += 1;
             let outputs = closure.needs[id]

@@ -116,7 +116,7 @@ fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, Group), F
         nix::unistd::chown(path, Some(uid), Some(gid)).step(format!("give {} to the stage", path.display()))?;
     }
     let plan = Plan::new(spec)?;
-    let group = Group::create(&spec.limits)?;
+    let group = Group::create(&spec.limits_in_force())?;
     let (sync, remote) = UnixStream::pair().step("make a socket pair")?;
     let job = Job {
         plan,

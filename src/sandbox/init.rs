@@ -7,6 +7,7 @@ use super::{
     BuildDir, Ids, Network, Spec, collect, emulator,
     helper::{Job, receive_descriptors},
     rootfs::{self, Plan},
+    shuffle::Shuffler,
     stage,
     sys::{self, Cloned},
     watch::{Reached, Watchdog},
@@ -39,6 +40,8 @@ use std::{
 
 /// The host name every stage sees.
 const HOST_NAME: &str = "pnb";
+/// The domain name every stage sees: that of a kernel that was given none.
+const NO_DOMAIN: &str = "(none)";
 
 /// Pid 1's whole life.
 pub(super) fn run(mut job: Job) -> ! {
@@ -62,8 +65,10 @@ fn live(job: &mut Job) -> Result<(), Ending> {
             sources.push(rootfs::clone_source(bind, None).step(format!("open {}", bind.source.display()))?);
         }
     }
-    sethostname(HOST_NAME).step("set the host name")?;
-    sys::set_domain_name("(none)").step("set the domain name")?;
+    let names = job.request.spec.surroundings.names.clone();
+    let (host, domain) = names.unwrap_or_else(|| (HOST_NAME.to_owned(), NO_DOMAIN.to_owned()));
+    sethostname(host).step("set the host name")?;
+    sys::set_domain_name(&domain).step("set the domain name")?;
     if job.request.spec.network == Network::Loopback {
         sys::bring_loopback_up().step("bring the loopback up")?;
     }
@@ -89,6 +94,7 @@ fn live(job: &mut Job) -> Result<(), Ending> {
         job,
         proc: &proc,
         succeeded: false,
+        shuffler: None,
     };
     let result = job_end.supervise(stage, reports, &ends);
     let emptied = job_end.empty_build_dir(result.is_ok());
@@ -114,6 +120,8 @@ struct JobEnd<'a> {
     proc: &'a OwnedFd,
     /// Whether the workload ended well.
     succeeded: bool,
+    /// Who answers when the workload lists a directory.
+    shuffler: Option<Shuffler>,
 }
 
 impl JobEnd<'_> {
@@ -167,7 +175,7 @@ impl JobEnd<'_> {
         let deny = ids == Ids::Single;
         // A line may not span two lines of the namespace further out, which an ordinary user's map has.
         let map = match ids {
-            Ids::Single => "0 0 1\n".to_owned(),
+            Ids::Single => format!("{} 0 1\n", self.job.request.spec.id_inside()),
             Ids::Range => format!("0 0 1\n1 1 {}\n", ids.count() - 1),
         };
         for (name, text) in [("setgroups", "deny"), ("uid_map", &map), ("gid_map", &map)] {
@@ -192,6 +200,12 @@ impl JobEnd<'_> {
                     measured = true;
                     wire::send(&mut self.job.control, Tag::Measured, &found).map_err(|_| None)?;
                 }
+                Report::Listener => {
+                    let received = receive_descriptors(reports, 1).step("receive a listener")?;
+                    let listener = received.into_iter().next();
+                    let seed = self.job.request.spec.surroundings.shuffle;
+                    self.shuffler = listener.zip(seed).map(|(listener, seed)| Shuffler::new(listener, seed));
+                }
                 Report::Fault(fault) => return Err(Some(fault)),
             }
         }
@@ -215,15 +229,27 @@ impl JobEnd<'_> {
             }
             let wait = dog.interval().min(left).max(Duration::from_millis(1));
             let timeout = PollTimeout::try_from(wait.as_millis().min(60_000) as u64).unwrap_or(PollTimeout::MAX);
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(ends.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.job.control.as_fd(), PollFlags::POLLIN),
             ];
+            if let Some(shuffler) = &self.shuffler {
+                fds.push(PollFd::new(shuffler.listener(), PollFlags::POLLIN));
+            }
             match poll(&mut fds, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(Some(Fault::setup("watch the stage", error))),
             }
             let caller_spoke = fds[1].any() == Some(true);
+            let listing = fds.get(2).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+            if let Some(shuffler) = &mut self.shuffler
+                && listing.contains(PollFlags::POLLIN)
+            {
+                shuffler.answer()?;
+            }
+            if listing.contains(PollFlags::POLLHUP) {
+                self.shuffler = None;
+            }
             while let Ok(Some(_)) = ends.read_signal() {}
             if let Some(code) = reap(stage)? {
                 return Ok(code);

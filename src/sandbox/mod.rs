@@ -26,8 +26,10 @@ mod probe;
 mod receive;
 mod rootfs;
 mod seccomp;
+mod shuffle;
 mod spec;
 mod stage;
+mod surroundings;
 mod sys;
 mod watch;
 mod wire;
@@ -41,3 +43,4 @@ pub use spec::{
     Access, BuildDir, Capability, Console, Emulator, Ids, Limits, Mount, Network, Output, OutputKind, Policy,
     Preparation, RootFs, Spec, Workload,
 };
+pub use surroundings::{LENT, Processors, Surroundings};

@@ -1,8 +1,8 @@
 //! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
 
 use super::{
-    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, Output, RootFs, SandboxError, Spec, Workload,
-    emulator,
+    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, Output, RootFs, SandboxError, Spec,
+    Surroundings, Workload, emulator,
     helper::{NOTHING, USERNS_FIX},
     idmap,
     landlock::ABI_NUMBER,
@@ -58,6 +58,7 @@ pub(super) fn smallest(ids: Ids) -> Spec {
         dev_in: Vec::new(),
         proc_mount: true,
         emulator: None,
+        surroundings: Surroundings::default(),
         console: Console::Log,
         network: Network::None,
     }

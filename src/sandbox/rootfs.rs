@@ -10,7 +10,7 @@
 //! ```
 
 use super::{
-    Access, BuildDir, Network, RootFs, Spec, emulator,
+    Access, BuildDir, LENT, Network, RootFs, Spec, emulator,
     landlock::Rules,
     sys::{self, attr},
     wire::{Fault, Step},
@@ -104,6 +104,16 @@ impl Plan {
                 map_owners: true,
             });
         }
+        if let Some(place) = &spec.surroundings.work_dir
+            && let BuildDir::Disk(source) = &spec.build_dir
+        {
+            plan.binds.push(Bind {
+                source: source.clone(),
+                target: place.clone(),
+                attributes: attr::NOSUID | attr::NODEV,
+                map_owners: false,
+            });
+        }
         let mut device_dirs = vec![rel("dev")?];
         for dir in &spec.dev_in {
             device_dirs.push(rel("build")?.join(dir).join(&rel("dev")?));
@@ -115,6 +125,18 @@ impl Plan {
                     target: dir.join(&rel(name)?),
                     attributes: attr::RDONLY | attr::NOSUID | attr::NOEXEC,
                     map_owners: false,
+                });
+            }
+        }
+        if let Some(lent) = &spec.surroundings.lent {
+            let place = rel(LENT)?;
+            let inside = spec.dev_in.iter().map(|dir| Ok(rel("build")?.join(dir).join(&place)));
+            for target in std::iter::once(Ok(place.clone())).chain(inside) {
+                plan.binds.push(Bind {
+                    source: lent.clone(),
+                    target: target?,
+                    attributes: read_only,
+                    map_owners: true,
                 });
             }
         }
@@ -175,6 +197,7 @@ impl Plan {
                 rules.read.push(path);
             }
         }
+        rules.write.extend(spec.surroundings.work_dir.iter().map(slash));
         for dir in &spec.dev_in {
             rules.read.push(Path::new("/build").join(dir.as_path()).join("dev"));
         }
@@ -284,6 +307,10 @@ pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<O
     if spec.build_dir == BuildDir::Tmpfs {
         let build = tmpfs(spec.limits.build_bytes, spec.limits.build_inodes, "0755", flags).step("make /build")?;
         attach(&root, &rel("build")?, &build)?;
+        if let Some(place) = &spec.surroundings.work_dir {
+            let again = sys::clone_mount(Some(build.as_fd()), c"").step(format!("copy the mount of /{place}"))?;
+            attach(&root, place, &again)?;
+        }
     }
     let build = rel("build")?;
     let mut inner: Vec<RelPath> = spec.dev_in.clone();

@@ -2,9 +2,9 @@
 //! left, and becomes the workload.
 
 use super::{
-    Console, Preparation, Spec, Workload,
-    helper::{Job, namespaces_at},
-    landlock, measure, seccomp, sys,
+    Console, Preparation, Processors, Spec, Workload,
+    helper::{Job, namespaces_at, send_descriptors},
+    landlock, measure, seccomp, shuffle, sys,
     wire::{self, Fault, FaultKind, Report, Step},
 };
 use caps::CapSet;
@@ -69,7 +69,10 @@ pub(super) fn run(job: &mut Job, mut reports: UnixStream, proc: &OwnedFd) -> ! {
 fn execute(argv: &[String], spec: &Spec) -> Result<Infallible, String> {
     let text = |s: String| CString::new(s).map_err(|e| e.to_string());
     let arguments: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_, _>>()?;
-    let environment = spec.environment().into_iter().map(|(k, v)| text(format!("{k}={v}")));
+    let environment = spec
+        .whole_environment()
+        .into_iter()
+        .map(|(k, v)| text(format!("{k}={v}")));
     let environment: Vec<CString> = environment.collect::<Result<_, _>>()?;
     execve(&arguments[0], &arguments, &environment).map_err(|e| e.to_string())
 }
@@ -105,14 +108,27 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     reports.read_exact(&mut [0u8]).step("get ids")?;
 
     sys::join_fresh_keyring().step("leave the session keyring")?;
-    let cpus = set_processors(spec.limits.cpus)?;
-    if cpus < spec.limits.cpus {
-        let what = format!("the stage sees {cpus} processors, {} are declared", spec.limits.cpus);
+    let meant = spec.surroundings.processors;
+    let meant = meant.unwrap_or(Processors {
+        count: spec.limits.cpus,
+        last: false,
+    });
+    let cpus = set_processors(meant)?;
+    if cpus < meant.count {
+        let what = format!("the stage sees {cpus} processors, {} are declared", meant.count);
         weaker(reports, strict, what)?;
     }
     take_console(job)?;
-    umask(Mode::from_bits_truncate(0o022));
-    chdir("/build").step("enter /build")?;
+    let surroundings = &job.request.spec.surroundings;
+    umask(Mode::from_bits_truncate(surroundings.umask.unwrap_or(0o022)));
+    if surroundings.personality() != 0 {
+        sys::add_personality(surroundings.personality()).step("change the personality")?;
+    }
+    let place = surroundings
+        .work_dir
+        .as_ref()
+        .map_or("build".to_owned(), ToString::to_string);
+    chdir(format!("/{place}").as_str()).step(format!("enter /{place}"))?;
     sys::set_default_signals();
     SigSet::all().thread_unblock().step("unblock signals")?;
 
@@ -147,6 +163,11 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     measure::judge(&found, spec, applied.weaker.is_none()).map_or(Ok(()), |what| weaker(reports, strict, what))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
+    if spec.surroundings.shuffle.is_some() {
+        let listener = shuffle::install()?;
+        wire::send_value(reports, &Report::Listener).step("report")?;
+        send_descriptors(reports, &[listener]).step("hand over the listener")?;
+    }
     wire::send_value(reports, &Report::Measured(Box::new(found))).step("report")
 }
 
@@ -159,7 +180,7 @@ fn weaker(reports: &mut UnixStream, strict: bool, what: String) -> Result<(), Fa
 
 /// Resource limits, as far as the caller's hard limits let them be what they should be on every host.
 fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
-    let limits = &spec.limits;
+    let limits = spec.limits_in_force();
     // Counts the processes of the user namespace made next, and pid 1 above it. One more than the limit: what keeps count,
     // a control group or the watchdog, is to be the first to notice.
     let processes = u64::from(limits.processes) + 2;
@@ -180,20 +201,29 @@ fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
         let (_, most) = getrlimit(resource).step(format!("read {resource:?}"))?;
         setrlimit(resource, soft.min(most), hard.min(most)).step(format!("set {resource:?}"))?;
     }
+    if spec.surroundings.memory_factor.is_some() {
+        let (_, most) = getrlimit(Resource::RLIMIT_DATA).step("read the limit of data")?;
+        let data = limits.memory.min(most);
+        setrlimit(Resource::RLIMIT_DATA, data, data).step("set the limit of data")?;
+    }
     Ok(())
 }
 
-/// Lets the stage see `wanted` processors; returns how many it really has.
-fn set_processors(wanted: u32) -> Result<u32, Fault> {
+/// Lets the stage see the processors that are wanted; returns how many it really has.
+fn set_processors(wanted: Processors) -> Result<u32, Fault> {
     let own = Pid::from_raw(0);
     let offered = sched_getaffinity(own).step("read the processors")?;
+    let mut all: Vec<usize> = (0..CpuSet::count())
+        .filter(|cpu| offered.is_set(*cpu) == Ok(true))
+        .collect();
+    if wanted.last {
+        all.reverse();
+    }
     let mut chosen = CpuSet::new();
     let mut count = 0;
-    for cpu in 0..CpuSet::count() {
-        if count < wanted && offered.is_set(cpu) == Ok(true) {
-            chosen.set(cpu).step("choose processors")?;
-            count += 1;
-        }
+    for cpu in all.into_iter().take(wanted.count as usize) {
+        chosen.set(cpu).step("choose processors")?;
+        count += 1;
     }
     sched_setaffinity(own, &chosen).step("set the processors")?;
     Ok(count)

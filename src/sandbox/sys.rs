@@ -267,3 +267,137 @@ pub(super) fn own_received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel made this descriptor for the message that was just received; nobody else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
+
+/// `ADDR_NO_RANDOMIZE` and `UNAME26` of linux/personality.h.
+pub(super) const ADDR_NO_RANDOMIZE: u64 = 0x004_0000;
+pub(super) const UNAME26: u64 = 0x002_0000;
+
+/// personality(2): adds to what this process has.
+pub(super) fn add_personality(bits: u64) -> io::Result<()> {
+    const ASK: u64 = 0xffff_ffff;
+    // SAFETY: only numbers.
+    let now = check(unsafe { libc::syscall(libc::SYS_personality, ASK) })?;
+    // SAFETY: only numbers.
+    check(unsafe { libc::syscall(libc::SYS_personality, now as u64 | bits) }).map(drop)
+}
+
+/// seccomp(2): installs a filter whose questions the returned descriptor answers. A thread that asks can only be killed while it
+/// waits.
+pub(super) fn seccomp_listener(program: &[seccompiler::sock_filter]) -> io::Result<OwnedFd> {
+    const SET_MODE_FILTER: libc::c_long = 1;
+    const NEW_LISTENER: libc::c_long = 1 << 3;
+    const WAIT_KILLABLE: libc::c_long = 1 << 5;
+    #[repr(C)]
+    struct Program {
+        len: libc::c_ushort,
+        filter: *const seccompiler::sock_filter,
+    }
+    let program = Program {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_ptr(),
+    };
+    let flags = NEW_LISTENER | WAIT_KILLABLE;
+    // SAFETY: `Program` is struct sock_fprog, and points to as many instructions as it says, which live over the call.
+    owned(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) })
+}
+
+/// What a thread asks a listener.
+pub(super) struct Notification {
+    /// To answer with.
+    pub id: u64,
+    /// Who asks.
+    pub thread: i32,
+    /// Arguments of the call.
+    pub args: [u64; 6],
+}
+
+/// `SECCOMP_IOCTL_NOTIF_RECV`, `_SEND` and `_ID_VALID` of linux/seccomp.h.
+const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
+const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
+const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
+
+/// The next question; none when whoever asked is gone.
+pub(super) fn receive_notification(listener: impl AsFd) -> io::Result<Option<Notification>> {
+    // struct seccomp_notif: id, pid and flags, then seccomp_data: number and architecture, instruction pointer, arguments.
+    let mut asked = [0u64; 10];
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes the 80 bytes that the request's number says; zeros are what it wants to find.
+    match check(unsafe { libc::ioctl(fd, NOTIF_RECV, asked.as_mut_ptr()) }.into()) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
+        Err(e) => Err(e),
+        Ok(_) => Ok(Some(Notification {
+            id: asked[0],
+            thread: asked[1]
+                .to_ne_bytes()
+                .first_chunk::<4>()
+                .map_or(0, |b| i32::from_ne_bytes(*b)),
+            args: std::array::from_fn(|i| asked[4 + i]),
+        })),
+    }
+}
+
+/// Whether the thread that asked still waits.
+pub(super) fn notification_is_valid(listener: impl AsFd, id: u64) -> bool {
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads 8 bytes, which live over the call.
+    unsafe { libc::ioctl(fd, NOTIF_ID_VALID, &raw const id) == 0 }
+}
+
+/// Gives the thread that asked its result.
+pub(super) fn answer_notification(listener: impl AsFd, id: u64, result: io::Result<usize>) -> io::Result<()> {
+    let (value, error) = match result {
+        Ok(value) => (value as u64, 0i32),
+        Err(e) => (0, -e.raw_os_error().unwrap_or(libc::EIO)),
+    };
+    // struct seccomp_notif_resp: id, value, error and flags.
+    let mut words = [id, value, 0];
+    let mut last = [0u8; 8];
+    last[..4].copy_from_slice(&error.to_ne_bytes());
+    words[2] = u64::from_ne_bytes(last);
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads the 24 bytes that the request's number says.
+    match check(unsafe { libc::ioctl(fd, NOTIF_SEND, words.as_ptr()) }.into()) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// A copy of another thread's descriptor: pidfd_open(2) and pidfd_getfd(2).
+pub(super) fn descriptor_of(thread: i32, fd: i32) -> io::Result<OwnedFd> {
+    /// `PIDFD_THREAD` of linux/pidfd.h, since Linux 6.9.
+    const THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
+    let open = |flags: libc::c_uint| {
+        // SAFETY: only numbers.
+        owned(unsafe { libc::syscall(libc::SYS_pidfd_open, thread, flags) })
+    };
+    // Older kernels know processes only.
+    let process = open(THREAD).or_else(|_| open(0))?;
+    // SAFETY: only numbers; the descriptor is borrowed over the call.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0u32) })
+}
+
+/// getdents64(2).
+pub(super) fn list_entries(directory: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = directory.as_fd().as_raw_fd();
+    // SAFETY: the buffer is writable for the length given.
+    let n = check(unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len()) })?;
+    Ok(n as usize)
+}
+
+/// process_vm_writev(2): all of `bytes` into another process.
+pub(super) fn write_memory(thread: i32, bytes: &[u8], address: u64) -> io::Result<()> {
+    let local = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: bytes.len(),
+    };
+    // SAFETY: `local` is only read, and lives over the call; the kernel checks `remote`, which is of another process.
+    let n = unsafe { libc::process_vm_writev(thread, &raw const local, 1, &raw const remote, 1, 0) };
+    match check(n as libc::c_long)? {
+        n if n as usize == bytes.len() => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+    }
+}

@@ -53,7 +53,7 @@ impl Watchdog {
     pub(super) fn new(spec: &Spec, group: &Group, meminfo: Option<File>) -> Self {
         let memfd = memfd_create("", MFdFlags::MFD_CLOEXEC).ok();
         Self {
-            limits: spec.limits.clone(),
+            limits: spec.limits_in_force(),
             memory: !group.limits_memory(),
             processes: !group.counts_processes(),
             disk: matches!(spec.build_dir, BuildDir::Disk(_)),

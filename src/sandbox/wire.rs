@@ -137,6 +137,8 @@ impl<T, E: ToString> Step<T> for Result<T, E> {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Report {
     Weaker(String),
+    /// A descriptor follows: what asks whenever the workload lists a directory.
+    Listener,
     Measured(Box<Measured>),
     Fault(Fault),
 }

@@ -90,8 +90,28 @@ impl Store {
         }
     }
 
+    /// As [`Store::checkout`], of files that nobody else has: it goes when this program ends.
+    pub fn copied_checkout(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
+        let tree = self.tree(digest)?;
+        self.verify_tree(digest, &tree)?;
+        let target = self.scratch_path("copied");
+        self.lay_out_files(&tree, &target, true)?;
+        Ok(target)
+    }
+
+    /// A copy of one of the store's files, with its mode and time: it goes when this program ends.
+    pub fn copy_of(&self, file: &Path) -> Result<PathBuf, StoreError> {
+        let target = self.scratch_path("copied");
+        copy_file(file, &target)?;
+        Ok(target)
+    }
+
     /// Makes `target` and lays the tree out below it.
     pub fn lay_out(&self, tree: &Tree, target: &Path) -> Result<(), StoreError> {
+        self.lay_out_files(tree, target, false)
+    }
+
+    fn lay_out_files(&self, tree: &Tree, target: &Path, copies: bool) -> Result<(), StoreError> {
         fs::create_dir(target).at(Operation::Create, target)?;
         for (rel, entry) in tree.iter() {
             let path = target.join(rel.as_path());
@@ -105,8 +125,10 @@ impl Store {
                 }
                 Node::File { digest, .. } => {
                     let executable = entry.meta.mode & 0o111 != 0;
+                    if copies {
+                        copy_file(&self.object_inode(digest, executable)?, &path)?;
                     // Nearly always the inode is there.
-                    if fs::hard_link(self.object_file(digest, executable), &path).is_err() {
+                    } else if fs::hard_link(self.object_file(digest, executable), &path).is_err() {
                         link_or_copy(&self.object_inode(digest, executable)?, &path)?;
                     }
                 }
@@ -176,6 +198,12 @@ impl Store {
         let file = File::open(place).at(Operation::Open, place)?;
         Ok(crate::verity::digest_reader(file).at(Operation::Read, place)?.0 == *digest)
     }
+}
+
+/// Copies a file with its mode, and gives it the time of everything in a checkout.
+fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::copy(from, to).at(Operation::Create, to)?;
+    set_mtime(to)
 }
 
 /// Hard links where the file system has room for one more, copies otherwise (ext4 holds 65,000 links to an inode).

@@ -80,6 +80,7 @@ impl Host {
             dev_in: Vec::new(),
             proc_mount: true,
             emulator: None,
+            surroundings: Surroundings::default(),
             console: Console::Log,
             network: Network::None,
         }

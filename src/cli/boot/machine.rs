@@ -15,7 +15,8 @@ use crate::{
     model::{Arch, Epoch},
     pipeline,
     sandbox::{
-        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, Output, RootFs, SandboxError, Spec, Workload,
+        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, Output, RootFs, SandboxError, Spec,
+        Surroundings, Workload,
     },
     store::Store,
 };
@@ -110,6 +111,7 @@ pub(super) fn run(
         dev_in: Vec::new(),
         proc_mount: true,
         emulator: None,
+        surroundings: Surroundings::default(),
         console: if args.interactive {
             Console::Inherit
         } else {

@@ -1,0 +1,172 @@
+//! Lists directories in another order, for every program of a stage, also static and emulated ones.
+//!
+//! ```text
+//! stage     getdents64 ──► seccomp: ask the listener ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► goes on
+//! pid 1                         └► its descriptor · getdents64 · shuffle · into its memory ┘
+//! ```
+//!
+//! Entries change places within what one call returns, so that every entry is listed once whatever the program asks for. Used
+//! only where a build is repeated under other circumstances.
+//! Source: seccomp_unotify(2), getdents64(2).
+
+use super::{
+    sys,
+    wire::{Fault, Step},
+};
+use seccompiler::sock_filter;
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// Bytes that are asked for at once, at most: more than any C library does.
+const LARGEST: usize = 1 << 20;
+/// Offsets in `struct linux_dirent64`: where the next entry is found, and this one's length.
+const NEXT: usize = 8;
+const LENGTH: usize = 16;
+
+/// The filter that hands getdents64 to a listener and lets everything else pass.
+fn program() -> [sock_filter; 4] {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const USER_NOTIF: u32 = 0x7fc0_0000;
+    let op = |code, jf, k| sock_filter { code, jt: 0, jf, k };
+    [
+        op(LOAD_WORD, 0, 0),
+        op(JUMP_EQUAL, 1, libc::SYS_getdents64 as u32),
+        op(RETURN, 0, USER_NOTIF),
+        op(RETURN, 0, ALLOW),
+    ]
+}
+
+/// Installs the filter for this process; what it returns is for pid 1.
+pub(super) fn install() -> Result<OwnedFd, Fault> {
+    sys::seccomp_listener(&program()).step("install the filter that shuffles listings")
+}
+
+/// Answers for one stage.
+pub(super) struct Shuffler {
+    listener: OwnedFd,
+    state: u64,
+    buffer: Vec<u8>,
+}
+
+impl Shuffler {
+    pub(super) fn new(listener: OwnedFd, seed: u64) -> Self {
+        Self {
+            listener,
+            state: seed,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Answers the next question.
+    pub(super) fn answer(&mut self) -> Result<(), Fault> {
+        let step = "answer for a listing";
+        // Whoever asked may be gone by now.
+        let Some(asked) = sys::receive_notification(&self.listener).step(step)? else {
+            return Ok(());
+        };
+        let result = self.list(&asked);
+        sys::answer_notification(&self.listener, asked.id, result).step(step)
+    }
+
+    fn list(&mut self, asked: &sys::Notification) -> io::Result<usize> {
+        let directory = sys::descriptor_of(asked.thread, asked.args[0] as i32)?;
+        self.buffer.resize((asked.args[2] as usize).min(LARGEST), 0);
+        let n = sys::list_entries(&directory, &mut self.buffer)?;
+        shuffle(&mut self.buffer[..n], &mut self.state);
+        if !sys::notification_is_valid(&self.listener, asked.id) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        sys::write_memory(asked.thread, &self.buffer[..n], asked.args[1])?;
+        Ok(n)
+    }
+}
+
+/// The next number of a sequence (splitmix64).
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Puts the entries of one answer into another order. Where each says the next begins stays in place.
+fn shuffle(entries: &mut [u8], state: &mut u64) {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + LENGTH + 2 <= entries.len() {
+        let length = usize::from(u16::from_ne_bytes([entries[at + LENGTH], entries[at + LENGTH + 1]]));
+        if length < LENGTH + 2 || at + length > entries.len() {
+            return;
+        }
+        let entry = entries[at..at + length].to_vec();
+        let next: [u8; 8] = std::array::from_fn(|i| entry[NEXT + i]);
+        found.push((entry, next));
+        at += length;
+    }
+    let nexts: Vec<[u8; 8]> = found.iter().map(|(_, next)| *next).collect();
+    for i in (1..found.len()).rev() {
+        found.swap(i, (next(state) % (i as u64 + 1)) as usize);
+    }
+    let mut at = 0;
+    for ((entry, _), next) in found.iter().zip(nexts) {
+        entries[at..at + entry.len()].copy_from_slice(entry);
+        entries[at + NEXT..at + NEXT + 8].copy_from_slice(&next);
+        at += entry.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: u8, length: u16, next: u64) -> Vec<u8> {
+        let mut bytes = vec![0; usize::from(length)];
+        bytes[0] = name;
+        bytes[NEXT..NEXT + 8].copy_from_slice(&next.to_ne_bytes());
+        bytes[LENGTH..LENGTH + 2].copy_from_slice(&length.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn every_entry_is_listed_once_and_the_places_stay() {
+        let given: Vec<u8> = (0..20)
+            .flat_map(|i| entry(i, 24 + 8 * (u16::from(i) % 3), u64::from(i) + 100))
+            .collect();
+        let mut shuffled = given.clone();
+        shuffle(&mut shuffled, &mut 7);
+        assert_ne!(shuffled, given);
+        let (mut names, mut at, mut place) = (Vec::new(), 0, 100u64);
+        while at < shuffled.len() {
+            names.push(shuffled[at]);
+            assert_eq!(shuffled[at + NEXT..at + NEXT + 8], place.to_ne_bytes());
+            at += usize::from(u16::from_ne_bytes([shuffled[at + LENGTH], shuffled[at + LENGTH + 1]]));
+            place += 1;
+        }
+        names.sort_unstable();
+        assert_eq!(names, (0..20).collect::<Vec<u8>>());
+        let mut again = given.clone();
+        shuffle(&mut again, &mut 7);
+        assert_eq!(again, shuffled, "one number, one order");
+    }
+
+    #[test]
+    fn what_is_no_list_of_entries_is_left_as_it_is() {
+        for length in [0u16, 3, 200] {
+            let mut bytes = entry(1, 24, 5);
+            bytes[LENGTH..LENGTH + 2].copy_from_slice(&length.to_ne_bytes());
+            let given = bytes.clone();
+            shuffle(&mut bytes, &mut 1);
+            assert_eq!(bytes, given);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a stage sees when its surroundings are made different, and what stays as it is.
+
+use crate::host::{Host, input, printed, rel, scratch};
+use pnb::sandbox::{Access, BuildDir, Processors, Surroundings};
+use std::fs;
+
+/// What `script` prints in these surroundings.
+fn said(script: &str, surroundings: Surroundings) -> String {
+    let host = Host::new();
+    let mut spec = host.shell(script);
+    spec.surroundings = surroundings;
+    printed(&spec)
+}
+
+#[test]
+fn each_of_them_is_what_was_asked_for() {
+    let none = Surroundings::default;
+    let env = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
+    let cases: [(&str, Surroundings, &str); 9] = [
+        (
+            "echo $TZ-$NOISE",
+            Surroundings {
+                env: env("NOISE", "loud"),
+                ..none()
+            },
+            "UTC-loud",
+        ),
+        (
+            "date +%Z",
+            Surroundings {
+                env: env("TZ", "<+1345>-13:45"),
+                ..none()
+            },
+            "+1345",
+        ),
+        (
+            "uname -n; cat /proc/self/comm >/dev/null 2>&1 || true",
+            Surroundings {
+                names: Some(("another".to_owned(), "example.org".to_owned())),
+                ..none()
+            },
+            "another",
+        ),
+        (
+            "umask",
+            Surroundings {
+                umask: Some(0o027),
+                ..none()
+            },
+            "0027",
+        ),
+        (
+            "id -u; id -g; touch f; stat -c %u:%g f",
+            Surroundings {
+                id: Some(4321),
+                ..none()
+            },
+            "4321\n4321\n4321:4321",
+        ),
+        (
+            "pwd; touch f; ls /build",
+            Surroundings {
+                work_dir: Some(rel("a/longer/place")),
+                ..none()
+            },
+            "/a/longer/place\nf",
+        ),
+        (
+            "nproc",
+            Surroundings {
+                processors: Some(Processors { count: 1, last: true }),
+                ..none()
+            },
+            "1",
+        ),
+        (
+            "uname -r | cut -d. -f1,2",
+            Surroundings {
+                old_kernel: true,
+                ..none()
+            },
+            "2.6",
+        ),
+        (
+            "ulimit -d",
+            Surroundings {
+                memory_factor: Some(2),
+                ..none()
+            },
+            &(4u64 << 20).to_string(),
+        ),
+    ];
+    for (script, surroundings, expected) in cases {
+        let plain = said(script, none());
+        let found = said(script, surroundings);
+        assert_eq!(found.trim(), expected, "{script}");
+        assert!(script == "nproc" || plain != found, "{script}: the same without");
+    }
+}
+
+#[test]
+fn programs_are_laid_out_alike_where_that_is_asked_for() {
+    let script = "/usr/bin/perl -e 'print \\$_[0], \"\\n\"'; awk 'BEGIN { srand(); }'; /usr/bin/perl -e 'my $x = {}; print \"$x\"'";
+    let fixed = || Surroundings {
+        fixed_layout: true,
+        ..Surroundings::default()
+    };
+    assert_eq!(said(script, fixed()), said(script, fixed()));
+    let (a, b) = (
+        said(script, Surroundings::default()),
+        said(script, Surroundings::default()),
+    );
+    assert_ne!(a, b, "and differently otherwise");
+}
+
+#[test]
+fn listings_come_in_another_order_that_the_seed_decides() {
+    let dir = scratch();
+    for i in 0..60 {
+        fs::write(dir.path().join(format!("file-{i}")), "x").expect("written");
+    }
+    // find(1) lists without sorting, with threads of its own or not; perl lists through its own buffer.
+    let script = "find /inputs/dir -type f -printf '%f\\n'; perl -e 'opendir(D, \"/inputs/dir\"); print \"$_\\n\" while $_ = readdir D'; \
+                  rm -rf /tmp/x; mkdir -p /tmp/x/y; touch /tmp/x/y/1 /tmp/x/y/2; rm -r /tmp/x; test ! -e /tmp/x";
+    let listed = |shuffle: Option<u64>| {
+        let host = Host::new();
+        let mut spec = host.shell(script);
+        spec.mounts.push(input(dir.path(), "dir", Access::ReadOnly));
+        spec.surroundings.shuffle = shuffle;
+        printed(&spec)
+    };
+    let plain = listed(None);
+    assert_eq!(plain, listed(None));
+    let shuffled = listed(Some(1));
+    assert_ne!(shuffled, plain);
+    assert_eq!(shuffled, listed(Some(1)));
+    assert_ne!(shuffled, listed(Some(2)));
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&shuffled), sorted(&plain), "nothing is lost or twice there");
+}
+
+#[test]
+fn what_is_lent_lies_below_dev_and_in_every_inner_root() {
+    let lent = scratch();
+    fs::write(lent.path().join("file"), "lent").expect("written");
+    let host = Host::new();
+    for build_dir in [None, Some(scratch())] {
+        let mut spec = host.shell("cat /dev/pnb/file /build/inner/dev/pnb/file; echo x 2>/dev/null >/dev/pnb/file || echo no; cd /other; echo y > g; cat /build/g");
+        spec.dev_in.push(rel("inner"));
+        spec.surroundings.lent = Some(lent.path().to_owned());
+        spec.surroundings.work_dir = Some(rel("other"));
+        if let Some(dir) = &build_dir {
+            spec.build_dir = BuildDir::Disk(dir.path().to_owned());
+        }
+        assert_eq!(printed(&spec).trim(), "lentlentno\ny");
+    }
+}
+
+#[test]
+fn the_policy_does_not_speak_of_them() {
+    let host = Host::new();
+    let mut spec = host.shell("true");
+    let policy = spec.policy();
+    spec.surroundings = Surroundings {
+        umask: Some(0o077),
+        env: [("NOISE".to_owned(), "x".to_owned())].into(),
+        memory_factor: Some(3),
+        ..Surroundings::default()
+    };
+    assert_eq!(spec.policy(), policy);
+}
