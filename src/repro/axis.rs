@@ -1,0 +1,269 @@
+//! What must not matter, one by one.
+
+use crate::{
+    model::RelPath,
+    sandbox::{LENT, Surroundings},
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fmt, fs, io, os::unix::fs::symlink, path::Path, str::FromStr};
+
+macro_rules! axes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $first:literal, $second:literal;)*) => {
+        /// One thing about the surroundings of a build that no output may depend on.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Axis {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Axis {
+            /// Every axis, in the order they are tried and told.
+            pub const ALL: &[Axis] = &[$(Axis::$name,)*];
+
+            /// The name in options, tables and JSON.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Axis::$name => $text,)* }
+            }
+
+            /// What it is in the first build, which is as every build.
+            pub const fn first(self) -> &'static str {
+                match self { $(Axis::$name => $first,)* }
+            }
+
+            /// What it is in the second.
+            pub const fn second(self) -> &'static str {
+                match self { $(Axis::$name => $second,)* }
+            }
+        }
+    };
+}
+
+axes! {
+    /// Date and time that programs are told.
+    Clock = "clock", "the host's", "7 years, 5 months and some hours later (libfaketime)";
+    /// Time zone.
+    TimeZone = "time-zone", "UTC", "13 h 45 min east of it";
+    /// Language, order of letters, form of numbers and dates.
+    Locale = "locale", "C.UTF-8", "tr_TR.UTF-8";
+    /// Host and domain name.
+    HostName = "host-name", "pnb, no domain", "elsewhere, example.org";
+    /// User and group id.
+    Ids = "ids", "0, another range of the host's", "4321 where a stage has one id, another range of the host's";
+    /// File mode creation mask.
+    Umask = "umask", "022", "027";
+    /// Home directory.
+    Home = "home", "/homeless", "/nonexistent/some-one-else";
+    /// Where a stage works, and where the store lies.
+    BuildPath = "build-path", "/build, and the store's own path", "a path of 83 bytes, and a store below another of 96";
+    /// What file system a stage works on.
+    FileSystem = "file-system", "tmpfs", "the store's";
+    /// In what order directories are listed.
+    Listing = "listing", "the file system's", "shuffled";
+    /// Number of processors, and which.
+    Processors = "processors", "the first, as many as declared", "the last, one where several are declared, two where one is";
+    /// In what order stages run.
+    JobOrder = "job-order", "that of the graph", "by chance, with a seed";
+    /// Where programs lie in memory.
+    Layout = "memory-layout", "different each time", "always the same";
+    /// How much memory a stage may use.
+    Memory = "memory-limit", "as declared, not seen by programs", "twice that, seen as a limit on data";
+    /// Further variables of the environment.
+    Environment = "environment", "none", "USER, LOGNAME, TERM, EDITOR, MAKEFLAGS and one without a meaning";
+    /// What the kernel calls itself.
+    Kernel = "kernel", "the host's version", "2.6";
+    /// Whether files of inputs have other names too.
+    Links = "links", "hard links to the store's files", "copies";
+}
+
+impl fmt::Display for Axis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A word that names no axis.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("vary {word:?}: there is no such axis (there are: {})", Axis::ALL.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownAxis {
+    word: String,
+}
+
+impl FromStr for Axis {
+    type Err = UnknownAxis;
+    fn from_str(text: &str) -> Result<Self, UnknownAxis> {
+        let found = Axis::ALL.iter().find(|axis| axis.as_str() == text).copied();
+        found.ok_or_else(|| UnknownAxis { word: text.to_owned() })
+    }
+}
+
+/// How far the clock is moved, in the words of libfaketime: whole days would leave the time of day alone.
+const LATER: &str = "+234567890";
+/// An instant at which the clock stands still, in the words of libfaketime.
+const STANDING: &str = "@2031-02-03 04:05:06";
+/// Where a stage works.
+const WORK_DIR: &str = "some-other-place/with-a-longer-name-than-the-usual-one/where-the-build-is-done-again";
+/// The seed of orders that are made by chance. One that everybody has makes what it finds repeatable.
+pub const SEED: u64 = 0x706e_6221;
+
+/// What the surroundings need beside values: trees of the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Lent<'a> {
+    /// libfaketime for each architecture that programs run for: the tree's directory.
+    pub clocks: &'a [&'a Path],
+    /// A directory with the locale.
+    pub locale: &'a Path,
+}
+
+/// Lays out in the new directory `dir` what [`surroundings`] names.
+///
+/// # Errors
+///
+/// Of the file system, or when a tree does not hold what it should.
+pub fn lend(lent: &Lent<'_>, dir: &Path) -> io::Result<()> {
+    fs::create_dir(dir)?;
+    for tree in lent.clocks {
+        let libraries = tree.join("usr/lib");
+        let mut names = Vec::new();
+        #[expect(clippy::disallowed_methods, reason = "the order of the names does not matter")]
+        for entry in fs::read_dir(&libraries)? {
+            names.push(entry?.file_name());
+        }
+        for name in names {
+            let library = libraries.join(&name).join("faketime").join(CLOCK_LIBRARY);
+            if library.is_file() {
+                let target = dir.join("lib").join(&name);
+                fs::create_dir_all(&target)?;
+                fs::copy(library, target.join(CLOCK_LIBRARY))?;
+            }
+        }
+    }
+    let target = dir.join("locale").join(LOCALE);
+    copy_tree(&lent.locale.join(LOCALE), &target)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    #[expect(clippy::disallowed_methods, reason = "the order of the names does not matter")]
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&from, &to)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(&from)?, &to)?;
+        } else {
+            fs::copy(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+const CLOCK_LIBRARY: &str = "libfaketime.so.1";
+const LOCALE: &str = "tr_TR.UTF-8";
+
+/// The surroundings in which `axes` are as in the second build. `lent` is where [`lend`] laid things out. What the pipeline
+/// does itself (file system, processors, order of jobs, links) is not among them.
+pub fn surroundings(axes: &BTreeSet<Axis>, lent: &Path) -> Surroundings {
+    let mut all = Surroundings::default();
+    for axis in axes {
+        match axis {
+            Axis::Clock => set_clock(&mut all, LATER, lent),
+            Axis::TimeZone => set(&mut all, &[("TZ", "<+1345>-13:45")]),
+            Axis::Locale => {
+                let path = format!("/{LENT}/locale");
+                set(&mut all, &[("LANG", LOCALE), ("LC_ALL", LOCALE), ("LOCPATH", &path)]);
+                all.lent = Some(lent.to_owned());
+            }
+            Axis::HostName => all.names = Some(("elsewhere".to_owned(), "example.org".to_owned())),
+            Axis::Ids => all.id = Some(4321),
+            Axis::Umask => all.umask = Some(0o027),
+            Axis::Home => set(&mut all, &[("HOME", "/nonexistent/some-one-else")]),
+            Axis::BuildPath => all.work_dir = RelPath::new(WORK_DIR).ok(),
+            Axis::Listing => all.shuffle = Some(SEED),
+            Axis::Layout => all.fixed_layout = true,
+            Axis::Memory => all.memory_factor = Some(2),
+            Axis::Environment => set(
+                &mut all,
+                &[
+                    ("USER", "someone"),
+                    ("LOGNAME", "someone"),
+                    ("TERM", "dumb"),
+                    ("EDITOR", "/bin/ed"),
+                    ("MAKEFLAGS", "-j17"),
+                    ("CAUGHT_FROM_THE_ENVIRONMENT", "i-was-not-meant-to-be-seen"),
+                ],
+            ),
+            Axis::Kernel => all.old_kernel = true,
+            Axis::FileSystem | Axis::Processors | Axis::JobOrder | Axis::Links => {}
+        }
+    }
+    all
+}
+
+/// Surroundings in which an axis that differs from run to run by itself always is the same; none for the others.
+pub fn standing_still(axis: Axis, lent: &Path) -> Option<Surroundings> {
+    let mut all = Surroundings::default();
+    match axis {
+        Axis::Clock => set_clock(&mut all, STANDING, lent),
+        Axis::Layout => all.fixed_layout = true,
+        _ => return None,
+    }
+    Some(all)
+}
+
+fn set(all: &mut Surroundings, variables: &[(&str, &str)]) {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    all.env.extend(variables.iter().map(owned));
+}
+
+/// libfaketime of the architecture of each program: the dynamic linker fills in `$LIB`.
+fn set_clock(all: &mut Surroundings, time: &str, lent: &Path) {
+    let library = format!("/{LENT}/$LIB/{CLOCK_LIBRARY}");
+    set(
+        all,
+        &[
+            ("LD_PRELOAD", &library),
+            ("FAKETIME", time),
+            // Times of files are the kernel's, and differ between two runs anyway.
+            ("NO_FAKE_STAT", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            // No memory that is shared between processes: a sandbox has no place for it.
+            ("FAKETIME_DISABLE_SHM", "1"),
+        ],
+    );
+    all.lent = Some(lent.to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_are_told_what_there_is() {
+        for axis in Axis::ALL {
+            assert_eq!(axis.as_str().parse(), Ok(*axis));
+            assert_ne!(axis.first(), axis.second());
+        }
+        let err = "moon".parse::<Axis>().expect_err("no axis").to_string();
+        assert!(err.contains("\"moon\"") && err.contains("clock, time-zone"), "{err}");
+    }
+
+    #[test]
+    fn every_axis_changes_something_here_or_is_the_pipelines() {
+        let ours = [Axis::FileSystem, Axis::Processors, Axis::JobOrder, Axis::Links];
+        for axis in Axis::ALL {
+            let changed = surroundings(&[*axis].into(), Path::new("/lent")) != Surroundings::default();
+            assert_eq!(changed, !ours.contains(axis), "{axis}");
+        }
+    }
+
+    #[test]
+    fn the_paths_are_as_long_as_is_said() {
+        assert!(
+            Axis::BuildPath
+                .second()
+                .contains(&format!("{} bytes", WORK_DIR.len() + 1))
+        );
+    }
+}
