@@ -3,9 +3,10 @@
 use crate::{
     boot::{Attach, Firmware},
     model::{Arch, ModelError, Variant},
+    repro::{Axis, UnknownAxis},
 };
 use clap::{Args, Parser, Subcommand};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 /// Everything typed.
 #[derive(Parser, Debug)]
@@ -14,7 +15,8 @@ use std::{net::SocketAddr, path::PathBuf};
     version,
     about = "Builds the boot artifacts of Powernode nodes: hermetic, reproducible, auditable",
     after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
-                  8 not hermetic · 9 boot · 11 not readable (inspect, diff) · \
+                  8 not hermetic · 9 boot · 10 not reproducible · 11 not readable (inspect, diff) · \
+                  30–34 manifest to rebuild: malformed, other schema, other lock, other revision, other pnb · \
                   40–49 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance, variants\n\n\
                   Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
 )]
@@ -76,6 +78,8 @@ pub enum Command {
     Boot(Boot),
     /// Serve a directory over HTTP and TFTP to machines that boot over a network, until Ctrl-C.
     Serve(Serve),
+    /// Build twice under different circumstances, compare everything, and say what differs and why.
+    VerifyRepro(VerifyRepro),
     /// Check an artifact against its manifest, and the manifest against its promises.
     Audit(Audit),
     /// Say what is in an artifact: partitions, file systems, boot entries, digests.
@@ -187,6 +191,79 @@ pub struct Build {
     /// Certificates of the platform's authority, which then lie beside identity.cfg as powernode-ca.pem.
     #[arg(long, value_name = "FILE", env = "PNB_CA_PEM")]
     pub ca_pem: Option<PathBuf>,
+}
+
+/// Options of `pnb verify-repro`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Nothing is taken from the store but pinned files: both builds are from nothing, in stores of their own.\n\n\
+    Examples:\n  pnb verify-repro --arch amd64 --variant kernel-initrd --report report.html\n  \
+    pnb verify-repro --variant raw --vary clock,locale,listing\n  \
+    pnb verify-repro --against images/raw/amd64"
+)]
+pub struct VerifyRepro {
+    /// What to build.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// What to vary, comma-separated: all, none, or of clock, time-zone, locale, host-name, ids, umask, home, build-path, file-system,
+    /// listing, processors, job-order, memory-layout, memory-limit, environment, kernel, links.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "AXIS")]
+    pub vary: Vec<AskedAxis>,
+    /// Build once, and compare with what the manifest (or that in the directory) says. Its lock, revision and pnb must be these.
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["variant", "arch", "stage"])]
+    pub against: Option<PathBuf>,
+    /// Write the verdict as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Do not look for the cause of a difference, which runs stages again.
+    #[arg(long)]
+    pub no_explain: bool,
+    /// Refuse anything that could make the result depend on this machine.
+    #[arg(long)]
+    pub hermetic: bool,
+    /// With --hermetic: build although stage files are uncommitted.
+    #[arg(long)]
+    pub allow_dirty: bool,
+    /// Stages at once [default: processors].
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Where artifacts lie that get the statement, if they are what was built [default: images/ in the project].
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// A word of `--vary`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AskedAxis {
+    /// `all`.
+    All,
+    /// `none`.
+    None,
+    /// One of them.
+    One(Axis),
+}
+
+impl std::str::FromStr for AskedAxis {
+    type Err = UnknownAxis;
+    fn from_str(text: &str) -> Result<Self, UnknownAxis> {
+        match text {
+            "all" => Ok(AskedAxis::All),
+            "none" => Ok(AskedAxis::None),
+            _ => text.parse().map(AskedAxis::One),
+        }
+    }
+}
+
+impl VerifyRepro {
+    /// The axes asked for.
+    pub fn axes(&self) -> BTreeSet<Axis> {
+        let asked = |axis: &Axis| {
+            self.vary
+                .iter()
+                .any(|a| *a == AskedAxis::All || *a == AskedAxis::One(*axis))
+        };
+        Axis::ALL.iter().copied().filter(asked).collect()
+    }
 }
 
 /// Options of `pnb graph`.

@@ -38,7 +38,7 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     project.check_lock()?;
     let selected = select(&project, &args.selection)?;
     if args.hermetic {
-        hermetic(&project, args)?;
+        hermetic(&project, args.allow_dirty)?;
     }
     let mut options = run_options()?;
     options.hermetic = args.hermetic;
@@ -86,8 +86,8 @@ fn on_one_file_system(a: &Path, b: &Path) -> bool {
 }
 
 /// What `--hermetic` asks of the project; the sandbox sees to the rest.
-fn hermetic(project: &Project, args: &Build) -> Result<(), Failure> {
-    if project.revision.sha.is_none() && !args.allow_dirty {
+pub(super) fn hermetic(project: &Project, allow_dirty: bool) -> Result<(), Failure> {
+    if project.revision.sha.is_none() && !allow_dirty {
         let problem = "the project is in no git commit, so nobody can say what its stage files were\n\n\
                        hint: commit them, or give --allow-dirty to have the manifest say so";
         return Err(PipelineError::NotHermetic {
@@ -95,7 +95,7 @@ fn hermetic(project: &Project, args: &Build) -> Result<(), Failure> {
         }
         .into());
     }
-    if !project.revision.dirty.is_empty() && !args.allow_dirty {
+    if !project.revision.dirty.is_empty() && !allow_dirty {
         let problem = format!(
             "stage files are not committed:\n  {}\n\nhint: commit them, or give --allow-dirty to have the manifest say so",
             project.revision.dirty.join("\n  ")
@@ -110,11 +110,11 @@ pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn processors() -> usize {
+pub(super) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn host() -> Host {
+pub(super) fn host() -> Host {
     let (name, kernel) = match nix::sys::utsname::uname() {
         Ok(u) => {
             let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();

@@ -30,6 +30,16 @@ pub enum Exit {
     Different,
     /// `pnb inspect` or `pnb diff`: something to look at could not be read.
     Unreadable,
+    /// Two builds of the same came out differently.
+    NotReproducible,
+    /// A manifest cannot be read, or is malformed.
+    Claim,
+    /// A manifest was made from another lock than is here.
+    OtherLock,
+    /// A manifest was made from another revision than is here.
+    OtherRevision,
+    /// A manifest was made by another pnb than this.
+    OtherBuilder,
     /// An audit failed: 40 and up, one for each [`Class`].
     Audit(Class),
 }
@@ -48,6 +58,11 @@ impl Exit {
             Exit::Stage => 7,
             Exit::Hermetic => 8,
             Exit::Boot => 9,
+            Exit::NotReproducible => 10,
+            Exit::Claim => 30,
+            Exit::OtherLock => 32,
+            Exit::OtherRevision => 33,
+            Exit::OtherBuilder => 34,
             Exit::Different => 1,
             Exit::Unreadable => 11,
             Exit::Audit(class) => class.exit_code(),

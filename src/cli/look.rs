@@ -195,7 +195,7 @@ fn differing(bytes: u64) -> String {
     }
 }
 
-fn sentence(difference: &Difference) -> String {
+pub(super) fn sentence(difference: &Difference) -> String {
     let value = |v: &Option<String>| v.as_ref().map_or_else(|| "nothing".to_owned(), |v| format!("{v:?}"));
     let what = match &difference.what {
         What::OnlyInA { size: bytes } => format!("only in the first ({})", size(*bytes)),

@@ -13,6 +13,7 @@ mod look;
 mod report;
 mod serve;
 mod store;
+mod verify;
 
 pub use args::Cli;
 pub use exit::Exit;
@@ -65,6 +66,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Lock(args) => lock::lock(&cli.common, args, report),
         Command::Boot(args) => boot::boot(&cli.common, args, report),
         Command::Serve(args) => serve::serve(args, report),
+        Command::VerifyRepro(args) => verify::verify(&cli.common, args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
         Command::Inspect(args) => look::inspect(&cli.common, args, report),
         Command::Diff(args) => look::diff(&cli.common, args, report),

@@ -4,14 +4,15 @@ use super::{
     CODE_SANDBOX, CODE_WRITERS, Event, Events, Outcome, PipelineError, Project,
     inputs::{Resolved, STAGE_DIRECTORY, digest_of},
     project::AGENT,
+    repeat::sha256_of,
     scheduler::Done,
 };
 use crate::{
     graph::{InputSource, NodeId, OutputKind, StageArch, closure_of},
     image::zstd,
     manifest::{
-        Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, Origin, RECORD_FILE, RECORD_VERSION, Role,
-        Run, StageFact, StageRun, Statements,
+        Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, MANIFEST_FILE, Origin, RECORD_FILE,
+        RECORD_VERSION, Reproducibility, Role, Run, StageFact, StageRun, Statements,
     },
     model::{Arch, Node, RelPath, Sha256Digest, Variant, VerityDigest},
     store::Store,
@@ -94,7 +95,7 @@ pub fn export(
     let node = project.graph.node(variant.as_str(), arch)?;
     let dir = images.join(variant.as_str()).join(arch.as_str());
     let fingerprint = fingerprint(project, outcome, &node, circumstances)?;
-    let note = format!("export-{}", blake3::hash(dir.to_string_lossy().as_bytes()).to_hex());
+    let note = note_of(&dir);
     if store
         .note(&note)
         .is_some_and(|old| stamps(&dir).is_ok_and(|s| old == format!("{fingerprint}{s}").into_bytes()))
@@ -131,6 +132,52 @@ pub fn export(
         unchanged: false,
     });
     Ok(dir)
+}
+
+/// Adds a statement on reproducibility to the record of the artifact below `images`, if its manifest is the one with this digest.
+/// Says whether it was.
+pub fn state(
+    store: &Store,
+    images: &Path,
+    (variant, arch): (Variant, Arch),
+    manifest: &Sha256Digest,
+    statement: &Reproducibility,
+) -> Result<bool, PipelineError> {
+    let dir = images.join(variant.as_str()).join(arch.as_str());
+    let path = dir.join(RECORD_FILE);
+    let bytes = match fs::read(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        read => read.map_err(PipelineError::io("read", &path))?,
+    };
+    let mut record = BuildRecord::read(&bytes, RECORD_FILE).map_err(PipelineError::Manifest)?;
+    let written = dir.join(MANIFEST_FILE);
+    let found = fs::read(&written).map_err(PipelineError::io("read", &written))?;
+    if record.manifest_sha256 != *manifest || sha256_of(&found) != *manifest {
+        return Ok(false);
+    }
+    let before = stamps(&dir).map_err(PipelineError::io("look at", &dir))?;
+    record.reproducibility = Some(statement.clone());
+    let text = record.to_json().map_err(PipelineError::Manifest)?;
+    let fresh = tempfile::NamedTempFile::new_in(&dir).map_err(PipelineError::io("create a file in", &dir))?;
+    write(fresh.path(), &text)?;
+    fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o644)).map_err(PipelineError::io("write", &path))?;
+    fresh
+        .persist(&path)
+        .map_err(|e| PipelineError::io("write", &path)(e.error))?;
+    // The next build is to find what it made, and leave it there.
+    let note = note_of(&dir);
+    if let Some(fingerprint) = store.note(&note).and_then(|old| String::from_utf8(old).ok())
+        && let Some(fingerprint) = fingerprint.strip_suffix(&before)
+    {
+        let after = stamps(&dir).map_err(PipelineError::io("look at", &dir))?;
+        store.put_note(&note, format!("{fingerprint}{after}").as_bytes())?;
+    }
+    Ok(true)
+}
+
+/// Name of the store's note on what was exported to a directory.
+fn note_of(dir: &Path) -> String {
+    format!("export-{}", blake3::hash(dir.to_string_lossy().as_bytes()).to_hex())
 }
 
 /// Puts the directory `fresh` in the place of `dir` in one step; what was there goes.

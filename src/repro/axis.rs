@@ -54,7 +54,7 @@ axes! {
     /// Home directory.
     Home = "home", "/homeless", "/nonexistent/some-one-else";
     /// Where a stage works, and where the store lies.
-    BuildPath = "build-path", "/build, and the store's own path", "a path of 83 bytes, and a store below another of 96";
+    BuildPath = "build-path", "/build, and the store's own path", "a path of 85 bytes, and a store with a longer one";
     /// What file system a stage works on.
     FileSystem = "file-system", "tmpfs", "the store's";
     /// In what order directories are listed.

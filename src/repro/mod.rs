@@ -9,6 +9,7 @@ mod html;
 mod verdict;
 
 pub use axis::{Axis, Lent, SEED, UnknownAxis, lend, standing_still, surroundings};
+pub(crate) use compare::kind;
 pub use compare::{CompareError, compare};
 pub use html::html;
 pub use verdict::{ArtifactResult, Cause, Finding, Inputs, OutputResult, StageResult, State, Tried, Verdict};

@@ -175,6 +175,10 @@ impl Cause {
 pub struct Inputs {
     /// Version of pnb.
     pub pnb: String,
+    /// Digest of its code that runs stages.
+    pub code_sandbox: String,
+    /// Digest of its code that writes formats.
+    pub code_writers: String,
     /// SHA-256 of lockfile.toml.
     pub lock: Sha256Digest,
     /// Revision of the project, if it is one of git.

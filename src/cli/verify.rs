@@ -1,0 +1,208 @@
+//! `pnb verify-repro`: builds twice under different circumstances and explains what differs.
+
+use super::{
+    Exit,
+    args::{Common, VerifyRepro},
+    build::{hermetic, host, now, processors},
+    context::{Failure, inputs, project, run_options, select, store},
+    look::sentence,
+    report::Report,
+};
+use crate::{
+    manifest::Manifest,
+    pipeline::{self, Circumstances, Found, LOCKFILE, Program, Project, Twice},
+    repro::{self, Axis, State, Verdict},
+};
+use std::{collections::BTreeSet, fs};
+
+/// Differences of one output that a terminal gets.
+const SHOWN: usize = 10;
+
+pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Result<Exit, Failure> {
+    let started = now();
+    let project = project(common)?;
+    let store = store(common)?;
+    let inputs = inputs(common)?;
+    project.check_lock()?;
+    if args.hermetic {
+        hermetic(&project, args.allow_dirty)?;
+    }
+    let claim = match &args.against {
+        None => None,
+        Some(path) => Some((path.display().to_string(), load(path)?)),
+    };
+    let mut selection = args.selection.clone();
+    if let Some((_, manifest)) = &claim {
+        match_claim(&project, manifest)?;
+        selection.variant = manifest.variants.clone();
+        selection.arch = vec![super::args::AskedArch::One(manifest.arch)];
+    }
+    let selected = select(&project, &selection)?;
+    let axes: BTreeSet<Axis> = args.axes();
+    let mut options = run_options()?;
+    options.hermetic = args.hermetic;
+    let circumstances = Circumstances {
+        started,
+        finished: started,
+        host: host(),
+        program: Program::new(options.helper.clone()),
+        allow_dirty: args.allow_dirty,
+    };
+    let twice = Twice {
+        project: &project,
+        store: &store,
+        inputs: &inputs,
+        nodes: &selected.nodes,
+        variants: &selected.variants,
+        axes: &axes,
+        jobs: args.jobs.unwrap_or_else(processors),
+        options: &options,
+        circumstances: &circumstances,
+        explain: !args.no_explain,
+        events: &|event| report.event(event),
+        say: &|text| report.note(text),
+    };
+    let claimed = claim.as_ref().map(|(name, manifest)| (name.as_str(), manifest));
+    let Found { mut verdict, manifests } = twice.run(claimed)?;
+    verdict.finished = now();
+    report.clear();
+    if let Some(path) = &args.report {
+        fs::write(path, repro::html(&verdict))
+            .map_err(|e| Failure::said(Exit::Failure, format!("write {path:?}: {e}")))?;
+    }
+    if report.json() {
+        report.line(serde_json::json!(verdict));
+    } else {
+        report.bytes(summary(&verdict).as_bytes());
+    }
+    let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
+    let statement = pipeline::reproducibility(&verdict);
+    for (target, manifest) in &manifests {
+        let place = images.join(target.0.as_str()).join(target.1.as_str());
+        if pipeline::state(&store, &images, *target, manifest, &statement)? {
+            report.note(format_args!(
+                "stated in {}",
+                place.join(crate::manifest::RECORD_FILE).display()
+            ));
+        }
+    }
+    Ok(if verdict.equal {
+        Exit::Success
+    } else {
+        Exit::NotReproducible
+    })
+}
+
+fn load(path: &std::path::Path) -> Result<Manifest, Failure> {
+    let file = if path.is_dir() {
+        path.join(crate::manifest::MANIFEST_FILE)
+    } else {
+        path.to_owned()
+    };
+    let bytes = fs::read(&file).map_err(|e| Failure::said(Exit::Claim, format!("read {file:?}: {e}")))?;
+    Manifest::read(&bytes, &file.to_string_lossy()).map_err(|e| Failure::said(Exit::Claim, e.to_string()))
+}
+
+/// What a manifest was made from must be what is here: otherwise that is the answer.
+fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), Failure> {
+    let said = |exit, what: &str, theirs: &str, ours: &str, hint: &str| {
+        Err(Failure::said(
+            exit,
+            format!(
+                "rebuild what the manifest describes: {what} is another\nexpected: {theirs}\n  actual: {ours}\n\nhint: {hint}"
+            ),
+        ))
+    };
+    let (theirs, ours) = (manifest.lockfile.sha256, project.lock_sha256);
+    if theirs != ours {
+        let what = format!("SHA-256 of {LOCKFILE}");
+        let hint = "check out the revision that the manifest names";
+        return said(Exit::OtherLock, &what, &theirs.to_string(), &ours.to_string(), hint);
+    }
+    let builder = &manifest.builder;
+    for (what, theirs, ours) in [
+        ("version of pnb", builder.version.as_str(), env!("CARGO_PKG_VERSION")),
+        (
+            "pnb's code that runs stages",
+            builder.code.sandbox.as_str(),
+            pipeline::CODE_SANDBOX,
+        ),
+        (
+            "pnb's code that writes formats",
+            builder.code.writers.as_str(),
+            pipeline::CODE_WRITERS,
+        ),
+    ] {
+        if theirs != ours {
+            let hint = "build pnb from the revision that the manifest names";
+            return said(Exit::OtherBuilder, what, theirs, ours, hint);
+        }
+    }
+    let none = "none";
+    let (theirs, ours) = (manifest.git_sha.as_deref(), project.revision.sha.as_deref());
+    if theirs != ours || manifest.source.dirty != !project.revision.dirty.is_empty() {
+        let say = |sha: Option<&str>, dirty: bool| {
+            format!(
+                "{}{}",
+                sha.unwrap_or(none),
+                if dirty { ", with uncommitted files" } else { "" }
+            )
+        };
+        let hint = "git checkout the revision, with no file changed";
+        return said(
+            Exit::OtherRevision,
+            "the revision of the project",
+            &say(theirs, manifest.source.dirty),
+            &say(ours, !project.revision.dirty.is_empty()),
+            hint,
+        );
+    }
+    Ok(())
+}
+
+/// The verdict for people.
+fn summary(verdict: &Verdict) -> String {
+    let mut out = String::new();
+    for tried in &verdict.axes {
+        out.push_str(&format!("varied     {:<14} {}\n", tried.axis, tried.second));
+    }
+    for (axis, why) in &verdict.not_varied {
+        out.push_str(&format!("not varied {axis:<14} {why}\n"));
+    }
+    for stage in verdict.stages.iter().filter(|s| s.state != State::Equal) {
+        out.push_str(&format!("{:<14} {}\n", stage.state.as_str(), stage.node));
+    }
+    for finding in &verdict.findings {
+        out.push_str(&format!(
+            "\n{}, output {}: {}\n",
+            finding.node,
+            finding.output,
+            finding.cause.sentence()
+        ));
+        for difference in finding.differences.iter().take(SHOWN) {
+            out.push_str(&format!("  {}\n", sentence(difference)));
+        }
+        let more = finding.total.saturating_sub(SHOWN as u64);
+        if more > 0 {
+            out.push_str(&format!("  and {more} more\n"));
+        }
+    }
+    let files = verdict.artifacts.len();
+    let differing = verdict.artifacts.iter().filter(|a| a.first != a.second);
+    for artifact in differing.clone() {
+        out.push_str(&format!("differs        {}/{}\n", artifact.artifact, artifact.file));
+    }
+    let stages = verdict.stages.len();
+    let outputs = verdict.outputs();
+    out.push_str(&if verdict.equal {
+        format!("reproducible: {outputs} outputs of {stages} stages and {files} files of artifacts are the same\n")
+    } else {
+        let first = verdict.stages.iter().find(|s| s.state == State::FirstDivergent);
+        let place = first.map_or(String::new(), |stage| format!("; the builds part at {}", stage.node));
+        format!(
+            "not reproducible: {} files of artifacts differ{place}\n",
+            differing.count()
+        )
+    });
+    out
+}

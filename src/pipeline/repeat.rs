@@ -1,0 +1,685 @@
+//! Building twice: as ever, and with everything different that must not matter. Then comparing, and finding the cause of what differs.
+//!
+//! ```text
+//! first    store of its own, as every build ─────┐
+//!                                                ├─► compare outputs by digest ─► equal
+//! second   store elsewhere, all axes varied ─────┘            │
+//!                                                             ▼ the first stages that differ
+//!                              run alone again: nothing varied · halves of the axes · single axes
+//! ```
+
+use super::{
+    CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Inputs, Outcome, PipelineError, Prepared, Project,
+    RunOptions, build, export, run::run_stage,
+};
+use crate::{
+    graph::{NodeId, closure_of},
+    inspect::{Comparison, Scratch},
+    lock::{Package, PinnedFile},
+    manifest::{MANIFEST_FILE, Manifest, Reproducibility, SUMS_FILE, Sums, Varied},
+    model::{Arch, RelPath, Sha256Digest, StageKey, Variant},
+    repro::{
+        self, ArtifactResult, Axis, Cause, Finding, Lent, OutputResult, SEED, StageResult, State, Tried, Verdict,
+        compare, lend, standing_still, surroundings,
+    },
+    store::{Output, Store},
+    verity,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Stages that hold what other surroundings need.
+const CLOCK_STAGE: &str = "surroundings";
+const LOCALE_STAGE: &str = "surroundings-locale";
+/// Where the second store lies below the scratch: longer than where the first does.
+const FAR: &str = "a-second-store/whose-path-is-longer-than-that-of-the-first-by-some-seventy-bytes/or-more/store";
+/// Differences of one output that are kept.
+const DIFFERENCES: usize = 100;
+/// `TMPFS_MAGIC` of linux/magic.h.
+const TMPFS: i64 = 0x0102_1994;
+
+/// What is to be built twice, and how.
+pub struct Twice<'a> {
+    /// Of which project.
+    pub project: &'a Project,
+    /// The store that has pinned files already.
+    pub store: &'a Arc<Store>,
+    /// Where they come from otherwise.
+    pub inputs: &'a Inputs,
+    /// What is built.
+    pub nodes: &'a [NodeId],
+    /// Those of them that are artifacts.
+    pub variants: &'a [(Variant, Arch)],
+    /// What is varied.
+    pub axes: &'a BTreeSet<Axis>,
+    /// Stages at once.
+    pub jobs: usize,
+    /// How stages are run.
+    pub options: &'a RunOptions,
+    /// For the statements.
+    pub circumstances: &'a Circumstances,
+    /// Whether causes are sought.
+    pub explain: bool,
+    /// Told what happens.
+    pub events: Events<'a>,
+    /// Told what is done next, in words.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// What one build made: of each node its key and outputs, and every file of every artifact.
+struct Made {
+    nodes: BTreeMap<NodeId, (StageKey, BTreeMap<String, Output>)>,
+    files: BTreeMap<(String, RelPath), Sha256Digest>,
+}
+
+/// One build in a store of its own.
+struct Build {
+    store: Arc<Store>,
+    outcome: Outcome,
+    made: Made,
+    /// Digest of each artifact's manifest.
+    manifests: BTreeMap<(Variant, Arch), Sha256Digest>,
+}
+
+/// What [`Twice::run`] found out.
+pub struct Found {
+    /// For people and machines.
+    pub verdict: Verdict,
+    /// Digest of the manifest of each artifact that was built first.
+    pub manifests: BTreeMap<(Variant, Arch), Sha256Digest>,
+}
+
+impl Twice<'_> {
+    /// Builds, compares, and explains. `claim`: compare with what a manifest says instead of with a first build.
+    pub fn run(&self, claim: Option<(&str, &Manifest)>) -> Result<Found, PipelineError> {
+        let scratch = self.store.scratch_path("twice");
+        fs::create_dir(&scratch).map_err(PipelineError::io("create", &scratch))?;
+        let mut not_varied = Vec::new();
+        let mut axes = self.axes.clone();
+        for (axis, why) in self.cannot()? {
+            if axes.remove(&axis) {
+                not_varied.push((axis, why));
+            }
+        }
+        let lent = scratch.join("lent");
+        self.lend(&axes, &lent)?;
+
+        let first = match claim {
+            Some(_) => None,
+            None => {
+                (self.say)("first build: as ever");
+                Some(self.one(&scratch.join("first"), self.store, self.options.clone())?)
+            }
+        };
+        let place = scratch.join(FAR);
+        let source = first.as_ref().map_or(self.store, |build| &build.store);
+        let mut options = self.options.clone();
+        options.changed = changed(&axes, &lent);
+        (self.say)(&format!("second build: {} things differ", axes.len()));
+        let second = self.second(&place, source, &axes, options);
+        let second = match (second, &first) {
+            (
+                Err(PipelineError::Stage {
+                    node,
+                    problem,
+                    tail,
+                    log,
+                }),
+                Some(first),
+            ) if self.explain => {
+                (self.say)(&format!("{node} fails in the second build; looking for the cause"));
+                let error = PipelineError::Stage {
+                    node: node.clone(),
+                    problem,
+                    tail,
+                    log,
+                };
+                let verdict = self.failed(first, &node, &error, &axes, &lent, not_varied)?;
+                let manifests = first.manifests.clone();
+                return Ok(Found { verdict, manifests });
+            }
+            (result, _) => result?,
+        };
+        let of_claim = claim.map(|(_, manifest)| claimed(manifest));
+        let expected = match (&of_claim, &first) {
+            (Some(made), _) => made,
+            (None, Some(build)) => &build.made,
+            (None, None) => &second.made,
+        };
+        let (stages, artifacts) = self.judge(expected, &second)?;
+        let mut findings = Vec::new();
+        for stage in stages.iter().filter(|s| s.state == State::FirstDivergent) {
+            let Some(id) = second.outcome.order.iter().find(|id| id.to_string() == stage.node) else {
+                continue;
+            };
+            let lab = Lab {
+                twice: self,
+                store: first.as_ref().map_or(&second.store, |build| &build.store),
+                second: &second.store,
+                prepared: &second.outcome.nodes[id].prepared,
+                axes: &axes,
+                lent: &lent,
+                runs: BTreeMap::new(),
+            };
+            findings.extend(lab.explain(&expected.nodes[id].1, &second.made.nodes[id].1)?);
+        }
+        let equal = stages.iter().all(|s| s.state == State::Equal) && artifacts.iter().all(|a| a.first == a.second);
+        let manifests = first.as_ref().unwrap_or(&second).manifests.clone();
+        let mut verdict = self.verdict(axes, not_varied);
+        verdict.against = claim.map(|(name, _)| name.to_owned());
+        verdict.equal = equal;
+        verdict.stages = stages;
+        verdict.artifacts = artifacts;
+        verdict.findings = findings;
+        Ok(Found { verdict, manifests })
+    }
+
+    /// What this host cannot vary.
+    fn cannot(&self) -> Result<Vec<(Axis, String)>, PipelineError> {
+        let mut all = Vec::new();
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            all.push((Axis::Processors, "there is one processor".to_owned()));
+        }
+        let root = self.store.root();
+        let found = nix::sys::statfs::statfs(root).map_err(|e| PipelineError::Io {
+            what: "look at the file system of",
+            path: root.to_owned(),
+            source: e.into(),
+        })?;
+        if found.filesystem_type().0 as i64 == TMPFS {
+            let why = "the store lies on tmpfs, as the build directories of the first build do";
+            all.push((Axis::FileSystem, why.to_owned()));
+        }
+        Ok(all)
+    }
+
+    /// Builds and lays out what the other surroundings need.
+    fn lend(&self, axes: &BTreeSet<Axis>, target: &Path) -> Result<(), PipelineError> {
+        if !axes.contains(&Axis::Clock) && !axes.contains(&Axis::Locale) {
+            return Ok(());
+        }
+        let graph = &self.project.graph;
+        let arches: BTreeSet<Arch> = self
+            .nodes
+            .iter()
+            .map(|n| n.arch)
+            .chain([graph.build_arch(), Arch::host()])
+            .collect();
+        let mut nodes = vec![graph.node(LOCALE_STAGE, Arch::host())?];
+        for arch in arches {
+            nodes.push(graph.node(CLOCK_STAGE, arch)?);
+        }
+        let outcome = build(
+            self.project,
+            self.store,
+            self.inputs,
+            &nodes,
+            self.jobs,
+            self.options,
+            self.events,
+        )?;
+        let mut trees = Vec::new();
+        for node in &nodes {
+            let output = outcome.nodes[node].record.outputs.get("tree");
+            let output = output.ok_or_else(|| PipelineError::Describe {
+                problem: format!("{node} has no output \"tree\""),
+            })?;
+            trees.push(self.store.checkout(output.digest())?);
+        }
+        let clocks: Vec<&Path> = trees[1..].iter().map(PathBuf::as_path).collect();
+        let lent = Lent {
+            clocks: &clocks,
+            locale: &trees[0],
+        };
+        lend(&lent, target).map_err(PipelineError::io("lay out what is lent in", target))
+    }
+
+    fn second(
+        &self,
+        place: &Path,
+        source: &Arc<Store>,
+        axes: &BTreeSet<Axis>,
+        mut options: RunOptions,
+    ) -> Result<Build, PipelineError> {
+        if axes.contains(&Axis::FileSystem) {
+            options.build_dir = Some(self.store.scratch_path("build"));
+        }
+        self.one(place, source, options)
+    }
+
+    /// Builds everything in a new store at `place`. Pinned files are taken from `source` as far as it has them.
+    fn one(&self, place: &Path, source: &Arc<Store>, mut options: RunOptions) -> Result<Build, PipelineError> {
+        fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
+        let store = Store::open(&place.join("store"))?;
+        self.share(source, &store)?;
+        options.exported = self.nodes.iter().cloned().collect();
+        let outcome = build(
+            self.project,
+            &store,
+            self.inputs,
+            self.nodes,
+            self.jobs,
+            &options,
+            self.events,
+        )?;
+        // What had to be fetched need not be fetched again.
+        self.share(&store, self.store)?;
+        let images = place.join("images");
+        let (mut files, mut manifests) = (BTreeMap::new(), BTreeMap::new());
+        for &(variant, arch) in self.variants {
+            let dir = export(
+                self.project,
+                &store,
+                &outcome,
+                (variant, arch),
+                &images,
+                self.circumstances,
+                self.events,
+            )?;
+            let path = dir.join(SUMS_FILE);
+            let bytes = fs::read(&path).map_err(PipelineError::io("read", &path))?;
+            let sums = Sums::parse(&bytes).map_err(PipelineError::Manifest)?;
+            for (file, sha256) in sums.files() {
+                if file.to_string() == MANIFEST_FILE {
+                    manifests.insert((variant, arch), *sha256);
+                }
+                files.insert((format!("{variant}/{arch}"), file.clone()), *sha256);
+            }
+        }
+        let nodes = outcome.nodes.iter();
+        let nodes = nodes.map(|(id, done)| (id.clone(), (done.prepared.key, done.record.outputs.clone())));
+        let made = Made {
+            nodes: nodes.collect(),
+            files,
+        };
+        Ok(Build {
+            store,
+            outcome,
+            made,
+            manifests,
+        })
+    }
+
+    /// Links the pinned files of what is built from one store to another.
+    fn share(&self, from: &Store, to: &Store) -> Result<(), PipelineError> {
+        for sha256 in self.pinned()? {
+            if to.find_sha256(&sha256).is_none()
+                && let Some(digest) = from.find_sha256(&sha256)
+            {
+                to.take_object(from, &digest)?;
+                to.link_sha256(&sha256, &digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of every pinned file of what is built.
+    fn pinned(&self) -> Result<BTreeSet<Sha256Digest>, PipelineError> {
+        let mut all = BTreeSet::new();
+        for id in closure_of(&self.project.graph, self.nodes)?.order {
+            let set = format!("{}/{}", id.stage, id.arch);
+            let packages = self.project.lock.packages_of(&set);
+            all.extend(packages.map(|package: &Package| package.sha256));
+        }
+        all.extend(self.project.lock.files.iter().map(|file: &PinnedFile| file.sha256));
+        Ok(all)
+    }
+
+    /// Compares what was made with what was expected.
+    fn judge(&self, expected: &Made, second: &Build) -> Result<(Vec<StageResult>, Vec<ArtifactResult>), PipelineError> {
+        let closure = closure_of(&self.project.graph, self.nodes)?;
+        let mut stages = Vec::new();
+        for id in &closure.order {
+            let (Some((key, first)), Some((again, outputs))) = (expected.nodes.get(id), second.made.nodes.get(id))
+            else {
+                continue;
+            };
+            let state = match (first == outputs, key == again) {
+                (true, _) => State::Equal,
+                (false, true) => State::FirstDivergent,
+                (false, false) => State::Different,
+            };
+            let both = outputs.iter().filter_map(|(name, second)| {
+                Some(OutputResult {
+                    name: name.clone(),
+                    kind: repro::kind(second),
+                    first: *first.get(name)?.digest(),
+                    second: *second.digest(),
+                })
+            });
+            stages.push(StageResult {
+                node: id.to_string(),
+                needs: closure.needs[id].iter().map(ToString::to_string).collect(),
+                state,
+                outputs: both.collect(),
+            });
+        }
+        let names: BTreeSet<&(String, RelPath)> = expected.files.keys().chain(second.made.files.keys()).collect();
+        let artifacts = names.into_iter().map(|name| ArtifactResult {
+            artifact: name.0.clone(),
+            file: name.1.clone(),
+            first: expected.files.get(name).copied(),
+            second: second.made.files.get(name).copied(),
+        });
+        Ok((stages, artifacts.collect()))
+    }
+
+    /// The verdict when the second build could not be made.
+    fn failed(
+        &self,
+        first: &Build,
+        node: &NodeId,
+        error: &PipelineError,
+        axes: &BTreeSet<Axis>,
+        lent: &Path,
+        not_varied: Vec<(Axis, String)>,
+    ) -> Result<Verdict, PipelineError> {
+        let mut lab = Lab {
+            twice: self,
+            store: &first.store,
+            second: &first.store,
+            prepared: &first.outcome.nodes[node].prepared,
+            axes,
+            lent,
+            runs: BTreeMap::new(),
+        };
+        let all: Vec<Axis> = axes.iter().copied().collect();
+        let cause = lab.cause(&all, &|outputs| outputs.is_none(), &|_, _| false)?;
+        let mut verdict = self.verdict(axes.clone(), not_varied);
+        verdict.stages.push(StageResult {
+            node: node.to_string(),
+            needs: Vec::new(),
+            state: State::FirstDivergent,
+            outputs: Vec::new(),
+        });
+        verdict.findings.push(Finding {
+            node: node.to_string(),
+            output: format!("none: {error}"),
+            cause: cause.0,
+            differences: Vec::new(),
+            total: 0,
+        });
+        Ok(verdict)
+    }
+
+    fn verdict(&self, axes: BTreeSet<Axis>, not_varied: Vec<(Axis, String)>) -> Verdict {
+        let project = self.project;
+        let sets: BTreeSet<String> = match closure_of(&project.graph, self.nodes) {
+            Ok(closure) => closure
+                .order
+                .iter()
+                .map(|id| format!("{}/{}", id.stage, id.arch))
+                .collect(),
+            Err(_) => BTreeSet::new(),
+        };
+        let packages: BTreeSet<Sha256Digest> = sets
+            .iter()
+            .flat_map(|set| project.lock.packages_of(set))
+            .map(|p| p.sha256)
+            .collect();
+        Verdict {
+            equal: false,
+            what: self.nodes.iter().map(ToString::to_string).collect(),
+            against: None,
+            host: self.circumstances.host.clone(),
+            started: self.circumstances.started,
+            finished: self.circumstances.started,
+            axes: axes
+                .into_iter()
+                .map(|axis| Tried {
+                    axis,
+                    first: axis.first().to_owned(),
+                    second: axis.second().to_owned(),
+                })
+                .collect(),
+            not_varied,
+            stages: Vec::new(),
+            artifacts: Vec::new(),
+            findings: Vec::new(),
+            inputs: repro::Inputs {
+                pnb: env!("CARGO_PKG_VERSION").to_owned(),
+                code_sandbox: CODE_SANDBOX.to_owned(),
+                code_writers: CODE_WRITERS.to_owned(),
+                lock: project.lock_sha256,
+                revision: project.revision.sha.clone(),
+                uncommitted: project.revision.dirty.clone(),
+                source_date_epoch: project.lock.source_date_epoch.seconds(),
+                packages: packages.len(),
+            },
+        }
+    }
+}
+
+/// What the pipeline and the sandbox do differently when these axes are varied.
+fn changed(axes: &BTreeSet<Axis>, lent: &Path) -> Changed {
+    Changed {
+        surroundings: surroundings(axes, lent),
+        processors: axes.contains(&Axis::Processors),
+        order: axes.contains(&Axis::JobOrder).then_some(SEED),
+        copies: axes.contains(&Axis::Links),
+    }
+}
+
+/// What a manifest says was made.
+fn claimed(manifest: &Manifest) -> Made {
+    let nodes = manifest.stages.iter().map(|stage| {
+        let id = NodeId {
+            stage: stage.stage.clone(),
+            arch: stage.arch,
+        };
+        (id, (stage.key, stage.outputs.clone()))
+    });
+    let artifact = format!(
+        "{}/{}",
+        manifest.variants.first().map_or("", |v| v.as_str()),
+        manifest.arch
+    );
+    let files = manifest.artifacts.iter();
+    Made {
+        nodes: nodes.collect(),
+        files: files
+            .map(|(path, file)| ((artifact.clone(), path.clone()), file.sha256))
+            .collect(),
+    }
+}
+
+type Outputs = Option<BTreeMap<String, Output>>;
+
+/// Where a single stage is run again, to find out why it differs.
+struct Lab<'a> {
+    twice: &'a Twice<'a>,
+    /// Where runs put what they make; what was made first is there if anybody has it.
+    store: &'a Arc<Store>,
+    second: &'a Arc<Store>,
+    prepared: &'a Prepared,
+    axes: &'a BTreeSet<Axis>,
+    lent: &'a Path,
+    /// What came out with these axes varied; none when the stage failed.
+    runs: BTreeMap<Vec<Axis>, Outputs>,
+}
+
+impl Lab<'_> {
+    /// Explains every output that differs.
+    fn explain(
+        mut self,
+        first: &BTreeMap<String, Output>,
+        second: &BTreeMap<String, Output>,
+    ) -> Result<Vec<Finding>, PipelineError> {
+        let node = self.prepared.id.to_string();
+        let mut findings = Vec::new();
+        for (name, expected) in first {
+            let Some(found) = second.get(name).filter(|found| *found != expected) else {
+                continue;
+            };
+            let (cause, other) = if self.twice.explain {
+                (self.twice.say)(&format!("{node}: looking for what {name} depends on"));
+                let all: Vec<Axis> = self.axes.iter().copied().collect();
+                let differs = |outputs: &Outputs| outputs.as_ref().and_then(|o| o.get(name)) != Some(expected);
+                let alike = |a: &Outputs, b: &Outputs| match (a, b) {
+                    (Some(a), Some(b)) => a.get(name) == b.get(name),
+                    _ => false,
+                };
+                let (cause, set) = self.cause(&all, &differs, &alike)?;
+                let other = set.and_then(|set| self.runs.get(&set).cloned().flatten());
+                (cause, other.and_then(|outputs| outputs.get(name).cloned()))
+            } else {
+                (Cause::NotSought, None)
+            };
+            let compared = self.compare(name, expected, other.as_ref(), found)?;
+            findings.push(Finding {
+                node: node.clone(),
+                output: name.clone(),
+                cause,
+                differences: compared.differences,
+                total: compared.total,
+            });
+        }
+        Ok(findings)
+    }
+
+    /// Compares what was made first with what a rerun made, or else with what the second build made.
+    fn compare(
+        &self,
+        name: &str,
+        expected: &Output,
+        rerun: Option<&Output>,
+        second: &Output,
+    ) -> Result<Comparison, PipelineError> {
+        if self.store.find_object(expected.digest()).is_none() {
+            // Nobody has it: a manifest says only what its digest is.
+            return Ok(Comparison::default());
+        }
+        let dir = self.twice.store.scratch_path("compare");
+        fs::create_dir(&dir).map_err(PipelineError::io("create", &dir))?;
+        let other: (&Store, &Output) = match rerun {
+            Some(output) => (self.store, output),
+            None => (self.second, second),
+        };
+        let compared = compare(name, (self.store, expected), other, &Scratch::new(dir), DIFFERENCES);
+        compared.map_err(|e| PipelineError::Describe {
+            problem: format!("what {name} differs in: {e}"),
+        })
+    }
+
+    /// Why the stage comes out differently, as `differs` tells, and a choice of axes with which it does.
+    fn cause(
+        &mut self,
+        all: &[Axis],
+        differs: &dyn Fn(&Outputs) -> bool,
+        alike: &dyn Fn(&Outputs, &Outputs) -> bool,
+    ) -> Result<(Cause, Option<Vec<Axis>>), PipelineError> {
+        if differs(self.run(&[])?) {
+            for axis in Axis::ALL {
+                if let Some(still) = standing_still(*axis, self.lent) {
+                    let changed = || Changed {
+                        surroundings: still.clone(),
+                        ..Changed::default()
+                    };
+                    if alike(&self.rerun(changed(), false)?, &self.rerun(changed(), false)?) {
+                        let cause = Cause::ByItself { still: Some(*axis) };
+                        return Ok((cause, Some(Vec::new())));
+                    }
+                }
+            }
+            return Ok((Cause::ByItself { still: None }, Some(Vec::new())));
+        }
+        if !differs(self.run(all)?) {
+            return Ok((Cause::NotRepeated, None));
+        }
+        let mut alone = Vec::new();
+        let mut together = Vec::new();
+        let mut waiting = vec![all.to_vec()];
+        while let Some(set) = waiting.pop() {
+            if set.len() == 1 {
+                alone.extend(set);
+                continue;
+            }
+            let (a, b) = set.split_at(set.len() / 2);
+            let halves = [(a.to_vec(), differs(self.run(a)?)), (b.to_vec(), differs(self.run(b)?))];
+            if halves.iter().all(|(_, differs)| !differs) {
+                together = self.fewest(set, differs)?;
+            }
+            waiting.extend(halves.into_iter().filter(|(_, differs)| *differs).map(|(half, _)| half));
+        }
+        alone.sort();
+        if alone.is_empty() {
+            let set = together.clone();
+            return Ok((Cause::Together { axes: together }, Some(set)));
+        }
+        let one = vec![alone[0]];
+        Ok((Cause::Axes { axes: alone }, Some(one)))
+    }
+
+    /// Leaves out of `set` what is not needed for a difference.
+    fn fewest(&mut self, mut set: Vec<Axis>, differs: &dyn Fn(&Outputs) -> bool) -> Result<Vec<Axis>, PipelineError> {
+        for axis in set.clone() {
+            let rest: Vec<Axis> = set.iter().copied().filter(|a| *a != axis).collect();
+            if differs(self.run(&rest)?) {
+                set = rest;
+            }
+        }
+        Ok(set)
+    }
+
+    /// What comes out with these axes varied.
+    fn run(&mut self, axes: &[Axis]) -> Result<&Outputs, PipelineError> {
+        if !self.runs.contains_key(axes) {
+            let set: BTreeSet<Axis> = axes.iter().copied().collect();
+            let outputs = self.rerun(changed(&set, self.lent), set.contains(&Axis::FileSystem))?;
+            self.runs.insert(axes.to_vec(), outputs);
+        }
+        Ok(&self.runs[axes])
+    }
+
+    fn rerun(&self, changed: Changed, on_disk: bool) -> Result<Outputs, PipelineError> {
+        let mut options = self.twice.options.clone();
+        options.changed = changed;
+        if on_disk {
+            options.build_dir = Some(self.twice.store.scratch_path("build"));
+        }
+        let twice = self.twice;
+        match run_stage(
+            twice.project,
+            self.store,
+            twice.inputs,
+            self.prepared,
+            &options,
+            twice.events,
+        ) {
+            Ok(record) => Ok(Some(record.outputs)),
+            Err(PipelineError::Stage { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The statement for `build-record.json`.
+pub fn reproducibility(verdict: &Verdict) -> Reproducibility {
+    let varied = verdict.axes.iter().map(|tried| {
+        let values = Varied {
+            first: tried.first.clone(),
+            second: tried.second.clone(),
+        };
+        (tried.axis.to_string(), values)
+    });
+    let not_varied = verdict.not_varied.iter();
+    Reproducibility {
+        varied: varied.collect(),
+        not_varied: not_varied.map(|(axis, why)| (axis.to_string(), why.clone())).collect(),
+        host: verdict.host.clone(),
+        finished: verdict.finished,
+        outputs: verdict.outputs(),
+        equal: verdict.equal,
+    }
+}
+
+/// SHA-256 of a small file.
+pub(super) fn sha256_of(bytes: &[u8]) -> Sha256Digest {
+    let mut both = verity::Both::new();
+    both.update(bytes);
+    both.finish().sha256
+}
