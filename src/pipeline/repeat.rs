@@ -10,7 +10,7 @@
 
 use super::{
     CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Inputs, Outcome, PipelineError, Prepared, Project,
-    RunOptions, build, export, run::run_stage,
+    RunOptions, build, export, run::run_stage, scheduler::build_so_far,
 };
 use crate::{
     graph::{NodeId, closure_of},
@@ -81,6 +81,8 @@ struct Build {
     store: Arc<Store>,
     outcome: Outcome,
     made: Made,
+    /// The stage that failed, and how; there are no artifacts then.
+    failed: Option<(NodeId, PipelineError)>,
     /// Digest of each artifact's manifest.
     manifests: BTreeMap<(Variant, Arch), Sha256Digest>,
 }
@@ -112,7 +114,12 @@ impl Twice<'_> {
             Some(_) => None,
             None => {
                 (self.say)("first build: as ever");
-                Some(self.one(&scratch.join("first"), self.store, self.options.clone())?)
+                let build = self.one(&scratch.join("first"), self.store, self.options.clone())?;
+                match build.failed {
+                    // What cannot be built at all is no question of circumstances.
+                    Some((_, error)) => return Err(error),
+                    None => Some(build),
+                }
             }
         };
         let place = scratch.join(FAR);
@@ -120,30 +127,7 @@ impl Twice<'_> {
         let mut options = self.options.clone();
         options.changed = changed(&axes, &lent);
         (self.say)(&format!("second build: {} things differ", axes.len()));
-        let second = self.second(&place, source, &axes, options);
-        let second = match (second, &first) {
-            (
-                Err(PipelineError::Stage {
-                    node,
-                    problem,
-                    tail,
-                    log,
-                }),
-                Some(first),
-            ) if self.explain => {
-                (self.say)(&format!("{node} fails in the second build; looking for the cause"));
-                let error = PipelineError::Stage {
-                    node: node.clone(),
-                    problem,
-                    tail,
-                    log,
-                };
-                let verdict = self.failed(first, &node, &error, &axes, &lent, not_varied)?;
-                let manifests = first.manifests.clone();
-                return Ok(Found { verdict, manifests });
-            }
-            (result, _) => result?,
-        };
+        let second = self.second(&place, source, &axes, options)?;
         let of_claim = claim.map(|(_, manifest)| claimed(manifest));
         let expected = match (&of_claim, &first) {
             (Some(made), _) => made,
@@ -152,6 +136,7 @@ impl Twice<'_> {
         };
         let (stages, artifacts) = self.judge(expected, &second)?;
         let mut findings = Vec::new();
+        let (mut stages, artifacts) = (stages, artifacts);
         for stage in stages.iter().filter(|s| s.state == State::FirstDivergent) {
             let Some(id) = second.outcome.order.iter().find(|id| id.to_string() == stage.node) else {
                 continue;
@@ -166,6 +151,31 @@ impl Twice<'_> {
                 runs: BTreeMap::new(),
             };
             findings.extend(lab.explain(&expected.nodes[id].1, &second.made.nodes[id].1)?);
+        }
+        if let Some((node, error)) = &second.failed {
+            // What it needs came out the same: then it fails for what was varied.
+            let first_to_differ = stages.iter().all(|s| s.state == State::Equal);
+            if let (true, Some(first)) = (first_to_differ, &first) {
+                findings.push(self.failure(first, node, error, &axes, &lent)?);
+            } else if first_to_differ {
+                findings.push(Finding {
+                    node: node.to_string(),
+                    output: format!("none: {error}"),
+                    cause: Cause::NotSought,
+                    differences: Vec::new(),
+                    total: 0,
+                });
+            }
+            stages.push(StageResult {
+                node: node.to_string(),
+                needs: Vec::new(),
+                state: if first_to_differ {
+                    State::FirstDivergent
+                } else {
+                    State::Different
+                },
+                outputs: Vec::new(),
+            });
         }
         let equal = stages.iter().all(|s| s.state == State::Equal) && artifacts.iter().all(|a| a.first == a.second);
         let manifests = first.as_ref().unwrap_or(&second).manifests.clone();
@@ -257,7 +267,7 @@ impl Twice<'_> {
         let store = Store::open(&place.join("store"))?;
         self.share(source, &store)?;
         options.exported = self.nodes.iter().cloned().collect();
-        let outcome = build(
+        let built = build_so_far(
             self.project,
             &store,
             self.inputs,
@@ -266,11 +276,32 @@ impl Twice<'_> {
             &options,
             self.events,
         )?;
+        let (outcome, failed) = match built {
+            (outcome, None) => (outcome, None),
+            (
+                outcome,
+                Some(PipelineError::Stage {
+                    node,
+                    problem,
+                    tail,
+                    log,
+                }),
+            ) => {
+                let error = PipelineError::Stage {
+                    node: node.clone(),
+                    problem,
+                    tail,
+                    log,
+                };
+                (outcome, Some((node, error)))
+            }
+            (_, Some(error)) => return Err(error),
+        };
         // What had to be fetched need not be fetched again.
         self.share(&store, self.store)?;
         let images = place.join("images");
         let (mut files, mut manifests) = (BTreeMap::new(), BTreeMap::new());
-        for &(variant, arch) in self.variants {
+        for &(variant, arch) in self.variants.iter().filter(|_| failed.is_none()) {
             let dir = export(
                 self.project,
                 &store,
@@ -300,6 +331,7 @@ impl Twice<'_> {
             store,
             outcome,
             made,
+            failed,
             manifests,
         })
     }
@@ -368,42 +400,37 @@ impl Twice<'_> {
         Ok((stages, artifacts.collect()))
     }
 
-    /// The verdict when the second build could not be made.
-    fn failed(
+    /// Why a stage fails in the second build.
+    fn failure(
         &self,
         first: &Build,
         node: &NodeId,
         error: &PipelineError,
         axes: &BTreeSet<Axis>,
         lent: &Path,
-        not_varied: Vec<(Axis, String)>,
-    ) -> Result<Verdict, PipelineError> {
-        let mut lab = Lab {
-            twice: self,
-            store: &first.store,
-            second: &first.store,
-            prepared: &first.outcome.nodes[node].prepared,
-            axes,
-            lent,
-            runs: BTreeMap::new(),
-        };
-        let all: Vec<Axis> = axes.iter().copied().collect();
-        let cause = lab.cause(&all, &|outputs| outputs.is_none(), &|_, _| false)?;
-        let mut verdict = self.verdict(axes.clone(), not_varied);
-        verdict.stages.push(StageResult {
-            node: node.to_string(),
-            needs: Vec::new(),
-            state: State::FirstDivergent,
-            outputs: Vec::new(),
-        });
-        verdict.findings.push(Finding {
+    ) -> Result<Finding, PipelineError> {
+        let mut cause = Cause::NotSought;
+        if self.explain {
+            (self.say)(&format!("{node} fails in the second build: looking for the cause"));
+            let mut lab = Lab {
+                twice: self,
+                store: &first.store,
+                second: &first.store,
+                prepared: &first.outcome.nodes[node].prepared,
+                axes,
+                lent,
+                runs: BTreeMap::new(),
+            };
+            let all: Vec<Axis> = axes.iter().copied().collect();
+            cause = lab.cause(&all, &|outputs| outputs.is_none(), &|_, _| false)?.0;
+        }
+        Ok(Finding {
             node: node.to_string(),
             output: format!("none: {error}"),
-            cause: cause.0,
+            cause,
             differences: Vec::new(),
             total: 0,
-        });
-        Ok(verdict)
+        })
     }
 
     fn verdict(&self, axes: BTreeSet<Axis>, not_varied: Vec<(Axis, String)>) -> Verdict {

@@ -115,6 +115,22 @@ pub fn build(
     options: &RunOptions,
     events: Events<'_>,
 ) -> Result<Outcome, PipelineError> {
+    match build_so_far(project, store, inputs, wanted, jobs, options, events)? {
+        (_, Some(error)) => Err(error),
+        (outcome, None) => Ok(outcome),
+    }
+}
+
+/// As [`build`], and gives what was done before the first failure too.
+pub(super) fn build_so_far(
+    project: &Project,
+    store: &Store,
+    inputs: &Inputs,
+    wanted: &[NodeId],
+    jobs: usize,
+    options: &RunOptions,
+    events: Events<'_>,
+) -> Result<(Outcome, Option<PipelineError>), PipelineError> {
     let closure = closure_of(&project.graph, wanted)?;
     events(Event::Begin {
         stages: closure.order.len(),
@@ -168,13 +184,11 @@ pub fn build(
         }
     });
     let state = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    match state.failed {
-        Some(error) => Err(error),
-        None => Ok(Outcome {
-            nodes: state.done,
-            order: closure.order,
-        }),
-    }
+    let outcome = Outcome {
+        nodes: state.done,
+        order: closure.order,
+    };
+    Ok((outcome, state.failed))
 }
 
 /// Waits for a node whose needs are done; `None` when there is nothing left to start.

@@ -70,7 +70,7 @@ axes! {
     /// Further variables of the environment.
     Environment = "environment", "none", "USER, LOGNAME, TERM, EDITOR, MAKEFLAGS and one without a meaning";
     /// What the kernel calls itself.
-    Kernel = "kernel", "the host's version", "2.6";
+    Kernel = "kernel", "the host's version", "9.8.7-elsewhere";
     /// Whether files of inputs have other names too.
     Links = "links", "hard links to the store's files", "copies";
 }
@@ -194,7 +194,7 @@ pub fn surroundings(axes: &BTreeSet<Axis>, lent: &Path) -> Surroundings {
                     ("CAUGHT_FROM_THE_ENVIRONMENT", "i-was-not-meant-to-be-seen"),
                 ],
             ),
-            Axis::Kernel => all.old_kernel = true,
+            Axis::Kernel => all.kernel = Some("9.8.7-elsewhere".to_owned()),
             Axis::FileSystem | Axis::Processors | Axis::JobOrder | Axis::Links => {}
         }
     }

@@ -4,10 +4,11 @@
 //! cannot reach it: it is not dumpable, hidden in `/proc`, and outside the stage's Landlock domain.
 
 use super::{
-    BuildDir, Ids, Network, Spec, collect, emulator,
+    BuildDir, Ids, Network, Spec,
+    answer::Answerer,
+    collect, emulator,
     helper::{Job, receive_descriptors},
     rootfs::{self, Plan},
-    shuffle::Shuffler,
     stage,
     sys::{self, Cloned},
     watch::{Reached, Watchdog},
@@ -94,7 +95,7 @@ fn live(job: &mut Job) -> Result<(), Ending> {
         job,
         proc: &proc,
         succeeded: false,
-        shuffler: None,
+        answerer: None,
     };
     let result = job_end.supervise(stage, reports, &ends);
     let emptied = job_end.empty_build_dir(result.is_ok());
@@ -120,8 +121,8 @@ struct JobEnd<'a> {
     proc: &'a OwnedFd,
     /// Whether the workload ended well.
     succeeded: bool,
-    /// Who answers when the workload lists a directory.
-    shuffler: Option<Shuffler>,
+    /// Who answers in the kernel's place, where somebody does.
+    answerer: Option<Answerer>,
 }
 
 impl JobEnd<'_> {
@@ -159,9 +160,7 @@ impl JobEnd<'_> {
         wire::send(&mut self.job.control, Tag::Exited, &exited).map_err(|_| None)?;
         self.succeeded = code == 0;
         if self.succeeded {
-            for dir in Plan::inner_devices(&self.job.request.spec) {
-                umount2(&dir, MntFlags::MNT_DETACH).step(format!("unmount {}", dir.display()))?;
-            }
+            self.unmount_inner_devices()?;
             collect::collect(&self.job.request.spec, &mut self.job.control, &self.job.files)?;
         }
         Ok(())
@@ -203,8 +202,8 @@ impl JobEnd<'_> {
                 Report::Listener => {
                     let received = receive_descriptors(reports, 1).step("receive a listener")?;
                     let listener = received.into_iter().next();
-                    let seed = self.job.request.spec.surroundings.shuffle;
-                    self.shuffler = listener.zip(seed).map(|(listener, seed)| Shuffler::new(listener, seed));
+                    let surroundings = &self.job.request.spec.surroundings;
+                    self.answerer = listener.map(|listener| Answerer::new(listener, surroundings));
                 }
                 Report::Fault(fault) => return Err(Some(fault)),
             }
@@ -233,22 +232,22 @@ impl JobEnd<'_> {
                 PollFd::new(ends.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.job.control.as_fd(), PollFlags::POLLIN),
             ];
-            if let Some(shuffler) = &self.shuffler {
-                fds.push(PollFd::new(shuffler.listener(), PollFlags::POLLIN));
+            if let Some(answerer) = &self.answerer {
+                fds.push(PollFd::new(answerer.listener(), PollFlags::POLLIN));
             }
             match poll(&mut fds, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(Some(Fault::setup("watch the stage", error))),
             }
             let caller_spoke = fds[1].any() == Some(true);
-            let listing = fds.get(2).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
-            if let Some(shuffler) = &mut self.shuffler
-                && listing.contains(PollFlags::POLLIN)
+            let asked = fds.get(2).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+            if let Some(answerer) = &mut self.answerer
+                && asked.contains(PollFlags::POLLIN)
             {
-                shuffler.answer()?;
+                answerer.answer()?;
             }
-            if listing.contains(PollFlags::POLLHUP) {
-                self.shuffler = None;
+            if asked.contains(PollFlags::POLLHUP) {
+                self.answerer = None;
             }
             while let Ok(Some(_)) = ends.read_signal() {}
             if let Some(code) = reap(stage)? {
@@ -273,8 +272,20 @@ impl JobEnd<'_> {
         match spec.build_dir {
             BuildDir::Tmpfs => Ok(()),
             BuildDir::Disk(_) if spec.keep_failed && !(collected && self.succeeded) => Ok(()),
-            BuildDir::Disk(_) => super::disk::empty("/build").step("delete the build directory"),
+            BuildDir::Disk(_) => {
+                if !self.succeeded {
+                    self.unmount_inner_devices()?;
+                }
+                super::disk::empty("/build").step("delete the build directory")
+            }
         }
+    }
+
+    fn unmount_inner_devices(&self) -> Result<(), Fault> {
+        for dir in Plan::inner_devices(&self.job.request.spec) {
+            umount2(&dir, MntFlags::MNT_DETACH).step(format!("unmount {}", dir.display()))?;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! Each arrow goes down in privilege. Nothing the stage does after it has started reaches what reports about it.
 
+mod answer;
 mod collect;
 mod disk;
 mod emulator;
@@ -26,7 +27,6 @@ mod probe;
 mod receive;
 mod rootfs;
 mod seccomp;
-mod shuffle;
 mod spec;
 mod stage;
 mod surroundings;

@@ -2,9 +2,9 @@
 //! left, and becomes the workload.
 
 use super::{
-    Console, Preparation, Processors, Spec, Workload,
+    Console, Preparation, Processors, Spec, Workload, answer,
     helper::{Job, namespaces_at, send_descriptors},
-    landlock, measure, seccomp, shuffle, sys,
+    landlock, measure, seccomp, sys,
     wire::{self, Fault, FaultKind, Report, Step},
 };
 use caps::CapSet;
@@ -121,8 +121,8 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     take_console(job)?;
     let surroundings = &job.request.spec.surroundings;
     umask(Mode::from_bits_truncate(surroundings.umask.unwrap_or(0o022)));
-    if surroundings.personality() != 0 {
-        sys::add_personality(surroundings.personality()).step("change the personality")?;
+    if surroundings.fixed_layout {
+        sys::add_personality(sys::ADDR_NO_RANDOMIZE).step("fix the layout of memory")?;
     }
     let place = surroundings
         .work_dir
@@ -163,8 +163,7 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     measure::judge(&found, spec, applied.weaker.is_none()).map_or(Ok(()), |what| weaker(reports, strict, what))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
-    if spec.surroundings.shuffle.is_some() {
-        let listener = shuffle::install()?;
+    if let Some(listener) = answer::install(&spec.surroundings)? {
         wire::send_value(reports, &Report::Listener).step("report")?;
         send_descriptors(reports, &[listener]).step("hand over the listener")?;
     }

@@ -3,7 +3,6 @@
 //! For building a second time: if an output depends on any of this, it comes out differently. A [`Spec`](super::Spec) of an
 //! ordinary build has none of it, and none of it is in the policy: what a stage may do stays the same.
 
-use super::sys;
 use crate::model::RelPath;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -30,8 +29,8 @@ pub struct Surroundings {
     pub processors: Option<Processors>,
     /// Whether programs are always laid out in memory alike, instead of differently each time.
     pub fixed_layout: bool,
-    /// Whether the kernel calls itself 2.6.
-    pub old_kernel: bool,
+    /// The release that the kernel calls itself.
+    pub kernel: Option<String>,
     /// Limits on memory are multiplied by this, and processes see one on their data where there was none.
     pub memory_factor: Option<u64>,
     /// Directories are listed in an order made of this number.
@@ -45,13 +44,4 @@ pub struct Processors {
     pub count: u32,
     /// Whether they are the last of those there are, instead of the first.
     pub last: bool,
-}
-
-impl Surroundings {
-    /// The personality(2) of the workload, without the bits that pnb leaves alone.
-    pub(super) const fn personality(&self) -> u64 {
-        let layout = if self.fixed_layout { sys::ADDR_NO_RANDOMIZE } else { 0 };
-        let kernel = if self.old_kernel { sys::UNAME26 } else { 0 };
-        layout | kernel
-    }
 }

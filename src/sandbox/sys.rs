@@ -268,9 +268,8 @@ pub(super) fn own_received(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// `ADDR_NO_RANDOMIZE` and `UNAME26` of linux/personality.h.
+/// `ADDR_NO_RANDOMIZE` of linux/personality.h.
 pub(super) const ADDR_NO_RANDOMIZE: u64 = 0x004_0000;
-pub(super) const UNAME26: u64 = 0x002_0000;
 
 /// personality(2): adds to what this process has.
 pub(super) fn add_personality(bits: u64) -> io::Result<()> {
@@ -307,6 +306,8 @@ pub(super) struct Notification {
     pub id: u64,
     /// Who asks.
     pub thread: i32,
+    /// Number of the call.
+    pub call: libc::c_long,
     /// Arguments of the call.
     pub args: [u64; 6],
 }
@@ -318,6 +319,12 @@ const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
 
 /// The next question; none when whoever asked is gone.
 pub(super) fn receive_notification(listener: impl AsFd) -> io::Result<Option<Notification>> {
+    // The first four bytes of a word.
+    let half = |word: u64| {
+        word.to_ne_bytes()
+            .first_chunk::<4>()
+            .map_or(0, |b| i32::from_ne_bytes(*b))
+    };
     // struct seccomp_notif: id, pid and flags, then seccomp_data: number and architecture, instruction pointer, arguments.
     let mut asked = [0u64; 10];
     let fd = listener.as_fd().as_raw_fd();
@@ -327,10 +334,8 @@ pub(super) fn receive_notification(listener: impl AsFd) -> io::Result<Option<Not
         Err(e) => Err(e),
         Ok(_) => Ok(Some(Notification {
             id: asked[0],
-            thread: asked[1]
-                .to_ne_bytes()
-                .first_chunk::<4>()
-                .map_or(0, |b| i32::from_ne_bytes(*b)),
+            thread: half(asked[1]),
+            call: half(asked[2]).into(),
             args: std::array::from_fn(|i| asked[4 + i]),
         })),
     }
@@ -382,6 +387,14 @@ pub(super) fn list_entries(directory: impl AsFd, buffer: &mut [u8]) -> io::Resul
     // SAFETY: the buffer is writable for the length given.
     let n = check(unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len()) })?;
     Ok(n as usize)
+}
+
+/// uname(2): `struct utsname` as the kernel fills it in.
+pub(super) fn names_of_the_system() -> io::Result<Vec<u8>> {
+    let mut names = vec![0u8; size_of::<libc::utsname>()];
+    // SAFETY: the buffer is as large as the structure, which has no alignment of its own.
+    check(unsafe { libc::syscall(libc::SYS_uname, names.as_mut_ptr()) })?;
+    Ok(names)
 }
 
 /// process_vm_writev(2): all of `bytes` into another process.

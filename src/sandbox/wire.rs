@@ -137,7 +137,7 @@ impl<T, E: ToString> Step<T> for Result<T, E> {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Report {
     Weaker(String),
-    /// A descriptor follows: what asks whenever the workload lists a directory.
+    /// A descriptor follows: what asks when the workload calls what is answered in the kernel's place.
     Listener,
     Measured(Box<Measured>),
     Fault(Fault),

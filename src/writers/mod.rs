@@ -24,6 +24,7 @@ use crate::{
     model::{Arch, Epoch, Tree, VerityDigest, parse_dump},
     sandbox::{Builtin, BuiltinTable},
 };
+use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -51,6 +52,9 @@ impl Context {
         self.outputs.iter().any(|output| output == name)
     }
 }
+
+/// File mode creation mask of every writer.
+const UMASK: u32 = 0o022;
 
 /// Every writer, by the name `stage.toml` uses, as the sandbox calls it: with a [`Context`] as JSON.
 const WRITERS: &[(&str, Builtin)] = &[
@@ -84,7 +88,11 @@ pub fn table() -> BuiltinTable {
 fn run(arguments: &[u8], writer: fn(&Context) -> Result<(), WriterError>) -> Result<(), String> {
     let context: Context =
         serde_json::from_slice(arguments).map_err(|e| format!("failed to read the arguments: {e}"))?;
-    writer(&context).map_err(|error| {
+    // The mode of what a writer makes is its own business, whatever the umask it is called with; a command may come after it.
+    let before = umask(Mode::from_bits_truncate(UMASK));
+    let written = writer(&context);
+    umask(before);
+    written.map_err(|error| {
         let mut text = format!("failed to {error}");
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {

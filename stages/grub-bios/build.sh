@@ -4,6 +4,7 @@
 #
 # What is there when this runs: / is the image-tools tree, /inputs/loaders the unpacked boot loader packages of the target.
 set -eu
+umask 022
 
 modules=/inputs/loaders/usr/lib/grub/i386-pc
 for file in boot.img boot_hybrid.img cdboot.img diskboot.img kernel.img normal.mod; do

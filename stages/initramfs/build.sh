@@ -8,6 +8,7 @@
 # target, /inputs/kernel the unpacked kernel package, /inputs/version what the kernel stage found in it, /inputs/dracut this
 # repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
 set -eu
+umask 022
 
 fail() {
     echo "initramfs: $*" >&2

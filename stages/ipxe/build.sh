@@ -5,6 +5,7 @@
 # What is there when this runs: / is the image-tools tree, /inputs what stage.toml says, /stage/files the scripts and /stage/cmdline
 # what this variant adds to the kernel command line.
 set -eu
+umask 022
 
 fail() {
     echo "ipxe: $*" >&2

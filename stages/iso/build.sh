@@ -9,6 +9,7 @@
 #
 # What is there when this runs: / is the image-tools tree, /inputs what stage.toml says.
 set -eu
+umask 022
 
 fail() {
     echo "iso: $*" >&2

@@ -4,6 +4,7 @@
 # What is there when this runs: / is the tools' tree, /inputs/packages Debian's packages with the sources of all locales, and gzip. What it
 # leaves: /build/locale/<name>, to be found through LOCPATH.
 set -eu
+umask 022
 
 for package in /inputs/packages/*.deb; do
     dpkg-deb -x "$package" sources

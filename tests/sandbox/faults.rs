@@ -6,6 +6,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 use std::{
+    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -111,4 +112,16 @@ fn a_killed_caller_leaves_nothing() {
         groups = outside(&["/bin/sh", "-c", script], Path::new("/"));
     }
     assert_eq!(groups, "", "control groups are left");
+}
+
+#[test]
+fn a_stage_that_fails_on_disk_with_a_root_of_its_own_is_said_to_have_failed() {
+    let host = Host::new();
+    let dir = scratch();
+    let mut spec = host.shell("exit 3");
+    spec.dev_in.push(rel("inner"));
+    spec.build_dir = BuildDir::Disk(dir.path().to_owned());
+    let message = refused(&spec);
+    assert!(message.contains("exit code 3"), "{message}");
+    fs::remove_dir(dir.path()).expect("empty, for nothing is left");
 }

@@ -74,12 +74,12 @@ fn each_of_them_is_what_was_asked_for() {
             "1",
         ),
         (
-            "uname -r | cut -d. -f1,2",
+            "uname -rn",
             Surroundings {
-                old_kernel: true,
+                kernel: Some("9.8.7-other".to_owned()),
                 ..none()
             },
-            "2.6",
+            "pnb 9.8.7-other",
         ),
         (
             "ulimit -d",

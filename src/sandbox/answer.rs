@@ -1,4 +1,5 @@
-//! Lists directories in another order, for every program of a stage, also static and emulated ones.
+//! Answers some system calls of a stage in the kernel's place: directories are listed in another order, the kernel calls itself
+//! something else. This reaches every program, also static and emulated ones, and the built-ins.
 //!
 //! ```text
 //! stage     getdents64 ──► seccomp: ask the listener ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► goes on
@@ -7,10 +8,10 @@
 //!
 //! Entries change places within what one call returns, so that every entry is listed once whatever the program asks for. Used
 //! only where a build is repeated under other circumstances.
-//! Source: seccomp_unotify(2), getdents64(2).
+//! Source: seccomp_unotify(2), getdents64(2), uname(2).
 
 use super::{
-    sys,
+    Surroundings, sys,
     wire::{Fault, Step},
 };
 use seccompiler::sock_filter;
@@ -24,40 +25,58 @@ const LARGEST: usize = 1 << 20;
 /// Offsets in `struct linux_dirent64`: where the next entry is found, and this one's length.
 const NEXT: usize = 8;
 const LENGTH: usize = 16;
+/// Bytes of each of the six texts in `struct utsname`, and which of them is the release.
+const TEXT: usize = 65;
+const RELEASE: usize = 2;
 
-/// The filter that hands getdents64 to a listener and lets everything else pass.
-fn program() -> [sock_filter; 4] {
+/// The calls that are answered in these surroundings.
+fn calls(surroundings: &Surroundings) -> Vec<libc::c_long> {
+    let list = surroundings.shuffle.map(|_| libc::SYS_getdents64);
+    let name = surroundings.kernel.as_ref().map(|_| libc::SYS_uname);
+    list.into_iter().chain(name).collect()
+}
+
+/// The filter that hands some calls to a listener and lets everything else pass.
+fn program(calls: &[libc::c_long]) -> Vec<sock_filter> {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const ALLOW: u32 = 0x7fff_0000;
     const USER_NOTIF: u32 = 0x7fc0_0000;
-    let op = |code, jf, k| sock_filter { code, jt: 0, jf, k };
-    [
-        op(LOAD_WORD, 0, 0),
-        op(JUMP_EQUAL, 1, libc::SYS_getdents64 as u32),
-        op(RETURN, 0, USER_NOTIF),
-        op(RETURN, 0, ALLOW),
-    ]
+    let op = |code, jt, k| sock_filter { code, jt, jf: 0, k };
+    let mut program = vec![op(LOAD_WORD, 0, 0)];
+    for (n, call) in calls.iter().enumerate() {
+        let to_the_last = (calls.len() - n) as u8;
+        program.push(op(JUMP_EQUAL, to_the_last, *call as u32));
+    }
+    program.extend([op(RETURN, 0, ALLOW), op(RETURN, 0, USER_NOTIF)]);
+    program
 }
 
-/// Installs the filter for this process; what it returns is for pid 1.
-pub(super) fn install() -> Result<OwnedFd, Fault> {
-    sys::seccomp_listener(&program()).step("install the filter that shuffles listings")
+/// Installs the filter for this process, if the surroundings want one; what it returns is for pid 1.
+pub(super) fn install(surroundings: &Surroundings) -> Result<Option<OwnedFd>, Fault> {
+    let calls = calls(surroundings);
+    if calls.is_empty() {
+        return Ok(None);
+    }
+    let step = "install the filter whose questions are answered here";
+    sys::seccomp_listener(&program(&calls)).map(Some).step(step)
 }
 
 /// Answers for one stage.
-pub(super) struct Shuffler {
+pub(super) struct Answerer {
     listener: OwnedFd,
     state: u64,
+    release: String,
     buffer: Vec<u8>,
 }
 
-impl Shuffler {
-    pub(super) fn new(listener: OwnedFd, seed: u64) -> Self {
+impl Answerer {
+    pub(super) fn new(listener: OwnedFd, surroundings: &Surroundings) -> Self {
         Self {
             listener,
-            state: seed,
+            state: surroundings.shuffle.unwrap_or(0),
+            release: surroundings.kernel.clone().unwrap_or_default(),
             buffer: Vec::new(),
         }
     }
@@ -68,12 +87,16 @@ impl Shuffler {
 
     /// Answers the next question.
     pub(super) fn answer(&mut self) -> Result<(), Fault> {
-        let step = "answer for a listing";
+        let step = "answer in the kernel's place";
         // Whoever asked may be gone by now.
         let Some(asked) = sys::receive_notification(&self.listener).step(step)? else {
             return Ok(());
         };
-        let result = self.list(&asked);
+        let result = if asked.call == libc::SYS_uname {
+            self.name(&asked)
+        } else {
+            self.list(&asked)
+        };
         sys::answer_notification(&self.listener, asked.id, result).step(step)
     }
 
@@ -82,11 +105,26 @@ impl Shuffler {
         self.buffer.resize((asked.args[2] as usize).min(LARGEST), 0);
         let n = sys::list_entries(&directory, &mut self.buffer)?;
         shuffle(&mut self.buffer[..n], &mut self.state);
+        self.give(asked, n, asked.args[1])?;
+        Ok(n)
+    }
+
+    fn name(&mut self, asked: &sys::Notification) -> io::Result<usize> {
+        self.buffer = sys::names_of_the_system()?;
+        let release = &mut self.buffer[RELEASE * TEXT..][..TEXT];
+        release.fill(0);
+        let len = self.release.len().min(TEXT - 1);
+        release[..len].copy_from_slice(&self.release.as_bytes()[..len]);
+        self.give(asked, self.buffer.len(), asked.args[0])?;
+        Ok(0)
+    }
+
+    /// Writes the first `n` bytes of the buffer to where the caller wants them.
+    fn give(&self, asked: &sys::Notification, n: usize, address: u64) -> io::Result<()> {
         if !sys::notification_is_valid(&self.listener, asked.id) {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        sys::write_memory(asked.thread, &self.buffer[..n], asked.args[1])?;
-        Ok(n)
+        sys::write_memory(asked.thread, &self.buffer[..n], address)
     }
 }
 
