@@ -29,6 +29,8 @@ pub mod manifest;
 
 pub mod audit;
 
+pub mod repro;
+
 pub mod serve;
 
 pub mod boot;

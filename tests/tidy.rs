@@ -9,7 +9,7 @@ use std::{
 /// The rooms, in the order data flows: a room uses only rooms before it.
 const ROOMS: &[&str] = &[
     "model", "verity", "debian", "lock", "fetch", "store", "graph", "sandbox", "image", "inspect", "writers",
-    "manifest", "audit", "serve", "boot", "pipeline", "cli",
+    "manifest", "audit", "repro", "serve", "boot", "pipeline", "cli",
 ];
 /// A file longer than this has more than one subject.
 const MAX_LINES: usize = 800;

@@ -30,6 +30,14 @@ pub enum Exit {
     Different,
     /// `pnb inspect` or `pnb diff`: something to look at could not be read.
     Unreadable,
+    /// `pnb challenge`: fewer builders agree than must.
+    Disagree,
+    /// A manifest that was pointed at cannot be read, or is not what pnb writes.
+    Claim,
+    /// A manifest that was pointed at follows another version of the schema.
+    ClaimVersion,
+    /// Files beside a manifest that was pointed at are missing, or are not its.
+    ClaimFiles,
     /// An audit failed: 40 and up, one for each [`Class`].
     Audit(Class),
 }
@@ -50,6 +58,10 @@ impl Exit {
             Exit::Boot => 9,
             Exit::Different => 1,
             Exit::Unreadable => 11,
+            Exit::Disagree => 12,
+            Exit::Claim => 30,
+            Exit::ClaimVersion => 31,
+            Exit::ClaimFiles => 35,
             Exit::Audit(class) => class.exit_code(),
         }
     }

@@ -4,6 +4,7 @@ mod args;
 mod artifacts;
 mod boot;
 mod build;
+mod challenge;
 mod context;
 mod exit;
 mod inputs;
@@ -66,6 +67,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Boot(args) => boot::boot(&cli.common, args, report),
         Command::Serve(args) => serve::serve(args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
+        Command::Challenge(args) => challenge::challenge(args, report),
         Command::Inspect(args) => look::inspect(&cli.common, args, report),
         Command::Diff(args) => look::diff(&cli.common, args, report),
         Command::Store(args) => store::store(&cli.common, &args.command, report),
