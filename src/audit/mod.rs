@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod files;
+mod installed;
 mod layers;
 mod opener;
 mod root;
@@ -85,7 +86,7 @@ pub fn audit(dir: &Path, options: &Options<'_>) -> Result<Verified, AuditError> 
             problems.equal("sha256 of the lock", lock, &manifest.lockfile.sha256);
             checks.push(problems.check("lock", Class::Pins, "built from the given lock"));
         }
-        checks.push(root::check_root(manifest, dir, options.opener));
+        checks.extend(root::check_root(manifest, dir, options.opener));
         let record = read(RECORD_FILE)?;
         checks.push(statements::check_record(manifest, &sha256, record.as_deref()));
         checks.push(statements::check_sbom(manifest, read(SBOM_FILE)?.as_deref()));
