@@ -37,6 +37,7 @@ fn run(dir: &Path) -> Result<Verified, AuditError> {
     let options = Options {
         opener: &opener,
         lock_sha256: Some(Sha256Digest::new([2; 32])),
+        policy: None,
     };
     audit(dir, &options)
 }
@@ -69,7 +70,7 @@ fn assert_fails(result: Result<Verified, AuditError>, class: Class, want: &str) 
 fn a_whole_artifact_passes_and_says_what_was_checked() {
     let verified = audit_of(&good_files(), |_| {}).expect("whole");
     let names: Vec<&str> = verified.report().checks.iter().map(|c| c.name).collect();
-    let all = "checksum list, files, manifest, artifacts, inputs, lock, root, packages, sandbox, sbom, provenance";
+    let all = "checksum list, files, manifest, artifacts, inputs, lock, root, packages, sandbox, reproducibility, sbom, provenance";
     assert_eq!(names.join(", "), all);
     let root = &verified.report().checks[6];
     assert_eq!(root.detail, format!("{}: 3 objects, 75176 bytes", root_image().1));
@@ -77,7 +78,7 @@ fn a_whole_artifact_passes_and_says_what_was_checked() {
         verified
             .report()
             .table()
-            .contains("ok    inputs         3 packages and 1 files from 2 archives, 3 stages")
+            .contains("ok    inputs           3 packages and 1 files from 2 archives, 3 stages")
     );
     let json = serde_json::to_value(verified.report()).expect("JSON");
     assert_eq!(json["checks"][0]["class"], "sums");
@@ -101,6 +102,7 @@ fn any_changed_byte_of_the_lists_is_found() {
         let options = Options {
             opener: &opener,
             lock_sha256: None,
+            policy: None,
         };
         audit(dir.path(), &options).expect("whole");
         for (name, classes) in [

@@ -27,11 +27,15 @@ pub enum Class {
     Provenance,
     /// Artifacts that belong together do not carry one root, or lie in the wrong place.
     Variants,
+    /// What the record says of building twice is no proof of anything, or is that it came out differently.
+    Reproducibility,
+    /// The artifact is what it claims to be, but not what a policy asks for.
+    Policy,
 }
 
 impl Class {
     /// Every class, in order.
-    pub const ALL: [Class; 10] = [
+    pub const ALL: [Class; 12] = [
         Class::Sums,
         Class::Files,
         Class::Manifest,
@@ -42,6 +46,8 @@ impl Class {
         Class::Sbom,
         Class::Provenance,
         Class::Variants,
+        Class::Reproducibility,
+        Class::Policy,
     ];
 
     /// The name in tables and JSON.
@@ -57,6 +63,8 @@ impl Class {
             Class::Sbom => "sbom",
             Class::Provenance => "provenance",
             Class::Variants => "variants",
+            Class::Reproducibility => "reproducibility",
+            Class::Policy => "policy",
         }
     }
 
@@ -73,6 +81,8 @@ impl Class {
             Class::Sbom => 47,
             Class::Provenance => 48,
             Class::Variants => 49,
+            Class::Reproducibility => 50,
+            Class::Policy => 51,
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn database<R: ReadAt>(fs: &Ext4<R>, image: &[u8]) -> Result<Vec<u8>,
         return Err(format!("{DATABASE} in the root lists nothing"));
     };
     let hex = object.to_hex();
-    let path = RelPath::new(&format!("objects/{}/{}", &hex[..2], &hex[2..])).map_err(|e| e.to_string())?;
+    let path = RelPath::new(format!("objects/{}/{}", &hex[..2], &hex[2..])).map_err(|e| e.to_string())?;
     let inode = fs.lookup(&path).map_err(|e| chain(&e))?;
     let inode = inode.ok_or_else(|| format!("{DATABASE} in the root is the object {object}, which is missing"))?;
     if inode.size() > MAX_DATABASE {

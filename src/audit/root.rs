@@ -134,13 +134,16 @@ fn check_image(
     ))
 }
 
+/// The objects a composefs image refers to, and its bytes.
+type Metadata = (BTreeSet<VerityDigest>, Vec<u8>);
+
 /// Checks `image.cfs` and returns the objects it refers to and its bytes, if it is the right one.
 fn check_metadata(
     fs: &Ext4<Box<dyn ReadAt>>,
     inode: &Inode,
     expected: &VerityDigest,
     problems: &mut Problems,
-) -> Result<Option<(BTreeSet<VerityDigest>, Vec<u8>)>, FileError> {
+) -> Result<Option<Metadata>, FileError> {
     if inode.kind() != FileKind::File || inode.size() > MAX_IMAGE {
         problems.add(format!("\"image.cfs\" is no file of at most {MAX_IMAGE} bytes"));
         return Ok(None);

@@ -16,7 +16,7 @@ use std::{net::SocketAddr, path::PathBuf};
     after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
                   8 not hermetic · 9 boot · 11 not readable (inspect, diff) · 12 challenge: too few builders agree · \
                   30 manifest not readable · 31 manifest of another schema version · 35 its files missing or edited · \
-                  40–49 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance, variants\n\n\
+                  40–51 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance, variants, reproducibility, policy\n\n\
                   Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
 )]
 pub struct Cli {
@@ -337,12 +337,20 @@ pub struct Serve {
 
 /// Options of `pnb audit`.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb audit images/raw/amd64\n  pnb audit images --lock lockfile.toml\n  \
+    pnb audit images --policy docs/audit-policy.example.toml\n  \
+    pnb --json audit images/raw/amd64 | jq '.checks[] | select(.ok | not)'"
+)]
 pub struct Audit {
     /// The artifact's directory, or one of several: `<variant>/<arch>` below it.
     pub dir: PathBuf,
     /// The lock that the artifact must have been built from.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
+    /// What is asked of the artifacts beyond being what they claim to be: rules in TOML, as docs/audit.md lists them.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
 }
 
 /// Options of `pnb challenge`.

@@ -5,6 +5,7 @@ use super::{
     args::{Common, Selection},
 };
 use crate::{
+    audit::PolicyError,
     fetch::{self, FetchError, Sources},
     graph::{GraphError, NodeId},
     model::{Arch, Variant},
@@ -24,6 +25,8 @@ use std::{
 pub(super) enum Failure {
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
     #[error("{message}")]
@@ -58,6 +61,7 @@ impl Failure {
     pub(super) fn exit(&self) -> Exit {
         let error = match self {
             Failure::Said { exit, .. } => return *exit,
+            Failure::Policy(_) => return Exit::Usage,
             Failure::Claim(error) => return claim_exit(error),
             Failure::Pipeline(error) => error,
         };

@@ -5,6 +5,7 @@
 mod challenge;
 mod claim;
 mod error;
+mod table;
 
 pub use challenge::{Challenge, Divergence, OtherKey, OtherOutput, Row, Seen, StageRow, challenge};
 pub use claim::Claim;
