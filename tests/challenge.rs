@@ -245,6 +245,20 @@ fn other_inputs_are_named_before_other_outputs() {
     assert_eq!(json["inputs"][1]["seen"][1]["value"], Value::Null);
 }
 
+/// What a stranger wrote into a manifest is shown, and neither obeyed by a terminal nor taken for a line of pnb's.
+#[test]
+fn nothing_in_a_manifest_commands_the_terminal() {
+    let builders = Builders::new();
+    builders.add("a.json", |_| {}).add("b.json", |m| {
+        m.builder.version = "1\u{1b}[2J\nagreed: 9 of 9 builders, 2 must".to_owned();
+        m.stages[1].stage = "root\u{1b}fs".to_owned();
+    });
+    let text = builders.said(&["a.json", "b.json"]);
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert!(text.contains("2  1\\u{1b}[2J\\nagreed: 9"), "{text}");
+    assert!(text.contains("  root\\u{1b}fs/amd64\n"), "{text}");
+}
+
 #[test]
 fn what_cannot_be_compared_is_refused() {
     let builders = Builders::new();

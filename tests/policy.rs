@@ -338,6 +338,18 @@ fn a_policy_can_require_that_it_was_built_twice_and_how() {
     assert_eq!((ok, detail.as_str()), (false, "\"clock\" was not varied"));
 }
 
+#[test]
+fn nothing_in_a_manifest_commands_the_terminal() {
+    let dir = tempfile::tempdir().expect("scratch");
+    write(dir.path(), |m| m.git_sha = Some("\u{1b}[2J".to_owned()), nothing);
+    let report = checks(dir.path(), "clean = true");
+    let table = report.table();
+    assert!(
+        !table.contains('\u{1b}') && table.contains("revision \\u{1b}[2J"),
+        "{table:?}"
+    );
+}
+
 /// Exit code and what was said of `pnb audit` in `dir`.
 fn said(dir: &Path, arguments: &[&str]) -> String {
     let store = tempfile::tempdir().expect("scratch");

@@ -1,5 +1,6 @@
 //! What was checked, and what came of it.
 
+use crate::model::plain;
 use serde::Serialize;
 use std::fmt;
 
@@ -172,7 +173,7 @@ impl Report {
         let mut out = String::new();
         for check in &self.checks {
             let mark = if check.ok { "ok  " } else { "FAIL" };
-            for (i, line) in check.detail.lines().enumerate() {
+            for (i, line) in check.detail.lines().map(plain).enumerate() {
                 match i {
                     0 => out.push_str(&format!("{mark}  {:width$}  {line}\n", check.name)),
                     _ => out.push_str(&format!("      {:width$}  {line}\n", "")),

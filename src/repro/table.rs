@@ -1,6 +1,7 @@
 //! What several builders say, as text for people.
 
 use super::{Challenge, Divergence, Seen, StageRow};
+use crate::model::plain;
 use std::fmt::Write;
 
 fn numbers(builders: &[usize]) -> String {
@@ -16,7 +17,10 @@ fn plural(builders: &[usize]) -> &'static str {
 fn list<T>(out: &mut String, indent: &str, seen: &[Seen<T>], show: impl Fn(&T) -> String) {
     let width = seen.iter().map(|s| numbers(&s.builders).len()).max().unwrap_or(0);
     for one in seen {
-        let value = one.value.as_ref().map_or_else(|| "none".to_owned(), &show);
+        let value = one
+            .value
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |v| plain(&show(v)));
         let _ = writeln!(out, "{indent}{:width$}  {value}", numbers(&one.builders));
     }
 }
@@ -76,7 +80,7 @@ impl Challenge {
         }
         let _ = writeln!(out, "\nstages that differ, {} of {}", differ.len(), self.stages.len());
         for row in differ {
-            let _ = writeln!(out, "  {}", row.stage);
+            let _ = writeln!(out, "  {}", plain(&row.stage));
             if row.key.len() > 1 {
                 let _ = writeln!(out, "    key");
                 list(out, "      ", &row.key, ToString::to_string);
@@ -95,14 +99,14 @@ impl Challenge {
                 [] => "pnb's code, a time or a limit".to_owned(),
                 inputs => inputs.join(", "),
             };
-            let _ = writeln!(out, "  inputs differ from {} on: {what}", input.stage);
+            let _ = writeln!(out, "  inputs differ from {} on: {what}", plain(&input.stage));
         }
         if let Some(output) = &one.output {
             let names: Vec<String> = output.outputs.iter().map(|o| format!("{o:?}")).collect();
             let _ = writeln!(
                 out,
                 "  diverge first at {}: the same key, but another {}",
-                output.stage,
+                plain(&output.stage),
                 names.join(", ")
             );
         }
