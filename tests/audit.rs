@@ -2,12 +2,12 @@
 
 mod fixture;
 
-use fixture::{artifact, facts, lock, path, record, root_image, write_all};
+use fixture::{DATABASE, artifact, facts, lock, path, record, root_image, root_image_with, write_all};
 use pnb::{
     audit::{ArtifactRoot, AuditError, Class, OpenError, OpenedRoot, Options, Report, Verified, audit},
     manifest::{
-        Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE,
-        Statement, Statements, Sums,
+        Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, SUMS_FILE,
+        StageWorkload, Statement, Statements, Sums,
     },
     model::{RelPath, Sha256Digest, VerityDigest},
     verity::digest_bytes,
@@ -37,6 +37,7 @@ fn run(dir: &Path) -> Result<Verified, AuditError> {
     let options = Options {
         opener: &opener,
         lock_sha256: Some(Sha256Digest::new([2; 32])),
+        policy: None,
     };
     audit(dir, &options)
 }
@@ -69,15 +70,15 @@ fn assert_fails(result: Result<Verified, AuditError>, class: Class, want: &str) 
 fn a_whole_artifact_passes_and_says_what_was_checked() {
     let verified = audit_of(&good_files(), |_| {}).expect("whole");
     let names: Vec<&str> = verified.report().checks.iter().map(|c| c.name).collect();
-    let all = "checksum list, files, manifest, artifacts, inputs, lock, root, sandbox, sbom, provenance";
+    let all = "checksum list, files, manifest, artifacts, inputs, lock, root, packages, sandbox, reproducibility, sbom, provenance";
     assert_eq!(names.join(", "), all);
     let root = &verified.report().checks[6];
-    assert_eq!(root.detail, format!("{}: 2 objects, 75000 bytes", root_image().1));
+    assert_eq!(root.detail, format!("{}: 3 objects, 75176 bytes", root_image().1));
     assert!(
         verified
             .report()
             .table()
-            .contains("ok    inputs         3 packages and 1 files from 2 archives, 3 stages")
+            .contains("ok    inputs           3 packages and 1 files from 2 archives, 3 stages")
     );
     let json = serde_json::to_value(verified.report()).expect("JSON");
     assert_eq!(json["checks"][0]["class"], "sums");
@@ -101,6 +102,7 @@ fn any_changed_byte_of_the_lists_is_found() {
         let options = Options {
             opener: &opener,
             lock_sha256: None,
+            policy: None,
         };
         audit(dir.path(), &options).expect("whole");
         for (name, classes) in [
@@ -218,6 +220,70 @@ fn files_may_neither_be_missing_nor_too_many() {
         assert_fails(run(dir.path()), class, want);
     }
     assert!(matches!(run(&at("nowhere")), Err(AuditError::Io { .. })));
+}
+
+/// The root is whole, but dpkg says there that other packages are in it than the manifest and the SBOM say.
+#[test]
+fn packages_that_are_installed_in_the_root_are_those_of_the_manifest() {
+    let with = |database: Option<&str>, change: fn(&mut Manifest)| {
+        let (image, root) = root_image_with(&[fixture::pattern(5000)], database);
+        audit_of(&artifact(&image, format!("{root}\n").as_bytes()), |m| {
+            m.fsverity_root_hash = root;
+            change(m);
+        })
+    };
+    let whole = with(Some(DATABASE), |_| {}).expect("whole");
+    let check = whole
+        .report()
+        .checks
+        .iter()
+        .find(|c| c.name == "packages")
+        .expect("made");
+    assert_eq!(check.detail, "2 installed in the root, as dpkg says there");
+    let more = format!("{DATABASE}\nPackage: sl\nStatus: install ok installed\nArchitecture: all\nVersion: 5.02-1\n");
+    for (database, want) in [
+        (
+            DATABASE.replace("1.0.8-1", "1.0.7-1"),
+            "composefs 1.0.8-1 amd64 is said to be in the root, but is not installed there",
+        ),
+        (
+            DATABASE.replace("1.0.8-1", "1.0.7-1"),
+            "composefs 1.0.7-1 amd64 is installed in the root, but not said to be",
+        ),
+        (
+            DATABASE.replace("Architecture: amd64\nVersion: 1:", "Architecture: all\nVersion: 1:"),
+            "libstdc++6 1:14.2.0-19 all is installed in the root, but not said to be",
+        ),
+        (more, "sl 5.02-1 all is installed in the root, but not said to be"),
+        (
+            DATABASE.replacen("ok installed", "ok half-installed", 1),
+            "the root has composefs 1.0.8-1 amd64 in the state \"install ok half-installed\"",
+        ),
+        (format!("{DATABASE}no field\n"), "not a field: \"no field\""),
+        (String::new(), "/var/lib/dpkg/status in the root lists nothing"),
+    ] {
+        let result = with(Some(&database), |_| {});
+        let report = failure(result);
+        let failed: Vec<&str> = report.checks.iter().filter(|c| !c.ok).map(|c| c.name).collect();
+        assert_eq!((failed, report.class()), (vec!["packages"], Some(Class::Sbom)));
+        assert!(report.table().contains(want), "lacks {want:?}:\n{}", report.table());
+    }
+    assert_fails(with(None, |_| {}), Class::Sbom, "the root has no /var/lib/dpkg/status");
+    let tool = |m: &mut Manifest| {
+        m.packages[0].role = Role::Tool;
+        m.base_image_digest = m.package_base();
+    };
+    assert_fails(
+        with(Some(DATABASE), tool),
+        Class::Sbom,
+        "composefs 1.0.8-1 amd64 is of the set \"rootfs/amd64\", but said to be a tool",
+    );
+    let writer = |m: &mut Manifest| m.stages[2].workload = StageWorkload::Writer("another".to_owned());
+    assert_fails(
+        with(Some(DATABASE), writer),
+        Class::Sbom,
+        "not one stage made the root with the writer \"composefs-root\"",
+    );
 }
 
 /// Every statement agrees, but what the artifact holds is not the root they speak of.

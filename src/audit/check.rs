@@ -1,5 +1,6 @@
 //! What was checked, and what came of it.
 
+use crate::model::plain;
 use serde::Serialize;
 use std::fmt;
 
@@ -27,11 +28,15 @@ pub enum Class {
     Provenance,
     /// Artifacts that belong together do not carry one root, or lie in the wrong place.
     Variants,
+    /// What the record says of building twice is no proof of anything, or is that it came out differently.
+    Reproducibility,
+    /// The artifact is what it claims to be, but not what a policy asks for.
+    Policy,
 }
 
 impl Class {
     /// Every class, in order.
-    pub const ALL: [Class; 10] = [
+    pub const ALL: [Class; 12] = [
         Class::Sums,
         Class::Files,
         Class::Manifest,
@@ -42,6 +47,8 @@ impl Class {
         Class::Sbom,
         Class::Provenance,
         Class::Variants,
+        Class::Reproducibility,
+        Class::Policy,
     ];
 
     /// The name in tables and JSON.
@@ -57,6 +64,8 @@ impl Class {
             Class::Sbom => "sbom",
             Class::Provenance => "provenance",
             Class::Variants => "variants",
+            Class::Reproducibility => "reproducibility",
+            Class::Policy => "policy",
         }
     }
 
@@ -73,6 +82,8 @@ impl Class {
             Class::Sbom => 47,
             Class::Provenance => 48,
             Class::Variants => 49,
+            Class::Reproducibility => 50,
+            Class::Policy => 51,
         }
     }
 }
@@ -162,7 +173,7 @@ impl Report {
         let mut out = String::new();
         for check in &self.checks {
             let mark = if check.ok { "ok  " } else { "FAIL" };
-            for (i, line) in check.detail.lines().enumerate() {
+            for (i, line) in check.detail.lines().map(plain).enumerate() {
                 match i {
                     0 => out.push_str(&format!("{mark}  {:width$}  {line}\n", check.name)),
                     _ => out.push_str(&format!("      {:width$}  {line}\n", "")),

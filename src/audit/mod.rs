@@ -7,21 +7,27 @@
 mod check;
 mod error;
 mod files;
+mod installed;
 mod layers;
 mod opener;
+mod policy;
 mod root;
+mod rules;
 mod set;
 mod statements;
 
 pub use check::{Check, Class, Report};
-pub use error::AuditError;
+pub use error::{AuditError, PolicyError};
 pub use layers::gaps;
 pub use opener::ArtifactRoot;
+pub use policy::{AllowedArchive, POLICY_VERSION, Policy};
 pub use root::{OpenError, OpenRoot, OpenedRoot};
 pub use set::{SetReport, audit_set};
 
 use crate::{
-    manifest::{MANIFEST_FILE, MAX_SIZE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE, Sums},
+    manifest::{
+        BuildRecord, MANIFEST_FILE, MAX_SIZE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE, Sums,
+    },
     model::Sha256Digest,
 };
 use check::Problems;
@@ -34,6 +40,8 @@ pub struct Options<'a> {
     pub opener: &'a dyn OpenRoot,
     /// Digest of a lock that the artifact must have been built from; none when any will do.
     pub lock_sha256: Option<Sha256Digest>,
+    /// What is asked of the artifact beyond being what it claims to be; none when any will do.
+    pub policy: Option<&'a Policy>,
 }
 
 /// An artifact directory in which every check held. Only [`audit`] makes one.
@@ -85,12 +93,19 @@ pub fn audit(dir: &Path, options: &Options<'_>) -> Result<Verified, AuditError> 
             problems.equal("sha256 of the lock", lock, &manifest.lockfile.sha256);
             checks.push(problems.check("lock", Class::Pins, "built from the given lock"));
         }
-        checks.push(root::check_root(manifest, dir, options.opener));
-        let record = read(RECORD_FILE)?;
-        checks.push(statements::check_record(manifest, &sha256, record.as_deref()));
+        checks.extend(root::check_root(manifest, dir, options.opener));
+        let record = read(RECORD_FILE)?.map(|bytes| BuildRecord::read(&bytes, RECORD_FILE));
+        let record = record.as_ref().map(Result::as_ref);
+        checks.push(statements::check_record(manifest, &sha256, record));
+        let record = record.and_then(Result::ok);
+        let required = options.policy.is_some_and(|p| p.reproducible);
+        checks.push(rules::check_reproducibility(record, required));
         checks.push(statements::check_sbom(manifest, read(SBOM_FILE)?.as_deref()));
         let provenance = read(PROVENANCE_FILE)?;
         checks.push(statements::check_provenance(manifest, &sha256, provenance.as_deref()));
+        if let Some(policy) = options.policy {
+            checks.extend(rules::check_policy(policy, manifest, record));
+        }
     }
     let report = Report { checks };
     match (manifest, sums) {

@@ -6,6 +6,7 @@
 
 use super::{
     check::{Check, Class, Problems},
+    installed,
     statements::chain,
 };
 use crate::{
@@ -65,8 +66,8 @@ enum FileError {
     Verity(#[from] VerityError),
 }
 
-/// The root in the artifact is the one the manifest states.
-pub(super) fn check_root(manifest: &Manifest, dir: &Path, opener: &dyn OpenRoot) -> Check {
+/// The root in the artifact is the one the manifest states, and what dpkg says there of installed packages is what the manifest says.
+pub(super) fn check_root(manifest: &Manifest, dir: &Path, opener: &dyn OpenRoot) -> [Check; 2] {
     let mut problems = Problems::default();
     if manifest.root != RootFact::default() {
         problems.add(format!(
@@ -75,38 +76,49 @@ pub(super) fn check_root(manifest: &Manifest, dir: &Path, opener: &dyn OpenRoot)
         ));
     }
     let mut found = String::new();
+    let mut database = Err("the root could not be read".to_owned());
     match opener.open_root(dir, manifest) {
         Err(e) => problems.add(chain(e.as_ref())),
         Ok(root) => {
             let stated = format!("{:?}", String::from_utf8_lossy(&root.stated));
             let expected = format!("{:?}", format!("{}\n", manifest.fsverity_root_hash));
             problems.equal("root digest stated in the artifact", &expected, &stated);
-            match check_image(manifest, root.image, &mut problems) {
+            match check_image(manifest, root.image, &mut problems, &mut database) {
                 Ok(text) => found = text,
                 Err(e) => problems.add(chain(&e)),
             }
         }
     }
-    problems.check("root", Class::Root, found)
+    [
+        problems.check("root", Class::Root, found),
+        installed::check_packages(manifest, database),
+    ]
 }
 
-fn check_image(manifest: &Manifest, image: Box<dyn ReadAt>, problems: &mut Problems) -> Result<String, FileError> {
+/// Checks the file system; `database` gets dpkg's database, or why it cannot be had.
+fn check_image(
+    manifest: &Manifest,
+    image: Box<dyn ReadAt>,
+    problems: &mut Problems,
+    database: &mut Result<Vec<u8>, String>,
+) -> Result<String, FileError> {
     let fs = Ext4::open(image)?;
-    let mut referenced = None;
+    let mut metadata = None;
     let mut objects = BTreeSet::new();
     let mut bytes = 0u64;
     for entry in fs.read_dir(&fs.root()?)? {
         let inode = fs.inode(entry.inode)?;
         match entry.name.as_slice() {
-            IMAGE => referenced = check_metadata(&fs, &inode, &manifest.fsverity_root_hash, problems)?,
+            IMAGE => metadata = check_metadata(&fs, &inode, &manifest.fsverity_root_hash, problems)?,
             OBJECTS => bytes = check_objects(&fs, &inode, &mut objects, problems)?,
             b"lost+found" if inode.kind() == FileKind::Directory && fs.read_dir(&inode)?.is_empty() => {}
             name => problems.add(format!("the root's file system holds \"{}\"", name.escape_ascii())),
         }
     }
-    match referenced {
+    match metadata {
         None => problems.add("the root's file system has no usable \"image.cfs\""),
-        Some(referenced) => {
+        Some((referenced, bytes)) => {
+            *database = installed::database(&fs, &bytes);
             for digest in referenced.difference(&objects) {
                 problems.add(format!("the object {digest} is missing"));
             }
@@ -122,13 +134,16 @@ fn check_image(manifest: &Manifest, image: Box<dyn ReadAt>, problems: &mut Probl
     ))
 }
 
-/// Checks `image.cfs` and returns the objects it refers to, if it is the right one.
+/// The objects a composefs image refers to, and its bytes.
+type Metadata = (BTreeSet<VerityDigest>, Vec<u8>);
+
+/// Checks `image.cfs` and returns the objects it refers to and its bytes, if it is the right one.
 fn check_metadata(
     fs: &Ext4<Box<dyn ReadAt>>,
     inode: &Inode,
     expected: &VerityDigest,
     problems: &mut Problems,
-) -> Result<Option<BTreeSet<VerityDigest>>, FileError> {
+) -> Result<Option<Metadata>, FileError> {
     if inode.kind() != FileKind::File || inode.size() > MAX_IMAGE {
         problems.add(format!("\"image.cfs\" is no file of at most {MAX_IMAGE} bytes"));
         return Ok(None);
@@ -142,7 +157,7 @@ fn check_metadata(
         return Ok(None);
     }
     match referenced_objects(&bytes) {
-        Ok(referenced) => Ok(Some(referenced)),
+        Ok(referenced) => Ok(Some((referenced, bytes))),
         Err(e) => {
             problems.add(format!("\"image.cfs\" is no composefs image: {}", chain(&e)));
             Ok(None)

@@ -4,6 +4,7 @@ use super::{
     AuditError, Options, audit,
     check::{Check, Class, Problems, Report},
     files::read_small,
+    rules,
 };
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
@@ -11,7 +12,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -59,6 +60,7 @@ impl SetReport {
 pub fn audit_set(dir: &Path, options: &Options<'_>) -> Result<Option<SetReport>, AuditError> {
     let mut artifacts = BTreeMap::new();
     let mut places = Problems::default();
+    let mut present = BTreeSet::new();
     let mut roots: BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>> = BTreeMap::new();
     for variant in directories(dir)? {
         for arch in directories(&dir.join(&variant))? {
@@ -84,6 +86,7 @@ pub fn audit_set(dir: &Path, options: &Options<'_>) -> Result<Option<SetReport>,
             let Ok(manifest) = Manifest::read(&bytes, MANIFEST_FILE) else {
                 continue;
             };
+            present.extend(manifest.variants.iter().map(|v| (*v, manifest.arch)));
             let stated = manifest
                 .variants
                 .iter()
@@ -98,7 +101,7 @@ pub fn audit_set(dir: &Path, options: &Options<'_>) -> Result<Option<SetReport>,
     if artifacts.is_empty() {
         return Ok(None);
     }
-    let checks = vec![
+    let mut checks = vec![
         places.check(
             "places",
             Class::Variants,
@@ -106,6 +109,9 @@ pub fn audit_set(dir: &Path, options: &Options<'_>) -> Result<Option<SetReport>,
         ),
         check_roots(&roots),
     ];
+    if let Some(policy) = options.policy {
+        checks.extend(rules::check_set(policy, &present));
+    }
     Ok(Some(SetReport { artifacts, checks }))
 }
 

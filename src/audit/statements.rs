@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     manifest::{
-        AgentKind, BUILD_TYPE, Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, Origin, PREDICATE_TYPE,
-        PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement, is_git_sha,
-        is_statement,
+        AgentKind, BUILD_TYPE, Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, ManifestError, Origin,
+        PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
+        is_git_sha, is_statement,
     },
     model::{RelPath, Sha256Digest},
     store::Output,
@@ -373,13 +373,18 @@ pub(super) fn check_provenance(manifest: &Manifest, manifest_sha256: &Sha256Dige
     problems.check("provenance", Class::Provenance, found)
 }
 
-/// The record belongs to this manifest and shows a whole sandbox around every stage where the manifest claims it.
-pub(super) fn check_record(manifest: &Manifest, manifest_sha256: &Sha256Digest, bytes: Option<&[u8]>) -> Check {
+/// The record belongs to this manifest and shows a whole sandbox around every stage where the manifest claims it. `record` is
+/// what reading it gave, if it is there.
+pub(super) fn check_record(
+    manifest: &Manifest,
+    manifest_sha256: &Sha256Digest,
+    record: Option<Result<&BuildRecord, &ManifestError>>,
+) -> Check {
     let mut problems = Problems::default();
     let mut found = String::new();
-    match bytes.map(|b| BuildRecord::read(b, RECORD_FILE)) {
+    match record {
         None => problems.add(format!("\"{RECORD_FILE}\" is not there: nobody measured the sandbox")),
-        Some(Err(e)) => problems.add(chain(&e)),
+        Some(Err(e)) => problems.add(chain(e)),
         Some(Ok(record)) => {
             problems.equal(
                 &format!("manifest_sha256 of {RECORD_FILE:?}"),

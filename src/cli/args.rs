@@ -15,9 +15,10 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
     version,
     about = "Builds the boot artifacts of Powernode nodes: hermetic, reproducible, auditable",
     after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
-                  8 not hermetic · 9 boot · 10 not reproducible · 11 not readable (inspect, diff) · \
-                  30–34 manifest to rebuild: malformed, other schema, other lock, other revision, other pnb · \
-                  40–49 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance, variants\n\n\
+                  8 not hermetic · 9 boot · 10 not reproducible · 11 not readable (inspect, diff) · 12 challenge: too few builders agree · \
+                  30 manifest not readable · 31 manifest of another schema version · 32 other lock · 33 other revision · 34 other pnb · \
+                  35 its files missing or edited · \
+                  40–51 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance, variants, reproducibility, policy\n\n\
                   Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
 )]
 pub struct Cli {
@@ -82,6 +83,8 @@ pub enum Command {
     VerifyRepro(VerifyRepro),
     /// Check an artifact against its manifest, and the manifest against its promises.
     Audit(Audit),
+    /// Compare what independent builders say of the same artifact. Exit code 12 when too few agree.
+    Challenge(Challenge),
     /// Say what is in an artifact: partitions, file systems, boot entries, digests.
     Inspect(Inspect),
     /// Say what differs between two artifacts, and where. Exit code 1 when something does.
@@ -411,12 +414,36 @@ pub struct Serve {
 
 /// Options of `pnb audit`.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb audit images/raw/amd64\n  pnb audit images --lock lockfile.toml\n  \
+    pnb audit images --policy docs/audit-policy.example.toml\n  \
+    pnb --json audit images/raw/amd64 | jq '.checks[] | select(.ok | not)'"
+)]
 pub struct Audit {
     /// The artifact's directory, or one of several: `<variant>/<arch>` below it.
     pub dir: PathBuf,
     /// The lock that the artifact must have been built from.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
+    /// What is asked of the artifacts beyond being what they claim to be: rules in TOML, as docs/audit.md lists them.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Options of `pnb challenge`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb challenge images/raw/amd64 their/build-manifest.json\n  \
+    pnb challenge ours.json theirs.json third.json --threshold 2\n\n\
+    In a directory, the files must be those of its manifest; of a manifest alone nothing else is looked at."
+)]
+pub struct Challenge {
+    /// The builders' manifests: a file each, or the directory of an artifact.
+    #[arg(required = true, value_name = "MANIFEST")]
+    pub manifests: Vec<PathBuf>,
+    /// How many builders must agree, on the root and every file together [default: all].
+    #[arg(long, value_name = "K")]
+    pub threshold: Option<usize>,
 }
 
 /// Options of `pnb inspect`.

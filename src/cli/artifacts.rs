@@ -8,12 +8,13 @@ use super::{
     report::Report,
 };
 use crate::{
-    audit::{self, ArtifactRoot, AuditError},
+    audit::{self, ArtifactRoot, AuditError, Policy},
     manifest::MANIFEST_FILE,
 };
 use std::{fs, io};
 
 pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Exit, Failure> {
+    let policy = args.policy.as_deref().map(Policy::load).transpose()?;
     let store = store(common)?;
     let scratch = store.scratch_path("audit");
     let io = |e: io::Error| Failure::said(Exit::Store, format!("create {scratch:?}: {e}"));
@@ -30,6 +31,7 @@ pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Ex
             scratch: scratch.clone(),
         },
         lock_sha256: lock,
+        policy: policy.as_ref(),
     };
     let failed = |error: &AuditError, source: &io::Error| Failure::said(Exit::Failure, format!("{error}: {source}"));
     if args.dir.is_dir() && !args.dir.join(MANIFEST_FILE).exists() {

@@ -5,10 +5,12 @@ use super::{
     args::{Common, Selection},
 };
 use crate::{
+    audit::PolicyError,
     fetch::{self, FetchError, Sources},
     graph::{GraphError, NodeId},
     model::{Arch, Variant},
     pipeline::{Changed, Inputs, PipelineError, Project, RunOptions},
+    repro::ClaimError,
     sandbox::SandboxError,
     store::{Store, StoreError},
 };
@@ -23,6 +25,10 @@ use std::{
 pub(super) enum Failure {
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     #[error("{message}")]
     Said { exit: Exit, message: String },
 }
@@ -53,11 +59,11 @@ impl Failure {
     }
 
     pub(super) fn exit(&self) -> Exit {
-        let Failure::Pipeline(error) = self else {
-            let Failure::Said { exit, .. } = self else {
-                return Exit::Failure;
-            };
-            return *exit;
+        let error = match self {
+            Failure::Said { exit, .. } => return *exit,
+            Failure::Policy(_) => return Exit::Usage,
+            Failure::Claim(error) => return claim_exit(error),
+            Failure::Pipeline(error) => error,
         };
         match error {
             PipelineError::NotHermetic { .. } => Exit::Hermetic,
@@ -73,6 +79,18 @@ impl Failure {
             },
             _ => Exit::Failure,
         }
+    }
+}
+
+/// With what code the program ends when a manifest that was pointed at is not usable.
+fn claim_exit(error: &ClaimError) -> Exit {
+    match error {
+        ClaimError::Read { .. }
+        | ClaimError::NoManifest { .. }
+        | ClaimError::Malformed { .. }
+        | ClaimError::Variants { .. } => Exit::Claim,
+        ClaimError::SchemaVersion { .. } => Exit::ClaimVersion,
+        ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => Exit::ClaimFiles,
     }
 }
 

@@ -32,14 +32,20 @@ pub enum Exit {
     Unreadable,
     /// Two builds of the same came out differently.
     NotReproducible,
-    /// A manifest cannot be read, or is malformed.
-    Claim,
     /// A manifest was made from another lock than is here.
     OtherLock,
     /// A manifest was made from another revision than is here.
     OtherRevision,
     /// A manifest was made by another pnb than this.
     OtherBuilder,
+    /// `pnb challenge`: fewer builders agree than must.
+    Disagree,
+    /// A manifest that was pointed at cannot be read, or is not what pnb writes.
+    Claim,
+    /// A manifest that was pointed at follows another version of the schema.
+    ClaimVersion,
+    /// Files beside a manifest that was pointed at are missing, or are not its.
+    ClaimFiles,
     /// An audit failed: 40 and up, one for each [`Class`].
     Audit(Class),
 }
@@ -59,12 +65,15 @@ impl Exit {
             Exit::Hermetic => 8,
             Exit::Boot => 9,
             Exit::NotReproducible => 10,
-            Exit::Claim => 30,
             Exit::OtherLock => 32,
             Exit::OtherRevision => 33,
             Exit::OtherBuilder => 34,
             Exit::Different => 1,
             Exit::Unreadable => 11,
+            Exit::Disagree => 12,
+            Exit::Claim => 30,
+            Exit::ClaimVersion => 31,
+            Exit::ClaimFiles => 35,
             Exit::Audit(class) => class.exit_code(),
         }
     }

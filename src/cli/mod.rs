@@ -4,6 +4,7 @@ mod args;
 mod artifacts;
 mod boot;
 mod build;
+mod challenge;
 mod context;
 mod exit;
 mod inputs;
@@ -68,6 +69,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, context::Failure> {
         Command::Serve(args) => serve::serve(args, report),
         Command::VerifyRepro(args) => verify::verify(&cli.common, args, report),
         Command::Audit(args) => artifacts::audit(&cli.common, args, report),
+        Command::Challenge(args) => challenge::challenge(args, report),
         Command::Inspect(args) => look::inspect(&cli.common, args, report),
         Command::Diff(args) => look::diff(&cli.common, args, report),
         Command::Store(args) => store::store(&cli.common, &args.command, report),

@@ -2,7 +2,7 @@
 
 use super::{
     Exit,
-    args::{Common, VerifyRepro},
+    args::{AskedArch, Common, VerifyRepro},
     build::{hermetic, host, now, processors},
     context::{Failure, inputs, project, run_options, select, store},
     look::sentence,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     manifest::Manifest,
     pipeline::{self, Circumstances, Found, LOCKFILE, Program, Project, Twice},
-    repro::{self, Axis, State, Verdict},
+    repro::{self, Axis, Claim, State, Verdict},
 };
 use std::{collections::BTreeSet, fs};
 
@@ -29,13 +29,13 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
     }
     let claim = match &args.against {
         None => None,
-        Some(path) => Some((path.display().to_string(), load(path)?)),
+        Some(path) => Some(Claim::load(path)?),
     };
     let mut selection = args.selection.clone();
-    if let Some((_, manifest)) = &claim {
-        match_claim(&project, manifest)?;
-        selection.variant = manifest.variants.clone();
-        selection.arch = vec![super::args::AskedArch::One(manifest.arch)];
+    if let Some(claim) = &claim {
+        match_claim(&project, claim.manifest())?;
+        selection.variant = vec![claim.variant()];
+        selection.arch = vec![AskedArch::One(claim.arch())];
     }
     let selected = select(&project, &selection)?;
     let axes: BTreeSet<Axis> = args.axes();
@@ -62,8 +62,7 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
         events: &|event| report.event(event),
         say: &|text| report.note(text),
     };
-    let claimed = claim.as_ref().map(|(name, manifest)| (name.as_str(), manifest));
-    let Found { mut verdict, manifests } = twice.run(claimed)?;
+    let Found { mut verdict, manifests } = twice.run(claim.as_ref())?;
     verdict.finished = now();
     report.clear();
     if let Some(path) = &args.report {
@@ -91,16 +90,6 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
     } else {
         Exit::NotReproducible
     })
-}
-
-fn load(path: &std::path::Path) -> Result<Manifest, Failure> {
-    let file = if path.is_dir() {
-        path.join(crate::manifest::MANIFEST_FILE)
-    } else {
-        path.to_owned()
-    };
-    let bytes = fs::read(&file).map_err(|e| Failure::said(Exit::Claim, format!("read {file:?}: {e}")))?;
-    Manifest::read(&bytes, &file.to_string_lossy()).map_err(|e| Failure::said(Exit::Claim, e.to_string()))
 }
 
 /// What a manifest was made from must be what is here: otherwise that is the answer.

@@ -19,8 +19,8 @@ use crate::{
     manifest::{MANIFEST_FILE, Manifest, Reproducibility, SUMS_FILE, Sums, Varied},
     model::{Arch, RelPath, Sha256Digest, StageKey, Variant},
     repro::{
-        self, ArtifactResult, Axis, Cause, Finding, Lent, OutputResult, SEED, StageResult, State, Tried, Verdict,
-        compare, lend, standing_still, surroundings,
+        self, ArtifactResult, Axis, Cause, Claim, Finding, Lent, OutputResult, SEED, StageResult, State, Tried,
+        Verdict, compare, lend, standing_still, surroundings,
     },
     store::{Output, Store},
     verity,
@@ -97,7 +97,7 @@ pub struct Found {
 
 impl Twice<'_> {
     /// Builds, compares, and explains. `claim`: compare with what a manifest says instead of with a first build.
-    pub fn run(&self, claim: Option<(&str, &Manifest)>) -> Result<Found, PipelineError> {
+    pub fn run(&self, claim: Option<&Claim>) -> Result<Found, PipelineError> {
         let scratch = self.store.scratch_path("twice");
         fs::create_dir(&scratch).map_err(PipelineError::io("create", &scratch))?;
         let mut not_varied = Vec::new();
@@ -128,7 +128,7 @@ impl Twice<'_> {
         options.changed = changed(&axes, &lent);
         (self.say)(&format!("second build: {} things differ", axes.len()));
         let second = self.second(&place, source, &axes, options)?;
-        let of_claim = claim.map(|(_, manifest)| claimed(manifest));
+        let of_claim = claim.map(|claim| claimed(claim.manifest()));
         let expected = match (&of_claim, &first) {
             (Some(made), _) => made,
             (None, Some(build)) => &build.made,
@@ -180,7 +180,7 @@ impl Twice<'_> {
         let equal = stages.iter().all(|s| s.state == State::Equal) && artifacts.iter().all(|a| a.first == a.second);
         let manifests = first.as_ref().unwrap_or(&second).manifests.clone();
         let mut verdict = self.verdict(axes, not_varied);
-        verdict.against = claim.map(|(name, _)| name.to_owned());
+        verdict.against = claim.map(|claim| claim.given().display().to_string());
         verdict.equal = equal;
         verdict.stages = stages;
         verdict.artifacts = artifacts;

@@ -1,0 +1,354 @@
+//! A policy: what somebody asks of artifacts beyond being what they claim to be, read from a TOML file.
+//!
+//! A manifest may say of itself that it was not built hermetically, or from packages of any archive; the audit then finds it truthful. What
+//! is acceptable is for whoever uses the artifact to say, in this file. `docs/audit.md` lists the rules and
+//! `docs/audit-policy.example.toml` has one of each.
+
+use super::PolicyError;
+use crate::{
+    lock::{Distribution, parse_snapshot},
+    manifest::AgentKind,
+    model::{Arch, RelPath, Variant, excerpt},
+};
+use serde::Deserialize;
+use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path};
+use toml::Spanned;
+
+/// Version of the format this program reads.
+pub const POLICY_VERSION: i64 = 1;
+/// A policy may not be larger than this, in bytes.
+const MAX_POLICY: usize = 256 * 1024;
+
+/// What is asked for. A rule that is absent asks for nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// Every stage ran with every layer of its sandbox.
+    pub hermetic: bool,
+    /// Everything of the repository was committed, and the revision is known.
+    pub clean: bool,
+    /// Which agent the root carries.
+    pub agent: Option<AgentKind>,
+    /// Somebody built it twice and got the same.
+    pub reproducible: bool,
+    /// What must have been different then, by the axis' name.
+    pub axes: BTreeSet<String>,
+    /// The archives that packages may come from.
+    pub archives: Option<Vec<AllowedArchive>>,
+    /// Moment of the oldest snapshot that packages may come from, `YYYYMMDDThhmmssZ`.
+    pub oldest_snapshot: Option<String>,
+    /// Families that a set of artifacts has.
+    pub variants: BTreeSet<Variant>,
+    /// Architectures that a set of artifacts has.
+    pub architectures: BTreeSet<Arch>,
+}
+
+/// An archive that packages may come from.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedArchive {
+    /// Debian or Ubuntu.
+    pub distribution: Distribution,
+    /// Suite as in `dists/<suite>/`.
+    pub suite: RelPath,
+    /// Below which address its snapshots lie; anywhere when absent.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Fingerprints of keys, one of which must have signed the suite's release file.
+    pub keys: Vec<String>,
+}
+
+/// Only the version, so that a newer file is named as such before its unknown rules are.
+#[derive(Deserialize)]
+struct Head {
+    version: Spanned<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Raw {
+    #[expect(
+        dead_code,
+        reason = "read and checked as Head before; named here because unknown fields are refused"
+    )]
+    version: i64,
+    #[serde(default)]
+    hermetic: bool,
+    #[serde(default)]
+    clean: bool,
+    agent: Option<AgentKind>,
+    #[serde(default)]
+    reproducible: bool,
+    axes: Option<Spanned<Vec<Spanned<String>>>>,
+    archives: Option<Spanned<Vec<Spanned<AllowedArchive>>>>,
+    oldest_snapshot: Option<Spanned<String>>,
+    variants: Option<Spanned<Vec<Spanned<Variant>>>>,
+    architectures: Option<Spanned<Vec<Spanned<Arch>>>>,
+}
+
+impl Policy {
+    /// Reads the policy in `path`.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`], and [`PolicyError::Read`].
+    pub fn load(path: &Path) -> Result<Self, PolicyError> {
+        let read = |source| PolicyError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut text = String::new();
+        let file = File::open(path).map_err(read)?;
+        file.take(MAX_POLICY as u64 + 1)
+            .read_to_string(&mut text)
+            .map_err(read)?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads a policy; `file` names it in errors.
+    ///
+    /// # Errors
+    /// [`PolicyError::Version`] for another version of the format; else the line and the value of what is not the schema, or of a
+    /// rule that could never hold or never fail.
+    pub fn parse(text: &str, file: &str) -> Result<Self, PolicyError> {
+        let at = |start: usize, problem: String| PolicyError::Line {
+            file: file.to_owned(),
+            line: line_at(text, start),
+            problem,
+        };
+        let toml = |error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            at(start, error.message().trim_end().replace('\n', "; "))
+        };
+        if text.len() > MAX_POLICY {
+            return Err(at(0, format!("it has more than {MAX_POLICY} bytes")));
+        }
+        let head: Head = toml::from_str(text).map_err(toml)?;
+        if *head.version.get_ref() != POLICY_VERSION {
+            return Err(PolicyError::Version {
+                file: file.to_owned(),
+                line: line_at(text, head.version.span().start),
+                found: *head.version.get_ref(),
+                known: POLICY_VERSION,
+            });
+        }
+        let raw: Raw = toml::from_str(text).map_err(toml)?;
+        raw.check().map_err(|(span, problem)| at(span.start, problem))
+    }
+}
+
+type Problem = (Range<usize>, String);
+
+impl Raw {
+    fn check(self) -> Result<Policy, Problem> {
+        if let Some(axes) = &self.axes
+            && !self.reproducible
+        {
+            let problem = "axes say how it must have been built twice, but reproducible is not true".to_owned();
+            return Err((axes.span(), problem));
+        }
+        if let Some(moment) = &self.oldest_snapshot
+            && parse_snapshot(moment.get_ref()).is_none()
+        {
+            let problem = format!(
+                "oldest-snapshot is not YYYYMMDDThhmmssZ: {:?}",
+                excerpt(moment.get_ref())
+            );
+            return Err((moment.span(), problem));
+        }
+        let archives = match self.archives {
+            None => None,
+            Some(list) => Some(allowed(list)?),
+        };
+        let architectures = each_once("architectures", self.architectures)?;
+        if let Some(list) = &self.variants
+            && !architectures.is_empty()
+        {
+            let nowhere = |v: &&Spanned<Variant>| !architectures.iter().any(|a| v.get_ref().supports(*a));
+            if let Some(variant) = list.get_ref().iter().find(nowhere) {
+                let listed: Vec<&str> = architectures.iter().map(|a| a.as_str()).collect();
+                let problem = format!("there is no {} for {}", variant.get_ref(), listed.join(", "));
+                return Err((variant.span(), problem));
+            }
+        }
+        Ok(Policy {
+            hermetic: self.hermetic,
+            clean: self.clean,
+            agent: self.agent,
+            reproducible: self.reproducible,
+            axes: each_once("axes", self.axes)?,
+            archives,
+            oldest_snapshot: self.oldest_snapshot.map(Spanned::into_inner),
+            variants: each_once("variants", self.variants)?,
+            architectures,
+        })
+    }
+}
+
+/// The words of a list, none of them twice; a list that is there has one.
+fn each_once<T: Ord + Hash + Clone + ToString>(
+    name: &str,
+    list: Option<Spanned<Vec<Spanned<T>>>>,
+) -> Result<BTreeSet<T>, Problem> {
+    let Some(list) = list else {
+        return Ok(BTreeSet::new());
+    };
+    if list.get_ref().is_empty() {
+        return Err((list.span(), format!("{name} is empty: leave it out to ask for nothing")));
+    }
+    let mut out = BTreeSet::new();
+    for word in list.into_inner() {
+        if !out.insert(word.get_ref().clone()) {
+            let problem = format!("{name} has {:?} twice", word.get_ref().to_string());
+            return Err((word.span(), problem));
+        }
+    }
+    Ok(out)
+}
+
+fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArchive>, Problem> {
+    if list.get_ref().is_empty() {
+        let problem = "archives is empty, so no package could come from anywhere: leave it out to ask for nothing";
+        return Err((list.span(), problem.to_owned()));
+    }
+    let mut out = Vec::new();
+    for archive in list.into_inner() {
+        let (span, archive) = (archive.span(), archive.into_inner());
+        let fingerprint = |key: &&String| {
+            matches!(key.len(), 40 | 64) && key.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+        };
+        if archive.keys.is_empty() {
+            return Err((
+                span,
+                format!("archive {} has no keys, so none could match", archive.suite),
+            ));
+        }
+        if let Some(key) = archive.keys.iter().find(|k| !fingerprint(k)) {
+            let problem = "is not the fingerprint of a key, 40 or 64 upper-case hexadecimal digits";
+            return Err((
+                span,
+                format!("{:?} of archive {} {problem}", excerpt(key), archive.suite),
+            ));
+        }
+        if let Some(url) = &archive.url
+            && !(url.starts_with("https://") || url.starts_with("http://"))
+        {
+            let problem = format!(
+                "url of archive {} is no http or https address: {:?}",
+                archive.suite,
+                excerpt(url)
+            );
+            return Err((span, problem));
+        }
+        out.push(archive);
+    }
+    Ok(out)
+}
+
+/// The 1-based line on which byte `at` of `text` lies.
+fn line_at(text: &str, at: usize) -> usize {
+    let end = at.min(text.len());
+    text.as_bytes()[..end].iter().filter(|b| **b == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "04B54C3CDCA79751B16BC6B5225629DF75B188BD";
+
+    fn good() -> String {
+        format!(
+            "version = 1\nhermetic = true\nclean = true\nagent = \"pinned\"\nreproducible = true\naxes = [\"clock\", \"umask\"]\n\
+             oldest-snapshot = \"20261101T000000Z\"\nvariants = [\"raw\", \"disk-image-rpi4\"]\narchitectures = [\"amd64\", \"arm64\"]\n\
+             archives = [\n  {{ distribution = \"debian\", suite = \"trixie\", keys = [\"{KEY}\"] }},\n]\n"
+        )
+    }
+
+    #[test]
+    fn each_rule_is_read_and_none_is_asked_for_by_an_empty_policy() {
+        let policy = Policy::parse(&good(), "p.toml").expect("valid");
+        assert!(policy.hermetic && policy.clean && policy.reproducible);
+        assert_eq!(policy.agent, Some(AgentKind::Pinned));
+        assert_eq!(policy.axes.iter().collect::<Vec<_>>(), ["clock", "umask"]);
+        assert_eq!(policy.oldest_snapshot.as_deref(), Some("20261101T000000Z"));
+        assert_eq!(policy.archives.as_ref().map(Vec::len), Some(1));
+        assert_eq!((policy.variants.len(), policy.architectures.len()), (2, 2));
+        let none = Policy::parse("version = 1\n", "p.toml").expect("valid");
+        assert_eq!(none, Policy::default());
+        // The other way to write a list of tables.
+        let text =
+            format!("version = 1\n[[archives]]\ndistribution = \"ubuntu\"\nsuite = \"noble\"\nkeys = [\"{KEY}\"]\n");
+        assert_eq!(
+            Policy::parse(&text, "p.toml").expect("valid").archives.map(|a| a.len()),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_line() {
+        let good = good();
+        for (from, to, want) in [
+            (
+                "clean = true",
+                "clean = \"yes\"",
+                "line 3: invalid type: string \"yes\", expected a boolean",
+            ),
+            ("clean = true", "cleanly = true", "line 3: unknown field `cleanly`"),
+            ("clean = true", "clean = true\nclean = true", "line 4: duplicate key"),
+            ("\"pinned\"", "\"real\"", "line 4: unknown variant `real`"),
+            ("version = 1\n", "", "line 1: missing field `version`"),
+            ("version = 1\n", "version = \"1\"\n", "line 1: invalid type"),
+            (
+                "reproducible = true\n",
+                "",
+                "line 5: axes say how it must have been built twice",
+            ),
+            ("[\"clock\", \"umask\"]", "[]", "line 6: axes is empty"),
+            ("\"umask\"]", "\"clock\"]", "line 6: axes has \"clock\" twice"),
+            (
+                "20261101T000000Z",
+                "yesterday",
+                "line 7: oldest-snapshot is not YYYYMMDDThhmmssZ: \"yesterday\"",
+            ),
+            ("\"raw\"", "\"floppy\"", "line 8: unknown variant `floppy`"),
+            (", \"arm64\"]", "]", "line 8: there is no disk-image-rpi4 for amd64"),
+            ("\"arm64\"]", "\"vax\"]", "line 9: unknown variant `vax`"),
+            ("suite =", "suites =", "line 11: unknown field `suites`"),
+            ("\"trixie\"", "\"../x\"", "line 11: "),
+            ("\"debian\"", "\"plan9\"", "line 11: unknown variant `plan9`"),
+            (
+                KEY,
+                "04b5",
+                "line 11: \"04b5\" of archive trixie is not the fingerprint of a key",
+            ),
+            (
+                "suite =",
+                "url = \"ftp://x\", suite =",
+                "line 11: url of archive trixie is no http or https address",
+            ),
+        ] {
+            let text = good.replace(from, to);
+            assert_ne!(text, good, "{from}");
+            let error = Policy::parse(&text, "p.toml").expect_err(to).to_string();
+            assert!(
+                error.contains(want) && error.contains("p.toml"),
+                "{error:?} lacks {want:?}"
+            );
+        }
+        let empty = good.replace(&format!("[\"{KEY}\"]"), "[]");
+        let error = Policy::parse(&empty, "p.toml").expect_err("no key").to_string();
+        assert!(error.contains("line 11: archive trixie has no keys"), "{error}");
+        let error = Policy::parse("version = 1\narchives = []\n", "p.toml")
+            .expect_err("none")
+            .to_string();
+        assert!(error.contains("line 2: archives is empty"), "{error}");
+        let error = Policy::parse("# x\nversion = 2\nnew-rule = 1\n", "p.toml")
+            .expect_err("newer")
+            .to_string();
+        assert!(
+            error.contains("line 2: version 2") && error.contains("hint: "),
+            "{error}"
+        );
+        let large = format!("version = 1\n#{}", " ".repeat(MAX_POLICY));
+        assert!(Policy::parse(&large, "p.toml").is_err());
+    }
+}

@@ -1,0 +1,227 @@
+//! What a policy asks for against what the statements say. One check for each rule; nothing here does I/O.
+
+use super::{
+    check::{Check, Class, Problems},
+    policy::{AllowedArchive, Policy},
+};
+use crate::{
+    lock::parse_snapshot,
+    manifest::{AgentKind, ArchiveFact, BuildRecord, Manifest, Reproducibility},
+    model::{Arch, Variant},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What building the same again showed, if the record says it. Without a statement the check holds, unless `required`.
+pub(super) fn check_reproducibility(record: Option<&BuildRecord>, required: bool) -> Check {
+    let mut problems = Problems::default();
+    let mut found = "no statement".to_owned();
+    match record.and_then(|r| r.reproducibility.as_ref()) {
+        None if required => problems.add("no statement, and the policy requires one"),
+        None => {}
+        Some(statement) => {
+            judge(statement, &mut problems);
+            let axes: Vec<&str> = statement.varied.keys().map(String::as_str).collect();
+            found = format!("{} outputs equal under {}", statement.outputs, axes.join(", "));
+            if !statement.not_varied.is_empty() {
+                let axes: Vec<&str> = statement.not_varied.keys().map(String::as_str).collect();
+                found.push_str(&format!("; not varied: {}", axes.join(", ")));
+            }
+        }
+    }
+    problems.check("reproducibility", Class::Reproducibility, found)
+}
+
+fn judge(statement: &Reproducibility, problems: &mut Problems) {
+    if !statement.equal {
+        problems.add("it was built twice and came out differently");
+    }
+    if statement.outputs == 0 {
+        problems.add("no output was compared");
+    }
+    if statement.varied.is_empty() {
+        problems.add("nothing was different in the second build");
+    }
+    for (axis, values) in &statement.varied {
+        if values.first == values.second {
+            problems.add(format!(
+                "{axis:?} is said to be varied, but was {:?} both times",
+                values.first
+            ));
+        }
+        if statement.not_varied.contains_key(axis) {
+            problems.add(format!("{axis:?} is said to be varied and not to be"));
+        }
+    }
+}
+
+/// The rules about one artifact.
+pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<&BuildRecord>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut rule = |name, problem: Option<String>, found: String| {
+        let mut problems = Problems::default();
+        if let Some(problem) = problem {
+            problems.add(problem);
+        }
+        checks.push(problems.check(name, Class::Policy, found));
+    };
+    if policy.hermetic {
+        let problem = (!manifest.hermetic).then(|| "it was not built with --hermetic".to_owned());
+        rule("policy: hermetic", problem, "built with --hermetic".to_owned());
+    }
+    if policy.clean {
+        let revision = manifest.git_sha.as_deref();
+        let problem = match revision {
+            None => Some("no revision is stated".to_owned()),
+            Some(sha) => manifest
+                .source
+                .dirty
+                .then(|| format!("files that were built from differ from {sha}")),
+        };
+        rule(
+            "policy: clean",
+            problem,
+            format!("revision {}", revision.unwrap_or_default()),
+        );
+    }
+    if let Some(wanted) = policy.agent {
+        let actual = manifest.agent.kind;
+        let (name, sha256) = (&manifest.agent.name, &manifest.agent.sha256);
+        let problem = format!("the agent {name:?} is {}, not {}", kind(actual), kind(wanted));
+        let problem = (actual != wanted).then_some(problem);
+        rule("policy: agent", problem, format!("{name:?}, sha256 {sha256}"));
+    }
+    let statement = record.and_then(|r| r.reproducibility.as_ref());
+    if policy.reproducible {
+        let problem = match statement {
+            None => Some("nobody says that it was built twice".to_owned()),
+            Some(s) => (!s.equal).then(|| "it was built twice and came out differently".to_owned()),
+        };
+        rule("policy: reproducible", problem, "built twice, and equal".to_owned());
+    }
+    if !policy.axes.is_empty() {
+        checks.push(check_axes(policy, statement));
+    }
+    if let Some(allowed) = &policy.archives {
+        checks.push(check_archives(allowed, manifest));
+    }
+    if let Some(oldest) = &policy.oldest_snapshot {
+        checks.push(check_snapshots(oldest, manifest));
+    }
+    checks
+}
+
+const fn kind(agent: AgentKind) -> &'static str {
+    match agent {
+        AgentKind::Diagnostic => "the diagnostic one",
+        AgentKind::Pinned => "a pinned one",
+    }
+}
+
+fn check_axes(policy: &Policy, statement: Option<&Reproducibility>) -> Check {
+    let mut problems = Problems::default();
+    for axis in &policy.axes {
+        let varied = statement.is_some_and(|s| s.varied.contains_key(axis));
+        if varied {
+            continue;
+        }
+        match statement.and_then(|s| s.not_varied.get(axis)) {
+            Some(why) => problems.add(format!("{axis:?} was not varied: {why}")),
+            None => problems.add(format!("{axis:?} was not varied")),
+        }
+    }
+    let axes: Vec<&str> = policy.axes.iter().map(String::as_str).collect();
+    problems.check("policy: axes", Class::Policy, format!("varied: {}", axes.join(", ")))
+}
+
+/// The archives that a package of the manifest came from. One that is only in the lock, or unknown (which [`Class::Pins`] finds), is
+/// not among them.
+fn used(manifest: &Manifest) -> Vec<&ArchiveFact> {
+    let names: BTreeSet<&str> = manifest.packages.iter().map(|p| p.archive.as_str()).collect();
+    let archives = manifest.archives.iter();
+    archives.filter(|a| names.contains(a.name.as_str())).collect()
+}
+
+fn check_archives(allowed: &[AllowedArchive], manifest: &Manifest) -> Check {
+    let mut problems = Problems::default();
+    let archives = used(manifest);
+    for archive in &archives {
+        if !allowed.iter().any(|a| matches(a, archive)) {
+            problems.add(format!(
+                "no entry allows {:?}: {} {} at {}, signed by {}",
+                archive.name,
+                format!("{:?}", archive.distribution).to_lowercase(),
+                archive.suite,
+                archive.snapshot_url,
+                archive.keys.join(", ")
+            ));
+        }
+    }
+    let names: Vec<&str> = archives.iter().map(|a| a.name.as_str()).collect();
+    problems.check("policy: archives", Class::Policy, names.join(", "))
+}
+
+fn matches(allowed: &AllowedArchive, archive: &ArchiveFact) -> bool {
+    // A prefix counts only where a component of the address ends.
+    let below = |url: &String| {
+        let rest = archive.snapshot_url.strip_prefix(url.trim_end_matches('/'));
+        rest.is_some_and(|r| r.is_empty() || r.starts_with('/'))
+    };
+    allowed.distribution == archive.distribution
+        && allowed.suite == archive.suite
+        && allowed.url.as_ref().is_none_or(below)
+        && archive.keys.iter().any(|k| allowed.keys.contains(k))
+}
+
+fn check_snapshots(oldest: &str, manifest: &Manifest) -> Check {
+    let mut problems = Problems::default();
+    let archives = used(manifest);
+    for archive in &archives {
+        // What is no moment is older than any.
+        if parse_snapshot(&archive.snapshot) < parse_snapshot(oldest) {
+            let (name, snapshot) = (&archive.name, &archive.snapshot);
+            problems.add(format!("the snapshot {snapshot} of {name:?} is older than {oldest}"));
+        }
+    }
+    let oldest = archives.iter().map(|a| a.snapshot.as_str()).min().unwrap_or("none");
+    problems.check("policy: snapshot", Class::Policy, format!("the oldest is {oldest}"))
+}
+
+/// The rules about a set of artifacts, of which `present` are there.
+pub(super) fn check_set(policy: &Policy, present: &BTreeSet<(Variant, Arch)>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let there: BTreeSet<Arch> = present.iter().map(|(_, arch)| *arch).collect();
+    if !policy.architectures.is_empty() {
+        let mut problems = Problems::default();
+        for arch in policy.architectures.difference(&there) {
+            problems.add(format!("there is no artifact for {arch}"));
+        }
+        let found: Vec<&str> = there.iter().map(|a| a.as_str()).collect();
+        checks.push(problems.check("policy: architectures", Class::Policy, found.join(", ")));
+    }
+    if !policy.variants.is_empty() {
+        let mut problems = Problems::default();
+        let mut found: BTreeMap<Variant, Vec<&str>> = BTreeMap::new();
+        for (variant, arch) in present {
+            found.entry(*variant).or_default().push(arch.as_str());
+        }
+        for variant in &policy.variants {
+            // Of every architecture that is asked for or there; at least of one, when the family is for none of those.
+            let wanted = policy.architectures.union(&there).filter(|a| variant.supports(**a));
+            let missing: Vec<&str> = wanted
+                .filter(|a| !present.contains(&(*variant, **a)))
+                .map(|a| a.as_str())
+                .collect();
+            if !missing.is_empty() {
+                problems.add(format!("there is no {variant} for {}", missing.join(", ")));
+            } else if !found.contains_key(variant) {
+                problems.add(format!("there is no {variant}"));
+            }
+        }
+        let text: Vec<String> = found
+            .iter()
+            .map(|(v, arches)| format!("{v} ({})", arches.join(", ")))
+            .collect();
+        checks.push(problems.check("policy: variants", Class::Policy, text.join(", ")));
+    }
+    checks
+}
