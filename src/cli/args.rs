@@ -182,6 +182,14 @@ pub struct Build {
     /// Say at the end where the time went.
     #[arg(long)]
     pub timings: bool,
+    /// What is given on top of the project.
+    #[command(flatten)]
+    pub given: Given,
+}
+
+/// What the caller gives on top of the project: it decides what comes out.
+#[derive(Args, Debug, Clone)]
+pub struct Given {
     /// The agent binary instead of the locked one: a path whose SHA-256 is then recorded in the manifest.
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
@@ -230,6 +238,9 @@ pub struct VerifyRepro {
     /// Stages at once [default: processors].
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<usize>,
+    /// What is given on top of the project.
+    #[command(flatten)]
+    pub given: Given,
     /// Where artifacts lie that get the statement, if they are what was built [default: images/ in the project].
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,

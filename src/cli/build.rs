@@ -2,7 +2,7 @@
 
 use super::{
     Exit,
-    args::{Build, Common},
+    args::{Build, Common, Given},
     context::{Failure, inputs, project, run_options, select, store},
     report::{Report, seconds, size},
 };
@@ -21,18 +21,7 @@ use std::{
 pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Exit, Failure> {
     let started = now();
     let mut project = project(common)?;
-    if let Some(agent) = &args.agent {
-        project.use_agent(agent)?;
-    }
-    if let Some(arch) = args.tools {
-        project.use_tools_of(arch)?;
-    }
-    if let Some(url) = &args.platform_url {
-        project.platform.set_url(url)?;
-    }
-    if let Some(path) = &args.ca_pem {
-        project.platform.read_ca_pem(path)?;
-    }
+    give(&mut project, &args.given)?;
     let store = store(common)?;
     let inputs = inputs(common)?;
     project.check_lock()?;
@@ -74,6 +63,23 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     }
     report.clear();
     Ok(Exit::Success)
+}
+
+/// Puts what the caller gives in the place of what the project has.
+pub(super) fn give(project: &mut Project, given: &Given) -> Result<(), Failure> {
+    if let Some(agent) = &given.agent {
+        project.use_agent(agent)?;
+    }
+    if let Some(arch) = given.tools {
+        project.use_tools_of(arch)?;
+    }
+    if let Some(url) = &given.platform_url {
+        project.platform.set_url(url)?;
+    }
+    if let Some(path) = &given.ca_pem {
+        project.platform.read_ca_pem(path)?;
+    }
+    Ok(())
 }
 
 /// Whether files can be moved from one place to the other; what is not there yet will be made where it is to lie.

@@ -3,7 +3,7 @@
 use super::{
     Exit,
     args::{AskedArch, Common, VerifyRepro},
-    build::{hermetic, host, now, processors},
+    build::{give, hermetic, host, now, processors},
     context::{Failure, inputs, project, run_options, select, store},
     look::sentence,
     report::Report,
@@ -20,17 +20,22 @@ const SHOWN: usize = 10;
 
 pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Result<Exit, Failure> {
     let started = now();
-    let project = project(common)?;
+    let mut project = project(common)?;
+    give(&mut project, &args.given)?;
     let store = store(common)?;
     let inputs = inputs(common)?;
     project.check_lock()?;
-    if args.hermetic {
-        hermetic(&project, args.allow_dirty)?;
-    }
     let claim = match &args.against {
         None => None,
         Some(path) => Some(Claim::load(path)?),
     };
+    // What is claimed was built as the manifest says; whatever else would be something else.
+    let claimed = claim.as_ref().map(Claim::manifest);
+    let strict = claimed.map_or(args.hermetic, |manifest| manifest.hermetic);
+    let allow_dirty = claimed.map_or(args.allow_dirty, |manifest| manifest.source.allow_dirty);
+    if strict {
+        hermetic(&project, allow_dirty)?;
+    }
     let mut selection = args.selection.clone();
     if let Some(claim) = &claim {
         match_claim(&project, claim.manifest())?;
@@ -40,13 +45,13 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
     let selected = select(&project, &selection)?;
     let axes: BTreeSet<Axis> = args.axes();
     let mut options = run_options()?;
-    options.hermetic = args.hermetic;
+    options.hermetic = strict;
     let circumstances = Circumstances {
         started,
         finished: started,
         host: host(),
         program: Program::new(options.helper.clone()),
-        allow_dirty: args.allow_dirty,
+        allow_dirty,
     };
     let twice = Twice {
         project: &project,
@@ -145,6 +150,43 @@ fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), Failure> {
             &say(ours, !project.revision.dirty.is_empty()),
             hint,
         );
+    }
+    let agent = project
+        .lock
+        .file(pipeline::AGENT, manifest.arch)
+        .map(|file| file.sha256);
+    let platform = |url: Option<&str>, ca: Option<String>| {
+        format!(
+            "address {}, certificates {}",
+            url.unwrap_or(none),
+            ca.as_deref().unwrap_or(none)
+        )
+    };
+    let ours = project.platform.fact();
+    let theirs = manifest.platform.as_ref().unwrap_or(&ours);
+    for (what, theirs, ours, hint) in [
+        (
+            "the agent",
+            manifest.agent.sha256.to_string(),
+            agent.map_or(none.to_owned(), |sha256| sha256.to_string()),
+            "give it with --agent FILE",
+        ),
+        (
+            "what is said of the platform",
+            platform(theirs.url.as_deref(), theirs.ca_pem_sha256.map(|s| s.to_string())),
+            platform(ours.url.as_deref(), ours.ca_pem_sha256.map(|s| s.to_string())),
+            "say the same with --platform-url and --ca-pem",
+        ),
+        (
+            "the architecture of the tools",
+            builder.build_arch.to_string(),
+            project.graph.build_arch().to_string(),
+            "choose it with --tools ARCH",
+        ),
+    ] {
+        if theirs != ours {
+            return said(Exit::Usage, what, &theirs, &ours, hint);
+        }
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ impl Platform {
     }
 
     /// What the manifest says of it.
-    pub(super) fn fact(&self) -> PlatformFact {
+    pub fn fact(&self) -> PlatformFact {
         PlatformFact {
             url: self.url.clone(),
             ca_pem_sha256: self.ca_pem.as_ref().map(|bytes| {

@@ -21,7 +21,7 @@ pub const STAGES: &str = "stages";
 /// The stage with emulators.
 const EMULATORS: &str = "emulators";
 /// Name of the agent among the lock's files.
-pub(super) const AGENT: &str = "agent";
+pub const AGENT: &str = "agent";
 
 /// A project, read and checked.
 #[derive(Debug)]

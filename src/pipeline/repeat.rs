@@ -9,18 +9,17 @@
 //! ```
 
 use super::{
-    CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Inputs, Outcome, PipelineError, Prepared, Project,
-    RunOptions, build, export, run::run_stage, scheduler::build_so_far,
+    CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Inputs, Outcome, PipelineError, Project, RunOptions,
+    build, export, lab::Lab, scheduler::build_so_far,
 };
 use crate::{
     graph::{NodeId, closure_of},
-    inspect::{Comparison, Scratch},
     lock::{Package, PinnedFile},
-    manifest::{MANIFEST_FILE, Manifest, Reproducibility, SUMS_FILE, Sums, Varied},
+    manifest::{MANIFEST_FILE, Reproducibility, SUMS_FILE, Sums, Varied, is_statement},
     model::{Arch, RelPath, Sha256Digest, StageKey, Variant},
     repro::{
         self, ArtifactResult, Axis, Cause, Claim, Finding, Lent, OutputResult, SEED, StageResult, State, Tried,
-        Verdict, compare, lend, standing_still, surroundings,
+        Verdict, lend, surroundings,
     },
     store::{Output, Store},
     verity,
@@ -37,8 +36,6 @@ const CLOCK_STAGE: &str = "surroundings";
 const LOCALE_STAGE: &str = "surroundings-locale";
 /// Where the second store lies below the scratch: longer than where the first does.
 const FAR: &str = "a-second-store/whose-path-is-longer-than-that-of-the-first-by-some-seventy-bytes/or-more/store";
-/// Differences of one output that are kept.
-const DIFFERENCES: usize = 100;
 /// `TMPFS_MAGIC` of linux/magic.h.
 const TMPFS: i64 = 0x0102_1994;
 
@@ -128,15 +125,14 @@ impl Twice<'_> {
         options.changed = changed(&axes, &lent);
         (self.say)(&format!("second build: {} things differ", axes.len()));
         let second = self.second(&place, source, &axes, options)?;
-        let of_claim = claim.map(|claim| claimed(claim.manifest()));
+        let of_claim = claim.map(claimed);
         let expected = match (&of_claim, &first) {
             (Some(made), _) => made,
             (None, Some(build)) => &build.made,
             (None, None) => &second.made,
         };
-        let (stages, artifacts) = self.judge(expected, &second)?;
+        let (mut stages, artifacts) = self.judge(expected, &second, claim.is_some())?;
         let mut findings = Vec::new();
-        let (mut stages, artifacts) = (stages, artifacts);
         for stage in stages.iter().filter(|s| s.state == State::FirstDivergent) {
             let Some(id) = second.outcome.order.iter().find(|id| id.to_string() == stage.node) else {
                 continue;
@@ -209,7 +205,8 @@ impl Twice<'_> {
 
     /// Builds and lays out what the other surroundings need.
     fn lend(&self, axes: &BTreeSet<Axis>, target: &Path) -> Result<(), PipelineError> {
-        if !axes.contains(&Axis::Clock) && !axes.contains(&Axis::Locale) {
+        // A clock that stands still tells what differs by itself.
+        if !self.explain && !axes.contains(&Axis::Clock) && !axes.contains(&Axis::Locale) {
             return Ok(());
         }
         let graph = &self.project.graph;
@@ -361,19 +358,26 @@ impl Twice<'_> {
         Ok(all)
     }
 
-    /// Compares what was made with what was expected.
-    fn judge(&self, expected: &Made, second: &Build) -> Result<(Vec<StageResult>, Vec<ArtifactResult>), PipelineError> {
+    /// Compares what was made with what was expected. A manifest claims nothing of the statements beside it.
+    fn judge(
+        &self,
+        expected: &Made,
+        second: &Build,
+        claimed: bool,
+    ) -> Result<(Vec<StageResult>, Vec<ArtifactResult>), PipelineError> {
         let closure = closure_of(&self.project.graph, self.nodes)?;
         let mut stages = Vec::new();
         for id in &closure.order {
-            let (Some((key, first)), Some((again, outputs))) = (expected.nodes.get(id), second.made.nodes.get(id))
-            else {
+            let Some((again, outputs)) = second.made.nodes.get(id) else {
                 continue;
             };
-            let state = match (first == outputs, key == again) {
-                (true, _) => State::Equal,
-                (false, true) => State::FirstDivergent,
-                (false, false) => State::Different,
+            // Of a stage that is not in the manifest nothing is claimed; that it is needed is a difference.
+            let none = BTreeMap::new();
+            let (state, first) = match expected.nodes.get(id) {
+                None => (State::Different, &none),
+                Some((_, first)) if first == outputs => (State::Equal, first),
+                Some((key, first)) if key == again => (State::FirstDivergent, first),
+                Some((_, first)) => (State::Different, first),
             };
             let both = outputs.iter().filter_map(|(name, second)| {
                 Some(OutputResult {
@@ -390,7 +394,9 @@ impl Twice<'_> {
                 outputs: both.collect(),
             });
         }
-        let names: BTreeSet<&(String, RelPath)> = expected.files.keys().chain(second.made.files.keys()).collect();
+        let made = second.made.files.keys();
+        let made = made.filter(|name| !claimed || expected.files.contains_key(*name) || !is_statement(&name.1));
+        let names: BTreeSet<&(String, RelPath)> = expected.files.keys().chain(made).collect();
         let artifacts = names.into_iter().map(|name| ArtifactResult {
             artifact: name.0.clone(),
             file: name.1.clone(),
@@ -482,7 +488,7 @@ impl Twice<'_> {
 }
 
 /// What the pipeline and the sandbox do differently when these axes are varied.
-fn changed(axes: &BTreeSet<Axis>, lent: &Path) -> Changed {
+pub(super) fn changed(axes: &BTreeSet<Axis>, lent: &Path) -> Changed {
     Changed {
         surroundings: surroundings(axes, lent),
         processors: axes.contains(&Axis::Processors),
@@ -491,8 +497,9 @@ fn changed(axes: &BTreeSet<Axis>, lent: &Path) -> Changed {
     }
 }
 
-/// What a manifest says was made.
-fn claimed(manifest: &Manifest) -> Made {
+/// What a manifest says was made; the manifest itself has to come out the same too.
+fn claimed(claim: &Claim) -> Made {
+    let manifest = claim.manifest();
     let nodes = manifest.stages.iter().map(|stage| {
         let id = NodeId {
             stage: stage.stage.clone(),
@@ -500,187 +507,20 @@ fn claimed(manifest: &Manifest) -> Made {
         };
         (id, (stage.key, stage.outputs.clone()))
     });
-    let artifact = format!(
-        "{}/{}",
-        manifest.variants.first().map_or("", |v| v.as_str()),
-        manifest.arch
-    );
-    let files = manifest.artifacts.iter();
+    let artifact = format!("{}/{}", claim.variant(), claim.arch());
+    let files = manifest
+        .artifacts
+        .iter()
+        .map(|(path, file)| (path.clone(), file.sha256));
+    let itself = RelPath::new(MANIFEST_FILE)
+        .into_iter()
+        .map(|path| (path, *claim.sha256()));
     Made {
         nodes: nodes.collect(),
         files: files
-            .map(|(path, file)| ((artifact.clone(), path.clone()), file.sha256))
+            .chain(itself)
+            .map(|(path, sha256)| ((artifact.clone(), path), sha256))
             .collect(),
-    }
-}
-
-type Outputs = Option<BTreeMap<String, Output>>;
-
-/// Where a single stage is run again, to find out why it differs.
-struct Lab<'a> {
-    twice: &'a Twice<'a>,
-    /// Where runs put what they make; what was made first is there if anybody has it.
-    store: &'a Arc<Store>,
-    second: &'a Arc<Store>,
-    prepared: &'a Prepared,
-    axes: &'a BTreeSet<Axis>,
-    lent: &'a Path,
-    /// What came out with these axes varied; none when the stage failed.
-    runs: BTreeMap<Vec<Axis>, Outputs>,
-}
-
-impl Lab<'_> {
-    /// Explains every output that differs.
-    fn explain(
-        mut self,
-        first: &BTreeMap<String, Output>,
-        second: &BTreeMap<String, Output>,
-    ) -> Result<Vec<Finding>, PipelineError> {
-        let node = self.prepared.id.to_string();
-        let mut findings = Vec::new();
-        for (name, expected) in first {
-            let Some(found) = second.get(name).filter(|found| *found != expected) else {
-                continue;
-            };
-            let (cause, other) = if self.twice.explain {
-                (self.twice.say)(&format!("{node}: looking for what {name} depends on"));
-                let all: Vec<Axis> = self.axes.iter().copied().collect();
-                let differs = |outputs: &Outputs| outputs.as_ref().and_then(|o| o.get(name)) != Some(expected);
-                let alike = |a: &Outputs, b: &Outputs| match (a, b) {
-                    (Some(a), Some(b)) => a.get(name) == b.get(name),
-                    _ => false,
-                };
-                let (cause, set) = self.cause(&all, &differs, &alike)?;
-                let other = set.and_then(|set| self.runs.get(&set).cloned().flatten());
-                (cause, other.and_then(|outputs| outputs.get(name).cloned()))
-            } else {
-                (Cause::NotSought, None)
-            };
-            let compared = self.compare(name, expected, other.as_ref(), found)?;
-            findings.push(Finding {
-                node: node.clone(),
-                output: name.clone(),
-                cause,
-                differences: compared.differences,
-                total: compared.total,
-            });
-        }
-        Ok(findings)
-    }
-
-    /// Compares what was made first with what a rerun made, or else with what the second build made.
-    fn compare(
-        &self,
-        name: &str,
-        expected: &Output,
-        rerun: Option<&Output>,
-        second: &Output,
-    ) -> Result<Comparison, PipelineError> {
-        if self.store.find_object(expected.digest()).is_none() {
-            // Nobody has it: a manifest says only what its digest is.
-            return Ok(Comparison::default());
-        }
-        let dir = self.twice.store.scratch_path("compare");
-        fs::create_dir(&dir).map_err(PipelineError::io("create", &dir))?;
-        let other: (&Store, &Output) = match rerun {
-            Some(output) => (self.store, output),
-            None => (self.second, second),
-        };
-        let compared = compare(name, (self.store, expected), other, &Scratch::new(dir), DIFFERENCES);
-        compared.map_err(|e| PipelineError::Describe {
-            problem: format!("what {name} differs in: {e}"),
-        })
-    }
-
-    /// Why the stage comes out differently, as `differs` tells, and a choice of axes with which it does.
-    fn cause(
-        &mut self,
-        all: &[Axis],
-        differs: &dyn Fn(&Outputs) -> bool,
-        alike: &dyn Fn(&Outputs, &Outputs) -> bool,
-    ) -> Result<(Cause, Option<Vec<Axis>>), PipelineError> {
-        if differs(self.run(&[])?) {
-            for axis in Axis::ALL {
-                if let Some(still) = standing_still(*axis, self.lent) {
-                    let changed = || Changed {
-                        surroundings: still.clone(),
-                        ..Changed::default()
-                    };
-                    if alike(&self.rerun(changed(), false)?, &self.rerun(changed(), false)?) {
-                        let cause = Cause::ByItself { still: Some(*axis) };
-                        return Ok((cause, Some(Vec::new())));
-                    }
-                }
-            }
-            return Ok((Cause::ByItself { still: None }, Some(Vec::new())));
-        }
-        if !differs(self.run(all)?) {
-            return Ok((Cause::NotRepeated, None));
-        }
-        let mut alone = Vec::new();
-        let mut together = Vec::new();
-        let mut waiting = vec![all.to_vec()];
-        while let Some(set) = waiting.pop() {
-            if set.len() == 1 {
-                alone.extend(set);
-                continue;
-            }
-            let (a, b) = set.split_at(set.len() / 2);
-            let halves = [(a.to_vec(), differs(self.run(a)?)), (b.to_vec(), differs(self.run(b)?))];
-            if halves.iter().all(|(_, differs)| !differs) {
-                together = self.fewest(set, differs)?;
-            }
-            waiting.extend(halves.into_iter().filter(|(_, differs)| *differs).map(|(half, _)| half));
-        }
-        alone.sort();
-        if alone.is_empty() {
-            let set = together.clone();
-            return Ok((Cause::Together { axes: together }, Some(set)));
-        }
-        let one = vec![alone[0]];
-        Ok((Cause::Axes { axes: alone }, Some(one)))
-    }
-
-    /// Leaves out of `set` what is not needed for a difference.
-    fn fewest(&mut self, mut set: Vec<Axis>, differs: &dyn Fn(&Outputs) -> bool) -> Result<Vec<Axis>, PipelineError> {
-        for axis in set.clone() {
-            let rest: Vec<Axis> = set.iter().copied().filter(|a| *a != axis).collect();
-            if differs(self.run(&rest)?) {
-                set = rest;
-            }
-        }
-        Ok(set)
-    }
-
-    /// What comes out with these axes varied.
-    fn run(&mut self, axes: &[Axis]) -> Result<&Outputs, PipelineError> {
-        if !self.runs.contains_key(axes) {
-            let set: BTreeSet<Axis> = axes.iter().copied().collect();
-            let outputs = self.rerun(changed(&set, self.lent), set.contains(&Axis::FileSystem))?;
-            self.runs.insert(axes.to_vec(), outputs);
-        }
-        Ok(&self.runs[axes])
-    }
-
-    fn rerun(&self, changed: Changed, on_disk: bool) -> Result<Outputs, PipelineError> {
-        let mut options = self.twice.options.clone();
-        options.changed = changed;
-        if on_disk {
-            options.build_dir = Some(self.twice.store.scratch_path("build"));
-        }
-        let twice = self.twice;
-        match run_stage(
-            twice.project,
-            self.store,
-            twice.inputs,
-            self.prepared,
-            &options,
-            twice.events,
-        ) {
-            Ok(record) => Ok(Some(record.outputs)),
-            Err(PipelineError::Stage { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -4,14 +4,13 @@ use crate::{
     model::RelPath,
     sandbox::{LENT, Surroundings},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 use std::{collections::BTreeSet, fmt, fs, io, os::unix::fs::symlink, path::Path, str::FromStr};
 
 macro_rules! axes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $first:literal, $second:literal;)*) => {
         /// One thing about the surroundings of a build that no output may depend on.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-        #[serde(rename_all = "kebab-case")]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         pub enum Axis {
             $($(#[$doc])* $name,)*
         }
@@ -81,6 +80,12 @@ impl fmt::Display for Axis {
     }
 }
 
+impl Serialize for Axis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 /// A word that names no axis.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("vary {word:?}: there is no such axis (there are: {})", Axis::ALL.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(", "))]
@@ -99,7 +104,7 @@ impl FromStr for Axis {
 /// How far the clock is moved, in the words of libfaketime: whole days would leave the time of day alone.
 const LATER: &str = "+234567890";
 /// An instant at which the clock stands still, in the words of libfaketime.
-const STANDING: &str = "@2031-02-03 04:05:06";
+const STANDING: &str = "2031-02-03 04:05:06";
 /// Where a stage works.
 const WORK_DIR: &str = "some-other-place/with-a-longer-name-than-the-usual-one/where-the-build-is-done-again";
 /// The seed of orders that are made by chance. One that everybody has makes what it finds repeatable.

@@ -118,6 +118,7 @@ pub struct Finding {
     /// Its output; or a file of an artifact.
     pub output: String,
     /// Why, as far as single reruns of the stage tell.
+    #[serde(flatten)]
     pub cause: Cause,
     /// Where, and what it looks like.
     pub differences: Vec<Difference>,

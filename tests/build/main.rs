@@ -12,6 +12,7 @@ mod kernel;
 mod media;
 mod project;
 mod repeat;
+mod repro;
 mod together;
 #[path = "../fixture/tools.rs"]
 mod tools;

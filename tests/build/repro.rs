@@ -1,0 +1,226 @@
+//! Building twice under different circumstances: nothing real differs, and whatever a stage lets through is found, with its cause.
+
+use crate::project::*;
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// What leaks into which output, and what each output must be found to depend on.
+const LEAKS: &[(&str, &str)] = &[
+    ("clock", "date +%Y"),
+    ("time-zone", "date -d @0 +%H:%M"),
+    ("locale", "printf 'b\\nA\\na\\nB\\n' | sort | tr -d '\\n'"),
+    ("host-name", "uname -n"),
+    ("ids", "id -u"),
+    ("umask", "umask"),
+    ("home", "echo \"$HOME\""),
+    ("build-path", "pwd"),
+    ("file-system", "stat -f -c %T ."),
+    ("listing", "ls -U /inputs/many | tr '\\n' ' '"),
+    ("processors", "nproc"),
+    ("memory-limit", "ulimit -d"),
+    ("environment", "echo \"${CAUGHT_FROM_THE_ENVIRONMENT:-nothing}\""),
+    ("kernel", "uname -r"),
+    ("links", "stat -c %h /inputs/many/file-1"),
+];
+
+/// A project with a stage `leaks`, which has an output of that name for each of `leaks` and one `sound`.
+fn project(dir: &Path, leaks: &[(&str, &str)], more: &str) {
+    copy_of_project(dir);
+    let stage = dir.join("stages/leaks");
+    fs::create_dir_all(&stage).expect("made");
+    let many = dir.join("many");
+    fs::create_dir_all(&many).expect("made");
+    for i in 0..40 {
+        fs::write(many.join(format!("file-{i}")), "x").expect("written");
+    }
+    let mut script = "#!/bin/sh\nset -eu\necho sound > sound\n".to_owned();
+    let mut outputs = "sound = { kind = \"file\" }\n".to_owned();
+    for (name, leak) in leaks {
+        script.push_str(&format!("{{ printf 'before '; {leak}; }} > {name}\n"));
+        outputs.push_str(&format!("{name} = {{ kind = \"file\" }}\n"));
+    }
+    script.push_str(more);
+    if more.contains("nested.tar") {
+        outputs.push_str("\"nested.tar\" = { kind = \"file\" }\ntree = { kind = \"tree\" }\n");
+    }
+    fs::write(stage.join("build.sh"), script).expect("written");
+    let text = format!(
+        "summary = \"Lets its surroundings through\"\nroot = \"tools\"\ncommand = [\"/bin/sh\", \"/stage/build.sh\"]\n\
+         [inputs]\nmany = {{ files = \"many\" }}\n[outputs]\n{outputs}"
+    );
+    fs::write(stage.join("stage.toml"), text).expect("written");
+}
+
+/// Runs `pnb verify-repro` on the planted stage; its exit code, and the verdict.
+fn verdict(dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
+    let output = pnb(dir, &store())
+        .args(["--json", "verify-repro", "--stage", "leaks"])
+        .args(words)
+        .output()
+        .expect("starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = said.lines().last().unwrap_or_default();
+    let value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
+    (output.status.code(), value)
+}
+
+fn findings(verdict: &Value) -> BTreeMap<String, Value> {
+    let all = verdict["findings"].as_array().expect("a list").iter();
+    all.map(|f| (f["output"].as_str().expect("a name").to_owned(), f.clone()))
+        .collect()
+}
+
+#[test]
+fn whatever_leaks_is_found_with_its_axis_file_and_offset_and_passes_unnoticed_without_variation() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    // One leak inside of an archive and one inside of a tree, to be named down to the file.
+    let more = "mkdir -p tree/etc\n{ printf 'the host is '; uname -n; } > tree/etc/motd\nchmod 755 tree tree/etc\nchmod 644 tree/etc/motd\n\
+                tar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --format=ustar -cf nested.tar tree\n";
+    project(dir.path(), LEAKS, more);
+    let report = dir.path().join("report.html");
+    let (code, found) = verdict(
+        dir.path(),
+        &["--vary", "all", "--report", report.to_str().expect("UTF-8")],
+    );
+    assert_eq!(code, Some(10), "{found:#}");
+    assert_eq!(found["equal"], false);
+    let of = findings(&found);
+    assert!(!of.contains_key("sound"));
+    for (axis, leak) in LEAKS {
+        let finding = of
+            .get(*axis)
+            .unwrap_or_else(|| panic!("{axis}: {leak} was not found\n{found:#}"));
+        assert_eq!(finding["node"], "leaks/amd64");
+        assert_eq!(finding["cause"], "axes", "{finding:#}");
+        let axes: Vec<&str> = finding["axes"]
+            .as_array()
+            .expect("axes")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert_eq!(axes, [*axis], "{finding:#}");
+        let difference = &finding["differences"][0];
+        assert_eq!(difference["difference"], "content", "{difference:#}");
+        assert_eq!(difference["path"][0], *axis);
+        assert!(
+            difference["offset"].as_u64().expect("a place") >= 7,
+            "behind the word: {difference:#}"
+        );
+    }
+    let host = &of["host-name"]["differences"][0];
+    assert_eq!(
+        (&host["offset"], &host["bytes"]),
+        (&Value::from(7), &Value::from(10)),
+        "{host:#}"
+    );
+    assert!(
+        host["a"].as_str().expect("text").contains("pnb") && host["b"].as_str().expect("text").contains("elsewhere")
+    );
+    let path = |name: &str| {
+        let parts = of[name]["differences"][0]["path"].as_array().expect("parts").iter();
+        parts.filter_map(Value::as_str).collect::<Vec<_>>().join(" / ")
+    };
+    assert!(path("nested.tar").contains("tree/etc/motd"), "{}", path("nested.tar"));
+    assert!(path("tree").contains("etc/motd"), "{}", path("tree"));
+    for name in ["nested.tar", "tree"] {
+        assert_eq!(of[name]["axes"], serde_json::json!(["host-name"]));
+    }
+    let page = fs::read_to_string(&report).expect("written");
+    assert!(page.contains("leaks/amd64") && page.contains("host-name"));
+
+    // The same faults, looked for as others do: they are there, and nobody sees them.
+    let (code, blind) = verdict(dir.path(), &["--vary", "none"]);
+    assert_eq!((code, &blind["equal"]), (Some(0), &Value::from(true)), "{blind:#}");
+}
+
+#[test]
+fn what_differs_by_itself_is_told_apart_and_what_stands_still_is_named() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let leaks = [("instant", "date +%s%N"), ("random", "head -c 16 /dev/urandom | cksum")];
+    project(dir.path(), &leaks, "");
+    let (code, found) = verdict(dir.path(), &["--vary", "host-name"]);
+    assert_eq!(code, Some(10), "{found:#}");
+    let of = findings(&found);
+    assert_eq!(
+        (&of["instant"]["cause"], &of["instant"]["still"]),
+        (&"by-itself".into(), &"clock".into())
+    );
+    assert_eq!(
+        (&of["random"]["cause"], &of["random"]["still"]),
+        (&"by-itself".into(), &Value::Null)
+    );
+}
+
+#[test]
+fn a_stage_that_fails_elsewhere_is_a_finding_and_the_axis_is_named() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    project(dir.path(), &[], "test \"$(uname -n)\" = pnb || exit 9\n");
+    let (code, found) = verdict(dir.path(), &["--vary", "clock,host-name,locale"]);
+    assert_eq!(code, Some(10), "{found:#}");
+    let finding = &found["findings"][0];
+    assert_eq!(
+        (&finding["node"], &finding["axes"]),
+        (&"leaks/amd64".into(), &serde_json::json!(["host-name"]))
+    );
+    assert!(finding["output"].as_str().expect("text").contains("exit code 9"));
+}
+
+#[test]
+fn the_product_is_the_same_under_every_circumstance_and_says_so() {
+    if !all() {
+        return;
+    }
+    let images = images();
+    let mut command = pnb(repository(), &store());
+    command.args([
+        "verify-repro",
+        "--hermetic",
+        "--allow-dirty",
+        "--variant",
+        "kernel-initrd,raw",
+        "--output",
+    ]);
+    let said = good(command.arg(images));
+    assert!(
+        said.contains("reproducible: ") && said.contains("varied     clock"),
+        "{said}"
+    );
+    let policy = tempfile::NamedTempFile::new().expect("scratch");
+    fs::write(
+        policy.path(),
+        "version = 1\nreproducible = true\naxes = [\"clock\", \"listing\", \"umask\", \"build-path\"]\n",
+    )
+    .expect("written");
+    for variant in ["kernel-initrd", "raw"] {
+        let dir = images.join(variant).join("amd64");
+        let said = good(
+            pnb(repository(), &store())
+                .arg("audit")
+                .arg(&dir)
+                .arg("--policy")
+                .arg(policy.path()),
+        );
+        assert!(said.contains("policy: axes"), "{said}");
+    }
+    // Stated beside what was built, and the next build leaves it there.
+    let said = good(build(repository(), &store()).arg("--output").arg(images));
+    assert!(said.contains("unchanged"), "{said}");
+    let record = fs::read_to_string(images.join("raw/amd64/build-record.json")).expect("there");
+    assert!(record.contains("\"reproducibility\""));
+
+    // An auditor, with nothing but the manifest.
+    let manifest = images.join("kernel-initrd/amd64/build-manifest.json");
+    let said = good(
+        pnb(repository(), &store())
+            .args([
+                "verify-repro",
+                "--hermetic",
+                "--allow-dirty",
+                "--vary",
+                "none",
+                "--against",
+            ])
+            .arg(&manifest),
+    );
+    assert!(said.contains("reproducible: "), "{said}");
+}
