@@ -3,7 +3,7 @@
 //! After Sugiyama: stages get columns, lines that pass a column get a place in it, places in a column are put in the order of
 //! what they hang on, and then everything has coordinates. A line that follows from two others is left out.
 
-use super::text::Text;
+use super::text::{Text, visible};
 use crate::repro::StageResult;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use std::{
 };
 
 // Lengths in units of the picture: pixels, where it is not made smaller.
-const WIDTH: usize = 178;
+const WIDTH: usize = 190;
 const HEIGHT: usize = 44;
 /// Height of the place of a line that only passes.
 const PASSING: usize = 10;
@@ -19,7 +19,7 @@ const GAP_X: usize = 46;
 const GAP_Y: usize = 14;
 const MARGIN: usize = 6;
 /// Characters of a name that fit in a box.
-const LABEL: usize = 23;
+const LABEL: usize = 22;
 /// How often the columns are put in order, forth and back.
 const SWEEPS: usize = 8;
 
@@ -217,13 +217,16 @@ fn draw(stages: &[StageResult], grid: &[Vec<usize>], places: &[Place], (width, h
     out
 }
 
-/// A name that fits: of a long one the beginning and the end.
+/// A name that fits: of a long one the beginning and the end. It is text as [`Text`] shows it, but not yet for HTML.
 fn short(name: &str) -> String {
-    let all: Vec<char> = name.chars().collect();
-    if all.len() <= LABEL {
-        return name.to_owned();
+    let all: Vec<char> = visible(name).chars().collect();
+    // Letters that no name of a stage has may be twice as wide.
+    let narrow = |c: &char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
+    let room = if all.iter().all(narrow) { LABEL } else { LABEL / 2 };
+    if all.len() <= room {
+        return all.into_iter().collect();
     }
-    let (begin, end) = (LABEL / 2, LABEL - LABEL / 2 - 1);
+    let (begin, end) = (room / 2, room - room / 2 - 1);
     let text = |part: &[char]| part.iter().collect::<String>();
     format!("{}…{}", text(&all[..begin]), text(&all[all.len() - end..]))
 }
@@ -303,7 +306,9 @@ mod tests {
     #[test]
     fn a_long_name_keeps_both_its_ends() {
         assert_eq!(short("disk-image-arm64-uefi"), "disk-image-arm64-uefi");
-        assert_eq!(short(&format!("{}-end", "ä".repeat(60))), "äääääääääää…äääääää-end");
+        assert_eq!(short("the-longest-name-a-stage-has"), "the-longest…-stage-has");
+        assert_eq!(short("a\nb"), "a\\nb");
+        assert_eq!(short(&format!("{}-end", "ä".repeat(60))), "äääää…ä-end");
     }
 
     #[test]

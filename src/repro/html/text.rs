@@ -18,11 +18,25 @@ impl Display for Text<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
-                '\\' => f.write_char(c)?,
-                _ => write!(f, "{}", c.escape_debug())?,
+                _ => show(c, f)?,
             }
         }
         Ok(())
+    }
+}
+
+/// The same, not yet for HTML: to be cut, and then shown as [`Text`].
+pub(super) fn visible(text: &str) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = text.chars().try_for_each(|c| show(c, &mut out));
+    out
+}
+
+fn show(c: char, out: &mut impl Write) -> fmt::Result {
+    match c {
+        '\\' | '\'' | '"' => out.write_char(c),
+        _ => write!(out, "{}", c.escape_debug()),
     }
 }
 
