@@ -17,6 +17,8 @@ use text::{Text, count, duration, instant, list};
 const STYLE: &str = include_str!("html/report.css");
 /// Digits of a digest that are shown where the whole one is nearby.
 const SHORT: usize = 12;
+/// Units of width up to which the picture can be read on upright paper.
+const UPRIGHT: usize = 1000;
 
 /// The page. Equal verdicts give equal bytes.
 pub fn html(verdict: &Verdict) -> String {
@@ -33,13 +35,7 @@ pub fn html(verdict: &Verdict) -> String {
     out.push_str("<main>\n");
     built(verdict, &mut out);
     axes(verdict, &mut out);
-    out.push_str("<section id=\"graph\">\n<h2>Where the builds part</h2>\n");
-    out.push_str(
-        "<p>Each stage needs those left of it that a line leads to. Lines that follow from others are left out.</p>\n",
-    );
-    out.push_str("<div class=\"scroll\" tabindex=\"0\">\n");
-    out.push_str(&graph::svg(&verdict.stages));
-    out.push_str("</div>\n</section>\n");
+    picture(verdict, &mut out);
     findings::findings(verdict, &mut out);
     artifacts(verdict, &mut out);
     stages(verdict, &mut out);
@@ -170,7 +166,7 @@ fn axes(verdict: &Verdict, out: &mut String) {
             let (first, second) = (Text(&tried.first), Text(&tried.second));
             let _ = writeln!(
                 out,
-                "<tr><th scope=\"row\">{}</th><td>{first}</td><td>{second}</td></tr>",
+                "<tr><th scope=\"row\">{}</th><td data-is=\"first\">{first}</td><td data-is=\"second\">{second}</td></tr>",
                 tried.axis
             );
         }
@@ -187,6 +183,17 @@ fn axes(verdict: &Verdict, out: &mut String) {
     out.push_str("</section>\n");
 }
 
+fn picture(verdict: &Verdict, out: &mut String) {
+    let (picture, width) = graph::svg(&verdict.stages);
+    let class = if width > UPRIGHT { " class=\"wide\"" } else { "" };
+    let _ = writeln!(
+        out,
+        "<section id=\"graph\"{class}>\n<h2>Where the builds part</h2>\n\
+         <p>Each stage needs those left of it that a line leads to. Lines that follow from others are left out.</p>\n\
+         <div class=\"scroll\" tabindex=\"0\">\n{picture}</div>\n</section>"
+    );
+}
+
 fn artifacts(verdict: &Verdict, out: &mut String) {
     out.push_str("<section id=\"artifacts\">\n<h2>Artifacts</h2>\n");
     if verdict.artifacts.is_empty() {
@@ -201,7 +208,7 @@ fn artifacts(verdict: &Verdict, out: &mut String) {
     for file in &verdict.artifacts {
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td data-is=\"first\">{}</td><td data-is=\"second\">{}</td></tr>",
             name(file),
             badge(state(file.first == file.second)),
             short(file.first),

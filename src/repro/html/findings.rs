@@ -37,9 +37,12 @@ fn one(verdict: &Verdict, finding: &Finding, out: &mut String) {
         Text(&finding.output),
         Text(&finding.cause.sentence())
     );
-    let listed = finding.differences.len();
+    let (listed, all) = (finding.differences.len(), count(finding.total, "difference"));
     let (shown, more) = finding.differences.split_at(listed.min(SHOWN));
-    let _ = writeln!(out, "<p>{}:</p>", count(finding.total, "difference"));
+    let _ = match listed {
+        0 => writeln!(out, "<p>{all}, not listed here.</p>"),
+        _ => writeln!(out, "<p>{all}:</p>"),
+    };
     differences(shown, 1, out);
     if !more.is_empty() {
         let _ = writeln!(out, "<details>\n<summary>{} more</summary>", more.len());
@@ -47,8 +50,8 @@ fn one(verdict: &Verdict, finding: &Finding, out: &mut String) {
         out.push_str("</details>\n");
     }
     let unlisted = finding.total.saturating_sub(listed as u64);
-    if unlisted > 0 {
-        let _ = writeln!(out, "<p>{} more, not listed here.</p>", unlisted);
+    if listed > 0 && unlisted > 0 {
+        let _ = writeln!(out, "<p>{unlisted} more, not listed here.</p>");
     }
     out.push_str("</article>\n");
 }

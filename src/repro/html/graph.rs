@@ -11,11 +11,11 @@ use std::{
 };
 
 // Lengths in units of the picture: pixels, where it is not made smaller.
-const WIDTH: usize = 190;
+const WIDTH: usize = 168;
 const HEIGHT: usize = 44;
 /// Height of the place of a line that only passes.
 const PASSING: usize = 10;
-const GAP_X: usize = 46;
+const GAP_X: usize = 36;
 const GAP_Y: usize = 14;
 const MARGIN: usize = 6;
 /// Characters of a name that fit in a box.
@@ -38,8 +38,8 @@ impl Place {
     }
 }
 
-/// The picture; the box of stage n leads to `#stage-n`.
-pub(super) fn svg(stages: &[StageResult]) -> String {
+/// The picture, and its width; the box of stage n leads to `#stage-n`.
+pub(super) fn svg(stages: &[StageResult]) -> (String, usize) {
     let needs = reduced(stages);
     let columns = columns(&needs);
     let mut places: Vec<Place> = Vec::new();
@@ -88,7 +88,7 @@ pub(super) fn svg(stages: &[StageResult]) -> String {
         }
     }
     let width = (grid.len() * (WIDTH + GAP_X)).saturating_sub(GAP_X) + 2 * MARGIN;
-    draw(stages, &grid, &places, (width, height))
+    (draw(stages, &grid, &places, (width, height)), width)
 }
 
 fn join(places: &mut [Place], from: usize, to: usize) {
@@ -277,7 +277,7 @@ mod tests {
                 stage(&names[n], &needs)
             })
             .collect();
-        let picture = svg(&stages);
+        let (picture, _) = svg(&stages);
         let number = |text: &str, name: &str| -> usize {
             let from = text.find(name).expect("there") + name.len();
             text[from..]
@@ -300,7 +300,7 @@ mod tests {
                 assert!(x != other_x || y.abs_diff(*other_y) >= HEIGHT, "box {n}");
             }
         }
-        assert_eq!(picture, svg(&stages));
+        assert_eq!(picture, svg(&stages).0);
     }
 
     #[test]
@@ -313,6 +313,6 @@ mod tests {
 
     #[test]
     fn no_stages_make_an_empty_picture() {
-        assert!(svg(&[]).contains("viewBox=\"0 0 12 12\""));
+        assert!(svg(&[]).0.contains("viewBox=\"0 0 12 12\""));
     }
 }

@@ -184,7 +184,7 @@ fn a_good_verdict_says_so_and_what_it_rests_on() {
             "Linux 6.12",
             "2026-11-21T09:15:44Z",
             "after 1 min 1 s",
-            "time-zone</th><td>UTC</td><td>13 h 45 min east of it",
+            "time-zone</th><td data-is=\"first\">UTC</td><td data-is=\"second\">13 h 45 min east of it",
             "clock</th><td>there is no libfaketime",
             "<svg",
             "= equal",
@@ -374,4 +374,14 @@ fn nothing_comes_from_elsewhere() {
             assert!(!page.contains(word), "{word}");
         }
     }
+}
+
+#[test]
+fn a_finding_without_a_list_still_counts() {
+    let mut verdict = one();
+    verdict.findings[0].differences.clear();
+    let page = html(&verdict);
+    is_whole(&page);
+    in_order(&page, &["1 difference, not listed here."]);
+    assert!(!page.contains("<ol"), "{page}");
 }
