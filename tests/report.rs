@@ -126,10 +126,9 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("scratch");
     let file = dir.path().join("page.html");
     fs::write(&file, page).expect("written");
-    let height = if look == Look::Phone { 4000 } else { 2000 };
     let mut argv = vec![
         "/usr/lib/chromium/chromium-headless-shell".to_owned(),
-        format!("--window-size={width},{height}"),
+        format!("--window-size={width},4000"),
     ];
     // pnb's sandbox is around it; its own wants namespaces, and its helpers a /dev/shm.
     argv.extend(
@@ -210,11 +209,8 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
     ended.unwrap_or_else(|e| panic!("{name}, {look:?}: {e}\n{document}"));
     let mut take = |what: &str| taken.remove(what).expect("taken");
     let (picture, print) = (take("picture.png"), take("print"));
-    // For people who want to look, too.
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
-    fs::create_dir_all(&kept).expect("scratch");
-    fs::write(kept.join(format!("{name}-{look:?}.png")), &picture).expect("written");
-    fs::write(kept.join(format!("{name}-{look:?}.pdf")), &print).expect("written");
+    keep(&format!("{name}-{look:?}.png"), &picture);
+    keep(&format!("{name}-{look:?}.pdf"), &print);
     let begin = document
         .find("<pre id=\"facts\">")
         .unwrap_or_else(|| panic!("no facts:\n{document}"))
@@ -230,10 +226,18 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
     }
 }
 
+/// Lays down what people may want to look at, too.
+fn keep(name: &str, bytes: &[u8]) {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    fs::create_dir_all(&kept).expect("scratch");
+    fs::write(kept.join(name), bytes).expect("written");
+}
+
 /// Looks at a page in every way, checks what holds for each page, and returns what was seen on the desk.
 fn look(name: &str, verdict: &Verdict) -> Seen {
     let page = html(verdict);
     assert_eq!(page, html(verdict));
+    keep(&format!("{name}.html"), page.as_bytes());
     let mut grounds = BTreeMap::new();
     let mut desk = None;
     for look in [Look::Phone, Look::Desk, Look::Dark, Look::Paper] {

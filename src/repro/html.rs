@@ -200,7 +200,7 @@ fn artifacts(verdict: &Verdict, out: &mut String) {
         out.push_str("<p>No artifact was compared.</p>\n</section>\n");
         return;
     }
-    table(&["File", "", "SHA-256, first build", "Second build"], out);
+    table(&["File", "State", "SHA-256, first build", "Second build"], out);
     let short = |digest: Option<Sha256Digest>| match digest.map(|d| d.to_hex()) {
         Some(hex) => format!("<code title=\"{hex}\">{}…</code>", &hex[..SHORT]),
         None => "<em>not there</em>".to_owned(),
