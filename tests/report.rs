@@ -206,15 +206,15 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
     };
     let ended = executor.run(&spec, &mut put, &mut log);
     let document = String::from_utf8_lossy(&log).into_owned();
-    ended.unwrap_or_else(|e| panic!("{name}, {look:?}: {e}\n{document}"));
+    let error = ended.err().map(|e| e.to_string());
+    assert_eq!(error, None, "{name}, {look:?}:\n{document}");
     let mut take = |what: &str| taken.remove(what).expect("taken");
     let (picture, print) = (take("picture.png"), take("print"));
     keep(&format!("{name}-{look:?}.png"), &picture);
     keep(&format!("{name}-{look:?}.pdf"), &print);
-    let begin = document
-        .find("<pre id=\"facts\">")
-        .unwrap_or_else(|| panic!("no facts:\n{document}"))
-        + 16;
+    let begin = document.find("<pre id=\"facts\">");
+    assert!(begin.is_some(), "{name}, {look:?}, no facts:\n{document}");
+    let begin = begin.expect("there") + 16;
     let facts = document[begin..].split("</pre>").next().expect("an end").lines();
     let facts = facts.filter_map(|line| line.split_once('='));
     let facts = facts.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();

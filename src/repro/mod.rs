@@ -1,7 +1,7 @@
 //! Building again under other circumstances, and saying why something came out differently.
 //!
 //! Plain values and comparisons; who builds is the pipeline. An [`Axis`] is one thing that must not matter. A [`Verdict`] is what
-//! two builds showed, for people, machines and [`html`].
+//! two builds showed, for people, machines and [`html()`].
 
 mod axis;
 mod compare;

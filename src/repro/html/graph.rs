@@ -271,7 +271,7 @@ mod tests {
         let stages: Vec<StageResult> = (0..40)
             .map(|n: usize| {
                 let needs: Vec<&str> = (0..n)
-                    .filter(|m| (n * 7 + m * 3) % 11 == 0)
+                    .filter(|m| (n * 7 + m * 3).is_multiple_of(11))
                     .map(|m| names[m].as_str())
                     .collect();
                 stage(&names[n], &needs)
