@@ -2,7 +2,7 @@
 //! differently, what a manifest claims, and what several builders say of the same artifact.
 //!
 //! Plain values and comparisons; who builds is the pipeline. An [`Axis`] is one thing that must not matter. A [`Verdict`] is what
-//! two builds showed, for people, machines and [`html`]. `docs/reproducibility.md` says what is compared and what follows from it.
+//! two builds showed, for people, machines and [`html()`]. `docs/reproducibility.md` says what is compared and what follows from it.
 
 mod axis;
 mod challenge;

@@ -1,0 +1,550 @@
+//! The page of a verdict in a real browser: on a phone, on a desk, on paper.
+//!
+//! The browser is the stage `browser`, built in the store of whoever runs the tests and run in the sandbox. What it is shown
+//! is the page with a script added, which measures what the browser laid out and writes that into the document; the page's own
+//! prohibition of scripts is taken out for that, so that hostile names would have their way if they were not text.
+
+use pnb::{
+    inspect::{Difference, Hint, What},
+    manifest::Host,
+    model::{Arch, Epoch, RelPath, Sha256Digest, VerityDigest},
+    repro::{ArtifactResult, Axis, Cause, Finding, Inputs, OutputResult, StageResult, State, Tried, Verdict, html},
+    sandbox::{
+        Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, Output, OutputKind, RootFs, Spec,
+        Surroundings, Workload,
+    },
+    verity::digest_bytes,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+/// Ends what it stands in and takes the document over, if it is taken for markup.
+const HOSTILE: &str = "</title></style></script><img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>\u{1b}[2J";
+const PROHIBITION: &str =
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n";
+
+/// Writes into the document, a line each: widths of the window and of the page; how many states there are, how many lack their
+/// word, and how many names in the picture are wider than their box; how many boxes hold more than they show.
+const MEASURE: &str = r#"<script>
+addEventListener("load", () => {
+  const words = { equal: "= equal", first: "≠ differs first", differs: "≠ differs" };
+  const states = [...document.querySelectorAll(".state")];
+  const wordless = states.filter(e => {
+    const kind = Object.keys(words).find(k => e.classList.contains(k));
+    return !kind || !e.textContent.includes(words[kind]) || !e.getClientRects().length;
+  });
+  const boxes = [...document.querySelectorAll("svg g.state")];
+  const wide = boxes.filter(g => [...g.querySelectorAll("text")].some(t => {
+    const [text, box] = [t.getBBox(), g.querySelector("rect").getBBox()];
+    return text.x < box.x || text.x + text.width > box.x + box.width;
+  }));
+  const scrolling = [...document.querySelectorAll(".scroll, .values")].filter(e => e.scrollWidth > e.clientWidth);
+  const facts = {
+    window: innerWidth, page: document.documentElement.scrollWidth,
+    states: states.length, wordless: wordless.length, boxes: boxes.length, wide: wide.length, scrolling: scrolling.length,
+    images: document.images.length, scripts: document.scripts.length,
+    ground: getComputedStyle(document.documentElement).backgroundColor,
+  };
+  const pre = document.createElement("pre");
+  pre.id = "facts";
+  pre.textContent = Object.entries(facts).map(([k, v]) => k + "=" + v).join("\n");
+  document.body.append(pre);
+});
+</script>"#;
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What `pnb` prints on the project.
+fn pnb(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
+    let output = command
+        .arg("--project")
+        .arg(repository())
+        .args(arguments)
+        .output()
+        .expect("pnb starts");
+    assert!(
+        output.status.success(),
+        "{arguments:?}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The browser's tree.
+fn browser() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| {
+        pnb(&["build", "--stage", "browser"]);
+        PathBuf::from(pnb(&["store", "path", "browser"]).trim())
+    })
+}
+
+/// How a page is looked at.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Look {
+    Phone,
+    Desk,
+    Dark,
+    /// A4 with the page's own margins, laid out as it is printed.
+    Paper,
+}
+
+/// What the browser made of a page.
+struct Seen {
+    document: String,
+    facts: BTreeMap<String, String>,
+    picture: Vec<u8>,
+    print: Vec<u8>,
+}
+
+impl Seen {
+    fn number(&self, fact: &str) -> u64 {
+        self.facts[fact].parse().expect("a number")
+    }
+}
+
+fn see(name: &str, page: &str, look: Look) -> Seen {
+    assert!(page.contains(PROHIBITION) && page.contains("@media print"));
+    let page = page
+        .replace(PROHIBITION, "")
+        .replace("</body>", &format!("{MEASURE}</body>"));
+    let (page, width) = match look {
+        Look::Phone => (page, 360),
+        Look::Desk | Look::Dark => (page, 1280),
+        Look::Paper => (page.replace("@media print", "@media all"), 688),
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("scratch");
+    let file = dir.path().join("page.html");
+    fs::write(&file, page).expect("written");
+    let mut argv = vec![
+        "/usr/lib/chromium/chromium-headless-shell".to_owned(),
+        format!("--window-size={width},4000"),
+    ];
+    // pnb's sandbox is around it; its own wants namespaces, and its helpers a /dev/shm.
+    argv.extend(
+        [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+        ]
+        .map(str::to_owned),
+    );
+    argv.extend(["--log-level=3", "--disable-logging", "--no-pdf-header-footer"].map(str::to_owned));
+    argv.extend(
+        [
+            "--dump-dom",
+            "--screenshot=/build/picture.png",
+            "--print-to-pdf=/build/print",
+        ]
+        .map(str::to_owned),
+    );
+    if look == Look::Dark {
+        argv.push("--blink-settings=preferredColorScheme=0".to_owned());
+    }
+    argv.push("file:///inputs/page.html".to_owned());
+    let path = |text: &str| RelPath::new(text).expect("a path");
+    let output = |name: &str| Output {
+        name: name.to_owned(),
+        path: path(name),
+        kind: OutputKind::File,
+        allow_setid: false,
+        allow_devices: false,
+    };
+    let spec = Spec {
+        stage: "browser".to_owned(),
+        root: RootFs::Tree(browser().to_owned()),
+        mounts: vec![Mount {
+            source: file,
+            target: path("inputs/page.html"),
+            access: Access::ReadOnly,
+        }],
+        workload: Workload::Command { argv },
+        env: ["XDG_CONFIG_HOME", "XDG_CACHE_HOME"]
+            .map(|name| (name.to_owned(), "/tmp".to_owned()))
+            .into(),
+        epoch: Epoch::new(0),
+        ids: Ids::Single,
+        capabilities: BTreeSet::new(),
+        limits: Limits {
+            wall: Duration::from_secs(120),
+            cpus: 2,
+            ..Limits::default()
+        },
+        outputs: vec![output("picture.png"), output("print")],
+        build_dir: BuildDir::Tmpfs,
+        keep_failed: false,
+        prepare: None,
+        dev_in: Vec::new(),
+        proc_mount: true,
+        emulator: None,
+        surroundings: Surroundings::default(),
+        console: Console::Log,
+        network: Network::None,
+    };
+    let executor = Executor {
+        helper: env!("CARGO_BIN_EXE_pnb").into(),
+        strict: false,
+    };
+    let (mut taken, mut log) = (BTreeMap::new(), Vec::new());
+    let mut put = |output: &Output, _: bool, content: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes)?;
+        let taken_in = (digest_bytes(&bytes), bytes.len() as u64);
+        taken.insert(output.name.clone(), bytes);
+        Ok::<_, io::Error>(taken_in)
+    };
+    let ended = executor.run(&spec, &mut put, &mut log);
+    let document = String::from_utf8_lossy(&log).into_owned();
+    let error = ended.err().map(|e| e.to_string());
+    assert_eq!(error, None, "{name}, {look:?}:\n{document}");
+    let mut take = |what: &str| taken.remove(what).expect("taken");
+    let (picture, print) = (take("picture.png"), take("print"));
+    keep(&format!("{name}-{look:?}.png"), &picture);
+    keep(&format!("{name}-{look:?}.pdf"), &print);
+    let begin = document.find("<pre id=\"facts\">");
+    assert!(begin.is_some(), "{name}, {look:?}, no facts:\n{document}");
+    let begin = begin.expect("there") + 16;
+    let facts = document[begin..].split("</pre>").next().expect("an end").lines();
+    let facts = facts.filter_map(|line| line.split_once('='));
+    let facts = facts.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    Seen {
+        document,
+        facts,
+        picture,
+        print,
+    }
+}
+
+/// Lays down what people may want to look at, too.
+fn keep(name: &str, bytes: &[u8]) {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    fs::create_dir_all(&kept).expect("scratch");
+    fs::write(kept.join(name), bytes).expect("written");
+}
+
+/// Looks at a page in every way, checks what holds for each page, and returns what was seen on the desk.
+fn look(name: &str, verdict: &Verdict) -> Seen {
+    let page = html(verdict);
+    assert_eq!(page, html(verdict));
+    keep(&format!("{name}.html"), page.as_bytes());
+    let mut grounds = BTreeMap::new();
+    let mut desk = None;
+    for look in [Look::Phone, Look::Desk, Look::Dark, Look::Paper] {
+        let seen = see(name, &page, look);
+        let (facts, number) = (&seen.facts, |fact| seen.number(fact));
+        let width = match look {
+            Look::Phone => 360,
+            Look::Desk | Look::Dark => 1280,
+            Look::Paper => 688,
+        };
+        assert_eq!(number("window"), width, "{name}, {look:?}: {facts:?}");
+        assert!(
+            number("page") <= width,
+            "{name}, {look:?}: it scrolls sideways: {facts:?}"
+        );
+        assert_eq!(
+            number("boxes"),
+            verdict.stages.len() as u64,
+            "{name}, {look:?}: {facts:?}"
+        );
+        let states = 2 * verdict.stages.len() + verdict.artifacts.len();
+        assert_eq!(number("states"), states as u64, "{name}, {look:?}: {facts:?}");
+        for none in ["wordless", "wide", "images"] {
+            assert_eq!(number(none), 0, "{name}, {look:?}, {none}: {facts:?}");
+        }
+        assert_eq!(number("scripts"), 1, "{name}, {look:?}: {facts:?}");
+        if look == Look::Paper {
+            assert_eq!(number("scrolling"), 0, "{name}: paper does not scroll: {facts:?}");
+        }
+        assert!(
+            !seen.document.contains("<title>taken"),
+            "{name}, {look:?}: a name was taken for markup"
+        );
+        not_blank(&seen.picture, width as usize);
+        let pages = pages(&seen.print);
+        assert!(pages >= 1, "{name}, {look:?}: {pages} pages");
+        grounds.insert(format!("{look:?}"), facts["ground"].clone());
+        if look == Look::Desk {
+            desk = Some(seen);
+        }
+    }
+    assert_ne!(grounds["Dark"], grounds["Desk"]);
+    assert_eq!(grounds["Paper"], "rgb(255, 255, 255)");
+    desk.expect("it was looked at")
+}
+
+/// Pages of a PDF as Skia writes it: page objects are not compressed.
+fn pages(pdf: &[u8]) -> usize {
+    assert!(pdf.starts_with(b"%PDF-") && pdf.trim_ascii_end().ends_with(b"%%EOF"));
+    let text = String::from_utf8_lossy(pdf);
+    text.matches("/Type /Page\n").count()
+}
+
+/// A PNG of this width, of which many rows hold more than one colour.
+fn not_blank(png: &[u8], width: usize) {
+    let mut rest = png.strip_prefix(b"\x89PNG\r\n\x1a\n").expect("a PNG");
+    let (mut packed, mut header) = (Vec::new(), Vec::new());
+    // A chunk: length, name, content, checksum.
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (name, after) = after.split_at(4);
+        let (content, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+        match name {
+            b"IHDR" => header = content.to_vec(),
+            b"IDAT" => packed.extend_from_slice(content),
+            _ => {}
+        }
+        rest = &after[4..];
+    }
+    assert_eq!(header[..4], (width as u32).to_be_bytes());
+    let mut rows = Vec::new();
+    flate2::read::ZlibDecoder::new(packed.as_slice())
+        .read_to_end(&mut rows)
+        .expect("whole");
+    // 8 bits a sample; of colour with or without transparency. A row begins with the number of its filter, and filters make
+    // rows of one colour, and rows like the one above, few different bytes.
+    let samples = if header[9] == 6 { 4 } else { 3 };
+    let full = |row: &&[u8]| row.iter().collect::<BTreeSet<_>>().len() > 12;
+    let full = rows.chunks(1 + width * samples).filter(full).count();
+    assert!(full > 300, "{full} rows hold something");
+}
+
+const RAW: &str = "raw/amd64";
+
+/// The project's own stages for both architectures; of `first` the outputs differ, and of all that need them.
+fn stages(first: &[&str]) -> Vec<StageResult> {
+    let graph: serde_json::Value = serde_json::from_str(&pnb(&["graph", "--json", "--arch", "all"])).expect("JSON");
+    let mut states: BTreeMap<String, State> = BTreeMap::new();
+    let mut out = Vec::new();
+    for (n, node) in graph["nodes"].as_array().expect("nodes").iter().enumerate() {
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+        let name = text(&node["node"]);
+        let needs: Vec<String> = node["needs"].as_array().expect("names").iter().map(text).collect();
+        let state = match needs.iter().any(|need| states[need] != State::Equal) {
+            true => State::Different,
+            false if first.contains(&name.as_str()) => State::FirstDivergent,
+            false => State::Equal,
+        };
+        states.insert(name.clone(), state);
+        let digest = |byte: usize| VerityDigest::new([byte as u8; 32]);
+        let second = if state == State::Equal { n } else { n + 100 };
+        let output = |name: &str, kind| OutputResult {
+            name: name.to_owned(),
+            kind,
+            first: digest(n),
+            second: digest(second),
+        };
+        let outputs = vec![output("tree", "tree"), output("root-digest", "file")];
+        out.push(StageResult {
+            node: name,
+            needs,
+            state,
+            outputs,
+        });
+    }
+    assert!(first.iter().all(|name| states[*name] == State::FirstDivergent));
+    out
+}
+
+fn equal() -> Verdict {
+    let variants = ["ipxe", "iso", "kernel-initrd", "qcow2", "raw"];
+    let files = [
+        "SHA256SUMS",
+        "build-manifest.json",
+        "sbom.cdx.json",
+        "a-file-with-quite-a-long-name.img",
+    ];
+    let digest = |n: usize| Some(Sha256Digest::new([n as u8; 32]));
+    let artifact = |(n, (variant, file)): (usize, (&str, &str))| ArtifactResult {
+        artifact: format!("{variant}/amd64"),
+        file: RelPath::new(file).expect("a path"),
+        first: digest(n * 7),
+        second: digest(n * 7),
+    };
+    let pairs = variants.iter().flat_map(|v| files.iter().map(move |f| (*v, *f)));
+    let (tried, left): (Vec<Axis>, Vec<Axis>) = Axis::ALL.iter().partition(|axis| **axis != Axis::Processors);
+    Verdict {
+        equal: true,
+        what: variants.map(|v| format!("{v}/amd64")).to_vec(),
+        against: None,
+        host: Host {
+            name: "build-7".to_owned(),
+            kernel: "Linux 6.12.57+deb13-amd64 #1 SMP PREEMPT_DYNAMIC Debian 6.12.57-1 (2026-11-05)".to_owned(),
+            arch: Arch::Amd64,
+            cpus: 8,
+        },
+        started: 1_795_252_544,
+        finished: 1_795_254_001,
+        axes: tried
+            .into_iter()
+            .map(|axis| Tried {
+                axis,
+                first: axis.first().to_owned(),
+                second: axis.second().to_owned(),
+            })
+            .collect(),
+        not_varied: left
+            .into_iter()
+            .map(|axis| (axis, "the host lets pnb use one only".to_owned()))
+            .collect(),
+        stages: stages(&[]),
+        artifacts: pairs.enumerate().map(artifact).collect(),
+        findings: Vec::new(),
+        inputs: Inputs {
+            pnb: "0.1.0".to_owned(),
+            code_sandbox: "5a".repeat(32),
+            code_writers: "77".repeat(32),
+            lock: Sha256Digest::new([0xa7; 32]),
+            revision: Some("6b1097252fb83f9a0ad2a04bd4bd4e4fbb5fa3b1".to_owned()),
+            uncommitted: Vec::new(),
+            source_date_epoch: 1_795_252_544,
+            packages: 469,
+        },
+    }
+}
+
+fn difference(path: &[&str], what: What, hint: Option<Hint>) -> Difference {
+    let path = path.iter().map(|p| (*p).to_owned()).collect();
+    Difference { path, what, hint }
+}
+
+fn one() -> Verdict {
+    let mut verdict = equal();
+    verdict.equal = false;
+    verdict.stages = stages(&[RAW]);
+    for file in verdict
+        .artifacts
+        .iter_mut()
+        .filter(|a| ["raw/amd64", "qcow2/amd64"].contains(&a.artifact.as_str()))
+    {
+        file.second = Some(Sha256Digest::new([0xee; 32]));
+    }
+    let place = ["disk.raw", "partition 3 (powernode-root)", "ext4", "etc/issue"];
+    let what = What::Content {
+        offset: 1_048_576,
+        bytes: 2,
+        sizes: (4096, 4096),
+        a: "Powernode built 2026-11-21 09:15:44 UTC\\n on host build-7\\x00\\x00".to_owned(),
+        b: "Powernode built 2026-11-21 09:17:02 UTC\\n on host build-7\\x00\\x00".to_owned(),
+    };
+    verdict.findings = vec![Finding {
+        node: RAW.to_owned(),
+        output: "disk.raw".to_owned(),
+        cause: Cause::Axes {
+            axes: vec![Axis::Clock],
+        },
+        differences: vec![difference(&place, what, Some(Hint::Time))],
+        total: 1,
+    }];
+    verdict
+}
+
+/// With names that want to be more than names.
+fn many() -> Verdict {
+    let mut verdict = one();
+    verdict.stages = stages(&["rootfs/amd64", "kernel/arm64"]);
+    verdict.against = Some(format!("/srv/{HOSTILE}/build-manifest.json"));
+    verdict.artifacts[0].second = None;
+    let hostile = || HOSTILE.to_owned();
+    let place = ["tree", "var", HOSTILE];
+    let some = |text: &str| Some(text.to_owned());
+    let (a, b) = (some("0644"), some("0640"));
+    let field = "mode".to_owned();
+    let mut differences = vec![
+        difference(&place, What::Field { field, a, b }, None),
+        difference(&place, What::OnlyInA { size: 70_000 }, None),
+        difference(
+            &["tree", "usr/bin/thing"],
+            What::Content {
+                offset: 12,
+                bytes: 1,
+                sizes: (10, 12),
+                a: hostile(),
+                b: format!("{HOSTILE}-"),
+            },
+            Some(Hint::Random),
+        ),
+    ];
+    for n in 0..20 {
+        let first = format!("directory-{n}/{}", "long".repeat(30));
+        let (parts, a, b) = (n, 4096, 8192);
+        differences.push(difference(
+            &["tree"],
+            What::Moved { parts, first, a, b },
+            Some(Hint::Order),
+        ));
+    }
+    verdict.findings = vec![
+        Finding {
+            node: "rootfs/amd64".to_owned(),
+            output: "tree".to_owned(),
+            cause: Cause::Together {
+                axes: vec![Axis::Umask, Axis::Locale],
+            },
+            differences,
+            total: 4711,
+        },
+        Finding {
+            node: "kernel/arm64".to_owned(),
+            output: hostile(),
+            cause: Cause::ByItself { still: None },
+            differences: Vec::new(),
+            total: 1,
+        },
+    ];
+    verdict.stages.push(StageResult {
+        node: format!("{HOSTILE}/amd64"),
+        needs: vec!["rootfs/amd64".to_owned()],
+        state: State::Different,
+        outputs: Vec::new(),
+    });
+    verdict.inputs.uncommitted = vec![hostile(), "stages/rootfs/build.sh".to_owned()];
+    verdict
+}
+
+#[test]
+fn all_the_same() {
+    let seen = look("equal", &equal());
+    for text in ["Everything came out the same.", "Nothing differs.", "time-zone", "469"] {
+        assert!(seen.document.contains(text), "{text}");
+    }
+    assert!(!seen.document.contains("≠ differs</"), "{}", seen.document);
+}
+
+#[test]
+fn one_difference() {
+    let seen = look("one", &one());
+    for text in [
+        "the builds part at stage raw/amd64.",
+        "it depends on clock.",
+        "the first at byte 1048576",
+        "≠ differs first",
+    ] {
+        assert!(seen.document.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn many_differences_and_hostile_names() {
+    let seen = look("many", &many());
+    for text in [
+        "at stages rootfs/amd64 and kernel/arm64.",
+        "4711 differences:",
+        "15 more",
+        "4688 more, not listed here.",
+    ] {
+        assert!(seen.document.contains(text), "{text}");
+    }
+    let shown = "&lt;/title&gt;&lt;/style&gt;&lt;/script&gt;&lt;img src=x onerror=";
+    assert!(seen.document.matches(shown).count() >= 8, "{}", seen.document);
+}
