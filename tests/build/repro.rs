@@ -2,7 +2,11 @@
 
 use crate::project::*;
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// What leaks into which output, and what each output must be found to depend on.
 const LEAKS: &[(&str, &str)] = &[
@@ -223,4 +227,73 @@ fn the_product_is_the_same_under_every_circumstance_and_says_so() {
             .arg(&manifest),
     );
     assert!(said.contains("reproducible: "), "{said}");
+}
+
+/// A copy of the artifact's manifest with `from` replaced by `to`.
+fn manifest_with(dir: &Path, from: &str, to: &str) -> PathBuf {
+    let text = fs::read_to_string(artifact().join("build-manifest.json")).expect("there");
+    let changed = text.replacen(from, to, 1);
+    assert_ne!(changed, text, "{from} is not in the manifest");
+    let path = dir.join("build-manifest.json");
+    fs::write(&path, changed).expect("written");
+    path
+}
+
+#[test]
+fn what_is_not_the_same_as_here_is_the_answer_each_with_its_code() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let text = fs::read_to_string(artifact().join("build-manifest.json")).expect("there");
+    let manifest: Value = serde_json::from_str(&text).expect("JSON");
+    let value = |path: &str| manifest.pointer(path).and_then(Value::as_str).expect(path).to_owned();
+    let against = |path: &Path, code: i32| {
+        bad(
+            pnb(repository(), &store())
+                .args(["verify-repro", "--against"])
+                .arg(path),
+            code,
+        )
+    };
+    let other = "0123456789abcdef".repeat(4);
+    let lock = value("/lockfile/sha256");
+    let (code, version) = (value("/builder/code/sandbox"), value("/builder/version"));
+    for (from, to, code, word) in [
+        (lock.as_str(), other.as_str(), 32, "lockfile.toml"),
+        (
+            &format!("\"git_sha\": \"{}\"", value("/git_sha")),
+            &format!("\"git_sha\": \"{}\"", &other[..40]),
+            33,
+            "revision",
+        ),
+        (code.as_str(), other.as_str(), 34, "pnb's code"),
+        (
+            &format!("\"version\": \"{version}\""),
+            "\"version\": \"99.0.0\"",
+            34,
+            "99.0.0",
+        ),
+        ("\"schema_version\": 1", "\"schema_version\": 77", 31, "77"),
+        (
+            "\"hermetic\": ",
+            "\"hermetic\": true,\n  \"hermetic\": ",
+            30,
+            "hermetic",
+        ),
+        ("\"hermetic\": ", "\"helpful\": true,\n  \"hermetic\": ", 30, "helpful"),
+        ("{", "", 30, "build-manifest.json"),
+    ] {
+        let said = against(&manifest_with(dir.path(), from, to), code);
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let said = against(&dir.path().join("not-there.json"), 30);
+    assert!(said.contains("not-there.json"), "{said}");
+
+    // In a directory the files must be the manifest's.
+    let copy = copy_of_artifact();
+    fs::remove_file(copy.path().join("kernel")).expect("ours");
+    let said = against(copy.path(), 35);
+    assert!(said.contains("kernel"), "{said}");
+    let copy = copy_of_artifact();
+    flip(&copy.path().join("kernel"), 4096);
+    let said = against(copy.path(), 35);
+    assert!(said.contains("kernel") && said.contains("expected:"), "{said}");
 }
