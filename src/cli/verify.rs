@@ -134,7 +134,7 @@ fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), Failure> {
     }
     let none = "none";
     let (theirs, ours) = (manifest.git_sha.as_deref(), project.revision.sha.as_deref());
-    if theirs != ours || manifest.source.dirty != !project.revision.dirty.is_empty() {
+    if theirs != ours || manifest.source.dirty == project.revision.dirty.is_empty() {
         let say = |sha: Option<&str>, dirty: bool| {
             format!(
                 "{}{}",

@@ -10,6 +10,8 @@
 # What is there when this runs: / is the image-tools tree, /inputs what stage.toml says.
 set -eu
 umask 022
+# xorriso makes the medium's capital letters as the locale has them: in Turkish, i has another one.
+export LC_ALL=C
 
 fail() {
     echo "iso: $*" >&2

@@ -64,8 +64,9 @@ fn verdict(dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
         .expect("starts");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let last = said.lines().last().unwrap_or_default();
-    let value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {}", text(&output)));
-    (output.status.code(), value)
+    let value = serde_json::from_str(last);
+    assert!(value.is_ok(), "{}", text(&output));
+    (output.status.code(), value.expect("JSON"))
 }
 
 fn findings(verdict: &Value) -> BTreeMap<String, Value> {
@@ -91,9 +92,8 @@ fn whatever_leaks_is_found_with_its_axis_file_and_offset_and_passes_unnoticed_wi
     let of = findings(&found);
     assert!(!of.contains_key("sound"));
     for (axis, leak) in LEAKS {
-        let finding = of
-            .get(*axis)
-            .unwrap_or_else(|| panic!("{axis}: {leak} was not found\n{found:#}"));
+        assert!(of.contains_key(*axis), "{axis}: {leak} was not found\n{found:#}");
+        let finding = &of[*axis];
         assert_eq!(finding["node"], "leaks/amd64");
         assert_eq!(finding["cause"], "axes", "{finding:#}");
         let axes: Vec<&str> = finding["axes"]
