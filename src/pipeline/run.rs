@@ -175,6 +175,7 @@ pub fn stage_spec(
         (base, _) => {
             let base = base.clone().unwrap_or_else(|| store.root().join("failed"));
             fs::create_dir_all(&base).map_err(PipelineError::io("create", &base))?;
+            store::spread(&base);
             let base = base.canonicalize().map_err(PipelineError::io("open", &base))?;
             let prefix = format!("{}-{}-", id.stage, id.arch);
             let fresh = tempfile::Builder::new().prefix(&prefix).tempdir_in(&base);

@@ -34,7 +34,7 @@ pub use buffer::PageBuffer;
 pub use error::{Operation, StoreError};
 pub use gc::{Check, Collected, Damage};
 pub use record::{Output, Record};
-pub use scratch::Scratch;
+pub use scratch::{Scratch, spread};
 pub use sparse::copy_sparse;
 
 use error::IoContext;

@@ -1,6 +1,7 @@
 //! One scratch directory per running program, removed with it or by the next one.
 
 use super::error::{IoContext, Operation, StoreError};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -9,6 +10,21 @@ use std::{
 
 /// How the names of scratch directories begin.
 const PREFIX: &str = "run-";
+
+/// `FS_TOPDIR_FL` of linux/fs.h.
+const TOPDIR: IFlags = IFlags::from_bits_retain(0x0002_0000);
+
+/// Asks ext4 to put each new directory in `dir` somewhere else on the disk, as chattr(1) `+T` does. Where much was removed within the last
+/// minutes, ext4 looks at every inode that was freed before it takes one: up to 12 of the 70 CPU seconds of two cold builds were
+/// measured for that. A hint; other file systems refuse it.
+pub fn spread(dir: &Path) {
+    if let Ok(file) = File::open(dir)
+        && let Ok(flags) = ioctl_getflags(&file)
+        && !flags.contains(TOPDIR)
+    {
+        let _ = ioctl_setflags(&file, flags | TOPDIR);
+    }
+}
 
 /// A directory below the store's `tmp/` that this program alone uses.
 #[derive(Debug)]
@@ -22,6 +38,7 @@ impl Scratch {
     /// Makes one, after removing those whose owner is gone.
     pub(super) fn new(tmp: &Path) -> Result<Self, StoreError> {
         sweep(tmp)?;
+        spread(tmp);
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
             .tempdir_in(tmp)
