@@ -4,14 +4,12 @@
 use pnb::{
     image::cpio::{Root, write_tree},
     model::{Arch, Entry, Epoch, Meta, Node, RelPath, Tree, write_dump},
-    sandbox::{
-        Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, Output, RootFs, Spec, Surroundings, Workload,
-    },
+    sandbox::{Access, Executor, Mount, Output, RootFs, Spec, Workload},
     verity::digest_bytes,
     writers::Context,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{self, Cursor},
     os::unix::fs::{PermissionsExt, symlink},
@@ -130,28 +128,16 @@ impl Inputs {
             outputs: Vec::new(),
         };
         let spec = Spec {
-            stage: "test".to_owned(),
-            root: RootFs::Empty,
             mounts: self.mounts.clone(),
-            workload: Workload::Builtin {
-                name: writer.to_owned(),
-                args: serde_json::to_vec(&context).expect("JSON"),
-            },
-            prepare: None,
-            env: BTreeMap::new(),
             epoch: EPOCH,
-            ids: Ids::Single,
-            capabilities: BTreeSet::new(),
-            limits: Limits::default(),
-            outputs: vec![],
-            build_dir: BuildDir::Tmpfs,
-            keep_failed: false,
-            dev_in: vec![],
-            proc_mount: true,
-            emulator: None,
-            surroundings: Surroundings::default(),
-            console: Console::Log,
-            network: Network::None,
+            ..Spec::new(
+                "test",
+                RootFs::Empty,
+                Workload::Builtin {
+                    name: writer.to_owned(),
+                    args: serde_json::to_vec(&context).expect("JSON"),
+                },
+            )
         };
         let executor = Executor {
             helper: env!("CARGO_BIN_EXE_pnb").into(),

@@ -7,12 +7,9 @@
 use pnb::{
     inspect::{Difference, Hint, What},
     manifest::Host,
-    model::{Arch, Epoch, RelPath, Sha256Digest, VerityDigest},
+    model::{Arch, RelPath, Sha256Digest, VerityDigest},
     repro::{ArtifactResult, Axis, Cause, Finding, Inputs, OutputResult, StageResult, State, Tried, Verdict, html},
-    sandbox::{
-        Access, BuildDir, Console, Executor, Ids, Limits, Mount, Network, Output, OutputKind, RootFs, Spec,
-        Surroundings, Workload,
-    },
+    sandbox::{Access, Executor, Limits, Mount, Output, OutputKind, RootFs, Spec, Workload},
     verity::digest_bytes,
 };
 use std::{
@@ -162,35 +159,25 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
         allow_devices: false,
     };
     let spec = Spec {
-        stage: "browser".to_owned(),
-        root: RootFs::Tree(browser().to_owned()),
         mounts: vec![Mount {
             source: file,
             target: path("inputs/page.html"),
             access: Access::ReadOnly,
         }],
-        workload: Workload::Command { argv },
         env: ["XDG_CONFIG_HOME", "XDG_CACHE_HOME"]
             .map(|name| (name.to_owned(), "/tmp".to_owned()))
             .into(),
-        epoch: Epoch::new(0),
-        ids: Ids::Single,
-        capabilities: BTreeSet::new(),
         limits: Limits {
             wall: Duration::from_secs(120),
             cpus: 2,
             ..Limits::default()
         },
         outputs: vec![output("picture.png"), output("print")],
-        build_dir: BuildDir::Tmpfs,
-        keep_failed: false,
-        prepare: None,
-        dev_in: Vec::new(),
-        proc_mount: true,
-        emulator: None,
-        surroundings: Surroundings::default(),
-        console: Console::Log,
-        network: Network::None,
+        ..Spec::new(
+            "browser",
+            RootFs::Tree(browser().to_owned()),
+            Workload::Command { argv },
+        )
     };
     let executor = Executor {
         helper: env!("CARGO_BIN_EXE_pnb").into(),

@@ -6,7 +6,7 @@
 
 use super::PolicyError;
 use crate::{
-    lock::{Distribution, parse_snapshot},
+    lock::{Distribution, line_at, parse_snapshot},
     manifest::AgentKind,
     model::{Arch, RelPath, Variant, excerpt},
 };
@@ -241,12 +241,6 @@ fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArc
         out.push(archive);
     }
     Ok(out)
-}
-
-/// The 1-based line on which byte `at` of `text` lies.
-fn line_at(text: &str, at: usize) -> usize {
-    let end = at.min(text.len());
-    text.as_bytes()[..end].iter().filter(|b| **b == b'\n').count() + 1
 }
 
 #[cfg(test)]

@@ -97,6 +97,24 @@ mod tests {
     }
 
     #[test]
+    fn help_names_everything_that_can_be_varied() {
+        let mut command = Cli::command();
+        let verify = command.find_subcommand_mut("verify-repro").expect("there");
+        let vary = verify.get_arguments().find(|a| a.get_id() == "vary").expect("there");
+        let help = vary.get_help().expect("said").to_string();
+        let listed: Vec<&str> = help
+            .split(" or of ")
+            .nth(1)
+            .expect("a list")
+            .trim_end_matches('.')
+            .split([',', ' '])
+            .filter(|w| !w.is_empty())
+            .collect();
+        let axes: Vec<&str> = crate::repro::Axis::ALL.iter().map(|a| a.as_str()).collect();
+        assert_eq!(listed, axes);
+    }
+
+    #[test]
     fn completion_knows_the_commands() {
         let script = String::from_utf8(completion(clap_complete::Shell::Bash)).expect("UTF-8");
         assert!(script.contains("vendor") && script.contains("--hermetic"));

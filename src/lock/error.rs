@@ -110,7 +110,7 @@ pub enum LockError {
 }
 
 /// The 1-based line on which byte `at` of `text` lies.
-pub(super) fn line_at(text: &str, at: usize) -> usize {
+pub fn line_at(text: &str, at: usize) -> usize {
     let end = at.min(text.len());
     text.as_bytes()[..end].iter().filter(|b| **b == b'\n').count() + 1
 }

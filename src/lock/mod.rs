@@ -13,7 +13,7 @@ mod write;
 
 pub use check::{LockProblem, check};
 pub use diff::{LockChange, diff};
-pub use error::LockError;
+pub use error::{LockError, line_at};
 pub use format::{Archive, Distribution, LOCK_VERSION, Lockfile, Package, PinnedFile};
 pub use index::{Index, PackageId};
 pub use parse::{MAX_LOCKFILE, parse_lock};

@@ -4,7 +4,6 @@ use super::{
     CODE_SANDBOX, CODE_WRITERS, Event, Events, Outcome, PipelineError, Project,
     inputs::{Resolved, STAGE_DIRECTORY, digest_of},
     project::AGENT,
-    repeat::sha256_of,
     scheduler::Done,
 };
 use crate::{
@@ -22,6 +21,7 @@ use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, RenameFlags, renameat2},
 };
+use sha2::{Digest as _, Sha256};
 use std::{
     cell::OnceCell,
     collections::BTreeMap,
@@ -152,7 +152,7 @@ pub fn state(
     let mut record = BuildRecord::read(&bytes, RECORD_FILE).map_err(PipelineError::Manifest)?;
     let written = dir.join(MANIFEST_FILE);
     let found = fs::read(&written).map_err(PipelineError::io("read", &written))?;
-    if record.manifest_sha256 != *manifest || sha256_of(&found) != *manifest {
+    if record.manifest_sha256 != *manifest || Sha256Digest::new(Sha256::digest(&found).into()) != *manifest {
         return Ok(false);
     }
     let before = stamps(&dir).map_err(PipelineError::io("look at", &dir))?;

@@ -1,10 +1,6 @@
 //! Where a single stage is run again, with nothing varied, with halves of the axes, with single ones, to find out why it differs.
 
-use super::{
-    Changed, PipelineError, Prepared,
-    repeat::{Twice, changed},
-    run::run_stage,
-};
+use super::{Changed, PipelineError, Prepared, repeat::Twice, run::run_stage};
 use crate::{
     inspect::{Comparison, Scratch},
     repro::{Axis, Cause, Finding, compare, standing_still},
@@ -113,7 +109,7 @@ impl Lab<'_> {
                         surroundings: still.clone(),
                         ..Changed::default()
                     };
-                    if alike(&self.rerun(changed(), false)?, &self.rerun(changed(), false)?) {
+                    if alike(&self.rerun(changed())?, &self.rerun(changed())?) {
                         let cause = Cause::ByItself { still: Some(*axis) };
                         return Ok((cause, Some(Vec::new())));
                     }
@@ -163,18 +159,15 @@ impl Lab<'_> {
     fn run(&mut self, axes: &[Axis]) -> Result<&Outputs, PipelineError> {
         if !self.runs.contains_key(axes) {
             let set: BTreeSet<Axis> = axes.iter().copied().collect();
-            let outputs = self.rerun(changed(&set, self.lent), set.contains(&Axis::FileSystem))?;
+            let outputs = self.rerun(self.twice.changed(&set, self.lent))?;
             self.runs.insert(axes.to_vec(), outputs);
         }
         Ok(&self.runs[axes])
     }
 
-    fn rerun(&self, changed: Changed, on_disk: bool) -> Result<Outputs, PipelineError> {
+    fn rerun(&self, changed: Changed) -> Result<Outputs, PipelineError> {
         let mut options = self.twice.options.clone();
         options.changed = changed;
-        if on_disk {
-            options.build_dir = Some(self.twice.store.scratch_path("build"));
-        }
         let twice = self.twice;
         match run_stage(
             twice.project,

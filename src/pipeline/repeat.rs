@@ -18,11 +18,10 @@ use crate::{
     manifest::{MANIFEST_FILE, Reproducibility, SUMS_FILE, Sums, Varied, is_statement},
     model::{Arch, RelPath, Sha256Digest, StageKey, Variant},
     repro::{
-        self, ArtifactResult, Axis, Cause, Claim, Finding, Lent, OutputResult, SEED, StageResult, State, Tried,
-        Verdict, lend, surroundings,
+        self, ArtifactResult, Axis, Cause, Claim, Finding, LENT_LOCALE, OutputResult, SEED, StageResult, State, Tried,
+        Verdict, clock_library, surroundings,
     },
     store::{Output, Store},
-    verity,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -122,9 +121,9 @@ impl Twice<'_> {
         let place = scratch.join(FAR);
         let source = first.as_ref().map_or(self.store, |build| &build.store);
         let mut options = self.options.clone();
-        options.changed = changed(&axes, &lent);
+        options.changed = self.changed(&axes, &lent);
         (self.say)(&format!("second build: {} things differ", axes.len()));
-        let second = self.second(&place, source, &axes, options)?;
+        let second = self.one(&place, source, options)?;
         let of_claim = claim.map(claimed);
         let expected = match (&of_claim, &first) {
             (Some(made), _) => made,
@@ -184,6 +183,19 @@ impl Twice<'_> {
         Ok(Found { verdict, manifests })
     }
 
+    /// What the pipeline and the sandbox do differently when these axes are varied.
+    pub(super) fn changed(&self, axes: &BTreeSet<Axis>, lent: &Path) -> Changed {
+        Changed {
+            surroundings: surroundings(axes, lent),
+            processors: axes.contains(&Axis::Processors),
+            order: axes.contains(&Axis::JobOrder).then_some(SEED),
+            copies: axes.contains(&Axis::Links),
+            build_dir: axes
+                .contains(&Axis::FileSystem)
+                .then(|| self.store.scratch_path("build")),
+        }
+    }
+
     /// What this host cannot vary.
     fn cannot(&self) -> Result<Vec<(Axis, String)>, PipelineError> {
         let mut all = Vec::new();
@@ -229,33 +241,34 @@ impl Twice<'_> {
             self.options,
             self.events,
         )?;
-        let mut trees = Vec::new();
+        let place = |below: &Path| -> Result<PathBuf, PipelineError> {
+            let dir = target.join(below);
+            let parent = dir.parent().unwrap_or(target);
+            fs::create_dir_all(parent).map_err(PipelineError::io("create", parent))?;
+            Ok(dir)
+        };
+        let moved = |from: PathBuf, to: PathBuf| fs::rename(from, &to).map_err(PipelineError::io("rename", &to));
         for node in &nodes {
             let output = outcome.nodes[node].record.outputs.get("tree");
             let output = output.ok_or_else(|| PipelineError::Describe {
                 problem: format!("{node} has no output \"tree\""),
             })?;
-            trees.push(self.store.checkout(output.digest())?);
+            if node.stage == LOCALE_STAGE {
+                moved(
+                    self.store.copied_checkout(output.digest())?,
+                    place(Path::new(LENT_LOCALE))?,
+                )?;
+                continue;
+            }
+            let library = self.store.tree(output.digest())?;
+            let found = library.iter().find_map(|(path, entry)| clock_library(path, entry));
+            let (digest, below) = found.ok_or_else(|| PipelineError::Describe {
+                problem: format!("{node} has no library for another clock"),
+            })?;
+            self.store.verify_object(&digest)?;
+            moved(self.store.copy_of(&self.store.object_path(&digest)?)?, place(&below)?)?;
         }
-        let clocks: Vec<&Path> = trees[1..].iter().map(PathBuf::as_path).collect();
-        let lent = Lent {
-            clocks: &clocks,
-            locale: &trees[0],
-        };
-        lend(&lent, target).map_err(PipelineError::io("lay out what is lent in", target))
-    }
-
-    fn second(
-        &self,
-        place: &Path,
-        source: &Arc<Store>,
-        axes: &BTreeSet<Axis>,
-        mut options: RunOptions,
-    ) -> Result<Build, PipelineError> {
-        if axes.contains(&Axis::FileSystem) {
-            options.build_dir = Some(self.store.scratch_path("build"));
-        }
-        self.one(place, source, options)
+        Ok(())
     }
 
     /// Builds everything in a new store at `place`. Pinned files are taken from `source` as far as it has them.
@@ -264,7 +277,7 @@ impl Twice<'_> {
         let store = Store::open(&place.join("store"))?;
         self.share(source, &store)?;
         options.exported = self.nodes.iter().cloned().collect();
-        let built = build_so_far(
+        let (outcome, failed) = build_so_far(
             self.project,
             &store,
             self.inputs,
@@ -273,26 +286,12 @@ impl Twice<'_> {
             &options,
             self.events,
         )?;
-        let (outcome, failed) = match built {
-            (outcome, None) => (outcome, None),
-            (
-                outcome,
-                Some(PipelineError::Stage {
-                    node,
-                    problem,
-                    tail,
-                    log,
-                }),
-            ) => {
-                let error = PipelineError::Stage {
-                    node: node.clone(),
-                    problem,
-                    tail,
-                    log,
-                };
-                (outcome, Some((node, error)))
-            }
-            (_, Some(error)) => return Err(error),
+        let failed = match failed {
+            None => None,
+            Some(error) => match &error {
+                PipelineError::Stage { node, .. } => Some((node.clone(), error)),
+                _ => return Err(error),
+            },
         };
         // What had to be fetched need not be fetched again.
         self.share(&store, self.store)?;
@@ -487,16 +486,6 @@ impl Twice<'_> {
     }
 }
 
-/// What the pipeline and the sandbox do differently when these axes are varied.
-pub(super) fn changed(axes: &BTreeSet<Axis>, lent: &Path) -> Changed {
-    Changed {
-        surroundings: surroundings(axes, lent),
-        processors: axes.contains(&Axis::Processors),
-        order: axes.contains(&Axis::JobOrder).then_some(SEED),
-        copies: axes.contains(&Axis::Links),
-    }
-}
-
 /// What a manifest says was made; the manifest itself has to come out the same too.
 fn claimed(claim: &Claim) -> Made {
     let manifest = claim.manifest();
@@ -542,11 +531,4 @@ pub fn reproducibility(verdict: &Verdict) -> Reproducibility {
         outputs: verdict.outputs(),
         equal: verdict.equal,
     }
-}
-
-/// SHA-256 of a small file.
-pub(super) fn sha256_of(bytes: &[u8]) -> Sha256Digest {
-    let mut both = verity::Both::new();
-    both.update(bytes);
-    both.finish().sha256
 }

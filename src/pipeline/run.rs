@@ -58,6 +58,8 @@ pub struct Changed {
     pub order: Option<u64>,
     /// Whether files of inputs are copies instead of links to the store's.
     pub copies: bool,
+    /// Build on disk below this directory, whatever [`RunOptions::build_dir`] says.
+    pub build_dir: Option<PathBuf>,
 }
 
 impl Changed {
@@ -170,10 +172,13 @@ pub fn stage_spec(
         Some(digest) => RootFs::Tree(store.checkout(digest)?),
         None => RootFs::Empty,
     };
-    let build_dir = match (&options.build_dir, options.keep_failed) {
+    let build_dir = match (
+        options.changed.build_dir.as_ref().or(options.build_dir.as_ref()),
+        options.keep_failed,
+    ) {
         (None, false) => BuildDir::Tmpfs,
         (base, _) => {
-            let base = base.clone().unwrap_or_else(|| store.root().join("failed"));
+            let base = base.cloned().unwrap_or_else(|| store.root().join("failed"));
             fs::create_dir_all(&base).map_err(PipelineError::io("create", &base))?;
             store::spread(&base);
             let base = base.canonicalize().map_err(PipelineError::io("open", &base))?;

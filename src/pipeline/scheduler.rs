@@ -191,6 +191,14 @@ pub(super) fn build_so_far(
     Ok((outcome, state.failed))
 }
 
+/// The first of the nodes that could start, or one that the seed `order` decides on.
+fn choose<'a>(mut ready: impl Iterator<Item = &'a NodeId>, order: Option<u64>) -> Option<&'a NodeId> {
+    match order {
+        None => ready.next(),
+        Some(seed) => ready.max_by_key(|id| *blake3::hash(format!("{seed} {id}").as_bytes()).as_bytes()),
+    }
+}
+
 /// Waits for a node whose needs are done; `None` when there is nothing left to start.
 fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar, order: Option<u64>) -> Option<(NodeId, Outputs)> {
     let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -198,15 +206,11 @@ fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar, order: Optio
         if state.failed.is_some() || state.waiting.is_empty() {
             return None;
         }
-        let mut ready = closure
+        let ready = closure
             .order
             .iter()
             .filter(|id| state.waiting.contains(id) && closure.needs[*id].iter().all(|n| state.done.contains_key(n)));
-        let chosen = match order {
-            None => ready.next(),
-            Some(seed) => ready.max_by_key(|id| *blake3::hash(format!("{seed} {id}").as_bytes()).as_bytes()),
-        };
-        if let Some(id) = chosen {
+        if let Some(id) = choose(ready, order) {
             state.waiting.remove(id);
             state.running += 1;
             let outputs = closure.needs[id]
@@ -281,4 +285,35 @@ fn one(
 fn usable(store: &Store, prepared: &Prepared, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
     let record = store.record(&prepared.key)?;
     Ok(record.filter(|r| r.weaker.is_empty() || !options.hermetic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Arch;
+
+    #[test]
+    fn a_seed_makes_an_order_of_its_own_and_the_same_each_time() {
+        let node = |stage: char| NodeId {
+            stage: stage.to_string(),
+            arch: Arch::Amd64,
+        };
+        let order = |seed: Option<u64>| {
+            let mut left: Vec<NodeId> = ('a'..='h').map(node).collect();
+            let mut out = String::new();
+            while let Some(chosen) = choose(left.iter(), seed).cloned() {
+                out.push_str(&chosen.stage);
+                left.retain(|id| *id != chosen);
+            }
+            out
+        };
+        assert_eq!(order(None), "abcdefgh");
+        let seeded = order(Some(crate::repro::SEED));
+        assert_ne!(seeded, order(None));
+        assert_eq!(seeded, order(Some(crate::repro::SEED)));
+        assert_ne!(seeded, order(Some(1)));
+        let mut all: Vec<char> = seeded.chars().collect();
+        all.sort_unstable();
+        assert_eq!(all.into_iter().collect::<String>(), "abcdefgh", "each once");
+    }
 }

@@ -1,11 +1,16 @@
 //! What must not matter, one by one.
 
 use crate::{
-    model::RelPath,
+    model::{Entry, Node, RelPath, VerityDigest},
     sandbox::{LENT, Surroundings},
 };
 use serde::{Serialize, Serializer};
-use std::{collections::BTreeSet, fmt, fs, io, os::unix::fs::symlink, path::Path, str::FromStr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 macro_rules! axes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $first:literal, $second:literal;)*) => {
@@ -110,64 +115,23 @@ const WORK_DIR: &str = "some-other-place/with-a-longer-name-than-the-usual-one/w
 /// The seed of orders that are made by chance. One that everybody has makes what it finds repeatable.
 pub const SEED: u64 = 0x706e_6221;
 
-/// What the surroundings need beside values: trees of the store.
-#[derive(Clone, Copy, Debug)]
-pub struct Lent<'a> {
-    /// libfaketime for each architecture that programs run for: the tree's directory.
-    pub clocks: &'a [&'a Path],
-    /// A directory with the locale.
-    pub locale: &'a Path,
-}
+/// Where the tree with the locale lies below [`LENT`].
+pub const LENT_LOCALE: &str = "locale";
 
-/// Lays out in the new directory `dir` what [`surroundings`] names.
-///
-/// # Errors
-///
-/// Of the file system, or when a tree does not hold what it should.
-pub fn lend(lent: &Lent<'_>, dir: &Path) -> io::Result<()> {
-    fs::create_dir(dir)?;
-    for tree in lent.clocks {
-        let libraries = tree.join("usr/lib");
-        let mut names = Vec::new();
-        #[expect(clippy::disallowed_methods, reason = "the order of the names does not matter")]
-        for entry in fs::read_dir(&libraries)? {
-            names.push(entry?.file_name());
-        }
-        for name in names {
-            let library = libraries.join(&name).join("faketime").join(CLOCK_LIBRARY);
-            if library.is_file() {
-                let target = dir.join("lib").join(&name);
-                fs::create_dir_all(&target)?;
-                fs::copy(library, target.join(CLOCK_LIBRARY))?;
-            }
-        }
+/// The content of libfaketime, if an entry of a tree is that, and where it lies below [`LENT`]: as the dynamic linker's `$LIB` says.
+pub fn clock_library(path: &RelPath, entry: &Entry) -> Option<(VerityDigest, PathBuf)> {
+    let directory = path.as_path().strip_prefix("usr").ok()?.parent()?;
+    let ours = path.as_path().file_name()? == CLOCK_LIBRARY && directory.file_name()? == "faketime";
+    match entry.node {
+        Node::File { digest, .. } if ours => Some((digest, directory.parent()?.join(CLOCK_LIBRARY))),
+        _ => None,
     }
-    let target = dir.join("locale").join(LOCALE);
-    copy_tree(&lent.locale.join(LOCALE), &target)
-}
-
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    #[expect(clippy::disallowed_methods, reason = "the order of the names does not matter")]
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_tree(&from, &to)?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(&from)?, &to)?;
-        } else {
-            fs::copy(&from, &to)?;
-        }
-    }
-    Ok(())
 }
 
 const CLOCK_LIBRARY: &str = "libfaketime.so.1";
 const LOCALE: &str = "tr_TR.UTF-8";
 
-/// The surroundings in which `axes` are as in the second build. `lent` is where [`lend`] laid things out. What the pipeline
+/// The surroundings in which `axes` are as in the second build. `lent` is where the locale and the libraries lie. What the pipeline
 /// does itself (file system, processors, order of jobs, links) is not among them.
 pub fn surroundings(axes: &BTreeSet<Axis>, lent: &Path) -> Surroundings {
     let mut all = Surroundings::default();
@@ -176,7 +140,7 @@ pub fn surroundings(axes: &BTreeSet<Axis>, lent: &Path) -> Surroundings {
             Axis::Clock => set_clock(&mut all, LATER, lent),
             Axis::TimeZone => set(&mut all, &[("TZ", "<+1345>-13:45")]),
             Axis::Locale => {
-                let path = format!("/{LENT}/locale");
+                let path = format!("/{LENT}/{LENT_LOCALE}");
                 set(&mut all, &[("LANG", LOCALE), ("LC_ALL", LOCALE), ("LOCPATH", &path)]);
                 all.lent = Some(lent.to_owned());
             }
@@ -243,6 +207,7 @@ fn set_clock(all: &mut Surroundings, time: &str, lent: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Epoch, Meta};
 
     #[test]
     fn names_are_read_back_and_others_are_told_what_there_is() {
@@ -261,6 +226,26 @@ mod tests {
             let changed = surroundings(&[*axis].into(), Path::new("/lent")) != Surroundings::default();
             assert_eq!(changed, !ours.contains(axis), "{axis}");
         }
+    }
+
+    #[test]
+    fn a_library_lies_where_the_linker_of_its_architecture_looks() {
+        let entry = |node| Entry {
+            meta: Meta::root(0o644, Epoch::new(0)),
+            node,
+        };
+        let digest = VerityDigest::new([7; 32]);
+        let file = entry(Node::File { digest, size: 1 });
+        let at = |path: &str, entry: &Entry| clock_library(&path.parse().expect("a path"), entry);
+        for triplet in ["x86_64-linux-gnu", "aarch64-linux-gnu"] {
+            let found = at(&format!("usr/lib/{triplet}/faketime/{CLOCK_LIBRARY}"), &file);
+            assert_eq!(
+                found,
+                Some((digest, PathBuf::from(format!("lib/{triplet}/{CLOCK_LIBRARY}"))))
+            );
+        }
+        assert_eq!(at("usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", &file), None);
+        assert_eq!(at("usr/lib/x86_64-linux-gnu/faketime", &entry(Node::Directory)), None);
     }
 
     #[test]

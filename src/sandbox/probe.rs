@@ -1,19 +1,14 @@
 //! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
 
 use super::{
-    BuildDir, Console, Emulator, Executor, Ids, Limits, Network, Outcome, Output, RootFs, SandboxError, Spec,
-    Surroundings, Workload, emulator,
+    Emulator, Executor, Ids, Outcome, Output, RootFs, SandboxError, Spec, Workload, emulator,
     helper::{NOTHING, USERNS_FIX},
     idmap,
     landlock::ABI_NUMBER,
 };
-use crate::model::{Arch, Epoch};
+use crate::model::Arch;
 use nix::unistd::Uid;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    path::Path,
-};
+use std::{io, path::Path};
 
 /// One layer of the sandbox on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,28 +34,15 @@ const LIMITS_FIX: &str = "nothing is wrong: the watchdog and resource limits of 
 /// A stage that does nothing.
 pub(super) fn smallest(ids: Ids) -> Spec {
     Spec {
-        stage: "probe".to_owned(),
-        root: RootFs::Empty,
-        mounts: Vec::new(),
-        workload: Workload::Builtin {
-            name: NOTHING.to_owned(),
-            args: Vec::new(),
-        },
-        env: BTreeMap::new(),
-        epoch: Epoch::new(0),
         ids,
-        capabilities: BTreeSet::new(),
-        limits: Limits::default(),
-        outputs: Vec::new(),
-        build_dir: BuildDir::Tmpfs,
-        keep_failed: false,
-        prepare: None,
-        dev_in: Vec::new(),
-        proc_mount: true,
-        emulator: None,
-        surroundings: Surroundings::default(),
-        console: Console::Log,
-        network: Network::None,
+        ..Spec::new(
+            "probe",
+            RootFs::Empty,
+            Workload::Builtin {
+                name: NOTHING.to_owned(),
+                args: Vec::new(),
+            },
+        )
     }
 }
 

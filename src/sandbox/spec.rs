@@ -343,6 +343,32 @@ pub struct Policy {
 pub(super) const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
 impl Spec {
+    /// The least there is for `workload` in `root`: one id, nothing mounted, nothing taken out, default limits, a build directory in
+    /// memory, output to the log, no network.
+    pub fn new(stage: impl Into<String>, root: RootFs, workload: Workload) -> Self {
+        Self {
+            stage: stage.into(),
+            root,
+            mounts: Vec::new(),
+            workload,
+            prepare: None,
+            env: BTreeMap::new(),
+            epoch: Epoch::new(0),
+            ids: Ids::Single,
+            capabilities: BTreeSet::new(),
+            limits: Limits::default(),
+            outputs: Vec::new(),
+            build_dir: BuildDir::Tmpfs,
+            keep_failed: false,
+            dev_in: Vec::new(),
+            proc_mount: true,
+            console: Console::Log,
+            network: Network::None,
+            emulator: None,
+            surroundings: Surroundings::default(),
+        }
+    }
+
     /// The part that does not depend on the host.
     pub fn policy(&self) -> Policy {
         Policy {

@@ -5,7 +5,7 @@ use pnb::{
     sandbox::*,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{self, Read},
     os::unix::fs::{PermissionsExt, symlink},
@@ -58,31 +58,19 @@ impl Host {
             target: rel("usr"),
             access: Access::ReadOnly,
         };
+        let argv = argv.iter().map(|a| (*a).to_owned()).collect();
         Spec {
-            stage: "test".into(),
-            root: RootFs::Tree(self.dir.path().to_owned()),
             mounts: vec![usr],
-            workload: Workload::Command {
-                argv: argv.iter().map(|a| (*a).to_owned()).collect(),
-            },
-            env: BTreeMap::new(),
             epoch: Epoch::new(1_750_000_000),
-            ids: Ids::Single,
-            capabilities: BTreeSet::new(),
             limits: Limits {
                 wall: Duration::from_secs(30),
                 ..Limits::default()
             },
-            outputs: Vec::new(),
-            build_dir: BuildDir::Tmpfs,
-            keep_failed: false,
-            prepare: None,
-            dev_in: Vec::new(),
-            proc_mount: true,
-            emulator: None,
-            surroundings: Surroundings::default(),
-            console: Console::Log,
-            network: Network::None,
+            ..Spec::new(
+                "test",
+                RootFs::Tree(self.dir.path().to_owned()),
+                Workload::Command { argv },
+            )
         }
     }
 

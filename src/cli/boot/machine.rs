@@ -12,16 +12,12 @@ use super::{
 };
 use crate::{
     boot::{HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
-    model::{Arch, Epoch},
+    model::Arch,
     pipeline,
-    sandbox::{
-        self, Access, BuildDir, Console, Executor, Ids, Limits, Mount, Output, RootFs, SandboxError, Spec,
-        Surroundings, Workload,
-    },
+    sandbox::{self, Access, Console, Executor, Limits, Mount, Output, RootFs, SandboxError, Spec, Workload},
     store::Store,
 };
 use std::{
-    collections::BTreeSet,
     io::{self, Read},
     time::Duration,
 };
@@ -86,14 +82,8 @@ pub(super) fn run(
         }
     };
     let spec = Spec {
-        stage: "boot".to_owned(),
-        root: RootFs::Tree(store.checkout(tools.digest())?),
-        workload,
         // Where QEMU keeps what is written to media that are not kept; it would take /var/tmp for /tmp.
         env: [("TMPDIR".to_owned(), "/build".to_owned())].into(),
-        epoch: Epoch::new(0),
-        ids: Ids::Single,
-        capabilities: BTreeSet::new(),
         limits: Limits {
             memory: (machine.memory << 20) + QEMU_MEMORY,
             wall: Duration::from_secs(args.timeout),
@@ -104,14 +94,6 @@ pub(super) fn run(
             ..Limits::default()
         },
         mounts,
-        outputs: Vec::new(),
-        build_dir: BuildDir::Tmpfs,
-        keep_failed: false,
-        prepare: None,
-        dev_in: Vec::new(),
-        proc_mount: true,
-        emulator: None,
-        surroundings: Surroundings::default(),
         console: if args.interactive {
             Console::Inherit
         } else {
@@ -121,6 +103,7 @@ pub(super) fn run(
             None => sandbox::Network::None,
             Some(_) => sandbox::Network::Loopback,
         },
+        ..Spec::new("boot", RootFs::Tree(store.checkout(tools.digest())?), workload)
     };
     report.clear();
     let executor = Executor {
