@@ -226,6 +226,9 @@ pub struct VerifyRepro {
     /// Write the verdict as a page for a browser.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Keep both stores on disk; otherwise they lie in memory (/dev/shm) where there is room.
+    #[arg(long)]
+    pub on_disk: bool,
     /// Do not look for the cause of a difference, which runs stages again.
     #[arg(long)]
     pub no_explain: bool,

@@ -63,6 +63,7 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
         jobs: args.jobs.unwrap_or_else(processors),
         options: &options,
         circumstances: &circumstances,
+        on_disk: args.on_disk,
         explain: !args.no_explain,
         events: &|event| report.event(event),
         say: &|text| report.note(text),

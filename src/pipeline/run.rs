@@ -180,11 +180,10 @@ pub fn stage_spec(
         (base, _) => {
             let base = base.cloned().unwrap_or_else(|| store.root().join("failed"));
             fs::create_dir_all(&base).map_err(PipelineError::io("create", &base))?;
-            store::spread(&base);
             let base = base.canonicalize().map_err(PipelineError::io("open", &base))?;
             let prefix = format!("{}-{}-", id.stage, id.arch);
-            let fresh = tempfile::Builder::new().prefix(&prefix).tempdir_in(&base);
-            BuildDir::Disk(fresh.map_err(PipelineError::io("create a directory in", &base))?.keep())
+            let fresh = store::quiet_directory(&base, &prefix);
+            BuildDir::Disk(fresh.map_err(PipelineError::io("create a directory in", &base))?)
         }
     };
     Ok(Spec {

@@ -64,7 +64,7 @@ axes! {
     /// In what order directories are listed.
     Listing = "listing", "the file system's", "shuffled";
     /// Number of processors, and which.
-    Processors = "processors", "the first, as many as declared", "the last, one where several are declared, two where one is";
+    Processors = "processors", "the first, as many as declared", "the last, one where several are declared, two where one is; stages one at a time";
     /// In what order stages run.
     JobOrder = "job-order", "that of the graph", "by chance, with a seed";
     /// Where programs lie in memory.

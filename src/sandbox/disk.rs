@@ -16,7 +16,7 @@ use std::{
 };
 
 /// What a directory holds.
-#[derive(Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct Used {
     /// Bytes taken on disk, hard links once.
     pub bytes: u64,

@@ -143,6 +143,11 @@ const ROWS: &[Row] = rows! {
     fsetxattr libc::SYS_fsetxattr, Always, EOPNOTSUPP, "as setxattr";
     setxattrat 463, Always, EOPNOTSUPP, "as setxattr";
     removexattrat 466, Always, EOPNOTSUPP, "as setxattr";
+    fsync libc::SYS_fsync, Always, NOTHING, "what a run leaves behind when the machine stops is swept: nothing need reach a disk before it ends";
+    fdatasync libc::SYS_fdatasync, Always, NOTHING, "as fsync";
+    sync_file_range libc::SYS_sync_file_range, Always, NOTHING, "as fsync";
+    syncfs libc::SYS_syncfs, Always, NOTHING, "as fsync; it would wait for all that others write, too";
+    sync libc::SYS_sync, Always, NOTHING, "as syncfs";
     getgroups libc::SYS_getgroups, SingleId, NOTHING, "an ordinary user's other groups cannot be dropped: they are not shown";
 };
 

@@ -26,8 +26,10 @@ use std::{
 const TICK: Duration = Duration::from_millis(25);
 /// How often a control group is asked.
 const GROUP_TICK: Duration = Duration::from_millis(200);
-/// How often a build directory on disk is summed up, at most.
+/// How often the file system of a build directory on disk is asked how full it is, and the directory summed up at most.
 const DISK_TICK: Duration = Duration::from_secs(1);
+/// After this time the directory is summed up whatever its file system says: others may have removed as much as the stage wrote.
+const DISK_REST: Duration = Duration::from_secs(15);
 /// A disk pass may take one part in so many of the time.
 const DISK_SHARE: u32 = 20;
 /// Below this much available memory of the whole host a stage without a control group ends.
@@ -41,8 +43,7 @@ pub(super) struct Watchdog {
     limits: Limits,
     memory: bool,
     processes: bool,
-    disk: bool,
-    next_disk: Instant,
+    disk: Option<Disk>,
     peak: u64,
     meminfo: Option<File>,
     /// Device number of the kernel's own tmpfs, where memfds live.
@@ -56,8 +57,7 @@ impl Watchdog {
             limits: spec.limits_in_force(),
             memory: !group.limits_memory(),
             processes: !group.counts_processes(),
-            disk: matches!(spec.build_dir, BuildDir::Disk(_)),
-            next_disk: Instant::now() + DISK_TICK,
+            disk: matches!(spec.build_dir, BuildDir::Disk(_)).then(Disk::new),
             peak: 0,
             meminfo,
             shared_memory: memfd.and_then(|fd| fstat(fd).ok()).map(|s| s.st_dev),
@@ -96,14 +96,8 @@ impl Watchdog {
                 return Some(Reached("memory of the host, which has almost none left".to_owned()));
             }
         }
-        if self.disk && Instant::now() >= self.next_disk {
-            let begin = Instant::now();
-            let used = disk::measure("/build");
-            let took = begin.elapsed();
-            self.next_disk = Instant::now() + DISK_TICK.max(took * DISK_SHARE);
-            return self.judge_disk(&used);
-        }
-        None
+        let used = self.disk.as_mut()?.look(&self.limits)?;
+        self.judge_disk(&used)
     }
 
     fn judge_disk(&self, used: &Used) -> Option<Reached> {
@@ -143,7 +137,7 @@ impl Watchdog {
             seen.memory += self.shared(proc, *pid, &mut counted);
         }
         for point in ["/build", "/tmp"] {
-            let used = statvfs(point).ok().filter(|_| point == "/tmp" || !self.disk);
+            let used = statvfs(point).ok().filter(|_| point == "/tmp" || self.disk.is_none());
             let bytes = used.map_or(0, |s| {
                 s.blocks()
                     .saturating_sub(s.blocks_free())
@@ -180,6 +174,61 @@ impl Watchdog {
             .map(|s| s.st_blocks as u64 * 512)
             .sum()
     }
+}
+
+/// What is known of a build directory on disk.
+struct Disk {
+    next: Instant,
+    /// When it was summed up last, what was in it then, and how full its file system was.
+    seen: Instant,
+    used: Used,
+    full: (u64, u64),
+}
+
+impl Disk {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            next: now + DISK_TICK,
+            seen: now,
+            used: Used::default(),
+            full: fullness(),
+        }
+    }
+
+    /// Sums the directory up, if it is time and it can hold half of what is still allowed.
+    fn look(&mut self, limits: &Limits) -> Option<Used> {
+        let begin = Instant::now();
+        if begin < self.next {
+            return None;
+        }
+        self.next = begin + DISK_TICK;
+        let full = fullness();
+        let grown = (full.0.saturating_sub(self.full.0), full.1.saturating_sub(self.full.1));
+        let bytes = limits.build_bytes.saturating_sub(self.used.bytes) / 2;
+        let inodes = limits.build_inodes.saturating_sub(self.used.inodes) / 2;
+        if grown.0 < bytes && grown.1 < inodes && self.seen.elapsed() < DISK_REST {
+            return None;
+        }
+        let used = disk::measure("/build");
+        let end = Instant::now();
+        *self = Self {
+            next: end + DISK_TICK.max((end - begin) * DISK_SHARE),
+            seen: end,
+            used,
+            full,
+        };
+        Some(used)
+    }
+}
+
+/// Bytes and inodes that are taken on the file system of the build directory.
+fn fullness() -> (u64, u64) {
+    statvfs("/build").map_or((0, 0), |s| {
+        let bytes = s.blocks().saturating_sub(s.blocks_free());
+        let inodes = s.files().saturating_sub(s.files_free());
+        (bytes.saturating_mul(s.fragment_size()), inodes)
+    })
 }
 
 #[derive(Default)]

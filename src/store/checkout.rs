@@ -16,8 +16,23 @@ use std::{
         fs::{MetadataExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
+
+/// A place that is filled by who comes first, while others wait.
+type Place = Arc<Mutex<Option<PathBuf>>>;
+
+/// Where the copy of each tree is that one was made of.
+#[derive(Debug, Default)]
+pub(super) struct Copies(Mutex<BTreeMap<VerityDigest, Place>>);
+
+impl Copies {
+    fn place(&self, digest: &VerityDigest) -> Place {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry(*digest).or_default())
+    }
+}
 
 impl Store {
     /// Stores a tree's dump; its contents must already be objects. Returns the dump's digest.
@@ -90,20 +105,36 @@ impl Store {
         }
     }
 
-    /// As [`Store::checkout`], of files that nobody else has: it goes when this program ends.
+    /// As [`Store::checkout`], of files that are copies: made once, and gone when this program ends.
     pub fn copied_checkout(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
+        let place = self.copies.place(digest);
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &*place {
+            return Ok(path.clone());
+        }
+        let target = self.scratch_path("copied");
+        self.copy_tree(digest, &target)?;
+        Ok(place.insert(target).clone())
+    }
+
+    /// Makes `target`, with copies of the tree's files as [`Store::checkout`] would have them.
+    pub fn copy_tree(&self, digest: &VerityDigest, target: &Path) -> Result<(), StoreError> {
         let tree = self.tree(digest)?;
         self.verify_tree(digest, &tree)?;
-        let target = self.scratch_path("copied");
-        self.lay_out_files(&tree, &target, true)?;
-        Ok(target)
+        self.lay_out_files(&tree, target, true)
     }
 
     /// A copy of one of the store's files, with its mode and time: it goes when this program ends.
     pub fn copy_of(&self, file: &Path) -> Result<PathBuf, StoreError> {
         let target = self.scratch_path("copied");
-        copy_file(file, &target)?;
+        self.copy_file(file, &target)?;
         Ok(target)
+    }
+
+    /// Copies one of the store's files to `target`, with its mode and time.
+    pub fn copy_file(&self, file: &Path, target: &Path) -> Result<(), StoreError> {
+        fs::copy(file, target).at(Operation::Create, target)?;
+        set_mtime(target)
     }
 
     /// Makes `target` and lays the tree out below it.
@@ -126,7 +157,7 @@ impl Store {
                 Node::File { digest, .. } => {
                     let executable = entry.meta.mode & 0o111 != 0;
                     if copies {
-                        copy_file(&self.object_inode(digest, executable)?, &path)?;
+                        self.copy_file(&self.object_inode(digest, executable)?, &path)?;
                     // Nearly always the inode is there.
                     } else if fs::hard_link(self.object_file(digest, executable), &path).is_err() {
                         link_or_copy(&self.object_inode(digest, executable)?, &path)?;
@@ -198,12 +229,6 @@ impl Store {
         let file = File::open(place).at(Operation::Open, place)?;
         Ok(crate::verity::digest_reader(file).at(Operation::Read, place)?.0 == *digest)
     }
-}
-
-/// Copies a file with its mode, and gives it the time of everything in a checkout.
-fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::copy(from, to).at(Operation::Create, to)?;
-    set_mtime(to)
 }
 
 /// Hard links where the file system has room for one more, copies otherwise (ext4 holds 65,000 links to an inode).

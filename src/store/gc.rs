@@ -51,7 +51,7 @@ type Kept = (PathBuf, Option<(StageKey, Record)>);
 
 impl Store {
     fn object_files(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
-        let objects = self.root.join("objects");
+        let objects = self.content.join("objects");
         let mut files = Vec::new();
         for prefix in sorted_names(&objects)? {
             let dir = objects.join(&prefix);
@@ -201,7 +201,7 @@ impl Store {
                 remove(&path, &mut result)?;
             }
         }
-        let index = self.root.join("sha256");
+        let index = self.content.join("sha256");
         for prefix in sorted_names(&index)? {
             for name in sorted_names(&index.join(&prefix))? {
                 let path = index.join(&prefix).join(&name);

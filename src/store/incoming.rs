@@ -131,7 +131,9 @@ impl Store {
             _ => (Pages::Pass, Hashing::Both(verity::Both::new())),
         };
         let mut object = Growing::new(self.scratch_path("object"), pages)?;
-        let mut spares = (0..copies)
+        // A link to the object does as well.
+        let spares = if self.passing { 0 } else { copies };
+        let mut spares = (0..spares)
             .map(|_| Growing::new(self.scratch_path("spare"), pages))
             .collect::<Result<Vec<_>, _>>()?;
         let mut take = |bytes: &[u8]| {

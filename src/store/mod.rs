@@ -24,6 +24,7 @@ mod error;
 mod gc;
 mod incoming;
 mod known;
+mod memory;
 mod objects;
 mod record;
 mod scratch;
@@ -34,7 +35,7 @@ pub use buffer::PageBuffer;
 pub use error::{Operation, StoreError};
 pub use gc::{Check, Collected, Damage};
 pub use record::{Output, Record};
-pub use scratch::{Scratch, spread};
+pub use scratch::{Scratch, quiet_directory};
 pub use sparse::copy_sparse;
 
 use error::IoContext;
@@ -67,29 +68,56 @@ const DIRECTORIES: &[&str] = &[
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Whether it is needed for this program only.
+    passing: bool,
+    /// Where `objects/` and `sha256/` are: in `root`, or in the store that this one was opened beside.
+    content: PathBuf,
+    /// That store, which has to live as long as this one.
+    _beside: Option<Arc<Store>>,
     scratch: Scratch,
     _lock: File,
     /// Trees whose objects were hashed by this program: once per run is enough.
     verified: Mutex<BTreeSet<VerityDigest>>,
     /// Objects that this program has hashed.
-    known: known::Known,
+    known: Arc<known::Known>,
+    /// Trees that were copied for this program.
+    copies: checkout::Copies,
     /// Copies of objects that this program will export.
     spares: artifact::Spares,
     buffers: buffer::Buffers,
 }
 
+/// How a store is opened.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    /// With other builders.
+    Shared,
+    /// Alone.
+    Exclusive,
+    /// For this program, maybe beside another store.
+    Passing(Option<&'a Arc<Store>>),
+}
+
 impl Store {
     /// Opens the store at `root`, making it if it is not there, and sweeps what dead programs left in `tmp/`.
     pub fn open(root: &Path) -> Result<Arc<Self>, StoreError> {
-        Self::open_locked(root, false)
+        Self::open_as(root, Kind::Shared)
+    }
+
+    /// Opens a store at `root` that is needed for this program only: files of artifacts may be links to its objects.
+    ///
+    /// Beside another one it has that one's objects but none of its records, so everything is made again, while what comes out the same
+    /// is not written again. An object is still asked for by the digest of what was made here.
+    pub fn open_passing(root: &Path, beside: Option<&Arc<Self>>) -> Result<Arc<Self>, StoreError> {
+        Self::open_as(root, Kind::Passing(beside))
     }
 
     /// Opens the store alone: fails while a builder uses it. For garbage collection.
     pub fn open_exclusive(root: &Path) -> Result<Arc<Self>, StoreError> {
-        Self::open_locked(root, true)
+        Self::open_as(root, Kind::Exclusive)
     }
 
-    fn open_locked(root: &Path, exclusive: bool) -> Result<Arc<Self>, StoreError> {
+    fn open_as(root: &Path, kind: Kind<'_>) -> Result<Arc<Self>, StoreError> {
         if root.exists() && !root.join("format").exists() {
             // A store that is just being made has its format last.
             let ours = |name: &std::ffi::OsString| DIRECTORIES.iter().any(|d| name == d) || name == "lock";
@@ -126,7 +154,7 @@ impl Store {
             .write(true)
             .open(&path)
             .at(Operation::Open, &path)?;
-        let taken = if exclusive {
+        let taken = if matches!(kind, Kind::Exclusive) {
             lock.try_lock()
         } else {
             lock.try_lock_shared()
@@ -137,12 +165,20 @@ impl Store {
             Err(fs::TryLockError::Error(e)) => return Err(e).at(Operation::Lock, &path),
         }
         let scratch = Scratch::new(&root.join("tmp"))?;
+        let (passing, other) = match kind {
+            Kind::Passing(other) => (true, other),
+            _ => (false, None),
+        };
         Ok(Arc::new(Self {
+            passing,
+            content: other.map_or_else(|| root.clone(), |other| other.content.clone()),
+            known: other.map_or_else(Arc::default, |other| Arc::clone(&other.known)),
+            _beside: other.cloned(),
             root,
             scratch,
             _lock: lock,
             verified: Mutex::new(BTreeSet::new()),
-            known: known::Known::default(),
+            copies: checkout::Copies::default(),
             spares: artifact::Spares::default(),
             buffers: buffer::Buffers::default(),
         }))
@@ -179,6 +215,19 @@ impl Store {
         };
         let path = logs.join(name);
         Ok(path.is_file().then_some(path))
+    }
+
+    /// Keeps a stage's latest log of a passing store, and makes it the stage's latest one here: from where to where it was copied.
+    pub fn take_log(&self, from: &Store, stage: &str, arch: Arch) -> Result<Option<(PathBuf, PathBuf)>, StoreError> {
+        let Some(source) = from.latest_log(stage, arch)? else {
+            return Ok(None);
+        };
+        let name = format!("repeated-{stage}-{arch}.log");
+        let logs = self.root.join("logs");
+        let text = fs::read(&source).at(Operation::Read, &source)?;
+        self.write_atomic(&logs.join(&name), &text)?;
+        self.write_atomic(&logs.join(format!("latest-{stage}-{arch}")), name.as_bytes())?;
+        Ok(Some((source, logs.join(name))))
     }
 
     /// A small note kept under `name` between runs; only ever a hint.

@@ -99,7 +99,7 @@ impl Store {
         } else {
             hex[2..].to_owned()
         };
-        self.root.join("objects").join(&hex[..2]).join(name)
+        self.content.join("objects").join(&hex[..2]).join(name)
     }
 
     /// A file holding the object; `None` when the store does not have it.
@@ -200,7 +200,7 @@ impl Store {
 
     fn sha256_file(&self, sha256: &Sha256Digest) -> PathBuf {
         let hex = sha256.to_hex();
-        self.root.join("sha256").join(&hex[..2]).join(&hex[2..])
+        self.content.join("sha256").join(&hex[..2]).join(&hex[2..])
     }
 
     /// The object with this SHA-256, if the store has it. Its bytes are not read.

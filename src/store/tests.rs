@@ -220,3 +220,52 @@ fn an_object_that_changes_after_it_was_written_is_hashed_again() {
     fs::rename(&other, &path).expect("ours");
     assert!(matches!(store.verify_object(&digest), Err(StoreError::Corrupt { .. })));
 }
+
+#[test]
+fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing_twice() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = Store::open_passing(&dir.path().join("first"), None).expect("opens");
+    let large = vec![7u8; 2 * buffer::BUFFER];
+    let contents: [&[u8]; 2] = [b"small", &large];
+    let key = StageKey::new([3; 32]);
+    let inode = |path: PathBuf| fs::metadata(path).expect("there").ino();
+    let mut inodes = Vec::new();
+    for content in contents {
+        let (digest, _) = first.put_object(false, &mut &*content).expect("stored");
+        inodes.push(inode(first.object_path(&digest).expect("there")));
+    }
+    first.lock_stage(&key).expect("a lock");
+    let second = Store::open_passing(&dir.path().join("second"), Some(&first)).expect("opens");
+    drop(first);
+    for (content, expected) in contents.into_iter().zip(inodes) {
+        let (digest, _) = second.put_object(false, &mut &*content).expect("stored");
+        assert_eq!(inode(second.object_path(&digest).expect("there")), expected);
+        second.verify_object(&digest).expect("whole");
+    }
+    let (other, _) = second.put_object(false, &mut &b"of the second"[..]).expect("stored");
+    let place = second.object_path(&other).expect("there");
+    assert!(
+        place.starts_with(dir.path().canonicalize().expect("there").join("first")),
+        "{place:?}"
+    );
+    assert!(!second.root().join("locks").join(key.to_string()).exists());
+}
+
+#[test]
+fn a_tree_is_copied_once_for_all_who_ask() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path()).expect("opens");
+    let (tree, dump) = one_file_tree(&store, "content", 0o644);
+    let digest = *tree.objects().keys().next().expect("one");
+    let copies: Vec<PathBuf> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| store.copied_checkout(&dump).expect("copied")))
+            .collect();
+        asking.into_iter().map(|a| a.join().expect("ends")).collect()
+    });
+    assert!(copies.iter().all(|copy| *copy == copies[0]), "{copies:?}");
+    let inode = |path: &Path| fs::metadata(path).expect("there").ino();
+    let copy = copies[0].join("file");
+    assert_eq!(fs::read(&copy).expect("readable"), b"content");
+    assert_ne!(inode(&copy), inode(&store.object_path(&digest).expect("there")));
+}

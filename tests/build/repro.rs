@@ -140,7 +140,11 @@ fn whatever_leaks_is_found_with_its_axis_file_and_offset_and_passes_unnoticed_wi
 #[test]
 fn what_differs_by_itself_is_told_apart_and_what_stands_still_is_named() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
-    let leaks = [("instant", "date +%s%N"), ("random", "head -c 16 /dev/urandom | cksum")];
+    let leaks = [
+        ("instant", "date +%s%N"),
+        ("random", "head -c 16 /dev/urandom | cksum"),
+        ("address", "LD_TRACE_LOADED_OBJECTS=1 /bin/true | tr '\\n' ' '"),
+    ];
     project(dir.path(), &leaks, "");
     let (code, found) = verdict(dir.path(), &["--vary", "host-name"]);
     assert_eq!(code, Some(10), "{found:#}");
@@ -153,12 +157,36 @@ fn what_differs_by_itself_is_told_apart_and_what_stands_still_is_named() {
         (&of["random"]["cause"], &of["random"]["still"]),
         (&"by-itself".into(), &Value::Null)
     );
+    assert_eq!(
+        (&of["address"]["cause"], &of["address"]["still"]),
+        (&"by-itself".into(), &"memory-layout".into())
+    );
+}
+
+#[test]
+fn what_needs_several_axes_is_found_to_need_just_these() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let both = "if test \"$HOME\" != /homeless && test \"$(uname -n)\" != pnb; then echo elsewhere; else echo here; fi";
+    project(dir.path(), &[("both", both)], "");
+    let (code, found) = verdict(dir.path(), &["--vary", "all"]);
+    assert_eq!(code, Some(10), "{found:#}");
+    let of = findings(&found);
+    let axes = serde_json::json!(["host-name", "home"]);
+    assert_eq!(
+        (&of["both"]["cause"], &of["both"]["axes"]),
+        (&"together".into(), &axes),
+        "{found:#}"
+    );
 }
 
 #[test]
 fn a_stage_that_fails_elsewhere_is_a_finding_and_the_axis_is_named() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
-    project(dir.path(), &[], "test \"$(uname -n)\" = pnb || exit 9\n");
+    project(
+        dir.path(),
+        &[],
+        "test \"$(uname -n)\" = pnb || { echo fails here; exit 9; }\n",
+    );
     let (code, found) = verdict(dir.path(), &["--vary", "clock,host-name,locale"]);
     assert_eq!(code, Some(10), "{found:#}");
     let finding = &found["findings"][0];
@@ -166,7 +194,29 @@ fn a_stage_that_fails_elsewhere_is_a_finding_and_the_axis_is_named() {
         (&finding["node"], &finding["axes"]),
         (&"leaks/amd64".into(), &serde_json::json!(["host-name"]))
     );
-    assert!(finding["output"].as_str().expect("text").contains("exit code 9"));
+    let output = finding["output"].as_str().expect("text");
+    assert!(output.contains("exit code 9"));
+    // The store of the second build is gone, the log is not.
+    let log = output.lines().find_map(|line| line.strip_prefix("log: "));
+    let log = fs::read_to_string(log.expect("a log is named")).expect("kept");
+    assert!(log.contains("fails here"), "{log}");
+    let shown = pnb(dir.path(), &store())
+        .args(["log", "leaks"])
+        .output()
+        .expect("starts");
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), log);
+}
+
+#[test]
+fn the_log_of_what_cannot_be_built_at_all_is_kept() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    project(dir.path(), &[], "echo fails always\nexit 9\n");
+    let (code, said) = verdict(dir.path(), &["--vary", "clock"]);
+    assert_eq!(code, Some(7), "{said:#}");
+    let message = said["message"].as_str().expect("text");
+    let log = message.lines().find_map(|line| line.strip_prefix("log: "));
+    let log = fs::read_to_string(log.expect("a log is named")).expect("kept");
+    assert!(log.contains("fails always"), "{log}");
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! A scratch directory in memory, for stores that are needed no longer than a program runs.
+//!
+//! Linux keeps shared memory in a tmpfs that every user may write to. Whether a store may lie there is asked of everything that could
+//! run out: that file system, the machine's memory, and the control groups this program is in. Sources: shm_overview(7),
+//! proc_meminfo(5), the kernel's admin-guide/cgroup-v2.rst (`memory.*`) and cgroup-v1/memory.rst.
+
+use super::Scratch;
+use nix::sys::{
+    statfs::{TMPFS_MAGIC, statfs},
+    statvfs::{FsFlags, statvfs},
+};
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// The tmpfs.
+const SHARED: &str = "/dev/shm";
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Names of a memory controller's files: its limit, what is used, and of that what the kernel can drop (a line of `memory.stat`).
+struct Names {
+    limit: &'static str,
+    used: &'static str,
+    droppable: &'static str,
+}
+
+const VERSION_2: Names = Names {
+    limit: "memory.max",
+    used: "memory.current",
+    droppable: "inactive_file",
+};
+const VERSION_1: Names = Names {
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    droppable: "total_inactive_file",
+};
+
+impl Scratch {
+    /// A scratch directory in memory, if `bytes` more fit there. `None` when they do not, and when programs cannot be run from there.
+    pub fn in_memory(bytes: u64) -> Option<Self> {
+        let shared = Path::new(SHARED);
+        if statfs(shared).ok()?.filesystem_type() != TMPFS_MAGIC {
+            return None;
+        }
+        let volume = statvfs(shared).ok()?;
+        if volume.flags().intersects(FsFlags::ST_NOEXEC | FsFlags::ST_RDONLY) {
+            return None;
+        }
+        let free = volume.blocks_available().saturating_mul(volume.fragment_size());
+        let machine = available(&fs::read_to_string("/proc/meminfo").ok()?)?;
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let groups = left_to(&own, &|path| fs::read_to_string(path).ok()).unwrap_or(u64::MAX);
+        if free.min(machine).min(groups) < bytes {
+            return None;
+        }
+        Self::new(&own_directory(shared)?).ok()
+    }
+}
+
+/// This user's directory below `shared`, which nobody else can enter. `None` if somebody else made it.
+fn own_directory(shared: &Path) -> Option<PathBuf> {
+    let user = nix::unistd::geteuid();
+    let path = shared.join(format!("pnb-{user}"));
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return None,
+        _ => {}
+    }
+    let found = fs::symlink_metadata(&path).ok()?;
+    (found.is_dir() && found.uid() == user.as_raw() && found.mode() & 0o077 == 0).then_some(path)
+}
+
+/// Bytes that the machine can give, of the text of `/proc/meminfo`.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Bytes that the control groups in `own` (the text of `/proc/self/cgroup`) and all above them leave; `None` without a limit.
+fn left_to(own: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let mut least = None;
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let (top, names) = match controllers {
+            "" => (PathBuf::from(GROUPS), VERSION_2),
+            _ if controllers.split(',').any(|c| c == "memory") => (Path::new(GROUPS).join("memory"), VERSION_1),
+            _ => continue,
+        };
+        let place = top.join(group.trim_start_matches('/'));
+        let left = place.ancestors().take_while(|dir| dir.starts_with(&top));
+        least = left.filter_map(|dir| left_in(dir, &names, read)).chain(least).min();
+    }
+    least
+}
+
+/// Bytes that one group leaves: what can be dropped is not used.
+fn left_in(dir: &Path, names: &Names, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let number = |name: &str| read(&dir.join(name))?.trim().parse::<u64>().ok();
+    let limit = number(names.limit)?;
+    let stat = read(&dir.join("memory.stat")).unwrap_or_default();
+    let droppable = stat.lines().find_map(|line| {
+        let value = line.strip_prefix(names.droppable)?.strip_prefix(' ')?;
+        value.parse::<u64>().ok()
+    });
+    let used = number(names.used)?.saturating_sub(droppable.unwrap_or(0));
+    Some(limit.saturating_sub(used))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        collections::BTreeMap,
+        fs::Permissions,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    #[test]
+    fn the_memory_of_the_machine_is_read() {
+        let text = "MemTotal:       24684096 kB\nMemFree:         1000000 kB\nMemAvailable:   20971520 kB\n";
+        assert_eq!(available(text), Some(20 << 30));
+        for bad in [
+            "",
+            "MemTotal: 1 kB\n",
+            "MemAvailable: many kB\n",
+            "MemAvailable: 1 MB\n",
+        ] {
+            assert_eq!(available(bad), None, "{bad:?}");
+        }
+    }
+
+    /// What is left, where the files of control groups are these.
+    fn left(own: &str, files: &[(&str, &str)]) -> Option<u64> {
+        let files: BTreeMap<PathBuf, &str> = files.iter().map(|(p, t)| (Path::new(GROUPS).join(p), *t)).collect();
+        left_to(own, &|path| files.get(path).map(|text| (*text).to_owned()))
+    }
+
+    #[test]
+    fn the_narrowest_group_above_counts_and_what_can_be_dropped_is_free() {
+        let files = [
+            ("user/memory.max", "5000\n"),
+            ("user/memory.current", "4500\n"),
+            ("user/memory.stat", "anon 100\ninactive_file 3000\n"),
+            ("user/job/memory.max", "max\n"),
+            ("user/job/memory.current", "4000\n"),
+            ("memory.max", "9000\n"),
+            ("memory.current", "100\n"),
+        ];
+        assert_eq!(left("0::/user/job\n", &files), Some(3500));
+        assert_eq!(left("0::/\n", &files), Some(8900));
+        assert_eq!(left("0::/elsewhere\n", &files[..6]), None);
+        // More used than allowed, as after a limit was lowered.
+        let over = [("memory.max", "10\n"), ("memory.current", "11\n")];
+        assert_eq!(left("0::/\n", &over), Some(0));
+    }
+
+    #[test]
+    fn groups_of_version_1_count_by_their_own_files() {
+        let files = [
+            ("memory/job/memory.limit_in_bytes", "7000\n"),
+            ("memory/job/memory.usage_in_bytes", "6000\n"),
+            ("memory/job/memory.stat", "inactive_file 1\ntotal_inactive_file 500\n"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory/memory.usage_in_bytes", "1\n"),
+            ("cpu/job/memory.limit_in_bytes", "1\n"),
+            ("cpu/job/memory.usage_in_bytes", "1\n"),
+        ];
+        let own = "11:cpu,cpuacct:/job\n4:hugetlb,memory:/job\n0::/\nno fields\n";
+        assert_eq!(left(own, &files), Some(1500));
+        assert_eq!(left("4:memory:/\n", &files), Some(9_223_372_036_854_771_711));
+    }
+
+    #[test]
+    fn a_directory_is_used_only_if_nobody_else_can_enter_it() {
+        let shared = tempfile::tempdir().expect("a directory");
+        let path = shared.path().join(format!("pnb-{}", nix::unistd::geteuid()));
+        for _ in 0..2 {
+            assert_eq!(own_directory(shared.path()), Some(path.clone()));
+            assert_eq!(fs::metadata(&path).expect("made").mode() & 0o777, 0o700);
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o770)).expect("ours");
+        assert_eq!(own_directory(shared.path()), None);
+        fs::remove_dir(&path).expect("empty");
+        let elsewhere = shared.path().join("elsewhere");
+        DirBuilder::new().mode(0o700).create(&elsewhere).expect("made");
+        symlink(&elsewhere, &path).expect("linked");
+        assert_eq!(own_directory(shared.path()), None);
+    }
+
+    #[test]
+    fn more_than_there_is_does_not_fit() {
+        assert!(Scratch::in_memory(u64::MAX).is_none());
+    }
+}
