@@ -1,4 +1,4 @@
-//! What a build costs: cold, nothing changed, another agent; and an audit.
+//! What a build costs: cold, nothing changed, another agent; what building twice costs, an audit, and finding a byte in an image.
 //!
 //! `cargo bench` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of the
 //! same run. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox, as a peer.
@@ -6,7 +6,8 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -39,8 +40,16 @@ fn main() {
         "{:<34} {:>9} {:>9} {:>8}",
         "kernel-initrd/amd64", "wall s", "CPU s", "of cold"
     );
-    let cold = middle((0..3).map(|_| bench.cold()).collect());
+    // In turns, so that all meet the same neighbours.
+    let rounds: Vec<_> = (0..5)
+        .map(|_| (bench.cold(), bench.surroundings(), bench.twice()))
+        .collect();
+    let cold = middle(rounds.iter().map(|round| round.0).collect());
     row("cold, packages in the store", cold, cold);
+    let lent = middle(rounds.iter().map(|round| round.1).collect());
+    row("another clock and locale, once", lent, cold);
+    let twice = middle(rounds.iter().map(|round| round.2).collect());
+    row("verify-repro, everything varied", twice, cold);
     row(
         "nothing changed",
         middle((0..9).map(|_| bench.build(None)).collect()),
@@ -49,6 +58,8 @@ fn main() {
     let agents = (0..5).map(|n| bench.build(Some(&format!("#!/bin/sh\n# {n}\nexec sleep 1000000\n"))));
     row("another agent", middle(agents.collect()), cold);
     row("audit", middle((0..3).map(|_| bench.audit()).collect()), cold);
+    let (bytes, found) = bench.diff();
+    row(&format!("a byte found in {} MB", bytes / 1_000_000), found, cold);
     if let Some(peer) = bench.mmdebstrap() {
         row("mmdebstrap, same packages, no image", peer, cold);
     }
@@ -82,9 +93,14 @@ fn children() -> Duration {
 }
 
 fn run(command: &mut Command) -> Cost {
+    run_to(command, 0)
+}
+
+/// Runs a program that has to end with an exit code.
+fn run_to(command: &mut Command, code: i32) -> Cost {
     let (start, before) = (Instant::now(), children());
     let status = command.stdout(Stdio::null()).status().expect("starts");
-    assert!(status.success(), "{command:?}");
+    assert_eq!(status.code(), Some(code), "{command:?}");
     Cost {
         wall: start.elapsed(),
         cpu: children() - before,
@@ -131,6 +147,52 @@ impl Bench {
         let _ = fs::remove_dir_all(self.scratch.join("images"));
         self.fetch();
         self.build(None)
+    }
+
+    /// What `verify-repro` needs in the store the first time.
+    fn surroundings(&self) -> Cost {
+        run(self
+            .pnb()
+            .args(["build", "--stage", "surroundings,surroundings-locale"]))
+    }
+
+    fn twice(&self) -> Cost {
+        let mut command = self.pnb();
+        command.args([
+            "verify-repro",
+            "--variant",
+            "kernel-initrd",
+            "--vary",
+            "all",
+            "--output",
+        ]);
+        run(command.arg(self.scratch.join("images")))
+    }
+
+    /// Compares a disk with a copy in which one byte is another; how large it is, and what that costs.
+    fn diff(&self) -> (u64, Cost) {
+        let images = self.scratch.join("images");
+        let mut command = self.pnb();
+        command.args(["build", "--variant", "raw", "--output"]).arg(&images);
+        run(&mut command);
+        let (disk, copy) = (images.join("raw/amd64/disk.raw"), self.scratch.join("copy.raw"));
+        fs::copy(&disk, &copy).expect("copied");
+        let file = File::options().read(true).write(true).open(&copy).expect("ours");
+        let size = file.metadata().expect("there").len();
+        let mut byte = [0];
+        // Behind the middle, in what is no hole.
+        let place = (size / 2..).step_by(4096).find(|place| {
+            file.read_exact_at(&mut byte, *place).expect("readable");
+            byte[0] != 0
+        });
+        file.write_all_at(&[!byte[0]], place.expect("some content"))
+            .expect("written");
+        let costs = (0..5).map(|_| {
+            let mut command = pnb();
+            command.arg("diff").arg(&disk).arg(&copy);
+            run_to(&mut command, 1)
+        });
+        (size, middle(costs.collect()))
     }
 
     fn audit(&self) -> Cost {
