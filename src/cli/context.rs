@@ -16,7 +16,6 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,9 +29,6 @@ pub(super) enum Failure {
     Policy(#[from] PolicyError),
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// There was no room left where two builds lay in memory.
-    #[error("build twice in memory\n\nhint: keep both stores on disk with --on-disk")]
-    InMemory(#[source] PipelineError),
     #[error("{message}")]
     Said { exit: Exit, message: String },
 }
@@ -62,27 +58,16 @@ impl Failure {
         }
     }
 
-    /// What building twice failed with, where it may have been for want of memory.
-    pub(super) fn in_memory(error: PipelineError) -> Self {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(found) = cause {
-            if found
-                .downcast_ref::<io::Error>()
-                .is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
-            {
-                return Failure::InMemory(error);
-            }
-            cause = found.source();
-        }
-        Failure::Pipeline(error)
-    }
-
     pub(super) fn exit(&self) -> Exit {
         let error = match self {
             Failure::Said { exit, .. } => return *exit,
             Failure::Policy(_) => return Exit::Usage,
             Failure::Claim(error) => return claim_exit(error),
-            Failure::Pipeline(error) | Failure::InMemory(error) => error,
+            Failure::Pipeline(error) => error,
+        };
+        let error = match error {
+            PipelineError::InMemory { source, .. } => source,
+            error => error,
         };
         match error {
             PipelineError::NotHermetic { .. } => Exit::Hermetic,
@@ -224,23 +209,4 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         }
     }
     Ok(selected)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_memory_is_told_from_other_errors() {
-        let error = |kind| PipelineError::Io {
-            what: "write",
-            path: PathBuf::from("/dev/shm/x"),
-            source: io::Error::from(kind),
-        };
-        let full = Failure::in_memory(error(io::ErrorKind::StorageFull));
-        assert!(full.to_string().ends_with("--on-disk"), "{full}");
-        assert_eq!(full.exit(), Exit::Failure);
-        let other = Failure::in_memory(error(io::ErrorKind::NotFound));
-        assert!(matches!(other, Failure::Pipeline(_)), "{other}");
-    }
 }

@@ -68,11 +68,7 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
         events: &|event| report.event(event),
         say: &|text| report.note(text),
     };
-    let found = twice.run(claim.as_ref()).map_err(|error| match args.on_disk {
-        true => Failure::from(error),
-        false => Failure::in_memory(error),
-    });
-    let Found { mut verdict, manifests } = found?;
+    let Found { mut verdict, manifests } = twice.run(claim.as_ref())?;
     verdict.finished = now();
     report.clear();
     if let Some(path) = &args.report {

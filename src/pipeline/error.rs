@@ -124,6 +124,15 @@ pub enum PipelineError {
         /// Why.
         source: std::io::Error,
     },
+    /// There was no room left where two builds lay in memory.
+    #[error("build twice below {path:?}\n\nhint: that is memory; keep both stores on disk with --on-disk")]
+    InMemory {
+        /// Where they lay.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<PipelineError>,
+    },
     /// The statements about an artifact.
     #[error(transparent)]
     Manifest(ManifestError),

@@ -25,7 +25,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -100,7 +100,18 @@ pub struct Found {
 impl Twice<'_> {
     /// Builds, compares, and explains. `claim`: compare with what a manifest says instead of with a first build.
     pub fn run(&self, claim: Option<&Claim>) -> Result<Found, PipelineError> {
-        let (scratch, _room) = self.scratch()?;
+        let (scratch, room) = self.scratch()?;
+        let found = self.run_in(&scratch, claim);
+        found.map_err(|error| match room {
+            Some(_) if is_full(&error) => PipelineError::InMemory {
+                path: scratch,
+                source: Box::new(error),
+            },
+            _ => error,
+        })
+    }
+
+    fn run_in(&self, scratch: &Path, claim: Option<&Claim>) -> Result<Found, PipelineError> {
         let mut not_varied = Vec::new();
         let mut axes = self.axes.clone();
         for (axis, why) in self.cannot()? {
@@ -115,7 +126,7 @@ impl Twice<'_> {
             Some(_) => None,
             None => {
                 (self.say)("first build: as ever");
-                let build = self.one(&scratch.join("first"), self.store, self.jobs, self.options.clone())?;
+                let build = self.one(&scratch.join("first"), None, self.jobs, self.options.clone())?;
                 match build.failed {
                     // What cannot be built at all is no question of circumstances.
                     Some((_, error)) => return Err(error),
@@ -124,13 +135,15 @@ impl Twice<'_> {
             }
         };
         let place = scratch.join(FAR);
-        let source = first.as_ref().map_or(self.store, |build| &build.store);
         let mut options = self.options.clone();
         options.changed = self.changed(&axes, &lent);
+        // Where inputs are links a stage could see that an object has more of them.
+        let beside = first.as_ref().map(|build| &build.store);
+        let beside = beside.filter(|_| options.changed.copies);
         (self.say)(&format!("second build: {} things differ", axes.len()));
         // Stages that share one processor cost more side by side.
         let jobs = if options.changed.processors { 1 } else { self.jobs };
-        let second = self.one(&place, source, jobs, options)?;
+        let second = self.one(&place, beside, jobs, options)?;
         let of_claim = claim.map(claimed);
         let expected = match (&of_claim, &first) {
             (Some(made), _) => made,
@@ -294,20 +307,18 @@ impl Twice<'_> {
         Ok(())
     }
 
-    /// Builds everything in a new store at `place`. Pinned files are taken from `source` as far as it has them. Where inputs are copies,
-    /// so that no stage sees how many links an object has, objects stay with a passing `source`.
+    /// Builds everything in a new store at `place`, which has the pinned files as far as there are any, or the objects of another.
     fn one(
         &self,
         place: &Path,
-        source: &Arc<Store>,
+        beside: Option<&Arc<Store>>,
         jobs: usize,
         mut options: RunOptions,
     ) -> Result<Build, PipelineError> {
         fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
-        let beside = (options.changed.copies && !Arc::ptr_eq(source, self.store)).then_some(source);
         let store = Store::open_passing(&place.join("store"), beside)?;
         if beside.is_none() {
-            self.share(source, &store)?;
+            self.share(self.store, &store)?;
         }
         options.exported = self.nodes.iter().cloned().collect();
         let (outcome, failed) = build_so_far(
@@ -529,6 +540,19 @@ impl Twice<'_> {
     }
 }
 
+/// Whether a file could not be written for want of room.
+fn is_full(error: &PipelineError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        let io = found.downcast_ref::<io::Error>();
+        if io.is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = found.source();
+    }
+    false
+}
+
 /// What a manifest says was made; the manifest itself has to come out the same too.
 fn claimed(claim: &Claim) -> Made {
     let manifest = claim.manifest();
@@ -573,5 +597,37 @@ pub fn reproducibility(verdict: &Verdict) -> Reproducibility {
         finished: verdict.finished,
         outputs: verdict.outputs(),
         equal: verdict.equal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::SandboxError;
+
+    #[test]
+    fn want_of_room_is_found_below_what_failed_for_it() {
+        let io = |kind| PipelineError::Io {
+            what: "write",
+            path: PathBuf::from("file"),
+            source: io::Error::from(kind),
+        };
+        assert!(is_full(&io(io::ErrorKind::StorageFull)));
+        assert!(!is_full(&io(io::ErrorKind::NotFound)));
+        // As the executor has it from the store.
+        let stored = |kind| PipelineError::Sandbox {
+            node: NodeId {
+                stage: "a".to_owned(),
+                arch: Arch::Amd64,
+            },
+            source: Box::new(SandboxError::Store {
+                stage: "a".to_owned(),
+                output: "out".to_owned(),
+                path: "file".to_owned(),
+                source: io::Error::other(io(kind)),
+            }),
+        };
+        assert!(is_full(&stored(io::ErrorKind::StorageFull)));
+        assert!(!is_full(&stored(io::ErrorKind::NotFound)));
     }
 }

@@ -204,10 +204,7 @@ impl Disk {
         }
         self.next = begin + DISK_TICK;
         let full = fullness();
-        let grown = (full.0.saturating_sub(self.full.0), full.1.saturating_sub(self.full.1));
-        let bytes = limits.build_bytes.saturating_sub(self.used.bytes) / 2;
-        let inodes = limits.build_inodes.saturating_sub(self.used.inodes) / 2;
-        if grown.0 < bytes && grown.1 < inodes && self.seen.elapsed() < DISK_REST {
+        if !self.may_be_full(full, limits) && self.seen.elapsed() < DISK_REST {
             return None;
         }
         let used = disk::measure("/build");
@@ -219,6 +216,13 @@ impl Disk {
             full,
         };
         Some(used)
+    }
+
+    /// Whether the file system, now this full, has grown by half of what is still allowed.
+    fn may_be_full(&self, full: (u64, u64), limits: &Limits) -> bool {
+        let bytes = limits.build_bytes.saturating_sub(self.used.bytes) / 2;
+        let inodes = limits.build_inodes.saturating_sub(self.used.inodes) / 2;
+        full.0.saturating_sub(self.full.0) >= bytes || full.1.saturating_sub(self.full.1) >= inodes
     }
 }
 
@@ -268,4 +272,48 @@ fn numbers(proc: &OwnedFd, name: &str) -> Vec<u32> {
         .flatten()
         .filter_map(|e| e.file_name().to_str().ok()?.parse().ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{Ids, probe::smallest};
+
+    #[test]
+    fn a_directory_is_summed_up_when_its_file_system_has_grown_by_half_of_what_is_allowed() {
+        let limits = Limits {
+            build_bytes: 1000,
+            build_inodes: 100,
+            ..smallest(Ids::Single).limits
+        };
+        let now = Instant::now();
+        let disk = |bytes, inodes| Disk {
+            next: now,
+            seen: now,
+            used: Used {
+                bytes,
+                inodes,
+                too_deep: false,
+            },
+            full: (7000, 700),
+        };
+        for (used, full, due) in [
+            ((0, 0), (7000, 700), false),
+            ((0, 0), (7499, 749), false),
+            ((0, 0), (7500, 700), true),
+            ((0, 0), (7000, 750), true),
+            // Others have removed something.
+            ((0, 0), (1000, 100), false),
+            ((600, 0), (7200, 700), true),
+            ((600, 60), (7199, 719), false),
+            ((0, 60), (7000, 720), true),
+            ((1000, 0), (7000, 700), true),
+        ] {
+            assert_eq!(
+                disk(used.0, used.1).may_be_full(full, &limits),
+                due,
+                "{used:?} {full:?}"
+            );
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! run out: that file system, the machine's memory, and the control groups this program is in. Sources: shm_overview(7),
 //! proc_meminfo(5), the kernel's admin-guide/cgroup-v2.rst (`memory.*`) and cgroup-v1/memory.rst.
 
-use super::Scratch;
+use super::{Scratch, error::StoreError, scratch::sweep};
 use nix::sys::{
     statfs::{TMPFS_MAGIC, statfs},
     statvfs::{FsFlags, statvfs},
@@ -57,20 +57,31 @@ impl Scratch {
         if free.min(machine).min(groups) < bytes {
             return None;
         }
-        Self::new(&own_directory(shared)?).ok()
+        let path = own_path(shared);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return None,
+            _ => {}
+        }
+        if is_own(&path) { Self::new(&path).ok() } else { None }
     }
 }
 
-/// This user's directory below `shared`, which nobody else can enter. `None` if somebody else made it.
-fn own_directory(shared: &Path) -> Option<PathBuf> {
-    let user = nix::unistd::geteuid();
-    let path = shared.join(format!("pnb-{user}"));
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return None,
-        _ => {}
-    }
-    let found = fs::symlink_metadata(&path).ok()?;
-    (found.is_dir() && found.uid() == user.as_raw() && found.mode() & 0o077 == 0).then_some(path)
+/// Gives back the memory of programs of this user that were killed.
+pub(super) fn sweep_memory() -> Result<(), StoreError> {
+    let path = own_path(Path::new(SHARED));
+    if is_own(&path) { sweep(&path) } else { Ok(()) }
+}
+
+/// Where this user's scratch directories lie.
+fn own_path(shared: &Path) -> PathBuf {
+    shared.join(format!("pnb-{}", nix::unistd::geteuid()))
+}
+
+/// Whether it is a directory that this user made and nobody else can enter.
+fn is_own(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| {
+        found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0
+    })
 }
 
 /// Bytes that the machine can give, of the text of `/proc/meminfo`.
@@ -180,18 +191,17 @@ mod tests {
     #[test]
     fn a_directory_is_used_only_if_nobody_else_can_enter_it() {
         let shared = tempfile::tempdir().expect("a directory");
-        let path = shared.path().join(format!("pnb-{}", nix::unistd::geteuid()));
-        for _ in 0..2 {
-            assert_eq!(own_directory(shared.path()), Some(path.clone()));
-            assert_eq!(fs::metadata(&path).expect("made").mode() & 0o777, 0o700);
-        }
+        let path = own_path(shared.path());
+        assert!(!is_own(&path));
+        DirBuilder::new().mode(0o700).create(&path).expect("made");
+        assert!(is_own(&path));
         fs::set_permissions(&path, Permissions::from_mode(0o770)).expect("ours");
-        assert_eq!(own_directory(shared.path()), None);
+        assert!(!is_own(&path));
         fs::remove_dir(&path).expect("empty");
         let elsewhere = shared.path().join("elsewhere");
         DirBuilder::new().mode(0o700).create(&elsewhere).expect("made");
         symlink(&elsewhere, &path).expect("linked");
-        assert_eq!(own_directory(shared.path()), None);
+        assert!(!is_own(&path));
     }
 
     #[test]

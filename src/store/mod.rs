@@ -165,6 +165,7 @@ impl Store {
             Err(fs::TryLockError::Error(e)) => return Err(e).at(Operation::Lock, &path),
         }
         let scratch = Scratch::new(&root.join("tmp"))?;
+        memory::sweep_memory()?;
         let (passing, other) = match kind {
             Kind::Passing(other) => (true, other),
             _ => (false, None),
@@ -202,6 +203,11 @@ impl Store {
     /// Begins the log of the run `key` of a stage; its path. It becomes the stage's latest log.
     pub fn start_log(&self, key: &StageKey, stage: &str, arch: Arch) -> Result<PathBuf, StoreError> {
         let name = format!("{key}.log");
+        self.set_latest(&name, stage, arch)
+    }
+
+    /// Makes the log `name` a stage's latest; its path.
+    fn set_latest(&self, name: &str, stage: &str, arch: Arch) -> Result<PathBuf, StoreError> {
         let logs = self.root.join("logs");
         self.write_atomic(&logs.join(format!("latest-{stage}-{arch}")), name.as_bytes())?;
         Ok(logs.join(name))
@@ -223,11 +229,9 @@ impl Store {
             return Ok(None);
         };
         let name = format!("repeated-{stage}-{arch}.log");
-        let logs = self.root.join("logs");
         let text = fs::read(&source).at(Operation::Read, &source)?;
-        self.write_atomic(&logs.join(&name), &text)?;
-        self.write_atomic(&logs.join(format!("latest-{stage}-{arch}")), name.as_bytes())?;
-        Ok(Some((source, logs.join(name))))
+        self.write_atomic(&self.root.join("logs").join(&name), &text)?;
+        Ok(Some((source, self.set_latest(&name, stage, arch)?)))
     }
 
     /// A small note kept under `name` between runs; only ever a hint.

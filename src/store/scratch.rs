@@ -27,29 +27,24 @@ const QUICK: Duration = Duration::from_micros(20);
 /// CPU seconds of two cold builds were measured for that. It puts directories somewhere else on the disk each when their parent is
 /// marked as chattr(1) `+T` does, so some are tried, and the best is kept. Other file systems refuse the mark and get one directory.
 pub fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
-    let fresh = || Ok::<_, io::Error>(tempfile::Builder::new().prefix(prefix).tempdir_in(base)?.keep());
-    if !spread(base) {
-        return fresh();
-    }
-    let mut best: Option<(Duration, PathBuf)> = None;
-    for _ in 0..CANDIDATES {
-        let path = fresh()?;
-        let took = time_of_a_file(&path)?;
-        let other = match &best {
-            Some((least, _)) if *least <= took => Some(path),
-            _ => best.replace((took, path)).map(|(_, path)| path),
-        };
-        if let Some(other) = other {
-            fs::remove_dir(other)?;
-        }
-        if took < QUICK {
-            break;
+    let spread = spread(base);
+    let fresh = || tempfile::Builder::new().prefix(prefix).tempdir_in(base);
+    let mut best = fresh()?;
+    if spread {
+        let mut least = time_of_a_file(best.path())?;
+        for _ in 1..CANDIDATES {
+            if least < QUICK {
+                break;
+            }
+            let other = fresh()?;
+            let took = time_of_a_file(other.path())?;
+            if took < least {
+                // The one before is removed.
+                (least, best) = (took, other);
+            }
         }
     }
-    match best {
-        Some((_, path)) => Ok(path),
-        None => fresh(),
-    }
+    Ok(best.keep())
 }
 
 /// Marks a directory for [`quiet_directory`]; whether the file system knows what that means.
@@ -114,7 +109,7 @@ impl Drop for Scratch {
 }
 
 /// Removes directories whose lock nobody holds. A directory without a lock file is being made: leave it.
-fn sweep(tmp: &Path) -> Result<(), StoreError> {
+pub(super) fn sweep(tmp: &Path) -> Result<(), StoreError> {
     for name in super::objects::sorted_names(tmp)? {
         if !name.to_string_lossy().starts_with(PREFIX) {
             continue;
@@ -128,4 +123,23 @@ fn sweep(tmp: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::objects::sorted_names;
+
+    #[test]
+    fn of_the_directories_that_are_tried_one_is_left_and_it_is_empty() {
+        let base = tempfile::tempdir().expect("a directory");
+        for n in 1..=3 {
+            let made = quiet_directory(base.path(), "build-").expect("made");
+            assert_eq!(made.parent(), Some(base.path()));
+            assert!(made.file_name().expect("named").to_string_lossy().starts_with("build-"));
+            assert_eq!(sorted_names(&made).expect("listed"), Vec::<std::ffi::OsString>::new());
+            assert_eq!(sorted_names(base.path()).expect("listed").len(), n);
+        }
+        quiet_directory(&base.path().join("none"), "build-").expect_err("there is no such directory");
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::host::*;
 use pnb::sandbox::*;
-use std::{fs, io, ops::ControlFlow, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, io, ops::ControlFlow, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 #[test]
 fn a_stage_sees_what_was_declared_and_nothing_of_the_host() {
@@ -264,4 +264,24 @@ fn the_policy_names_no_path_of_the_host() {
         "{text}"
     );
     assert_eq!(text, other);
+}
+
+#[test]
+fn a_stage_does_not_wait_for_a_disk() {
+    let host = Host::new();
+    // A descriptor that is none tells whether the kernel was asked.
+    for (name, call) in [
+        ("fsync", libc::SYS_fsync),
+        ("fdatasync", libc::SYS_fdatasync),
+        ("syncfs", libc::SYS_syncfs),
+        ("sync_file_range", libc::SYS_sync_file_range),
+    ] {
+        let script = format!("print syscall({call}, -1, 0, 0, 0)");
+        assert_eq!(printed(&host.perl(&script)), "0", "{name}");
+        assert_eq!(
+            outside(&["/usr/bin/perl", "-e", &script], Path::new("/")),
+            "-1",
+            "{name}"
+        );
+    }
 }
