@@ -10,6 +10,7 @@ use pnb::{
     model::{Arch, RelPath, Sha256Digest, VerityDigest},
     repro::{ArtifactResult, Axis, Cause, Finding, Inputs, OutputResult, StageResult, State, Tried, Verdict, html},
     sandbox::{Access, Executor, Limits, Mount, Output, OutputKind, RootFs, Spec, Workload},
+    store::Content,
     verity::digest_bytes,
 };
 use std::{
@@ -184,7 +185,7 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
         strict: false,
     };
     let (mut taken, mut log) = (BTreeMap::new(), Vec::new());
-    let mut put = |output: &Output, _: bool, content: &mut dyn Read| {
+    let mut put = |output: &Output, _: bool, content: &mut dyn Content| {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         let taken_in = (digest_bytes(&bytes), bytes.len() as u64);

@@ -10,6 +10,7 @@ use crate::{
     graph::{Rendering, closure_of, render},
     pipeline::{self, Outputs, prepare, shell_spec, stage_spec},
     sandbox::{Executor, Output, RootFs},
+    store::Content,
 };
 use std::{fs, io};
 
@@ -100,7 +101,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: &Output, _: bool, _: &mut dyn io::Read| Err(io::Error::other("a shell has no outputs"));
+    let mut put = |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));
     match executor.run(&spec, &mut put, &mut io::sink()) {
         Ok(_) => Ok(Exit::Success),
         Err(crate::sandbox::SandboxError::Failed { status, .. }) => {

@@ -182,7 +182,7 @@ pub(super) fn lay_out_packages(
         let name = package_file_name(package)?;
         let path = dir.join(name.as_path());
         if copies {
-            fs::rename(store.copy_of(&object)?, &path).map_err(PipelineError::io("rename", &path))?;
+            store.copy_file(&object, &path)?;
         } else {
             fs::hard_link(&object, &path).map_err(PipelineError::io("link", &path))?;
         }

@@ -21,7 +21,7 @@ use crate::{
         self, ArtifactResult, Axis, Cause, Claim, Finding, LENT_LOCALE, OutputResult, SEED, StageResult, State, Tried,
         Verdict, clock_library, surroundings,
     },
-    store::{Output, Scratch, Store},
+    store::{Lenders, Output, Scratch, Store},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -138,12 +138,12 @@ impl Twice<'_> {
         let mut options = self.options.clone();
         options.changed = self.changed(&axes, &lent);
         // Where inputs are links a stage could see that an object has more of them.
-        let beside = first.as_ref().map(|build| &build.store);
-        let beside = beside.filter(|_| options.changed.copies);
+        let objects = first.as_ref().map(|build| &build.store);
+        let objects = objects.filter(|_| options.changed.copies).cloned();
         (self.say)(&format!("second build: {} things differ", axes.len()));
         // Stages that share one processor cost more side by side.
         let jobs = if options.changed.processors { 1 } else { self.jobs };
-        let second = self.one(&place, beside, jobs, options)?;
+        let second = self.one(&place, objects, jobs, options)?;
         let of_claim = claim.map(claimed);
         let expected = match (&of_claim, &first) {
             (Some(made), _) => made,
@@ -307,19 +307,20 @@ impl Twice<'_> {
         Ok(())
     }
 
-    /// Builds everything in a new store at `place`, which has the pinned files as far as there are any, or the objects of another.
+    /// Builds everything in a new store at `place`, maybe one that borrows the objects of another.
     fn one(
         &self,
         place: &Path,
-        beside: Option<&Arc<Store>>,
+        objects: Option<Arc<Store>>,
         jobs: usize,
         mut options: RunOptions,
     ) -> Result<Build, PipelineError> {
         fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
-        let store = Store::open_passing(&place.join("store"), beside)?;
-        if beside.is_none() {
-            self.share(self.store, &store)?;
-        }
+        let lenders = Lenders {
+            pinned: Some(Arc::clone(self.store)),
+            objects,
+        };
+        let store = Store::open_passing(&place.join("store"), lenders)?;
         options.exported = self.nodes.iter().cloned().collect();
         let (outcome, failed) = build_so_far(
             self.project,
@@ -334,8 +335,6 @@ impl Twice<'_> {
             None => None,
             Some(error) => Some(self.failed(&store, error)?),
         };
-        // What had to be fetched need not be fetched again.
-        self.share(&store, self.store)?;
         let images = place.join("images");
         let (mut files, mut manifests) = (BTreeMap::new(), BTreeMap::new());
         for &(variant, arch) in self.variants.iter().filter(|_| failed.is_none()) {
@@ -383,19 +382,6 @@ impl Twice<'_> {
             *log = log.replace(&*gone.to_string_lossy(), &kept.to_string_lossy());
         }
         Ok((node, error))
-    }
-
-    /// Links the pinned files of what is built from one store to another.
-    fn share(&self, from: &Store, to: &Store) -> Result<(), PipelineError> {
-        for sha256 in self.pinned()?.into_keys() {
-            if to.find_sha256(&sha256).is_none()
-                && let Some(digest) = from.find_sha256(&sha256)
-            {
-                to.take_object(from, &digest)?;
-                to.link_sha256(&sha256, &digest)?;
-            }
-        }
-        Ok(())
     }
 
     /// SHA-256 and size of every pinned file of what is built.

@@ -11,14 +11,14 @@ use crate::{
         Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, Mount, Network, Output,
         OutputKind, Preparation, Processors, RootFs, SandboxError, Spec, Surroundings, Watch, Workload,
     },
-    store::{self, Record, Store},
+    store::{self, Content, Record, Store},
     writers,
 };
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs::{self, File},
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -116,9 +116,10 @@ pub fn stage_spec(
     };
     // Copies are a run's own, and go with its scratch.
     let copies = options.changed.copies;
+    let pinned = store.of_pinned();
     let own = |file: PathBuf| match copies {
         false => Ok(file),
-        true => store.copy_of(&file),
+        true => store.unlinked(&file),
     };
     let checkout = |digest: &VerityDigest| match copies {
         false => store.checkout(digest),
@@ -142,17 +143,18 @@ pub fn stage_spec(
                 mount(own(store.plain_object(digest)?)?, target);
             }
             Resolved::Pinned(file) => {
-                let digest = inputs.ensure_file(project, store, file, events)?;
-                store.verify_object(&digest)?;
-                mount(own(store.plain_object(&digest)?)?, target);
+                let digest = inputs.ensure_file(project, pinned, file, events)?;
+                pinned.verify_object(&digest)?;
+                mount(own(pinned.plain_object(&digest)?)?, target);
             }
             Resolved::Packages(packages, index) => {
                 let refs: Vec<_> = packages.iter().collect();
-                let digests = inputs.ensure_packages(project, store, &id.to_string(), &refs, events)?;
+                let digests = inputs.ensure_packages(project, pinned, &id.to_string(), &refs, events)?;
                 let pairs: Vec<(&crate::lock::Package, VerityDigest)> = refs.into_iter().zip(digests).collect();
-                let dir = store.scratch_path("packages");
+                // Links need the file system of what they link to.
+                let dir = if copies { store } else { pinned }.scratch_path("packages");
                 let index = index.as_deref().map(|suite| (suite, project.lock.source_date_epoch));
-                lay_out_packages(store, &pairs, &dir, index, options.changed.copies)?;
+                lay_out_packages(pinned, &pairs, &dir, index, copies)?;
                 mount(dir, target);
             }
         }
@@ -329,14 +331,12 @@ pub(super) fn run_stage(
     };
     let file = project.graph.file(id);
     let copies = |output: &Output| project.graph.times_exported(id, &output.name, &options.exported);
-    let mut put = |output: &Output, executable: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
-        let stored = match copies(output) {
-            0 => store.put_object(executable, content),
-            copies => store.put_artifact(executable, content, copies),
-        };
+    let mut put = |output: &Output, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
+        let stored = store.put_artifact(executable, content, copies(output));
         stored.map_err(io::Error::other)
     };
     let result = executor.run(&spec, &mut put, &mut watch);
+    remove_packages(&spec, prepared);
     let kept = match &spec.build_dir {
         BuildDir::Disk(dir) if options.keep_failed && result.is_err() => {
             format!("\nbuild directory: {}", dir.display())
@@ -404,6 +404,20 @@ pub(super) fn run_stage(
         wall_ms: u64::try_from(outcome.wall.as_millis()).unwrap_or(u64::MAX),
         peak_memory: outcome.peak_memory,
     })
+}
+
+/// Removes what was laid out for this run alone.
+fn remove_packages(spec: &Spec, prepared: &Prepared) {
+    for (name, resolved) in &prepared.inputs {
+        if !matches!(resolved, Resolved::Packages(..)) {
+            continue;
+        }
+        let target = format!("inputs/{name}");
+        for mount in spec.mounts.iter().filter(|m| m.target.to_string() == target) {
+            // What cannot be removed now goes with the scratch directory it is in.
+            let _ = fs::remove_dir_all(&mount.source);
+        }
+    }
 }
 
 /// The outputs that are inputs as they are: the same objects, which were hashed before the stage could see them.

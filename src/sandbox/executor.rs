@@ -7,7 +7,7 @@ use super::{
     receive::Receiver,
     wire::{self, Exited, Fault, FaultKind, Request, STOP, Tag, Usage},
 };
-use crate::model::VerityDigest;
+use crate::{model::VerityDigest, store::Content};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -32,7 +32,7 @@ use std::{
 
 /// Takes the output that a collected file belongs to, whether the file is executable, and its content; returns its digest and
 /// how many bytes it read, which must be all.
-pub type Put<'a> = dyn FnMut(&Output, bool, &mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'a;
+pub type Put<'a> = dyn FnMut(&Output, bool, &mut dyn Content) -> io::Result<(VerityDigest, u64)> + 'a;
 
 /// Runs stages.
 #[derive(Clone, PartialEq, Eq, Debug)]

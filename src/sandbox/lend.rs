@@ -7,10 +7,11 @@
 //! ```
 //!
 //! When this happens nothing else runs in the sandbox, so the bytes do not change while they are read; they are hashed as
-//! they are stored all the same, from one reading. Pid 1 waits, so no more than one descriptor is on its way and no file of the
-//! sandbox outlives it.
+//! they are stored all the same, from one reading. (A store that may have them already reads them once more before, and stores
+//! nothing of that reading.) Pid 1 waits, so no more than one descriptor is on its way and no file of the sandbox outlives it.
 
 use super::helper::{receive_descriptors, send_descriptors};
+use crate::store::Content;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::{
     fs::File,
@@ -98,6 +99,13 @@ impl Read for Lent {
     }
 }
 
+impl Content for Lent {
+    fn restart(&mut self) -> io::Result<bool> {
+        self.at = 0;
+        Ok(true)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +121,8 @@ mod tests {
         let mut text = String::new();
         lent.read_to_string(&mut text).expect("readable");
         assert_eq!(text, "content");
+        assert!(lent.restart().expect("a file can"));
+        assert_eq!(io::read_to_string(&mut lent).expect("readable"), "content");
         assert!(!lender.is_finished(), "it waits until the file is given back");
         lent.give_back(&ours).expect("given back");
         lender.join().expect("ends").expect("lent");

@@ -6,7 +6,7 @@ use super::{
     idmap,
     landlock::ABI_NUMBER,
 };
-use crate::model::Arch;
+use crate::{model::Arch, store::Content};
 use nix::unistd::Uid;
 use std::{io, path::Path};
 
@@ -53,7 +53,7 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
         strict: false,
     };
     let try_out = |ids| {
-        let nothing = &mut |_: &Output, _: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
+        let nothing = &mut |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a probe has no output"));
         executor.run(&smallest(ids), nothing, &mut io::sink())
     };
     let single = try_out(Ids::Single);
@@ -87,7 +87,7 @@ fn emulation(executor: &Executor) -> Layer {
         }),
         ..smallest(Ids::Single)
     };
-    let nothing = &mut |_: &Output, _: bool, _: &mut dyn io::Read| Err(io::Error::other("a probe has no output"));
+    let nothing = &mut |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a probe has no output"));
     match executor.run(&spec, nothing, &mut io::sink()) {
         Ok(_) => Layer {
             required: false,

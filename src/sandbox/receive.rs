@@ -7,7 +7,10 @@ use super::{
     lend::{LENT, Lent},
     wire::{EntryKind, WireEntry, shown},
 };
-use crate::model::{Entry, Meta, Node, RelPath, Tree};
+use crate::{
+    model::{Entry, Meta, Node, RelPath, Tree},
+    store::{Content, Once},
+};
 use std::{
     collections::BTreeMap,
     io::{self, Read},
@@ -186,6 +189,31 @@ impl Current<'_> {
     }
 }
 
+/// No more of `content` than was announced.
+struct Announced<'a> {
+    content: &'a mut dyn Content,
+    size: u64,
+    left: u64,
+}
+
+impl Read for Announced<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = (&mut *self.content).take(self.left).read(buffer)?;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+impl Content for Announced<'_> {
+    fn restart(&mut self) -> io::Result<bool> {
+        let restarted = self.content.restart()?;
+        if restarted {
+            self.left = self.size;
+        }
+        Ok(restarted)
+    }
+}
+
 fn store(
     spec: &Spec,
     output: &Output,
@@ -201,17 +229,21 @@ fn store(
         source,
     };
     let size = wire.number;
-    let mut take = |content: &mut dyn Read| {
-        let mut limited = content.take(size);
-        let (digest, stored) = put(output, wire.mode & 0o111 != 0, &mut limited).map_err(failed)?;
-        if stored != size || limited.limit() != 0 {
+    let mut take = |content: &mut dyn Content| {
+        let mut announced = Announced {
+            content,
+            size,
+            left: size,
+        };
+        let (digest, stored) = put(output, wire.mode & 0o111 != 0, &mut announced).map_err(failed)?;
+        if stored != size || announced.left != 0 {
             let problem = format!("{stored} bytes were stored of {size} that were sent");
             return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, problem)));
         }
         Ok(Node::File { size, digest })
     };
     if size < LENT {
-        return take(content);
+        return take(&mut Once(content));
     }
     let mut lent = Lent::receive(files).map_err(failed)?;
     lent.check(size)
@@ -258,7 +290,7 @@ mod tests {
         };
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         send_descriptors(&theirs, &lent).expect("sent");
-        let mut put = |_: &Output, _: bool, content: &mut dyn Read| verity::digest_reader(content);
+        let mut put = |_: &Output, _: bool, content: &mut dyn Content| verity::digest_reader(content);
         let mut receiver = Receiver::new(&spec);
         receiver.begin(0).expect("the output is there");
         // Nothing comes over the stream: what was lent is all there is.

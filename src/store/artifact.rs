@@ -175,7 +175,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{buffer::BUFFER, objects::sorted_names};
+    use crate::store::{Lenders, Once, buffer::BUFFER, objects::sorted_names};
     use std::{os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
 
     struct Place {
@@ -224,7 +224,10 @@ mod tests {
             .iter()
             .enumerate()
         {
-            let put = place.store.put_artifact(false, &mut &bytes[..], 1).expect("stored");
+            let put = place
+                .store
+                .put_artifact(false, &mut Once(&bytes[..]), 1)
+                .expect("stored");
             let expected = digests(bytes);
             assert_eq!(put, (expected.verity, expected.size));
             // The copy that was made beside the object, and then one of the object.
@@ -242,7 +245,10 @@ mod tests {
     fn zeros_are_holes_in_object_and_copies() {
         let place = Place::new();
         let bytes = large();
-        let (digest, _) = place.store.put_artifact(false, &mut &bytes[..], 1).expect("stored");
+        let (digest, _) = place
+            .store
+            .put_artifact(false, &mut Once(&bytes[..]), 1)
+            .expect("stored");
         for name in ["first", "second"] {
             place.store.copy_out(&digest, &place.out(name)).expect("copied");
         }
@@ -262,7 +268,10 @@ mod tests {
     fn a_copy_is_a_file_of_its_own() {
         let place = Place::new();
         let bytes = large();
-        let (digest, _) = place.store.put_artifact(false, &mut &bytes[..], 1).expect("stored");
+        let (digest, _) = place
+            .store
+            .put_artifact(false, &mut Once(&bytes[..]), 1)
+            .expect("stored");
         for name in ["first", "second"] {
             place.store.copy_out(&digest, &place.out(name)).expect("copied");
             fs::write(place.out(name), "edited").expect("a file that may be edited");
@@ -274,10 +283,10 @@ mod tests {
     #[test]
     fn a_passing_store_gives_links_to_what_was_hashed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open_passing(&dir.path().join("store"), None).expect("opens");
+        let store = Store::open_passing(&dir.path().join("store"), Lenders::default()).expect("opens");
         let out = dir.path().join("out");
         let bytes = large();
-        let (digest, _) = store.put_artifact(false, &mut &bytes[..], 1).expect("stored");
+        let (digest, _) = store.put_artifact(false, &mut Once(&bytes[..]), 1).expect("stored");
         assert_eq!(store.copy_out(&digest, &out).expect("linked"), digests(&bytes));
         let object = store.object_path(&digest).expect("there");
         let inode = |path: &Path| fs::metadata(path).expect("there").ino();
@@ -296,7 +305,10 @@ mod tests {
     fn a_damaged_object_does_not_get_out() {
         let place = Place::new();
         let bytes = large();
-        let (digest, _) = place.store.put_artifact(false, &mut &bytes[..], 1).expect("stored");
+        let (digest, _) = place
+            .store
+            .put_artifact(false, &mut Once(&bytes[..]), 1)
+            .expect("stored");
         place.store.copy_out(&digest, &place.out("first")).expect("copied");
         // Same length, same time: only its bytes tell.
         let object = place.store.object_path(&digest).expect("there");
@@ -320,7 +332,10 @@ mod tests {
     fn a_copy_that_was_touched_is_not_used() {
         let place = Place::new();
         let bytes = large();
-        let (digest, _) = place.store.put_artifact(false, &mut &bytes[..], 1).expect("stored");
+        let (digest, _) = place
+            .store
+            .put_artifact(false, &mut Once(&bytes[..]), 1)
+            .expect("stored");
         let [spare] = &place.scratch()[..] else {
             panic!("one copy is kept: {:?}", place.scratch())
         };
@@ -334,7 +349,10 @@ mod tests {
     fn as_many_copies_are_kept_as_were_asked_for() {
         let place = Place::new();
         let bytes = large();
-        let (digest, _) = place.store.put_artifact(false, &mut &bytes[..], 2).expect("stored");
+        let (digest, _) = place
+            .store
+            .put_artifact(false, &mut Once(&bytes[..]), 2)
+            .expect("stored");
         assert_eq!(place.scratch().len(), 2);
         // With the object gone there is nothing else that they could come from.
         fs::remove_file(place.store.object_path(&digest).expect("there")).expect("ours");
@@ -352,7 +370,10 @@ mod tests {
     fn nothing_that_exists_is_replaced() {
         let place = Place::new();
         let bytes = large();
-        let (digest, _) = place.store.put_artifact(false, &mut &bytes[..], 1).expect("stored");
+        let (digest, _) = place
+            .store
+            .put_artifact(false, &mut Once(&bytes[..]), 1)
+            .expect("stored");
         fs::write(place.out("mine"), "mine").expect("written");
         place
             .store

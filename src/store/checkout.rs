@@ -124,8 +124,12 @@ impl Store {
         self.lay_out_files(&tree, target, true)
     }
 
-    /// A copy of one of the store's files, with its mode and time: it goes when this program ends.
-    pub fn copy_of(&self, file: &Path) -> Result<PathBuf, StoreError> {
+    /// A file like one of the store's that has no other name: that one where it has none, and else a copy, which goes when this
+    /// program ends.
+    pub fn unlinked(&self, file: &Path) -> Result<PathBuf, StoreError> {
+        if fs::metadata(file).at(Operation::Open, file)?.nlink() == 1 {
+            return Ok(file.to_owned());
+        }
         let target = self.scratch_path("copied");
         self.copy_file(file, &target)?;
         Ok(target)
@@ -232,7 +236,7 @@ impl Store {
 }
 
 /// Hard links where the file system has room for one more, copies otherwise (ext4 holds 65,000 links to an inode).
-pub(super) fn link_or_copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+fn link_or_copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     match fs::hard_link(from, to) {
         Err(e) if e.kind() == io::ErrorKind::TooManyLinks || e.kind() == io::ErrorKind::CrossesDevices => {
             fs::copy(from, to).at(Operation::Link, to)?;

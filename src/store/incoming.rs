@@ -14,12 +14,32 @@ use crate::{
 };
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 /// Bytes of large content that are read, hashed and written before the next: they fit in a processor's own cache.
 pub(super) const CHUNK: usize = 256 << 10;
+
+/// What is to be stored: bytes that are read once, or as often as is asked for.
+pub trait Content: Read {
+    /// Goes back to the first byte; `false` where that cannot be. What follows may be other bytes than before.
+    fn restart(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+/// Content that is read once.
+#[derive(Debug)]
+pub struct Once<R>(pub R);
+
+impl<R: Read> Read for Once<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R: Read> Content for Once<R> {}
 
 /// A second file with the bytes of an object, which this program keeps for an artifact.
 #[derive(Debug)]
@@ -78,7 +98,7 @@ impl Growing {
 impl Store {
     /// Stores everything `content` gives. `executable` only sets the permission bits of the inode that checkouts link to.
     pub fn put_object(&self, executable: bool, content: &mut dyn Read) -> Result<(VerityDigest, u64), StoreError> {
-        self.put(executable, content, 0)
+        self.put(executable, &mut Once(content), 0)
     }
 
     /// As [`Store::put_object`], for what this program will ask [`Store::copy_out`] for so many times: when it is large, the copies
@@ -86,24 +106,70 @@ impl Store {
     pub fn put_artifact(
         &self,
         executable: bool,
-        content: &mut dyn Read,
+        content: &mut dyn Content,
         copies: usize,
     ) -> Result<(VerityDigest, u64), StoreError> {
         self.put(executable, content, copies)
     }
 
-    fn put(&self, executable: bool, content: &mut dyn Read, copies: usize) -> Result<(VerityDigest, u64), StoreError> {
+    fn put(
+        &self,
+        executable: bool,
+        content: &mut dyn Content,
+        copies: usize,
+    ) -> Result<(VerityDigest, u64), StoreError> {
         let mut buffer = self.buffers.take();
-        let first = fill(content, &mut buffer).at(Operation::Read, Path::new("the content of an object"));
-        let stored = first.and_then(|n| {
-            if n < BUFFER {
-                self.put_bytes(executable, &buffer[..n])
-            } else {
-                self.put_large(executable, &mut buffer, content, copies)
-            }
-        });
+        let stored = self.put_with(&mut buffer, executable, content, copies);
         self.buffers.give_back(buffer);
         stored
+    }
+
+    fn put_with(
+        &self,
+        buffer: &mut [u8],
+        executable: bool,
+        content: &mut dyn Content,
+        copies: usize,
+    ) -> Result<(VerityDigest, u64), StoreError> {
+        let n = next(content, buffer)?;
+        if n < BUFFER {
+            return self.put_bytes(executable, &buffer[..n]);
+        }
+        if self.lenders.objects.is_some() && restart(content)? {
+            if let Some(found) = self.find_large(executable, buffer, content, copies)? {
+                return Ok(found);
+            }
+            // What is read now is hashed anew.
+            restart(content)?;
+            let n = next(content, buffer)?;
+            if n < BUFFER {
+                return self.put_bytes(executable, &buffer[..n]);
+            }
+        }
+        self.put_large(executable, buffer, content, copies)
+    }
+
+    /// Hashes all that `content` gives: what it is, if the store has that already and knows of it what [`Store::copy_out`] has to.
+    fn find_large(
+        &self,
+        executable: bool,
+        buffer: &mut [u8],
+        content: &mut dyn Content,
+        copies: usize,
+    ) -> Result<Option<(VerityDigest, u64)>, StoreError> {
+        let mut hasher = verity::Hasher::new();
+        loop {
+            let chunk = &mut buffer[..CHUNK];
+            let n = next(content, chunk)?;
+            hasher.update(&chunk[..n]);
+            if n < CHUNK {
+                break;
+            }
+        }
+        let size = hasher.size();
+        let digest = hasher.finish();
+        let known = copies == 0 || self.known.sha256_of(&digest).is_some();
+        Ok((known && self.object_file(&digest, executable).exists()).then_some((digest, size)))
     }
 
     fn put_bytes(&self, executable: bool, bytes: &[u8]) -> Result<(VerityDigest, u64), StoreError> {
@@ -123,7 +189,7 @@ impl Store {
         &self,
         executable: bool,
         buffer: &mut [u8],
-        content: &mut dyn Read,
+        content: &mut dyn Content,
         copies: usize,
     ) -> Result<(VerityDigest, u64), StoreError> {
         let (pages, mut hashing) = match copies {
@@ -144,7 +210,7 @@ impl Store {
         buffer.chunks(CHUNK).try_for_each(&mut take)?;
         loop {
             let chunk = &mut buffer[..CHUNK];
-            let n = fill(content, chunk).at(Operation::Read, Path::new("the content of an object"))?;
+            let n = next(content, chunk)?;
             take(&chunk[..n])?;
             if n < CHUNK {
                 break;
@@ -168,4 +234,15 @@ impl Store {
         self.settle(&object.file, &object.path, &digest, executable)?;
         Ok((digest, object.size))
     }
+}
+
+const CONTENT: &str = "the content of an object";
+
+/// Reads until `buffer` is full or nothing is left; returns how much there was.
+fn next(content: &mut dyn Content, buffer: &mut [u8]) -> Result<usize, StoreError> {
+    fill(content, buffer).at(Operation::Read, Path::new(CONTENT))
+}
+
+fn restart(content: &mut dyn Content) -> Result<bool, StoreError> {
+    content.restart().at(Operation::Read, Path::new(CONTENT))
 }

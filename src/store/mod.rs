@@ -34,6 +34,7 @@ mod sparse;
 pub use buffer::PageBuffer;
 pub use error::{Operation, StoreError};
 pub use gc::{Check, Collected, Damage};
+pub use incoming::{Content, Once};
 pub use record::{Output, Record};
 pub use scratch::{Scratch, quiet_directory};
 pub use sparse::copy_sparse;
@@ -70,10 +71,10 @@ pub struct Store {
     root: PathBuf,
     /// Whether it is needed for this program only.
     passing: bool,
-    /// Where `objects/` and `sha256/` are: in `root`, or in the store that this one was opened beside.
+    /// Where `objects/` and `sha256/` are: in `root`, or in the store that lends them.
     content: PathBuf,
-    /// That store, which has to live as long as this one.
-    _beside: Option<Arc<Store>>,
+    /// The stores that this one borrows from, which have to live as long.
+    lenders: Lenders,
     scratch: Scratch,
     _lock: File,
     /// Trees whose objects were hashed by this program: once per run is enough.
@@ -87,15 +88,23 @@ pub struct Store {
     buffers: buffer::Buffers,
 }
 
+/// What a store has from others.
+#[derive(Clone, Debug, Default)]
+pub struct Lenders {
+    /// The store that has the pinned files, and gets those that are fetched.
+    pub pinned: Option<Arc<Store>>,
+    /// The store whose objects this one uses, and adds to.
+    pub objects: Option<Arc<Store>>,
+}
+
 /// How a store is opened.
-#[derive(Clone, Copy)]
-enum Kind<'a> {
+enum Kind {
     /// With other builders.
     Shared,
     /// Alone.
     Exclusive,
-    /// For this program, maybe beside another store.
-    Passing(Option<&'a Arc<Store>>),
+    /// For this program only.
+    Passing(Lenders),
 }
 
 impl Store {
@@ -106,10 +115,15 @@ impl Store {
 
     /// Opens a store at `root` that is needed for this program only: files of artifacts may be links to its objects.
     ///
-    /// Beside another one it has that one's objects but none of its records, so everything is made again, while what comes out the same
+    /// With the objects of another one it has none of that one's records, so everything is made again, while what comes out the same
     /// is not written again. An object is still asked for by the digest of what was made here.
-    pub fn open_passing(root: &Path, beside: Option<&Arc<Self>>) -> Result<Arc<Self>, StoreError> {
-        Self::open_as(root, Kind::Passing(beside))
+    pub fn open_passing(root: &Path, lenders: Lenders) -> Result<Arc<Self>, StoreError> {
+        Self::open_as(root, Kind::Passing(lenders))
+    }
+
+    /// The store that has the pinned files: this one, if none lends them.
+    pub fn of_pinned(&self) -> &Self {
+        self.lenders.pinned.as_deref().unwrap_or(self)
     }
 
     /// Opens the store alone: fails while a builder uses it. For garbage collection.
@@ -117,7 +131,7 @@ impl Store {
         Self::open_as(root, Kind::Exclusive)
     }
 
-    fn open_as(root: &Path, kind: Kind<'_>) -> Result<Arc<Self>, StoreError> {
+    fn open_as(root: &Path, kind: Kind) -> Result<Arc<Self>, StoreError> {
         if root.exists() && !root.join("format").exists() {
             // A store that is just being made has its format last.
             let ours = |name: &std::ffi::OsString| DIRECTORIES.iter().any(|d| name == d) || name == "lock";
@@ -166,15 +180,16 @@ impl Store {
         }
         let scratch = Scratch::new(&root.join("tmp"))?;
         memory::sweep_memory()?;
-        let (passing, other) = match kind {
-            Kind::Passing(other) => (true, other),
-            _ => (false, None),
+        let (passing, lenders) = match kind {
+            Kind::Passing(lenders) => (true, lenders),
+            _ => (false, Lenders::default()),
         };
+        let other = lenders.objects.as_ref();
         Ok(Arc::new(Self {
             passing,
             content: other.map_or_else(|| root.clone(), |other| other.content.clone()),
             known: other.map_or_else(Arc::default, |other| Arc::clone(&other.known)),
-            _beside: other.cloned(),
+            lenders,
             root,
             scratch,
             _lock: lock,

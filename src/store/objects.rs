@@ -2,7 +2,6 @@
 
 use super::{
     Store,
-    checkout::link_or_copy,
     error::{IoContext, Operation, StoreError},
     known::Stamp,
 };
@@ -38,24 +37,6 @@ pub(super) fn sorted_names(dir: &Path) -> Result<Vec<OsString>, StoreError> {
 }
 
 impl Store {
-    /// Links an object of another store into this one, or copies it. Its bytes are hashed when they are used.
-    pub fn take_object(&self, from: &Store, digest: &VerityDigest) -> Result<(), StoreError> {
-        for executable in [false, true] {
-            let (source, target) = (
-                from.object_file(digest, executable),
-                self.object_file(digest, executable),
-            );
-            if !source.exists() || target.exists() {
-                continue;
-            }
-            if let Some(dir) = target.parent() {
-                fs::create_dir_all(dir).at(Operation::Create, dir)?;
-            }
-            link_or_copy(&source, &target)?;
-        }
-        Ok(())
-    }
-
     /// Moves a finished, hashed file on the store's file system under the object's name.
     pub fn adopt(&self, file: &Path, digest: &VerityDigest, executable: bool) -> Result<(), StoreError> {
         let open = File::open(file).at(Operation::Open, file)?;

@@ -1,8 +1,14 @@
 //! The store's promises, each broken on purpose.
 
 use super::*;
-use crate::model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use crate::{
+    model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
+    verity::{self, digest_bytes},
+};
+use std::{
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+};
 
 fn path(p: &str) -> RelPath {
     p.parse().expect("valid path")
@@ -221,10 +227,18 @@ fn an_object_that_changes_after_it_was_written_is_hashed_again() {
     assert!(matches!(store.verify_object(&digest), Err(StoreError::Corrupt { .. })));
 }
 
+fn with_objects_of(first: &Arc<Store>, root: &Path) -> Arc<Store> {
+    let lenders = Lenders {
+        objects: Some(Arc::clone(first)),
+        ..Lenders::default()
+    };
+    Store::open_passing(root, lenders).expect("opens")
+}
+
 #[test]
 fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing_twice() {
     let dir = tempfile::tempdir().expect("a directory");
-    let first = Store::open_passing(&dir.path().join("first"), None).expect("opens");
+    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
     let large = vec![7u8; 2 * buffer::BUFFER];
     let contents: [&[u8]; 2] = [b"small", &large];
     let key = StageKey::new([3; 32]);
@@ -235,7 +249,7 @@ fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing
         inodes.push(inode(first.object_path(&digest).expect("there")));
     }
     first.lock_stage(&key).expect("a lock");
-    let second = Store::open_passing(&dir.path().join("second"), Some(&first)).expect("opens");
+    let second = with_objects_of(&first, &dir.path().join("second"));
     drop(first);
     for (content, expected) in contents.into_iter().zip(inodes) {
         let (digest, _) = second.put_object(false, &mut &*content).expect("stored");
@@ -268,4 +282,116 @@ fn a_tree_is_copied_once_for_all_who_ask() {
     let copy = copies[0].join("file");
     assert_eq!(fs::read(&copy).expect("readable"), b"content");
     assert_ne!(inode(&copy), inode(&store.object_path(&digest).expect("there")));
+}
+
+/// Content that is read again from a file, as what a stage lends.
+struct Again<'a> {
+    bytes: &'a [u8],
+    /// What is read after starting again, if it is something else.
+    then: Option<&'a [u8]>,
+    at: usize,
+    restarts: usize,
+}
+
+impl<'a> Again<'a> {
+    fn new(bytes: &'a [u8], then: Option<&'a [u8]>) -> Self {
+        let (at, restarts) = (0, 0);
+        Self {
+            bytes,
+            then,
+            at,
+            restarts,
+        }
+    }
+}
+
+impl io::Read for Again<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = (&self.bytes[self.at..]).read(buffer)?;
+        self.at += n;
+        Ok(n)
+    }
+}
+
+impl Content for Again<'_> {
+    fn restart(&mut self) -> io::Result<bool> {
+        self.at = 0;
+        self.restarts += 1;
+        if self.restarts == 2 {
+            self.bytes = self.then.take().unwrap_or(self.bytes);
+        }
+        Ok(true)
+    }
+}
+
+#[test]
+fn what_the_other_store_has_is_hashed_and_not_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
+    let [known, plain, new] = [7u8, 8, 9].map(|n| vec![n; 2 * buffer::BUFFER + 5]);
+    let (artifact, _) = first.put_artifact(false, &mut Once(&known[..]), 1).expect("stored");
+    first.put_object(false, &mut &plain[..]).expect("stored");
+    // Alone a store reads once: what comes is new as a rule.
+    let mut content = Again::new(&known, None);
+    first.put_artifact(false, &mut content, 1).expect("stored");
+    assert_eq!(content.restarts, 0);
+
+    let second = with_objects_of(&first, &dir.path().join("second"));
+    // Bytes, copies that will be asked for, and how often they are started again: once to hash, twice to store them too.
+    for (bytes, copies, restarts) in [
+        (&known, 1, 1),
+        (&known, 0, 1),
+        (&plain, 0, 1),
+        (&plain, 1, 2),
+        (&new, 1, 2),
+        (&new, 0, 1),
+    ] {
+        let mut content = Again::new(bytes, None);
+        let put = second.put_artifact(false, &mut content, copies).expect("stored");
+        assert_eq!(
+            put,
+            (digest_bytes(bytes), bytes.len() as u64),
+            "{copies} copies of {}",
+            bytes[0]
+        );
+        assert_eq!(content.restarts, restarts, "{copies} copies of {}", bytes[0]);
+    }
+    let out = second.copy_out(&artifact, &dir.path().join("out")).expect("given");
+    let mut both = verity::Both::new();
+    both.update(&known);
+    assert_eq!(out, both.finish());
+}
+
+#[test]
+fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
+    let second = with_objects_of(&first, &dir.path().join("second"));
+    let [before, after] = [1u8, 2].map(|n| vec![n; 2 * buffer::BUFFER]);
+    for then in [&after[..], &after[..100], &after[..buffer::BUFFER]] {
+        let put = second
+            .put_artifact(false, &mut Again::new(&before, Some(then)), 0)
+            .expect("stored");
+        assert_eq!(put, (digest_bytes(then), then.len() as u64));
+        assert_eq!(
+            fs::read(second.object_path(&put.0).expect("there")).expect("readable"),
+            then
+        );
+    }
+    assert_eq!(second.find_object(&digest_bytes(&before)), None);
+}
+
+#[test]
+fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&dir.path().join("store")).expect("opens");
+    let (digest, _) = store.put_object(false, &mut &b"content"[..]).expect("stored");
+    let object = store.plain_object(&digest).expect("there");
+    assert_eq!(store.unlinked(&object).expect("given"), object);
+    fs::hard_link(&object, dir.path().join("other")).expect("linked");
+    let copy = store.unlinked(&object).expect("copied");
+    let found = fs::metadata(&copy).expect("there");
+    assert_eq!((found.nlink(), found.mode() & 0o7777), (1, 0o444));
+    assert_ne!(found.ino(), fs::metadata(&object).expect("there").ino());
+    assert_eq!(fs::read(&copy).expect("readable"), b"content");
 }

@@ -57,8 +57,12 @@ fn project(dir: &Path, leaks: &[(&str, &str)], more: &str) {
 
 /// Runs `pnb verify-repro` on the planted stage; its exit code, and the verdict.
 fn verdict(dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
+    verdict_of("leaks", dir, words)
+}
+
+fn verdict_of(stage: &str, dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
     let output = pnb(dir, &store())
-        .args(["--json", "verify-repro", "--stage", "leaks"])
+        .args(["--json", "verify-repro", "--stage", stage])
         .args(words)
         .output()
         .expect("starts");
@@ -135,6 +139,29 @@ fn whatever_leaks_is_found_with_its_axis_file_and_offset_and_passes_unnoticed_wi
     // The same faults, looked for as others do: they are there, and nobody sees them.
     let (code, blind) = verdict(dir.path(), &["--vary", "none"]);
     assert_eq!((code, &blind["equal"]), (Some(0), &Value::from(true)), "{blind:#}");
+}
+
+#[test]
+fn packages_are_links_first_and_then_copies() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let file = dir.path().join("stages/microcode/stage.toml");
+    let text = fs::read_to_string(&file).expect("readable");
+    let command = "root = \"tools\"\ncommand = [\"/bin/sh\", \"-c\", \"mkdir tree; stat -c %h /inputs/packages/*.deb | sort -u > tree/links\"]";
+    let changed = text.replace("writer = \"unpack\"", command);
+    assert_ne!(text, changed);
+    fs::write(&file, changed).expect("written");
+    let (code, found) = verdict_of("microcode", dir.path(), &["--vary", "links"]);
+    assert_eq!(code, Some(10), "{found:#}");
+    let finding = &found["findings"][0];
+    assert_eq!(finding["axes"], serde_json::json!(["links"]), "{finding:#}");
+    let difference = &finding["differences"][0];
+    let links = |side: &str| difference[side].as_str().expect("text").replace("\\n", "");
+    assert_eq!(
+        (links("a"), links("b")),
+        ("2".to_owned(), "1".to_owned()),
+        "{difference:#}"
+    );
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use pnb::{
     model::{Epoch, RelPath, VerityDigest},
     sandbox::*,
+    store::Content,
 };
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read},
+    fs, io,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
@@ -109,7 +109,7 @@ pub(crate) struct Contents(pub(crate) BTreeMap<VerityDigest, Vec<u8>>);
 pub(crate) fn run_into(spec: &Spec, strict: bool, log: &mut dyn Watch) -> (Result<Outcome, SandboxError>, Contents) {
     let executor = Executor { helper: pnb(), strict };
     let mut contents = Contents::default();
-    let mut put = |_: &Output, _: bool, content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
+    let mut put = |_: &Output, _: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         let (digest, size) = (VerityDigest::new(*blake3::hash(&bytes).as_bytes()), bytes.len() as u64);

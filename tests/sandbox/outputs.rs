@@ -4,6 +4,7 @@ use crate::host::*;
 use pnb::{
     model::{Node, RelPath},
     sandbox::*,
+    store::Content,
 };
 use std::io::{self, Read};
 
@@ -212,7 +213,7 @@ fn a_store_that_fails_in_the_middle_of_a_large_file_ends_the_run() {
         (0, "0 bytes were stored of 3000000"),
         (1_500_000, "1500000 bytes were stored of 3000000"),
     ] {
-        let mut put = |_: &Output, _: bool, content: &mut dyn Read| {
+        let mut put = |_: &Output, _: bool, content: &mut dyn Content| {
             let read = io::copy(&mut content.take(read), &mut io::sink())?;
             Ok((pnb::verity::digest_bytes(b""), read))
         };
@@ -227,7 +228,7 @@ fn a_store_that_fails_in_the_middle_of_a_large_file_ends_the_run() {
         }
         assert!(text.contains(says), "{text}");
     }
-    let mut put = |_: &Output, _: bool, _: &mut dyn Read| Err(io::Error::other("the disk is full"));
+    let mut put = |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("the disk is full"));
     let error = executor
         .run(&spec, &mut put, &mut Vec::new())
         .expect_err("nothing is taken");

@@ -15,12 +15,9 @@ use crate::{
     model::Arch,
     pipeline,
     sandbox::{self, Access, Console, Executor, Limits, Mount, Output, RootFs, SandboxError, Spec, Workload},
-    store::Store,
+    store::{Content, Store},
 };
-use std::{
-    io::{self, Read},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 /// What QEMU itself needs beside the machine's memory, bytes.
 const QEMU_MEMORY: u64 = 1 << 30;
@@ -110,6 +107,6 @@ pub(super) fn run(
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: &Output, _: bool, _: &mut dyn Read| Err(io::Error::other("a machine has no outputs"));
+    let mut put = |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a machine has no outputs"));
     Ok(executor.run(&spec, &mut put, console).map(drop))
 }
