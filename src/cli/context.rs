@@ -158,6 +158,7 @@ pub(super) fn run_options() -> Result<RunOptions, Failure> {
         build_dir: None,
         verbose: false,
         exported: BTreeSet::new(),
+        unkept: BTreeSet::new(),
         changed: Changed::default(),
     })
 }

@@ -25,6 +25,8 @@ pub(super) struct Lab<'a> {
     /// Where runs put what they make; what was made first is there if anybody has it.
     pub(super) store: &'a Arc<Store>,
     pub(super) second: &'a Arc<Store>,
+    /// Whether there was a first build, and not a manifest.
+    pub(super) first: bool,
     pub(super) prepared: &'a Prepared,
     pub(super) axes: &'a BTreeSet<Axis>,
     pub(super) lent: &'a Path,
@@ -79,10 +81,17 @@ impl Lab<'_> {
         rerun: Option<&Output>,
         second: &Output,
     ) -> Result<Comparison, PipelineError> {
-        if self.store.find_object(expected.digest()).is_none() {
+        let kept = |output: &&Output| self.store.find_object(output.digest()).is_some();
+        let (expected, rerun) = match Some(expected).filter(kept) {
+            Some(expected) => (expected, rerun),
+            // What was made first was not kept and never came out again: what came out in the same way is next to it.
+            None if self.first => match self.runs.get(&Vec::new()).and_then(|run| run.as_ref()?.get(name)) {
+                Some(alike) => (alike, None),
+                None => return Ok(Comparison::default()),
+            },
             // Nobody has it: a manifest says only what its digest is.
-            return Ok(Comparison::default());
-        }
+            None => return Ok(Comparison::default()),
+        };
         let dir = self.twice.store.scratch_path("compare");
         fs::create_dir(&dir).map_err(PipelineError::io("create", &dir))?;
         let other: (&Store, &Output) = match rerun {

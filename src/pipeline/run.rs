@@ -43,6 +43,8 @@ pub struct RunOptions {
     pub verbose: bool,
     /// Nodes whose artifacts will be exported by this program, to the file system that the store is on.
     pub exported: BTreeSet<NodeId>,
+    /// Those of them that no node needs, if only the digests of their artifacts are wanted.
+    pub unkept: BTreeSet<NodeId>,
     /// What is different from other builds, to see whether it matters.
     pub changed: Changed,
 }
@@ -332,7 +334,10 @@ pub(super) fn run_stage(
     let file = project.graph.file(id);
     let copies = |output: &Output| project.graph.times_exported(id, &output.name, &options.exported);
     let mut put = |output: &Output, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
-        let stored = store.put_artifact(executable, content, copies(output));
+        let stored = match copies(output) {
+            1.. if options.unkept.contains(id) => store.hash_artifact(executable, content),
+            copies => store.put_artifact(executable, content, copies),
+        };
         stored.map_err(io::Error::other)
     };
     let result = executor.run(&spec, &mut put, &mut watch);

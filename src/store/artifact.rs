@@ -37,13 +37,17 @@ impl Store {
 
     /// Puts the bytes of an object into the new file `target`, in which blocks of zeros are holes. They are the copy that
     /// [`Store::put_artifact`] made, if it did and nobody has touched that since; otherwise the object is read and hashed, and
-    /// one that is damaged is an error. In a passing store `target` becomes a link to an object that was hashed.
+    /// one that is damaged is an error. In a passing store `target` becomes a link to an object that was hashed, and no file is made of
+    /// what [`Store::hash_artifact`] was given.
     pub fn copy_out(&self, digest: &VerityDigest, target: &Path) -> Result<Digests, StoreError> {
         if let Some(spare) = self.take_spare(digest)
             && fs::symlink_metadata(&spare.path).is_ok_and(|found| Stamp::from(&found) == spare.stamp)
             && renameat2(AT_FDCWD, &spare.path, AT_FDCWD, target, RenameFlags::RENAME_NOREPLACE).is_ok()
         {
             return Ok(spare.digests);
+        }
+        if let Some(digests) = self.known.unkept(digest).filter(|_| self.find_object(digest).is_none()) {
+            return Ok(digests);
         }
         if let Some(digests) = self.link_out(digest, target)? {
             return Ok(digests);

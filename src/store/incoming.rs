@@ -112,6 +112,30 @@ impl Store {
         self.put(executable, content, copies)
     }
 
+    /// As [`Store::put_artifact`], but of what is large only the digests are kept: [`Store::copy_out`] knows them, and makes no file.
+    pub fn hash_artifact(
+        &self,
+        executable: bool,
+        content: &mut dyn Content,
+    ) -> Result<(VerityDigest, u64), StoreError> {
+        let mut buffer = self.buffers.take();
+        let hashed = next(content, &mut buffer).and_then(|mut n| {
+            if n < BUFFER {
+                return self.put_bytes(executable, &buffer[..n]);
+            }
+            let mut both = verity::Both::new();
+            while n > 0 {
+                both.update(&buffer[..n]);
+                n = next(content, &mut buffer[..CHUNK])?;
+            }
+            let digests = both.finish();
+            self.known.insert_unkept(&digests);
+            Ok((digests.verity, digests.size))
+        });
+        self.buffers.give_back(buffer);
+        hashed
+    }
+
     fn put(
         &self,
         executable: bool,
@@ -168,8 +192,15 @@ impl Store {
         }
         let size = hasher.size();
         let digest = hasher.finish();
-        let known = copies == 0 || self.known.sha256_of(&digest).is_some();
-        Ok((known && self.object_file(&digest, executable).exists()).then_some((digest, size)))
+        // What the other store did not keep is needed by no stage.
+        let found = match copies {
+            0 => self.object_file(&digest, executable).exists(),
+            _ => {
+                self.known.unkept(&digest).is_some()
+                    || self.known.sha256_of(&digest).is_some() && self.object_file(&digest, executable).exists()
+            }
+        };
+        Ok(found.then_some((digest, size)))
     }
 
     fn put_bytes(&self, executable: bool, bytes: &[u8]) -> Result<(VerityDigest, u64), StoreError> {

@@ -4,7 +4,10 @@
 //! looks the same: whoever writes to it changes its time, unless they set it back. Then what was changed during this run is found
 //! by the next one (docs/threat-model.md).
 
-use crate::model::{Sha256Digest, VerityDigest};
+use crate::{
+    model::{Sha256Digest, VerityDigest},
+    verity::Digests,
+};
 use std::{
     collections::BTreeMap,
     fs::Metadata,
@@ -41,6 +44,8 @@ pub(super) struct Known {
     inodes: Mutex<BTreeMap<(VerityDigest, bool), Stamp>>,
     /// SHA-256 of the same bytes, where both were computed. It says nothing about any inode.
     sha256: Mutex<BTreeMap<VerityDigest, Sha256Digest>>,
+    /// Sizes of artifacts that were hashed and not kept.
+    unkept: Mutex<BTreeMap<VerityDigest, u64>>,
 }
 
 impl Known {
@@ -60,6 +65,23 @@ impl Known {
     pub(super) fn insert_sha256(&self, digest: &VerityDigest, sha256: Sha256Digest) {
         let mut known = self.sha256.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(*digest, sha256);
+    }
+
+    /// Notes that an artifact was made and not kept, both its digests being known.
+    pub(super) fn insert_unkept(&self, digests: &Digests) {
+        self.insert_sha256(&digests.verity, digests.sha256);
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        unkept.insert(digests.verity, digests.size);
+    }
+
+    /// Digests and size of an artifact that was not kept.
+    pub(super) fn unkept(&self, digest: &VerityDigest) -> Option<Digests> {
+        let unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Digests {
+            verity: *digest,
+            size: *unkept.get(digest)?,
+            sha256: self.sha256_of(digest)?,
+        })
     }
 
     /// SHA-256 of the bytes that have the digest.

@@ -395,3 +395,36 @@ fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
     assert_ne!(found.ino(), fs::metadata(&object).expect("there").ino());
     assert_eq!(fs::read(&copy).expect("readable"), b"content");
 }
+
+#[test]
+fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
+    let large = vec![3; buffer::BUFFER + 70_001];
+    let (digest, size) = first.hash_artifact(false, &mut Once(&large[..])).expect("hashed");
+    assert_eq!((digest, size), (digest_bytes(&large), large.len() as u64));
+    assert_eq!(first.find_object(&digest), None);
+    let (small, _) = first.hash_artifact(false, &mut Once(&b"small"[..])).expect("stored");
+    assert!(first.find_object(&small).is_some());
+    let mut both = verity::Both::new();
+    both.update(&large);
+    let digests = both.finish();
+    let second = with_objects_of(&first, &dir.path().join("second"));
+    for store in [&first, &second] {
+        let target = dir.path().join("out");
+        assert_eq!(store.copy_out(&digest, &target).expect("known"), digests);
+        assert!(!target.exists());
+    }
+    // As an artifact it is as good as there, as anything else it is stored.
+    second
+        .put_artifact(false, &mut Again::new(&large, None), 1)
+        .expect("known");
+    assert_eq!(second.find_object(&digest), None);
+    second
+        .put_artifact(false, &mut Again::new(&large, None), 0)
+        .expect("stored");
+    assert!(second.find_object(&digest).is_some());
+    let target = dir.path().join("out");
+    assert_eq!(second.copy_out(&digest, &target).expect("linked"), digests);
+    assert_eq!(fs::read(target).expect("readable"), large);
+}

@@ -142,6 +142,47 @@ fn whatever_leaks_is_found_with_its_axis_file_and_offset_and_passes_unnoticed_wi
 }
 
 #[test]
+fn a_large_artifact_that_differs_is_made_again_to_be_compared() {
+    if !all() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let file = dir.path().join("stages/kernel-initrd/stage.toml");
+    let stage = fs::read_to_string(&file).expect("readable");
+    // Larger than what is held in memory; what differs comes after that.
+    let script = "head -c 5000000 /dev/zero > initramfs.cpio.zst; cp initramfs.cpio.zst kernel; \
+                  uname -n >> initramfs.cpio.zst; head -c 16 /dev/urandom | od >> kernel";
+    let command = format!("root = \"tools\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]");
+    let changed = stage.replace("writer = \"kernel-initrd\"", &command);
+    assert_ne!(stage, changed);
+    fs::write(&file, changed).expect("written");
+    let output = pnb(dir.path(), &store())
+        .args([
+            "--json",
+            "verify-repro",
+            "--variant",
+            "kernel-initrd",
+            "--vary",
+            "host-name,links",
+        ])
+        .output()
+        .expect("starts");
+    assert_eq!(output.status.code(), Some(10), "{}", text(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let found: Value = serde_json::from_str(said.lines().last().unwrap_or_default()).expect("JSON");
+    let of = findings(&found);
+    let name = &of["initramfs.cpio.zst"];
+    assert_eq!(name["axes"], serde_json::json!(["host-name"]), "{name:#}");
+    let random = &of["kernel"];
+    assert_eq!(random["cause"], "by-itself", "{random:#}");
+    for finding in [name, random] {
+        let offset = finding["differences"][0]["offset"].as_u64();
+        assert!(offset.is_some_and(|at| at >= 5_000_000), "{finding:#}");
+    }
+}
+
+#[test]
 fn packages_are_links_first_and_then_copies() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     copy_of_project(dir.path());
