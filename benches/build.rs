@@ -10,7 +10,6 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -86,12 +85,6 @@ fn middle(mut costs: Vec<Cost>) -> Cost {
     costs[costs.len() / 2]
 }
 
-/// Waits until a virtual machine has given back to its host what the run before it freed. Memory that was used a moment ago costs
-/// much less than other memory: a cold build right after its last store was removed was measured at 23 CPU seconds, later at 29.
-fn settle() {
-    thread::sleep(Duration::from_secs(15));
-}
-
 /// Processor time of every child that has ended.
 fn children() -> Duration {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).expect("asked");
@@ -153,7 +146,6 @@ impl Bench {
         let _ = fs::remove_dir_all(self.scratch.join("store"));
         let _ = fs::remove_dir_all(self.scratch.join("images"));
         self.fetch();
-        settle();
         self.build(None)
     }
 
@@ -174,7 +166,6 @@ impl Bench {
             "all",
             "--output",
         ]);
-        settle();
         run(command.arg(self.scratch.join("images")))
     }
 

@@ -121,7 +121,7 @@ pub fn stage_spec(
     let pinned = store.of_pinned();
     let own = |file: PathBuf| match copies {
         false => Ok(file),
-        true => store.unlinked(&file),
+        true => store.copy_if_linked(&file),
     };
     let checkout = |digest: &VerityDigest| match copies {
         false => store.checkout(digest),

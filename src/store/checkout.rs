@@ -124,9 +124,8 @@ impl Store {
         self.lay_out_files(&tree, target, true)
     }
 
-    /// A file like one of the store's that has no other name: that one where it has none, and else a copy, which goes when this
-    /// program ends.
-    pub fn unlinked(&self, file: &Path) -> Result<PathBuf, StoreError> {
+    /// One of the store's files if that is its only name, and else a copy of it, which goes when this program ends.
+    pub fn copy_if_linked(&self, file: &Path) -> Result<PathBuf, StoreError> {
         if fs::metadata(file).at(Operation::Open, file)?.nlink() == 1 {
             return Ok(file.to_owned());
         }

@@ -387,9 +387,9 @@ fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
     let store = Store::open(&dir.path().join("store")).expect("opens");
     let (digest, _) = store.put_object(false, &mut &b"content"[..]).expect("stored");
     let object = store.plain_object(&digest).expect("there");
-    assert_eq!(store.unlinked(&object).expect("given"), object);
+    assert_eq!(store.copy_if_linked(&object).expect("given"), object);
     fs::hard_link(&object, dir.path().join("other")).expect("linked");
-    let copy = store.unlinked(&object).expect("copied");
+    let copy = store.copy_if_linked(&object).expect("copied");
     let found = fs::metadata(&copy).expect("there");
     assert_eq!((found.nlink(), found.mode() & 0o7777), (1, 0o444));
     assert_ne!(found.ino(), fs::metadata(&object).expect("there").ino());

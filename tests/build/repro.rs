@@ -57,12 +57,13 @@ fn project(dir: &Path, leaks: &[(&str, &str)], more: &str) {
 
 /// Runs `pnb verify-repro` on the planted stage; its exit code, and the verdict.
 fn verdict(dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
-    verdict_of("leaks", dir, words)
+    verdict_of(&["--stage", "leaks"], dir, words)
 }
 
-fn verdict_of(stage: &str, dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
+fn verdict_of(what: &[&str], dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
     let output = pnb(dir, &store())
-        .args(["--json", "verify-repro", "--stage", stage])
+        .args(["--json", "verify-repro"])
+        .args(what)
         .args(words)
         .output()
         .expect("starts");
@@ -71,6 +72,21 @@ fn verdict_of(stage: &str, dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
     let value = serde_json::from_str(last);
     assert!(value.is_ok(), "{}", text(&output));
     (output.status.code(), value.expect("JSON"))
+}
+
+/// A project in which a stage's writer is replaced by a script.
+fn with_script(dir: &Path, stage: &str, script: &str) {
+    copy_of_project(dir);
+    let file = dir.join("stages").join(stage).join("stage.toml");
+    let text = fs::read_to_string(&file).expect("readable");
+    let command = format!("root = \"tools\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n");
+    let is_writer = |line: &&str| line.starts_with("writer = ");
+    assert_eq!(text.lines().filter(is_writer).count(), 1, "{text}");
+    let lines = text
+        .split_inclusive('\n')
+        .map(|line| if is_writer(&line) { &command } else { line });
+    let changed: String = lines.collect();
+    fs::write(&file, changed).expect("written");
 }
 
 fn findings(verdict: &Value) -> BTreeMap<String, Value> {
@@ -147,30 +163,16 @@ fn a_large_artifact_that_differs_is_made_again_to_be_compared() {
         return;
     }
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
-    copy_of_project(dir.path());
-    let file = dir.path().join("stages/kernel-initrd/stage.toml");
-    let stage = fs::read_to_string(&file).expect("readable");
     // Larger than what is held in memory; what differs comes after that.
     let script = "head -c 5000000 /dev/zero > initramfs.cpio.zst; cp initramfs.cpio.zst kernel; \
                   uname -n >> initramfs.cpio.zst; head -c 16 /dev/urandom | od >> kernel";
-    let command = format!("root = \"tools\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]");
-    let changed = stage.replace("writer = \"kernel-initrd\"", &command);
-    assert_ne!(stage, changed);
-    fs::write(&file, changed).expect("written");
-    let output = pnb(dir.path(), &store())
-        .args([
-            "--json",
-            "verify-repro",
-            "--variant",
-            "kernel-initrd",
-            "--vary",
-            "host-name,links",
-        ])
-        .output()
-        .expect("starts");
-    assert_eq!(output.status.code(), Some(10), "{}", text(&output));
-    let said = String::from_utf8_lossy(&output.stdout);
-    let found: Value = serde_json::from_str(said.lines().last().unwrap_or_default()).expect("JSON");
+    with_script(dir.path(), "kernel-initrd", script);
+    let (code, found) = verdict_of(
+        &["--variant", "kernel-initrd"],
+        dir.path(),
+        &["--vary", "host-name,links"],
+    );
+    assert_eq!(code, Some(10), "{found:#}");
     let of = findings(&found);
     let name = &of["initramfs.cpio.zst"];
     assert_eq!(name["axes"], serde_json::json!(["host-name"]), "{name:#}");
@@ -185,14 +187,9 @@ fn a_large_artifact_that_differs_is_made_again_to_be_compared() {
 #[test]
 fn packages_are_links_first_and_then_copies() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
-    copy_of_project(dir.path());
-    let file = dir.path().join("stages/microcode/stage.toml");
-    let text = fs::read_to_string(&file).expect("readable");
-    let command = "root = \"tools\"\ncommand = [\"/bin/sh\", \"-c\", \"mkdir tree; stat -c %h /inputs/packages/*.deb | sort -u > tree/links\"]";
-    let changed = text.replace("writer = \"unpack\"", command);
-    assert_ne!(text, changed);
-    fs::write(&file, changed).expect("written");
-    let (code, found) = verdict_of("microcode", dir.path(), &["--vary", "links"]);
+    let script = "mkdir tree; stat -c %h /inputs/packages/*.deb | sort -u > tree/links";
+    with_script(dir.path(), "microcode", script);
+    let (code, found) = verdict_of(&["--stage", "microcode"], dir.path(), &["--vary", "links"]);
     assert_eq!(code, Some(10), "{found:#}");
     let finding = &found["findings"][0];
     assert_eq!(finding["axes"], serde_json::json!(["links"]), "{finding:#}");
