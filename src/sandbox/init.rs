@@ -221,12 +221,15 @@ impl JobEnd<'_> {
     /// Waits until the stage ends, reaches a limit or is ended from outside.
     fn watch(&mut self, stage: Pid, ends: &SignalFd, begin: Instant, dog: &mut Watchdog) -> Result<Ended, Ending> {
         let wall = self.job.request.spec.limits.wall;
+        // By the clock, as a stage can wake this process as often as it likes.
+        let mut next_check = begin + dog.interval();
         loop {
             let left = wall.saturating_sub(begin.elapsed());
             if left.is_zero() {
                 return Err(Some(Fault::new(FaultKind::Limit, format!("wall time of {wall:?}"), "")));
             }
-            let wait = dog.interval().min(left).max(Duration::from_millis(1));
+            let until_check = next_check.saturating_duration_since(Instant::now());
+            let wait = until_check.min(left).max(Duration::from_millis(1));
             let timeout = PollTimeout::try_from(wait.as_millis().min(60_000) as u64).unwrap_or(PollTimeout::MAX);
             let mut fds = vec![
                 PollFd::new(ends.as_fd(), PollFlags::POLLIN),
@@ -239,7 +242,7 @@ impl JobEnd<'_> {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(Some(Fault::setup("watch the stage", error))),
             }
-            let caller_spoke = fds[1].any() == Some(true);
+            let (some_ended, caller_spoke) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
             let asked = fds.get(2).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
             if let Some(answerer) = &mut self.answerer
                 && asked.contains(PollFlags::POLLIN)
@@ -249,9 +252,11 @@ impl JobEnd<'_> {
             if asked.contains(PollFlags::POLLHUP) {
                 self.answerer = None;
             }
-            while let Ok(Some(_)) = ends.read_signal() {}
-            if let Some(code) = reap(stage)? {
-                return Ok(code);
+            if some_ended {
+                while let Ok(Some(_)) = ends.read_signal() {}
+                if let Some(code) = reap(stage)? {
+                    return Ok(code);
+                }
             }
             if caller_spoke {
                 let mut byte = [0u8];
@@ -260,9 +265,13 @@ impl JobEnd<'_> {
                     _ => Err(None),
                 };
             }
+            if Instant::now() < next_check {
+                continue;
+            }
             if let Some(Reached(limit)) = dog.check(self.proc, &self.job.group) {
                 return Err(Some(Fault::new(FaultKind::Limit, limit, "")));
             }
+            next_check = Instant::now() + dog.interval();
         }
     }
 

@@ -1,22 +1,28 @@
 //! `dpkg-root`: what a stage that runs dpkg finds in `/build/root` when its command starts.
 //!
-//! Input: `packages`. Every package is decompressed once, here, on all processors; dpkg would do it again for each time it looks
-//! into one. Left behind are the packages with uncompressed members in `root/debs`, and their files in `root`, owners and modes
-//! as packed: dpkg itself, and whatever the packages' scripts call before dpkg has unpacked it. Their times are those of now; what
-//! the stage gives gets its own.
+//! Input: `packages`, with an index. Every package is decompressed once, here, on all processors; dpkg would do it again for each
+//! time it looks into one. Left behind are the packages with uncompressed members in `root/debs`, and in `root` the files of those
+//! that scripts may call before dpkg has unpacked anything, owners and modes as packed. Their times are those of now; what the
+//! stage gives gets its own.
 
 use super::{Context, WriterError, build, input, unpack};
-use crate::debian::{DebError, EntryHeader, EntryKind, Limits, plain_deb, unpack_data};
+use crate::debian::{
+    ControlReader, DebError, EntryHeader, EntryKind, Limits, Paragraph, Relations, plain_deb, unpack_data,
+};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs::{self, File, Permissions},
-    io::{self, Read, Write},
+    io::{self, BufReader, Read, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{PermissionsExt, fchown, lchown, symlink},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+/// What is for people to read, and for no script: nearly half of all files.
+const UNREAD: [&str; 3] = ["usr/share/doc", "usr/share/locale", "usr/share/man"];
 
 pub(super) fn dpkg_root(context: &Context) -> Result<(), WriterError> {
     lay_out(&input("packages"), &build("root"), context.threads)
@@ -28,12 +34,71 @@ fn lay_out(packages: &Path, root: &Path, threads: u32) -> Result<(), WriterError
     fs::create_dir_all(&plain).map_err(WriterError::io("create", &plain))?;
     let place = |deb: &Path| plain.join(deb.file_name().unwrap_or_default());
     unpack::in_parallel(&debs, threads, |index| decompress(&debs[index], &place(&debs[index])))?;
+    let needed = needed_first(&packages.join("Packages"))?;
+    let first: Vec<&PathBuf> = debs
+        .iter()
+        .filter(|deb| deb.file_name().is_some_and(|name| needed.contains(name.as_bytes())))
+        .collect();
     // One after the other, so that of two packages with the same path always the later one wins.
-    for deb in &debs {
+    for deb in &first {
         extract(&place(deb), root)?;
     }
-    let _ = writeln!(io::stdout(), "{} packages decompressed and extracted", debs.len());
+    let (all, early) = (debs.len(), first.len());
+    let _ = writeln!(io::stdout(), "{all} packages decompressed, {early} of them extracted");
     Ok(())
+}
+
+/// What an index says of one package.
+struct Indexed {
+    file: Vec<u8>,
+    essential: bool,
+    pre_depends: Relations,
+    depends: Relations,
+}
+
+/// The files of the packages that a script may count on before anything is unpacked: essential ones, what any package names in
+/// `Pre-Depends`, and what those depend on. Of alternatives and of what provides a name, all are.
+/// Source: Debian Policy 6.5 and 7.2.
+fn needed_first(index: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
+    let file = File::open(index).map_err(WriterError::io("open", index))?;
+    let mut reader = ControlReader::new(BufReader::new(file), index.display().to_string());
+    let mut paragraph = Paragraph::default();
+    let mut packages = Vec::new();
+    let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    while reader.read(&mut paragraph)? {
+        let field = |name: &str| paragraph.get(name).unwrap_or_default();
+        let relations = |name: &str| {
+            let bad = |problem| {
+                WriterError::Missing(format!("read {name} of {:?} in {index:?}: {problem}", field("Package")))
+            };
+            Relations::parse(field(name)).map_err(bad)
+        };
+        let provides = relations("Provides")?;
+        for name in std::iter::once(field("Package")).chain(provides.iter().map(|provided| provided.name)) {
+            by_name.entry(name.to_owned()).or_default().push(packages.len());
+        }
+        packages.push(Indexed {
+            file: field("Filename").trim_start_matches("./").into(),
+            essential: field("Essential") == "yes",
+            pre_depends: relations("Pre-Depends")?,
+            depends: relations("Depends")?,
+        });
+    }
+    let named = |relations: &Relations| -> Vec<usize> {
+        let found = relations.iter().filter_map(|relation| by_name.get(relation.name));
+        found.flatten().copied().collect()
+    };
+    let essential = (0..packages.len()).filter(|n| packages[*n].essential);
+    let mut pending: Vec<usize> = essential
+        .chain(packages.iter().flat_map(|p| named(&p.pre_depends)))
+        .collect();
+    let mut needed = BTreeSet::new();
+    while let Some(n) = pending.pop() {
+        if needed.insert(n) {
+            pending.extend(named(&packages[n].depends));
+        }
+    }
+    Ok(needed.into_iter().map(|n| packages[n].file.clone()).collect())
 }
 
 fn decompress(deb: &Path, plain: &Path) -> Result<(), WriterError> {
@@ -47,7 +112,7 @@ fn extract(deb: &Path, root: &Path) -> Result<(), WriterError> {
     let name = deb.file_name().unwrap_or_default().to_string_lossy();
     let file = File::open(deb).map_err(WriterError::io("open", deb))?;
     unpack_data(file, &name, &Limits::default(), &mut |path, header, content| {
-        let Some(path) = path else {
+        let Some(path) = path.filter(|path| !UNREAD.iter().any(|dir| path.as_path().starts_with(dir))) else {
             return Ok(());
         };
         place(root, &root.join(path.as_path()), &header, content).map_err(|source| DebError::Put {
@@ -153,6 +218,43 @@ mod tests {
         fs::write(dir.join(name), out).expect("written");
     }
 
+    /// A package index: name, what else is said of it; the file is `<name>_1_all.deb`.
+    fn index(dir: &Path, packages: &[(&str, &str)]) -> PathBuf {
+        let paragraphs = packages
+            .iter()
+            .map(|(name, more)| format!("Package: {name}\nVersion: 1\n{more}Filename: ./{name}_1_all.deb\n\n"));
+        let path = dir.join("Packages");
+        fs::write(&path, paragraphs.collect::<String>()).expect("written");
+        path
+    }
+
+    #[test]
+    fn what_scripts_count_on_is_what_is_essential_or_needed_beforehand_and_what_that_needs() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = index(
+            scratch.path(),
+            &[
+                ("base", "Essential: yes\nDepends: library (>= 2), awk\n"),
+                ("library", "Depends: deep | elsewhere\n"),
+                ("deep", ""),
+                ("mawk", "Provides: awk\n"),
+                ("gawk", "Provides: awk (= 1)\n"),
+                ("service", "Pre-Depends: init-helpers\nDepends: daemon\n"),
+                ("init-helpers", "Depends: base\n"),
+                ("daemon", "Essential: no\n"),
+            ],
+        );
+        let needed = needed_first(&path).expect("read");
+        let names: Vec<String> = needed
+            .iter()
+            .map(|file| String::from_utf8_lossy(file).replace("_1_all.deb", ""))
+            .collect();
+        assert_eq!(names, ["base", "deep", "gawk", "init-helpers", "library", "mawk"]);
+        let path = index(scratch.path(), &[("base", "Depends: (>= 2)\n")]);
+        let error = needed_first(&path).expect_err("no relation").to_string();
+        assert!(error.contains("read Depends of \"base\" in"), "{error}");
+    }
+
     #[test]
     fn files_lie_as_packed_beside_packages_that_dpkg_need_not_decompress() {
         use tar::EntryType::{Directory, Link, Regular, Symlink};
@@ -168,6 +270,7 @@ mod tests {
                 ("usr/bin/su", Regular, 0o4755, "old"),
                 ("usr/bin/same", Link, 0o4755, "usr/bin/su"),
                 ("bin", Symlink, 0o777, "usr/bin"),
+                ("usr/share/man/man1/su.1", Regular, 0o644, "read by people"),
             ],
         );
         deb(
@@ -179,7 +282,12 @@ mod tests {
                 ("etc/deep/file", Regular, 0o600, "x"),
             ],
         );
+        deb(&packages, "late_1_all.deb", &[("etc/late", Regular, 0o644, "y")]);
+        let essential = "Essential: yes\n";
+        index(&packages, &[("a", essential), ("b", essential), ("late", "")]);
         lay_out(&packages, &root, 2).expect("laid out");
+        assert!(!root.join("etc/late").exists(), "dpkg will unpack it");
+        assert!(!root.join("usr/share").exists(), "no script reads it");
         let mode = |path: &str| fs::symlink_metadata(root.join(path)).expect("there").mode();
         let text = |path: &str| fs::read_to_string(root.join(path)).expect("there");
         assert_eq!(mode("bin"), 0o120_777, "the link stays");
@@ -194,7 +302,7 @@ mod tests {
             (0o104_755, "old".to_owned())
         );
         assert_eq!((mode("etc/deep"), mode("etc/deep/file")), (0o040_755, 0o100_600));
-        for name in ["a_1_all.deb", "b_1_all.deb"] {
+        for name in ["a_1_all.deb", "b_1_all.deb", "late_1_all.deb"] {
             let plain = fs::read(root.join("debs").join(name)).expect("there");
             let members: Vec<_> = [8, 72].map(|at| plain[at..at + 16].trim_ascii().to_vec()).into();
             assert_eq!(members, [&b"debian-binary"[..], b"control.tar"], "{name}");

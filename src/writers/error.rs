@@ -1,6 +1,10 @@
 //! Why a writer could not write.
 
-use crate::{debian::DebError, image::ImageError, model::ModelError};
+use crate::{
+    debian::{DebError, MetadataError},
+    image::ImageError,
+    model::ModelError,
+};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -30,6 +34,9 @@ pub enum WriterError {
     /// A package is malformed.
     #[error(transparent)]
     Deb(#[from] DebError),
+    /// A package index is malformed.
+    #[error(transparent)]
+    Index(#[from] MetadataError),
     /// Trees do not fit together.
     #[error("merge {what}")]
     Merge {

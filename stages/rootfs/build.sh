@@ -2,8 +2,8 @@
 # Makes the configured root file system of the target: /build/root.
 #
 # What is there when this runs: / is the tools tree (unpacked packages, nothing configured, no /etc/passwd), and the writer dpkg-root
-# has prepared /build/root: every pinned .deb of the target in /build/root/debs, its members uncompressed, and the files of all of
-# them in place, so that dpkg of the target and every program a package's scripts may call are there. /build/root/dev has device nodes.
+# has prepared /build/root: every pinned .deb of the target in /build/root/debs, its members uncompressed, and in place the files of all
+# that a package's scripts may call before it is unpacked (essential packages, and what is needed beforehand). /build/root/dev has device nodes.
 # Programs of another architecture run under an emulator, ten times slower: dpkg of the build machine unpacks, dpkg of the target
 # configures. There is no network, no mount(2) and no /proc inside the root. All packages are installed, so that what is pinned and what is
 # installed cannot differ. They were chosen by the lock, so no program that chooses takes part: dpkg alone installs them.
@@ -36,9 +36,14 @@ printf '%s\n' '#!/bin/sh' 'exit 101' >"$root/usr/sbin/policy-rc.d"
 chmod 0755 "$root/usr/sbin/policy-rc.d"
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
 # dpkg unpacks all packages and after that configures them in the order of their dependencies. Unpacking cannot follow the order of
-# Pre-Depends, as in any new system; the files are there already, which is what they are about.
-# It has no diff, which it would show changed configuration with.
-dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture --unpack "$root"/debs/*.deb \
+# Pre-Depends, as in any new system; the files of those are there already, which is what they are about.
+# It has no diff, which it would show changed configuration with. Half of all files are documentation and translations, which no program
+# needs; licences stay.
+dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture \
+    --path-exclude='/usr/share/doc/*' --path-include='/usr/share/doc/*/copyright' --path-exclude='/usr/share/man/*' \
+    --path-exclude='/usr/share/locale/*' --path-exclude='/usr/share/info/*' --path-exclude='/usr/share/lintian/*' \
+    --path-exclude='/usr/share/bug/*' --path-exclude='/usr/share/bash-completion/*' --path-exclude='/usr/share/zsh/*' \
+    --unpack "$root"/debs/*.deb \
     || fail 'dpkg could not unpack the packages'
 rm -rf "$root/debs"
 
