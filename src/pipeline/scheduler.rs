@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     graph::{Closure, NodeId, Reason, closure_of},
-    store::{Record, Store},
+    model::VerityDigest,
+    store::{Output, Record, Store},
 };
 use serde::Serialize;
 use std::{
@@ -162,15 +163,22 @@ pub(super) fn build_so_far(
             };
             let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             state.running -= 1;
+            let mut spent = BTreeSet::new();
             match result {
                 Ok(done) => {
-                    state.done.insert(id, done);
+                    state.done.insert(id.clone(), done);
+                    if options.changed.copies {
+                        let done = |node: &NodeId| state.done.get(node).map(|done| &done.record.outputs);
+                        spent = spent_trees(&closure, done, &id);
+                    }
                 }
                 Err(error) => {
                     state.failed.get_or_insert(error);
                 }
             }
+            drop(state);
             changed.notify_all();
+            spent.iter().for_each(|tree| store.remove_copied_checkout(tree));
         }
     };
     thread::scope(|scope| {
@@ -224,6 +232,25 @@ fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar, order: Optio
         }
         state = changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
     }
+}
+
+/// The trees that `id` was the last to need, now that it is done.
+fn spent_trees<'a>(
+    closure: &Closure,
+    done: impl Fn(&NodeId) -> Option<&'a BTreeMap<String, Output>>,
+    id: &NodeId,
+) -> BTreeSet<VerityDigest> {
+    let trees = |needs: &[NodeId]| -> BTreeSet<VerityDigest> {
+        let outputs = needs.iter().filter_map(&done).flat_map(BTreeMap::values);
+        let trees = outputs.filter(|output| matches!(output, Output::Tree { .. }));
+        trees.map(|output| *output.digest()).collect()
+    };
+    let mut spent = trees(&closure.needs[id]);
+    for (_, needs) in closure.needs.iter().filter(|(other, _)| done(other).is_none()) {
+        let needed = trees(needs);
+        spent.retain(|tree| !needed.contains(tree));
+    }
+    spent
 }
 
 fn one(
@@ -292,12 +319,52 @@ mod tests {
     use super::*;
     use crate::model::Arch;
 
-    #[test]
-    fn a_seed_makes_an_order_of_its_own_and_the_same_each_time() {
-        let node = |stage: char| NodeId {
+    fn node(stage: char) -> NodeId {
+        NodeId {
             stage: stage.to_string(),
             arch: Arch::Amd64,
+        }
+    }
+
+    #[test]
+    fn a_tree_is_spent_when_the_last_stage_that_needs_it_is_done() {
+        let closure = Closure {
+            order: "abcd".chars().map(node).collect(),
+            needs: [('a', ""), ('b', ""), ('c', "ab"), ('d', "b")]
+                .map(|(stage, needs)| (node(stage), needs.chars().map(node).collect()))
+                .into(),
         };
+        let digest = |n: u8| crate::verity::digest_bytes(&[n]);
+        let made = |first: u8, second: u8| {
+            let tree = |n| Output::Tree { digest: digest(n) };
+            let file = Output::File {
+                digest: digest(9),
+                size: 1,
+            };
+            BTreeMap::from([
+                ("file".to_owned(), file),
+                ("x".to_owned(), tree(first)),
+                ("y".to_owned(), tree(second)),
+            ])
+        };
+        let mut done = BTreeMap::from([
+            (node('a'), made(1, 2)),
+            (node('b'), made(2, 3)),
+            (node('c'), made(4, 5)),
+        ]);
+        let spent = |done: &BTreeMap<_, _>, stage| spent_trees(&closure, |id| done.get(id), &node(stage));
+        assert_eq!(
+            spent(&done, 'c'),
+            [digest(1)].into(),
+            "d needs the other two, one of them from elsewhere"
+        );
+        done.insert(node('d'), BTreeMap::new());
+        assert_eq!(spent(&done, 'd'), [digest(2), digest(3)].into());
+        assert!(spent(&done, 'a').is_empty());
+    }
+
+    #[test]
+    fn a_seed_makes_an_order_of_its_own_and_the_same_each_time() {
         let order = |seed: Option<u64>| {
             let mut left: Vec<NodeId> = ('a'..='h').map(node).collect();
             let mut out = String::new();

@@ -117,6 +117,16 @@ impl Store {
         Ok(place.insert(target).clone())
     }
 
+    /// Removes the copy that [`Store::copied_checkout`] made of a tree, if there is one. Nothing may use it any more.
+    pub fn remove_copied_checkout(&self, digest: &VerityDigest) {
+        let place = self.copies.place(digest);
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = place.take() {
+            // What cannot be removed now goes with the scratch directory it is in.
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+
     /// Makes `target`, with copies of the tree's files as [`Store::checkout`] would have them.
     pub fn copy_tree(&self, digest: &VerityDigest, target: &Path) -> Result<(), StoreError> {
         let tree = self.tree(digest)?;

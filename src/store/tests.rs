@@ -282,6 +282,10 @@ fn a_tree_is_copied_once_for_all_who_ask() {
     let copy = copies[0].join("file");
     assert_eq!(fs::read(&copy).expect("readable"), b"content");
     assert_ne!(inode(&copy), inode(&store.object_path(&digest).expect("there")));
+    store.remove_copied_checkout(&dump);
+    assert!(!copies[0].exists());
+    let again = store.copied_checkout(&dump).expect("copied again");
+    assert_eq!(fs::read(again.join("file")).expect("readable"), b"content");
 }
 
 /// Content that is read again from a file, as what a stage lends.
