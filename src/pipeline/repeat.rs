@@ -10,7 +10,7 @@
 
 use super::{
     CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Inputs, Outcome, PipelineError, Project, RunOptions,
-    build, export, lab::Lab, scheduler::build_so_far,
+    build, export, lab::Lab, prepare, scheduler::build_so_far,
 };
 use crate::{
     graph::{NodeId, closure_of},
@@ -148,7 +148,7 @@ impl Twice<'_> {
         (self.say)(&format!("second build: {} things differ", axes.len()));
         // Stages that share one processor cost more side by side.
         let jobs = if options.changed.processors { 1 } else { self.jobs };
-        let second = self.one(&place, objects, jobs, options)?;
+        let mut second = self.one(&place, objects, jobs, options)?;
         let of_claim = claim.map(claimed);
         let expected = match (&of_claim, &first) {
             (Some(made), _) => made,
@@ -173,19 +173,12 @@ impl Twice<'_> {
             };
             findings.extend(lab.explain(&expected.nodes[id].1, &second.made.nodes[id].1)?);
         }
-        if let Some((node, error)) = &second.failed {
+        if let Some((node, error)) = second.failed.take() {
             // What it needs came out the same: then it fails for what was varied.
             let first_to_differ = stages.iter().all(|s| s.state == State::Equal);
-            if let (true, Some(first)) = (first_to_differ, &first) {
-                findings.push(self.failure(first, node, error, &axes, &lent)?);
-            } else if first_to_differ {
-                findings.push(Finding {
-                    node: node.to_string(),
-                    output: format!("none: {error}"),
-                    cause: Cause::NotSought,
-                    differences: Vec::new(),
-                    total: 0,
-                });
+            if first_to_differ {
+                let before = first.as_ref().unwrap_or(&second);
+                findings.push(self.failure(before, first.is_some(), &node, error, &axes, &lent)?);
             }
             stages.push(StageResult {
                 node: node.to_string(),
@@ -459,30 +452,37 @@ impl Twice<'_> {
         Ok((stages, artifacts.collect()))
     }
 
-    /// Why a stage fails in the second build.
+    /// Why a stage fails in the second build, although what it needs, which `build` has, is the same.
     fn failure(
         &self,
-        first: &Build,
+        build: &Build,
+        first: bool,
         node: &NodeId,
-        error: &PipelineError,
+        error: PipelineError,
         axes: &BTreeSet<Axis>,
         lent: &Path,
     ) -> Result<Finding, PipelineError> {
         let mut cause = Cause::NotSought;
         if self.explain {
             (self.say)(&format!("{node} fails in the second build: looking for the cause"));
+            let done = build.outcome.nodes.iter();
+            let outputs = done.map(|(id, done)| (id.clone(), done.record.outputs.clone()));
             let mut lab = Lab {
                 twice: self,
-                store: &first.store,
-                second: &first.store,
-                first: true,
-                prepared: &first.outcome.nodes[node].prepared,
+                store: &build.store,
+                second: &build.store,
+                first,
+                prepared: &prepare(self.project, &build.store, node, &outputs.collect())?,
                 axes,
                 lent,
                 runs: BTreeMap::new(),
             };
             let all: Vec<Axis> = axes.iter().copied().collect();
             cause = lab.cause(&all, &|outputs| outputs.is_none(), &|_, _| false)?.0;
+            // What cannot be built here at all is no question of circumstances.
+            if !first && matches!(cause, Cause::ByItself { .. }) {
+                return Err(error);
+            }
         }
         Ok(Finding {
             node: node.to_string(),

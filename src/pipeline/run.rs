@@ -341,7 +341,7 @@ pub(super) fn run_stage(
         stored.map_err(io::Error::other)
     };
     let result = executor.run(&spec, &mut put, &mut watch);
-    remove_packages(&spec, prepared);
+    remove_packages(&spec, &prepared.inputs);
     let kept = match &spec.build_dir {
         BuildDir::Disk(dir) if options.keep_failed && result.is_err() => {
             format!("\nbuild directory: {}", dir.display())
@@ -412,8 +412,8 @@ pub(super) fn run_stage(
 }
 
 /// Removes what was laid out for this run alone.
-fn remove_packages(spec: &Spec, prepared: &Prepared) {
-    for (name, resolved) in &prepared.inputs {
+fn remove_packages(spec: &Spec, inputs: &BTreeMap<String, Resolved>) {
+    for (name, resolved) in inputs {
         if !matches!(resolved, Resolved::Packages(..)) {
             continue;
         }
@@ -535,4 +535,34 @@ pub fn shell_spec(mut spec: Spec, command: Option<&str>) -> Spec {
     spec.outputs.clear();
     spec.limits.wall = std::time::Duration::from_secs(24 * 3600);
     spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_laid_out_for_one_run_goes_with_it() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let workload = Workload::Command { argv: Vec::new() };
+        let mut spec = Spec::new("stage", RootFs::Empty, workload);
+        let mut inputs = BTreeMap::new();
+        let tree = || Resolved::Tree(crate::verity::digest_bytes(b"tree"));
+        for (name, resolved) in [
+            ("debs", Resolved::Packages(Vec::new(), None)),
+            ("tree", tree()),
+            ("more", tree()),
+        ] {
+            let source = scratch.path().join(name);
+            fs::create_dir(&source).expect("made");
+            fs::write(source.join("file"), "x").expect("written");
+            let target = RelPath::new(format!("inputs/{name}")).expect("a path");
+            let access = Access::ReadOnly;
+            spec.mounts.push(Mount { source, target, access });
+            inputs.insert(name.to_owned(), resolved);
+        }
+        remove_packages(&spec, &inputs);
+        let there = |name: &str| scratch.path().join(name).join("file").exists();
+        assert_eq!(["debs", "tree", "more"].map(there), [false, true, true]);
+    }
 }

@@ -273,6 +273,46 @@ fn a_stage_that_fails_elsewhere_is_a_finding_and_the_axis_is_named() {
 }
 
 #[test]
+fn a_rebuild_that_fails_against_a_manifest_names_the_axis_and_is_an_error_where_nothing_helps() {
+    if !all() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let images = dir.path().join("images");
+    let made = "echo made | tee kernel > initramfs.cpio.zst";
+    with_script(dir.path(), "kernel-initrd", &format!("{made}; test $(uname -n) = pnb"));
+    let mut command = pnb(dir.path(), &store());
+    command.args(["build", "--variant", "kernel-initrd", "--output"]);
+    good(command.arg(&images));
+    let manifest = images.join("kernel-initrd/amd64/build-manifest.json");
+    let against = [
+        "--vary",
+        "umask,host-name",
+        "--against",
+        manifest.to_str().expect("text"),
+    ];
+    let (code, found) = verdict_of(&[], dir.path(), &against);
+    assert_eq!(code, Some(10), "{found:#}");
+    let finding = &found["findings"][0];
+    assert_eq!(
+        (&finding["node"], &finding["axes"]),
+        (&"kernel-initrd/amd64".into(), &serde_json::json!(["host-name"])),
+        "{found:#}"
+    );
+    with_script(
+        dir.path(),
+        "kernel-initrd",
+        &format!("{made}; echo fails always; exit 9"),
+    );
+    let (code, said) = verdict_of(&[], dir.path(), &against);
+    assert_eq!(code, Some(7), "{said:#}");
+    assert!(
+        said["message"].as_str().is_some_and(|m| m.contains("fails always")),
+        "{said:#}"
+    );
+}
+
+#[test]
 fn the_log_of_what_cannot_be_built_at_all_is_kept() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     project(dir.path(), &[], "echo fails always\nexit 9\n");

@@ -41,12 +41,12 @@ fn each_of_them_is_what_was_asked_for() {
             "+1345",
         ),
         (
-            "uname -n",
+            "uname -n; domainname",
             Surroundings {
                 names: Some(("another".to_owned(), "example.org".to_owned())),
                 ..none()
             },
-            "another",
+            "another\nexample.org",
         ),
         (
             "umask",
