@@ -34,11 +34,16 @@ fn lay_out(packages: &Path, root: &Path, threads: u32) -> Result<(), WriterError
     fs::create_dir_all(&plain).map_err(WriterError::io("create", &plain))?;
     let place = |deb: &Path| plain.join(deb.file_name().unwrap_or_default());
     unpack::in_parallel(&debs, threads, |index| decompress(&debs[index], &place(&debs[index])))?;
-    let needed = needed_first(&packages.join("Packages"))?;
-    let first: Vec<&PathBuf> = debs
-        .iter()
-        .filter(|deb| deb.file_name().is_some_and(|name| needed.contains(name.as_bytes())))
-        .collect();
+    let index = packages.join("Packages");
+    let needed = needed_first(&index)?;
+    let name = |deb: &&PathBuf| deb.file_name().unwrap_or_default().as_bytes().to_vec();
+    let there: BTreeSet<Vec<u8>> = debs.iter().map(|deb| name(&deb)).collect();
+    if let Some(missing) = needed.difference(&there).next() {
+        let missing = String::from_utf8_lossy(missing);
+        let problem = format!("find {missing:?}, which {index:?} names, in {packages:?}");
+        return Err(WriterError::Missing(problem));
+    }
+    let first: Vec<&PathBuf> = debs.iter().filter(|deb| needed.contains(&name(deb))).collect();
     // One after the other, so that of two packages with the same path always the later one wins.
     for deb in &first {
         extract(&place(deb), root)?;
@@ -309,5 +314,11 @@ mod tests {
         }
         let error = lay_out(&packages, &root, 2).expect_err("nothing may be there before");
         assert!(error.to_string().starts_with("create"), "{error}");
+        index(&packages, &[("a", essential), ("gone", essential)]);
+        let error = lay_out(&packages, &scratch.path().join("other"), 2).expect_err("a package is missing");
+        assert!(
+            error.to_string().starts_with("find \"gone_1_all.deb\", which"),
+            "{error}"
+        );
     }
 }
