@@ -73,7 +73,6 @@ pub(super) struct Answerer {
 
 impl Answerer {
     pub(super) fn new(listener: OwnedFd, surroundings: &Surroundings) -> Self {
-        sys::answer_on_one_processor(&listener);
         Self {
             listener,
             state: surroundings.shuffle.unwrap_or(0),

@@ -312,20 +312,10 @@ pub(super) struct Notification {
     pub args: [u64; 6],
 }
 
-/// `SECCOMP_IOCTL_NOTIF_RECV`, `_SEND`, `_ID_VALID` and `_SET_FLAGS` of linux/seccomp.h.
+/// `SECCOMP_IOCTL_NOTIF_RECV`, `_SEND` and `_ID_VALID` of linux/seccomp.h.
 const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
 const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
-const NOTIF_SET_FLAGS: libc::c_ulong = 0x4008_2104;
-
-/// Lets who asks and who answers take turns on one processor, instead of waking another one for each question. Linux before 6.6
-/// cannot, and answers as well.
-pub(super) fn answer_on_one_processor(listener: impl AsFd) {
-    const SYNC_WAKE_UP: libc::c_ulong = 1;
-    let fd = listener.as_fd().as_raw_fd();
-    // SAFETY: only numbers.
-    unsafe { libc::ioctl(fd, NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
-}
 
 /// The next question; none when whoever asked is gone.
 pub(super) fn receive_notification(listener: impl AsFd) -> io::Result<Option<Notification>> {

@@ -7,7 +7,8 @@
 
 use super::{Context, WriterError, build, input, unpack};
 use crate::debian::{
-    ControlReader, DebError, EntryHeader, EntryKind, Limits, Paragraph, Relations, plain_deb, unpack_data,
+    ControlReader, DebError, EntryHeader, EntryKind, Limits, MetadataError, Paragraph, Relations, plain_deb,
+    unpack_data,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,10 +74,12 @@ fn needed_first(index: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
     while reader.read(&mut paragraph)? {
         let field = |name: &str| paragraph.get(name).unwrap_or_default();
         let relations = |name: &str| {
-            let bad = |problem| {
-                WriterError::Missing(format!("read {name} of {:?} in {index:?}: {problem}", field("Package")))
-            };
-            Relations::parse(field(name)).map_err(bad)
+            Relations::parse(field(name)).map_err(|problem| MetadataError::Package {
+                file: index.display().to_string(),
+                line: paragraph.line_of(name),
+                package: field("Package").to_owned(),
+                problem: format!("field {name}: {problem}"),
+            })
         };
         let provides = relations("Provides")?;
         for name in std::iter::once(field("Package")).chain(provides.iter().map(|provided| provided.name)) {
@@ -257,7 +260,10 @@ mod tests {
         assert_eq!(names, ["base", "deep", "gawk", "init-helpers", "library", "mawk"]);
         let path = index(scratch.path(), &[("base", "Depends: (>= 2)\n")]);
         let error = needed_first(&path).expect_err("no relation").to_string();
-        assert!(error.contains("read Depends of \"base\" in"), "{error}");
+        assert!(
+            error.contains("line 3: package \"base\": field Depends: relation"),
+            "{error}"
+        );
     }
 
     #[test]

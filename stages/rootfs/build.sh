@@ -39,11 +39,12 @@ export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
 # Pre-Depends, as in any new system; the files of those are there already, which is what they are about.
 # It has no diff, which it would show changed configuration with. Half of all files are documentation and translations, which no program
 # needs; licences stay.
-dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture \
-    --path-exclude='/usr/share/doc/*' --path-include='/usr/share/doc/*/copyright' --path-exclude='/usr/share/man/*' \
-    --path-exclude='/usr/share/locale/*' --path-exclude='/usr/share/info/*' --path-exclude='/usr/share/lintian/*' \
-    --path-exclude='/usr/share/bug/*' --path-exclude='/usr/share/bash-completion/*' --path-exclude='/usr/share/zsh/*' \
-    --unpack "$root"/debs/*.deb \
+unneeded='man info locale lintian bug bash-completion zsh fish groff linda'
+set -- --path-exclude='/usr/share/doc/*' --path-include='/usr/share/doc/*/copyright'
+for dir in $unneeded; do
+    set -- "$@" --path-exclude="/usr/share/$dir/*"
+done
+dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture "$@" --unpack "$root"/debs/*.deb \
     || fail 'dpkg could not unpack the packages'
 rm -rf "$root/debs"
 
@@ -101,11 +102,12 @@ rm -f etc/machine-id
 : >etc/machine-id
 chmod 0444 etc/machine-id
 
-# Documentation and translations no program needs. Licences stay.
+# What is left of documentation and translations.
 find usr/share/doc -mindepth 1 ! -type d ! -name copyright -delete
 find usr/share/doc -mindepth 1 -type d -empty -delete
-rm -rf usr/share/man usr/share/info usr/share/locale usr/share/lintian usr/share/bug usr/share/bash-completion usr/share/zsh
-rm -rf usr/share/fish usr/share/groff usr/share/linda
+for dir in $unneeded; do
+    rm -rf "usr/share/$dir"
+done
 mkdir -p usr/share/man usr/share/locale usr/share/info
 # The compiled database beside these is what udev reads.
 rm -rf usr/lib/udev/hwdb.d
