@@ -4,10 +4,10 @@ mod fixture;
 
 use fixture::{DATABASE, artifact, facts, lock, path, record, root_image, root_image_with, write_all};
 use pnb::{
-    audit::{ArtifactRoot, AuditError, Class, OpenError, OpenedRoot, Options, Report, Verified, audit},
+    audit::{ArtifactRoot, AuditError, AuditOptions, AuditReport, Class, OpenError, OpenedRoot, Verified, audit},
     manifest::{
-        Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, SUMS_FILE,
-        StageWorkload, Statement, Statements, Sums,
+        Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, PROVENANCE_FILE, RECORD_FILE, RecordedWorkload, Role,
+        SBOM_FILE, SUMS_FILE, Statement, Statements, Sums,
     },
     model::{RelPath, Sha256Digest, VerityDigest},
     verity::digest_bytes,
@@ -34,7 +34,7 @@ fn run(dir: &Path) -> Result<Verified, AuditError> {
     let opener = ArtifactRoot {
         scratch: std::path::PathBuf::from("/tmp"),
     };
-    let options = Options {
+    let options = AuditOptions {
         opener: &opener,
         lock_sha256: Some(Sha256Digest::new([2; 32])),
         policy: None,
@@ -42,7 +42,7 @@ fn run(dir: &Path) -> Result<Verified, AuditError> {
     audit(dir, &options)
 }
 
-fn failure(result: Result<Verified, AuditError>) -> Report {
+fn failure(result: Result<Verified, AuditError>) -> AuditReport {
     let err = result.expect_err("must fail");
     let AuditError::Failed { report, .. } = err else {
         unreachable!("{err}")
@@ -99,7 +99,7 @@ fn any_changed_byte_of_the_lists_is_found() {
     let worker = |part: usize, parts: usize| {
         let dir = tempfile::tempdir().expect("scratch");
         write_all(dir.path(), &files, &statements);
-        let options = Options {
+        let options = AuditOptions {
             opener: &opener,
             lock_sha256: None,
             policy: None,
@@ -278,7 +278,7 @@ fn packages_that_are_installed_in_the_root_are_those_of_the_manifest() {
         Class::Sbom,
         "composefs 1.0.8-1 amd64 is of the set \"rootfs/amd64\", but said to be a tool",
     );
-    let writer = |m: &mut Manifest| m.stages[2].workload = StageWorkload::Writer("another".to_owned());
+    let writer = |m: &mut Manifest| m.stages[2].workload = RecordedWorkload::Writer("another".to_owned());
     assert_fails(
         with(Some(DATABASE), writer),
         Class::Sbom,
@@ -423,7 +423,7 @@ fn statements_that_contradict_each_other_are_found() {
         (
             |m| {
                 let input = m.stages[2].inputs.get_mut("rootfs").expect("there");
-                input.content = Content::Tree {
+                input.content = InputContent::Tree {
                     digest: VerityDigest::new([1; 32]),
                 };
             },

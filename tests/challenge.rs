@@ -85,7 +85,7 @@ fn deviate(manifest: &mut Manifest) {
     rootfs.outputs.insert("tree".to_owned(), Output::Tree { digest: other });
     let root = &mut manifest.stages[2];
     root.key = StageKey::new([0x78; 32]);
-    root.inputs.get_mut("rootfs").expect("there").content = pnb::manifest::Content::Tree { digest: other };
+    root.inputs.get_mut("rootfs").expect("there").content = pnb::manifest::InputContent::Tree { digest: other };
     manifest.fsverity_root_hash = VerityDigest::new([0x79; 32]);
     let initramfs = manifest.artifacts.get_mut(&path("initramfs.cpio.zst")).expect("there");
     initramfs.sha256 = Sha256Digest::new([0x7a; 32]);
@@ -199,7 +199,7 @@ fn other_inputs_are_named_before_other_outputs() {
         m.builder.code.writers = "cc".repeat(32);
         let tools = &mut m.stages[0];
         tools.key = StageKey::new([8; 32]);
-        tools.inputs.get_mut("debs").expect("there").content = pnb::manifest::Content::Packages {
+        tools.inputs.get_mut("debs").expect("there").content = pnb::manifest::InputContent::Packages {
             count: 2,
             index: true,
             sha256: Sha256Digest::new([7; 32]),

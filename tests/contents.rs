@@ -4,7 +4,7 @@
 use pnb::{
     image::cpio::{Root, write_tree},
     model::{Arch, Entry, Epoch, Meta, Node, RelPath, Tree, write_dump},
-    sandbox::{Access, Executor, Mount, Output, RootFs, Spec, Workload},
+    sandbox::{Access, Executor, Mount, OutputSpec, RootFs, Spec, Workload},
     store::Content,
     verity::digest_bytes,
     writers::Context,
@@ -145,7 +145,7 @@ impl Inputs {
             strict: false,
         };
         let mut log = Vec::new();
-        let mut put = |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("nothing is taken"));
+        let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("nothing is taken"));
         let ended = executor.run(&spec, &mut put, &mut log);
         (ended.is_ok(), String::from_utf8_lossy(&log).into_owned())
     }

@@ -1,6 +1,6 @@
 //! Binary packages: what a good one becomes, and that every bad one is refused by name.
 
-use pnb::debian::{DebError, Limits, deb_tree, plain_deb, read_control};
+use pnb::debian::{DebError, TarLimits, deb_tree, plain_deb, read_control};
 use pnb::model::{Tree, VerityDigest, write_dump};
 use sha2::{Digest, Sha256};
 use std::error::Error;
@@ -163,7 +163,7 @@ fn put(content: &mut dyn Read) -> io::Result<(VerityDigest, u64)> {
 }
 
 fn unpack(deb: &[u8]) -> Result<Tree, DebError> {
-    deb_tree(deb, "package x 1 all", &Limits::default(), &mut put)
+    deb_tree(deb, "package x 1 all", &TarLimits::default(), &mut put)
 }
 
 /// The error and its cause, as a user sees them.
@@ -616,7 +616,7 @@ fn hostile_containers_are_refused_by_name() {
 
 #[test]
 fn bombs_stop_at_the_limits() {
-    let limits = Limits {
+    let limits = TarLimits {
         entries: 3,
         bytes: 64 << 10,
         header_bytes: 1024,
@@ -641,7 +641,7 @@ fn bombs_stop_at_the_limits() {
     unpack x: data.tar.xz: entry "././@LongLink" has an extended header of 2000 bytes, more than the limit of 1024
     "###);
     let exact = tarball(&[file("./a", &"x".repeat(63 << 10))]);
-    let limits = Limits {
+    let limits = TarLimits {
         bytes: exact.len() as u64,
         ..limits
     };
@@ -652,10 +652,10 @@ fn bombs_stop_at_the_limits() {
 fn what_the_store_says_is_checked_and_passed_on() {
     let package = deb(".xz", &tarball(&[file("./a", "content")]));
     let full = |_: &mut dyn Read| Err(io::Error::from(io::ErrorKind::StorageFull));
-    let error = deb_tree(&package[..], "x", &Limits::default(), &mut { full }).expect_err("no space");
+    let error = deb_tree(&package[..], "x", &TarLimits::default(), &mut { full }).expect_err("no space");
     assert_eq!(told(&error), "store \"a\" of x: no storage space");
     let lazy = |_: &mut dyn Read| Ok((VerityDigest::new([0; 32]), 0));
-    let error = deb_tree(&package[..], "x", &Limits::default(), &mut { lazy }).expect_err("nothing read");
+    let error = deb_tree(&package[..], "x", &TarLimits::default(), &mut { lazy }).expect_err("nothing read");
     assert_eq!(
         told(&error),
         "unpack x: data.tar: entry \"a\" has 7 bytes but 0 were stored"
@@ -663,7 +663,7 @@ fn what_the_store_says_is_checked_and_passed_on() {
 }
 
 /// The package with uncompressed members.
-fn plain(deb: &[u8], limits: &Limits) -> Result<Vec<u8>, DebError> {
+fn plain(deb: &[u8], limits: &TarLimits) -> Result<Vec<u8>, DebError> {
     let mut out = Cursor::new(Vec::new());
     plain_deb(deb, "package x 1 all", limits, &mut out)?;
     Ok(out.into_inner())
@@ -674,16 +674,16 @@ fn a_package_without_compression_says_the_same() {
     let tar = tarball(&good());
     let tree = unpack(&deb("", &tar)).expect("good");
     for ending in ["", ".gz", ".xz", ".zst"] {
-        let out = plain(&deb(ending, &tar), &Limits::default()).expect("good");
+        let out = plain(&deb(ending, &tar), &TarLimits::default()).expect("good");
         assert_eq!(out.len(), deb("", &tar).len(), "{ending}");
         assert_eq!(unpack(&out).expect("good"), tree, "{ending}");
         assert_eq!(read_control(&out[..], "x").expect("good"), "Package: x\n");
-        assert_eq!(plain(&out, &Limits::default()).expect("good"), out, "{ending}");
+        assert_eq!(plain(&out, &TarLimits::default()).expect("good"), out, "{ending}");
     }
     // Archives of odd length are no archives, but the container can hold them.
     let odd = ar(&[("debian-binary", b"2.0\n"), ("control.tar", b"odd"), ("data.tar", b"x")]);
     let expected = &odd[..odd.len()];
-    let out = plain(&odd, &Limits::default()).expect("only copied");
+    let out = plain(&odd, &TarLimits::default()).expect("only copied");
     assert_eq!((out.len(), &out[out.len() - 2..]), (expected.len(), &b"x\n"[..]));
 }
 
@@ -694,7 +694,7 @@ fn what_cannot_be_decompressed_is_refused() {
         let whole = deb(ending, &tar);
         for cut in 0..whole.len() {
             assert!(
-                plain(&whole[..cut], &Limits::default()).is_err(),
+                plain(&whole[..cut], &TarLimits::default()).is_err(),
                 "{ending}: accepted when cut to {cut}"
             );
         }
@@ -702,14 +702,14 @@ fn what_cannot_be_decompressed_is_refused() {
             let mut bad = whole.clone();
             bad[at] ^= 0x21;
             // Refused, or the same to whoever reads it as the original with that byte.
-            if let Ok(out) = plain(&bad, &Limits::default()) {
+            if let Ok(out) = plain(&bad, &TarLimits::default()) {
                 assert_eq!(unpack(&out).ok(), unpack(&bad).ok(), "{ending}: byte {at}");
             }
         }
     }
-    let small = Limits {
+    let small = TarLimits {
         bytes: tar.len() as u64 - 1,
-        ..Limits::default()
+        ..TarLimits::default()
     };
     let refused = [
         plain(&deb(".xz", &tar), &small),
@@ -719,7 +719,7 @@ fn what_cannot_be_decompressed_is_refused() {
                 ("control.tar", &tar),
                 ("data.tar.lzma", &tar),
             ]),
-            &Limits::default(),
+            &TarLimits::default(),
         ),
         plain(
             &ar(&[
@@ -728,7 +728,7 @@ fn what_cannot_be_decompressed_is_refused() {
                 ("data.tar", &tar),
                 ("more", b""),
             ]),
-            &Limits::default(),
+            &TarLimits::default(),
         ),
     ];
     let refused = refused.map(|r| told(&r.expect_err("must be refused")));

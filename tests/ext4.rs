@@ -4,8 +4,8 @@ use pnb::{
     image::{
         ImageError,
         ext4::{
-            IMAGE_PATH, Item, Layout, Paths, Staged, ToolCall, ToolOutput, debugfs_script, make, plan, root_items,
-            write_staging_tar,
+            Ext4Layout, IMAGE_PATH, Paths, Staged, ToolCall, ToolOutput, VerityFile, debugfs_script, make, plan,
+            root_items, write_staging_tar,
         },
     },
     model::{Epoch, VerityDigest},
@@ -32,7 +32,7 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
 
 /// An image and objects: sizes around blocks and 64 KiB, blocks of zeros, more runs than an inode has extents, and
 /// enough of them for directories of more than one block.
-fn sample(small: usize) -> (VerityDigest, Layout, Contents) {
+fn sample(small: usize) -> (VerityDigest, Ext4Layout, Contents) {
     let mut contents = Contents::new();
     let mut add = |bytes: Vec<u8>| {
         let digest = digest_bytes(&bytes);
@@ -59,7 +59,7 @@ fn sample(small: usize) -> (VerityDigest, Layout, Contents) {
     (image, plan(&items).expect("valid items"), contents)
 }
 
-fn stage(layout: &Layout, contents: &Contents) -> Result<(Vec<u8>, Staged), ImageError> {
+fn stage(layout: &Ext4Layout, contents: &Contents) -> Result<(Vec<u8>, Staged), ImageError> {
     let open = |digest: &VerityDigest| -> io::Result<Box<dyn Read>> {
         let bytes = contents.get(digest).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Cursor::new(bytes.clone())))
@@ -70,7 +70,7 @@ fn stage(layout: &Layout, contents: &Contents) -> Result<(Vec<u8>, Staged), Imag
 }
 
 /// `file` must be the data, a hole up to 64 KiB, and what fsverity-utils says belongs behind it.
-fn check_staged(file: &Path, item: &Item, content: &[u8], scratch: &Path) {
+fn check_staged(file: &Path, item: &VerityFile, content: &[u8], scratch: &Path) {
     let staged = std::fs::read(file).expect("there");
     let at = |name: &str| scratch.join(name);
     std::fs::write(at("data"), content).expect("written");
@@ -191,7 +191,7 @@ fn debugfs(args: &[&str], image: &Path) -> String {
 }
 
 /// Makes the file system of `layout` at `dir/name` and returns its bytes.
-fn build(root: &VerityDigest, layout: &Layout, contents: &Contents, dir: &Path, name: &str) -> Vec<u8> {
+fn build(root: &VerityDigest, layout: &Ext4Layout, contents: &Contents, dir: &Path, name: &str) -> Vec<u8> {
     let (tar, staged) = stage(layout, contents).expect("staged");
     let at = |suffix: &str| dir.join(format!("{name}{suffix}")).display().to_string();
     let (tar_path, script, image) = (at(".tar"), at(".debugfs"), at(""));

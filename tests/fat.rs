@@ -3,7 +3,7 @@
 use pnb::{
     image::{
         ReadAt, ReadCursor,
-        fat::{self, Fat, Item, Kind, Size, Volume, plan},
+        fat::{self, Fat, FatItem, FatKind, FatVolume, VolumeSize, plan},
     },
     model::{Epoch, RelPath},
 };
@@ -54,12 +54,12 @@ fn sample() -> BTreeMap<RelPath, Vec<u8>> {
     files
 }
 
-fn make(file: &Path, volume: &Volume, files: &BTreeMap<RelPath, Vec<u8>>) -> fat::Written {
+fn make(file: &Path, volume: &FatVolume, files: &BTreeMap<RelPath, Vec<u8>>) -> fat::FatSummary {
     let items = files
         .iter()
-        .map(|(p, b)| (p.clone(), Item::File { size: b.len() as u32 }));
+        .map(|(p, b)| (p.clone(), FatItem::File { size: b.len() as u32 }));
     let mut items: BTreeMap<_, _> = items.collect();
-    items.insert(path("empty directory"), Item::Directory);
+    items.insert(path("empty directory"), FatItem::Directory);
     let layout = plan(volume, &items).expect("fits");
     let mut out = File::create_new(file).expect("new");
     out.set_len(AT + layout.size()).expect("sparse");
@@ -72,14 +72,18 @@ fn fsck_and_mtools_find_what_was_written() {
     let scratch = tempfile::tempdir().expect("scratch");
     let files = sample();
     for (name, kind, size) in [
-        ("fat16", Kind::Fat16, Size::Content { spare: 1 << 20 }),
-        ("fat16 of 2 KiB", Kind::Fat16, Size::Sectors(100 << 11)),
-        ("fat16 of 65535 sectors", Kind::Fat16, Size::Sectors(65_535)),
-        ("fat32", Kind::Fat32, Size::Content { spare: 0 }),
-        ("fat32 of 1 KiB", Kind::Fat32, Size::Content { spare: 60 << 20 }),
-        ("fat32 of 4 KiB", Kind::Fat32, Size::Sectors((512 << 11) + 3)),
+        ("fat16", FatKind::Fat16, VolumeSize::Content { spare: 1 << 20 }),
+        ("fat16 of 2 KiB", FatKind::Fat16, VolumeSize::Sectors(100 << 11)),
+        ("fat16 of 65535 sectors", FatKind::Fat16, VolumeSize::Sectors(65_535)),
+        ("fat32", FatKind::Fat32, VolumeSize::Content { spare: 0 }),
+        (
+            "fat32 of 1 KiB",
+            FatKind::Fat32,
+            VolumeSize::Content { spare: 60 << 20 },
+        ),
+        ("fat32 of 4 KiB", FatKind::Fat32, VolumeSize::Sectors((512 << 11) + 3)),
     ] {
-        let volume = Volume {
+        let volume = FatVolume {
             kind,
             label: "POWERNODE".to_owned(),
             serial: 0x50e4_0d1e,
@@ -166,14 +170,14 @@ fn a_volume_of_mtools_is_read() {
     }
     // FAT12, FAT16 and FAT32 by the number of clusters.
     for (sectors, cluster, kind) in [
-        ("30000", "16", Kind::Fat12),
-        ("60000", "4", Kind::Fat16),
-        ("90000", "1", Kind::Fat32),
+        ("30000", "16", FatKind::Fat12),
+        ("60000", "4", FatKind::Fat16),
+        ("90000", "1", FatKind::Fat32),
     ] {
         let _ = std::fs::remove_file(&file);
         let mut args = vec!["-C", "-i", image, "-T", sectors, "-h", "64", "-s", "32", "-c", cluster];
         args.extend(["-N", "50424e31", "-v", "PNBESP"]);
-        if kind == Kind::Fat32 {
+        if kind == FatKind::Fat32 {
             args.push("-F");
         }
         run("mformat", &[&args[..], &["::"]].concat());

@@ -1,8 +1,8 @@
 //! Fetching from servers that behave in every way a server can.
 
 use pnb::fetch::{
-    Base, Downloaded, Downloader, FetchError, FetchItem, Fetched, FileTransport, HttpOptions, HttpTransport, Place,
-    PlaceKind, Policy, Progress, Silent, Transports, fetch_all,
+    Base, Downloaded, Downloader, FetchError, FetchItem, Fetched, FileTransport, HttpOptions, HttpTransport, Location,
+    LocationKind, Progress, RetryPolicy, Silent, Transports, fetch_all,
 };
 use pnb::model::Sha256Digest;
 use sha2::{Digest, Sha256};
@@ -52,9 +52,9 @@ impl Server {
         Self { address, asked }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> Location {
         let base: Base = format!("http://{}/debian", self.address).parse().expect("valid");
-        base.place(PlaceKind::Mirror, &"pool/x.deb".parse().expect("path"))
+        base.place(LocationKind::Mirror, &"pool/x.deb".parse().expect("path"))
     }
 
     fn asked(&self) -> Vec<Asked> {
@@ -123,7 +123,7 @@ fn content() -> Vec<u8> {
         .collect()
 }
 
-fn item(content: &[u8], places: Vec<Place>) -> FetchItem {
+fn item(content: &[u8], places: Vec<Location>) -> FetchItem {
     FetchItem {
         what: "package x 1 amd64".into(),
         size: content.len() as u64,
@@ -146,7 +146,7 @@ fn transports() -> Transports {
     }
 }
 
-const POLICY: Policy = Policy {
+const POLICY: RetryPolicy = RetryPolicy {
     attempts: 3,
     backoff: Duration::from_millis(500),
     grace: Duration::from_secs(1),
@@ -263,9 +263,9 @@ fn a_vanished_file_says_where_it_was_looked_for_and_what_to_do() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let nowhere: Base = "file:///nonexistent".parse().expect("valid");
     let places = vec![
-        nowhere.place(PlaceKind::Mirror, &"debian/pool/x.deb".parse().expect("path")),
-        Place {
-            kind: PlaceKind::Snapshot,
+        nowhere.place(LocationKind::Mirror, &"debian/pool/x.deb".parse().expect("path")),
+        Location {
+            kind: LocationKind::Snapshot,
             ..server.place()
         },
     ];
@@ -294,7 +294,7 @@ fn offline_uses_no_network_and_says_so() {
     assert_eq!(server.asked(), []);
     std::fs::write(dir.path().join("x.deb"), content()).expect("written");
     let local: Base = format!("file://{}", dir.path().display()).parse().expect("valid");
-    let place = local.place(PlaceKind::Mirror, &"x.deb".parse().expect("path"));
+    let place = local.place(LocationKind::Mirror, &"x.deb".parse().expect("path"));
     let (result, _) = get_in(
         dir.path(),
         &item(&content(), vec![server.place(), place]),
@@ -673,7 +673,7 @@ impl Progress for StopAt {
     fn advanced(&self, _: &FetchItem, position: u64) {
         self.1.fetch_or(position >= self.0, Ordering::Relaxed);
     }
-    fn failed(&self, _: &FetchItem, _: &Place, _: &str) {}
+    fn failed(&self, _: &FetchItem, _: &Location, _: &str) {}
     fn finished(&self, _: &FetchItem, _: bool) {}
 }
 
@@ -735,7 +735,7 @@ fn many_files_are_fetched_at_once_and_the_same_failure_is_told_every_time() {
             } else {
                 name.clone()
             };
-            let place = base.place(PlaceKind::Mirror, &path.parse().expect("path"));
+            let place = base.place(LocationKind::Mirror, &path.parse().expect("path"));
             FetchItem {
                 what: format!("file {n}"),
                 ..item(name.repeat(100).as_bytes(), vec![place])

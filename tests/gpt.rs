@@ -3,7 +3,7 @@
 use pnb::{
     image::{
         Guid,
-        gpt::{self, Wanted, plan, types},
+        gpt::{self, PartitionRequest, plan, types},
         mbr,
     },
     model::VerityDigest,
@@ -25,7 +25,7 @@ fn sgdisk(args: &[&str], disk: &Path) -> String {
 #[test]
 fn sgdisk_finds_no_problem_and_the_same_partitions() {
     let root = VerityDigest::new([3; 32]);
-    let one = |name: &str, type_guid, size, attributes| Wanted {
+    let one = |name: &str, type_guid, size, attributes| PartitionRequest {
         name: name.to_owned(),
         type_guid,
         guid: Guid::derived("gpt", name, &root),

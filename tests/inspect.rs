@@ -5,9 +5,9 @@ mod fixture;
 
 use fixture::{EPOCH, artifact, facts, initramfs, lock, path, pattern, root_image, root_image_of, write_all};
 use pnb::{
-    audit::{ArtifactRoot, AuditError, Class, Options, audit, audit_set},
+    audit::{ArtifactRoot, AuditError, AuditOptions, Class, audit, audit_set},
     image::{Guid, Source, fat, gpt, qcow2},
-    inspect::{Comparison, Difference, Node, Scratch, What, diff, find_root, open, survey},
+    inspect::{Comparison, Difference, SpoolDirectory, SurveyNode, What, diff, find_root, open, survey},
     manifest::Statements,
     model::{RelPath, Variant, VerityDigest},
 };
@@ -21,8 +21,8 @@ use std::{
     sync::Arc,
 };
 
-fn scratch() -> Scratch {
-    Scratch::new("/tmp")
+fn scratch() -> SpoolDirectory {
+    SpoolDirectory::new("/tmp")
 }
 
 fn source(bytes: &[u8]) -> Source {
@@ -37,7 +37,7 @@ fn compare(name: &str, a: &[u8], b: &[u8]) -> Comparison {
     diff((&a, None), (&b, None), &scratch(), 1000).expect("in memory")
 }
 
-fn looked(name: &str, bytes: &[u8]) -> Node {
+fn looked(name: &str, bytes: &[u8]) -> SurveyNode {
     let part = open(source(bytes), name).expect("in memory");
     survey(&part, &scratch(), 9, true).expect("in memory")
 }
@@ -55,7 +55,7 @@ fn large(image: &[u8]) -> usize {
     find(image, &pattern(8192))
 }
 
-fn child<'a>(node: &'a Node, name: &str) -> &'a Node {
+fn child<'a>(node: &'a SurveyNode, name: &str) -> &'a SurveyNode {
     let found = node.children.iter().find(|c| c.name.starts_with(name));
     found.unwrap_or_else(|| unreachable!("no {name:?} in {node:#?}"))
 }
@@ -68,18 +68,18 @@ fn esp(root: &[u8], stated: &[u8]) -> Vec<u8> {
         (path("EFI/debian/grub.cfg"), MENU.as_bytes().to_vec()),
         (path("powernode/initramfs.cpio.zst"), initramfs(root, stated)),
     ]);
-    let volume = fat::Volume {
-        kind: fat::Kind::Fat16,
+    let volume = fat::FatVolume {
+        kind: fat::FatKind::Fat16,
         label: "POWERNODE".to_owned(),
         serial: 0x1234_abcd,
         epoch: EPOCH,
         hidden_sectors: 4096,
-        size: fat::Size::Content { spare: 0 },
+        size: fat::VolumeSize::Content { spare: 0 },
     };
     let items = files.iter().map(|(path, bytes)| {
         (
             path.clone(),
-            fat::Item::File {
+            fat::FatItem::File {
                 size: bytes.len() as u32,
             },
         )
@@ -95,7 +95,7 @@ fn esp(root: &[u8], stated: &[u8]) -> Vec<u8> {
 /// A disk with an EFI system partition and this root in a partition of this name.
 fn disk_of(root: &[u8], stated: &[u8], name: &str) -> Vec<u8> {
     let esp = esp(root, stated);
-    let wanted = |name: &str, type_guid, number: u128, size: usize| gpt::Wanted {
+    let wanted = |name: &str, type_guid, number: u128, size: usize| gpt::PartitionRequest {
         name: name.to_owned(),
         type_guid,
         guid: Guid::new(number),
@@ -352,7 +352,7 @@ fn write_artifact(dir: &Path, variant: Variant, files: &[(&str, Vec<u8>)], root:
 /// The detail of the root's check, and whether the whole audit held.
 fn audited(dir: &Path) -> (bool, String) {
     let opener = ArtifactRoot { scratch: "/tmp".into() };
-    let options = Options {
+    let options = AuditOptions {
         opener: &opener,
         lock_sha256: None,
         policy: None,
@@ -446,7 +446,7 @@ fn artifacts_that_belong_together_carry_one_root() {
         *digest,
     );
     let opener = ArtifactRoot { scratch: "/tmp".into() };
-    let options = Options {
+    let options = AuditOptions {
         opener: &opener,
         lock_sha256: None,
         policy: None,

@@ -3,7 +3,7 @@
 use pnb::{
     image::{
         ReadAt,
-        iso::{Entry, Iso, Kind, Media, Platform},
+        iso::{BootEmulation, BootPlatform, Iso, IsoEntry, IsoKind},
     },
     model::RelPath,
 };
@@ -42,7 +42,7 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
     words.flat_map(u32::to_le_bytes).take(len).collect()
 }
 
-fn content<R: ReadAt>(iso: &Iso<R>, entry: &Entry) -> Vec<u8> {
+fn content<R: ReadAt>(iso: &Iso<R>, entry: &IsoEntry) -> Vec<u8> {
     let window = iso.file(entry).expect("readable");
     let mut bytes = vec![0; window.size().expect("known") as usize];
     window.read_exact_at(&mut bytes, 0).expect("readable");
@@ -182,10 +182,10 @@ fn a_bootable_medium_is_read_as_it_was_made() {
     assert_eq!(tree[&path("pnb/vmlinuz")].posix.expect("Rock Ridge").mode, 0o100_444);
     assert_eq!(
         tree[&path("pnb/link")].kind,
-        Kind::Symlink(b"../boot/./grub/bios.img".to_vec())
+        IsoKind::Symlink(b"../boot/./grub/bios.img".to_vec())
     );
     let far = format!("/{}/{}", "a".repeat(255), "b/".repeat(300));
-    let Kind::Symlink(target) = &tree[&path("pnb/far")].kind else {
+    let IsoKind::Symlink(target) = &tree[&path("pnb/far")].kind else {
         panic!("no link")
     };
     assert_eq!(
@@ -211,7 +211,7 @@ fn the_boot_catalog_names_what_each_firmware_starts() {
     let file = iso.lookup(&path("boot/grub/bios.img")).expect("valid").expect("there");
     assert_eq!(
         (bios.platform, bios.bootable, bios.media),
-        (Platform::Bios, true, Media::NoEmulation)
+        (BootPlatform::Bios, true, BootEmulation::NoEmulation)
     );
     assert_eq!((bios.load_sectors, bios.start()), (4, file.start));
     let info = iso.boot_info(bios).expect("readable").expect("there");
@@ -221,7 +221,7 @@ fn the_boot_catalog_names_what_each_firmware_starts() {
 
     assert_eq!(
         (efi.platform, efi.bootable, efi.media),
-        (Platform::Efi, true, Media::NoEmulation)
+        (BootPlatform::Efi, true, BootEmulation::NoEmulation)
     );
     let window = iso.boot_image(efi).expect("inside");
     let mut loaded = vec![0; window.size().expect("known") as usize];
@@ -360,7 +360,7 @@ fn metadata(image: &Vec<u8>) -> Vec<usize> {
     // Where the entries of the root go on.
     found.push(iso.root().start as usize + SECTOR);
     for entry in iso.tree().expect("valid").into_values() {
-        if entry.kind == Kind::Directory {
+        if entry.kind == IsoKind::Directory {
             found.extend([entry.start as usize, entry.start as usize + SECTOR]);
         }
     }

@@ -4,8 +4,8 @@ use pnb::{
     image::{
         ImageError,
         kmod::{
-            Builtin, Chooser, INDEX_FILES, ModuleFacts, ModuleReader, ModuleSet, indexes, parse_facts, parse_wanted,
-            write_facts,
+            BuiltinModules, Chooser, INDEX_FILES, ModuleFacts, ModuleReader, ModuleSet, indexes, parse_facts,
+            parse_wanted, write_facts,
         },
     },
     model::Arch,
@@ -57,8 +57,8 @@ fn set() -> ModuleSet {
     ModuleSet::new(facts(), &text("modules.order")).expect("a set")
 }
 
-fn builtin() -> Builtin {
-    Builtin::parse(&text("modules.builtin"), &content("modules.builtin.modinfo")).expect("lists")
+fn builtin() -> BuiltinModules {
+    BuiltinModules::parse(&text("modules.builtin"), &content("modules.builtin.modinfo")).expect("lists")
 }
 
 fn compare(set: &ModuleSet) {
@@ -297,7 +297,7 @@ fn sets_and_lists_that_cannot_be_indexed_are_refused() {
         refused(Vec::new(), "kernel/a.ko\nkernel/b.k"),
         "read \"modules.order\": its last line has no end"
     );
-    let lists = |list: &str, modinfo: &[u8]| Builtin::parse(list, modinfo).expect_err("refused").to_string();
+    let lists = |list: &str, modinfo: &[u8]| BuiltinModules::parse(list, modinfo).expect_err("refused").to_string();
     assert_eq!(lists("", b""), "read \"modules.builtin\": it is empty");
     assert_eq!(lists("a.ko\n\nb.ko\n", b""), "read \"modules.builtin\": line 2 is \"\"");
     for entry in ["noname", "a.nokey", "\u{e4}"] {
@@ -307,7 +307,7 @@ fn sets_and_lists_that_cannot_be_indexed_are_refused() {
             "{error}"
         );
     }
-    let odd = Builtin::parse("a.ko\n", "a.alias=\u{e4}\0".as_bytes()).expect("parses");
+    let odd = BuiltinModules::parse("a.ko\n", "a.alias=\u{e4}\0".as_bytes()).expect("parses");
     let error = indexes(&set(), &odd).expect_err("no ASCII").to_string();
     assert!(
         error.starts_with("read \"modules.builtin.alias.bin\": it cannot hold the key"),

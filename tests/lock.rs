@@ -12,7 +12,7 @@ use pgp::{
 };
 use pnb::{
     lock::{
-        Index, Indexes, LockError, LockRequest, Lockfile, PinnedFile, Place, WantedArchive, WantedSet, check,
+        ArchiveLocation, Index, Indexes, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
         parse_archives, parse_lock, resolve, update, write_lock,
     },
     model::{Arch, RelPath, Sha256Digest},
@@ -159,7 +159,7 @@ fn revoke_subkey(key: &SignedSecretKey, public: &mut SignedPublicKey) {
 struct Mirror(BTreeMap<String, Vec<u8>>);
 
 impl Indexes for Mirror {
-    fn get(&self, place: Place<'_>, path: &RelPath, _: Option<(u64, Sha256Digest)>) -> io::Result<Vec<u8>> {
+    fn get(&self, place: ArchiveLocation<'_>, path: &RelPath, _: Option<(u64, Sha256Digest)>) -> io::Result<Vec<u8>> {
         let key = format!("{}/{path}", place.base);
         self.0
             .get(&key)

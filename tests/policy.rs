@@ -5,7 +5,7 @@ mod fixture;
 
 use fixture::{artifact, facts, lock, record, root_image, write_all};
 use pnb::{
-    audit::{ArtifactRoot, AuditError, Class, Options, Policy, Report, audit},
+    audit::{ArtifactRoot, AuditError, AuditOptions, AuditReport, Class, Policy, audit},
     lock::Distribution,
     manifest::{AgentKind, BuildRecord, Manifest, RECORD_FILE, Reproducibility, Statements, Varied},
     model::{Arch, Variant},
@@ -61,12 +61,12 @@ fn write(dir: &Path, change: impl FnOnce(&mut Manifest), said: impl FnOnce(&mut 
 }
 
 /// Every check of the artifact in `dir`, under the policy in `text`, whether it holds or not.
-fn checks(dir: &Path, text: &str) -> Report {
+fn checks(dir: &Path, text: &str) -> AuditReport {
     let policy = Policy::parse(&format!("version = 1\n{text}\n"), "policy.toml").expect("valid");
     let opener = ArtifactRoot {
         scratch: PathBuf::from("/tmp"),
     };
-    let options = Options {
+    let options = AuditOptions {
         opener: &opener,
         lock_sha256: None,
         policy: Some(&policy),

@@ -2,7 +2,7 @@
 
 use pnb::image::{
     ImageError, ReadAt,
-    qcow2::{DEFAULT_LEVEL, Qcow2, Written, write},
+    qcow2::{DEFAULT_LEVEL, Qcow2, Qcow2Summary, write},
 };
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -56,7 +56,7 @@ fn disk(len: usize) -> Vec<u8> {
     bytes
 }
 
-fn pack(source: &(dyn ReadAt + Sync), count: u32) -> Result<(Vec<u8>, Written), ImageError> {
+fn pack(source: &(dyn ReadAt + Sync), count: u32) -> Result<(Vec<u8>, Qcow2Summary), ImageError> {
     let mut out = Cursor::new(Vec::new());
     let written = write(source, &mut out, DEFAULT_LEVEL, workers(count))?;
     Ok((out.into_inner(), written))

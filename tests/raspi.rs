@@ -11,11 +11,11 @@ use pnb::{
     },
     image::{
         Source,
-        fat::Kind,
+        fat::FatKind,
         gpt::types,
         mbr::{Mbr, MbrPartition, SECTOR},
     },
-    inspect::Scratch,
+    inspect::SpoolDirectory,
 };
 use std::{
     fs,
@@ -139,7 +139,7 @@ fn boot_files(tree: &[u8]) -> Files {
 
 fn load(card: Vec<u8>, to: &Path) -> Result<String, String> {
     let source: Source = Arc::new(card);
-    let card = Card::open(&source, "card", &Scratch::new(to));
+    let card = Card::open(&source, "card", &SpoolDirectory::new(to));
     card.and_then(|card| card.load(to)).map_err(|e| e.to_string())
 }
 
@@ -147,7 +147,7 @@ fn load(card: Vec<u8>, to: &Path) -> Result<String, String> {
 fn a_card_is_loaded_as_the_firmware_would_but_for_what_is_not_emulated() {
     let dir = tempfile::tempdir().expect("scratch");
     let files = boot_files(&tree(dir.path()));
-    let boot = fat(Kind::Fat16, &files);
+    let boot = fat(FatKind::Fat16, &files);
     let by_hand = dir.path().join("tree.dtb");
     run("/bin/sh", &["-euc", BY_HAND, "sh", text(&by_hand)]);
     let gpt = gpt_disk(&[("x", types::LINUX_DATA, &[1; 512]), ("boot", types::EFI_SYSTEM, &boot)]);
@@ -203,7 +203,7 @@ fn a_card_that_a_board_would_not_start_is_refused_by_the_file() {
             None => files.remove(file),
         };
         let to = tempfile::tempdir().expect("scratch");
-        let problem = load(mbr_disk(&fat(Kind::Fat16, &files)), to.path()).expect_err(why);
+        let problem = load(mbr_disk(&fat(FatKind::Fat16, &files)), to.path()).expect_err(why);
         assert!(problem.contains(why), "{file}: {why:?} is not in: {problem}");
     }
     let to = tempfile::tempdir().expect("scratch");
@@ -225,11 +225,11 @@ fn a_medium_says_by_its_loaders_which_machines_it_is_for() {
     let dir = tempfile::tempdir().expect("scratch");
     let disk = |names: &[&str]| {
         let files = names.iter().map(|name| ((*name).to_owned(), b"x".to_vec())).collect();
-        gpt_disk(&[("boot", types::EFI_SYSTEM, &fat(Kind::Fat16, &files))])
+        gpt_disk(&[("boot", types::EFI_SYSTEM, &fat(FatKind::Fat16, &files))])
     };
     let loaders = |disk: Vec<u8>| {
         let source: Source = Arc::new(disk);
-        Loaders::of(&source, "disk", &Scratch::new(dir.path())).expect("a size")
+        Loaders::of(&source, "disk", &SpoolDirectory::new(dir.path())).expect("a size")
     };
     let (amd64, arm64) = ("EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTAA64.EFI");
     for (names, want) in [
@@ -260,12 +260,12 @@ fn boot(image: &Path, arguments: &[&str]) -> Output {
 fn what_the_machine_of_an_image_does_not_have_is_said_at_once() {
     let dir = tempfile::tempdir().expect("scratch");
     let path = |name: &str| dir.path().join(name);
-    let boot_partition = fat(Kind::Fat16, &boot_files(&tree(dir.path())));
+    let boot_partition = fat(FatKind::Fat16, &boot_files(&tree(dir.path())));
     fs::write(path("card.img"), mbr_disk(&boot_partition)).expect("written");
     let loader = Files::from([("EFI/BOOT/BOOTAA64.EFI".to_owned(), Vec::new())]);
-    fs::write(path("arm64.raw"), mbr_disk(&fat(Kind::Fat16, &loader))).expect("written");
+    fs::write(path("arm64.raw"), mbr_disk(&fat(FatKind::Fat16, &loader))).expect("written");
     let both = Files::from(["EFI/BOOT/BOOTAA64.EFI", "EFI/BOOT/BOOTX64.EFI"].map(|n| (n.to_owned(), Vec::new())));
-    fs::write(path("both.raw"), mbr_disk(&fat(Kind::Fat16, &both))).expect("written");
+    fs::write(path("both.raw"), mbr_disk(&fat(FatKind::Fat16, &both))).expect("written");
     fs::write(path("kept.img"), vec![0; 3 << 20]).expect("written");
     fs::write(path("disk.qcow2"), vec![0; 3 << 20]).expect("written");
     let (kept, new) = (path("kept.img"), path("new.img"));

@@ -8,8 +8,10 @@ use pnb::{
     inspect::{Difference, Hint, What},
     manifest::Host,
     model::{Arch, RelPath, Sha256Digest, VerityDigest},
-    repro::{ArtifactResult, Axis, Cause, Finding, Inputs, OutputResult, StageResult, State, Tried, Verdict, html},
-    sandbox::{Access, Executor, Limits, Mount, Output, OutputKind, RootFs, Spec, Workload},
+    repro::{
+        ArtifactResult, Axis, BuiltFrom, Cause, Finding, OutputResult, ReproVerdict, StageResult, State, Tried, html,
+    },
+    sandbox::{Access, Executor, Limits, Mount, OutputKind, OutputSpec, RootFs, Spec, Workload},
     store::Content,
     verity::digest_bytes,
 };
@@ -152,7 +154,7 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
     }
     argv.push("file:///inputs/page.html".to_owned());
     let path = |text: &str| RelPath::new(text).expect("a path");
-    let output = |name: &str| Output {
+    let output = |name: &str| OutputSpec {
         name: name.to_owned(),
         path: path(name),
         kind: OutputKind::File,
@@ -185,7 +187,7 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
         strict: false,
     };
     let (mut taken, mut log) = (BTreeMap::new(), Vec::new());
-    let mut put = |output: &Output, _: bool, content: &mut dyn Content| {
+    let mut put = |output: &OutputSpec, _: bool, content: &mut dyn Content| {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         let taken_in = (digest_bytes(&bytes), bytes.len() as u64);
@@ -222,7 +224,7 @@ fn keep(name: &str, bytes: &[u8]) {
 }
 
 /// Looks at a page in every way, checks what holds for each page, and returns what was seen on the desk.
-fn look(name: &str, verdict: &Verdict) -> Seen {
+fn look(name: &str, verdict: &ReproVerdict) -> Seen {
     let page = html(verdict);
     assert_eq!(page, html(verdict));
     keep(&format!("{name}.html"), page.as_bytes());
@@ -344,7 +346,7 @@ fn stages(first: &[&str]) -> Vec<StageResult> {
     out
 }
 
-fn equal() -> Verdict {
+fn equal() -> ReproVerdict {
     let variants = ["ipxe", "iso", "kernel-initrd", "qcow2", "raw"];
     let files = [
         "SHA256SUMS",
@@ -361,7 +363,7 @@ fn equal() -> Verdict {
     };
     let pairs = variants.iter().flat_map(|v| files.iter().map(move |f| (*v, *f)));
     let (tried, left): (Vec<Axis>, Vec<Axis>) = Axis::ALL.iter().partition(|axis| **axis != Axis::Processors);
-    Verdict {
+    ReproVerdict {
         equal: true,
         what: variants.map(|v| format!("{v}/amd64")).to_vec(),
         against: None,
@@ -388,7 +390,7 @@ fn equal() -> Verdict {
         stages: stages(&[]),
         artifacts: pairs.enumerate().map(artifact).collect(),
         findings: Vec::new(),
-        inputs: Inputs {
+        inputs: BuiltFrom {
             pnb: "0.1.0".to_owned(),
             code_sandbox: "5a".repeat(32),
             code_writers: "77".repeat(32),
@@ -406,7 +408,7 @@ fn difference(path: &[&str], what: What, hint: Option<Hint>) -> Difference {
     Difference { path, what, hint }
 }
 
-fn one() -> Verdict {
+fn one() -> ReproVerdict {
     let mut verdict = equal();
     verdict.equal = false;
     verdict.stages = stages(&[RAW]);
@@ -438,7 +440,7 @@ fn one() -> Verdict {
 }
 
 /// With names that want to be more than names.
-fn many() -> Verdict {
+fn many() -> ReproVerdict {
     let mut verdict = one();
     verdict.stages = stages(&["rootfs/amd64", "kernel/arm64"]);
     verdict.against = Some(format!("/srv/{HOSTILE}/build-manifest.json"));

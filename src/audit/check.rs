@@ -151,12 +151,12 @@ impl Problems {
 
 /// Everything that was checked of one directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Report {
+pub struct AuditReport {
     /// The checks, in the order they were made.
     pub checks: Vec<Check>,
 }
 
-impl Report {
+impl AuditReport {
     /// Whether every check holds.
     pub fn ok(&self) -> bool {
         self.checks.iter().all(|c| c.ok)

@@ -1,6 +1,6 @@
 //! Why an audit did not end in a verified artifact.
 
-use super::{Class, Report};
+use super::{AuditReport, Class};
 use std::{io, path::PathBuf};
 
 /// Errors of the audit room; each message completes "failed to …".
@@ -21,7 +21,7 @@ pub enum AuditError {
         /// The directory.
         path: PathBuf,
         /// Every check.
-        report: Report,
+        report: AuditReport,
     },
 }
 
@@ -74,7 +74,7 @@ impl AuditError {
     }
 }
 
-fn failed(report: &Report) -> String {
+fn failed(report: &AuditReport) -> String {
     let failed: Vec<String> = report
         .checks
         .iter()

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     debian::{ControlReader, Paragraph},
     image::{ReadAt, composefs, ext4::Ext4},
-    manifest::{Manifest, Origin, Role, Stage, StageWorkload},
+    manifest::{Manifest, Origin, RecordedWorkload, Role, Stage},
     model::RelPath,
 };
 use std::{collections::BTreeSet, fmt, io::Read};
@@ -95,7 +95,7 @@ fn parse(database: &[u8], problems: &mut Problems) -> BTreeSet<Installed> {
 /// The set of packages that was installed into the root: that of the stage which made the tree the root was composed of.
 fn root_set(manifest: &Manifest) -> Result<&str, String> {
     let ours =
-        |s: &&Stage| s.arch == manifest.arch && matches!(&s.workload, StageWorkload::Writer(w) if w == ROOT_WRITER);
+        |s: &&Stage| s.arch == manifest.arch && matches!(&s.workload, RecordedWorkload::Writer(w) if w == ROOT_WRITER);
     let mut composed = manifest.stages.iter().filter(ours);
     let (Some(root), None) = (composed.next(), composed.next()) else {
         return Err(format!("not one stage made the root with the writer {ROOT_WRITER:?}"));

@@ -16,7 +16,7 @@ mod rules;
 mod set;
 mod statements;
 
-pub use check::{Check, Class, Report};
+pub use check::{AuditReport, Check, Class};
 pub use error::{AuditError, PolicyError};
 pub use layers::gaps;
 pub use opener::ArtifactRoot;
@@ -35,7 +35,7 @@ use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 
 /// How strictly to look, and with what help.
-pub struct Options<'a> {
+pub struct AuditOptions<'a> {
     /// Finds the root inside the artifact.
     pub opener: &'a dyn OpenRoot,
     /// Digest of a lock that the artifact must have been built from; none when any will do.
@@ -50,7 +50,7 @@ pub struct Verified {
     dir: PathBuf,
     manifest: Manifest,
     sums: Sums,
-    report: Report,
+    report: AuditReport,
 }
 
 impl Verified {
@@ -67,13 +67,13 @@ impl Verified {
         &self.sums
     }
     /// The checks that were made.
-    pub fn report(&self) -> &Report {
+    pub fn report(&self) -> &AuditReport {
         &self.report
     }
 }
 
 /// Checks the artifact in `dir`. All checks that can be made are made, whichever fail before.
-pub fn audit(dir: &Path, options: &Options<'_>) -> Result<Verified, AuditError> {
+pub fn audit(dir: &Path, options: &AuditOptions<'_>) -> Result<Verified, AuditError> {
     let mut checks = Vec::new();
     let read = |name: &str| files::read_small(&dir.join(name), MAX_SIZE);
     let mut problems = Problems::default();
@@ -107,7 +107,7 @@ pub fn audit(dir: &Path, options: &Options<'_>) -> Result<Verified, AuditError> 
             checks.extend(rules::check_policy(policy, manifest, record));
         }
     }
-    let report = Report { checks };
+    let report = AuditReport { checks };
     match (manifest, sums) {
         (Some(manifest), Some(sums)) if report.ok() => Ok(Verified {
             dir: dir.to_owned(),

@@ -3,7 +3,7 @@
 use super::root::{OpenError, OpenRoot, OpenedRoot};
 use crate::{
     image::Source,
-    inspect::{Scratch, find_root},
+    inspect::{SpoolDirectory, find_root},
     manifest::Manifest,
     model::Variant,
 };
@@ -39,7 +39,7 @@ impl OpenRoot for ArtifactRoot {
             carrier(variant).ok_or_else(|| format!("{variant} carries no file system of the root to look into"))?;
         let file = File::open(dir.join(name)).map_err(|e| format!("open {name:?}: {e}"))?;
         let source: Source = Arc::new(file);
-        let found = find_root(&source, name, &Scratch::new(&self.scratch))?;
+        let found = find_root(&source, name, &SpoolDirectory::new(&self.scratch))?;
         Ok(OpenedRoot {
             image: Box::new(found.image),
             stated: found.stated,

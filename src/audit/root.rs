@@ -13,7 +13,7 @@ use crate::{
     image::{
         ImageError, ReadAt,
         composefs::referenced_objects,
-        ext4::{Ext4, FileKind, Inode},
+        ext4::{Ext4, Ext4Inode, FileKind},
     },
     manifest::{Manifest, RootFact},
     model::VerityDigest,
@@ -140,7 +140,7 @@ type Metadata = (BTreeSet<VerityDigest>, Vec<u8>);
 /// Checks `image.cfs` and returns the objects it refers to and its bytes, if it is the right one.
 fn check_metadata(
     fs: &Ext4<Box<dyn ReadAt>>,
-    inode: &Inode,
+    inode: &Ext4Inode,
     expected: &VerityDigest,
     problems: &mut Problems,
 ) -> Result<Option<Metadata>, FileError> {
@@ -168,7 +168,7 @@ fn check_metadata(
 /// Checks every object below `objects` and returns how many bytes they have.
 fn check_objects(
     fs: &Ext4<Box<dyn ReadAt>>,
-    directory: &Inode,
+    directory: &Ext4Inode,
     objects: &mut BTreeSet<VerityDigest>,
     problems: &mut Problems,
 ) -> Result<u64, FileError> {
@@ -204,7 +204,7 @@ fn check_objects(
 /// Hashes a file, hands its bytes to `tee`, and compares the verity metadata in its inode with what it should be.
 fn check_sealed(
     fs: &Ext4<Box<dyn ReadAt>>,
-    inode: &Inode,
+    inode: &Ext4Inode,
     name: &str,
     problems: &mut Problems,
     tee: &mut dyn FnMut(&[u8]),

@@ -1,8 +1,8 @@
 //! Several artifacts together: each by itself, then what must hold between them.
 
 use super::{
-    AuditError, Options, audit,
-    check::{Check, Class, Problems, Report},
+    AuditError, AuditOptions, audit,
+    check::{AuditReport, Check, Class, Problems},
     files::read_small,
     rules,
 };
@@ -24,7 +24,7 @@ const MAX_ENTRIES: usize = 10_000;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct SetReport {
     /// What was checked of each, by its directory `<variant>/<arch>`.
-    pub artifacts: BTreeMap<String, Report>,
+    pub artifacts: BTreeMap<String, AuditReport>,
     /// What was checked between them.
     pub checks: Vec<Check>,
 }
@@ -38,7 +38,7 @@ impl SetReport {
     /// The class that decides the exit code; none when every check holds.
     pub fn class(&self) -> Option<Class> {
         let own = self.checks.iter().filter(|c| !c.ok).map(|c| c.class);
-        self.artifacts.values().filter_map(Report::class).chain(own).min()
+        self.artifacts.values().filter_map(AuditReport::class).chain(own).min()
     }
 
     /// The checks as tables, one under the name of each artifact, and one of what must hold between them.
@@ -47,7 +47,7 @@ impl SetReport {
         for (name, report) in &self.artifacts {
             out.push_str(&format!("{name}\n{}\n", report.table()));
         }
-        let all = Report {
+        let all = AuditReport {
             checks: self.checks.clone(),
         };
         out.push_str(&format!("all\n{}", all.table()));
@@ -57,7 +57,7 @@ impl SetReport {
 
 /// Checks every artifact in `<dir>/<variant>/<arch>`, and that all of an architecture carry one root. `None` when `dir` holds
 /// no such directory.
-pub fn audit_set(dir: &Path, options: &Options<'_>) -> Result<Option<SetReport>, AuditError> {
+pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetReport>, AuditError> {
     let mut artifacts = BTreeMap::new();
     let mut places = Problems::default();
     let mut present = BTreeSet::new();

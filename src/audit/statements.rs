@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     manifest::{
-        AgentKind, BUILD_TYPE, Bom, BuildRecord, Content, MANIFEST_FILE, Manifest, ManifestError, Origin,
+        AgentKind, BUILD_TYPE, Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, ManifestError, Origin,
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
         is_git_sha, is_statement,
     },
@@ -222,7 +222,7 @@ fn is_input(stage: &Stage, output: &Output) -> bool {
     let Output::File { digest: made, .. } = output else {
         return false;
     };
-    let same = |input: &StageInput| matches!(&input.content, Content::File { digest } if digest == made);
+    let same = |input: &StageInput| matches!(&input.content, InputContent::File { digest } if digest == made);
     stage.inputs.values().any(same)
 }
 
@@ -234,9 +234,9 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
                 return bad(format!("no stage before it made {output:?} of {from}"));
             };
             let (kind, digest) = match content {
-                Content::Tree { digest } => (matches!(given, Output::Tree { .. }), digest),
-                Content::File { digest } => (matches!(given, Output::File { .. }), digest),
-                Content::Packages { .. } | Content::Pinned { .. } => {
+                InputContent::Tree { digest } => (matches!(given, Output::Tree { .. }), digest),
+                InputContent::File { digest } => (matches!(given, Output::File { .. }), digest),
+                InputContent::Packages { .. } | InputContent::Pinned { .. } => {
                     return bad(format!("{content:?} cannot come from a stage"));
                 }
             };
@@ -247,7 +247,7 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
                 ));
             }
         }
-        (Origin::Packages(set), Content::Packages { count, sha256, .. }) => {
+        (Origin::Packages(set), InputContent::Packages { count, sha256, .. }) => {
             let (expected, digest) = manifest.set_digest(|p| p.sets.contains(set));
             if (expected, &digest) != (*count, sha256) {
                 let (made, given) = (
@@ -259,13 +259,13 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
                 ));
             }
         }
-        (Origin::Lock(file), Content::Pinned { sha256 }) => {
+        (Origin::Lock(file), InputContent::Pinned { sha256 }) => {
             if !manifest.files.iter().any(|f| f.name == *file && f.sha256 == *sha256) {
                 bad(format!("{file:?} with {sha256} is no pinned file"));
             }
         }
-        (Origin::Repository(_), Content::Tree { .. } | Content::File { .. }) => {}
-        (Origin::Platform, Content::Tree { .. }) if manifest.platform.is_some() => {}
+        (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
+        (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}
         (Origin::Platform, _) => bad("the manifest does not say what the platform is".to_owned()),
         (origin, content) => bad(format!("{content:?} cannot come from {origin:?}")),
     }

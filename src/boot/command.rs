@@ -151,7 +151,7 @@ impl Medium {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kernel, Network};
+    use super::super::{DirectKernel, NetworkBoot};
     use super::*;
 
     fn machine(arch: Arch, firmware: Firmware, attach: Attach) -> Machine {
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn a_raspberry_pi_has_its_card_and_nothing_else() {
         let mut pi = machine(Arch::Arm64, Firmware::RaspberryPi4, Attach::Card);
-        pi.kernel = Some(Kernel {
+        pi.kernel = Some(DirectKernel {
             image: "/k".to_owned(),
             initramfs: "/i".to_owned(),
             device_tree: Some("/d".to_owned()),
@@ -246,7 +246,7 @@ mod tests {
         for arch in Arch::ALL {
             let mut node = machine(arch, Firmware::Uefi, Attach::Net);
             node.media.clear();
-            node.network = Some(Network::of(arch, Firmware::Uefi, "/bundle"));
+            node.network = Some(NetworkBoot::of(arch, Firmware::Uefi, "/bundle"));
             let said = words(&node);
             assert!(said.contains("tftp=/bundle,bootfile=ipxe.efi"), "{said}");
             assert!(said.contains("netdev=net,bootindex=0,romfile="), "{said}");

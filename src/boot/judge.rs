@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// What a machine's console came to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum BootVerdict {
     /// It reached multi-user with a verified root.
     Ready {
         /// Who it is.
@@ -50,7 +50,7 @@ pub enum Verdict {
 pub struct Judge {
     line: Vec<u8>,
     state: BTreeMap<String, String>,
-    verdict: Option<Verdict>,
+    verdict: Option<BootVerdict>,
 }
 
 const READY: &str = "powernode: ready ";
@@ -70,7 +70,7 @@ const MAX_LINE: usize = 4096;
 
 impl Judge {
     /// Takes the next bytes; returns the verdict once there is one. The first one stands.
-    pub fn take(&mut self, bytes: &[u8]) -> Option<&Verdict> {
+    pub fn take(&mut self, bytes: &[u8]) -> Option<&BootVerdict> {
         for &byte in bytes {
             if byte == b'\n' {
                 let line = String::from_utf8_lossy(&self.line).into_owned();
@@ -86,13 +86,13 @@ impl Judge {
     }
 
     /// The verdict so far.
-    pub fn verdict(self) -> Option<Verdict> {
+    pub fn verdict(self) -> Option<BootVerdict> {
         self.verdict
     }
 }
 
 impl Judge {
-    fn judge(&mut self, line: &str) -> Option<Verdict> {
+    fn judge(&mut self, line: &str) -> Option<BootVerdict> {
         if let Some((_, rest)) = line.split_once(STATE) {
             self.state = fields(rest).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             return None;
@@ -103,21 +103,21 @@ impl Judge {
         if let Some((_, rest)) = line.split_once(INSTALLED) {
             let (disk, rest) = rest.split_once(' ')?;
             let disk = disk.to_owned();
-            return Some(Verdict::Installed {
+            return Some(BootVerdict::Installed {
                 disk,
                 root: field(rest, "root")?.parse().ok()?,
             });
         }
         if let Some((_, reason)) = line.split_once(REFUSED) {
-            return Some(Verdict::Refused {
+            return Some(BootVerdict::Refused {
                 reason: reason.trim().to_owned(),
             });
         }
         let line = line.trim().to_owned();
         if REJECTED.iter().any(|words| line.contains(words)) {
-            return Some(Verdict::Rejected { line });
+            return Some(BootVerdict::Rejected { line });
         }
-        line.contains(PANIC).then_some(Verdict::Panicked { line })
+        line.contains(PANIC).then_some(BootVerdict::Panicked { line })
     }
 }
 
@@ -131,8 +131,8 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`, all four, in any order.
-fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<Verdict> {
-    Some(Verdict::Ready {
+fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<BootVerdict> {
+    Some(BootVerdict::Ready {
         instance: field(rest, "instance")?.to_owned(),
         source: field(rest, "source")?.to_owned(),
         root: field(rest, "root")?.parse().ok()?,
@@ -157,7 +157,7 @@ mod tests {
         for byte in text.bytes() {
             judge.take(&[byte]);
         }
-        let want = Verdict::Ready {
+        let want = BootVerdict::Ready {
             instance: "i-1".to_owned(),
             source: "fw_cfg".to_owned(),
             root: root.parse().expect("hex"),
@@ -180,7 +180,7 @@ mod tests {
             .take(b"x powernode: refused: root digest differs \nKernel panic - not syncing: x\n")
             .cloned();
         let reason = "root digest differs".to_owned();
-        assert_eq!(refused, Some(Verdict::Refused { reason }));
+        assert_eq!(refused, Some(BootVerdict::Refused { reason }));
         assert_eq!(judge.verdict(), refused);
     }
 }

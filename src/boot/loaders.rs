@@ -3,7 +3,7 @@
 use super::raspi::Card;
 use crate::{
     image::{ReadAt, Source, Window, fat::Fat, mbr::SECTOR},
-    inspect::{self, Kind, Part, Scratch},
+    inspect::{self, Part, PartKind, SpoolDirectory},
     model::RelPath,
 };
 use std::{io, sync::Arc};
@@ -34,7 +34,7 @@ impl Loaders {
     ///
     /// # Errors
     /// The size of `source` cannot be told.
-    pub fn of(source: &Source, name: &str, scratch: &Scratch) -> io::Result<Self> {
+    pub fn of(source: &Source, name: &str, scratch: &SpoolDirectory) -> io::Result<Self> {
         let mut found = Self::default();
         found.look(&inspect::open(unstretched(source), name)?, scratch, MAX_DEPTH);
         found.raspberry_pi = Card::open(source, name, scratch).is_ok_and(|card| card.has_config());
@@ -46,14 +46,14 @@ impl Loaders {
         self.raspberry_pi && !self.amd64 && !self.arm64
     }
 
-    fn look(&mut self, part: &Part, scratch: &Scratch, depth: usize) {
+    fn look(&mut self, part: &Part, scratch: &SpoolDirectory, depth: usize) {
         let look = part.look(scratch);
         for child in &look.children {
-            let is = |path: &str| child.kind == Kind::File && child.name.strip_prefix('/') == Some(path);
+            let is = |path: &str| child.kind == PartKind::File && child.name.strip_prefix('/') == Some(path);
             self.amd64 |= is(AMD64);
             self.arm64 |= is(ARM64);
             match child.kind {
-                Kind::Partition => {
+                PartKind::Partition => {
                     if let Ok(fat) = Fat::open(child.source().clone()) {
                         let has = |path: &str| {
                             RelPath::new(path).is_ok_and(|path| fat.lookup(&path).is_ok_and(|found| found.is_some()))
@@ -62,7 +62,7 @@ impl Loaders {
                         self.arm64 |= has(ARM64);
                     }
                 }
-                Kind::Content if depth > 0 => self.look(child, scratch, depth - 1),
+                PartKind::Content if depth > 0 => self.look(child, scratch, depth - 1),
                 _ => {}
             }
         }

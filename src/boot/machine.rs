@@ -61,7 +61,7 @@ pub struct Medium {
 
 /// The network a machine boots from. It has nothing but its own host.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Network {
+pub struct NetworkBoot {
     /// Directory served by TFTP.
     pub tftp: String,
     /// What DHCP names as boot file.
@@ -122,7 +122,7 @@ impl FwCfg {
 
 /// What a machine is started with, instead of what is on its media.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Kernel {
+pub struct DirectKernel {
     /// The kernel's image.
     pub image: String,
     /// The initramfs.
@@ -143,11 +143,11 @@ pub struct Machine {
     /// Memory in MiB.
     pub memory: u64,
     /// What it is started with, for [`Firmware::Direct`] and [`Firmware::RaspberryPi4`] only.
-    pub kernel: Option<Kernel>,
+    pub kernel: Option<DirectKernel>,
     /// What it boots from, and further disks.
     pub media: Vec<Medium>,
     /// The network it boots from.
-    pub network: Option<Network>,
+    pub network: Option<NetworkBoot>,
     /// Keys handed over by the firmware, each with the file that holds its value.
     pub fw_cfg: Vec<(String, String)>,
     /// Directory shared over 9p, where the node looks for its seed.

@@ -8,8 +8,8 @@ pub mod raspi;
 mod served;
 mod target;
 
-pub use judge::{Judge, Verdict};
+pub use judge::{BootVerdict, Judge};
 pub use loaders::Loaders;
-pub use machine::{Attach, Firmware, FwCfg, ImageFormat, Kernel, Machine, MachineError, Medium, Network};
+pub use machine::{Attach, DirectKernel, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, NetworkBoot};
 pub use served::{HttpRoot, MACHINE, ServedMachine, table};
-pub use target::{HTTP_PORT, Media};
+pub use target::{BootMedia, HTTP_PORT};

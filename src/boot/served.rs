@@ -8,8 +8,8 @@
 //! ```
 
 use crate::{
-    sandbox::{Builtin, BuiltinTable},
-    serve::{Directory, HttpLimits, Served, Stop, serve_http},
+    sandbox::{BuiltinTable, BuiltinWriter},
+    serve::{HttpLimits, Served, ServedDirectory, Stop, serve_http},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -30,7 +30,7 @@ pub const MACHINE: &str = "machine";
 pub struct ServedMachine {
     /// Program, by absolute path, and arguments.
     pub argv: Vec<String>,
-    /// What is served while it runs; needs [`crate::sandbox::Network::Loopback`].
+    /// What is served while it runs; needs [`crate::sandbox::NetworkBoot::Loopback`].
     pub http: Option<HttpRoot>,
 }
 
@@ -46,7 +46,7 @@ pub struct HttpRoot {
 
 /// The built-ins of this room, for the sandbox helper.
 pub fn table() -> BuiltinTable {
-    [(MACHINE, machine as Builtin)].into()
+    [(MACHINE, machine as BuiltinWriter)].into()
 }
 
 /// The environment of the program. A built-in has none of its own to pass on.
@@ -86,7 +86,7 @@ fn run(command: &mut Command) -> Result<ExitStatus, String> {
 /// Does `work` while the server runs. The port takes connections before `work` begins.
 fn serving<T>(http: &HttpRoot, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let failed = |what: String| move |e: io::Error| format!("failed to {what}: {e}");
-    let dir = Directory::open(&http.dir).map_err(|e| failed(e.to_string())(io::Error::other(source(&e))))?;
+    let dir = ServedDirectory::open(&http.dir).map_err(|e| failed(e.to_string())(io::Error::other(source(&e))))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, http.port))
         .map_err(failed(format!("listen on 127.0.0.1:{}", http.port)))?;
     let stop = Stop::new().map_err(failed("make a socket pair".to_owned()))?;

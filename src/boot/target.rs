@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// How an artifact is brought to a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Media {
+pub enum BootMedia {
     /// Files `kernel` and `initramfs.cpio.zst` in its directory.
     Files,
     /// A disk image.
@@ -24,17 +24,17 @@ pub const HTTP_PORT: u16 = 8080;
 /// Address of the host in QEMU's user network.
 const HOST: &str = "10.0.2.2";
 
-impl Media {
+impl BootMedia {
     /// How the family boots, and the name of its image; none for families that cannot be booted here.
     pub fn of(variant: Variant) -> Option<(Self, Option<&'static str>)> {
         Some(match variant {
-            Variant::KernelInitrd => (Media::Files, None),
-            Variant::Raw => (Media::Disk(ImageFormat::Raw), Some("disk.raw")),
-            Variant::Qcow2 => (Media::Disk(ImageFormat::Qcow2), Some("disk.qcow2")),
-            Variant::Iso => (Media::Optical, Some("install.iso")),
-            Variant::Ipxe => (Media::Network, None),
-            Variant::DiskImageArm64Uefi => (Media::Disk(ImageFormat::Raw), Some("disk.img")),
-            Variant::DiskImageRpi4 => (Media::Card, Some("disk.img")),
+            Variant::KernelInitrd => (BootMedia::Files, None),
+            Variant::Raw => (BootMedia::Disk(ImageFormat::Raw), Some("disk.raw")),
+            Variant::Qcow2 => (BootMedia::Disk(ImageFormat::Qcow2), Some("disk.qcow2")),
+            Variant::Iso => (BootMedia::Optical, Some("install.iso")),
+            Variant::Ipxe => (BootMedia::Network, None),
+            Variant::DiskImageArm64Uefi => (BootMedia::Disk(ImageFormat::Raw), Some("disk.img")),
+            Variant::DiskImageRpi4 => (BootMedia::Card, Some("disk.img")),
             Variant::Oci => return None,
         })
     }
@@ -42,9 +42,9 @@ impl Media {
     /// What an image file is, by its name. Whether a disk is a card, its content says.
     pub fn of_file(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
-            "raw" | "img" => Some(Media::Disk(ImageFormat::Raw)),
-            "qcow2" => Some(Media::Disk(ImageFormat::Qcow2)),
-            "iso" => Some(Media::Optical),
+            "raw" | "img" => Some(BootMedia::Disk(ImageFormat::Raw)),
+            "qcow2" => Some(BootMedia::Disk(ImageFormat::Qcow2)),
+            "iso" => Some(BootMedia::Optical),
             _ => None,
         }
     }
@@ -57,12 +57,12 @@ impl Media {
         attach: Option<Attach>,
     ) -> Result<(Firmware, Attach), String> {
         let (default, allowed): (_, &[Attach]) = match self {
-            Media::Files => (Firmware::Direct, &[]),
-            Media::Disk(_) => (Firmware::Uefi, &[Attach::Disk, Attach::Usb]),
-            Media::Optical => (Firmware::Uefi, &[Attach::Cdrom, Attach::Usb, Attach::Disk]),
-            Media::Network if arch == Arch::Arm64 => (Firmware::Uefi, &[Attach::Net]),
-            Media::Network => (Firmware::Bios, &[Attach::Net]),
-            Media::Card => (Firmware::RaspberryPi4, &[Attach::Card]),
+            BootMedia::Files => (Firmware::Direct, &[]),
+            BootMedia::Disk(_) => (Firmware::Uefi, &[Attach::Disk, Attach::Usb]),
+            BootMedia::Optical => (Firmware::Uefi, &[Attach::Cdrom, Attach::Usb, Attach::Disk]),
+            BootMedia::Network if arch == Arch::Arm64 => (Firmware::Uefi, &[Attach::Net]),
+            BootMedia::Network => (Firmware::Bios, &[Attach::Net]),
+            BootMedia::Card => (Firmware::RaspberryPi4, &[Attach::Card]),
         };
         let firmware = firmware.unwrap_or(default);
         let attach = match (attach, allowed.first()) {
@@ -75,17 +75,17 @@ impl Media {
             }
         };
         let problem = match (self, firmware) {
-            (Media::Files, Firmware::Direct) | (Media::Card, Firmware::RaspberryPi4) => None,
-            (Media::Files, _) => Some("kernel and initramfs boot with --firmware direct only"),
-            (Media::Card, _) => Some("the card of a Raspberry Pi boots with --firmware rpi4 only"),
+            (BootMedia::Files, Firmware::Direct) | (BootMedia::Card, Firmware::RaspberryPi4) => None,
+            (BootMedia::Files, _) => Some("kernel and initramfs boot with --firmware direct only"),
+            (BootMedia::Card, _) => Some("the card of a Raspberry Pi boots with --firmware rpi4 only"),
             (_, Firmware::RaspberryPi4) => Some("--firmware rpi4 boots the card of a Raspberry Pi only"),
             (_, Firmware::Bios) if arch == Arch::Arm64 => {
                 Some("no arm64 machine has a BIOS; --firmware takes uefi and secureboot")
             }
-            (Media::Network, Firmware::Direct) if arch == Arch::Arm64 => {
+            (BootMedia::Network, Firmware::Direct) if arch == Arch::Arm64 => {
                 Some("a network boot needs --firmware uefi or secureboot")
             }
-            (Media::Network, Firmware::Direct) => Some("a network boot needs --firmware bios, uefi or secureboot"),
+            (BootMedia::Network, Firmware::Direct) => Some("a network boot needs --firmware bios, uefi or secureboot"),
             _ => None,
         };
         match problem {
@@ -108,7 +108,7 @@ impl Attach {
     }
 }
 
-impl super::Network {
+impl super::NetworkBoot {
     /// The servers of a bundle in `directory`, as each firmware needs them.
     pub fn of(arch: Arch, firmware: Firmware, directory: &str) -> Self {
         let bootfile = match (firmware, arch) {
@@ -129,26 +129,44 @@ impl super::Network {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Network, *};
+    use super::{super::NetworkBoot, *};
 
     #[test]
     fn families_boot_as_they_can_and_not_otherwise() {
-        let disk = Media::Disk(ImageFormat::Raw);
+        let disk = BootMedia::Disk(ImageFormat::Raw);
         for (media, arch, firmware, attach, chosen) in [
             (disk, Arch::Amd64, None, None, (Firmware::Uefi, Attach::Disk)),
             (disk, Arch::Arm64, None, None, (Firmware::Uefi, Attach::Disk)),
             (
-                Media::Optical,
+                BootMedia::Optical,
                 Arch::Amd64,
                 Some(Firmware::Bios),
                 Some(Attach::Usb),
                 (Firmware::Bios, Attach::Usb),
             ),
-            (Media::Network, Arch::Amd64, None, None, (Firmware::Bios, Attach::Net)),
-            (Media::Network, Arch::Arm64, None, None, (Firmware::Uefi, Attach::Net)),
-            (Media::Files, Arch::Arm64, None, None, (Firmware::Direct, Attach::Disk)),
             (
-                Media::Card,
+                BootMedia::Network,
+                Arch::Amd64,
+                None,
+                None,
+                (Firmware::Bios, Attach::Net),
+            ),
+            (
+                BootMedia::Network,
+                Arch::Arm64,
+                None,
+                None,
+                (Firmware::Uefi, Attach::Net),
+            ),
+            (
+                BootMedia::Files,
+                Arch::Arm64,
+                None,
+                None,
+                (Firmware::Direct, Attach::Disk),
+            ),
+            (
+                BootMedia::Card,
                 Arch::Arm64,
                 None,
                 None,
@@ -169,32 +187,50 @@ mod tests {
                 None,
                 "the card of a Raspberry Pi only",
             ),
-            (Media::Optical, arm64, Some(Firmware::Bios), None, "uefi and secureboot"),
-            (Media::Network, arm64, Some(Firmware::Bios), None, "uefi and secureboot"),
             (
-                Media::Network,
+                BootMedia::Optical,
+                arm64,
+                Some(Firmware::Bios),
+                None,
+                "uefi and secureboot",
+            ),
+            (
+                BootMedia::Network,
+                arm64,
+                Some(Firmware::Bios),
+                None,
+                "uefi and secureboot",
+            ),
+            (
+                BootMedia::Network,
                 arm64,
                 Some(Firmware::Direct),
                 None,
                 "uefi or secureboot",
             ),
             (
-                Media::Network,
+                BootMedia::Network,
                 amd64,
                 Some(Firmware::Direct),
                 None,
                 "bios, uefi or secureboot",
             ),
             (
-                Media::Files,
+                BootMedia::Files,
                 amd64,
                 Some(Firmware::Uefi),
                 None,
                 "--firmware direct only",
             ),
-            (Media::Files, amd64, None, Some(Attach::Disk), "leave out --as"),
-            (Media::Card, arm64, Some(Firmware::Uefi), None, "--firmware rpi4 only"),
-            (Media::Card, arm64, None, Some(Attach::Usb), "booted as card"),
+            (BootMedia::Files, amd64, None, Some(Attach::Disk), "leave out --as"),
+            (
+                BootMedia::Card,
+                arm64,
+                Some(Firmware::Uefi),
+                None,
+                "--firmware rpi4 only",
+            ),
+            (BootMedia::Card, arm64, None, Some(Attach::Usb), "booted as card"),
         ] {
             let problem = media.choose(arch, firmware, attach).expect_err(why);
             assert!(problem.contains(why), "{problem}");
@@ -204,15 +240,15 @@ mod tests {
     #[test]
     fn names_say_what_an_image_file_is() {
         assert_eq!(
-            Media::of_file(Path::new("x/a.qcow2")),
-            Some(Media::Disk(ImageFormat::Qcow2))
+            BootMedia::of_file(Path::new("x/a.qcow2")),
+            Some(BootMedia::Disk(ImageFormat::Qcow2))
         );
-        assert_eq!(Media::of_file(Path::new("x/a.vmdk")), None);
+        assert_eq!(BootMedia::of_file(Path::new("x/a.vmdk")), None);
     }
 
     #[test]
     fn each_firmware_is_given_the_loader_of_its_architecture() {
-        let file = |arch, firmware| Network::of(arch, firmware, "/bundle").bootfile;
+        let file = |arch, firmware| NetworkBoot::of(arch, firmware, "/bundle").bootfile;
         assert_eq!(file(Arch::Amd64, Firmware::Bios), "http://10.0.2.2:8080/boot.ipxe");
         assert_eq!(file(Arch::Arm64, Firmware::Uefi), "ipxe.efi");
         assert_eq!(file(Arch::Amd64, Firmware::SecureBoot), "secureboot/shimx64.efi");

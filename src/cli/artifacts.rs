@@ -26,7 +26,7 @@ pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Ex
             Some(digest.map_err(|e| Failure::said(Exit::Lock, format!("read {path:?}: {e}")))?)
         }
     };
-    let options = audit::Options {
+    let options = audit::AuditOptions {
         opener: &ArtifactRoot {
             scratch: scratch.clone(),
         },

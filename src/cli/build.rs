@@ -10,7 +10,7 @@ use crate::{
     graph::NodeId,
     manifest::Host,
     model::Arch,
-    pipeline::{self, Circumstances, Outcome, PipelineError, Program, Project},
+    pipeline::{self, BuildOutcome, Circumstances, PipelineError, Program, Project},
 };
 use std::{
     os::unix::fs::MetadataExt,
@@ -140,7 +140,7 @@ pub(super) fn host() -> Host {
 }
 
 /// Where the time went: one row per stage, with a bar as long as its share.
-fn timings(outcome: &Outcome, report: &Report) {
+fn timings(outcome: &BuildOutcome, report: &Report) {
     let rows: Vec<(&NodeId, &pipeline::Done)> = outcome
         .order
         .iter()

@@ -9,7 +9,7 @@ use crate::{
     fetch::{self, FetchError, Sources},
     graph::{GraphError, NodeId},
     model::{Arch, Variant},
-    pipeline::{Changed, Inputs, PipelineError, Project, RunOptions},
+    pipeline::{Changed, Origins, PipelineError, Project, RunOptions},
     repro::ClaimError,
     sandbox::SandboxError,
     store::{Store, StoreError},
@@ -135,9 +135,9 @@ pub(super) fn store(common: &Common) -> Result<Arc<Store>, Failure> {
 }
 
 /// Where pinned files may come from.
-pub(super) fn inputs(common: &Common) -> Result<Inputs, Failure> {
+pub(super) fn inputs(common: &Common) -> Result<Origins, Failure> {
     let mirror = common.mirror.as_deref().map(str::parse).transpose()?;
-    Ok(Inputs {
+    Ok(Origins {
         sources: Sources {
             mirror,
             apt: fetch::load_apt_mirrors(Path::new("/etc/apt"))?,

@@ -11,7 +11,7 @@ use crate::{
     graph::closure_of,
     lock,
     model::{RelPath, Sha256Digest},
-    pipeline::{Inputs, Project},
+    pipeline::{Origins, Project},
     store::Store,
     verity,
 };
@@ -52,7 +52,7 @@ pub(super) fn fetch(common: &Common, args: &Selection, report: &Report) -> Resul
 fn fetch_all(
     project: &Project,
     store: &Store,
-    inputs: &Inputs,
+    inputs: &Origins,
     packages: &[&lock::Package],
     report: &Report,
 ) -> Result<(), Failure> {

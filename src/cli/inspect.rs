@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     graph::{Rendering, closure_of, render},
-    pipeline::{self, Outputs, prepare, shell_spec, stage_spec},
-    sandbox::{Executor, Output, RootFs},
+    pipeline::{self, OutputsByNode, prepare, shell_spec, stage_spec},
+    sandbox::{Executor, OutputSpec, RootFs},
     store::Content,
 };
 use std::{fs, io};
@@ -80,7 +80,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         needs.push(tools.clone());
     }
     let built = pipeline::build(&project, &store, &inputs, &needs, 2, &options, &|e| report.event(e))?;
-    let outputs: Outputs = built
+    let outputs: OutputsByNode = built
         .nodes
         .into_iter()
         .map(|(id, done)| (id, done.record.outputs))
@@ -101,7 +101,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));
+    let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));
     match executor.run(&spec, &mut put, &mut io::sink()) {
         Ok(_) => Ok(Exit::Success),
         Err(crate::sandbox::SandboxError::Failed { status, .. }) => {

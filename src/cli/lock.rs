@@ -9,7 +9,7 @@ use super::{
     report::{Report, size},
 };
 use crate::{
-    fetch::{FileTransport, HttpOptions, HttpTransport, Place, PlaceKind, Sources, Transport, Transports},
+    fetch::{FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Sources, Transport, Transports},
     lock::{self, Indexes, LockRequest, Lockfile, MAX_INRELEASE, PinnedFile, WantedArchive},
     model::{RelPath, Sha256Digest},
     pipeline::{self, LOCKFILE, PipelineError, Project, STAGES},
@@ -28,7 +28,7 @@ const ARCHIVES: &str = "archives.toml";
 const FILES: &str = "files.toml";
 
 /// What the project wants of a lock.
-struct Wanted<'a> {
+struct LockWants<'a> {
     root: &'a Path,
     sets: Vec<lock::WantedSet>,
     files: Vec<PinnedFile>,
@@ -43,7 +43,7 @@ pub(super) fn lock(common: &Common, args: &Lock, report: &Report) -> Result<Exit
         Err(e) => return Err(Failure::said(Exit::Lock, format!("read {path:?}: {e}"))),
         Ok(text) => Some(lock::parse_lock(&text, LOCKFILE).map_err(PipelineError::from)?),
     };
-    let wanted = Wanted {
+    let wanted = LockWants {
         root: &root,
         sets: pipeline::wanted_sets(&Project::load_graph(&root)?),
         files: pinned_files(&root)?,
@@ -83,7 +83,7 @@ pub(super) fn lock(common: &Common, args: &Lock, report: &Report) -> Result<Exit
     Ok(Exit::Success)
 }
 
-fn check(wanted: &Wanted<'_>, report: &Report) -> Result<Exit, Failure> {
+fn check(wanted: &LockWants<'_>, report: &Report) -> Result<Exit, Failure> {
     let Some(old) = &wanted.previous else {
         return Err(Failure::said(
             Exit::Lock,
@@ -112,7 +112,7 @@ fn check(wanted: &Wanted<'_>, report: &Report) -> Result<Exit, Failure> {
     Ok(Exit::Lock)
 }
 
-fn resolve(common: &Common, args: &Lock, wanted: &Wanted<'_>, report: &Report) -> Result<Lockfile, Failure> {
+fn resolve(common: &Common, args: &Lock, wanted: &LockWants<'_>, report: &Report) -> Result<Lockfile, Failure> {
     let stages = wanted.root.join(STAGES);
     let read = |path: &Path| fs::read(path).map_err(|e| Failure::said(Exit::Lock, format!("read {path:?}: {e}")));
     let path = stages.join(ARCHIVES);
@@ -222,21 +222,21 @@ struct Remote<'a> {
 impl Indexes for Remote<'_> {
     fn get(
         &self,
-        archive: lock::Place<'_>,
+        archive: lock::ArchiveLocation<'_>,
         path: &RelPath,
         expected: Option<(u64, Sha256Digest)>,
     ) -> io::Result<Vec<u8>> {
         let below = archive.base.join(path);
-        let mut places: Vec<Place> = self
+        let mut places: Vec<Location> = self
             .sources
             .mirror
             .iter()
-            .map(|m| m.place(PlaceKind::Mirror, &below))
+            .map(|m| m.place(LocationKind::Mirror, &below))
             .collect();
         let base: crate::fetch::Base = archive.snapshot_url.parse().map_err(io::Error::other)?;
         let apt = self.sources.apt.iter().filter(|b| b.ends_with(archive.base));
-        let apt: Vec<Place> = apt.map(|b| b.place(PlaceKind::AptMirror, path)).collect();
-        let snapshot = base.place(PlaceKind::Snapshot, path);
+        let apt: Vec<Location> = apt.map(|b| b.place(LocationKind::AptMirror, path)).collect();
+        let snapshot = base.place(LocationKind::Snapshot, path);
         // A moment that was asked for is what the snapshot service is for; otherwise the nearest mirror comes first.
         if archive.fixed {
             places.push(snapshot);
@@ -262,7 +262,7 @@ impl Indexes for Remote<'_> {
 }
 
 impl Remote<'_> {
-    fn read(&self, place: &Place, expected: Option<(u64, Sha256Digest)>) -> Result<Vec<u8>, String> {
+    fn read(&self, place: &Location, expected: Option<(u64, Sha256Digest)>) -> Result<Vec<u8>, String> {
         let limit = expected.map_or(MAX_INRELEASE, |(size, _)| size);
         let response = self.transport.open(place, 0, None).map_err(|e| e.to_string())?;
         let mut bytes = Vec::new();

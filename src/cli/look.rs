@@ -7,7 +7,7 @@ use super::{
     report::{Report, size},
 };
 use crate::{
-    inspect::{self, Comparison, Difference, InspectError, Kind, Node, Scratch, What, survey},
+    inspect::{self, Comparison, Difference, InspectError, PartKind, SpoolDirectory, SurveyNode, What, survey},
     manifest::{MANIFEST_FILE, Manifest, is_statement},
     model::RelPath,
     store::Store,
@@ -28,10 +28,10 @@ fn failed(error: &InspectError) -> Failure {
 }
 
 /// A directory of the store for what compressed streams hold; it goes when the store is let go.
-fn scratch(store: &Store) -> Result<Scratch, Failure> {
+fn scratch(store: &Store) -> Result<SpoolDirectory, Failure> {
     let dir = store.scratch_path("inspect");
     fs::create_dir(&dir).map_err(|e| Failure::said(Exit::Store, format!("create {dir:?}: {e}")))?;
-    Ok(Scratch::new(dir))
+    Ok(SpoolDirectory::new(dir))
 }
 
 pub(super) fn inspect(common: &Common, args: &Inspect, report: &Report) -> Result<Exit, Failure> {
@@ -108,16 +108,16 @@ fn facts(m: &Manifest) -> String {
 }
 
 /// A part and what is in it, for people.
-fn tree(node: &Node) -> String {
+fn tree(node: &SurveyNode) -> String {
     let mut out = String::new();
     branch(&mut out, node, 0);
     out
 }
 
-fn branch(out: &mut String, node: &Node, indent: usize) {
+fn branch(out: &mut String, node: &SurveyNode, indent: usize) {
     let format = node.format.unwrap_or(node.kind.as_str());
     let mut head = format!("{:indent$}{}: {format}, {}", "", node.name, size(node.size));
-    if node.kind == Kind::Partition || node.kind == Kind::Segment {
+    if node.kind == PartKind::Partition || node.kind == PartKind::Segment {
         head.push_str(&format!(" at {}", node.offset));
     }
     if let Some(target) = node.fields.get("target") {
@@ -136,12 +136,12 @@ fn branch(out: &mut String, node: &Node, indent: usize) {
     let own = node
         .fields
         .iter()
-        .filter(|(name, _)| node.kind != Kind::File || name.as_str() == "fs-verity");
+        .filter(|(name, _)| node.kind != PartKind::File || name.as_str() == "fs-verity");
     for (name, value) in own.filter(|(name, _)| *name != "target").chain(&node.content) {
         line(out, indent, name, value);
     }
     if let Some((files, bytes)) = node.files {
-        let listed = node.children.iter().filter(|c| c.kind == Kind::File).count() as u64;
+        let listed = node.children.iter().filter(|c| c.kind == PartKind::File).count() as u64;
         let hidden = if listed < files {
             format!(", {listed} listed")
         } else {
@@ -150,7 +150,7 @@ fn branch(out: &mut String, node: &Node, indent: usize) {
         line(out, indent, "files", &format!("{files}, {}{hidden}", size(bytes)));
     }
     // Directories are seen by their files.
-    for child in node.children.iter().filter(|c| c.kind != Kind::Directory) {
+    for child in node.children.iter().filter(|c| c.kind != PartKind::Directory) {
         branch(out, child, indent);
     }
 }

@@ -1,7 +1,7 @@
 //! `pnb serve`: a directory for machines that boot over a network.
 
 use super::{Exit, args::Serve, context::Failure, report::Report};
-use crate::serve::{Directory, HttpLimits, ServeError, Served, Stop, TftpLimits, Wake, serve_http, serve_tftp};
+use crate::serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp};
 use nix::{
     sys::{
         signal::{SigSet, Signal},
@@ -89,8 +89,8 @@ fn ending<T>(stop: &Stop, server: impl FnOnce() -> T) -> T {
     done
 }
 
-fn open(dir: &Path) -> Result<Directory, Failure> {
-    Directory::open(dir).map_err(|error| {
+fn open(dir: &Path) -> Result<ServedDirectory, Failure> {
+    ServedDirectory::open(dir).map_err(|error| {
         let hint = "hint: give a directory with what is to be served, such as images/ipxe/amd64";
         Failure::said(Exit::Failure, format!("{}\n\n{hint}", with_source(&error)))
     })

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     manifest::Manifest,
-    pipeline::{self, Circumstances, Found, LOCKFILE, Program, Project, Twice},
-    repro::{self, Axis, Claim, State, Verdict},
+    pipeline::{self, Circumstances, LOCKFILE, Program, Project, ReproResult, Twice},
+    repro::{self, Axis, Claim, ReproVerdict, State},
 };
 use std::{collections::BTreeSet, fs};
 
@@ -68,7 +68,7 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
         events: &|event| report.event(event),
         say: &|text| report.note(text),
     };
-    let Found { mut verdict, manifests } = twice.run(claim.as_ref())?;
+    let ReproResult { mut verdict, manifests } = twice.run(claim.as_ref())?;
     verdict.finished = now();
     report.clear();
     if let Some(path) = &args.report {
@@ -195,7 +195,7 @@ fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), Failure> {
 }
 
 /// The verdict for people.
-fn summary(verdict: &Verdict) -> String {
+fn summary(verdict: &ReproVerdict) -> String {
     let mut out = String::new();
     for tried in &verdict.axes {
         out.push_str(&format!("varied     {:<14} {}\n", tried.axis, tried.second));

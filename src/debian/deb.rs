@@ -4,7 +4,7 @@
 //! <https://manpages.debian.org/deb.5>.
 
 use super::ar::{self, ArError, ArReader};
-use super::tarball::{self, EntryHeader, EntryKind, Limits, TarError};
+use super::tarball::{self, EntryHeader, TarEntryKind, TarError, TarLimits};
 use crate::model::{Entry, Epoch, Meta, ModelError, Node, RelPath, Tree, VerityDigest};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
@@ -70,7 +70,7 @@ pub enum DebError {
 pub type Visitor<'v> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), DebError> + 'v;
 
 /// Takes the content of a regular file and returns its fs-verity digest and length.
-pub type Put<'p> = dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'p;
+pub type PutContent<'p> = dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'p;
 
 /// Reads the control file out of a package. `name` names the package in errors.
 pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
@@ -78,17 +78,17 @@ pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
     let mut ar = package.open(reader)?;
     let member = package.member(&mut ar, "control.tar")?;
     let mut control: Option<Vec<u8>> = None;
-    let limits = Limits {
+    let limits = TarLimits {
         entries: 10_000,
         bytes: 64 << 20,
-        ..Limits::default()
+        ..TarLimits::default()
     };
     package.entries(&mut ar, &member, &limits, &mut |path, header, content| {
         let Some(path) = path.filter(|p| p.as_bytes() == b"control") else {
             return Ok(());
         };
         let bad = |problem: String| package.entry(&member, &path, problem);
-        if header.kind != EntryKind::File {
+        if header.kind != TarEntryKind::File {
             return Err(bad("is not a regular file".to_owned()));
         }
         if header.size > MAX_CONTROL {
@@ -116,7 +116,7 @@ pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
 /// Hands every entry of the package's data archive to `visit`, in order; the root directory has no path. The whole package
 /// is read and checked to its last byte. Paths and headers are checked, relations between entries are not:
 /// [`deb_tree`] does that.
-pub fn unpack_data(reader: impl Read, name: &str, limits: &Limits, visit: &mut Visitor<'_>) -> Result<(), DebError> {
+pub fn unpack_data(reader: impl Read, name: &str, limits: &TarLimits, visit: &mut Visitor<'_>) -> Result<(), DebError> {
     let package = Package { name };
     let mut ar = package.open(reader)?;
     package.member(&mut ar, "control.tar")?;
@@ -127,7 +127,7 @@ pub fn unpack_data(reader: impl Read, name: &str, limits: &Limits, visit: &mut V
 
 /// Unpacks a package into a tree. `put` takes the content of each regular file, must read it whole, and returns its
 /// fs-verity digest and length. Owners, modes and times are those packed; hard links become files of the same digest.
-pub fn deb_tree(reader: impl Read, name: &str, limits: &Limits, put: &mut Put<'_>) -> Result<Tree, DebError> {
+pub fn deb_tree(reader: impl Read, name: &str, limits: &TarLimits, put: &mut PutContent<'_>) -> Result<Tree, DebError> {
     let package = Package { name };
     let mut tree = Tree::new(Meta::root(0o755, Epoch::new(0)));
     let mut first = true;
@@ -145,7 +145,7 @@ pub fn deb_tree(reader: impl Read, name: &str, limits: &Limits, put: &mut Put<'_
         let bad = |problem: String| package.entry(member, &path, problem);
         let mut meta = header.meta;
         let node = match header.kind {
-            EntryKind::Directory => {
+            TarEntryKind::Directory => {
                 let entry = Entry {
                     meta,
                     node: Node::Directory,
@@ -159,8 +159,8 @@ pub fn deb_tree(reader: impl Read, name: &str, limits: &Limits, put: &mut Put<'_
                     _ => tree.insert(path.clone(), entry).map_err(|e| bad(tree_problem(e))),
                 };
             }
-            EntryKind::Symlink(target) => Node::Symlink { target },
-            EntryKind::HardLink(target) => {
+            TarEntryKind::Symlink(target) => Node::Symlink { target },
+            TarEntryKind::HardLink(target) => {
                 let (node, first) = match tree.get(&target) {
                     Some(Entry {
                         node: node @ Node::File { .. },
@@ -182,7 +182,7 @@ pub fn deb_tree(reader: impl Read, name: &str, limits: &Limits, put: &mut Put<'_
                 }
                 node
             }
-            EntryKind::File => {
+            TarEntryKind::File => {
                 // Before the content goes anywhere: there must be a place for it.
                 if tree.get(&path).is_some() {
                     return Err(bad("is there twice".to_owned()));
@@ -216,7 +216,7 @@ pub fn deb_tree(reader: impl Read, name: &str, limits: &Limits, put: &mut Put<'_
 pub fn plain_deb(
     reader: impl Read,
     name: &str,
-    limits: &Limits,
+    limits: &TarLimits,
     out: &mut (impl Write + Seek),
 ) -> Result<(), DebError> {
     let package = Package { name };
@@ -364,7 +364,7 @@ impl Package<'_> {
         &self,
         ar: &mut ArReader<R>,
         member: &str,
-        limits: &Limits,
+        limits: &TarLimits,
         visit: &mut Visitor<'_>,
     ) -> Result<(), DebError> {
         let mut part = self.part(ar, member)?;
@@ -381,8 +381,8 @@ impl Package<'_> {
         &self,
         ar: &'a mut ArReader<R>,
         member: &str,
-    ) -> Result<Part<&'a mut ArReader<R>>, DebError> {
-        Part::new(ar, member)
+    ) -> Result<MemberDecoder<&'a mut ArReader<R>>, DebError> {
+        MemberDecoder::new(ar, member)
             .map_err(|source| self.read(member, source))?
             .ok_or_else(|| self.archive(format!("member {member:?} has an unknown compression")))
     }
@@ -421,14 +421,14 @@ impl Package<'_> {
 }
 
 /// One part of a package, being decompressed.
-enum Part<B> {
+enum MemberDecoder<B> {
     Plain(B),
     Gzip(flate2::bufread::GzDecoder<B>),
     Xz(liblzma::bufread::XzDecoder<B>),
     Zstd(zstd::Decoder<'static, B>),
 }
 
-impl<B: BufRead> Part<B> {
+impl<B: BufRead> MemberDecoder<B> {
     /// `None` when the name's ending is no known compression.
     fn new(reader: B, member: &str) -> io::Result<Option<Self>> {
         let ending = member.split_once(".tar").map(|(_, ending)| ending);
@@ -461,7 +461,7 @@ impl<B: BufRead> Part<B> {
     }
 }
 
-impl<B: BufRead> Read for Part<B> {
+impl<B: BufRead> Read for MemberDecoder<B> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(reader) => reader.read(buf),

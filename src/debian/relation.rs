@@ -14,7 +14,7 @@ pub struct Relations(Box<str>);
 
 /// Alternatives, one of which must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group<'a>(&'a str);
+pub struct Alternatives<'a>(&'a str);
 
 /// How a version must compare to the one named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +58,21 @@ impl Relations {
     }
 
     /// The groups, in order.
-    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
-        self.0.split(',').map(str::trim).filter(|g| !g.is_empty()).map(Group)
+    pub fn groups(&self) -> impl Iterator<Item = Alternatives<'_>> {
+        self.0
+            .split(',')
+            .map(str::trim)
+            .filter(|g| !g.is_empty())
+            .map(Alternatives)
     }
 
     /// Every alternative of every group, in order.
     pub fn iter(&self) -> impl Iterator<Item = Relation<'_>> {
-        self.groups().flat_map(Group::alternatives)
+        self.groups().flat_map(Alternatives::alternatives)
     }
 }
 
-impl<'a> Group<'a> {
+impl<'a> Alternatives<'a> {
     /// The alternatives, in order of preference.
     pub fn alternatives(self) -> impl Iterator<Item = Relation<'a>> {
         // Every group comes out of a `Relations`, whose text was checked.
@@ -81,7 +85,7 @@ impl<'a> Group<'a> {
     }
 }
 
-impl fmt::Display for Group<'_> {
+impl fmt::Display for Alternatives<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, part) in self.0.split_whitespace().enumerate() {
             if n > 0 {

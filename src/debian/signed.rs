@@ -91,11 +91,11 @@ pub fn verify_cleartext(
     let mut reasons = Vec::new();
     for signature in &signatures {
         match judge(signature, &hashed, keyring, moment) {
-            Verdict::Good(primary) => {
+            SignatureVerdict::Good(primary) => {
                 signers.insert(primary);
             }
-            Verdict::Ignored(reason) => reasons.push(format!("  {reason}")),
-            Verdict::Bad(key) => {
+            SignatureVerdict::Ignored(reason) => reasons.push(format!("  {reason}")),
+            SignatureVerdict::Bad(key) => {
                 return Err(MetadataError::BadSignature {
                     file: file.to_owned(),
                     key,
@@ -228,7 +228,7 @@ fn read_signatures(armor: &str, file: &str) -> Result<Vec<Signature>, MetadataEr
     Ok(signatures)
 }
 
-enum Verdict {
+enum SignatureVerdict {
     /// Fingerprint of the primary key.
     Good(String),
     /// Why it does not count.
@@ -237,7 +237,7 @@ enum Verdict {
     Bad(String),
 }
 
-fn judge(signature: &Signature, text: &str, keyring: &Keyring, moment: u32) -> Verdict {
+fn judge(signature: &Signature, text: &str, keyring: &Keyring, moment: u32) -> SignatureVerdict {
     for key in &keyring.keys {
         if is_issuer(signature, &key.primary_key) {
             return judge_by(signature, text, key, None, moment);
@@ -255,7 +255,7 @@ fn judge(signature: &Signature, text: &str, keyring: &Keyring, moment: u32) -> V
     let id = ids
         .first()
         .map_or("that is not named".to_owned(), |id| id.to_uppercase());
-    Verdict::Ignored(format!("key {id}: not in the keyring"))
+    SignatureVerdict::Ignored(format!("key {id}: not in the keyring"))
 }
 
 /// Whether the signature names `key` as its maker; only a hint, the check of the signature decides.
@@ -275,10 +275,10 @@ fn judge_by(
     key: &SignedPublicKey,
     subkey: Option<&SignedPublicSubKey>,
     moment: u32,
-) -> Verdict {
+) -> SignatureVerdict {
     let primary = fingerprint(&key.primary_key);
     let name = subkey.map_or_else(|| primary.clone(), |s| fingerprint(&s.key));
-    let ignored = |reason: String| Verdict::Ignored(format!("key {name}: {reason}"));
+    let ignored = |reason: String| SignatureVerdict::Ignored(format!("key {name}: {reason}"));
     // The order matters for the message alone: a signature is good only when nothing below objects.
     if let Some(reason) = weak(signature) {
         return ignored(reason);
@@ -291,7 +291,7 @@ fn judge_by(
         Some(subkey) => signature.verify(&subkey.key, text.as_bytes()),
     };
     if fits.is_err() {
-        return Verdict::Bad(name);
+        return SignatureVerdict::Bad(name);
     }
     let Some(made) = signature.created().map(|t| t.as_secs()) else {
         return ignored("signature has no date".to_owned());
@@ -309,7 +309,7 @@ fn judge_by(
         .or_else(|| subkey.and_then(|subkey| check_subkey(key, subkey, made, moment)));
     match objection {
         Some(reason) => ignored(reason),
-        None => Verdict::Good(primary),
+        None => SignatureVerdict::Good(primary),
     }
 }
 

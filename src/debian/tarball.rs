@@ -25,7 +25,7 @@ const S_IFMT: u64 = 0o170_000;
 
 /// How much an archive may make its reader do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct TarLimits {
     /// Entries, at most.
     pub entries: u64,
     /// Bytes of the uncompressed archive, at most.
@@ -34,7 +34,7 @@ pub struct Limits {
     pub header_bytes: u64,
 }
 
-impl Default for Limits {
+impl Default for TarLimits {
     /// Above anything Debian ships: 500,000 entries, 8 GiB, 64 KiB.
     fn default() -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Default for Limits {
 
 /// What an entry is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum EntryKind {
+pub enum TarEntryKind {
     /// A directory.
     Directory,
     /// A regular file; its content is what the visitor can read.
@@ -64,7 +64,7 @@ pub struct EntryHeader {
     /// Mode, numeric owner, time and extended attributes, as packed.
     pub meta: Meta,
     /// What it is.
-    pub kind: EntryKind,
+    pub kind: TarEntryKind,
     /// Bytes of content; zero for anything but a file.
     pub size: u64,
 }
@@ -107,12 +107,12 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 /// Content of one entry: exactly `left` bytes, or an error.
-struct Content<'r, R> {
+struct EntryReader<'r, R> {
     inner: &'r mut R,
     left: u64,
 }
 
-impl<R: Read> Read for Content<'_, R> {
+impl<R: Read> Read for EntryReader<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let room = buf.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if room == 0 {
@@ -143,7 +143,7 @@ impl Pending {
 }
 
 /// Reads a whole archive, to the end of `reader`, and hands every entry to `visit`. Content a visitor leaves is skipped.
-pub(super) fn read<E>(reader: impl Read, limits: &Limits, visit: &mut Visit<'_, E>) -> Result<(), TarError<E>> {
+pub(super) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'_, E>) -> Result<(), TarError<E>> {
     let mut reader = Bounded {
         inner: reader,
         left: limits.bytes,
@@ -210,7 +210,7 @@ pub(super) fn read<E>(reader: impl Read, limits: &Limits, visit: &mut Visit<'_, 
                 )));
             }
             let mut data = Vec::new();
-            let mut content = Content {
+            let mut content = EntryReader {
                 inner: &mut reader,
                 left: size,
             };
@@ -218,7 +218,7 @@ pub(super) fn read<E>(reader: impl Read, limits: &Limits, visit: &mut Visit<'_, 
             extend(&mut pending, header.entry_type(), data).map_err(bad)?;
         } else {
             let (path, entry) = check_entry(&header, size, std::mem::take(&mut pending)).map_err(bad)?;
-            let mut content = Content {
+            let mut content = EntryReader {
                 inner: &mut reader,
                 left: entry.size,
             };
@@ -338,15 +338,15 @@ fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<R
     let link_field = header.link_name_bytes().unwrap_or_default();
     let target = full_text("link name", &link_field, link, pax.linkpath)?;
     let kind = match kind {
-        EntryType::Regular => EntryKind::File,
-        EntryType::Directory => EntryKind::Directory,
+        EntryType::Regular => TarEntryKind::File,
+        EntryType::Directory => TarEntryKind::Directory,
         EntryType::Symlink if target.is_empty() => return Err("is a symbolic link without a target".to_owned()),
         EntryType::Symlink if target.contains(&0) => {
             return Err("is a symbolic link to a path with a NUL byte".to_owned());
         }
-        EntryType::Symlink => EntryKind::Symlink(target.clone()),
+        EntryType::Symlink => TarEntryKind::Symlink(target.clone()),
         EntryType::Link => match relative(&target, false) {
-            Ok(Some(path)) => EntryKind::HardLink(path),
+            Ok(Some(path)) => TarEntryKind::HardLink(path),
             Ok(None) => return Err("is a hard link to the root directory".to_owned()),
             Err(problem) => {
                 return Err(format!(
@@ -364,13 +364,13 @@ fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<R
             return Err(format!("has the unknown type \"{}\"", byte.escape_ascii()));
         }
     };
-    if path.is_none() && kind != EntryKind::Directory {
+    if path.is_none() && kind != TarEntryKind::Directory {
         return Err("stands at the root but is not a directory".to_owned());
     }
-    if !target.is_empty() && !matches!(kind, EntryKind::Symlink(_) | EntryKind::HardLink(_)) {
+    if !target.is_empty() && !matches!(kind, TarEntryKind::Symlink(_) | TarEntryKind::HardLink(_)) {
         return Err(format!("is no link but has a link name: \"{}\"", target.escape_ascii()));
     }
-    if size != 0 && kind != EntryKind::File {
+    if size != 0 && kind != TarEntryKind::File {
         return Err(format!("is no regular file but has {size} bytes of content"));
     }
     agree("size", size, pax.size)?;

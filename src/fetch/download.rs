@@ -1,10 +1,10 @@
 //! One file: place after place until one gives exactly the pinned bytes.
 
 use super::error::FetchError;
-use super::part::{CHUNK, Downloaded, Part};
-use super::place::Place;
+use super::part::{CHUNK, Downloaded, PartialDownload};
+use super::place::Location;
 use super::plan::FetchItem;
-use super::transport::{Failure, Status, Transport};
+use super::transport::{AnswerRange, Transport, TransportFailure};
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// How patient a download is.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub struct RetryPolicy {
     /// Tries at one place, the first included.
     pub attempts: u32,
     /// Wait before the second try; doubled before each further one.
@@ -23,7 +23,7 @@ pub struct Policy {
     pub min_rate: u64,
 }
 
-impl Default for Policy {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 4,
@@ -41,7 +41,7 @@ pub trait Progress: Sync {
     /// The file is now checked in up to `position`; it goes back when bytes had to be dropped.
     fn advanced(&self, item: &FetchItem, position: u64);
     /// A try at a place failed for the reason `why`.
-    fn failed(&self, item: &FetchItem, place: &Place, why: &str);
+    fn failed(&self, item: &FetchItem, place: &Location, why: &str);
     /// The download is over.
     fn finished(&self, item: &FetchItem, whole: bool);
 }
@@ -53,7 +53,7 @@ pub struct Silent;
 impl Progress for Silent {
     fn started(&self, _: &FetchItem, _: u64) {}
     fn advanced(&self, _: &FetchItem, _: u64) {}
-    fn failed(&self, _: &FetchItem, _: &Place, _: &str) {}
+    fn failed(&self, _: &FetchItem, _: &Location, _: &str) {}
     fn finished(&self, _: &FetchItem, _: bool) {}
 }
 
@@ -75,7 +75,7 @@ pub struct Downloader<'a> {
     /// Whether only places without a network may be used.
     pub offline: bool,
     /// How patient to be.
-    pub policy: Policy,
+    pub policy: RetryPolicy,
     /// Waits between tries.
     pub sleep: &'a (dyn Fn(Duration) + Sync),
     /// Is told how it goes.
@@ -83,7 +83,7 @@ pub struct Downloader<'a> {
 }
 
 /// How one answer ended.
-enum Outcome {
+enum AnswerOutcome {
     /// All bytes are there; `resumed` when some were there before this answer.
     Whole { resumed: bool },
     /// Try this place again.
@@ -106,7 +106,7 @@ impl Downloader<'_> {
         have: &dyn Fn() -> bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Fetched, FetchError> {
-        let mut part = Part::open(self.directory, item, stop)?;
+        let mut part = PartialDownload::open(self.directory, item, stop)?;
         if have() {
             part.discard()?;
             return Ok(Fetched::Present);
@@ -124,7 +124,12 @@ impl Downloader<'_> {
         }
     }
 
-    fn try_places(&self, item: &FetchItem, part: &mut Part, stop: &dyn Fn() -> bool) -> Result<(), FetchError> {
+    fn try_places(
+        &self,
+        item: &FetchItem,
+        part: &mut PartialDownload,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), FetchError> {
         if part.position() == item.size {
             if part.digest() == item.sha256 {
                 return Ok(());
@@ -142,7 +147,7 @@ impl Downloader<'_> {
             match self.try_place(item, place, part, stop)? {
                 None => return Ok(()),
                 Some(why) => {
-                    all_gone &= why == Failure::NotFound.to_string();
+                    all_gone &= why == TransportFailure::NotFound.to_string();
                     let _ = write!(looked, "\n  {place}: {}", why.replace('\n', "\n    "));
                 }
             }
@@ -168,8 +173,8 @@ impl Downloader<'_> {
     fn try_place(
         &self,
         item: &FetchItem,
-        place: &Place,
-        part: &mut Part,
+        place: &Location,
+        part: &mut PartialDownload,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<String>, FetchError> {
         let mut validator = None;
@@ -181,8 +186,8 @@ impl Downloader<'_> {
                 (self.sleep)(self.policy.backoff.saturating_mul(1 << (attempt - 1).min(6)));
             }
             reason = match self.attempt(item, place, part, &mut validator, stop)? {
-                Outcome::Whole { .. } if part.digest() == item.sha256 => return Ok(None),
-                Outcome::Whole { resumed } => {
+                AnswerOutcome::Whole { .. } if part.digest() == item.sha256 => return Ok(None),
+                AnswerOutcome::Whole { resumed } => {
                     let actual = part.digest();
                     part.restart()?;
                     let why = format!("wrong content\n  expected: {}\n  actual:   {actual}", item.sha256);
@@ -193,8 +198,8 @@ impl Downloader<'_> {
                     }
                     why
                 }
-                Outcome::Again(why) => why,
-                Outcome::Next(why) => {
+                AnswerOutcome::Again(why) => why,
+                AnswerOutcome::Next(why) => {
                     self.progress.failed(item, place, &why);
                     return Ok(Some(why));
                 }
@@ -211,11 +216,11 @@ impl Downloader<'_> {
     fn attempt(
         &self,
         item: &FetchItem,
-        place: &Place,
-        part: &mut Part,
+        place: &Location,
+        part: &mut PartialDownload,
         validator: &mut Option<String>,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Outcome, FetchError> {
+    ) -> Result<AnswerOutcome, FetchError> {
         let stopped = || FetchError::Stopped {
             what: item.what.clone(),
         };
@@ -225,25 +230,25 @@ impl Downloader<'_> {
         let asked = part.position();
         let response = match self.transport.open(place, asked, validator.as_deref()) {
             Ok(response) => response,
-            Err(Failure::Unsatisfiable) if asked > 0 => {
+            Err(TransportFailure::Unsatisfiable) if asked > 0 => {
                 part.restart()?;
                 *validator = None;
-                return Ok(Outcome::Again(Failure::Unsatisfiable.to_string()));
+                return Ok(AnswerOutcome::Again(TransportFailure::Unsatisfiable.to_string()));
             }
-            Err(Failure::Temporary(why)) => return Ok(Outcome::Again(why)),
-            Err(other) => return Ok(Outcome::Next(other.to_string())),
+            Err(TransportFailure::Temporary(why)) => return Ok(AnswerOutcome::Again(why)),
+            Err(other) => return Ok(AnswerOutcome::Next(other.to_string())),
         };
         let (from, total) = match response.status {
-            Status::Full { total } => (0, total),
-            Status::Partial { offset, total } if offset == asked && asked > 0 => (offset, total),
-            Status::Partial { offset, .. } => {
-                return Ok(Outcome::Next(format!(
+            AnswerRange::Full { total } => (0, total),
+            AnswerRange::Partial { offset, total } if offset == asked && asked > 0 => (offset, total),
+            AnswerRange::Partial { offset, .. } => {
+                return Ok(AnswerOutcome::Next(format!(
                     "sends bytes from {offset} on when asked for those from {asked} on"
                 )));
             }
         };
         if let Some(total) = total.filter(|t| *t != item.size) {
-            return Ok(Outcome::Next(wrong_size(item.size, &format!("{total}"))));
+            return Ok(AnswerOutcome::Next(wrong_size(item.size, &format!("{total}"))));
         }
         if from < asked {
             part.restart()?;
@@ -265,7 +270,7 @@ impl Downloader<'_> {
             match body.read(&mut buffer[..room]) {
                 Ok(0) => {
                     let why = format!("ends after {} of {} bytes", part.position(), item.size);
-                    return Ok(Outcome::Again(why));
+                    return Ok(AnswerOutcome::Again(why));
                 }
                 Ok(n) => {
                     part.append(&buffer[..n])?;
@@ -275,22 +280,22 @@ impl Downloader<'_> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     let why = format!("breaks off after {} of {} bytes: {e}", part.position(), item.size);
-                    return Ok(Outcome::Again(why));
+                    return Ok(AnswerOutcome::Again(why));
                 }
             }
             let elapsed = began.elapsed();
             if elapsed > self.policy.grace && arrived < self.policy.min_rate.saturating_mul(elapsed.as_secs()) {
                 let why = format!("sends less than {} bytes per second", self.policy.min_rate);
-                return Ok(Outcome::Again(why));
+                return Ok(AnswerOutcome::Again(why));
             }
         }
         // A failure here is no matter: every pinned byte has arrived and the digest decides.
         match body.read(&mut buffer[..1]) {
             Ok(1) => {
                 part.restart()?;
-                Ok(Outcome::Next(wrong_size(item.size, "more")))
+                Ok(AnswerOutcome::Next(wrong_size(item.size, "more")))
             }
-            _ => Ok(Outcome::Whole { resumed }),
+            _ => Ok(AnswerOutcome::Whole { resumed }),
         }
     }
 }

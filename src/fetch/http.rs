@@ -2,8 +2,8 @@
 //!
 //! Source: RFC 9110, §13 (conditional requests), §14 (ranges), §15 (status codes).
 
-use super::place::{Address, Place};
-use super::transport::{Failure, Response, Status, Transport};
+use super::place::{Address, Location};
+use super::transport::{AnswerRange, Response, Transport, TransportFailure};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Uri, header};
 
@@ -69,13 +69,13 @@ impl HttpTransport {
 }
 
 impl Transport for HttpTransport {
-    fn open(&self, place: &Place, offset: u64, if_range: Option<&str>) -> Result<Response, Failure> {
+    fn open(&self, place: &Location, offset: u64, if_range: Option<&str>) -> Result<Response, TransportFailure> {
         let Address::Http(start) = &place.address else {
-            return Err(Failure::Refused("is not an http address".to_owned()));
+            return Err(TransportFailure::Refused("is not an http address".to_owned()));
         };
         let mut uri: Uri = start
             .parse()
-            .map_err(|e| Failure::Refused(format!("is not a valid address: {e}")))?;
+            .map_err(|e| TransportFailure::Refused(format!("is not a valid address: {e}")))?;
         for _ in 0..=MAX_REDIRECTS {
             let mut request = self.agent.get(uri.clone());
             if offset > 0 {
@@ -98,42 +98,44 @@ impl Transport for HttpTransport {
                         body,
                     });
                 }
-                404 | 410 => return Err(Failure::NotFound),
-                416 => return Err(Failure::Unsatisfiable),
+                404 | 410 => return Err(TransportFailure::NotFound),
+                416 => return Err(TransportFailure::Unsatisfiable),
                 408 | 425 | 429 | 500 | 502 | 503 | 504 => {
-                    return Err(Failure::Temporary(format!("the server answered {code}")));
+                    return Err(TransportFailure::Temporary(format!("the server answered {code}")));
                 }
-                _ => return Err(Failure::Refused(format!("the server answered {code}"))),
+                _ => return Err(TransportFailure::Refused(format!("the server answered {code}"))),
             }
         }
-        Err(Failure::Refused(format!("redirects more than {MAX_REDIRECTS} times")))
+        Err(TransportFailure::Refused(format!(
+            "redirects more than {MAX_REDIRECTS} times"
+        )))
     }
 }
 
 /// What a failed request means. Broken connections may heal; broken rules do not.
-fn failure(error: ureq::Error) -> Failure {
+fn failure(error: ureq::Error) -> TransportFailure {
     match error {
-        ureq::Error::Io(e) => Failure::Temporary(e.to_string()),
-        ureq::Error::Timeout(_) => Failure::Temporary("did not answer in time".to_owned()),
-        ureq::Error::HostNotFound => Failure::Temporary("the host is not known".to_owned()),
-        ureq::Error::ConnectionFailed => Failure::Temporary("no connection".to_owned()),
-        other => Failure::Refused(other.to_string()),
+        ureq::Error::Io(e) => TransportFailure::Temporary(e.to_string()),
+        ureq::Error::Timeout(_) => TransportFailure::Temporary("did not answer in time".to_owned()),
+        ureq::Error::HostNotFound => TransportFailure::Temporary("the host is not known".to_owned()),
+        ureq::Error::ConnectionFailed => TransportFailure::Temporary("no connection".to_owned()),
+        other => TransportFailure::Refused(other.to_string()),
     }
 }
 
 /// The part of the file an answer says it holds.
-fn status(code: u16, headers: &HeaderMap) -> Result<Status, Failure> {
+fn status(code: u16, headers: &HeaderMap) -> Result<AnswerRange, TransportFailure> {
     if code == 200 {
         let total = text(headers, header::CONTENT_LENGTH).and_then(|t| t.parse().ok());
-        return Ok(Status::Full { total });
+        return Ok(AnswerRange::Full { total });
     }
     let range = text(headers, header::CONTENT_RANGE).unwrap_or_default();
     content_range(range)
-        .ok_or_else(|| Failure::Refused(format!("sent a part of the file with Content-Range {range:?}")))
+        .ok_or_else(|| TransportFailure::Refused(format!("sent a part of the file with Content-Range {range:?}")))
 }
 
 /// `bytes 100-199/200` or `bytes 100-199/*`.
-fn content_range(text: &str) -> Option<Status> {
+fn content_range(text: &str) -> Option<AnswerRange> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (offset, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
@@ -142,7 +144,7 @@ fn content_range(text: &str) -> Option<Status> {
         total => Some(total.parse().ok()?),
     };
     // A range that stops early is told by its length, like any short answer.
-    (offset <= last && total.is_none_or(|t| last < t)).then_some(Status::Partial { offset, total })
+    (offset <= last && total.is_none_or(|t| last < t)).then_some(AnswerRange::Partial { offset, total })
 }
 
 /// A weak ETag does not promise equal bytes, so it may not guard a range.
@@ -156,11 +158,11 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// Where a redirect leads: within the same host, never from https to http.
-fn redirect(from: &Uri, headers: &HeaderMap) -> Result<Uri, Failure> {
+fn redirect(from: &Uri, headers: &HeaderMap) -> Result<Uri, TransportFailure> {
     let Some(location) = text(headers, header::LOCATION) else {
-        return Err(Failure::Refused("redirects without saying where".to_owned()));
+        return Err(TransportFailure::Refused("redirects without saying where".to_owned()));
     };
-    let refuse = |why: &str| Failure::Refused(format!("redirects to {why}"));
+    let refuse = |why: &str| TransportFailure::Refused(format!("redirects to {why}"));
     let scheme = from.scheme_str().unwrap_or("http");
     let authority = from.authority().map_or("", |a| a.as_str());
     let absolute = if location.contains("://") {
@@ -242,7 +244,7 @@ mod tests {
 
     #[test]
     fn ranges_are_read_strictly() {
-        let part = |offset, total| Some(Status::Partial { offset, total });
+        let part = |offset, total| Some(AnswerRange::Partial { offset, total });
         assert_eq!(content_range("bytes 5-9/10"), part(5, Some(10)));
         assert_eq!(content_range("bytes 5-9/*"), part(5, None));
         for bad in [

@@ -34,7 +34,7 @@ pub struct Downloaded {
 }
 
 /// A download under way; the lock is held.
-pub(super) struct Part {
+pub(super) struct PartialDownload {
     file: File,
     path: PathBuf,
     what: String,
@@ -42,7 +42,7 @@ pub(super) struct Part {
     hasher: Both,
 }
 
-impl Part {
+impl PartialDownload {
     /// Opens and locks the file of `item` in `dir`, waiting for another builder if need be, and hashes what is in it.
     /// `stop` is asked while waiting.
     pub(super) fn open(dir: &Path, item: &FetchItem, stop: &dyn Fn() -> bool) -> Result<Self, FetchError> {

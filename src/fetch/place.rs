@@ -81,7 +81,7 @@ fn without_user(text: &str) -> String {
 
 /// Why a place is looked at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum PlaceKind {
+pub enum LocationKind {
     /// The mirror given to pnb.
     Mirror,
     /// A mirror from this machine's apt configuration.
@@ -92,7 +92,7 @@ pub enum PlaceKind {
     Origin,
 }
 
-impl fmt::Display for PlaceKind {
+impl fmt::Display for LocationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Mirror => "mirror",
@@ -105,14 +105,14 @@ impl fmt::Display for PlaceKind {
 
 /// One place to look for one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct Location {
     /// Why it is looked at.
-    pub kind: PlaceKind,
+    pub kind: LocationKind,
     /// Where it is.
     pub address: Address,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.address)
     }
@@ -124,12 +124,12 @@ pub struct Base(Address);
 
 impl Base {
     /// The place of the file `path` below this directory.
-    pub fn place(&self, kind: PlaceKind, path: &RelPath) -> Place {
+    pub fn place(&self, kind: LocationKind, path: &RelPath) -> Location {
         let address = match &self.0 {
             Address::Http(base) => Address::Http(format!("{base}/{}", encode(path))),
             Address::File(base) => Address::File(base.join(path)),
         };
-        Place { kind, address }
+        Location { kind, address }
     }
 
     /// Whether the last components of the address are `tail`.
@@ -183,7 +183,7 @@ mod tests {
         let base: Base = "http://user:secret@mirror.example/x/debian//".parse().expect("valid");
         assert!(base.ends_with(&"debian".parse().expect("path")));
         assert!(!base.ends_with(&"ebian".parse().expect("path")));
-        let place = base.place(PlaceKind::Mirror, &"pool/g++_1~2%3a.deb".parse().expect("path"));
+        let place = base.place(LocationKind::Mirror, &"pool/g++_1~2%3a.deb".parse().expect("path"));
         assert_eq!(
             place.address,
             Address::Http("http://user:secret@mirror.example/x/debian/pool/g%2B%2B_1~2%253a.deb".into())
@@ -193,7 +193,7 @@ mod tests {
             "mirror http://mirror.example/x/debian/pool/g%2B%2B_1~2%253a.deb"
         );
         let base: Base = "file:///srv/vendor".parse().expect("valid");
-        let place = base.place(PlaceKind::Mirror, &"pool/g++.deb".parse().expect("path"));
+        let place = base.place(LocationKind::Mirror, &"pool/g++.deb".parse().expect("path"));
         assert_eq!(place.to_string(), "mirror file:///srv/vendor/pool/g++.deb");
     }
 

@@ -1,7 +1,7 @@
 //! Which places may have a pinned file, in the order they are tried.
 
 use super::error::FetchError;
-use super::place::{Address, Base, Place, PlaceKind};
+use super::place::{Address, Base, Location, LocationKind};
 use crate::lock::{Archive, Lockfile, Package, PinnedFile};
 use crate::model::{ModelError, RelPath, Sha256Digest};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub struct FetchItem {
     /// SHA-256 of the bytes.
     pub sha256: Sha256Digest,
     /// Where to look, in order.
-    pub places: Vec<Place>,
+    pub places: Vec<Location>,
 }
 
 /// The mirrors a plan may use.
@@ -42,13 +42,13 @@ pub fn vendor_file_path(sha256: &Sha256Digest) -> Result<RelPath, ModelError> {
 pub fn plan_package(package: &Package, archive: &Archive, sources: &Sources) -> Result<FetchItem, FetchError> {
     let mut places = Vec::new();
     if let Some(mirror) = &sources.mirror {
-        places.push(mirror.place(PlaceKind::Mirror, &vendor_package_path(package, archive)));
+        places.push(mirror.place(LocationKind::Mirror, &vendor_package_path(package, archive)));
     }
     for apt in sources.apt.iter().filter(|b| b.ends_with(&archive.base)) {
-        places.push(apt.place(PlaceKind::AptMirror, &package.path));
+        places.push(apt.place(LocationKind::AptMirror, &package.path));
     }
     let snapshot: Base = archive.snapshot_url.parse()?;
-    places.push(snapshot.place(PlaceKind::Snapshot, &package.path));
+    places.push(snapshot.place(LocationKind::Snapshot, &package.path));
     Ok(FetchItem {
         what: describe(package),
         size: package.size,
@@ -91,12 +91,12 @@ pub fn plan_file(file: &PinnedFile, sources: &Sources) -> Result<Option<FetchIte
     };
     let mut places = Vec::new();
     if let (Some(mirror), Ok(path)) = (&sources.mirror, vendor_file_path(&file.sha256)) {
-        places.push(mirror.place(PlaceKind::Mirror, &path));
+        places.push(mirror.place(LocationKind::Mirror, &path));
     }
     if let Some(url) = &file.url {
         let address: Address = url.parse()?;
-        places.push(Place {
-            kind: PlaceKind::Origin,
+        places.push(Location {
+            kind: LocationKind::Origin,
             address,
         });
     }

@@ -1,14 +1,14 @@
 //! How bytes come from a place: one trait, and the transport for files of this machine.
 
 use super::http::HttpTransport;
-use super::place::{Address, Place};
+use super::place::{Address, Location};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// Which part of the file an answer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Status {
+pub enum AnswerRange {
     /// The whole file, of `total` bytes when that was said.
     Full {
         /// Length of the file.
@@ -26,7 +26,7 @@ pub enum Status {
 /// An answer with content.
 pub struct Response {
     /// Whole or part.
-    pub status: Status,
+    pub status: AnswerRange,
     /// What names this version of the file (a strong `ETag`, else `Last-Modified`), to resume only the same version.
     pub validator: Option<String>,
     /// The content.
@@ -35,7 +35,7 @@ pub struct Response {
 
 /// An answer without usable content.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum TransportFailure {
     /// The place does not have the file.
     #[error("not found")]
     NotFound,
@@ -53,7 +53,7 @@ pub enum Failure {
 /// Opens files at places.
 pub trait Transport: Sync {
     /// Opens the file at `place` from byte `offset` on; with `if_range` only if that is still its version, else whole.
-    fn open(&self, place: &Place, offset: u64, if_range: Option<&str>) -> Result<Response, Failure>;
+    fn open(&self, place: &Location, offset: u64, if_range: Option<&str>) -> Result<Response, TransportFailure>;
 }
 
 /// Files of this machine.
@@ -61,29 +61,29 @@ pub trait Transport: Sync {
 pub struct FileTransport;
 
 impl Transport for FileTransport {
-    fn open(&self, place: &Place, offset: u64, _if_range: Option<&str>) -> Result<Response, Failure> {
+    fn open(&self, place: &Location, offset: u64, _if_range: Option<&str>) -> Result<Response, TransportFailure> {
         let Address::File(path) = &place.address else {
-            return Err(Failure::Refused("is not a file".to_owned()));
+            return Err(TransportFailure::Refused("is not a file".to_owned()));
         };
         let failed = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::NotFound,
-            _ => Failure::Refused(format!("cannot be read: {e}")),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TransportFailure::NotFound,
+            _ => TransportFailure::Refused(format!("cannot be read: {e}")),
         };
         // Not blocking, so that a pipe lying there is refused instead of waited for.
         let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
         let mut file = open.map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
         if !meta.is_file() {
-            return Err(Failure::Refused("is not a regular file".to_owned()));
+            return Err(TransportFailure::Refused("is not a regular file".to_owned()));
         }
         let status = match offset {
-            0 => Status::Full {
+            0 => AnswerRange::Full {
                 total: Some(meta.len()),
             },
-            _ if offset > meta.len() => return Err(Failure::Unsatisfiable),
+            _ if offset > meta.len() => return Err(TransportFailure::Unsatisfiable),
             _ => {
                 file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-                Status::Partial {
+                AnswerRange::Partial {
                     offset,
                     total: Some(meta.len()),
                 }
@@ -106,7 +106,7 @@ pub struct Transports {
 }
 
 impl Transport for Transports {
-    fn open(&self, place: &Place, offset: u64, if_range: Option<&str>) -> Result<Response, Failure> {
+    fn open(&self, place: &Location, offset: u64, if_range: Option<&str>) -> Result<Response, TransportFailure> {
         match place.address {
             Address::Http(_) => self.http.open(place, offset, if_range),
             Address::File(_) => self.file.open(place, offset, if_range),

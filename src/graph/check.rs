@@ -1,7 +1,7 @@
 //! The checked graph: every reference resolves, nothing needs itself.
 
 use super::{
-    GraphError, InputSource, OutputKind, OutputSpec, Packages, StageArch, StageFile, parse_stage,
+    DeclaredOutput, GraphError, InputSource, Packages, StageArch, StageFile, StageOutputKind, parse_stage,
     stage_file::plain_name,
 };
 use crate::model::Arch;
@@ -35,7 +35,7 @@ impl Serialize for NodeId {
 
 /// A node with its stage file.
 #[derive(Clone, Debug)]
-pub struct Node<'a> {
+pub struct StageNode<'a> {
     /// Which.
     pub id: NodeId,
     /// What its `stage.toml` says.
@@ -131,7 +131,7 @@ impl StageGraph {
                 return Err(file.error(offset, problem));
             }
             let is_root = file.root.as_ref().is_some_and(|r| r.span().start == offset);
-            if is_root && found.kind != OutputKind::Tree {
+            if is_root && found.kind != StageOutputKind::Tree {
                 return Err(file.error(offset, format!("the root {stage:?} is not a tree")));
             }
         }
@@ -143,7 +143,7 @@ impl StageGraph {
                 continue;
             };
             let (stage, given) = (stage.get_ref(), given.get_ref());
-            if self.stages[stage].outputs[given].kind != OutputKind::File {
+            if self.stages[stage].outputs[given].kind != StageOutputKind::File {
                 let problem =
                     format!("output {name:?} is a file, and {given:?} of stage {stage:?}, which it should be, is none");
                 return Err(file.error(from, problem));
@@ -262,7 +262,7 @@ impl StageGraph {
 
     /// How many files of the artifacts of `exported` the output `name` of `id` becomes: its own, and those of stages that pass it on.
     pub fn times_exported(&self, id: &NodeId, name: &str, exported: &BTreeSet<NodeId>) -> usize {
-        let of_artifact = self.file(id).outputs.get(name).is_some_and(OutputSpec::is_exported);
+        let of_artifact = self.file(id).outputs.get(name).is_some_and(DeclaredOutput::is_exported);
         let own = usize::from(of_artifact && exported.contains(id));
         let mut further = BTreeSet::new();
         for (stage, file) in &self.stages {

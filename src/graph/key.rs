@@ -20,7 +20,7 @@
 //! Not in the key: the summary, the host, the store's place, users, times, the number of jobs. Inputs from other stages
 //! enter by the digest of what those made, not by their keys: a stage that ran again and made the same stops the rebuild.
 
-use super::{GraphError, Limits, NodeId, OutputSpec, Sandbox, StageFile, Workload};
+use super::{DeclaredOutput, GraphError, NodeId, Sandbox, StageFile, StageLimits, StageWorkload};
 use crate::model::{Arch, Epoch, Sha256Digest, StageKey, VerityDigest};
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -68,7 +68,7 @@ impl Canonical {
         let mut lines = Lines(String::new());
         lines.add("pnb-stage-key", KEY_VERSION);
         lines.add("code.sandbox", code.sandbox);
-        if file.prepare.is_some() || matches!(file.workload, Workload::Writer(_)) {
+        if file.prepare.is_some() || matches!(file.workload, StageWorkload::Writer(_)) {
             lines.add("code.writers", code.writers);
         }
         lines.add("stage", &id.stage);
@@ -76,8 +76,10 @@ impl Canonical {
         lines.add("build-arch", build_arch);
         lines.add("epoch", epoch);
         match &file.workload {
-            Workload::Command(argv) => lines.add("workload", format!("command {}", json(serde_json::to_string(argv))?)),
-            Workload::Writer(name) => lines.add("workload", format!("writer {name}")),
+            StageWorkload::Command(argv) => {
+                lines.add("workload", format!("command {}", json(serde_json::to_string(argv))?))
+            }
+            StageWorkload::Writer(name) => lines.add("workload", format!("writer {name}")),
         }
         if let Some(writer) = &file.prepare {
             lines.add("prepare", format!("writer {writer}"));
@@ -106,11 +108,11 @@ impl Canonical {
             lines.add(&format!("env.{name}"), json(serde_json::to_string(value))?);
         }
         lines.add("sandbox", json(serde_json::to_string::<Sandbox>(&file.sandbox))?);
-        lines.add("limits", json(serde_json::to_string::<Limits>(&file.limits))?);
+        lines.add("limits", json(serde_json::to_string::<StageLimits>(&file.limits))?);
         for (name, output) in file.outputs_for(id.arch) {
             lines.add(
                 &format!("output.{name}"),
-                json(serde_json::to_string::<OutputSpec>(output))?,
+                json(serde_json::to_string::<DeclaredOutput>(output))?,
             );
         }
         Ok(Self(lines.0))

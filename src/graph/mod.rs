@@ -13,14 +13,14 @@ mod render;
 mod stage_file;
 mod units;
 
-pub use check::{Node, NodeId, StageGraph};
+pub use check::{NodeId, StageGraph, StageNode};
 pub use error::GraphError;
 pub use key::{Canonical, Code, InputDigest};
 pub use plan::{Closure, closure_of};
 pub use reason::Reason;
 pub use render::{Rendering, render};
 pub use stage_file::{
-    Ids, Input, InputSource, Limits, OutputKind, OutputSpec, Packages, Sandbox, StageArch, StageFile, Workload,
-    parse_stage,
+    DeclaredOutput, Input, InputSource, Packages, Sandbox, StageArch, StageFile, StageIds, StageLimits,
+    StageOutputKind, StageWorkload, parse_stage,
 };
 pub use units::parse_size;

@@ -30,7 +30,7 @@ pub enum StageArch {
 
 /// What runs in the sandbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Workload {
+pub enum StageWorkload {
     /// A program and its arguments; the first is an absolute path in the stage's root.
     Command(Vec<String>),
     /// A writer built into pnb, by name.
@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for Input {
 /// What an output is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OutputKind {
+pub enum StageOutputKind {
     /// A directory with everything in it.
     Tree,
     /// One regular file.
@@ -158,9 +158,9 @@ pub enum OutputKind {
 /// One declared output.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct OutputSpec {
+pub struct DeclaredOutput {
     /// Tree or file.
-    pub kind: OutputKind,
+    pub kind: StageOutputKind,
     /// Where the stage leaves it, below `/build`; its name when not given.
     pub path: Option<RelPath>,
     /// The input that a file is, as it is: then the stage does not leave it anywhere.
@@ -177,17 +177,17 @@ pub struct OutputSpec {
     pub only: Vec<Arch>,
 }
 
-impl OutputSpec {
+impl DeclaredOutput {
     /// Whether it belongs to the artifact, if the stage is a variant's.
     pub fn is_exported(&self) -> bool {
-        self.kind == OutputKind::File || self.export
+        self.kind == StageOutputKind::File || self.export
     }
 }
 
 /// How many user ids a stage sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ids {
+pub enum StageIds {
     /// Only its own; every output belongs to 0:0.
     #[default]
     Single,
@@ -201,7 +201,7 @@ pub enum Ids {
 pub struct Sandbox {
     /// User ids.
     #[serde(default)]
-    pub ids: Ids,
+    pub ids: StageIds,
     /// Capabilities kept inside the stage's own user namespace, e.g. `chown`.
     #[serde(default)]
     pub capabilities: Vec<String>,
@@ -223,7 +223,7 @@ fn seconds<S: serde::Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Err
 /// What a stage may use; reaching a limit ends it with an error that names the limit.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Limits {
+pub struct StageLimits {
     /// Memory of all its processes with the files on its tmpfs, bytes.
     #[serde(deserialize_with = "size")]
     pub memory: u64,
@@ -247,7 +247,7 @@ pub struct Limits {
     pub cpus: u32,
 }
 
-impl Default for Limits {
+impl Default for StageLimits {
     fn default() -> Self {
         Self {
             memory: 2 << 30,
@@ -272,7 +272,7 @@ pub struct StageFile {
     /// The target architectures it exists for.
     pub only: Vec<Arch>,
     /// What runs.
-    pub workload: Workload,
+    pub workload: StageWorkload,
     /// A writer built into pnb that runs before the command, by name.
     pub prepare: Option<String>,
     /// Stage whose output `tree` is the root directory; none for an empty root.
@@ -287,11 +287,11 @@ pub struct StageFile {
     /// Inputs by name.
     pub inputs: BTreeMap<Spanned<String>, Input>,
     /// Outputs by name.
-    pub outputs: BTreeMap<String, OutputSpec>,
+    pub outputs: BTreeMap<String, DeclaredOutput>,
     /// Differences from the strictest sandbox.
     pub sandbox: Sandbox,
-    /// Limits.
-    pub limits: Limits,
+    /// StageLimits.
+    pub limits: StageLimits,
     /// Byte offset of each line, to say where something stands.
     pub(super) lines: Vec<usize>,
     /// The file's name for messages.
@@ -316,11 +316,11 @@ struct RawStage {
     packages: Option<Packages>,
     #[serde(default)]
     inputs: BTreeMap<Spanned<String>, Input>,
-    outputs: Spanned<BTreeMap<String, OutputSpec>>,
+    outputs: Spanned<BTreeMap<String, DeclaredOutput>>,
     #[serde(default)]
     sandbox: Sandbox,
     #[serde(default)]
-    limits: Limits,
+    limits: StageLimits,
 }
 
 fn both() -> Vec<Arch> {
@@ -334,14 +334,14 @@ impl StageFile {
     }
 
     /// The outputs of the stage for `arch`, by name.
-    pub fn outputs_for(&self, arch: Arch) -> impl Iterator<Item = (&String, &OutputSpec)> {
+    pub fn outputs_for(&self, arch: Arch) -> impl Iterator<Item = (&String, &DeclaredOutput)> {
         self.outputs
             .iter()
             .filter(move |(_, output)| output.only.contains(&arch))
     }
 
     /// For an output that is an input as it is: where in this file that is said, and the input.
-    pub(super) fn passed_on(&self, output: &OutputSpec) -> Option<(usize, &Input)> {
+    pub(super) fn passed_on(&self, output: &DeclaredOutput) -> Option<(usize, &Input)> {
         let from = output.from.as_ref()?;
         let (_, input) = self.inputs.iter().find(|(name, _)| name.get_ref() == from.get_ref())?;
         Some((from.span().start, input))
@@ -402,16 +402,16 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             if raw.root.is_none() {
                 return Err(error(span, "a command needs a root to find its program in".to_owned()));
             }
-            Workload::Command(argv)
+            StageWorkload::Command(argv)
         }
-        (None, Some(writer)) => Workload::Writer(writer.into_inner()),
+        (None, Some(writer)) => StageWorkload::Writer(writer.into_inner()),
         _ => return Err(error(0, "a stage has either a command or a writer".to_owned())),
     };
     if let (StageArch::Build | StageArch::Host, Some(emulator)) = (raw.arch, &raw.emulator) {
         let problem = "a stage for the build machine runs no program of another architecture".to_owned();
         return Err(error(emulator.span().start, problem));
     }
-    if let (Workload::Writer(_), Some(prepare)) = (&workload, &raw.prepare) {
+    if let (StageWorkload::Writer(_), Some(prepare)) = (&workload, &raw.prepare) {
         let problem = "only a command can be prepared for; a writer does it all".to_owned();
         return Err(error(prepare.span().start, problem));
     }
@@ -471,11 +471,11 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
 /// Says what is wrong with an output that is an input as it is, as far as this file tells.
 fn check_passed_on(
     name: &str,
-    output: &OutputSpec,
+    output: &DeclaredOutput,
     from: &str,
     inputs: &BTreeMap<Spanned<String>, Input>,
 ) -> Result<(), String> {
-    if output.kind != OutputKind::File {
+    if output.kind != StageOutputKind::File {
         return Err(format!(
             "output {name:?} is a tree; only a file can be an input as it is"
         ));

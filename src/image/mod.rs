@@ -73,12 +73,12 @@ fn copy_exact(
 
 /// A writer that counts what passes.
 #[derive(Debug)]
-pub struct Counted<W> {
+pub struct CountingWriter<W> {
     out: W,
     count: u64,
 }
 
-impl<W> Counted<W> {
+impl<W> CountingWriter<W> {
     /// A count of what reaches `out` from now on.
     pub fn new(out: W) -> Self {
         Self { out, count: 0 }
@@ -90,7 +90,7 @@ impl<W> Counted<W> {
     }
 }
 
-impl<W: Write> Write for Counted<W> {
+impl<W: Write> Write for CountingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.out.write(bytes)?;
         self.count += n as u64;

@@ -5,7 +5,7 @@
 //! worker is always asked for, and [`library_version`] belongs in the manifest. The frame carries its content size and a
 //! checksum. Source: RFC 8878, and <https://facebook.github.io/zstd/zstd_manual.html> (`ZSTD_c_nbWorkers`).
 
-use super::{Counted, ImageError};
+use super::{CountingWriter, ImageError};
 use std::{
     io::{self, Read, Write},
     num::NonZeroU32,
@@ -51,7 +51,7 @@ pub fn compress_with<W: Write>(
     encoder.include_checksum(true).map_err(write)?;
     encoder.include_contentsize(true).map_err(write)?;
     encoder.set_pledged_src_size(Some(size)).map_err(write)?;
-    let mut counted = Counted::new(Input(&mut encoder));
+    let mut counted = CountingWriter::new(Input(&mut encoder));
     content(&mut counted)?;
     // The compressor with several threads does not notice.
     if counted.count() != size {

@@ -2,7 +2,7 @@
 
 use super::{
     disks, ext4, media,
-    part::{Look, Scratch},
+    part::{Look, SpoolDirectory},
     programs, streams, text, trees,
 };
 use crate::image::{ReadAt, Source, composefs, cpio::Compression};
@@ -81,7 +81,7 @@ pub(super) fn format(head: &[u8]) -> Format {
     }
 }
 
-pub(super) fn look(source: &Source, size: u64, scratch: &Scratch) -> Look {
+pub(super) fn look(source: &Source, size: u64, scratch: &SpoolDirectory) -> Look {
     let head = match head(source, size) {
         Ok(head) => head,
         Err(error) => {

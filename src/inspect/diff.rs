@@ -10,7 +10,7 @@ use super::{
     ext4::shown,
     hint::{self, Hint},
     json,
-    part::{Extent, Fields, Kind, Look, Part, Scratch},
+    part::{Fields, Look, Part, PartExtent, PartKind, SpoolDirectory},
     spans::{self, Span},
 };
 use crate::image::{ReadAt, Source};
@@ -144,7 +144,7 @@ pub enum What {
 pub fn diff(
     a: (&Part, Option<&[Part]>),
     b: (&Part, Option<&[Part]>),
-    scratch: &Scratch,
+    scratch: &SpoolDirectory,
     limit: usize,
 ) -> Result<Comparison, InspectError> {
     let mut walk = Walk {
@@ -170,7 +170,7 @@ pub fn diff(
 }
 
 struct Walk<'a> {
-    scratch: &'a Scratch,
+    scratch: &'a SpoolDirectory,
     limit: usize,
     out: Comparison,
     path: Vec<String>,
@@ -335,18 +335,18 @@ impl Walk<'_> {
     ) -> Result<(), InspectError> {
         let of_b: BTreeMap<&str, &Part> = b
             .iter()
-            .filter(|p| p.kind != Kind::Region)
+            .filter(|p| p.kind != PartKind::Region)
             .map(|p| (p.key.as_str(), p))
             .collect();
         let keys_of_a: BTreeSet<&str> = a
             .iter()
-            .filter(|p| p.kind != Kind::Region)
+            .filter(|p| p.kind != PartKind::Region)
             .map(|p| p.key.as_str())
             .collect();
         let mut explained: Vec<Span> = Vec::new();
         let mut quiet: Vec<&Part> = Vec::new();
         let mut moved: Option<What> = None;
-        for x in a.iter().filter(|p| p.kind != Kind::Region) {
+        for x in a.iter().filter(|p| p.kind != PartKind::Region) {
             let Some(y) = of_b.get(x.key.as_str()) else {
                 self.below(&x.name, |walk| walk.report(What::OnlyInA { size: x.size }, None));
                 cover(&mut explained, x);
@@ -385,7 +385,7 @@ impl Walk<'_> {
         }
         for y in b
             .iter()
-            .filter(|p| p.kind != Kind::Region && !keys_of_a.contains(p.key.as_str()))
+            .filter(|p| p.kind != PartKind::Region && !keys_of_a.contains(p.key.as_str()))
         {
             self.below(&y.name, |walk| walk.report(What::OnlyInB { size: y.size }, None));
             cover(&mut explained, y);
@@ -404,13 +404,13 @@ impl Walk<'_> {
 
     /// Tells where the differing ranges `rest` lie by what the whole side's `parts` say.
     fn blame(&mut self, a: &Part, b: &Part, parts: &[Part], mut rest: Vec<Span>) -> Result<(), InspectError> {
-        for part in parts.iter().filter(|p| p.kind != Kind::Region) {
+        for part in parts.iter().filter(|p| p.kind != PartKind::Region) {
             if rest.is_empty() {
                 return Ok(());
             }
             rest = self.claim(a, b, part, &part.extents, rest)?;
         }
-        let all: Vec<&Part> = parts.iter().filter(|p| p.kind != Kind::Region).collect();
+        let all: Vec<&Part> = parts.iter().filter(|p| p.kind != PartKind::Region).collect();
         self.rest(a, b, &all, parts.iter(), rest)
     }
 
@@ -439,7 +439,7 @@ impl Walk<'_> {
                 rest = self.without(a, b, &rest, &part.about)?;
             }
         }
-        for part in parts.filter(|p| p.kind == Kind::Region) {
+        for part in parts.filter(|p| p.kind == PartKind::Region) {
             if rest.is_empty() {
                 return Ok(());
             }
@@ -458,7 +458,7 @@ impl Walk<'_> {
         a: &Part,
         b: &Part,
         part: &Part,
-        extents: &[Extent],
+        extents: &[PartExtent],
         rest: Vec<Span>,
     ) -> Result<Vec<Span>, InspectError> {
         let hit = spans::within(&rest, extents);
@@ -474,7 +474,7 @@ impl Walk<'_> {
                 .filter(|e| e.from.checked_add(e.len).is_some_and(|end| end <= size));
             Part::scattered(
                 part.name.as_str(),
-                Kind::Region,
+                PartKind::Region,
                 &whole.source,
                 extents.collect(),
                 part.size,
@@ -492,7 +492,7 @@ impl Walk<'_> {
         self.without(a, b, &rest, extents)
     }
 
-    fn without(&self, a: &Part, b: &Part, rest: &[Span], extents: &[Extent]) -> Result<Vec<Span>, InspectError> {
+    fn without(&self, a: &Part, b: &Part, rest: &[Span], extents: &[PartExtent]) -> Result<Vec<Span>, InspectError> {
         let covered = extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect();
         let left = spans::subtract(rest, &spans::normal(covered));
         self.read(spans::scan(&a.source, &b.source, &left))

@@ -2,7 +2,7 @@
 
 use super::{
     error::chain,
-    part::{Extent, Kind, Look, Part},
+    part::{Look, Part, PartExtent, PartKind},
 };
 use crate::image::{
     Guid, ReadAt, Source,
@@ -40,10 +40,10 @@ pub(super) fn is_mbr(head: &[u8]) -> bool {
 fn record(source: &Source, look: &mut Look) {
     let code = BOOT_CODE as u64;
     look.children
-        .push(Part::slice("boot code", Kind::Region, source, 0, code));
+        .push(Part::slice("boot code", PartKind::Region, source, 0, code));
     look.children.push(Part::slice(
         "master boot record",
-        Kind::Region,
+        PartKind::Region,
         source,
         code,
         SECTOR - code,
@@ -70,7 +70,8 @@ pub(super) fn gpt(source: &Source, size: u64) -> Look {
         ("backup GPT header", last, SECTOR),
     ] {
         if from.checked_add(len).is_some_and(|end| end <= size) {
-            look.children.push(Part::slice(name, Kind::Region, source, from, len));
+            look.children
+                .push(Part::slice(name, PartKind::Region, source, from, len));
         }
     }
     let disk = match gpt::read(source) {
@@ -86,7 +87,7 @@ pub(super) fn gpt(source: &Source, size: u64) -> Look {
         let key = format!("partition {number}");
         let part = Part::slice(
             format!("{key} {:?}", partition.name),
-            Kind::Partition,
+            PartKind::Partition,
             source,
             partition.offset(),
             partition.size(),
@@ -142,7 +143,7 @@ pub(super) fn mbr(source: &Source, size: u64) -> Look {
         }
         let part = Part::slice(
             format!("partition {}", partition.slot + 1),
-            Kind::Partition,
+            PartKind::Partition,
             source,
             from,
             len,
@@ -180,7 +181,7 @@ pub(super) fn qcow2(source: &Source, size: u64) -> Look {
                 "disk",
                 disk,
                 len,
-                vec![Extent {
+                vec![PartExtent {
                     at: 0,
                     from: 0,
                     len: size,

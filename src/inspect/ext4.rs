@@ -2,12 +2,12 @@
 
 use super::{
     error::chain,
-    part::{Extent, Fields, Kind, Look, Part},
+    part::{Fields, Look, Part, PartExtent, PartKind},
 };
 use crate::{
     image::{
         ImageError, Source,
-        ext4::{Ext4, FileKind, Inode},
+        ext4::{Ext4, Ext4Inode, FileKind},
     },
     model::Epoch,
 };
@@ -54,8 +54,13 @@ fn fill(source: &Source, look: &mut Look) -> Result<(), ImageError> {
     field("used inodes", used.to_string());
 
     for place in fs.places()? {
-        look.children
-            .push(Part::slice(place.name, Kind::Region, source, place.offset, place.len));
+        look.children.push(Part::slice(
+            place.name,
+            PartKind::Region,
+            source,
+            place.offset,
+            place.len,
+        ));
     }
     let root = fs.root()?;
     let mut seen = BTreeSet::from([root.number()]);
@@ -92,7 +97,7 @@ fn fill(source: &Source, look: &mut Look) -> Result<(), ImageError> {
         look.fields.insert("root digest".to_owned(), root);
     }
     look.children
-        .sort_by(|a, b| (a.kind == Kind::Region, &a.name).cmp(&(b.kind == Kind::Region, &b.name)));
+        .sort_by(|a, b| (a.kind == PartKind::Region, &a.name).cmp(&(b.kind == PartKind::Region, &b.name)));
     Ok(())
 }
 
@@ -103,13 +108,13 @@ fn add(
     look: &mut Look,
     runs: &mut usize,
     name: String,
-    inode: &Inode,
+    inode: &Ext4Inode,
 ) -> Result<(), ImageError> {
     let kind = match inode.kind() {
-        FileKind::File => Kind::File,
-        FileKind::Directory => Kind::Directory,
-        FileKind::Symlink => Kind::Symlink,
-        FileKind::Special => Kind::Special,
+        FileKind::File => PartKind::File,
+        FileKind::Directory => PartKind::Directory,
+        FileKind::Symlink => PartKind::Symlink,
+        FileKind::Special => PartKind::Special,
     };
     let mut fields = Fields::new();
     let [uid, gid, modified, changed, accessed] = fs.owner_and_times(inode)?;
@@ -124,17 +129,17 @@ fn add(
         fields.insert(name.to_owned(), value);
     }
     let (mut data, mut behind) = (Vec::new(), Vec::new());
-    if kind == Kind::Symlink {
+    if kind == PartKind::Symlink {
         fields.insert("target".to_owned(), shown(&fs.read_link(inode)?));
     }
     // A short link's target lies in the inode, where an extent tree would be.
-    if kind != Kind::Special && !(kind == Kind::Symlink && inode.size() < 60) {
+    if kind != PartKind::Special && !(kind == PartKind::Symlink && inode.size() < 60) {
         for run in fs.runs(inode)? {
             *runs += 1;
             let Some(from) = run.from else { continue };
             let inside = inode.size().saturating_sub(run.at).min(run.len);
             if inside > 0 {
-                data.push(Extent {
+                data.push(PartExtent {
                     at: run.at,
                     from,
                     len: inside,
@@ -150,7 +155,7 @@ fn add(
         Ok(Some(digest)) => drop(fields.insert("fs-verity".to_owned(), digest.to_string())),
         Err(error) => drop(fields.insert("fs-verity".to_owned(), chain(&error))),
     }
-    let size = if data.is_empty() && kind != Kind::File {
+    let size = if data.is_empty() && kind != PartKind::File {
         0
     } else {
         inode.size()
@@ -164,10 +169,10 @@ fn add(
         "rest of last block"
     };
     let mut at = 0;
-    let extents: Vec<Extent> = behind
+    let extents: Vec<PartExtent> = behind
         .iter()
         .map(|(from, len)| {
-            let extent = Extent {
+            let extent = PartExtent {
                 at,
                 from: *from,
                 len: *len,
@@ -179,7 +184,7 @@ fn add(
     if at > 0 {
         let name = format!("{} ({what})", part.name);
         look.children
-            .push(Part::scattered(name, Kind::Region, source, extents, at));
+            .push(Part::scattered(name, PartKind::Region, source, extents, at));
     }
     look.children.push(part);
     Ok(())

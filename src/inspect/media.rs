@@ -3,13 +3,13 @@
 use super::{
     error::chain,
     ext4::{shown, time},
-    part::{Extent, Kind, Look, Part},
+    part::{Look, Part, PartExtent, PartKind},
 };
 use crate::image::{
     ImageError, ReadAt, Source,
     fat::{self, Fat},
     gpt,
-    iso::{Iso, Kind as IsoKind, Platform},
+    iso::{BootPlatform, Iso, IsoKind},
     mbr::{self, SECTOR},
 };
 
@@ -52,9 +52,9 @@ fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     fat_tables(source, size, look);
     let fs = Fat::open(source.clone())?;
     look.format = match fs.kind() {
-        fat::Kind::Fat12 => "FAT12",
-        fat::Kind::Fat16 => "FAT16",
-        fat::Kind::Fat32 => "FAT32",
+        fat::FatKind::Fat12 => "FAT12",
+        fat::FatKind::Fat16 => "FAT16",
+        fat::FatKind::Fat32 => "FAT32",
     };
     let serial = fs.serial();
     for (name, value) in [
@@ -73,15 +73,15 @@ fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     for (path, entry) in fs.walk()? {
         let name = format!("/{path}");
         let mut part = if entry.directory {
-            Part::empty(name, Kind::Directory)
+            Part::empty(name, PartKind::Directory)
         } else {
             let mut at = 0;
             let extents = fs.extents(&entry)?.into_iter().map(|(from, len)| {
-                let extent = Extent { at, from, len };
+                let extent = PartExtent { at, from, len };
                 at += len;
                 extent
             });
-            Part::scattered(name, Kind::File, source, extents.collect(), entry.size.into())
+            Part::scattered(name, PartKind::File, source, extents.collect(), entry.size.into())
         };
         if let Some(modified) = entry.modified {
             part = part.with("modified", modified.to_rfc3339());
@@ -130,7 +130,8 @@ fn fat_tables(source: &Source, size: u64, look: &mut Look) {
     ));
     for (name, from, len) in regions {
         if len > 0 && from + len <= size {
-            look.children.push(Part::slice(name, Kind::Region, source, from, len));
+            look.children
+                .push(Part::slice(name, PartKind::Region, source, from, len));
         }
     }
 }
@@ -142,12 +143,17 @@ pub(super) fn iso(source: &Source, size: u64) -> Look {
         ..Look::default()
     };
     let system = DESCRIPTORS * ISO_SECTOR;
-    look.children
-        .push(Part::slice("system area", Kind::Region, source, 0, system.min(size)));
+    look.children.push(Part::slice(
+        "system area",
+        PartKind::Region,
+        source,
+        0,
+        system.min(size),
+    ));
     let descriptors = (DESCRIPTORS * ISO_SECTOR).min(size.saturating_sub(system));
     look.children.push(Part::slice(
         "volume descriptors",
-        Kind::Region,
+        PartKind::Region,
         source,
         system,
         descriptors,
@@ -193,13 +199,13 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     look.fields.insert("Joliet".to_owned(), yes(fs.has_joliet()));
     for (path, entry) in fs.tree()? {
         let (kind, len) = match &entry.kind {
-            IsoKind::File => (Kind::File, entry.size),
-            IsoKind::Directory => (Kind::Directory, entry.size),
-            IsoKind::Symlink(_) => (Kind::Symlink, 0),
-            IsoKind::Special => (Kind::Special, 0),
+            IsoKind::File => (PartKind::File, entry.size),
+            IsoKind::Directory => (PartKind::Directory, entry.size),
+            IsoKind::Symlink(_) => (PartKind::Symlink, 0),
+            IsoKind::Special => (PartKind::Special, 0),
         };
         let inside = entry.start.checked_add(len).is_some_and(|end| end <= size);
-        if kind == Kind::File {
+        if kind == PartKind::File {
             // Says what keeps its data from being read.
             fs.file(&entry)?;
         }
@@ -225,7 +231,7 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     let root = fs.root();
     if root.start.checked_add(root.size).is_some_and(|end| end <= size) {
         look.children
-            .push(Part::slice("/", Kind::Directory, source, root.start, root.size));
+            .push(Part::slice("/", PartKind::Directory, source, root.start, root.size));
     }
     boot_images(&fs, source, size, look)
 }
@@ -235,29 +241,34 @@ fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) ->
     if let Some((from, len)) =
         efi_partition(source).filter(|(from, len)| from.checked_add(*len).is_some_and(|e| e <= size))
     {
-        look.children
-            .push(Part::slice("EFI system partition", Kind::Partition, source, from, len));
+        look.children.push(Part::slice(
+            "EFI system partition",
+            PartKind::Partition,
+            source,
+            from,
+            len,
+        ));
     }
     let Some(catalog) = fs.boot_catalog()? else {
         return Ok(());
     };
     look.children.push(Part::slice(
         "boot catalog",
-        Kind::Region,
+        PartKind::Region,
         source,
         u64::from(catalog.lba) * ISO_SECTOR,
         ISO_SECTOR.min(size.saturating_sub(u64::from(catalog.lba) * ISO_SECTOR)),
     ));
     for (number, entry) in (1..).zip(&catalog.entries) {
         let platform = match entry.platform {
-            Platform::Bios => "BIOS".to_owned(),
-            Platform::Efi => "EFI".to_owned(),
-            Platform::Other(id) => format!("platform {id:#04x}"),
+            BootPlatform::Bios => "BIOS".to_owned(),
+            BootPlatform::Efi => "EFI".to_owned(),
+            BootPlatform::Other(id) => format!("platform {id:#04x}"),
         };
         let holder = look
             .children
             .iter()
-            .find(|c| c.offset == entry.start() && c.size > 0 && c.kind != Kind::Region);
+            .find(|c| c.offset == entry.start() && c.size > 0 && c.kind != PartKind::Region);
         let what = holder.map_or_else(|| format!("block {}", entry.lba), |c| c.name.clone());
         let bootable = if entry.bootable { "" } else { ", not bootable" };
         look.fields.insert(
@@ -278,7 +289,7 @@ fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) ->
             let name = format!("boot image {number}");
             look.children.push(Part::slice(
                 name,
-                Kind::Partition,
+                PartKind::Partition,
                 source,
                 entry.start(),
                 entry.load_bytes(),

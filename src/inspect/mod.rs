@@ -28,6 +28,6 @@ mod trees;
 pub use diff::{Comparison, Difference, What, diff};
 pub use error::{InspectError, chain};
 pub use hint::Hint;
-pub use part::{Fields, Kind, Look, Part, Scratch, open, open_path};
+pub use part::{Fields, Look, Part, PartKind, SpoolDirectory, open, open_path};
 pub use root::{FoundRoot, find_file, find_root};
-pub use survey::{Node, survey};
+pub use survey::{SurveyNode, survey};

@@ -26,7 +26,7 @@ const KEEP_OPEN: u64 = 1 << 20;
 /// What a part is to the thing that holds it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum PartKind {
     /// A file.
     File,
     /// A directory; its bytes, if it has any, are its entries as stored.
@@ -45,25 +45,25 @@ pub enum Kind {
     Region,
 }
 
-impl Kind {
+impl PartKind {
     /// The name in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Kind::File => "file",
-            Kind::Directory => "directory",
-            Kind::Symlink => "symlink",
-            Kind::Special => "special",
-            Kind::Partition => "partition",
-            Kind::Segment => "segment",
-            Kind::Content => "content",
-            Kind::Region => "region",
+            PartKind::File => "file",
+            PartKind::Directory => "directory",
+            PartKind::Symlink => "symlink",
+            PartKind::Special => "special",
+            PartKind::Partition => "partition",
+            PartKind::Segment => "segment",
+            PartKind::Content => "content",
+            PartKind::Region => "region",
         }
     }
 }
 
 /// A run of a part's bytes and where it lies in what holds the part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Extent {
+pub(super) struct PartExtent {
     /// Offset in the part.
     pub(super) at: u64,
     /// Offset in what holds it.
@@ -74,11 +74,11 @@ pub(super) struct Extent {
 
 /// Where unlinked files may be laid down: what compressed streams hold.
 #[derive(Clone, Debug)]
-pub struct Scratch {
+pub struct SpoolDirectory {
     dir: PathBuf,
 }
 
-impl Scratch {
+impl SpoolDirectory {
     /// In the existing directory `dir`; nothing stays there.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
@@ -96,7 +96,7 @@ pub struct Part {
     /// Its name among its neighbours.
     pub name: String,
     /// What it is to them.
-    pub kind: Kind,
+    pub kind: PartKind,
     /// Where its first byte lies in what holds it; 0 when it lies nowhere as it is.
     pub offset: u64,
     /// Bytes.
@@ -107,11 +107,11 @@ pub struct Part {
     pub(super) key: String,
     pub(super) source: Source,
     /// Where its bytes lie in its holder; when `derived`, where the bytes lie that it is made from.
-    pub(super) extents: Vec<Extent>,
+    pub(super) extents: Vec<PartExtent>,
     /// Whether its bytes are made from its holder's (decompressed) rather than a part of them.
     pub(super) derived: bool,
     /// Bytes of the holder that describe it: a header, an inode.
-    pub(super) about: Vec<Extent>,
+    pub(super) about: Vec<PartExtent>,
 }
 
 /// What is found in a part's bytes.
@@ -129,11 +129,11 @@ pub struct Look {
 
 impl Part {
     /// A part whose bytes are `len` bytes of `holder` from `from` on.
-    pub(super) fn slice(name: impl Into<String>, kind: Kind, holder: &Source, from: u64, len: u64) -> Self {
+    pub(super) fn slice(name: impl Into<String>, kind: PartKind, holder: &Source, from: u64, len: u64) -> Self {
         let extents = if len == 0 {
             Vec::new()
         } else {
-            vec![Extent { at: 0, from, len }]
+            vec![PartExtent { at: 0, from, len }]
         };
         Self::scattered(name, kind, holder, extents, len)
     }
@@ -141,9 +141,9 @@ impl Part {
     /// A part of `size` bytes that lie in `holder` as `extents` say, sorted by `at`; what none covers is zeros.
     pub(super) fn scattered(
         name: impl Into<String>,
-        kind: Kind,
+        kind: PartKind,
         holder: &Source,
-        extents: Vec<Extent>,
+        extents: Vec<PartExtent>,
         size: u64,
     ) -> Self {
         let name = name.into();
@@ -166,12 +166,12 @@ impl Part {
     }
 
     /// A part with bytes of its own, made from `made_from` of its holder.
-    pub(super) fn derived(name: impl Into<String>, source: Source, size: u64, made_from: Vec<Extent>) -> Self {
+    pub(super) fn derived(name: impl Into<String>, source: Source, size: u64, made_from: Vec<PartExtent>) -> Self {
         let name = name.into();
         Self {
             key: name.clone(),
             name,
-            kind: Kind::Content,
+            kind: PartKind::Content,
             offset: 0,
             size,
             fields: Fields::new(),
@@ -183,7 +183,7 @@ impl Part {
     }
 
     /// A part without bytes.
-    pub(super) fn empty(name: impl Into<String>, kind: Kind) -> Self {
+    pub(super) fn empty(name: impl Into<String>, kind: PartKind) -> Self {
         let nothing: Source = Arc::new(Vec::new());
         Self::slice(name, kind, &nothing, 0, 0)
     }
@@ -194,7 +194,7 @@ impl Part {
     }
 
     pub(super) fn described_by(mut self, from: u64, len: u64) -> Self {
-        self.about.push(Extent { at: 0, from, len });
+        self.about.push(PartExtent { at: 0, from, len });
         self
     }
 
@@ -222,12 +222,12 @@ impl Part {
     }
 
     /// Finds out what its bytes are and what they hold.
-    pub fn look(&self, scratch: &Scratch) -> Look {
+    pub fn look(&self, scratch: &SpoolDirectory) -> Look {
         match self.kind {
-            Kind::File | Kind::Partition | Kind::Segment | Kind::Content => {
+            PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content => {
                 detect::look(&self.source, self.size, scratch)
             }
-            Kind::Directory | Kind::Symlink | Kind::Special | Kind::Region => Look {
+            PartKind::Directory | PartKind::Symlink | PartKind::Special | PartKind::Region => Look {
                 format: "data",
                 ..Look::default()
             },
@@ -252,7 +252,7 @@ impl std::fmt::Debug for Part {
 pub fn open(source: Source, name: impl Into<String>) -> io::Result<Part> {
     let size = source.size()?;
     let mut part = Part::derived(name, source, size, Vec::new());
-    part.kind = Kind::File;
+    part.kind = PartKind::File;
     Ok(part)
 }
 
@@ -292,7 +292,7 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
                 continue;
             } else if kind.is_symlink() {
                 let target = fs::read_link(&full).map_err(at(&full))?;
-                Part::empty(name, Kind::Symlink).with("target", target.to_string_lossy())
+                Part::empty(name, PartKind::Symlink).with("target", target.to_string_lossy())
             } else if kind.is_file() {
                 let size = entry.metadata().map_err(at(&full))?.len();
                 let file: Source = Arc::new(Lazy {
@@ -302,7 +302,7 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
                 });
                 open(file, name).map_err(at(&full))?
             } else {
-                Part::empty(name, Kind::Special)
+                Part::empty(name, PartKind::Special)
             };
             found.insert(relative, part);
             if found.len() > MAX_ENTRIES {
@@ -312,7 +312,10 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
             }
         }
     }
-    Ok((Part::empty(name, Kind::Directory), Some(found.into_values().collect())))
+    Ok((
+        Part::empty(name, PartKind::Directory),
+        Some(found.into_values().collect()),
+    ))
 }
 
 /// A file of the host that is opened when it is read.
@@ -343,7 +346,7 @@ impl ReadAt for Lazy {
 struct Scattered {
     holder: Source,
     /// Sorted by `at`, not overlapping there.
-    extents: Vec<Extent>,
+    extents: Vec<PartExtent>,
     size: u64,
 }
 
@@ -386,18 +389,18 @@ mod tests {
     fn a_scattered_part_reads_across_runs_and_holes() {
         let holder: Source = Arc::new((0..=255u8).collect::<Vec<_>>());
         let extents = vec![
-            Extent {
+            PartExtent {
                 at: 2,
                 from: 100,
                 len: 3,
             },
-            Extent {
+            PartExtent {
                 at: 7,
                 from: 10,
                 len: 2,
             },
         ];
-        let part = Part::scattered("x", Kind::File, &holder, extents, 10);
+        let part = Part::scattered("x", PartKind::File, &holder, extents, 10);
         let mut all = [9; 10];
         part.source().read_exact_at(&mut all, 0).expect("inside");
         assert_eq!(all, [0, 0, 100, 101, 102, 0, 0, 10, 11, 0]);

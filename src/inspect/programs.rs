@@ -13,7 +13,7 @@
 
 use super::{
     ext4::{shown, time},
-    part::{Fields, Kind, Look, Part},
+    part::{Fields, Look, Part, PartKind},
 };
 use crate::image::{ReadAt, Source};
 use std::io;
@@ -126,7 +126,7 @@ fn pe(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
     let table = optional + u64::from(le16(source, at + 20)?);
     look.children.push(Part::slice(
         "headers",
-        Kind::Region,
+        PartKind::Region,
         source,
         0,
         (table + sections * 40).min(size),
@@ -137,13 +137,13 @@ fn pe(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
         let (len, from) = (u64::from(word(16)), u64::from(word(20)));
         if len > 0 && from.checked_add(len).is_some_and(|end| end <= size) {
             let name = header[..8].split(|b| *b == 0).next().unwrap_or_default();
-            let part = Part::slice(format!("section {}", shown(name)), Kind::Region, source, from, len);
+            let part = Part::slice(format!("section {}", shown(name)), PartKind::Region, source, from, len);
             look.children.push(part);
         }
     }
     if len > 0 && inside {
         look.children
-            .push(Part::slice("certificate table", Kind::Region, source, from, len));
+            .push(Part::slice("certificate table", PartKind::Region, source, from, len));
     }
     super::streams::unique(&mut look.children);
     Ok(())

@@ -11,7 +11,7 @@ use super::{
     InspectError,
     detect::{self, Format},
     error::chain,
-    part::{Kind, Look, Part, Scratch, open},
+    part::{Look, Part, PartKind, SpoolDirectory, open},
     streams::{decoder, spool},
 };
 use crate::image::{
@@ -54,7 +54,7 @@ fn none(problem: impl Into<String>) -> InspectError {
 }
 
 /// Finds the root in the bytes of `name`: an initramfs, a disk, a qcow2 image or an ISO 9660 image.
-pub fn find_root(source: &Source, name: &str, scratch: &Scratch) -> Result<FoundRoot, InspectError> {
+pub fn find_root(source: &Source, name: &str, scratch: &SpoolDirectory) -> Result<FoundRoot, InspectError> {
     let part = open(source.clone(), name).map_err(|source| InspectError::Read {
         part: name.to_owned(),
         source,
@@ -62,7 +62,7 @@ pub fn find_root(source: &Source, name: &str, scratch: &Scratch) -> Result<Found
     find_in(&part, scratch, 2)
 }
 
-fn find_in(part: &Part, scratch: &Scratch, depth: usize) -> Result<FoundRoot, InspectError> {
+fn find_in(part: &Part, scratch: &SpoolDirectory, depth: usize) -> Result<FoundRoot, InspectError> {
     let format = beginning(part)?;
     // Whether something else is an archive at all is said by whoever reads it.
     if matches!(format, Format::Stream(_) | Format::Other) {
@@ -79,7 +79,7 @@ fn find_in(part: &Part, scratch: &Scratch, depth: usize) -> Result<FoundRoot, In
     }
     match look.format {
         "qcow2" if depth > 0 => {
-            let disk = look.children.iter().find(|c| c.kind == Kind::Content);
+            let disk = look.children.iter().find(|c| c.kind == PartKind::Content);
             find_in(disk.ok_or_else(|| none("there is no disk in it"))?, scratch, depth - 1)
         }
         "ISO 9660" => {
@@ -112,7 +112,7 @@ fn find_in(part: &Part, scratch: &Scratch, depth: usize) -> Result<FoundRoot, In
 }
 
 /// The bytes of the file `path` on boot media `name`: on ISO 9660, or on a FAT partition of a disk or qcow2 image.
-pub fn find_file(source: &Source, name: &str, path: &str, scratch: &Scratch) -> Result<Source, InspectError> {
+pub fn find_file(source: &Source, name: &str, path: &str, scratch: &SpoolDirectory) -> Result<Source, InspectError> {
     let part = open(source.clone(), name).map_err(|source| InspectError::Read {
         part: name.to_owned(),
         source,
@@ -124,7 +124,7 @@ pub fn find_file(source: &Source, name: &str, path: &str, scratch: &Scratch) -> 
             return Ok(found.source().clone());
         }
         if depth > 0 {
-            let inner = |c: &Part| matches!(c.kind, Kind::Partition | Kind::Content);
+            let inner = |c: &Part| matches!(c.kind, PartKind::Partition | PartKind::Content);
             waiting.extend(look.children.into_iter().filter(inner).map(|c| (c, depth - 1)));
         }
     }
@@ -132,8 +132,8 @@ pub fn find_file(source: &Source, name: &str, path: &str, scratch: &Scratch) -> 
 }
 
 /// What the initramfs on the disk's FAT partition states.
-fn stated_on(disk: &Look, part: &Part, scratch: &Scratch) -> Result<Vec<u8>, InspectError> {
-    for partition in disk.children.iter().filter(|c| c.kind == Kind::Partition) {
+fn stated_on(disk: &Look, part: &Part, scratch: &SpoolDirectory) -> Result<Vec<u8>, InspectError> {
+    for partition in disk.children.iter().filter(|c| c.kind == PartKind::Partition) {
         if beginning(partition)? != Format::Fat {
             continue;
         }
@@ -152,7 +152,9 @@ fn stated_on(disk: &Look, part: &Part, scratch: &Scratch) -> Result<Vec<u8>, Ins
 }
 
 fn child<'a>(look: &'a Look, name: &str) -> Option<&'a Part> {
-    look.children.iter().find(|c| c.name == name && c.kind == Kind::File)
+    look.children
+        .iter()
+        .find(|c| c.name == name && c.kind == PartKind::File)
 }
 
 fn beginning(part: &Part) -> Result<Format, InspectError> {
@@ -174,7 +176,7 @@ struct Archive {
 }
 
 /// Reads the last archive of an initramfs, which must be one zstd frame. The file system in it is laid down only if wanted.
-fn last_archive(part: &Part, scratch: &Scratch, want_image: bool) -> Result<Archive, InspectError> {
+fn last_archive(part: &Part, scratch: &SpoolDirectory, want_image: bool) -> Result<Archive, InspectError> {
     let name = &part.name;
     let bad = |error: &dyn std::error::Error| none(format!("{name:?}: {}", chain(error)));
     let found = segments(ReadCursor::new(part.source())).map_err(|e| bad(&e))?;

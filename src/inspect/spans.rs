@@ -1,6 +1,6 @@
 //! Ranges of bytes: which differ, which are explained, and where they lie in something inside.
 
-use super::part::Extent;
+use super::part::PartExtent;
 use crate::image::{ReadAt, Source};
 use std::{io, ops::Range};
 
@@ -127,7 +127,7 @@ pub(super) fn subtract(spans: &[Span], covered: &[Span]) -> Vec<Span> {
 }
 
 /// What of `spans` lies in the ranges of the parent that `extents` name, in the parent's offsets.
-pub(super) fn within(spans: &[Span], extents: &[Extent]) -> Vec<Span> {
+pub(super) fn within(spans: &[Span], extents: &[PartExtent]) -> Vec<Span> {
     let mut out = Vec::new();
     for extent in extents {
         let end = extent.from.saturating_add(extent.len);
@@ -140,7 +140,7 @@ pub(super) fn within(spans: &[Span], extents: &[Extent]) -> Vec<Span> {
 }
 
 /// As [`within`], in the offsets of what the extents hold.
-pub(super) fn translate(spans: &[Span], extents: &[Extent]) -> Vec<Span> {
+pub(super) fn translate(spans: &[Span], extents: &[PartExtent]) -> Vec<Span> {
     let mut out = Vec::new();
     for extent in extents {
         let end = extent.from.saturating_add(extent.len);
@@ -177,12 +177,12 @@ mod tests {
     #[test]
     fn a_scattered_part_is_found_in_its_own_offsets() {
         let extents = [
-            Extent {
+            PartExtent {
                 at: 0,
                 from: 100,
                 len: 10,
             },
-            Extent {
+            PartExtent {
                 at: 10,
                 from: 50,
                 len: 10,

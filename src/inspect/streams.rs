@@ -3,7 +3,7 @@
 use super::{
     error::chain,
     ext4::{shown, time},
-    part::{Extent, Fields, Kind, Look, Part, Scratch},
+    part::{Fields, Look, Part, PartExtent, PartKind, SpoolDirectory},
 };
 use crate::image::{
     ImageError, ReadCursor, Source,
@@ -40,7 +40,7 @@ pub(super) const fn format_of(compression: Compression) -> &'static str {
 }
 
 /// A stream or an archive, or several of them.
-pub(super) fn look(source: &Source, size: u64, compression: Compression, scratch: &Scratch) -> Look {
+pub(super) fn look(source: &Source, size: u64, compression: Compression, scratch: &SpoolDirectory) -> Look {
     // More than one segment makes an initramfs; a lone stream may hold anything.
     match segments(ReadCursor::new(source)) {
         Ok(found) if found.len() > 1 => {
@@ -50,7 +50,7 @@ pub(super) fn look(source: &Source, size: u64, compression: Compression, scratch
             };
             for (index, segment) in found.iter().enumerate() {
                 let name = format!("segment {} ({})", index + 1, format_of(segment.compression));
-                let part = Part::slice(name, Kind::Segment, source, segment.offset, segment.len);
+                let part = Part::slice(name, PartKind::Segment, source, segment.offset, segment.len);
                 look.children.push(part.keyed(format!("segment {}", index + 1)));
             }
             look
@@ -62,14 +62,14 @@ pub(super) fn look(source: &Source, size: u64, compression: Compression, scratch
 }
 
 /// What a compressed stream holds.
-fn stream(source: &Source, size: u64, compression: Compression, scratch: &Scratch) -> Look {
+fn stream(source: &Source, size: u64, compression: Compression, scratch: &SpoolDirectory) -> Look {
     let mut look = Look {
         format: format_of(compression),
         ..Look::default()
     };
     match decompressed(source, compression, scratch) {
         Ok((file, len)) => {
-            let made_from = vec![Extent {
+            let made_from = vec![PartExtent {
                 at: 0,
                 from: 0,
                 len: size,
@@ -100,12 +100,16 @@ pub(super) fn decoder(source: &Source, compression: Compression) -> io::Result<B
 }
 
 /// Lays down what `source` holds in a file without a name, zeros as holes.
-pub(super) fn decompressed(source: &Source, compression: Compression, scratch: &Scratch) -> io::Result<(File, u64)> {
+pub(super) fn decompressed(
+    source: &Source,
+    compression: Compression,
+    scratch: &SpoolDirectory,
+) -> io::Result<(File, u64)> {
     spool(&mut decoder(source, compression)?, scratch)
 }
 
 /// Lays down what `reader` gives, at most 8 GiB.
-pub(super) fn spool(reader: &mut dyn Read, scratch: &Scratch) -> io::Result<(File, u64)> {
+pub(super) fn spool(reader: &mut dyn Read, scratch: &SpoolDirectory) -> io::Result<(File, u64)> {
     let file = scratch.file()?;
     let mut piece = vec![0; PIECE];
     let mut at = 0u64;
@@ -158,10 +162,10 @@ fn entries(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError
         let (header, content) = (base + entry.offset, base + reader.offset());
         let len = u64::from(entry.size);
         let kind = match entry.mode & TYPE_MASK {
-            0o100_000 => Kind::File,
-            0o040_000 => Kind::Directory,
-            0o120_000 => Kind::Symlink,
-            _ => Kind::Special,
+            0o100_000 => PartKind::File,
+            0o040_000 => PartKind::Directory,
+            0o120_000 => PartKind::Symlink,
+            _ => PartKind::Special,
         };
         let mut fields = Fields::new();
         let time = time(entry.mtime);
@@ -176,7 +180,7 @@ fn entries(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError
             Some(path) => format!("/{}", shown(path.as_bytes())),
             None => "/".to_owned(),
         };
-        if kind == Kind::Symlink {
+        if kind == PartKind::Symlink {
             fields.insert("target".to_owned(), shown(&reader.link_target()?));
         }
         let available = size.saturating_sub(content);

@@ -2,7 +2,7 @@
 
 use super::{
     error::{InspectError, is_damage},
-    part::{Fields, Kind, Part, Scratch},
+    part::{Fields, Part, PartKind, SpoolDirectory},
 };
 use crate::model::Sha256Digest;
 
@@ -31,11 +31,11 @@ const MATTERS: [&str; 12] = [
 
 /// A part and what was found in it.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Node {
+pub struct SurveyNode {
     /// Its name among its neighbours.
     pub name: String,
     /// What it is to them.
-    pub kind: Kind,
+    pub kind: PartKind,
     /// What its bytes are; none when nobody looked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<&'static str>,
@@ -60,25 +60,25 @@ pub struct Node {
     pub files: Option<(u64, u64)>,
     /// What it holds; where there are many, only what matters for booting.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub children: Vec<Node>,
+    pub children: Vec<SurveyNode>,
 }
 
 /// Looks into `part`, `depth` levels deep: 0 says only what its holder says. With `all` every file is listed.
-pub fn survey(part: &Part, scratch: &Scratch, depth: usize, all: bool) -> Result<Node, InspectError> {
+pub fn survey(part: &Part, scratch: &SpoolDirectory, depth: usize, all: bool) -> Result<SurveyNode, InspectError> {
     let budget = part.size.saturating_mul(HASHED).saturating_add(HASHED_AT_LEAST);
     Survey { scratch, all, budget }.node(part, depth)
 }
 
 struct Survey<'a> {
-    scratch: &'a Scratch,
+    scratch: &'a SpoolDirectory,
     all: bool,
     /// Bytes that may still be hashed: hostile images hold one range many times, or holes without end.
     budget: u64,
 }
 
 impl Survey<'_> {
-    fn node(&mut self, part: &Part, depth: usize) -> Result<Node, InspectError> {
-        let mut node = Node {
+    fn node(&mut self, part: &Part, depth: usize) -> Result<SurveyNode, InspectError> {
+        let mut node = SurveyNode {
             name: part.name.clone(),
             kind: part.kind,
             format: None,
@@ -91,7 +91,7 @@ impl Survey<'_> {
             files: None,
             children: Vec::new(),
         };
-        if matches!(part.kind, Kind::File | Kind::Partition) && part.size <= self.budget {
+        if matches!(part.kind, PartKind::File | PartKind::Partition) && part.size <= self.budget {
             self.budget -= part.size;
             match part.digest() {
                 Ok(digest) => node.sha256 = Some(digest),
@@ -105,7 +105,12 @@ impl Survey<'_> {
                 }
             }
         }
-        if depth == 0 || !matches!(part.kind, Kind::File | Kind::Partition | Kind::Segment | Kind::Content) {
+        if depth == 0
+            || !matches!(
+                part.kind,
+                PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content
+            )
+        {
             return Ok(node);
         }
         let look = part.look(self.scratch);
@@ -115,13 +120,13 @@ impl Survey<'_> {
         if look.format != "JSON" {
             node.content = look.fields;
         }
-        let children: Vec<&Part> = look.children.iter().filter(|c| c.kind != Kind::Region).collect();
-        let files = children.iter().filter(|c| c.kind == Kind::File);
+        let children: Vec<&Part> = look.children.iter().filter(|c| c.kind != PartKind::Region).collect();
+        let files = children.iter().filter(|c| c.kind == PartKind::File);
         let (count, bytes) = files.fold((0u64, 0u64), |(n, sum), c| (n + 1, sum.saturating_add(bytes_of(c))));
         node.files = (count > 0).then_some((count, bytes));
         let few = self.all || children.len() <= MANY;
         for child in children {
-            let matters = child.kind == Kind::File && MATTERS.iter().any(|end| child.name.ends_with(end));
+            let matters = child.kind == PartKind::File && MATTERS.iter().any(|end| child.name.ends_with(end));
             if few || matters && node.children.len() < MANY {
                 node.children.push(self.node(child, depth.min(MAX_DEPTH) - 1)?);
             }

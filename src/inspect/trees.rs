@@ -3,7 +3,7 @@
 use super::{
     error::chain,
     ext4::{shown, time},
-    part::{Extent, Fields, Kind, Look, Part},
+    part::{Fields, Look, Part, PartExtent, PartKind},
     streams::unique,
 };
 use crate::{
@@ -44,10 +44,10 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
     look.fields.insert("entries".to_owned(), listed.len().to_string());
     for entry in listed {
         let kind = match entry.mode & 0o170_000 {
-            0o100_000 => Kind::File,
-            0o040_000 => Kind::Directory,
-            0o120_000 => Kind::Symlink,
-            _ => Kind::Special,
+            0o100_000 => PartKind::File,
+            0o040_000 => PartKind::Directory,
+            0o120_000 => PartKind::Symlink,
+            _ => PartKind::Special,
         };
         let mut fields = Fields::new();
         let mut field = |name: &str, value: String| fields.insert(name.to_owned(), value);
@@ -57,7 +57,7 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
             "modified",
             u32::try_from(entry.mtime).map_or_else(|_| entry.mtime.to_string(), time),
         );
-        if kind == Kind::File {
+        if kind == PartKind::File {
             field("size", entry.size.to_string());
         }
         if let Some(object) = entry.object {
@@ -67,17 +67,22 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
             field("target", shown(target));
         }
         // The format's own: overlayfs finds objects in 256 directories, which these entries hide.
-        if kind == Kind::Special
+        if kind == PartKind::Special
             && matches!(entry.path[..], [b'/', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
         {
             let name = format!("hidden entry {}", shown(&entry.path));
-            look.children
-                .push(Part::slice(name, Kind::Region, source, entry.inode.0, entry.inode.1));
+            look.children.push(Part::slice(
+                name,
+                PartKind::Region,
+                source,
+                entry.inode.0,
+                entry.inode.1,
+            ));
             continue;
         }
-        let (from, len) = entry.inline.filter(|_| kind == Kind::File).unwrap_or((0, 0));
+        let (from, len) = entry.inline.filter(|_| kind == PartKind::File).unwrap_or((0, 0));
         let extents = if len > 0 {
-            vec![Extent { at: 0, from, len }]
+            vec![PartExtent { at: 0, from, len }]
         } else {
             Vec::new()
         };
@@ -87,9 +92,9 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
         look.children.push(part);
     }
     look.children
-        .push(Part::slice("superblock", Kind::Region, source, 0, size.min(1152)));
+        .push(Part::slice("superblock", PartKind::Region, source, 0, size.min(1152)));
     look.children
-        .sort_by(|a, b| (a.kind == Kind::Region, &a.name).cmp(&(b.kind == Kind::Region, &b.name)));
+        .sort_by(|a, b| (a.kind == PartKind::Region, &a.name).cmp(&(b.kind == PartKind::Region, &b.name)));
     unique(&mut look.children);
     look
 }
@@ -117,13 +122,13 @@ fn tar_entries(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
         }
         let header = entry.header();
         let kind = match header.entry_type() {
-            tar::EntryType::Regular | tar::EntryType::GNUSparse | tar::EntryType::Continuous => Kind::File,
-            tar::EntryType::Directory => Kind::Directory,
-            tar::EntryType::Symlink | tar::EntryType::Link => Kind::Symlink,
-            _ => Kind::Special,
+            tar::EntryType::Regular | tar::EntryType::GNUSparse | tar::EntryType::Continuous => PartKind::File,
+            tar::EntryType::Directory => PartKind::Directory,
+            tar::EntryType::Symlink | tar::EntryType::Link => PartKind::Symlink,
+            _ => PartKind::Special,
         };
         let from = entry.raw_file_position();
-        let len = if kind == Kind::File {
+        let len = if kind == PartKind::File {
             entry.size().min(size.saturating_sub(from))
         } else {
             0
@@ -178,7 +183,7 @@ pub(super) fn ar(source: &Source, size: u64) -> Look {
         if name == "debian-binary" && look.children.is_empty() {
             look.format = "deb";
         }
-        let part = Part::slice(name, Kind::File, source, at + AR_HEADER, len).described_by(at, AR_HEADER);
+        let part = Part::slice(name, PartKind::File, source, at + AR_HEADER, len).described_by(at, AR_HEADER);
         let seconds = text(16..28).parse().map_or_else(|_| text(16..28), time);
         look.children
             .push(part.with("modified", seconds).with("mode", text(40..48)));

@@ -18,6 +18,6 @@ pub use format::{Archive, Distribution, LOCK_VERSION, Lockfile, Package, PinnedF
 pub use index::{Index, PackageId};
 pub use parse::{MAX_LOCKFILE, parse_lock};
 pub use resolve::{ResolveError, WantedSet, resolve};
-pub use update::{Indexes, LockRequest, MAX_INRELEASE, Place, update};
+pub use update::{ArchiveLocation, Indexes, LockRequest, MAX_INRELEASE, update};
 pub use wanted::{WantedArchive, format_snapshot, parse_archives, parse_snapshot};
 pub use write::write_lock;

@@ -8,7 +8,7 @@
 //! do afterwards by removing wanted packages is an error here.
 
 use super::{Index, PackageId};
-use crate::debian::{BinaryPackage, Group, Relation};
+use crate::debian::{Alternatives, BinaryPackage, Relation};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest chain of dependencies followed; Debian's longest are about 100.
@@ -105,11 +105,11 @@ pub fn resolve(index: &Index, wanted: &WantedSet) -> Result<BTreeSet<PackageId>,
 
 /// Why a package was given up.
 #[derive(Clone, Debug)]
-enum Failure<'a> {
+enum ResolveFailure<'a> {
     /// Nothing in the index answers to this dependency.
-    Missing(Group<'a>),
+    Missing(Alternatives<'a>),
     /// Every candidate failed; the last one tried.
-    Tried(Group<'a>, PackageId),
+    Tried(Alternatives<'a>, PackageId),
     /// The first declares that it cannot stand beside the second.
     Conflict(PackageId, PackageId, String),
     /// Another version of the package is chosen.
@@ -131,7 +131,7 @@ struct Solver<'a> {
     expanded: BTreeMap<PackageId, bool>,
     /// What `expanded` said before, in order of change.
     expansions: Vec<(PackageId, Option<bool>)>,
-    failed: BTreeMap<PackageId, Failure<'a>>,
+    failed: BTreeMap<PackageId, ResolveFailure<'a>>,
     too_deep: Option<PackageId>,
 }
 
@@ -247,7 +247,7 @@ impl<'a> Solver<'a> {
 
     /// Follows the dependencies of a chosen package. The error names the package whose dependency failed, which is not `id`
     /// when a wanted package is expanded on the way.
-    fn expand(&mut self, id: PackageId, firm: bool, depth: usize) -> Result<(), (PackageId, Failure<'a>)> {
+    fn expand(&mut self, id: PackageId, firm: bool, depth: usize) -> Result<(), (PackageId, ResolveFailure<'a>)> {
         if self.expanded.get(&id).is_some_and(|as_firm| *as_firm || !firm) {
             return Ok(());
         }
@@ -270,7 +270,7 @@ impl<'a> Solver<'a> {
         Ok(())
     }
 
-    fn satisfy(&mut self, group: Group<'a>, firm: bool, depth: usize) -> Result<(), Failure<'a>> {
+    fn satisfy(&mut self, group: Alternatives<'a>, firm: bool, depth: usize) -> Result<(), ResolveFailure<'a>> {
         let mut solutions = self.solutions(group);
         let only = solutions.len() == 1;
         for other in self.other_versions(group) {
@@ -299,20 +299,20 @@ impl<'a> Solver<'a> {
             self.failed.entry(at).or_insert_with(|| failure.clone());
             self.failed.entry(id).or_insert(failure);
         }
-        Err(last.map_or(Failure::Missing(group), |id| Failure::Tried(group, id)))
+        Err(last.map_or(ResolveFailure::Missing(group), |id| ResolveFailure::Tried(group, id)))
     }
 
     /// Takes a package in, without what it needs.
-    fn choose(&mut self, id: PackageId) -> Result<(), Failure<'a>> {
+    fn choose(&mut self, id: PackageId) -> Result<(), ResolveFailure<'a>> {
         let index = self.index;
         let package = index.package(id);
         match self.by_name.get(&*package.name) {
             Some(chosen) if *chosen == id => return Ok(()),
-            Some(chosen) => return Err(Failure::Version(*chosen)),
+            Some(chosen) => return Err(ResolveFailure::Version(*chosen)),
             None => {}
         }
         if let Some((first, second, relation)) = self.conflict_of(id) {
-            return Err(Failure::Conflict(first, second, relation));
+            return Err(ResolveFailure::Conflict(first, second, relation));
         }
         self.chosen.push(id);
         self.by_name.insert(&package.name, id);
@@ -375,7 +375,7 @@ impl<'a> Solver<'a> {
         self.index.package(declares).name != self.index.package(other).name && self.index.matches(other, relation)
     }
 
-    fn satisfied(&self, group: Group<'a>) -> Option<PackageId> {
+    fn satisfied(&self, group: Alternatives<'a>) -> Option<PackageId> {
         group.alternatives().find_map(|relation| {
             let named = self.by_name.get(relation.name).into_iter();
             let provided = self.providers.get(relation.name).into_iter().flatten();
@@ -387,7 +387,7 @@ impl<'a> Solver<'a> {
     }
 
     /// Candidates for a dependency, best first.
-    fn solutions(&self, group: Group<'a>) -> Vec<PackageId> {
+    fn solutions(&self, group: Alternatives<'a>) -> Vec<PackageId> {
         let mut out: Vec<PackageId> = Vec::new();
         for relation in group.alternatives() {
             for id in self.solutions_of(&relation) {
@@ -410,7 +410,7 @@ impl<'a> Solver<'a> {
     }
 
     /// Versions that are no candidates, of packages that are not chosen: how the other archives fill a gap.
-    fn other_versions(&self, group: Group<'a>) -> Vec<PackageId> {
+    fn other_versions(&self, group: Alternatives<'a>) -> Vec<PackageId> {
         group
             .alternatives()
             .flat_map(|relation| {
@@ -460,7 +460,7 @@ impl<'a> Solver<'a> {
         }
     }
 
-    fn explain(&self, root: PackageId, at: PackageId, failure: &Failure<'a>) -> ResolveError {
+    fn explain(&self, root: PackageId, at: PackageId, failure: &ResolveFailure<'a>) -> ResolveError {
         let mut chain = vec![self.label(root)];
         if at != root {
             chain.push(self.label(at));
@@ -469,19 +469,19 @@ impl<'a> Solver<'a> {
         let mut seen = BTreeSet::new();
         let missing = loop {
             match failure {
-                Failure::Missing(group) => break group.to_string(),
-                Failure::Conflict(first, second, relation) if chain.len() == 1 => {
+                ResolveFailure::Missing(group) => break group.to_string(),
+                ResolveFailure::Conflict(first, second, relation) if chain.len() == 1 => {
                     return self.conflict(*first, *second, relation.clone());
                 }
-                Failure::Conflict(first, second, relation) => {
+                ResolveFailure::Conflict(first, second, relation) => {
                     break format!(
                         "{} and {} cannot be installed together ({relation})",
                         self.label(*first),
                         self.label(*second)
                     );
                 }
-                Failure::Version(chosen) => break format!("{} is chosen already", self.label(*chosen)),
-                Failure::Tried(group, id) => match self.failed.get(id) {
+                ResolveFailure::Version(chosen) => break format!("{} is chosen already", self.label(*chosen)),
+                ResolveFailure::Tried(group, id) => match self.failed.get(id) {
                     Some(next) if seen.insert(*id) => {
                         chain.push(self.label(*id));
                         failure = next;
@@ -504,7 +504,7 @@ impl<'a> Solver<'a> {
 }
 
 /// The dependencies of a package, in the order in which they are met.
-fn groups(package: &BinaryPackage) -> impl Iterator<Item = Group<'_>> {
+fn groups(package: &BinaryPackage) -> impl Iterator<Item = Alternatives<'_>> {
     package.pre_depends.groups().chain(package.depends.groups())
 }
 

@@ -27,7 +27,7 @@ const MAX_XZ_MEMORY: u64 = 256 << 20;
 
 /// Where an archive is to be had: what [`Indexes`] needs to know of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct ArchiveLocation<'a> {
     /// The archive's name, for messages.
     pub name: &'a str,
     /// Its directory on a mirror.
@@ -45,7 +45,12 @@ pub trait Indexes {
     ///
     /// # Errors
     /// Whatever kept the file from being had.
-    fn get(&self, place: Place<'_>, path: &RelPath, expected: Option<(u64, Sha256Digest)>) -> io::Result<Vec<u8>>;
+    fn get(
+        &self,
+        place: ArchiveLocation<'_>,
+        path: &RelPath,
+        expected: Option<(u64, Sha256Digest)>,
+    ) -> io::Result<Vec<u8>>;
 }
 
 /// What a lock is made from.
@@ -78,8 +83,8 @@ struct Verified<'a> {
 }
 
 impl Verified<'_> {
-    fn place(&self) -> Place<'_> {
-        Place {
+    fn place(&self) -> ArchiveLocation<'_> {
+        ArchiveLocation {
             name: &self.wanted.name,
             base: &self.wanted.base,
             snapshot_url: &self.locked.snapshot_url,
@@ -198,7 +203,7 @@ fn verify<'a>(
         Distribution::Debian => format!("https://snapshot.debian.org/archive/{}/{snapshot}", wanted.base),
         Distribution::Ubuntu => format!("https://snapshot.ubuntu.com/{}/{snapshot}", wanted.base),
     };
-    let place = Place {
+    let place = ArchiveLocation {
         name: &wanted.name,
         base: &wanted.base,
         snapshot_url: &snapshot_url,

@@ -3,13 +3,13 @@
 use super::{
     ManifestError,
     document::{
-        ArchiveFact, Artifact, Builder, Content, FileFact, LockFact, Manifest, PackageFact, PrefixedSha256, RootFact,
-        SCHEMA_VERSION, SourceFact, Stage, StageInput, StageWorkload, package_set_digest,
+        ArchiveFact, Artifact, Builder, FileFact, InputContent, LockFact, Manifest, PackageFact, PrefixedSha256,
+        RecordedWorkload, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest,
     },
     facts::{Facts, InputFact, Origin, Role, StageFact},
 };
 use crate::{
-    graph::{InputDigest, NodeId, Workload},
+    graph::{InputDigest, NodeId, StageWorkload},
     model::{Sha256Digest, VerityDigest},
 };
 use std::collections::BTreeSet;
@@ -235,7 +235,7 @@ fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
             arch: node.arch,
             output: "tree".to_owned(),
         },
-        content: Content::Tree { digest: *digest },
+        content: InputContent::Tree { digest: *digest },
     };
     for (name, input) in &fact.inputs {
         let what = || format!("input {name:?} of the stage {}", fact.node);
@@ -260,8 +260,8 @@ fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
         arch: fact.node.arch,
         key: fact.key,
         workload: match &fact.workload {
-            Workload::Command(argv) => StageWorkload::Command(argv.clone()),
-            Workload::Writer(name) => StageWorkload::Writer(name.clone()),
+            StageWorkload::Command(argv) => RecordedWorkload::Command(argv.clone()),
+            StageWorkload::Writer(name) => RecordedWorkload::Writer(name.clone()),
         },
         env: fact.env.clone(),
         policy: fact.policy.clone(),
@@ -274,10 +274,10 @@ fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
 
 fn input(fact: &InputFact) -> StageInput {
     let content = match &fact.digest {
-        InputDigest::Tree(digest) => Content::Tree { digest: *digest },
-        InputDigest::File(digest) => Content::File { digest: *digest },
-        InputDigest::Pinned(sha256) => Content::Pinned { sha256: *sha256 },
-        InputDigest::Packages(files, index) => Content::Packages {
+        InputDigest::Tree(digest) => InputContent::Tree { digest: *digest },
+        InputDigest::File(digest) => InputContent::File { digest: *digest },
+        InputDigest::Pinned(sha256) => InputContent::Pinned { sha256: *sha256 },
+        InputDigest::Packages(files, index) => InputContent::Packages {
             count: files.len() as u64,
             index: index.is_some(),
             sha256: package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), sha256))),

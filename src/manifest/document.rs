@@ -269,7 +269,7 @@ pub struct Stage {
     /// BLAKE3 of everything that may change what it makes.
     pub key: StageKey,
     /// What ran.
-    pub workload: StageWorkload,
+    pub workload: RecordedWorkload,
     /// Environment variables beside the fixed ones.
     pub env: BTreeMap<String, String>,
     /// The sandbox policy it ran under.
@@ -295,7 +295,7 @@ impl Stage {
 /// What a stage ran.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StageWorkload {
+pub enum RecordedWorkload {
     /// A program and its arguments.
     Command(Vec<String>),
     /// A writer built into pnb.
@@ -309,13 +309,13 @@ pub struct StageInput {
     /// Where it came from.
     pub origin: Origin,
     /// Its content.
-    pub content: Content,
+    pub content: InputContent,
 }
 
 /// Content of an input.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Content {
+pub enum InputContent {
     /// A tree.
     Tree {
         /// fs-verity digest of its dump.

@@ -2,7 +2,7 @@
 
 use super::PlatformFact;
 use crate::{
-    graph::{InputDigest, NodeId, Workload},
+    graph::{InputDigest, NodeId, StageWorkload},
     lock::Lockfile,
     model::{Arch, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
     store::Output,
@@ -108,7 +108,7 @@ pub struct StageFact {
     /// Its key.
     pub key: StageKey,
     /// What ran.
-    pub workload: Workload,
+    pub workload: StageWorkload,
     /// Environment variables beside the fixed ones.
     pub env: BTreeMap<String, String>,
     /// The sandbox policy it ran under: equal on every host.

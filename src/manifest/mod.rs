@@ -16,8 +16,9 @@ mod sums;
 pub use canonical::{MAX_SIZE, from_canonical, read_strict, read_value, to_canonical, write_value};
 pub(crate) use describe::is_git_sha;
 pub use document::{
-    ArchiveFact, Artifact, Builder, Content, FileFact, LockFact, MANIFEST_FILE, Manifest, PackageFact, PlatformFact,
-    PrefixedSha256, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, StageWorkload, package_set_digest,
+    ArchiveFact, Artifact, Builder, FileFact, InputContent, LockFact, MANIFEST_FILE, Manifest, PackageFact,
+    PlatformFact, PrefixedSha256, RecordedWorkload, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput,
+    package_set_digest,
 };
 pub use error::ManifestError;
 pub use facts::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, Role, StageFact};
@@ -25,8 +26,8 @@ pub use provenance::{
     BUILD_TYPE, BuildDefinition, BuilderId, DigestSet, ExternalParameters, InternalParameters, PREDICATE_TYPE,
     PROVENANCE_FILE, Provenance, Resource, RunDetails, STATEMENT_TYPE, Statement,
 };
-pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Reproducibility, Run, StageRun, Varied};
-pub use sbom::{Bom, Component, Hash, Metadata, Reference, SBOM_FILE, Tools, package_url};
+pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, StageRun, Varied};
+pub use sbom::{Bom, Component, ExternalReference, Hash, Metadata, SBOM_FILE, SbomTools, package_url};
 pub use sums::{SUMS_FILE, Sums};
 
 use crate::model::{RelPath, Sha256Digest};

@@ -86,7 +86,7 @@ pub struct Host {
 /// How a stage came by its outputs this time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Run {
+pub enum RunState {
     /// It ran.
     Ran,
     /// They were in the store from an earlier run; what follows tells of that run.
@@ -104,7 +104,7 @@ pub struct StageRun {
     /// Its key.
     pub key: StageKey,
     /// Whether it ran this time.
-    pub run: Run,
+    pub run: RunState,
     /// CPU time in milliseconds.
     pub cpu_ms: u64,
     /// Wall time in milliseconds.
@@ -119,7 +119,7 @@ pub struct StageRun {
 
 impl StageRun {
     /// From the store's record of the stage.
-    pub fn new(key: StageKey, run: Run, record: &Record) -> Self {
+    pub fn new(key: StageKey, run: RunState, record: &Record) -> Self {
         Self {
             stage: record.stage.clone(),
             arch: record.arch,

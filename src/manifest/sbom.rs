@@ -44,7 +44,7 @@ pub struct Metadata {
     /// `source_date_epoch`, RFC 3339.
     pub timestamp: String,
     /// The program that wrote it.
-    pub tools: Tools,
+    pub tools: SbomTools,
     /// The artifact.
     pub component: Component,
 }
@@ -52,7 +52,7 @@ pub struct Metadata {
 /// Programs that wrote a document.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tools {
+pub struct SbomTools {
     /// pnb.
     pub components: Vec<Component>,
 }
@@ -83,7 +83,7 @@ pub struct Component {
     pub purl: Option<String>,
     /// Where the file can be fetched.
     #[serde(rename = "externalReferences", default, skip_serializing_if = "Vec::is_empty")]
-    pub external_references: Vec<Reference>,
+    pub external_references: Vec<ExternalReference>,
 }
 
 /// A digest.
@@ -99,7 +99,7 @@ pub struct Hash {
 /// An address.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Reference {
+pub struct ExternalReference {
     /// `distribution`.
     #[serde(rename = "type")]
     pub kind: String,
@@ -132,7 +132,7 @@ impl Component {
             content: sha256.to_hex(),
         }];
         if let Some(url) = url {
-            self.external_references = vec![Reference {
+            self.external_references = vec![ExternalReference {
                 kind: "distribution".to_owned(),
                 url: url.to_owned(),
             }];
@@ -210,7 +210,7 @@ impl Bom {
             version: 1,
             metadata: Metadata {
                 timestamp: manifest.source_date_epoch.to_rfc3339(),
-                tools: Tools { components: vec![pnb] },
+                tools: SbomTools { components: vec![pnb] },
                 component: artifact,
             },
             components,

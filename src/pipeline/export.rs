@@ -1,17 +1,17 @@
 //! A built variant becomes files in `images/<variant>/<arch>/`, with the statements about them.
 
 use super::{
-    CODE_SANDBOX, CODE_WRITERS, Event, Events, Outcome, PipelineError, Project,
-    inputs::{Resolved, STAGE_DIRECTORY, digest_of},
+    BuildOutcome, CODE_SANDBOX, CODE_WRITERS, Event, Events, PipelineError, Project,
+    inputs::{ResolvedInput, STAGE_DIRECTORY, digest_of},
     project::AGENT,
     scheduler::Done,
 };
 use crate::{
-    graph::{InputSource, NodeId, OutputKind, StageArch, closure_of},
+    graph::{InputSource, NodeId, StageArch, StageOutputKind, closure_of},
     image::zstd,
     manifest::{
         Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, MANIFEST_FILE, Origin, RECORD_FILE,
-        RECORD_VERSION, Reproducibility, Role, Run, StageFact, StageRun, Statements,
+        RECORD_VERSION, Reproducibility, Role, RunState, StageFact, StageRun, Statements,
     },
     model::{Arch, Node, RelPath, Sha256Digest, Variant, VerityDigest},
     store::Store,
@@ -86,7 +86,7 @@ impl Program {
 pub fn export(
     project: &Project,
     store: &Store,
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
     (variant, arch): (Variant, Arch),
     images: &Path,
     circumstances: &Circumstances,
@@ -202,7 +202,7 @@ fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
 /// Everything that decides the exported bytes, apart from the build record.
 fn fingerprint(
     project: &Project,
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
     node: &NodeId,
     c: &Circumstances,
 ) -> Result<String, PipelineError> {
@@ -264,7 +264,7 @@ fn stamps(dir: &Path) -> std::io::Result<String> {
 fn write_all(
     project: &Project,
     store: &Store,
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
     node: &NodeId,
     (variant, arch): (Variant, Arch),
     dir: &Path,
@@ -280,7 +280,7 @@ fn write_all(
             continue;
         }
         let path = RelPath::new(name).map_err(|e| describe(e.to_string()))?;
-        if spec.kind == OutputKind::File {
+        if spec.kind == StageOutputKind::File {
             artifacts.insert(path, store.copy_out(output.digest(), &dir.join(name))?);
         } else {
             copy_tree_out(store, output.digest(), (dir, &path), &mut artifacts)?;
@@ -311,7 +311,7 @@ fn write_all(
             .iter()
             .map(|id| {
                 let done = self::done(outcome, id)?;
-                let run = if done.cached { Run::Cached } else { Run::Ran };
+                let run = if done.cached { RunState::Cached } else { RunState::Ran };
                 Ok(StageRun::new(done.prepared.key, run, &done.record))
             })
             .collect::<Result<_, PipelineError>>()?,
@@ -333,7 +333,7 @@ fn describe(problem: impl Into<String>) -> PipelineError {
     }
 }
 
-fn done<'a>(outcome: &'a Outcome, id: &NodeId) -> Result<&'a Done, PipelineError> {
+fn done<'a>(outcome: &'a BuildOutcome, id: &NodeId) -> Result<&'a Done, PipelineError> {
     outcome
         .nodes
         .get(id)
@@ -371,7 +371,7 @@ fn copy_tree_out(
 fn line_of(
     project: &Project,
     store: &Store,
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
     (stage, output): (&str, &str),
     arch: Arch,
 ) -> Result<String, PipelineError> {
@@ -398,7 +398,7 @@ pub fn command_line(project: &Project, variant: Variant, arch: Arch) -> Result<S
 fn facts<'a>(
     project: &'a Project,
     store: &Store,
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
     (variant, arch): (Variant, Arch),
     circumstances: &Circumstances,
     stages: &[NodeId],
@@ -425,7 +425,7 @@ fn facts<'a>(
         for (name, resolved) in &done.prepared.inputs {
             let origin = origin(project, id, name)?;
             match (&origin, resolved) {
-                (Origin::Packages(set), Resolved::Packages(..)) => {
+                (Origin::Packages(set), ResolvedInput::Packages(..)) => {
                     package_sets.insert(set.clone(), role);
                 }
                 (Origin::Lock(name), _) => {

@@ -20,14 +20,14 @@ use std::{
 };
 
 /// Outputs of the nodes that are done.
-pub type Outputs = BTreeMap<NodeId, BTreeMap<String, Output>>;
+pub type OutputsByNode = BTreeMap<NodeId, BTreeMap<String, Output>>;
 
 /// Name under which a stage's own directory stands among its inputs.
 pub(super) const STAGE_DIRECTORY: &str = "@stage";
 
 /// One input, found.
 #[derive(Clone, Debug)]
-pub enum Resolved {
+pub enum ResolvedInput {
     /// A tree in the store.
     Tree(VerityDigest),
     /// A file in the store, with its length in bytes.
@@ -40,7 +40,7 @@ pub enum Resolved {
 
 /// A node whose inputs and key are known.
 #[derive(Clone, Debug)]
-pub struct Prepared {
+pub struct ResolvedStage {
     /// Which.
     pub id: NodeId,
     /// The written-out form of everything that enters the key.
@@ -52,11 +52,16 @@ pub struct Prepared {
     /// The tree with the emulator, if programs of another architecture are run.
     pub emulator: Option<VerityDigest>,
     /// Everything at `/inputs`, and the stage's own directory.
-    pub inputs: BTreeMap<String, Resolved>,
+    pub inputs: BTreeMap<String, ResolvedInput>,
 }
 
 /// Finds a node's inputs and computes its key. `done` holds the outputs of everything it needs.
-pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) -> Result<Prepared, PipelineError> {
+pub fn prepare(
+    project: &Project,
+    store: &Store,
+    id: &NodeId,
+    done: &OutputsByNode,
+) -> Result<ResolvedStage, PipelineError> {
     let file = project.graph.file(id);
     let output_of = |stage: &str, name: &str| -> Result<Output, PipelineError> {
         let node = project.graph.node(stage, id.arch)?;
@@ -80,13 +85,13 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
     for (name, input) in file.inputs_for(id.arch) {
         let resolved = match &input.source {
             InputSource::Stage { stage, output } => match output_of(stage.get_ref(), output.get_ref())? {
-                Output::Tree { digest } => Resolved::Tree(digest),
-                Output::File { digest, size } => Resolved::File(digest, size),
+                Output::Tree { digest } => ResolvedInput::Tree(digest),
+                Output::File { digest, size } => ResolvedInput::File(digest, size),
             },
             InputSource::Files(path) => {
                 let place = project.root.join(path.get_ref().as_path());
                 let tree = store.snapshot(&place, project.lock.source_date_epoch, &|_| false)?;
-                Resolved::Tree(store.put_tree(&tree)?)
+                ResolvedInput::Tree(store.put_tree(&tree)?)
             }
             InputSource::Lock(name) => {
                 let found = project.lock.file(name.get_ref(), id.arch);
@@ -97,9 +102,9 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
                 if let Some(path) = &pinned.path {
                     check_local(&project.root.join(path.as_path()), pinned)?;
                 }
-                Resolved::Pinned(pinned.clone())
+                ResolvedInput::Pinned(pinned.clone())
             }
-            InputSource::Platform => Resolved::Tree(project.platform.tree(store, project.lock.source_date_epoch)?),
+            InputSource::Platform => ResolvedInput::Tree(project.platform.tree(store, project.lock.source_date_epoch)?),
             InputSource::Packages => {
                 let set = format!("{}/{}", id.stage, id.arch);
                 let packages: Vec<Package> = project.lock.packages_of(&set).cloned().collect();
@@ -111,7 +116,7 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
                 // apt wants a suite to be named; it is that of the first archive, which is the default one.
                 let suite = project.lock.archives.first().map(|a| a.name.clone());
                 let index = file.packages.as_ref().is_some_and(|p| p.index);
-                Resolved::Packages(packages, suite.filter(|_| index))
+                ResolvedInput::Packages(packages, suite.filter(|_| index))
             }
         };
         inputs.insert(name.get_ref().clone(), resolved);
@@ -119,7 +124,7 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
     let own = project.root.join(super::project::STAGES).join(&id.stage);
     let skip = |path: &crate::model::RelPath| path.as_bytes() == b"stage.toml";
     let own = store.snapshot(&own, project.lock.source_date_epoch, &skip)?;
-    inputs.insert(STAGE_DIRECTORY.to_owned(), Resolved::Tree(store.put_tree(&own)?));
+    inputs.insert(STAGE_DIRECTORY.to_owned(), ResolvedInput::Tree(store.put_tree(&own)?));
 
     let digests = inputs
         .iter()
@@ -140,7 +145,7 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
         (root.as_ref(), emulator.as_ref()),
         &digests,
     )?;
-    Ok(Prepared {
+    Ok(ResolvedStage {
         id: id.clone(),
         key: canonical.key(),
         canonical,
@@ -150,12 +155,12 @@ pub fn prepare(project: &Project, store: &Store, id: &NodeId, done: &Outputs) ->
     })
 }
 
-pub(super) fn digest_of(resolved: &Resolved) -> Result<InputDigest, PipelineError> {
+pub(super) fn digest_of(resolved: &ResolvedInput) -> Result<InputDigest, PipelineError> {
     Ok(match resolved {
-        Resolved::Tree(digest) => InputDigest::Tree(*digest),
-        Resolved::File(digest, _) => InputDigest::File(*digest),
-        Resolved::Pinned(file) => InputDigest::Pinned(file.sha256),
-        Resolved::Packages(packages, index) => {
+        ResolvedInput::Tree(digest) => InputDigest::Tree(*digest),
+        ResolvedInput::File(digest, _) => InputDigest::File(*digest),
+        ResolvedInput::Pinned(file) => InputDigest::Pinned(file.sha256),
+        ResolvedInput::Packages(packages, index) => {
             let mut files = Vec::new();
             for package in packages {
                 files.push((package_file_name(package)?.to_string(), package.sha256));

@@ -1,8 +1,8 @@
 //! Where a single stage is run again, with nothing varied, with halves of the axes, with single ones, to find out why it differs.
 
-use super::{Changed, PipelineError, Prepared, repeat::Twice, run::run_stage};
+use super::{Changed, PipelineError, ResolvedStage, repeat::Twice, run::run_stage};
 use crate::{
-    inspect::{Comparison, Scratch},
+    inspect::{Comparison, SpoolDirectory},
     repro::{Axis, Cause, Finding, compare, standing_still},
     store::{Output, Store},
 };
@@ -17,7 +17,7 @@ use std::{
 const DIFFERENCES: usize = 100;
 
 /// What a run made; nothing when the stage failed.
-pub(super) type Outputs = Option<BTreeMap<String, Output>>;
+pub(super) type RunResult = Option<BTreeMap<String, Output>>;
 
 /// Where a single stage is run again, to find out why it differs.
 pub(super) struct Lab<'a> {
@@ -27,11 +27,11 @@ pub(super) struct Lab<'a> {
     pub(super) second: &'a Arc<Store>,
     /// Whether there was a first build, and not a manifest.
     pub(super) first: bool,
-    pub(super) prepared: &'a Prepared,
+    pub(super) prepared: &'a ResolvedStage,
     pub(super) axes: &'a BTreeSet<Axis>,
     pub(super) lent: &'a Path,
     /// What came out with these axes varied; none when the stage failed.
-    pub(super) runs: BTreeMap<Vec<Axis>, Outputs>,
+    pub(super) runs: BTreeMap<Vec<Axis>, RunResult>,
 }
 
 impl Lab<'_> {
@@ -50,8 +50,8 @@ impl Lab<'_> {
             let (cause, other) = if self.twice.explain {
                 (self.twice.say)(&format!("{node}: looking for what {name} depends on"));
                 let all: Vec<Axis> = self.axes.iter().copied().collect();
-                let differs = |outputs: &Outputs| outputs.as_ref().and_then(|o| o.get(name)) != Some(expected);
-                let alike = |a: &Outputs, b: &Outputs| match (a, b) {
+                let differs = |outputs: &RunResult| outputs.as_ref().and_then(|o| o.get(name)) != Some(expected);
+                let alike = |a: &RunResult, b: &RunResult| match (a, b) {
                     (Some(a), Some(b)) => a.get(name) == b.get(name),
                     _ => false,
                 };
@@ -98,7 +98,13 @@ impl Lab<'_> {
             Some(output) => (self.store, output),
             None => (self.second, second),
         };
-        let compared = compare(name, (self.store, expected), other, &Scratch::new(dir), DIFFERENCES);
+        let compared = compare(
+            name,
+            (self.store, expected),
+            other,
+            &SpoolDirectory::new(dir),
+            DIFFERENCES,
+        );
         compared.map_err(|e| PipelineError::Describe {
             problem: format!("what {name} differs in: {e}"),
         })
@@ -108,8 +114,8 @@ impl Lab<'_> {
     pub(super) fn cause(
         &mut self,
         all: &[Axis],
-        differs: &dyn Fn(&Outputs) -> bool,
-        alike: &dyn Fn(&Outputs, &Outputs) -> bool,
+        differs: &dyn Fn(&RunResult) -> bool,
+        alike: &dyn Fn(&RunResult, &RunResult) -> bool,
     ) -> Result<(Cause, Option<Vec<Axis>>), PipelineError> {
         if differs(self.run(&[])?) {
             for axis in Axis::ALL {
@@ -154,7 +160,7 @@ impl Lab<'_> {
     }
 
     /// Leaves out of `set` what is not needed for a difference.
-    fn fewest(&mut self, mut set: Vec<Axis>, differs: &dyn Fn(&Outputs) -> bool) -> Result<Vec<Axis>, PipelineError> {
+    fn fewest(&mut self, mut set: Vec<Axis>, differs: &dyn Fn(&RunResult) -> bool) -> Result<Vec<Axis>, PipelineError> {
         for axis in set.clone() {
             let rest: Vec<Axis> = set.iter().copied().filter(|a| *a != axis).collect();
             if differs(self.run(&rest)?) {
@@ -165,7 +171,7 @@ impl Lab<'_> {
     }
 
     /// What comes out with these axes varied.
-    fn run(&mut self, axes: &[Axis]) -> Result<&Outputs, PipelineError> {
+    fn run(&mut self, axes: &[Axis]) -> Result<&RunResult, PipelineError> {
         if !self.runs.contains_key(axes) {
             let set: BTreeSet<Axis> = axes.iter().copied().collect();
             let outputs = self.rerun(self.twice.changed(&set, self.lent))?;
@@ -174,7 +180,7 @@ impl Lab<'_> {
         Ok(&self.runs[axes])
     }
 
-    fn rerun(&self, changed: Changed) -> Result<Outputs, PipelineError> {
+    fn rerun(&self, changed: Changed) -> Result<RunResult, PipelineError> {
         let mut options = self.twice.options.clone();
         options.changed = changed;
         let twice = self.twice;

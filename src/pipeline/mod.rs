@@ -24,13 +24,13 @@ pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, command_line, export, state};
 pub use git::Revision;
-pub use inputs::{Outputs, Prepared, prepare};
+pub use inputs::{OutputsByNode, ResolvedStage, prepare};
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};
-pub use repeat::{Found, Twice, reproducibility};
+pub use repeat::{ReproResult, Twice, reproducibility};
 pub use run::{Changed, RunOptions, shell_spec, stage_spec};
-pub use scheduler::{Done, Outcome, PlanEntry, build, plan};
-pub use sources::Inputs;
+pub use scheduler::{BuildOutcome, Done, PlanEntry, build, plan};
+pub use sources::Origins;
 
 /// Digest of the source of the rooms that run stages.
 pub const CODE_SANDBOX: &str = env!("PNB_CODE_SANDBOX");

@@ -9,8 +9,8 @@
 //! ```
 
 use super::{
-    CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Inputs, Outcome, PipelineError, Project, RunOptions,
-    build, export, lab::Lab, prepare, scheduler::build_so_far,
+    BuildOutcome, CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Origins, PipelineError, Project,
+    RunOptions, build, export, lab::Lab, prepare, scheduler::build_so_far,
 };
 use crate::{
     graph::{NodeId, closure_of},
@@ -18,8 +18,8 @@ use crate::{
     manifest::{MANIFEST_FILE, Reproducibility, SUMS_FILE, Sums, Varied, is_statement},
     model::{Arch, RelPath, Sha256Digest, StageKey, Variant},
     repro::{
-        self, ArtifactResult, Axis, Cause, Claim, Finding, LENT_LOCALE, OutputResult, SEED, StageResult, State, Tried,
-        Verdict, clock_library, surroundings,
+        self, ArtifactResult, Axis, Cause, Claim, Finding, LENT_LOCALE, OutputResult, ReproVerdict, SEED, StageResult,
+        State, Tried, clock_library, surroundings,
     },
     store::{Lenders, Output, Scratch, Store},
 };
@@ -49,7 +49,7 @@ pub struct Twice<'a> {
     /// The store that has pinned files already.
     pub store: &'a Arc<Store>,
     /// Where they come from otherwise.
-    pub inputs: &'a Inputs,
+    pub inputs: &'a Origins,
     /// What is built.
     pub nodes: &'a [NodeId],
     /// Those of them that are artifacts.
@@ -79,9 +79,9 @@ struct Made {
 }
 
 /// One build in a store of its own.
-struct Build {
+struct BuildInStore {
     store: Arc<Store>,
-    outcome: Outcome,
+    outcome: BuildOutcome,
     made: Made,
     /// The stage that failed, and how; there are no artifacts then.
     failed: Option<(NodeId, PipelineError)>,
@@ -90,16 +90,16 @@ struct Build {
 }
 
 /// What [`Twice::run`] found out.
-pub struct Found {
+pub struct ReproResult {
     /// For people and machines.
-    pub verdict: Verdict,
+    pub verdict: ReproVerdict,
     /// Digest of the manifest of each artifact that was built first.
     pub manifests: BTreeMap<(Variant, Arch), Sha256Digest>,
 }
 
 impl Twice<'_> {
     /// Builds, compares, and explains. `claim`: compare with what a manifest says instead of with a first build.
-    pub fn run(&self, claim: Option<&Claim>) -> Result<Found, PipelineError> {
+    pub fn run(&self, claim: Option<&Claim>) -> Result<ReproResult, PipelineError> {
         let (scratch, room) = self.scratch()?;
         let found = self.run_in(&scratch, claim);
         found.map_err(|error| match room {
@@ -111,7 +111,7 @@ impl Twice<'_> {
         })
     }
 
-    fn run_in(&self, scratch: &Path, claim: Option<&Claim>) -> Result<Found, PipelineError> {
+    fn run_in(&self, scratch: &Path, claim: Option<&Claim>) -> Result<ReproResult, PipelineError> {
         let mut not_varied = Vec::new();
         let mut axes = self.axes.clone();
         for (axis, why) in self.cannot()? {
@@ -199,7 +199,7 @@ impl Twice<'_> {
         verdict.stages = stages;
         verdict.artifacts = artifacts;
         verdict.findings = findings;
-        Ok(Found { verdict, manifests })
+        Ok(ReproResult { verdict, manifests })
     }
 
     /// A directory for both stores, and what keeps it when it is in memory.
@@ -313,7 +313,7 @@ impl Twice<'_> {
         objects: Option<Arc<Store>>,
         jobs: usize,
         mut options: RunOptions,
-    ) -> Result<Build, PipelineError> {
+    ) -> Result<BuildInStore, PipelineError> {
         fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
         let lenders = Lenders {
             pinned: Some(Arc::clone(self.store)),
@@ -362,7 +362,7 @@ impl Twice<'_> {
             nodes: nodes.collect(),
             files,
         };
-        Ok(Build {
+        Ok(BuildInStore {
             store,
             outcome,
             made,
@@ -408,7 +408,7 @@ impl Twice<'_> {
     fn judge(
         &self,
         expected: &Made,
-        second: &Build,
+        second: &BuildInStore,
         claimed: bool,
     ) -> Result<(Vec<StageResult>, Vec<ArtifactResult>), PipelineError> {
         let closure = closure_of(&self.project.graph, self.nodes)?;
@@ -455,7 +455,7 @@ impl Twice<'_> {
     /// Why a stage fails in the second build, although what it needs, which `build` has, is the same.
     fn failure(
         &self,
-        build: &Build,
+        build: &BuildInStore,
         first: bool,
         node: &NodeId,
         error: PipelineError,
@@ -493,7 +493,7 @@ impl Twice<'_> {
         })
     }
 
-    fn verdict(&self, axes: BTreeSet<Axis>, not_varied: Vec<(Axis, String)>) -> Verdict {
+    fn verdict(&self, axes: BTreeSet<Axis>, not_varied: Vec<(Axis, String)>) -> ReproVerdict {
         let project = self.project;
         let sets: BTreeSet<String> = match closure_of(&project.graph, self.nodes) {
             Ok(closure) => closure
@@ -508,7 +508,7 @@ impl Twice<'_> {
             .flat_map(|set| project.lock.packages_of(set))
             .map(|p| p.sha256)
             .collect();
-        Verdict {
+        ReproVerdict {
             equal: false,
             what: self.nodes.iter().map(ToString::to_string).collect(),
             against: None,
@@ -527,7 +527,7 @@ impl Twice<'_> {
             stages: Vec::new(),
             artifacts: Vec::new(),
             findings: Vec::new(),
-            inputs: repro::Inputs {
+            inputs: repro::BuiltFrom {
                 pnb: env!("CARGO_PKG_VERSION").to_owned(),
                 code_sandbox: CODE_SANDBOX.to_owned(),
                 code_writers: CODE_WRITERS.to_owned(),
@@ -582,7 +582,7 @@ fn claimed(claim: &Claim) -> Made {
 }
 
 /// The statement for `build-record.json`.
-pub fn reproducibility(verdict: &Verdict) -> Reproducibility {
+pub fn reproducibility(verdict: &ReproVerdict) -> Reproducibility {
     let varied = verdict.axes.iter().map(|tried| {
         let values = Varied {
             first: tried.first.clone(),

@@ -1,15 +1,15 @@
 //! Running one stage: fetch, lay out, sandbox, take the outputs.
 
 use super::{
-    Event, Events, Inputs, PipelineError, Project,
-    inputs::{Prepared, Resolved, STAGE_DIRECTORY, lay_out_packages},
+    Event, Events, Origins, PipelineError, Project,
+    inputs::{ResolvedInput, ResolvedStage, STAGE_DIRECTORY, lay_out_packages},
 };
 use crate::{
     graph::{self, NodeId, StageFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
-        Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, Mount, Network, Output,
-        OutputKind, Preparation, Processors, RootFs, SandboxError, Spec, Surroundings, Watch, Workload,
+        Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, LogSink, Mount, Network,
+        OutputKind, OutputSpec, Preparation, Processors, RootFs, SandboxError, Spec, Surroundings, Workload,
     },
     store::{self, Content, Record, Store},
     writers,
@@ -91,8 +91,8 @@ fn other_processors(declared: u32) -> Processors {
 pub fn stage_spec(
     project: &Project,
     store: &Store,
-    inputs: &Inputs,
-    prepared: &Prepared,
+    inputs: &Origins,
+    prepared: &ResolvedStage,
     options: &RunOptions,
     events: Events<'_>,
 ) -> Result<Spec, PipelineError> {
@@ -129,27 +129,27 @@ pub fn stage_spec(
     };
     for (name, resolved) in &prepared.inputs {
         if name == STAGE_DIRECTORY {
-            if let Resolved::Tree(digest) = resolved {
+            if let ResolvedInput::Tree(digest) = resolved {
                 mount(checkout(digest)?, rel("stage".to_owned())?);
             }
             continue;
         }
         let target = rel(format!("inputs/{name}"))?;
         match resolved {
-            Resolved::Tree(digest) => {
+            ResolvedInput::Tree(digest) => {
                 mount(checkout(digest)?, target);
                 mount(store.object_path(digest)?, rel(format!("inputs/{name}.tree"))?);
             }
-            Resolved::File(digest, _) => {
+            ResolvedInput::File(digest, _) => {
                 store.verify_object(digest)?;
                 mount(own(store.plain_object(digest)?)?, target);
             }
-            Resolved::Pinned(file) => {
+            ResolvedInput::Pinned(file) => {
                 let digest = inputs.ensure_file(project, pinned, file, events)?;
                 pinned.verify_object(&digest)?;
                 mount(own(pinned.plain_object(&digest)?)?, target);
             }
-            Resolved::Packages(packages, index) => {
+            ResolvedInput::Packages(packages, index) => {
                 let refs: Vec<_> = packages.iter().collect();
                 let digests = inputs.ensure_packages(project, pinned, &id.to_string(), &refs, events)?;
                 let pairs: Vec<(&crate::lock::Package, VerityDigest)> = refs.into_iter().zip(digests).collect();
@@ -199,8 +199,8 @@ pub fn stage_spec(
         env: environment(file, id.arch, project.graph.build_arch(), &id.stage),
         epoch: project.lock.source_date_epoch,
         ids: match file.sandbox.ids {
-            graph::Ids::Single => Ids::Single,
-            graph::Ids::Range => Ids::Range,
+            graph::StageIds::Single => Ids::Single,
+            graph::StageIds::Range => Ids::Range,
         },
         capabilities,
         limits: limits(&file.limits),
@@ -226,8 +226,8 @@ const fn emulator_name(arch: Arch) -> &'static str {
 
 fn workload(file: &StageFile, arch: Arch, project: &Project) -> Result<Workload, String> {
     Ok(match &file.workload {
-        graph::Workload::Command(argv) => Workload::Command { argv: argv.clone() },
-        graph::Workload::Writer(name) => Workload::Builtin {
+        graph::StageWorkload::Command(argv) => Workload::Command { argv: argv.clone() },
+        graph::StageWorkload::Writer(name) => Workload::Builtin {
             name: name.clone(),
             args: writer_arguments(name, file, arch, project)?,
         },
@@ -276,7 +276,7 @@ fn capabilities(names: &[String]) -> Result<BTreeSet<Capability>, String> {
         .collect()
 }
 
-fn limits(limits: &graph::Limits) -> Limits {
+fn limits(limits: &graph::StageLimits) -> Limits {
     Limits {
         memory: limits.memory,
         processes: limits.processes,
@@ -292,7 +292,7 @@ fn limits(limits: &graph::Limits) -> Limits {
 }
 
 /// What is taken out of the sandbox: outputs that are inputs as they are do not come from there.
-fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<Output>, String> {
+fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<OutputSpec>, String> {
     file.outputs_for(arch)
         .filter(|(_, spec)| spec.from.is_none())
         .map(|(name, spec)| {
@@ -300,12 +300,12 @@ fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<Output>, String> {
                 Some(path) => path.clone(),
                 None => RelPath::new(name).map_err(|e| e.to_string())?,
             };
-            Ok(Output {
+            Ok(OutputSpec {
                 name: name.clone(),
                 path,
                 kind: match spec.kind {
-                    graph::OutputKind::Tree => OutputKind::Tree,
-                    graph::OutputKind::File => OutputKind::File,
+                    graph::StageOutputKind::Tree => OutputKind::Tree,
+                    graph::StageOutputKind::File => OutputKind::File,
                 },
                 allow_setid: spec.allow_setid,
                 allow_devices: false,
@@ -318,8 +318,8 @@ fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<Output>, String> {
 pub(super) fn run_stage(
     project: &Project,
     store: &Store,
-    inputs: &Inputs,
-    prepared: &Prepared,
+    inputs: &Origins,
+    prepared: &ResolvedStage,
     options: &RunOptions,
     events: Events<'_>,
 ) -> Result<Record, PipelineError> {
@@ -332,14 +332,15 @@ pub(super) fn run_stage(
         strict: options.hermetic,
     };
     let file = project.graph.file(id);
-    let copies = |output: &Output| project.graph.times_exported(id, &output.name, &options.exported);
-    let mut put = |output: &Output, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
-        let stored = match copies(output) {
-            1.. if options.unkept.contains(id) => store.hash_artifact(executable, content),
-            copies => store.put_artifact(executable, content, copies),
+    let copies = |output: &OutputSpec| project.graph.times_exported(id, &output.name, &options.exported);
+    let mut put =
+        |output: &OutputSpec, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
+            let stored = match copies(output) {
+                1.. if options.unkept.contains(id) => store.hash_artifact(executable, content),
+                copies => store.put_artifact(executable, content, copies),
+            };
+            stored.map_err(io::Error::other)
         };
-        stored.map_err(io::Error::other)
-    };
     let result = executor.run(&spec, &mut put, &mut watch);
     remove_packages(&spec, &prepared.inputs);
     let kept = match &spec.build_dir {
@@ -412,9 +413,9 @@ pub(super) fn run_stage(
 }
 
 /// Removes what was laid out for this run alone.
-fn remove_packages(spec: &Spec, inputs: &BTreeMap<String, Resolved>) {
+fn remove_packages(spec: &Spec, inputs: &BTreeMap<String, ResolvedInput>) {
     for (name, resolved) in inputs {
-        if !matches!(resolved, Resolved::Packages(..)) {
+        if !matches!(resolved, ResolvedInput::Packages(..)) {
             continue;
         }
         let target = format!("inputs/{name}");
@@ -426,11 +427,11 @@ fn remove_packages(spec: &Spec, inputs: &BTreeMap<String, Resolved>) {
 }
 
 /// The outputs that are inputs as they are: the same objects, which were hashed before the stage could see them.
-fn passed_on(file: &StageFile, prepared: &Prepared) -> Result<BTreeMap<String, store::Output>, PipelineError> {
-    let from = |(name, spec): (&String, &graph::OutputSpec)| {
+fn passed_on(file: &StageFile, prepared: &ResolvedStage) -> Result<BTreeMap<String, store::Output>, PipelineError> {
+    let from = |(name, spec): (&String, &graph::DeclaredOutput)| {
         let input = spec.from.as_ref()?.get_ref();
         let output = match prepared.inputs.get(input) {
-            Some(Resolved::File(digest, size)) => Ok(store::Output::File {
+            Some(ResolvedInput::File(digest, size)) => Ok(store::Output::File {
                 digest: *digest,
                 size: *size,
             }),
@@ -459,13 +460,13 @@ struct Recorder<'a> {
     file: BufWriter<File>,
     line: Vec<u8>,
     tail: VecDeque<String>,
-    prepared: &'a Prepared,
+    prepared: &'a ResolvedStage,
     verbose: bool,
     events: Events<'a>,
 }
 
 impl<'a> Recorder<'a> {
-    fn new(log: &Path, prepared: &'a Prepared, verbose: bool, events: Events<'a>) -> Result<Self, PipelineError> {
+    fn new(log: &Path, prepared: &'a ResolvedStage, verbose: bool, events: Events<'a>) -> Result<Self, PipelineError> {
         Ok(Self {
             file: BufWriter::new(File::create(log).map_err(PipelineError::io("create", log))?),
             line: Vec::new(),
@@ -501,7 +502,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-impl Watch for Recorder<'_> {
+impl LogSink for Recorder<'_> {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
         self.file.write_all(bytes)?;
         for &byte in bytes {
@@ -547,9 +548,9 @@ mod tests {
         let workload = Workload::Command { argv: Vec::new() };
         let mut spec = Spec::new("stage", RootFs::Empty, workload);
         let mut inputs = BTreeMap::new();
-        let tree = || Resolved::Tree(crate::verity::digest_bytes(b"tree"));
+        let tree = || ResolvedInput::Tree(crate::verity::digest_bytes(b"tree"));
         for (name, resolved) in [
-            ("debs", Resolved::Packages(Vec::new(), None)),
+            ("debs", ResolvedInput::Packages(Vec::new(), None)),
             ("tree", tree()),
             ("more", tree()),
         ] {

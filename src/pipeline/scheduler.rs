@@ -1,8 +1,8 @@
 //! Which stages run, in what order, and how many at once.
 
 use super::{
-    Event, Events, Inputs, PipelineError, Project,
-    inputs::{Outputs, Prepared, prepare},
+    Event, Events, Origins, PipelineError, Project,
+    inputs::{OutputsByNode, ResolvedStage, prepare},
     run::{RunOptions, run_stage},
 };
 use crate::{
@@ -21,7 +21,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Done {
     /// Its inputs and key.
-    pub prepared: Prepared,
+    pub prepared: ResolvedStage,
     /// What it made, and how.
     pub record: Record,
     /// Whether it was taken from the store.
@@ -30,7 +30,7 @@ pub struct Done {
 
 /// Every node of a build.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct BuildOutcome {
     /// By node.
     pub nodes: BTreeMap<NodeId, Done>,
     /// In an order in which each comes after what it needs.
@@ -53,7 +53,7 @@ pub struct PlanEntry {
 /// Says what a build of `wanted` would run.
 pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<PlanEntry>, PipelineError> {
     let closure = closure_of(&project.graph, wanted)?;
-    let mut outputs = Outputs::new();
+    let mut outputs = OutputsByNode::new();
     let mut entries = Vec::new();
     for id in &closure.order {
         let waits: Vec<String> = closure.needs[id]
@@ -90,7 +90,7 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
 }
 
 /// Why a prepared node without a record must run.
-pub(super) fn reasons(store: &Store, prepared: &Prepared) -> Result<Vec<Reason>, PipelineError> {
+pub(super) fn reasons(store: &Store, prepared: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
     let id = &prepared.id;
     Ok(match store.latest_record(&id.stage, id.arch)? {
         Some((key, old)) if key == prepared.key && !old.weaker.is_empty() => vec![Reason::Weaker],
@@ -110,12 +110,12 @@ struct State {
 pub fn build(
     project: &Project,
     store: &Store,
-    inputs: &Inputs,
+    inputs: &Origins,
     wanted: &[NodeId],
     jobs: usize,
     options: &RunOptions,
     events: Events<'_>,
-) -> Result<Outcome, PipelineError> {
+) -> Result<BuildOutcome, PipelineError> {
     match build_so_far(project, store, inputs, wanted, jobs, options, events)? {
         (_, Some(error)) => Err(error),
         (outcome, None) => Ok(outcome),
@@ -126,12 +126,12 @@ pub fn build(
 pub(super) fn build_so_far(
     project: &Project,
     store: &Store,
-    inputs: &Inputs,
+    inputs: &Origins,
     wanted: &[NodeId],
     jobs: usize,
     options: &RunOptions,
     events: Events<'_>,
-) -> Result<(Outcome, Option<PipelineError>), PipelineError> {
+) -> Result<(BuildOutcome, Option<PipelineError>), PipelineError> {
     let closure = closure_of(&project.graph, wanted)?;
     events(Event::Begin {
         stages: closure.order.len(),
@@ -192,7 +192,7 @@ pub(super) fn build_so_far(
         }
     });
     let state = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let outcome = Outcome {
+    let outcome = BuildOutcome {
         nodes: state.done,
         order: closure.order,
     };
@@ -208,7 +208,12 @@ fn choose<'a>(mut ready: impl Iterator<Item = &'a NodeId>, order: Option<u64>) -
 }
 
 /// Waits for a node whose needs are done; `None` when there is nothing left to start.
-fn next(closure: &Closure, state: &Mutex<State>, changed: &Condvar, order: Option<u64>) -> Option<(NodeId, Outputs)> {
+fn next(
+    closure: &Closure,
+    state: &Mutex<State>,
+    changed: &Condvar,
+    order: Option<u64>,
+) -> Option<(NodeId, OutputsByNode)> {
     let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     loop {
         if state.failed.is_some() || state.waiting.is_empty() {
@@ -256,9 +261,9 @@ fn spent_trees<'a>(
 fn one(
     project: &Project,
     store: &Store,
-    inputs: &Inputs,
+    inputs: &Origins,
     id: &NodeId,
-    outputs: &Outputs,
+    outputs: &OutputsByNode,
     options: &RunOptions,
     events: Events<'_>,
 ) -> Result<Done, PipelineError> {
@@ -309,7 +314,7 @@ fn one(
 }
 
 /// The record of a prepared node. A hermetic build does not take what a weaker sandbox made.
-fn usable(store: &Store, prepared: &Prepared, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
+fn usable(store: &Store, prepared: &ResolvedStage, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
     let record = store.record(&prepared.key)?;
     Ok(record.filter(|r| r.weaker.is_empty() || !options.hermetic))
 }

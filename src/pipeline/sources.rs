@@ -3,7 +3,8 @@
 use super::{Event, Events, PipelineError, Project, project::AGENT};
 use crate::{
     fetch::{
-        self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, Policy, Sources, Transports,
+        self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, RetryPolicy, Sources,
+        Transports,
     },
     lock::{Package, PinnedFile},
     model::{RelPath, Sha256Digest, VerityDigest},
@@ -20,7 +21,7 @@ use std::{
 
 /// Where pinned files may come from.
 #[derive(Debug, Clone)]
-pub struct Inputs {
+pub struct Origins {
     /// Mirrors, in the order they are asked.
     pub sources: Sources,
     /// Whether the network may be used.
@@ -29,7 +30,7 @@ pub struct Inputs {
     pub parallel: usize,
 }
 
-impl Inputs {
+impl Origins {
     /// Puts every package into the store that is not there yet; hashes those that are.
     pub fn ensure_packages(
         &self,
@@ -104,7 +105,7 @@ impl Inputs {
             },
             directory: &store.downloads()?,
             offline: self.offline,
-            policy: Policy::default(),
+            policy: RetryPolicy::default(),
             sleep: &std::thread::sleep,
             progress: &progress,
         };
@@ -140,7 +141,7 @@ impl fetch::Progress for Advance<'_> {
             total: self.total,
         });
     }
-    fn failed(&self, _: &FetchItem, _: &fetch::Place, _: &str) {}
+    fn failed(&self, _: &FetchItem, _: &fetch::Location, _: &str) {}
     fn finished(&self, _: &FetchItem, _: bool) {}
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Entry, Node, RelPath, VerityDigest},
-    sandbox::{LENT, Surroundings},
+    sandbox::{Surroundings, VARIATION_DIR},
 };
 use serde::{Serialize, Serializer};
 use std::{
@@ -115,10 +115,10 @@ const WORK_DIR: &str = "some-other-place/with-a-longer-name-than-the-usual-one/w
 /// The seed of orders that are made by chance. One that everybody has makes what it finds repeatable.
 pub const SEED: u64 = 0x706e_6221;
 
-/// Where the tree with the locale lies below [`LENT`].
+/// Where the tree with the locale lies below [`VARIATION_DIR`].
 pub const LENT_LOCALE: &str = "locale";
 
-/// The content of libfaketime, if an entry of a tree is that, and where it lies below [`LENT`]: as the dynamic linker's `$LIB` says.
+/// The content of libfaketime, if an entry of a tree is that, and where it lies below [`VARIATION_DIR`]: as the dynamic linker's `$LIB` says.
 pub fn clock_library(path: &RelPath, entry: &Entry) -> Option<(VerityDigest, PathBuf)> {
     let directory = path.as_path().strip_prefix("usr").ok()?.parent()?;
     let ours = path.as_path().file_name()? == CLOCK_LIBRARY && directory.file_name()? == "faketime";
@@ -140,7 +140,7 @@ pub fn surroundings(axes: &BTreeSet<Axis>, lent: &Path) -> Surroundings {
             Axis::Clock => set_clock(&mut all, LATER, lent),
             Axis::TimeZone => set(&mut all, &[("TZ", "<+1345>-13:45")]),
             Axis::Locale => {
-                let path = format!("/{LENT}/{LENT_LOCALE}");
+                let path = format!("/{VARIATION_DIR}/{LENT_LOCALE}");
                 set(&mut all, &[("LANG", LOCALE), ("LC_ALL", LOCALE), ("LOCPATH", &path)]);
                 all.lent = Some(lent.to_owned());
             }
@@ -188,7 +188,7 @@ fn set(all: &mut Surroundings, variables: &[(&str, &str)]) {
 
 /// libfaketime of the architecture of each program: the dynamic linker fills in `$LIB`.
 fn set_clock(all: &mut Surroundings, time: &str, lent: &Path) {
-    let library = format!("/{LENT}/$LIB/{CLOCK_LIBRARY}");
+    let library = format!("/{VARIATION_DIR}/$LIB/{CLOCK_LIBRARY}");
     set(
         all,
         &[

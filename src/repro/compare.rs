@@ -1,7 +1,7 @@
 //! Where two outputs of a stage differ, in the words of [`crate::inspect`].
 
 use crate::{
-    inspect::{self, Comparison, Difference, InspectError, Scratch, What},
+    inspect::{self, Comparison, Difference, InspectError, SpoolDirectory, What},
     model::{Entry, Node, RelPath, Tree, VerityDigest},
     store::{Output, Store, StoreError},
 };
@@ -23,7 +23,7 @@ pub fn compare(
     name: &str,
     (store_a, a): (&Store, &Output),
     (store_b, b): (&Store, &Output),
-    scratch: &Scratch,
+    scratch: &SpoolDirectory,
     limit: usize,
 ) -> Result<Comparison, CompareError> {
     let mut walk = Walk {
@@ -58,7 +58,7 @@ pub(crate) const fn kind(output: &Output) -> &'static str {
 
 struct Walk<'a> {
     stores: (&'a Store, &'a Store),
-    scratch: &'a Scratch,
+    scratch: &'a SpoolDirectory,
     limit: usize,
     found: Comparison,
 }

@@ -9,7 +9,7 @@ mod graph;
 mod tests;
 mod text;
 
-use super::{ArtifactResult, State, Verdict};
+use super::{ArtifactResult, ReproVerdict, State};
 use crate::model::Sha256Digest;
 use std::{collections::BTreeSet, fmt::Write};
 use text::{Text, count, duration, instant, list};
@@ -21,7 +21,7 @@ const SHORT: usize = 12;
 const UPRIGHT: usize = 1000;
 
 /// The page. Equal verdicts give equal bytes.
-pub fn html(verdict: &Verdict) -> String {
+pub fn html(verdict: &ReproVerdict) -> String {
     let headline = headline(verdict);
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -64,7 +64,7 @@ const fn state(equal: bool) -> State {
 }
 
 /// The verdict in one sentence.
-fn headline(verdict: &Verdict) -> String {
+fn headline(verdict: &ReproVerdict) -> String {
     if verdict.equal {
         return "Everything came out the same".to_owned();
     }
@@ -96,7 +96,7 @@ fn headline(verdict: &Verdict) -> String {
     }
 }
 
-fn verdict_itself(verdict: &Verdict, headline: &str, out: &mut String) {
+fn verdict_itself(verdict: &ReproVerdict, headline: &str, out: &mut String) {
     let files = verdict.artifacts.len() as u64;
     let class = if verdict.equal { "equal" } else { "first" };
     let sign = if verdict.equal { "=" } else { "≠" };
@@ -123,7 +123,7 @@ fn facts(rows: &[(&str, String)], out: &mut String) {
     out.push_str("</dl>\n");
 }
 
-fn built(verdict: &Verdict, out: &mut String) {
+fn built(verdict: &ReproVerdict, out: &mut String) {
     out.push_str("<section id=\"built\">\n<h2>What was built, where and when</h2>\n");
     let host = &verdict.host;
     let time = |seconds| format!("<time>{}</time>", instant(seconds));
@@ -156,7 +156,7 @@ fn table(columns: &[&str], out: &mut String) {
 
 const END: &str = "</tbody>\n</table>\n</div>\n";
 
-fn axes(verdict: &Verdict, out: &mut String) {
+fn axes(verdict: &ReproVerdict, out: &mut String) {
     out.push_str("<section id=\"axes\">\n<h2>What was varied</h2>\n");
     if verdict.axes.is_empty() {
         out.push_str("<p>Nothing was varied.</p>\n");
@@ -183,7 +183,7 @@ fn axes(verdict: &Verdict, out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn picture(verdict: &Verdict, out: &mut String) {
+fn picture(verdict: &ReproVerdict, out: &mut String) {
     let (picture, width) = graph::svg(&verdict.stages);
     let class = if width > UPRIGHT { " class=\"wide\"" } else { "" };
     let _ = writeln!(
@@ -194,7 +194,7 @@ fn picture(verdict: &Verdict, out: &mut String) {
     );
 }
 
-fn artifacts(verdict: &Verdict, out: &mut String) {
+fn artifacts(verdict: &ReproVerdict, out: &mut String) {
     out.push_str("<section id=\"artifacts\">\n<h2>Artifacts</h2>\n");
     if verdict.artifacts.is_empty() {
         out.push_str("<p>No artifact was compared.</p>\n</section>\n");
@@ -248,7 +248,7 @@ fn pair(what: &str, first: &str, second: &str, out: &mut String) {
     out.push_str("</dl></div>\n");
 }
 
-fn stages(verdict: &Verdict, out: &mut String) {
+fn stages(verdict: &ReproVerdict, out: &mut String) {
     out.push_str(
         "<section id=\"outputs\">\n<h2>Outputs of the stages</h2>\n<p>By their fs-verity digests, SHA-256.</p>\n",
     );
@@ -282,7 +282,7 @@ fn stages(verdict: &Verdict, out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn inputs(verdict: &Verdict, out: &mut String) {
+fn inputs(verdict: &ReproVerdict, out: &mut String) {
     out.push_str("<section id=\"inputs\">\n<h2>From what it was built</h2>\n");
     let inputs = &verdict.inputs;
     let files: BTreeSet<&String> = inputs.uncommitted.iter().collect();

@@ -1,7 +1,7 @@
 //! Whether a claim about a build holds elsewhere: building again under other circumstances and saying why something came out
 //! differently, what a manifest claims, and what several builders say of the same artifact.
 //!
-//! Plain values and comparisons; who builds is the pipeline. An [`Axis`] is one thing that must not matter. A [`Verdict`] is what
+//! Plain values and comparisons; who builds is the pipeline. An [`Axis`] is one thing that must not matter. A [`ReproVerdict`] is what
 //! two builds showed, for people, machines and [`html()`]. `docs/reproducibility.md` says what is compared and what follows from it.
 
 mod axis;
@@ -20,4 +20,4 @@ pub(crate) use compare::kind;
 pub use compare::{CompareError, compare};
 pub use error::{ChallengeError, ClaimError};
 pub use html::html;
-pub use verdict::{ArtifactResult, Cause, Finding, Inputs, OutputResult, StageResult, State, Tried, Verdict};
+pub use verdict::{ArtifactResult, BuiltFrom, Cause, Finding, OutputResult, ReproVerdict, StageResult, State, Tried};

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// Everything that was found out.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Verdict {
+pub struct ReproVerdict {
     /// Whether everything came out the same.
     pub equal: bool,
     /// What was built.
@@ -34,7 +34,7 @@ pub struct Verdict {
     /// What differs first, and why.
     pub findings: Vec<Finding>,
     /// From what it was built.
-    pub inputs: Inputs,
+    pub inputs: BuiltFrom,
 }
 
 /// An axis with both values.
@@ -173,7 +173,7 @@ impl Cause {
 
 /// From what was built.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Inputs {
+pub struct BuiltFrom {
     /// Version of pnb.
     pub pnb: String,
     /// Digest of its code that runs stages.
@@ -192,7 +192,7 @@ pub struct Inputs {
     pub packages: usize,
 }
 
-impl Verdict {
+impl ReproVerdict {
     /// How many outputs were compared.
     pub fn outputs(&self) -> u64 {
         self.stages.iter().map(|stage| stage.outputs.len() as u64).sum()

@@ -5,10 +5,10 @@
 //! lent, one at a time: the executor gets a descriptor that can only read.
 
 use super::{
-    Ids, Limits, Output, OutputKind, Spec,
-    lend::{LENT, lend},
+    Ids, Limits, OutputKind, OutputSpec, Spec,
+    lend::{PASS_FD_FROM, lend},
     sys,
-    wire::{self, EntryKind, Fault, FaultKind, Step, Tag, WireEntry, shown},
+    wire::{self, Fault, FaultKind, Step, Tag, WireEntry, WireEntryKind, shown},
 };
 use crate::store::PageBuffer;
 use nix::{
@@ -130,7 +130,7 @@ impl Write for Stream<'_> {
 
 /// State of taking one output.
 struct Walk<'a, 'b> {
-    output: &'a Output,
+    output: &'a OutputSpec,
     limits: &'a Limits,
     single: bool,
     stream: &'a mut Stream<'b>,
@@ -245,7 +245,7 @@ impl Walk<'_, '_> {
                 }
                 libc::S_IFLNK => {
                     let target = readlinkat(&level.dir, &*name).map_err(refuse)?;
-                    self.announce(EntryKind::Symlink, &path, &stat, 0, target.as_bytes())?;
+                    self.announce(WireEntryKind::Symlink, &path, &stat, 0, target.as_bytes())?;
                 }
                 kind => self.special(kind, &path, &stat)?,
             }
@@ -255,9 +255,9 @@ impl Walk<'_, '_> {
 
     fn special(&mut self, format: u32, path: &[u8], stat: &FileStat) -> Result<(), Option<Fault>> {
         let (kind, name) = match format {
-            libc::S_IFIFO => (EntryKind::Fifo, "fifo"),
-            libc::S_IFCHR => (EntryKind::CharDevice, "character device"),
-            libc::S_IFBLK => (EntryKind::BlockDevice, "block device"),
+            libc::S_IFIFO => (WireEntryKind::Fifo, "fifo"),
+            libc::S_IFCHR => (WireEntryKind::CharDevice, "character device"),
+            libc::S_IFBLK => (WireEntryKind::BlockDevice, "block device"),
             libc::S_IFSOCK => return Err(Some(self.refuse(path, "is a socket"))),
             other => return Err(Some(self.refuse(path, format!("has the unknown type {other:o}")))),
         };
@@ -270,7 +270,7 @@ impl Walk<'_, '_> {
 
     fn directory(&mut self, path: Vec<u8>, dir: OwnedFd, stat: &FileStat) -> Result<Level, Option<Fault>> {
         self.same(&path, &dir, stat)?;
-        self.announce(EntryKind::Directory, &path, stat, 0, b"")?;
+        self.announce(WireEntryKind::Directory, &path, stat, 0, b"")?;
         let refuse = |e: Errno| self.refuse(&path, format!("cannot be listed: {e}"));
         let mut names = Vec::new();
         for entry in Dir::openat(&dir, ".", DIRECTORY, Mode::empty()).map_err(refuse)?.iter() {
@@ -292,7 +292,7 @@ impl Walk<'_, '_> {
         self.same(path, &file, stat)?;
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&stat.st_ino).cloned() {
-                return self.announce(EntryKind::Link, path, stat, 0, &first);
+                return self.announce(WireEntryKind::Link, path, stat, 0, &first);
             }
             self.links.insert(stat.st_ino, path.to_vec());
         }
@@ -308,9 +308,9 @@ impl Walk<'_, '_> {
         if self.bytes > self.limits.output_bytes {
             return Err(Some(self.over(format!("{} bytes", self.limits.output_bytes))));
         }
-        self.announce(EntryKind::File, path, stat, size, b"")?;
+        self.announce(WireEntryKind::File, path, stat, size, b"")?;
         // The executor expects all of it: when that fails there is no way on but to close the stream.
-        let sent = if size < LENT {
+        let sent = if size < PASS_FD_FROM {
             self.stream.send_file(&mut File::from(file), size)
         } else {
             self.stream.flush().and_then(|()| lend(self.files, file))
@@ -333,7 +333,7 @@ impl Walk<'_, '_> {
 
     fn announce(
         &mut self,
-        kind: EntryKind,
+        kind: WireEntryKind,
         path: &[u8],
         stat: &FileStat,
         number: u64,

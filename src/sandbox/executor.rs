@@ -1,11 +1,11 @@
 //! The executor: obeys a [`Spec`] by way of the helper, and trusts nothing that comes back without checking it.
 
 use super::{
-    Console, Outcome, Output, SandboxError, Spec, Watch,
+    Console, LogSink, OutputSpec, SandboxError, Spec, StageOutcome,
     helper::send_descriptors,
     outcome::Measured,
     receive::Receiver,
-    wire::{self, Exited, Fault, FaultKind, Request, STOP, Tag, Usage},
+    wire::{self, Exited, Fault, FaultKind, HelperRequest, STOP, Tag, Usage},
 };
 use crate::{model::VerityDigest, store::Content};
 use nix::{
@@ -32,7 +32,7 @@ use std::{
 
 /// Takes the output that a collected file belongs to, whether the file is executable, and its content; returns its digest and
 /// how many bytes it read, which must be all.
-pub type Put<'a> = dyn FnMut(&Output, bool, &mut dyn Content) -> io::Result<(VerityDigest, u64)> + 'a;
+pub type PutOutput<'a> = dyn FnMut(&OutputSpec, bool, &mut dyn Content) -> io::Result<(VerityDigest, u64)> + 'a;
 
 /// Runs stages.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +69,12 @@ impl Executor {
     /// # Errors
     ///
     /// Any failure of the sandbox, of the stage (a non-zero exit too), or of its outputs; nothing is collected then.
-    pub fn run(&self, spec: &Spec, put: &mut Put<'_>, log: &mut dyn Watch) -> Result<Outcome, SandboxError> {
+    pub fn run(
+        &self,
+        spec: &Spec,
+        put: &mut PutOutput<'_>,
+        log: &mut dyn LogSink,
+    ) -> Result<StageOutcome, SandboxError> {
         if let Some(problem) = spec.problem() {
             let stage = spec.stage.clone();
             return Err(SandboxError::Spec { stage, problem });
@@ -95,12 +100,12 @@ impl Executor {
         drop(command);
         let (mut handed, reader) = console(spec).map_err(helper_error)?;
         handed.push(lender.into());
-        let request = Request {
+        let request = HelperRequest {
             spec: spec.clone(),
             strict: self.strict,
             base_id: next_base_id(),
         };
-        let mut run = Run {
+        let mut run = RunningStage {
             spec,
             control: BufReader::with_capacity(CHUNK, control),
             files,
@@ -109,7 +114,7 @@ impl Executor {
             logged: 0,
             over: None,
             stopped: false,
-            found: Found::default(),
+            found: RunReply::default(),
         };
         let control = run.control.get_mut();
         let sent = send_descriptors(control, &handed).and_then(|()| wire::send_value(control, &request));
@@ -169,7 +174,7 @@ fn console(spec: &Spec) -> io::Result<(Vec<OwnedFd>, Option<PipeReader>)> {
 
 /// What the helper has told so far.
 #[derive(Default)]
-struct Found {
+struct RunReply {
     weaker: Vec<String>,
     measured: Option<Measured>,
     exited: Option<Exited>,
@@ -179,7 +184,7 @@ struct Found {
 }
 
 /// One run.
-struct Run<'a> {
+struct RunningStage<'a> {
     spec: &'a Spec,
     control: BufReader<UnixStream>,
     /// Over which pid 1 lends large files.
@@ -190,10 +195,10 @@ struct Run<'a> {
     /// Why the log ended the run.
     over: Option<SandboxError>,
     stopped: bool,
-    found: Found,
+    found: RunReply,
 }
 
-impl Run<'_> {
+impl RunningStage<'_> {
     fn protocol(&self, problem: String) -> SandboxError {
         SandboxError::Protocol {
             stage: self.spec.stage.clone(),
@@ -201,7 +206,7 @@ impl Run<'_> {
         }
     }
 
-    fn serve(&mut self, put: &mut Put<'_>, log: &mut dyn Watch) -> Result<Outcome, SandboxError> {
+    fn serve(&mut self, put: &mut PutOutput<'_>, log: &mut dyn LogSink) -> Result<StageOutcome, SandboxError> {
         let mut receiver = Receiver::new(self.spec);
         while self.found.usage.is_none() {
             let (spoken, printed) = self.wait()?;
@@ -235,7 +240,7 @@ impl Run<'_> {
         Ok((ready(fds.first()), ready(fds.get(1))))
     }
 
-    fn take_log(&mut self, log: &mut dyn Watch) {
+    fn take_log(&mut self, log: &mut dyn LogSink) {
         let Some(reader) = &mut self.reader else { return };
         let mut buffer = vec![0u8; 64 << 10];
         let got = match reader.read(&mut buffer) {
@@ -277,7 +282,7 @@ impl Run<'_> {
     }
 
     /// Takes one frame; says whether there may be more.
-    fn hear(&mut self, receiver: &mut Receiver<'_>, put: &mut Put<'_>) -> Result<bool, SandboxError> {
+    fn hear(&mut self, receiver: &mut Receiver<'_>, put: &mut PutOutput<'_>) -> Result<bool, SandboxError> {
         let frame = match wire::receive(&mut self.control) {
             Ok(frame) => frame,
             Err(error) => return Err(self.protocol(format!("broke off: {error}"))),
@@ -302,12 +307,12 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn conclude(&mut self, receiver: Receiver<'_>) -> Result<Outcome, SandboxError> {
+    fn conclude(&mut self, receiver: Receiver<'_>) -> Result<StageOutcome, SandboxError> {
         let stage = self.spec.stage.clone();
         if let Some(error) = self.over.take() {
             return Err(error);
         }
-        let Found {
+        let RunReply {
             weaker,
             measured,
             exited,
@@ -336,7 +341,7 @@ impl Run<'_> {
         if !complete {
             return Err(self.protocol("went away before every output was taken".to_owned()));
         }
-        Ok(Outcome {
+        Ok(StageOutcome {
             outputs: receiver.finish()?,
             measured,
             weaker,
@@ -378,7 +383,7 @@ fn explain(stage: String, fault: Fault) -> SandboxError {
 }
 
 /// The output a message is about.
-pub(super) fn refusal(spec: &Spec, output: &Output, problem: impl ToString) -> SandboxError {
+pub(super) fn refusal(spec: &Spec, output: &OutputSpec, problem: impl ToString) -> SandboxError {
     SandboxError::Output {
         stage: spec.stage.clone(),
         output: output.name.clone(),

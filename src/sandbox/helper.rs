@@ -2,11 +2,11 @@
 
 use super::{
     BuildDir, idmap, init,
-    limits::Group,
+    limits::ControlGroup,
     rootfs::{self, Plan},
     spec::NAMESPACES,
     sys::{self, Cloned},
-    wire::{self, Fault, Request, Step, Tag},
+    wire::{self, Fault, HelperRequest, Step, Tag},
 };
 use nix::{
     fcntl::AtFlags,
@@ -30,10 +30,10 @@ use std::{
 };
 
 /// A writer of pnb that can run in a sandbox: takes its arguments, writes below `/build`, or says why not.
-pub type Builtin = fn(args: &[u8]) -> Result<(), String>;
+pub type BuiltinWriter = fn(args: &[u8]) -> Result<(), String>;
 
 /// The writers by name.
-pub type BuiltinTable = BTreeMap<&'static str, Builtin>;
+pub type BuiltinTable = BTreeMap<&'static str, BuiltinWriter>;
 
 pub(super) const USERNS_FIX: &str = "allow user namespaces, as root: sysctl -w user.max_user_namespaces=65536, and where they exist \
                           kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0; in a \
@@ -41,7 +41,7 @@ pub(super) const USERNS_FIX: &str = "allow user namespaces, as root: sysctl -w u
 
 /// Everything pid 1 and the stage take over from the helper by being copies of it.
 pub(super) struct Job {
-    pub request: Request,
+    pub request: HelperRequest,
     pub plan: Plan,
     /// To the executor.
     pub control: UnixStream,
@@ -53,7 +53,7 @@ pub(super) struct Job {
     pub sync: UnixStream,
     /// Identities of the helper's namespaces.
     pub host_namespaces: BTreeMap<String, u64>,
-    pub group: Group,
+    pub group: ControlGroup,
     /// The host's `/proc/meminfo`.
     pub meminfo: Option<File>,
     pub builtins: BuiltinTable,
@@ -96,13 +96,13 @@ pub fn helper_main(mut builtins: BuiltinTable) -> ExitCode {
     }
 }
 
-fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, Group), Fault> {
+fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGroup), Fault> {
     sys::die_with_parent().step("bind the helper to its parent")?;
     let mut console = receive_descriptors(control, HANDED).step("receive the console")?;
     let files = console
         .pop()
         .ok_or_else(|| Fault::setup("receive the console", "a descriptor is missing"))?;
-    let request: Request = wire::receive_value(&mut &*control)
+    let request: HelperRequest = wire::receive_value(&mut &*control)
         .step("receive the request")?
         .ok_or_else(|| Fault::setup("receive the request", "the caller went away"))?;
     let as_root = Uid::effective().is_root();
@@ -116,7 +116,7 @@ fn serve(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, Group), F
         nix::unistd::chown(path, Some(uid), Some(gid)).step(format!("give {} to the stage", path.display()))?;
     }
     let plan = Plan::new(spec)?;
-    let group = Group::create(&spec.limits_in_force())?;
+    let group = ControlGroup::create(&spec.limits_in_force())?;
     let (sync, remote) = UnixStream::pair().step("make a socket pair")?;
     let job = Job {
         plan,

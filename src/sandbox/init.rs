@@ -12,7 +12,7 @@ use super::{
     stage,
     sys::{self, Cloned},
     watch::{Reached, Watchdog},
-    wire::{self, Exited, Fault, FaultKind, Report, STOP, Step, Tag},
+    wire::{self, Exited, Fault, FaultKind, STOP, StageReport, Step, Tag},
 };
 use nix::{
     errno::Errno,
@@ -91,7 +91,7 @@ fn live(job: &mut Job) -> Result<(), Ending> {
     };
     drop(theirs);
     job.console.clear();
-    let mut job_end = JobEnd {
+    let mut job_end = Supervisor {
         job,
         proc: &proc,
         succeeded: false,
@@ -116,7 +116,7 @@ fn become_root_inside(ids: Ids) -> Result<(), Fault> {
     prctl::set_dumpable(true).step("let the stage be mapped")
 }
 
-struct JobEnd<'a> {
+struct Supervisor<'a> {
     job: &'a mut Job,
     proc: &'a OwnedFd,
     /// Whether the workload ended well.
@@ -125,7 +125,7 @@ struct JobEnd<'a> {
     answerer: Option<Answerer>,
 }
 
-impl JobEnd<'_> {
+impl Supervisor<'_> {
     fn supervise(&mut self, stage: Pid, mut reports: UnixStream, ends: &SignalFd) -> Result<(), Ending> {
         let mut started = self.admit(stage, &mut reports);
         let begin = Instant::now();
@@ -194,18 +194,18 @@ impl JobEnd<'_> {
         let mut measured = false;
         while let Some(report) = wire::receive_value(reports).step("hear from the stage")? {
             match report {
-                Report::Weaker(what) => wire::send(&mut self.job.control, Tag::Weaker, &what).map_err(|_| None)?,
-                Report::Measured(found) => {
+                StageReport::Weaker(what) => wire::send(&mut self.job.control, Tag::Weaker, &what).map_err(|_| None)?,
+                StageReport::Measured(found) => {
                     measured = true;
                     wire::send(&mut self.job.control, Tag::Measured, &found).map_err(|_| None)?;
                 }
-                Report::Listener => {
+                StageReport::Listener => {
                     let received = receive_descriptors(reports, 1).step("receive a listener")?;
                     let listener = received.into_iter().next();
                     let surroundings = &self.job.request.spec.surroundings;
                     self.answerer = listener.map(|listener| Answerer::new(listener, surroundings));
                 }
-                Report::Fault(fault) => return Err(Some(fault)),
+                StageReport::Fault(fault) => return Err(Some(fault)),
             }
         }
         if measured {

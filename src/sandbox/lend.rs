@@ -23,7 +23,7 @@ use std::{
 };
 
 /// Files of this many bytes or more are lent, smaller ones sent: below, the messages cost more than the bytes.
-pub(super) const LENT: u64 = 1 << 20;
+pub(super) const PASS_FD_FROM: u64 = 1 << 20;
 
 /// The byte that gives back what was lent.
 const DONE: u8 = b'd';

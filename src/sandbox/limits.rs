@@ -21,7 +21,7 @@ use std::{
 const PREFIX: &str = "pnb-";
 
 /// One control group of this run.
-struct Directory {
+struct GroupDirectory {
     path: PathBuf,
     /// `cgroup.procs`, open for writing with the rights of the helper.
     processes: File,
@@ -34,25 +34,25 @@ struct Directory {
 
 /// The control groups of this run; none where the host has none to give.
 #[derive(Default)]
-pub(super) struct Group {
-    directories: Vec<Directory>,
+pub(super) struct ControlGroup {
+    directories: Vec<GroupDirectory>,
     limits: Option<Limits>,
 }
 
 /// A hierarchy in which a group may be made.
-struct Place {
+struct Hierarchy {
     parent: PathBuf,
     version: u8,
     memory: bool,
     pids: bool,
 }
 
-impl Group {
+impl ControlGroup {
     /// Makes the groups and sets their limits. A host that refuses is no error: the other mechanism takes over.
     pub(super) fn create(limits: &Limits) -> Result<Self, Fault> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").step("read /proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let mut group = Group {
+        let mut group = ControlGroup {
             directories: Vec::new(),
             limits: Some(limits.clone()),
         };
@@ -68,7 +68,7 @@ impl Group {
                 continue;
             }
             match set_up(&path, place.version, memory, pids, limits) {
-                Ok(processes) => group.directories.push(Directory {
+                Ok(processes) => group.directories.push(GroupDirectory {
                     events: [
                         memory
                             .then(|| File::open(path.join(memory_events(place.version))).ok())
@@ -110,7 +110,7 @@ impl Group {
 
     /// What enforces the limits.
     pub(super) fn mechanism(&self) -> String {
-        let by = |wanted: fn(&Directory) -> bool, other: &str| {
+        let by = |wanted: fn(&GroupDirectory) -> bool, other: &str| {
             let found = self.directories.iter().find(|d| wanted(d));
             found.map_or_else(|| other.to_owned(), |d| format!("cgroup v{}", d.version))
         };
@@ -185,7 +185,7 @@ fn counter(text: &str, name: &str) -> u64 {
 }
 
 /// Where groups may be made, best first.
-fn places(mounts: &str, own: &str) -> Vec<Place> {
+fn places(mounts: &str, own: &str) -> Vec<Hierarchy> {
     let mut places = Vec::new();
     for line in mounts.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
@@ -202,7 +202,7 @@ fn places(mounts: &str, own: &str) -> Vec<Place> {
                 let parent = point.join(relative);
                 let given = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
                 let has = |name: &str| given.split_whitespace().any(|c| c == name);
-                places.push(Place {
+                places.push(Hierarchy {
                     parent,
                     version: 2,
                     memory: has("memory"),
@@ -221,7 +221,7 @@ fn places(mounts: &str, own: &str) -> Vec<Place> {
                     .any(|n| (memory && n == "memory") || (pids && n == "pids"));
                 here.then(|| path.trim_start_matches('/'))
             });
-            places.push(Place {
+            places.push(Hierarchy {
                 parent: point.join(inside.unwrap_or("")),
                 version: 1,
                 memory,

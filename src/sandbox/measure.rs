@@ -66,9 +66,9 @@ fn writable_mount(line: &str) -> Option<String> {
 }
 
 /// An open `/proc/self/status`, to be read when it can no longer be opened.
-pub(super) struct Status(File);
+pub(super) struct ProcStatus(File);
 
-impl Status {
+impl ProcStatus {
     pub(super) fn open(proc: &OwnedFd) -> Result<Self, Fault> {
         open(proc, "self/status").map(Self).step("open /proc/self/status")
     }

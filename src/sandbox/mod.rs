@@ -35,12 +35,12 @@ mod watch;
 mod wire;
 
 pub use error::SandboxError;
-pub use executor::{Executor, Put};
-pub use helper::{Builtin, BuiltinTable, helper_main};
-pub use outcome::{Collected, Measured, Outcome, Watch};
+pub use executor::{Executor, PutOutput};
+pub use helper::{BuiltinTable, BuiltinWriter, helper_main};
+pub use outcome::{Collected, LogSink, Measured, StageOutcome};
 pub use probe::{Layer, probe};
 pub use spec::{
-    Access, BuildDir, Capability, Console, Emulator, Ids, Limits, Mount, Network, Output, OutputKind, Policy,
-    Preparation, RootFs, Spec, Workload,
+    Access, BuildDir, Capability, Console, Emulator, Ids, Limits, Mount, Network, OutputKind, OutputSpec, Preparation,
+    RootFs, SandboxPolicy, Spec, Workload,
 };
-pub use surroundings::{LENT, Processors, Surroundings};
+pub use surroundings::{Processors, Surroundings, VARIATION_DIR};

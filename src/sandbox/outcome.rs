@@ -11,7 +11,7 @@ use std::{
 
 /// A stage that ended well.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outcome {
+pub struct StageOutcome {
     /// Every declared output, by name.
     pub outputs: BTreeMap<String, Collected>,
     /// What the sandbox found about itself, from inside.
@@ -24,7 +24,7 @@ pub struct Outcome {
     pub wall: Duration,
     /// Most memory in use at one time in bytes, as far as the limits' mechanism saw it.
     pub peak_memory: u64,
-    /// Whether the [`Watch`] ended the stage.
+    /// Whether the [`LogSink`] ended the stage.
     pub stopped: bool,
 }
 
@@ -88,7 +88,7 @@ pub struct Measured {
 }
 
 /// Receives what a stage prints.
-pub trait Watch {
+pub trait LogSink {
     /// Takes the next bytes. [`ControlFlow::Break`] ends the stage as if it had exited well.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ pub trait Watch {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>>;
 }
 
-impl<W: Write + ?Sized> Watch for W {
+impl<W: Write + ?Sized> LogSink for W {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
         self.write_all(bytes)?;
         Ok(ControlFlow::Continue(()))

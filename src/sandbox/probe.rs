@@ -1,7 +1,7 @@
 //! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
 
 use super::{
-    Emulator, Executor, Ids, Outcome, Output, RootFs, SandboxError, Spec, Workload, emulator,
+    Emulator, Executor, Ids, OutputSpec, RootFs, SandboxError, Spec, StageOutcome, Workload, emulator,
     helper::{NOTHING, USERNS_FIX},
     idmap,
     landlock::ABI_NUMBER,
@@ -53,7 +53,8 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
         strict: false,
     };
     let try_out = |ids| {
-        let nothing = &mut |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a probe has no output"));
+        let nothing =
+            &mut |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a probe has no output"));
         executor.run(&smallest(ids), nothing, &mut io::sink())
     };
     let single = try_out(Ids::Single);
@@ -87,7 +88,7 @@ fn emulation(executor: &Executor) -> Layer {
         }),
         ..smallest(Ids::Single)
     };
-    let nothing = &mut |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a probe has no output"));
+    let nothing = &mut |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a probe has no output"));
     match executor.run(&spec, nothing, &mut io::sink()) {
         Ok(_) => Layer {
             required: false,
@@ -97,7 +98,7 @@ fn emulation(executor: &Executor) -> Layer {
     }
 }
 
-fn describe(outcome: &Outcome, layers: &mut Vec<Layer>) {
+fn describe(outcome: &StageOutcome, layers: &mut Vec<Layer>) {
     let found = &outcome.measured;
     let state = if found.loopback_up { "up" } else { "down" };
     layers.push(Layer {

@@ -2,10 +2,10 @@
 //! allow, whatever pid 1 may have thought of it.
 
 use super::{
-    Collected, Ids, Output, OutputKind, SandboxError, Spec,
-    executor::{Put, refusal},
-    lend::{LENT, Lent},
-    wire::{EntryKind, WireEntry, shown},
+    Collected, Ids, OutputKind, OutputSpec, SandboxError, Spec,
+    executor::{PutOutput, refusal},
+    lend::{Lent, PASS_FD_FROM},
+    wire::{WireEntry, WireEntryKind, shown},
 };
 use crate::{
     model::{Entry, Meta, Node, RelPath, Tree},
@@ -26,7 +26,7 @@ pub(super) struct Receiver<'a> {
 
 /// The output being received.
 struct Current<'a> {
-    output: &'a Output,
+    output: &'a OutputSpec,
     tree: Option<Tree>,
     file: Option<Collected>,
     entries: u64,
@@ -87,7 +87,7 @@ impl<'a> Receiver<'a> {
         payload: &[u8],
         content: &mut impl Read,
         files: &UnixStream,
-        put: &mut Put<'_>,
+        put: &mut PutOutput<'_>,
     ) -> Result<(), SandboxError> {
         let spec = self.spec;
         let Some(current) = &mut self.current else {
@@ -116,24 +116,24 @@ impl<'a> Receiver<'a> {
         };
         debug_assert!(spec.ids == Ids::Range || meta.uid == 0);
         let node = match wire.kind {
-            EntryKind::Directory => Node::Directory,
-            EntryKind::File => store(spec, output, &wire, content, files, put)?,
-            EntryKind::Link => current
+            WireEntryKind::Directory => Node::Directory,
+            WireEntryKind::File => store(spec, output, &wire, content, files, put)?,
+            WireEntryKind::Link => current
                 .linked(&wire)
                 .ok_or_else(|| refuse("links to what is no file".to_owned()))?,
-            EntryKind::Symlink if !wire.rest.is_empty() && !wire.rest.contains(&0) && wire.rest.len() < 4096 => {
+            WireEntryKind::Symlink if !wire.rest.is_empty() && !wire.rest.contains(&0) && wire.rest.len() < 4096 => {
                 Node::Symlink {
                     target: wire.rest.clone(),
                 }
             }
-            EntryKind::Symlink => return Err(refuse("has an impossible target".to_owned())),
+            WireEntryKind::Symlink => return Err(refuse("has an impossible target".to_owned())),
             _ if !output.allow_devices => return Err(refuse("is a device or fifo, which is not declared".to_owned())),
-            EntryKind::Fifo => Node::Fifo,
-            EntryKind::CharDevice => Node::CharDevice {
+            WireEntryKind::Fifo => Node::Fifo,
+            WireEntryKind::CharDevice => Node::CharDevice {
                 major: (wire.number >> 32) as u32,
                 minor: wire.number as u32,
             },
-            EntryKind::BlockDevice => Node::BlockDevice {
+            WireEntryKind::BlockDevice => Node::BlockDevice {
                 major: (wire.number >> 32) as u32,
                 minor: wire.number as u32,
             },
@@ -166,7 +166,7 @@ impl Current<'_> {
     fn count(&mut self, wire: &WireEntry, spec: &Spec) -> Result<(), SandboxError> {
         let limits = &spec.limits;
         self.entries += 1;
-        if wire.kind == EntryKind::File {
+        if wire.kind == WireEntryKind::File {
             self.bytes = self.bytes.saturating_add(wire.number);
         }
         let over = if self.entries > limits.output_entries {
@@ -216,11 +216,11 @@ impl Content for Announced<'_> {
 
 fn store(
     spec: &Spec,
-    output: &Output,
+    output: &OutputSpec,
     wire: &WireEntry,
     content: &mut impl Read,
     files: &UnixStream,
-    put: &mut Put<'_>,
+    put: &mut PutOutput<'_>,
 ) -> Result<Node, SandboxError> {
     let failed = |source| SandboxError::Store {
         stage: spec.stage.clone(),
@@ -242,7 +242,7 @@ fn store(
         }
         Ok(Node::File { size, digest })
     };
-    if size < LENT {
+    if size < PASS_FD_FROM {
         return take(&mut Once(content));
     }
     let mut lent = Lent::receive(files).map_err(failed)?;
@@ -264,11 +264,11 @@ mod tests {
         os::{fd::OwnedFd, unix::fs::FileExt},
     };
 
-    const SIZE: u64 = 3 * LENT + 1;
+    const SIZE: u64 = 3 * PASS_FD_FROM + 1;
 
     /// What the executor makes of a pid 1 that announces a file of [`SIZE`] bytes and lends `lent`, and whether it was given back.
     fn given(lent: Vec<OwnedFd>) -> (Result<Collected, SandboxError>, bool) {
-        let output = Output {
+        let output = OutputSpec {
             name: "out".to_owned(),
             path: "out".parse().expect("a path"),
             kind: OutputKind::File,
@@ -280,7 +280,7 @@ mod tests {
             ..smallest(Ids::Single)
         };
         let entry = WireEntry {
-            kind: EntryKind::File,
+            kind: WireEntryKind::File,
             mode: 0o644,
             uid: 0,
             gid: 0,
@@ -290,7 +290,7 @@ mod tests {
         };
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         send_descriptors(&theirs, &lent).expect("sent");
-        let mut put = |_: &Output, _: bool, content: &mut dyn Content| {
+        let mut put = |_: &OutputSpec, _: bool, content: &mut dyn Content| {
             // As a store does that hashes first.
             verity::digest_reader(&mut *content)?;
             assert!(content.restart()?, "it is a file");

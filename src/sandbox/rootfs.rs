@@ -10,7 +10,7 @@
 //! ```
 
 use super::{
-    Access, BuildDir, LENT, Network, RootFs, Spec, emulator,
+    Access, BuildDir, Network, RootFs, Spec, VARIATION_DIR, emulator,
     landlock::Rules,
     sys::{self, attr},
     wire::{Fault, Step},
@@ -129,7 +129,7 @@ impl Plan {
             }
         }
         if let Some(lent) = &spec.surroundings.lent {
-            let place = rel(LENT)?;
+            let place = rel(VARIATION_DIR)?;
             let inside = spec.dev_in.iter().map(|dir| Ok(rel("build")?.join(dir).join(&place)));
             for target in std::iter::once(Ok(place.clone())).chain(inside) {
                 plan.binds.push(Bind {

@@ -34,7 +34,7 @@ pub struct Spec {
     /// What it may use up.
     pub limits: Limits,
     /// What is taken out of `/build` when it has ended well.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<OutputSpec>,
     /// Where `/build` lies.
     pub build_dir: BuildDir,
     /// Whether a build directory on disk is left as it is when the stage fails.
@@ -256,8 +256,8 @@ impl Limits {
 
 /// One thing taken out of `/build`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Output {
-    /// Name in [`super::Outcome::outputs`].
+pub struct OutputSpec {
+    /// Name in [`super::AnswerOutcome::outputs`].
     pub name: String,
     /// Where it lies below `/build`.
     pub path: RelPath,
@@ -293,7 +293,7 @@ pub enum BuildDir {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Console {
-    /// Input from `/dev/null`; output and error to the [`super::Watch`] given to the executor.
+    /// Input from `/dev/null`; output and error to the [`super::LogSink`] given to the executor.
     Log,
     /// The caller's own terminal or pipes.
     Inherit,
@@ -301,7 +301,7 @@ pub enum Console {
 
 /// What of a [`Spec`] is the same on every host: written into the manifest.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Policy {
+pub struct SandboxPolicy {
     /// Where the stage sees what it reads, and what it may write.
     pub mounts: BTreeMap<String, Access>,
     /// Whether `/` is a tree of inputs.
@@ -320,7 +320,7 @@ pub struct Policy {
     /// What it may use up.
     pub limits: Limits,
     /// What is taken out.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<OutputSpec>,
     /// Directories with a small `/dev`.
     pub dev_in: Vec<RelPath>,
     /// Whether `/proc` is mounted.
@@ -370,8 +370,8 @@ impl Spec {
     }
 
     /// The part that does not depend on the host.
-    pub fn policy(&self) -> Policy {
-        Policy {
+    pub fn policy(&self) -> SandboxPolicy {
+        SandboxPolicy {
             mounts: self.mounts.iter().map(|m| (m.target.to_string(), m.access)).collect(),
             root: match self.root {
                 RootFs::Tree(_) => "tree",

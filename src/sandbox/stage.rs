@@ -5,7 +5,7 @@ use super::{
     Console, Preparation, Processors, Spec, Workload, answer,
     helper::{Job, namespaces_at, send_descriptors},
     landlock, measure, seccomp, sys,
-    wire::{self, Fault, FaultKind, Report, Step},
+    wire::{self, Fault, FaultKind, StageReport, Step},
 };
 use caps::CapSet;
 use nix::{
@@ -35,7 +35,7 @@ const BUILTIN_PANICKED: i32 = 101;
 pub(super) fn run(job: &mut Job, mut reports: UnixStream, proc: &OwnedFd) -> ! {
     if let Err(fault) = prepare(job, &mut reports, proc) {
         // Pid 1 sees the end of the stream when this fails.
-        let _ = wire::send_value(&mut reports, &Report::Fault(fault));
+        let _ = wire::send_value(&mut reports, &StageReport::Fault(fault));
         sys::end_process(127)
     }
     let spec = &job.request.spec;
@@ -44,7 +44,7 @@ pub(super) fn run(job: &mut Job, mut reports: UnixStream, proc: &OwnedFd) -> ! {
             Ok(never) => match never {},
             Err(problem) => {
                 let fault = Fault::setup(format!("run {}", argv[0]), problem);
-                let _ = wire::send_value(&mut reports, &Report::Fault(fault));
+                let _ = wire::send_value(&mut reports, &StageReport::Fault(fault));
                 sys::end_process(127)
             }
         },
@@ -81,7 +81,7 @@ fn execute(argv: &[String], spec: &Spec) -> Result<Infallible, String> {
 fn call(job: &Job, mut reports: UnixStream, name: &str, args: &[u8]) -> i32 {
     let Some(builtin) = job.builtins.get(name).copied() else {
         let fault = Fault::setup("start the stage", format!("there is no built-in {name:?}"));
-        let _ = wire::send_value(&mut reports, &Report::Fault(fault));
+        let _ = wire::send_value(&mut reports, &StageReport::Fault(fault));
         return 127;
     };
     // The end of this stream tells pid 1 that the workload has begun.
@@ -142,7 +142,7 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
         .collect();
     found.limits = job.group.mechanism();
     found.cpus = cpus;
-    let status = measure::Status::open(proc)?;
+    let status = measure::ProcStatus::open(proc)?;
     let probe = proc.try_clone().step("copy a descriptor")?;
     // What follows needs no descriptor but these three, which then are 3, 4 and 5.
     drop_capabilities(spec)?;
@@ -164,17 +164,17 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
     if let Some(listener) = answer::install(&spec.surroundings)? {
-        wire::send_value(reports, &Report::Listener).step("report")?;
+        wire::send_value(reports, &StageReport::Listener).step("report")?;
         send_descriptors(reports, &[listener]).step("hand over the listener")?;
     }
-    wire::send_value(reports, &Report::Measured(Box::new(found))).step("report")
+    wire::send_value(reports, &StageReport::Measured(Box::new(found))).step("report")
 }
 
 fn weaker(reports: &mut UnixStream, strict: bool, what: String) -> Result<(), Fault> {
     if strict {
         return Err(Fault::new(FaultKind::Weaker, what, ""));
     }
-    wire::send_value(reports, &Report::Weaker(what)).step("report")
+    wire::send_value(reports, &StageReport::Weaker(what)).step("report")
 }
 
 /// Resource limits, as far as the caller's hard limits let them be what they should be on every host.

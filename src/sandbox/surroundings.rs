@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// Where [`Surroundings::lent`] is seen, below `/` and below every root with a small `/dev` of its own.
-pub const LENT: &str = "dev/pnb";
+pub const VARIATION_DIR: &str = "dev/pnb";
 
 /// What differs from the surroundings that every stage has. The default is that nothing does.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Surroundings {
     /// Environment that is added, or takes the place of what is there.
     pub env: BTreeMap<String, String>,
-    /// A directory of the host, read-only, at [`LENT`]: what the environment names has to lie somewhere.
+    /// A directory of the host, read-only, at [`VARIATION_DIR`]: what the environment names has to lie somewhere.
     pub lent: Option<PathBuf>,
     /// Host name and domain name.
     pub names: Option<(String, String)>,

@@ -3,7 +3,7 @@
 use super::{
     BuildDir, Limits, Spec,
     disk::{self, Used},
-    limits::{Group, memory_limit, process_limit},
+    limits::{ControlGroup, memory_limit, process_limit},
 };
 use nix::{
     dir::Dir,
@@ -43,7 +43,7 @@ pub(super) struct Watchdog {
     limits: Limits,
     memory: bool,
     processes: bool,
-    disk: Option<Disk>,
+    disk: Option<DiskWatch>,
     peak: u64,
     meminfo: Option<File>,
     /// Device number of the kernel's own tmpfs, where memfds live.
@@ -51,13 +51,13 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(super) fn new(spec: &Spec, group: &Group, meminfo: Option<File>) -> Self {
+    pub(super) fn new(spec: &Spec, group: &ControlGroup, meminfo: Option<File>) -> Self {
         let memfd = memfd_create("", MFdFlags::MFD_CLOEXEC).ok();
         Self {
             limits: spec.limits_in_force(),
             memory: !group.limits_memory(),
             processes: !group.counts_processes(),
-            disk: matches!(spec.build_dir, BuildDir::Disk(_)).then(Disk::new),
+            disk: matches!(spec.build_dir, BuildDir::Disk(_)).then(DiskWatch::new),
             peak: 0,
             meminfo,
             shared_memory: memfd.and_then(|fd| fstat(fd).ok()).map(|s| s.st_dev),
@@ -79,7 +79,7 @@ impl Watchdog {
     }
 
     /// Looks around; says which limit is reached.
-    pub(super) fn check(&mut self, proc: &OwnedFd, group: &Group) -> Option<Reached> {
+    pub(super) fn check(&mut self, proc: &OwnedFd, group: &ControlGroup) -> Option<Reached> {
         if let Some(limit) = group.reached().into_iter().next() {
             return Some(Reached(limit));
         }
@@ -177,7 +177,7 @@ impl Watchdog {
 }
 
 /// What is known of a build directory on disk.
-struct Disk {
+struct DiskWatch {
     next: Instant,
     /// When it was summed up last, what was in it then, and how full its file system was.
     seen: Instant,
@@ -185,7 +185,7 @@ struct Disk {
     full: (u64, u64),
 }
 
-impl Disk {
+impl DiskWatch {
     fn new() -> Self {
         let now = Instant::now();
         Self {
@@ -287,7 +287,7 @@ mod tests {
             ..smallest(Ids::Single).limits
         };
         let now = Instant::now();
-        let disk = |bytes, inodes| Disk {
+        let disk = |bytes, inodes| DiskWatch {
             next: now,
             seen: now,
             used: Used {

@@ -1,13 +1,13 @@
 //! What the helper and the executor say to each other.
 //!
 //! Over one stream socket. The executor sends the descriptors of the console with one byte, then one frame with the
-//! [`Request`]; later a single byte [`STOP`] may end the stage early. Everything the other way is frames:
+//! [`HelperRequest`]; later a single byte [`STOP`] may end the stage early. Everything the other way is frames:
 //!
 //! ```text
 //! tag: u8   length: u64 little endian   payload: length bytes
 //! ```
 //!
-//! The payload is JSON but for [`Tag::Entry`]: `kind u8, mode u32, uid u32, gid u32, number u64, path length u16, path,
+//! The payload is JSON but for [`Tag::FatEntry`]: `kind u8, mode u32, uid u32, gid u32, number u64, path length u16, path,
 //! rest`, integers little endian. A regular file's `number` bytes of content follow the frame as they are, unless there are so
 //! many that it is lent ([`super::lend`]).
 
@@ -24,7 +24,7 @@ pub(super) const STOP: u8 = b's';
 
 /// What the helper is to do.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Request {
+pub(super) struct HelperRequest {
     pub spec: Spec,
     pub strict: bool,
     /// First host id of the range that root maps stages to.
@@ -135,7 +135,7 @@ impl<T, E: ToString> Step<T> for Result<T, E> {
 
 /// What a stage tells pid 1 before it becomes the workload.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Report {
+pub(super) enum StageReport {
     Weaker(String),
     /// A descriptor follows: what asks when the workload calls what is answered in the kernel's place.
     Listener,
@@ -146,7 +146,7 @@ pub(super) enum Report {
 /// One entry of an output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct WireEntry {
-    pub kind: EntryKind,
+    pub kind: WireEntryKind,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -160,7 +160,7 @@ pub(super) struct WireEntry {
 
 /// Kind of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum EntryKind {
+pub(super) enum WireEntryKind {
     Directory,
     File,
     Link,
@@ -170,14 +170,14 @@ pub(super) enum EntryKind {
     Fifo,
 }
 
-const KINDS: [(u8, EntryKind); 7] = [
-    (b'd', EntryKind::Directory),
-    (b'f', EntryKind::File),
-    (b'h', EntryKind::Link),
-    (b'l', EntryKind::Symlink),
-    (b'c', EntryKind::CharDevice),
-    (b'b', EntryKind::BlockDevice),
-    (b'p', EntryKind::Fifo),
+const KINDS: [(u8, WireEntryKind); 7] = [
+    (b'd', WireEntryKind::Directory),
+    (b'f', WireEntryKind::File),
+    (b'h', WireEntryKind::Link),
+    (b'l', WireEntryKind::Symlink),
+    (b'c', WireEntryKind::CharDevice),
+    (b'b', WireEntryKind::BlockDevice),
+    (b'p', WireEntryKind::Fifo),
 ];
 
 fn invalid(problem: &str) -> io::Error {
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn an_entry_survives_the_wire_and_a_cut_one_does_not() {
         let entry = WireEntry {
-            kind: EntryKind::Symlink,
+            kind: WireEntryKind::Symlink,
             mode: 0o777,
             uid: 7,
             gid: 65_535,

@@ -11,7 +11,7 @@ use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
 /// An open directory. Renaming it or what it lies in changes nothing.
 #[derive(Debug)]
-pub struct Directory {
+pub struct ServedDirectory {
     fd: OwnedFd,
 }
 
@@ -48,12 +48,12 @@ impl From<Errno> for Missing {
 /// openat2(2) answers EAGAIN when something is renamed while it looks; so often it is asked again.
 const TRIES: usize = 16;
 
-impl Directory {
+impl ServedDirectory {
     /// Opens the directory at `path`.
     ///
     /// # Errors
     ///
-    /// [`ServeError::Directory`] when it is missing, not a directory, or may not be entered.
+    /// [`ServeError::DirectoryBlocks`] when it is missing, not a directory, or may not be entered.
     pub fn open(path: &Path) -> Result<Self, ServeError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(path, flags, Mode::empty()).map_err(|errno| ServeError::Directory {

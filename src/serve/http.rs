@@ -1,9 +1,9 @@
 //! The HTTP/1.1 server: one thread for each connection, nothing waited for without an end.
 
 use super::{
-    Directory, Log, Protocol, ServeError, Served, Stop, Wake,
+    Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake,
     dir::{Missing, Opened},
-    request::{self, Method, REASONS, Request},
+    request::{self, HttpRequest, Method, REASONS},
 };
 use crate::model::RelPath;
 use std::{
@@ -59,7 +59,7 @@ const HEAD_CHUNK: usize = 4 << 10;
 /// [`ServeError::Wait`] when the listener cannot be waited on.
 pub fn serve_http(
     listener: &TcpListener,
-    dir: &Directory,
+    dir: &ServedDirectory,
     limits: &HttpLimits,
     stop: &Stop,
     log: Log<'_>,
@@ -86,7 +86,7 @@ pub fn serve_http(
             }
             // Else small answers wait for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
-            let place = Place::take(&open);
+            let place = ConnectionSlot::take(&open);
             if place.number > limits.connections {
                 busy(&stream, peer, log);
                 continue;
@@ -112,19 +112,19 @@ pub fn serve_http(
 }
 
 /// One of the connections that are open.
-struct Place<'a> {
+struct ConnectionSlot<'a> {
     open: &'a AtomicUsize,
     number: usize,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ConnectionSlot<'a> {
     fn take(open: &'a AtomicUsize) -> Self {
         let number = open.fetch_add(1, Ordering::SeqCst) + 1;
         Self { open, number }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ConnectionSlot<'_> {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
@@ -172,7 +172,7 @@ impl Broken {
 
 /// What came of waiting for a request.
 enum Heard {
-    Request(Request),
+    Request(HttpRequest),
     /// The client has nothing more to ask.
     Nothing,
     /// It cannot be understood; answered with this status.
@@ -182,7 +182,7 @@ enum Heard {
 struct Connection<'a> {
     stream: &'a TcpStream,
     peer: SocketAddr,
-    dir: &'a Directory,
+    dir: &'a ServedDirectory,
     limits: &'a HttpLimits,
     stop: &'a Stop,
     log: Log<'a>,
@@ -278,7 +278,7 @@ impl Connection<'_> {
     }
 
     /// Answers a request; says whether the connection can go on.
-    fn answer(&self, request: &Request) -> bool {
+    fn answer(&self, request: &HttpRequest) -> bool {
         // A client of HTTP/1.0 is not kept after a refusal, which saves saying so.
         let refused = |status| Refusal::new(status, &request.shown, request.keep_alive && !request.old);
         let refusal = match request.method {
@@ -328,7 +328,7 @@ impl Connection<'_> {
         sent.is_ok() && refusal.keep_alive
     }
 
-    fn send_file(&self, request: &Request, path: &RelPath, opened: &Opened) -> bool {
+    fn send_file(&self, request: &HttpRequest, path: &RelPath, opened: &Opened) -> bool {
         let mut more = "Accept-Ranges: bytes\r\n".to_owned();
         let (status, first, length) = match request.range {
             None => (200, 0, opened.size),

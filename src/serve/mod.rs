@@ -19,7 +19,7 @@ mod stop;
 mod tftp;
 mod transfer;
 
-pub use dir::Directory;
+pub use dir::ServedDirectory;
 pub use error::ServeError;
 pub use http::{HttpLimits, serve_http};
 pub use served::{Log, Protocol, Served};

@@ -35,7 +35,7 @@ pub(super) mod code {
 
 /// Options a client asks for. Unknown ones and values out of bounds are ignored, as RFC 2347 wants.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Options {
+pub(super) struct TftpOptions {
     /// Bytes of a block, 8 to 65464.
     pub(super) block: Option<u16>,
     /// Seconds until something is sent again, 1 to 255.
@@ -53,7 +53,7 @@ pub(super) enum Packet<'a> {
     Read {
         name: &'a [u8],
         mode: &'a [u8],
-        options: Options,
+        options: TftpOptions,
     },
     /// It wants to write one.
     Write { name: &'a [u8] },
@@ -110,8 +110,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
 }
 
 /// Reads options as far as they go; of several with one name the first stands.
-fn options(mut rest: &[u8]) -> Options {
-    let mut out = Options::default();
+fn options(mut rest: &[u8]) -> TftpOptions {
+    let mut out = TftpOptions::default();
     while let (Some(name), Some(value)) = (string(&mut rest), string(&mut rest)) {
         match name.to_ascii_lowercase().as_slice() {
             b"blksize" if out.block.is_none() => out.block = number(value).filter(|n| (8..=65_464).contains(n)),
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &[u8]) -> Options {
+    fn read(text: &[u8]) -> TftpOptions {
         let bytes = [b"\0\x01name\0octet\0", text].concat();
         match parse(&bytes) {
             Some(Packet::Read { name, mode, options }) => {
@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn options_are_taken_within_their_bounds() {
-        assert_eq!(read(b""), Options::default());
-        let all = Options {
+        assert_eq!(read(b""), TftpOptions::default());
+        let all = TftpOptions {
             block: Some(1468),
             timeout: Some(3),
             size: true,
@@ -191,7 +191,7 @@ mod tests {
             b"blksize\x00512",
             b"blksize\0",
         ] {
-            assert_eq!(read(bad), Options::default(), "{}", bad.escape_ascii());
+            assert_eq!(read(bad), TftpOptions::default(), "{}", bad.escape_ascii());
         }
         assert_eq!(read(b"blksize\x00512\0blksize\x001024\0").block, Some(512));
     }

@@ -66,7 +66,7 @@ impl Range {
 
 /// The head of a request.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct HttpRequest {
     pub(super) method: Method,
     /// Method and target, printable.
     pub(super) shown: String,
@@ -84,7 +84,7 @@ pub(super) struct Request {
 /// # Errors
 ///
 /// The status to refuse it with.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, u16> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut raw = httparse::Request::new(&mut fields);
     let length = match raw.parse(bytes) {
@@ -131,7 +131,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, u16> {
         (Some(value), None, None) if method_read == Method::Get => parse_range(value),
         _ => None,
     };
-    let request = Request {
+    let request = HttpRequest {
         method: method_read,
         shown: printable(format!("{method} {target}").as_bytes()),
         path: parse_target(target.as_bytes()),

@@ -4,9 +4,9 @@
 //! beforehand.
 
 use super::{
-    Directory, Log, Protocol, ServeError, Served, Stop, Wake,
+    Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake,
     dir::Missing,
-    packet::{self, MAX_REQUEST, Options, Packet, code},
+    packet::{self, MAX_REQUEST, Packet, TftpOptions, code},
     served::printable,
     transfer::Transfer,
 };
@@ -64,7 +64,7 @@ type Running = Mutex<BTreeSet<(SocketAddr, Vec<u8>)>>;
 /// [`ServeError::Wait`] when the socket cannot be waited on.
 pub fn serve_tftp(
     socket: &UdpSocket,
-    dir: &Directory,
+    dir: &ServedDirectory,
     limits: &TftpLimits,
     stop: &Stop,
     log: Log<'_>,
@@ -97,7 +97,7 @@ pub fn serve_tftp(
                     continue;
                 }
             };
-            let Some(place) = Place::take(running, limits.transfers, (peer, bytes.to_vec())) else {
+            let Some(place) = TransferSlot::take(running, limits.transfers, (peer, bytes.to_vec())) else {
                 continue;
             };
             if place.over {
@@ -119,14 +119,14 @@ pub fn serve_tftp(
 }
 
 /// A transfer's place among those that run.
-struct Place<'a> {
+struct TransferSlot<'a> {
     running: &'a Running,
     key: (SocketAddr, Vec<u8>),
     /// Whether there are more than there may be.
     over: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> TransferSlot<'a> {
     /// None when this very request is being served: then the client has sent it twice.
     fn take(running: &'a Running, most: usize, key: (SocketAddr, Vec<u8>)) -> Option<Self> {
         let mut set = running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +139,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for TransferSlot<'_> {
     fn drop(&mut self) {
         let mut set = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         set.remove(&self.key);
@@ -149,7 +149,7 @@ impl Drop for Place<'_> {
 /// A request for a file.
 struct Ask {
     path: RelPath,
-    options: Options,
+    options: TftpOptions,
     shown: String,
 }
 
@@ -212,7 +212,7 @@ fn transfer(
     ask: &Ask,
     listening: &UdpSocket,
     peer: SocketAddr,
-    dir: &Directory,
+    dir: &ServedDirectory,
     limits: &TftpLimits,
     stop: &Stop,
     log: Log<'_>,

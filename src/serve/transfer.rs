@@ -6,7 +6,7 @@
 use super::{
     Stop, TftpLimits, Wake,
     dir::Opened,
-    packet::{self, DATA_HEAD, DEFAULT_BLOCK, MAX_REQUEST, Options, Packet, code},
+    packet::{self, DATA_HEAD, DEFAULT_BLOCK, MAX_REQUEST, Packet, TftpOptions, code},
     served::printable,
 };
 use std::{
@@ -88,7 +88,7 @@ impl<'a> Transfer<'a> {
     pub(super) fn new(
         socket: &'a UdpSocket,
         opened: &'a Opened,
-        options: &Options,
+        options: &TftpOptions,
         limits: &TftpLimits,
         stop: &'a Stop,
     ) -> Self {
@@ -289,7 +289,7 @@ mod tests {
         client.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
         let stop = Stop::new().expect("a socket pair");
         let limits = TftpLimits::default();
-        let mut transfer = Transfer::new(&server, &opened, &Options::default(), &limits, &stop);
+        let mut transfer = Transfer::new(&server, &opened, &TftpOptions::default(), &limits, &stop);
         // The client has got this far; what comes before is no different.
         transfer.acknowledged = first;
         let numbers = thread::scope(|scope| {

@@ -182,12 +182,12 @@ mod tests {
     use crate::store::{Lenders, Once, buffer::BUFFER, objects::sorted_names};
     use std::{os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
 
-    struct Place {
+    struct Fixture {
         dir: tempfile::TempDir,
         store: Arc<Store>,
     }
 
-    impl Place {
+    impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
             let store = Store::open(&dir.path().join("store")).expect("opens");
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_put_in_comes_out_with_both_digests() {
-        let place = Place::new();
+        let place = Fixture::new();
         for (n, bytes) in [large(), large()[..BUFFER].to_vec(), b"small".to_vec()]
             .iter()
             .enumerate()
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn zeros_are_holes_in_object_and_copies() {
-        let place = Place::new();
+        let place = Fixture::new();
         let bytes = large();
         let (digest, _) = place
             .store
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_a_file_of_its_own() {
-        let place = Place::new();
+        let place = Fixture::new();
         let bytes = large();
         let (digest, _) = place
             .store
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_damaged_object_does_not_get_out() {
-        let place = Place::new();
+        let place = Fixture::new();
         let bytes = large();
         let (digest, _) = place
             .store
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_was_touched_is_not_used() {
-        let place = Place::new();
+        let place = Fixture::new();
         let bytes = large();
         let (digest, _) = place
             .store
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn as_many_copies_are_kept_as_were_asked_for() {
-        let place = Place::new();
+        let place = Fixture::new();
         let bytes = large();
         let (digest, _) = place
             .store
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn nothing_that_exists_is_replaced() {
-        let place = Place::new();
+        let place = Fixture::new();
         let bytes = large();
         let (digest, _) = place
             .store
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn both_digests_of_an_object_are_what_it_holds() {
-        let place = Place::new();
+        let place = Fixture::new();
         let (digest, _) = place.store.put_object(false, &mut &b"content"[..]).expect("stored");
         for _ in 0..2 {
             assert_eq!(place.store.digests_of(&digest).expect("readable"), digests(b"content"));

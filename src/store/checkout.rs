@@ -21,14 +21,14 @@ use std::{
 };
 
 /// A place that is filled by who comes first, while others wait.
-type Place = Arc<Mutex<Option<PathBuf>>>;
+type CheckoutSlot = Arc<Mutex<Option<PathBuf>>>;
 
 /// Where the copy of each tree is that one was made of.
 #[derive(Debug, Default)]
-pub(super) struct Copies(Mutex<BTreeMap<VerityDigest, Place>>);
+pub(super) struct Copies(Mutex<BTreeMap<VerityDigest, CheckoutSlot>>);
 
 impl Copies {
-    fn place(&self, digest: &VerityDigest) -> Place {
+    fn place(&self, digest: &VerityDigest) -> CheckoutSlot {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(places.entry(*digest).or_default())
     }

@@ -24,7 +24,7 @@ pub struct Damage {
 
 /// What a check of the whole store found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Check {
+pub struct StoreCheck {
     /// Objects hashed.
     pub objects: u64,
     /// Bytes hashed.
@@ -37,7 +37,7 @@ pub struct Check {
 
 /// What garbage collection did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Collected {
+pub struct GcSummary {
     /// Files removed.
     pub removed: u64,
     /// Bytes they held.
@@ -81,8 +81,8 @@ impl Store {
 
     /// Hashes every object and reads every record. With `repair`, damaged objects and the records that need them are
     /// removed, so that the next build fetches or makes them again.
-    pub fn check(&self, repair: bool, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError> {
-        let mut check = Check::default();
+    pub fn check(&self, repair: bool, progress: &mut dyn FnMut(u64)) -> Result<StoreCheck, StoreError> {
+        let mut check = StoreCheck::default();
         for (hex, path) in self.object_files()? {
             let hashed = File::open(&path).and_then(crate::verity::digest_reader);
             let (actual, size) = match hashed {
@@ -149,8 +149,8 @@ impl Store {
 
     /// Removes everything but: the newest record of each stage and what it needs, and the inputs in `pinned` (the lock's
     /// files). Checkouts are removed whole; they are made again when needed. Call it on a store opened exclusively.
-    pub fn collect(&self, pinned: &BTreeSet<Sha256Digest>) -> Result<Collected, StoreError> {
-        let mut result = Collected::default();
+    pub fn collect(&self, pinned: &BTreeSet<Sha256Digest>) -> Result<GcSummary, StoreError> {
+        let mut result = GcSummary::default();
         let mut keep: BTreeSet<VerityDigest> = pinned.iter().filter_map(|s| self.find_sha256(s)).collect();
         let mut newest = BTreeSet::new();
         for name in sorted_names(&self.root.join("records"))? {
@@ -215,7 +215,7 @@ impl Store {
     }
 }
 
-fn remove(path: &std::path::Path, result: &mut Collected) -> Result<(), StoreError> {
+fn remove(path: &std::path::Path, result: &mut GcSummary) -> Result<(), StoreError> {
     result.removed += 1;
     result.freed += fs::symlink_metadata(path).map_or(0, |m| m.len());
     fs::remove_file(path).at(Operation::Remove, path)

@@ -39,7 +39,7 @@ impl From<&Metadata> for Stamp {
 
 /// What this program has hashed.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct HashCache {
     /// Inodes by digest and whether they are executable.
     inodes: Mutex<BTreeMap<(VerityDigest, bool), Stamp>>,
     /// SHA-256 of the same bytes, where both were computed. It says nothing about any inode.
@@ -48,7 +48,7 @@ pub(super) struct Known {
     unkept: Mutex<BTreeMap<VerityDigest, u64>>,
 }
 
-impl Known {
+impl HashCache {
     /// Notes that the whole content of the inode has the digest.
     pub(super) fn insert(&self, digest: &VerityDigest, executable: bool, stamp: Stamp) {
         let mut known = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -33,7 +33,7 @@ mod sparse;
 
 pub use buffer::PageBuffer;
 pub use error::{Operation, StoreError};
-pub use gc::{Check, Collected, Damage};
+pub use gc::{Damage, GcSummary, StoreCheck};
 pub use incoming::{Content, Once};
 pub use record::{Output, Record};
 pub use scratch::{Scratch, quiet_directory};
@@ -80,7 +80,7 @@ pub struct Store {
     /// Trees whose objects were hashed by this program: once per run is enough.
     verified: Mutex<BTreeSet<VerityDigest>>,
     /// Objects that this program has hashed.
-    known: Arc<known::Known>,
+    known: Arc<known::HashCache>,
     /// Trees that were copied for this program.
     copies: checkout::Copies,
     /// Copies of objects that this program will export.
@@ -98,7 +98,7 @@ pub struct Lenders {
 }
 
 /// How a store is opened.
-enum Kind {
+enum OpenMode {
     /// With other builders.
     Shared,
     /// Alone.
@@ -110,7 +110,7 @@ enum Kind {
 impl Store {
     /// Opens the store at `root`, making it if it is not there, and sweeps what dead programs left in `tmp/`.
     pub fn open(root: &Path) -> Result<Arc<Self>, StoreError> {
-        Self::open_as(root, Kind::Shared)
+        Self::open_as(root, OpenMode::Shared)
     }
 
     /// Opens a store at `root` that is needed for this program only: files of artifacts may be links to its objects.
@@ -118,7 +118,7 @@ impl Store {
     /// With the objects of another one it has none of that one's records, so everything is made again, while what comes out the same
     /// is not written again. An object is still asked for by the digest of what was made here.
     pub fn open_passing(root: &Path, lenders: Lenders) -> Result<Arc<Self>, StoreError> {
-        Self::open_as(root, Kind::Passing(lenders))
+        Self::open_as(root, OpenMode::Passing(lenders))
     }
 
     /// The store that has the pinned files: this one, if none lends them.
@@ -128,10 +128,10 @@ impl Store {
 
     /// Opens the store alone: fails while a builder uses it. For garbage collection.
     pub fn open_exclusive(root: &Path) -> Result<Arc<Self>, StoreError> {
-        Self::open_as(root, Kind::Exclusive)
+        Self::open_as(root, OpenMode::Exclusive)
     }
 
-    fn open_as(root: &Path, kind: Kind) -> Result<Arc<Self>, StoreError> {
+    fn open_as(root: &Path, kind: OpenMode) -> Result<Arc<Self>, StoreError> {
         if root.exists() && !root.join("format").exists() {
             // A store that is just being made has its format last.
             let ours = |name: &std::ffi::OsString| DIRECTORIES.iter().any(|d| name == d) || name == "lock";
@@ -168,7 +168,7 @@ impl Store {
             .write(true)
             .open(&path)
             .at(Operation::Open, &path)?;
-        let taken = if matches!(kind, Kind::Exclusive) {
+        let taken = if matches!(kind, OpenMode::Exclusive) {
             lock.try_lock()
         } else {
             lock.try_lock_shared()
@@ -181,7 +181,7 @@ impl Store {
         let scratch = Scratch::new(&root.join("tmp"))?;
         memory::sweep_memory()?;
         let (passing, lenders) = match kind {
-            Kind::Passing(lenders) => (true, lenders),
+            OpenMode::Passing(lenders) => (true, lenders),
             _ => (false, Lenders::default()),
         };
         let other = lenders.objects.as_ref();

@@ -14,7 +14,7 @@
 
 use super::{Context, WriterError, build, contents, input};
 use crate::{
-    image::{Counted, ImageError, cpio::CpioWriter, zstd},
+    image::{CountingWriter, ImageError, cpio::CpioWriter, zstd},
     model::{Meta, RelPath},
 };
 use std::{
@@ -83,7 +83,7 @@ fn segment<'a>(
     out: impl Write,
     open: &mut dyn FnMut(&'a File) -> Box<dyn Read + 'a>,
 ) -> Result<u64, ImageError> {
-    let mut archive = CpioWriter::new(Counted::new(out));
+    let mut archive = CpioWriter::new(CountingWriter::new(out));
     let directory = Meta::root(0o755, context.epoch);
     let meta = Meta::root(0o444, context.epoch);
     for (place, size, file) in contents {

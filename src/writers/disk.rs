@@ -13,13 +13,13 @@
 //! All names and numbers come from the root's digest: equal roots give equal bytes. No device, no mount and no privilege is
 //! needed. The plan and the parts that `powernode.install=` writes are made from the finished image ([`super::plan`]).
 
-use super::{Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::Known, root::run_tool};
+use super::{Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::SharedExtent, root::run_tool};
 use crate::{
     image::{
         Guid, ImageError,
         ext4::ToolCall,
-        fat::{self, Kind, Size, Volume},
-        gpt::{self, Disk, Partition, Wanted, types},
+        fat::{self, FatKind, FatVolume, VolumeSize},
+        gpt::{self, DiskTable, Partition, PartitionRequest, types},
         grub,
     },
     model::VerityDigest,
@@ -120,13 +120,13 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     for (place, name) in SHARED {
         files.insert(efi::rel(place)?, input(name));
     }
-    let volume = Volume {
-        kind: Kind::Fat32,
+    let volume = FatVolume {
+        kind: FatKind::Fat32,
         label: ESP_LABEL.to_owned(),
         serial: fat::serial("esp", &root),
         epoch: context.epoch,
         hidden_sectors: 0,
-        size: Size::Content { spare: ESP_SPARE },
+        size: VolumeSize::Content { spare: ESP_SPARE },
     };
     let persist = build("persist.ext4");
     make_persist(context, &root, &persist)?;
@@ -142,9 +142,9 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     let [esp_part, objects_part, persist_part] = named(&table)?;
     let hidden_sectors = u32::try_from(esp_part.first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
     let esp = efi::lay_out(
-        &Volume {
+        &FatVolume {
             hidden_sectors,
-            size: Size::Sectors(esp_part.sectors),
+            size: VolumeSize::Sectors(esp_part.sectors),
             ..volume
         },
         &files,
@@ -177,7 +177,7 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     disk.flush().map_err(WriterError::io("write", &path))?;
 
     if context.gives(PLAN) {
-        let mut known = vec![Known {
+        let mut known = vec![SharedExtent {
             offset: objects_part.offset(),
             len: size_of(&input(ROOT))?,
             file: ROOT,
@@ -186,7 +186,7 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
             let extent = extents.get(&efi::rel(place)?).copied();
             let (offset, len) =
                 extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
-            known.push(Known {
+            known.push(SharedExtent {
                 offset: esp_part.offset() + offset,
                 len,
                 file,
@@ -212,7 +212,12 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
 }
 
 /// The table, with identifiers made of the root's digest.
-fn partitions(root: &VerityDigest, bios: bool, (esp_type, esp): (Guid, u64), objects: u64) -> Result<Disk, ImageError> {
+fn partitions(
+    root: &VerityDigest,
+    bios: bool,
+    (esp_type, esp): (Guid, u64),
+    objects: u64,
+) -> Result<DiskTable, ImageError> {
     let mut wanted = vec![
         (ESP_PARTITION, esp_type, esp),
         (ROOT_PARTITION, types::LINUX_DATA, objects),
@@ -221,9 +226,9 @@ fn partitions(root: &VerityDigest, bios: bool, (esp_type, esp): (Guid, u64), obj
     if bios {
         wanted.insert(0, ("powernode-bios", types::BIOS_BOOT, BIOS_BOOT));
     }
-    let wanted: Vec<Wanted> = wanted
+    let wanted: Vec<PartitionRequest> = wanted
         .into_iter()
-        .map(|(name, type_guid, size)| Wanted {
+        .map(|(name, type_guid, size)| PartitionRequest {
             name: name.to_owned(),
             type_guid,
             guid: Guid::derived(DERIVED, name, root),
@@ -235,7 +240,7 @@ fn partitions(root: &VerityDigest, bios: bool, (esp_type, esp): (Guid, u64), obj
 }
 
 /// The partitions that every disk has: boot, root, persist.
-fn named(table: &Disk) -> Result<[&Partition; 3], WriterError> {
+fn named(table: &DiskTable) -> Result<[&Partition; 3], WriterError> {
     let find = |name: &str| {
         let found = table.partitions.iter().find(|p| p.name == name);
         found.ok_or_else(|| WriterError::Missing(format!("make the disk: it has no partition {name}")))

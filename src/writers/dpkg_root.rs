@@ -7,7 +7,7 @@
 
 use super::{Context, WriterError, build, input, unpack};
 use crate::debian::{
-    ControlReader, DebError, EntryHeader, EntryKind, Limits, MetadataError, Paragraph, Relations, plain_deb,
+    ControlReader, DebError, EntryHeader, MetadataError, Paragraph, Relations, TarEntryKind, TarLimits, plain_deb,
     unpack_data,
 };
 use std::{
@@ -113,13 +113,13 @@ fn decompress(deb: &Path, plain: &Path) -> Result<(), WriterError> {
     let name = deb.file_name().unwrap_or_default().to_string_lossy();
     let from = File::open(deb).map_err(WriterError::io("open", deb))?;
     let mut to = File::create_new(plain).map_err(WriterError::io("create", plain))?;
-    Ok(plain_deb(from, &name, &Limits::default(), &mut to)?)
+    Ok(plain_deb(from, &name, &TarLimits::default(), &mut to)?)
 }
 
 fn extract(deb: &Path, root: &Path) -> Result<(), WriterError> {
     let name = deb.file_name().unwrap_or_default().to_string_lossy();
     let file = File::open(deb).map_err(WriterError::io("open", deb))?;
-    unpack_data(file, &name, &Limits::default(), &mut |path, header, content| {
+    unpack_data(file, &name, &TarLimits::default(), &mut |path, header, content| {
         let Some(path) = path.filter(|path| !UNREAD.iter().any(|dir| path.as_path().starts_with(dir))) else {
             return Ok(());
         };
@@ -142,7 +142,7 @@ fn place(root: &Path, path: &Path, header: &EntryHeader, content: &mut dyn Read)
     let meta = &header.meta;
     let mode = Permissions::from_mode(meta.mode);
     match &header.kind {
-        EntryKind::Directory => {
+        TarEntryKind::Directory => {
             match fs::create_dir(path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 result => result?,
@@ -154,7 +154,7 @@ fn place(root: &Path, path: &Path, header: &EntryHeader, content: &mut dyn Read)
             }
             Ok(())
         }
-        EntryKind::File => {
+        TarEntryKind::File => {
             make_room(path)?;
             let mut file = File::create_new(path)?;
             io::copy(content, &mut file)?;
@@ -162,12 +162,12 @@ fn place(root: &Path, path: &Path, header: &EntryHeader, content: &mut dyn Read)
             fchown(&file, Some(meta.uid), Some(meta.gid))?;
             file.set_permissions(mode)
         }
-        EntryKind::Symlink(target) => {
+        TarEntryKind::Symlink(target) => {
             make_room(path)?;
             symlink(OsStr::from_bytes(target), path)?;
             lchown(path, Some(meta.uid), Some(meta.gid))
         }
-        EntryKind::HardLink(target) => {
+        TarEntryKind::HardLink(target) => {
             let target = root.join(target.as_path());
             // Another package's file at this path would be the same file already.
             make_room(path)?;

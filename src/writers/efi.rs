@@ -4,7 +4,7 @@ use super::{Context, WriterError, build, input, tree_input};
 use crate::{
     image::{
         ImageError,
-        fat::{self, Item, Kind, Layout, Size, Volume},
+        fat::{self, FatItem, FatKind, FatLayout, FatVolume, VolumeSize},
     },
     model::{Arch, Node, RelPath, VerityDigest},
 };
@@ -44,13 +44,13 @@ pub(super) fn efi_image(context: &Context) -> Result<(), WriterError> {
     let menus = build("menu");
     let mut files = loaders(context.arch)?;
     files.extend(overlay(context, &root, &[], &menus)?);
-    let volume = Volume {
-        kind: Kind::Fat16,
+    let volume = FatVolume {
+        kind: FatKind::Fat16,
         label: LABEL.to_owned(),
         serial: fat::serial("efi image", &root),
         epoch: context.epoch,
         hidden_sectors: 0,
-        size: Size::Content { spare: 0 },
+        size: VolumeSize::Content { spare: 0 },
     };
     let layout = lay_out(&volume, &files)?;
     let path = build("efi.img");
@@ -201,7 +201,7 @@ fn checked(text: &str) -> Result<String, String> {
     Ok(line)
 }
 
-pub(super) fn lay_out(volume: &Volume, files: &Files) -> Result<Layout, WriterError> {
+pub(super) fn lay_out(volume: &FatVolume, files: &Files) -> Result<FatLayout, WriterError> {
     let mut items = BTreeMap::new();
     for (place, path) in files {
         let len = fs::metadata(path).map_err(WriterError::io("open", path))?.len();
@@ -210,7 +210,7 @@ pub(super) fn lay_out(volume: &Volume, files: &Files) -> Result<Layout, WriterEr
             path: place.to_string(),
             problem: format!("{len} bytes are 4 GiB or more"),
         })?;
-        items.insert(place.clone(), Item::File { size });
+        items.insert(place.clone(), FatItem::File { size });
     }
     Ok(fat::plan(volume, &items)?)
 }

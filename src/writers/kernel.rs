@@ -6,7 +6,7 @@
 
 use super::{Context, WriterError, build, input, tree_input, unpack::in_parallel};
 use crate::{
-    image::kmod::{Builtin, ModuleReader, ModuleSet, indexes, is_module, write_facts},
+    image::kmod::{BuiltinModules, ModuleReader, ModuleSet, indexes, is_module, write_facts},
     model::{Node, RelPath, Tree},
 };
 use std::{
@@ -103,14 +103,14 @@ pub(super) fn list(place: &Path, name: &str) -> Result<String, WriterError> {
 }
 
 /// What is built in, of the lists beside the modules.
-pub(super) fn builtin(place: &Path) -> Result<Builtin, WriterError> {
+pub(super) fn builtin(place: &Path) -> Result<BuiltinModules, WriterError> {
     let modinfo = place.join("modules.builtin.modinfo");
     let modinfo = fs::read(&modinfo).map_err(WriterError::io("read", &modinfo))?;
-    Ok(Builtin::parse(&list(place, "modules.builtin")?, &modinfo)?)
+    Ok(BuiltinModules::parse(&list(place, "modules.builtin")?, &modinfo)?)
 }
 
 /// Writes the indexes into `dir`, which is made.
-pub(super) fn write_indexes(set: &ModuleSet, builtin: &Builtin, dir: &Path) -> Result<(), WriterError> {
+pub(super) fn write_indexes(set: &ModuleSet, builtin: &BuiltinModules, dir: &Path) -> Result<(), WriterError> {
     fs::create_dir_all(dir).map_err(WriterError::io("create", dir))?;
     for (name, content) in indexes(set, builtin)? {
         let path = dir.join(name);

@@ -22,7 +22,7 @@ pub use error::WriterError;
 
 use crate::{
     model::{Arch, Epoch, Tree, VerityDigest, parse_dump},
-    sandbox::{Builtin, BuiltinTable},
+    sandbox::{BuiltinTable, BuiltinWriter},
 };
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ impl Context {
 const UMASK: u32 = 0o022;
 
 /// Every writer, by the name `stage.toml` uses, as the sandbox calls it: with a [`Context`] as JSON.
-const WRITERS: &[(&str, Builtin)] = &[
+const WRITERS: &[(&str, BuiltinWriter)] = &[
     ("unpack", |arguments| run(arguments, unpack::unpack)),
     ("dpkg-root", |arguments| run(arguments, dpkg_root::dpkg_root)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),

@@ -34,7 +34,7 @@ const GRAIN: u64 = 64 << 10;
 
 /// Bytes of the disk that are a file of the medium.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Known {
+pub(super) struct SharedExtent {
     /// Where on the disk, bytes.
     pub(super) offset: u64,
     /// How many.
@@ -44,7 +44,7 @@ pub(super) struct Known {
 }
 
 /// Writes the plan of `disk` and the parts no file of the medium has into the new directory `dir`.
-pub(super) fn write(disk: &Path, mut known: Vec<Known>, dir: &Path) -> Result<(), WriterError> {
+pub(super) fn write(disk: &Path, mut known: Vec<SharedExtent>, dir: &Path) -> Result<(), WriterError> {
     known.sort();
     fs::create_dir(dir).map_err(WriterError::io("create", dir))?;
     let mut file = File::open(disk).map_err(WriterError::io("open", disk))?;
@@ -150,7 +150,7 @@ mod tests {
         disk[(1 << 20) - 5..].fill(3);
         let path = dir.path().join("disk");
         fs::write(&path, &disk).expect("written");
-        let known = Known {
+        let known = SharedExtent {
             offset: 300_000,
             len: 200_000,
             file: "vmlinuz",

@@ -4,7 +4,7 @@
 
 use super::{Context, WriterError, build, input, tree_input};
 use crate::{
-    debian::{Limits, deb_tree},
+    debian::{TarLimits, deb_tree},
     model::{Meta, Node, Tree, VerityDigest},
     verity,
 };
@@ -26,13 +26,13 @@ use std::{
 };
 
 /// Files unpacked so far, by content.
-type Contents = Mutex<BTreeMap<VerityDigest, PathBuf>>;
+type UnpackedFiles = Mutex<BTreeMap<VerityDigest, PathBuf>>;
 
 pub(super) fn unpack(context: &Context) -> Result<(), WriterError> {
     let debs = packages(&input("packages"))?;
     let spool = build("contents");
     fs::create_dir(&spool).map_err(WriterError::io("create", &spool))?;
-    let contents = Contents::default();
+    let contents = UnpackedFiles::default();
     let trees = in_parallel(&debs, context.threads, |index| {
         unpack_one(&debs[index], &spool.join(index.to_string()), &contents)
     })?;
@@ -99,7 +99,7 @@ pub(super) fn in_parallel<T: Send>(
         .collect()
 }
 
-fn unpack_one(deb: &Path, spool: &Path, contents: &Contents) -> Result<Tree, WriterError> {
+fn unpack_one(deb: &Path, spool: &Path, contents: &UnpackedFiles) -> Result<Tree, WriterError> {
     let name = deb.file_name().unwrap_or_default().to_string_lossy();
     let file = File::open(deb).map_err(WriterError::io("open", deb))?;
     let mut count = 0u32;
@@ -128,7 +128,7 @@ fn unpack_one(deb: &Path, spool: &Path, contents: &Contents) -> Result<Tree, Wri
         }
         Ok((digest, size))
     };
-    Ok(deb_tree(file, &name, &Limits::default(), &mut put)?)
+    Ok(deb_tree(file, &name, &TarLimits::default(), &mut put)?)
 }
 
 /// Makes the tree of files; set-id bits are dropped, because nothing here runs as anybody else.

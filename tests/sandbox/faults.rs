@@ -16,7 +16,12 @@ use std::{
 };
 
 /// Runs the smallest stage on a thread, and so in a helper, for which `call` fails with `errno`.
-fn on_a_host_without(call: i64, rules: Vec<SeccompRule>, errno: i32, strict: bool) -> Result<Outcome, SandboxError> {
+fn on_a_host_without(
+    call: i64,
+    rules: Vec<SeccompRule>,
+    errno: i32,
+    strict: bool,
+) -> Result<StageOutcome, SandboxError> {
     let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
     let rules = [(call, rules)].into();
     let filter =
@@ -70,7 +75,7 @@ fn without_user_namespaces_there_is_one_clear_error() {
 #[ignore = "run by a_killed_caller_leaves_nothing"]
 fn a_caller_that_waits() {
     struct Print;
-    impl Watch for Print {
+    impl LogSink for Print {
         fn output(&mut self, bytes: &[u8]) -> std::io::Result<std::ops::ControlFlow<()>> {
             print!("{}", String::from_utf8_lossy(bytes));
             Ok(std::ops::ControlFlow::Continue(()))

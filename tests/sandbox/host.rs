@@ -92,8 +92,8 @@ pub(crate) fn input(path: &Path, name: &str, access: Access) -> Mount {
     }
 }
 
-pub(crate) fn output(path: &str, kind: OutputKind) -> Output {
-    Output {
+pub(crate) fn output(path: &str, kind: OutputKind) -> OutputSpec {
+    OutputSpec {
         name: "out".into(),
         path: rel(path),
         kind,
@@ -106,10 +106,14 @@ pub(crate) fn output(path: &str, kind: OutputKind) -> Output {
 #[derive(Default)]
 pub(crate) struct Contents(pub(crate) BTreeMap<VerityDigest, Vec<u8>>);
 
-pub(crate) fn run_into(spec: &Spec, strict: bool, log: &mut dyn Watch) -> (Result<Outcome, SandboxError>, Contents) {
+pub(crate) fn run_into(
+    spec: &Spec,
+    strict: bool,
+    log: &mut dyn LogSink,
+) -> (Result<StageOutcome, SandboxError>, Contents) {
     let executor = Executor { helper: pnb(), strict };
     let mut contents = Contents::default();
-    let mut put = |_: &Output, _: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
+    let mut put = |_: &OutputSpec, _: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         let (digest, size) = (VerityDigest::new(*blake3::hash(&bytes).as_bytes()), bytes.len() as u64);
@@ -121,7 +125,7 @@ pub(crate) fn run_into(spec: &Spec, strict: bool, log: &mut dyn Watch) -> (Resul
 }
 
 /// Runs a spec with every layer required; returns what it printed too.
-pub(crate) fn run(spec: &Spec) -> (Result<Outcome, SandboxError>, String) {
+pub(crate) fn run(spec: &Spec) -> (Result<StageOutcome, SandboxError>, String) {
     let mut log = Vec::new();
     let (outcome, _) = run_into(spec, true, &mut log);
     (outcome, String::from_utf8_lossy(&log).into_owned())

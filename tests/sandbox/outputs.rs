@@ -166,7 +166,7 @@ fn large_files_leave_by_descriptor_and_are_what_they_were() {
         link("out/d", "out/g"); chmod 0755, "out/c"; open F, ">", "large"; print F "y" x (3 * $m + 1);"#;
     let mut spec = host.perl(script);
     spec.outputs.push(output("out", OutputKind::Tree));
-    let file = Output {
+    let file = OutputSpec {
         name: "file".into(),
         ..output("large", OutputKind::File)
     };
@@ -213,7 +213,7 @@ fn a_store_that_fails_in_the_middle_of_a_large_file_ends_the_run() {
         (0, "0 bytes were stored of 3000000"),
         (1_500_000, "1500000 bytes were stored of 3000000"),
     ] {
-        let mut put = |_: &Output, _: bool, content: &mut dyn Content| {
+        let mut put = |_: &OutputSpec, _: bool, content: &mut dyn Content| {
             let read = io::copy(&mut content.take(read), &mut io::sink())?;
             Ok((pnb::verity::digest_bytes(b""), read))
         };
@@ -228,7 +228,7 @@ fn a_store_that_fails_in_the_middle_of_a_large_file_ends_the_run() {
         }
         assert!(text.contains(says), "{text}");
     }
-    let mut put = |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("the disk is full"));
+    let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("the disk is full"));
     let error = executor
         .run(&spec, &mut put, &mut Vec::new())
         .expect_err("nothing is taken");

@@ -111,7 +111,7 @@ fn a_root_inside_the_build_directory_gets_its_devices() {
 #[test]
 fn the_watcher_ends_a_stage_when_it_has_seen_enough() {
     struct UntilReady(String);
-    impl Watch for UntilReady {
+    impl LogSink for UntilReady {
         fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
             self.0.push_str(&String::from_utf8_lossy(bytes));
             Ok(if self.0.contains("ready") {

@@ -46,7 +46,7 @@ pub(crate) fn http(limits: &HttpLimits, client: impl FnOnce(SocketAddr)) -> Vec<
 }
 
 pub(crate) fn http_in(dir: &Path, limits: &HttpLimits, client: impl FnOnce(SocketAddr)) -> Vec<Served> {
-    let dir = Directory::open(dir).expect("opens");
+    let dir = ServedDirectory::open(dir).expect("opens");
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = listener.local_addr().expect("bound");
     serving(
@@ -57,7 +57,7 @@ pub(crate) fn http_in(dir: &Path, limits: &HttpLimits, client: impl FnOnce(Socke
 
 /// As [`http_in`], over TFTP; waits until `lines` transfers have ended, for the server hears of its end after the client.
 pub(crate) fn tftp_in(dir: &Path, limits: &TftpLimits, lines: usize, client: impl FnOnce(SocketAddr)) -> Vec<Served> {
-    let dir = Directory::open(dir).expect("opens");
+    let dir = ServedDirectory::open(dir).expect("opens");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
     let address = socket.local_addr().expect("bound");
     let ended = AtomicUsize::new(0);

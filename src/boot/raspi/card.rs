@@ -4,9 +4,9 @@ use super::{super::loaders::unstretched, Config, emulated};
 use crate::{
     image::{
         ReadAt, ReadCursor, Source,
-        fat::{Entry, Fat, FileReader},
+        fat::{Fat, FatEntry, FatFile},
     },
-    inspect::{self, Kind, Scratch},
+    inspect::{self, PartKind, SpoolDirectory},
     model::RelPath,
 };
 use std::{
@@ -65,14 +65,14 @@ pub struct Card {
 
 impl Card {
     /// Finds the boot partition of the card `source`: the first one with a FAT file system. `name` is the card's in errors.
-    pub fn open(source: &Source, name: &str, scratch: &Scratch) -> Result<Self, CardError> {
+    pub fn open(source: &Source, name: &str, scratch: &SpoolDirectory) -> Result<Self, CardError> {
         let bad = |problem: String| CardError::Partition {
             card: name.to_owned(),
             problem,
         };
         let part = inspect::open(unstretched(source), name).map_err(|e| bad(e.to_string()))?;
         let look = part.look(scratch);
-        let partitions = look.children.iter().filter(|c| c.kind == Kind::Partition);
+        let partitions = look.children.iter().filter(|c| c.kind == PartKind::Partition);
         let boot = partitions.flat_map(|p| Fat::open(p.source().clone())).next();
         let boot = boot.ok_or_else(|| {
             let problem = look.problem.map(|p| format!(": {p}")).unwrap_or_default();
@@ -134,13 +134,13 @@ impl Card {
         }
     }
 
-    fn entry(&self, file: &str) -> Result<Option<Entry>, String> {
+    fn entry(&self, file: &str) -> Result<Option<FatEntry>, String> {
         let path = RelPath::new(file).map_err(|e| e.to_string())?;
         let entry = self.boot.lookup(&path).map_err(|e| inspect::chain(&e))?;
         Ok(entry.filter(|e| !e.directory))
     }
 
-    fn open_file(&self, file: &str, most: u64) -> Result<FileReader<&Source>, CardError> {
+    fn open_file(&self, file: &str, most: u64) -> Result<FatFile<&Source>, CardError> {
         let bad = |problem| self.bad(file, problem);
         let entry = self.entry(file).map_err(bad)?;
         let entry = entry.ok_or_else(|| bad("the boot partition does not have it".to_owned()))?;

@@ -14,7 +14,7 @@ use crate::{
     boot::{HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
     model::Arch,
     pipeline,
-    sandbox::{self, Access, Console, Executor, Limits, Mount, Output, RootFs, SandboxError, Spec, Workload},
+    sandbox::{self, Access, Console, Executor, Limits, Mount, OutputSpec, RootFs, SandboxError, Spec, Workload},
     store::{Content, Store},
 };
 use std::{io, time::Duration};
@@ -107,6 +107,6 @@ pub(super) fn run(
         helper: options.helper,
         strict: false,
     };
-    let mut put = |_: &Output, _: bool, _: &mut dyn Content| Err(io::Error::other("a machine has no outputs"));
+    let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a machine has no outputs"));
     Ok(executor.run(&spec, &mut put, console).map(drop))
 }

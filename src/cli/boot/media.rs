@@ -3,16 +3,16 @@
 use super::{
     super::{args::Boot, context::Failure},
     said,
-    target::Target,
+    target::BootTarget,
     usage,
 };
 use crate::{
     boot::{
-        Attach, FwCfg, ImageFormat, Kernel, Media, Medium,
+        Attach, BootMedia, DirectKernel, FwCfg, ImageFormat, Medium,
         raspi::{self, Card},
     },
     image::{ReadCursor, Source, qcow2::Qcow2},
-    inspect::{Scratch, find_file},
+    inspect::{SpoolDirectory, find_file},
     model::RelPath,
     sandbox::{Access, Mount},
     store::{Store, copy_sparse},
@@ -36,7 +36,7 @@ const SECOND_DISK: u64 = 4 << 30;
 
 /// Kernel and initramfs for a machine that is started directly: the artifact's own, or copies off its medium.
 pub(super) fn direct_files(
-    target: &Target,
+    target: &BootTarget,
     store: &Store,
     mounts: &mut Vec<Mount>,
 ) -> Result<(String, String), Failure> {
@@ -46,7 +46,7 @@ pub(super) fn direct_files(
     let directory = store.scratch_path("direct");
     fs::create_dir(&directory).map_err(|e| said(format!("create {directory:?}: {e}")))?;
     let source = open(image)?;
-    let scratch = Scratch::new(directory.clone());
+    let scratch = SpoolDirectory::new(directory.clone());
     for (name, path) in DIRECT {
         let file = find_file(&source, &image.to_string_lossy(), path, &scratch).map_err(|e| said(e.to_string()))?;
         let to = directory.join(name);
@@ -61,11 +61,11 @@ pub(super) fn direct_files(
 
 /// Kernel, initramfs and device tree as the firmware of a Raspberry Pi takes them off the card, the one that is kept if one is.
 pub(super) fn card_files(
-    target: &Target,
+    target: &BootTarget,
     args: &Boot,
     store: &Store,
     mounts: &mut Vec<Mount>,
-) -> Result<Kernel, Failure> {
+) -> Result<DirectKernel, Failure> {
     let image = args.keep.as_ref().or(target.image.as_ref());
     let image = image.ok_or_else(|| said("find the card: the artifact has no image".to_owned()))?;
     let directory = store.scratch_path("card");
@@ -73,13 +73,13 @@ pub(super) fn card_files(
     let card = Card::open(
         &open(image)?,
         &image.to_string_lossy(),
-        &Scratch::new(directory.clone()),
+        &SpoolDirectory::new(directory.clone()),
     );
     let command_line = card.and_then(|card| card.load(&directory));
     let command_line = command_line.map_err(|e| said(e.to_string()))?;
     mounts.push(mount(&directory, "inputs/card", Access::ReadOnly)?);
     let file = |name| format!("/inputs/card/{name}");
-    Ok(Kernel {
+    Ok(DirectKernel {
         image: file(raspi::KERNEL),
         initramfs: file(raspi::INITRAMFS),
         device_tree: Some(file(raspi::DEVICE_TREE)),
@@ -142,7 +142,7 @@ pub(super) fn fw_cfg_files(
 
 /// The media of the machine: what it boots from, and the second disk.
 pub(super) fn media(
-    target: &Target,
+    target: &BootTarget,
     args: &Boot,
     attach: Attach,
     store: &Store,
@@ -151,7 +151,7 @@ pub(super) fn media(
     let mut media = Vec::new();
     if let Some(image) = &target.image {
         let mut format = match target.media {
-            Media::Disk(format) => format,
+            BootMedia::Disk(format) => format,
             _ => ImageFormat::Raw,
         };
         let file = match &args.keep {
@@ -166,7 +166,7 @@ pub(super) fn media(
                 "/inputs/medium"
             }
             Some(copy) => {
-                if Media::of_file(copy) != Some(Media::Disk(ImageFormat::Raw)) {
+                if BootMedia::of_file(copy) != Some(BootMedia::Disk(ImageFormat::Raw)) {
                     return Err(usage(format!(
                         "keep a copy in {copy:?}: it is a raw disk; name it .raw or .img"
                     )));

@@ -11,8 +11,8 @@ use super::{
     report::Report,
 };
 use crate::{
-    boot::{Attach, Firmware, FwCfg, Judge, Kernel, Machine, Network, Verdict},
-    sandbox::{Access, SandboxError, Watch},
+    boot::{Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Judge, Machine, NetworkBoot},
+    sandbox::{Access, LogSink, SandboxError},
 };
 use media::{ARTIFACT, mount};
 use std::{
@@ -20,7 +20,7 @@ use std::{
     io::{self, Write},
     ops::ControlFlow,
 };
-use target::Target;
+use target::BootTarget;
 
 /// Memory of a machine when none is asked for, and what the Raspberry Pi of QEMU has, MiB.
 const MEMORY: u64 = 3072;
@@ -42,7 +42,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         .map(|text| FwCfg::parse(text).map_err(|e| usage(e.to_string())))
         .collect::<Result<_, _>>()?;
     let store = store(common)?;
-    let target = Target::open(args, &store)?;
+    let target = BootTarget::open(args, &store)?;
     let chosen = target.media.choose(target.arch, args.firmware, args.attach);
     let (firmware, attach) = chosen.map_err(|problem| usage(format!("boot {:?}: {problem}", args.path)))?;
     let from_medium = !matches!(firmware, Firmware::Direct | Firmware::RaspberryPi4);
@@ -67,7 +67,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
     let kernel = match (firmware, &target.manifest) {
         (Firmware::Direct, Some(manifest)) => {
             let (image, initramfs) = media::direct_files(&target, &store, &mut mounts)?;
-            Some(Kernel {
+            Some(DirectKernel {
                 image,
                 initramfs,
                 device_tree: None,
@@ -82,7 +82,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         (Firmware::RaspberryPi4, _) => {
             let kernel = media::card_files(&target, args, &store, &mut mounts)?;
             let command_line = joined(&kernel.command_line, &append);
-            Some(Kernel { command_line, ..kernel })
+            Some(DirectKernel { command_line, ..kernel })
         }
         _ => None,
     };
@@ -96,7 +96,7 @@ pub(super) fn boot(common: &Common, args: &Boot, report: &Report) -> Result<Exit
         memory,
         kernel,
         media,
-        network: (attach == Attach::Net).then(|| Network::of(target.arch, firmware, ARTIFACT)),
+        network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
         fw_cfg: keys,
         share: args.share.as_ref().map(|_| "/inputs/share".to_owned()),
     };
@@ -140,10 +140,10 @@ fn joined(line: &str, append: &str) -> String {
 }
 
 fn judge(
-    target: &Target,
+    target: &BootTarget,
     args: &Boot,
     firmware: Firmware,
-    verdict: Option<Verdict>,
+    verdict: Option<BootVerdict>,
     ended: Result<(), SandboxError>,
     report: &Report,
 ) -> Result<Exit, Failure> {
@@ -154,14 +154,14 @@ fn judge(
         })
     };
     let problem = match (&verdict, ended) {
-        (Some(Verdict::Ready { root, agent, state, .. }), _) => other(root)
+        (Some(BootVerdict::Ready { root, agent, state, .. }), _) => other(root)
             .or_else(|| (agent != "active").then(|| "the agent is not running".to_owned()))
             .or_else(|| unlocked(firmware, state)),
-        (Some(Verdict::Installed { root, .. }), Ok(())) => other(root),
-        (Some(Verdict::Installed { .. }), Err(error)) => Some(error.to_string()),
-        (Some(Verdict::Refused { reason }), _) => Some(format!("the machine refused: {reason}")),
-        (Some(Verdict::Rejected { line }), _) => Some(format!("the boot loader refused: {line}")),
-        (Some(Verdict::Panicked { line }), _) => Some(line.clone()),
+        (Some(BootVerdict::Installed { root, .. }), Ok(())) => other(root),
+        (Some(BootVerdict::Installed { .. }), Err(error)) => Some(error.to_string()),
+        (Some(BootVerdict::Refused { reason }), _) => Some(format!("the machine refused: {reason}")),
+        (Some(BootVerdict::Rejected { line }), _) => Some(format!("the boot loader refused: {line}")),
+        (Some(BootVerdict::Panicked { line }), _) => Some(line.clone()),
         (None, Err(SandboxError::Limit { limit, .. })) => Some(format!("no verdict on the console, {limit}")),
         (None, Err(error)) => Some(error.to_string()),
         (None, Ok(())) => Some("the machine ended without a verdict on the console".to_owned()),
@@ -171,7 +171,7 @@ fn judge(
         return Ok(if problem.is_none() { Exit::Success } else { Exit::Boot });
     }
     match &verdict {
-        Some(Verdict::Ready {
+        Some(BootVerdict::Ready {
             instance,
             source,
             root,
@@ -184,7 +184,7 @@ fn judge(
                 state.join(", ")
             ));
         }
-        Some(Verdict::Installed { disk, root }) => report.note(format_args!("installed: root {root} on {disk}")),
+        Some(BootVerdict::Installed { disk, root }) => report.note(format_args!("installed: root {root} on {disk}")),
         _ => {}
     }
     match problem {
@@ -209,7 +209,7 @@ struct BootConsole {
     show: bool,
 }
 
-impl Watch for BootConsole {
+impl LogSink for BootConsole {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
         if self.show {
             // Escape sequences of the guest would move the user's cursor.
@@ -222,7 +222,7 @@ impl Watch for BootConsole {
         }
         Ok(match self.judge.take(bytes) {
             // It powers off by itself, once the disk is as it should be.
-            None | Some(Verdict::Installed { .. }) => ControlFlow::Continue(()),
+            None | Some(BootVerdict::Installed { .. }) => ControlFlow::Continue(()),
             Some(_) => ControlFlow::Break(()),
         })
     }

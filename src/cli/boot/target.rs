@@ -6,8 +6,8 @@ use super::{
     said, usage,
 };
 use crate::{
-    boot::{Firmware, ImageFormat, Loaders, Media},
-    inspect::Scratch,
+    boot::{BootMedia, Firmware, ImageFormat, Loaders},
+    inspect::SpoolDirectory,
     manifest::{MANIFEST_FILE, Manifest},
     model::Arch,
     store::Store,
@@ -15,15 +15,15 @@ use crate::{
 use std::{fs, path::PathBuf};
 
 /// What is booted.
-pub(super) struct Target {
+pub(super) struct BootTarget {
     pub(super) manifest: Option<Manifest>,
     pub(super) arch: Arch,
-    pub(super) media: Media,
+    pub(super) media: BootMedia,
     /// The image file, if there is one.
     pub(super) image: Option<PathBuf>,
 }
 
-impl Target {
+impl BootTarget {
     pub(super) fn open(args: &Boot, store: &Store) -> Result<Self, Failure> {
         let path = &args.path;
         if !path.is_dir() {
@@ -46,7 +46,7 @@ impl Target {
             )));
         }
         let (media, name) =
-            Media::of(variant).ok_or_else(|| said(format!("boot {path:?}: {variant} does not boot by itself")))?;
+            BootMedia::of(variant).ok_or_else(|| said(format!("boot {path:?}: {variant} does not boot by itself")))?;
         Ok(Self {
             arch: manifest.arch,
             manifest: Some(manifest),
@@ -58,7 +58,7 @@ impl Target {
     /// An image file by itself, which says by its boot loader what it is for.
     fn bare(args: &Boot, store: &Store) -> Result<Self, Failure> {
         let path = &args.path;
-        let media = Media::of_file(path).ok_or_else(|| {
+        let media = BootMedia::of_file(path).ok_or_else(|| {
             usage(format!(
                 "boot {path:?}: it is neither a directory nor a .raw, .img, .qcow2 or .iso file"
             ))
@@ -68,9 +68,9 @@ impl Target {
         }
         let directory = store.scratch_path("look");
         fs::create_dir(&directory).map_err(|e| said(format!("create {directory:?}: {e}")))?;
-        let found = Loaders::of(&open(path)?, &path.to_string_lossy(), &Scratch::new(directory));
+        let found = Loaders::of(&open(path)?, &path.to_string_lossy(), &SpoolDirectory::new(directory));
         let found = found.map_err(|e| said(format!("read {path:?}: {e}")))?;
-        let card = media == Media::Disk(ImageFormat::Raw)
+        let card = media == BootMedia::Disk(ImageFormat::Raw)
             && match args.firmware {
                 Some(firmware) => firmware == Firmware::RaspberryPi4,
                 None => args.arch != Some(Arch::Amd64) && found.is_card(),
@@ -95,13 +95,13 @@ impl Target {
         Ok(Self {
             manifest: None,
             arch,
-            media: if card { Media::Card } else { media },
+            media: if card { BootMedia::Card } else { media },
             image: Some(path.to_owned()),
         })
     }
 
     /// Whether there is a disk, or a card, that could be written to.
     pub(super) fn is_disk(&self) -> bool {
-        matches!(self.media, Media::Disk(_) | Media::Card)
+        matches!(self.media, BootMedia::Disk(_) | BootMedia::Card)
     }
 }

@@ -27,7 +27,7 @@ static HIDDEN: [[u8; 2]; 256] = {
 
 /// What an inode is.
 pub(super) enum Body<'a> {
-    Directory(Directory<'a>),
+    Directory(DirectoryBlocks<'a>),
     /// A regular file that lies in the image.
     Small(Vec<u8>),
     /// A regular file that is an object.
@@ -66,7 +66,7 @@ pub(super) struct Child<'a> {
 
 /// The content of a directory, `.` and `..` among the names, cut into blocks.
 #[derive(Default)]
-pub(super) struct Directory<'a> {
+pub(super) struct DirectoryBlocks<'a> {
     children: Vec<Child<'a>>,
     /// Index of the first child not in the block, for each full block.
     ends: Vec<usize>,
@@ -74,7 +74,7 @@ pub(super) struct Directory<'a> {
     pub(super) tail_size: u64,
 }
 
-impl<'a> Directory<'a> {
+impl<'a> DirectoryBlocks<'a> {
     /// Fills each block as far as whole entries fit; a rest of more than half a block gets a block too.
     fn new(children: Vec<Child<'a>>) -> Self {
         let (mut ends, mut size) = (Vec::new(), 0);
@@ -114,7 +114,7 @@ impl<'a> Directory<'a> {
 }
 
 /// One inode.
-pub(super) struct Inode<'a> {
+pub(super) struct ErofsInode<'a> {
     pub(super) meta: &'a Meta,
     pub(super) nlink: u32,
     pub(super) attributes: Attributes<'a>,
@@ -126,7 +126,7 @@ struct Draft<'a> {
     name: &'a [u8],
     parent: usize,
     children: Vec<usize>,
-    inode: Inode<'a>,
+    inode: ErofsInode<'a>,
 }
 
 /// The inodes of `tree`, root first. `hidden` is the metadata of the root's hidden entries; `body` says what an entry is,
@@ -135,9 +135,9 @@ pub(super) fn collect<'a>(
     tree: &'a Tree,
     hidden: &'a Meta,
     mut body: impl FnMut(&'a RelPath, &'a Entry) -> Result<Body<'a>, ImageError>,
-) -> Result<Vec<Inode<'a>>, ImageError> {
+) -> Result<Vec<ErofsInode<'a>>, ImageError> {
     let mut drafts = Vec::with_capacity(tree.len() + HIDDEN.len() + 1);
-    drafts.push(draft(b"", 0, tree.root(), Body::Directory(Directory::default())));
+    drafts.push(draft(b"", 0, tree.root(), Body::Directory(DirectoryBlocks::default())));
     // The directories from the root to the entry before: a tree has each directory directly before what it holds.
     let mut open = vec![0];
     for (path, entry) in tree.iter() {
@@ -179,7 +179,7 @@ fn draft<'a>(name: &'a [u8], parent: usize, meta: &'a Meta, body: Body<'a>) -> D
         name,
         parent,
         children: Vec::new(),
-        inode: Inode {
+        inode: ErofsInode {
             meta,
             nlink: if matches!(body, Body::Directory(_)) { 2 } else { 1 },
             attributes,
@@ -201,7 +201,7 @@ fn add<'a>(drafts: &mut Vec<Draft<'a>>, draft: Draft<'a>) {
 }
 
 /// Brings the drafts into their order and fills in the directories.
-fn arrange(mut drafts: Vec<Draft<'_>>) -> Vec<Inode<'_>> {
+fn arrange(mut drafts: Vec<Draft<'_>>) -> Vec<ErofsInode<'_>> {
     let mut order = Vec::with_capacity(drafts.len());
     order.push(0);
     let mut next = 0;
@@ -228,7 +228,7 @@ fn arrange(mut drafts: Vec<Draft<'_>>) -> Vec<Inode<'_>> {
             let inode = rank[inode];
             children.insert(at, Child { name, inode });
         }
-        drafts[index].inode.body = Body::Directory(Directory::new(children));
+        drafts[index].inode.body = Body::Directory(DirectoryBlocks::new(children));
     }
     let mut ranked: Vec<_> = rank.into_iter().zip(drafts).collect();
     ranked.sort_unstable_by_key(|(rank, _)| *rank);

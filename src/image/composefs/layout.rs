@@ -11,13 +11,13 @@ use super::{
         BLOCK, BLOCK_BITS, CHUNK_BLOCK_BITS_MAX, CHUNK_INDEX_SIZE, COMPACT_SIZE, DataLayout, EXTENDED_SIZE,
         INODES_OFFSET, SLOT, XATTR_UNIT,
     },
-    inodes::{Body, Inode},
+    inodes::{Body, ErofsInode},
     xattr::Attribute,
 };
 use crate::image::ImageError;
 
 /// Where one inode and its data lie.
-pub(super) struct Place {
+pub(super) struct InodePlacement {
     /// Byte offset of the inode, a multiple of [`SLOT`].
     pub(super) offset: u64,
     /// Whether its header is the compact one.
@@ -29,7 +29,7 @@ pub(super) struct Place {
     pub(super) union: u32,
 }
 
-impl Place {
+impl InodePlacement {
     /// Whether a link's target lies in a block of its own.
     pub(super) fn target_apart(&self) -> bool {
         self.layout == DataLayout::Plain
@@ -37,9 +37,9 @@ impl Place {
 }
 
 /// Where everything lies.
-pub(super) struct Layout {
+pub(super) struct ErofsLayout {
     /// For each inode.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<InodePlacement>,
     /// Number of the root's inode.
     pub(super) root_nid: u16,
     /// The earliest modification time in the tree, in seconds: inodes that have it can be compact.
@@ -56,9 +56,9 @@ pub(super) struct Layout {
     pub(super) blocks: u32,
 }
 
-impl Layout {
+impl ErofsLayout {
     /// Places `inodes` and the `shared` attributes they refer to. An image of 2³² blocks or inodes is refused.
-    pub(super) fn new(inodes: &[Inode<'_>], shared: &[Attribute<'_>]) -> Result<Self, ImageError> {
+    pub(super) fn new(inodes: &[ErofsInode<'_>], shared: &[Attribute<'_>]) -> Result<Self, ImageError> {
         to_u32(inodes.len() as u64, "inodes")?;
         let build_time = inodes.iter().map(|i| i.meta.mtime.seconds()).min().unwrap_or(0);
         let mut places = Vec::with_capacity(inodes.len());
@@ -107,7 +107,7 @@ impl Layout {
 }
 
 /// Bytes behind the inode, which must be within one block, and the place of it all; a data block is filled in later.
-fn place(inode: &Inode<'_>, start: u64, build_time: u64) -> Place {
+fn place(inode: &ErofsInode<'_>, start: u64, build_time: u64) -> InodePlacement {
     let (mut layout, size, union) = match &inode.body {
         Body::Directory(directory) => {
             let layout = match directory.tail_size {
@@ -146,7 +146,7 @@ fn place(inode: &Inode<'_>, start: u64, build_time: u64) -> Place {
             offset += room.next_multiple_of(SLOT);
         }
     }
-    Place {
+    InodePlacement {
         offset,
         compact,
         layout,
@@ -156,7 +156,7 @@ fn place(inode: &Inode<'_>, start: u64, build_time: u64) -> Place {
 }
 
 /// Byte offset behind an inode and what follows it, where the next can begin.
-fn end(inode: &Inode<'_>, place: &Place) -> u64 {
+fn end(inode: &ErofsInode<'_>, place: &InodePlacement) -> u64 {
     let head = header_size(place.compact) + inode.attributes.size();
     (place.offset + head + tail_size(inode, place.layout)).next_multiple_of(SLOT)
 }
@@ -166,7 +166,7 @@ fn header_size(compact: bool) -> u64 {
 }
 
 /// Bytes of data or chunk indexes behind an inode and its attributes.
-fn tail_size(inode: &Inode<'_>, layout: DataLayout) -> u64 {
+fn tail_size(inode: &ErofsInode<'_>, layout: DataLayout) -> u64 {
     match &inode.body {
         Body::Directory(directory) => directory.tail_size,
         Body::Small(bytes) => bytes.len() as u64,
@@ -177,7 +177,7 @@ fn tail_size(inode: &Inode<'_>, layout: DataLayout) -> u64 {
 }
 
 /// Blocks of data apart from the inode.
-fn data_blocks(inode: &Inode<'_>, place: &Place) -> u64 {
+fn data_blocks(inode: &ErofsInode<'_>, place: &InodePlacement) -> u64 {
     match &inode.body {
         Body::Directory(directory) => directory.block_count(),
         Body::Symlink(_) if place.target_apart() => 1,

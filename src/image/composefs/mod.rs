@@ -20,8 +20,8 @@ use crate::{
     model::{Entry, Meta, Node, RelPath, Tree, VerityDigest},
     verity::digest_bytes,
 };
-use inodes::{Body, Directory};
-use layout::Layout;
+use inodes::{Body, DirectoryBlocks};
+use layout::ErofsLayout;
 use std::{collections::BTreeMap, io::Read};
 use writer::Image;
 
@@ -65,7 +65,7 @@ pub fn write_image(tree: &Tree, open: Open<'_>) -> Result<(Vec<u8>, VerityDigest
     })?;
     let has_acl = inodes.iter().any(|inode| inode.attributes.has_acl());
     let shared = xattr::share(inodes.iter_mut().map(|inode| &mut inode.attributes));
-    let layout = Layout::new(&inodes, &shared)?;
+    let layout = ErofsLayout::new(&inodes, &shared)?;
     let image = Image {
         inodes,
         shared,
@@ -89,7 +89,7 @@ fn body<'a>(path: &RelPath, entry: &'a Entry, open: Open<'_>) -> Result<Body<'a>
         Ok(minor & 0xff | major << 8 | (minor & !0xff) << 12)
     };
     Ok(match &entry.node {
-        Node::Directory => Body::Directory(Directory::default()),
+        Node::Directory => Body::Directory(DirectoryBlocks::default()),
         Node::File { size: 0, .. } => Body::Small(Vec::new()),
         Node::File { size, digest } if *size <= INLINE_MAX => Body::Small(read_small(path, *size, digest, open)?),
         Node::File { size, .. } if *size > MAX_FILE => {

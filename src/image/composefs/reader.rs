@@ -55,7 +55,7 @@ pub use list::{Listed, is_composefs, list};
 struct Reader<'a>(&'a [u8]);
 
 /// What is read of an inode.
-struct Found {
+struct RawInode {
     mode: u16,
     layout: u16,
     size: u64,
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array(at)?))
     }
 
-    fn inode(&self, nid: u64) -> Result<Found, ImageError> {
+    fn inode(&self, nid: u64) -> Result<RawInode, ImageError> {
         let at = nid.saturating_mul(SLOT);
         let format = self.u16(at)?;
         let (head, size) = match format & 1 {
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
             count => XATTR_BODY_SIZE + (count - 1) * XATTR_UNIT,
         };
         self.bytes(xattrs, length)?;
-        Ok(Found {
+        Ok(RawInode {
             mode: self.u16(at + 4)?,
             layout: format >> 1,
             size,
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Gives the inode number of every entry, `.` and `..` too.
-    fn directory(&self, inode: &Found, mut child: impl FnMut(u64)) -> Result<(), ImageError> {
+    fn directory(&self, inode: &RawInode, mut child: impl FnMut(u64)) -> Result<(), ImageError> {
         let whole = match inode.layout {
             layout if layout == DataLayout::Plain as u16 => inode.size,
             layout if layout == DataLayout::Inline as u16 => inode.size / BLOCK * BLOCK,
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The object the inode's attributes name, if they name one: by its digest and by its path, which must agree.
-    fn object(&self, inode: &Found, shared: u64) -> Result<Option<VerityDigest>, ImageError> {
+    fn object(&self, inode: &RawInode, shared: u64) -> Result<Option<VerityDigest>, ImageError> {
         if inode.tail == inode.xattrs {
             return Ok(None);
         }

@@ -4,20 +4,20 @@ use super::{
     format::{
         BLOCK, CHUNK_HOLE, DIRENT_SIZE, InodeHeader, SUPERBLOCK_OFFSET, Superblock, composefs_header, write_dirent,
     },
-    inodes::{Body, Child, Inode},
-    layout::{Layout, Place, chunks},
+    inodes::{Body, Child, ErofsInode},
+    layout::{ErofsLayout, InodePlacement, chunks},
     xattr::Attribute,
 };
 
 /// Everything an image is made of.
 pub(super) struct Image<'a> {
     /// Root first.
-    pub(super) inodes: Vec<Inode<'a>>,
+    pub(super) inodes: Vec<ErofsInode<'a>>,
     /// Attributes that several inodes have, in the order of the layout's references.
     pub(super) shared: Vec<Attribute<'a>>,
     /// Whether an entry has a POSIX access control list.
     pub(super) has_acl: bool,
-    pub(super) layout: Layout,
+    pub(super) layout: ErofsLayout,
 }
 
 impl Image<'_> {
@@ -52,7 +52,7 @@ impl Image<'_> {
     }
 
     /// Header, attributes and what lies behind them.
-    fn write_inode(&self, out: &mut Vec<u8>, ino: u32, inode: &Inode<'_>, place: &Place) {
+    fn write_inode(&self, out: &mut Vec<u8>, ino: u32, inode: &ErofsInode<'_>, place: &InodePlacement) {
         InodeHeader {
             compact: place.compact,
             layout: place.layout,
@@ -79,7 +79,7 @@ impl Image<'_> {
     }
 
     /// Data in blocks of its own.
-    fn write_blocks(&self, out: &mut Vec<u8>, inode: &Inode<'_>, place: &Place) {
+    fn write_blocks(&self, out: &mut Vec<u8>, inode: &ErofsInode<'_>, place: &InodePlacement) {
         match &inode.body {
             Body::Directory(directory) => {
                 for children in directory.blocks() {

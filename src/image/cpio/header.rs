@@ -15,7 +15,7 @@ pub(super) const S_IFIFO: u32 = 0o010_000;
 
 /// The thirteen fields, in their order on disk; each is eight hexadecimal digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(super) struct Header {
+pub(super) struct CpioHeader {
     pub(super) ino: u32,
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -30,7 +30,7 @@ pub(super) struct Header {
     pub(super) check: u32,
 }
 
-impl Header {
+impl CpioHeader {
     pub(super) fn encode(&self) -> [u8; HEADER_SIZE] {
         let fields = [
             self.ino,

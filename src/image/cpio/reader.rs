@@ -2,7 +2,7 @@
 
 use super::{
     FORMAT, TRAILER,
-    header::{HEADER_SIZE, Header, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, padding},
+    header::{CpioHeader, HEADER_SIZE, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, padding},
 };
 use crate::{
     image::ImageError,
@@ -114,7 +114,7 @@ impl<R: Read> CpioReader<R> {
         let corrupt = |problem| corrupt(offset, problem);
         let mut bytes = [0; HEADER_SIZE];
         self.fill(&mut bytes)?;
-        let header = Header::decode(&bytes).map_err(corrupt)?;
+        let header = CpioHeader::decode(&bytes).map_err(corrupt)?;
         if !(1..=PATH_MAX).contains(&header.namesize) {
             return Err(corrupt(format!(
                 "the name has {} bytes, not 1 to {PATH_MAX}",

@@ -159,19 +159,19 @@ fn archive_length(reader: impl Read) -> Result<u64, ImageError> {
 }
 
 /// Counts what is taken from a reader.
-struct Counted<R> {
+struct CountingReader<R> {
     reader: R,
     count: u64,
 }
 
-impl<R: BufRead> Read for Counted<R> {
+impl<R: BufRead> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.reader.read(buffer)?;
         self.count += n as u64;
         Ok(n)
     }
 }
-impl<R: BufRead> BufRead for Counted<R> {
+impl<R: BufRead> BufRead for CountingReader<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.reader.fill_buf()
     }
@@ -182,8 +182,11 @@ impl<R: BufRead> BufRead for Counted<R> {
 }
 
 /// Bytes that `decode` takes; these formats do not say their length, so they are decoded and thrown away.
-fn decoded_length<R: BufRead>(reader: R, decode: impl FnOnce(&mut Counted<R>) -> io::Result<u64>) -> io::Result<u64> {
-    let mut counted = Counted { reader, count: 0 };
+fn decoded_length<R: BufRead>(
+    reader: R,
+    decode: impl FnOnce(&mut CountingReader<R>) -> io::Result<u64>,
+) -> io::Result<u64> {
+    let mut counted = CountingReader { reader, count: 0 };
     decode(&mut counted)?;
     Ok(counted.count)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     ARCHIVE_ALIGN, FORMAT, TRAILER,
-    header::{Header, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, padding},
+    header::{CpioHeader, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, padding},
 };
 use crate::{
     image::{ImageError, Open, copy_exact},
@@ -103,10 +103,10 @@ impl<W: Write> CpioWriter<W> {
 
     /// Ends the archive and returns the writer, which stands at a multiple of 512 from where the archive began.
     pub fn finish(mut self) -> Result<W, ImageError> {
-        let trailer = Header {
+        let trailer = CpioHeader {
             nlink: 1,
             namesize: TRAILER.len() as u32 + 1,
-            ..Header::default()
+            ..CpioHeader::default()
         };
         self.put(&trailer.encode())?;
         self.put(TRAILER)?;
@@ -142,7 +142,7 @@ impl<W: Write> CpioWriter<W> {
             ));
         }
         self.inode += 1;
-        let header = Header {
+        let header = CpioHeader {
             ino: self.inode,
             mode: kind | meta.mode,
             uid: meta.uid,
@@ -153,7 +153,7 @@ impl<W: Write> CpioWriter<W> {
             size,
             rdev,
             namesize: name.len() as u32 + 1,
-            ..Header::default()
+            ..CpioHeader::default()
         };
         self.put(&header.encode())?;
         self.put(name)?;

@@ -5,20 +5,20 @@ use crate::model::Arch;
 use object::elf as abi;
 use std::fmt;
 
-/// Bytes from which [`Machine::of_head`] tells everything: the header of 64-bit files.
+/// Bytes from which [`ElfMachine::of_head`] tells everything: the header of 64-bit files.
 pub const HEAD_SIZE: usize = 64;
 /// Bytes without which it tells nothing.
 const LEAST: usize = 20;
 
 /// Machine, width of its words and order of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Machine {
+pub struct ElfMachine {
     number: u16,
     bits: u8,
     big_endian: bool,
 }
 
-impl Machine {
+impl ElfMachine {
     /// What programs of an architecture are for.
     pub const fn of(arch: Arch) -> Self {
         let number = match arch {
@@ -65,7 +65,7 @@ impl Machine {
 }
 
 /// Its usual name, with width and byte order where they are not the usual ones.
-impl fmt::Display for Machine {
+impl fmt::Display for ElfMachine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, usual) = match abi::Machine(self.number) {
             abi::EM_X86_64 => ("x86-64", 64),

@@ -19,7 +19,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{HEAD_SIZE, Machine};
+pub use machine::{ElfMachine, HEAD_SIZE};
 
 use super::{ImageError, ReadAt};
 use object::{
@@ -42,7 +42,7 @@ const MAX_NEEDED: usize = 1024;
 
 /// What a file is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Kind {
+pub enum ElfKind {
     /// Not linked yet: an object file, or a kernel module.
     Relocatable,
     /// A program at a fixed address.
@@ -57,9 +57,9 @@ pub enum Kind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Elf {
     /// What it runs on.
-    pub machine: Machine,
+    pub machine: ElfMachine,
     /// What it is.
-    pub kind: Kind,
+    pub kind: ElfKind,
     /// Absolute path of the dynamic loader; none for libraries and static programs.
     pub interpreter: Option<Vec<u8>>,
     /// `DT_NEEDED`: libraries it is loaded with, in their order; a name, or a path when there is a `/` in it.
@@ -75,7 +75,7 @@ pub struct Elf {
 pub fn read_elf(source: &dyn ReadAt) -> Result<Elf, ImageError> {
     let size = source.size().map_err(|e| failed(0, e))?;
     let head = bytes(source, 0, size.min(HEAD_SIZE as u64) as usize)?;
-    let machine = Machine::of_head(&head).map_err(|problem| corrupt(0, problem))?;
+    let machine = ElfMachine::of_head(&head).map_err(|problem| corrupt(0, problem))?;
     if machine.is_64_bit() {
         read::<abi::FileHeader64<Endianness>>(source, machine, &head)
     } else {
@@ -85,7 +85,7 @@ pub fn read_elf(source: &dyn ReadAt) -> Result<Elf, ImageError> {
 
 fn read<H: FileHeader<Endian = Endianness>>(
     source: &dyn ReadAt,
-    machine: Machine,
+    machine: ElfMachine,
     head: &[u8],
 ) -> Result<Elf, ImageError> {
     if head.len() < size_of::<H>() {
@@ -98,10 +98,10 @@ fn read<H: FileHeader<Endian = Endianness>>(
     let mut elf = Elf {
         machine,
         kind: match header.e_type(endian) {
-            abi::ET_REL => Kind::Relocatable,
-            abi::ET_EXEC => Kind::Executable,
-            abi::ET_DYN => Kind::Shared,
-            other => Kind::Other(other.0),
+            abi::ET_REL => ElfKind::Relocatable,
+            abi::ET_EXEC => ElfKind::Executable,
+            abi::ET_DYN => ElfKind::Shared,
+            other => ElfKind::Other(other.0),
         },
         interpreter: None,
         needed: Vec::new(),

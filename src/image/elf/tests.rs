@@ -29,13 +29,13 @@ fn everything_is_read_in_both_widths_and_orders() {
             ..ElfFile::program(X86_64, "/lib64/ld-linux-x86-64.so.2", &["liba.so.1", "libc.so.6"])
         };
         let elf = read(&file);
-        assert_eq!(elf.kind, Kind::Shared);
+        assert_eq!(elf.kind, ElfKind::Shared);
         assert_eq!(elf.interpreter.as_deref(), Some(&b"/lib64/ld-linux-x86-64.so.2"[..]));
         assert_eq!(names(&elf.needed), ["liba.so.1", "libc.so.6"]);
         assert_eq!(names(&elf.search), ["$ORIGIN/../lib", "/usr/lib/private"]);
         assert_eq!(elf.soname.as_deref(), Some(&b"libx.so.1"[..]));
         assert_eq!(
-            elf.machine == Machine::of(Arch::Amd64),
+            elf.machine == ElfMachine::of(Arch::Amd64),
             (bits, big_endian) == (64, false)
         );
         let older = read(&ElfFile { runpath: None, ..file });
@@ -44,11 +44,11 @@ fn everything_is_read_in_both_widths_and_orders() {
     let alone = read(&ElfFile::new(ARM64, EXECUTABLE));
     assert_eq!(
         (alone.kind, alone.machine),
-        (Kind::Executable, Machine::of(Arch::Arm64))
+        (ElfKind::Executable, ElfMachine::of(Arch::Arm64))
     );
     assert_eq!((alone.interpreter, alone.needed, alone.search), (None, vec![], vec![]));
-    assert_eq!(read(&ElfFile::new(X86_64, RELOCATABLE)).kind, Kind::Relocatable);
-    assert_eq!(read(&ElfFile::new(X86_64, 4)).kind, Kind::Other(4));
+    assert_eq!(read(&ElfFile::new(X86_64, RELOCATABLE)).kind, ElfKind::Relocatable);
+    assert_eq!(read(&ElfFile::new(X86_64, 4)).kind, ElfKind::Other(4));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_real_program_is_read_as_readelf_reads_it() {
         assert!(!needed.is_empty() && interpreter.is_some(), "{said}");
         assert_eq!(names(&elf.needed), needed, "{}", path.display());
         assert_eq!(elf.interpreter.as_deref(), interpreter.as_ref().map(String::as_bytes));
-        assert_eq!(elf.machine, Machine::of(Arch::host()));
+        assert_eq!(elf.machine, ElfMachine::of(Arch::host()));
     }
 }
 
@@ -217,6 +217,6 @@ proptest! {
     fn bytes_of_any_kind_are_read_or_refused(tail in prop::collection::vec(any::<u8>(), 0..600), class in 0u8..4, order in 0u8..4) {
         let bytes = [&b"\x7fELF"[..], &[class, order, 1], &tail].concat();
         let _ = read_elf(&bytes);
-        let _ = Machine::of_head(&bytes);
+        let _ = ElfMachine::of_head(&bytes);
     }
 }

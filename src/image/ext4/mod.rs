@@ -21,10 +21,10 @@ mod size;
 mod staging;
 mod tools;
 
-pub use plan::{Item, Layout, plan, root_items};
-pub use read::{DirEntry, Ext4, Facts, FileKind, FileReader, Inode, Place, Run, VerityTail};
+pub use plan::{Ext4Layout, VerityFile, plan, root_items};
+pub use read::{DataRun, DirEntry, Ext4, Ext4File, Ext4Inode, FileKind, Region, SuperblockFacts, VerityTail};
 pub use staging::{Staged, write_staging_tar};
-pub use tools::{Paths, ToolCall, ToolOutput, Tools, calls, debugfs_script, make};
+pub use tools::{Paths, ToolCall, ToolOutput, ToolRunner, calls, debugfs_script, make};
 
 /// Name of the format in messages.
 const FORMAT: &str = "an ext4 file system";

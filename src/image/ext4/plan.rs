@@ -15,7 +15,7 @@ const TREE_ALIGN: u64 = 65_536;
 
 /// A file to be stored under fs-verity.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Item {
+pub struct VerityFile {
     /// Where it goes.
     pub path: RelPath,
     /// Length of its data in bytes.
@@ -26,14 +26,14 @@ pub struct Item {
 
 /// Files in the order of their paths, and the directories they need.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Layout {
-    pub(super) items: Vec<Item>,
+pub struct Ext4Layout {
+    pub(super) items: Vec<VerityFile>,
     pub(super) directories: BTreeSet<RelPath>,
 }
 
-impl Layout {
+impl Ext4Layout {
     /// The files, in the order they are stored.
-    pub fn items(&self) -> &[Item] {
+    pub fn items(&self) -> &[VerityFile] {
         &self.items
     }
 
@@ -48,10 +48,10 @@ pub fn root_items(
     image: VerityDigest,
     size: u64,
     objects: &BTreeMap<VerityDigest, u64>,
-) -> Result<Vec<Item>, ImageError> {
+) -> Result<Vec<VerityFile>, ImageError> {
     let named = |path: String, size, digest| {
         let path = RelPath::new(&path).map_err(|e| refuse(&path, e.to_string()))?;
-        Ok(Item { path, size, digest })
+        Ok(VerityFile { path, size, digest })
     };
     let mut items = vec![named(IMAGE_PATH.to_owned(), size, image)?];
     for (digest, size) in objects {
@@ -67,7 +67,7 @@ pub fn root_items(
 
 /// Checks `items` and puts them in order. Paths may hold ASCII letters, digits, `-`, `.`, `_` and `/` and at most 100 bytes,
 /// because they pass through tar headers and debugfs commands.
-pub fn plan(items: &[Item]) -> Result<Layout, ImageError> {
+pub fn plan(items: &[VerityFile]) -> Result<Ext4Layout, ImageError> {
     let mut files = BTreeMap::new();
     let mut directories = BTreeSet::new();
     for item in items {
@@ -98,7 +98,7 @@ pub fn plan(items: &[Item]) -> Result<Layout, ImageError> {
             "the path is a file and a directory".to_owned(),
         ));
     }
-    Ok(Layout {
+    Ok(Ext4Layout {
         items: files.into_values().collect(),
         directories,
     })
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn bad_items_are_refused_by_name() {
-        let item = |path: &str, size| Item {
+        let item = |path: &str, size| VerityFile {
             path: path.parse().expect("valid path"),
             size,
             digest: VerityDigest::new([0; 32]),

@@ -67,7 +67,7 @@ pub enum FileKind {
 
 /// An inode, as it stands in its table.
 #[derive(Clone, Debug)]
-pub struct Inode {
+pub struct Ext4Inode {
     number: u32,
     /// Where it lies in the image.
     offset: u64,
@@ -77,7 +77,7 @@ pub struct Inode {
     block: [u8; 60],
 }
 
-impl Inode {
+impl Ext4Inode {
     /// Its number.
     pub fn number(&self) -> u32 {
         self.number
@@ -125,7 +125,7 @@ pub struct VerityTail {
 
 /// A run of blocks.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+struct Ext4Extent {
     logical: u64,
     len: u64,
     /// First block in the image; none for blocks that were never written.
@@ -233,12 +233,12 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// The root directory.
-    pub fn root(&self) -> Result<Inode, ImageError> {
+    pub fn root(&self) -> Result<Ext4Inode, ImageError> {
         self.inode(ROOT_INODE)
     }
 
     /// Inode `number`.
-    pub fn inode(&self, number: u32) -> Result<Inode, ImageError> {
+    pub fn inode(&self, number: u32) -> Result<Ext4Inode, ImageError> {
         if number == 0 || number > self.inodes {
             return Err(corrupt(
                 0,
@@ -263,7 +263,7 @@ impl<R: ReadAt> Ext4<R> {
         read_at(&self.image, &mut raw, offset)?;
         let mut block = [0; 60];
         block.copy_from_slice(&raw[0x28..0x64]);
-        let inode = Inode {
+        let inode = Ext4Inode {
             number,
             offset,
             mode: le16(&raw, 0),
@@ -281,7 +281,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// What a directory holds, sorted by name.
-    pub fn read_dir(&self, inode: &Inode) -> Result<Vec<DirEntry>, ImageError> {
+    pub fn read_dir(&self, inode: &Ext4Inode) -> Result<Vec<DirEntry>, ImageError> {
         let bad = |problem: String| corrupt(inode.offset, format!("directory, inode {}: {problem}", inode.number));
         if inode.kind() != FileKind::Directory {
             return Err(bad("it is no directory".to_owned()));
@@ -320,7 +320,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// The inode at `path`, through directories only; `None` when nothing is there.
-    pub fn lookup(&self, path: &RelPath) -> Result<Option<Inode>, ImageError> {
+    pub fn lookup(&self, path: &RelPath) -> Result<Option<Ext4Inode>, ImageError> {
         let mut inode = self.root()?;
         for component in path.components() {
             if inode.kind() != FileKind::Directory {
@@ -336,7 +336,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// Where a symbolic link points.
-    pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, ImageError> {
+    pub fn read_link(&self, inode: &Ext4Inode) -> Result<Vec<u8>, ImageError> {
         if inode.kind() != FileKind::Symlink || inode.size >= MAX_LINK {
             let problem = format!("inode {} is no usable symbolic link", inode.number);
             return Err(corrupt(inode.offset, problem));
@@ -351,14 +351,14 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// Reads a regular file from its first byte.
-    pub fn file(&self, inode: &Inode) -> Result<FileReader<'_, R>, ImageError> {
+    pub fn file(&self, inode: &Ext4Inode) -> Result<Ext4File<'_, R>, ImageError> {
         if inode.kind() != FileKind::File {
             return Err(corrupt(
                 inode.offset,
                 format!("inode {} is no regular file", inode.number),
             ));
         }
-        Ok(FileReader {
+        Ok(Ext4File {
             fs: self,
             extents: self.extents(inode)?,
             size: inode.size,
@@ -367,7 +367,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// The Merkle tree and the descriptor behind a file's data, found as the kernel finds them. `None` without verity.
-    pub fn verity(&self, inode: &Inode) -> Result<Option<VerityTail>, ImageError> {
+    pub fn verity(&self, inode: &Ext4Inode) -> Result<Option<VerityTail>, ImageError> {
         if !inode.has_verity() {
             return Ok(None);
         }
@@ -402,7 +402,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// Every run of blocks of an inode, sorted, none overlapping, all inside the image.
-    fn extents(&self, inode: &Inode) -> Result<Vec<Extent>, ImageError> {
+    fn extents(&self, inode: &Ext4Inode) -> Result<Vec<Ext4Extent>, ImageError> {
         if inode.flags & FLAG_EXTENTS == 0 {
             // An empty file or a device may have no map at all.
             if inode.block.iter().all(|b| *b == 0) {
@@ -425,7 +425,7 @@ impl<R: ReadAt> Ext4<R> {
         at: u64,
         depth: u16,
         root: bool,
-        out: &mut Vec<Extent>,
+        out: &mut Vec<Ext4Extent>,
     ) -> Result<(), ImageError> {
         let (magic, count) = (le16(node, 0), usize::from(le16(node, 2)));
         // A node below the root holds something: so every node that is visited brings the end nearer.
@@ -457,7 +457,7 @@ impl<R: ReadAt> Ext4<R> {
         Ok(())
     }
 
-    fn extent(&self, entry: &[u8; 12], at: u64, last: Option<&Extent>) -> Result<Extent, ImageError> {
+    fn extent(&self, entry: &[u8; 12], at: u64, last: Option<&Ext4Extent>) -> Result<Ext4Extent, ImageError> {
         let logical = u64::from(le32(entry, 0));
         let len = le16(entry, 4);
         let start = u64::from(le32(entry, 8)) | u64::from(le16(entry, 6)) << 32;
@@ -474,7 +474,7 @@ impl<R: ReadAt> Ext4<R> {
             );
             return Err(corrupt(at, problem));
         }
-        Ok(Extent {
+        Ok(Ext4Extent {
             logical,
             len,
             physical: written.then_some(start),
@@ -482,7 +482,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// Fills `buffer` with a file's bytes at `position`; what no extent covers reads as zeros.
-    fn read_mapped(&self, extents: &[Extent], mut buffer: &mut [u8], mut position: u64) -> Result<(), ImageError> {
+    fn read_mapped(&self, extents: &[Ext4Extent], mut buffer: &mut [u8], mut position: u64) -> Result<(), ImageError> {
         while !buffer.is_empty() {
             let logical = position / self.block_size;
             let next = extents.partition_point(|e| e.logical + e.len <= logical);
@@ -522,14 +522,14 @@ fn read_at<R: ReadAt>(image: &R, buffer: &mut [u8], offset: u64) -> Result<(), I
 
 /// The bytes of a regular file.
 #[derive(Debug)]
-pub struct FileReader<'a, R> {
+pub struct Ext4File<'a, R> {
     fs: &'a Ext4<R>,
-    extents: Vec<Extent>,
+    extents: Vec<Ext4Extent>,
     size: u64,
     position: u64,
 }
 
-impl<R: ReadAt> Read for FileReader<'_, R> {
+impl<R: ReadAt> Read for Ext4File<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.size - self.position;
         let n = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
@@ -545,4 +545,4 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-pub use places::{Facts, Place, Run};
+pub use places::{DataRun, Region, SuperblockFacts};

@@ -3,7 +3,7 @@
 //! Every number that is not exact errs upwards, and by a handful of blocks: how often a file's blocks are torn apart by
 //! a group's own blocks depends on where mke2fs puts it.
 
-use super::{BLOCK, INODE_SIZE, plan::Layout};
+use super::{BLOCK, INODE_SIZE, plan::Ext4Layout};
 use crate::model::RelPath;
 use std::collections::BTreeMap;
 
@@ -49,13 +49,13 @@ impl Blocks {
 
 /// Size of a file system, as mke2fs takes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Size {
+pub(super) struct Ext4Size {
     pub(super) blocks: u64,
     pub(super) inodes: u64,
 }
 
 /// For the directories of `layout` and files that take `file_blocks` together.
-pub(super) fn size(layout: &Layout, file_blocks: u64) -> Size {
+pub(super) fn size(layout: &Ext4Layout, file_blocks: u64) -> Ext4Size {
     let content = file_blocks + directory_blocks(layout) + LOST_FOUND;
     let inodes = RESERVED_INODES + 1 + (layout.items.len() + layout.directories.len()) as u64;
     let mut groups = 1;
@@ -69,7 +69,7 @@ pub(super) fn size(layout: &Layout, file_blocks: u64) -> Size {
             continue;
         }
         blocks = blocks.max(full + last + LEAST_LAST_GROUP);
-        return Size { blocks, inodes };
+        return Ext4Size { blocks, inodes };
     }
 }
 
@@ -95,7 +95,7 @@ fn has_superblock(group: u64) -> bool {
 }
 
 /// Blocks of the root and of every directory: entries go into the first block with room, as `ext2fs_link` does.
-fn directory_blocks(layout: &Layout) -> u64 {
+fn directory_blocks(layout: &Ext4Layout) -> u64 {
     let mut rooms: BTreeMap<Option<RelPath>, Vec<u64>> = BTreeMap::new();
     let first = || vec![DIRECTORY_BLOCK - DOTS];
     let root = rooms.entry(None).or_insert_with(first);

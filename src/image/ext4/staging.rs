@@ -6,8 +6,8 @@
 
 use super::{
     BLOCK,
-    plan::{Extents, Item, Layout},
-    size::{Blocks, Size, size},
+    plan::{Ext4Layout, Extents, VerityFile},
+    size::{Blocks, Ext4Size, size},
 };
 use crate::{
     image::{ImageError, Open},
@@ -24,14 +24,14 @@ const TAR_ALIGN: u64 = 20 * RECORD;
 /// What was staged: the layout, and what it takes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Staged {
-    pub(super) layout: Layout,
-    pub(super) size: Size,
+    pub(super) layout: Ext4Layout,
+    pub(super) size: Ext4Size,
     pub(super) epoch: Epoch,
 }
 
 impl Staged {
     /// What was planned.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &Ext4Layout {
         &self.layout
     }
 
@@ -44,12 +44,12 @@ impl Staged {
 /// Writes the tar of `layout` to `writer`: directories with mode 0555 and files with mode 0444, all of root and of the time
 /// `epoch`. Each content is read once and checked against its digest.
 pub fn write_staging_tar(
-    layout: Layout,
+    layout: Ext4Layout,
     epoch: Epoch,
     open: Open<'_>,
     writer: &mut dyn Write,
 ) -> Result<Staged, ImageError> {
-    let mut out = Output { writer, written: 0 };
+    let mut out = TarOutput { writer, written: 0 };
     for path in &layout.directories {
         let mut header = header(path, 0o555, epoch)?;
         header.set_entry_type(tar::EntryType::Directory);
@@ -69,12 +69,12 @@ pub fn write_staging_tar(
     Ok(Staged { layout, size, epoch })
 }
 
-struct Output<'a> {
+struct TarOutput<'a> {
     writer: &'a mut dyn Write,
     written: u64,
 }
 
-impl Output<'_> {
+impl TarOutput<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         self.written += bytes.len() as u64;
         self.writer
@@ -108,7 +108,7 @@ fn header(path: &RelPath, mode: u32, epoch: Epoch) -> Result<tar::Header, ImageE
     Ok(header)
 }
 
-fn write_file(item: &Item, epoch: Epoch, open: Open<'_>, out: &mut Output<'_>) -> Result<Blocks, ImageError> {
+fn write_file(item: &VerityFile, epoch: Epoch, open: Open<'_>, out: &mut TarOutput<'_>) -> Result<Blocks, ImageError> {
     let extents = Extents::new(item.size);
     let pieces = [(0, extents.data_end), (extents.tree, extents.end - extents.tree)];
     let mut header = header(&item.path, 0o444, epoch)?;
@@ -137,7 +137,7 @@ fn write_file(item: &Item, epoch: Epoch, open: Open<'_>, out: &mut Output<'_>) -
             blocks.runs += u64::from(used && !in_run);
             in_run = used;
         }
-        out.put(piece).map_err(Failure::Output)
+        out.put(piece).map_err(StagingFailure::Output)
     })
     .map_err(|e| e.into_error(item))?;
     if baked.digest != item.digest {
@@ -159,19 +159,19 @@ fn write_file(item: &Item, epoch: Epoch, open: Open<'_>, out: &mut Output<'_>) -
 }
 
 /// What can go wrong while data passes through.
-enum Failure {
+enum StagingFailure {
     Verity(VerityError),
     Output(ImageError),
 }
 
-impl From<VerityError> for Failure {
+impl From<VerityError> for StagingFailure {
     fn from(error: VerityError) -> Self {
         Self::Verity(error)
     }
 }
 
-impl Failure {
-    fn into_error(self, item: &Item) -> ImageError {
+impl StagingFailure {
+    fn into_error(self, item: &VerityFile) -> ImageError {
         match self {
             Self::Output(error) => error,
             Self::Verity(VerityError::Size { expected, actual, more }) => ImageError::Length {

@@ -1,6 +1,6 @@
 //! The three programs of e2fsprogs that turn the staged tar into the file system, as plain calls that a sandbox carries out.
 
-use super::{BLOCK, FORMAT, INODE_SIZE, LABEL, plan::Layout, staging::Staged};
+use super::{BLOCK, FORMAT, INODE_SIZE, LABEL, plan::Ext4Layout, staging::Staged};
 use crate::{
     image::{Guid, ImageError},
     model::VerityDigest,
@@ -35,7 +35,7 @@ pub struct ToolOutput {
 }
 
 /// Runs a program to its end, with an empty standard input.
-pub type Tools<'a> = &'a dyn Fn(&ToolCall) -> io::Result<ToolOutput>;
+pub type ToolRunner<'a> = &'a dyn Fn(&ToolCall) -> io::Result<ToolOutput>;
 
 /// Files as the programs see them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +49,7 @@ pub struct Paths<'a> {
 }
 
 /// Commands that make verity files of the staged files: the length of the data, then the flags.
-pub fn debugfs_script(layout: &Layout) -> String {
+pub fn debugfs_script(layout: &Ext4Layout) -> String {
     let mut script = String::with_capacity(layout.items.len() * 200);
     for item in &layout.items {
         let _ = writeln!(
@@ -95,7 +95,7 @@ pub fn calls(staged: &Staged, root: &VerityDigest, paths: Paths<'_>) -> [ToolCal
 }
 
 /// Makes the file system at `paths.image` and has it checked. When it fails, what stands there is not to be used.
-pub fn make(staged: &Staged, root: &VerityDigest, paths: Paths<'_>, tools: Tools<'_>) -> Result<(), ImageError> {
+pub fn make(staged: &Staged, root: &VerityDigest, paths: Paths<'_>, tools: ToolRunner<'_>) -> Result<(), ImageError> {
     for call in calls(staged, root, paths) {
         let tool = &call.argv[0];
         let output = tools(&call).map_err(|source| ImageError::Run {

@@ -1,7 +1,7 @@
 //! Where everything in the volume lies, before a byte of it is written.
 
 use super::{
-    FIRST_CLUSTER, FORMAT, Kind, MAX_DIRECTORY, MAX_FAT32, MIN_FAT16, MIN_FAT32, SECTOR, TABLES,
+    FIRST_CLUSTER, FORMAT, FatKind, MAX_DIRECTORY, MAX_FAT32, MIN_FAT16, MIN_FAT32, SECTOR, TABLES,
     names::{self, DosTime, Name, Short},
 };
 use crate::{
@@ -20,7 +20,7 @@ const ROOT_SECTORS: u64 = ROOT_ENTRIES * super::ENTRY as u64 / SECTOR;
 
 /// How long the volume is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Size {
+pub enum VolumeSize {
     /// As its content and `spare` bytes beside it need, but no shorter than its kind can be.
     Content {
         /// Bytes that stay free.
@@ -32,9 +32,9 @@ pub enum Size {
 
 /// What a volume is, beside its content.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Volume {
+pub struct FatVolume {
     /// FAT16 or FAT32.
-    pub kind: Kind,
+    pub kind: FatKind,
     /// 1 to 11 capital letters, digits, spaces and some marks; in the boot sector and the root.
     pub label: String,
     /// What GRUB and Linux find it by, as `XXXX-XXXX`.
@@ -44,12 +44,12 @@ pub struct Volume {
     /// First sector of its partition; 0 where it has none.
     pub hidden_sectors: u32,
     /// How long it is.
-    pub size: Size,
+    pub size: VolumeSize,
 }
 
 /// What lies at a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Item {
+pub enum FatItem {
     /// A directory. Those that files lie in need not be named.
     Directory,
     /// A file.
@@ -86,8 +86,8 @@ impl Geometry {
 
 /// Something with its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Node {
-    pub(super) item: Item,
+pub(super) struct PlacedItem {
+    pub(super) item: FatItem,
     pub(super) name: Name,
     /// First cluster; 0 for an empty file.
     pub(super) first: u32,
@@ -98,19 +98,19 @@ pub(super) struct Node {
 
 /// Where everything lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Layout {
-    pub(super) volume: Volume,
+pub struct FatLayout {
+    pub(super) volume: FatVolume,
     pub(super) label: Short,
     pub(super) time: DosTime,
     pub(super) geometry: Geometry,
     /// Clusters of the root, from the first on; none for FAT16.
     pub(super) root_clusters: u32,
-    pub(super) nodes: BTreeMap<RelPath, Node>,
+    pub(super) nodes: BTreeMap<RelPath, PlacedItem>,
     /// First cluster that is free.
     pub(super) next: u32,
 }
 
-impl Layout {
+impl FatLayout {
     /// Length of the volume in bytes.
     pub fn size(&self) -> u64 {
         self.geometry.sectors * SECTOR
@@ -126,7 +126,7 @@ impl Layout {
         let files = self
             .nodes
             .iter()
-            .filter(|(_, n)| n.item != Item::Directory && n.bytes > 0);
+            .filter(|(_, n)| n.item != FatItem::Directory && n.bytes > 0);
         files
             .map(|(path, n)| (path.clone(), (self.geometry.offset(n.first), n.bytes)))
             .collect()
@@ -142,14 +142,14 @@ fn request(problem: String) -> ImageError {
 
 /// Gives everything a place: clusters are 512 to 4096 bytes (more only where the kind cannot count them otherwise), files and
 /// directories follow each other in the order of their paths. Names are stored as they are and must differ in more than case.
-pub fn plan(volume: &Volume, items: &BTreeMap<RelPath, Item>) -> Result<Layout, ImageError> {
+pub fn plan(volume: &FatVolume, items: &BTreeMap<RelPath, FatItem>) -> Result<FatLayout, ImageError> {
     let label = names::label(&volume.label).map_err(request)?;
     let time = DosTime::new(volume.epoch).map_err(request)?;
     let (root_bytes, mut nodes) = tree(items)?;
-    if volume.kind != Kind::Fat32 && root_bytes > ROOT_ENTRIES * super::ENTRY as u64 {
+    if volume.kind != FatKind::Fat32 && root_bytes > ROOT_ENTRIES * super::ENTRY as u64 {
         return Err(request("the root holds more than the 512 entries of FAT16".to_owned()));
     }
-    let root_chain = if volume.kind == Kind::Fat32 { root_bytes } else { 0 };
+    let root_chain = if volume.kind == FatKind::Fat32 { root_bytes } else { 0 };
     let geometry = geometry(volume, |cluster| {
         let chains = nodes.values().map(|n| n.bytes.div_ceil(cluster));
         chains.sum::<u64>() + root_chain.div_ceil(cluster)
@@ -166,7 +166,7 @@ pub fn plan(volume: &Volume, items: &BTreeMap<RelPath, Item>) -> Result<Layout, 
     for node in nodes.values_mut() {
         (node.first, node.clusters) = place(node.bytes);
     }
-    Ok(Layout {
+    Ok(FatLayout {
         volume: volume.clone(),
         label,
         time,
@@ -178,7 +178,7 @@ pub fn plan(volume: &Volume, items: &BTreeMap<RelPath, Item>) -> Result<Layout, 
 }
 
 /// Bytes of the root's entries, and everything below it, still without places.
-fn tree(items: &BTreeMap<RelPath, Item>) -> Result<(u64, BTreeMap<RelPath, Node>), ImageError> {
+fn tree(items: &BTreeMap<RelPath, FatItem>) -> Result<(u64, BTreeMap<RelPath, PlacedItem>), ImageError> {
     let bad = |path: &RelPath, problem: String| ImageError::Entry {
         format: FORMAT,
         path: path.to_string(),
@@ -188,9 +188,9 @@ fn tree(items: &BTreeMap<RelPath, Item>) -> Result<(u64, BTreeMap<RelPath, Node>
     for path in items.keys() {
         let mut below = path.clone();
         while let Some(parent) = below.parent() {
-            match all.entry(parent.clone()).or_insert(Item::Directory) {
-                Item::Directory => below = parent,
-                Item::File { .. } => return Err(bad(path, format!("it lies below the file {parent}"))),
+            match all.entry(parent.clone()).or_insert(FatItem::Directory) {
+                FatItem::Directory => below = parent,
+                FatItem::File { .. } => return Err(bad(path, format!("it lies below the file {parent}"))),
             }
         }
     }
@@ -214,15 +214,15 @@ fn tree(items: &BTreeMap<RelPath, Item>) -> Result<(u64, BTreeMap<RelPath, Node>
         named.extend(paths.iter().copied().zip(names));
     }
     let nodes = named.into_iter().map(|(path, name)| {
-        let item = all.get(path).copied().unwrap_or(Item::Directory);
+        let item = all.get(path).copied().unwrap_or(FatItem::Directory);
         let bytes = match item {
-            Item::File { size } => u64::from(size),
-            Item::Directory => sizes
+            FatItem::File { size } => u64::from(size),
+            FatItem::Directory => sizes
                 .get(&Some(path.clone()))
                 .copied()
                 .unwrap_or(2 * super::ENTRY as u64),
         };
-        let node = Node {
+        let node = PlacedItem {
             item,
             name,
             first: 0,
@@ -235,12 +235,12 @@ fn tree(items: &BTreeMap<RelPath, Item>) -> Result<(u64, BTreeMap<RelPath, Node>
 }
 
 /// Picks the clusters' size; `needed` says how many of a size the content takes.
-fn geometry(volume: &Volume, needed: impl Fn(u64) -> u64) -> Result<Geometry, ImageError> {
+fn geometry(volume: &FatVolume, needed: impl Fn(u64) -> u64) -> Result<Geometry, ImageError> {
     // Large clusters make FAT32 fast and are the rarer in memory; the smallest that can be counted waste least of FAT16.
     let (sizes, least, most): (&[u64], _, _) = match volume.kind {
-        Kind::Fat12 => return Err(request("FAT12 is only read".to_owned())),
-        Kind::Fat16 => (&[1, 2, 4, 8, 16, 32], MIN_FAT16 + MARGIN, MIN_FAT32 - 1 - MARGIN),
-        Kind::Fat32 => (&[8, 4, 2, 1, 16], MIN_FAT32 + MARGIN, MAX_FAT32),
+        FatKind::Fat12 => return Err(request("FAT12 is only read".to_owned())),
+        FatKind::Fat16 => (&[1, 2, 4, 8, 16, 32], MIN_FAT16 + MARGIN, MIN_FAT32 - 1 - MARGIN),
+        FatKind::Fat32 => (&[8, 4, 2, 1, 16], MIN_FAT32 + MARGIN, MAX_FAT32),
     };
     let (least, most) = (u64::from(least), u64::from(most));
     let mut room = None;
@@ -248,7 +248,7 @@ fn geometry(volume: &Volume, needed: impl Fn(u64) -> u64) -> Result<Geometry, Im
         let cluster = cluster_sectors * SECTOR;
         let needed = needed(cluster);
         let (reserved, root) = match volume.kind {
-            Kind::Fat32 => (RESERVED_FAT32, 0),
+            FatKind::Fat32 => (RESERVED_FAT32, 0),
             _ => (cluster_sectors, ROOT_SECTORS),
         };
         // A multiple of a cluster, so that clusters begin at their multiples too.
@@ -257,10 +257,10 @@ fn geometry(volume: &Volume, needed: impl Fn(u64) -> u64) -> Result<Geometry, Im
             bits.div_ceil(8 * SECTOR).next_multiple_of(cluster_sectors)
         };
         let (clusters, table, sectors) = match volume.size {
-            Size::Content { spare } => {
+            VolumeSize::Content { spare } => {
                 let clusters = needed.saturating_add(spare.div_ceil(cluster));
                 // Of FAT32, smaller clusters come next; the smallest are made as many as there must be.
-                if volume.kind == Kind::Fat32 && (2..=8).contains(&cluster_sectors) && clusters < least {
+                if volume.kind == FatKind::Fat32 && (2..=8).contains(&cluster_sectors) && clusters < least {
                     continue;
                 }
                 let clusters = clusters.max(least);
@@ -269,7 +269,7 @@ fn geometry(volume: &Volume, needed: impl Fn(u64) -> u64) -> Result<Geometry, Im
                 let data = clusters.saturating_mul(cluster_sectors);
                 (clusters, table, front.saturating_add(data))
             }
-            Size::Sectors(sectors) => {
+            VolumeSize::Sectors(sectors) => {
                 let rest = sectors.saturating_sub(reserved + root);
                 let table = table(rest / cluster_sectors);
                 let rest = rest.saturating_sub(table.saturating_mul(TABLES));
@@ -296,7 +296,7 @@ fn geometry(volume: &Volume, needed: impl Fn(u64) -> u64) -> Result<Geometry, Im
         (Some((needed, clusters, cluster)), _) => {
             format!("the content takes {needed} clusters of {cluster} bytes and there are {clusters}")
         }
-        (None, Size::Sectors(sectors)) => format!("{sectors} sectors cannot be {:?}", volume.kind),
-        (None, Size::Content { .. }) => format!("the content is too large for {:?}", volume.kind),
+        (None, VolumeSize::Sectors(sectors)) => format!("{sectors} sectors cannot be {:?}", volume.kind),
+        (None, VolumeSize::Content { .. }) => format!("the content is too large for {:?}", volume.kind),
     }))
 }

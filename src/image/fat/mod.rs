@@ -22,9 +22,9 @@ mod reader;
 mod tests;
 mod writer;
 
-pub use layout::{Item, Layout, Size, Volume, plan};
-pub use reader::{Entry, Fat, FileReader};
-pub use writer::{Written, write};
+pub use layout::{FatItem, FatLayout, FatVolume, VolumeSize, plan};
+pub use reader::{Fat, FatEntry, FatFile};
+pub use writer::{FatSummary, write};
 
 use crate::{image::Guid, model::VerityDigest};
 
@@ -57,7 +57,7 @@ const LONG_LAST: u8 = 0x40;
 
 /// How wide the numbers in the table are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Kind {
+pub enum FatKind {
     /// 12 bits: floppies and the smallest images. Only read.
     Fat12,
     /// 16 bits: 2 MiB and more.
@@ -66,7 +66,7 @@ pub enum Kind {
     Fat32,
 }
 
-impl Kind {
+impl FatKind {
     /// The kind that a volume of so many clusters has.
     fn of(clusters: u32) -> Self {
         match clusters {

@@ -2,8 +2,8 @@
 //! claims.
 
 use super::{
-    ATTR_DIRECTORY, ATTR_LABEL, ATTR_LONG, ENTRY, FIRST_CLUSTER, Kind, LONG_LAST, LONG_UNITS, MAX_DIRECTORY, MAX_FAT32,
-    SECTOR,
+    ATTR_DIRECTORY, ATTR_LABEL, ATTR_LONG, ENTRY, FIRST_CLUSTER, FatKind, LONG_LAST, LONG_UNITS, MAX_DIRECTORY,
+    MAX_FAT32, SECTOR,
     names::{DosTime, Short, UNIT_PLACES, checksum, fold, show},
 };
 use crate::{
@@ -40,7 +40,7 @@ fn corrupt(offset: u64, problem: impl Into<String>) -> ImageError {
 
 /// What a directory says of a file or a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct FatEntry {
     /// Its name, the long one if it has one.
     pub name: String,
     /// Whether it is a directory.
@@ -54,7 +54,7 @@ pub struct Entry {
     pub(super) offset: u64,
 }
 
-impl Entry {
+impl FatEntry {
     /// Where its entry lies in the volume, the short one of 32 bytes.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -65,7 +65,7 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct Fat<R> {
     source: R,
-    kind: Kind,
+    kind: FatKind,
     cluster: u64,
     clusters: u32,
     tables: u8,
@@ -136,8 +136,8 @@ impl<R: ReadAt> Fat<R> {
                 format!("clusters of {cluster} bytes in {} bytes", size - data_offset),
             );
         };
-        let kind = Kind::of(clusters);
-        if (kind == Kind::Fat32) != fat32 {
+        let kind = FatKind::of(clusters);
+        if (kind == FatKind::Fat32) != fat32 {
             return bad(
                 22,
                 format!("{clusters} clusters make it {kind:?}, the table's field does not"),
@@ -178,7 +178,7 @@ impl<R: ReadAt> Fat<R> {
     }
 
     /// Its kind, which its number of clusters decides.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FatKind {
         self.kind
     }
     /// Its serial number; 0 if it has none.
@@ -216,8 +216,8 @@ impl<R: ReadAt> Fat<R> {
     }
 
     /// The root.
-    pub fn root(&self) -> Entry {
-        Entry {
+    pub fn root(&self) -> FatEntry {
+        FatEntry {
             name: String::new(),
             directory: true,
             size: 0,
@@ -229,7 +229,7 @@ impl<R: ReadAt> Fat<R> {
 
     /// What a directory holds, in its own order, without `.` and `..`, deleted entries and the label. A long name that
     /// belongs to no entry, and a name that cannot be one, are errors.
-    pub fn read_dir(&self, directory: &Entry) -> Result<Vec<Entry>, ImageError> {
+    pub fn read_dir(&self, directory: &FatEntry) -> Result<Vec<FatEntry>, ImageError> {
         let bytes = self.directory_bytes(directory)?;
         let mut found = Vec::new();
         let mut long = Long::default();
@@ -260,13 +260,13 @@ impl<R: ReadAt> Fat<R> {
                 return Err(corrupt(offset, format!("the name {name:?}")));
             }
             let half = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
-            let high = if self.kind == Kind::Fat32 { half(20) } else { 0 };
+            let high = if self.kind == FatKind::Fat32 { half(20) } else { 0 };
             let time = DosTime {
                 date: half(24),
                 time: half(22),
                 rest: 0,
             };
-            let entry = Entry {
+            let entry = FatEntry {
                 name,
                 directory: raw[11] & ATTR_DIRECTORY != 0,
                 size: u32::from_le_bytes([raw[28], raw[29], raw[30], raw[31]]),
@@ -287,10 +287,10 @@ impl<R: ReadAt> Fat<R> {
 
     /// Everything below the root. A directory that is reached twice, as in a circle, two entries of one name, and a path
     /// longer than 4095 bytes are errors.
-    pub fn walk(&self) -> Result<BTreeMap<RelPath, Entry>, ImageError> {
+    pub fn walk(&self) -> Result<BTreeMap<RelPath, FatEntry>, ImageError> {
         let mut all = BTreeMap::new();
         let mut seen = BTreeSet::from([self.root, 0]);
-        let mut open: Vec<(Option<RelPath>, Entry)> = vec![(None, self.root())];
+        let mut open: Vec<(Option<RelPath>, FatEntry)> = vec![(None, self.root())];
         while let Some((path, directory)) = open.pop() {
             let mut names = BTreeSet::new();
             for entry in self.read_dir(&directory)? {
@@ -319,7 +319,7 @@ impl<R: ReadAt> Fat<R> {
     }
 
     /// The entry at a path, found without regard to case; `None` when there is none.
-    pub fn lookup(&self, path: &RelPath) -> Result<Option<Entry>, ImageError> {
+    pub fn lookup(&self, path: &RelPath) -> Result<Option<FatEntry>, ImageError> {
         let mut at = self.root();
         for name in path.components() {
             let Ok(name) = std::str::from_utf8(name) else {
@@ -338,7 +338,7 @@ impl<R: ReadAt> Fat<R> {
     }
 
     /// Offset in the volume and length of each piece of a file, in the order of its bytes.
-    pub fn extents(&self, file: &Entry) -> Result<Vec<(u64, u64)>, ImageError> {
+    pub fn extents(&self, file: &FatEntry) -> Result<Vec<(u64, u64)>, ImageError> {
         if file.directory {
             return Err(corrupt(file.offset, "a directory where a file should be"));
         }
@@ -356,14 +356,14 @@ impl<R: ReadAt> Fat<R> {
     }
 
     /// Opens a file for reading at any offset.
-    pub fn file(&self, file: &Entry) -> Result<FileReader<&R>, ImageError> {
+    pub fn file(&self, file: &FatEntry) -> Result<FatFile<&R>, ImageError> {
         let mut start = 0;
         let pieces = self.extents(file)?.into_iter().map(|(offset, length)| {
             let piece = (start, offset, length);
             start += length;
             piece
         });
-        Ok(FileReader {
+        Ok(FatFile {
             pieces: pieces.collect(),
             size: u64::from(file.size),
             source: &self.source,
@@ -387,7 +387,7 @@ impl<R: ReadAt> Fat<R> {
         let nodes = self.walk()?;
         let mut taken = vec![0u64; (self.clusters as usize).div_ceil(64)];
         let mut used = 0;
-        let root = (self.kind == Kind::Fat32).then(|| self.root());
+        let root = (self.kind == FatKind::Fat32).then(|| self.root());
         for node in root.iter().chain(nodes.values()) {
             let wanted = (!node.directory).then(|| u64::from(node.size).div_ceil(self.cluster));
             if wanted == Some(0) && node.first == 0 {
@@ -412,7 +412,7 @@ impl<R: ReadAt> Fat<R> {
             let lost = self.clusters - free - used;
             return Err(corrupt(self.table_offset, format!("{lost} clusters belong to nothing")));
         }
-        if self.kind == Kind::Fat32 {
+        if self.kind == FatKind::Fat32 {
             self.check_fat32(free)?;
         }
         Ok(())
@@ -469,19 +469,19 @@ impl<R: ReadAt> Fat<R> {
     }
 
     /// Where a directory begins, for messages.
-    fn place(&self, directory: &Entry) -> u64 {
+    fn place(&self, directory: &FatEntry) -> u64 {
         match directory.first {
             0 | 1 => self.fixed_root.0,
             first => self.offset(first),
         }
     }
 
-    fn directory_bytes(&self, directory: &Entry) -> Result<Vec<u8>, ImageError> {
+    fn directory_bytes(&self, directory: &FatEntry) -> Result<Vec<u8>, ImageError> {
         if !directory.directory {
             return Err(corrupt(directory.offset, "a file where a directory should be"));
         }
         // Only the root of FAT12 and FAT16 has no cluster; no entry of 0 may pass for it.
-        if self.kind != Kind::Fat32 && directory.first == 0 && directory.offset == 0 {
+        if self.kind != FatKind::Fat32 && directory.first == 0 && directory.offset == 0 {
             let (offset, size) = self.fixed_root;
             let mut bytes = vec![0; size as usize];
             read(&self.source, &mut bytes, offset)?;
@@ -651,14 +651,14 @@ fn short_name(mut short: Short, case: u8) -> Option<String> {
 
 /// A file's bytes.
 #[derive(Clone, Debug)]
-pub struct FileReader<R> {
+pub struct FatFile<R> {
     source: R,
     /// Where each piece begins in the file and in the volume, and its length.
     pieces: Vec<(u64, u64, u64)>,
     size: u64,
 }
 
-impl<R: ReadAt> ReadAt for FileReader<R> {
+impl<R: ReadAt> ReadAt for FatFile<R> {
     fn read_exact_at(&self, mut buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut at = offset;
         let mut index = self.pieces.partition_point(|(start, _, length)| start + length <= at);

@@ -21,22 +21,22 @@ fn path(text: &str) -> RelPath {
     text.parse().expect("valid")
 }
 
-fn volume(kind: Kind) -> Volume {
-    Volume {
+fn volume(kind: FatKind) -> FatVolume {
+    FatVolume {
         kind,
         label: "PNB ESP".to_owned(),
         serial: 0x1234_abcd,
         epoch: Epoch::new(1_750_000_001),
         hidden_sectors: 4096,
-        size: Size::Content { spare: 0 },
+        size: VolumeSize::Content { spare: 0 },
     }
 }
 
-fn items(files: &Files) -> BTreeMap<RelPath, Item> {
+fn items(files: &Files) -> BTreeMap<RelPath, FatItem> {
     let item = |(path, bytes): (&RelPath, &Vec<u8>)| {
         (
             path.clone(),
-            Item::File {
+            FatItem::File {
                 size: bytes.len() as u32,
             },
         )
@@ -44,7 +44,7 @@ fn items(files: &Files) -> BTreeMap<RelPath, Item> {
     files.iter().map(item).collect()
 }
 
-fn make(volume: &Volume, files: &Files) -> Result<(Vec<u8>, Written), ImageError> {
+fn make(volume: &FatVolume, files: &Files) -> Result<(Vec<u8>, FatSummary), ImageError> {
     let layout = plan(volume, &items(files))?;
     let mut out = Cursor::new(vec![0; layout.size() as usize]);
     let open = |path: &RelPath| -> std::io::Result<Box<dyn Read>> { Ok(Box::new(Cursor::new(files[path].clone()))) };
@@ -71,14 +71,14 @@ fn sample() -> Files {
     files
 }
 
-fn content<R: ReadAt>(fat: &Fat<R>, entry: &Entry) -> Vec<u8> {
+fn content<R: ReadAt>(fat: &Fat<R>, entry: &FatEntry) -> Vec<u8> {
     let mut bytes = Vec::new();
     let reader = fat.file(entry).expect("whole");
     ReadCursor::new(reader).read_to_end(&mut bytes).expect("in memory");
     bytes
 }
 
-fn compare(image: &[u8], files: &Files, written: &Written) {
+fn compare(image: &[u8], files: &Files, written: &FatSummary) {
     let fat = Fat::open(image.to_vec()).expect("valid");
     fat.check().expect("sound");
     let nodes = fat.walk().expect("valid");
@@ -99,7 +99,7 @@ fn compare(image: &[u8], files: &Files, written: &Written) {
 
 #[test]
 fn both_kinds_hold_what_they_were_given() {
-    for (kind, clusters) in [(Kind::Fat16, 4101), (Kind::Fat32, 65_541)] {
+    for (kind, clusters) in [(FatKind::Fat16, 4101), (FatKind::Fat32, 65_541)] {
         let files = sample();
         let (image, written) = make(&volume(kind), &files).expect("fits");
         compare(&image, &files, &written);
@@ -123,38 +123,38 @@ fn both_kinds_hold_what_they_were_given() {
 
 #[test]
 fn sizes_follow_content_or_request() {
-    let at = |kind, size, items: &[(&str, Item)]| {
+    let at = |kind, size, items: &[(&str, FatItem)]| {
         let items = items.iter().map(|(p, i)| (path(p), *i)).collect();
-        plan(&Volume { size, ..volume(kind) }, &items).map(|l| (l.size(), l.cluster_size()))
+        plan(&FatVolume { size, ..volume(kind) }, &items).map(|l| (l.size(), l.cluster_size()))
     };
-    let file = |size| [("f", Item::File { size })];
-    let ok = |kind, size, items: &[(&str, Item)]| at(kind, size, items).expect("fits");
-    let error = |kind, size, items: &[(&str, Item)]| at(kind, size, items).expect_err("refused").to_string();
-    let spare = |spare| Size::Content { spare };
+    let file = |size| [("f", FatItem::File { size })];
+    let ok = |kind, size, items: &[(&str, FatItem)]| at(kind, size, items).expect("fits");
+    let error = |kind, size, items: &[(&str, FatItem)]| at(kind, size, items).expect_err("refused").to_string();
+    let spare = |spare| VolumeSize::Content { spare };
     // 65540 clusters of 512 bytes are 32 MiB; both tables take 2 · 513 sectors.
-    assert_eq!(ok(Kind::Fat32, spare(0), &[]), ((65_541 + 32 + 2 * 513) * 512, 512));
+    assert_eq!(ok(FatKind::Fat32, spare(0), &[]), ((65_541 + 32 + 2 * 513) * 512, 512));
     // Of 4 KiB, 65541 are 256 MiB.
-    assert_eq!(ok(Kind::Fat32, spare(65_540 * 4096), &[]).1, 4096);
-    assert_eq!(ok(Kind::Fat32, spare(65_539 * 4096), &[]).1, 2048);
-    assert_eq!(ok(Kind::Fat16, spare(0), &[]).1, 512);
-    assert_eq!(ok(Kind::Fat16, spare(0), &file(40 << 20)).1, 1024);
+    assert_eq!(ok(FatKind::Fat32, spare(65_540 * 4096), &[]).1, 4096);
+    assert_eq!(ok(FatKind::Fat32, spare(65_539 * 4096), &[]).1, 2048);
+    assert_eq!(ok(FatKind::Fat16, spare(0), &[]).1, 512);
+    assert_eq!(ok(FatKind::Fat16, spare(0), &file(40 << 20)).1, 1024);
     assert_eq!(
-        ok(Kind::Fat32, Size::Sectors(1 << 20), &file(500 << 20)),
+        ok(FatKind::Fat32, VolumeSize::Sectors(1 << 20), &file(500 << 20)),
         (512 << 20, 4096)
     );
-    assert_eq!(ok(Kind::Fat32, Size::Sectors(u32::MAX.into()), &[]).1, 8192);
-    assert!(error(Kind::Fat32, Size::Sectors(1 << 20), &file(512 << 20)).contains("and there are"));
-    assert!(error(Kind::Fat32, Size::Sectors(60_000), &[]).contains("60000 sectors cannot be Fat32"));
-    assert!(error(Kind::Fat16, Size::Sectors(1 << 32), &[]).contains("cannot be Fat16"));
-    assert!(error(Kind::Fat16, spare(u64::MAX), &[]).contains("too large for Fat16"));
-    assert!(error(Kind::Fat32, spare(u64::MAX), &[]).contains("too large for Fat32"));
-    assert!(error(Kind::Fat12, spare(0), &[]).contains("only read"));
-    let below = [("f", Item::File { size: 1 }), ("f/g", Item::Directory)];
-    assert!(error(Kind::Fat16, spare(0), &below).contains("it lies below the file f"));
+    assert_eq!(ok(FatKind::Fat32, VolumeSize::Sectors(u32::MAX.into()), &[]).1, 8192);
+    assert!(error(FatKind::Fat32, VolumeSize::Sectors(1 << 20), &file(512 << 20)).contains("and there are"));
+    assert!(error(FatKind::Fat32, VolumeSize::Sectors(60_000), &[]).contains("60000 sectors cannot be Fat32"));
+    assert!(error(FatKind::Fat16, VolumeSize::Sectors(1 << 32), &[]).contains("cannot be Fat16"));
+    assert!(error(FatKind::Fat16, spare(u64::MAX), &[]).contains("too large for Fat16"));
+    assert!(error(FatKind::Fat32, spare(u64::MAX), &[]).contains("too large for Fat32"));
+    assert!(error(FatKind::Fat12, spare(0), &[]).contains("only read"));
+    let below = [("f", FatItem::File { size: 1 }), ("f/g", FatItem::Directory)];
+    assert!(error(FatKind::Fat16, spare(0), &below).contains("it lies below the file f"));
     let many: Vec<_> = (0..512).map(|i| format!("F{i}")).collect();
-    let many: Vec<_> = many.iter().map(|n| (n.as_str(), Item::Directory)).collect();
-    assert!(error(Kind::Fat16, spare(0), &many).contains("more than the 512 entries"));
-    assert!(at(Kind::Fat16, spare(0), &many[1..]).is_ok() && at(Kind::Fat32, spare(0), &many).is_ok());
+    let many: Vec<_> = many.iter().map(|n| (n.as_str(), FatItem::Directory)).collect();
+    assert!(error(FatKind::Fat16, spare(0), &many).contains("more than the 512 entries"));
+    assert!(at(FatKind::Fat16, spare(0), &many[1..]).is_ok() && at(FatKind::Fat32, spare(0), &many).is_ok());
     for (label, epoch) in [
         ("", 1 << 30),
         ("lower", 1 << 30),
@@ -162,10 +162,10 @@ fn sizes_follow_content_or_request() {
         ("X ", 1 << 30),
         ("X", 1),
     ] {
-        let volume = Volume {
+        let volume = FatVolume {
             label: label.to_owned(),
             epoch: Epoch::new(epoch),
-            ..volume(Kind::Fat16)
+            ..volume(FatKind::Fat16)
         };
         assert!(plan(&volume, &BTreeMap::new()).is_err(), "{label:?} {epoch}");
     }
@@ -247,7 +247,7 @@ fn zeros_are_not_written() {
     let mut bytes = vec![0; 3 << 20];
     (bytes[5000], bytes[2 << 20]) = (1, 1);
     let files = Files::from([(path("sparse"), bytes)]);
-    let layout = plan(&volume(Kind::Fat32), &items(&files)).expect("fits");
+    let layout = plan(&volume(FatKind::Fat32), &items(&files)).expect("fits");
     let at = 1 << 20;
     let mut out = Count(Cursor::new(vec![0; (at + layout.size()) as usize]), 0);
     let open = |path: &RelPath| -> std::io::Result<Box<dyn Read>> { Ok(Box::new(Cursor::new(files[path].clone()))) };
@@ -262,8 +262,8 @@ fn zeros_are_not_written() {
 
 #[test]
 fn content_of_another_length_is_an_error() {
-    let items = BTreeMap::from([(path("f"), Item::File { size: 3 })]);
-    let layout = plan(&volume(Kind::Fat16), &items).expect("fits");
+    let items = BTreeMap::from([(path("f"), FatItem::File { size: 3 })]);
+    let layout = plan(&volume(FatKind::Fat16), &items).expect("fits");
     for wrong in ["ab", "abcd"] {
         let open = |_: &RelPath| -> std::io::Result<Box<dyn Read>> { Ok(Box::new(wrong.as_bytes())) };
         let error = write(&layout, 0, &open, &mut Cursor::new(vec![0; layout.size() as usize])).expect_err("refused");
@@ -271,7 +271,8 @@ fn content_of_another_length_is_an_error() {
     }
 }
 
-static IMAGE: LazyLock<(Vec<u8>, Written)> = LazyLock::new(|| make(&volume(Kind::Fat16), &sample()).expect("fits"));
+static IMAGE: LazyLock<(Vec<u8>, FatSummary)> =
+    LazyLock::new(|| make(&volume(FatKind::Fat16), &sample()).expect("fits"));
 
 #[test]
 fn damage_is_named() {
@@ -338,7 +339,7 @@ fn fat12_is_read() {
     image[2048..2560].fill(b'2');
     image[2560..3072].fill(b'3');
     let fat = Fat::open(&image).expect("valid");
-    assert_eq!((fat.kind(), fat.clusters()), (Kind::Fat12, 16));
+    assert_eq!((fat.kind(), fat.clusters()), (FatKind::Fat12, 16));
     fat.check().expect("sound");
     assert_eq!(fat.free_clusters().expect("valid"), 14);
     assert_eq!((fat.label().expect("valid"), fat.serial()), (None, 0));
@@ -364,9 +365,9 @@ proptest! {
     ) {
         let files: Files = found.into_iter()
             .filter_map(|(names, bytes)| Some((RelPath::new(names.join("/")).ok()?, bytes))).collect();
-        let kind = if wide { Kind::Fat32 } else { Kind::Fat16 };
-        let size = Size::Content { spare };
-        match make(&Volume { size, ..volume(kind) }, &files) {
+        let kind = if wide { FatKind::Fat32 } else { FatKind::Fat16 };
+        let size = VolumeSize::Content { spare };
+        match make(&FatVolume { size, ..volume(kind) }, &files) {
             Ok((image, written)) => compare(&image, &files, &written),
             // Names that differ in case only, or a file that another lies below.
             Err(ImageError::Entry { .. }) => {}

@@ -1,8 +1,8 @@
 //! Writes a volume that is laid out: its sectors, tables and directories, and what of its files is not zero.
 
 use super::{
-    ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_LABEL, ENTRY, FIRST_CLUSTER, FORMAT, Kind, SECTOR, TABLES,
-    layout::{Item, Layout, Node, ROOT_ENTRIES},
+    ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_LABEL, ENTRY, FIRST_CLUSTER, FORMAT, FatKind, SECTOR, TABLES,
+    layout::{FatItem, FatLayout, PlacedItem, ROOT_ENTRIES},
     names::Short,
 };
 use crate::{
@@ -36,7 +36,7 @@ const TABLE_CHUNK: usize = 64 * 1024;
 
 /// A volume that was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Written {
+pub struct FatSummary {
     /// Its length in bytes.
     pub size: u64,
     /// Offset in the volume and length of each file that is not empty.
@@ -47,16 +47,16 @@ pub struct Written {
 /// made as long as it is to be: zeros are not written, and behind the last other byte nothing is. `open` gives the content of
 /// the file at a path.
 pub fn write<W: Write + Seek>(
-    layout: &Layout,
+    layout: &FatLayout,
     at: u64,
     open: &dyn Fn(&RelPath) -> io::Result<Box<dyn Read>>,
     out: &mut W,
-) -> Result<Written, ImageError> {
+) -> Result<FatSummary, ImageError> {
     let failed = |source| ImageError::Write { format: FORMAT, source };
     let geometry = &layout.geometry;
     let boot = boot_sector(layout);
     Sparse::new(out, at).write_all(&boot).map_err(failed)?;
-    if layout.volume.kind == Kind::Fat32 {
+    if layout.volume.kind == FatKind::Fat32 {
         let info = fs_info(layout);
         for (sector, bytes) in [(FS_INFO, &info), (BACKUP, &boot), (BACKUP + FS_INFO, &info)] {
             Sparse::new(out, at + u64::from(sector) * SECTOR)
@@ -75,13 +75,13 @@ pub fn write<W: Write + Seek>(
         .map_err(failed)?;
     for (path, node) in &layout.nodes {
         match node.item {
-            Item::Directory => {
+            FatItem::Directory => {
                 let bytes = directories.remove(&Some(path.clone())).unwrap_or_default();
                 Sparse::new(out, at + geometry.offset(node.first))
                     .write_all(&bytes)
                     .map_err(failed)?;
             }
-            Item::File { size } => {
+            FatItem::File { size } => {
                 let shown = path.to_string();
                 let mut content = open(path).map_err(|source| ImageError::Read {
                     path: shown.clone(),
@@ -98,7 +98,7 @@ pub fn write<W: Write + Seek>(
             }
         }
     }
-    Ok(Written {
+    Ok(FatSummary {
         size: layout.size(),
         extents: layout.extents(),
     })
@@ -151,9 +151,9 @@ impl<W: Write + Seek> Write for Sparse<'_, W> {
     }
 }
 
-fn boot_sector(layout: &Layout) -> [u8; SECTOR as usize] {
+fn boot_sector(layout: &FatLayout) -> [u8; SECTOR as usize] {
     let (volume, geometry) = (&layout.volume, &layout.geometry);
-    let fat32 = volume.kind == Kind::Fat32;
+    let fat32 = volume.kind == FatKind::Fat32;
     let mut bytes = [0; SECTOR as usize];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     // The geometry has checked that each number fits its field.
@@ -203,7 +203,7 @@ fn boot_sector(layout: &Layout) -> [u8; SECTOR as usize] {
     bytes
 }
 
-fn fs_info(layout: &Layout) -> [u8; SECTOR as usize] {
+fn fs_info(layout: &FatLayout) -> [u8; SECTOR as usize] {
     let end = layout.geometry.clusters + FIRST_CLUSTER;
     let next = if layout.next < end { layout.next } else { u32::MAX };
     let mut bytes = [0; SECTOR as usize];
@@ -220,12 +220,16 @@ fn fs_info(layout: &Layout) -> [u8; SECTOR as usize] {
 }
 
 /// One number for each cluster in use; those behind are zeros already.
-fn write_table(layout: &Layout, out: &mut impl Write) -> io::Result<()> {
+fn write_table(layout: &FatLayout, out: &mut impl Write) -> io::Result<()> {
     let kind = layout.volume.kind;
     let mut chunk = Vec::with_capacity(TABLE_CHUNK + 4);
     let mut put = |value: u32| {
         let bytes = value.to_le_bytes();
-        chunk.extend(if kind == Kind::Fat32 { &bytes[..] } else { &bytes[..2] });
+        chunk.extend(if kind == FatKind::Fat32 {
+            &bytes[..]
+        } else {
+            &bytes[..2]
+        });
         if chunk.len() >= TABLE_CHUNK {
             out.write_all(&chunk)?;
             chunk.clear();
@@ -250,13 +254,13 @@ fn write_table(layout: &Layout, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// The entries of every directory; the root's under `None`.
-fn directories(layout: &Layout) -> BTreeMap<Option<RelPath>, Vec<u8>> {
+fn directories(layout: &FatLayout) -> BTreeMap<Option<RelPath>, Vec<u8>> {
     let entry = |name: &Short, attributes, first, size| entry(layout, name, attributes, first, size);
     let mut found = BTreeMap::from([(None, entry(&layout.label, ATTR_LABEL, 0, 0))]);
     for (path, node) in &layout.nodes {
-        let Node { name, first, .. } = node;
+        let PlacedItem { name, first, .. } = node;
         let parent = path.parent();
-        if node.item == Item::Directory {
+        if node.item == FatItem::Directory {
             // The root counts as cluster 0 here, wherever it lies.
             let above = parent.as_ref().and_then(|p| layout.nodes.get(p)).map_or(0, |p| p.first);
             let mut own = entry(b".          ", ATTR_DIRECTORY, *first, 0);
@@ -264,8 +268,8 @@ fn directories(layout: &Layout) -> BTreeMap<Option<RelPath>, Vec<u8>> {
             found.insert(Some(path.clone()), own);
         }
         let (attributes, size) = match node.item {
-            Item::Directory => (ATTR_DIRECTORY, 0),
-            Item::File { size } => (ATTR_ARCHIVE, size),
+            FatItem::Directory => (ATTR_DIRECTORY, 0),
+            FatItem::File { size } => (ATTR_ARCHIVE, size),
         };
         let entries = found.entry(parent).or_default();
         entries.extend(name.long_entries());
@@ -274,7 +278,7 @@ fn directories(layout: &Layout) -> BTreeMap<Option<RelPath>, Vec<u8>> {
     found
 }
 
-fn entry(layout: &Layout, name: &Short, attributes: u8, first: u32, size: u32) -> Vec<u8> {
+fn entry(layout: &FatLayout, name: &Short, attributes: u8, first: u32, size: u32) -> Vec<u8> {
     let time = layout.time;
     let [low0, low1, high0, high1] = first.to_le_bytes();
     let mut bytes = name.to_vec();

@@ -52,7 +52,7 @@ impl Partition {
 
 /// A disk's table.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Disk {
+pub struct DiskTable {
     /// Its name, unlike any other.
     pub guid: Guid,
     /// Partitions in the order of their entries; Linux counts them from 1.
@@ -61,7 +61,7 @@ pub struct Disk {
     pub sectors: u64,
 }
 
-impl Disk {
+impl DiskTable {
     /// Length of the disk in bytes.
     pub fn size(&self) -> u64 {
         self.sectors.saturating_mul(SECTOR)
@@ -122,7 +122,7 @@ impl Disk {
 
 /// A partition that still needs a place.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Wanted {
+pub struct PartitionRequest {
     /// Its label, 36 UTF-16 units at most.
     pub name: String,
     /// What it is for.
@@ -137,7 +137,7 @@ pub struct Wanted {
 
 /// Gives each of `wanted` a place, in this order, at the next multiple of 1 MiB. The disk is as long as `size` says in bytes, a
 /// multiple of 512, or else as short as a multiple of 1 MiB can be. What does not fit or cannot be named is an error.
-pub fn plan(guid: Guid, wanted: &[Wanted], size: Option<u64>) -> Result<Disk, ImageError> {
+pub fn plan(guid: Guid, wanted: &[PartitionRequest], size: Option<u64>) -> Result<DiskTable, ImageError> {
     let refuse = |problem: String| ImageError::Request {
         format: FORMAT,
         problem,
@@ -168,7 +168,7 @@ pub fn plan(guid: Guid, wanted: &[Wanted], size: Option<u64>) -> Result<Disk, Im
         Some(size) => size / SECTOR,
         None => (end + BACK).next_multiple_of(ALIGN),
     };
-    let disk = Disk {
+    let disk = DiskTable {
         guid,
         partitions,
         sectors,

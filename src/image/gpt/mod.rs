@@ -21,7 +21,7 @@ mod reader;
 mod tests;
 mod writer;
 
-pub use layout::{Disk, Partition, Wanted, plan, types};
+pub use layout::{DiskTable, Partition, PartitionRequest, plan, types};
 pub use reader::read;
 pub use writer::{hybrid, write};
 

@@ -1,7 +1,7 @@
 //! Reads a table that anybody may have made, and believes it only if both its copies are whole and say the same.
 
 use super::{
-    Disk, ENTRIES, ENTRY_SIZE, FORMAT, HEADER_SIZE, NAME_UNITS, Partition, REVISION, SECTOR, SIGNATURE, crc32,
+    DiskTable, ENTRIES, ENTRY_SIZE, FORMAT, HEADER_SIZE, NAME_UNITS, Partition, REVISION, SECTOR, SIGNATURE, crc32,
 };
 use crate::image::{
     Guid, ImageError, ReadAt,
@@ -9,7 +9,7 @@ use crate::image::{
 };
 
 /// The places a header names; the rest of it is checked and forgotten.
-struct Header {
+struct GptHeader {
     first_usable: u64,
     last_usable: u64,
     guid: Guid,
@@ -20,7 +20,7 @@ struct Header {
 /// sums, that each names the other and they agree, and that partitions lie in the usable sectors and apart. What is wrong with
 /// the primary and with the backup copy is said in one error. Only arrays of 128 entries of 128 bytes are read; every tool
 /// makes these.
-pub fn read(disk: &dyn ReadAt) -> Result<Disk, ImageError> {
+pub fn read(disk: &dyn ReadAt) -> Result<DiskTable, ImageError> {
     let size = disk.size().map_err(|source| ImageError::Input {
         format: FORMAT,
         offset: 0,
@@ -65,14 +65,14 @@ pub fn read(disk: &dyn ReadAt) -> Result<Disk, ImageError> {
         }
     };
     // Equal sums and lengths: the arrays are checked through them.
-    let fields = |h: &Header| (h.first_usable, h.last_usable, h.guid, h.sum);
+    let fields = |h: &GptHeader| (h.first_usable, h.last_usable, h.guid, h.sum);
     if fields(&header) != fields(&other) {
         return Err(corrupt(
             last * SECTOR,
             "the backup copy differs from the primary".to_owned(),
         ));
     }
-    let table = Disk {
+    let table = DiskTable {
         guid: header.guid,
         partitions: partitions(&array, &header).map_err(|problem| corrupt(2 * SECTOR, problem))?,
         sectors,
@@ -82,7 +82,7 @@ pub fn read(disk: &dyn ReadAt) -> Result<Disk, ImageError> {
 }
 
 /// The header at sector `own` and its array; what is wrong with them, in words.
-fn copy(disk: &dyn ReadAt, own: u64, other: u64) -> Result<(Header, Vec<u8>), String> {
+fn copy(disk: &dyn ReadAt, own: u64, other: u64) -> Result<(GptHeader, Vec<u8>), String> {
     let mut sector = [0; SECTOR as usize];
     disk.read_exact_at(&mut sector, own * SECTOR)
         .map_err(|e| format!("sector {own} cannot be read ({e})"))?;
@@ -111,7 +111,7 @@ fn copy(disk: &dyn ReadAt, own: u64, other: u64) -> Result<(Header, Vec<u8>), St
     }
     let mut guid = [0; 16];
     guid.copy_from_slice(&sector[56..72]);
-    let header = Header {
+    let header = GptHeader {
         first_usable: long(40),
         last_usable: long(48),
         guid: Guid::from_disk(guid),
@@ -143,7 +143,7 @@ fn sums(what: &str, stated: u32, actual: u32) -> String {
     format!("the {what}'s CRC-32 should be {stated:08x} and is {actual:08x}")
 }
 
-fn partitions(array: &[u8], header: &Header) -> Result<Vec<Partition>, String> {
+fn partitions(array: &[u8], header: &GptHeader) -> Result<Vec<Partition>, String> {
     let mut found = Vec::new();
     for (number, entry) in (1..).zip(array.chunks_exact(ENTRY_SIZE)) {
         let long = |at: usize| {

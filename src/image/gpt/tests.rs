@@ -8,9 +8,9 @@ use crate::{
 use proptest::{collection::vec, prelude::*};
 use std::io::Cursor;
 
-fn wanted() -> Vec<Wanted> {
+fn wanted() -> Vec<PartitionRequest> {
     let root = VerityDigest::new([1; 32]);
-    let one = |name: &str, type_guid, size, attributes| Wanted {
+    let one = |name: &str, type_guid, size, attributes| PartitionRequest {
         name: name.to_owned(),
         type_guid,
         guid: Guid::derived("gpt", name, &root),
@@ -25,7 +25,7 @@ fn wanted() -> Vec<Wanted> {
     ]
 }
 
-fn disk() -> Disk {
+fn disk() -> DiskTable {
     plan(
         Guid::derived("gpt", "disk", &VerityDigest::new([1; 32])),
         &wanted(),
@@ -34,7 +34,7 @@ fn disk() -> Disk {
     .expect("fits")
 }
 
-fn image(disk: &Disk, code: Option<&[u8; 440]>) -> Vec<u8> {
+fn image(disk: &DiskTable, code: Option<&[u8; 440]>) -> Vec<u8> {
     let mut out = Cursor::new(vec![0; disk.size() as usize]);
     write(disk, code, &mut out).expect("written");
     assert_eq!(out.get_ref().len() as u64, disk.size());
@@ -58,7 +58,7 @@ fn partitions_follow_each_other_at_mebibytes() {
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let error = |change: &dyn Fn(&mut Vec<Wanted>), size| {
+    let error = |change: &dyn Fn(&mut Vec<PartitionRequest>), size| {
         let mut list = wanted();
         change(&mut list);
         let error = plan(Guid::NIL, &list, size).expect_err("refused");
@@ -76,9 +76,9 @@ fn what_cannot_be_is_refused() {
     assert!(error(&|l| l[0].name = "a\0b".to_owned(), None).contains("cannot have the name"));
     assert!(error(&|l| l[0].type_guid = Guid::NIL, None).contains("partition 1 has no type"));
     assert!(error(&|l| l[0].guid = l[1].guid, None).contains("names two things"));
-    let many = |l: &mut Vec<Wanted>| {
+    let many = |l: &mut Vec<PartitionRequest>| {
         *l = (0..129)
-            .map(|i| Wanted {
+            .map(|i| PartitionRequest {
                 guid: Guid::new(i + 1),
                 ..l[2].clone()
             })
@@ -96,7 +96,7 @@ fn what_cannot_be_is_refused() {
 
 #[test]
 fn the_bytes_are_those_of_uefi() {
-    let table = Disk {
+    let table = DiskTable {
         guid: Guid::new(0x50424e00_0001_4002_8003_000000000004),
         partitions: vec![Partition {
             name: "esp".to_owned(),
@@ -179,7 +179,7 @@ fn damage_to_each_copy_is_named() {
     assert!(error(&|b| b.truncate(last)).contains("the backup copy: no signature"));
     assert!(error(&|b| b.extend([0; 512])).contains("the other at 16383, not 1 and 16384"));
     // A good copy of another disk as the backup.
-    let other = Disk {
+    let other = DiskTable {
         guid: Guid::new(1),
         ..disk()
     };
@@ -207,7 +207,7 @@ proptest! {
     fn what_is_written_is_read(
         sizes in vec((1u64..20_000_000, any::<u64>(), "[a-zé€😀]{0,18}"), 0..20), code in any::<u8>(), spare in 0u64..3
     ) {
-        let wanted: Vec<_> = (1..).zip(sizes).map(|(i, (size, attributes, name))| Wanted {
+        let wanted: Vec<_> = (1..).zip(sizes).map(|(i, (size, attributes, name))| PartitionRequest {
             name, type_guid: types::LINUX_DATA, guid: Guid::new(i), size, attributes,
         }).collect();
         let mut disk = plan(Guid::new(u128::MAX), &wanted, None).expect("fits");
@@ -254,7 +254,7 @@ struct SparseEnds {
 }
 
 impl SparseEnds {
-    fn new(disk: &Disk) -> Self {
+    fn new(disk: &DiskTable) -> Self {
         let size = disk.size();
         Self {
             front: vec![0; 64 << 10],

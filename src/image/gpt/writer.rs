@@ -1,8 +1,8 @@
 //! Writes the record, both headers and both arrays; what lies between them is not touched.
 
 use super::{
-    ARRAY_SECTORS, BACK, Disk, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_SIZE, Partition, REVISION, SECTOR, SIGNATURE,
-    crc32,
+    ARRAY_SECTORS, BACK, DiskTable, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_SIZE, Partition, REVISION, SECTOR,
+    SIGNATURE, crc32,
 };
 use crate::image::{
     ImageError,
@@ -12,7 +12,11 @@ use std::io::{Seek, SeekFrom, Write};
 
 /// Writes the table of `disk` at its front and its end; `out` begins at the disk's first byte. `boot_code` is what a BIOS runs,
 /// for which [`crate::image::grub::embed`] makes GRUB's; none are zeros. A table that cannot be is an error, and nothing is written.
-pub fn write<W: Write + Seek>(disk: &Disk, boot_code: Option<&[u8; BOOT_CODE]>, out: &mut W) -> Result<(), ImageError> {
+pub fn write<W: Write + Seek>(
+    disk: &DiskTable,
+    boot_code: Option<&[u8; BOOT_CODE]>,
+    out: &mut W,
+) -> Result<(), ImageError> {
     disk.check().map_err(|problem| ImageError::Request {
         format: FORMAT,
         problem,
@@ -66,7 +70,7 @@ pub fn hybrid(partition: &Partition, kind: u8) -> Result<Mbr, ImageError> {
     Ok(record)
 }
 
-fn array(disk: &Disk) -> Vec<u8> {
+fn array(disk: &DiskTable) -> Vec<u8> {
     let mut array = Vec::with_capacity(ENTRIES * ENTRY_SIZE);
     for partition in &disk.partitions {
         let end = array.len() + ENTRY_SIZE;
@@ -83,7 +87,7 @@ fn array(disk: &Disk) -> Vec<u8> {
 }
 
 /// A header in its sector: `own` place, the `other` header's, the array's.
-fn header(disk: &Disk, sum: u32, [own, other, array]: [u64; 3]) -> Vec<u8> {
+fn header(disk: &DiskTable, sum: u32, [own, other, array]: [u64; 3]) -> Vec<u8> {
     let mut bytes = SIGNATURE.to_vec();
     bytes.extend(REVISION.to_le_bytes());
     bytes.extend((HEADER_SIZE as u32).to_le_bytes());

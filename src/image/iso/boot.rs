@@ -31,7 +31,7 @@ const MAX_SUMMED: u64 = 64 << 20;
 
 /// What kind of firmware an entry is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Platform {
+pub enum BootPlatform {
     /// The BIOS of a PC (0).
     Bios,
     /// UEFI (0xef).
@@ -42,7 +42,7 @@ pub enum Platform {
 
 /// What the firmware makes of the boot image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Media {
+pub enum BootEmulation {
     /// It loads it as it is.
     NoEmulation,
     /// It shows it as a floppy or hard disk of this type (1 to 4, or an unknown one).
@@ -53,11 +53,11 @@ pub enum Media {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BootEntry {
     /// The firmware it is for.
-    pub platform: Platform,
+    pub platform: BootPlatform,
     /// Whether firmware may start it.
     pub bootable: bool,
     /// What the firmware makes of it.
-    pub media: Media,
+    pub media: BootEmulation,
     /// Sectors of 512 bytes that the firmware loads. Of an EFI image, its size, or 0 or 1 if that does not fit.
     pub load_sectors: u16,
     /// Block of 2048 bytes that it begins at.
@@ -95,21 +95,21 @@ pub struct BootInfo {
     pub checksum_fits: bool,
 }
 
-fn platform(id: u8) -> Platform {
+fn platform(id: u8) -> BootPlatform {
     match id {
-        0 => Platform::Bios,
-        0xef => Platform::Efi,
-        other => Platform::Other(other),
+        0 => BootPlatform::Bios,
+        0xef => BootPlatform::Efi,
+        other => BootPlatform::Other(other),
     }
 }
 
-fn entry(record: &[u8], platform: Platform) -> BootEntry {
+fn entry(record: &[u8], platform: BootPlatform) -> BootEntry {
     BootEntry {
         platform,
         bootable: record[0] == BOOTABLE,
         media: match record[1] & 0xf {
-            0 => Media::NoEmulation,
-            kind => Media::Emulated(kind),
+            0 => BootEmulation::NoEmulation,
+            kind => BootEmulation::Emulated(kind),
         },
         load_sectors: le16(record, 6),
         lba: le32(record, 8),

@@ -17,8 +17,8 @@ mod format;
 mod reader;
 mod rock_ridge;
 
-pub use boot::{BootCatalog, BootEntry, BootInfo, Media, Platform};
-pub use reader::{Entry, Iso, Kind, Volume};
+pub use boot::{BootCatalog, BootEmulation, BootEntry, BootInfo, BootPlatform};
+pub use reader::{Iso, IsoEntry, IsoKind, IsoVolume};
 pub use rock_ridge::Posix;
 
 const FORMAT: &str = "an ISO 9660 image";

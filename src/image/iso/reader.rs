@@ -38,7 +38,7 @@ const MAX_DIRECTORIES: u64 = 256 << 20;
 
 /// What the primary volume descriptor says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Volume {
+pub struct IsoVolume {
     /// The label, by which boot loaders and the kernel find the medium.
     pub label: Vec<u8>,
     /// System, volume set, publisher, preparer and application, each without its padding.
@@ -65,7 +65,7 @@ pub struct Volume {
 
 /// What a directory entry stands for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Kind {
+pub enum IsoKind {
     /// A regular file.
     File,
     /// A directory.
@@ -78,11 +78,11 @@ pub enum Kind {
 
 /// A file or directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct IsoEntry {
     /// The Rock Ridge name, or the plain one without version: no NUL, no `/`, not `.` or `..`. Empty for the root.
     pub name: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: IsoKind,
     /// Length of its data in bytes.
     pub size: u64,
     /// Where its data begins in the image, in bytes.
@@ -99,8 +99,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Iso<R> {
     image: R,
-    volume: Volume,
-    root: Entry,
+    volume: IsoVolume,
+    root: IsoEntry,
     joliet: bool,
     boot_catalog: Option<u32>,
     /// The block of the primary descriptor.
@@ -183,7 +183,7 @@ impl<R: ReadAt> Iso<R> {
         if size > actual {
             return Err(bad(format!("it says it has {size} bytes, but the image has {actual}")));
         }
-        let volume = Volume {
+        let volume = IsoVolume {
             system: padded(&sector[8..40]),
             label: padded(&sector[40..72]),
             size,
@@ -201,9 +201,9 @@ impl<R: ReadAt> Iso<R> {
         if record.flags & DIRECTORY == 0 {
             return Err(corrupt(at, "the root is no directory"));
         }
-        let mut root = Entry {
+        let mut root = IsoEntry {
             name: Vec::new(),
-            kind: Kind::Directory,
+            kind: IsoKind::Directory,
             size: record.size,
             start: record.start,
             posix: None,
@@ -231,7 +231,7 @@ impl<R: ReadAt> Iso<R> {
     }
 
     /// What the primary volume descriptor says.
-    pub fn volume(&self) -> &Volume {
+    pub fn volume(&self) -> &IsoVolume {
         &self.volume
     }
     /// Whether names, modes and links are those of Rock Ridge.
@@ -243,14 +243,14 @@ impl<R: ReadAt> Iso<R> {
         self.joliet
     }
     /// The root directory.
-    pub fn root(&self) -> &Entry {
+    pub fn root(&self) -> &IsoEntry {
         &self.root
     }
 
     /// What a directory holds, sorted by name.
-    pub fn read_dir(&self, directory: &Entry) -> Result<Vec<Entry>, ImageError> {
+    pub fn read_dir(&self, directory: &IsoEntry) -> Result<Vec<IsoEntry>, ImageError> {
         let bad = |problem: String| corrupt(directory.start, format!("directory: {problem}"));
-        if directory.kind != Kind::Directory {
+        if directory.kind != IsoKind::Directory {
             return Err(bad("it is none".to_owned()));
         }
         if let Some(problem) = directory.problem {
@@ -261,7 +261,7 @@ impl<R: ReadAt> Iso<R> {
         }
         let mut found = BTreeMap::new();
         // A file of which more extents follow.
-        let mut open: Option<Entry> = None;
+        let mut open: Option<IsoEntry> = None;
         for sector_start in (0..directory.size).step_by(SECTOR as usize) {
             let offset = directory.start + sector_start;
             let sector = read_sector(&self.image, offset)?;
@@ -298,7 +298,7 @@ impl<R: ReadAt> Iso<R> {
         Ok(found.into_values().collect())
     }
 
-    fn entry(&self, record: &Record<'_>, offset: u64) -> Result<Entry, ImageError> {
+    fn entry(&self, record: &Record<'_>, offset: u64) -> Result<IsoEntry, ImageError> {
         let found = match self.rock_ridge {
             Some(skip) => {
                 let area = record.system_use.get(skip..).unwrap_or_default();
@@ -312,18 +312,18 @@ impl<R: ReadAt> Iso<R> {
         }
         let directory = record.flags & DIRECTORY != 0;
         let kind = match (found.posix.map(|p| p.mode & 0o170_000), found.target) {
-            (None | Some(0o120_000), Some(target)) if !directory => Kind::Symlink(target),
-            (None | Some(0o100_000), None) if !directory => Kind::File,
-            (None | Some(0o040_000), None) if directory => Kind::Directory,
+            (None | Some(0o120_000), Some(target)) if !directory => IsoKind::Symlink(target),
+            (None | Some(0o100_000), None) if !directory => IsoKind::File,
+            (None | Some(0o040_000), None) if directory => IsoKind::Directory,
             // A directory that was moved is a file where it was.
-            (Some(0o040_000), None) if found.problem.is_some() => Kind::Directory,
-            (Some(0o010_000 | 0o020_000 | 0o060_000 | 0o140_000), None) if !directory => Kind::Special,
+            (Some(0o040_000), None) if found.problem.is_some() => IsoKind::Directory,
+            (Some(0o010_000 | 0o020_000 | 0o060_000 | 0o140_000), None) if !directory => IsoKind::Special,
             _ => {
                 let problem = format!("\"{}\" is of two kinds", name.escape_ascii());
                 return Err(corrupt(offset, problem));
             }
         };
-        Ok(Entry {
+        Ok(IsoEntry {
             name,
             kind,
             size: record.size,
@@ -336,10 +336,10 @@ impl<R: ReadAt> Iso<R> {
 
     /// What is at `path`, through directories only; `None` when nothing is there. Plain names are as they stand in the image,
     /// mostly in upper case.
-    pub fn lookup(&self, path: &RelPath) -> Result<Option<Entry>, ImageError> {
+    pub fn lookup(&self, path: &RelPath) -> Result<Option<IsoEntry>, ImageError> {
         let mut found = self.root.clone();
         for component in path.components() {
-            if found.kind != Kind::Directory {
+            if found.kind != IsoKind::Directory {
                 return Ok(None);
             }
             let mut entries = self.read_dir(&found)?;
@@ -353,7 +353,7 @@ impl<R: ReadAt> Iso<R> {
 
     /// All there is, by path. Directories that are there twice, more than 64 levels, more than 2^20 entries and more than
     /// 256 MiB of directories are refused.
-    pub fn tree(&self) -> Result<BTreeMap<RelPath, Entry>, ImageError> {
+    pub fn tree(&self) -> Result<BTreeMap<RelPath, IsoEntry>, ImageError> {
         let mut tree = BTreeMap::new();
         let mut seen = BTreeSet::from([self.root.start]);
         let mut open = vec![(None, self.root.clone())];
@@ -369,7 +369,7 @@ impl<R: ReadAt> Iso<R> {
                     .as_ref()
                     .map_or_else(|| name.clone(), |path: &RelPath| path.join(&name));
                 let bad = |problem: &str| corrupt(entry.start, format!("{child}: {problem}"));
-                if entry.kind == Kind::Directory {
+                if entry.kind == IsoKind::Directory {
                     if let Some(problem) = entry.problem {
                         return Err(bad(&format!("{problem}, which is not read here")));
                     }
@@ -391,9 +391,9 @@ impl<R: ReadAt> Iso<R> {
     }
 
     /// The data of a regular file.
-    pub fn file(&self, entry: &Entry) -> Result<Window<&R>, ImageError> {
+    pub fn file(&self, entry: &IsoEntry) -> Result<Window<&R>, ImageError> {
         let bad = |problem: &str| corrupt(entry.start, format!("\"{}\": {problem}", entry.name.escape_ascii()));
-        if entry.kind != Kind::File {
+        if entry.kind != IsoKind::File {
             return Err(bad("it is no regular file"));
         }
         if let Some(problem) = entry.problem {
@@ -421,10 +421,10 @@ impl<R: ReadAt> Iso<R> {
     }
 }
 
-impl Entry {
+impl IsoEntry {
     /// Takes the next extent of the same file. Only extents that follow each other are read.
-    fn extend(&mut self, next: &Entry, offset: u64) -> Result<(), ImageError> {
-        if next.name != self.name || next.kind != Kind::File || self.kind != Kind::File {
+    fn extend(&mut self, next: &IsoEntry, offset: u64) -> Result<(), ImageError> {
+        if next.name != self.name || next.kind != IsoKind::File || self.kind != IsoKind::File {
             let problem = format!("the next extent of \"{}\" is missing", self.name.escape_ascii());
             return Err(corrupt(offset, problem));
         }

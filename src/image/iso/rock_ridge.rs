@@ -58,7 +58,7 @@ pub(super) fn announced(area: &[u8]) -> Option<usize> {
 
 /// Reads the entries in `area`, which lies at `offset` of the image, and where they go on.
 pub(super) fn parse(image: &impl ReadAt, area: &[u8], offset: u64) -> Result<RockRidge, ImageError> {
-    let mut found = Found::default();
+    let mut found = RockRidgeFields::default();
     let mut next = found.area(area, offset)?;
     for _ in 0..MAX_CONTINUATIONS {
         let Some((at, len)) = next else {
@@ -73,7 +73,7 @@ pub(super) fn parse(image: &impl ReadAt, area: &[u8], offset: u64) -> Result<Roc
 }
 
 #[derive(Default)]
-struct Found {
+struct RockRidgeFields {
     result: RockRidge,
     /// The name goes on in the next `NM`.
     name_open: bool,
@@ -82,7 +82,7 @@ struct Found {
     component_open: bool,
 }
 
-impl Found {
+impl RockRidgeFields {
     /// Takes one area; returns where the next one is, and its length.
     fn area(&mut self, mut area: &[u8], offset: u64) -> Result<Option<(u64, usize)>, ImageError> {
         let mut next = None;

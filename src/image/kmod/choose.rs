@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Wanted {
+pub enum ModuleRequest {
     /// Every module in this directory of `kernel`, `extra` and `updates`.
     Directory(String),
     /// A module or alias.
@@ -21,15 +21,15 @@ const PLACES: [&str; 3] = ["kernel", "extra", "updates"];
 
 /// Takes a list apart: names and, with `=` before them, directories, between spaces; `#` begins a comment. `name` is what messages
 /// call it.
-pub fn parse_wanted(name: &str, list: &str) -> Result<Vec<Wanted>, ImageError> {
+pub fn parse_wanted(name: &str, list: &str) -> Result<Vec<ModuleRequest>, ImageError> {
     let mut wanted = Vec::new();
     for line in list.lines() {
         let line = line.split('#').next().unwrap_or(line);
         for word in line.split_whitespace() {
             wanted.push(match word.strip_prefix('=') {
-                Some(directory) if !directory.is_empty() => Wanted::Directory(directory.to_owned()),
+                Some(directory) if !directory.is_empty() => ModuleRequest::Directory(directory.to_owned()),
                 Some(_) => return Err(refuse(name, "a \"=\" has no directory behind it")),
-                None => Wanted::Name(word.to_owned()),
+                None => ModuleRequest::Name(word.to_owned()),
             });
         }
     }
@@ -72,12 +72,12 @@ impl<'a> Chooser<'a> {
     }
 
     /// Paths of what is wanted with everything that belongs to it, sorted.
-    pub fn choose(&self, wanted: &[Wanted]) -> BTreeSet<&'a str> {
+    pub fn choose(&self, wanted: &[ModuleRequest]) -> BTreeSet<&'a str> {
         let mut next = Vec::new();
         for one in wanted {
             match one {
-                Wanted::Name(name) => next.extend(self.look_up(name)),
-                Wanted::Directory(directory) => next.extend(self.within(directory)),
+                ModuleRequest::Name(name) => next.extend(self.look_up(name)),
+                ModuleRequest::Directory(directory) => next.extend(self.within(directory)),
             }
         }
         let members = self.set.members();

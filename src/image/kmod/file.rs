@@ -36,7 +36,7 @@ const FIRST_ROOM: usize = 4 << 20;
 const VERSION: usize = 64;
 const VERSION_NAME: usize = 8;
 
-type Header = FileHeader64<LittleEndian>;
+type ElfHeader = FileHeader64<LittleEndian>;
 const ENDIAN: LittleEndian = LittleEndian;
 
 /// Reads modules one after the other; what one is decompressed into serves for the next.
@@ -159,8 +159,8 @@ fn check_xz_end(content: &[u8]) -> Result<(), String> {
 }
 
 /// Checks that a file is an object for relocation for this architecture.
-fn checked_header(elf: &[u8], arch: Arch) -> Result<&Header, String> {
-    let header = Header::parse(elf).map_err(|e| format!("it is no 64-bit ELF file: {e}"))?;
+fn checked_header(elf: &[u8], arch: Arch) -> Result<&ElfHeader, String> {
+    let header = ElfHeader::parse(elf).map_err(|e| format!("it is no 64-bit ELF file: {e}"))?;
     if !header.is_little_endian() {
         return Err("it is not little-endian".to_owned());
     }
@@ -185,7 +185,7 @@ fn checked_header(elf: &[u8], arch: Arch) -> Result<&Header, String> {
 fn early_facts(
     mut facts: ModuleFacts,
     plain: &[u8],
-    found: &prefix::Found<'_>,
+    found: &prefix::ModuleTables<'_>,
     arch: Arch,
 ) -> Result<Option<ModuleFacts>, String> {
     checked_header(plain, arch)?;
@@ -244,7 +244,7 @@ fn take_symbol(name: &[u8], undefined: bool, facts: &mut ModuleFacts) -> Result<
 
 /// Takes exported and needed symbols from the symbol table, and the rest of the needed ones from the versions.
 fn symbols(
-    sections: &SectionTable<'_, Header>,
+    sections: &SectionTable<'_, ElfHeader>,
     elf: &[u8],
     versions: Option<&[u8]>,
     facts: &mut ModuleFacts,

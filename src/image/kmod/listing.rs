@@ -8,14 +8,14 @@ const MODINFO: &str = "modules.builtin.modinfo";
 
 /// Modules that are built into the kernel.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Builtin {
+pub struct BuiltinModules {
     /// Their names, in the order of the list.
     pub(super) names: Vec<String>,
     /// Their aliases, and which module has each.
     pub(super) aliases: Vec<(String, String)>,
 }
 
-impl Builtin {
+impl BuiltinModules {
     /// Takes both files apart.
     pub fn parse(list: &str, modinfo: &[u8]) -> Result<Self, ImageError> {
         let mut builtin = Self::default();

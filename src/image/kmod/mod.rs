@@ -28,9 +28,9 @@ mod tables;
 mod text;
 mod trie;
 
-pub use choose::{Chooser, Wanted, parse_wanted};
+pub use choose::{Chooser, ModuleRequest, parse_wanted};
 pub use file::ModuleReader;
-pub use listing::Builtin;
+pub use listing::BuiltinModules;
 pub use set::ModuleSet;
 pub use tables::{INDEX_FILES, indexes};
 pub use text::{parse_facts, write_facts};

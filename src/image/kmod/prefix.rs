@@ -51,7 +51,7 @@ pub(super) struct Symbol<'a> {
 }
 
 /// What was found of a module.
-pub(super) struct Found<'a> {
+pub(super) struct ModuleTables<'a> {
     /// Content of `.modinfo`.
     pub(super) modinfo: &'a [u8],
     /// Symbols in their order, without the first, which is none.
@@ -155,7 +155,7 @@ fn is_symbol(symbol: &Sym64<LittleEndian>, sections: u16) -> bool {
 }
 
 /// Takes the tables that a search found apart; `None` when they are not as a module's are.
-pub(super) fn found(plain: &[u8], table: Range<usize>, strings: Range<usize>) -> Option<Found<'_>> {
+pub(super) fn found(plain: &[u8], table: Range<usize>, strings: Range<usize>) -> Option<ModuleTables<'_>> {
     let before = &plain[..table.start];
     let names = &plain[strings];
     let mut known = Vec::new();
@@ -183,7 +183,7 @@ pub(super) fn found(plain: &[u8], table: Range<usize>, strings: Range<usize>) ->
         return None;
     }
     let modinfo = memmem::find_iter(before, VERMAGIC).find_map(|at| modinfo(before, at, &known))?;
-    Some(Found {
+    Some(ModuleTables {
         modinfo,
         symbols: known,
     })

@@ -1,6 +1,6 @@
 //! The eleven files.
 
-use super::{Builtin, ImageError, ModuleSet, set::Member, trie::Keys};
+use super::{BuiltinModules, ImageError, ModuleSet, set::Member, trie::Keys};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Names of what [`indexes`] makes, sorted.
@@ -19,7 +19,7 @@ pub const INDEX_FILES: [&str; 11] = [
 ];
 
 /// Content of every index of `modules`, by name.
-pub fn indexes(modules: &ModuleSet, builtin: &Builtin) -> Result<BTreeMap<&'static str, Vec<u8>>, ImageError> {
+pub fn indexes(modules: &ModuleSet, builtin: &BuiltinModules) -> Result<BTreeMap<&'static str, Vec<u8>>, ImageError> {
     let mut files = BTreeMap::new();
     dependencies(modules, &mut files)?;
     aliases(modules, &mut files)?;

@@ -50,7 +50,7 @@ impl<'a> Keys<'a> {
             }
         }
         let all: Vec<Key<'_>> = self.0.iter().map(|(k, v)| (k.as_bytes(), &v[..])).collect();
-        let root = Node::new(&all, 0, 0);
+        let root = TrieNode::new(&all, 0, 0);
         if u64::from(FIRST) + root.total > MAX_SIZE {
             return Err(refuse(
                 name,
@@ -69,18 +69,18 @@ impl<'a> Keys<'a> {
 type Key<'a> = (&'a [u8], &'a [(u32, &'a str)]);
 
 /// A node; sizes in bytes.
-struct Node<'a> {
+struct TrieNode<'a> {
     prefix: &'a [u8],
     values: &'a [(u32, &'a str)],
-    children: Vec<(u8, Node<'a>)>,
+    children: Vec<(u8, TrieNode<'a>)>,
     own: u64,
     total: u64,
 }
 
-impl<'a> Node<'a> {
+impl<'a> TrieNode<'a> {
     /// The node of sorted `keys`, which agree up to `at`, and whose prefix is from there to `end`.
     fn new(keys: &[Key<'a>], at: usize, end: usize) -> Self {
-        let mut node = Node {
+        let mut node = TrieNode {
             prefix: keys.first().map_or(&[], |(key, _)| &key[at..end]),
             values: &[],
             children: Vec::new(),
@@ -96,7 +96,7 @@ impl<'a> Node<'a> {
         for same in rest.chunk_by(|(a, _), (b, _)| a[end] == b[end]) {
             let (first, last) = (same[0].0, same[same.len() - 1].0);
             let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
-            node.children.push((first[end], Node::new(same, end + 1, common)));
+            node.children.push((first[end], TrieNode::new(same, end + 1, common)));
         }
         node.measure();
         node

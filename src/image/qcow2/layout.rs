@@ -50,7 +50,7 @@ pub(super) const L2_ENTRIES: u64 = CLUSTER / ENTRY;
 pub(super) const BLOCK_COUNTS: u64 = CLUSTER / 2;
 
 /// The fields of a header that are not always the same.
-pub(super) struct Header {
+pub(super) struct Qcow2Header {
     /// Bytes of the disk.
     pub(super) size: u64,
     /// Entries of the L1 table.
@@ -63,7 +63,7 @@ pub(super) struct Header {
     pub(super) refcount_clusters: u32,
 }
 
-impl Header {
+impl Qcow2Header {
     /// The header and its extensions. The name of the compression bit is what a QEMU that does not know it shows.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);

@@ -18,6 +18,6 @@ mod reader;
 mod writer;
 
 pub use reader::Qcow2;
-pub use writer::{DEFAULT_LEVEL, Written, write};
+pub use writer::{DEFAULT_LEVEL, Qcow2Summary, write};
 
 const FORMAT: &str = "a qcow2 image";

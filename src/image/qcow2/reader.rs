@@ -40,7 +40,7 @@ struct Kept {
 }
 
 /// Where a cluster of the disk is.
-enum Place {
+enum ClusterLocation {
     Zeros,
     Plain(u64),
     Compressed { offset: u64, len: u64 },
@@ -163,7 +163,7 @@ impl<R: ReadAt> Qcow2<R> {
     }
 
     /// Where cluster `index` of the disk is; its L2 table becomes the one that is kept.
-    fn place(&self, index: u64, kept: &mut Kept) -> io::Result<Place> {
+    fn place(&self, index: u64, kept: &mut Kept) -> io::Result<ClusterLocation> {
         let entries = self.cluster_size() / ENTRY;
         let (table, row) = (index / entries, (index % entries * ENTRY) as usize);
         if kept.l2.as_ref().is_none_or(|(held, _)| *held != table) {
@@ -192,7 +192,7 @@ impl<R: ReadAt> Qcow2<R> {
             }
             // The last sector need not be whole.
             let len = len.min(self.file_size - offset);
-            return Ok(Place::Compressed { offset, len });
+            return Ok(ClusterLocation::Compressed { offset, len });
         }
         let offset = entry & OFFSET;
         let zero = self.has_zero && entry & ZERO != 0;
@@ -200,8 +200,8 @@ impl<R: ReadAt> Qcow2<R> {
         let misplaced = !offset.is_multiple_of(self.cluster_size()) || offset >= self.file_size;
         match () {
             () if entry & !known != 0 || misplaced => Err(bad()),
-            () if zero || offset == 0 => Ok(Place::Zeros),
-            () => Ok(Place::Plain(offset)),
+            () if zero || offset == 0 => Ok(ClusterLocation::Zeros),
+            () => Ok(ClusterLocation::Plain(offset)),
         }
     }
 
@@ -228,8 +228,8 @@ impl<R: ReadAt> Qcow2<R> {
     fn read_cluster(&self, index: u64, start: usize, buffer: &mut [u8]) -> io::Result<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         match self.place(index, &mut kept)? {
-            Place::Zeros => buffer.fill(0),
-            Place::Plain(offset) => {
+            ClusterLocation::Zeros => buffer.fill(0),
+            ClusterLocation::Plain(offset) => {
                 drop(kept);
                 // A file may end within its last cluster; what is missing is zeros.
                 let from = offset + start as u64;
@@ -237,7 +237,7 @@ impl<R: ReadAt> Qcow2<R> {
                 self.image.read_exact_at(&mut buffer[..present], from)?;
                 buffer[present..].fill(0);
             }
-            Place::Compressed { offset, len } => {
+            ClusterLocation::Compressed { offset, len } => {
                 if kept.cluster.as_ref().is_none_or(|(held, _)| *held != index) {
                     kept.cluster = Some((index, self.unpack(index, offset, len)?));
                 }

@@ -6,7 +6,7 @@
 
 use super::{
     FORMAT,
-    layout::{BLOCK_COUNTS, CLUSTER, COPIED, ENTRY, Header, L2_ENTRIES, MAX_L1_BYTES, SECTOR, compressed_entry},
+    layout::{BLOCK_COUNTS, CLUSTER, COPIED, ENTRY, L2_ENTRIES, MAX_L1_BYTES, Qcow2Header, SECTOR, compressed_entry},
 };
 use crate::image::{ImageError, ReadAt, zstd::MAX_LEVEL};
 use std::{
@@ -29,7 +29,7 @@ static ZEROS: [u8; CLUSTER as usize] = [0; CLUSTER as usize];
 
 /// What was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Written {
+pub struct Qcow2Summary {
     /// Bytes of the disk: those of the source, and zeros up to a multiple of 512.
     pub virtual_size: u64,
     /// Bytes of the image.
@@ -48,7 +48,7 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
-type Run = Result<Vec<Stored>, ImageError>;
+type Batch = Result<Vec<Stored>, ImageError>;
 
 /// Writes `source` to `out`, which must be empty, each cluster compressed at zstd `level` (1 to 19) by `workers` threads.
 ///
@@ -58,7 +58,7 @@ pub fn write(
     out: impl Write + Seek,
     level: i32,
     workers: NonZeroU32,
-) -> Result<Written, ImageError> {
+) -> Result<Qcow2Summary, ImageError> {
     let refuse = |problem: String| ImageError::Request {
         format: FORMAT,
         problem,
@@ -126,7 +126,13 @@ fn data_runs(source: &dyn ReadAt, size: u64) -> Result<Vec<Range<u64>>, ImageErr
 }
 
 /// Hands over the runs `own`, until all are done, one fails, or nobody takes them any more.
-fn compress_runs(source: &dyn ReadAt, size: u64, level: i32, own: impl Iterator<Item = u64>, queue: &SyncSender<Run>) {
+fn compress_runs(
+    source: &dyn ReadAt,
+    size: u64,
+    level: i32,
+    own: impl Iterator<Item = u64>,
+    queue: &SyncSender<Batch>,
+) {
     let mut buffer = vec![0; (RUN * CLUSTER) as usize];
     for number in own {
         let start = number * RUN * CLUSTER;
@@ -146,7 +152,7 @@ fn compress_runs(source: &dyn ReadAt, size: u64, level: i32, own: impl Iterator<
 /// The clusters in `bytes`, of which the first is cluster `first` of the disk.
 ///
 /// The compressor is new in each run, so that nothing of one run can show in another.
-fn compress_run(first: u64, bytes: &[u8], level: i32) -> Run {
+fn compress_run(first: u64, bytes: &[u8], level: i32) -> Batch {
     let failed = |source| ImageError::Write { format: FORMAT, source };
     let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
     let mut packed = vec![0; zstd::zstd_safe::compress_bound(CLUSTER as usize)];
@@ -259,7 +265,7 @@ impl<W: Write + Seek> Image<W> {
     }
 
     /// Writes the tables behind the clusters, then the header.
-    fn finish(mut self, virtual_size: u64) -> Result<Written, ImageError> {
+    fn finish(mut self, virtual_size: u64) -> Result<Qcow2Summary, ImageError> {
         let mut l1 = vec![0; self.l1_entries as usize];
         for (index, table) in std::mem::take(&mut self.l2) {
             let offset = self.place_clusters(1);
@@ -281,7 +287,7 @@ impl<W: Write + Seek> Image<W> {
         let mut offsets: Vec<u64> = (0..blocks).map(|n| first_block + n * CLUSTER).collect();
         offsets.resize((table * L2_ENTRIES) as usize, 0);
         self.put(refcount_offset, &be_bytes(&offsets))?;
-        let header = Header {
+        let header = Qcow2Header {
             size: virtual_size,
             l1_entries: self.l1_entries as u32,
             l1_offset: CLUSTER,
@@ -293,7 +299,7 @@ impl<W: Write + Seek> Image<W> {
         self.out
             .flush()
             .map_err(|source| ImageError::Write { format: FORMAT, source })?;
-        Ok(Written {
+        Ok(Qcow2Summary {
             virtual_size,
             file_size: self.next,
             compressed: self.compressed,

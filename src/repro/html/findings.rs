@@ -3,14 +3,14 @@
 use super::text::{Text, count, parts};
 use crate::{
     inspect::{Difference, Hint, What},
-    repro::{Finding, Verdict},
+    repro::{Finding, ReproVerdict},
 };
 use std::fmt::Write;
 
 /// Differences of one finding that are seen without a click.
 const SHOWN: usize = 8;
 
-pub(super) fn findings(verdict: &Verdict, out: &mut String) {
+pub(super) fn findings(verdict: &ReproVerdict, out: &mut String) {
     out.push_str("<section id=\"findings\">\n<h2>What differs first, and why</h2>\n");
     if verdict.findings.is_empty() {
         let said = if verdict.equal {
@@ -26,7 +26,7 @@ pub(super) fn findings(verdict: &Verdict, out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn one(verdict: &Verdict, finding: &Finding, out: &mut String) {
+fn one(verdict: &ReproVerdict, finding: &Finding, out: &mut String) {
     let node = match verdict.stages.iter().position(|stage| stage.node == finding.node) {
         Some(n) => format!("<a href=\"#stage-{n}\">{}</a>", Text(&finding.node)),
         None => Text(&finding.node).to_string(),

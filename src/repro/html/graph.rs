@@ -24,7 +24,7 @@ const LABEL: usize = 22;
 const SWEEPS: usize = 8;
 
 /// A place in a column: of a stage, or of a line on its way.
-struct Place {
+struct ColumnSlot {
     stage: Option<usize>,
     /// Places in the columns before and after that it is joined to.
     left: Vec<usize>,
@@ -32,7 +32,7 @@ struct Place {
     y: usize,
 }
 
-impl Place {
+impl ColumnSlot {
     const fn height(&self) -> usize {
         if self.stage.is_some() { HEIGHT } else { PASSING }
     }
@@ -42,11 +42,11 @@ impl Place {
 pub(super) fn svg(stages: &[StageResult]) -> (String, usize) {
     let needs = reduced(stages);
     let columns = columns(&needs);
-    let mut places: Vec<Place> = Vec::new();
+    let mut places: Vec<ColumnSlot> = Vec::new();
     let mut grid: Vec<Vec<usize>> = vec![Vec::new(); columns.iter().max().map_or(0, |last| last + 1)];
-    let mut put = |stage, column: usize, places: &mut Vec<Place>| {
+    let mut put = |stage, column: usize, places: &mut Vec<ColumnSlot>| {
         let (left, right) = (Vec::new(), Vec::new());
-        places.push(Place {
+        places.push(ColumnSlot {
             stage,
             left,
             right,
@@ -91,7 +91,7 @@ pub(super) fn svg(stages: &[StageResult]) -> (String, usize) {
     (draw(stages, &grid, &places, (width, height)), width)
 }
 
-fn join(places: &mut [Place], from: usize, to: usize) {
+fn join(places: &mut [ColumnSlot], from: usize, to: usize) {
     places[from].right.push(to);
     places[to].left.push(from);
 }
@@ -134,7 +134,7 @@ fn columns(needs: &[Vec<usize>]) -> Vec<usize> {
 }
 
 /// Puts the places of each column in the order of the middle of what they are joined to, in turns from both sides.
-fn order(grid: &mut [Vec<usize>], places: &[Place]) {
+fn order(grid: &mut [Vec<usize>], places: &[ColumnSlot]) {
     for sweep in 0..SWEEPS {
         let forth = sweep % 2 == 0;
         for step in 1..grid.len() {
@@ -164,7 +164,7 @@ fn order(grid: &mut [Vec<usize>], places: &[Place]) {
     }
 }
 
-fn draw(stages: &[StageResult], grid: &[Vec<usize>], places: &[Place], (width, height): (usize, usize)) -> String {
+fn draw(stages: &[StageResult], grid: &[Vec<usize>], places: &[ColumnSlot], (width, height): (usize, usize)) -> String {
     let mut x = vec![0; places.len()];
     for (column, inside) in grid.iter().enumerate() {
         for place in inside {

@@ -5,7 +5,7 @@ use crate::{
     inspect::{Difference, Hint, What},
     manifest::Host,
     model::{Arch, VerityDigest},
-    repro::{Axis, Cause, Finding, Inputs, OutputResult, StageResult, Tried},
+    repro::{Axis, BuiltFrom, Cause, Finding, OutputResult, StageResult, Tried},
 };
 
 /// What must never come out as it is.
@@ -31,8 +31,8 @@ fn stage(node: &str, needs: &[&str], state: State) -> StageResult {
     }
 }
 
-fn equal() -> Verdict {
-    Verdict {
+fn equal() -> ReproVerdict {
+    ReproVerdict {
         equal: true,
         what: vec!["raw/amd64".to_owned()],
         against: None,
@@ -61,7 +61,7 @@ fn equal() -> Verdict {
             second: Some(sha(7)),
         }],
         findings: Vec::new(),
-        inputs: Inputs {
+        inputs: BuiltFrom {
             pnb: "0.1.0".to_owned(),
             code_sandbox: "5a".repeat(32),
             code_writers: "77".repeat(32),
@@ -104,7 +104,7 @@ fn content() -> What {
     }
 }
 
-fn one() -> Verdict {
+fn one() -> ReproVerdict {
     let mut verdict = equal();
     verdict.equal = false;
     verdict.stages[1] = stage("raw/amd64", &["tools/amd64"], State::FirstDivergent);
@@ -113,7 +113,7 @@ fn one() -> Verdict {
     verdict
 }
 
-fn many() -> Verdict {
+fn many() -> ReproVerdict {
     let mut verdict = one();
     let extra: Vec<Difference> = (0..12).map(|size| difference(What::OnlyInB { size })).collect();
     verdict

@@ -4,10 +4,10 @@ use super::{
     loader::{Loader, triplet},
     modules,
     problem::Problem,
-    view::{Content, View},
+    view::{FileContent, View},
 };
 use crate::{
-    image::elf::{Elf, Machine},
+    image::elf::{Elf, ElfMachine},
     model::{Arch, Node, RelPath},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,19 +41,19 @@ const OPENED: &[Opened] = &[
 
 /// Everything that keeps ELF files of the tree from being started or loaded. Kernel modules are looked at by [`modules`].
 pub(super) fn check(view: View<'_>, arch: Arch) -> Vec<Problem> {
-    let target = Machine::of(arch);
+    let target = ElfMachine::of(arch);
     let mut loader = Loader::new(view, arch);
     let elfs: BTreeMap<&RelPath, &Elf> = elfs_of(view).collect();
     let lacks = lacking(&mut loader, &elfs);
     let mut problems = Vec::new();
     for (path, entry) in view.tree.iter().filter(|(path, _)| !modules::is_module(path)) {
         match view.content(entry) {
-            Some(Content::Elf(elf)) if elf.machine != target => problems.push(Problem::Machine {
+            Some(FileContent::Elf(elf)) if elf.machine != target => problems.push(Problem::Machine {
                 path: path.to_string(),
                 found: elf.machine,
                 target,
             }),
-            Some(Content::Elf(elf)) => {
+            Some(FileContent::Elf(elf)) => {
                 if let Some(interpreter) = elf.interpreter.as_ref().filter(|i| loader.library(i).is_none()) {
                     problems.push(Problem::Interpreter {
                         path: path.to_string(),
@@ -70,7 +70,7 @@ pub(super) fn check(view: View<'_>, arch: Arch) -> Vec<Problem> {
                     searched: loader.searched(elf),
                 }));
             }
-            Some(Content::Broken(problem)) => problems.push(Problem::Unreadable {
+            Some(FileContent::Broken(problem)) => problems.push(Problem::Unreadable {
                 path: path.to_string(),
                 problem: problem.clone(),
             }),
@@ -83,7 +83,7 @@ pub(super) fn check(view: View<'_>, arch: Arch) -> Vec<Problem> {
             let Some((path, entry)) = view.follow(by.as_bytes()) else {
                 continue;
             };
-            let Some(Content::Elf(elf)) = view.content(entry) else {
+            let Some(FileContent::Elf(elf)) = view.content(entry) else {
                 continue;
             };
             if elf.machine == target && loader.find(&path, elf, opened.library.as_bytes()).is_none() {
@@ -102,7 +102,7 @@ pub(super) fn check(view: View<'_>, arch: Arch) -> Vec<Problem> {
 pub(super) fn elfs_of<'a>(view: View<'a>) -> impl Iterator<Item = (&'a RelPath, &'a Elf)> {
     let files = view.tree.iter().filter(|(path, _)| !modules::is_module(path));
     files.filter_map(move |(path, entry)| match view.content(entry) {
-        Some(Content::Elf(elf)) => Some((path, elf)),
+        Some(FileContent::Elf(elf)) => Some((path, elf)),
         _ => None,
     })
 }
@@ -130,7 +130,7 @@ fn lacking<'a>(loader: &mut Loader<'a>, elfs: &BTreeMap<&RelPath, &'a Elf>) -> B
 
 /// What is wrong with the interpreter of the script at `path`; nothing when it is no script.
 pub(super) fn check_script(view: View<'_>, path: &RelPath) -> Option<Problem> {
-    let Some(Content::Script(interpreter)) = view.content(view.tree.get(path)?) else {
+    let Some(FileContent::Script(interpreter)) = view.content(view.tree.get(path)?) else {
         return None;
     };
     let found = view.follow(interpreter).map(|(_, entry)| entry);

@@ -5,9 +5,9 @@
 //! directory of its own finds its neighbour, which the program named. That a `DT_RPATH` also holds for what its file loads is left
 //! out: no file of Debian has one.
 
-use super::view::{Content, View};
+use super::view::{FileContent, View};
 use crate::{
-    image::elf::{Elf, Kind, Machine},
+    image::elf::{Elf, ElfKind, ElfMachine},
     model::{Arch, RelPath},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -58,8 +58,8 @@ impl<'a> Loader<'a> {
     }
 
     /// What it loads.
-    pub(super) fn target(&self) -> Machine {
-        Machine::of(self.arch)
+    pub(super) fn target(&self) -> ElfMachine {
+        ElfMachine::of(self.arch)
     }
 
     /// Loads the file at `path` with everything it needs. `reached` gets the libraries, `lacks` what a file did not get.
@@ -134,7 +134,9 @@ impl<'a> Loader<'a> {
     pub(super) fn library(&self, path: &[u8]) -> Option<(RelPath, &'a Elf)> {
         let (path, entry) = self.view.follow(path)?;
         match self.view.content(entry) {
-            Some(Content::Elf(elf)) if elf.machine == self.target() && elf.kind == Kind::Shared => Some((path, elf)),
+            Some(FileContent::Elf(elf)) if elf.machine == self.target() && elf.kind == ElfKind::Shared => {
+                Some((path, elf))
+            }
             _ => None,
         }
     }

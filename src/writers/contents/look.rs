@@ -1,10 +1,10 @@
 //! Reads of a file what decides whether it can work: never more of it than that.
 
-use super::{modules, view::Content};
+use super::{modules, view::FileContent};
 use crate::{
     image::{
         ReadAt, ReadCursor,
-        elf::{self, HEAD_SIZE, Machine, read_elf},
+        elf::{self, ElfMachine, HEAD_SIZE, read_elf},
     },
     model::RelPath,
 };
@@ -21,7 +21,7 @@ const PIECE: usize = 4096;
 
 /// Looks into the file at `path`; `None` when nothing of it matters. Kernel modules that are compressed are only looked into
 /// with `modules`.
-pub(super) fn look(path: &RelPath, source: &dyn ReadAt, modules: bool) -> io::Result<Option<Content>> {
+pub(super) fn look(path: &RelPath, source: &dyn ReadAt, modules: bool) -> io::Result<Option<FileContent>> {
     let size = source.size()?;
     if modules::is_index(path) {
         return index(source, size).map(Some);
@@ -40,9 +40,9 @@ pub(super) fn look(path: &RelPath, source: &dyn ReadAt, modules: bool) -> io::Re
     source.read_exact_at(&mut head, 0)?;
     Ok(if head == *elf::MAGIC {
         Some(match read_elf(source) {
-            Ok(elf) => Content::Elf(elf),
+            Ok(elf) => FileContent::Elf(elf),
             Err(crate::image::ImageError::Input { source, .. }) => return Err(source),
-            Err(error) => Content::Broken(error.to_string()),
+            Err(error) => FileContent::Broken(error.to_string()),
         })
     } else if head.starts_with(b"#!") {
         script(source, size)?
@@ -51,32 +51,32 @@ pub(super) fn look(path: &RelPath, source: &dyn ReadAt, modules: bool) -> io::Re
     })
 }
 
-fn index(source: &dyn ReadAt, size: u64) -> io::Result<Content> {
+fn index(source: &dyn ReadAt, size: u64) -> io::Result<FileContent> {
     if size > MAX_INDEX {
-        return Ok(Content::Broken(format!(
+        return Ok(FileContent::Broken(format!(
             "read an index of {size} bytes, more than {MAX_INDEX}"
         )));
     }
     let mut text = vec![0; size as usize];
     source.read_exact_at(&mut text, 0)?;
     Ok(String::from_utf8(text).map_or_else(
-        |e| Content::Broken(format!("read an index as text: {e}")),
-        Content::Index,
+        |e| FileContent::Broken(format!("read an index as text: {e}")),
+        FileContent::Index,
     ))
 }
 
 /// A script whose interpreter has an absolute path, as the kernel starts it.
-fn script(source: &dyn ReadAt, size: u64) -> io::Result<Option<Content>> {
+fn script(source: &dyn ReadAt, size: u64) -> io::Result<Option<FileContent>> {
     let mut line = vec![0; size.min(MAX_LINE as u64) as usize];
     source.read_exact_at(&mut line, 0)?;
     let line = line[2..].split(|b| *b == b'\n').next().unwrap_or_default();
     let mut words = line.split(|b| *b == b' ' || *b == b'\t');
     let program = words.find(|w| !w.is_empty()).unwrap_or_default();
-    Ok(program.starts_with(b"/").then(|| Content::Script(program.to_vec())))
+    Ok(program.starts_with(b"/").then(|| FileContent::Script(program.to_vec())))
 }
 
 /// What the file would be without its compression. A stream that ends early or is none is a finding, not a failure.
-fn packed(path: &RelPath, source: &dyn ReadAt) -> io::Result<Content> {
+fn packed(path: &RelPath, source: &dyn ReadAt) -> io::Result<FileContent> {
     let input = BufReader::with_capacity(PIECE, ReadCursor::new(source));
     let mut head = Vec::new();
     let done = if path.name().ends_with(b".xz") {
@@ -87,11 +87,11 @@ fn packed(path: &RelPath, source: &dyn ReadAt) -> io::Result<Content> {
         zstd::Decoder::with_buffer(input).and_then(|decoder| decoder.take(HEAD_SIZE as u64).read_to_end(&mut head))
     };
     let machine = match done {
-        Ok(_) => Machine::of_head(&head).map_err(str::to_owned),
+        Ok(_) => ElfMachine::of_head(&head).map_err(str::to_owned),
         Err(error) => Err(error.to_string()),
     };
     Ok(machine.map_or_else(
-        |problem| Content::Broken(format!("read a compressed ELF file: {problem}")),
-        Content::Packed,
+        |problem| FileContent::Broken(format!("read a compressed ELF file: {problem}")),
+        FileContent::Packed,
     ))
 }

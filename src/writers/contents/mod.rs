@@ -30,7 +30,7 @@ use super::{TreeInput, WriterError, input, tree_input};
 use crate::{
     image::{
         cpio::{CpioEntry, read_tree},
-        elf::{Kind, Machine},
+        elf::{ElfKind, ElfMachine},
     },
     model::{Arch, Node, RelPath, Tree, VerityDigest},
     verity::digest_bytes,
@@ -43,7 +43,7 @@ use std::{
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
 };
-use view::{Content, Contents, View};
+use view::{ContentsByDigest, FileContent, View};
 
 /// Where the agent is in the root.
 const AGENT: &str = "usr/sbin/powernode-agent";
@@ -94,20 +94,20 @@ pub(super) fn check_agent(arch: Arch, agent: &Path) -> Result<(), WriterError> {
     let file = File::open(agent).map_err(WriterError::io("open", agent))?;
     let place = RelPath::new(AGENT).map_err(|e| WriterError::Missing(e.to_string()))?;
     let elf = match look(&place, &file, false).map_err(WriterError::io("read", agent))? {
-        Some(Content::Script(_)) => return Ok(()),
-        Some(Content::Elf(elf)) => elf,
-        Some(Content::Broken(problem)) => return refused(format!("failed to {problem}")),
+        Some(FileContent::Script(_)) => return Ok(()),
+        Some(FileContent::Elf(elf)) => elf,
+        Some(FileContent::Broken(problem)) => return refused(format!("failed to {problem}")),
         _ => {
             return refused(
                 "it is neither an ELF program nor a script that begins with #! and an absolute path".to_owned(),
             );
         }
     };
-    let target = Machine::of(arch);
+    let target = ElfMachine::of(arch);
     if elf.machine != target {
         return refused(format!("it is for {}, the target is {target}", elf.machine));
     }
-    if !matches!(elf.kind, Kind::Executable | Kind::Shared) {
+    if !matches!(elf.kind, ElfKind::Executable | ElfKind::Shared) {
         return refused("it is an ELF file, but no program".to_owned());
     }
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
@@ -127,9 +127,9 @@ pub(super) fn check_agent(arch: Arch, agent: &Path) -> Result<(), WriterError> {
 }
 
 /// The tree of an archive, and what matters of its files.
-fn read_archive(archive: &Path) -> Result<(Tree, Contents), WriterError> {
+fn read_archive(archive: &Path) -> Result<(Tree, ContentsByDigest), WriterError> {
     let file = File::open(archive).map_err(WriterError::io("open", archive))?;
-    let mut contents = Contents::new();
+    let mut contents = ContentsByDigest::new();
     let mut bytes = Vec::new();
     let mut keep = |entry: &CpioEntry, reader: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
         if u64::from(entry.size) > MAX_FILE {
@@ -150,8 +150,8 @@ fn read_archive(archive: &Path) -> Result<(Tree, Contents), WriterError> {
 }
 
 /// What matters of the files of a tree whose contents lie as files.
-fn read_tree_files(tree: &Tree, files: &BTreeMap<VerityDigest, PathBuf>) -> Result<Contents, WriterError> {
-    let mut contents = Contents::new();
+fn read_tree_files(tree: &Tree, files: &BTreeMap<VerityDigest, PathBuf>) -> Result<ContentsByDigest, WriterError> {
+    let mut contents = ContentsByDigest::new();
     for (path, entry) in tree.iter() {
         let Node::File { size, digest } = &entry.node else {
             continue;
@@ -172,7 +172,7 @@ fn read_tree_files(tree: &Tree, files: &BTreeMap<VerityDigest, PathBuf>) -> Resu
 }
 
 /// The kernel whose indexes are in this input.
-fn kernel_of(indexes: &TreeInput) -> Result<modules::Kernel, WriterError> {
+fn kernel_of(indexes: &TreeInput) -> Result<modules::KernelModules, WriterError> {
     let contents = read_tree_files(&indexes.tree, &indexes.contents)?;
     let view = View {
         tree: &indexes.tree,

@@ -10,10 +10,10 @@
 
 use super::{
     problem::Problem,
-    view::{Content, View},
+    view::{FileContent, View},
 };
 use crate::{
-    image::elf::Machine,
+    image::elf::ElfMachine,
     model::{Arch, Node, RelPath, Tree},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ const ENDINGS: [&str; 3] = [".ko", ".ko.xz", ".ko.zst"];
 
 /// A kernel whose modules a tree has some of.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Kernel {
+pub(super) struct KernelModules {
     /// Its version, as `uname -r` says it.
     pub(super) version: String,
     /// What its modules need.
@@ -76,13 +76,13 @@ fn parse_needs(text: &str) -> Result<Needs, String> {
 }
 
 /// The kernel whose index is in this tree: there must be one.
-pub(super) fn kernel(view: View<'_>) -> Result<Kernel, Problem> {
+pub(super) fn kernel(view: View<'_>) -> Result<KernelModules, Problem> {
     let versions = versions(view.tree);
     let [version] = &versions[..] else {
         let wanted = format!("the one kernel in {MODULES} (there are {})", versions.len());
         return Err(Problem::NotThere { wanted });
     };
-    Ok(Kernel {
+    Ok(KernelModules {
         version: version.clone(),
         needs: needs_of(view, version)?,
     })
@@ -101,7 +101,7 @@ fn index<'a>(view: View<'a>, version: &str, name: &str) -> Result<&'a str, Probl
     let path = format!("{MODULES}/{version}/{name}");
     let found = view.follow(path.as_bytes()).and_then(|(_, entry)| view.content(entry));
     match found {
-        Some(Content::Index(text)) => Ok(text),
+        Some(FileContent::Index(text)) => Ok(text),
         _ => Err(Problem::NotThere { wanted: path }),
     }
 }
@@ -115,7 +115,7 @@ fn needs_of(view: View<'_>, version: &str) -> Result<Needs, Problem> {
 
 /// Everything that is wrong with the modules of the tree and their indexes. `whole` is the kernel that they were taken from, if they
 /// are only some of its modules. `machines`: whether compressed modules were looked into.
-pub(super) fn check(view: View<'_>, arch: Arch, whole: Option<&Kernel>, machines: bool) -> Vec<Problem> {
+pub(super) fn check(view: View<'_>, arch: Arch, whole: Option<&KernelModules>, machines: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     for version in versions(view.tree) {
         let own = match needs_of(view, &version) {
@@ -161,15 +161,15 @@ pub(super) fn check(view: View<'_>, arch: Arch, whole: Option<&Kernel>, machines
 }
 
 fn for_other_machines(view: View<'_>, path: &RelPath, entry: &crate::model::Entry, arch: Arch) -> Option<Problem> {
-    let target = Machine::of(arch);
+    let target = ElfMachine::of(arch);
     let found = match (view.content(entry), &entry.node) {
-        (Some(Content::Packed(machine)), _) => *machine,
-        (Some(Content::Elf(elf)), _) => elf.machine,
+        (Some(FileContent::Packed(machine)), _) => *machine,
+        (Some(FileContent::Elf(elf)), _) => elf.machine,
         // What the link leads to is looked at where it is.
         (_, Node::Symlink { .. }) => return None,
         (found, _) => {
             let problem = match found {
-                Some(Content::Broken(problem)) => problem.clone(),
+                Some(FileContent::Broken(problem)) => problem.clone(),
                 _ => "read a kernel module: it is no ELF file".to_owned(),
             };
             let path = path.to_string();

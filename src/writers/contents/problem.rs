@@ -1,6 +1,6 @@
 //! What can be wrong with a tree, in words: each names the file and what it lacks.
 
-use crate::image::elf::Machine;
+use crate::image::elf::ElfMachine;
 use std::fmt;
 
 /// One thing that keeps a tree from working.
@@ -28,9 +28,9 @@ pub(super) enum Problem {
         /// Its path.
         path: String,
         /// What it is for.
-        found: Machine,
+        found: ElfMachine,
         /// What it should be for.
-        target: Machine,
+        target: ElfMachine,
     },
     /// The dynamic loader, or the interpreter of a script.
     Interpreter {

@@ -2,7 +2,7 @@
 
 use super::{
     look::look,
-    view::{Contents, View},
+    view::{ContentsByDigest, View},
 };
 use crate::{
     model::{Entry, Epoch, Meta, Node, RelPath, Tree},
@@ -11,14 +11,14 @@ use crate::{
 
 pub(super) struct Sample {
     pub(super) tree: Tree,
-    pub(super) contents: Contents,
+    pub(super) contents: ContentsByDigest,
 }
 
 impl Default for Sample {
     fn default() -> Self {
         Self {
             tree: Tree::new(Meta::root(0o755, Epoch::new(0))),
-            contents: Contents::new(),
+            contents: ContentsByDigest::new(),
         }
     }
 }

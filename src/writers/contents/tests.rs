@@ -1,6 +1,6 @@
 //! Trees that work, and trees that lack one thing.
 
-use super::{modules::Kernel, sample::Sample, *};
+use super::{modules::KernelModules, sample::Sample, *};
 use crate::image::elf::sample::{ARM64, EXECUTABLE, ElfFile, RELOCATABLE, SHARED, X86_64};
 
 const VERSION: &str = "6.12.1-test";
@@ -86,7 +86,7 @@ fn whole(arch: Arch) -> Sample {
 }
 
 /// The kernel of [`whole`], which has more modules than it.
-fn kernel(needs: &str) -> Kernel {
+fn kernel(needs: &str) -> KernelModules {
     let mut sample = Sample::default();
     sample.file(&format!("usr/lib/modules/{VERSION}/modules.dep"), needs.as_bytes());
     modules::kernel(sample.view()).expect("one kernel")

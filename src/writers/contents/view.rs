@@ -1,7 +1,7 @@
 //! A file tree with what was read of its files, and where its paths lead.
 
 use crate::{
-    image::elf::{Elf, Machine},
+    image::elf::{Elf, ElfMachine},
     model::{Entry, Node, RelPath, Tree, VerityDigest},
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -11,11 +11,11 @@ const MAX_LINKS: u32 = 40;
 
 /// What was read of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Content {
+pub(super) enum FileContent {
     /// An ELF file.
     Elf(Elf),
     /// A compressed ELF file, of which only the first bytes were read.
-    Packed(Machine),
+    Packed(ElfMachine),
     /// A script with the path of its interpreter.
     Script(Vec<u8>),
     /// An index of kernel modules, as text.
@@ -25,7 +25,7 @@ pub(super) enum Content {
 }
 
 /// What was read, by digest. Files of which nothing matters are not in it.
-pub(super) type Contents = BTreeMap<VerityDigest, Content>;
+pub(super) type ContentsByDigest = BTreeMap<VerityDigest, FileContent>;
 
 /// A tree and what was read of it.
 #[derive(Clone, Copy)]
@@ -33,12 +33,12 @@ pub(super) struct View<'a> {
     /// Names, links and modes.
     pub(super) tree: &'a Tree,
     /// Contents.
-    pub(super) contents: &'a Contents,
+    pub(super) contents: &'a ContentsByDigest,
 }
 
 impl<'a> View<'a> {
     /// What was read of a file of the tree.
-    pub(super) fn content(&self, entry: &Entry) -> Option<&'a Content> {
+    pub(super) fn content(&self, entry: &Entry) -> Option<&'a FileContent> {
         match &entry.node {
             Node::File { digest, .. } => self.contents.get(digest),
             _ => None,

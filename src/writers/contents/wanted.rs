@@ -17,7 +17,7 @@ const PATTERN: [char; 4] = ['*', '?', '[', '{'];
 /// What must be there.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct Requirements {
     /// Names of programs, in `usr/bin` or `usr/sbin`.
     #[serde(default)]
     pub(super) programs: Vec<String>,
@@ -32,15 +32,15 @@ pub(super) struct Wanted {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    both: Wanted,
+    both: Requirements,
     #[serde(default)]
-    amd64: Wanted,
+    amd64: Requirements,
     #[serde(default)]
-    arm64: Wanted,
+    arm64: Requirements,
 }
 
 /// Reads what is wanted for `arch`. A list that asks for nothing of a kind would check nothing and is an error.
-pub(super) fn parse_wanted(text: &str, arch: Arch) -> Result<Wanted, String> {
+pub(super) fn parse_wanted(text: &str, arch: Arch) -> Result<Requirements, String> {
     let file: File = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
         let line = line.map_or(String::new(), |line| format!("line {line}: "));
@@ -70,7 +70,7 @@ pub(super) fn parse_wanted(text: &str, arch: Arch) -> Result<Wanted, String> {
 }
 
 /// As [`parse_wanted`], of the file at `path`.
-pub(super) fn load_wanted(path: &Path, arch: Arch) -> Result<Wanted, WriterError> {
+pub(super) fn load_wanted(path: &Path, arch: Arch) -> Result<Requirements, WriterError> {
     let text = std::fs::read_to_string(path).map_err(WriterError::io("read", path))?;
     parse_wanted(&text, arch).map_err(|problem| WriterError::Missing(format!("read {path:?}: {problem}")))
 }
@@ -81,7 +81,7 @@ fn glob(pattern: &str) -> Result<globset::GlobMatcher, String> {
 }
 
 /// The programs and files that are not in the tree. A link must lead to something.
-pub(super) fn missing(view: View<'_>, wanted: &Wanted) -> Vec<Problem> {
+pub(super) fn missing(view: View<'_>, wanted: &Requirements) -> Vec<Problem> {
     let mut problems = Vec::new();
     for program in &wanted.programs {
         let places = PROGRAMS.map(|directory| format!("{directory}/{program}"));

@@ -1,8 +1,8 @@
 //! Every entry of a composefs image, with what its inode says, for a reader that explains bytes.
 
 use super::{
-    BLOCK, BLOCK_BITS, COMPACT_SIZE, DIRENT_SIZE, DataLayout, EROFS_MAGIC, EXTENDED_SIZE, Found, Reader, SB_BLOCK_BITS,
-    SB_ROOT_NID, SB_XATTR_BLOCK, SLOT, SUPERBLOCK_OFFSET, TYPE_DIRECTORY, TYPE_MASK, corrupt,
+    BLOCK, BLOCK_BITS, COMPACT_SIZE, DIRENT_SIZE, DataLayout, EROFS_MAGIC, EXTENDED_SIZE, RawInode, Reader,
+    SB_BLOCK_BITS, SB_ROOT_NID, SB_XATTR_BLOCK, SLOT, SUPERBLOCK_OFFSET, TYPE_DIRECTORY, TYPE_MASK, corrupt,
 };
 use crate::{image::ImageError, model::VerityDigest};
 use std::collections::BTreeSet;
@@ -100,7 +100,7 @@ pub fn list(image: &[u8], limit: usize) -> Result<Vec<Listed>, ImageError> {
 }
 
 impl<'a> Reader<'a> {
-    fn listed(&self, path: Vec<u8>, nid: u64, shared: u64) -> Result<(Listed, Found), ImageError> {
+    fn listed(&self, path: Vec<u8>, nid: u64, shared: u64) -> Result<(Listed, RawInode), ImageError> {
         let found = self.inode(nid)?;
         let at = nid.saturating_mul(SLOT);
         let extended = self.u16(at)? & FORMAT_EXTENDED != 0;
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The entries of a directory, in the order they are stored.
-    fn named(&self, inode: &Found) -> Result<Vec<(&'a [u8], u64)>, ImageError> {
+    fn named(&self, inode: &RawInode) -> Result<Vec<(&'a [u8], u64)>, ImageError> {
         let whole = match inode.layout {
             layout if layout == DataLayout::Plain as u16 => inode.size,
             layout if layout == DataLayout::Inline as u16 => inode.size / BLOCK * BLOCK,

@@ -9,7 +9,7 @@
 //! Source: <https://docs.kernel.org/filesystems/ext4/globals.html>.
 
 use super::{
-    DESCRIPTOR_SIZE, Ext4, ImageError, Inode, MerkleTree, ReadAt, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, VERITY_ALIGN,
+    DESCRIPTOR_SIZE, Ext4, Ext4Inode, ImageError, MerkleTree, ReadAt, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, VERITY_ALIGN,
     corrupt, le16, le32, read_at,
 };
 use crate::model::VerityDigest;
@@ -53,7 +53,7 @@ const FEATURES: [(usize, u32, &str); 26] = [
 
 /// What a superblock says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Facts {
+pub struct SuperblockFacts {
     /// Volume label.
     pub label: Vec<u8>,
     /// Its UUID, 16 bytes.
@@ -76,7 +76,7 @@ pub struct Facts {
 
 /// A run of a file's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
+pub struct DataRun {
     /// Offset in the file, bytes.
     pub at: u64,
     /// Offset in the image; none for what was never written and reads as zeros.
@@ -87,7 +87,7 @@ pub struct Run {
 
 /// Bytes of the file system's own.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct Region {
     /// What they are.
     pub name: String,
     /// Where they begin in the image.
@@ -96,7 +96,7 @@ pub struct Place {
     pub len: u64,
 }
 
-impl Inode {
+impl Ext4Inode {
     /// Where it lies in the image.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -115,7 +115,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// What the superblock says.
-    pub fn facts(&self) -> Result<Facts, ImageError> {
+    pub fn facts(&self) -> Result<SuperblockFacts, ImageError> {
         let sb = self.superblock()?;
         let words = [le32(&sb, 0x5c), le32(&sb, 0x60), le32(&sb, 0x64)];
         let mut left = words;
@@ -134,7 +134,7 @@ impl<R: ReadAt> Ext4<R> {
         let label = &sb[0x78..0x88];
         let sixteen = |at: usize| <[u8; 16]>::try_from(&sb[at..at + 16]).unwrap_or_default();
         let times = [("made", 0x108), ("mounted", 0x2c), ("written", 0x30), ("checked", 0x40)];
-        Ok(Facts {
+        Ok(SuperblockFacts {
             label: label.split(|b| *b == 0).next().unwrap_or_default().to_vec(),
             uuid: sixteen(0x68),
             hash_seed: sixteen(0xec),
@@ -156,7 +156,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// Owner and times of an inode: uid, gid, seconds of its last change of data, of itself, and of its last access.
-    pub fn owner_and_times(&self, inode: &Inode) -> Result<[u32; 5], ImageError> {
+    pub fn owner_and_times(&self, inode: &Ext4Inode) -> Result<[u32; 5], ImageError> {
         let mut raw = [0; 128];
         read_at(&self.image, &mut raw, inode.offset)?;
         let wide = |low: usize, high: usize| u32::from(le16(&raw, low)) | u32::from(le16(&raw, high)) << 16;
@@ -170,9 +170,9 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     /// Where an inode's bytes lie, sorted; what no run covers reads as zeros.
-    pub fn runs(&self, inode: &Inode) -> Result<Vec<Run>, ImageError> {
+    pub fn runs(&self, inode: &Ext4Inode) -> Result<Vec<DataRun>, ImageError> {
         let extents = self.extents(inode)?;
-        let runs = extents.iter().map(|e| Run {
+        let runs = extents.iter().map(|e| DataRun {
             at: e.logical * self.block_size,
             from: e.physical.map(|block| block * self.block_size),
             len: e.len * self.block_size,
@@ -182,7 +182,7 @@ impl<R: ReadAt> Ext4<R> {
 
     /// What the kernel reports as the fs-verity digest of a file with verity: the digest of its descriptor, without looking
     /// at its data. `None` without verity.
-    pub fn sealed_digest(&self, inode: &Inode) -> Result<Option<VerityDigest>, ImageError> {
+    pub fn sealed_digest(&self, inode: &Ext4Inode) -> Result<Option<VerityDigest>, ImageError> {
         if !inode.has_verity() {
             return Ok(None);
         }
@@ -211,7 +211,7 @@ impl<R: ReadAt> Ext4<R> {
 
     /// The file system's own bytes, sorted: boot block, superblocks, descriptors, bitmaps and inode tables. What a broken
     /// descriptor places outside the image is left out.
-    pub fn places(&self) -> Result<Vec<Place>, ImageError> {
+    pub fn places(&self) -> Result<Vec<Region>, ImageError> {
         let sb = self.superblock()?;
         let first = u64::from(le32(&sb, 0x14));
         let per_group = u64::from(le32(&sb, 0x20));
@@ -227,7 +227,7 @@ impl<R: ReadAt> Ext4<R> {
         let mut out = Vec::new();
         let mut add = |name: String, offset: u64, len: u64| {
             if offset.checked_add(len).is_some_and(|end| end <= all) && len > 0 {
-                out.push(Place { name, offset, len });
+                out.push(Region { name, offset, len });
             }
         };
         add("boot block".to_owned(), 0, SUPERBLOCK_OFFSET);
