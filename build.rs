@@ -10,7 +10,7 @@ const SANDBOX: &[&str] = &[
     "src/store",
     "src/graph",
     "src/sandbox",
-    "src/pipeline/inputs.rs",
+    "src/pipeline/resolve.rs",
     "src/pipeline/run.rs",
     "Cargo.lock",
 ];

@@ -5,7 +5,7 @@
 //! prohibition of scripts is taken out for that, so that hostile names would have their way if they were not text.
 
 use pnb::{
-    inspect::{Difference, Hint, What},
+    inspect::{Difference, LikelyCause, What},
     manifest::Host,
     model::{Arch, RelPath, Sha256Digest, VerityDigest},
     repro::{
@@ -403,7 +403,7 @@ fn equal() -> ReproVerdict {
     }
 }
 
-fn difference(path: &[&str], what: What, hint: Option<Hint>) -> Difference {
+fn difference(path: &[&str], what: What, hint: Option<LikelyCause>) -> Difference {
     let path = path.iter().map(|p| (*p).to_owned()).collect();
     Difference { path, what, hint }
 }
@@ -433,7 +433,7 @@ fn one() -> ReproVerdict {
         cause: Cause::Axes {
             axes: vec![Axis::Clock],
         },
-        differences: vec![difference(&place, what, Some(Hint::Time))],
+        differences: vec![difference(&place, what, Some(LikelyCause::Time))],
         total: 1,
     }];
     verdict
@@ -462,7 +462,7 @@ fn many() -> ReproVerdict {
                 a: hostile(),
                 b: format!("{HOSTILE}-"),
             },
-            Some(Hint::Random),
+            Some(LikelyCause::Random),
         ),
     ];
     for n in 0..20 {
@@ -471,7 +471,7 @@ fn many() -> ReproVerdict {
         differences.push(difference(
             &["tree"],
             What::Moved { parts, first, a, b },
-            Some(Hint::Order),
+            Some(LikelyCause::Order),
         ));
     }
     verdict.findings = vec![

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     graph::{Rendering, closure_of, render},
-    pipeline::{self, OutputsByNode, prepare, shell_spec, stage_spec},
+    pipeline::{self, OutputsByNode, resolve_stage, shell_spec, stage_spec},
     sandbox::{Executor, OutputSpec, RootFs},
     store::Content,
 };
@@ -85,7 +85,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         .into_iter()
         .map(|(id, done)| (id, done.record.outputs))
         .collect();
-    let prepared = prepare(&project, &store, &node, &outputs)?;
+    let prepared = resolve_stage(&project, &store, &node, &outputs)?;
     let spec = stage_spec(&project, &store, &inputs, &prepared, &options, &|e| report.event(e))?;
     let mut spec = shell_spec(spec, args.command.as_deref());
     if spec.root == RootFs::Empty {

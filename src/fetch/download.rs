@@ -1,8 +1,8 @@
 //! One file: place after place until one gives exactly the pinned bytes.
 
 use super::error::FetchError;
-use super::part::{CHUNK, Downloaded, PartialDownload};
-use super::place::Location;
+use super::location::Location;
+use super::partial::{CHUNK, Downloaded, PartialDownload};
 use super::plan::FetchItem;
 use super::transport::{AnswerRange, Transport, TransportFailure};
 use std::fmt::Write as _;

@@ -2,7 +2,7 @@
 //!
 //! Source: RFC 9110, §13 (conditional requests), §14 (ranges), §15 (status codes).
 
-use super::place::{Address, Location};
+use super::location::{Address, Location};
 use super::transport::{AnswerRange, Response, Transport, TransportFailure};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Uri, header};

@@ -4,7 +4,7 @@
 //! files are is taken from them; what is fetched and what its bytes must be is the lock's alone.
 
 use super::error::FetchError;
-use super::place::Base;
+use super::location::Base;
 use std::path::Path;
 
 /// Reads `sources.list` and `sources.list.d/` below `etc_apt` (normally `/etc/apt`); what does not exist gives no mirrors.

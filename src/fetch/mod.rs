@@ -7,19 +7,19 @@
 mod download;
 mod error;
 mod http;
+mod location;
 mod mirrors;
 mod parallel;
-mod part;
-mod place;
+mod partial;
 mod plan;
 mod transport;
 
 pub use download::{Downloader, Fetched, Progress, RetryPolicy, Silent};
 pub use error::FetchError;
 pub use http::{HttpOptions, HttpTransport};
+pub use location::{Address, Base, Location, LocationKind};
 pub use mirrors::{load_apt_mirrors, parse_one_line, parse_stanzas};
 pub use parallel::{DEFAULT_WORKERS, fetch_all};
-pub use part::Downloaded;
-pub use place::{Address, Base, Location, LocationKind};
+pub use partial::Downloaded;
 pub use plan::{FetchItem, Sources, plan_file, plan_package, plan_packages, vendor_file_path, vendor_package_path};
 pub use transport::{AnswerRange, FileTransport, Response, Transport, TransportFailure, Transports};

@@ -2,7 +2,7 @@
 
 use super::download::{Downloader, Fetched};
 use super::error::FetchError;
-use super::part::Downloaded;
+use super::partial::Downloaded;
 use super::plan::FetchItem;
 use std::cmp::Reverse;
 use std::io;

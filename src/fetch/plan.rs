@@ -1,7 +1,7 @@
 //! Which places may have a pinned file, in the order they are tried.
 
 use super::error::FetchError;
-use super::place::{Address, Base, Location, LocationKind};
+use super::location::{Address, Base, Location, LocationKind};
 use crate::lock::{Archive, Lockfile, Package, PinnedFile};
 use crate::model::{ModelError, RelPath, Sha256Digest};
 use std::collections::BTreeMap;

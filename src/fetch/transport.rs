@@ -1,7 +1,7 @@
 //! How bytes come from a place: one trait, and the transport for files of this machine.
 
 use super::http::HttpTransport;
-use super::place::{Address, Location};
+use super::location::{Address, Location};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;

@@ -8,8 +8,8 @@
 use super::{
     error::{InspectError, is_damage},
     ext4::shown,
-    hint::{self, Hint},
     json,
+    likely_cause::{self, LikelyCause},
     part::{Fields, Look, Part, PartExtent, PartKind, SpoolDirectory},
     spans::{self, Span},
 };
@@ -59,7 +59,7 @@ pub struct Difference {
     pub what: What,
     /// What the difference looks like.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<Hint>,
+    pub hint: Option<LikelyCause>,
 }
 
 /// What differs at a place.
@@ -177,7 +177,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn report(&mut self, what: What, hint: Option<Hint>) {
+    fn report(&mut self, what: What, hint: Option<LikelyCause>) {
         self.out.total += 1;
         if self.out.differences.len() < self.limit {
             let path = self.path.clone();
@@ -311,7 +311,7 @@ impl Walk<'_> {
                     None,
                 ),
                 None => {
-                    let hint = hint::of_field(name, a.as_deref(), b.as_deref());
+                    let hint = likely_cause::of_field(name, a.as_deref(), b.as_deref());
                     self.report(
                         What::Field {
                             field: name.clone(),
@@ -504,7 +504,7 @@ impl Walk<'_> {
         let first = spans.first().map_or(0, |s| s.start);
         let around_a = self.read(around(&a.source, first))?;
         let around_b = self.read(around(&b.source, first))?;
-        let hint = hint::of_bytes(&around_a, &around_b);
+        let hint = likely_cause::of_bytes(&around_a, &around_b);
         let what = What::Content {
             offset: first,
             bytes,

@@ -13,8 +13,8 @@ mod diff;
 mod disks;
 mod error;
 mod ext4;
-mod hint;
 mod json;
+mod likely_cause;
 mod media;
 mod part;
 mod programs;
@@ -27,7 +27,7 @@ mod trees;
 
 pub use diff::{Comparison, Difference, What, diff};
 pub use error::{InspectError, chain};
-pub use hint::Hint;
+pub use likely_cause::LikelyCause;
 pub use part::{Fields, Look, Part, PartKind, SpoolDirectory, open, open_path};
 pub use root::{FoundRoot, find_file, find_root};
 pub use survey::{SurveyNode, survey};

@@ -50,7 +50,7 @@ impl FromStr for Arch {
             .ok_or_else(|| ModelError::Name {
                 kind: "architecture",
                 value: excerpt(text),
-                allowed: "amd64, arm64",
+                allowed: Arch::ALL.map(|a| a.as_str()).join(", "),
             })
     }
 }

@@ -76,7 +76,7 @@ impl FromStr for Variant {
             .ok_or_else(|| ModelError::Name {
                 kind: "variant",
                 value: excerpt(text),
-                allowed: "kernel-initrd, raw, iso, ipxe, qcow2, oci, disk-image-rpi4, disk-image-arm64-uefi",
+                allowed: Variant::ALL.map(|a| a.as_str()).join(", "),
             })
     }
 }

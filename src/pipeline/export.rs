@@ -2,8 +2,8 @@
 
 use super::{
     BuildOutcome, CODE_SANDBOX, CODE_WRITERS, Event, Events, PipelineError, Project,
-    inputs::{ResolvedInput, STAGE_DIRECTORY, digest_of},
     project::AGENT,
+    resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
     scheduler::Done,
 };
 use crate::{

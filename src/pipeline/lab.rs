@@ -121,7 +121,7 @@ impl Lab<'_> {
             for axis in Axis::ALL {
                 if let Some(still) = standing_still(*axis, self.lent) {
                     let changed = || Changed {
-                        surroundings: still.clone(),
+                        variation: still.clone(),
                         ..Changed::default()
                     };
                     if alike(&self.rerun(changed())?, &self.rerun(changed())?) {

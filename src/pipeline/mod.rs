@@ -11,26 +11,26 @@ mod error;
 mod event;
 mod export;
 mod git;
-mod inputs;
 mod lab;
+mod origins;
 mod platform;
 mod project;
 mod repeat;
+mod resolve;
 mod run;
 mod scheduler;
-mod sources;
 
 pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, command_line, export, state};
 pub use git::Revision;
-pub use inputs::{OutputsByNode, ResolvedStage, prepare};
+pub use origins::Origins;
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};
 pub use repeat::{ReproResult, Twice, reproducibility};
+pub use resolve::{OutputsByNode, ResolvedStage, resolve_stage};
 pub use run::{Changed, RunOptions, shell_spec, stage_spec};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, build, plan};
-pub use sources::Origins;
 
 /// Digest of the source of the rooms that run stages.
 pub const CODE_SANDBOX: &str = env!("PNB_CODE_SANDBOX");

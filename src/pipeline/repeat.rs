@@ -10,7 +10,7 @@
 
 use super::{
     BuildOutcome, CODE_SANDBOX, CODE_WRITERS, Changed, Circumstances, Events, Origins, PipelineError, Project,
-    RunOptions, build, export, lab::Lab, prepare, scheduler::build_so_far,
+    RunOptions, build, export, lab::Lab, resolve_stage, scheduler::build_so_far,
 };
 use crate::{
     graph::{NodeId, closure_of},
@@ -18,10 +18,10 @@ use crate::{
     manifest::{MANIFEST_FILE, Reproducibility, SUMS_FILE, Sums, Varied, is_statement},
     model::{Arch, RelPath, Sha256Digest, StageKey, Variant},
     repro::{
-        self, ArtifactResult, Axis, Cause, Claim, Finding, LENT_LOCALE, OutputResult, ReproVerdict, SEED, StageResult,
-        State, Tried, clock_library, surroundings,
+        self, ArtifactResult, Axis, Cause, Claim, Finding, OutputResult, ReproVerdict, SEED, StageResult, State, Tried,
+        VARIATION_LOCALE, clock_library, variation,
     },
-    store::{Lenders, Output, Scratch, Store},
+    store::{Output, Scratch, SharedStores, Store},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use std::{
     sync::Arc,
 };
 
-/// Stages that hold what other surroundings need.
+/// Stages that hold what other variation need.
 const CLOCK_STAGE: &str = "surroundings";
 const LOCALE_STAGE: &str = "surroundings-locale";
 /// Where the second store lies below the scratch: longer than where the first does.
@@ -224,7 +224,7 @@ impl Twice<'_> {
     /// What the pipeline and the sandbox do differently when these axes are varied.
     pub(super) fn changed(&self, axes: &BTreeSet<Axis>, lent: &Path) -> Changed {
         Changed {
-            surroundings: surroundings(axes, lent),
+            variation: variation(axes, lent),
             processors: axes.contains(&Axis::Processors),
             order: axes.contains(&Axis::JobOrder).then_some(SEED),
             copies: axes.contains(&Axis::Links),
@@ -253,7 +253,7 @@ impl Twice<'_> {
         Ok(all)
     }
 
-    /// Builds and lays out what the other surroundings need.
+    /// Builds and lays out what the other variation need.
     fn lend(&self, axes: &BTreeSet<Axis>, target: &Path) -> Result<(), PipelineError> {
         // A clock that stands still tells what differs by itself.
         if !self.explain && !axes.contains(&Axis::Clock) && !axes.contains(&Axis::Locale) {
@@ -291,7 +291,8 @@ impl Twice<'_> {
                 problem: format!("{node} has no output \"tree\""),
             })?;
             if node.stage == LOCALE_STAGE {
-                self.store.copy_tree(output.digest(), &place(Path::new(LENT_LOCALE))?)?;
+                self.store
+                    .copy_tree(output.digest(), &place(Path::new(VARIATION_LOCALE))?)?;
                 continue;
             }
             let library = self.store.tree(output.digest())?;
@@ -315,11 +316,11 @@ impl Twice<'_> {
         mut options: RunOptions,
     ) -> Result<BuildInStore, PipelineError> {
         fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
-        let lenders = Lenders {
+        let shared = SharedStores {
             pinned: Some(Arc::clone(self.store)),
             objects,
         };
-        let store = Store::open_passing(&place.join("store"), lenders)?;
+        let store = Store::open_ephemeral(&place.join("store"), shared)?;
         options.exported = self.nodes.iter().cloned().collect();
         let (outcome, failed) = build_so_far(
             self.project,
@@ -472,7 +473,7 @@ impl Twice<'_> {
                 store: &build.store,
                 second: &build.store,
                 first,
-                prepared: &prepare(self.project, &build.store, node, &outputs.collect())?,
+                prepared: &resolve_stage(self.project, &build.store, node, &outputs.collect())?,
                 axes,
                 lent,
                 runs: BTreeMap::new(),

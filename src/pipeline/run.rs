@@ -2,14 +2,14 @@
 
 use super::{
     Event, Events, Origins, PipelineError, Project,
-    inputs::{ResolvedInput, ResolvedStage, STAGE_DIRECTORY, lay_out_packages},
+    resolve::{ResolvedInput, ResolvedStage, STAGE_DIRECTORY, lay_out_packages},
 };
 use crate::{
     graph::{self, NodeId, StageFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{
         Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, LogSink, Mount, Network,
-        OutputKind, OutputSpec, Preparation, Processors, RootFs, SandboxError, Spec, Surroundings, Workload,
+        OutputKind, OutputSpec, Preparation, Processors, RootFs, SandboxError, Spec, Variation, Workload,
     },
     store::{self, Content, Record, Store},
     writers,
@@ -53,7 +53,7 @@ pub struct RunOptions {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changed {
     /// What every stage finds around it.
-    pub surroundings: Surroundings,
+    pub variation: Variation,
     /// Whether stages see another number of processors, and others.
     pub processors: bool,
     /// Of stages that could start, the next is chosen by this number instead of in their order.
@@ -65,15 +65,15 @@ pub struct Changed {
 }
 
 impl Changed {
-    fn surroundings_of(&self, file: &StageFile) -> Surroundings {
-        let mut surroundings = self.surroundings.clone();
+    fn surroundings_of(&self, file: &StageFile) -> Variation {
+        let mut variation = self.variation.clone();
         if self.processors {
             let processors = other_processors(file.limits.cpus);
             let count = processors.count.to_string();
-            surroundings.env.insert(PROCESSORS.to_owned(), count);
-            surroundings.processors = Some(processors);
+            variation.env.insert(PROCESSORS.to_owned(), count);
+            variation.processors = Some(processors);
         }
-        surroundings
+        variation
     }
 }
 
@@ -212,7 +212,7 @@ pub fn stage_spec(
         console: Console::Log,
         network: Network::None,
         emulator,
-        surroundings: options.changed.surroundings_of(file),
+        variation: options.changed.surroundings_of(file),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Event, Events, Origins, PipelineError, Project,
-    inputs::{OutputsByNode, ResolvedStage, prepare},
+    resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::{RunOptions, run_stage},
 };
 use crate::{
@@ -70,7 +70,7 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
             });
             continue;
         }
-        let prepared = prepare(project, store, id, &outputs)?;
+        let prepared = resolve_stage(project, store, id, &outputs)?;
         let record = store.record(&prepared.key)?;
         let reasons = match &record {
             Some(_) => Vec::new(),
@@ -148,7 +148,7 @@ pub(super) fn build_so_far(
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
-            let run = || one(project, store, inputs, &id, &outputs, options, events);
+            let run = || build_node(project, store, inputs, &id, &outputs, options, events);
             // A panic must reach the caller, and until then the other workers must not wait for this stage.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
@@ -258,7 +258,7 @@ fn spent_trees<'a>(
     spent
 }
 
-fn one(
+fn build_node(
     project: &Project,
     store: &Store,
     inputs: &Origins,
@@ -267,7 +267,7 @@ fn one(
     options: &RunOptions,
     events: Events<'_>,
 ) -> Result<Done, PipelineError> {
-    let prepared = prepare(project, store, id, outputs)?;
+    let prepared = resolve_stage(project, store, id, outputs)?;
     let cached = |record| {
         events(Event::Cached {
             node: id.clone(),

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Entry, Node, RelPath, VerityDigest},
-    sandbox::{Surroundings, VARIATION_DIR},
+    sandbox::{VARIATION_DIR, Variation},
 };
 use serde::{Serialize, Serializer};
 use std::{
@@ -14,7 +14,7 @@ use std::{
 
 macro_rules! axes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $first:literal, $second:literal;)*) => {
-        /// One thing about the surroundings of a build that no output may depend on.
+        /// One thing about the variation of a build that no output may depend on.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         pub enum Axis {
             $($(#[$doc])* $name,)*
@@ -116,7 +116,7 @@ const WORK_DIR: &str = "some-other-place/with-a-longer-name-than-the-usual-one/w
 pub const SEED: u64 = 0x706e_6221;
 
 /// Where the tree with the locale lies below [`VARIATION_DIR`].
-pub const LENT_LOCALE: &str = "locale";
+pub const VARIATION_LOCALE: &str = "locale";
 
 /// The content of libfaketime, if an entry of a tree is that, and where it lies below [`VARIATION_DIR`]: as the dynamic linker's `$LIB` says.
 pub fn clock_library(path: &RelPath, entry: &Entry) -> Option<(VerityDigest, PathBuf)> {
@@ -131,18 +131,18 @@ pub fn clock_library(path: &RelPath, entry: &Entry) -> Option<(VerityDigest, Pat
 const CLOCK_LIBRARY: &str = "libfaketime.so.1";
 const LOCALE: &str = "tr_TR.UTF-8";
 
-/// The surroundings in which `axes` are as in the second build. `lent` is where the locale and the libraries lie. What the pipeline
+/// The variation in which `axes` are as in the second build. `files` is where the locale and the libraries lie. What the pipeline
 /// does itself (file system, processors, order of jobs, links) is not among them.
-pub fn surroundings(axes: &BTreeSet<Axis>, lent: &Path) -> Surroundings {
-    let mut all = Surroundings::default();
+pub fn variation(axes: &BTreeSet<Axis>, files: &Path) -> Variation {
+    let mut all = Variation::default();
     for axis in axes {
         match axis {
-            Axis::Clock => set_clock(&mut all, LATER, lent),
+            Axis::Clock => set_clock(&mut all, LATER, files),
             Axis::TimeZone => set(&mut all, &[("TZ", "<+1345>-13:45")]),
             Axis::Locale => {
-                let path = format!("/{VARIATION_DIR}/{LENT_LOCALE}");
+                let path = format!("/{VARIATION_DIR}/{VARIATION_LOCALE}");
                 set(&mut all, &[("LANG", LOCALE), ("LC_ALL", LOCALE), ("LOCPATH", &path)]);
-                all.lent = Some(lent.to_owned());
+                all.files = Some(files.to_owned());
             }
             Axis::HostName => all.names = Some(("elsewhere".to_owned(), "example.org".to_owned())),
             Axis::Ids => all.id = Some(4321),
@@ -170,24 +170,24 @@ pub fn surroundings(axes: &BTreeSet<Axis>, lent: &Path) -> Surroundings {
     all
 }
 
-/// Surroundings in which an axis that differs from run to run by itself always is the same; none for the others.
-pub fn standing_still(axis: Axis, lent: &Path) -> Option<Surroundings> {
-    let mut all = Surroundings::default();
+/// Variation in which an axis that differs from run to run by itself always is the same; none for the others.
+pub fn standing_still(axis: Axis, files: &Path) -> Option<Variation> {
+    let mut all = Variation::default();
     match axis {
-        Axis::Clock => set_clock(&mut all, STANDING, lent),
+        Axis::Clock => set_clock(&mut all, STANDING, files),
         Axis::Layout => all.fixed_layout = true,
         _ => return None,
     }
     Some(all)
 }
 
-fn set(all: &mut Surroundings, variables: &[(&str, &str)]) {
+fn set(all: &mut Variation, variables: &[(&str, &str)]) {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     all.env.extend(variables.iter().map(owned));
 }
 
 /// libfaketime of the architecture of each program: the dynamic linker fills in `$LIB`.
-fn set_clock(all: &mut Surroundings, time: &str, lent: &Path) {
+fn set_clock(all: &mut Variation, time: &str, files: &Path) {
     let library = format!("/{VARIATION_DIR}/$LIB/{CLOCK_LIBRARY}");
     set(
         all,
@@ -201,7 +201,7 @@ fn set_clock(all: &mut Surroundings, time: &str, lent: &Path) {
             ("FAKETIME_DISABLE_SHM", "1"),
         ],
     );
-    all.lent = Some(lent.to_owned());
+    all.files = Some(files.to_owned());
 }
 
 #[cfg(test)]
@@ -223,7 +223,7 @@ mod tests {
     fn every_axis_changes_something_here_or_is_the_pipelines() {
         let ours = [Axis::FileSystem, Axis::Processors, Axis::JobOrder, Axis::Links];
         for axis in Axis::ALL {
-            let changed = surroundings(&[*axis].into(), Path::new("/lent")) != Surroundings::default();
+            let changed = variation(&[*axis].into(), Path::new("/variation")) != Variation::default();
             assert_eq!(changed, !ours.contains(axis), "{axis}");
         }
     }

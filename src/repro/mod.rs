@@ -13,7 +13,7 @@ mod html;
 mod table;
 mod verdict;
 
-pub use axis::{Axis, LENT_LOCALE, SEED, UnknownAxis, clock_library, standing_still, surroundings};
+pub use axis::{Axis, SEED, UnknownAxis, VARIATION_LOCALE, clock_library, standing_still, variation};
 pub use challenge::{Challenge, Divergence, OtherKey, OtherOutput, Row, Seen, StageRow, challenge};
 pub use claim::Claim;
 pub(crate) use compare::kind;

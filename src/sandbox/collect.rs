@@ -2,11 +2,11 @@
 //!
 //! Walks through directory descriptors without ever following a symbolic link or blocking on a fifo, and streams what is
 //! there to the executor, which checks all of it again and stores it in files of its own. Large files are not streamed but
-//! lent, one at a time: the executor gets a descriptor that can only read.
+//! passed as descriptors, one at a time: the executor gets a descriptor that can only read.
 
 use super::{
     Ids, Limits, OutputKind, OutputSpec, Spec,
-    lend::{PASS_FD_FROM, lend},
+    fd_passing::{PASS_FD_FROM, pass_file},
     sys,
     wire::{self, Fault, FaultKind, Step, Tag, WireEntry, WireEntryKind, shown},
 };
@@ -36,7 +36,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-/// Streams every declared output over `control`; large files are lent over `files`.
+/// Streams every declared output over `control`; large files are passed as descriptors over `files`.
 pub(super) fn collect(spec: &Spec, control: &mut UnixStream, files: &UnixStream) -> Result<(), Option<Fault>> {
     // The walk holds one descriptor a level.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).step("read the limit of descriptors")?;
@@ -313,7 +313,7 @@ impl Walk<'_, '_> {
         let sent = if size < PASS_FD_FROM {
             self.stream.send_file(&mut File::from(file), size)
         } else {
-            self.stream.flush().and_then(|()| lend(self.files, file))
+            self.stream.flush().and_then(|()| pass_file(self.files, file))
         };
         sent.map_err(|_| None)
     }

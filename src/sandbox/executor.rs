@@ -84,7 +84,7 @@ impl Executor {
             source,
         };
         let (control, remote) = UnixStream::pair().map_err(helper_error)?;
-        let (files, lender) = UnixStream::pair().map_err(helper_error)?;
+        let (files, sender) = UnixStream::pair().map_err(helper_error)?;
         let mut command = Command::new(&self.helper);
         command
             .arg("__sandbox")
@@ -99,7 +99,7 @@ impl Executor {
         let child = command.spawn().map_err(helper_error)?;
         drop(command);
         let (mut handed, reader) = console(spec).map_err(helper_error)?;
-        handed.push(lender.into());
+        handed.push(sender.into());
         let request = HelperRequest {
             spec: spec.clone(),
             strict: self.strict,

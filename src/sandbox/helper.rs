@@ -1,8 +1,9 @@
 //! The helper: a fresh process with one thread that starts pid 1 of a stage, maps its ids and waits for its end.
 
 use super::{
-    BuildDir, idmap, init,
-    limits::ControlGroup,
+    BuildDir,
+    cgroup::ControlGroup,
+    idmap, init,
     rootfs::{self, Plan},
     spec::NAMESPACES,
     sys::{self, Cloned},
@@ -45,7 +46,7 @@ pub(super) struct Job {
     pub plan: Plan,
     /// To the executor.
     pub control: UnixStream,
-    /// To the executor too, for files that are lent to it.
+    /// To the executor too, for files that are passed to it.
     pub files: UnixStream,
     /// Standard input, output, error of the stage.
     pub console: Vec<OwnedFd>,
@@ -59,7 +60,7 @@ pub(super) struct Job {
     pub builtins: BuiltinTable,
 }
 
-/// Descriptors that come before the request: the console's three, and the socket for files that are lent.
+/// Descriptors that come before the request: the console's three, and the socket for files that are passed.
 const HANDED: usize = 4;
 
 /// The built-in that every table has: it does nothing, well.

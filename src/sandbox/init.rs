@@ -4,15 +4,14 @@
 //! cannot reach it: it is not dumpable, hidden in `/proc`, and outside the stage's Landlock domain.
 
 use super::{
-    BuildDir, Ids, Network, Spec,
-    answer::Answerer,
-    collect, emulator,
+    BuildDir, Ids, Network, Spec, collect, emulator,
     helper::{Job, receive_descriptors},
+    notify::Answerer,
     rootfs::{self, Plan},
-    stage,
     sys::{self, Cloned},
-    watch::{Reached, Watchdog},
+    watchdog::{Reached, Watchdog},
     wire::{self, Exited, Fault, FaultKind, STOP, StageReport, Step, Tag},
+    workload,
 };
 use nix::{
     errno::Errno,
@@ -66,7 +65,7 @@ fn live(job: &mut Job) -> Result<(), Ending> {
             sources.push(rootfs::clone_source(bind, None).step(format!("open {}", bind.source.display()))?);
         }
     }
-    let names = job.request.spec.surroundings.names.clone();
+    let names = job.request.spec.variation.names.clone();
     let (host, domain) = names.unwrap_or_else(|| (HOST_NAME.to_owned(), NO_DOMAIN.to_owned()));
     sethostname(host).step("set the host name")?;
     sys::set_domain_name(&domain).step("set the domain name")?;
@@ -85,7 +84,7 @@ fn live(job: &mut Job) -> Result<(), Ending> {
     let stage = match sys::clone_process(0).step("start the stage")? {
         Cloned::Child => {
             drop(reports);
-            stage::run(job, theirs, &proc)
+            workload::run(job, theirs, &proc)
         }
         Cloned::Parent(pid) => Pid::from_raw(pid),
     };
@@ -202,8 +201,8 @@ impl Supervisor<'_> {
                 StageReport::Listener => {
                     let received = receive_descriptors(reports, 1).step("receive a listener")?;
                     let listener = received.into_iter().next();
-                    let surroundings = &self.job.request.spec.surroundings;
-                    self.answerer = listener.map(|listener| Answerer::new(listener, surroundings));
+                    let variation = &self.job.request.spec.variation;
+                    self.answerer = listener.map(|listener| Answerer::new(listener, variation));
                 }
                 StageReport::Fault(fault) => return Err(Some(fault)),
             }
@@ -285,7 +284,7 @@ impl Supervisor<'_> {
                 if !self.succeeded {
                     self.unmount_inner_devices()?;
                 }
-                super::disk::empty("/build").step("delete the build directory")
+                super::build_dir::empty("/build").step("delete the build directory")
             }
         }
     }

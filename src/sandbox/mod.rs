@@ -9,30 +9,30 @@
 //!
 //! Each arrow goes down in privilege. Nothing the stage does after it has started reaches what reports about it.
 
-mod answer;
+mod build_dir;
+mod cgroup;
 mod collect;
-mod disk;
 mod emulator;
 mod error;
 mod executor;
+mod fd_passing;
 mod helper;
 mod idmap;
 mod init;
 mod landlock;
-mod lend;
-mod limits;
-mod measure;
+mod notify;
 mod outcome;
 mod probe;
 mod receive;
 mod rootfs;
 mod seccomp;
+mod self_check;
 mod spec;
-mod stage;
-mod surroundings;
 mod sys;
-mod watch;
+mod variation;
+mod watchdog;
 mod wire;
+mod workload;
 
 pub use error::SandboxError;
 pub use executor::{Executor, PutOutput};
@@ -43,4 +43,4 @@ pub use spec::{
     Access, BuildDir, Capability, Console, Emulator, Ids, Limits, Mount, Network, OutputKind, OutputSpec, Preparation,
     RootFs, SandboxPolicy, Spec, Workload,
 };
-pub use surroundings::{Processors, Surroundings, VARIATION_DIR};
+pub use variation::{Processors, VARIATION_DIR, Variation};

@@ -4,7 +4,7 @@
 use super::{
     Collected, Ids, OutputKind, OutputSpec, SandboxError, Spec,
     executor::{PutOutput, refusal},
-    lend::{Lent, PASS_FD_FROM},
+    fd_passing::{PASS_FD_FROM, PassedFile},
     wire::{WireEntry, WireEntryKind, shown},
 };
 use crate::{
@@ -245,11 +245,12 @@ fn store(
     if size < PASS_FD_FROM {
         return take(&mut Once(content));
     }
-    let mut lent = Lent::receive(files).map_err(failed)?;
-    lent.check(size)
+    let mut passed = PassedFile::receive(files).map_err(failed)?;
+    passed
+        .check(size)
         .map_err(|problem| refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path))))?;
-    let node = take(&mut lent)?;
-    lent.give_back(files).map_err(failed)?;
+    let node = take(&mut passed)?;
+    passed.give_back(files).map_err(failed)?;
     Ok(node)
 }
 
@@ -266,8 +267,8 @@ mod tests {
 
     const SIZE: u64 = 3 * PASS_FD_FROM + 1;
 
-    /// What the executor makes of a pid 1 that announces a file of [`SIZE`] bytes and lends `lent`, and whether it was given back.
-    fn given(lent: Vec<OwnedFd>) -> (Result<Collected, SandboxError>, bool) {
+    /// What the executor makes of a pid 1 that announces a file of [`SIZE`] bytes and lends `passed`, and whether it was given back.
+    fn given(passed: Vec<OwnedFd>) -> (Result<Collected, SandboxError>, bool) {
         let output = OutputSpec {
             name: "out".to_owned(),
             path: "out".parse().expect("a path"),
@@ -289,7 +290,7 @@ mod tests {
             rest: Vec::new(),
         };
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        send_descriptors(&theirs, &lent).expect("sent");
+        send_descriptors(&theirs, &passed).expect("sent");
         let mut put = |_: &OutputSpec, _: bool, content: &mut dyn Content| {
             // As a store does that hashes first.
             verity::digest_reader(&mut *content)?;
@@ -298,7 +299,7 @@ mod tests {
         };
         let mut receiver = Receiver::new(&spec);
         receiver.begin(0).expect("the output is there");
-        // Nothing comes over the stream: what was lent is all there is.
+        // Nothing comes over the stream: what was passed is all there is.
         let taken = receiver.entry(&entry.encode(), &mut io::empty(), &ours, &mut put);
         drop(ours);
         let answered = (&theirs).read(&mut [0]).is_ok_and(|n| n == 1);
@@ -321,9 +322,13 @@ mod tests {
     #[test]
     fn a_lent_file_is_taken_whole_from_its_start_and_given_back() {
         let file = file(SIZE);
-        let lent = for_reading(&file);
-        io::Seek::seek(&mut File::from(lent.try_clone().expect("a copy")), io::SeekFrom::End(0)).expect("moved");
-        let (collected, given_back) = given(vec![lent]);
+        let passed = for_reading(&file);
+        io::Seek::seek(
+            &mut File::from(passed.try_clone().expect("a copy")),
+            io::SeekFrom::End(0),
+        )
+        .expect("moved");
+        let (collected, given_back) = given(vec![passed]);
         let mut bytes = vec![0; SIZE as usize];
         bytes[..7].copy_from_slice(b"content");
         let digest = verity::digest_bytes(&bytes);
@@ -349,8 +354,8 @@ mod tests {
             ("a file that can be written to", vec![whole.into()]),
             ("no file", vec![directory.into()]),
         ];
-        for (name, lent) in cases {
-            let (collected, given_back) = given(lent);
+        for (name, passed) in cases {
+            let (collected, given_back) = given(passed);
             assert!(collected.is_err() && !given_back, "{name}: {collected:?}");
         }
         let (collected, given_back) = given(vec![pipe.into()]);

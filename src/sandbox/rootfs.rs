@@ -104,7 +104,7 @@ impl Plan {
                 map_owners: true,
             });
         }
-        if let Some(place) = &spec.surroundings.work_dir
+        if let Some(place) = &spec.variation.work_dir
             && let BuildDir::Disk(source) = &spec.build_dir
         {
             plan.binds.push(Bind {
@@ -128,12 +128,12 @@ impl Plan {
                 });
             }
         }
-        if let Some(lent) = &spec.surroundings.lent {
+        if let Some(files) = &spec.variation.files {
             let place = rel(VARIATION_DIR)?;
             let inside = spec.dev_in.iter().map(|dir| Ok(rel("build")?.join(dir).join(&place)));
             for target in std::iter::once(Ok(place.clone())).chain(inside) {
                 plan.binds.push(Bind {
-                    source: lent.clone(),
+                    source: files.clone(),
                     target: target?,
                     attributes: read_only,
                     map_owners: true,
@@ -197,7 +197,7 @@ impl Plan {
                 rules.read.push(path);
             }
         }
-        rules.write.extend(spec.surroundings.work_dir.iter().map(slash));
+        rules.write.extend(spec.variation.work_dir.iter().map(slash));
         for dir in &spec.dev_in {
             rules.read.push(Path::new("/build").join(dir.as_path()).join("dev"));
         }
@@ -307,7 +307,7 @@ pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<O
     if spec.build_dir == BuildDir::Tmpfs {
         let build = tmpfs(spec.limits.build_bytes, spec.limits.build_inodes, "0755", flags).step("make /build")?;
         attach(&root, &rel("build")?, &build)?;
-        if let Some(place) = &spec.surroundings.work_dir {
+        if let Some(place) = &spec.variation.work_dir {
             let again = sys::clone_mount(Some(build.as_fd()), c"").step(format!("copy the mount of /{place}"))?;
             attach(&root, place, &again)?;
         }

@@ -1,6 +1,6 @@
 //! `Spec`: everything a stage's sandbox is made of, as a plain value that can be printed, compared and written down.
 
-use super::Surroundings;
+use super::Variation;
 use crate::model::{Arch, Epoch, RelPath};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -51,9 +51,9 @@ pub struct Spec {
     /// What runs programs of another architecture.
     #[serde(default)]
     pub emulator: Option<Emulator>,
-    /// What differs from the surroundings that every stage has.
+    /// What differs from the variation that every stage has.
     #[serde(default)]
-    pub surroundings: Surroundings,
+    pub variation: Variation,
 }
 
 /// An emulator for programs of another architecture.
@@ -365,7 +365,7 @@ impl Spec {
             console: Console::Log,
             network: Network::None,
             emulator: None,
-            surroundings: Surroundings::default(),
+            variation: Variation::default(),
         }
     }
 
@@ -408,10 +408,10 @@ impl Spec {
         env
     }
 
-    /// The environment of a workload, with what its surroundings add.
+    /// The environment of a workload, with what its variation add.
     pub(super) fn whole_environment(&self) -> BTreeMap<String, String> {
         let mut env = self.environment();
-        env.extend(self.surroundings.env.clone());
+        env.extend(self.variation.env.clone());
         env
     }
 
@@ -419,12 +419,12 @@ impl Spec {
     pub(super) fn id_inside(&self) -> u32 {
         // A capability does not outlive execve(2) under another id than 0.
         let free = self.ids == Ids::Single && self.capabilities.is_empty();
-        self.surroundings.id.filter(|_| free).unwrap_or(0)
+        self.variation.id.filter(|_| free).unwrap_or(0)
     }
 
     /// The limits in force.
     pub(super) fn limits_in_force(&self) -> Limits {
-        let factor = self.surroundings.memory_factor.unwrap_or(1);
+        let factor = self.variation.memory_factor.unwrap_or(1);
         Limits {
             memory: self.limits.memory.saturating_mul(factor),
             ..self.limits.clone()
@@ -448,7 +448,7 @@ impl Spec {
         if self.prepare.is_some() && !matches!(self.workload, Workload::Command { .. }) {
             return Some("only a command can be prepared for".to_owned());
         }
-        for (name, value) in self.env.iter().chain(&self.surroundings.env) {
+        for (name, value) in self.env.iter().chain(&self.variation.env) {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                 return Some(format!("environment variable {name:?} cannot be passed on"));
             }

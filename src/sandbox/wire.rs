@@ -9,7 +9,7 @@
 //!
 //! The payload is JSON but for [`Tag::FatEntry`]: `kind u8, mode u32, uid u32, gid u32, number u64, path length u16, path,
 //! rest`, integers little endian. A regular file's `number` bytes of content follow the frame as they are, unless there are so
-//! many that it is lent ([`super::lend`]).
+//! many passed as a descriptor ([`super::fd_passing`]).
 
 use super::{Spec, outcome::Measured};
 use crate::model::{Blake3Digest, RelPath};

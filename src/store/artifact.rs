@@ -3,8 +3,8 @@
 use super::{
     Store,
     error::{IoContext, Operation, StoreError},
+    hash_cache::Stamp,
     incoming::{CHUNK, Spare},
-    known::Stamp,
     sparse::{Pages, read_at, write_sparse_at},
 };
 use crate::{
@@ -37,7 +37,7 @@ impl Store {
 
     /// Puts the bytes of an object into the new file `target`, in which blocks of zeros are holes. They are the copy that
     /// [`Store::put_artifact`] made, if it did and nobody has touched that since; otherwise the object is read and hashed, and
-    /// one that is damaged is an error. In a passing store `target` becomes a link to an object that was hashed, and no file is made of
+    /// one that is damaged is an error. In a ephemeral store `target` becomes a link to an object that was hashed, and no file is made of
     /// what [`Store::hash_artifact`] was given.
     pub fn copy_out(&self, digest: &VerityDigest, target: &Path) -> Result<Digests, StoreError> {
         if let Some(spare) = self.take_spare(digest)
@@ -85,7 +85,7 @@ impl Store {
 
     /// Links an object that this program has hashed to the new file `target`, if the store is one whose files nobody will edit.
     fn link_out(&self, digest: &VerityDigest, target: &Path) -> Result<Option<Digests>, StoreError> {
-        let Some(sha256) = self.known.sha256_of(digest).filter(|_| self.passing) else {
+        let Some(sha256) = self.known.sha256_of(digest).filter(|_| self.ephemeral) else {
             return Ok(None);
         };
         let source = self.object_path(digest)?;
@@ -138,9 +138,9 @@ impl Store {
         see: &mut dyn FnMut(&[u8]),
     ) -> Result<(), StoreError> {
         let mut size = 0;
-        self.read(from, Pages::Pass, &mut |bytes| {
+        self.read(from, Pages::Drop, &mut |bytes| {
             see(bytes);
-            write_sparse_at(to, bytes, size, Pages::Pass).at(Operation::Write, target)?;
+            write_sparse_at(to, bytes, size, Pages::Drop).at(Operation::Write, target)?;
             size += bytes.len() as u64;
             Ok(())
         })?;
@@ -179,7 +179,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Lenders, Once, buffer::BUFFER, objects::sorted_names};
+    use crate::store::{Once, SharedStores, buffer::BUFFER, objects::sorted_names};
     use std::{os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
 
     struct Fixture {
@@ -285,9 +285,9 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_store_gives_links_to_what_was_hashed() {
+    fn an_ephemeral_store_gives_links_to_what_was_hashed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open_passing(&dir.path().join("store"), Lenders::default()).expect("opens");
+        let store = Store::open_ephemeral(&dir.path().join("store"), SharedStores::default()).expect("opens");
         let out = dir.path().join("out");
         let bytes = large();
         let (digest, _) = store.put_artifact(false, &mut Once(&bytes[..]), 1).expect("stored");

@@ -4,7 +4,7 @@ use super::{
     Store,
     buffer::BUFFER,
     error::{IoContext, Operation, StoreError},
-    known::Stamp,
+    hash_cache::Stamp,
     objects::fill,
     sparse::{Pages, write_sparse_at},
 };
@@ -159,7 +159,7 @@ impl Store {
         if n < BUFFER {
             return self.put_bytes(executable, &buffer[..n]);
         }
-        if self.lenders.objects.is_some() && restart(content)? {
+        if self.shared.objects.is_some() && restart(content)? {
             if let Some(found) = self.find_large(executable, buffer, content, copies)? {
                 return Ok(found);
             }
@@ -225,11 +225,11 @@ impl Store {
     ) -> Result<(VerityDigest, u64), StoreError> {
         let (pages, mut hashing) = match copies {
             0 => (Pages::Stay, Hashing::Verity(verity::Hasher::new())),
-            _ => (Pages::Pass, Hashing::Both(verity::Both::new())),
+            _ => (Pages::Drop, Hashing::Both(verity::Both::new())),
         };
         let mut object = Growing::new(self.scratch_path("object"), pages)?;
         // A link to the object does as well.
-        let spares = if self.passing { 0 } else { copies };
+        let spares = if self.ephemeral { 0 } else { copies };
         let mut spares = (0..spares)
             .map(|_| Growing::new(self.scratch_path("spare"), pages))
             .collect::<Result<Vec<_>, _>>()?;

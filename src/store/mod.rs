@@ -22,13 +22,13 @@ mod buffer;
 mod checkout;
 mod error;
 mod gc;
+mod hash_cache;
+mod import;
 mod incoming;
-mod known;
 mod memory;
 mod objects;
 mod record;
 mod scratch;
-mod snapshot;
 mod sparse;
 
 pub use buffer::PageBuffer;
@@ -70,17 +70,17 @@ const DIRECTORIES: &[&str] = &[
 pub struct Store {
     root: PathBuf,
     /// Whether it is needed for this program only.
-    passing: bool,
+    ephemeral: bool,
     /// Where `objects/` and `sha256/` are: in `root`, or in the store that lends them.
     content: PathBuf,
     /// The stores that this one borrows from, which have to live as long.
-    lenders: Lenders,
+    shared: SharedStores,
     scratch: Scratch,
     _lock: File,
     /// Trees whose objects were hashed by this program: once per run is enough.
     verified: Mutex<BTreeSet<VerityDigest>>,
     /// Objects that this program has hashed.
-    known: Arc<known::HashCache>,
+    known: Arc<hash_cache::HashCache>,
     /// Trees that were copied for this program.
     copies: checkout::Copies,
     /// Copies of objects that this program will export.
@@ -90,7 +90,7 @@ pub struct Store {
 
 /// What a store has from others.
 #[derive(Clone, Debug, Default)]
-pub struct Lenders {
+pub struct SharedStores {
     /// The store that has the pinned files, and gets those that are fetched.
     pub pinned: Option<Arc<Store>>,
     /// The store whose objects this one uses, and adds to.
@@ -104,7 +104,7 @@ enum OpenMode {
     /// Alone.
     Exclusive,
     /// For this program only.
-    Passing(Lenders),
+    Ephemeral(SharedStores),
 }
 
 impl Store {
@@ -117,13 +117,13 @@ impl Store {
     ///
     /// With the objects of another one it has none of that one's records, so everything is made again, while what comes out the same
     /// is not written again. An object is still asked for by the digest of what was made here.
-    pub fn open_passing(root: &Path, lenders: Lenders) -> Result<Arc<Self>, StoreError> {
-        Self::open_as(root, OpenMode::Passing(lenders))
+    pub fn open_ephemeral(root: &Path, shared: SharedStores) -> Result<Arc<Self>, StoreError> {
+        Self::open_as(root, OpenMode::Ephemeral(shared))
     }
 
     /// The store that has the pinned files: this one, if none lends them.
     pub fn of_pinned(&self) -> &Self {
-        self.lenders.pinned.as_deref().unwrap_or(self)
+        self.shared.pinned.as_deref().unwrap_or(self)
     }
 
     /// Opens the store alone: fails while a builder uses it. For garbage collection.
@@ -180,16 +180,16 @@ impl Store {
         }
         let scratch = Scratch::new(&root.join("tmp"))?;
         memory::sweep_memory()?;
-        let (passing, lenders) = match kind {
-            OpenMode::Passing(lenders) => (true, lenders),
-            _ => (false, Lenders::default()),
+        let (ephemeral, shared) = match kind {
+            OpenMode::Ephemeral(shared) => (true, shared),
+            _ => (false, SharedStores::default()),
         };
-        let other = lenders.objects.as_ref();
+        let other = shared.objects.as_ref();
         Ok(Arc::new(Self {
-            passing,
+            ephemeral,
             content: other.map_or_else(|| root.clone(), |other| other.content.clone()),
             known: other.map_or_else(Arc::default, |other| Arc::clone(&other.known)),
-            lenders,
+            shared,
             root,
             scratch,
             _lock: lock,
@@ -238,7 +238,7 @@ impl Store {
         Ok(path.is_file().then_some(path))
     }
 
-    /// Keeps a stage's latest log of a passing store, and makes it the stage's latest one here: from where to where it was copied.
+    /// Keeps a stage's latest log of a ephemeral store, and makes it the stage's latest one here: from where to where it was copied.
     pub fn take_log(&self, from: &Store, stage: &str, arch: Arch) -> Result<Option<(PathBuf, PathBuf)>, StoreError> {
         let Some(source) = from.latest_log(stage, arch)? else {
             return Ok(None);

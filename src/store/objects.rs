@@ -3,7 +3,7 @@
 use super::{
     Store,
     error::{IoContext, Operation, StoreError},
-    known::Stamp,
+    hash_cache::Stamp,
 };
 use crate::{
     model::{Sha256Digest, VerityDigest},

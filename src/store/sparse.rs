@@ -24,7 +24,7 @@ pub(super) enum Pages {
     Stay,
     /// The kernel may take it back at once: new pages for a file cost several times what the copying does. A hint; the bytes are
     /// written all the same where it is not known.
-    Pass,
+    Drop,
 }
 
 /// Writes `bytes` at `offset` of a file that holds nothing there yet, and leaves out blocks of zeros. Returns whether the last
@@ -46,7 +46,7 @@ pub(super) fn write_sparse_at(file: &File, bytes: &[u8], offset: u64, pages: Pag
 }
 
 fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64, pages: Pages) -> io::Result<()> {
-    while pages == Pages::Pass && bytes.len() >= PASSED {
+    while pages == Pages::Drop && bytes.len() >= PASSED {
         match pwritev2(file, &[IoSlice::new(bytes)], offset, UNCACHED) {
             Ok(n) if n > 0 => {
                 bytes = &bytes[n..];
@@ -62,7 +62,7 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64, pages: Pages) ->
 
 /// Reads at `offset` as much as is there or fits.
 pub(super) fn read_at(file: &File, bytes: &mut [u8], offset: u64, pages: Pages) -> io::Result<usize> {
-    if pages == Pages::Pass
+    if pages == Pages::Drop
         && let Ok(n) = preadv2(file, &mut [IoSliceMut::new(bytes)], offset, UNCACHED)
     {
         return Ok(n);
@@ -99,7 +99,7 @@ mod tests {
     use proptest::prelude::*;
     use std::{io::Write, os::unix::fs::MetadataExt};
 
-    const BOTH: [Pages; 2] = [Pages::Stay, Pages::Pass];
+    const BOTH: [Pages; 2] = [Pages::Stay, Pages::Drop];
 
     #[test]
     fn zeros_take_no_room() {
@@ -156,17 +156,17 @@ mod tests {
         let mut file = File::from(memory);
         let bytes: Vec<u8> = (0..3 * PASSED).map(|i| (i % 251) as u8 + 1).collect();
         file.write_all(b"x").expect("written");
-        write_sparse_at(&file, &bytes, 1, Pages::Pass).expect("written");
+        write_sparse_at(&file, &bytes, 1, Pages::Drop).expect("written");
         let mut back = vec![0; bytes.len()];
         let mut at = 0;
         while at < back.len() {
-            let n = read_at(&file, &mut back[at..], 1 + at as u64, Pages::Pass).expect("readable");
+            let n = read_at(&file, &mut back[at..], 1 + at as u64, Pages::Drop).expect("readable");
             assert!(n > 0, "it ends at {at}");
             at += n;
         }
         assert!(back == bytes);
         assert_eq!(
-            read_at(&file, &mut [0], 1 + at as u64, Pages::Pass).expect("readable"),
+            read_at(&file, &mut [0], 1 + at as u64, Pages::Drop).expect("readable"),
             0
         );
     }
@@ -176,7 +176,7 @@ mod tests {
         fn what_is_written_in_pieces_reads_back(
             blocks in proptest::collection::vec((any::<bool>(), prop_oneof![1usize..6000, 60_000usize..90_000]), 0..8),
             cuts in proptest::collection::vec(1usize..200_000, 1..8),
-            pages in prop_oneof![Just(Pages::Stay), Just(Pages::Pass)],
+            pages in prop_oneof![Just(Pages::Stay), Just(Pages::Drop)],
         ) {
             let bytes: Vec<u8> = blocks.iter().flat_map(|(full, len)| vec![u8::from(*full); *len]).collect();
             let file = tempfile::tempfile().expect("a file");

@@ -228,17 +228,17 @@ fn an_object_that_changes_after_it_was_written_is_hashed_again() {
 }
 
 fn with_objects_of(first: &Arc<Store>, root: &Path) -> Arc<Store> {
-    let lenders = Lenders {
+    let shared = SharedStores {
         objects: Some(Arc::clone(first)),
-        ..Lenders::default()
+        ..SharedStores::default()
     };
-    Store::open_passing(root, lenders).expect("opens")
+    Store::open_ephemeral(root, shared).expect("opens")
 }
 
 #[test]
 fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing_twice() {
     let dir = tempfile::tempdir().expect("a directory");
-    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
+    let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let large = vec![7u8; 2 * buffer::BUFFER];
     let contents: [&[u8]; 2] = [b"small", &large];
     let key = StageKey::new([3; 32]);
@@ -331,7 +331,7 @@ impl Content for Again<'_> {
 #[test]
 fn what_the_other_store_has_is_hashed_and_not_written() {
     let dir = tempfile::tempdir().expect("a directory");
-    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
+    let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let [known, plain, new] = [7u8, 8, 9].map(|n| vec![n; 2 * buffer::BUFFER + 5]);
     let (artifact, _) = first.put_artifact(false, &mut Once(&known[..]), 1).expect("stored");
     first.put_object(false, &mut &plain[..]).expect("stored");
@@ -369,7 +369,7 @@ fn what_the_other_store_has_is_hashed_and_not_written() {
 #[test]
 fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
     let dir = tempfile::tempdir().expect("a directory");
-    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
+    let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let second = with_objects_of(&first, &dir.path().join("second"));
     let [before, after] = [1u8, 2].map(|n| vec![n; 2 * buffer::BUFFER]);
     for then in [&after[..], &after[..100], &after[..buffer::BUFFER]] {
@@ -403,7 +403,7 @@ fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
 #[test]
 fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
     let dir = tempfile::tempdir().expect("a directory");
-    let first = Store::open_passing(&dir.path().join("first"), Lenders::default()).expect("opens");
+    let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let large = vec![3; buffer::BUFFER + 70_001];
     let (digest, size) = first.hash_artifact(false, &mut Once(&large[..])).expect("hashed");
     assert_eq!((digest, size), (digest_bytes(&large), large.len() as u64));

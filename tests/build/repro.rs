@@ -49,7 +49,7 @@ fn project(dir: &Path, leaks: &[(&str, &str)], more: &str) {
     }
     fs::write(stage.join("build.sh"), script).expect("written");
     let text = format!(
-        "summary = \"Lets its surroundings through\"\nroot = \"tools\"\ncommand = [\"/bin/sh\", \"/stage/build.sh\"]\n\
+        "summary = \"Lets its variation through\"\nroot = \"tools\"\ncommand = [\"/bin/sh\", \"/stage/build.sh\"]\n\
          [inputs]\nmany = {{ files = \"many\" }}\n[outputs]\n{outputs}"
     );
     fs::write(stage.join("stage.toml"), text).expect("written");

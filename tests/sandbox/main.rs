@@ -9,6 +9,6 @@ mod hostile;
 mod limits;
 mod network;
 mod outputs;
-mod surroundings;
 mod user;
+mod variation;
 mod work;

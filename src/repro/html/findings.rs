@@ -2,7 +2,7 @@
 
 use super::text::{Text, count, parts};
 use crate::{
-    inspect::{Difference, Hint, What},
+    inspect::{Difference, LikelyCause, What},
     repro::{Finding, ReproVerdict},
 };
 use std::fmt::Write;
@@ -84,12 +84,12 @@ fn differences(all: &[Difference], first: usize, out: &mut String) {
     out.push_str("</ol>\n");
 }
 
-const fn looks(hint: Hint) -> &'static str {
+const fn looks(hint: LikelyCause) -> &'static str {
     match hint {
-        Hint::Time => "a time",
-        Hint::Path => "a path",
-        Hint::Random => "random bytes",
-        Hint::Order => "another order",
+        LikelyCause::Time => "a time",
+        LikelyCause::Path => "a path",
+        LikelyCause::Random => "random bytes",
+        LikelyCause::Order => "another order",
     }
 }
 

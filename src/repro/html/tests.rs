@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    inspect::{Difference, Hint, What},
+    inspect::{Difference, LikelyCause, What},
     manifest::Host,
     model::{Arch, VerityDigest},
     repro::{Axis, BuiltFrom, Cause, Finding, OutputResult, StageResult, Tried},
@@ -90,7 +90,7 @@ fn difference(what: What) -> Difference {
     Difference {
         path: vec!["disk.raw".to_owned(), "partition 2".to_owned(), "etc/date".to_owned()],
         what,
-        hint: Some(Hint::Time),
+        hint: Some(LikelyCause::Time),
     }
 }
 

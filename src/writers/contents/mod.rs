@@ -16,15 +16,15 @@
 
 mod linked;
 mod loader;
-mod look;
 mod modules;
 mod problem;
+mod recognise;
+mod requirements;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
 mod tests;
 mod view;
-mod wanted;
 
 use super::{TreeInput, WriterError, input, tree_input};
 use crate::{
@@ -35,8 +35,8 @@ use crate::{
     model::{Arch, Node, RelPath, Tree, VerityDigest},
     verity::digest_bytes,
 };
-use look::look;
 use problem::Problem;
+use recognise::look;
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -58,14 +58,14 @@ const SHOWN: usize = 20;
 /// directory `contents` asks for is in it, and no module is without what it needs of the kernel in the input tree `indexes`.
 pub(super) fn check_initramfs(arch: Arch, archive: &Path) -> Result<(), WriterError> {
     let list = input("contents").join("contents.toml");
-    let wanted = wanted::load_wanted(&list, arch)?;
+    let wanted = requirements::load_wanted(&list, arch)?;
     let (tree, contents) = read_archive(archive)?;
     let whole = kernel_of(&tree_input("indexes")?)?;
     let view = View {
         tree: &tree,
         contents: &contents,
     };
-    let mut problems = wanted::missing(view, &wanted);
+    let mut problems = requirements::missing(view, &wanted);
     problems.extend(modules::missing_drivers(view, &whole.version, &wanted.drivers));
     problems.extend(modules::check(view, arch, Some(&whole), true));
     problems.extend(linked::check(view, arch));

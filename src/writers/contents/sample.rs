@@ -1,7 +1,7 @@
 //! A tree for tests, with what is read of its files.
 
 use super::{
-    look::look,
+    recognise::look,
     view::{ContentsByDigest, View},
 };
 use crate::{

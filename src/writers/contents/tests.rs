@@ -450,8 +450,8 @@ drivers = ["bcm2835"]
 #[test]
 fn what_is_wanted_depends_on_the_architecture() {
     let missing = |list: &str, sample: &Sample, arch| {
-        let wanted = wanted::parse_wanted(list, arch).unwrap_or_else(|e| panic!("{e}"));
-        let mut problems = wanted::missing(sample.view(), &wanted);
+        let wanted = requirements::parse_wanted(list, arch).unwrap_or_else(|e| panic!("{e}"));
+        let mut problems = requirements::missing(sample.view(), &wanted);
         problems.extend(modules::missing_drivers(sample.view(), VERSION, &wanted.drivers));
         shown(&problems)
     };
@@ -489,7 +489,7 @@ fn a_list_with_a_mistake_is_refused() {
     ] {
         let list = LIST.replace(from, to);
         assert_ne!(list, LIST, "{from}");
-        let error = wanted::parse_wanted(&list, Arch::Amd64).expect_err(from);
+        let error = requirements::parse_wanted(&list, Arch::Amd64).expect_err(from);
         said.push_str(&format!("{error}\n"));
     }
     insta::assert_snapshot!(said, @r#"
@@ -506,8 +506,8 @@ fn a_list_with_a_mistake_is_refused() {
 #[test]
 fn the_list_in_the_repository_can_be_read() {
     let list = include_str!("../../../stages/initramfs-base/contents.toml");
-    let amd64 = wanted::parse_wanted(list, Arch::Amd64).expect("a list");
-    let arm64 = wanted::parse_wanted(list, Arch::Arm64).expect("a list");
+    let amd64 = requirements::parse_wanted(list, Arch::Amd64).expect("a list");
+    let arm64 = requirements::parse_wanted(list, Arch::Arm64).expect("a list");
     assert!(amd64.drivers.contains(&"ata_piix".to_owned()) && arm64.drivers.contains(&"bcm2835".to_owned()));
     assert_eq!((amd64.programs.len(), amd64.files), (39, arm64.files));
 }

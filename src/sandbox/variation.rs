@@ -1,4 +1,4 @@
-//! What of a stage's surroundings can be made different from what every stage has.
+//! What of a stage's variation can be made different from what every stage has.
 //!
 //! For building a second time: if an output depends on any of this, it comes out differently. A [`Spec`](super::Spec) of an
 //! ordinary build has none of it, and none of it is in the policy: what a stage may do stays the same.
@@ -7,16 +7,16 @@ use crate::model::RelPath;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// Where [`Surroundings::lent`] is seen, below `/` and below every root with a small `/dev` of its own.
+/// Where [`Variation::files`] is seen, below `/` and below every root with a small `/dev` of its own.
 pub const VARIATION_DIR: &str = "dev/pnb";
 
-/// What differs from the surroundings that every stage has. The default is that nothing does.
+/// What differs from the variation that every stage has. The default is that nothing does.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Surroundings {
+pub struct Variation {
     /// Environment that is added, or takes the place of what is there.
     pub env: BTreeMap<String, String>,
     /// A directory of the host, read-only, at [`VARIATION_DIR`]: what the environment names has to lie somewhere.
-    pub lent: Option<PathBuf>,
+    pub files: Option<PathBuf>,
     /// Host name and domain name.
     pub names: Option<(String, String)>,
     /// File mode creation mask.

@@ -22,10 +22,10 @@ use std::{
     },
 };
 
-/// Files of this many bytes or more are lent, smaller ones sent: below, the messages cost more than the bytes.
+/// Files of this many bytes or more are passed, smaller ones sent: below, the messages cost more than the bytes.
 pub(super) const PASS_FD_FROM: u64 = 1 << 20;
 
-/// The byte that gives back what was lent.
+/// The byte that gives back what was passed.
 const DONE: u8 = b'd';
 
 fn invalid(problem: &str) -> io::Error {
@@ -33,33 +33,33 @@ fn invalid(problem: &str) -> io::Error {
 }
 
 /// Lends the executor a file and waits until it needs it no more. The file is open for reading only.
-pub(super) fn lend(files: &UnixStream, file: OwnedFd) -> io::Result<()> {
+pub(super) fn pass_file(files: &UnixStream, file: OwnedFd) -> io::Result<()> {
     send_descriptors(files, &[file])?;
     let mut byte = [0u8];
     (&*files).read_exact(&mut byte)?;
     if byte[0] == DONE {
         Ok(())
     } else {
-        Err(invalid("something else came back than was lent"))
+        Err(invalid("something else came back than was passed"))
     }
 }
 
-/// A file that pid 1 has lent. Read by offset, for where the descriptor stands is pid 1's to change.
-pub(super) struct Lent {
+/// A file that pid 1 has passed. Read by offset, for where the descriptor stands is pid 1's to change.
+pub(super) struct PassedFile {
     file: File,
     at: u64,
 }
 
-impl Lent {
-    /// Receives what [`lend`] sends.
+impl PassedFile {
+    /// Receives what [`pass_file`] sends.
     pub(super) fn receive(files: &UnixStream) -> io::Result<Self> {
-        let mut lent = receive_descriptors(files, 1)?;
-        match (lent.pop(), lent.is_empty()) {
+        let mut passed = receive_descriptors(files, 1)?;
+        match (passed.pop(), passed.is_empty()) {
             (Some(file), true) => Ok(Self {
                 file: file.into(),
                 at: 0,
             }),
-            _ => Err(invalid("none or several files are lent where it should be one")),
+            _ => Err(invalid("none or several files are passed where it should be one")),
         }
     }
 
@@ -69,17 +69,17 @@ impl Lent {
         let flags = fcntl(&self.file, FcntlArg::F_GETFL).map_err(|e| e.to_string())?;
         let flags = OFlag::from_bits_retain(flags);
         if !found.is_file() {
-            return Err("is lent as something else than a regular file".to_owned());
+            return Err("is passed as something else than a regular file".to_owned());
         }
         if found.len() != size {
             return Err(format!(
-                "was announced with {size} bytes and is lent with {}",
+                "was announced with {size} bytes and is passed with {}",
                 found.len()
             ));
         }
         // With O_PATH the mode of access is 0, which is that of reading.
         if flags.intersection(OFlag::O_ACCMODE | OFlag::O_PATH) != OFlag::O_RDONLY {
-            return Err("is lent with other rights than to read it".to_owned());
+            return Err("is passed with other rights than to read it".to_owned());
         }
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Lent {
     }
 }
 
-impl Read for Lent {
+impl Read for PassedFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(buffer, self.at)?;
         self.at += n as u64;
@@ -99,7 +99,7 @@ impl Read for Lent {
     }
 }
 
-impl Content for Lent {
+impl Content for PassedFile {
     fn restart(&mut self) -> io::Result<bool> {
         self.at = 0;
         Ok(true)
@@ -112,20 +112,20 @@ mod tests {
     use std::{os::unix::fs::OpenOptionsExt, thread};
 
     #[test]
-    fn what_is_lent_is_read_from_its_start_and_given_back() {
+    fn a_passed_file_is_read_from_its_start_and_given_back() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(b"content").expect("written");
-        let lender = thread::spawn(move || lend(&theirs, file.into()));
-        let mut lent = Lent::receive(&ours).expect("lent");
+        let sender = thread::spawn(move || pass_file(&theirs, file.into()));
+        let mut passed = PassedFile::receive(&ours).expect("passed");
         let mut text = String::new();
-        lent.read_to_string(&mut text).expect("readable");
+        passed.read_to_string(&mut text).expect("readable");
         assert_eq!(text, "content");
-        assert!(lent.restart().expect("a file can"));
-        assert_eq!(io::read_to_string(&mut lent).expect("readable"), "content");
-        assert!(!lender.is_finished(), "it waits until the file is given back");
-        lent.give_back(&ours).expect("given back");
-        lender.join().expect("ends").expect("lent");
+        assert!(passed.restart().expect("a file can"));
+        assert_eq!(io::read_to_string(&mut passed).expect("readable"), "content");
+        assert!(!sender.is_finished(), "it waits until the file is given back");
+        passed.give_back(&ours).expect("given back");
+        sender.join().expect("ends").expect("passed");
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
                 "shorter",
                 with(&mut read()).into(),
                 8,
-                Some("was announced with 8 bytes and is lent with 7"),
+                Some("was announced with 8 bytes and is passed with 7"),
             ),
             (
                 "longer",
@@ -166,11 +166,11 @@ mod tests {
             ("a pipe", pipe.into(), 0, Some("something else")),
         ];
         for (name, file, size, says) in cases {
-            let lent = Lent {
+            let passed = PassedFile {
                 file: file.into(),
                 at: 0,
             };
-            match (lent.check(size), says) {
+            match (passed.check(size), says) {
                 (Ok(()), None) => {}
                 (Err(problem), Some(says)) => assert!(problem.contains(says), "{name}: {problem}"),
                 (found, _) => panic!("{name}: {found:?}"),
@@ -181,10 +181,10 @@ mod tests {
     #[test]
     fn none_or_several_descriptors_are_refused() {
         let file = || OwnedFd::from(tempfile::tempfile().expect("a file"));
-        for lent in [vec![], vec![file(), file()]] {
+        for passed in [vec![], vec![file(), file()]] {
             let (ours, theirs) = UnixStream::pair().expect("a pair");
-            send_descriptors(&theirs, &lent).expect("sent");
-            assert!(Lent::receive(&ours).is_err(), "{} descriptors", lent.len());
+            send_descriptors(&theirs, &passed).expect("sent");
+            assert!(PassedFile::receive(&ours).is_err(), "{} descriptors", passed.len());
         }
         // A count of one, and a message with two.
         let (ours, theirs) = UnixStream::pair().expect("a pair");
@@ -199,15 +199,15 @@ mod tests {
             None,
         )
         .expect("sent");
-        assert!(Lent::receive(&ours).is_err(), "two where one was announced");
+        assert!(PassedFile::receive(&ours).is_err(), "two where one was announced");
     }
 
     #[test]
     fn an_executor_that_goes_away_ends_the_wait() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let lender = thread::spawn(move || lend(&theirs, tempfile::tempfile().expect("a file").into()));
-        drop(Lent::receive(&ours).expect("lent"));
+        let sender = thread::spawn(move || pass_file(&theirs, tempfile::tempfile().expect("a file").into()));
+        drop(PassedFile::receive(&ours).expect("passed"));
         drop(ours);
-        assert!(lender.join().expect("ends").is_err());
+        assert!(sender.join().expect("ends").is_err());
     }
 }

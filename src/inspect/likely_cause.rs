@@ -3,7 +3,7 @@
 /// A likely nature of a difference.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Hint {
+pub enum LikelyCause {
     /// A date or a time.
     Time,
     /// A path of the machine that built.
@@ -14,14 +14,14 @@ pub enum Hint {
     Order,
 }
 
-impl Hint {
+impl LikelyCause {
     /// The name in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Hint::Time => "time",
-            Hint::Path => "path",
-            Hint::Random => "random",
-            Hint::Order => "order",
+            LikelyCause::Time => "time",
+            LikelyCause::Path => "path",
+            LikelyCause::Random => "random",
+            LikelyCause::Order => "order",
         }
     }
 }
@@ -35,28 +35,28 @@ const IDENTIFIERS: [&str; 6] = ["uuid", "guid", "serial", "hash seed", "disk gui
 const PATHS: [&str; 5] = ["/tmp/", "/build/", "/home/", "/root/", "/var/tmp/"];
 
 /// What a field's two values look like.
-pub(super) fn of_field(name: &str, a: Option<&str>, b: Option<&str>) -> Option<Hint> {
+pub(super) fn of_field(name: &str, a: Option<&str>, b: Option<&str>) -> Option<LikelyCause> {
     let last = name.rsplit('/').next().unwrap_or(name);
     if TIMES.contains(&last) || last.to_ascii_lowercase().contains("time") {
-        return Some(Hint::Time);
+        return Some(LikelyCause::Time);
     }
     if IDENTIFIERS.contains(&last) {
-        return Some(Hint::Random);
+        return Some(LikelyCause::Random);
     }
     of_bytes(a?.as_bytes(), b?.as_bytes())
 }
 
 /// What the bytes around the first difference look like.
-pub(super) fn of_bytes(a: &[u8], b: &[u8]) -> Option<Hint> {
+pub(super) fn of_bytes(a: &[u8], b: &[u8]) -> Option<LikelyCause> {
     if a == b {
         return None;
     }
     let (text_a, text_b) = (String::from_utf8_lossy(a), String::from_utf8_lossy(b));
     if is_time(&text_a) && is_time(&text_b) {
-        return Some(Hint::Time);
+        return Some(LikelyCause::Time);
     }
     if PATHS.iter().any(|p| text_a.contains(p) || text_b.contains(p)) {
-        return Some(Hint::Path);
+        return Some(LikelyCause::Path);
     }
     let sorted = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
@@ -64,7 +64,7 @@ pub(super) fn of_bytes(a: &[u8], b: &[u8]) -> Option<Hint> {
         bytes
     };
     if a.len() == b.len() && a.len() >= 8 && sorted(a) == sorted(b) {
-        return Some(Hint::Order);
+        return Some(LikelyCause::Order);
     }
     let differing = a.iter().zip(b).filter(|(x, y)| x != y).count();
     let plain = |bytes: &[u8]| {
@@ -72,7 +72,7 @@ pub(super) fn of_bytes(a: &[u8], b: &[u8]) -> Option<Hint> {
             .iter()
             .all(|b| (0x20..0x7f).contains(b) || *b == b'\n' || *b == b'\t')
     };
-    (differing >= 12 && !plain(a) && !plain(b)).then_some(Hint::Random)
+    (differing >= 12 && !plain(a) && !plain(b)).then_some(LikelyCause::Random)
 }
 
 /// Whether `text` has a date such as 2026-11-23 or a time such as 12:30:00.
@@ -93,11 +93,17 @@ mod tests {
     #[test]
     fn differences_are_guessed_by_their_looks() {
         let hint = |a: &[u8], b: &[u8]| of_bytes(a, b);
-        assert_eq!(hint(b"built 2026-11-23\n", b"built 2026-11-24\n"), Some(Hint::Time));
-        assert_eq!(hint(b"in /tmp/a1/x", b"in /tmp/b2/x"), Some(Hint::Path));
-        assert_eq!(hint(b"abcd efgh", b"efgh abcd"), Some(Hint::Order));
+        assert_eq!(
+            hint(b"built 2026-11-23\n", b"built 2026-11-24\n"),
+            Some(LikelyCause::Time)
+        );
+        assert_eq!(hint(b"in /tmp/a1/x", b"in /tmp/b2/x"), Some(LikelyCause::Path));
+        assert_eq!(hint(b"abcd efgh", b"efgh abcd"), Some(LikelyCause::Order));
         assert_eq!(hint(b"hello", b"hallo"), None);
-        assert_eq!(of_field("uuid", Some("a"), Some("b")), Some(Hint::Random));
-        assert_eq!(of_field("metadata/timestamp", Some("a"), Some("b")), Some(Hint::Time));
+        assert_eq!(of_field("uuid", Some("a"), Some("b")), Some(LikelyCause::Random));
+        assert_eq!(
+            of_field("metadata/timestamp", Some("a"), Some("b")),
+            Some(LikelyCause::Time)
+        );
     }
 }

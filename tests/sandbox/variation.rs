@@ -1,32 +1,32 @@
-//! What a stage sees when its surroundings are made different, and what stays as it is.
+//! What a stage sees when its variation are made different, and what stays as it is.
 
 use crate::host::{Host, input, printed, rel, scratch};
 use nix::{
     sched::{CpuSet, sched_getaffinity},
     unistd::Pid,
 };
-use pnb::sandbox::{Access, BuildDir, Processors, Surroundings};
+use pnb::sandbox::{Access, BuildDir, Processors, Variation};
 use std::fs;
 
-/// What `script` prints in these surroundings.
-fn said(script: &str, surroundings: Surroundings) -> String {
+/// What `script` prints in these variation.
+fn said(script: &str, variation: Variation) -> String {
     let host = Host::new();
     let mut spec = host.shell(script);
-    spec.surroundings = surroundings;
+    spec.variation = variation;
     printed(&spec)
 }
 
 #[test]
 fn each_of_them_is_what_was_asked_for() {
-    let none = Surroundings::default;
+    let none = Variation::default;
     let env = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
     let own = sched_getaffinity(Pid::from_raw(0)).expect("known");
     let mut all = (0..CpuSet::count()).filter(|cpu| own.is_set(*cpu) == Ok(true));
     let last = all.next_back().expect("one").to_string();
-    let cases: [(&str, Surroundings, &str); 10] = [
+    let cases: [(&str, Variation, &str); 10] = [
         (
             "echo $TZ-$NOISE",
-            Surroundings {
+            Variation {
                 env: env("NOISE", "loud"),
                 ..none()
             },
@@ -34,7 +34,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "date +%Z",
-            Surroundings {
+            Variation {
                 env: env("TZ", "<+1345>-13:45"),
                 ..none()
             },
@@ -42,7 +42,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "uname -n; domainname",
-            Surroundings {
+            Variation {
                 names: Some(("another".to_owned(), "example.org".to_owned())),
                 ..none()
             },
@@ -50,7 +50,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "umask",
-            Surroundings {
+            Variation {
                 umask: Some(0o027),
                 ..none()
             },
@@ -58,7 +58,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "id -u; id -g; touch f; stat -c %u:%g f",
-            Surroundings {
+            Variation {
                 id: Some(4321),
                 ..none()
             },
@@ -66,7 +66,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "pwd; touch f; ls /build",
-            Surroundings {
+            Variation {
                 work_dir: Some(rel("a/longer/place")),
                 ..none()
             },
@@ -74,7 +74,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "nproc",
-            Surroundings {
+            Variation {
                 processors: Some(Processors { count: 2, last: false }),
                 ..none()
             },
@@ -82,7 +82,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "taskset -cp $$ | sed 's/.*: //'",
-            Surroundings {
+            Variation {
                 processors: Some(Processors { count: 1, last: true }),
                 ..none()
             },
@@ -90,7 +90,7 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "uname -rn",
-            Surroundings {
+            Variation {
                 kernel: Some("9.8.7-other".to_owned()),
                 ..none()
             },
@@ -98,16 +98,16 @@ fn each_of_them_is_what_was_asked_for() {
         ),
         (
             "ulimit -d",
-            Surroundings {
+            Variation {
                 memory_factor: Some(2),
                 ..none()
             },
             &(4u64 << 20).to_string(),
         ),
     ];
-    for (script, surroundings, expected) in cases {
+    for (script, variation, expected) in cases {
         let plain = said(script, none());
-        let found = said(script, surroundings);
+        let found = said(script, variation);
         assert_eq!(found.trim(), expected, "{script}");
         assert_ne!(plain, found, "{script}: the same without");
     }
@@ -116,15 +116,12 @@ fn each_of_them_is_what_was_asked_for() {
 #[test]
 fn programs_are_laid_out_alike_where_that_is_asked_for() {
     let script = "/usr/bin/perl -e 'my $x = {}; print \"$x\"'";
-    let fixed = || Surroundings {
+    let fixed = || Variation {
         fixed_layout: true,
-        ..Surroundings::default()
+        ..Variation::default()
     };
     assert_eq!(said(script, fixed()), said(script, fixed()));
-    let (a, b) = (
-        said(script, Surroundings::default()),
-        said(script, Surroundings::default()),
-    );
+    let (a, b) = (said(script, Variation::default()), said(script, Variation::default()));
     assert_ne!(a, b, "and differently otherwise");
 }
 
@@ -141,7 +138,7 @@ fn listings_come_in_another_order_that_the_seed_decides() {
         let host = Host::new();
         let mut spec = host.shell(script);
         spec.mounts.push(input(dir.path(), "dir", Access::ReadOnly));
-        spec.surroundings.shuffle = shuffle;
+        spec.variation.shuffle = shuffle;
         printed(&spec)
     };
     let plain = listed(None);
@@ -160,14 +157,14 @@ fn listings_come_in_another_order_that_the_seed_decides() {
 
 #[test]
 fn what_is_lent_lies_below_dev_and_in_every_inner_root() {
-    let lent = scratch();
-    fs::write(lent.path().join("file"), "lent").expect("written");
+    let passed = scratch();
+    fs::write(passed.path().join("file"), "passed").expect("written");
     let host = Host::new();
     for build_dir in [None, Some(scratch())] {
         let mut spec = host.shell("cat /dev/pnb/file /build/inner/dev/pnb/file; echo x 2>/dev/null >/dev/pnb/file || echo no; cd /other; echo y > g; cat /build/g");
         spec.dev_in.push(rel("inner"));
-        spec.surroundings.lent = Some(lent.path().to_owned());
-        spec.surroundings.work_dir = Some(rel("other"));
+        spec.variation.files = Some(passed.path().to_owned());
+        spec.variation.work_dir = Some(rel("other"));
         if let Some(dir) = &build_dir {
             spec.build_dir = BuildDir::Disk(dir.path().to_owned());
         }
@@ -180,11 +177,11 @@ fn the_policy_does_not_speak_of_them() {
     let host = Host::new();
     let mut spec = host.shell("true");
     let policy = spec.policy();
-    spec.surroundings = Surroundings {
+    spec.variation = Variation {
         umask: Some(0o077),
         env: [("NOISE".to_owned(), "x".to_owned())].into(),
         memory_factor: Some(3),
-        ..Surroundings::default()
+        ..Variation::default()
     };
     assert_eq!(spec.policy(), policy);
 }

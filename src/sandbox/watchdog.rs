@@ -2,8 +2,8 @@
 
 use super::{
     BuildDir, Limits, Spec,
-    disk::{self, Used},
-    limits::{ControlGroup, memory_limit, process_limit},
+    build_dir::{self, Used},
+    cgroup::{ControlGroup, memory_limit, process_limit},
 };
 use nix::{
     dir::Dir,
@@ -106,7 +106,7 @@ impl Watchdog {
             return Some(Reached(format!("{} bytes below /build", limits.build_bytes)));
         }
         if used.too_deep {
-            return Some(Reached(format!("directories {} deep below /build", disk::DEEPEST)));
+            return Some(Reached(format!("directories {} deep below /build", build_dir::DEEPEST)));
         }
         (used.inodes > limits.build_inodes).then(|| Reached(format!("{} inodes below /build", limits.build_inodes)))
     }
@@ -207,7 +207,7 @@ impl DiskWatch {
         if !self.may_be_full(full, limits) && self.seen.elapsed() < DISK_REST {
             return None;
         }
-        let used = disk::measure("/build");
+        let used = build_dir::measure("/build");
         let end = Instant::now();
         *self = Self {
             next: end + DISK_TICK.max((end - begin) * DISK_SHARE),

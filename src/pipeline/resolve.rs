@@ -2,7 +2,7 @@
 
 use super::{
     CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
-    sources::{check_local, package_file_name},
+    origins::{check_local, package_file_name},
 };
 use crate::{
     debian,
@@ -56,7 +56,7 @@ pub struct ResolvedStage {
 }
 
 /// Finds a node's inputs and computes its key. `done` holds the outputs of everything it needs.
-pub fn prepare(
+pub fn resolve_stage(
     project: &Project,
     store: &Store,
     id: &NodeId,

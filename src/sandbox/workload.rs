@@ -2,9 +2,9 @@
 //! left, and becomes the workload.
 
 use super::{
-    Console, Preparation, Processors, Spec, Workload, answer,
+    Console, Preparation, Processors, Spec, Workload,
     helper::{Job, namespaces_at, send_descriptors},
-    landlock, measure, seccomp, sys,
+    landlock, notify, seccomp, self_check, sys,
     wire::{self, Fault, FaultKind, StageReport, Step},
 };
 use caps::CapSet;
@@ -108,7 +108,7 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     reports.read_exact(&mut [0u8]).step("get ids")?;
 
     sys::join_fresh_keyring().step("leave the session keyring")?;
-    let meant = spec.surroundings.processors;
+    let meant = spec.variation.processors;
     let meant = meant.unwrap_or(Processors {
         count: spec.limits.cpus,
         last: false,
@@ -119,12 +119,12 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
         weaker(reports, strict, what)?;
     }
     take_console(job)?;
-    let surroundings = &job.request.spec.surroundings;
-    umask(Mode::from_bits_truncate(surroundings.umask.unwrap_or(0o022)));
-    if surroundings.fixed_layout {
+    let variation = &job.request.spec.variation;
+    umask(Mode::from_bits_truncate(variation.umask.unwrap_or(0o022)));
+    if variation.fixed_layout {
         sys::add_personality(sys::ADDR_NO_RANDOMIZE).step("fix the layout of memory")?;
     }
-    let place = surroundings
+    let place = variation
         .work_dir
         .as_ref()
         .map_or("build".to_owned(), ToString::to_string);
@@ -133,7 +133,7 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     SigSet::all().thread_unblock().step("unblock signals")?;
 
     let spec = &job.request.spec;
-    let mut found = measure::before(proc)?;
+    let mut found = self_check::before(proc)?;
     let inside = namespaces_at(proc);
     found.namespaces = inside
         .into_iter()
@@ -142,7 +142,7 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
         .collect();
     found.limits = job.group.mechanism();
     found.cpus = cpus;
-    let status = measure::ProcStatus::open(proc)?;
+    let status = self_check::ProcStatus::open(proc)?;
     let probe = proc.try_clone().step("copy a descriptor")?;
     // What follows needs no descriptor but these three, which then are 3, 4 and 5.
     drop_capabilities(spec)?;
@@ -157,13 +157,13 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     }
     found.landlock_abi = applied.abi;
     found.landlock = applied.status;
-    found.landlock_leaks = measure::can_open_forbidden(&probe);
+    found.landlock_leaks = self_check::can_open_forbidden(&probe);
     found.seccomp_programs = Some(seccomp::programs_digest(&programs));
     status.read_into(&mut found)?;
-    measure::judge(&found, spec, applied.weaker.is_none()).map_or(Ok(()), |what| weaker(reports, strict, what))?;
+    self_check::judge(&found, spec, applied.weaker.is_none()).map_or(Ok(()), |what| weaker(reports, strict, what))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
-    if let Some(listener) = answer::install(&spec.surroundings)? {
+    if let Some(listener) = notify::install(&spec.variation)? {
         wire::send_value(reports, &StageReport::Listener).step("report")?;
         send_descriptors(reports, &[listener]).step("hand over the listener")?;
     }
@@ -200,7 +200,7 @@ fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
         let (_, most) = getrlimit(resource).step(format!("read {resource:?}"))?;
         setrlimit(resource, soft.min(most), hard.min(most)).step(format!("set {resource:?}"))?;
     }
-    if spec.surroundings.memory_factor.is_some() {
+    if spec.variation.memory_factor.is_some() {
         let (_, most) = getrlimit(Resource::RLIMIT_DATA).step("read the limit of data")?;
         let data = limits.memory.min(most);
         setrlimit(Resource::RLIMIT_DATA, data, data).step("set the limit of data")?;

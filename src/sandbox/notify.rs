@@ -11,7 +11,7 @@
 //! Source: seccomp_unotify(2), getdents64(2), uname(2).
 
 use super::{
-    Surroundings, sys,
+    Variation, sys,
     wire::{Fault, Step},
 };
 use seccompiler::sock_filter;
@@ -29,10 +29,10 @@ const LENGTH: usize = 16;
 const TEXT: usize = 65;
 const RELEASE: usize = 2;
 
-/// The calls that are answered in these surroundings.
-fn calls(surroundings: &Surroundings) -> Vec<libc::c_long> {
-    let list = surroundings.shuffle.map(|_| libc::SYS_getdents64);
-    let name = surroundings.kernel.as_ref().map(|_| libc::SYS_uname);
+/// The calls that are answered in these variation.
+fn calls(variation: &Variation) -> Vec<libc::c_long> {
+    let list = variation.shuffle.map(|_| libc::SYS_getdents64);
+    let name = variation.kernel.as_ref().map(|_| libc::SYS_uname);
     list.into_iter().chain(name).collect()
 }
 
@@ -53,9 +53,9 @@ fn program(calls: &[libc::c_long]) -> Vec<sock_filter> {
     program
 }
 
-/// Installs the filter for this process, if the surroundings want one; what it returns is for pid 1.
-pub(super) fn install(surroundings: &Surroundings) -> Result<Option<OwnedFd>, Fault> {
-    let calls = calls(surroundings);
+/// Installs the filter for this process, if the variation want one; what it returns is for pid 1.
+pub(super) fn install(variation: &Variation) -> Result<Option<OwnedFd>, Fault> {
+    let calls = calls(variation);
     if calls.is_empty() {
         return Ok(None);
     }
@@ -72,11 +72,11 @@ pub(super) struct Answerer {
 }
 
 impl Answerer {
-    pub(super) fn new(listener: OwnedFd, surroundings: &Surroundings) -> Self {
+    pub(super) fn new(listener: OwnedFd, variation: &Variation) -> Self {
         Self {
             listener,
-            state: surroundings.shuffle.unwrap_or(0),
-            release: surroundings.kernel.clone().unwrap_or_default(),
+            state: variation.shuffle.unwrap_or(0),
+            release: variation.kernel.clone().unwrap_or_default(),
             buffer: Vec::new(),
         }
     }

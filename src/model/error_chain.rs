@@ -1,0 +1,43 @@
+//! Errors for people: the causes of an error in one line, and the way out of it.
+
+use std::{borrow::Cow, error::Error};
+
+/// An error that can name the way out.
+///
+/// The hint is a value of its own, not a part of the message: a message may quote text from outside, which may have lines that look
+/// like hints.
+pub trait Hint: Error {
+    /// One or two sentences that say how to get past the error, without a prefix and without a full stop at the end; `None` where
+    /// no general way out exists.
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+}
+
+/// The message of an error and those of its causes, separated by `": "`.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("read the file")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_chain_has_every_cause_once() {
+        let error = Outer(io::Error::other("the disk is gone"));
+        assert_eq!(chain(&error), "read the file: the disk is gone");
+    }
+}
