@@ -1,6 +1,24 @@
-//! Digests of the source that decides what a stage makes, so that changing it changes the stages' keys.
+//! Digests of the library's source: of the parts that decide what a stage makes, so that changing them changes the stages' keys,
+//! and of all rooms, so that changing any of them writes the artifacts' directories anew.
+//!
+//! Only the library is watched: `src/cli` and `src/main.rs` are the program, which no digest covers, so a change there compiles the
+//! program alone.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+/// The rooms of the library: every folder below `src` but [`PROGRAM`].
+const ROOMS: &[&str] = &[
+    "model", "verity", "debian", "lock", "fetch", "store", "graph", "sandbox", "image", "inspect", "writers",
+    "manifest", "audit", "repro", "serve", "boot", "pipeline",
+];
+/// The folder of the program.
+const PROGRAM: &str = "cli";
+/// What the library is besides its rooms.
+const LIBRARY: &[&str] = &["src/lib.rs", "Cargo.lock"];
 
 /// Rooms that run a stage, lay out its inputs and take its outputs.
 const SANDBOX: &[&str] = &[
@@ -18,11 +36,35 @@ const SANDBOX: &[&str] = &[
 const WRITERS: &[&str] = &["src/debian", "src/image", "src/writers", "Cargo.lock"];
 
 fn main() {
-    println!("cargo::rerun-if-changed=src");
-    println!("cargo::rerun-if-changed=Cargo.lock");
+    check_rooms();
+    let rooms: Vec<String> = ROOMS.iter().map(|room| format!("src/{room}")).collect();
+    let library: Vec<&str> = rooms
+        .iter()
+        .map(String::as_str)
+        .chain(LIBRARY.iter().copied())
+        .collect();
+    for part in &library {
+        println!("cargo::rerun-if-changed={part}");
+    }
     println!("cargo::rustc-env=PNB_CODE_SANDBOX={}", digest(SANDBOX));
     println!("cargo::rustc-env=PNB_CODE_WRITERS={}", digest(WRITERS));
-    println!("cargo::rustc-env=PNB_CODE={}", digest(&["src", "Cargo.lock"]));
+    println!("cargo::rustc-env=PNB_CODE={}", digest(&library));
+}
+
+/// Fails when a folder below `src` is in neither list, or a room is gone: a room must not silently leave the digests.
+fn check_rooms() {
+    #[expect(clippy::disallowed_methods, reason = "the names go into a sorted set")]
+    let entries = fs::read_dir("src").expect("src is readable");
+    let found: BTreeSet<String> = entries
+        .map(|entry| entry.expect("src is readable"))
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let listed: BTreeSet<String> = ROOMS.iter().chain([&PROGRAM]).map(|room| (*room).to_owned()).collect();
+    assert!(
+        found == listed,
+        "the folders below src are {found:?}, build.rs lists {listed:?}: bring ROOMS of build.rs up to date"
+    );
 }
 
 fn digest(roots: &[&str]) -> String {

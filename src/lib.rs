@@ -36,5 +36,3 @@ pub mod serve;
 pub mod boot;
 
 pub mod pipeline;
-
-pub mod cli;

@@ -1,5 +1,7 @@
-//! The `pnb` program: everything is in the library.
+//! The `pnb` program: the command line ([`cli`]) on top of the library.
+
+mod cli;
 
 fn main() -> std::process::ExitCode {
-    pnb::cli::main(std::env::args_os().collect())
+    cli::main(std::env::args_os().collect())
 }

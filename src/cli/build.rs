@@ -2,23 +2,61 @@
 
 use super::{
     Exit,
-    args::{Build, Common, Given},
-    context::{Failure, inputs, project, run_options, select, store},
+    args::{Common, GivenArgs, Selection},
+    context::{give, hermetic, host, inputs, now, processors, project, run_options, select, store},
+    failure::Failure,
     report::{Report, seconds, size},
 };
-use crate::{
+use clap::Args;
+use pnb::{
     graph::NodeId,
-    manifest::Host,
-    model::Arch,
-    pipeline::{self, BuildOutcome, Circumstances, PipelineError, Program, Project},
+    pipeline::{self, BuildOutcome, Circumstances, PipelineError, Program},
 };
 use std::{
     os::unix::fs::MetadataExt,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    path::{Path, PathBuf},
 };
 
-pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Exit, Failure> {
+/// Options of `pnb build`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  \
+    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1"
+)]
+pub(super) struct BuildArgs {
+    /// What to build.
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    /// Refuse anything that could make the result depend on this machine.
+    #[arg(long)]
+    pub(super) hermetic: bool,
+    /// With --hermetic: build although stage files are uncommitted, and say so in the manifest.
+    #[arg(long)]
+    pub(super) allow_dirty: bool,
+    /// Stages at once [default: processors].
+    #[arg(long, short, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// Where the artifacts go [default: images/ in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(super) output: Option<PathBuf>,
+    /// Keep the build directory of a stage that fails.
+    #[arg(long)]
+    pub(super) keep_failed: bool,
+    /// Build on disk in this directory instead of in memory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) build_dir: Option<PathBuf>,
+    /// Show every line that stages print.
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+    /// Say at the end where the time went.
+    #[arg(long)]
+    pub(super) timings: bool,
+    /// What is given on top of the project.
+    #[command(flatten)]
+    pub(super) given: GivenArgs,
+}
+
+pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Result<Exit, Failure> {
     let started = now();
     let mut project = project(common)?;
     give(&mut project, &args.given)?;
@@ -65,23 +103,6 @@ pub(super) fn build(common: &Common, args: &Build, report: &Report) -> Result<Ex
     Ok(Exit::Success)
 }
 
-/// Puts what the caller gives in the place of what the project has.
-pub(super) fn give(project: &mut Project, given: &Given) -> Result<(), Failure> {
-    if let Some(agent) = &given.agent {
-        project.use_agent(agent)?;
-    }
-    if let Some(arch) = given.tools {
-        project.use_tools_of(arch)?;
-    }
-    if let Some(url) = &given.platform_url {
-        project.platform.set_url(url)?;
-    }
-    if let Some(path) = &given.ca_pem {
-        project.platform.read_ca_pem(path)?;
-    }
-    Ok(())
-}
-
 /// Whether files can be moved from one place to the other; what is not there yet will be made where it is to lie.
 fn on_one_file_system(a: &Path, b: &Path) -> bool {
     let device = |path: &Path| {
@@ -89,54 +110,6 @@ fn on_one_file_system(a: &Path, b: &Path) -> bool {
         path.ancestors().find_map(|p| p.metadata().ok()).map(|m| m.dev())
     };
     device(a).is_some_and(|dev| device(b) == Some(dev))
-}
-
-/// What `--hermetic` asks of the project; the sandbox sees to the rest.
-pub(super) fn hermetic(project: &Project, allow_dirty: bool) -> Result<(), Failure> {
-    if project.revision.sha.is_none() && !allow_dirty {
-        let problem = "the project is in no git commit, so nobody can say what its stage files were\n\n\
-                       hint: commit them, or give --allow-dirty to have the manifest say so";
-        return Err(PipelineError::NotHermetic {
-            problem: problem.to_owned(),
-        }
-        .into());
-    }
-    if !project.revision.dirty.is_empty() && !allow_dirty {
-        let problem = format!(
-            "stage files are not committed:\n  {}\n\nhint: commit them, or give --allow-dirty to have the manifest say so",
-            project.revision.dirty.join("\n  ")
-        );
-        return Err(PipelineError::NotHermetic { problem }.into());
-    }
-    Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "the time goes into build-record.json only")]
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-pub(super) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-pub(super) fn host() -> Host {
-    let (name, kernel) = match nix::sys::utsname::uname() {
-        Ok(u) => {
-            let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
-            (
-                text(u.nodename()),
-                format!("{} {} {}", text(u.sysname()), text(u.release()), text(u.version())),
-            )
-        }
-        Err(_) => (String::new(), String::new()),
-    };
-    Host {
-        name,
-        kernel,
-        arch: Arch::host(),
-        cpus: u32::try_from(processors()).unwrap_or(u32::MAX),
-    }
 }
 
 /// Where the time went: one row per stage, with a bar as long as its share.

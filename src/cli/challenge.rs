@@ -1,9 +1,27 @@
 //! `pnb challenge`: what several builders say of the same artifact.
 
-use super::{Exit, args::Challenge, context::Failure, report::Report};
-use crate::repro::{self, Claim};
+use super::{Exit, failure::Failure, report::Report};
+use clap::Args;
+use pnb::repro::{self, Claim};
+use std::path::PathBuf;
 
-pub(super) fn challenge(args: &Challenge, report: &Report) -> Result<Exit, Failure> {
+/// Options of `pnb challenge`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb challenge images/raw/amd64 their/build-manifest.json\n  \
+    pnb challenge ours.json theirs.json third.json --threshold 2\n\n\
+    In a directory, the files must be those of its manifest; of a manifest alone nothing else is looked at."
+)]
+pub(super) struct ChallengeArgs {
+    /// The builders' manifests: a file each, or the directory of an artifact.
+    #[arg(required = true, value_name = "MANIFEST")]
+    pub(super) manifests: Vec<PathBuf>,
+    /// How many builders must agree, on the root and every file together [default: all].
+    #[arg(long, value_name = "K")]
+    pub(super) threshold: Option<usize>,
+}
+
+pub(super) fn challenge(args: &ChallengeArgs, report: &Report) -> Result<Exit, Failure> {
     let claims: Vec<Claim> = args
         .manifests
         .iter()

@@ -1,102 +1,26 @@
-//! What most commands need first: the project, the store, where inputs come from; and how a failure ends the program.
+//! What most commands need first: the project, the store, where inputs come from.
 
 use super::{
     Exit,
-    args::{Common, Selection},
+    args::{Common, GivenArgs, Selection},
+    failure::Failure,
 };
-use crate::{
-    audit::PolicyError,
-    fetch::{self, FetchError, Sources},
+use pnb::{
+    fetch::{self, Sources},
     graph::{GraphError, NodeId},
+    inspect::SpoolDirectory,
+    manifest::Host,
     model::{Arch, Variant},
     pipeline::{Changed, Origins, PipelineError, Project, RunOptions},
-    repro::ClaimError,
-    sandbox::SandboxError,
-    store::{Store, StoreError},
+    store::Store,
 };
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
-
-/// Why a command failed: the error, which also says with what code the program ends.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    #[error("{message}")]
-    Said { exit: Exit, message: String },
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Failure::Pipeline(error.into())
-    }
-}
-impl From<GraphError> for Failure {
-    fn from(error: GraphError) -> Self {
-        Failure::Pipeline(error.into())
-    }
-}
-impl From<FetchError> for Failure {
-    fn from(error: FetchError) -> Self {
-        Failure::Pipeline(error.into())
-    }
-}
-
-impl Failure {
-    /// A failure that pnb itself words; the message completes "failed to …".
-    pub(super) fn said(exit: Exit, message: impl Into<String>) -> Self {
-        Failure::Said {
-            exit,
-            message: message.into(),
-        }
-    }
-
-    pub(super) fn exit(&self) -> Exit {
-        let error = match self {
-            Failure::Said { exit, .. } => return *exit,
-            Failure::Policy(_) => return Exit::Usage,
-            Failure::Claim(error) => return claim_exit(error),
-            Failure::Pipeline(error) => error,
-        };
-        let error = match error {
-            PipelineError::InMemory { source, .. } => source,
-            error => error,
-        };
-        match error {
-            PipelineError::NotHermetic { .. } => Exit::Hermetic,
-            PipelineError::Lock(_) | PipelineError::NotLocked { .. } | PipelineError::LocalFile { .. } => Exit::Lock,
-            PipelineError::Graph(_) | PipelineError::Spec { .. } => Exit::Graph,
-            PipelineError::Fetch(_) => Exit::Fetch,
-            PipelineError::Store(_) => Exit::Store,
-            PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
-            PipelineError::Sandbox { source, .. } => match **source {
-                SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } => Exit::Hermetic,
-                SandboxError::Store { .. } => Exit::Store,
-                _ => Exit::Stage,
-            },
-            _ => Exit::Failure,
-        }
-    }
-}
-
-/// With what code the program ends when a manifest that was pointed at is not usable.
-fn claim_exit(error: &ClaimError) -> Exit {
-    match error {
-        ClaimError::Read { .. }
-        | ClaimError::NoManifest { .. }
-        | ClaimError::Malformed { .. }
-        | ClaimError::Variants { .. } => Exit::Claim,
-        ClaimError::SchemaVersion { .. } => Exit::ClaimVersion,
-        ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => Exit::ClaimFiles,
-    }
-}
 
 /// The project's directory.
 pub(super) fn project_root(common: &Common) -> Result<PathBuf, Failure> {
@@ -210,4 +134,76 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         }
     }
     Ok(selected)
+}
+
+/// Puts what the caller gives in the place of what the project has.
+pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failure> {
+    if let Some(agent) = &given.agent {
+        project.use_agent(agent)?;
+    }
+    if let Some(arch) = given.tools {
+        project.use_tools_of(arch)?;
+    }
+    if let Some(url) = &given.platform_url {
+        project.platform.set_url(url)?;
+    }
+    if let Some(path) = &given.ca_pem {
+        project.platform.read_ca_pem(path)?;
+    }
+    Ok(())
+}
+
+/// What `--hermetic` asks of the project; the sandbox sees to the rest.
+pub(super) fn hermetic(project: &Project, allow_dirty: bool) -> Result<(), Failure> {
+    if project.revision.sha.is_none() && !allow_dirty {
+        let problem = "the project is in no git commit, so nobody can say what its stage files were\n\n\
+                       hint: commit them, or give --allow-dirty to have the manifest say so";
+        return Err(PipelineError::NotHermetic {
+            problem: problem.to_owned(),
+        }
+        .into());
+    }
+    if !project.revision.dirty.is_empty() && !allow_dirty {
+        let problem = format!(
+            "stage files are not committed:\n  {}\n\nhint: commit them, or give --allow-dirty to have the manifest say so",
+            project.revision.dirty.join("\n  ")
+        );
+        return Err(PipelineError::NotHermetic { problem }.into());
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time goes into build-record.json only")]
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+pub(super) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub(super) fn host() -> Host {
+    let (name, kernel) = match nix::sys::utsname::uname() {
+        Ok(u) => {
+            let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
+            (
+                text(u.nodename()),
+                format!("{} {} {}", text(u.sysname()), text(u.release()), text(u.version())),
+            )
+        }
+        Err(_) => (String::new(), String::new()),
+    };
+    Host {
+        name,
+        kernel,
+        arch: Arch::host(),
+        cpus: u32::try_from(processors()).unwrap_or(u32::MAX),
+    }
+}
+
+/// A directory of the store for what compressed streams hold; it goes when the store is let go.
+pub(super) fn spool(store: &Store) -> Result<SpoolDirectory, Failure> {
+    let dir = store.scratch_path("inspect");
+    fs::create_dir(&dir).map_err(|e| Failure::said(Exit::Store, format!("create {dir:?}: {e}")))?;
+    Ok(SpoolDirectory::new(dir))
 }

@@ -1,11 +1,11 @@
 //! Exit codes: part of the interface, listed in `pnb help` and README.md.
 
-use crate::audit::Class;
+use pnb::audit::Class;
 use std::process::ExitCode;
 
 /// Why the program ends, as a number a script can act on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
+pub(super) enum Exit {
     /// Everything asked for was done.
     Success,
     /// A failure of no other class.
@@ -52,7 +52,7 @@ pub enum Exit {
 
 impl Exit {
     /// The number.
-    pub fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Exit::Success => 0,
             Exit::Failure => 1,

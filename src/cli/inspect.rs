@@ -1,117 +1,160 @@
-//! `pnb plan`, `graph`, `log` and `shell`: looking without building.
+//! `pnb inspect`: what is in an artifact.
 
 use super::{
     Exit,
-    args::{Common, Graph, LogArgs, Selection, ShellArgs},
-    context::{Failure, inputs, project, run_options, select, store},
-    report::Report,
+    args::Common,
+    context::{spool, store},
+    failure::Failure,
+    report::{Report, size},
 };
-use crate::{
-    graph::{Rendering, closure_of, render},
-    pipeline::{self, OutputsByNode, resolve_stage, shell_spec, stage_spec},
-    sandbox::{Executor, OutputSpec, RootFs},
-    store::Content,
+use clap::Args;
+use pnb::{
+    inspect::{self, PartKind, SurveyNode, survey},
+    manifest::{MANIFEST_FILE, Manifest, is_statement},
+    model::RelPath,
 };
-use std::{fs, io};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-/// The stage whose tree has a shell.
-const TOOLS: &str = "tools";
+/// Width of the names of fields.
+const FIELD: usize = 16;
 
-pub(super) fn plan(common: &Common, args: &Selection, report: &Report) -> Result<Exit, Failure> {
-    let project = project(common)?;
-    project.check_lock()?;
+/// Options of `pnb inspect`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb inspect images/raw/amd64\n  pnb inspect images/raw/amd64/disk.raw --depth 1\n  \
+    pnb --json inspect images/iso/amd64/install.iso"
+)]
+pub(super) struct InspectArgs {
+    /// An image, an archive, any file, or the directory of an artifact.
+    pub(super) path: PathBuf,
+    /// How many levels to look into: 1 for the partitions of a disk, 2 for their files.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(super) depth: usize,
+    /// List every file, however many there are.
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> Result<Exit, Failure> {
     let store = store(common)?;
-    let selected = select(&project, args)?;
-    for entry in pipeline::plan(&project, &store, &selected.nodes)? {
+    let scratch = spool(&store)?;
+    let (part, children) = inspect::open_path(&args.path)?;
+    let Some(files) = children else {
+        let node = survey(&part, &scratch, args.depth, args.all)?;
         if report.json() {
-            report.line(serde_json::json!(entry));
-            continue;
+            report.line(serde_json::json!(node));
+        } else {
+            report.bytes(tree(&node).as_bytes());
         }
-        let what = if entry.run { "run" } else { "cached" };
-        let reasons: Vec<String> = entry.reasons.iter().map(ToString::to_string).collect();
-        report.line(format!("{what:<7} {:<24} {}", entry.node, reasons.join("; ")).trim_end());
-    }
-    Ok(Exit::Success)
-}
-
-pub(super) fn graph(common: &Common, args: &Graph, report: &Report) -> Result<Exit, Failure> {
-    let project = project(common)?;
-    let selected = select(&project, &args.selection)?;
-    let closure = closure_of(&project.graph, &selected.nodes)?;
-    let how = match (args.dot, args.svg, report.json()) {
-        (true, _, _) => Rendering::Dot,
-        (_, true, _) => Rendering::Svg,
-        (_, _, true) => Rendering::Json,
-        _ => Rendering::Text,
+        return Ok(Exit::Success);
     };
-    report.bytes(render(&project.graph, &closure, how)?.as_bytes());
-    Ok(Exit::Success)
-}
-
-pub(super) fn log(common: &Common, args: &LogArgs, report: &Report) -> Result<Exit, Failure> {
-    let args = &args.stage;
-    let project = project(common)?;
-    let store = store(common)?;
-    let node = project.graph.node(&args.stage, args.arch)?;
-    let none = || {
-        let way = format!(
-            "hint: build it with `pnb build --stage {} --arch {}`",
-            args.stage, args.arch
+    let manifest = manifest(&args.path);
+    let mut nodes = Vec::new();
+    for file in &files {
+        // Statements about an artifact are shown as the manifest's facts.
+        let statement = RelPath::new(&file.name).is_ok_and(|p| is_statement(&p));
+        let depth = if statement { 0 } else { args.depth };
+        nodes.push(survey(file, &scratch, depth, args.all)?);
+    }
+    if report.json() {
+        report.line(
+            serde_json::json!({ "name": part.name, "kind": "directory", "manifest": manifest, "children": nodes }),
         );
-        Failure::said(Exit::Failure, format!("find a log of {node}: it has not run\n\n{way}"))
-    };
-    // The newest run may have failed, and then it has a log but no record: take the newest log of the two.
-    let last = store.latest_log(&node.stage, node.arch)?.ok_or_else(none)?;
-    let text = fs::read(&last).map_err(|e| Failure::said(Exit::Store, format!("read {last:?}: {e}")))?;
-    report.bytes(&text);
+        return Ok(Exit::Success);
+    }
+    let mut out = String::new();
+    if let Some(manifest) = &manifest {
+        out.push_str(&facts(manifest));
+    }
+    for node in &nodes {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(&tree(node));
+    }
+    report.bytes(out.as_bytes());
     Ok(Exit::Success)
 }
 
-pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Result<Exit, Failure> {
-    let project = project(common)?;
-    let store = store(common)?;
-    let inputs = inputs(common)?;
-    let options = run_options()?;
-    let node = project.graph.node(&args.stage.stage, args.stage.arch)?;
-    let mut needs = project.graph.dependencies(&node)?;
-    // A stage without programs of its own is looked at with those of the tools.
-    let tools = project.graph.node(TOOLS, node.arch)?;
-    if !needs.contains(&tools) {
-        needs.push(tools.clone());
+/// The manifest in a directory; none when there is none that can be read, which is for an audit to say.
+fn manifest(dir: &Path) -> Option<Manifest> {
+    let bytes = fs::read(dir.join(MANIFEST_FILE)).ok()?;
+    Manifest::read(&bytes, MANIFEST_FILE).ok()
+}
+
+fn line(out: &mut String, indent: usize, name: &str, value: &str) {
+    out.push_str(&format!("{:indent$}{name:<FIELD$} {value}\n", ""));
+}
+
+fn facts(m: &Manifest) -> String {
+    let mut out = String::new();
+    let variants: Vec<&str> = m.variants.iter().map(|v| v.as_str()).collect();
+    let agent = format!("{} ({:?})", m.agent.name, m.agent.kind).to_lowercase();
+    for (name, value) in [
+        ("artifact", format!("{}/{}", variants.join(", "), m.arch)),
+        ("root digest", m.fsverity_root_hash.to_string()),
+        ("kernel", m.kernel_version.clone()),
+        ("command line", m.kernel_command_line.clone()),
+        ("agent", agent),
+        ("git revision", m.git_sha.clone().unwrap_or_else(|| "none".to_owned())),
+        ("snapshot", m.apt_snapshot.clone()),
+        ("packages", m.packages.len().to_string()),
+        ("stages", m.stages.len().to_string()),
+        ("hermetic", if m.hermetic { "yes" } else { "no" }.to_owned()),
+        ("epoch", m.source_date_epoch.to_rfc3339()),
+    ] {
+        line(&mut out, 0, name, &value);
     }
-    let built = pipeline::build(&project, &store, &inputs, &needs, 2, &options, &|e| report.event(e))?;
-    let outputs: OutputsByNode = built
-        .nodes
-        .into_iter()
-        .map(|(id, done)| (id, done.record.outputs))
-        .collect();
-    let prepared = resolve_stage(&project, &store, &node, &outputs)?;
-    let spec = stage_spec(&project, &store, &inputs, &prepared, &options, &|e| report.event(e))?;
-    let mut spec = shell_spec(spec, args.command.as_deref());
-    if spec.root == RootFs::Empty {
-        let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
-        let tree = tree.ok_or_else(|| Failure::said(Exit::Stage, format!("find a shell: {tools} gave no tree")))?;
-        spec.root = RootFs::Tree(store.checkout(tree.digest())?);
+    out
+}
+
+/// A part and what is in it, for people.
+fn tree(node: &SurveyNode) -> String {
+    let mut out = String::new();
+    branch(&mut out, node, 0);
+    out
+}
+
+fn branch(out: &mut String, node: &SurveyNode, indent: usize) {
+    let format = node.format.unwrap_or(node.kind.as_str());
+    let mut head = format!("{:indent$}{}: {format}, {}", "", node.name, size(node.size));
+    if node.kind == PartKind::Partition || node.kind == PartKind::Segment {
+        head.push_str(&format!(" at {}", node.offset));
     }
-    report.clear();
-    report.note(format_args!(
-        "shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"
-    ));
-    let executor = Executor {
-        helper: options.helper,
-        strict: false,
-    };
-    let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));
-    match executor.run(&spec, &mut put, &mut io::sink()) {
-        Ok(_) => Ok(Exit::Success),
-        Err(crate::sandbox::SandboxError::Failed { status, .. }) => {
-            report.note(format_args!("the shell ended with {status}"));
-            Ok(Exit::Stage)
-        }
-        Err(source) => Err(pipeline::PipelineError::Sandbox {
-            node,
-            source: Box::new(source),
-        }
-        .into()),
+    if let Some(target) = node.fields.get("target") {
+        head = format!("{:indent$}{} -> {target}", "", node.name);
+    }
+    out.push_str(&head);
+    out.push('\n');
+    let indent = indent + 2;
+    if let Some(problem) = &node.problem {
+        line(out, indent, "PROBLEM", problem);
+    }
+    if let Some(sha256) = &node.sha256 {
+        line(out, indent, "sha256", &sha256.to_string());
+    }
+    // Owner, mode and times of files are for machines and for comparing.
+    let own = node
+        .fields
+        .iter()
+        .filter(|(name, _)| node.kind != PartKind::File || name.as_str() == "fs-verity");
+    for (name, value) in own.filter(|(name, _)| *name != "target").chain(&node.content) {
+        line(out, indent, name, value);
+    }
+    if let Some((files, bytes)) = node.files {
+        let listed = node.children.iter().filter(|c| c.kind == PartKind::File).count() as u64;
+        let hidden = if listed < files {
+            format!(", {listed} listed")
+        } else {
+            String::new()
+        };
+        line(out, indent, "files", &format!("{files}, {}{hidden}", size(bytes)));
+    }
+    // Directories are seen by their files.
+    for child in node.children.iter().filter(|c| c.kind != PartKind::Directory) {
+        branch(out, child, indent);
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{
     Exit,
-    args::{Common, Lock},
-    build::now,
-    context::{Failure, inputs, project_root},
-    inputs::sha256_of,
+    args::Common,
+    context::{inputs, now, project_root},
+    failure::Failure,
     report::{Report, size},
+    vendor::sha256_of,
 };
-use crate::{
+use clap::Args;
+use pnb::{
     fetch::{FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Sources, Transport, Transports},
     lock::{self, Indexes, LockRequest, Lockfile, MAX_INRELEASE, PinnedFile, WantedArchive},
     model::{RelPath, Sha256Digest},
@@ -27,6 +28,26 @@ const ARCHIVES: &str = "archives.toml";
 /// Where it says which other files are pinned.
 const FILES: &str = "files.toml";
 
+/// Options of `pnb lock`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security"
+)]
+pub(super) struct LockArgs {
+    /// Only say whether the lock has everything the stages want; writes nothing, uses no network.
+    #[arg(long, conflicts_with_all = ["update", "snapshot", "suite"])]
+    pub(super) check: bool,
+    /// Take the newest versions. Without it an existing complete lock is left as it is.
+    #[arg(long)]
+    pub(super) update: bool,
+    /// Lock the archives as they were at this moment (YYYYMMDDThhmmssZ); implies --update.
+    #[arg(long, value_name = "T")]
+    pub(super) snapshot: Option<String>,
+    /// Add an optional suite of stages/archives.toml; implies --update.
+    #[arg(long, value_name = "NAME")]
+    pub(super) suite: Vec<String>,
+}
+
 /// What the project wants of a lock.
 struct LockWants<'a> {
     root: &'a Path,
@@ -35,7 +56,7 @@ struct LockWants<'a> {
     previous: Option<Lockfile>,
 }
 
-pub(super) fn lock(common: &Common, args: &Lock, report: &Report) -> Result<Exit, Failure> {
+pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<Exit, Failure> {
     let root = project_root(common)?;
     let path = root.join(LOCKFILE);
     let previous = match fs::read_to_string(&path) {
@@ -112,7 +133,7 @@ fn check(wanted: &LockWants<'_>, report: &Report) -> Result<Exit, Failure> {
     Ok(Exit::Lock)
 }
 
-fn resolve(common: &Common, args: &Lock, wanted: &LockWants<'_>, report: &Report) -> Result<Lockfile, Failure> {
+fn resolve(common: &Common, args: &LockArgs, wanted: &LockWants<'_>, report: &Report) -> Result<Lockfile, Failure> {
     let stages = wanted.root.join(STAGES);
     let read = |path: &Path| fs::read(path).map_err(|e| Failure::said(Exit::Lock, format!("read {path:?}: {e}")));
     let path = stages.join(ARCHIVES);
@@ -163,7 +184,7 @@ struct Files {
 #[serde(deny_unknown_fields)]
 struct WantedFile {
     name: String,
-    arch: Option<crate::model::Arch>,
+    arch: Option<pnb::model::Arch>,
     path: Option<RelPath>,
     url: Option<String>,
     sha256: Option<Sha256Digest>,
@@ -233,7 +254,7 @@ impl Indexes for Remote<'_> {
             .iter()
             .map(|m| m.place(LocationKind::Mirror, &below))
             .collect();
-        let base: crate::fetch::Base = archive.snapshot_url.parse().map_err(io::Error::other)?;
+        let base: pnb::fetch::Base = archive.snapshot_url.parse().map_err(io::Error::other)?;
         let apt = self.sources.apt.iter().filter(|b| b.ends_with(archive.base));
         let apt: Vec<Location> = apt.map(|b| b.place(LocationKind::AptMirror, path)).collect();
         let snapshot = base.place(LocationKind::Snapshot, path);

@@ -1,8 +1,8 @@
 //! The only place that prints.
 
-use super::context::Failure;
-use crate::pipeline::Event;
+use super::failure::Failure;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pnb::pipeline::Event;
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write},

@@ -1,7 +1,7 @@
 //! `pnb serve`: a directory for machines that boot over a network.
 
-use super::{Exit, args::Serve, context::Failure, report::Report};
-use crate::serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp};
+use super::{Exit, args::parse_listen, failure::Failure, report::Report};
+use clap::Args;
 use nix::{
     sys::{
         signal::{SigSet, Signal},
@@ -9,25 +9,33 @@ use nix::{
     },
     unistd::Uid,
 };
+use pnb::serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp};
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    path::Path,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
     thread::{self, ScopedJoinHandle},
 };
 
-/// Reads `[ADDR:]PORT`; without an address it is this machine only.
-pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if digits {
-        let port = text.parse().map_err(|_| format!("the port {text} is above 65535"))?;
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    text.parse()
-        .map_err(|_| "it is not PORT, ADDRESS:PORT or [ADDRESS]:PORT with the number of an address".to_owned())
+/// Options of `pnb serve`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb serve images/ipxe/amd64\n  \
+    pnb serve images/ipxe/amd64 --http 192.0.2.1:8080\n  \
+    pnb serve images/ipxe/amd64 --http 192.0.2.1:80 --tftp 192.0.2.1:69 --json\n\n\
+    Nothing but this machine can connect unless an address is named; 0.0.0.0 is all of them. Whoever can connect can read \
+    every file in the directory.")]
+pub(super) struct ServeArgs {
+    /// The directory.
+    pub(super) dir: PathBuf,
+    /// Where HTTP is served.
+    #[arg(long, value_name = "[ADDR:]PORT", default_value = "8080", value_parser = parse_listen)]
+    pub(super) http: SocketAddr,
+    /// Where TFTP is served, for firmware that knows nothing else (its port is 69) [default: not at all].
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_listen)]
+    pub(super) tftp: Option<SocketAddr>,
 }
 
-pub(super) fn serve(args: &Serve, report: &Report) -> Result<Exit, Failure> {
+pub(super) fn serve(args: &ServeArgs, report: &Report) -> Result<Exit, Failure> {
     let dir = open(&args.dir)?;
     let http = TcpListener::bind(args.http).map_err(|e| unbound("HTTP", args.http, &e))?;
     let tftp = match args.tftp {
@@ -127,21 +135,5 @@ fn announce(report: &Report, dir: &Path, scheme: &str, address: SocketAddr) {
         report.line(serde_json::json!({ "event": "serving", "dir": dir, "url": url }));
     } else {
         report.line(format_args!("serving {} at {url}", dir.display()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_an_address_it_is_this_machine_only() {
-        let listen = |text: &str| parse_listen(text).map(|a| a.to_string());
-        assert_eq!(listen("8080"), Ok("127.0.0.1:8080".to_owned()));
-        assert_eq!(listen("192.0.2.1:80"), Ok("192.0.2.1:80".to_owned()));
-        assert_eq!(listen("[::1]:80"), Ok("[::1]:80".to_owned()));
-        for bad in ["", "65536", ":80", "localhost:80", "192.0.2.1", "-1", "*:80"] {
-            assert!(listen(bad).is_err(), "{bad:?} was accepted");
-        }
     }
 }

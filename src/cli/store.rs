@@ -1,16 +1,47 @@
-//! `pnb store …` and `pnb doctor`.
+//! `pnb store …`: looking after the store.
 
 use super::{
     Exit,
-    args::{Common, StoreCommand},
-    context::{Failure, project, project_root, run_options, store_path},
+    args::Common,
+    context::{project, store as open, store_path},
+    failure::Failure,
     report::{Report, size},
 };
-use crate::{model::Arch, sandbox, store::Store};
+use clap::{Args, Subcommand};
+use pnb::{model::Arch, store::Store};
 use std::collections::BTreeSet;
 
-pub(super) fn store(common: &Common, command: &StoreCommand, report: &Report) -> Result<Exit, Failure> {
-    match command {
+/// Options of `pnb store`.
+#[derive(Args, Debug)]
+pub(super) struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: StoreCommand,
+}
+
+/// Commands of `pnb store`.
+#[derive(Subcommand, Debug)]
+pub(super) enum StoreCommand {
+    /// Hash every object and read every record.
+    Verify {
+        /// Remove what is damaged, so that the next build makes or fetches it again.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Remove what neither the lock nor the newest record of a stage needs.
+    Gc,
+    /// Print where the store is, or where an output of a stage is in it.
+    Path {
+        /// A stage, `stage` or `stage/arch`.
+        stage: Option<String>,
+        /// Which output.
+        #[arg(long, default_value = "tree")]
+        output: String,
+    },
+}
+
+pub(super) fn store(common: &Common, args: &StoreArgs, report: &Report) -> Result<Exit, Failure> {
+    match &args.command {
         StoreCommand::Verify { repair } => verify(common, *repair, report),
         StoreCommand::Gc => gc(common, report),
         StoreCommand::Path { stage: None, .. } => {
@@ -63,10 +94,6 @@ fn verify(common: &Common, repair: bool, report: &Report) -> Result<Exit, Failur
     })
 }
 
-fn open(common: &Common) -> Result<std::sync::Arc<Store>, Failure> {
-    super::context::store(common)
-}
-
 fn gc(common: &Common, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = Store::open_exclusive(&store_path(common)?)?;
@@ -112,58 +139,9 @@ fn path(common: &Common, stage: &str, output: &str, report: &Report) -> Result<E
         missing(format!("the output {output:?} (there are: {})", known.join(", ")))
     })?;
     let place = match found {
-        crate::store::Output::Tree { digest } => store.checkout(digest)?,
-        crate::store::Output::File { digest, .. } => store.object_path(digest)?,
+        pnb::store::Output::Tree { digest } => store.checkout(digest)?,
+        pnb::store::Output::File { digest, .. } => store.object_path(digest)?,
     };
     report.line(place.display());
     Ok(Exit::Success)
-}
-
-pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> {
-    let options = run_options()?;
-    let mut whole = true;
-    for layer in sandbox::probe(&options.helper) {
-        whole &= layer.problem.is_none();
-        if report.json() {
-            let (name, offered, problem, fix) = (layer.name, layer.offered, layer.problem, layer.fix);
-            report.line(serde_json::json!({ "layer": name, "offered": offered, "problem": problem, "fix": fix }));
-            continue;
-        }
-        let mark = if layer.problem.is_none() { "ok" } else { "MISSING" };
-        report.line(format_args!("{mark:<8} {:<22} {}", layer.name, layer.offered));
-        if let Some(problem) = &layer.problem {
-            report.line(format_args!("{:<8} {problem}", ""));
-            report.line(format_args!("{:<8} fix: {}", "", layer.fix));
-        }
-    }
-    if project_root(common).is_ok() {
-        let project = project(common)?;
-        for archive in &project.lock.archives {
-            let (name, suite, snapshot) = (&archive.name, &archive.suite, &archive.snapshot);
-            if report.json() {
-                report.line(serde_json::json!({ "archive": name, "suite": suite, "snapshot": snapshot }));
-            } else {
-                report.line(format_args!("{:<8} {:<22} {} at {snapshot}", "locked", name, suite));
-            }
-        }
-    }
-    let path = store_path(common)?;
-    match open(common) {
-        Ok(store) if report.json() => report.line(serde_json::json!({ "store": store.root() })),
-        Ok(store) => report.line(format_args!("{:<8} {:<22} {}", "ok", "store", store.root().display())),
-        Err(error) if report.json() => {
-            whole = false;
-            report.line(serde_json::json!({ "store": path, "problem": error.to_string() }));
-        }
-        Err(error) => {
-            whole = false;
-            report.line(format_args!(
-                "{:<8} {:<22} {}: {error}",
-                "MISSING",
-                "store",
-                path.display()
-            ));
-        }
-    }
-    Ok(if whole { Exit::Success } else { Exit::Hermetic })
 }

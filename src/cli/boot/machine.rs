@@ -2,15 +2,17 @@
 
 use super::{
     super::{
-        args::{Boot, Common},
-        context::{Failure, inputs, project, run_options},
+        args::Common,
+        context::{inputs, project, run_options},
+        failure::Failure,
         report::Report,
     },
-    BootConsole,
+    args::BootArgs,
+    console::BootConsole,
     media::ARTIFACT,
-    said,
+    run::said,
 };
-use crate::{
+use pnb::{
     boot::{HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
     model::Arch,
     pipeline,
@@ -45,7 +47,7 @@ fn largest_disk(mounts: &[Mount]) -> u64 {
 /// Runs the machine with `mounts` in a sandbox of its own, the console to `console`. What is inside is how the machine ended.
 pub(super) fn run(
     common: &Common,
-    args: &Boot,
+    args: &BootArgs,
     report: &Report,
     store: &Store,
     machine: &Machine,

@@ -1,12 +1,12 @@
 //! What a machine gets of the host: media, kernels, values, each as a mount of its sandbox.
 
 use super::{
-    super::{args::Boot, context::Failure},
-    said,
+    super::failure::Failure,
+    args::BootArgs,
+    run::{said, usage},
     target::BootTarget,
-    usage,
 };
-use crate::{
+use pnb::{
     boot::{
         Attach, BootMedia, DirectKernel, FwCfg, ImageFormat, Medium,
         raspi::{self, Card},
@@ -62,7 +62,7 @@ pub(super) fn direct_files(
 /// Kernel, initramfs and device tree as the firmware of a Raspberry Pi takes them off the card, the one that is kept if one is.
 pub(super) fn card_files(
     target: &BootTarget,
-    args: &Boot,
+    args: &BootArgs,
     store: &Store,
     mounts: &mut Vec<Mount>,
 ) -> Result<DirectKernel, Failure> {
@@ -143,7 +143,7 @@ pub(super) fn fw_cfg_files(
 /// The media of the machine: what it boots from, and the second disk.
 pub(super) fn media(
     target: &BootTarget,
-    args: &Boot,
+    args: &BootArgs,
     attach: Attach,
     store: &Store,
     mounts: &mut Vec<Mount>,

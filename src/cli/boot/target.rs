@@ -1,11 +1,12 @@
 //! What is to be booted: an artifact's directory, or an image file by itself.
 
 use super::{
-    super::{args::Boot, context::Failure},
+    super::failure::Failure,
+    args::BootArgs,
     media::open,
-    said, usage,
+    run::{said, usage},
 };
-use crate::{
+use pnb::{
     boot::{BootMedia, Firmware, ImageFormat, Loaders},
     inspect::SpoolDirectory,
     manifest::{MANIFEST_FILE, Manifest},
@@ -24,7 +25,7 @@ pub(super) struct BootTarget {
 }
 
 impl BootTarget {
-    pub(super) fn open(args: &Boot, store: &Store) -> Result<Self, Failure> {
+    pub(super) fn open(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
         let path = &args.path;
         if !path.is_dir() {
             return Self::bare(args, store);
@@ -56,7 +57,7 @@ impl BootTarget {
     }
 
     /// An image file by itself, which says by its boot loader what it is for.
-    fn bare(args: &Boot, store: &Store) -> Result<Self, Failure> {
+    fn bare(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
         let path = &args.path;
         let media = BootMedia::of_file(path).ok_or_else(|| {
             usage(format!(

@@ -2,23 +2,103 @@
 
 use super::{
     Exit,
-    args::{AskedArch, Common, VerifyRepro},
-    build::{give, hermetic, host, now, processors},
-    context::{Failure, inputs, project, run_options, select, store},
-    look::sentence,
+    args::{AskedArch, Common, GivenArgs, Selection},
+    context::{give, hermetic, host, inputs, now, processors, project, run_options, select, store},
+    diff::sentence,
+    failure::Failure,
     report::Report,
 };
-use crate::{
+use clap::Args;
+use pnb::{
     manifest::Manifest,
     pipeline::{self, Circumstances, LOCKFILE, Program, Project, ReproResult, Twice},
-    repro::{self, Axis, Claim, ReproVerdict, State},
+    repro::{self, Axis, Claim, ReproVerdict, State, UnknownAxis},
 };
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 /// Differences of one output that a terminal gets.
 const SHOWN: usize = 10;
 
-pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Result<Exit, Failure> {
+/// Options of `pnb verify-repro`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Nothing is taken from the store but pinned files: both builds are from nothing, in stores of their own.\n\n\
+    Examples:\n  pnb verify-repro --arch amd64 --variant kernel-initrd --report report.html\n  \
+    pnb verify-repro --variant raw --vary clock,locale,listing\n  \
+    pnb verify-repro --against images/raw/amd64"
+)]
+pub(super) struct VerifyReproArgs {
+    /// What to build.
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    /// What to vary, comma-separated: all, none, or of clock, time-zone, locale, host-name, ids, umask, home, build-path, file-system,
+    /// listing, processors, job-order, memory-layout, memory-limit, environment, kernel, links.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "AXIS")]
+    pub(super) vary: Vec<AskedAxis>,
+    /// Build once, and compare with what the manifest (or that in the directory) says. Its lock, revision and pnb must be these.
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["variant", "arch", "stage"])]
+    pub(super) against: Option<PathBuf>,
+    /// Write the verdict as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Keep both stores on disk; otherwise they lie in memory (/dev/shm) where there is room.
+    #[arg(long)]
+    pub(super) on_disk: bool,
+    /// Do not look for the cause of a difference, which runs stages again.
+    #[arg(long)]
+    pub(super) no_explain: bool,
+    /// Refuse anything that could make the result depend on this machine.
+    #[arg(long)]
+    pub(super) hermetic: bool,
+    /// With --hermetic: build although stage files are uncommitted.
+    #[arg(long)]
+    pub(super) allow_dirty: bool,
+    /// Stages at once [default: processors].
+    #[arg(long, short, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+    /// What is given on top of the project.
+    #[command(flatten)]
+    pub(super) given: GivenArgs,
+    /// Where artifacts lie that get the statement, if they are what was built [default: images/ in the project].
+    #[arg(long, value_name = "DIR")]
+    pub(super) output: Option<PathBuf>,
+}
+
+/// A word of `--vary`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AskedAxis {
+    /// `all`.
+    All,
+    /// `none`.
+    None,
+    /// One of them.
+    One(Axis),
+}
+
+impl std::str::FromStr for AskedAxis {
+    type Err = UnknownAxis;
+    fn from_str(text: &str) -> Result<Self, UnknownAxis> {
+        match text {
+            "all" => Ok(AskedAxis::All),
+            "none" => Ok(AskedAxis::None),
+            _ => text.parse().map(AskedAxis::One),
+        }
+    }
+}
+
+impl VerifyReproArgs {
+    /// The axes asked for.
+    pub(super) fn axes(&self) -> BTreeSet<Axis> {
+        let asked = |axis: &Axis| {
+            self.vary
+                .iter()
+                .any(|a| *a == AskedAxis::All || *a == AskedAxis::One(*axis))
+        };
+        Axis::ALL.iter().copied().filter(asked).collect()
+    }
+}
+
+pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Report) -> Result<Exit, Failure> {
     let started = now();
     let mut project = project(common)?;
     give(&mut project, &args.given)?;
@@ -89,7 +169,7 @@ pub(super) fn verify(common: &Common, args: &VerifyRepro, report: &Report) -> Re
         if pipeline::state(&store, &images, *target, manifest, &statement)? {
             report.note(format_args!(
                 "stated in {}",
-                place.join(crate::manifest::RECORD_FILE).display()
+                place.join(pnb::manifest::RECORD_FILE).display()
             ));
         }
     }

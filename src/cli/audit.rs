@@ -1,19 +1,32 @@
 //! `pnb audit`: whether an artifact is what it claims to be.
 
-use super::{
-    Exit,
-    args::{Audit, Common},
-    context::{Failure, store},
-    inputs::sha256_of,
-    report::Report,
-};
-use crate::{
+use super::{Exit, args::Common, context::store, failure::Failure, report::Report, vendor::sha256_of};
+use clap::Args;
+use pnb::{
     audit::{self, ArtifactRoot, AuditError, Policy},
     manifest::MANIFEST_FILE,
 };
-use std::{fs, io};
+use std::{fs, io, path::PathBuf};
 
-pub(super) fn audit(common: &Common, args: &Audit, report: &Report) -> Result<Exit, Failure> {
+/// Options of `pnb audit`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  pnb audit images/raw/amd64\n  pnb audit images --lock lockfile.toml\n  \
+    pnb audit images --policy docs/audit-policy.example.toml\n  \
+    pnb --json audit images/raw/amd64 | jq '.checks[] | select(.ok | not)'"
+)]
+pub(super) struct AuditArgs {
+    /// The artifact's directory, or one of several: `<variant>/<arch>` below it.
+    pub(super) dir: PathBuf,
+    /// The lock that the artifact must have been built from.
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
+    /// What is asked of the artifacts beyond being what they claim to be: rules in TOML, as docs/audit.md lists them.
+    #[arg(long, value_name = "FILE")]
+    pub(super) policy: Option<PathBuf>,
+}
+
+pub(super) fn audit(common: &Common, args: &AuditArgs, report: &Report) -> Result<Exit, Failure> {
     let policy = args.policy.as_deref().map(Policy::load).transpose()?;
     let store = store(common)?;
     let scratch = store.scratch_path("audit");

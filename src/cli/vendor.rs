@@ -1,69 +1,33 @@
-//! `pnb fetch` and `pnb vendor`: pinned files into the store, and out of it as a mirror.
+//! `pnb vendor`: every pinned input into a directory that serves as a mirror.
 
 use super::{
     Exit,
-    args::{Common, Selection, Vendor},
-    context::{Failure, inputs, project, select, store},
-    report::{Report, size},
+    args::Common,
+    context::{inputs, project, store},
+    failure::Failure,
+    fetch::fetch_all,
+    report::Report,
 };
-use crate::{
+use clap::Args;
+use pnb::{
     fetch::{vendor_file_path, vendor_package_path},
-    graph::closure_of,
-    lock,
     model::{RelPath, Sha256Digest},
-    pipeline::{Origins, Project},
-    store::Store,
     verity,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-pub(super) fn fetch(common: &Common, args: &Selection, report: &Report) -> Result<Exit, Failure> {
-    let project = project(common)?;
-    let store = store(common)?;
-    let inputs = inputs(common)?;
-    let selected = select(&project, args)?;
-    let closure = closure_of(&project.graph, &selected.nodes)?;
-    let sets: BTreeSet<String> = closure
-        .order
-        .iter()
-        .map(|id| format!("{}/{}", id.stage, id.arch))
-        .collect();
-    let packages: Vec<_> = project
-        .lock
-        .packages
-        .iter()
-        .filter(|p| !p.sets.is_disjoint(&sets))
-        .collect();
-    fetch_all(&project, &store, &inputs, &packages, report)?;
-    let bytes = packages.iter().map(|p| p.size).sum();
-    report.clear();
-    report.note(format_args!(
-        "{} packages ({}) are in the store",
-        packages.len(),
-        size(bytes)
-    ));
-    Ok(Exit::Success)
+/// Options of `pnb vendor`.
+#[derive(Args, Debug)]
+pub(super) struct VendorArgs {
+    /// The directory; made if it is not there.
+    pub(super) dir: PathBuf,
 }
 
-fn fetch_all(
-    project: &Project,
-    store: &Store,
-    inputs: &Origins,
-    packages: &[&lock::Package],
-    report: &Report,
-) -> Result<(), Failure> {
-    inputs.ensure_packages(project, store, "all", packages, &|e| report.event(e))?;
-    for file in &project.lock.files {
-        inputs.ensure_file(project, store, file, &|e| report.event(e))?;
-    }
-    Ok(())
-}
-
-pub(super) fn vendor(common: &Common, args: &Vendor, report: &Report) -> Result<Exit, Failure> {
+pub(super) fn vendor(common: &Common, args: &VendorArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = store(common)?;
     let packages: Vec<_> = project.lock.packages.iter().collect();

@@ -1,0 +1,196 @@
+//! Boots one artifact and judges how it ended.
+
+use super::{
+    super::{Exit, args::Common, context::store, failure::Failure, report::Report},
+    args::BootArgs,
+    console::BootConsole,
+    machine,
+    media::{self, ARTIFACT, mount},
+    target::BootTarget,
+};
+use pnb::{
+    boot::{Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Judge, Machine, NetworkBoot},
+    sandbox::{Access, SandboxError},
+};
+use std::collections::BTreeMap;
+
+/// Memory of a machine when none is asked for, and what the Raspberry Pi of QEMU has, MiB.
+const MEMORY: u64 = 3072;
+const BOARD_MEMORY: u64 = 2048;
+
+pub(super) fn said(message: String) -> Failure {
+    Failure::said(Exit::Boot, message)
+}
+
+pub(super) fn usage(message: impl Into<String>) -> Failure {
+    Failure::said(Exit::Usage, message)
+}
+
+pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) -> Result<Exit, Failure> {
+    let append = Machine::checked_append(&args.append).map_err(|e| usage(e.to_string()))?;
+    let fw_cfg: Vec<FwCfg> = args
+        .fw_cfg
+        .iter()
+        .map(|text| FwCfg::parse(text).map_err(|e| usage(e.to_string())))
+        .collect::<Result<_, _>>()?;
+    let store = store(common)?;
+    let target = BootTarget::open(args, &store)?;
+    let chosen = target.media.choose(target.arch, args.firmware, args.attach);
+    let (firmware, attach) = chosen.map_err(|problem| usage(format!("boot {:?}: {problem}", args.path)))?;
+    let from_medium = !matches!(firmware, Firmware::Direct | Firmware::RaspberryPi4);
+    if from_medium && !append.is_empty() {
+        return Err(usage(
+            "append to the kernel command line: it is on the medium; --firmware direct takes kernel and initramfs off it",
+        ));
+    }
+    if args.keep.is_some() && !target.is_disk() {
+        return Err(usage("keep a copy of the disk: the artifact is not a disk"));
+    }
+    if firmware == Firmware::RaspberryPi4 {
+        fits_board(args)?;
+    }
+
+    let mut mounts = vec![mount(&args.path, "inputs/artifact", Access::ReadOnly)?];
+    let keys = media::fw_cfg_files(&store, &fw_cfg, &mut mounts)?;
+    let media = media::media(&target, args, attach, &store, &mut mounts)?;
+    if let Some(share) = &args.share {
+        mounts.push(mount(share, "inputs/share", Access::ReadWrite)?);
+    }
+    let kernel = match (firmware, &target.manifest) {
+        (Firmware::Direct, Some(manifest)) => {
+            let (image, initramfs) = media::direct_files(&target, &store, &mut mounts)?;
+            Some(DirectKernel {
+                image,
+                initramfs,
+                device_tree: None,
+                command_line: joined(&manifest.kernel_command_line, &append),
+            })
+        }
+        (Firmware::Direct, None) => {
+            return Err(usage(
+                "boot a bare image directly: its command line is in the manifest beside it; give the artifact's directory",
+            ));
+        }
+        (Firmware::RaspberryPi4, _) => {
+            let kernel = media::card_files(&target, args, &store, &mut mounts)?;
+            let command_line = joined(&kernel.command_line, &append);
+            Some(DirectKernel { command_line, ..kernel })
+        }
+        _ => None,
+    };
+    let memory = match firmware {
+        Firmware::RaspberryPi4 => BOARD_MEMORY,
+        _ => args.memory.unwrap_or(MEMORY),
+    };
+    let machine = Machine {
+        arch: target.arch,
+        firmware,
+        memory,
+        kernel,
+        media,
+        network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
+        fw_cfg: keys,
+        share: args.share.as_ref().map(|_| "/inputs/share".to_owned()),
+    };
+    let mut console = BootConsole {
+        judge: Judge::default(),
+        show: !common.json && !common.quiet,
+    };
+    let ended = machine::run(common, args, report, &store, &machine, mounts, &mut console)?;
+    if args.interactive {
+        return match ended {
+            Ok(()) => Ok(Exit::Success),
+            Err(e) => Err(said(e.to_string())),
+        };
+    }
+    judge(&target, args, firmware, console.judge.verdict(), ended, report)
+}
+
+/// Whether nothing is asked for that QEMU's Raspberry Pi does not have.
+fn fits_board(args: &BootArgs) -> Result<(), Failure> {
+    let lacks = [
+        (
+            !args.fw_cfg.is_empty(),
+            "--fw-cfg: it has no fw_cfg; identity.cfg on the boot partition of a card that is kept (--keep) names the node",
+        ),
+        (args.share.is_some(), "--share: it has no 9p"),
+        (args.disk.is_some(), "--disk: it has no second disk"),
+        (
+            args.memory.is_some_and(|memory| memory != BOARD_MEMORY),
+            "--memory: it has 2048 MiB",
+        ),
+    ];
+    match lacks.iter().find(|(asked, _)| *asked) {
+        None => Ok(()),
+        Some((_, problem)) => Err(usage(format!("start QEMU's Raspberry Pi 4 with {problem}"))),
+    }
+}
+
+/// A command line with more words.
+fn joined(line: &str, append: &str) -> String {
+    [line, append].join(" ").trim_end().to_owned()
+}
+
+fn judge(
+    target: &BootTarget,
+    args: &BootArgs,
+    firmware: Firmware,
+    verdict: Option<BootVerdict>,
+    ended: Result<(), SandboxError>,
+    report: &Report,
+) -> Result<Exit, Failure> {
+    let pinned = target.manifest.as_ref().map(|m| m.fsverity_root_hash);
+    let other = |root| {
+        pinned.filter(|pinned| pinned != root).map(|pinned| {
+            format!("the machine verified another root than the manifest names\nexpected: {pinned}\n  actual: {root}")
+        })
+    };
+    let problem = match (&verdict, ended) {
+        (Some(BootVerdict::Ready { root, agent, state, .. }), _) => other(root)
+            .or_else(|| (agent != "active").then(|| "the agent is not running".to_owned()))
+            .or_else(|| unlocked(firmware, state)),
+        (Some(BootVerdict::Installed { root, .. }), Ok(())) => other(root),
+        (Some(BootVerdict::Installed { .. }), Err(error)) => Some(error.to_string()),
+        (Some(BootVerdict::Refused { reason }), _) => Some(format!("the machine refused: {reason}")),
+        (Some(BootVerdict::Rejected { line }), _) => Some(format!("the boot loader refused: {line}")),
+        (Some(BootVerdict::Panicked { line }), _) => Some(line.clone()),
+        (None, Err(SandboxError::Limit { limit, .. })) => Some(format!("no verdict on the console, {limit}")),
+        (None, Err(error)) => Some(error.to_string()),
+        (None, Ok(())) => Some("the machine ended without a verdict on the console".to_owned()),
+    };
+    if report.json() {
+        report.line(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem }));
+        return Ok(if problem.is_none() { Exit::Success } else { Exit::Boot });
+    }
+    match &verdict {
+        Some(BootVerdict::Ready {
+            instance,
+            source,
+            root,
+            agent,
+            state,
+        }) => {
+            let state: Vec<String> = state.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            report.note(format_args!(
+                "ready: instance {instance} from {source}, root {root}, agent {agent}; {}",
+                state.join(", ")
+            ));
+        }
+        Some(BootVerdict::Installed { disk, root }) => report.note(format_args!("installed: root {root} on {disk}")),
+        _ => {}
+    }
+    match problem {
+        None => Ok(Exit::Success),
+        Some(problem) => Err(said(format!("boot {}: {problem}", args.path.display()))),
+    }
+}
+
+/// What a machine's own account of its lockdown lacks.
+fn unlocked(firmware: Firmware, state: &BTreeMap<String, String>) -> Option<String> {
+    let get = |name: &str| state.get(name).map_or("unknown", String::as_str);
+    if !["integrity", "confidentiality"].contains(&get("lockdown")) {
+        return Some(format!("the kernel is not locked down: lockdown={}", get("lockdown")));
+    }
+    (firmware == Firmware::SecureBoot && get("secure_boot") != "on")
+        .then(|| format!("the kernel was not booted securely: secure_boot={}", get("secure_boot")))
+}

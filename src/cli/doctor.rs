@@ -1,0 +1,59 @@
+//! `pnb doctor`: what this machine offers for hermetic builds.
+
+use super::{
+    Exit,
+    args::Common,
+    context::{project, project_root, run_options, store as open, store_path},
+    failure::Failure,
+    report::Report,
+};
+use pnb::sandbox;
+
+pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> {
+    let options = run_options()?;
+    let mut whole = true;
+    for layer in sandbox::probe(&options.helper) {
+        whole &= layer.problem.is_none();
+        if report.json() {
+            let (name, offered, problem, fix) = (layer.name, layer.offered, layer.problem, layer.fix);
+            report.line(serde_json::json!({ "layer": name, "offered": offered, "problem": problem, "fix": fix }));
+            continue;
+        }
+        let mark = if layer.problem.is_none() { "ok" } else { "MISSING" };
+        report.line(format_args!("{mark:<8} {:<22} {}", layer.name, layer.offered));
+        if let Some(problem) = &layer.problem {
+            report.line(format_args!("{:<8} {problem}", ""));
+            report.line(format_args!("{:<8} fix: {}", "", layer.fix));
+        }
+    }
+    if project_root(common).is_ok() {
+        let project = project(common)?;
+        for archive in &project.lock.archives {
+            let (name, suite, snapshot) = (&archive.name, &archive.suite, &archive.snapshot);
+            if report.json() {
+                report.line(serde_json::json!({ "archive": name, "suite": suite, "snapshot": snapshot }));
+            } else {
+                report.line(format_args!("{:<8} {:<22} {} at {snapshot}", "locked", name, suite));
+            }
+        }
+    }
+    let path = store_path(common)?;
+    match open(common) {
+        Ok(store) if report.json() => report.line(serde_json::json!({ "store": store.root() })),
+        Ok(store) => report.line(format_args!("{:<8} {:<22} {}", "ok", "store", store.root().display())),
+        Err(error) if report.json() => {
+            whole = false;
+            report.line(serde_json::json!({ "store": path, "problem": error.to_string() }));
+        }
+        Err(error) => {
+            whole = false;
+            report.line(format_args!(
+                "{:<8} {:<22} {}: {error}",
+                "MISSING",
+                "store",
+                path.display()
+            ));
+        }
+    }
+    Ok(if whole { Exit::Success } else { Exit::Hermetic })
+}

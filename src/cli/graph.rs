@@ -1,0 +1,39 @@
+//! `pnb graph`: the stages and what they need.
+
+use super::{
+    Exit,
+    args::{Common, Selection},
+    context::{project, select},
+    failure::Failure,
+    report::Report,
+};
+use clap::Args;
+use pnb::graph::{Rendering, closure_of, render};
+
+/// Options of `pnb graph`.
+#[derive(Args, Debug)]
+pub(super) struct GraphArgs {
+    /// Of what.
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    /// Graphviz.
+    #[arg(long, conflicts_with = "svg")]
+    pub(super) dot: bool,
+    /// A picture: pnb graph --svg > graph.svg
+    #[arg(long)]
+    pub(super) svg: bool,
+}
+
+pub(super) fn graph(common: &Common, args: &GraphArgs, report: &Report) -> Result<Exit, Failure> {
+    let project = project(common)?;
+    let selected = select(&project, &args.selection)?;
+    let closure = closure_of(&project.graph, &selected.nodes)?;
+    let how = match (args.dot, args.svg, report.json()) {
+        (true, _, _) => Rendering::Dot,
+        (_, true, _) => Rendering::Svg,
+        (_, _, true) => Rendering::Json,
+        _ => Rendering::Text,
+    };
+    report.bytes(render(&project.graph, &closure, how)?.as_bytes());
+    Ok(Exit::Success)
+}

@@ -1,0 +1,80 @@
+//! `pnb shell`: a shell in the sandbox of a stage.
+
+use super::{
+    Exit,
+    args::{Common, StageRef},
+    context::{inputs, project, run_options, store},
+    failure::Failure,
+    report::Report,
+};
+use clap::Args;
+use pnb::{
+    pipeline::{self, OutputsByNode, resolve_stage, shell_spec, stage_spec},
+    sandbox::{Executor, OutputSpec, RootFs},
+    store::Content,
+};
+use std::io;
+
+/// The stage whose tree has a shell.
+const TOOLS: &str = "tools";
+
+/// Options of `pnb shell`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  pnb shell kernel\n  pnb shell rootfs --command 'ls /inputs/packages | head'")]
+pub(super) struct ShellArgs {
+    /// Of which stage.
+    #[command(flatten)]
+    pub(super) stage: StageRef,
+    /// Run this instead of an interactive shell.
+    #[arg(long, short, value_name = "COMMAND")]
+    pub(super) command: Option<String>,
+}
+
+pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Result<Exit, Failure> {
+    let project = project(common)?;
+    let store = store(common)?;
+    let inputs = inputs(common)?;
+    let options = run_options()?;
+    let node = project.graph.node(&args.stage.stage, args.stage.arch)?;
+    let mut needs = project.graph.dependencies(&node)?;
+    // A stage without programs of its own is looked at with those of the tools.
+    let tools = project.graph.node(TOOLS, node.arch)?;
+    if !needs.contains(&tools) {
+        needs.push(tools.clone());
+    }
+    let built = pipeline::build(&project, &store, &inputs, &needs, 2, &options, &|e| report.event(e))?;
+    let outputs: OutputsByNode = built
+        .nodes
+        .into_iter()
+        .map(|(id, done)| (id, done.record.outputs))
+        .collect();
+    let prepared = resolve_stage(&project, &store, &node, &outputs)?;
+    let spec = stage_spec(&project, &store, &inputs, &prepared, &options, &|e| report.event(e))?;
+    let mut spec = shell_spec(spec, args.command.as_deref());
+    if spec.root == RootFs::Empty {
+        let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
+        let tree = tree.ok_or_else(|| Failure::said(Exit::Stage, format!("find a shell: {tools} gave no tree")))?;
+        spec.root = RootFs::Tree(store.checkout(tree.digest())?);
+    }
+    report.clear();
+    report.note(format_args!(
+        "shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"
+    ));
+    let executor = Executor {
+        helper: options.helper,
+        strict: false,
+    };
+    let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));
+    match executor.run(&spec, &mut put, &mut io::sink()) {
+        Ok(_) => Ok(Exit::Success),
+        Err(pnb::sandbox::SandboxError::Failed { status, .. }) => {
+            report.note(format_args!("the shell ended with {status}"));
+            Ok(Exit::Stage)
+        }
+        Err(source) => Err(pipeline::PipelineError::Sandbox {
+            node,
+            source: Box::new(source),
+        }
+        .into()),
+    }
+}
