@@ -9,8 +9,8 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    graph::NodeId,
-    pipeline::{self, BuildOutcome, Circumstances, PipelineError, Program},
+    model::NodeId,
+    pipeline::{self, BuildContext, BuildOutcome, Circumstances, PipelineError, Program},
 };
 use std::{
     os::unix::fs::MetadataExt,
@@ -73,16 +73,24 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     options.verbose = args.verbose;
     options.build_dir = args.build_dir.clone();
     let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
-    if !selected.variants.is_empty() && on_one_file_system(store.root(), &images) {
+    if !selected.targets.is_empty() && on_one_file_system(store.root(), &images) {
         options.exported = selected.nodes.iter().cloned().collect();
     }
     let jobs = args.jobs.unwrap_or_else(processors);
-    let outcome = pipeline::build(&project, &store, &inputs, &selected.nodes, jobs, &options, &|e| {
-        report.event(e)
-    })?;
+    let context = BuildContext {
+        project: &project,
+        store: &store,
+        origins: &inputs,
+        options: &options,
+        events: &|event| report.event(event),
+    };
+    let outcome = context.build(&selected.nodes, jobs)?;
     if args.hermetic && project.revision_now()? != project.revision {
-        let problem = "the project changed while it was built\n\nhint: build again".to_owned();
-        return Err(PipelineError::NotHermetic { problem }.into());
+        return Err(PipelineError::NotHermetic {
+            problem: "the project changed while it was built".to_owned(),
+            hint: "build again",
+        }
+        .into());
     }
     let circumstances = Circumstances {
         started,
@@ -91,10 +99,8 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         program: Program::new(options.helper.clone()),
         allow_dirty: args.allow_dirty,
     };
-    for &target in &selected.variants {
-        pipeline::export(&project, &store, &outcome, target, &images, &circumstances, &|e| {
-            report.event(e)
-        })?;
+    for &target in &selected.targets {
+        pipeline::export(&context, &outcome, target, &images, &circumstances)?;
     }
     if args.timings {
         timings(&outcome, report);

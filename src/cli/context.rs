@@ -7,15 +7,14 @@ use super::{
 };
 use pnb::{
     fetch::{self, Sources},
-    graph::{GraphError, NodeId},
+    graph::GraphError,
     inspect::SpoolDirectory,
     manifest::Host,
-    model::{Arch, Variant},
-    pipeline::{Changed, Origins, PipelineError, Project, RunOptions},
+    model::{Arch, NodeId, Target, Variant},
+    pipeline::{Origins, PipelineError, Project, RunOptions},
     store::Store,
 };
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -75,22 +74,13 @@ pub(super) fn inputs(common: &Common) -> Result<Origins, Failure> {
 pub(super) fn run_options() -> Result<RunOptions, Failure> {
     let helper =
         std::env::current_exe().map_err(|e| Failure::said(Exit::Failure, format!("find pnb's own program: {e}")))?;
-    Ok(RunOptions {
-        helper,
-        hermetic: false,
-        keep_failed: false,
-        build_dir: None,
-        verbose: false,
-        exported: BTreeSet::new(),
-        unkept: BTreeSet::new(),
-        changed: Changed::default(),
-    })
+    Ok(RunOptions::new(helper))
 }
 
 /// What was selected.
 pub(super) struct Selected {
     /// Variants with their architecture, in order; empty when stages were named.
-    pub(super) variants: Vec<(Variant, Arch)>,
+    pub(super) targets: Vec<Target>,
     /// The nodes to build.
     pub(super) nodes: Vec<NodeId>,
 }
@@ -98,7 +88,7 @@ pub(super) struct Selected {
 /// Turns flags into nodes. A variant exists when there is a stage of its name.
 pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selected, Failure> {
     let mut selected = Selected {
-        variants: Vec::new(),
+        targets: Vec::new(),
         nodes: Vec::new(),
     };
     for arch in selection.arches() {
@@ -118,7 +108,7 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         for variant in variants {
             match project.graph.node(variant.as_str(), arch) {
                 Ok(node) => {
-                    selected.variants.push((variant, arch));
+                    selected.targets.push(Target { variant, arch });
                     selected.nodes.push(node);
                 }
                 Err(error) if asked => return Err(error.into()),
@@ -155,22 +145,18 @@ pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failu
 
 /// What `--hermetic` asks of the project; the sandbox sees to the rest.
 pub(super) fn hermetic(project: &Project, allow_dirty: bool) -> Result<(), Failure> {
-    if project.revision.sha.is_none() && !allow_dirty {
-        let problem = "the project is in no git commit, so nobody can say what its stage files were\n\n\
-                       hint: commit them, or give --allow-dirty to have the manifest say so";
-        return Err(PipelineError::NotHermetic {
-            problem: problem.to_owned(),
-        }
-        .into());
-    }
-    if !project.revision.dirty.is_empty() && !allow_dirty {
-        let problem = format!(
-            "stage files are not committed:\n  {}\n\nhint: commit them, or give --allow-dirty to have the manifest say so",
-            project.revision.dirty.join("\n  ")
-        );
-        return Err(PipelineError::NotHermetic { problem }.into());
-    }
-    Ok(())
+    let revision = &project.revision;
+    let problem = if allow_dirty {
+        return Ok(());
+    } else if revision.sha.is_none() {
+        "the project is in no git commit, so its stage files cannot be named".to_owned()
+    } else if !revision.dirty.is_empty() {
+        format!("stage files are not committed:\n  {}", revision.dirty.join("\n  "))
+    } else {
+        return Ok(());
+    };
+    let hint = "commit them, or give --allow-dirty, which the manifest records";
+    Err(PipelineError::NotHermetic { problem, hint }.into())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the time goes into build-record.json only")]

@@ -46,6 +46,14 @@ impl Failure {
         }
     }
 
+    /// The way out, where the error names one.
+    pub(super) fn hint(&self) -> Option<std::borrow::Cow<'_, str>> {
+        match self {
+            Failure::Pipeline(error) => pnb::model::Hint::hint(error),
+            _ => None,
+        }
+    }
+
     pub(super) fn exit(&self) -> Exit {
         let error = match self {
             Failure::Said { exit, .. } => return *exit,
@@ -60,7 +68,10 @@ impl Failure {
         };
         match error {
             PipelineError::NotHermetic { .. } => Exit::Hermetic,
-            PipelineError::Lock(_) | PipelineError::NotLocked { .. } | PipelineError::LocalFile { .. } => Exit::Lock,
+            PipelineError::Lock(_)
+            | PipelineError::NoLock { .. }
+            | PipelineError::NotLocked { .. }
+            | PipelineError::LocalFile { .. } => Exit::Lock,
             PipelineError::Graph(_) | PipelineError::Spec { .. } => Exit::Graph,
             PipelineError::Fetch(_) => Exit::Fetch,
             PipelineError::Store(_) => Exit::Store,

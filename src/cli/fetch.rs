@@ -11,6 +11,7 @@ use clap::Args;
 use pnb::{
     graph::closure_of,
     lock,
+    model::NodeId,
     pipeline::{Origins, Project},
     store::Store,
 };
@@ -30,11 +31,7 @@ pub(super) fn fetch(common: &Common, args: &FetchArgs, report: &Report) -> Resul
     let inputs = inputs(common)?;
     let selected = select(&project, &args.selection)?;
     let closure = closure_of(&project.graph, &selected.nodes)?;
-    let sets: BTreeSet<String> = closure
-        .order
-        .iter()
-        .map(|id| format!("{}/{}", id.stage, id.arch))
-        .collect();
+    let sets: BTreeSet<NodeId> = closure.order.iter().cloned().collect();
     let packages: Vec<_> = project
         .lock
         .packages

@@ -12,7 +12,7 @@ use clap::Args;
 use pnb::{
     fetch::{FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Sources, Transport, Transports},
     lock::{self, Indexes, LockRequest, Lockfile, MAX_INRELEASE, PinnedFile, WantedArchive},
-    model::{RelPath, Sha256Digest},
+    model::{Moment, RelPath, Sha256Digest},
     pipeline::{self, LOCKFILE, PipelineError, Project, STAGES},
     verity,
 };
@@ -42,7 +42,7 @@ pub(super) struct LockArgs {
     pub(super) update: bool,
     /// Lock the archives as they were at this moment (YYYYMMDDThhmmssZ); implies --update.
     #[arg(long, value_name = "T")]
-    pub(super) snapshot: Option<String>,
+    pub(super) snapshot: Option<Moment>,
     /// Add an optional suite of stages/archives.toml; implies --update.
     #[arg(long, value_name = "NAME")]
     pub(super) suite: Vec<String>,
@@ -167,7 +167,7 @@ fn resolve(common: &Common, args: &LockArgs, wanted: &LockWants<'_>, report: &Re
         wanted: &wanted.sets,
         files: &wanted.files,
         now: u32::try_from(now()).unwrap_or(u32::MAX),
-        snapshot: args.snapshot.as_deref(),
+        snapshot: args.snapshot,
         previous,
     };
     Ok(lock::update(&request, &indexes).map_err(PipelineError::from)?)

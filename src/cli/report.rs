@@ -98,6 +98,7 @@ impl Report {
             hints.extend(hint);
             source = cause.source();
         }
+        hints.extend(failure.hint().map(|hint| hint.into_owned()));
         if self.json {
             let exit = failure.exit().code();
             let value = serde_json::json!({ "event": "error", "message": chain, "hints": hints, "exit": exit });

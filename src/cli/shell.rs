@@ -9,7 +9,7 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    pipeline::{self, OutputsByNode, resolve_stage, shell_spec, stage_spec},
+    pipeline::{self, BuildContext, OutputsByNode, resolve_stage, shell_spec},
     sandbox::{Executor, OutputSpec, RootFs},
     store::Content,
 };
@@ -42,15 +42,21 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     if !needs.contains(&tools) {
         needs.push(tools.clone());
     }
-    let built = pipeline::build(&project, &store, &inputs, &needs, 2, &options, &|e| report.event(e))?;
+    let context = BuildContext {
+        project: &project,
+        store: &store,
+        origins: &inputs,
+        options: &options,
+        events: &|event| report.event(event),
+    };
+    let built = context.build(&needs, 2)?;
     let outputs: OutputsByNode = built
         .nodes
         .into_iter()
         .map(|(id, done)| (id, done.record.outputs))
         .collect();
-    let prepared = resolve_stage(&project, &store, &node, &outputs)?;
-    let spec = stage_spec(&project, &store, &inputs, &prepared, &options, &|e| report.event(e))?;
-    let mut spec = shell_spec(spec, args.command.as_deref());
+    let stage = resolve_stage(&project, &store, &node, &outputs)?;
+    let mut spec = shell_spec(&context, &stage, args.command.as_deref())?;
     if spec.root == RootFs::Empty {
         let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
         let tree = tree.ok_or_else(|| Failure::said(Exit::Stage, format!("find a shell: {tools} gave no tree")))?;
@@ -61,7 +67,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         "shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"
     ));
     let executor = Executor {
-        helper: options.helper,
+        helper: options.helper.clone(),
         strict: false,
     };
     let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));

@@ -11,7 +11,8 @@ use super::{
 use clap::Args;
 use pnb::{
     manifest::Manifest,
-    pipeline::{self, Circumstances, LOCKFILE, Program, Project, ReproResult, Twice},
+    model::GitSha,
+    pipeline::{self, Circumstances, LOCKFILE, Program, Project, ReproRequest, ReproResult},
     repro::{self, Axis, Claim, ReproVerdict, State, UnknownAxis},
 };
 use std::{collections::BTreeSet, fs, path::PathBuf};
@@ -133,12 +134,12 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         program: Program::new(options.helper.clone()),
         allow_dirty,
     };
-    let twice = Twice {
+    let request = ReproRequest {
         project: &project,
         store: &store,
-        inputs: &inputs,
+        origins: &inputs,
         nodes: &selected.nodes,
-        variants: &selected.variants,
+        targets: &selected.targets,
         axes: &axes,
         jobs: args.jobs.unwrap_or_else(processors),
         options: &options,
@@ -148,7 +149,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         events: &|event| report.event(event),
         say: &|text| report.note(text),
     };
-    let ReproResult { mut verdict, manifests } = twice.run(claim.as_ref())?;
+    let ReproResult { mut verdict, manifests } = request.run(claim.as_ref())?;
     verdict.finished = now();
     report.clear();
     if let Some(path) = &args.report {
@@ -165,7 +166,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     // A build that was repeated in the same way proves nothing, and must not take the place of a statement that says more.
     let says = claim.is_none() && !verdict.axes.is_empty();
     for (target, manifest) in manifests.iter().filter(|_| says) {
-        let place = images.join(target.0.as_str()).join(target.1.as_str());
+        let place = images.join(target.path());
         if pipeline::state(&store, &images, *target, manifest, &statement)? {
             report.note(format_args!(
                 "stated in {}",
@@ -216,7 +217,10 @@ fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), Failure> {
         }
     }
     let none = "none";
-    let (theirs, ours) = (manifest.git_sha.as_deref(), project.revision.sha.as_deref());
+    let (theirs, ours) = (
+        manifest.git_sha.as_deref(),
+        project.revision.sha.as_ref().map(GitSha::as_str),
+    );
     if theirs != ours || manifest.source.dirty == project.revision.dirty.is_empty() {
         let say = |sha: Option<&str>, dirty: bool| {
             format!(
