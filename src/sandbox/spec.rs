@@ -488,3 +488,82 @@ impl Spec {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The policy as it is written into records and manifests, without the digest that depends on the architecture.
+    fn written(spec: &Spec) -> String {
+        let policy = spec.policy();
+        let json = serde_json::to_string(&policy).expect("JSON");
+        json.replace(&policy.seccomp_rules.to_hex(), "RULES")
+    }
+
+    #[test]
+    fn the_policy_of_a_command_with_a_built_in_before_it_is_written_as_it_always_was() {
+        let argv = ["/bin/sh", "/stage/build.sh"].map(str::to_owned).to_vec();
+        let mut spec = Spec::new("root/amd64", RootFs::Tree("/host".into()), Workload::Command { argv });
+        spec.prepare = Some(Preparation {
+            name: "unpack".to_owned(),
+            args: b"{}".to_vec(),
+        });
+        spec.mounts.push(Mount {
+            source: "/host/debs".into(),
+            target: "inputs/debs".parse().expect("a path"),
+            access: Access::ReadOnly,
+        });
+        spec.ids = Ids::Range;
+        spec.capabilities = [Capability::Chown, Capability::DacOverride, Capability::SysChroot].into();
+        spec.outputs.push(OutputSpec {
+            name: "tree".to_owned(),
+            path: "root".parse().expect("a path"),
+            kind: OutputKind::Tree,
+            allow_setid: true,
+            allow_devices: false,
+        });
+        spec.dev_in.push("root".parse().expect("a path"));
+        spec.limits.wall = Duration::from_secs(90);
+        assert_eq!(
+            written(&spec),
+            concat!(
+                r#"{"mounts":{"inputs/debs":"read-only"},"root":"tree","#,
+                r#""workload":{"command":{"argv":["/bin/sh","/stage/build.sh"]}},"#,
+                r#""prepare":{"name":"unpack","args":[123,125]},"#,
+                r#""env":{"HOME":"/homeless","LANG":"C.UTF-8","PATH":"/usr/sbin:/usr/bin:/sbin:/bin","#,
+                r#""SOURCE_DATE_EPOCH":"0","TZ":"UTC"},"#,
+                r#""ids":"range","capabilities":["chown","dac-override","sys-chroot"],"#,
+                r#""limits":{"memory":2147483648,"processes":512,"wall":{"secs":90,"nanos":0},"log_bytes":67108864,"#,
+                r#""build_bytes":1073741824,"build_inodes":500000,"tmp_bytes":268435456,"output_bytes":4294967296,"#,
+                r#""output_entries":500000,"output_depth":64,"cpus":1},"#,
+                r#""outputs":[{"name":"tree","path":"root","kind":"tree","allow_setid":true,"allow_devices":false}],"#,
+                r#""dev_in":["root"],"proc_mount":true,"#,
+                r#""namespaces":["cgroup","ipc","mnt","net","pid","user","uts"],"#,
+                r#""landlock_abi":7,"seccomp_rules":"RULES"}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn the_policy_of_a_built_in_is_written_as_it_always_was() {
+        let workload = Workload::Builtin {
+            name: "efi".to_owned(),
+            args: vec![7],
+        };
+        let mut spec = Spec::new("efi/arm64", RootFs::Empty, workload);
+        spec.network = Network::Loopback;
+        spec.emulator = Some(Emulator {
+            arch: Arch::Arm64,
+            program: "/host/qemu".into(),
+        });
+        let text = written(&spec);
+        assert!(
+            text.starts_with(r#"{"mounts":{},"root":"empty","workload":{"builtin":{"name":"efi","args":[7]}},"env":{"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#""proc_mount":true,"network":"loopback","emulated":"arm64","namespaces":["#),
+            "{text}"
+        );
+    }
+}
