@@ -6,15 +6,14 @@ use super::{
 };
 use crate::{
     graph::{self, NodeId, StageFile},
-    model::{Arch, RelPath, VerityDigest},
+    model::{Arch, Capability, ModelError, RelPath, VerityDigest},
     sandbox::{
-        Access, BuildDir, Capability, Collected, Console, Emulator, Executor, Ids, Limits, LogSink, Mount, Network,
-        OutputKind, OutputSpec, Preparation, Processors, RootFs, SandboxError, Spec, Variation, Workload,
+        Access, BuildDir, BuiltinCall, Collected, Console, Emulator, Executor, Ids, Limits, LogSink, Mount, Network,
+        OutputKind, OutputSpec, Processors, RootFs, SandboxError, Spec, Variation, Workload,
     },
-    store::{self, Content, Record, Store},
+    store::{self, Content, ObjectMode, Record, Store},
     writers,
 };
-use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs::{self, File},
@@ -105,7 +104,6 @@ pub fn stage_spec(
     let rel = |text: String| RelPath::new(text).map_err(|e| bad(e.to_string()));
     // What does not need the inputs is checked before they are fetched and laid out.
     let workload = workload(file, id.arch, project).map_err(bad)?;
-    let prepare = preparation(file, id.arch, project).map_err(bad)?;
     let capabilities = capabilities(&file.sandbox.capabilities).map_err(bad)?;
     let outputs = outputs(file, id.arch).map_err(bad)?;
     let mut mounts = Vec::new();
@@ -195,7 +193,6 @@ pub fn stage_spec(
         root,
         mounts,
         workload,
-        prepare,
         env: environment(file, id.arch, project.graph.build_arch(), &id.stage),
         epoch: project.lock.source_date_epoch,
         ids: match file.sandbox.ids {
@@ -226,20 +223,22 @@ const fn emulator_name(arch: Arch) -> &'static str {
 
 fn workload(file: &StageFile, arch: Arch, project: &Project) -> Result<Workload, String> {
     Ok(match &file.workload {
-        graph::StageWorkload::Command(argv) => Workload::Command { argv: argv.clone() },
-        graph::StageWorkload::Writer(name) => Workload::Builtin {
-            name: name.clone(),
-            args: writer_arguments(name, file, arch, project)?,
+        graph::StageWorkload::Command(argv) => Workload::Command {
+            argv: argv.clone(),
+            before: match &file.prepare {
+                Some(name) => Some(writer_call(name, file, arch, project)?),
+                None => None,
+            },
         },
+        graph::StageWorkload::Writer(name) => Workload::Builtin(writer_call(name, file, arch, project)?),
     })
 }
 
-fn preparation(file: &StageFile, arch: Arch, project: &Project) -> Result<Option<Preparation>, String> {
-    let Some(name) = &file.prepare else { return Ok(None) };
-    Ok(Some(Preparation {
-        name: name.clone(),
+fn writer_call(name: &str, file: &StageFile, arch: Arch, project: &Project) -> Result<BuiltinCall, String> {
+    Ok(BuiltinCall {
+        name: name.to_owned(),
         args: writer_arguments(name, file, arch, project)?,
-    }))
+    })
 }
 
 /// What the writer `name` is told, if there is one of that name.
@@ -269,10 +268,7 @@ fn environment(file: &StageFile, arch: Arch, build_arch: Arch, stage: &str) -> B
 fn capabilities(names: &[String]) -> Result<BTreeSet<Capability>, String> {
     names
         .iter()
-        .map(|name| {
-            let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
-            Capability::deserialize(value).map_err(|e| format!("capability {name:?}: {e}"))
-        })
+        .map(|name| name.parse().map_err(|e: ModelError| e.to_string()))
         .collect()
 }
 
@@ -286,8 +282,9 @@ fn limits(limits: &graph::StageLimits) -> Limits {
         build_inodes: limits.inodes,
         output_bytes: limits.output,
         output_entries: limits.inodes,
+        tmp_bytes: Limits::TMP_BYTES,
+        output_depth: Limits::OUTPUT_DEPTH,
         cpus: limits.cpus,
-        ..Limits::default()
     }
 }
 
@@ -335,9 +332,10 @@ pub(super) fn run_stage(
     let copies = |output: &OutputSpec| project.graph.times_exported(id, &output.name, &options.exported);
     let mut put =
         |output: &OutputSpec, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
+            let mode = ObjectMode::of_executable(executable);
             let stored = match copies(output) {
-                1.. if options.unkept.contains(id) => store.hash_artifact(executable, content),
-                copies => store.put_artifact(executable, content, copies),
+                1.. if options.unkept.contains(id) => store.hash_artifact(mode, content),
+                copies => store.put_artifact(mode, content, copies),
             };
             stored.map_err(io::Error::other)
         };
@@ -531,7 +529,7 @@ pub fn shell_spec(mut spec: Spec, command: Option<&str>) -> Spec {
     if let Some(command) = command {
         argv.extend(["-c".to_owned(), command.to_owned()]);
     }
-    spec.workload = Workload::Command { argv };
+    spec.workload = Workload::command(argv);
     spec.console = Console::Inherit;
     spec.outputs.clear();
     spec.limits.wall = std::time::Duration::from_secs(24 * 3600);
@@ -545,7 +543,7 @@ mod tests {
     #[test]
     fn only_what_was_laid_out_for_one_run_goes_with_it() {
         let scratch = tempfile::tempdir().expect("a directory");
-        let workload = Workload::Command { argv: Vec::new() };
+        let workload = Workload::command(Vec::new());
         let mut spec = Spec::new("stage", RootFs::Empty, workload);
         let mut inputs = BTreeMap::new();
         let tree = || ResolvedInput::Tree(crate::verity::digest_bytes(b"tree"));
