@@ -134,10 +134,7 @@ impl Inputs {
             ..Spec::new(
                 "test",
                 RootFs::Empty,
-                Workload::Builtin {
-                    name: writer.to_owned(),
-                    args: serde_json::to_vec(&context).expect("JSON"),
-                },
+                Workload::builtin(writer, serde_json::to_vec(&context).expect("JSON")),
             )
         };
         let executor = Executor {

@@ -173,14 +173,10 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
         limits: Limits {
             wall: Duration::from_secs(120),
             cpus: 2,
-            ..Limits::default()
+            ..Limits::small()
         },
         outputs: vec![output("picture.png"), output("print")],
-        ..Spec::new(
-            "browser",
-            RootFs::Tree(browser().to_owned()),
-            Workload::Command { argv },
-        )
+        ..Spec::new("browser", RootFs::Tree(browser().to_owned()), Workload::command(argv))
     };
     let executor = Executor {
         helper: env!("CARGO_BIN_EXE_pnb").into(),

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 server: one thread for each connection, nothing waited for without an end.
+//! The HTTP/1.1 server: one thread per connection, and a time limit on every wait.
 
 use super::{
     Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake,
@@ -15,18 +15,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a client may use up.
+/// Limits on the resources of clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpLimits {
-    /// Connections at once; more are answered with 503.
+    /// Connections at the same time; further ones are answered with 503.
     pub connections: usize,
     /// Bytes of a request's head.
     pub head_bytes: usize,
     /// Time from the end of a response, or the start of the connection, to the end of the next request's head.
     pub head: Duration,
-    /// Time in which a client must take something of a response.
+    /// Longest time in which a client reads none of a response.
     pub stall: Duration,
-    /// Bytes a second that a client must take on the whole; a response may last [`Self::stall`] longer than that.
+    /// Bytes per second that a client must read on average; a response may last [`Self::stall`] longer than that.
     pub slowest: u64,
 }
 
@@ -43,10 +43,10 @@ impl Default for HttpLimits {
     }
 }
 
-/// How long nothing is accepted when the machine has run out of something.
+/// Pause before the next connection when the machine is out of descriptors, memory or threads.
 const SHORT_OF_RESOURCES: Duration = Duration::from_millis(100);
-/// What of an unread request is still taken in before a connection is closed, so that the client sees the answer: bytes,
-/// time.
+/// Bytes and time in which the rest of a request is read and dropped before its connection is closed, so that the client receives the
+/// answer.
 const LINGER: (usize, Duration) = (256 << 10, Duration::from_secs(1));
 /// Bytes read from a file, and from a client, at once.
 const CHUNK: usize = 64 << 10;
@@ -65,7 +65,7 @@ pub fn serve_http(
     log: Log<'_>,
 ) -> Result<(), ServeError> {
     let wait = |source| ServeError::Wait { source };
-    // A connection that is gone before it is accepted must not block.
+    // accept(2) must not block on a connection that is closed before it is accepted.
     listener.set_nonblocking(true).map_err(wait)?;
     let open = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -84,15 +84,15 @@ pub fn serve_http(
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            // Else small answers wait for the client's delayed acknowledgement.
+            // Otherwise the end of a small answer waits for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
-            let place = ConnectionSlot::take(&open);
-            if place.number > limits.connections {
+            let slot = ConnectionSlot::take(&open);
+            if slot.number > limits.connections {
                 busy(&stream, peer, log);
                 continue;
             }
             let started = thread::Builder::new().spawn_scoped(scope, move || {
-                let _place = place;
+                let _slot = slot;
                 let connection = Connection {
                     stream: &stream,
                     peer,
@@ -111,7 +111,7 @@ pub fn serve_http(
     })
 }
 
-/// One of the connections that are open.
+/// An open connection, counted until it is dropped.
 struct ConnectionSlot<'a> {
     open: &'a AtomicUsize,
     number: usize,
@@ -130,7 +130,7 @@ impl Drop for ConnectionSlot<'_> {
     }
 }
 
-/// Answers 503 as far as that goes without waiting.
+/// Answers 503, without waiting for the client.
 fn busy(mut stream: &TcpStream, peer: SocketAddr, log: Log<'_>) {
     let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
     let _ = stream.write(head.as_bytes());
@@ -144,13 +144,13 @@ fn busy(mut stream: &TcpStream, peer: SocketAddr, log: Log<'_>) {
     });
 }
 
-/// Why a connection ends before its time.
+/// Why a connection ends early.
 enum Broken {
     /// The server stops.
     Stopped,
-    /// The client takes too long.
+    /// The client is too slow.
     Slow,
-    /// The connection, or the file.
+    /// An error of the connection or the file.
     Io(io::Error),
 }
 
@@ -170,15 +170,16 @@ impl Broken {
     }
 }
 
-/// What came of waiting for a request.
+/// The result of waiting for a request.
 enum Heard {
     Request(HttpRequest),
-    /// The client has nothing more to ask.
+    /// The client sends no further request.
     Nothing,
-    /// It cannot be understood; answered with this status.
+    /// The request is malformed; it is answered with this status.
     Refused(u16),
 }
 
+/// A connection of a client.
 struct Connection<'a> {
     stream: &'a TcpStream,
     peer: SocketAddr,
@@ -186,7 +187,7 @@ struct Connection<'a> {
     limits: &'a HttpLimits,
     stop: &'a Stop,
     log: Log<'a>,
-    /// What came in and was not understood yet.
+    /// Received bytes that are not parsed yet.
     buffer: Vec<u8>,
 }
 
@@ -195,9 +196,10 @@ struct Head<'a> {
     status: u16,
     content_type: &'a str,
     length: u64,
-    /// Further fields, each with its line's end.
+    /// Further fields, each with its line end.
     more: String,
     keep_alive: bool,
+    /// Whether the request is of HTTP/1.0.
     old: bool,
 }
 
@@ -241,7 +243,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits for the next request's head.
+    /// Receives the head of the next request.
     fn hear(&mut self) -> Result<Heard, Broken> {
         let deadline = Instant::now() + self.limits.head;
         let mut chunk = [0u8; HEAD_CHUNK];
@@ -277,9 +279,9 @@ impl Connection<'_> {
         }
     }
 
-    /// Answers a request; says whether the connection can go on.
+    /// Answers a request; returns whether the connection stays open.
     fn answer(&self, request: &HttpRequest) -> bool {
-        // A client of HTTP/1.0 is not kept after a refusal, which saves saying so.
+        // After a refusal, the connection of an HTTP/1.0 client is closed, so the answer needs no "Connection: keep-alive".
         let refused = |status| Refusal::new(status, &request.shown, request.keep_alive && !request.old);
         let refusal = match request.method {
             Method::Refused => refused(405),
@@ -370,7 +372,7 @@ impl Connection<'_> {
         sent.is_ok() && request.keep_alive
     }
 
-    /// Sends a part of a file. Not with sendfile(2), which raises SIGPIPE when the client has gone.
+    /// Sends a part of a file. sendfile(2) is not used, because it raises SIGPIPE when the client is gone.
     fn send_bytes(
         &self,
         opened: &Opened,
@@ -383,7 +385,7 @@ impl Connection<'_> {
         while *sent < length {
             let want = usize::try_from(length - *sent).map_or(CHUNK, |left| left.min(CHUNK));
             let got = match opened.file.read_at(&mut chunk[..want], first + *sent) {
-                // The promised length cannot be kept: the end of the connection tells the client.
+                // Content-Length was sent already: only a closed connection can tell the client.
                 Ok(0) => return Err(io::Error::other("the file became shorter").into()),
                 Ok(got) => got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -395,6 +397,7 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Writes all of `bytes`; fails when the client reads too slowly.
     fn write(&self, mut bytes: &[u8], deadline: Instant) -> Result<(), Broken> {
         while !bytes.is_empty() {
             match (&mut &*self.stream).write(bytes) {
@@ -417,8 +420,8 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Takes in what the client is still sending: closing over unread bytes would reset the connection and might take the
-    /// answer with it (RFC 9112, section 9.6).
+    /// Reads and drops the rest of the client's request: closing a socket with unread bytes resets the connection, and the client might
+    /// lose the answer (RFC 9112, section 9.6).
     fn linger(&self) {
         let (most, time) = LINGER;
         let deadline = Instant::now() + time;
@@ -438,15 +441,17 @@ impl Connection<'_> {
     }
 }
 
+/// Whether a call is to be repeated.
 fn again(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// An answer that is not a file.
+/// An answer with an error status.
 struct Refusal {
     status: u16,
     request: String,
     keep_alive: bool,
+    /// Further fields, each with its line end.
     more: String,
     /// Whether only the head is sent.
     headless: bool,

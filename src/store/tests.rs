@@ -2,12 +2,15 @@
 
 use super::*;
 use crate::{
-    model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
+    model::{Arch, Entry, Epoch, Meta, Node, RelPath, StageKey, Tree, VerityDigest},
     verity::{self, digest_bytes},
 };
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 fn path(p: &str) -> RelPath {
@@ -16,7 +19,7 @@ fn path(p: &str) -> RelPath {
 
 fn one_file_tree(store: &Store, content: &str, mode: u32) -> (Tree, VerityDigest) {
     let (digest, size) = store
-        .put_object(mode & 0o111 != 0, &mut content.as_bytes())
+        .put_object(ObjectMode::of(mode), &mut content.as_bytes())
         .expect("stored");
     let mut tree = Tree::new(Meta::root(0o755, Epoch::new(9)));
     let meta = Meta::root(mode, Epoch::new(9));
@@ -192,7 +195,7 @@ fn content_that_is_there_makes_no_second_file_and_large_content_goes_through_one
     for content in [&b"small"[..], &large, b""] {
         let mut inodes = BTreeSet::new();
         for _ in 0..2 {
-            let (digest, size) = store.put_object(false, &mut &*content).expect("stored");
+            let (digest, size) = store.put_object(ObjectMode::Plain, &mut &*content).expect("stored");
             assert_eq!(
                 (digest, size),
                 (crate::verity::digest_bytes(content), content.len() as u64)
@@ -213,12 +216,16 @@ fn content_that_is_there_makes_no_second_file_and_large_content_goes_through_one
 fn an_object_that_changes_after_it_was_written_is_hashed_again() {
     let dir = tempfile::tempdir().expect("scratch");
     let store = Store::open(dir.path()).expect("opens");
-    let (digest, _) = store.put_object(false, &mut &b"content"[..]).expect("stored");
+    let (digest, _) = store
+        .put_object(ObjectMode::Plain, &mut &b"content"[..])
+        .expect("stored");
     store.verify_object(&digest).expect("whole");
     flip(&store.object_path(&digest).expect("there"));
     assert!(matches!(store.verify_object(&digest), Err(StoreError::Corrupt { .. })));
     // Put in place of the inode that was seen: the same length and time, another inode.
-    let (digest, _) = store.put_object(true, &mut &b"program"[..]).expect("stored");
+    let (digest, _) = store
+        .put_object(ObjectMode::Executable, &mut &b"program"[..])
+        .expect("stored");
     let path = store.object_path(&digest).expect("there");
     let other = store.scratch_path("other");
     fs::write(&other, "PROGRAM").expect("writable");
@@ -245,18 +252,20 @@ fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing
     let inode = |path: PathBuf| fs::metadata(path).expect("there").ino();
     let mut inodes = Vec::new();
     for content in contents {
-        let (digest, _) = first.put_object(false, &mut &*content).expect("stored");
+        let (digest, _) = first.put_object(ObjectMode::Plain, &mut &*content).expect("stored");
         inodes.push(inode(first.object_path(&digest).expect("there")));
     }
     first.lock_stage(&key).expect("a lock");
     let second = with_objects_of(&first, &dir.path().join("second"));
     drop(first);
     for (content, expected) in contents.into_iter().zip(inodes) {
-        let (digest, _) = second.put_object(false, &mut &*content).expect("stored");
+        let (digest, _) = second.put_object(ObjectMode::Plain, &mut &*content).expect("stored");
         assert_eq!(inode(second.object_path(&digest).expect("there")), expected);
         second.verify_object(&digest).expect("whole");
     }
-    let (other, _) = second.put_object(false, &mut &b"of the second"[..]).expect("stored");
+    let (other, _) = second
+        .put_object(ObjectMode::Plain, &mut &b"of the second"[..])
+        .expect("stored");
     let place = second.object_path(&other).expect("there");
     assert!(
         place.starts_with(dir.path().canonicalize().expect("there").join("first")),
@@ -333,11 +342,13 @@ fn what_the_other_store_has_is_hashed_and_not_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let [known, plain, new] = [7u8, 8, 9].map(|n| vec![n; 2 * buffer::BUFFER + 5]);
-    let (artifact, _) = first.put_artifact(false, &mut Once(&known[..]), 1).expect("stored");
-    first.put_object(false, &mut &plain[..]).expect("stored");
+    let (artifact, _) = first
+        .put_artifact(ObjectMode::Plain, &mut Once(&known[..]), 1)
+        .expect("stored");
+    first.put_object(ObjectMode::Plain, &mut &plain[..]).expect("stored");
     // Alone a store reads once: what comes is new as a rule.
     let mut content = Again::new(&known, None);
-    first.put_artifact(false, &mut content, 1).expect("stored");
+    first.put_artifact(ObjectMode::Plain, &mut content, 1).expect("stored");
     assert_eq!(content.restarts, 0);
 
     let second = with_objects_of(&first, &dir.path().join("second"));
@@ -351,7 +362,9 @@ fn what_the_other_store_has_is_hashed_and_not_written() {
         (&new, 0, 1),
     ] {
         let mut content = Again::new(bytes, None);
-        let put = second.put_artifact(false, &mut content, copies).expect("stored");
+        let put = second
+            .put_artifact(ObjectMode::Plain, &mut content, copies)
+            .expect("stored");
         assert_eq!(
             put,
             (digest_bytes(bytes), bytes.len() as u64),
@@ -374,7 +387,7 @@ fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
     let [before, after] = [1u8, 2].map(|n| vec![n; 2 * buffer::BUFFER]);
     for then in [&after[..], &after[..100], &after[..buffer::BUFFER]] {
         let put = second
-            .put_artifact(false, &mut Again::new(&before, Some(then)), 0)
+            .put_artifact(ObjectMode::Plain, &mut Again::new(&before, Some(then)), 0)
             .expect("stored");
         assert_eq!(put, (digest_bytes(then), then.len() as u64));
         assert_eq!(
@@ -389,7 +402,9 @@ fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
 fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(&dir.path().join("store")).expect("opens");
-    let (digest, _) = store.put_object(false, &mut &b"content"[..]).expect("stored");
+    let (digest, _) = store
+        .put_object(ObjectMode::Plain, &mut &b"content"[..])
+        .expect("stored");
     let object = store.plain_object(&digest).expect("there");
     assert_eq!(store.copy_if_linked(&object).expect("given"), object);
     fs::hard_link(&object, dir.path().join("other")).expect("linked");
@@ -405,10 +420,14 @@ fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let large = vec![3; buffer::BUFFER + 70_001];
-    let (digest, size) = first.hash_artifact(false, &mut Once(&large[..])).expect("hashed");
+    let (digest, size) = first
+        .hash_artifact(ObjectMode::Plain, &mut Once(&large[..]))
+        .expect("hashed");
     assert_eq!((digest, size), (digest_bytes(&large), large.len() as u64));
     assert_eq!(first.find_object(&digest), None);
-    let (small, _) = first.hash_artifact(false, &mut Once(&b"small"[..])).expect("stored");
+    let (small, _) = first
+        .hash_artifact(ObjectMode::Plain, &mut Once(&b"small"[..]))
+        .expect("stored");
     assert!(first.find_object(&small).is_some());
     let mut both = verity::Both::new();
     both.update(&large);
@@ -421,11 +440,11 @@ fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
     }
     // As an artifact it is as good as there, as anything else it is stored.
     second
-        .put_artifact(false, &mut Again::new(&large, None), 1)
+        .put_artifact(ObjectMode::Plain, &mut Again::new(&large, None), 1)
         .expect("known");
     assert_eq!(second.find_object(&digest), None);
     second
-        .put_artifact(false, &mut Again::new(&large, None), 0)
+        .put_artifact(ObjectMode::Plain, &mut Again::new(&large, None), 0)
         .expect("stored");
     assert!(second.find_object(&digest).is_some());
     let target = dir.path().join("out");

@@ -1,7 +1,7 @@
 //! Hosts that lack a layer, and callers that are killed.
 
 use crate::host::*;
-use pnb::sandbox::*;
+use pnb::{model::Hint, sandbox::*};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -60,12 +60,11 @@ fn without_user_namespaces_there_is_one_clear_error() {
         SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag).expect("a condition");
     let rules = vec![SeccompRule::new(vec![condition]).expect("a rule")];
     for strict in [true, false] {
-        let text = on_a_host_without(libc::SYS_clone, rules.clone(), libc::EPERM, strict)
-            .expect_err("refused")
-            .to_string();
+        let error = on_a_host_without(libc::SYS_clone, rules.clone(), libc::EPERM, strict).expect_err("refused");
+        let (text, hint) = (error.to_string(), error.hint().unwrap_or_default());
         assert!(
-            text.contains("no user namespace on this host") && text.contains("hint: allow user namespaces"),
-            "{text}"
+            text.contains("no user namespace on this host") && hint.starts_with("allow user namespaces"),
+            "{text}, {hint}"
         );
     }
 }

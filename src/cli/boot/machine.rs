@@ -70,7 +70,7 @@ pub(super) fn run(
     let tools = tools.ok_or_else(|| said(format!("find QEMU: {node} gave no tree")))?;
     let argv = machine.command(args.interactive);
     let workload = match &machine.network {
-        None => Workload::Command { argv },
+        None => Workload::command(argv),
         Some(_) => {
             let served = ServedMachine {
                 argv,
@@ -79,10 +79,7 @@ pub(super) fn run(
                     port: HTTP_PORT,
                 }),
             };
-            Workload::Builtin {
-                name: MACHINE.to_owned(),
-                args: serde_json::to_vec(&served).map_err(|e| said(e.to_string()))?,
-            }
+            Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(|e| said(e.to_string()))?)
         }
     };
     let spec = Spec {
@@ -95,7 +92,7 @@ pub(super) fn run(
             // The length of any file it writes is limited by this too.
             build_bytes: FORGOTTEN.max(largest_disk(&mounts)),
             cpus: 2,
-            ..Limits::default()
+            ..Limits::small()
         },
         mounts,
         console: if args.interactive {
