@@ -28,7 +28,7 @@ use std::{
 /// Ends what it stands in and takes the document over, if it is taken for markup.
 const HOSTILE: &str = "</title></style></script><img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>\u{1b}[2J";
 const PROHIBITION: &str =
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n";
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">";
 
 /// Writes into the document, a line each: widths of the window and of the page; how many states there are, how many lack their
 /// word, and how many names in the picture are wider than their box; how many boxes hold more than they show.

@@ -1,16 +1,17 @@
 //! The page as text: what is on it, in what order, and that nothing on it is markup but its own.
 
-use super::*;
+use super::html;
 use crate::{
     inspect::{Difference, LikelyCause, What},
     manifest::Host,
-    model::{Arch, VerityDigest},
-    repro::{Axis, BuiltFrom, Cause, Finding, OutputResult, StageResult, Tried},
+    model::{Arch, Sha256Digest, VerityDigest},
+    repro::{ArtifactResult, Axis, BuiltFrom, Cause, Finding, OutputResult, ReproVerdict, StageResult, State, Tried},
 };
+use std::collections::BTreeSet;
 
 /// What must never come out as it is.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\"'&\0\x1b\u{202e}";
-const HARMLESS: &str = "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&quot;&#39;&amp;\\0\\u{1b}\\u{202e}";
+const HARMLESS: &str = "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&quot;'&amp;\\0\\u{1b}\\u{202e}";
 
 fn sha(byte: u8) -> Sha256Digest {
     Sha256Digest::new([byte; 32])
@@ -275,7 +276,7 @@ fn every_kind_of_difference_has_its_words() {
         ),
         (
             What::Format { a, b },
-            vec!["Of another kind.", "<mark>a</mark>", "<mark>b</mark>"],
+            vec!["The kinds differ.", "<mark>a</mark>", "<mark>b</mark>"],
         ),
         (
             What::Field {
@@ -295,13 +296,13 @@ fn every_kind_of_difference_has_its_words() {
         ),
         (
             What::About { offset: 4, bytes: 2 },
-            vec!["In what describes it 2 bytes differ, the first at byte 4."],
+            vec!["In its metadata 2 bytes differ, the first at byte 4."],
         ),
         (
             What::Damaged {
                 problem: "a bad sum".to_owned(),
             },
-            vec!["Cannot be compared: a bad sum."],
+            vec!["The contents cannot be compared: a bad sum."],
         ),
         (
             What::Moved {
