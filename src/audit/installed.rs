@@ -11,7 +11,7 @@ use crate::{
     debian::{ControlReader, Paragraph},
     image::{ReadAt, composefs, ext4::Ext4},
     manifest::{Manifest, Origin, RecordedWorkload, Role, Stage},
-    model::RelPath,
+    model::{NodeId, RelPath},
 };
 use std::{collections::BTreeSet, fmt, io::Read};
 
@@ -107,7 +107,7 @@ fn root_set(manifest: &Manifest) -> Result<&str, String> {
             root.node()
         ));
     };
-    let node = format!("{stage}/{arch}");
+    let node = NodeId::new(stage, *arch);
     let configured = manifest.stages.iter().find(|s| s.node() == node);
     let origins = configured
         .into_iter()

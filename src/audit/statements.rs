@@ -10,7 +10,7 @@ use crate::{
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
         is_git_sha, is_statement,
     },
-    model::{RelPath, Sha256Digest},
+    model::{NodeId, RelPath, Sha256Digest},
     store::Output,
     verity::Digests,
 };
@@ -188,7 +188,7 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
 }
 
 fn check_stages(manifest: &Manifest, problems: &mut Problems) {
-    let mut made: BTreeMap<String, &Stage> = BTreeMap::new();
+    let mut made: BTreeMap<NodeId, &Stage> = BTreeMap::new();
     for stage in &manifest.stages {
         let node = stage.node();
         let trees = [("/", &stage.root), ("/emulator", &stage.emulator)];
@@ -226,10 +226,10 @@ fn is_input(stage: &Stage, output: &Output) -> bool {
     stage.inputs.values().any(same)
 }
 
-fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &StageInput, bad: &mut dyn FnMut(String)) {
+fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &StageInput, bad: &mut dyn FnMut(String)) {
     match (&input.origin, &input.content) {
         (Origin::Stage { stage, arch, output }, content) => {
-            let from = format!("{stage}/{arch}");
+            let from = NodeId::new(stage, *arch);
             let Some(given) = made.get(&from).and_then(|s| s.outputs.get(output)) else {
                 return bad(format!("no stage before it made {output:?} of {from}"));
             };

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     lock::Distribution,
-    model::{Arch, Epoch, ModelError, RelPath, Sha256Digest, StageKey, Variant, VerityDigest, excerpt},
+    model::{Arch, Epoch, ModelError, NodeId, RelPath, Sha256Digest, StageKey, Target, Variant, VerityDigest, excerpt},
     store::Output,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -286,9 +286,9 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// `<stage>/<arch>`.
-    pub fn node(&self) -> String {
-        format!("{}/{}", self.stage, self.arch)
+    /// The node of the graph.
+    pub fn node(&self) -> NodeId {
+        NodeId::new(&self.stage, self.arch)
     }
 }
 
@@ -391,6 +391,12 @@ impl Manifest {
             [variant] => Some(variant),
             _ => None,
         }
+    }
+
+    /// The artifact this manifest describes; `None` when it names no family or several.
+    pub fn target(&self) -> Option<Target> {
+        let arch = self.arch;
+        self.variant().map(|variant| Target { variant, arch })
     }
 
     /// [`package_set_digest`] of the packages for which `wanted` says so, and their number.

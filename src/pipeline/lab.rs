@@ -1,9 +1,13 @@
 //! Where a single stage is run again, with nothing varied, with halves of the axes, with single ones, to find out why it differs.
 
-use super::{Changed, PipelineError, ResolvedStage, repeat::Twice, run::run_stage};
+use super::{
+    Changed, PipelineError, ResolvedStage,
+    repeat::{Twice, node_of},
+    run::run_stage,
+};
 use crate::{
     inspect::{Comparison, SpoolDirectory},
-    repro::{Axis, Cause, Finding, compare, standing_still},
+    repro::{Axis, Cause, Divergent, Finding, compare, standing_still},
     store::{Output, Store},
 };
 use std::{
@@ -41,7 +45,7 @@ impl Lab<'_> {
         first: &BTreeMap<String, Output>,
         second: &BTreeMap<String, Output>,
     ) -> Result<Vec<Finding>, PipelineError> {
-        let node = self.prepared.id.to_string();
+        let node = node_of(&self.prepared.id);
         let mut findings = Vec::new();
         for (name, expected) in first {
             let Some(found) = second.get(name).filter(|found| *found != expected) else {
@@ -64,7 +68,7 @@ impl Lab<'_> {
             let compared = self.compare(name, expected, other.as_ref(), found)?;
             findings.push(Finding {
                 node: node.clone(),
-                output: name.clone(),
+                found: Divergent::Output(name.clone()),
                 cause,
                 differences: compared.differences,
                 total: compared.total,

@@ -16,10 +16,10 @@ use crate::{
     graph::{NodeId, closure_of},
     lock::{Package, PinnedFile},
     manifest::{MANIFEST_FILE, Reproducibility, SUMS_FILE, Sums, Varied, is_statement},
-    model::{Arch, RelPath, Sha256Digest, StageKey, Variant},
+    model::{self, Arch, RelPath, Sha256Digest, StageKey, Target, Variant},
     repro::{
-        self, ArtifactResult, Axis, Cause, Claim, Finding, OutputResult, ReproVerdict, SEED, StageResult, State, Tried,
-        VARIATION_LOCALE, clock_library, variation,
+        self, ArtifactResult, Axis, Cause, Claim, Divergent, Finding, OutputResult, ReproSetup, ReproVerdict, SEED,
+        StageResult, State, Tried, VARIATION_LOCALE, clock_library, variation,
     },
     store::{Output, Scratch, SharedStores, Store},
 };
@@ -75,7 +75,7 @@ pub struct Twice<'a> {
 /// What one build made: of each node its key and outputs, and every file of every artifact.
 struct Made {
     nodes: BTreeMap<NodeId, (StageKey, BTreeMap<String, Output>)>,
-    files: BTreeMap<(String, RelPath), Sha256Digest>,
+    files: BTreeMap<(Target, RelPath), Sha256Digest>,
 }
 
 /// One build in a store of its own.
@@ -158,7 +158,7 @@ impl Twice<'_> {
         let (mut stages, artifacts) = self.judge(expected, &second, claim.is_some())?;
         let mut findings = Vec::new();
         for stage in stages.iter().filter(|s| s.state == State::FirstDivergent) {
-            let Some(id) = second.outcome.order.iter().find(|id| id.to_string() == stage.node) else {
+            let Some(id) = second.outcome.order.iter().find(|id| node_of(id) == stage.node) else {
                 continue;
             };
             let lab = Lab {
@@ -181,7 +181,7 @@ impl Twice<'_> {
                 findings.push(self.failure(before, first.is_some(), &node, error, &axes, &lent)?);
             }
             stages.push(StageResult {
-                node: node.to_string(),
+                node: node_of(&node),
                 needs: Vec::new(),
                 state: if first_to_differ {
                     State::FirstDivergent
@@ -191,14 +191,10 @@ impl Twice<'_> {
                 outputs: Vec::new(),
             });
         }
-        let equal = stages.iter().all(|s| s.state == State::Equal) && artifacts.iter().all(|a| a.first == a.second);
         let manifests = first.as_ref().unwrap_or(&second).manifests.clone();
-        let mut verdict = self.verdict(axes, not_varied);
-        verdict.against = claim.map(|claim| claim.given().display().to_string());
-        verdict.equal = equal;
-        verdict.stages = stages;
-        verdict.artifacts = artifacts;
-        verdict.findings = findings;
+        let against = claim.map(|claim| claim.given().display().to_string());
+        let setup = self.setup(axes, not_varied, against);
+        let verdict = ReproVerdict::new(setup, stages, artifacts, findings);
         Ok(ReproResult { verdict, manifests })
     }
 
@@ -354,7 +350,7 @@ impl Twice<'_> {
                 if file.to_string() == MANIFEST_FILE {
                     manifests.insert((variant, arch), *sha256);
                 }
-                files.insert((format!("{variant}/{arch}"), file.clone()), *sha256);
+                files.insert((Target { variant, arch }, file.clone()), *sha256);
             }
         }
         let nodes = outcome.nodes.iter();
@@ -435,17 +431,17 @@ impl Twice<'_> {
                 })
             });
             stages.push(StageResult {
-                node: id.to_string(),
-                needs: closure.needs[id].iter().map(ToString::to_string).collect(),
+                node: node_of(id),
+                needs: closure.needs[id].iter().map(node_of).collect(),
                 state,
                 outputs: both.collect(),
             });
         }
         let made = second.made.files.keys();
         let made = made.filter(|name| !claimed || expected.files.contains_key(*name) || !is_statement(&name.1));
-        let names: BTreeSet<&(String, RelPath)> = expected.files.keys().chain(made).collect();
+        let names: BTreeSet<&(Target, RelPath)> = expected.files.keys().chain(made).collect();
         let artifacts = names.into_iter().map(|name| ArtifactResult {
-            artifact: name.0.clone(),
+            artifact: name.0,
             file: name.1.clone(),
             first: expected.files.get(name).copied(),
             second: second.made.files.get(name).copied(),
@@ -486,15 +482,15 @@ impl Twice<'_> {
             }
         }
         Ok(Finding {
-            node: node.to_string(),
-            output: format!("none: {error}"),
+            node: node_of(node),
+            found: Divergent::Failed(error.to_string()),
             cause,
             differences: Vec::new(),
             total: 0,
         })
     }
 
-    fn verdict(&self, axes: BTreeSet<Axis>, not_varied: Vec<(Axis, String)>) -> ReproVerdict {
+    fn setup(&self, axes: BTreeSet<Axis>, not_varied: Vec<(Axis, String)>, against: Option<String>) -> ReproSetup {
         let project = self.project;
         let sets: BTreeSet<String> = match closure_of(&project.graph, self.nodes) {
             Ok(closure) => closure
@@ -509,25 +505,14 @@ impl Twice<'_> {
             .flat_map(|set| project.lock.packages_of(set))
             .map(|p| p.sha256)
             .collect();
-        ReproVerdict {
-            equal: false,
-            what: self.nodes.iter().map(ToString::to_string).collect(),
-            against: None,
+        ReproSetup {
+            what: self.nodes.iter().map(node_of).collect(),
+            against,
             host: self.circumstances.host.clone(),
             started: self.circumstances.started,
             finished: self.circumstances.started,
-            axes: axes
-                .into_iter()
-                .map(|axis| Tried {
-                    axis,
-                    first: axis.first().to_owned(),
-                    second: axis.second().to_owned(),
-                })
-                .collect(),
+            axes: axes.into_iter().map(Tried::from).collect(),
             not_varied,
-            stages: Vec::new(),
-            artifacts: Vec::new(),
-            findings: Vec::new(),
             inputs: repro::BuiltFrom {
                 pnb: env!("CARGO_PKG_VERSION").to_owned(),
                 code_sandbox: CODE_SANDBOX.to_owned(),
@@ -540,6 +525,11 @@ impl Twice<'_> {
             },
         }
     }
+}
+
+/// The node, as a verdict names it.
+pub(super) fn node_of(id: &NodeId) -> model::NodeId {
+    model::NodeId::new(id.stage.clone(), id.arch)
 }
 
 /// Whether a file could not be written for want of room.
@@ -565,7 +555,7 @@ fn claimed(claim: &Claim) -> Made {
         };
         (id, (stage.key, stage.outputs.clone()))
     });
-    let artifact = format!("{}/{}", claim.variant(), claim.arch());
+    let artifact = claim.target();
     let files = manifest
         .artifacts
         .iter()
@@ -577,26 +567,26 @@ fn claimed(claim: &Claim) -> Made {
         nodes: nodes.collect(),
         files: files
             .chain(itself)
-            .map(|(path, sha256)| ((artifact.clone(), path), sha256))
+            .map(|(path, sha256)| ((artifact, path), sha256))
             .collect(),
     }
 }
 
 /// The statement for `build-record.json`.
 pub fn reproducibility(verdict: &ReproVerdict) -> Reproducibility {
-    let varied = verdict.axes.iter().map(|tried| {
+    let varied = verdict.setup.axes.iter().map(|tried| {
         let values = Varied {
             first: tried.first.clone(),
             second: tried.second.clone(),
         };
         (tried.axis.to_string(), values)
     });
-    let not_varied = verdict.not_varied.iter();
+    let not_varied = verdict.setup.not_varied.iter();
     Reproducibility {
         varied: varied.collect(),
         not_varied: not_varied.map(|(axis, why)| (axis.to_string(), why.clone())).collect(),
-        host: verdict.host.clone(),
-        finished: verdict.finished,
+        host: verdict.setup.host.clone(),
+        finished: verdict.setup.finished,
         outputs: verdict.outputs(),
         equal: verdict.equal,
     }

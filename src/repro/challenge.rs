@@ -7,7 +7,7 @@
 use super::{ChallengeError, Claim};
 use crate::{
     manifest::{Artifact, Manifest, Stage},
-    model::{Arch, RelPath, StageKey, Variant, VerityDigest},
+    model::{Arch, NodeId, RelPath, StageKey, Variant, VerityDigest},
     store::Output,
 };
 use serde::Serialize;
@@ -58,8 +58,8 @@ impl<T: PartialEq> Row<T> {
 /// A stage, as the builders ran it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct StageRow {
-    /// `<stage>/<arch>`.
-    pub stage: String,
+    /// The stage.
+    pub stage: NodeId,
     /// Its key: equal keys mean equal inputs and equal code.
     pub key: Vec<Seen<StageKey>>,
     /// What it made, by the output's name.
@@ -76,8 +76,8 @@ impl StageRow {
 /// The first stage that had the same key in two builds and made something else.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OtherOutput {
-    /// `<stage>/<arch>`.
-    pub stage: String,
+    /// The stage.
+    pub stage: NodeId,
     /// Which of its outputs differ.
     pub outputs: Vec<String>,
 }
@@ -85,8 +85,8 @@ pub struct OtherOutput {
 /// The first stage that had another key, before any that made something else of the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OtherKey {
-    /// `<stage>/<arch>`.
-    pub stage: String,
+    /// The stage.
+    pub stage: NodeId,
     /// What of it differs in the manifests; empty when it is something of pnb itself or of the lock.
     pub inputs: Vec<String>,
 }
@@ -142,7 +142,6 @@ pub fn challenge(claims: &[Claim], threshold: Option<usize>) -> Result<Challenge
             return Err(ChallengeError::Few { builders: claims.len() });
         }
     };
-    let about = |claim: &Claim| format!("{}/{}", claim.variant(), claim.arch());
     let mut files = BTreeMap::new();
     for claim in claims {
         if let Some(first) = files.insert(claim.file(), claim.given()) {
@@ -151,12 +150,12 @@ pub fn challenge(claims: &[Claim], threshold: Option<usize>) -> Result<Challenge
                 other: claim.given().to_owned(),
             });
         }
-        if about(claim) != about(first) {
+        if claim.target() != first.target() {
             return Err(ChallengeError::About {
                 first: first.given().to_owned(),
-                first_about: about(first),
+                first_about: first.target(),
                 other: claim.given().to_owned(),
-                other_about: about(claim),
+                other_about: claim.target(),
             });
         }
     }
@@ -226,13 +225,13 @@ fn artifacts(manifests: &[&Manifest]) -> Vec<Row<Artifact>> {
 }
 
 fn stages(manifests: &[&Manifest]) -> Vec<StageRow> {
-    let mut nodes: Vec<String> = Vec::new();
+    let mut nodes: Vec<NodeId> = Vec::new();
     for stage in manifests.iter().flat_map(|m| &m.stages) {
         if !nodes.contains(&stage.node()) {
             nodes.push(stage.node());
         }
     }
-    let row = |node: String| {
+    let row = |node: NodeId| {
         let of: Vec<Option<&Stage>> = manifests.iter().map(|m| find(m, &node)).collect();
         let names: BTreeSet<&String> = of.iter().flatten().flat_map(|s| s.outputs.keys()).collect();
         let output = |name: &String| Row::new(name, of.iter().map(|s| s.and_then(|s| s.outputs.get(name)).cloned()));
@@ -245,8 +244,8 @@ fn stages(manifests: &[&Manifest]) -> Vec<StageRow> {
     nodes.into_iter().map(row).collect()
 }
 
-fn find<'a>(manifest: &'a Manifest, node: &str) -> Option<&'a Stage> {
-    manifest.stages.iter().find(|s| s.node() == node)
+fn find<'a>(manifest: &'a Manifest, node: &NodeId) -> Option<&'a Stage> {
+    manifest.stages.iter().find(|s| s.node() == *node)
 }
 
 fn divergences(manifests: &[&Manifest], groups: &[Vec<usize>]) -> Vec<Divergence> {

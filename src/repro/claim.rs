@@ -6,7 +6,7 @@
 use super::ClaimError;
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest, ManifestError, SUMS_FILE, Sums},
-    model::{Arch, RelPath, Sha256Digest, Variant},
+    model::{Arch, RelPath, Sha256Digest, Target, Variant},
     verity::{Both, Digests},
 };
 use sha2::{Digest as _, Sha256};
@@ -24,7 +24,7 @@ pub struct Claim {
     file: PathBuf,
     manifest: Manifest,
     sha256: Sha256Digest,
-    variant: Variant,
+    target: Target,
 }
 
 impl Claim {
@@ -46,7 +46,7 @@ impl Claim {
         }
         let bytes = small(&file)?;
         let manifest = Manifest::read(&bytes, MANIFEST_FILE).map_err(|source| refused(&file, source))?;
-        let variant = manifest.variant().ok_or_else(|| ClaimError::Variants {
+        let target = manifest.target().ok_or_else(|| ClaimError::Variants {
             path: file.clone(),
             count: manifest.variants.len(),
         })?;
@@ -56,7 +56,7 @@ impl Claim {
             file: file.canonicalize().unwrap_or_else(|_| file.clone()),
             manifest,
             sha256: Sha256Digest::new(Sha256::digest(&bytes).into()),
-            variant,
+            target,
         };
         if let Some(dir) = dir {
             claim.check_files(dir)?;
@@ -80,13 +80,17 @@ impl Claim {
     pub fn sha256(&self) -> &Sha256Digest {
         &self.sha256
     }
-    /// The family it is about.
-    pub fn variant(&self) -> Variant {
-        self.variant
+    /// The artifact that the manifest describes.
+    pub fn target(&self) -> Target {
+        self.target
     }
-    /// The architecture it is about.
+    /// The artifact's family.
+    pub fn variant(&self) -> Variant {
+        self.target.variant
+    }
+    /// The artifact's architecture.
     pub fn arch(&self) -> Arch {
-        self.manifest.arch
+        self.target.arch
     }
 
     /// The files in `dir` are those of the manifest and of the list beside it.

@@ -1,6 +1,6 @@
 //! Why a claim cannot be taken up, or several cannot be compared.
 
-use crate::manifest::ManifestError;
+use crate::{manifest::ManifestError, model::Target};
 use std::{io, path::PathBuf};
 
 /// What is wrong with a manifest somebody points at; each message completes "failed to …".
@@ -121,11 +121,11 @@ pub enum ChallengeError {
         /// The first manifest.
         first: PathBuf,
         /// `<variant>/<arch>`.
-        first_about: String,
+        first_about: Target,
         /// The other one.
         other: PathBuf,
         /// `<variant>/<arch>`.
-        other_about: String,
+        other_about: Target,
     },
     /// More builders must agree than there are, or fewer than two.
     #[error("let {threshold} of {builders} builders agree: the threshold is between 2 and {builders}")]

@@ -20,4 +20,7 @@ pub(crate) use compare::kind;
 pub use compare::{CompareError, compare};
 pub use error::{ChallengeError, ClaimError};
 pub use html::html;
-pub use verdict::{ArtifactResult, BuiltFrom, Cause, Finding, OutputResult, ReproVerdict, StageResult, State, Tried};
+pub use verdict::{
+    ArtifactResult, BuiltFrom, Cause, Divergent, Finding, OutputResult, ReproSetup, ReproVerdict, StageResult, State,
+    Tried,
+};

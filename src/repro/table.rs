@@ -80,7 +80,7 @@ impl Challenge {
         }
         let _ = writeln!(out, "\nstages that differ, {} of {}", differ.len(), self.stages.len());
         for row in differ {
-            let _ = writeln!(out, "  {}", plain(&row.stage));
+            let _ = writeln!(out, "  {}", plain(&row.stage.to_string()));
             if row.key.len() > 1 {
                 let _ = writeln!(out, "    key");
                 list(out, "      ", &row.key, ToString::to_string);
@@ -99,14 +99,18 @@ impl Challenge {
                 [] => "pnb's code, a time or a limit".to_owned(),
                 inputs => inputs.join(", "),
             };
-            let _ = writeln!(out, "  inputs differ from {} on: {what}", plain(&input.stage));
+            let _ = writeln!(
+                out,
+                "  inputs differ from {} on: {what}",
+                plain(&input.stage.to_string())
+            );
         }
         if let Some(output) = &one.output {
             let names: Vec<String> = output.outputs.iter().map(|o| format!("{o:?}")).collect();
             let _ = writeln!(
                 out,
                 "  diverge first at {}: the same key, but another {}",
-                plain(&output.stage),
+                plain(&output.stage.to_string()),
                 names.join(", ")
             );
         }

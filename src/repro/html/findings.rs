@@ -3,7 +3,7 @@
 use super::text::{Text, count, parts};
 use crate::{
     inspect::{Difference, LikelyCause, What},
-    repro::{Finding, ReproVerdict},
+    repro::{Divergent, Finding, ReproVerdict},
 };
 use maud::{Markup, html};
 
@@ -33,10 +33,18 @@ fn article(verdict: &ReproVerdict, finding: &Finding) -> Markup {
                     Some(n) => { a href={ "#stage-" (n) } { (Text(&finding.node)) } },
                     None => { (Text(&finding.node)) },
                 }
-                ", output " (Text(&finding.output))
+                @match &finding.found {
+                    Divergent::Output(name) => { ", output " (Text(name)) },
+                    Divergent::Failed(_) => { " failed in the second build" },
+                }
             }
             p class="cause" { b { "Why:" } " " (Text(finding.cause.sentence())) "." }
-            (listed(finding))
+            @match &finding.found {
+                Divergent::Output(_) => { (listed(finding)) },
+                Divergent::Failed(error) => {
+                    @for line in error.lines() { p { code { (Text(line)) } } }
+                },
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     page::words,
     text::{Text, visible},
 };
-use crate::repro::StageResult;
+use crate::{model::NodeId, repro::StageResult};
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,7 +100,7 @@ fn join(slots: &mut [ColumnSlot], from: usize, to: usize) {
 
 /// The stages that each stage needs, by number, without those that it needs through another stage anyway.
 fn reduced(stages: &[StageResult]) -> Vec<Vec<usize>> {
-    let number: BTreeMap<&str, usize> = stages.iter().enumerate().map(|(n, s)| (s.node.as_str(), n)).collect();
+    let number: BTreeMap<&NodeId, usize> = stages.iter().enumerate().map(|(n, s)| (&s.node, n)).collect();
     let mut below: Vec<BTreeSet<usize>> = Vec::new();
     let mut out = Vec::new();
     for (n, stage) in stages.iter().enumerate() {
@@ -108,7 +108,7 @@ fn reduced(stages: &[StageResult]) -> Vec<Vec<usize>> {
         let needs: BTreeSet<usize> = stage
             .needs
             .iter()
-            .filter_map(|name| number.get(name.as_str()).copied())
+            .filter_map(|need| number.get(need).copied())
             .collect();
         let needs: BTreeSet<usize> = needs.into_iter().filter(|need| *need < n).collect();
         let deeper: BTreeSet<usize> = needs.iter().flat_map(|need| &below[*need]).copied().collect();
@@ -198,7 +198,6 @@ fn lines(n: usize, slot: &ColumnSlot, slots: &[ColumnSlot], x: &[usize]) -> Mark
 
 /// The box of stage `n`, a link to its outputs.
 fn stage_box(n: usize, stage: &StageResult, x: usize, y: usize) -> Markup {
-    let (name, arch) = stage.node.rsplit_once('/').unwrap_or((&stage.node, ""));
     let (class, sign, word) = words(stage.state);
     let (left, right, above, below) = (x + 9, x + WIDTH - 9, y + 18, y + 35);
     html! {
@@ -206,9 +205,9 @@ fn stage_box(n: usize, stage: &StageResult, x: usize, y: usize) -> Markup {
             g class={ "state " (class) } {
                 title { (Text(&stage.node)) ": " (word) }
                 rect x=(x) y=(y) width=(WIDTH) height=(HEIGHT) rx="6" {}
-                text class="name" x=(left) y=(above) { (short(name)) }
+                text class="name" x=(left) y=(above) { (short(&stage.node.stage)) }
                 text x=(left) y=(below) { (sign) " " (word) }
-                text class="arch" x=(right) y=(below) text-anchor="end" { (short(arch)) }
+                text class="arch" x=(right) y=(below) text-anchor="end" { (stage.node.arch) }
             }
         }
     }
@@ -231,12 +230,13 @@ fn short(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repro::State;
+    use crate::{model::Arch, repro::State};
 
-    fn stage(node: &str, needs: &[&str]) -> StageResult {
+    fn stage(name: &str, needs: &[&str]) -> StageResult {
+        let node = |name: &str| NodeId::new(name, Arch::Amd64);
         StageResult {
-            node: node.to_owned(),
-            needs: needs.iter().map(|n| (*n).to_owned()).collect(),
+            node: node(name),
+            needs: needs.iter().map(|n| node(n)).collect(),
             state: State::Equal,
             outputs: Vec::new(),
         }
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn no_two_boxes_lie_on_each_other() {
-        let names: Vec<String> = (0..40).map(|n| format!("stage-{n}/amd64")).collect();
+        let names: Vec<String> = (0..40).map(|n| format!("stage-{n}")).collect();
         let stages: Vec<StageResult> = (0..40)
             .map(|n: usize| {
                 let needs: Vec<&str> = (0..n)

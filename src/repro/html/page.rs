@@ -140,14 +140,14 @@ fn facts(rows: impl IntoIterator<Item = (&'static str, Markup)>) -> Markup {
 }
 
 fn built(verdict: &ReproVerdict) -> Markup {
-    let host = &verdict.host;
+    let host = &verdict.setup.host;
     let time = |seconds| html! { time { (instant(seconds)) } };
-    let against = match &verdict.against {
+    let against = match &verdict.setup.against {
         None => html! { "a first build on this host" },
         Some(manifest) => html! { "the manifest " code { (Text(manifest)) } },
     };
-    let nodes: Vec<String> = verdict.what.iter().map(ToString::to_string).collect();
-    let took = duration(verdict.finished.saturating_sub(verdict.started));
+    let nodes: Vec<String> = verdict.setup.what.iter().map(ToString::to_string).collect();
+    let took = duration(verdict.setup.finished.saturating_sub(verdict.setup.started));
     html! {
         section id="built" {
             h2 { "What was built, where and when" }
@@ -157,8 +157,8 @@ fn built(verdict: &ReproVerdict) -> Markup {
                 ("Host", html! { (Text(&host.name)) }),
                 ("Kernel", html! { (Text(&host.kernel)) }),
                 ("Processors", html! { (host.cpus) ", " (host.arch) }),
-                ("Began", time(verdict.started)),
-                ("Ended", html! { (time(verdict.finished)) ", after " (took) }),
+                ("Began", time(verdict.setup.started)),
+                ("Ended", html! { (time(verdict.setup.finished)) ", after " (took) }),
             ]))
         }
     }
@@ -177,14 +177,14 @@ fn table(columns: &[&str], rows: impl IntoIterator<Item = Markup>) -> Markup {
 }
 
 fn axes(verdict: &ReproVerdict) -> Markup {
-    let tried = verdict.axes.iter().map(|tried| {
+    let tried = verdict.setup.axes.iter().map(|tried| {
         html! {
             th scope="row" { (tried.axis) }
             td data-is="first" { (Text(&tried.first)) }
             td data-is="second" { (Text(&tried.second)) }
         }
     });
-    let untried = verdict.not_varied.iter().map(|(axis, why)| {
+    let untried = verdict.setup.not_varied.iter().map(|(axis, why)| {
         html! {
             th scope="row" { (axis) }
             td { (Text(why)) }
@@ -193,12 +193,12 @@ fn axes(verdict: &ReproVerdict) -> Markup {
     html! {
         section id="axes" {
             h2 { "What was varied" }
-            @if verdict.axes.is_empty() {
+            @if verdict.setup.axes.is_empty() {
                 p { "Nothing was varied." }
             } @else {
                 (table(&["Axis", "First build", "Second build"], tried))
             }
-            @if !verdict.not_varied.is_empty() {
+            @if !verdict.setup.not_varied.is_empty() {
                 h3 { "Not varied" }
                 (table(&["Axis", "Why not"], untried))
             }
@@ -320,7 +320,7 @@ fn outputs_of(n: usize, stage: &StageResult, verdict: &ReproVerdict) -> Markup {
 }
 
 fn inputs(verdict: &ReproVerdict) -> Markup {
-    let inputs = &verdict.inputs;
+    let inputs = &verdict.setup.inputs;
     let files: BTreeSet<&String> = inputs.uncommitted.iter().collect();
     let uncommitted = html! {
         @if files.is_empty() {
