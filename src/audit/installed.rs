@@ -3,15 +3,12 @@
 //! The database is a file of the root like any other, so the root's digest covers it. Not in it are packages whose files came into the
 //! artifact in another way: kernel, initramfs, microcode, boot loaders. They have role `target` and belong to other sets.
 
-use super::{
-    check::{Check, Class, Problems},
-    statements::chain,
-};
+use super::check::{Check, Class, Problems};
 use crate::{
     debian::{ControlReader, Paragraph},
     image::{ReadAt, composefs, ext4::Ext4},
     manifest::{Manifest, Origin, RecordedWorkload, Role, Stage},
-    model::{NodeId, RelPath},
+    model::{NodeId, RelPath, chain},
 };
 use std::{collections::BTreeSet, fmt, io::Read};
 

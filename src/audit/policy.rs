@@ -6,12 +6,12 @@
 
 use super::PolicyError;
 use crate::{
-    lock::{Distribution, line_at, parse_snapshot},
+    lock::{Distribution, line_at},
     manifest::AgentKind,
-    model::{Arch, RelPath, Variant, excerpt},
+    model::{Arch, Fingerprint, ModelError, Moment, RelPath, Variant, excerpt},
 };
 use serde::Deserialize;
-use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path};
+use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
 use toml::Spanned;
 
 /// Version of the format this program reads.
@@ -34,8 +34,8 @@ pub struct Policy {
     pub axes: BTreeSet<String>,
     /// The archives that packages may come from.
     pub archives: Option<Vec<AllowedArchive>>,
-    /// Moment of the oldest snapshot that packages may come from, `YYYYMMDDThhmmssZ`.
-    pub oldest_snapshot: Option<String>,
+    /// Moment of the oldest snapshot that packages may come from.
+    pub oldest_snapshot: Option<Moment>,
     /// Families that a set of artifacts has.
     pub variants: BTreeSet<Variant>,
     /// Architectures that a set of artifacts has.
@@ -43,18 +43,27 @@ pub struct Policy {
 }
 
 /// An archive that packages may come from.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AllowedArchive {
     /// Debian or Ubuntu.
     pub distribution: Distribution,
     /// Suite as in `dists/<suite>/`.
     pub suite: RelPath,
-    /// Below which address its snapshots lie; anywhere when absent.
-    #[serde(default)]
+    /// The address below which its snapshots lie; `None` allows every address.
     pub url: Option<String>,
     /// Fingerprints of keys, one of which must have signed the suite's release file.
-    pub keys: Vec<String>,
+    pub keys: Vec<Fingerprint>,
+}
+
+/// An archive as it stands in the file, its fingerprints not yet read.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArchive {
+    distribution: Distribution,
+    suite: RelPath,
+    #[serde(default)]
+    url: Option<String>,
+    keys: Vec<String>,
 }
 
 /// Only the version, so that a newer file is named as such before its unknown rules are.
@@ -79,7 +88,7 @@ struct Raw {
     #[serde(default)]
     reproducible: bool,
     axes: Option<Spanned<Vec<Spanned<String>>>>,
-    archives: Option<Spanned<Vec<Spanned<AllowedArchive>>>>,
+    archives: Option<Spanned<Vec<Spanned<RawArchive>>>>,
     oldest_snapshot: Option<Spanned<String>>,
     variants: Option<Spanned<Vec<Spanned<Variant>>>>,
     architectures: Option<Spanned<Vec<Spanned<Arch>>>>,
@@ -145,15 +154,13 @@ impl Raw {
             let problem = "axes say how it must have been built twice, but reproducible is not true".to_owned();
             return Err((axes.span(), problem));
         }
-        if let Some(moment) = &self.oldest_snapshot
-            && parse_snapshot(moment.get_ref()).is_none()
-        {
-            let problem = format!(
-                "oldest-snapshot is not YYYYMMDDThhmmssZ: {:?}",
-                excerpt(moment.get_ref())
-            );
-            return Err((moment.span(), problem));
-        }
+        let oldest_snapshot = match &self.oldest_snapshot {
+            None => None,
+            Some(text) => Some(Moment::from_str(text.get_ref()).map_err(|error| {
+                let problem = format!("oldest-snapshot: {error}");
+                (text.span(), problem)
+            })?),
+        };
         let archives = match self.archives {
             None => None,
             Some(list) => Some(allowed(list)?),
@@ -176,7 +183,7 @@ impl Raw {
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
             archives,
-            oldest_snapshot: self.oldest_snapshot.map(Spanned::into_inner),
+            oldest_snapshot,
             variants: each_once("variants", self.variants)?,
             architectures,
         })
@@ -204,7 +211,7 @@ fn each_once<T: Ord + Hash + Clone + ToString>(
     Ok(out)
 }
 
-fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArchive>, Problem> {
+fn allowed(list: Spanned<Vec<Spanned<RawArchive>>>) -> Result<Vec<AllowedArchive>, Problem> {
     if list.get_ref().is_empty() {
         let problem = "archives is empty, so no package could come from anywhere: leave it out to ask for nothing";
         return Err((list.span(), problem.to_owned()));
@@ -212,22 +219,14 @@ fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArc
     let mut out = Vec::new();
     for archive in list.into_inner() {
         let (span, archive) = (archive.span(), archive.into_inner());
-        let fingerprint = |key: &&String| {
-            matches!(key.len(), 40 | 64) && key.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
-        };
         if archive.keys.is_empty() {
             return Err((
                 span,
                 format!("archive {} has no keys, so none could match", archive.suite),
             ));
         }
-        if let Some(key) = archive.keys.iter().find(|k| !fingerprint(k)) {
-            let problem = "is not the fingerprint of a key, 40 or 64 upper-case hexadecimal digits";
-            return Err((
-                span,
-                format!("{:?} of archive {} {problem}", excerpt(key), archive.suite),
-            ));
-        }
+        let keys: Result<Vec<Fingerprint>, ModelError> = archive.keys.iter().map(|key| key.parse()).collect();
+        let keys = keys.map_err(|error| (span.clone(), format!("keys of archive {}: {error}", archive.suite)))?;
         if let Some(url) = &archive.url
             && !(url.starts_with("https://") || url.starts_with("http://"))
         {
@@ -238,7 +237,12 @@ fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArc
             );
             return Err((span, problem));
         }
-        out.push(archive);
+        out.push(AllowedArchive {
+            distribution: archive.distribution,
+            suite: archive.suite,
+            url: archive.url,
+            keys,
+        });
     }
     Ok(out)
 }
@@ -246,6 +250,7 @@ fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Hint;
 
     const KEY: &str = "04B54C3CDCA79751B16BC6B5225629DF75B188BD";
 
@@ -263,7 +268,7 @@ mod tests {
         assert!(policy.hermetic && policy.clean && policy.reproducible);
         assert_eq!(policy.agent, Some(AgentKind::Pinned));
         assert_eq!(policy.axes.iter().collect::<Vec<_>>(), ["clock", "umask"]);
-        assert_eq!(policy.oldest_snapshot.as_deref(), Some("20261101T000000Z"));
+        assert_eq!(policy.oldest_snapshot, "20261101T000000Z".parse().ok());
         assert_eq!(policy.archives.as_ref().map(Vec::len), Some(1));
         assert_eq!((policy.variants.len(), policy.architectures.len()), (2, 2));
         let none = Policy::parse("version = 1\n", "p.toml").expect("valid");
@@ -301,7 +306,7 @@ mod tests {
             (
                 "20261101T000000Z",
                 "yesterday",
-                "line 7: oldest-snapshot is not YYYYMMDDThhmmssZ: \"yesterday\"",
+                "line 7: oldest-snapshot: \"yesterday\" is not a moment of the form YYYYMMDDThhmmssZ",
             ),
             ("\"raw\"", "\"floppy\"", "line 8: unknown variant `floppy`"),
             (", \"arm64\"]", "]", "line 8: there is no disk-image-rpi4 for amd64"),
@@ -312,7 +317,7 @@ mod tests {
             (
                 KEY,
                 "04b5",
-                "line 11: \"04b5\" of archive trixie is not the fingerprint of a key",
+                "line 11: keys of archive trixie: \"04b5\" is not the fingerprint of a key",
             ),
             (
                 "suite =",
@@ -335,13 +340,9 @@ mod tests {
             .expect_err("none")
             .to_string();
         assert!(error.contains("line 2: archives is empty"), "{error}");
-        let error = Policy::parse("# x\nversion = 2\nnew-rule = 1\n", "p.toml")
-            .expect_err("newer")
-            .to_string();
-        assert!(
-            error.contains("line 2: version 2") && error.contains("hint: "),
-            "{error}"
-        );
+        let error = Policy::parse("# x\nversion = 2\nnew-rule = 1\n", "p.toml").expect_err("newer");
+        assert!(error.to_string().contains("line 2: format version 2"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("docs/audit.md")));
         let large = format!("version = 1\n#{}", " ".repeat(MAX_POLICY));
         assert!(Policy::parse(&large, "p.toml").is_err());
     }

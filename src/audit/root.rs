@@ -7,7 +7,6 @@
 use super::{
     check::{Check, Class, Problems},
     installed,
-    statements::chain,
 };
 use crate::{
     image::{
@@ -16,7 +15,7 @@ use crate::{
         ext4::{Ext4, Ext4Inode, FileKind},
     },
     manifest::{Manifest, RootFact},
-    model::VerityDigest,
+    model::{VerityDigest, chain},
     verity::{MerkleTree, VerityError},
 };
 use std::{collections::BTreeSet, error::Error, fmt, path::Path};

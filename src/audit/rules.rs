@@ -5,9 +5,8 @@ use super::{
     policy::{AllowedArchive, Policy},
 };
 use crate::{
-    lock::parse_snapshot,
     manifest::{AgentKind, ArchiveFact, BuildRecord, Manifest, Reproducibility},
-    model::{Arch, Variant},
+    model::{Arch, Moment, Variant},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,7 +103,7 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
     if let Some(allowed) = &policy.archives {
         checks.push(check_archives(allowed, manifest));
     }
-    if let Some(oldest) = &policy.oldest_snapshot {
+    if let Some(oldest) = policy.oldest_snapshot {
         checks.push(check_snapshots(oldest, manifest));
     }
     checks
@@ -169,15 +168,22 @@ fn matches(allowed: &AllowedArchive, archive: &ArchiveFact) -> bool {
     allowed.distribution == archive.distribution
         && allowed.suite == archive.suite
         && allowed.url.as_ref().is_none_or(below)
-        && archive.keys.iter().any(|k| allowed.keys.contains(k))
+        && archive
+            .keys
+            .iter()
+            .any(|key| allowed.keys.iter().any(|allowed| allowed.as_str() == key))
 }
 
-fn check_snapshots(oldest: &str, manifest: &Manifest) -> Check {
+fn check_snapshots(oldest: Moment, manifest: &Manifest) -> Check {
     let mut problems = Problems::default();
     let archives = used(manifest);
     for archive in &archives {
-        // What is no moment is older than any.
-        if parse_snapshot(&archive.snapshot) < parse_snapshot(oldest) {
+        // A snapshot whose moment cannot be read counts as too old.
+        if archive
+            .snapshot
+            .parse::<Moment>()
+            .map_or(true, |moment| moment < oldest)
+        {
             let (name, snapshot) = (&archive.name, &archive.snapshot);
             problems.add(format!("the snapshot {snapshot} of {name:?} is older than {oldest}"));
         }

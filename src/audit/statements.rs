@@ -8,28 +8,17 @@ use crate::{
     manifest::{
         AgentKind, BUILD_TYPE, Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, ManifestError, Origin,
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
-        is_git_sha, is_statement,
+        is_statement,
     },
-    model::{NodeId, RelPath, Sha256Digest},
+    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, chain},
     store::Output,
     verity::Digests,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     fmt,
+    str::FromStr,
 };
-
-/// A message with everything that caused it.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}
 
 /// Reads the manifest.
 pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> Option<Manifest> {
@@ -52,7 +41,7 @@ pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> O
             Some(variant) => problems.add(format!("{variant} does not exist for {}", manifest.arch)),
             None => problems.add(format!("it is about {} variants, not one", manifest.variants.len())),
         }
-        if let Some(sha) = manifest.git_sha.as_deref().filter(|sha| !is_git_sha(sha)) {
+        if let Some(sha) = manifest.git_sha.as_deref().filter(|sha| GitSha::from_str(sha).is_err()) {
             problems.add(format!("git_sha {sha:?} is no git revision"));
         }
         if manifest.hermetic && manifest.source.dirty && !manifest.source.allow_dirty {
@@ -102,26 +91,12 @@ pub(super) fn check_artifacts(
     )
 }
 
-fn is_snapshot(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.len() == 16
-        && bytes.iter().enumerate().all(|(i, b)| match i {
-            8 => *b == b'T',
-            15 => *b == b'Z',
-            _ => b.is_ascii_digit(),
-        })
-}
-
-fn is_fingerprint(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
-}
-
 /// Every input is pinned by digest, size and place, and what is derived from the pins is right.
 pub(super) fn check_pins(manifest: &Manifest) -> Check {
     let mut problems = Problems::default();
     for archive in &manifest.archives {
         let name = &archive.name;
-        if !is_snapshot(&archive.snapshot) {
+        if Moment::from_str(&archive.snapshot).is_err() {
             problems.add(format!("archive {name:?} has no snapshot time: {:?}", archive.snapshot));
         }
         let url = &archive.snapshot_url;
@@ -129,7 +104,7 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
         if !web || !url.contains(&archive.snapshot) {
             problems.add(format!("archive {name:?} is not at an address of that moment: {url:?}"));
         }
-        if archive.keys.is_empty() || !archive.keys.iter().all(|k| is_fingerprint(k)) {
+        if archive.keys.is_empty() || !archive.keys.iter().all(|k| Fingerprint::from_str(k).is_ok()) {
             problems.add(format!(
                 "archive {name:?} has no signing key, or one that is no fingerprint"
             ));

@@ -8,7 +8,7 @@ use crate::{
     audit::PolicyError,
     fetch::{self, FetchError, Sources},
     graph::{GraphError, NodeId},
-    model::{Arch, Variant},
+    model::{Arch, Hint, Variant},
     pipeline::{Changed, Origins, PipelineError, Project, RunOptions},
     repro::ClaimError,
     sandbox::SandboxError,
@@ -55,6 +55,15 @@ impl Failure {
         Failure::Said {
             exit,
             message: message.into(),
+        }
+    }
+
+    /// The way out, of errors that state it beside their message.
+    pub(super) fn hint(&self) -> Option<std::borrow::Cow<'_, str>> {
+        match self {
+            Failure::Policy(error) => error.hint(),
+            Failure::Claim(error) => error.hint(),
+            Failure::Pipeline(_) | Failure::Said { .. } => None,
         }
     }
 

@@ -355,6 +355,17 @@ pub fn package_set_digest<'a>(packages: impl IntoIterator<Item = (&'a str, &'a S
     Sha256Digest::new(Sha256::digest(lines.concat().as_bytes()).into())
 }
 
+/// The number of packages that `wanted` accepts, and their [`package_set_digest`].
+pub(super) fn set_digest(packages: &[PackageFact], wanted: impl Fn(&PackageFact) -> bool) -> (u64, Sha256Digest) {
+    let files: Vec<(String, &Sha256Digest)> = packages
+        .iter()
+        .filter(|p| wanted(p))
+        .map(|p| (p.file_name(), &p.sha256))
+        .collect();
+    let digest = package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), *sha256)));
+    (files.len() as u64, digest)
+}
+
 impl PackageFact {
     /// `<name>_<version>_<arch>.deb`.
     pub fn file_name(&self) -> String {
@@ -399,15 +410,8 @@ impl Manifest {
         self.variant().map(|variant| Target { variant, arch })
     }
 
-    /// [`package_set_digest`] of the packages for which `wanted` says so, and their number.
+    /// The number of packages that `wanted` accepts, and their [`package_set_digest`].
     pub fn set_digest(&self, wanted: impl Fn(&PackageFact) -> bool) -> (u64, Sha256Digest) {
-        let files: Vec<(String, &Sha256Digest)> = self
-            .packages
-            .iter()
-            .filter(|p| wanted(p))
-            .map(|p| (p.file_name(), &p.sha256))
-            .collect();
-        let digest = package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), *sha256)));
-        (files.len() as u64, digest)
+        set_digest(&self.packages, wanted)
     }
 }

@@ -203,7 +203,7 @@ impl Bom {
         let packages = manifest.packages.iter().map(|p| of_package(p, archive(p)));
         let mut components: Vec<Component> = packages.chain(manifest.files.iter().map(of_file)).collect();
         components.sort_by(|a, b| a.bom_ref.cmp(&b.bom_ref));
-        let mut bom = Bom {
+        let unnumbered = Bom {
             bom_format: "CycloneDX".to_owned(),
             spec_version: "1.6".to_owned(),
             serial_number: String::new(),
@@ -215,8 +215,12 @@ impl Bom {
             },
             components,
         };
-        bom.serial_number = bom.derived_serial()?;
-        Ok(bom)
+        // The serial number is a digest of the document without it.
+        let serial_number = unnumbered.derived_serial()?;
+        Ok(Bom {
+            serial_number,
+            ..unnumbered
+        })
     }
 
     /// The serial number that belongs to the rest of the document.

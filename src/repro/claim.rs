@@ -145,13 +145,12 @@ impl Claim {
             .files()
             .iter()
             .find(|(p, _)| p.as_bytes() == MANIFEST_FILE.as_bytes());
-        let (_, listed) =
-            own.ok_or_else(|| missing(MANIFEST_FILE.to_owned(), "the list vouches for the manifest too"))?;
+        let (_, listed) = own.ok_or_else(|| missing(MANIFEST_FILE.to_owned(), "the list must include the manifest"))?;
         let manifest = list.with_file_name(MANIFEST_FILE);
         same(&manifest, "its sha256", SUMS_FILE, listed, &self.sha256)?;
         for (path, artifact) in &self.manifest.artifacts {
             let listed = sums.files().get(path);
-            let listed = listed.ok_or_else(|| missing(path.to_string(), "the manifest speaks of it"))?;
+            let listed = listed.ok_or_else(|| missing(path.to_string(), "the manifest lists it"))?;
             let what = format!("the sha256 of \"{path}\"");
             same(list, &what, MANIFEST_FILE, &artifact.sha256, listed)?;
         }
@@ -192,7 +191,7 @@ fn digests_of(dir: &Path, path: &RelPath, by: &'static str) -> Result<Digests, C
         return Err(ClaimError::Missing {
             file: path.to_string(),
             within: dir.to_owned(),
-            why: format!("{by:?} speaks of it"),
+            why: format!("{by:?} lists it"),
         });
     }
     let mut both = Both::new();

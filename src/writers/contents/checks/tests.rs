@@ -1,6 +1,6 @@
 //! Trees that work, and trees that lack one thing.
 
-use super::{modules::KernelModules, sample::Sample, *};
+use super::{super::sample::Sample, modules::KernelModules, *};
 use crate::image::elf::sample::{ARM64, EXECUTABLE, ElfFile, RELOCATABLE, SHARED, X86_64};
 
 const VERSION: &str = "6.12.1-test";
@@ -505,7 +505,7 @@ fn a_list_with_a_mistake_is_refused() {
 
 #[test]
 fn the_list_in_the_repository_can_be_read() {
-    let list = include_str!("../../../stages/initramfs-base/contents.toml");
+    let list = include_str!("../../../../stages/initramfs-base/contents.toml");
     let amd64 = requirements::parse_wanted(list, Arch::Amd64).expect("a list");
     let arm64 = requirements::parse_wanted(list, Arch::Arm64).expect("a list");
     assert!(amd64.drivers.contains(&"ata_piix".to_owned()) && arm64.drivers.contains(&"bcm2835".to_owned()));
