@@ -13,9 +13,10 @@ use crate::{
         Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, MANIFEST_FILE, Origin, RECORD_FILE,
         RECORD_VERSION, Reproducibility, Role, RunState, StageFact, StageRun, Statements,
     },
-    model::{Arch, Node, RelPath, Sha256Digest, Variant, VerityDigest},
+    model::{Arch, Node, RelPath, Sha256Digest, Variant, VerityDigest, chain},
     store::Store,
     verity::{self, Digests},
+    writers,
 };
 use nix::{
     errno::Errno,
@@ -37,10 +38,6 @@ const DIAGNOSTIC: &str = "agent/diagnostic";
 /// Stages and outputs whose content the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
-/// Directory below `stages/` with the kernel command line of each architecture.
-const COMMAND_LINES: &str = "command-line";
-/// What a variant adds to it, in its stage's directory.
-const ADDED: &str = "cmdline";
 
 /// What the pipeline cannot know by itself.
 #[derive(Clone, Debug)]
@@ -385,14 +382,8 @@ fn line_of(
 /// The default kernel command line of a variant: that of its architecture, and what its stage adds in a file `cmdline`.
 pub fn command_line(project: &Project, variant: Variant, arch: Arch) -> Result<String, PipelineError> {
     let stages = project.root.join(super::project::STAGES);
-    let path = stages.join(COMMAND_LINES).join(arch.as_str());
-    let mut text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
-    let path = stages.join(variant.as_str()).join(ADDED);
-    if path.exists() {
-        text.push(' ');
-        text.push_str(&fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?);
-    }
-    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    let line = writers::command_line(&stages, variant, arch);
+    line.map_err(|error| describe(format!("the kernel command line: {}", chain(&error))))
 }
 
 fn facts<'a>(

@@ -4,6 +4,7 @@
 //! directory of contents at `/inputs/<name>` and its metadata as a dump at `/inputs/<name>.tree`.
 
 mod bundle;
+mod command_line;
 mod contents;
 mod disk;
 mod dpkg_root;
@@ -20,6 +21,7 @@ mod table;
 mod unpack;
 mod workspace;
 
+pub use command_line::command_line;
 pub use error::WriterError;
 pub use table::{Context, names, table};
 

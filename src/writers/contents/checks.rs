@@ -26,17 +26,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where the agent is in the root.
+/// Path of the agent in the root.
 const AGENT: &str = "usr/sbin/powernode-agent";
-/// Longest file of an initramfs, bytes: each is read whole, for its digest.
+/// Longest file of an initramfs, bytes: each file is read whole, for its digest.
 const MAX_FILE: u64 = 256 << 20;
-/// Shorter files are no ELF files: the least header of 32 bits.
+/// Shortest ELF file, bytes: its header in the 32-bit format.
 const LEAST_ELF: u64 = 52;
-/// So many problems are said one by one: a failed stage shows the last 30 lines of its log.
+/// Number of problems that are listed: a failed stage shows the last 30 lines of its log.
 const SHOWN: usize = 20;
 
-/// Refuses the uncompressed archive at `archive` unless everything in it can work on `arch`, everything that the list in the input
-/// directory `contents` asks for is in it, and no module is without what it needs of the kernel in the input tree `indexes`.
+/// Refuses the uncompressed archive at `archive` unless its programs, libraries and modules can work on `arch`, it has every file that
+/// the list in the input directory `contents` requires, and it has every module that its modules need according to the indexes of the
+/// kernel in the input tree `indexes`.
 pub(in crate::writers) fn check_initramfs(arch: Arch, archive: &Path) -> Result<(), WriterError> {
     let list = input("contents").join("contents.toml");
     let wanted = requirements::load_wanted(&list, arch)?;
@@ -53,8 +54,8 @@ pub(in crate::writers) fn check_initramfs(arch: Arch, archive: &Path) -> Result<
     verdict(view, &format!("the archive that dracut made for {arch}"), &problems)
 }
 
-/// Refuses a root unless every program and library in it can work on `arch`, all kernel modules are there, and so is what runs the
-/// agent. `files` says where contents are.
+/// Refuses a root unless its programs and libraries can work on `arch` and it has all kernel modules and the interpreter of the agent.
+/// `files` has the paths of the contents.
 pub(in crate::writers) fn check_root(
     arch: Arch,
     tree: &Tree,
@@ -72,8 +73,7 @@ pub(in crate::writers) fn check_root(
     verdict(view, &format!("the root for {arch}"), &problems)
 }
 
-/// Refuses an agent that is neither a static program for `arch` nor a script. Whether a script's interpreter is there is for the
-/// root to say.
+/// Refuses an agent that is neither a static program for `arch` nor a script. The interpreter of a script is checked with the root.
 pub(in crate::writers) fn check_agent(arch: Arch, agent: &Path) -> Result<(), WriterError> {
     let refused = |problem: String| Err(WriterError::Missing(format!("install the agent: {problem}")));
     let file = File::open(agent).map_err(WriterError::io("open", agent))?;
@@ -93,32 +93,32 @@ pub(in crate::writers) fn check_agent(arch: Arch, agent: &Path) -> Result<(), Wr
         return refused(format!("it is for {}, the target is {target}", elf.machine));
     }
     if !matches!(elf.kind, ElfKind::Executable | ElfKind::Shared) {
-        return refused("it is an ELF file, but no program".to_owned());
+        return refused("it is an ELF file, but not a program".to_owned());
     }
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     if let Some(interpreter) = &elf.interpreter {
         return refused(format!(
-            "it is a dynamic program that needs {}; an agent is a static one, which any root can start",
+            "it is a dynamic program that needs {}; an agent must be a static program, which any root can start",
             text(interpreter)
         ));
     }
     if let Some(library) = elf.needed.first() {
         return refused(format!(
-            "it needs the library {}; an agent is a static program",
+            "it needs the library {}; an agent must be a static program",
             text(library)
         ));
     }
     Ok(())
 }
 
-/// The tree of an archive, and what matters of its files.
+/// The tree of an archive, and its recognised files.
 fn read_archive(archive: &Path) -> Result<(Tree, ContentsByDigest), WriterError> {
     let file = File::open(archive).map_err(WriterError::io("open", archive))?;
     let mut contents = ContentsByDigest::new();
     let mut bytes = Vec::new();
     let mut keep = |entry: &CpioEntry, reader: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
         if u64::from(entry.size) > MAX_FILE {
-            return Err(io::Error::other(format!("it is longer than {MAX_FILE} bytes")));
+            return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
         }
         bytes.clear();
         reader.read_to_end(&mut bytes)?;
@@ -134,7 +134,7 @@ fn read_archive(archive: &Path) -> Result<(Tree, ContentsByDigest), WriterError>
     Ok((tree, contents))
 }
 
-/// What matters of the files of a tree whose contents lie as files.
+/// The recognised files of a tree whose contents lie at the paths in `files`.
 fn read_tree_files(tree: &Tree, files: &BTreeMap<VerityDigest, PathBuf>) -> Result<ContentsByDigest, WriterError> {
     let mut contents = ContentsByDigest::new();
     for (path, entry) in tree.iter() {
@@ -156,7 +156,7 @@ fn read_tree_files(tree: &Tree, files: &BTreeMap<VerityDigest, PathBuf>) -> Resu
     Ok(contents)
 }
 
-/// The kernel whose indexes are in this input.
+/// The kernel whose indexes are in a tree input.
 fn kernel_of(indexes: &TreeInput) -> Result<modules::KernelModules, WriterError> {
     let contents = read_tree_files(&indexes.tree, &indexes.contents)?;
     let view = View {
@@ -166,7 +166,7 @@ fn kernel_of(indexes: &TreeInput) -> Result<modules::KernelModules, WriterError>
     modules::kernel(view).map_err(|problem| refusal("the indexes of the kernel", &[problem]))
 }
 
-/// Accepts what was looked at if nothing is wrong with it, and says how much that was.
+/// Refuses a tree with problems; of a good tree it prints the number of files that were checked.
 fn verdict(view: View<'_>, what: &str, problems: &[Problem]) -> Result<(), WriterError> {
     if !problems.is_empty() {
         return Err(refusal(what, problems));
@@ -175,13 +175,12 @@ fn verdict(view: View<'_>, what: &str, problems: &[Problem]) -> Result<(), Write
     let programs = linked::elfs_of(view).count();
     let _ = writeln!(
         io::stdout(),
-        "looked at {programs} programs and libraries, {modules} kernel modules"
+        "checked {programs} programs and libraries, {modules} kernel modules"
     );
     Ok(())
 }
 
-/// One line for each problem, but for those that would push the first ones out of sight. Names may be anybody's: no control
-/// character of theirs reaches a terminal.
+/// One line for each of the first problems, and the number of the others. Names come from outside, so control characters are escaped.
 fn refusal(what: &str, problems: &[Problem]) -> WriterError {
     let plain = |c: char| match c.is_control() {
         true => c.escape_default().to_string(),
