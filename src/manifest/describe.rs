@@ -126,32 +126,34 @@ fn check_words(facts: &Facts<'_>) -> Result<(), ManifestError> {
         ("the version of zstd", &facts.zstd_version),
     ] {
         if value.is_empty() || value.chars().any(char::is_control) {
-            return Err(bad(name.to_owned(), format!("is not one line of text: {value:?}")));
+            return Err(bad(
+                name.to_owned(),
+                format!("must be one line of text, but is {value:?}"),
+            ));
         }
     }
     if let Some(sha) = &facts.git_sha {
-        let revision = GitSha::from_str(sha);
-        revision.map_err(|error| bad("the git revision".to_owned(), format!("cannot be stated: {error}")))?;
+        GitSha::from_str(sha).map_err(|error| bad("the git revision".to_owned(), error.to_string()))?;
     }
     if facts.artifacts.is_empty() {
         return Err(bad("the artifact".to_owned(), "has no file"));
     }
     if facts.stages.is_empty() {
-        return Err(bad("the artifact".to_owned(), "has no stage behind it"));
+        return Err(bad("the artifact".to_owned(), "has no stages"));
     }
     for path in facts.artifacts.keys() {
         super::sums::check_name(path.as_bytes()).map_err(|problem| bad(format!("the file \"{path}\""), problem))?;
         if super::is_statement(path) {
             return Err(bad(
                 format!("the file \"{path}\""),
-                "has the name of a statement about the artifact",
+                "has the name of a statement, which no file of an artifact may have",
             ));
         }
     }
     if facts.dirty && facts.hermetic && !facts.allow_dirty {
         return Err(bad(
             "the build".to_owned(),
-            "is hermetic from uncommitted files without --allow-dirty",
+            "is hermetic, but from uncommitted files and without --allow-dirty",
         ));
     }
     Ok(())
@@ -174,7 +176,10 @@ fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
         let archive = facts.lock.archive(&package.archive).ok_or_else(|| {
             bad(
                 what(),
-                format!("is from the archive {:?}, which the lock lacks", package.archive),
+                format!(
+                    "comes from the archive {:?}, which the lock does not have",
+                    package.archive
+                ),
             )
         })?;
         seen.extend(sets.iter().cloned());
@@ -225,7 +230,7 @@ fn stages(facts: &Facts<'_>) -> Result<Vec<Stage>, ManifestError> {
         .iter()
         .map(|fact| {
             if !seen.insert(&fact.node) {
-                return Err(bad(format!("the stage {}", fact.node), "is there twice"));
+                return Err(bad(format!("the stage {}", fact.node), "is reported twice"));
             }
             stage(facts, fact)
         })

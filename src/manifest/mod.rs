@@ -1,7 +1,7 @@
 //! Statements about a build: the manifest, the SBOM, the provenance, the checksums, and the record of the run.
 //!
-//! [`Statements::describe`] turns the pipeline's [`Facts`] into the files that lie beside an artifact. All but the record are
-//! equal on every machine. Nothing here does I/O.
+//! [`Statements::describe`] turns the pipeline's [`Facts`] into the files that lie beside an artifact. All of them except the record
+//! are equal on every machine. Nothing here does I/O.
 
 mod canonical;
 mod describe;
