@@ -1,8 +1,8 @@
-//! A policy: what somebody asks of artifacts beyond being what they claim to be, read from a TOML file.
+//! A policy: the rules that an artifact must follow beyond truthful statements, read from a TOML file.
 //!
-//! A manifest may say of itself that it was not built hermetically, or from packages of any archive; the audit then finds it truthful. What
-//! is acceptable is for whoever uses the artifact to say, in this file. `docs/audit.md` lists the rules and
-//! `docs/audit-policy.example.toml` has one of each.
+//! A manifest that admits a build without `--hermetic`, or packages of an unusual archive, passes the audit. The user of the artifact
+//! decides what is acceptable and writes it into this file. `docs/audit.md` lists the rules, and `docs/audit-policy.example.toml` has
+//! one of each.
 
 use super::PolicyError;
 use crate::{
@@ -16,29 +16,29 @@ use toml::Spanned;
 
 /// Version of the format this program reads.
 pub const POLICY_VERSION: i64 = 1;
-/// A policy may not be larger than this, in bytes.
+/// Largest policy, bytes.
 const MAX_POLICY: usize = 256 * 1024;
 
-/// What is asked for. A rule that is absent asks for nothing.
+/// The rules. An absent rule accepts everything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
     /// Every stage ran with every layer of its sandbox.
     pub hermetic: bool,
-    /// Everything of the repository was committed, and the revision is known.
+    /// Every file of the repository was committed, and the revision is known.
     pub clean: bool,
-    /// Which agent the root carries.
+    /// The agent that the root must carry.
     pub agent: Option<AgentKind>,
-    /// Somebody built it twice and got the same.
+    /// The artifact was built twice with equal results.
     pub reproducible: bool,
-    /// What must have been different then, by the axis' name.
+    /// The names of the axes that must have been varied then.
     pub axes: BTreeSet<String>,
     /// The archives that packages may come from.
     pub archives: Option<Vec<AllowedArchive>>,
     /// Moment of the oldest snapshot that packages may come from.
     pub oldest_snapshot: Option<Moment>,
-    /// Families that a set of artifacts has.
+    /// The families that a set of artifacts must have.
     pub variants: BTreeSet<Variant>,
-    /// Architectures that a set of artifacts has.
+    /// The architectures that a set of artifacts must have.
     pub architectures: BTreeSet<Arch>,
 }
 
@@ -51,7 +51,7 @@ pub struct AllowedArchive {
     pub suite: RelPath,
     /// The address below which its snapshots lie; `None` allows every address.
     pub url: Option<String>,
-    /// Fingerprints of keys, one of which must have signed the suite's release file.
+    /// Fingerprints of keys; one of these keys must have signed the suite's release file.
     pub keys: Vec<Fingerprint>,
 }
 
@@ -66,7 +66,7 @@ struct RawArchive {
     keys: Vec<String>,
 }
 
-/// Only the version, so that a newer file is named as such before its unknown rules are.
+/// The version alone. It is read first, so that a newer file is reported as newer and not for its unknown rules.
 #[derive(Deserialize)]
 struct Head {
     version: Spanned<i64>,
@@ -115,8 +115,8 @@ impl Policy {
     /// Reads a policy; `file` names it in errors.
     ///
     /// # Errors
-    /// [`PolicyError::Version`] for another version of the format; else the line and the value of what is not the schema, or of a
-    /// rule that could never hold or never fail.
+    /// [`PolicyError::Version`] for another version of the format; otherwise the line and the value that breaks the schema, or a rule
+    /// that could never hold or never fail.
     pub fn parse(text: &str, file: &str) -> Result<Self, PolicyError> {
         let at = |start: usize, problem: String| PolicyError::Line {
             file: file.to_owned(),
@@ -151,7 +151,7 @@ impl Raw {
         if let Some(axes) = &self.axes
             && !self.reproducible
         {
-            let problem = "axes say how it must have been built twice, but reproducible is not true".to_owned();
+            let problem = "axes requires reproducible = true".to_owned();
             return Err((axes.span(), problem));
         }
         let oldest_snapshot = match &self.oldest_snapshot {
@@ -190,7 +190,7 @@ impl Raw {
     }
 }
 
-/// The words of a list, none of them twice; a list that is there has one.
+/// The entries of a list. A list that is given must not be empty and must not repeat an entry.
 fn each_once<T: Ord + Hash + Clone + ToString>(
     name: &str,
     list: Option<Spanned<Vec<Spanned<T>>>>,
@@ -199,7 +199,7 @@ fn each_once<T: Ord + Hash + Clone + ToString>(
         return Ok(BTreeSet::new());
     };
     if list.get_ref().is_empty() {
-        return Err((list.span(), format!("{name} is empty: leave it out to ask for nothing")));
+        return Err((list.span(), format!("{name} is empty: leave it out to require nothing")));
     }
     let mut out = BTreeSet::new();
     for word in list.into_inner() {
@@ -213,7 +213,7 @@ fn each_once<T: Ord + Hash + Clone + ToString>(
 
 fn allowed(list: Spanned<Vec<Spanned<RawArchive>>>) -> Result<Vec<AllowedArchive>, Problem> {
     if list.get_ref().is_empty() {
-        let problem = "archives is empty, so no package could come from anywhere: leave it out to ask for nothing";
+        let problem = "archives is empty, so no package would be allowed: leave it out to allow every archive";
         return Err((list.span(), problem.to_owned()));
     }
     let mut out = Vec::new();
@@ -222,7 +222,7 @@ fn allowed(list: Spanned<Vec<Spanned<RawArchive>>>) -> Result<Vec<AllowedArchive
         if archive.keys.is_empty() {
             return Err((
                 span,
-                format!("archive {} has no keys, so none could match", archive.suite),
+                format!("archive {} has no keys, so no archive could match", archive.suite),
             ));
         }
         let keys: Result<Vec<Fingerprint>, ModelError> = archive.keys.iter().map(|key| key.parse()).collect();
@@ -231,7 +231,7 @@ fn allowed(list: Spanned<Vec<Spanned<RawArchive>>>) -> Result<Vec<AllowedArchive
             && !(url.starts_with("https://") || url.starts_with("http://"))
         {
             let problem = format!(
-                "url of archive {} is no http or https address: {:?}",
+                "url of archive {} is not an http or https address: {:?}",
                 archive.suite,
                 excerpt(url)
             );
@@ -296,11 +296,7 @@ mod tests {
             ("\"pinned\"", "\"real\"", "line 4: unknown variant `real`"),
             ("version = 1\n", "", "line 1: missing field `version`"),
             ("version = 1\n", "version = \"1\"\n", "line 1: invalid type"),
-            (
-                "reproducible = true\n",
-                "",
-                "line 5: axes say how it must have been built twice",
-            ),
+            ("reproducible = true\n", "", "line 5: axes requires reproducible = true"),
             ("[\"clock\", \"umask\"]", "[]", "line 6: axes is empty"),
             ("\"umask\"]", "\"clock\"]", "line 6: axes has \"clock\" twice"),
             (
@@ -322,7 +318,7 @@ mod tests {
             (
                 "suite =",
                 "url = \"ftp://x\", suite =",
-                "line 11: url of archive trixie is no http or https address",
+                "line 11: url of archive trixie is not an http or https address",
             ),
         ] {
             let text = good.replace(from, to);
