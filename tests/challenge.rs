@@ -143,7 +143,7 @@ fn two_of_three_agree_and_the_third_is_told_where_it_diverges() {
     let rest = &text[from.len()..];
     insta::assert_snapshot!(rest.trim(), @r###"
     builder 2 against builder 1
-      diverge first at rootfs/amd64: the same key, but another "tree"
+      diverge first at rootfs/amd64: the same key, but a different "tree"
 
     builders 1, 3 agree on everything
     builder 2 stands alone
@@ -216,7 +216,7 @@ fn other_inputs_are_named_before_other_outputs() {
       1  a.json
       2  b.json
 
-    inputs that differ, which explains other outputs
+    inputs that differ, which explains different outputs
       lock
         1  0202020202020202020202020202020202020202020202020202020202020202
         2  0808080808080808080808080808080808080808080808080808080808080808
@@ -234,7 +234,7 @@ fn other_inputs_are_named_before_other_outputs() {
     insta::assert_snapshot!(rest, @r###"
     against builder 1
       inputs differ from tools/amd64 on: input "debs"
-      diverge first at rootfs/amd64: the same key, but another "tree"
+      diverge first at rootfs/amd64: the same key, but a different "tree"
 
     builder 1 stands alone
     builder 2 stands alone
@@ -269,7 +269,7 @@ fn what_cannot_be_compared_is_refused() {
         .add("none.json", |m| m.variants.clear());
     insta::assert_snapshot!(builders.said(&["a.json", "raw.json"]), @r###"
     exit 2
-    error: failed to compare "a.json" with "raw.json": one is about kernel-initrd/amd64, the other about raw/amd64
+    error: failed to compare "a.json" with "raw.json": the first describes kernel-initrd/amd64, the other raw/amd64
     "###);
     insta::assert_snapshot!(builders.said(&["a.json"]), @r###"
     exit 2
@@ -473,7 +473,7 @@ fn the_files_in_a_directory_must_be_those_of_its_manifest() {
     fs::write(&list, "nonsense\n").expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to check "ours/SHA256SUMS": read "SHA256SUMS" line 1: it is not a digest, two spaces and a path
+    error: failed to check "ours/SHA256SUMS": read "SHA256SUMS" line 1: it must have a digest, two spaces and a path
 
     hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
