@@ -120,7 +120,10 @@ fn another_schema_version_is_named_before_anything_else() {
     let err = Manifest::read(bytes.as_bytes(), MANIFEST_FILE)
         .expect_err("newer")
         .to_string();
-    assert_eq!(err, "read \"build-manifest.json\": schema version 2 (this pnb knows 1)");
+    assert_eq!(
+        err,
+        "read \"build-manifest.json\": schema version 2 (this pnb reads version 1)"
+    );
 }
 
 #[test]
@@ -214,21 +217,21 @@ fn facts_that_contradict_each_other_are_refused() {
     let cases: [(Change, &str); 11] = [
         (
             |f| f.kernel_version.clear(),
-            "the kernel version is not one line of text",
+            "the kernel version must be one line of text",
         ),
         (
             |f| f.kernel_command_line.push('\n'),
-            "the kernel command line is not one line",
+            "the kernel command line must be one line",
         ),
         (
             |f| f.git_sha = Some("HEAD".to_owned()),
-            "the git revision is not 40 or 64",
+            "the git revision \"HEAD\" is not a git commit, 40 or 64",
         ),
         (|f| f.artifacts.clear(), "the artifact has no file"),
         (|f| f.stages.clear(), "the artifact has no stage"),
         (
             |f| f.dirty = true,
-            "is hermetic from uncommitted files without --allow-dirty",
+            "is hermetic, but from uncommitted files and without --allow-dirty",
         ),
         (
             |f| f.package_sets.extend([("gone/amd64".to_owned(), Role::Tool)]),
@@ -251,7 +254,7 @@ fn facts_that_contradict_each_other_are_refused() {
         ),
         (
             |f| f.stages.extend(f.stages.clone()),
-            "the stage tools/amd64 is there twice",
+            "the stage tools/amd64 is reported twice",
         ),
     ];
     for (change, want) in cases {

@@ -1,4 +1,4 @@
-//! Several artifacts together: each by itself, then what must hold between them.
+//! The audit of several artifacts: each alone, then all together.
 
 use super::{
     AuditError, AuditOptions, audit,
@@ -17,15 +17,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// More entries than this are no directory of artifacts.
+/// Most entries of a directory of artifacts.
 const MAX_ENTRIES: usize = 10_000;
 
-/// Everything that was checked of several artifacts.
+/// The checks of several artifacts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct SetReport {
-    /// What was checked of each, by its directory `<variant>/<arch>`.
+    /// The checks of each artifact, by its directory `<variant>/<arch>`.
     pub artifacts: BTreeMap<String, AuditReport>,
-    /// What was checked between them.
+    /// The checks of all artifacts together.
     pub checks: Vec<Check>,
 }
 
@@ -41,7 +41,7 @@ impl SetReport {
         self.artifacts.values().filter_map(AuditReport::class).chain(own).min()
     }
 
-    /// The checks as tables, one under the name of each artifact, and one of what must hold between them.
+    /// The checks as tables: one for each artifact under its name, then one for all artifacts together.
     pub fn table(&self) -> String {
         let mut out = String::new();
         for (name, report) in &self.artifacts {
@@ -55,8 +55,8 @@ impl SetReport {
     }
 }
 
-/// Checks every artifact in `<dir>/<variant>/<arch>`, and that all of an architecture carry one root. `None` when `dir` holds
-/// no such directory.
+/// Checks every artifact in `<dir>/<variant>/<arch>`, and that all artifacts of an architecture carry one root. `None` when `dir`
+/// has no such directory.
 pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetReport>, AuditError> {
     let mut artifacts = BTreeMap::new();
     let mut places = Problems::default();
@@ -82,7 +82,7 @@ pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetRep
                 Err(error @ AuditError::Io { .. }) => return Err(error),
             };
             artifacts.insert(name.clone(), report);
-            // One that cannot be read has failed by itself.
+            // A manifest that cannot be read has failed its own check already.
             let Ok(manifest) = Manifest::read(&bytes, MANIFEST_FILE) else {
                 continue;
             };
@@ -93,7 +93,11 @@ pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetRep
                 .map(|v| format!("{v}/{}", manifest.arch))
                 .collect::<Vec<_>>()
                 .join(", ");
-            places.equal(&format!("what the manifest of {name:?} is about"), &name, &stated);
+            places.equal(
+                &format!("artifact that the manifest of {name:?} describes"),
+                &name,
+                &stated,
+            );
             let of_arch = roots.entry(manifest.arch).or_default();
             of_arch.entry(manifest.fsverity_root_hash).or_default().push(name);
         }
@@ -105,7 +109,7 @@ pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetRep
         places.check(
             "places",
             Class::Variants,
-            format!("{} artifacts where they belong", artifacts.len()),
+            format!("{} artifacts in their directories", artifacts.len()),
         ),
         check_roots(&roots),
     ];
@@ -115,7 +119,7 @@ pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetRep
     Ok(Some(SetReport { artifacts, checks }))
 }
 
-/// All artifacts of an architecture state one root; that each carries what it states is its own check.
+/// Checks that all artifacts of an architecture state one root. Whether each artifact carries the root it states is checked before.
 fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> Check {
     let mut problems = Problems::default();
     let mut found = Vec::new();
@@ -140,7 +144,7 @@ fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> C
     problems.check("one root", Class::Variants, found.join("\n"))
 }
 
-/// Whether an artifact is to be expected there.
+/// Whether a directory with these names must hold an artifact.
 fn is_place(variant: &Path, arch: &Path) -> bool {
     let named = |path: &Path| path.to_str().map(str::to_owned).unwrap_or_default();
     named(variant).parse::<Variant>().is_ok() && named(arch).parse::<Arch>().is_ok()
@@ -153,7 +157,7 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
         source,
     };
     let mut found = Vec::new();
-    #[expect(clippy::disallowed_methods, reason = "what is found is sorted")]
+    #[expect(clippy::disallowed_methods, reason = "the names are sorted below")]
     let listing = fs::read_dir(dir).map_err(at)?;
     for entry in listing {
         let entry = entry.map_err(at)?;

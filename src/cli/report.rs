@@ -86,7 +86,7 @@ impl Report {
             None => (chain.clone(), None),
         };
         chain = message;
-        let mut hints: Vec<String> = hint.into_iter().collect();
+        let mut hints: Vec<String> = failure.hint().map(Into::into).into_iter().chain(hint).collect();
         let mut source = std::error::Error::source(failure);
         while let Some(cause) = source {
             let text = cause.to_string();
