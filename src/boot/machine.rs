@@ -17,7 +17,7 @@ pub enum Firmware {
     /// The same, enforcing signatures, with the keys machines are sold with.
     #[value(name = "secureboot")]
     SecureBoot,
-    /// A Raspberry Pi 4's, whose part is taken by [`super::raspi`]: QEMU has none for its machine raspi4b.
+    /// The firmware of a Raspberry Pi 4, emulated by pnb because QEMU has none for its machine raspi4b.
     #[value(name = "rpi4")]
     RaspberryPi4,
 }

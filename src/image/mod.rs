@@ -18,7 +18,7 @@ pub mod zstd;
 
 pub use error::ImageError;
 pub use guid::Guid;
-pub use read_at::{ReadAt, ReadCursor, Source, Window};
+pub use read_at::{ReadAt, ReadCursor, Source, Window, open_source};
 
 use crate::model::VerityDigest;
 use std::io::{self, ErrorKind, Read, Write};
