@@ -5,6 +5,7 @@ mod audit;
 mod boot;
 mod build;
 mod challenge;
+mod claimed;
 mod completion;
 mod context;
 mod diff;

@@ -5,6 +5,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pnb::pipeline::Event;
 use std::{
     collections::BTreeMap,
+    error::Error,
     io::{self, IsTerminal, Write},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -79,33 +80,15 @@ impl Report {
     /// Why the program ends.
     pub(super) fn error(&self, failure: &Failure) {
         self.clear();
-        let mut chain = failure.to_string();
-        // A hint stays at the end, behind the causes.
-        let (message, hint) = match chain.split_once("\n\nhint: ") {
-            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-            None => (chain.clone(), None),
-        };
-        chain = message;
-        let mut hints: Vec<String> = hint.into_iter().collect();
-        let mut source = std::error::Error::source(failure);
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            let (text, hint) = match text.split_once("\n\nhint: ") {
-                Some((text, hint)) => (text.to_owned(), Some(hint.to_owned())),
-                None => (text, None),
-            };
-            chain.push_str(&format!(": {text}"));
-            hints.extend(hint);
-            source = cause.source();
-        }
+        let (message, hints) = message_and_hints(failure);
         if self.json {
             let exit = failure.exit().code();
-            let value = serde_json::json!({ "event": "error", "message": chain, "hints": hints, "exit": exit });
+            let value = serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit });
             let _ = writeln!(io::stdout(), "{value}");
             return;
         }
         let mut err = io::stderr().lock();
-        let _ = writeln!(err, "error: failed to {chain}");
+        let _ = writeln!(err, "error: failed to {message}");
         for hint in hints {
             let _ = writeln!(err, "\nhint: {hint}");
         }
@@ -211,6 +194,29 @@ impl Report {
             }
         }
     }
+}
+
+/// The messages of a failure and its causes in one line, and every hint.
+///
+/// Errors of rooms that do not name the way out as a value yet have it at the end of their message, after an empty line. This is
+/// the only place that takes such messages apart; it becomes [`pnb::model::chain`] once the last of them is gone.
+fn message_and_hints(failure: &Failure) -> (String, Vec<String>) {
+    let mut messages = Vec::new();
+    let mut hints = Vec::new();
+    let mut next: Option<&dyn Error> = Some(failure.error());
+    while let Some(error) = next {
+        let text = error.to_string();
+        match text.split_once("\n\nhint: ") {
+            Some((message, hint)) => {
+                messages.push(message.to_owned());
+                hints.push(hint.to_owned());
+            }
+            None => messages.push(text),
+        }
+        next = error.source();
+    }
+    hints.extend(failure.hint().map(String::from));
+    (messages.join(": "), hints)
 }
 
 /// `1.5 MiB` and the like.
