@@ -62,3 +62,29 @@ fn describe(node: &SurveyNode, depth: usize, text: &mut String) {
         describe(child, depth + 1, text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pnb::{
+        image::cpio::CpioWriter,
+        model::{Epoch, Meta, RelPath},
+    };
+
+    #[test]
+    fn the_files_of_an_archive_are_listed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let meta = Meta::root(0o644, Epoch::new(0));
+        let mut archive = CpioWriter::new(Vec::new());
+        let name = RelPath::new("hello").expect("a path");
+        archive.file(&name, &meta, 2, &mut b"hi".as_slice()).expect("a file");
+        let path = dir.path().join("initramfs.cpio");
+        std::fs::write(&path, archive.finish().expect("an archive")).expect("written");
+        let text = list(&path).expect("readable");
+        assert!(
+            text.starts_with("initramfs.cpio: cpio, ") && text.contains("/hello: "),
+            "{text}"
+        );
+        assert!(list(&dir.path().join("nothing")).is_err());
+    }
+}

@@ -46,3 +46,28 @@ fn list(root: &Path, variant: &str, arch: &str) -> Result<String, Box<dyn std::e
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_comes_after_those_that_it_depends_on() {
+        let text = list(Path::new(env!("CARGO_MANIFEST_DIR")), "kernel-initrd", "amd64").expect("a graph");
+        let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(": ")).collect();
+        let place = |node: &str| lines.iter().position(|(name, _)| *name == node);
+        for (at, (node, needs)) in lines.iter().enumerate() {
+            for need in needs.split_whitespace() {
+                assert!(
+                    place(need).is_none_or(|before| before < at),
+                    "{node} comes before {need}:\n{text}"
+                );
+            }
+        }
+        assert_eq!(
+            text.lines().last().and_then(|line| line.split(':').next()),
+            Some("kernel-initrd/amd64")
+        );
+        assert!(list(Path::new(env!("CARGO_MANIFEST_DIR")), "floppy", "amd64").is_err());
+    }
+}

@@ -3,8 +3,9 @@
 use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
-    context::{ContextError, give, hermetic, host, now, origins, processors, project, run_options, select, store},
+    context::{ContextError, give, hermetic, origins, project, run_options, select, store},
     failure::Failure,
+    host::{host, now, processors},
     report::{Report, seconds, size},
 };
 use clap::Args;

@@ -69,7 +69,7 @@ impl Fatal for Mismatch {
     }
 }
 
-/// What a missing value is called.
+/// The text for a missing value.
 const NONE: &str = "none";
 
 /// Compares every origin of the build that `manifest` describes with the present one.
@@ -82,7 +82,7 @@ pub(super) fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), 
         .lock
         .file(AGENT, manifest.arch)
         .map(|file| file.sha256.to_string());
-    // A manifest without a platform says nothing of it.
+    // A manifest without a platform was built without one, or by a pnb that did not record it: both are accepted.
     let ours = project.platform.fact();
     let theirs = manifest.platform.as_ref().unwrap_or(&ours);
     let origins = [

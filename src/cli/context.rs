@@ -9,7 +9,6 @@ use pnb::{
     fetch::{self, Sources},
     graph::{GraphError, NodeId},
     inspect::SpoolDirectory,
-    manifest::Host,
     model::{Arch, Variant},
     pipeline::{Changed, Origins, Project, RunOptions},
     store::Store,
@@ -20,7 +19,6 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Why the work of a command cannot begin; each message completes "failed to …".
@@ -81,7 +79,7 @@ pub(super) fn project(common: &Common) -> Result<Project, Failure> {
     Ok(Project::load(&project_root(common)?)?)
 }
 
-/// Where the store is.
+/// The directory of the store.
 pub(super) fn store_path(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(path) = &common.store {
         return Ok(path.clone());
@@ -137,7 +135,7 @@ pub(super) struct Selected {
     pub(super) nodes: Vec<NodeId>,
 }
 
-/// Turns flags into nodes. A variant exists when there is a stage of its name.
+/// Turns the options into nodes. A variant exists if there is a stage of its name.
 pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selected, Failure> {
     let mut selected = Selected {
         variants: Vec::new(),
@@ -203,34 +201,6 @@ pub(super) fn hermetic(project: &Project, allow_dirty: bool) -> Result<(), Failu
             files: revision.dirty.clone(),
         }
         .into()),
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the time goes into build-record.json only")]
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-pub(super) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-pub(super) fn host() -> Host {
-    let (name, kernel) = match nix::sys::utsname::uname() {
-        Ok(u) => {
-            let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
-            (
-                text(u.nodename()),
-                format!("{} {} {}", text(u.sysname()), text(u.release()), text(u.version())),
-            )
-        }
-        Err(_) => (String::new(), String::new()),
-    };
-    Host {
-        name,
-        kernel,
-        arch: Arch::host(),
-        cpus: u32::try_from(processors()).unwrap_or(u32::MAX),
     }
 }
 

@@ -91,10 +91,12 @@ pub(super) fn sentence(difference: &Difference) -> String {
             let bytes = differing(*bytes);
             format!("content differs at byte {offset} ({bytes}{lengths}): \"{a}\" against \"{b}\"")
         }
-        What::About { offset, bytes } => format!("what describes it differs at byte {offset} ({})", differing(*bytes)),
+        What::About { offset, bytes } => format!("its metadata differs at byte {offset} ({})", differing(*bytes)),
         What::Damaged { problem } => format!("cannot be compared: {problem}"),
         What::Moved { parts, first, a, b } => {
-            format!("{parts} parts lie elsewhere, the first is {first}: at byte {a} in the first, {b} in the second")
+            format!(
+                "{parts} parts have another offset; {first}, the first of them, is at byte {a} in the first, {b} in the second"
+            )
         }
     };
     let hint = difference

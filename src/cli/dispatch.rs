@@ -28,7 +28,7 @@ use super::{
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{ffi::OsString, process::ExitCode};
 
-/// What `pnb help` shows first below the options.
+/// The examples of `pnb help`.
 const EXAMPLES: &str = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  \
     pnb audit images/kernel-initrd/amd64";
 

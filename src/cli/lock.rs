@@ -3,8 +3,9 @@
 use super::{
     Exit,
     args::Common,
-    context::{now, origins, project_root},
+    context::{origins, project_root},
     failure::Failure,
+    host::now,
     report::{Report, size},
 };
 use clap::Args;

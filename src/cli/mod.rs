@@ -15,6 +15,7 @@ mod exit;
 mod failure;
 mod fetch;
 mod graph;
+mod host;
 mod inspect;
 mod lock;
 mod log;

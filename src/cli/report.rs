@@ -1,4 +1,4 @@
-//! The only place that prints.
+//! Everything that is printed for the user: events, results, remarks, warnings and errors.
 
 use super::failure::Failure;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-/// Says what happens: as a live display on a terminal, as plain lines elsewhere, as JSON objects with `--json`.
+/// Prints events and results: as a live display on a terminal, as plain lines elsewhere, as JSON objects with `--json`.
 pub(super) struct Report {
     json: bool,
     quiet: bool,
     bars: MultiProgress,
     running: Mutex<BTreeMap<String, ProgressBar>>,
-    /// Next tenth of a download that is worth a plain line.
+    /// Of each download, the next tenth that gets a plain line.
     announced: Mutex<BTreeMap<String, u64>>,
     live: bool,
 }
@@ -40,24 +40,24 @@ impl Report {
         }
     }
 
-    /// Whether the user asked for JSON.
+    /// Whether results are printed as JSON.
     pub(super) fn json(&self) -> bool {
         self.json
     }
 
-    /// The result of a command, on standard output. A closed pipe is no error.
+    /// Prints a line of the result on standard output. A closed pipe is not an error.
     pub(super) fn line(&self, text: impl std::fmt::Display) {
         self.bars.suspend(|| {
             let _ = writeln!(io::stdout(), "{text}");
         });
     }
 
-    /// Bytes of a result, as they are.
+    /// Prints bytes of the result unchanged.
     pub(super) fn bytes(&self, bytes: &[u8]) {
         let _ = io::stdout().write_all(bytes);
     }
 
-    /// A remark for people, on standard error; none with `--json` or `--quiet`.
+    /// Prints a remark for people on standard error; nothing with `--json` or `--quiet`.
     pub(super) fn note(&self, text: impl std::fmt::Display) {
         if self.json || self.quiet {
             return;
@@ -67,7 +67,7 @@ impl Report {
         });
     }
 
-    /// Something the user must know although the work goes on.
+    /// Prints a warning on standard error; the work goes on.
     pub(super) fn warning(&self, text: impl std::fmt::Display) {
         if self.json {
             return;
@@ -77,7 +77,7 @@ impl Report {
         });
     }
 
-    /// Why the program ends.
+    /// Prints the error that ends the program, with its causes and hints.
     pub(super) fn error(&self, failure: &Failure) {
         self.clear();
         let (message, hints) = message_and_hints(failure);
@@ -99,7 +99,7 @@ impl Report {
         let _ = self.bars.clear();
     }
 
-    /// Something happened in the pipeline. Called from any thread.
+    /// Shows an event of the pipeline. Called from any thread.
     pub(super) fn event(&self, event: Event) {
         if self.json {
             if !matches!(event, Event::Fetched { .. })
@@ -154,7 +154,9 @@ impl Report {
                 ));
             }
             Event::Failed { node } => self.drop_bar(&node.to_string()),
-            Event::Weaker { layer } => self.warning(format_args!("the sandbox is weaker than it should be: {layer}")),
+            Event::Weaker { layer } => {
+                self.warning(format_args!("a layer of the sandbox is weaker or missing: {layer}"))
+            }
             Event::Exported { dir, unchanged } => {
                 let what = if unchanged { "unchanged" } else { "artifact" };
                 self.note(format_args!("{what:>9} {}", dir.display()));
@@ -219,12 +221,12 @@ fn message_and_hints(failure: &Failure) -> (String, Vec<String>) {
     (messages.join(": "), hints)
 }
 
-/// `1.5 MiB` and the like.
+/// A number of bytes, such as `1.5 MiB`.
 pub(super) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-/// `1.25 s` from milliseconds.
+/// Milliseconds as seconds, such as `1.25 s`.
 pub(super) fn seconds(ms: u64) -> String {
     format!("{}.{:02} s", ms / 1000, ms % 1000 / 10)
 }

@@ -4,9 +4,10 @@ use super::{
     Exit,
     args::{AskedArch, Common, GivenArgs, Selection, one_of},
     claimed::match_claim,
-    context::{give, hermetic, host, now, origins, processors, project, run_options, select, store},
+    context::{give, hermetic, origins, project, run_options, select, store},
     diff::sentence,
     failure::{Failure, Fatal},
+    host::{host, now, processors},
     report::Report,
 };
 use clap::{Args, builder::TypedValueParser};
@@ -208,7 +209,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     })
 }
 
-/// The verdict for people.
+/// The verdict as text.
 fn summary(verdict: &ReproVerdict) -> String {
     let mut out = String::new();
     for tried in &verdict.axes {
@@ -246,7 +247,9 @@ fn summary(verdict: &ReproVerdict) -> String {
         format!("reproducible: {outputs} outputs of {stages} stages and {files} files of artifacts are the same\n")
     } else {
         let first = verdict.stages.iter().find(|s| s.state == State::FirstDivergent);
-        let place = first.map_or(String::new(), |stage| format!("; the builds part at {}", stage.node));
+        let place = first.map_or(String::new(), |stage| {
+            format!("; the first stage that differs is {}", stage.node)
+        });
         format!(
             "not reproducible: {} files of artifacts differ{place}\n",
             differing.count()

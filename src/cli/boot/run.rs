@@ -128,7 +128,7 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
     }
 }
 
-/// A command line with more words.
+/// The command line with the words of --append.
 fn joined(line: &str, append: &str) -> String {
     [line, append].join(" ").trim_end().to_owned()
 }
