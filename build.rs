@@ -29,6 +29,8 @@ const SANDBOX: &[&str] = &[
     "src/graph",
     "src/sandbox",
     "src/pipeline/resolve.rs",
+    "src/pipeline/recipe.rs",
+    "src/pipeline/placement.rs",
     "src/pipeline/run.rs",
     "Cargo.lock",
 ];

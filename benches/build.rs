@@ -230,7 +230,7 @@ impl Bench {
         let lock = pnb::lock::parse_lock(&lock, "lockfile.toml").ok()?;
         fs::create_dir_all(&packages).ok()?;
         let mut names = Vec::new();
-        for package in lock.packages_of("rootfs/amd64") {
+        for package in lock.packages_of(&"rootfs/amd64".parse().ok()?) {
             let file = String::from_utf8_lossy(package.path.name()).into_owned();
             let found = String::from_utf8_lossy(&listing.stdout)
                 .lines()

@@ -15,13 +15,12 @@ use pnb::{
         ArchiveLocation, Index, Indexes, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
         parse_archives, parse_lock, resolve, update, write_lock,
     },
-    model::{Arch, RelPath, Sha256Digest},
+    model::{Arch, Hint, NodeId, RelPath, Sha256Digest, chain},
 };
 use rand::{SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     io::{self, Write},
     path::Path,
     process::Command,
@@ -219,8 +218,7 @@ impl Default for Shape {
 
 fn wanted(arch: Arch) -> WantedSet {
     WantedSet {
-        set: format!("rootfs/{arch}"),
-        arch,
+        node: NodeId::new("rootfs", arch),
         names: vec!["bash".to_owned()],
         essential: true,
         closure: true,
@@ -287,7 +285,7 @@ impl Shape {
                 wanted: &[wanted(Arch::Amd64), wanted(Arch::Arm64)],
                 files: &files,
                 now: self.now,
-                snapshot: self.snapshot,
+                snapshot: self.snapshot.map(|s| s.parse().expect("a moment")),
                 previous: self.previous.as_ref(),
             },
             &mirror,
@@ -297,12 +295,8 @@ impl Shape {
     /// The whole refusal, causes joined by `: `.
     fn refusal(&self) -> String {
         let err = self.lock().expect_err("must be refused");
-        let mut out = err.to_string();
-        let mut source = err.source();
-        while let Some(cause) = source {
-            out.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
+        let hint = err.hint().map_or(String::new(), |hint| format!("\n\nhint: {hint}"));
+        let out = format!("{}{hint}", chain(&err));
         // Fingerprints of the generated keys say nothing to a reader.
         let mut hidden = out.clone();
         for word in out.split(|c: char| !c.is_ascii_hexdigit()) {
@@ -318,7 +312,7 @@ impl Shape {
 fn an_ubuntu_archive_locks_and_round_trips() {
     let lock = Shape::default().lock().expect("locked");
     let names = |set: &str| -> Vec<String> {
-        lock.packages_of(set)
+        lock.packages_of(&set.parse().expect("a node"))
             .map(|p| format!("{} {}", p.name, p.archive))
             .collect()
     };
@@ -344,7 +338,12 @@ fn an_ubuntu_archive_locks_and_round_trips() {
     );
     assert_eq!(
         archive.keys,
-        [new_key(1).fingerprint().to_string().to_uppercase()],
+        [new_key(1)
+            .fingerprint()
+            .to_string()
+            .to_uppercase()
+            .parse()
+            .expect("a fingerprint")],
         "the primary key is named"
     );
     let libc = lock.packages.iter().find(|p| p.name == "libc6").expect("locked");
@@ -358,7 +357,7 @@ fn an_ubuntu_archive_locks_and_round_trips() {
     let mut more = wanted(Arch::Amd64);
     more.names.push("zsh".to_owned());
     let tools = WantedSet {
-        set: "tools/amd64".to_owned(),
+        node: NodeId::new("tools", Arch::Amd64),
         ..wanted(Arch::Amd64)
     };
     let problems: Vec<String> = check(&lock, &[more, tools]).iter().map(ToString::to_string).collect();
@@ -526,7 +525,7 @@ fn going_back_in_time_needs_a_snapshot() {
     let mut previous = Shape::default().lock().expect("locked");
     for archive in &mut previous.archives {
         archive.date = pnb::model::Epoch::new(DATE + 3600);
-        archive.snapshot = "20261122T200000Z".to_owned();
+        archive.snapshot = "20261122T200000Z".parse().expect("a moment");
     }
     let shape = Shape {
         previous: Some(previous.clone()),
@@ -662,8 +661,7 @@ fn the_solver_picks_what_apt_get_picks() {
     ] {
         let names: Vec<&str> = names.split(' ').collect();
         let wanted = WantedSet {
-            set: "test/amd64".to_owned(),
-            arch: Arch::Amd64,
+            node: NodeId::new("test", Arch::Amd64),
             names: names.iter().map(|n| (*n).to_owned()).collect(),
             essential: with_essential,
             closure: true,

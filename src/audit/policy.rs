@@ -6,9 +6,9 @@
 
 use super::PolicyError;
 use crate::{
-    lock::{Distribution, line_at, parse_snapshot},
+    lock::{Distribution, line_at},
     manifest::AgentKind,
-    model::{Arch, RelPath, Variant, excerpt},
+    model::{Arch, Moment, RelPath, Variant, excerpt},
 };
 use serde::Deserialize;
 use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path};
@@ -146,7 +146,7 @@ impl Raw {
             return Err((axes.span(), problem));
         }
         if let Some(moment) = &self.oldest_snapshot
-            && parse_snapshot(moment.get_ref()).is_none()
+            && moment.get_ref().parse::<Moment>().is_err()
         {
             let problem = format!(
                 "oldest-snapshot is not YYYYMMDDThhmmssZ: {:?}",

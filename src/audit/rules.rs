@@ -5,9 +5,8 @@ use super::{
     policy::{AllowedArchive, Policy},
 };
 use crate::{
-    lock::parse_snapshot,
     manifest::{AgentKind, ArchiveFact, BuildRecord, Manifest, Reproducibility},
-    model::{Arch, Variant},
+    model::{Arch, Moment, Variant},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -172,12 +171,16 @@ fn matches(allowed: &AllowedArchive, archive: &ArchiveFact) -> bool {
         && archive.keys.iter().any(|k| allowed.keys.contains(k))
 }
 
+fn moment(text: &str) -> Option<Moment> {
+    text.parse().ok()
+}
+
 fn check_snapshots(oldest: &str, manifest: &Manifest) -> Check {
     let mut problems = Problems::default();
     let archives = used(manifest);
     for archive in &archives {
         // What is no moment is older than any.
-        if parse_snapshot(&archive.snapshot) < parse_snapshot(oldest) {
+        if moment(&archive.snapshot) < moment(oldest) {
             let (name, snapshot) = (&archive.name, &archive.snapshot);
             problems.add(format!("the snapshot {snapshot} of {name:?} is older than {oldest}"));
         }

@@ -10,8 +10,8 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    graph::NodeId,
-    pipeline::{self, BuildOutcome, Circumstances, Program, RunOptions},
+    model::NodeId,
+    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, RunOptions},
 };
 use std::{
     os::unix::fs::MetadataExt,
@@ -69,7 +69,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         hermetic(&project, args.allow_dirty)?;
     }
     let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
-    let exports = !selected.variants.is_empty() && on_one_file_system(store.root(), &images);
+    let exports = !selected.targets.is_empty() && on_one_file_system(store.root(), &images);
     let options = RunOptions {
         hermetic: args.hermetic,
         keep_failed: args.keep_failed,
@@ -79,9 +79,14 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         ..run_options()?
     };
     let jobs = args.jobs.unwrap_or_else(processors);
-    let outcome = pipeline::build(&project, &store, &origins, &selected.nodes, jobs, &options, &|e| {
-        report.event(e)
-    })?;
+    let context = BuildContext {
+        project: &project,
+        store: &store,
+        origins: &origins,
+        options: &options,
+        events: &|event| report.event(event),
+    };
+    let outcome = context.build(&selected.nodes, jobs)?;
     if args.hermetic && project.revision_now()? != project.revision {
         return Err(ContextError::Changed.into());
     }
@@ -92,10 +97,8 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         program: Program::new(options.helper.clone()),
         allow_dirty: args.allow_dirty,
     };
-    for &target in &selected.variants {
-        pipeline::export(&project, &store, &outcome, target, &images, &circumstances, &|e| {
-            report.event(e)
-        })?;
+    for &target in &selected.targets {
+        pipeline::export(&context, &outcome, target, &images, &circumstances)?;
     }
     if args.timings {
         timings(&outcome, report);

@@ -3,6 +3,7 @@
 use super::{Exit, failure::Fatal};
 use pnb::{
     manifest::{Manifest, PlatformFact},
+    model::GitSha,
     pipeline::{AGENT, CODE_SANDBOX, CODE_WRITERS, LOCKFILE, Project, Revision},
 };
 use std::borrow::Cow;
@@ -131,7 +132,7 @@ fn revision(sha: Option<&str>, dirty: bool) -> String {
 }
 
 fn revision_of(revision: &Revision) -> String {
-    self::revision(revision.sha.as_deref(), !revision.dirty.is_empty())
+    self::revision(revision.sha.as_ref().map(GitSha::as_str), !revision.dirty.is_empty())
 }
 
 fn platform(fact: &PlatformFact) -> String {

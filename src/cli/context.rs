@@ -7,15 +7,14 @@ use super::{
 };
 use pnb::{
     fetch::{self, Sources},
-    graph::{GraphError, NodeId},
+    graph::GraphError,
     inspect::SpoolDirectory,
-    model::{Arch, Variant},
-    pipeline::{Changed, Origins, Project, RunOptions},
+    model::{Arch, NodeId, Target, Variant},
+    pipeline::{Origins, Project, RunOptions},
     store::Store,
 };
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -115,22 +114,13 @@ pub(super) fn origins(common: &Common) -> Result<Origins, Failure> {
 /// Options under which every stage runs unless the command line says otherwise.
 pub(super) fn run_options() -> Result<RunOptions, Failure> {
     let helper = std::env::current_exe().map_err(ContextError::Program)?;
-    Ok(RunOptions {
-        helper,
-        hermetic: false,
-        keep_failed: false,
-        build_dir: None,
-        verbose: false,
-        exported: BTreeSet::new(),
-        unkept: BTreeSet::new(),
-        changed: Changed::default(),
-    })
+    Ok(RunOptions::new(helper))
 }
 
 /// The selected artifacts or stages.
 pub(super) struct Selected {
-    /// Variants with their architecture, in order; empty when stages were named.
-    pub(super) variants: Vec<(Variant, Arch)>,
+    /// The artifacts, in order; empty when stages were named.
+    pub(super) targets: Vec<Target>,
     /// The nodes to build.
     pub(super) nodes: Vec<NodeId>,
 }
@@ -138,7 +128,7 @@ pub(super) struct Selected {
 /// Turns the options into nodes. A variant exists if there is a stage of its name.
 pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selected, Failure> {
     let mut selected = Selected {
-        variants: Vec::new(),
+        targets: Vec::new(),
         nodes: Vec::new(),
     };
     for arch in selection.arches() {
@@ -158,7 +148,7 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         for variant in variants {
             match project.graph.node(variant.as_str(), arch) {
                 Ok(node) => {
-                    selected.variants.push((variant, arch));
+                    selected.targets.push(Target { variant, arch });
                     selected.nodes.push(node);
                 }
                 Err(error) if asked => return Err(error.into()),

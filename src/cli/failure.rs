@@ -57,7 +57,10 @@ impl Fatal for PipelineError {
         match self {
             PipelineError::InMemory { source, .. } => source.exit(),
             PipelineError::NotHermetic { .. } => Exit::Hermetic,
-            PipelineError::Lock(_) | PipelineError::NotLocked { .. } | PipelineError::LocalFile { .. } => Exit::Lock,
+            PipelineError::Lock(_)
+            | PipelineError::NoLock { .. }
+            | PipelineError::NotLocked { .. }
+            | PipelineError::LocalFile { .. } => Exit::Lock,
             PipelineError::Graph(_) | PipelineError::Spec { .. } => Exit::Graph,
             PipelineError::Fetch(_) => Exit::Fetch,
             PipelineError::Store(_) => Exit::Store,
@@ -69,6 +72,20 @@ impl Fatal for PipelineError {
             },
             _ => Exit::Failure,
         }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        self.hint()
+    }
+}
+
+impl Fatal for GraphError {
+    fn exit(&self) -> Exit {
+        Exit::Graph
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        self.hint()
     }
 }
 
@@ -140,7 +157,6 @@ always! {
     AuditError => Failure,
     ChallengeError => Usage,
     FetchError => Fetch,
-    GraphError => Graph,
     InspectError => Unreadable,
     MachineError => Usage,
     PolicyError => Usage,

@@ -8,7 +8,7 @@ use super::{
     report::Report,
 };
 use clap::Args;
-use pnb::graph::NodeId;
+use pnb::model::NodeId;
 use std::{borrow::Cow, fs, io, path::PathBuf};
 
 /// Options of `pnb log`.

@@ -9,8 +9,8 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    graph::NodeId,
-    pipeline::{self, OutputsByNode, resolve_stage, shell_spec, stage_spec},
+    model::NodeId,
+    pipeline::{self, BuildContext, OutputsByNode, resolve_stage, shell_spec},
     sandbox::{Executor, OutputSpec, RootFs},
     store::Content,
 };
@@ -56,15 +56,21 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     if !needs.contains(&tools) {
         needs.push(tools.clone());
     }
-    let built = pipeline::build(&project, &store, &origins, &needs, 2, &options, &|e| report.event(e))?;
+    let context = BuildContext {
+        project: &project,
+        store: &store,
+        origins: &origins,
+        options: &options,
+        events: &|event| report.event(event),
+    };
+    let built = context.build(&needs, 2)?;
     let outputs: OutputsByNode = built
         .nodes
         .into_iter()
         .map(|(id, done)| (id, done.record.outputs))
         .collect();
-    let prepared = resolve_stage(&project, &store, &node, &outputs)?;
-    let spec = stage_spec(&project, &store, &origins, &prepared, &options, &|e| report.event(e))?;
-    let mut spec = shell_spec(spec, args.command.as_deref());
+    let stage = resolve_stage(&project, &store, &node, &outputs)?;
+    let mut spec = shell_spec(&context, &stage, args.command.as_deref())?;
     if spec.root == RootFs::Empty {
         let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
         let tree = tree.ok_or_else(|| NoShell { tools: tools.clone() })?;

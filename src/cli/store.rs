@@ -9,8 +9,7 @@ use super::{
 };
 use clap::{Args, Subcommand};
 use pnb::{
-    graph::NodeId,
-    model::{Arch, ModelError},
+    model::{Arch, ModelError, NodeId},
     store::{Output, Store},
 };
 use std::{borrow::Cow, collections::BTreeSet};

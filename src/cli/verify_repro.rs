@@ -12,7 +12,7 @@ use super::{
 };
 use clap::{Args, builder::TypedValueParser};
 use pnb::{
-    pipeline::{self, Circumstances, Program, ReproResult, RunOptions, Twice},
+    pipeline::{self, Circumstances, Program, ReproRequest, ReproResult, RunOptions},
     repro::{self, Axis, Claim, ReproVerdict, State, UnknownAxis},
 };
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
@@ -160,12 +160,12 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         program: Program::new(options.helper.clone()),
         allow_dirty,
     };
-    let twice = Twice {
+    let request = ReproRequest {
         project: &project,
         store: &store,
-        inputs: &origins,
+        origins: &origins,
         nodes: &selected.nodes,
-        variants: &selected.variants,
+        targets: &selected.targets,
         axes: &axes,
         jobs: args.jobs.unwrap_or_else(processors),
         options: &options,
@@ -175,7 +175,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         events: &|event| report.event(event),
         say: &|text| report.note(text),
     };
-    let ReproResult { mut verdict, manifests } = twice.run(claim.as_ref())?;
+    let ReproResult { mut verdict, manifests } = request.run(claim.as_ref())?;
     verdict.finished = now();
     report.clear();
     if let Some(path) = &args.report {
@@ -194,7 +194,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     // A build that was repeated in the same way proves nothing, and must not replace a statement that says more.
     let says = claim.is_none() && !verdict.axes.is_empty();
     for (target, manifest) in manifests.iter().filter(|_| says) {
-        let place = images.join(target.0.as_str()).join(target.1.as_str());
+        let place = images.join(target.path());
         if pipeline::state(&store, &images, *target, manifest, &statement)? {
             report.note(format_args!(
                 "stated in {}",

@@ -140,7 +140,7 @@ mod tests {
                 base: "debian".parse().expect("path"),
                 suite: "trixie".parse().expect("path"),
                 components: vec!["main".into()],
-                snapshot: "20260101T000000Z".into(),
+                snapshot: "20260101T000000Z".parse().expect("a moment"),
                 snapshot_url: "https://snapshot.example/archive/debian/20260101T000000Z".into(),
                 date: Epoch::new(0),
                 inrelease_sha256: Sha256Digest::new([2; 32]),

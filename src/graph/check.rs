@@ -4,41 +4,20 @@ use super::{
     DeclaredOutput, GraphError, InputSource, Packages, StageArch, StageFile, StageOutputKind, parse_stage,
     stage_file::plain_name,
 };
-use crate::model::Arch;
-use serde::{Serialize, Serializer};
+use crate::model::{Arch, NodeId};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fs,
     path::Path,
 };
 use toml::Spanned;
 
-/// A stage for an architecture: what runs.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct NodeId {
-    /// Stage name.
-    pub stage: String,
-    /// Architecture it is made for; the build machine's for tools.
-    pub arch: Arch,
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}/{}", self.stage, self.arch))
-    }
-}
-impl Serialize for NodeId {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
 /// A node with its stage file.
 #[derive(Clone, Debug)]
 pub struct StageNode<'a> {
-    /// Which.
+    /// Its name.
     pub id: NodeId,
-    /// What its `stage.toml` says.
+    /// Its `stage.toml`.
     pub file: &'a StageFile,
 }
 
@@ -53,8 +32,9 @@ pub struct StageGraph {
 }
 
 impl StageGraph {
-    /// Reads `<dir>/*/stage.toml` and checks them; `shown` is what the directory is called in messages.
-    pub fn load(dir: &Path, shown: &str, host: Arch) -> Result<Self, GraphError> {
+    /// Reads `<dir>/*/stage.toml` and checks them; `shown` names the directory in messages, and `writers` are the names of the
+    /// writers that stages may use.
+    pub fn load(dir: &Path, shown: &str, host: Arch, writers: &BTreeSet<&str>) -> Result<Self, GraphError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| GraphError::Io { path, source }
@@ -74,11 +54,11 @@ impl StageGraph {
             let text = fs::read_to_string(&path).map_err(io(&path))?;
             stages.insert(name.clone(), parse_stage(&text, &format!("{shown}/{name}/stage.toml"))?);
         }
-        Self::new(stages, host)
+        Self::new(stages, host, writers)
     }
 
     /// Checks parsed stages against each other.
-    pub fn new(stages: BTreeMap<String, StageFile>, host: Arch) -> Result<Self, GraphError> {
+    pub fn new(stages: BTreeMap<String, StageFile>, host: Arch, writers: &BTreeSet<&str>) -> Result<Self, GraphError> {
         let graph = Self {
             stages,
             host,
@@ -87,6 +67,7 @@ impl StageGraph {
         };
         for (name, file) in &graph.stages {
             plain_name("stage", name).map_err(|problem| file.error(0, problem))?;
+            check_writer(file, writers)?;
             graph.check_stage(file)?;
         }
         graph.check_cycles()?;
@@ -104,7 +85,7 @@ impl StageGraph {
         {
             let Some(target) = self.stages.get(stage) else {
                 let known: Vec<&str> = self.stages.keys().map(String::as_str).collect();
-                let problem = format!("there is no stage {stage:?} (there are: {})", known.join(", "));
+                let problem = format!("no stage is called {stage:?} (the stages are: {})", known.join(", "));
                 return Err(file.error(offset, problem));
             };
             let Some(found) = target.outputs.get(output) else {
@@ -122,17 +103,20 @@ impl StageGraph {
             let lacking =
                 |arch: &&Arch| file.only.contains(arch) && !(target.only.contains(arch) && found.only.contains(arch));
             if let (StageArch::Target, Some(arch)) = (target.arch, only.iter().find(lacking)) {
-                let problem = format!("{stage:?} has no output {output:?} for {arch}; say `only` here");
+                let problem = format!(
+                    "{stage:?} has no output {output:?} for {arch}; add only = [{}] to this input",
+                    quoted(file.only.iter().filter(|a| !lacking(a)))
+                );
                 return Err(file.error(offset, problem));
             }
             if emulator && target.arch != StageArch::Host {
                 let problem =
-                    format!("the emulator {stage:?} is not for the machine that runs it: it has no `arch = \"host\"`");
+                    format!("the emulator {stage:?} must run on this machine: its stage needs `arch = \"host\"`");
                 return Err(file.error(offset, problem));
             }
             let is_root = file.root.as_ref().is_some_and(|r| r.span().start == offset);
             if is_root && found.kind != StageOutputKind::Tree {
-                return Err(file.error(offset, format!("the root {stage:?} is not a tree")));
+                return Err(file.error(offset, format!("the root {stage:?} is a file; a root is a directory")));
             }
         }
         for (name, output) in &file.outputs {
@@ -144,13 +128,17 @@ impl StageGraph {
             };
             let (stage, given) = (stage.get_ref(), given.get_ref());
             if self.stages[stage].outputs[given].kind != StageOutputKind::File {
-                let problem =
-                    format!("output {name:?} is a file, and {given:?} of stage {stage:?}, which it should be, is none");
+                let problem = format!(
+                    "output {name:?} passes on output {given:?} of stage {stage:?}, which is a directory; only files can be passed on"
+                );
                 return Err(file.error(from, problem));
             }
             let lacking = |arch: &&Arch| file.only.contains(arch) && !input.only.contains(arch);
             if let Some(arch) = output.only.iter().find(lacking) {
-                let problem = format!("output {name:?} is an input that is not there for {arch}; say `only` of it");
+                let problem = format!(
+                    "output {name:?} passes on an input that does not exist for {arch}; add only = [{}] to this output",
+                    quoted(&input.only)
+                );
                 return Err(file.error(from, problem));
             }
         }
@@ -220,14 +208,11 @@ impl StageGraph {
         if !file.only.contains(&arch) {
             return Err(GraphError::WrongArch {
                 stage: stage.to_owned(),
-                arch: arch.to_string(),
+                arch,
                 only: file.only.iter().map(Arch::to_string).collect::<Vec<_>>().join(", "),
             });
         }
-        Ok(NodeId {
-            stage: stage.to_owned(),
-            arch,
-        })
+        Ok(NodeId::new(stage, arch))
     }
 
     /// The stage file of a node.
@@ -289,19 +274,41 @@ impl StageGraph {
         own + further.sum::<usize>()
     }
 
-    /// Every package set the stages ask the lock for: `<stage>/<arch>`, its architecture, and the request.
-    pub fn package_sets(&self) -> Vec<(String, Arch, &Packages)> {
+    /// Every package set the stages ask the lock for: its node and the request.
+    pub fn package_sets(&self) -> Vec<(NodeId, &Packages)> {
         let mut sets = Vec::new();
         for (name, file) in &self.stages {
             let Some(packages) = &file.packages else { continue };
             for arch in Arch::ALL {
                 // Tools are locked for every machine that may build.
                 if file.only.contains(&arch) {
-                    sets.push((format!("{name}/{arch}"), arch, packages));
+                    sets.push((NodeId::new(name, arch), packages));
                 }
             }
         }
         sets
+    }
+}
+
+/// Architectures as a list of TOML strings.
+fn quoted<'a>(arches: impl IntoIterator<Item = &'a Arch>) -> String {
+    let quoted: Vec<String> = arches.into_iter().map(|arch| format!("\"{arch}\"")).collect();
+    quoted.join(", ")
+}
+
+/// Checks that the writer of a stage exists.
+fn check_writer(file: &StageFile, writers: &BTreeSet<&str>) -> Result<(), GraphError> {
+    match file.workload.writer() {
+        Some(name) if !writers.contains(name.get_ref().as_str()) => {
+            let known: Vec<&str> = writers.iter().copied().collect();
+            let problem = format!(
+                "no writer is called {:?} (the writers are: {})",
+                name.get_ref(),
+                known.join(", ")
+            );
+            Err(file.error(name.span().start, problem))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -358,7 +365,19 @@ mod tests {
                 parse_stage(&text, &format!("stages/{name}/stage.toml"))?,
             );
         }
-        StageGraph::new(map, Arch::Amd64)
+        StageGraph::new(map, Arch::Amd64, &["w"].into())
+    }
+
+    #[test]
+    fn an_unknown_writer_is_named_with_its_line() {
+        let text = "summary = \"a\"\nroot = \"r\"\ncommand = [\"/bin/sh\"]\nprepare = \"dpkg-rot\"\n[outputs]\ntree = { kind = \"tree\" }\n";
+        let file = parse_stage(text, "stages/a/stage.toml").expect("well-formed");
+        let known = ["dpkg-root", "unpack"].into();
+        let error = StageGraph::new([("a".to_owned(), file)].into(), Arch::Amd64, &known).expect_err("no such writer");
+        assert_eq!(
+            error.to_string(),
+            "read stages/a/stage.toml, line 4: no writer is called \"dpkg-rot\" (the writers are: dpkg-root, unpack)"
+        );
     }
 
     #[test]
@@ -366,7 +385,7 @@ mod tests {
         for (stages, want) in [
             (
                 &[("a", "root = \"b\"")][..],
-                "stages/a/stage.toml, line 3: there is no stage \"b\" (there are: a)",
+                "stages/a/stage.toml, line 3: no stage is called \"b\" (the stages are: a)",
             ),
             (
                 &[("a", ""), ("b", "[inputs]\nx = { stage = \"a\", output = \"y\" }")],
@@ -388,7 +407,7 @@ mod tests {
                         "[inputs]\nx = { stage = \"a\" }\n[outputs]\nf = { kind = \"file\", from = \"x\" }",
                     ),
                 ],
-                "stages/b/stage.toml, line 6: output \"f\" is a file, and \"tree\" of stage \"a\", which it should be, is none",
+                "stages/b/stage.toml, line 6: output \"f\" passes on output \"tree\" of stage \"a\", which is a directory; only files can be passed on",
             ),
             (
                 &[
@@ -398,7 +417,7 @@ mod tests {
                         "[inputs]\nx = { stage = \"a\", output = \"g\", only = [\"amd64\"] }\n[outputs]\nf = { kind = \"file\", from = \"x\" }",
                     ),
                 ],
-                "output \"f\" is an input that is not there for arm64; say `only` of it",
+                "output \"f\" passes on an input that does not exist for arm64; add only = [\"amd64\"] to this output",
             ),
         ] {
             let err = graph(stages).expect_err(want).to_string();

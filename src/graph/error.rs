@@ -1,6 +1,7 @@
-//! Why the stages cannot be a graph.
+//! Errors of stage files and of the graph they make.
 
-use std::path::PathBuf;
+use crate::model::{Arch, Hint};
+use std::{borrow::Cow, path::PathBuf};
 
 /// An error in a `stage.toml`, or between several; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
@@ -12,15 +13,15 @@ pub enum GraphError {
         file: String,
         /// 1-based line.
         line: usize,
-        /// What is wrong, and what is allowed.
+        /// The mistake, and the allowed values.
         problem: String,
     },
     /// A file or directory could not be read.
     #[error("read {path:?}")]
     Io {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// Stages that need each other.
@@ -29,12 +30,12 @@ pub enum GraphError {
         /// The names, the first repeated at the end.
         cycle: Vec<String>,
     },
-    /// A stage that was asked for does not exist.
-    #[error("find the stage {name:?}\n\nhint: the stages are {}", known.join(", "))]
+    /// The requested stage does not exist.
+    #[error("find the stage {name:?}")]
     UnknownStage {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The stages that exist.
         known: Vec<String>,
     },
     /// A stage that does not exist for an architecture.
@@ -42,9 +43,22 @@ pub enum GraphError {
     WrongArch {
         /// Its name.
         stage: String,
-        /// What was asked for.
-        arch: String,
-        /// What it is for.
+        /// The requested architecture.
+        arch: Arch,
+        /// The architectures it exists for, separated by commas.
         only: String,
     },
+}
+
+impl Hint for GraphError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::UnknownStage { known, .. } => Some(format!("the stages are {}", known.join(", ")).into()),
+            Self::WrongArch { stage, only, .. } => {
+                let first = only.split(", ").next().unwrap_or(only);
+                Some(format!("`pnb build --stage {stage} --arch {first}` builds it").into())
+            }
+            Self::Schema { .. } | Self::Io { .. } | Self::Cycle { .. } => None,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What enters a stage's key.
+//! The key of a stage: a digest of everything that decides its outputs.
 //!
 //! The key is BLAKE3 of a text of one `name value` line each, in this order:
 //!
@@ -20,8 +20,8 @@
 //! Not in the key: the summary, the host, the store's place, users, times, the number of jobs. Inputs from other stages
 //! enter by the digest of what those made, not by their keys: a stage that ran again and made the same stops the rebuild.
 
-use super::{DeclaredOutput, GraphError, NodeId, Sandbox, StageFile, StageLimits, StageWorkload};
-use crate::model::{Arch, Epoch, Sha256Digest, StageKey, VerityDigest};
+use super::{DeclaredOutput, GraphError, Sandbox, StageFile, StageLimits, StageWorkload};
+use crate::model::{Arch, Epoch, NodeId, Sha256Digest, StageKey, VerityDigest};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Version of the table above.
@@ -53,44 +53,58 @@ pub struct Code<'a> {
     pub writers: &'a str,
 }
 
+/// Everything that enters a stage's key.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyInputs<'a> {
+    /// The node.
+    pub id: &'a NodeId,
+    /// Its `stage.toml`.
+    pub file: &'a StageFile,
+    /// Architecture of the tools.
+    pub build_arch: Arch,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Epoch,
+    /// Digests of pnb's own code.
+    pub code: Code<'a>,
+    /// The tree that is `/`.
+    pub root: Option<&'a VerityDigest>,
+    /// The tree that holds qemu-user.
+    pub emulator: Option<&'a VerityDigest>,
+    /// Every input by name, the stage's own directory included.
+    pub inputs: &'a BTreeMap<String, InputDigest>,
+}
+
 impl Canonical {
-    /// Writes the form of node `id`. `code` gives the digests of pnb's own code: sandbox, then writers.
-    pub fn new(
-        id: &NodeId,
-        build_arch: Arch,
-        file: &StageFile,
-        epoch: Epoch,
-        code: Code<'_>,
-        (root, emulator): (Option<&VerityDigest>, Option<&VerityDigest>),
-        inputs: &BTreeMap<String, InputDigest>,
-    ) -> Result<Self, GraphError> {
+    /// Writes the form of a node.
+    pub fn new(stage: &KeyInputs<'_>) -> Result<Self, GraphError> {
+        let KeyInputs { id, file, .. } = *stage;
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| file.error(0, e.to_string()));
         let mut lines = Lines(String::new());
         lines.add("pnb-stage-key", KEY_VERSION);
-        lines.add("code.sandbox", code.sandbox);
-        if file.prepare.is_some() || matches!(file.workload, StageWorkload::Writer(_)) {
-            lines.add("code.writers", code.writers);
+        lines.add("code.sandbox", stage.code.sandbox);
+        if file.workload.writer().is_some() {
+            lines.add("code.writers", stage.code.writers);
         }
         lines.add("stage", &id.stage);
         lines.add("arch", id.arch);
-        lines.add("build-arch", build_arch);
-        lines.add("epoch", epoch);
+        lines.add("build-arch", stage.build_arch);
+        lines.add("epoch", stage.epoch);
         match &file.workload {
-            StageWorkload::Command(argv) => {
-                lines.add("workload", format!("command {}", json(serde_json::to_string(argv))?))
+            StageWorkload::Command { argv, before } => {
+                lines.add("workload", format!("command {}", json(serde_json::to_string(argv))?));
+                if let Some(writer) = before {
+                    lines.add("prepare", format!("writer {}", writer.get_ref()));
+                }
             }
-            StageWorkload::Writer(name) => lines.add("workload", format!("writer {name}")),
+            StageWorkload::Writer(name) => lines.add("workload", format!("writer {}", name.get_ref())),
         }
-        if let Some(writer) = &file.prepare {
-            lines.add("prepare", format!("writer {writer}"));
-        }
-        if let Some(root) = root {
+        if let Some(root) = stage.root {
             lines.add("root", root);
         }
-        if let Some(emulator) = emulator {
+        if let Some(emulator) = stage.emulator {
             lines.add("emulator", emulator);
         }
-        for (name, digest) in inputs {
+        for (name, digest) in stage.inputs {
             match digest {
                 InputDigest::Tree(digest) => lines.add(&format!("input.{name}"), format!("tree {digest}")),
                 InputDigest::File(digest) => lines.add(&format!("input.{name}"), format!("file {digest}")),

@@ -13,9 +13,9 @@ mod render;
 mod stage_file;
 mod units;
 
-pub use check::{NodeId, StageGraph, StageNode};
+pub use check::{StageGraph, StageNode};
 pub use error::GraphError;
-pub use key::{Canonical, Code, InputDigest};
+pub use key::{Canonical, Code, InputDigest, KeyInputs};
 pub use plan::{Closure, closure_of};
 pub use reason::Reason;
 pub use render::{Rendering, render};

@@ -1,6 +1,7 @@
 //! Which nodes a request needs, in an order in which each comes after what it needs.
 
-use super::{GraphError, NodeId, StageGraph};
+use super::{GraphError, StageGraph};
+use crate::model::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The nodes of a request and what each needs.

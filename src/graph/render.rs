@@ -1,6 +1,7 @@
 //! The graph as text, DOT, SVG and JSON.
 
-use super::{Closure, GraphError, NodeId, StageGraph};
+use super::{Closure, GraphError, StageGraph};
+use crate::model::NodeId;
 use std::{collections::BTreeMap, fmt::Write};
 
 /// How to show the graph.

@@ -28,13 +28,28 @@ pub enum StageArch {
     Target,
 }
 
-/// What runs in the sandbox.
+/// The work of a stage.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StageWorkload {
-    /// A program and its arguments; the first is an absolute path in the stage's root.
-    Command(Vec<String>),
+    /// A program of the stage's root.
+    Command {
+        /// Program and arguments; the program is an absolute path.
+        argv: Vec<String>,
+        /// Name of a writer built into pnb that runs before the program, in the same sandbox (`prepare`).
+        before: Option<Spanned<String>>,
+    },
     /// A writer built into pnb, by name.
-    Writer(String),
+    Writer(Spanned<String>),
+}
+
+impl StageWorkload {
+    /// The name of the writer that runs, alone or before a command.
+    pub fn writer(&self) -> Option<&Spanned<String>> {
+        match self {
+            Self::Command { before, .. } => before.as_ref(),
+            Self::Writer(name) => Some(name),
+        }
+    }
 }
 
 /// Packages a stage asks the lock for.
@@ -136,7 +151,7 @@ impl<'de> Deserialize<'de> for Input {
             (None, None, None, None, None, Some(true)) => InputSource::Platform,
             _ => {
                 return Err(D::Error::custom(
-                    "an input is exactly one of { stage, output }, { files }, { lock }, { packages = true }, \
+                    "an input has exactly one source: { stage, output }, { files }, { lock }, { packages = true }, \
                      { platform = true }",
                 ));
             }
@@ -163,7 +178,7 @@ pub struct DeclaredOutput {
     pub kind: StageOutputKind,
     /// Where the stage leaves it, below `/build`; its name when not given.
     pub path: Option<RelPath>,
-    /// The input that a file is, as it is: then the stage does not leave it anywhere.
+    /// Name of the input that is passed on unchanged as this output; the stage itself writes nothing for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Spanned<String>>,
     /// Whether set-id bits may leave the sandbox.
@@ -271,10 +286,8 @@ pub struct StageFile {
     pub arch: StageArch,
     /// The target architectures it exists for.
     pub only: Vec<Arch>,
-    /// What runs.
+    /// The program or writer that runs.
     pub workload: StageWorkload,
-    /// A writer built into pnb that runs before the command, by name.
-    pub prepare: Option<String>,
     /// Stage whose output `tree` is the root directory; none for an empty root.
     pub root: Option<Spanned<String>>,
     /// Stage whose output `tree` holds qemu-user, for when the stage is made for another architecture than that of the machine that
@@ -290,7 +303,7 @@ pub struct StageFile {
     pub outputs: BTreeMap<String, DeclaredOutput>,
     /// Differences from the strictest sandbox.
     pub sandbox: Sandbox,
-    /// StageLimits.
+    /// Limits on memory, processes, time and space.
     pub limits: StageLimits,
     /// Byte offset of each line, to say where something stands.
     pub(super) lines: Vec<usize>,
@@ -340,7 +353,7 @@ impl StageFile {
             .filter(move |(_, output)| output.only.contains(&arch))
     }
 
-    /// For an output that is an input as it is: where in this file that is said, and the input.
+    /// The input that an output passes on unchanged, and the offset of its name in this file.
     pub(super) fn passed_on(&self, output: &DeclaredOutput) -> Option<(usize, &Input)> {
         let from = output.from.as_ref()?;
         let (_, input) = self.inputs.iter().find(|(name, _)| name.get_ref() == from.get_ref())?;
@@ -402,18 +415,29 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             if raw.root.is_none() {
                 return Err(error(span, "a command needs a root to find its program in".to_owned()));
             }
-            StageWorkload::Command(argv)
+            StageWorkload::Command {
+                argv,
+                before: raw.prepare,
+            }
         }
-        (None, Some(writer)) => StageWorkload::Writer(writer.into_inner()),
-        _ => return Err(error(0, "a stage has either a command or a writer".to_owned())),
+        (None, Some(writer)) => {
+            if let Some(prepare) = raw.prepare {
+                let problem = "\"prepare\" goes with a command; this stage has a writer, which does all its work";
+                return Err(error(prepare.span().start, problem.to_owned()));
+            }
+            StageWorkload::Writer(writer)
+        }
+        (Some(command), Some(writer)) => {
+            let second = command.span().start.max(writer.span().start);
+            let problem = "a stage has a command or a writer, not both".to_owned();
+            return Err(error(second, problem));
+        }
+        (None, None) => return Err(error(0, "the stage has neither a command nor a writer".to_owned())),
     };
     if let (StageArch::Build | StageArch::Host, Some(emulator)) = (raw.arch, &raw.emulator) {
-        let problem = "a stage for the build machine runs no program of another architecture".to_owned();
+        let problem =
+            "\"emulator\" is for stages of the target; a stage for the build machine runs its own programs".to_owned();
         return Err(error(emulator.span().start, problem));
-    }
-    if let (StageWorkload::Writer(_), Some(prepare)) = (&workload, &raw.prepare) {
-        let problem = "only a command can be prepared for; a writer does it all".to_owned();
-        return Err(error(prepare.span().start, problem));
     }
     for name in raw.env.keys() {
         if FIXED.contains(&name.get_ref().as_str()) || name.get_ref().starts_with("PNB_") {
@@ -454,7 +478,6 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         arch: raw.arch,
         only: raw.only,
         workload,
-        prepare: raw.prepare.map(Spanned::into_inner),
         root: raw.root,
         emulator: raw.emulator,
         env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
@@ -468,7 +491,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
     })
 }
 
-/// Says what is wrong with an output that is an input as it is, as far as this file tells.
+/// Checks an output that passes an input on, as far as this file alone tells.
 fn check_passed_on(
     name: &str,
     output: &DeclaredOutput,
@@ -476,13 +499,11 @@ fn check_passed_on(
     inputs: &BTreeMap<Spanned<String>, Input>,
 ) -> Result<(), String> {
     if output.kind != StageOutputKind::File {
-        return Err(format!(
-            "output {name:?} is a tree; only a file can be an input as it is"
-        ));
+        return Err(format!("output {name:?} is a directory; only files can be passed on"));
     }
     if output.path.is_some() || output.allow_setid {
         return Err(format!(
-            "output {name:?} is an input as it is; \"path\" and \"allow-setid\" are for what a stage makes"
+            "output {name:?} passes an input on; \"path\" and \"allow-setid\" are for files that the stage writes"
         ));
     }
     match inputs.iter().find(|(n, _)| n.get_ref() == from) {
@@ -564,19 +585,29 @@ memory = "3GiB"
             (
                 "packages = true",
                 "packages = true, files = \"x\"",
-                "line 10: an input is exactly one of",
+                "line 10: an input has exactly one source",
             ),
             ("root = \"tools\"\n", "", "line 3: a command needs a root"),
             (
                 "command = [\"/bin/sh\", \"/stage/build.sh\"]",
                 "writer = \"w\"\nprepare = \"p\"",
-                "line 5: only a command can be prepared for",
+                "line 5: \"prepare\" goes with a command; this stage has a writer",
+            ),
+            (
+                "command = [",
+                "writer = \"w\"\ncommand = [",
+                "line 5: a stage has a command or a writer, not both",
+            ),
+            (
+                "command = [\"/bin/sh\", \"/stage/build.sh\"]\n",
+                "",
+                "line 1: the stage has neither a command nor a writer",
             ),
             ("\"/bin/sh\"", "\"sh\"", "line 4: the command does not begin"),
             (
                 "root = \"tools\"\n",
                 "root = \"tools\"\narch = \"build\"\nemulator = \"e\"\n",
-                "line 5: a stage for the build machine runs no program of another architecture",
+                "line 5: \"emulator\" is for stages of the target",
             ),
             ("debs =", "\"a b\" =", "line 10: input name \"a b\""),
             (
@@ -597,17 +628,17 @@ memory = "3GiB"
             (
                 "from = \"other\"",
                 "from = \"other\", path = \"x\"",
-                "line 14: output \"kernel\" is an input as it is; \"path\"",
+                "line 14: output \"kernel\" passes an input on; \"path\"",
             ),
             (
                 "from = \"other\"",
                 "from = \"other\", allow-setid = true",
-                "line 14: output \"kernel\" is an input as it is",
+                "line 14: output \"kernel\" passes an input on",
             ),
             (
                 "kind = \"file\", from",
                 "kind = \"tree\", from",
-                "line 14: output \"kernel\" is a tree; only a file can be an input as it is",
+                "line 14: output \"kernel\" is a directory; only files can be passed on",
             ),
             (
                 "summary = \"Configured root\"",

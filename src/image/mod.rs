@@ -1,6 +1,7 @@
-//! One folder per format: what the bytes mean, and a writer.
+//! The formats of images: one folder or file for each, with its layout, a writer and a reader where they are needed.
 
 pub mod composefs;
+mod copy;
 pub mod cpio;
 pub mod elf;
 mod error;
@@ -16,88 +17,8 @@ pub mod qcow2;
 mod read_at;
 pub mod zstd;
 
+use copy::copy_exact;
+pub use copy::{CountingWriter, Open};
 pub use error::ImageError;
 pub use guid::Guid;
 pub use read_at::{ReadAt, ReadCursor, Source, Window, open_source};
-
-use crate::model::VerityDigest;
-use std::io::{self, ErrorKind, Read, Write};
-
-/// Opens the content of a file by its digest, from its first byte.
-pub type Open<'a> = &'a dyn Fn(&VerityDigest) -> io::Result<Box<dyn Read>>;
-
-/// How much is copied at a time.
-const COPY_SIZE: usize = 128 * 1024;
-
-/// Copies exactly `size` bytes of the content of `path`; content that is shorter or longer is an error.
-fn copy_exact(
-    format: &'static str,
-    path: &str,
-    size: u64,
-    reader: &mut dyn Read,
-    writer: &mut dyn Write,
-) -> Result<(), ImageError> {
-    let read = |source| ImageError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let length = |actual, more| ImageError::Length {
-        path: path.to_owned(),
-        expected: size,
-        actual,
-        more,
-    };
-    // One byte more than there should be, to notice it; most files are small, and zeros have to be written too.
-    let mut buffer = vec![0; usize::try_from(size).map_or(COPY_SIZE, |s| s.saturating_add(1).min(COPY_SIZE))];
-    let mut done = 0u64;
-    loop {
-        let n = match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(e) => return Err(read(e)),
-        };
-        if n as u64 > size - done {
-            return Err(length(done + n as u64, true));
-        }
-        writer
-            .write_all(&buffer[..n])
-            .map_err(|source| ImageError::Write { format, source })?;
-        done += n as u64;
-    }
-    if done < size {
-        return Err(length(done, false));
-    }
-    Ok(())
-}
-
-/// A writer that counts what passes.
-#[derive(Debug)]
-pub struct CountingWriter<W> {
-    out: W,
-    count: u64,
-}
-
-impl<W> CountingWriter<W> {
-    /// A count of what reaches `out` from now on.
-    pub fn new(out: W) -> Self {
-        Self { out, count: 0 }
-    }
-
-    /// Bytes that passed.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-}
-
-impl<W: Write> Write for CountingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.count += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}

@@ -53,7 +53,7 @@ fn fill(source: &Source, look: &mut Look) -> Result<(), ImageError> {
     let used = u64::from(facts.inodes.0.saturating_sub(facts.inodes.1));
     field("used inodes", used.to_string());
 
-    for place in fs.places()? {
+    for place in fs.regions()? {
         look.children.push(Part::slice(
             place.name,
             PartKind::Region,

@@ -1,6 +1,7 @@
 //! Whether a lock still serves what the stages want, without a network.
 
 use super::{Lockfile, WantedSet};
+use crate::model::NodeId;
 use std::{collections::BTreeSet, fmt};
 
 /// One way in which a lock does not fit the stages; its `Display` is one line.
@@ -9,19 +10,19 @@ pub enum LockProblem {
     /// A set that no package belongs to.
     NoSet {
         /// The set.
-        set: String,
+        set: NodeId,
     },
     /// A wanted package that the set lacks.
     NoPackage {
         /// The set.
-        set: String,
+        set: NodeId,
         /// The package as wanted.
         name: String,
     },
     /// A set that nothing wants any more.
     StaleSet {
         /// The set.
-        set: String,
+        set: NodeId,
     },
 }
 
@@ -37,14 +38,14 @@ impl fmt::Display for LockProblem {
 
 /// Everything that a new lock would have to add or drop, as far as it shows without the archives.
 pub fn check(lock: &Lockfile, wanted: &[WantedSet]) -> Vec<LockProblem> {
-    let locked: BTreeSet<&String> = lock.packages.iter().flat_map(|p| &p.sets).collect();
+    let locked: BTreeSet<&NodeId> = lock.packages.iter().flat_map(|p| &p.sets).collect();
     let mut out = Vec::new();
     for want in wanted {
         if want.names.is_empty() && !want.essential {
             continue;
         }
-        if !locked.contains(&want.set) {
-            out.push(LockProblem::NoSet { set: want.set.clone() });
+        if !locked.contains(&want.node) {
+            out.push(LockProblem::NoSet { set: want.node.clone() });
             continue;
         }
         for name in &want.names {
@@ -53,17 +54,17 @@ pub fn check(lock: &Lockfile, wanted: &[WantedSet]) -> Vec<LockProblem> {
                 None => (name.as_str(), None),
             };
             let found = lock
-                .packages_of(&want.set)
+                .packages_of(&want.node)
                 .any(|p| p.name == package && archive.is_none_or(|a| a == p.archive));
             if !found {
                 out.push(LockProblem::NoPackage {
-                    set: want.set.clone(),
+                    set: want.node.clone(),
                     name: name.clone(),
                 });
             }
         }
     }
-    let wanted: BTreeSet<&String> = wanted.iter().map(|w| &w.set).collect();
+    let wanted: BTreeSet<&NodeId> = wanted.iter().map(|w| &w.node).collect();
     out.extend(
         locked
             .into_iter()

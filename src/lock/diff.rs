@@ -1,7 +1,10 @@
 //! What changed from one lock to the next.
 
 use super::{Lockfile, Package};
-use crate::{debian::Version, model::Epoch};
+use crate::{
+    debian::Version,
+    model::{Epoch, Moment, NodeId},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -22,7 +25,7 @@ pub enum LockChange {
         /// Its name.
         name: String,
         /// Its moment.
-        snapshot: String,
+        snapshot: Moment,
     },
     /// An archive is gone.
     ArchiveRemoved {
@@ -34,9 +37,9 @@ pub enum LockChange {
         /// Its name.
         name: String,
         /// Moment before.
-        from: String,
+        from: Moment,
         /// Moment now.
-        to: String,
+        to: Moment,
     },
     /// A package is new.
     Added {
@@ -73,9 +76,9 @@ pub enum LockChange {
         /// `name arch`.
         package: String,
         /// Sets it joined.
-        joined: Vec<String>,
+        joined: Vec<NodeId>,
         /// Sets it left.
-        left: Vec<String>,
+        left: Vec<NodeId>,
     },
     /// A pinned file is new, gone or other.
     File {
@@ -138,12 +141,12 @@ pub fn diff(old: &Lockfile, new: &Lockfile) -> Vec<LockChange> {
         match old.archive(&now.name) {
             None => out.push(LockChange::ArchiveAdded {
                 name: now.name.clone(),
-                snapshot: now.snapshot.clone(),
+                snapshot: now.snapshot,
             }),
             Some(before) if before != now => out.push(LockChange::ArchiveMoved {
                 name: now.name.clone(),
-                from: before.snapshot.clone(),
-                to: now.snapshot.clone(),
+                from: before.snapshot,
+                to: now.snapshot,
             }),
             Some(_) => {}
         }

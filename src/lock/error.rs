@@ -1,13 +1,17 @@
-//! What can be wrong with a lock, with what it is made from, and with making it.
+//! Errors of reading, writing and making a lock; every message completes "failed to …".
 
 use super::ResolveError;
-use crate::{debian::MetadataError, model::RelPath};
+use crate::{
+    debian::MetadataError,
+    model::{Hint, RelPath},
+};
+use std::borrow::Cow;
 
 /// Why a lock cannot be read, written or made.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// A lockfile or `archives.toml` that does not hold together.
-    #[error("{file} line {line}: {problem}")]
+    #[error("read {file}, line {line}: {problem}")]
     Line {
         /// The file's name.
         file: String,
@@ -17,10 +21,7 @@ pub enum LockError {
         problem: String,
     },
     /// A lockfile that a later pnb wrote.
-    #[error(
-        "{file} line {line}: format version {found} is newer than this program knows ({known})\n\n\
-         hint: use the pnb that wrote it or a later one, or write it anew with `pnb lock --update`"
-    )]
+    #[error("read {file}, line {line}: format version {found} is newer than {known}, the newest this pnb knows")]
     NewerVersion {
         /// The file's name.
         file: String,
@@ -32,7 +33,7 @@ pub enum LockError {
         known: u32,
     },
     /// A file beyond what is read at all.
-    #[error("{file}: {size} bytes, more than the {limit} a file of this kind may have")]
+    #[error("read {file}: it has {size} bytes, and at most {limit} are accepted")]
     TooLarge {
         /// The file's name.
         file: String,
@@ -42,18 +43,18 @@ pub enum LockError {
         limit: usize,
     },
     /// A lock that cannot be written as TOML.
-    #[error("lockfile cannot be written")]
+    #[error("write the lock as TOML")]
     Write(#[source] toml::ser::Error),
     /// Metadata of an archive that is refused.
-    #[error("archive {archive} is refused")]
+    #[error("verify the archive {archive}")]
     Metadata {
         /// The archive's name.
         archive: String,
         /// The cause.
         source: MetadataError,
     },
-    /// A file of an archive that cannot be had.
-    #[error("archive {archive}: no {path}")]
+    /// A file of an archive that no location has.
+    #[error("fetch {path} of the archive {archive}")]
     Fetch {
         /// The archive's name.
         archive: String,
@@ -63,7 +64,9 @@ pub enum LockError {
         source: std::io::Error,
     },
     /// A file of an archive that is not the one its release file names.
-    #[error("archive {archive}: {path} is not the file that was signed\n  expected: {expected}\n  actual:   {actual}")]
+    #[error(
+        "verify {path} of the archive {archive}: it is not the file that was signed\nexpected: {expected}\n  actual: {actual}"
+    )]
     Mismatch {
         /// The archive's name.
         archive: String,
@@ -75,10 +78,7 @@ pub enum LockError {
         actual: String,
     },
     /// A release file older than the locked one.
-    #[error(
-        "archive {archive}: release of {found} is older than the locked one of {locked}\n\n\
-         hint: a mirror that goes back in time is behind or hostile; name the moment with --snapshot to go back on purpose"
-    )]
+    #[error("lock the archive {archive}: its release of {found} is older than the locked one of {locked}")]
     Rollback {
         /// The archive's name.
         archive: String,
@@ -87,8 +87,8 @@ pub enum LockError {
         /// Date of the locked one.
         locked: String,
     },
-    /// What an archive lacks that `archives.toml` or a stage asks for.
-    #[error("archive {archive}: {problem}")]
+    /// An archive lacks something that `archives.toml` or a stage asks for.
+    #[error("lock the archive {archive}: {problem}")]
     Archive {
         /// The archive's name.
         archive: String,
@@ -99,14 +99,29 @@ pub enum LockError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// The architectures would be built from different sources.
-    #[error("amd64 and arm64 are not of the same sources:\n  {}", differences.join("\n  "))]
+    #[error("lock both architectures from the same sources:\n  {}", differences.join("\n  "))]
     Sources {
         /// One line per source package.
         differences: Vec<String>,
     },
-    /// A caller's request that makes no sense.
+    /// A request that cannot be carried out; the text completes "failed to …".
     #[error("{0}")]
     Request(String),
+}
+
+impl Hint for LockError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NewerVersion { .. } => Some(
+                "use the pnb that wrote it or a later one, or write it anew with `pnb lock --update`".into(),
+            ),
+            Self::Rollback { .. } => Some(
+                "a mirror that goes back in time is outdated or hostile; to go back on purpose, name the moment with --snapshot".into(),
+            ),
+            Self::Resolve(error) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 /// The 1-based line on which byte `at` of `text` lies.

@@ -1,6 +1,6 @@
 //! What `lockfile.toml` holds, as it stands in the file.
 
-use crate::model::{Arch, Epoch, RelPath, Sha256Digest};
+use crate::model::{Arch, Epoch, Fingerprint, Moment, NodeId, RelPath, Sha256Digest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -50,16 +50,16 @@ pub struct Archive {
     pub suite: RelPath,
     /// Components taken from it.
     pub components: Vec<String>,
-    /// Moment of the snapshot, `YYYYMMDDThhmmssZ`.
-    pub snapshot: String,
+    /// Moment of the snapshot.
+    pub snapshot: Moment,
     /// Canonical address of that snapshot, without a trailing slash; `dists/` and `pool/` lie below it.
     pub snapshot_url: String,
     /// `Date` of the verified `InRelease`; an older one is refused at the next lock.
     pub date: Epoch,
     /// SHA-256 of the verified `InRelease`.
     pub inrelease_sha256: Sha256Digest,
-    /// Fingerprints (40 or 64 upper-case hexadecimal digits) of the primary keys whose signatures were verified.
-    pub keys: Vec<String>,
+    /// The primary keys whose signatures were verified.
+    pub keys: Vec<Fingerprint>,
 }
 
 /// One binary package.
@@ -83,8 +83,16 @@ pub struct Package {
     pub size: u64,
     /// SHA-256 of the file.
     pub sha256: Sha256Digest,
-    /// The package sets it belongs to, each `<stage>/<arch>`.
-    pub sets: BTreeSet<String>,
+    /// The package sets it belongs to: a node of the graph has one set.
+    pub sets: BTreeSet<NodeId>,
+}
+
+impl Package {
+    /// Name of its file where stages and mirrors have it: `<name>_<version>_<arch>.deb`, with `%3a` for the colon of an epoch.
+    pub fn file_name(&self) -> String {
+        let version = self.version.replace(':', "%3a");
+        format!("{}_{version}_{}.deb", self.name, self.arch)
+    }
 }
 
 /// A file that is not a package, e.g. the agent.
@@ -109,8 +117,8 @@ pub struct PinnedFile {
 }
 
 impl Lockfile {
-    /// The packages of the set `<stage>/<arch>`, in file order.
-    pub fn packages_of<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a Package> + 'a {
+    /// The packages of a node's set, in file order.
+    pub fn packages_of<'a>(&'a self, set: &'a NodeId) -> impl Iterator<Item = &'a Package> + 'a {
         self.packages.iter().filter(move |p| p.sets.contains(set))
     }
 

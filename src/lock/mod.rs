@@ -19,5 +19,5 @@ pub use index::{Index, PackageId};
 pub use parse::{MAX_LOCKFILE, parse_lock};
 pub use resolve::{ResolveError, WantedSet, resolve};
 pub use update::{ArchiveLocation, Indexes, LockRequest, MAX_INRELEASE, update};
-pub use wanted::{WantedArchive, format_snapshot, parse_archives, parse_snapshot};
+pub use wanted::{WantedArchive, parse_archives};
 pub use write::write_lock;

@@ -8,8 +8,14 @@
 //! do afterwards by removing wanted packages is an error here.
 
 use super::{Index, PackageId};
-use crate::debian::{Alternatives, BinaryPackage, Relation};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::{
+    debian::{Alternatives, BinaryPackage, Relation},
+    model::{Hint, NodeId},
+};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 /// Longest chain of dependencies followed; Debian's longest are about 100.
 const MAX_DEPTH: usize = 1000;
@@ -17,10 +23,8 @@ const MAX_DEPTH: usize = 1000;
 /// A set of packages that something asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WantedSet {
-    /// Name of the set, `<stage>/<arch>`.
-    pub set: String,
-    /// Architecture of its packages.
-    pub arch: crate::model::Arch,
+    /// The node of the graph that asks for it; its architecture is that of the packages.
+    pub node: NodeId,
     /// Package names, each `name` or `name/archive`.
     pub names: Vec<String>,
     /// Whether every package that is `Essential: yes` is wanted too.
@@ -33,32 +37,40 @@ pub struct WantedSet {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ResolveError {
     /// A wanted name that no archive has.
-    #[error("set {set}: no package {name:?} in {place}{hint}")]
+    #[error("resolve the package set {set}: no package {name:?} in {place}")]
     Unknown {
         /// The set.
-        set: String,
+        set: NodeId,
         /// The name as wanted.
         name: String,
         /// Where it was looked for.
         place: String,
-        /// What may be meant instead.
-        hint: String,
+        /// The way out, if the index suggests one.
+        hint: Option<String>,
+    },
+    /// A package is wanted from an archive that `archives.toml` does not declare.
+    #[error("resolve the package set {set}: {problem}")]
+    Archive {
+        /// The set.
+        set: NodeId,
+        /// The archive and the package.
+        problem: String,
     },
     /// A dependency that nothing meets.
-    #[error("set {set}: {}\n  cannot be met: {missing}", chain.join("\n  needs "))]
+    #[error("resolve the package set {set}: {}\n  cannot be met: {missing}", chain.join("\n  needs "))]
     Unmet {
         /// The set.
-        set: String,
+        set: NodeId,
         /// Packages from the wanted one to the one whose dependency is not met.
         chain: Vec<String>,
         /// The dependency, and why no candidate for it will do.
         missing: String,
     },
     /// Two packages that may not be installed together.
-    #[error("set {set}: {first} and {second} cannot be installed together ({relation})")]
+    #[error("resolve the package set {set}: {first} and {second} cannot be installed together ({relation})")]
     Conflict {
         /// The set.
-        set: String,
+        set: NodeId,
         /// The package that declares the conflict.
         first: String,
         /// The package it conflicts with.
@@ -67,13 +79,22 @@ pub enum ResolveError {
         relation: String,
     },
     /// Dependencies nested beyond any real archive.
-    #[error("set {set}: dependencies are nested more than 1000 deep at {package}")]
+    #[error("resolve the package set {set}: dependencies are nested more than 1000 deep at {package}")]
     TooDeep {
         /// The set.
-        set: String,
+        set: NodeId,
         /// Where the limit was met.
         package: String,
     },
+}
+
+impl Hint for ResolveError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unknown { hint, .. } => hint.as_deref().map(Cow::from),
+            Self::Archive { .. } | Self::Unmet { .. } | Self::Conflict { .. } | Self::TooDeep { .. } => None,
+        }
+    }
 }
 
 /// The packages of `wanted`, out of `index`.
@@ -83,7 +104,7 @@ pub enum ResolveError {
 pub fn resolve(index: &Index, wanted: &WantedSet) -> Result<BTreeSet<PackageId>, ResolveError> {
     let mut solver = Solver {
         index,
-        set: &wanted.set,
+        set: &wanted.node,
         pinned: BTreeMap::new(),
         chosen: Vec::new(),
         by_name: BTreeMap::new(),
@@ -118,7 +139,7 @@ enum ResolveFailure<'a> {
 
 struct Solver<'a> {
     index: &'a Index,
-    set: &'a str,
+    set: &'a NodeId,
     /// Versions that were asked for by archive, and what they need from there.
     pinned: BTreeMap<&'a str, PackageId>,
     /// In order of choice, so that a failure can be undone.
@@ -142,8 +163,8 @@ impl<'a> Solver<'a> {
 
     /// The wanted packages, in the order in which they are expanded.
     fn roots(&mut self, wanted: &'a WantedSet) -> Result<Vec<PackageId>, ResolveError> {
-        let unknown = |name: &str, place: String, hint: String| ResolveError::Unknown {
-            set: wanted.set.clone(),
+        let unknown = |name: &str, place: String, hint: Option<String>| ResolveError::Unknown {
+            set: wanted.node.clone(),
             name: name.to_owned(),
             place,
             hint,
@@ -153,19 +174,16 @@ impl<'a> Solver<'a> {
                 continue;
             };
             if !self.index.has_archive(archive) {
-                return Err(unknown(
-                    package,
-                    format!("archive {archive:?}, which is not declared"),
-                    String::new(),
-                ));
+                let problem = format!("no archive {archive:?} is declared, from which {package:?} is wanted");
+                return Err(ResolveError::Archive {
+                    set: wanted.node.clone(),
+                    problem,
+                });
             }
-            let id = self.index.newest_in(package, archive).ok_or_else(|| {
-                unknown(
-                    package,
-                    format!("archive {archive} for {}", self.index.arch()),
-                    String::new(),
-                )
-            })?;
+            let id = self
+                .index
+                .newest_in(package, archive)
+                .ok_or_else(|| unknown(package, format!("archive {archive} for {}", self.index.arch()), None))?;
             self.pinned.insert(&self.index.package(id).name, id);
             self.pin_needs(id, archive);
         }
@@ -180,11 +198,11 @@ impl<'a> Solver<'a> {
                     .map(|id| &*self.index.package(*id).name)
                     .collect();
                 let hint = match providers.as_slice() {
-                    [] => String::new(),
-                    _ => format!(
-                        "\n\nhint: it is a virtual package; want one of: {}",
+                    [] => None,
+                    _ => Some(format!(
+                        "{package} is a virtual package; name one of its providers: {}",
                         providers.join(", ")
-                    ),
+                    )),
                 };
                 unknown(package, format!("any archive for {}", self.index.arch()), hint)
             })?;
@@ -234,7 +252,7 @@ impl<'a> Solver<'a> {
             let outcome = self.expand(*id, true, 0);
             if let Some(package) = self.too_deep {
                 return Err(ResolveError::TooDeep {
-                    set: self.set.to_owned(),
+                    set: self.set.clone(),
                     package: self.label(package),
                 });
             }
@@ -453,7 +471,7 @@ impl<'a> Solver<'a> {
 
     fn conflict(&self, first: PackageId, second: PackageId, relation: String) -> ResolveError {
         ResolveError::Conflict {
-            set: self.set.to_owned(),
+            set: self.set.clone(),
             first: self.label(first),
             second: self.label(second),
             relation,
@@ -491,7 +509,7 @@ impl<'a> Solver<'a> {
             }
         };
         ResolveError::Unmet {
-            set: self.set.to_owned(),
+            set: self.set.clone(),
             chain,
             missing,
         }
@@ -559,13 +577,15 @@ mod tests {
     fn pick(lines: &[&str], names: &[&str]) -> Result<String, String> {
         let index = index(lines);
         let wanted = WantedSet {
-            set: "s/amd64".to_owned(),
-            arch: Arch::Amd64,
+            node: NodeId::new("s", Arch::Amd64),
             names: names.iter().map(|n| (*n).to_owned()).collect(),
             essential: false,
             closure: true,
         };
-        let found = resolve(&index, &wanted).map_err(|err| err.to_string())?;
+        let found = resolve(&index, &wanted).map_err(|err| match err.hint() {
+            Some(hint) => format!("{err}; hint: {hint}"),
+            None => err.to_string(),
+        })?;
         let mut out: Vec<String> = found
             .into_iter()
             .map(|id| format!("{}={}", index.package(id).name, index.package(id).version))
@@ -626,7 +646,7 @@ mod tests {
         assert_eq!(pick(&base, &["b"]), Ok("b=1 extra=9".to_owned()));
         assert_eq!(
             pick(&base, &["b/other"]),
-            Err("set s/amd64: no package \"b\" in archive other for amd64".to_owned())
+            Err("resolve the package set s/amd64: no package \"b\" in archive other for amd64".to_owned())
         );
     }
 
@@ -643,7 +663,7 @@ mod tests {
         assert_eq!(
             pick(&base, &["d", "a"]),
             Err(
-                "set s/amd64: a 1 (main)\n  needs good 1 (main)\n  cannot be met: good 1 (main) and d 1 (main) \
+                "resolve the package set s/amd64: a 1 (main)\n  needs good 1 (main)\n  cannot be met: good 1 (main) and d 1 (main) \
                  cannot be installed together (conflicts with d)"
                     .to_owned()
             )
@@ -663,20 +683,20 @@ mod tests {
         assert_eq!(
             pick(&base, &["a"]),
             Err(
-                "set s/amd64: a 1 (main)\n  needs b 1 (main)\n  needs c 1 (main)\n  cannot be met: gone (>= 4)"
+                "resolve the package set s/amd64: a 1 (main)\n  needs b 1 (main)\n  needs c 1 (main)\n  cannot be met: gone (>= 4)"
                     .to_owned()
             )
         );
         assert_eq!(
             pick(&base, &["y", "x"]),
             Err(
-                "set s/amd64: x 1 (main) and y 1 (main) cannot be installed together (conflicts with y << 2)"
+                "resolve the package set s/amd64: x 1 (main) and y 1 (main) cannot be installed together (conflicts with y << 2)"
                     .to_owned()
             )
         );
         assert_eq!(
             pick(&base, &["virtual"]),
-            Err("set s/amd64: no package \"virtual\" in any archive for amd64\n\nhint: it is a virtual package; want one of: awk".to_owned())
+            Err("resolve the package set s/amd64: no package \"virtual\" in any archive for amd64; hint: virtual is a virtual package; name one of its providers: awk".to_owned())
         );
     }
 
@@ -686,7 +706,7 @@ mod tests {
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let err = pick(&lines, &["p0"]).expect_err("refused");
         assert!(
-            err.starts_with("set s/amd64: dependencies are nested more than 1000 deep at p"),
+            err.starts_with("resolve the package set s/amd64: dependencies are nested more than 1000 deep at p"),
             "{err}"
         );
     }

@@ -2,13 +2,11 @@
 
 use super::{
     Archive, Distribution, Index, LOCK_VERSION, LockError, Lockfile, Package, PinnedFile, WantedArchive, WantedSet,
-    parse::split_set,
     resolve,
-    wanted::{format_snapshot, parse_snapshot},
 };
 use crate::{
     debian::{Keyring, MetadataError, Release, verify_cleartext},
-    model::{Arch, Epoch, RelPath, Sha256Digest, excerpt},
+    model::{Arch, Epoch, Fingerprint, ModelError, Moment, NodeId, RelPath, Sha256Digest, excerpt},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -25,7 +23,7 @@ const MAX_PACKAGES: u64 = 1 << 30;
 /// Memory an xz stream may ask for, in bytes; `xz -9` asks for 65 MB.
 const MAX_XZ_MEMORY: u64 = 256 << 20;
 
-/// Where an archive is to be had: what [`Indexes`] needs to know of it.
+/// Where an archive's files are: everything [`Indexes`] needs to find them.
 #[derive(Clone, Copy, Debug)]
 pub struct ArchiveLocation<'a> {
     /// The archive's name, for messages.
@@ -38,13 +36,13 @@ pub struct ArchiveLocation<'a> {
     pub fixed: bool,
 }
 
-/// How the driver gets at files of an archive: from mirrors, the snapshot service or memory.
+/// Source of an archive's files: mirrors, the snapshot service, or memory.
 pub trait Indexes {
     /// The bytes of `path` below the archive's base. With `expected`, no more than that size need be read; the driver checks
     /// both. Without it no more than [`MAX_INRELEASE`] may be returned.
     ///
     /// # Errors
-    /// Whatever kept the file from being had.
+    /// The file is at none of the locations, or could not be read.
     fn get(
         &self,
         place: ArchiveLocation<'_>,
@@ -53,7 +51,7 @@ pub trait Indexes {
     ) -> io::Result<Vec<u8>>;
 }
 
-/// What a lock is made from.
+/// Everything a lock is made from.
 #[derive(Clone, Debug)]
 pub struct LockRequest<'a> {
     /// The archives of `archives.toml`, in order of preference.
@@ -62,14 +60,14 @@ pub struct LockRequest<'a> {
     pub keyrings: &'a BTreeMap<RelPath, Vec<u8>>,
     /// Names of optional archives that are asked for.
     pub suites: &'a BTreeSet<String>,
-    /// What the stages want.
+    /// The package sets of the stages.
     pub wanted: &'a [WantedSet],
     /// Pinned files, with their digests taken.
     pub files: &'a [PinnedFile],
     /// Now, in seconds since 1970.
     pub now: u32,
-    /// The moment asked for, `YYYYMMDDThhmmssZ`; without it, now.
-    pub snapshot: Option<&'a str>,
+    /// The moment asked for; without it, now.
+    pub snapshot: Option<Moment>,
     /// The lock that is replaced.
     pub previous: Option<&'a Lockfile>,
 }
@@ -118,10 +116,10 @@ pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockf
         .filter(|a| a.wanted.default)
         .map(|a| a.locked.date)
         .max()
-        .ok_or_else(|| LockError::Request("no default archive is declared".to_owned()))?;
+        .ok_or_else(|| LockError::Request("find a default archive: stages/archives.toml declares none".to_owned()))?;
     let mut packages = BTreeMap::new();
     for arch in Arch::ALL {
-        let sets: Vec<&WantedSet> = request.wanted.iter().filter(|w| w.arch == arch).collect();
+        let sets: Vec<&WantedSet> = request.wanted.iter().filter(|w| w.node.arch == arch).collect();
         if sets.is_empty() {
             continue;
         }
@@ -146,26 +144,26 @@ pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockf
     })
 }
 
+/// The keys that signed an archive's release file.
+fn fingerprints(archive: &WantedArchive, keys: &BTreeSet<String>) -> Result<Vec<Fingerprint>, LockError> {
+    let keys = keys.iter().map(|key| key.parse());
+    keys.collect::<Result<_, ModelError>>().map_err(|e| LockError::Archive {
+        archive: archive.name.clone(),
+        problem: e.to_string(),
+    })
+}
+
 fn check_request(request: &LockRequest<'_>) -> Result<(), LockError> {
-    if let Some(snapshot) = request.snapshot {
-        match parse_snapshot(snapshot) {
-            None => {
-                return Err(LockError::Request(format!(
-                    "snapshot is not YYYYMMDDThhmmssZ: {:?}",
-                    excerpt(snapshot)
-                )));
-            }
-            Some(moment) if moment > request.now => {
-                return Err(LockError::Request(format!("snapshot {snapshot} lies in the future")));
-            }
-            Some(_) => {}
-        }
+    if let Some(snapshot) = request.snapshot.filter(|s| *s > Moment::new(request.now)) {
+        return Err(LockError::Request(format!(
+            "use the snapshot {snapshot}: it lies in the future"
+        )));
     }
     for suite in request.suites {
         if !request.archives.iter().any(|a| a.name == *suite) {
             let names: Vec<&str> = request.archives.iter().map(|a| a.name.as_str()).collect();
             return Err(LockError::Request(format!(
-                "no archive is called {:?} (there are: {})",
+                "find the archive {:?} (the archives are: {})",
                 excerpt(suite),
                 names.join(", ")
             )));
@@ -173,15 +171,8 @@ fn check_request(request: &LockRequest<'_>) -> Result<(), LockError> {
     }
     let mut sets = BTreeSet::new();
     for wanted in request.wanted {
-        if split_set(&wanted.set).is_none_or(|(_, arch)| arch != wanted.arch) {
-            return Err(LockError::Request(format!(
-                "not a set of {}: {:?}",
-                wanted.arch,
-                excerpt(&wanted.set)
-            )));
-        }
-        if !sets.insert(&wanted.set) {
-            return Err(LockError::Request(format!("second set {:?}", wanted.set)));
+        if !sets.insert(&wanted.node) {
+            return Err(LockError::Request(format!("lock the set {} twice", wanted.node)));
         }
     }
     Ok(())
@@ -196,9 +187,9 @@ fn verify<'a>(
         archive: wanted.name.clone(),
         source,
     };
-    let fixed = wanted.snapshot.as_deref().or(request.snapshot);
-    let moment = fixed.and_then(parse_snapshot).unwrap_or(request.now);
-    let snapshot = format_snapshot(moment);
+    let fixed = wanted.snapshot.or(request.snapshot);
+    let snapshot = fixed.unwrap_or(Moment::new(request.now));
+    let moment = snapshot.seconds();
     let snapshot_url = match wanted.distribution {
         Distribution::Debian => format!("https://snapshot.debian.org/archive/{}/{snapshot}", wanted.base),
         Distribution::Ubuntu => format!("https://snapshot.ubuntu.com/{}/{snapshot}", wanted.base),
@@ -246,7 +237,7 @@ fn verify<'a>(
             snapshot_url,
             date: Epoch::new(release.date),
             inrelease_sha256: Sha256Digest::new(Sha256::digest(&bytes).into()),
-            keys: signed.signers.into_iter().collect(),
+            keys: fingerprints(wanted, &signed.signers)?,
         },
         wanted,
         release,
@@ -426,7 +417,7 @@ fn lock_set(index: &Index, wanted: &WantedSet, packages: &mut Packages) -> Resul
             path: found.filename.clone(),
             size: found.size,
             sha256: found.sha256,
-            sets: BTreeSet::from([wanted.set.clone()]),
+            sets: BTreeSet::from([wanted.node.clone()]),
         };
         let key = (package.name.clone(), package.arch.clone(), package.version.clone());
         match packages.get_mut(&key) {
@@ -434,13 +425,13 @@ fn lock_set(index: &Index, wanted: &WantedSet, packages: &mut Packages) -> Resul
                 packages.insert(key, (package, source));
             }
             Some((locked, _)) if locked.sha256 == package.sha256 => {
-                locked.sets.insert(wanted.set.clone());
+                locked.sets.insert(wanted.node.clone());
             }
             Some((locked, _)) => {
                 return Err(LockError::Archive {
                     archive: package.archive.clone(),
                     problem: format!(
-                        "{} {} {} is another file than in archive {}\n  expected: {}\n  actual:   {}",
+                        "{} {} {} is another file than in archive {}\nexpected: {}\n  actual: {}",
                         package.name, package.arch, package.version, locked.archive, locked.sha256, package.sha256
                     ),
                 });
@@ -462,7 +453,7 @@ fn check_sources(packages: &Packages) -> Result<(), LockError> {
         };
         let side = usize::from(arch == Arch::Arm64);
         all[side].entry(name).or_default().insert(version);
-        for (stage, _) in package.sets.iter().filter_map(|set| split_set(set)) {
+        for NodeId { stage, .. } in &package.sets {
             let sources = &mut stages.entry(stage).or_default()[side];
             sources.entry(name).or_default().insert(version);
         }

@@ -4,7 +4,7 @@ use super::{
     Distribution, LockError,
     error::{line_at, toml_error},
 };
-use crate::model::{Arch, RelPath, excerpt};
+use crate::model::{Arch, Moment, RelPath, excerpt, is_name};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ const MAX_ARCHIVES: usize = 1 << 20;
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WantedArchive {
-    /// What packages and wants call it.
+    /// The name by which packages and stages refer to it.
     pub name: String,
     /// Which snapshot service holds it.
     pub distribution: Distribution,
@@ -23,7 +23,7 @@ pub struct WantedArchive {
     pub base: RelPath,
     /// Directory below `dists/`.
     pub suite: RelPath,
-    /// What is taken of it.
+    /// Components taken from it.
     pub components: Vec<String>,
     /// Architectures it serves; Ubuntu keeps arm64 in another archive than amd64.
     #[serde(default = "all_arches")]
@@ -36,9 +36,9 @@ pub struct WantedArchive {
     /// Only with `pnb lock --suite NAME`.
     #[serde(default)]
     pub optional: bool,
-    /// A fixed moment, `YYYYMMDDThhmmssZ`; without it, the moment of `pnb lock`.
+    /// A fixed moment; without it, the moment of `pnb lock`.
     #[serde(default)]
-    pub snapshot: Option<String>,
+    pub snapshot: Option<Moment>,
 }
 
 fn yes() -> bool {
@@ -83,14 +83,9 @@ pub fn parse_archives(text: &str, file: &str) -> Result<Vec<WantedArchive>, Lock
                 "archive {:?} has no components or no architectures",
                 archive.name
             ))
-        } else if let Some(bad) = archive.components.iter().find(|c| !is_name(c)) {
-            Some(format!("not a component: {:?}", excerpt(bad)))
         } else {
-            archive
-                .snapshot
-                .as_deref()
-                .filter(|s| parse_snapshot(s).is_none())
-                .map(|s| format!("snapshot is not YYYYMMDDThhmmssZ: {:?}", excerpt(s)))
+            let bad = archive.components.iter().find(|c| !is_name(c));
+            bad.map(|bad| format!("not a component: {:?}", excerpt(bad)))
         };
         if let Some(problem) = problem {
             return Err(LockError::Line {
@@ -109,33 +104,6 @@ pub fn parse_archives(text: &str, file: &str) -> Result<Vec<WantedArchive>, Lock
         });
     }
     Ok(out)
-}
-
-/// Letters, digits and `.+-_`, beginning with a letter or digit: safe in a path, a message and `package/archive`.
-pub(super) fn is_name(name: &str) -> bool {
-    name.len() <= 64
-        && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-_".contains(&b))
-}
-
-/// Seconds since 1970 of `YYYYMMDDThhmmssZ`; `None` for anything else.
-pub fn parse_snapshot(text: &str) -> Option<u32> {
-    let shape = text.len() == 16
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 => byte == b'T',
-            15 => byte == b'Z',
-            _ => byte.is_ascii_digit(),
-        });
-    if !shape {
-        return None;
-    }
-    let moment = jiff::Timestamp::strptime("%Y%m%dT%H%M%S %z", format!("{} +0000", &text[..15])).ok()?;
-    u32::try_from(moment.as_second()).ok()
-}
-
-/// `YYYYMMDDThhmmssZ` of a moment in seconds since 1970.
-pub fn format_snapshot(moment: u32) -> String {
-    crate::model::Epoch::new(moment).to_rfc3339().replace(['-', ':'], "")
 }
 
 #[cfg(test)]
@@ -168,44 +136,28 @@ mod tests {
         let refusal = |text: String| parse_archives(&text, "archives.toml").expect_err("refused").to_string();
         assert_eq!(
             refusal(format!("{ONE}snapsot = \"x\"\n")),
-            "archives.toml line 9: unknown field `snapsot`, expected one of `name`, `distribution`, `base`, `suite`, \
+            "read archives.toml, line 9: unknown field `snapsot`, expected one of `name`, `distribution`, `base`, `suite`, \
              `components`, `architectures`, `keyring`, `default`, `optional`, `snapshot`"
         );
         assert_eq!(
             refusal(format!("{ONE}{ONE}")),
-            "archives.toml line 10: second archive \"trixie\""
+            "read archives.toml, line 10: second archive \"trixie\""
         );
         assert_eq!(
             refusal(format!("{ONE}snapshot = \"20261301T000000Z\"\n")),
-            "archives.toml line 2: snapshot is not YYYYMMDDThhmmssZ: \"20261301T000000Z\""
+            "read archives.toml, line 9: \"20261301T000000Z\" is not a moment of the form YYYYMMDDThhmmssZ"
         );
         assert_eq!(
             refusal(ONE.replace("\"debian\"\nsuite", "\"../debian\"\nsuite")),
-            "archives.toml line 5: path \"../debian\" has a component \"..\""
+            "read archives.toml, line 5: path \"../debian\" has a component \"..\""
         );
         assert_eq!(
             refusal(String::new()),
-            "archives.toml line 1: no archive is used by default"
+            "read archives.toml, line 1: no archive is used by default"
         );
         assert_eq!(
             refusal(ONE.replace("[\"main\"]", "[]")),
-            "archives.toml line 2: archive \"trixie\" has no components or no architectures"
+            "read archives.toml, line 2: archive \"trixie\" has no components or no architectures"
         );
-    }
-
-    #[test]
-    fn snapshots_round_trip() {
-        assert_eq!(parse_snapshot("20261101T000000Z"), Some(1_793_491_200));
-        assert_eq!(format_snapshot(1_793_491_200), "20261101T000000Z");
-        for bad in [
-            "",
-            "20261101",
-            "20261101T000000",
-            "20261101T000000z",
-            "2026-101T000000Z",
-            "99991231T000000Z",
-        ] {
-            assert_eq!(parse_snapshot(bad), None, "{bad}");
-        }
     }
 }

@@ -4,13 +4,13 @@ use super::{
     ManifestError,
     document::{
         ArchiveFact, Artifact, Builder, FileFact, InputContent, LockFact, Manifest, PackageFact, PrefixedSha256,
-        RecordedWorkload, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest,
+        RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest,
     },
     facts::{Facts, InputFact, Origin, Role, StageFact},
 };
 use crate::{
-    graph::{InputDigest, NodeId, StageWorkload},
-    model::{Sha256Digest, VerityDigest},
+    graph::InputDigest,
+    model::{NodeId, Sha256Digest, VerityDigest},
 };
 use std::collections::BTreeSet;
 
@@ -35,10 +35,10 @@ impl Manifest {
                 distribution: a.distribution,
                 suite: a.suite.clone(),
                 components: a.components.clone(),
-                snapshot: a.snapshot.clone(),
+                snapshot: a.snapshot.to_string(),
                 snapshot_url: a.snapshot_url.clone(),
                 inrelease_sha256: a.inrelease_sha256,
-                keys: a.keys.clone(),
+                keys: a.keys.iter().map(ToString::to_string).collect(),
             })
             .collect();
         let mut manifest = Manifest {
@@ -160,8 +160,8 @@ fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
         let sets: Vec<String> = package
             .sets
             .iter()
-            .filter(|s| facts.package_sets.contains_key(*s))
-            .cloned()
+            .map(ToString::to_string)
+            .filter(|set| facts.package_sets.contains_key(set))
             .collect();
         let Some(role) = sets.iter().filter_map(|s| facts.package_sets.get(s)).min() else {
             continue;
@@ -259,10 +259,7 @@ fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
         stage: fact.node.stage.clone(),
         arch: fact.node.arch,
         key: fact.key,
-        workload: match &fact.workload {
-            StageWorkload::Command(argv) => RecordedWorkload::Command(argv.clone()),
-            StageWorkload::Writer(name) => RecordedWorkload::Writer(name.clone()),
-        },
+        workload: fact.workload.clone(),
         env: fact.env.clone(),
         policy: fact.policy.clone(),
         root: fact.root.as_ref().map(tree),

@@ -1,10 +1,10 @@
 //! What a build hands over to be described. Plain values, gathered by the pipeline: nothing here looks anything up.
 
-use super::PlatformFact;
+use super::{PlatformFact, RecordedWorkload};
 use crate::{
-    graph::{InputDigest, NodeId, StageWorkload},
+    graph::InputDigest,
     lock::Lockfile,
-    model::{Arch, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
+    model::{Arch, NodeId, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
     store::Output,
     verity::Digests,
 };
@@ -108,7 +108,7 @@ pub struct StageFact {
     /// Its key.
     pub key: StageKey,
     /// What ran.
-    pub workload: StageWorkload,
+    pub workload: RecordedWorkload,
     /// Environment variables beside the fixed ones.
     pub env: BTreeMap<String, String>,
     /// The sandbox policy it ran under: equal on every host.

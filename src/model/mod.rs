@@ -21,6 +21,7 @@ pub use dump::{EMPTY_FILE, parse_dump, write_dump};
 pub use epoch::Epoch;
 pub use error::ModelError;
 pub use error_chain::{Hint, chain};
+pub(crate) use node_id::is_name;
 pub use node_id::{NodeId, Target};
 pub use path::RelPath;
 pub use pin::{Fingerprint, GitSha, Moment};

@@ -37,10 +37,17 @@ impl PartialOrd for NodeId {
     }
 }
 
+/// Letters, digits and `.+-_`, beginning with a letter or digit, 64 at most: safe in a path, a message and before a slash.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".+-_".contains(&b))
+}
+
 /// Splits `NAME/ARCH`.
 fn split<'a>(kind: &'static str, text: &'a str) -> Result<(&'a str, Arch), ModelError> {
     match text.split_once('/') {
-        Some((name, arch)) if !name.is_empty() => Ok((name, arch.parse()?)),
+        Some((name, arch)) if is_name(name) => Ok((name, arch.parse()?)),
         _ => Err(ModelError::Pair {
             kind,
             value: excerpt(text),
@@ -128,7 +135,7 @@ mod tests {
         let nodes = names.map(|n| n.parse::<NodeId>().expect("a node"));
         assert!(nodes.is_sorted());
         assert_eq!(nodes.map(|n| n.to_string()), names);
-        for bad in ["", "root", "/amd64", "root/x86", "root/amd64/x"] {
+        for bad in ["", "root", "/amd64", "../amd64", "root/x86", "root/amd64/x"] {
             assert!(bad.parse::<NodeId>().is_err(), "{bad:?}");
         }
         let error = "root".parse::<NodeId>().expect_err("no architecture");

@@ -1,65 +1,70 @@
-//! Why a build could not be made.
+//! Errors of the pipeline.
 
 use crate::{
     debian::DebError,
     fetch::FetchError,
-    graph::{GraphError, NodeId},
+    graph::GraphError,
     lock::LockError,
     manifest::ManifestError,
+    model::{Hint, NodeId, Sha256Digest},
     sandbox::SandboxError,
     store::StoreError,
 };
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 /// An error of the pipeline; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
     /// There is no project here.
-    #[error(
-        "find lockfile.toml and stages/ in {path:?} or above it\n\nhint: run pnb in the project, or give --project DIR"
-    )]
+    #[error("find lockfile.toml and stages/ in {path:?} or above it")]
     NoProject {
         /// Where the search began.
         path: PathBuf,
     },
-    /// git could not say where the project stands.
-    #[error(
-        "ask git about {project:?}: {problem}\n\nhint: install git; for a repository of another user, `git config --global --add safe.directory DIR`"
-    )]
+    /// git could not tell the project's revision.
+    #[error("ask git about {project:?}: {problem}")]
     Git {
         /// The project.
         project: PathBuf,
-        /// What git said.
+        /// The answer of git.
         problem: String,
     },
     /// `--hermetic` cannot be kept.
     #[error("build hermetically: {problem}")]
     NotHermetic {
-        /// Why, and the way out.
+        /// The obstacle.
         problem: String,
+        /// The way out.
+        hint: &'static str,
     },
     /// The lock.
     #[error(transparent)]
     Lock(Box<LockError>),
+    /// There is no lock.
+    #[error("read lockfile.toml: {project:?} has none yet")]
+    NoLock {
+        /// The project.
+        project: PathBuf,
+    },
     /// The lock lacks something a stage wants.
-    #[error("find {what} in lockfile.toml\n\nhint: `pnb lock` adds what the stages want")]
+    #[error("find {what} in lockfile.toml")]
     NotLocked {
         /// What is missing.
         what: String,
     },
     /// A pinned file of the project or the command line has other bytes than the lock says.
     #[error(
-        "take the pinned file {name} from {path:?}: it is not the locked one\nexpected: {expected}\n  actual: {actual}\n\nhint: after changing it on purpose, run `pnb lock`"
+        "take the pinned file {name} from {path:?}: it is not the locked one\nexpected: {expected}\n  actual: {actual}"
     )]
     LocalFile {
         /// Its name in the lock.
         name: String,
-        /// Where it was looked for.
+        /// The path it was read from.
         path: PathBuf,
-        /// What the lock says.
-        expected: crate::model::Sha256Digest,
-        /// What is there (of at most one byte more than the locked size).
-        actual: crate::model::Sha256Digest,
+        /// The digest in the lock.
+        expected: Sha256Digest,
+        /// The digest of the file (of at most one byte more than the locked size).
+        actual: Sha256Digest,
     },
     /// The stages.
     #[error(transparent)]
@@ -76,20 +81,16 @@ pub enum PipelineError {
     /// The sandbox.
     #[error("run the stage {node}")]
     Sandbox {
-        /// Which stage.
+        /// The stage.
         node: NodeId,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<SandboxError>,
     },
     /// A stage ran and failed.
-    #[error(
-        "build {node}: {problem}\n{tail}\nlog: {log}\n\nhint: `pnb shell {} --arch {}` opens a shell in its sandbox",
-        node.stage,
-        node.arch
-    )]
+    #[error("build {node}: {problem}\n{tail}\nlog: {log}")]
     Stage {
-        /// Which.
+        /// The stage.
         node: NodeId,
         /// How it ended.
         problem: String,
@@ -98,20 +99,20 @@ pub enum PipelineError {
         /// Where the whole log is, and the build directory if it was kept.
         log: String,
     },
-    /// What was said of the platform cannot go onto a medium.
+    /// The platform's address or certificates cannot go onto a medium.
     #[error("take {what}: {problem}")]
     Platform {
-        /// What was said.
+        /// The address, or the file of certificates.
         what: String,
-        /// What is wrong with it.
+        /// The mistake in it.
         problem: String,
     },
-    /// A stage.toml asks for something that does not exist.
+    /// The sandbox of a stage cannot be described: its `stage.toml` or an input does not fit.
     #[error("prepare the sandbox of {node}: {problem}")]
     Spec {
-        /// Which stage.
+        /// The stage.
         node: NodeId,
-        /// What is wrong.
+        /// The mistake.
         problem: String,
     },
     /// A file could not be read or written.
@@ -121,25 +122,25 @@ pub enum PipelineError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// There was no room left where two builds lay in memory.
-    #[error("build twice below {path:?}\n\nhint: that is memory; keep both stores on disk with --on-disk")]
+    /// Two builds in memory did not fit.
+    #[error("build twice below {path:?}, which is in memory")]
     InMemory {
-        /// Where they lay.
+        /// The directory of both stores.
         path: PathBuf,
-        /// What failed.
+        /// The error of the build.
         #[source]
         source: Box<PipelineError>,
     },
     /// The statements about an artifact.
     #[error(transparent)]
     Manifest(ManifestError),
-    /// Something the build gathers for the manifest is not there.
+    /// A fact that the statements need is missing.
     #[error("describe the artifact: {problem}")]
     Describe {
-        /// What.
+        /// The missing fact.
         problem: String,
     },
 }
@@ -150,7 +151,40 @@ impl From<LockError> for PipelineError {
     }
 }
 
+impl Hint for PipelineError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NoProject { .. } => Some("run pnb in the project, or give --project DIR".into()),
+            Self::Git { .. } => Some(
+                "install git; for a repository of another user, `git config --global --add safe.directory DIR`".into(),
+            ),
+            Self::NotHermetic { hint, .. } => Some((*hint).into()),
+            Self::NoLock { .. } => Some("`pnb lock` writes it".into()),
+            Self::NotLocked { .. } => Some("`pnb lock` adds the missing packages and files".into()),
+            Self::LocalFile { .. } => Some("after changing it on purpose, run `pnb lock`".into()),
+            Self::Stage { node, .. } => Some(
+                format!(
+                    "`pnb shell {} --arch {}` opens a shell in its sandbox",
+                    node.stage, node.arch
+                )
+                .into(),
+            ),
+            Self::InMemory { .. } => Some("--on-disk keeps both stores on disk".into()),
+            Self::Lock(error) => error.hint(),
+            Self::Graph(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
 impl PipelineError {
+    /// A fact for the statements is missing.
+    pub(super) fn describe(problem: impl Into<String>) -> Self {
+        PipelineError::Describe {
+            problem: problem.into(),
+        }
+    }
+
     /// For `map_err` on I/O results.
     pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

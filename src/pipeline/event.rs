@@ -1,6 +1,6 @@
 //! What happens during a build, for whoever shows it.
 
-use crate::graph::{NodeId, Reason};
+use crate::{graph::Reason, model::NodeId};
 use serde::Serialize;
 use std::path::PathBuf;
 

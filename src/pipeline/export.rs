@@ -1,19 +1,12 @@
 //! A built variant becomes files in `images/<variant>/<arch>/`, with the statements about them.
 
-use super::{
-    BuildOutcome, CODE_SANDBOX, CODE_WRITERS, Event, Events, PipelineError, Project,
-    project::AGENT,
-    resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
-    scheduler::Done,
-};
+use super::{BuildContext, BuildOutcome, Event, PipelineError, facts::Described};
 use crate::{
-    graph::{InputSource, NodeId, StageArch, StageOutputKind, closure_of},
-    image::zstd,
+    graph::{StageOutputKind, closure_of},
     manifest::{
-        Agent, AgentKind, BuildRecord, CodeDigests, Facts, Host, InputFact, MANIFEST_FILE, Origin, RECORD_FILE,
-        RECORD_VERSION, Reproducibility, Role, RunState, StageFact, StageRun, Statements,
+        BuildRecord, Host, MANIFEST_FILE, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, StageRun, Statements,
     },
-    model::{Arch, Node, RelPath, Sha256Digest, Variant, VerityDigest},
+    model::{Node, NodeId, RelPath, Sha256Digest, Target, VerityDigest},
     store::Store,
     verity::{self, Digests},
 };
@@ -32,22 +25,12 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Where the diagnostic agents lie in the project.
-const DIAGNOSTIC: &str = "agent/diagnostic";
-/// Stages and outputs whose content the manifest states.
-const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
-const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
-/// Directory below `stages/` with the kernel command line of each architecture.
-const COMMAND_LINES: &str = "command-line";
-/// What a variant adds to it, in its stage's directory.
-const ADDED: &str = "cmdline";
-
-/// What the pipeline cannot know by itself.
+/// Facts for the statements that the pipeline cannot know by itself.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
-    /// When the build began and ended, seconds since 1970.
+    /// When the build began, seconds since 1970.
     pub started: u64,
-    /// When it ended.
+    /// When it ended, likewise.
     pub finished: u64,
     /// The machine.
     pub host: Host,
@@ -82,55 +65,61 @@ impl Program {
     }
 }
 
-/// Puts the artifact of `variant` below `images`, unless the very same is there already. Returns its directory.
+/// One artifact on its way into its directory.
+struct Export<'a> {
+    context: &'a BuildContext<'a>,
+    outcome: &'a BuildOutcome,
+    target: Target,
+    node: NodeId,
+    circumstances: &'a Circumstances,
+}
+
+/// Puts the artifact `target` below `images`, unless the very same is there already. Returns its directory.
 pub fn export(
-    project: &Project,
-    store: &Store,
+    context: &BuildContext<'_>,
     outcome: &BuildOutcome,
-    (variant, arch): (Variant, Arch),
+    target: Target,
     images: &Path,
     circumstances: &Circumstances,
-    events: Events<'_>,
 ) -> Result<PathBuf, PipelineError> {
-    let node = project.graph.node(variant.as_str(), arch)?;
-    let dir = images.join(variant.as_str()).join(arch.as_str());
-    let fingerprint = fingerprint(project, outcome, &node, circumstances)?;
+    let export = Export {
+        context,
+        outcome,
+        target,
+        node: context.project.graph.node(target.variant.as_str(), target.arch)?,
+        circumstances,
+    };
+    let store = context.store;
+    let dir = images.join(target.path());
+    let exported = |unchanged: bool| {
+        (context.events)(Event::Exported {
+            dir: dir.clone(),
+            unchanged,
+        });
+    };
+    let fingerprint = export.fingerprint()?;
     let note = note_of(&dir);
     if store
         .note(&note)
         .is_some_and(|old| stamps(&dir).is_ok_and(|s| old == format!("{fingerprint}{s}").into_bytes()))
     {
-        events(Event::Exported {
-            dir: dir.clone(),
-            unchanged: true,
-        });
+        exported(true);
         return Ok(dir);
     }
-    let parent = images.join(variant.as_str());
-    fs::create_dir_all(&parent).map_err(PipelineError::io("create", &parent))?;
+    let parent = dir.parent().unwrap_or(images);
+    fs::create_dir_all(parent).map_err(PipelineError::io("create", parent))?;
     let made = tempfile::Builder::new()
-        .prefix(&format!(".{arch}."))
-        .tempdir_in(&parent);
-    let fresh = made.map_err(PipelineError::io("create a directory in", &parent))?;
+        .prefix(&format!(".{}.", target.arch))
+        .tempdir_in(parent);
+    let fresh = made.map_err(PipelineError::io("create a directory in", parent))?;
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(fresh.path(), mode).map_err(PipelineError::io("write", fresh.path()))?;
-    write_all(
-        project,
-        store,
-        outcome,
-        &node,
-        (variant, arch),
-        fresh.path(),
-        circumstances,
-    )?;
+    export.write_into(fresh.path())?;
     // Of the files as they were written here: another builder may put its own in their place.
     let stamps = stamps(fresh.path()).map_err(PipelineError::io("look at", fresh.path()))?;
     replace(fresh, &dir)?;
     store.put_note(&note, format!("{fingerprint}{stamps}").as_bytes())?;
-    events(Event::Exported {
-        dir: dir.clone(),
-        unchanged: false,
-    });
+    exported(false);
     Ok(dir)
 }
 
@@ -139,11 +128,11 @@ pub fn export(
 pub fn state(
     store: &Store,
     images: &Path,
-    (variant, arch): (Variant, Arch),
+    target: Target,
     manifest: &Sha256Digest,
     statement: &Reproducibility,
 ) -> Result<bool, PipelineError> {
-    let dir = images.join(variant.as_str()).join(arch.as_str());
+    let dir = images.join(target.path());
     let path = dir.join(RECORD_FILE);
     let bytes = match fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -164,7 +153,7 @@ pub fn state(
     fresh
         .persist(&path)
         .map_err(|e| PipelineError::io("write", &path)(e.error))?;
-    // The next build is to find what it made, and leave it there.
+    // The note must fit the changed record: otherwise the next build would write the same artifact again.
     let note = note_of(&dir);
     if let Some(fingerprint) = store.note(&note).and_then(|old| String::from_utf8(old).ok())
         && let Some(fingerprint) = fingerprint.strip_suffix(&before)
@@ -199,35 +188,88 @@ fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
     }
 }
 
-/// Everything that decides the exported bytes, apart from the build record.
-fn fingerprint(
-    project: &Project,
-    outcome: &BuildOutcome,
-    node: &NodeId,
-    c: &Circumstances,
-) -> Result<String, PipelineError> {
-    let mut text = format!(
-        "pnb {} {} {:?} {} {} {:?}\n",
-        env!("CARGO_PKG_VERSION"),
-        env!("PNB_CODE"),
-        project.revision,
-        c.allow_dirty,
-        project.lock_sha256,
-        project.agent.is_some(),
-    );
-    for id in closure_of(&project.graph, std::slice::from_ref(node))?.order {
-        if let Some(done) = outcome.nodes.get(&id) {
-            let record = &done.record;
-            let _ = writeln!(
-                text,
-                "{id} {} {} {:?}",
-                done.prepared.key,
-                record.weaker.len(),
-                record.outputs
-            );
+impl Export<'_> {
+    /// Everything that decides the exported bytes, apart from the build record.
+    fn fingerprint(&self) -> Result<String, PipelineError> {
+        let project = self.context.project;
+        let mut text = format!(
+            "pnb {} {} {:?} {} {} {:?}\n",
+            env!("CARGO_PKG_VERSION"),
+            env!("PNB_CODE"),
+            project.revision,
+            self.circumstances.allow_dirty,
+            project.lock_sha256,
+            project.agent.is_some(),
+        );
+        for id in closure_of(&project.graph, std::slice::from_ref(&self.node))?.order {
+            if let Some(done) = self.outcome.nodes.get(&id) {
+                let record = &done.record;
+                let _ = writeln!(
+                    text,
+                    "{id} {} {} {:?}",
+                    done.resolved.key,
+                    record.weaker.len(),
+                    record.outputs
+                );
+            }
         }
+        Ok(text)
     }
-    Ok(text)
+
+    /// Writes the artifact's files, the statements and the record into the new directory `dir`.
+    fn write_into(&self, dir: &Path) -> Result<(), PipelineError> {
+        let circumstances = self.circumstances;
+        let BuildContext { project, store, .. } = *self.context;
+        let done = self.outcome.done(&self.node)?;
+        let mut artifacts = BTreeMap::new();
+        for (name, spec) in &project.graph.file(&self.node).outputs {
+            let Some(output) = done.record.outputs.get(name) else {
+                continue;
+            };
+            if !spec.is_exported() {
+                continue;
+            }
+            let path = RelPath::new(name).map_err(|e| PipelineError::describe(e.to_string()))?;
+            if spec.kind == StageOutputKind::File {
+                artifacts.insert(path, store.copy_out(output.digest(), &dir.join(name))?);
+            } else {
+                copy_tree_out(store, output.digest(), dir, &path, &mut artifacts)?;
+            }
+        }
+        let stages = closure_of(&project.graph, std::slice::from_ref(&self.node))?.order;
+        let described = Described {
+            context: self.context,
+            outcome: self.outcome,
+            target: self.target,
+            allow_dirty: circumstances.allow_dirty,
+        };
+        let facts = described.facts(&stages, artifacts)?;
+        let statements = Statements::describe(&facts).map_err(PipelineError::Manifest)?;
+        for (name, text) in &statements.files {
+            write(&dir.join(name), text)?;
+        }
+        let record = BuildRecord {
+            schema_version: RECORD_VERSION,
+            manifest_sha256: statements.manifest_sha256,
+            started: circumstances.started,
+            finished: circumstances.finished,
+            host: circumstances.host.clone(),
+            pnb_sha256: circumstances.program.sha256()?,
+            stages: stages
+                .iter()
+                .map(|id| {
+                    let done = self.outcome.done(id)?;
+                    let run = if done.cached { RunState::Cached } else { RunState::Ran };
+                    Ok(StageRun::new(done.resolved.key, run, &done.record))
+                })
+                .collect::<Result<_, PipelineError>>()?,
+            reproducibility: None,
+        };
+        write(
+            &dir.join(RECORD_FILE),
+            &record.to_json().map_err(PipelineError::Manifest)?,
+        )
+    }
 }
 
 /// Name, inode, size and times of everything below a directory: it changes when anybody touches a file.
@@ -261,90 +303,16 @@ fn stamps(dir: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn write_all(
-    project: &Project,
-    store: &Store,
-    outcome: &BuildOutcome,
-    node: &NodeId,
-    (variant, arch): (Variant, Arch),
-    dir: &Path,
-    circumstances: &Circumstances,
-) -> Result<(), PipelineError> {
-    let done = done(outcome, node)?;
-    let mut artifacts = BTreeMap::new();
-    for (name, spec) in &project.graph.file(node).outputs {
-        let Some(output) = done.record.outputs.get(name) else {
-            continue;
-        };
-        if !spec.is_exported() {
-            continue;
-        }
-        let path = RelPath::new(name).map_err(|e| describe(e.to_string()))?;
-        if spec.kind == StageOutputKind::File {
-            artifacts.insert(path, store.copy_out(output.digest(), &dir.join(name))?);
-        } else {
-            copy_tree_out(store, output.digest(), (dir, &path), &mut artifacts)?;
-        }
-    }
-    let stages = closure_of(&project.graph, std::slice::from_ref(node))?.order;
-    let facts = facts(
-        project,
-        store,
-        outcome,
-        (variant, arch),
-        circumstances,
-        &stages,
-        artifacts,
-    )?;
-    let statements = Statements::describe(&facts).map_err(PipelineError::Manifest)?;
-    for (name, text) in &statements.files {
-        write(&dir.join(name), text)?;
-    }
-    let record = BuildRecord {
-        schema_version: RECORD_VERSION,
-        manifest_sha256: statements.manifest_sha256,
-        started: circumstances.started,
-        finished: circumstances.finished,
-        host: circumstances.host.clone(),
-        pnb_sha256: circumstances.program.sha256()?,
-        stages: stages
-            .iter()
-            .map(|id| {
-                let done = self::done(outcome, id)?;
-                let run = if done.cached { RunState::Cached } else { RunState::Ran };
-                Ok(StageRun::new(done.prepared.key, run, &done.record))
-            })
-            .collect::<Result<_, PipelineError>>()?,
-        reproducibility: None,
-    };
-    write(
-        &dir.join(RECORD_FILE),
-        &record.to_json().map_err(PipelineError::Manifest)?,
-    )
-}
-
 fn write(path: &Path, text: &str) -> Result<(), PipelineError> {
     fs::write(path, text).map_err(PipelineError::io("write", path))
-}
-
-fn describe(problem: impl Into<String>) -> PipelineError {
-    PipelineError::Describe {
-        problem: problem.into(),
-    }
-}
-
-fn done<'a>(outcome: &'a BuildOutcome, id: &NodeId) -> Result<&'a Done, PipelineError> {
-    outcome
-        .nodes
-        .get(id)
-        .ok_or_else(|| describe(format!("{id} was not built")))
 }
 
 /// Copies the directories and files of a tree below `path` in `dir`.
 fn copy_tree_out(
     store: &Store,
     digest: &VerityDigest,
-    (dir, path): (&Path, &RelPath),
+    dir: &Path,
+    path: &RelPath,
     artifacts: &mut BTreeMap<RelPath, Digests>,
 ) -> Result<(), PipelineError> {
     let target = dir.join(path.as_path());
@@ -358,168 +326,11 @@ fn copy_tree_out(
                 artifacts.insert(name, store.copy_out(digest, &target)?);
             }
             _ => {
-                return Err(describe(format!(
+                return Err(PipelineError::describe(format!(
                     "{name} of the artifact is neither a file nor a directory"
                 )));
             }
         }
     }
     Ok(())
-}
-
-/// A small file that a stage made, as one line of text.
-fn line_of(
-    project: &Project,
-    store: &Store,
-    outcome: &BuildOutcome,
-    (stage, output): (&str, &str),
-    arch: Arch,
-) -> Result<String, PipelineError> {
-    let id = project.graph.node(stage, arch)?;
-    let missing = || describe(format!("{id} has no output {output:?}"));
-    let found = done(outcome, &id)?.record.outputs.get(output).ok_or_else(missing)?;
-    let text = String::from_utf8(store.read_object(found.digest())?).map_err(|e| describe(format!("{id}: {e}")))?;
-    Ok(text.trim_end().to_owned())
-}
-
-/// The default kernel command line of a variant: that of its architecture, and what its stage adds in a file `cmdline`.
-pub fn command_line(project: &Project, variant: Variant, arch: Arch) -> Result<String, PipelineError> {
-    let stages = project.root.join(super::project::STAGES);
-    let path = stages.join(COMMAND_LINES).join(arch.as_str());
-    let mut text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
-    let path = stages.join(variant.as_str()).join(ADDED);
-    if path.exists() {
-        text.push(' ');
-        text.push_str(&fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?);
-    }
-    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn facts<'a>(
-    project: &'a Project,
-    store: &Store,
-    outcome: &BuildOutcome,
-    (variant, arch): (Variant, Arch),
-    circumstances: &Circumstances,
-    stages: &[NodeId],
-    artifacts: BTreeMap<RelPath, Digests>,
-) -> Result<Facts<'a>, PipelineError> {
-    let root = line_of(project, store, outcome, ROOT_STAGE, arch)?;
-    let root: VerityDigest = root.parse().map_err(|e| describe(format!("the root digest: {e}")))?;
-    let agent = project.lock.file(AGENT, arch).ok_or_else(|| PipelineError::NotLocked {
-        what: format!("the agent for {arch}"),
-    })?;
-    let shipped = RelPath::new(DIAGNOSTIC).map_err(|e| describe(e.to_string()))?;
-    let diagnostic = agent.path.as_ref().is_some_and(|p| p.is_within(&shipped));
-    let (mut package_sets, mut pinned_files, mut stage_facts, mut whole) =
-        (BTreeMap::new(), BTreeMap::new(), Vec::new(), true);
-    for id in stages {
-        let done = done(outcome, id)?;
-        whole &= done.record.weaker.is_empty();
-        let file = project.graph.file(id);
-        let role = match file.arch {
-            StageArch::Build | StageArch::Host => Role::Tool,
-            StageArch::Target => Role::Target,
-        };
-        let mut inputs = BTreeMap::new();
-        for (name, resolved) in &done.prepared.inputs {
-            let origin = origin(project, id, name)?;
-            match (&origin, resolved) {
-                (Origin::Packages(set), ResolvedInput::Packages(..)) => {
-                    package_sets.insert(set.clone(), role);
-                }
-                (Origin::Lock(name), _) => {
-                    pinned_files.insert(name.clone(), role);
-                }
-                _ => {}
-            }
-            let digest = digest_of(resolved)?;
-            inputs.insert(name.trim_start_matches('@').to_owned(), InputFact { origin, digest });
-        }
-        let root = match (&file.root, done.prepared.root) {
-            (Some(stage), Some(digest)) => Some((project.graph.node(stage.get_ref(), id.arch)?, digest)),
-            _ => None,
-        };
-        let emulator = match (project.graph.emulator(id), done.prepared.emulator) {
-            (Some((stage, _)), Some(digest)) => Some((project.graph.node(stage, id.arch)?, digest)),
-            _ => None,
-        };
-        stage_facts.push(StageFact {
-            node: id.clone(),
-            key: done.prepared.key,
-            workload: file.workload.clone(),
-            env: file.env.clone(),
-            policy: done.record.policy.clone(),
-            root,
-            emulator,
-            inputs,
-            outputs: done.record.outputs.clone(),
-        });
-    }
-    let platform = stage_facts
-        .iter()
-        .flat_map(|stage| stage.inputs.values())
-        .any(|input| input.origin == Origin::Platform)
-        .then(|| project.platform.fact());
-    let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
-    Ok(Facts {
-        arch,
-        variant,
-        lock: &project.lock,
-        lock_sha256: project.lock_sha256,
-        git_sha: project.revision.sha.clone(),
-        dirty: !project.revision.dirty.is_empty(),
-        allow_dirty: circumstances.allow_dirty,
-        hermetic: whole && (committed || circumstances.allow_dirty),
-        kernel_version: line_of(project, store, outcome, KERNEL_STAGE, arch)?,
-        kernel_command_line: command_line(project, variant, arch)?,
-        root,
-        platform,
-        agent: Agent {
-            kind: if diagnostic {
-                AgentKind::Diagnostic
-            } else {
-                AgentKind::Pinned
-            },
-            name: agent.name.clone(),
-            sha256: agent.sha256,
-        },
-        pnb_version: env!("CARGO_PKG_VERSION").to_owned(),
-        code: CodeDigests {
-            sandbox: CODE_SANDBOX.to_owned(),
-            writers: CODE_WRITERS.to_owned(),
-        },
-        zstd_version: zstd::library_version().to_owned(),
-        build_arch: project.graph.build_arch(),
-        package_sets,
-        pinned_files,
-        stages: stage_facts,
-        artifacts,
-    })
-}
-
-fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, PipelineError> {
-    if name == STAGE_DIRECTORY {
-        let path = format!("{}/{}", super::project::STAGES, id.stage);
-        return Ok(Origin::Repository(
-            RelPath::new(path).map_err(|e| describe(e.to_string()))?,
-        ));
-    }
-    let inputs = &project.graph.file(id).inputs;
-    let found = inputs.iter().find(|(n, _)| n.get_ref() == name);
-    let (_, input) = found.ok_or_else(|| describe(format!("{id} has no input {name:?}")))?;
-    Ok(match &input.source {
-        InputSource::Stage { stage, output } => {
-            let from = project.graph.node(stage.get_ref(), id.arch)?;
-            Origin::Stage {
-                stage: from.stage,
-                arch: from.arch,
-                output: output.get_ref().clone(),
-            }
-        }
-        InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
-        InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
-        InputSource::Platform => Origin::Platform,
-        InputSource::Packages => Origin::Packages(format!("{}/{}", id.stage, id.arch)),
-    })
 }

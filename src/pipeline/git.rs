@@ -1,6 +1,7 @@
 //! The revision of the project, from git.
 
 use super::PipelineError;
+use crate::model::GitSha;
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
@@ -8,11 +9,11 @@ use std::{
     process::Command,
 };
 
-/// Where the project stands.
+/// The revision of the project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revision {
-    /// The commit, 40 hexadecimal digits; none outside a repository.
-    pub sha: Option<String>,
+    /// The commit; none outside a repository, and none before its first commit.
+    pub sha: Option<GitSha>,
     /// Stage files that differ from the commit, as `git status` names them.
     pub dirty: Vec<String>,
 }
@@ -29,7 +30,8 @@ impl Revision {
         if git(project, &["ls-files", "--", "lockfile.toml"])?.is_empty() {
             return Ok(Self::default());
         }
-        let sha = git(project, &["rev-parse", "HEAD"]).ok().map(|s| s.trim().to_owned());
+        let head = git(project, &["rev-parse", "HEAD"]).ok();
+        let sha = head.and_then(|sha| sha.trim().parse().ok());
         let words = [
             "status",
             "--porcelain",

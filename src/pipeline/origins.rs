@@ -1,4 +1,4 @@
-//! Pinned files into the store: packages and the lock's other files.
+//! Where pinned files come from, and how packages and the lock's other files get into the store.
 
 use super::{Event, Events, PipelineError, Project, project::AGENT};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
         Transports,
     },
     lock::{Package, PinnedFile},
-    model::{RelPath, Sha256Digest, VerityDigest},
+    model::{Sha256Digest, VerityDigest},
     store::Store,
     verity,
 };
@@ -19,7 +19,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Where pinned files may come from.
+/// Where pinned files are fetched from.
 #[derive(Debug, Clone)]
 pub struct Origins {
     /// Mirrors, in the order they are asked.
@@ -191,12 +191,4 @@ pub(super) fn check_local(path: &Path, file: &PinnedFile) -> Result<Vec<u8>, Pip
         });
     }
     Ok(bytes)
-}
-
-/// Name under which a stage finds a package.
-pub(super) fn package_file_name(package: &Package) -> Result<RelPath, PipelineError> {
-    let version = package.version.replace(':', "%3a");
-    RelPath::new(format!("{}_{version}_{}.deb", package.name, package.arch)).map_err(|e| PipelineError::NotLocked {
-        what: format!("a usable name for the package {}: {e}", package.name),
-    })
 }

@@ -5,7 +5,7 @@ use crate::{
     graph::{InputSource, StageGraph},
     lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
     model::{Arch, Sha256Digest},
-    verity,
+    verity, writers,
 };
 use std::{
     collections::BTreeSet,
@@ -57,44 +57,30 @@ impl Project {
         let path = root.join(LOCKFILE);
         let text = match fs::read_to_string(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(PipelineError::NotLocked {
-                    what: "anything: the file is not there".to_owned(),
+                return Err(PipelineError::NoLock {
+                    project: root.to_owned(),
                 });
             }
             read => read.map_err(PipelineError::io("read", &path))?,
         };
         let mut both = verity::Both::new();
         both.update(text.as_bytes());
-        let mut project = Self {
+        let lock = parse_lock(&text, LOCKFILE)?;
+        let graph = Self::load_graph(root)?;
+        Ok(Self {
+            revision: Revision::of(root, &paths_of(&lock, &graph))?,
             root: root.to_owned(),
-            lock: parse_lock(&text, LOCKFILE)?,
+            lock,
             lock_sha256: both.finish().sha256,
-            graph: Self::load_graph(root)?,
-            revision: Revision::default(),
+            graph,
             agent: None,
             platform: Platform::default(),
-        };
-        project.revision = project.revision_now()?;
-        Ok(project)
+        })
     }
 
     /// Where the project stands in git at this moment.
     pub fn revision_now(&self) -> Result<Revision, PipelineError> {
-        let mut paths: BTreeSet<PathBuf> = [LOCKFILE, STAGES].map(PathBuf::from).into();
-        for file in self.graph.stages().values() {
-            paths.extend(file.inputs.values().filter_map(|input| match &input.source {
-                InputSource::Files(path) => Some(path.get_ref().as_path().to_owned()),
-                _ => None,
-            }));
-        }
-        paths.extend(
-            self.lock
-                .files
-                .iter()
-                .filter_map(|f| f.path.as_ref())
-                .map(|p| p.as_path().to_owned()),
-        );
-        Revision::of(&self.root, &paths)
+        Revision::of(&self.root, &paths_of(&self.lock, &self.graph))
     }
 
     /// Whether the lock has every package the stages want.
@@ -109,7 +95,8 @@ impl Project {
 
     /// Reads the stages alone; for writing the first lock.
     pub fn load_graph(root: &Path) -> Result<StageGraph, PipelineError> {
-        Ok(StageGraph::load(&root.join(STAGES), STAGES, Arch::host())?)
+        let writers = writers::names().collect();
+        Ok(StageGraph::load(&root.join(STAGES), STAGES, Arch::host(), &writers)?)
     }
 
     /// Takes the tools of `arch` instead of this machine's.
@@ -139,13 +126,24 @@ impl Project {
     }
 }
 
-/// What the stages want from the lock.
+/// The paths of the project that a build reads, relative to it.
+fn paths_of(lock: &Lockfile, graph: &StageGraph) -> BTreeSet<PathBuf> {
+    let inputs = graph.stages().values().flat_map(|file| file.inputs.values());
+    let files = inputs.filter_map(|input| match &input.source {
+        InputSource::Files(path) => Some(path.get_ref()),
+        _ => None,
+    });
+    let pinned = lock.files.iter().filter_map(|file| file.path.as_ref());
+    let named = files.chain(pinned).map(|path| path.as_path().to_owned());
+    [LOCKFILE, STAGES].map(PathBuf::from).into_iter().chain(named).collect()
+}
+
+/// The package sets that the stages need from the lock.
 pub fn wanted_sets(graph: &StageGraph) -> Vec<WantedSet> {
     let sets = graph.package_sets().into_iter();
-    sets.map(|(set, arch, packages)| WantedSet {
-        set,
-        arch,
-        names: packages.names(arch),
+    sets.map(|(node, packages)| WantedSet {
+        names: packages.names(node.arch),
+        node,
         essential: packages.essential,
         closure: packages.closure,
     })

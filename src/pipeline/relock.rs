@@ -71,6 +71,8 @@ impl Hint for RelockError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             RelockError::NoLock => Some("`pnb lock` writes it".into()),
+            RelockError::Stages(error) => error.hint(),
+            RelockError::Lock(error) => error.hint(),
             _ => None,
         }
     }
@@ -237,7 +239,6 @@ impl LockWants {
         let kept = kept.map(|archive| archive.name.clone());
         let suites: BTreeSet<String> = request.suites.iter().cloned().chain(kept).collect();
         events(RelockEvent::Resolving { sets: self.sets.len() });
-        let snapshot = request.snapshot.map(|moment| moment.to_string());
         let indexes = RemoteIndexes {
             origins,
             transport: Transports {
@@ -253,7 +254,7 @@ impl LockWants {
             wanted: &self.sets,
             files: &self.files,
             now: request.now,
-            snapshot: snapshot.as_deref(),
+            snapshot: request.snapshot,
             previous,
         };
         Ok(lock::update(&wanted, &indexes)?)

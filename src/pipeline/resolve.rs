@@ -1,14 +1,11 @@
 //! A node's inputs: their digests, its key, and the directories it will see.
 
-use super::{
-    CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
-    origins::{check_local, package_file_name},
-};
+use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, origins::check_local};
 use crate::{
     debian,
-    graph::{Canonical, Code, InputDigest, InputSource, NodeId},
+    graph::{Canonical, Code, InputDigest, InputSource, KeyInputs},
     lock::{Package, PinnedFile},
-    model::{StageKey, VerityDigest},
+    model::{Epoch, NodeId, RelPath, StageKey, VerityDigest},
     store::{Output, Store},
     verity,
 };
@@ -19,13 +16,13 @@ use std::{
     path::Path,
 };
 
-/// Outputs of the nodes that are done.
+/// Outputs by node, of the nodes that are done.
 pub type OutputsByNode = BTreeMap<NodeId, BTreeMap<String, Output>>;
 
 /// Name under which a stage's own directory stands among its inputs.
 pub(super) const STAGE_DIRECTORY: &str = "@stage";
 
-/// One input, found.
+/// An input whose digest is known.
 #[derive(Clone, Debug)]
 pub enum ResolvedInput {
     /// A tree in the store.
@@ -38,10 +35,10 @@ pub enum ResolvedInput {
     Packages(Vec<Package>, Option<String>),
 }
 
-/// A node whose inputs and key are known.
+/// A node whose inputs are resolved to digests, and its key.
 #[derive(Clone, Debug)]
 pub struct ResolvedStage {
-    /// Which.
+    /// The node.
     pub id: NodeId,
     /// The written-out form of everything that enters the key.
     pub canonical: Canonical,
@@ -98,7 +95,7 @@ pub fn resolve_stage(
                 let pinned = found.ok_or_else(|| PipelineError::NotLocked {
                     what: format!("the file {:?} for {}", name.get_ref(), id.arch),
                 })?;
-                // A file of the repository may have been edited since it was locked; its old content is not what is meant.
+                // A file of the repository may have been edited since it was locked: then its old object in the store is the wrong one.
                 if let Some(path) = &pinned.path {
                     check_local(&project.root.join(path.as_path()), pinned)?;
                 }
@@ -106,14 +103,13 @@ pub fn resolve_stage(
             }
             InputSource::Platform => ResolvedInput::Tree(project.platform.tree(store, project.lock.source_date_epoch)?),
             InputSource::Packages => {
-                let set = format!("{}/{}", id.stage, id.arch);
-                let packages: Vec<Package> = project.lock.packages_of(&set).cloned().collect();
+                let packages: Vec<Package> = project.lock.packages_of(id).cloned().collect();
                 if packages.is_empty() {
                     return Err(PipelineError::NotLocked {
-                        what: format!("the package set {set}"),
+                        what: format!("the package set {id}"),
                     });
                 }
-                // apt wants a suite to be named; it is that of the first archive, which is the default one.
+                // apt needs the name of a suite: that of the first archive, which is the default one.
                 let suite = project.lock.archives.first().map(|a| a.name.clone());
                 let index = file.packages.as_ref().is_some_and(|p| p.index);
                 ResolvedInput::Packages(packages, suite.filter(|_| index))
@@ -122,7 +118,7 @@ pub fn resolve_stage(
         inputs.insert(name.get_ref().clone(), resolved);
     }
     let own = project.root.join(super::project::STAGES).join(&id.stage);
-    let skip = |path: &crate::model::RelPath| path.as_bytes() == b"stage.toml";
+    let skip = |path: &RelPath| path.as_bytes() == b"stage.toml";
     let own = store.snapshot(&own, project.lock.source_date_epoch, &skip)?;
     inputs.insert(STAGE_DIRECTORY.to_owned(), ResolvedInput::Tree(store.put_tree(&own)?));
 
@@ -130,21 +126,19 @@ pub fn resolve_stage(
         .iter()
         .map(|(name, r)| Ok((name.clone(), digest_of(r)?)))
         .collect::<Result<_, PipelineError>>()?;
-    let code = Code {
-        sandbox: CODE_SANDBOX,
-        writers: CODE_WRITERS,
-    };
-    let epoch = project.lock.source_date_epoch;
-    let build_arch = project.graph.build_arch();
-    let canonical = Canonical::new(
+    let canonical = Canonical::new(&KeyInputs {
         id,
-        build_arch,
         file,
-        epoch,
-        code,
-        (root.as_ref(), emulator.as_ref()),
-        &digests,
-    )?;
+        build_arch: project.graph.build_arch(),
+        epoch: project.lock.source_date_epoch,
+        code: Code {
+            sandbox: CODE_SANDBOX,
+            writers: CODE_WRITERS,
+        },
+        root: root.as_ref(),
+        emulator: emulator.as_ref(),
+        inputs: &digests,
+    })?;
     Ok(ResolvedStage {
         id: id.clone(),
         key: canonical.key(),
@@ -163,7 +157,7 @@ pub(super) fn digest_of(resolved: &ResolvedInput) -> Result<InputDigest, Pipelin
         ResolvedInput::Packages(packages, index) => {
             let mut files = Vec::new();
             for package in packages {
-                files.push((package_file_name(package)?.to_string(), package.sha256));
+                files.push((package.file_name(), package.sha256));
             }
             files.sort();
             InputDigest::Packages(files, index.clone())
@@ -177,21 +171,21 @@ pub(super) fn lay_out_packages(
     store: &Store,
     packages: &[(&Package, VerityDigest)],
     dir: &Path,
-    index: Option<(&str, crate::model::Epoch)>,
+    index: Option<(&str, Epoch)>,
     copies: bool,
 ) -> Result<(), PipelineError> {
     fs::create_dir(dir).map_err(PipelineError::io("create", dir))?;
     let mut entries = Vec::new();
     for (package, digest) in packages {
         let object = store.object_path(digest)?;
-        let name = package_file_name(package)?;
-        let path = dir.join(name.as_path());
+        let name = package.file_name();
+        let path = dir.join(&name);
         if copies {
             store.copy_file(&object, &path)?;
         } else {
             fs::hard_link(&object, &path).map_err(PipelineError::io("link", &path))?;
         }
-        entries.push((name.to_string(), *package, object));
+        entries.push((name, *package, object));
     }
     let Some((suite, epoch)) = index else { return Ok(()) };
     entries.sort_by(|a, b| a.0.cmp(&b.0));
@@ -217,7 +211,7 @@ pub(super) fn lay_out_packages(
 
 /// The `Release` file of a flat repository whose only index is `packages`. Without a suite and codename apt does not
 /// recognise the essential set.
-fn fresh_index(suite: &str, epoch: crate::model::Epoch, packages: &[u8]) -> String {
+fn fresh_index(suite: &str, epoch: Epoch, packages: &[u8]) -> String {
     let mut both = verity::Both::new();
     both.update(packages);
     let digests = both.finish();

@@ -1,13 +1,13 @@
 //! Which stages run, in what order, and how many at once.
 
 use super::{
-    Event, Events, Origins, PipelineError, Project,
+    BuildContext, Event, PipelineError, Project,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::{RunOptions, run_stage},
 };
 use crate::{
-    graph::{Closure, NodeId, Reason, closure_of},
-    model::VerityDigest,
+    graph::{Closure, Reason, closure_of},
+    model::{NodeId, VerityDigest},
     store::{Output, Record, Store},
 };
 use serde::Serialize;
@@ -17,14 +17,14 @@ use std::{
     thread,
 };
 
-/// A node that is done: what it was made from, what it made, and whether it had to run.
+/// A node that is done: its inputs, its outputs, and whether it had to run.
 #[derive(Clone, Debug)]
 pub struct Done {
     /// Its inputs and key.
-    pub prepared: ResolvedStage,
-    /// What it made, and how.
+    pub resolved: ResolvedStage,
+    /// Its outputs, and how it ran.
     pub record: Record,
-    /// Whether it was taken from the store.
+    /// Whether the record was in the store already.
     pub cached: bool,
 }
 
@@ -33,24 +33,32 @@ pub struct Done {
 pub struct BuildOutcome {
     /// By node.
     pub nodes: BTreeMap<NodeId, Done>,
-    /// In an order in which each comes after what it needs.
+    /// Every node after the nodes it needs.
     pub order: Vec<NodeId>,
+}
+
+impl BuildOutcome {
+    /// A node that the build went through.
+    pub(super) fn done(&self, id: &NodeId) -> Result<&Done, PipelineError> {
+        let done = self.nodes.get(id);
+        done.ok_or_else(|| PipelineError::describe(format!("{id} was not built")))
+    }
 }
 
 /// One line of `pnb plan`.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlanEntry {
-    /// Which node.
+    /// The node.
     pub node: NodeId,
     /// Its key, where it is known before anything runs.
     pub key: Option<String>,
     /// Whether it would run.
     pub run: bool,
-    /// Why.
+    /// The reasons to run it.
     pub reasons: Vec<Reason>,
 }
 
-/// Says what a build of `wanted` would run.
+/// The nodes that a build of `wanted` needs, and which of them it would run.
 pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<PlanEntry>, PipelineError> {
     let closure = closure_of(&project.graph, wanted)?;
     let mut outputs = OutputsByNode::new();
@@ -70,15 +78,15 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
             });
             continue;
         }
-        let prepared = resolve_stage(project, store, id, &outputs)?;
-        let record = store.record(&prepared.key)?;
+        let resolved = resolve_stage(project, store, id, &outputs)?;
+        let record = store.record(&resolved.key)?;
         let reasons = match &record {
             Some(_) => Vec::new(),
-            None => reasons(store, &prepared)?,
+            None => reasons(store, &resolved)?,
         };
         entries.push(PlanEntry {
             node: id.clone(),
-            key: Some(prepared.key.to_string()),
+            key: Some(resolved.key.to_string()),
             run: record.is_none(),
             reasons,
         });
@@ -89,12 +97,12 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
     Ok(entries)
 }
 
-/// Why a prepared node without a record must run.
-pub(super) fn reasons(store: &Store, prepared: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
-    let id = &prepared.id;
+/// Why a resolved node without a record must run.
+fn reasons(store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
+    let id = &resolved.id;
     Ok(match store.latest_record(&id.stage, id.arch)? {
-        Some((key, old)) if key == prepared.key && !old.weaker.is_empty() => vec![Reason::Weaker],
-        Some((_, old)) => Reason::between(&old.canonical, prepared.canonical.as_str()),
+        Some((key, old)) if key == resolved.key && !old.weaker.is_empty() => vec![Reason::Weaker],
+        Some((_, old)) => Reason::between(&old.canonical, resolved.canonical.as_str()),
         None => vec![Reason::NeverBuilt],
     })
 }
@@ -106,32 +114,30 @@ struct State {
     failed: Option<PipelineError>,
 }
 
-/// Builds `wanted` and everything it needs, `jobs` stages at once. The first failure lets what runs end and starts no more.
-pub fn build(
-    project: &Project,
-    store: &Store,
-    inputs: &Origins,
-    wanted: &[NodeId],
-    jobs: usize,
-    options: &RunOptions,
-    events: Events<'_>,
-) -> Result<BuildOutcome, PipelineError> {
-    match build_so_far(project, store, inputs, wanted, jobs, options, events)? {
-        (_, Some(error)) => Err(error),
-        (outcome, None) => Ok(outcome),
+impl BuildContext<'_> {
+    /// Builds `wanted` and everything it needs, `jobs` stages at once. After the first failure the running stages end, and no further
+    /// stage starts.
+    pub fn build(&self, wanted: &[NodeId], jobs: usize) -> Result<BuildOutcome, PipelineError> {
+        match build_until_failure(self, wanted, jobs)? {
+            (_, Some(error)) => Err(error),
+            (outcome, None) => Ok(outcome),
+        }
     }
 }
 
-/// As [`build`], and gives what was done before the first failure too.
-pub(super) fn build_so_far(
-    project: &Project,
-    store: &Store,
-    inputs: &Origins,
+/// As [`BuildContext::build`]; after a failure it also gives the nodes that were done before.
+pub(super) fn build_until_failure(
+    context: &BuildContext<'_>,
     wanted: &[NodeId],
     jobs: usize,
-    options: &RunOptions,
-    events: Events<'_>,
 ) -> Result<(BuildOutcome, Option<PipelineError>), PipelineError> {
+    let BuildContext {
+        project,
+        store,
+        options,
+        events,
+        ..
+    } = *context;
     let closure = closure_of(&project.graph, wanted)?;
     events(Event::Begin {
         stages: closure.order.len(),
@@ -148,7 +154,7 @@ pub(super) fn build_so_far(
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
-            let run = || build_node(project, store, inputs, &id, &outputs, options, events);
+            let run = || build_node(context, &id, &outputs);
             // A panic must reach the caller, and until then the other workers must not wait for this stage.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
@@ -258,64 +264,64 @@ fn spent_trees<'a>(
     spent
 }
 
-fn build_node(
-    project: &Project,
-    store: &Store,
-    inputs: &Origins,
-    id: &NodeId,
-    outputs: &OutputsByNode,
-    options: &RunOptions,
-    events: Events<'_>,
-) -> Result<Done, PipelineError> {
-    let prepared = resolve_stage(project, store, id, outputs)?;
+/// Takes a node's outputs from the store, or runs its stage.
+fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) -> Result<Done, PipelineError> {
+    let BuildContext {
+        project,
+        store,
+        options,
+        events,
+        ..
+    } = *context;
+    let resolved = resolve_stage(project, store, id, outputs)?;
     let cached = |record| {
         events(Event::Cached {
             node: id.clone(),
-            key: prepared.key.to_string(),
+            key: resolved.key.to_string(),
         });
         Done {
-            prepared: prepared.clone(),
+            resolved: resolved.clone(),
             record,
             cached: true,
         }
     };
-    if let Some(record) = usable(store, &prepared, options)? {
+    if let Some(record) = usable(store, &resolved, options)? {
         return Ok(cached(record));
     }
-    let _lock = store.lock_stage(&prepared.key)?;
+    let _lock = store.lock_stage(&resolved.key)?;
     // Another builder may have finished it while we waited.
-    if let Some(record) = usable(store, &prepared, options)? {
+    if let Some(record) = usable(store, &resolved, options)? {
         return Ok(cached(record));
     }
     events(Event::Started {
         node: id.clone(),
-        reasons: reasons(store, &prepared)?,
+        reasons: reasons(store, &resolved)?,
     });
-    let record = match run_stage(project, store, inputs, &prepared, options, events) {
+    let record = match run_stage(context, &resolved) {
         Ok(record) => record,
         Err(error) => {
             events(Event::Failed { node: id.clone() });
             return Err(error);
         }
     };
-    store.put_record(&prepared.key, &record)?;
+    store.put_record(&resolved.key, &record)?;
     events(Event::Finished {
         node: id.clone(),
-        key: prepared.key.to_string(),
+        key: resolved.key.to_string(),
         wall_ms: record.wall_ms,
         cpu_ms: record.cpu_ms,
         peak_memory: record.peak_memory,
     });
     Ok(Done {
-        prepared,
+        resolved,
         record,
         cached: false,
     })
 }
 
-/// The record of a prepared node. A hermetic build does not take what a weaker sandbox made.
-fn usable(store: &Store, prepared: &ResolvedStage, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
-    let record = store.record(&prepared.key)?;
+/// The record of a resolved node. A hermetic build does not accept one from a weaker sandbox.
+fn usable(store: &Store, resolved: &ResolvedStage, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
+    let record = store.record(&resolved.key)?;
     Ok(record.filter(|r| r.weaker.is_empty() || !options.hermetic))
 }
 
@@ -325,10 +331,7 @@ mod tests {
     use crate::model::Arch;
 
     fn node(stage: char) -> NodeId {
-        NodeId {
-            stage: stage.to_string(),
-            arch: Arch::Amd64,
-        }
+        NodeId::new(stage, Arch::Amd64)
     }
 
     #[test]

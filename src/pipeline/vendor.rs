@@ -3,9 +3,9 @@
 use super::{Events, Origins, PipelineError, Project};
 use crate::{
     fetch::{vendor_file_path, vendor_package_path},
-    graph::{NodeId, closure_of},
+    graph::closure_of,
     lock::Package,
-    model::{Hint, ModelError, RelPath, Sha256Digest},
+    model::{Hint, ModelError, NodeId, RelPath, Sha256Digest},
     store::{Store, StoreError},
     verity,
 };
@@ -80,6 +80,7 @@ impl Hint for VendorError {
             VendorError::NotStored { .. } | VendorError::OtherBytes { .. } => {
                 Some("`pnb store verify --repair` removes what is damaged; then run the command again".into())
             }
+            VendorError::Fetch(error) => error.hint(),
             _ => None,
         }
     }
@@ -100,7 +101,7 @@ pub struct Vendored {
 /// A node is not in the graph.
 pub fn needed_packages<'a>(project: &'a Project, nodes: &[NodeId]) -> Result<Vec<&'a Package>, PipelineError> {
     let closure = closure_of(&project.graph, nodes)?;
-    let sets: BTreeSet<String> = closure.order.iter().map(NodeId::to_string).collect();
+    let sets: BTreeSet<NodeId> = closure.order.into_iter().collect();
     let packages = project.lock.packages.iter();
     Ok(packages.filter(|package| !package.sets.is_disjoint(&sets)).collect())
 }

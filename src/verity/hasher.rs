@@ -1,16 +1,17 @@
 //! Streaming fs-verity: one pass over the data, one 4 KiB block of memory per level of the tree.
 
 use super::{
-    BLOCK_SIZE, HASH_SIZE, descriptor, descriptor_digest, hash_block,
+    block::{BLOCK_SIZE, HASH_SIZE, hash_block},
+    descriptor::{descriptor, descriptor_digest},
     lanes::{Message, hash_blocks},
 };
 use crate::model::{Sha256Digest, VerityDigest};
 use std::io::{self, ErrorKind, Read, Write};
 
-/// How much [`digest_reader`] asks for at a time: a few times the first-level cache, a multiple of the block.
+/// Bytes that [`digest_reader`] reads at a time: a multiple of the block, a few times the first-level cache.
 const READ_SIZE: usize = 128 * 1024;
 
-/// A block that is being filled.
+/// A block that is filled step by step.
 #[derive(Clone)]
 struct Block {
     bytes: Box<[u8; BLOCK_SIZE]>,
@@ -29,7 +30,7 @@ impl Block {
         &self.bytes[..self.len]
     }
 
-    /// Takes as much of `data` as fits and returns the rest.
+    /// Takes the part of `data` that fits and returns the rest.
     fn take<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
         let (now, rest) = data.split_at(data.len().min(BLOCK_SIZE - self.len));
         self.bytes[self.len..][..now.len()].copy_from_slice(now);
@@ -43,7 +44,8 @@ impl Block {
 pub struct Hasher {
     size: u64,
     data: Block,
-    /// Level 0 first. A full block stays until the next hash of its level arrives: it may be the last one, the root.
+    /// Level 0 first. A full block is hashed only when the next hash of its level arrives, because the last block of a level is the
+    /// root.
     levels: Vec<Block>,
 }
 
@@ -54,7 +56,7 @@ impl Default for Hasher {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A hasher without any bytes.
     pub fn new() -> Self {
         Self {
             size: 0,
@@ -63,7 +65,7 @@ impl Hasher {
         }
     }
 
-    /// Number of bytes seen.
+    /// Number of bytes taken.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -80,13 +82,13 @@ impl Hasher {
             self.data.len = 0;
             self.push(0, hash);
         }
-        // Whole blocks are hashed where they lie.
+        // Whole blocks are hashed without a copy.
         let (blocks, rest) = bytes.as_chunks::<BLOCK_SIZE>();
         hash_blocks(blocks, |hash| self.push(0, hash));
         self.data.take(rest);
     }
 
-    /// Bytes that a block lacks which has begun.
+    /// Number of bytes that the current block lacks; 0 when none has begun.
     fn missing(&self) -> usize {
         if self.data.len == 0 {
             0
@@ -95,7 +97,7 @@ impl Hasher {
         }
     }
 
-    /// Takes the hash of the next bytes, a whole block; none has begun.
+    /// Takes the hash of the next whole block; no block may have begun.
     fn take_hash(&mut self, hash: [u8; HASH_SIZE]) {
         self.size += BLOCK_SIZE as u64;
         self.push(0, hash);
@@ -122,7 +124,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of everything seen.
+    /// The digest of all bytes taken.
     pub fn finish(mut self) -> VerityDigest {
         let root = if self.size == 0 { [0; HASH_SIZE] } else { self.root() };
         descriptor_digest(&descriptor(self.size, &root))
@@ -159,7 +161,7 @@ pub struct Digests {
     pub size: u64,
 }
 
-/// SHA-256 and fs-verity in one pass, each block hashed both ways at the same time.
+/// SHA-256 and fs-verity digest in one pass: each block is hashed for both at the same time.
 #[derive(Clone)]
 pub struct Both {
     sha256: Message,
@@ -173,7 +175,7 @@ impl Default for Both {
 }
 
 impl Both {
-    /// A hasher that has seen nothing.
+    /// A hasher without any bytes.
     pub fn new() -> Self {
         Self {
             sha256: Message::new(),
@@ -181,7 +183,7 @@ impl Both {
         }
     }
 
-    /// Number of bytes seen.
+    /// Number of bytes taken.
     pub fn size(&self) -> u64 {
         self.verity.size
     }
@@ -200,7 +202,7 @@ impl Both {
         self.verity.update(rest);
     }
 
-    /// The digests of everything seen.
+    /// The digests of all bytes taken.
     pub fn finish(self) -> Digests {
         Digests {
             size: self.verity.size,
@@ -212,7 +214,7 @@ impl Both {
 
 macro_rules! writer {
     ($name:ty) => {
-        /// Takes every byte and cannot fail, so that `io::copy` and a tee can feed it.
+        /// Takes every byte and cannot fail, for use with `io::copy` and tees.
         impl Write for $name {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.update(bytes);
@@ -234,7 +236,7 @@ pub fn digest_bytes(bytes: &[u8]) -> VerityDigest {
     hasher.finish()
 }
 
-/// fs-verity digest and length of everything `reader` gives; the first error of the reader is returned as it is.
+/// fs-verity digest and length of all bytes of `reader`; the first error of the reader is returned unchanged.
 pub fn digest_reader(mut reader: impl Read) -> io::Result<(VerityDigest, u64)> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; READ_SIZE];
@@ -262,7 +264,7 @@ mod tests {
         (0..len).map(|i| (i % 251) as u8).collect()
     }
 
-    /// What `fsverity digest` (fsverity-utils 1.5) says of `pattern(len)`.
+    /// The digest of `pattern(len)` that `fsverity digest` of fsverity-utils 1.5 prints.
     const KNOWN: [(usize, &str); 9] = [
         (0, "3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95"),
         (1, "b803429503d95915829b29fdbc8bbad142f3abfd11b1cadf5526582e685c0551"),

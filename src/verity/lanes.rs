@@ -1,18 +1,18 @@
-//! SHA-256 of two messages beside each other.
+//! SHA-256 of two messages interleaved.
 //!
-//! Each step of SHA-256 waits for the one before it, so that a processor with instructions for it is idle for most of the time.
-//! Two messages, taken step by step in turn, fill each other's gaps: together they cost three quarters of what they cost one after
-//! the other. The steps are those of the `sha2` crate; here is only the order in which they are taken, and the padding.
+//! Each step of SHA-256 waits for the previous one, so a processor with SHA instructions is idle for most of the time. The steps of
+//! two independent messages, taken in turn, fill each other's gaps: together they take three quarters of the time that the messages
+//! take one after the other. The steps are those of the `sha2` crate; this file has only their order and the padding.
 //! Source: FIPS 180-4, sections 5.1.1 (padding), 5.2.1 (blocks) and 5.3.3 (initial value).
 
-use super::{BLOCK_SIZE, HASH_SIZE, ZEROS, ZEROS_HASH, hash_block};
+use super::block::{BLOCK_SIZE, HASH_SIZE, ZEROS, ZEROS_HASH, hash_block};
 use sha2::block_api::compress256;
 
-/// Bytes of a message that are taken in one step.
+/// Bytes of a message that one step takes.
 const STEP: usize = 64;
 /// Bytes at the end of a message that hold its length in bits, big endian.
 const LENGTH: usize = 8;
-/// What a message begins with.
+/// The initial state.
 const START: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
@@ -47,7 +47,7 @@ fn hash(state: &[u32; 8]) -> Hash {
     out
 }
 
-/// Advances two messages by the blocks' steps, in turn.
+/// Advances two messages by the steps of one block each, in turn.
 fn compress_two((a, with_a): (&mut [u32; 8], &Block), (b, with_b): (&mut [u32; 8], &Block)) {
     let (with_a, _) = with_a.as_chunks::<STEP>();
     let (with_b, _) = with_b.as_chunks::<STEP>();
@@ -57,7 +57,7 @@ fn compress_two((a, with_a): (&mut [u32; 8], &Block), (b, with_b): (&mut [u32; 8
     }
 }
 
-/// Hands on the hash of each block, in order; blocks of zeros are not hashed.
+/// Passes the hash of each block to `take`, in order. Blocks of zeros are not hashed: their hash is known.
 pub(super) fn hash_blocks(blocks: &[Block], mut take: impl FnMut(Hash)) {
     let (pairs, last) = blocks.as_chunks::<2>();
     for [a, b] in pairs {
@@ -83,7 +83,7 @@ pub(super) fn hash_blocks(blocks: &[Block], mut take: impl FnMut(Hash)) {
 pub(super) struct Message {
     state: [u32; 8],
     size: u64,
-    /// The begin of a step.
+    /// The bytes of an incomplete step.
     rest: [u8; STEP],
 }
 
@@ -96,7 +96,7 @@ impl Message {
         }
     }
 
-    /// How much there is of a step that is not complete.
+    /// Number of bytes of the incomplete step.
     fn used(&self) -> usize {
         (self.size % STEP as u64) as usize
     }
@@ -119,7 +119,7 @@ impl Message {
         self.rest[..rest.len()].copy_from_slice(rest);
     }
 
-    /// Takes the next bytes, a whole block, and returns the hash of the block by itself.
+    /// Takes the next bytes, a whole block, and returns the hash of that block alone.
     pub(super) fn update_and_hash(&mut self, block: &Block) -> Hash {
         if *block == ZEROS {
             self.update(block);

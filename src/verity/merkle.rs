@@ -1,12 +1,15 @@
-//! The whole Merkle tree of a file, for a file system whose inodes carry it from the start.
+//! The whole Merkle tree of a file, for a file system whose inodes carry the tree from the start.
 
 use super::{
-    BLOCK_SIZE, DESCRIPTOR_SIZE, HASH_SIZE, VerityError, descriptor, descriptor_digest, hash_block, lanes::hash_blocks,
+    VerityError,
+    block::{BLOCK_SIZE, HASH_SIZE, hash_block},
+    descriptor::{DESCRIPTOR_SIZE, descriptor, descriptor_digest},
+    lanes::hash_blocks,
 };
 use crate::model::VerityDigest;
 use std::io::{ErrorKind, Read};
 
-/// What a verity file has beside its data.
+/// The fs-verity metadata of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Baked {
     /// The levels of the tree, each padded with zeros to whole blocks, the root's level first, as ext4 stores them.
@@ -18,14 +21,14 @@ pub struct Baked {
     pub digest: VerityDigest,
 }
 
-/// Blocks that are read at a time.
+/// Number of blocks that are read at a time.
 const READ_BLOCKS: usize = 32;
 
 /// Builds Merkle trees. Memory: 1/127 of the file.
 pub struct MerkleTree;
 
 impl MerkleTree {
-    /// Bytes [`Baked::tree`] has for a file of `size` bytes.
+    /// Length of [`Baked::tree`] for a file of `size` bytes, in bytes.
     pub fn size(size: u64) -> u64 {
         let mut blocks = size.div_ceil(BLOCK_SIZE as u64);
         let mut total = 0;
@@ -36,20 +39,21 @@ impl MerkleTree {
         total * BLOCK_SIZE as u64
     }
 
-    /// Reads exactly `size` bytes from `reader`, handing each piece to `tee` as well (the data has to go somewhere), and
-    /// builds the tree over them. Content that is shorter or longer than `size` is an error.
+    /// Reads exactly `size` bytes from `reader`, passes each piece to `tee`, which stores it, and builds the tree over them. Content
+    /// that is shorter or longer than `size` is an error.
     pub fn build_tee<E: From<VerityError>>(
         mut reader: impl Read,
         size: u64,
         mut tee: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Baked, E> {
-        // At least a byte more than there should be, to notice it; most files are small, and zeros have to be written too.
+        // At least one byte more than the content should have, to notice a longer one. Most files are small, and a large buffer
+        // would have to be zeroed for each.
         let blocks = usize::try_from(size / BLOCK_SIZE as u64 + 1).map_or(READ_BLOCKS, |b| b.min(READ_BLOCKS));
         let mut buffer = vec![0; blocks * BLOCK_SIZE];
         let mut hashes = Vec::new();
         let mut seen = 0u64;
         loop {
-            // Filled to the brim each time, so that only the last piece can end inside a block.
+            // The buffer is filled completely each time, so that only the last piece can end inside a block.
             let len = fill(&mut reader, &mut buffer, seen)?;
             if len as u64 > size - seen {
                 return Err(VerityError::Size {
@@ -82,7 +86,7 @@ impl MerkleTree {
         Ok(from_hashes(size, hashes))
     }
 
-    /// As [`MerkleTree::build_tee`], for data that is kept elsewhere.
+    /// Like [`MerkleTree::build_tee`], for data that is stored elsewhere.
     pub fn build(reader: impl Read, size: u64) -> Result<Baked, VerityError> {
         Self::build_tee(reader, size, |_| Ok(()))
     }
@@ -106,7 +110,7 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8], seen: u64) -> Result<usize, V
     Ok(len)
 }
 
-/// `hashes`: those of the data blocks, one after the other.
+/// Builds the tree over the hashes of the data blocks, which `hashes` holds one after the other.
 fn from_hashes(size: u64, mut hashes: Vec<u8>) -> Baked {
     let mut levels = Vec::new();
     while hashes.len() > HASH_SIZE {
@@ -114,7 +118,7 @@ fn from_hashes(size: u64, mut hashes: Vec<u8>) -> Baked {
         let above = hashes.chunks(BLOCK_SIZE).flat_map(hash_block).collect();
         levels.push(std::mem::replace(&mut hashes, above));
     }
-    // No block at all: the root hash is zero.
+    // A file without a block has a root hash of zeros.
     let root = <[u8; HASH_SIZE]>::try_from(hashes.as_slice()).unwrap_or([0; HASH_SIZE]);
     let descriptor = descriptor(size, &root);
     Baked {

@@ -2,9 +2,8 @@
 
 use super::super::{Exit, failure::Fatal};
 use pnb::{
-    graph::NodeId,
     manifest::ManifestError,
-    model::{Arch, Variant},
+    model::{Arch, NodeId, Variant},
     sandbox::SandboxError,
 };
 use std::{borrow::Cow, io, path::PathBuf};

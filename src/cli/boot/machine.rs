@@ -14,7 +14,7 @@ use super::{
 use pnb::{
     boot::{ARTIFACT, HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
     model::Arch,
-    pipeline,
+    pipeline::BuildContext,
     sandbox::{self, Access, Console, Executor, Limits, Mount, OutputSpec, RootFs, SandboxError, Spec, Workload},
     store::{Content, Store},
 };
@@ -58,9 +58,15 @@ pub(super) fn run(
     let options = run_options()?;
     let node = project.graph.node(boot_tools(machine.arch), Arch::host())?;
     let nodes = std::slice::from_ref(&node);
-    let built = pipeline::build(&project, store, &origins(common)?, nodes, 1, &options, &|e| {
-        report.event(e)
-    })?;
+    let origins = origins(common)?;
+    let context = BuildContext {
+        project: &project,
+        store,
+        origins: &origins,
+        options: &options,
+        events: &|event| report.event(event),
+    };
+    let built = context.build(nodes, 1)?;
     let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
     let tools = tools.ok_or_else(|| BootError::NoTools { node: node.clone() })?;
     let argv = machine.command(args.interactive);

@@ -1,15 +1,12 @@
-//! The structures of a composefs image, each as the bytes it is on disk (all integers little-endian):
-//!
-//! | at            | what                                                                  |
-//! |---------------|-----------------------------------------------------------------------|
-//! | 0             | composefs header, 32 bytes                                             |
-//! | 1024          | EROFS superblock, 128 bytes                                            |
-//! | 1152          | inodes, each with its attributes and a short tail of data, in 32-byte slots |
-//! | after them    | shared attributes, 4-byte aligned                                      |
-//! | next block    | directory blocks and link targets too long for an inode, in inode order |
+//! The structures of a composefs image and their encoding. All integers are little-endian.
 //!
 //! Sources: <https://erofs.docs.kernel.org/en/latest/ondisk/core_ondisk.html>, `fs/erofs/erofs_fs.h` of Linux;
 //! the composefs header: `libcomposefs/lcfs-erofs.h` of composefs 1.0.8.
+
+/// Name of the format in messages.
+pub(super) const FORMAT: &str = "a composefs image";
+/// Longest file that is stored in the image, in bytes: the limit that mkcomposefs applies when it reads a directory.
+pub const INLINE_MAX: u64 = 64;
 
 /// Block size of the image, in bytes.
 pub(super) const BLOCK: u64 = 1 << BLOCK_BITS;
@@ -20,9 +17,9 @@ pub(super) const SLOT: u64 = 32;
 /// Unit of attribute sizes and of references to shared attributes, in bytes.
 pub(super) const XATTR_UNIT: u64 = 4;
 
-/// Where the superblock begins (`EROFS_SUPER_OFFSET`).
+/// Offset of the superblock (`EROFS_SUPER_OFFSET`).
 pub(super) const SUPERBLOCK_OFFSET: u64 = 1024;
-/// Where the first inode, the root directory, begins: behind the superblock.
+/// Offset of the first inode, the root directory, behind the superblock.
 pub(super) const INODES_OFFSET: u64 = SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE as u64;
 const SUPERBLOCK_SIZE: usize = 128;
 
@@ -40,7 +37,7 @@ pub(super) const DIRENT_SIZE: u64 = 12;
 pub(super) const CHUNK_INDEX_SIZE: u64 = 4;
 /// Index of a hole (`EROFS_NULL_ADDR`): the content is in the object, not here.
 pub(super) const CHUNK_HOLE: [u8; 4] = [0xff; 4];
-/// Most that log2 of the blocks in a chunk may be (`EROFS_CHUNK_FORMAT_BLKBITS_MASK`).
+/// Highest log2 of the number of blocks in a chunk (`EROFS_CHUNK_FORMAT_BLKBITS_MASK`).
 pub(super) const CHUNK_BLOCK_BITS_MAX: u32 = 31;
 
 /// `LCFS_EROFS_MAGIC`.
@@ -56,27 +53,49 @@ const COMPOSEFS_VERSION: u32 = 1;
 pub(super) const EROFS_MAGIC: u32 = 0xe0f5_e1e2;
 /// `EROFS_FEATURE_COMPAT_MTIME | EROFS_FEATURE_COMPAT_XATTR_FILTER`.
 const FEATURE_COMPAT: u32 = 0x2 | 0x4;
-// Of the superblock; what is not named stays zero (checksum, uuid, features that make old kernels refuse the image …).
+// Offsets in the superblock. Every other field stays zero: checksum, uuid, features that make old kernels refuse the image.
 const SB_FEATURE_COMPAT: usize = 8;
 pub(super) const SB_BLOCK_BITS: usize = 12;
 pub(super) const SB_ROOT_NID: usize = 14;
 const SB_INODES: usize = 16;
-const SB_BUILD_TIME: usize = 24;
+/// `epoch`: modification time of every compact inode.
+pub(super) const SB_BUILD_TIME: usize = 24;
 const SB_BLOCKS: usize = 36;
 pub(super) const SB_XATTR_BLOCK: usize = 44;
+
+// Offsets in an inode, and sizes that differ between its two forms.
+pub(super) const INODE_FORMAT: u64 = 0;
+pub(super) const INODE_XATTR_COUNT: u64 = 2;
+pub(super) const INODE_MODE: u64 = 4;
+/// 32 bits in the compact form, 64 in the extended one.
+pub(super) const INODE_SIZE: u64 = 8;
+/// First data block, device number or chunk format.
+pub(super) const INODE_UNION: u64 = 16;
+/// Owner and group: 16 bits each in the compact form, 32 in the extended one.
+pub(super) const INODE_UID: u64 = 24;
+pub(super) const COMPACT_GID: u64 = 26;
+pub(super) const EXTENDED_GID: u64 = 28;
+/// The extended form only.
+pub(super) const EXTENDED_MTIME: u64 = 32;
+/// Bit 0 of `i_format`: the inode has the extended form. The bits above are its [`DataLayout`].
+pub(super) const FORMAT_EXTENDED: u16 = 1;
+
+// Offsets in a directory entry, whose number is first, and in the header of an inode's attributes.
+pub(super) const DIRENT_NAME: u64 = 8;
+pub(super) const XATTR_SHARED_COUNT: u64 = 4;
 
 /// How an inode's data is stored (bits 1 to 3 of `i_format`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataLayout {
     /// In blocks of its own, or no data (`EROFS_INODE_FLAT_PLAIN`).
     Plain = 0,
-    /// What does not fill a block lies behind the inode (`EROFS_INODE_FLAT_INLINE`).
+    /// The tail that does not fill a block lies behind the inode (`EROFS_INODE_FLAT_INLINE`).
     Inline = 2,
     /// Chunk indexes lie behind the inode (`EROFS_INODE_CHUNK_BASED`).
     Chunks = 4,
 }
 
-/// What an entry is: the value in directory entries (`EROFS_FT_*`).
+/// Type of a file, with its value in directory entries (`EROFS_FT_*`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileType {
     Regular = 1,
@@ -114,17 +133,17 @@ pub(super) fn composefs_header(has_acl: bool) -> [u8; 32] {
     bytes
 }
 
-/// What the superblock says of this image.
+/// The fields of the superblock that differ between images.
 pub(super) struct Superblock {
     /// Number of the root directory's inode.
     pub(super) root_nid: u16,
-    /// How many inodes there are.
+    /// Number of inodes.
     pub(super) inodes: u64,
     /// The modification time of every compact inode, in seconds.
     pub(super) build_time: u64,
     /// Size of the image, in blocks.
     pub(super) blocks: u32,
-    /// The block references to shared attributes are counted from.
+    /// The block from whose begin references to shared attributes are counted.
     pub(super) xattr_block: u32,
 }
 
@@ -145,8 +164,8 @@ impl Superblock {
 
 /// One inode's header, in either of its two sizes.
 pub(super) struct InodeHeader {
-    /// Whether the 32-byte form is written: then size is below 4 GiB, `uid`, `gid` and `nlink` below 65536 and the
-    /// modification time that of the superblock.
+    /// Whether the 32-byte form is written. It needs a size below 4 GiB, `uid`, `gid` and `nlink` below 65536, and the
+    /// modification time of the superblock.
     pub(super) compact: bool,
     pub(super) layout: DataLayout,
     pub(super) file_type: FileType,
@@ -195,14 +214,15 @@ impl InodeHeader {
     }
 }
 
-/// The header before an inode's attributes. A clear bit of the filter on disk says that a name hashing to it is here.
+/// Writes the header of an inode's attributes. On disk a clear bit of the filter means that the inode may have a name with that
+/// hash.
 pub(super) fn write_xattr_body(out: &mut Vec<u8>, present: u32, shared: u8) {
     out.extend((!present).to_le_bytes());
     out.push(shared);
     out.extend([0; 7]);
 }
 
-/// One directory entry; `name_offset` counts from the start of its block.
+/// Writes a directory entry; `name_offset` counts from the start of its block.
 pub(super) fn write_dirent(out: &mut Vec<u8>, nid: u64, name_offset: u16, file_type: FileType) {
     out.extend(nid.to_le_bytes());
     out.extend(name_offset.to_le_bytes());

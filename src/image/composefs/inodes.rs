@@ -1,13 +1,12 @@
 //! A tree as a list of inodes: breadth first, each directory's entries in the order of their names.
 //!
-//! The root also gets the entries `00` to `ff` it does not have, as 0:0 character devices: overlayfs whiteouts, which
-//! hide the directories of the objects that lie below the image in the stack. A 0:0 device of the tree itself becomes an
-//! empty regular file with attributes that make overlayfs show a whiteout. Order and marks as
-//! `libcomposefs/lcfs-writer-erofs.c` of composefs 1.0.8 has them.
+//! The root also gets those of the entries `00` to `ff` that the tree lacks, as 0:0 character devices: overlayfs whiteouts,
+//! which hide the directories of the objects below the image in the stack. A 0:0 device of the tree itself becomes an empty
+//! regular file with attributes that make overlayfs show a whiteout. Order and attributes are those of
+//! `libcomposefs/lcfs-writer-erofs.c` of composefs 1.0.8.
 
 use super::{
-    FORMAT,
-    format::{BLOCK, DIRENT_SIZE, FileType},
+    format::{BLOCK, DIRENT_SIZE, FORMAT, FileType},
     xattr::Attributes,
 };
 use crate::{
@@ -25,12 +24,12 @@ static HIDDEN: [[u8; 2]; 256] = {
     names
 };
 
-/// What an inode is.
+/// Type and data of an inode.
 pub(super) enum Body<'a> {
     Directory(DirectoryBlocks<'a>),
-    /// A regular file that lies in the image.
+    /// A regular file whose content is stored in the image.
     Small(Vec<u8>),
-    /// A regular file that is an object.
+    /// A regular file whose content is an object.
     Object {
         size: u64,
         digest: VerityDigest,
@@ -68,14 +67,14 @@ pub(super) struct Child<'a> {
 #[derive(Default)]
 pub(super) struct DirectoryBlocks<'a> {
     children: Vec<Child<'a>>,
-    /// Index of the first child not in the block, for each full block.
+    /// Index behind the last child of each full block.
     ends: Vec<usize>,
-    /// Bytes of what is behind the last block and lies behind the inode, at most half a block.
+    /// Bytes of the tail: the rest that does not fill a block and is stored behind the inode, at most half a block.
     pub(super) tail_size: u64,
 }
 
 impl<'a> DirectoryBlocks<'a> {
-    /// Fills each block as far as whole entries fit; a rest of more than half a block gets a block too.
+    /// Fills each block with whole entries; a rest of more than half a block gets a block of its own.
     fn new(children: Vec<Child<'a>>) -> Self {
         let (mut ends, mut size) = (Vec::new(), 0);
         for (index, child) in children.iter().enumerate() {
@@ -121,7 +120,7 @@ pub(super) struct ErofsInode<'a> {
     pub(super) body: Body<'a>,
 }
 
-/// An inode before its place in the list is known; `children` are indexes into the list this one is in.
+/// An inode whose place in the final list is not known yet; `children` are indexes into the list of drafts.
 struct Draft<'a> {
     name: &'a [u8],
     parent: usize,
@@ -129,8 +128,8 @@ struct Draft<'a> {
     inode: ErofsInode<'a>,
 }
 
-/// The inodes of `tree`, root first. `hidden` is the metadata of the root's hidden entries; `body` says what an entry is,
-/// with an empty list for a directory.
+/// The inodes of `tree`, root first. `hidden` is the metadata of the root's hidden entries; `body` makes the body of an entry,
+/// without children for a directory.
 pub(super) fn collect<'a>(
     tree: &'a Tree,
     hidden: &'a Meta,
@@ -138,7 +137,8 @@ pub(super) fn collect<'a>(
 ) -> Result<Vec<ErofsInode<'a>>, ImageError> {
     let mut drafts = Vec::with_capacity(tree.len() + HIDDEN.len() + 1);
     drafts.push(draft(b"", 0, tree.root(), Body::Directory(DirectoryBlocks::default())));
-    // The directories from the root to the entry before: a tree has each directory directly before what it holds.
+    // The open directories, from the root to the one of the previous entry: a tree lists each directory directly in front of
+    // its content.
     let mut open = vec![0];
     for (path, entry) in tree.iter() {
         open.truncate(path.depth());
@@ -146,7 +146,7 @@ pub(super) fn collect<'a>(
             return Err(ImageError::Entry {
                 format: FORMAT,
                 path: path.to_string(),
-                problem: "its directory is not in the tree".to_owned(),
+                problem: "its parent directory is not in the tree".to_owned(),
             });
         };
         let draft = draft(path.name(), parent, &entry.meta, body(path, entry)?);
@@ -200,8 +200,9 @@ fn add<'a>(drafts: &mut Vec<Draft<'a>>, draft: Draft<'a>) {
     drafts.push(draft);
 }
 
-/// Brings the drafts into their order and fills in the directories.
+/// Sorts the drafts breadth first and fills in the directories.
 fn arrange(mut drafts: Vec<Draft<'_>>) -> Vec<ErofsInode<'_>> {
+    // Breadth first: the list of directories still to be visited is the list of the result itself.
     let mut order = Vec::with_capacity(drafts.len());
     order.push(0);
     let mut next = 0;
@@ -209,6 +210,7 @@ fn arrange(mut drafts: Vec<Draft<'_>>) -> Vec<ErofsInode<'_>> {
         order.extend_from_slice(&drafts[directory].children);
         next += 1;
     }
+    // Directory entries refer to inodes by their final positions.
     let mut rank = vec![0; drafts.len()];
     for (position, draft) in order.iter().enumerate() {
         rank[*draft] = position;

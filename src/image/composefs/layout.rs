@@ -1,14 +1,13 @@
-//! Where everything in the image lies, before a byte of it is written.
+//! The layout of an image: the offset of every inode and data block, decided before a byte is written.
 //!
-//! Inodes follow each other in 32-byte slots. Data of less than a block lies behind its inode, if it then is within one
-//! block: before an inode whose data would cross into the next, slots are left free. A link target that with its inode
-//! fills a block gets a block of its own. Rules as `compute_erofs_inode_padding_for_tail` and `compute_erofs_inodes` of
-//! `libcomposefs/lcfs-writer-erofs.c` (composefs 1.0.8) have them.
+//! Inodes follow each other in 32-byte slots. Data of less than a block is stored behind its inode and must not cross into the
+//! next block: in front of an inode whose data would, slots are left free. A link target that fills a block together with its
+//! inode gets a block of its own. The rules are those of `compute_erofs_inode_padding_for_tail` and `compute_erofs_inodes` in
+//! `libcomposefs/lcfs-writer-erofs.c` of composefs 1.0.8.
 
 use super::{
-    FORMAT,
     format::{
-        BLOCK, BLOCK_BITS, CHUNK_BLOCK_BITS_MAX, CHUNK_INDEX_SIZE, COMPACT_SIZE, DataLayout, EXTENDED_SIZE,
+        BLOCK, BLOCK_BITS, CHUNK_BLOCK_BITS_MAX, CHUNK_INDEX_SIZE, COMPACT_SIZE, DataLayout, EXTENDED_SIZE, FORMAT,
         INODES_OFFSET, SLOT, XATTR_UNIT,
     },
     inodes::{Body, ErofsInode},
@@ -16,37 +15,37 @@ use super::{
 };
 use crate::image::ImageError;
 
-/// Where one inode and its data lie.
+/// Place of one inode and of its data.
 pub(super) struct InodePlacement {
     /// Byte offset of the inode, a multiple of [`SLOT`].
     pub(super) offset: u64,
-    /// Whether its header is the compact one.
+    /// Whether the header has the compact form.
     pub(super) compact: bool,
     pub(super) layout: DataLayout,
-    /// Size of the data as the inode says it, in bytes.
+    /// Size field of the inode: bytes of data.
     pub(super) size: u64,
     /// First data block, device number or chunk format.
     pub(super) union: u32,
 }
 
 impl InodePlacement {
-    /// Whether a link's target lies in a block of its own.
+    /// Whether the target of this link lies in a block of its own.
     pub(super) fn target_apart(&self) -> bool {
         self.layout == DataLayout::Plain
     }
 }
 
-/// Where everything lies.
+/// The layout of an image.
 pub(super) struct ErofsLayout {
-    /// For each inode.
+    /// The place of each inode.
     pub(super) places: Vec<InodePlacement>,
     /// Number of the root's inode.
     pub(super) root_nid: u16,
-    /// The earliest modification time in the tree, in seconds: inodes that have it can be compact.
+    /// The earliest modification time in the tree, in seconds; inodes with this time can have the compact form.
     pub(super) build_time: u64,
-    /// Byte offset behind the last inode, where the shared attributes begin.
+    /// Byte offset behind the last inode: the begin of the shared attributes.
     pub(super) inodes_end: u64,
-    /// The block with that offset.
+    /// The block in which the shared attributes begin.
     pub(super) xattr_block: u32,
     /// References to the shared attributes: offsets from the start of that block in units of 4 bytes.
     pub(super) references: Vec<u32>,
@@ -106,7 +105,7 @@ impl ErofsLayout {
     }
 }
 
-/// Bytes behind the inode, which must be within one block, and the place of it all; a data block is filled in later.
+/// The place of an inode at the first possible offset from `start` on; the number of a data block is filled in later.
 fn place(inode: &ErofsInode<'_>, start: u64, build_time: u64) -> InodePlacement {
     let (mut layout, size, union) = match &inode.body {
         Body::Directory(directory) => {
@@ -131,7 +130,7 @@ fn place(inode: &ErofsInode<'_>, start: u64, build_time: u64) -> InodePlacement 
     let head = header_size(compact) + inode.attributes.size();
     let mut offset = start;
     if let Body::Symlink(_) = inode.body {
-        // Linux before 6.12 wants inode, attributes and target in one block.
+        // Linux before 6.12 requires inode, attributes and target within one block.
         let whole = head + size;
         if offset % BLOCK + whole > BLOCK {
             offset = offset.next_multiple_of(BLOCK);
@@ -141,7 +140,7 @@ fn place(inode: &ErofsInode<'_>, start: u64, build_time: u64) -> InodePlacement 
         }
     } else {
         let room = (offset + head).next_multiple_of(BLOCK) - (offset + head);
-        // No room is the start of a block, which has all of it.
+        // No room left means the begin of a block, with room for any tail.
         if room > 0 && room < tail_size(inode, layout) {
             offset += room.next_multiple_of(SLOT);
         }
@@ -155,7 +154,7 @@ fn place(inode: &ErofsInode<'_>, start: u64, build_time: u64) -> InodePlacement 
     }
 }
 
-/// Byte offset behind an inode and what follows it, where the next can begin.
+/// Byte offset behind an inode and its tail: the first at which the next inode can begin.
 fn end(inode: &ErofsInode<'_>, place: &InodePlacement) -> u64 {
     let head = header_size(place.compact) + inode.attributes.size();
     (place.offset + head + tail_size(inode, place.layout)).next_multiple_of(SLOT)
@@ -176,7 +175,7 @@ fn tail_size(inode: &ErofsInode<'_>, layout: DataLayout) -> u64 {
     }
 }
 
-/// Blocks of data apart from the inode.
+/// Number of data blocks apart from the inode.
 fn data_blocks(inode: &ErofsInode<'_>, place: &InodePlacement) -> u64 {
     match &inode.body {
         Body::Directory(directory) => directory.block_count(),
@@ -185,13 +184,13 @@ fn data_blocks(inode: &ErofsInode<'_>, place: &InodePlacement) -> u64 {
     }
 }
 
-/// log2 of the chunk size for a file of `size` bytes: one chunk, if it can be as large.
+/// log2 of the chunk size for a file of `size` bytes: the whole file, unless that is more than the largest chunk.
 fn chunk_bits(size: u64) -> u32 {
     let whole = u64::BITS - size.saturating_sub(1).leading_zeros();
     whole.clamp(u32::from(BLOCK_BITS), u32::from(BLOCK_BITS) + CHUNK_BLOCK_BITS_MAX)
 }
 
-/// How many chunks a file of `size` bytes has: of the largest that can be stored, two.
+/// Number of chunks of a file of `size` bytes: one, or two for files above the largest chunk.
 pub(super) fn chunks(size: u64) -> u64 {
     size.div_ceil(1 << chunk_bits(size))
 }
@@ -203,7 +202,7 @@ fn to_u32(count: u64, what: &str) -> Result<u32, ImageError> {
 fn too_many(count: u64, what: &str) -> ImageError {
     ImageError::Request {
         format: FORMAT,
-        problem: format!("{count} {what} are more than it can number"),
+        problem: format!("{count} {what} do not fit its 32-bit or 16-bit field"),
     }
 }
 
@@ -228,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_number_is_refused() {
+    fn a_count_above_its_field_is_refused() {
         assert_eq!(to_u32(u64::from(u32::MAX), "blocks").ok(), Some(u32::MAX));
         let text = to_u32(1 << 32, "blocks").expect_err("33 bits").to_string();
         assert_eq!(
             text,
-            "make a composefs image: 4294967296 blocks are more than it can number"
+            "make a composefs image: 4294967296 blocks do not fit its 32-bit or 16-bit field"
         );
     }
 }

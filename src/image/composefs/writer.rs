@@ -1,28 +1,76 @@
-//! The image's bytes, each structure at the place its layout gives it.
+//! Writes an image: collects the inodes, lays them out, and writes each structure at its place.
 
 use super::{
+    entry::{body, check_attributes},
     format::{
-        BLOCK, CHUNK_HOLE, DIRENT_SIZE, InodeHeader, SUPERBLOCK_OFFSET, Superblock, composefs_header, write_dirent,
+        BLOCK, CHUNK_HOLE, DIRENT_SIZE, INLINE_MAX, InodeHeader, SUPERBLOCK_OFFSET, Superblock, composefs_header,
+        write_dirent,
     },
-    inodes::{Body, Child, ErofsInode},
+    inodes::{self, Body, Child, ErofsInode},
     layout::{ErofsLayout, InodePlacement, chunks},
-    xattr::Attribute,
+    xattr::{self, Attribute},
 };
+use crate::{
+    image::{ImageError, Open},
+    model::{Meta, Tree, VerityDigest},
+    verity::digest_bytes,
+};
+use std::collections::BTreeMap;
 
-/// Everything an image is made of.
-pub(super) struct Image<'a> {
+/// Permissions of the root's hidden entries.
+const HIDDEN_MODE: u32 = 0o644;
+/// The bits of a mode that are not the file type.
+const PERMISSIONS: u16 = 0o7777;
+
+/// Digest and size of every file content that is stored as an object: those of more than [`INLINE_MAX`] bytes.
+pub fn external_objects(tree: &Tree) -> BTreeMap<VerityDigest, u64> {
+    let mut objects = tree.objects();
+    objects.retain(|_, size| *size > INLINE_MAX);
+    objects
+}
+
+/// The image of `tree` and its fs-verity digest, which is the root digest. `open` is called only for contents of 1 to
+/// [`INLINE_MAX`] bytes, which are checked against their digests. Memory: a few times the image.
+pub fn write_image(tree: &Tree, open: Open<'_>) -> Result<(Vec<u8>, VerityDigest), ImageError> {
+    let root = tree.root();
+    check_attributes(None, root)?;
+    let hidden = Meta {
+        mode: HIDDEN_MODE,
+        xattrs: xattr::of_hidden(root),
+        ..root.clone()
+    };
+    let mut inodes = inodes::collect(tree, &hidden, |path, entry| {
+        check_attributes(Some(path), &entry.meta)?;
+        body(path, entry, open)
+    })?;
+    let has_acl = inodes.iter().any(|inode| inode.attributes.has_acl());
+    let shared = xattr::share(inodes.iter_mut().map(|inode| &mut inode.attributes));
+    let layout = ErofsLayout::new(&inodes, &shared)?;
+    let image = Image {
+        inodes,
+        shared,
+        has_acl,
+        layout,
+    };
+    let bytes = image.to_bytes();
+    let digest = digest_bytes(&bytes);
+    Ok((bytes, digest))
+}
+
+/// The parts of an image.
+struct Image<'a> {
     /// Root first.
-    pub(super) inodes: Vec<ErofsInode<'a>>,
+    inodes: Vec<ErofsInode<'a>>,
     /// Attributes that several inodes have, in the order of the layout's references.
-    pub(super) shared: Vec<Attribute<'a>>,
+    shared: Vec<Attribute<'a>>,
     /// Whether an entry has a POSIX access control list.
-    pub(super) has_acl: bool,
-    pub(super) layout: ErofsLayout,
+    has_acl: bool,
+    layout: ErofsLayout,
 }
 
 impl Image<'_> {
     /// The whole image, a multiple of 4096 bytes.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(&self) -> Vec<u8> {
         let layout = &self.layout;
         let mut out = Vec::with_capacity(layout.blocks as usize * BLOCK as usize);
         out.extend(composefs_header(self.has_acl));
@@ -51,7 +99,7 @@ impl Image<'_> {
         out
     }
 
-    /// Header, attributes and what lies behind them.
+    /// Writes an inode's header, its attributes, and the data or chunk indexes behind them.
     fn write_inode(&self, out: &mut Vec<u8>, ino: u32, inode: &ErofsInode<'_>, place: &InodePlacement) {
         InodeHeader {
             compact: place.compact,
@@ -78,7 +126,7 @@ impl Image<'_> {
         }
     }
 
-    /// Data in blocks of its own.
+    /// Writes the data that an inode has in blocks of its own.
     fn write_blocks(&self, out: &mut Vec<u8>, inode: &ErofsInode<'_>, place: &InodePlacement) {
         match &inode.body {
             Body::Directory(directory) => {
@@ -95,9 +143,9 @@ impl Image<'_> {
         }
     }
 
-    /// The entries, then their names without anything between.
+    /// Writes one block of a directory: the entries, then their names without separators.
     fn write_directory(&self, out: &mut Vec<u8>, children: &[Child<'_>]) {
-        // Entries and names fill a block at most.
+        // No overflow: entries and names take at most a block.
         let mut name_offset = DIRENT_SIZE as usize * children.len();
         for child in children {
             let file_type = self.inodes[child.inode].body.file_type();
@@ -109,9 +157,6 @@ impl Image<'_> {
         }
     }
 }
-
-/// What of a mode is not the file type.
-const PERMISSIONS: u16 = 0o7777;
 
 fn pad_to(out: &mut Vec<u8>, offset: u64) {
     out.resize(offset as usize, 0);

@@ -1,7 +1,7 @@
-//! Extended attributes of inodes: what composefs adds and escapes, which are shared, and their bytes.
+//! Extended attributes of inodes: those that composefs adds or escapes, sharing, and their encoding.
 //!
-//! An attribute is stored as the index of a well-known prefix and the rest of its name. One that several inodes have,
-//! name and value, is stored once behind the inodes and referred to. Each inode has a 32-bit filter of its names.
+//! An attribute is stored as the index of a well-known prefix and the rest of its name. An attribute whose name and value
+//! several inodes have is stored once, behind the inodes, and referred to. Each inode has a 32-bit filter of its names.
 //! Order and sharing follow `libcomposefs/lcfs-writer-erofs.c` of composefs 1.0.8.
 
 use super::format::{XATTR_BODY_SIZE, XATTR_ENTRY_SIZE, XATTR_UNIT, write_xattr_body};
@@ -9,7 +9,7 @@ use crate::model::{Meta, VerityDigest};
 use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap};
 
 /// Well-known prefixes by index (`EROFS_XATTR_INDEX_*`), longest match first. Index 5, `lustre.`, is not used by
-/// composefs; names with none of these have index 0 and are stored whole.
+/// composefs; a name without one of these prefixes has index 0 and is stored whole.
 const PREFIXES: [(u8, &[u8]); 5] = [
     (1, b"user."),
     (ACL_ACCESS, b"system.posix_acl_access"),
@@ -24,29 +24,29 @@ const TRUSTED: u8 = 4;
 const FILTER_SEED: u32 = 0x25bb_e08f;
 const FILTER_BITS: u32 = 32;
 
-/// Attributes overlayfs takes for its own.
+/// Prefix of the attributes that control overlayfs.
 pub(super) const OVERLAY_PREFIX: &[u8] = b"trusted.overlay.";
-/// Put between [`OVERLAY_PREFIX`] and the rest of the name of an attribute that is the tree's own, so that overlayfs
-/// shows it under its name instead of obeying it (`OVERLAY_XATTR_ESCAPE_PREFIX`).
+/// Inserted behind [`OVERLAY_PREFIX`] in the name of an attribute of the tree itself, so that overlayfs shows the attribute
+/// under its original name instead of obeying it (`OVERLAY_XATTR_ESCAPE_PREFIX`).
 pub(super) const OVERLAY_ESCAPE: &[u8] = b"overlay.";
 const METACOPY: &[u8] = b"trusted.overlay.metacopy";
 const REDIRECT: &[u8] = b"trusted.overlay.redirect";
 const SELINUX: &[u8] = b"security.selinux";
-/// The root hides what lies below it in the stack: the objects' directories.
+/// Makes the root hide the layer below it in the stack: the directories of the objects.
 const ROOT_OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
-/// A whiteout of the tree itself, which overlayfs is to show, not obey.
+/// Attributes of a whiteout of the tree itself, which overlayfs shows instead of obeying it.
 const WHITEOUT: [(&[u8], &[u8]); 2] = [
     (b"trusted.overlay.overlay.whiteout", b""),
     (b"user.overlay.whiteout", b""),
 ];
-/// The directory of such whiteouts.
+/// Attributes of a directory with such whiteouts.
 const WHITEOUTS: [(&[u8], &[u8]); 4] = [
     (b"trusted.overlay.overlay.whiteouts", b""),
     (b"user.overlay.whiteouts", b""),
     (b"trusted.overlay.overlay.opaque", b"x"),
     (b"user.overlay.opaque", b"x"),
 ];
-/// [`METACOPY`] and [`REDIRECT`] as they are stored.
+/// Prefix index and suffixes with which [`METACOPY`] and [`REDIRECT`] are stored.
 pub(super) const OVERLAY_INDEX: u8 = TRUSTED;
 pub(super) const METACOPY_SUFFIX: &[u8] = b"overlay.metacopy";
 pub(super) const REDIRECT_SUFFIX: &[u8] = b"overlay.redirect";
@@ -54,7 +54,7 @@ pub(super) const REDIRECT_SUFFIX: &[u8] = b"overlay.redirect";
 /// `FS_VERITY_HASH_ALG_SHA256`.
 pub(super) const METACOPY_PREFIX: [u8; 4] = [0, 4 + 32, 0, 1];
 
-/// One attribute by full name. Ordered as composefs orders those it shares: name, then length, then value.
+/// One attribute by full name. The order is that of composefs for shared attributes: name, then length, then value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Attribute<'a> {
     name: Cow<'a, [u8]>,
@@ -111,7 +111,7 @@ pub(super) fn redirect_to(digest: &VerityDigest) -> Vec<u8> {
     format!("/{directory}/{name}").into_bytes()
 }
 
-/// All attributes of one inode: first all local, in the order of their names; [`share`] moves some out.
+/// All attributes of one inode. All are local first, in the order of their names; [`share`] moves some to the shared table.
 #[derive(Default, Debug)]
 pub(super) struct Attributes<'a> {
     /// Bits of the names, local and shared.
@@ -122,7 +122,7 @@ pub(super) struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// Those of the tree, escaped.
+    /// The attributes of an entry of the tree, those of overlayfs escaped.
     pub(super) fn new(meta: &'a Meta) -> Self {
         let mut all = Self::default();
         for (name, value) in &meta.xattrs {
@@ -135,22 +135,22 @@ impl<'a> Attributes<'a> {
         all
     }
 
-    /// The root's mark.
+    /// Adds the attribute of the root.
     pub(super) fn set_root(&mut self) {
         self.set(ROOT_OPAQUE.0, ROOT_OPAQUE.1);
     }
 
-    /// Marks a whiteout of the tree.
+    /// Adds the attributes of a whiteout of the tree.
     pub(super) fn set_whiteout(&mut self) {
         WHITEOUT.into_iter().for_each(|(name, value)| self.set(name, value));
     }
 
-    /// Marks a directory that holds whiteouts of the tree.
+    /// Adds the attributes of a directory with whiteouts of the tree.
     pub(super) fn set_whiteouts(&mut self) {
         WHITEOUTS.into_iter().for_each(|(name, value)| self.set(name, value));
     }
 
-    /// What the content must be, and the object's path from the root of the objects.
+    /// Adds the digest that the content must have, and the object's path from the root of the objects.
     pub(super) fn set_object(&mut self, digest: &VerityDigest) {
         self.set(METACOPY, [&METACOPY_PREFIX[..], digest.as_bytes()].concat());
         self.set(REDIRECT, redirect_to(digest));
@@ -170,7 +170,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Whether one is a POSIX access control list. To be asked before [`share`].
+    /// Whether an attribute is a POSIX access control list. Valid only before [`share`].
     pub(super) fn has_acl(&self) -> bool {
         let acl = |a: &Attribute<'_>| matches!(a.split().0, ACL_ACCESS | ACL_DEFAULT);
         self.local.iter().any(acl)
@@ -194,7 +194,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// Writes what [`Self::size`] counts; `references[i]` is that of shared attribute `i`.
+    /// Writes the attributes; `references[i]` is the reference to shared attribute `i`.
     pub(super) fn write(&self, out: &mut Vec<u8>, references: &[u32]) {
         if self.filter == 0 {
             return;
@@ -209,13 +209,13 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The attributes of the 256 hidden entries of the root: its SELinux label alone.
+/// The attributes of the 256 hidden entries of the root: the root's SELinux label only.
 pub(super) fn of_hidden(root: &Meta) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let label = root.xattrs.get_key_value(SELINUX);
     label.map(|(k, v)| (k.clone(), v.clone())).into_iter().collect()
 }
 
-/// Moves every attribute that more than one inode has into a table, which is in descending order, and returns it.
+/// Moves every attribute that several inodes have into a table in descending order, and returns the table.
 pub(super) fn share<'a, 'b>(inodes: impl Iterator<Item = &'b mut Attributes<'a>>) -> Vec<Attribute<'a>>
 where
     'a: 'b,

@@ -5,21 +5,20 @@
 //! archive  entries · an entry named "TRAILER!!!" · zeros to a multiple of 512
 //! ```
 //!
-//! An initramfs may be several archives one after the other, each plain or compressed, with zeros between them; each
-//! plain one begins at a multiple of 4. Source: <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>.
+//! An initramfs may consist of several archives one after the other, each plain or compressed, with zeros between them; each
+//! plain archive begins at a multiple of 4.
+//! Source: <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>.
+//!
+//! Own code instead of the crate `cpio` (docs/dependencies.md): the crate accepts a content shorter than its header states, and
+//! a content of 4 GiB and more, whose length does not fit the header.
 
-mod header;
+mod format;
 mod reader;
 mod segments;
+mod tree;
 mod writer;
 
-pub use reader::{CpioEntry, CpioReader, Keep, read_tree};
+pub use reader::{CpioEntry, CpioReader};
 pub use segments::{Compression, Segment, segments};
-pub use writer::{CpioWriter, Device, Root, write_tree};
-
-/// Name of the format in messages.
-const FORMAT: &str = "a cpio archive";
-/// Name of the entry that ends an archive.
-const TRAILER: &[u8] = b"TRAILER!!!";
-/// What the end of an archive is padded to, as cpio(1) does.
-const ARCHIVE_ALIGN: u64 = 512;
+pub use tree::{Keep, Root, read_tree, write_tree};
+pub use writer::{CpioWriter, Device};

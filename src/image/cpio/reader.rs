@@ -1,17 +1,11 @@
-//! Reads archives that anybody may have made: nothing is trusted, and memory does not grow with what a header claims.
+//! Reads archives of unknown origin: nothing is trusted, and memory does not grow with a header's claim.
 
-use super::{
-    FORMAT, TRAILER,
-    header::{CpioHeader, HEADER_SIZE, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, padding},
+use super::format::{
+    ALIGN, CpioHeader, FORMAT, HEADER_SIZE, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, TRAILER,
+    padding,
 };
-use crate::{
-    image::ImageError,
-    model::{EMPTY_FILE, Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
-};
-use std::{
-    collections::BTreeMap,
-    io::{self, BufRead, BufReader, ErrorKind, Read},
-};
+use crate::{image::ImageError, model::RelPath};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 
 /// Longest name with its NUL, and longest link target plus one (`PATH_MAX`).
 const PATH_MAX: u32 = 4096;
@@ -19,7 +13,7 @@ const PATH_MAX: u32 = 4096;
 /// One entry of an archive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CpioEntry {
-    /// Where it goes; `None` is the root directory, `.`.
+    /// Path of the entry; `None` is the root directory, `.`.
     pub path: Option<RelPath>,
     /// File type and permissions, as `st_mode`.
     pub mode: u32,
@@ -27,17 +21,17 @@ pub struct CpioEntry {
     pub uid: u32,
     /// Numeric group.
     pub gid: u32,
-    /// Number of links; files of one archive with the same device, inode and two or more links are one file.
+    /// Number of links. Entries of one archive with the same device and inode and two or more links are the same file.
     pub nlink: u32,
     /// Modification time, seconds since the Unix epoch.
     pub mtime: u32,
-    /// Length of the content: of a file, or of a link's target.
+    /// Length of a file's content or of a link's target; 0 for other types.
     pub size: u32,
-    /// Device the file was on and its inode number there.
+    /// Device of the file, major and minor number, and its inode number there.
     pub inode: (u32, u32, u32),
-    /// Device number, major and minor, of a device.
+    /// Major and minor number of a device.
     pub rdev: (u32, u32),
-    /// Where its header begins, in bytes from where reading began.
+    /// Offset of the header, in bytes from the first byte read.
     pub offset: u64,
 }
 
@@ -49,20 +43,20 @@ impl CpioEntry {
 }
 
 enum State {
-    /// Before an archive or behind one: zeros may follow.
+    /// In front of an archive or behind one, where zeros may follow.
     Between,
     /// Inside an archive.
     Inside,
 }
 
-/// Reads one archive after the other from uncompressed bytes that begin with one.
+/// Reads archives one after the other from uncompressed bytes, which begin with an archive.
 ///
-/// [`CpioReader::next_entry`] gives an entry; its content is read through [`CpioReader`]'s own `Read` before the next one
-/// is asked for, and what is left of it is skipped.
+/// [`CpioReader::next_entry`] returns an entry. Its content is read through `Read` of [`CpioReader`] before the next call, which
+/// skips the unread rest.
 pub struct CpioReader<R> {
     reader: BufReader<R>,
     offset: u64,
-    /// Bytes of the current entry's content that were not read, and zeros behind it.
+    /// Unread bytes of the current entry's content, and zeros behind them.
     left: u64,
     pad: u64,
     state: State,
@@ -70,7 +64,7 @@ pub struct CpioReader<R> {
 }
 
 impl<R: Read> CpioReader<R> {
-    /// Reads from where `reader` stands.
+    /// Reads from the position of `reader` on.
     pub fn new(reader: R) -> Self {
         Self {
             reader: BufReader::with_capacity(64 * 1024, reader),
@@ -82,12 +76,13 @@ impl<R: Read> CpioReader<R> {
         }
     }
 
-    /// Number of archives whose end was reached.
+    /// Number of archives that were read to their end.
     pub fn archives(&self) -> u64 {
         self.archives
     }
 
-    /// The next entry, of whichever archive; `None` at the end. The end of the input inside an archive is an error.
+    /// The next entry of this or a following archive; `None` at the end of the input. An input that ends inside an archive is an
+    /// error.
     pub fn next_entry(&mut self) -> Result<Option<CpioEntry>, ImageError> {
         loop {
             if matches!(self.state, State::Between) && !self.skip_zeros()? {
@@ -101,64 +96,38 @@ impl<R: Read> CpioReader<R> {
         }
     }
 
-    /// Bytes read so far, from where reading began.
+    /// Number of bytes read so far.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The next entry of this archive; `None` at its trailer.
     pub(super) fn next_in_archive(&mut self) -> Result<Option<CpioEntry>, ImageError> {
-        self.skip(self.left + self.pad)?;
-        (self.left, self.pad) = (0, 0);
+        self.skip_content()?;
         let offset = self.offset;
-        let corrupt = |problem| corrupt(offset, problem);
         let mut bytes = [0; HEADER_SIZE];
         self.fill(&mut bytes)?;
-        let header = CpioHeader::decode(&bytes).map_err(corrupt)?;
-        if !(1..=PATH_MAX).contains(&header.namesize) {
-            return Err(corrupt(format!(
-                "the name has {} bytes, not 1 to {PATH_MAX}",
-                header.namesize
-            )));
-        }
-        let mut name = vec![0; header.namesize as usize];
-        self.fill(&mut name)?;
-        self.skip(padding(self.offset, 4))?;
-        let end = name.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
-        if end == name.len() {
-            return Err(corrupt("the name does not end with a NUL byte".to_owned()));
-        }
-        name.truncate(end);
+        let header = CpioHeader::decode(&bytes).map_err(|problem| corrupt(offset, problem))?;
+        let name = self.name(offset, header.namesize)?;
         if name == TRAILER {
             if header.size != 0 {
-                return Err(corrupt("the trailer has content".to_owned()));
+                return Err(corrupt(offset, "the trailer has content".to_owned()));
             }
             self.archives += 1;
             return Ok(None);
         }
+        // Both forms of the root's name, with and without "./" in front of every name, come from common tools.
         let path = match name.strip_prefix(b"./").unwrap_or(&name) {
             b"." | b"" if !name.is_empty() => None,
-            rest => Some(RelPath::new(rest).map_err(|e| corrupt(e.to_string()))?),
+            rest => Some(RelPath::new(rest).map_err(|e| corrupt(offset, e.to_string()))?),
         };
-        let kind = header.mode & S_IFMT;
-        let problem = match kind {
-            S_IFREG => None,
-            S_IFLNK if (1..PATH_MAX).contains(&header.size) => None,
-            S_IFLNK => Some("has a target that is empty or longer than 4095 bytes"),
-            S_IFDIR | S_IFCHR | S_IFBLK | S_IFIFO if header.size == 0 => None,
-            S_IFDIR | S_IFCHR | S_IFBLK | S_IFIFO => Some("has content but is not a file"),
-            _ => Some("has an unknown type"),
-        };
-        let problem = match (problem, &path) {
-            (None, None) if kind != S_IFDIR => Some("is the root but not a directory"),
-            (problem, _) => problem,
-        };
-        if let Some(problem) = problem {
+        if let Some(problem) = entry_problem(&header, path.is_none()) {
             let name = name.escape_ascii();
-            return Err(corrupt(format!("\"{name}\" (mode {:o}) {problem}", header.mode)));
+            let problem = format!("\"{name}\" (mode {:o}) {problem}", header.mode);
+            return Err(corrupt(offset, problem));
         }
         self.left = u64::from(header.size);
-        self.pad = padding(self.offset + self.left, 4);
+        self.pad = padding(self.offset + self.left, ALIGN);
         Ok(Some(CpioEntry {
             path,
             mode: header.mode,
@@ -173,13 +142,39 @@ impl<R: Read> CpioReader<R> {
         }))
     }
 
-    /// The whole target of the link just returned.
+    /// The name behind a header, without its NULs; the header at `offset` states `size` bytes.
+    fn name(&mut self, offset: u64, size: u32) -> Result<Vec<u8>, ImageError> {
+        if !(1..=PATH_MAX).contains(&size) {
+            return Err(corrupt(
+                offset,
+                format!("the name has {size} bytes, not 1 to {PATH_MAX}"),
+            ));
+        }
+        let mut name = vec![0; size as usize];
+        self.fill(&mut name)?;
+        self.skip(padding(self.offset, ALIGN))?;
+        let end = name.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        if end == name.len() {
+            return Err(corrupt(offset, "the name does not end with a NUL byte".to_owned()));
+        }
+        name.truncate(end);
+        Ok(name)
+    }
+
+    /// Skips the unread content of the current entry, and the padding behind it.
+    fn skip_content(&mut self) -> Result<(), ImageError> {
+        self.skip(self.left + self.pad)?;
+        (self.left, self.pad) = (0, 0);
+        Ok(())
+    }
+
+    /// The whole target of the link that [`CpioReader::next_entry`] returned last.
     pub fn link_target(&mut self) -> Result<Vec<u8>, ImageError> {
         let offset = self.offset;
         if self.left >= u64::from(PATH_MAX) {
             return Err(corrupt(
                 offset,
-                format!("{} bytes are too long for a link's target", self.left),
+                format!("the link target has {} bytes, more than 4095", self.left),
             ));
         }
         let mut target = Vec::new();
@@ -189,15 +184,14 @@ impl<R: Read> CpioReader<R> {
             source,
         })?;
         if target.contains(&0) {
-            return Err(corrupt(offset, "a link's target holds a NUL byte".to_owned()));
+            return Err(corrupt(offset, "the link target holds a NUL byte".to_owned()));
         }
         Ok(target)
     }
 
     /// Skips zeros up to the next archive, which begins at a multiple of 4; `false` at the end of the input.
     fn skip_zeros(&mut self) -> Result<bool, ImageError> {
-        self.skip(self.left + self.pad)?;
-        (self.left, self.pad) = (0, 0);
+        self.skip_content()?;
         loop {
             let offset = self.offset;
             let available = self.reader.fill_buf().map_err(|source| ImageError::Input {
@@ -213,8 +207,11 @@ impl<R: Read> CpioReader<R> {
             self.reader.consume(n);
             self.offset += n as u64;
             if zeros.is_some() {
-                if !self.offset.is_multiple_of(4) {
-                    return Err(corrupt(self.offset, "something begins off a multiple of 4".to_owned()));
+                if !self.offset.is_multiple_of(ALIGN) {
+                    return Err(corrupt(
+                        self.offset,
+                        "an archive begins at an offset that is not a multiple of 4".to_owned(),
+                    ));
                 }
                 return Ok(true);
             }
@@ -246,7 +243,7 @@ impl<R: Read> CpioReader<R> {
     }
 }
 
-/// Content of the entry that [`CpioReader::next_entry`] returned last. An input that ends too early is an error.
+/// Reads the content of the entry that [`CpioReader::next_entry`] returned last. An input that ends too early is an error.
 impl<R: Read> Read for CpioReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = self.left.min(buffer.len() as u64) as usize;
@@ -266,106 +263,25 @@ impl<R: Read> Read for CpioReader<R> {
     }
 }
 
-fn corrupt(offset: u64, problem: String) -> ImageError {
+/// The problem of an entry with this header; `root` is whether its path is the root.
+fn entry_problem(header: &CpioHeader, root: bool) -> Option<&'static str> {
+    let kind = header.mode & S_IFMT;
+    match kind {
+        S_IFLNK if !(1..PATH_MAX).contains(&header.size) => {
+            Some("has a target that is empty or longer than 4095 bytes")
+        }
+        S_IFREG | S_IFLNK => root.then_some("is the root but not a directory"),
+        S_IFDIR | S_IFCHR | S_IFBLK | S_IFIFO if header.size != 0 => Some("has content but is not a file"),
+        S_IFDIR => None,
+        S_IFCHR | S_IFBLK | S_IFIFO => root.then_some("is the root but not a directory"),
+        _ => Some("has an unknown type"),
+    }
+}
+
+pub(super) fn corrupt(offset: u64, problem: String) -> ImageError {
     ImageError::Corrupt {
         format: FORMAT,
         offset,
         problem,
     }
-}
-
-/// What [`read_tree`] does with the content of each file: keeps it somewhere and says its digest and length.
-pub type Keep<'a> = &'a mut dyn FnMut(&CpioEntry, &mut dyn Read) -> io::Result<(VerityDigest, u64)>;
-
-/// Links of one file; its content comes with one of them.
-struct Links {
-    content: Node,
-    paths: Vec<RelPath>,
-}
-
-/// Everything in all archives of `reader`, as the kernel unpacks it: an entry replaces an earlier one of the same path
-/// (never a directory by something else), and links of one file share its content. Without an entry for the root, its
-/// mode is 0755 and its time 0.
-pub fn read_tree(reader: impl Read, keep: Keep<'_>) -> Result<Tree, ImageError> {
-    let mut reader = CpioReader::new(reader);
-    let mut root = Meta::root(0o755, Epoch::new(0));
-    let mut entries: BTreeMap<RelPath, Entry> = BTreeMap::new();
-    // By archive and inode.
-    let mut links: BTreeMap<(u64, (u32, u32, u32)), Links> = BTreeMap::new();
-    while let Some(entry) = reader.next_entry()? {
-        let meta = Meta {
-            mode: entry.mode & !S_IFMT & 0o7777,
-            uid: entry.uid,
-            gid: entry.gid,
-            mtime: Epoch::new(entry.mtime),
-            xattrs: BTreeMap::new(),
-        };
-        let (major, minor) = entry.rdev;
-        let mut node = match entry.mode & S_IFMT {
-            S_IFDIR => Node::Directory,
-            S_IFLNK => Node::Symlink {
-                target: reader.link_target()?,
-            },
-            S_IFCHR => Node::CharDevice { major, minor },
-            S_IFBLK => Node::BlockDevice { major, minor },
-            S_IFIFO => Node::Fifo,
-            _ if entry.size == 0 => Node::File {
-                size: 0,
-                digest: EMPTY_FILE,
-            },
-            _ => {
-                let (digest, size) = keep(&entry, &mut reader).map_err(|source| ImageError::Read {
-                    path: entry.name(),
-                    source,
-                })?;
-                if size != u64::from(entry.size) {
-                    return Err(ImageError::Length {
-                        path: entry.name(),
-                        expected: u64::from(entry.size),
-                        actual: size,
-                        more: false,
-                    });
-                }
-                Node::File { size, digest }
-            }
-        };
-        let Some(path) = entry.path else {
-            root = meta;
-            continue;
-        };
-        if matches!(node, Node::File { .. }) && entry.nlink > 1 {
-            let key = (reader.archives(), entry.inode);
-            let links = links.entry(key).or_insert_with(|| Links {
-                content: node.clone(),
-                paths: Vec::new(),
-            });
-            if entry.size > 0 {
-                links.content = node;
-                for other in &links.paths {
-                    if let Some(other) = entries.get_mut(other) {
-                        other.node = links.content.clone();
-                    }
-                }
-            }
-            node = links.content.clone();
-            links.paths.push(path.clone());
-        }
-        let replaces_directory = matches!(
-            entries.get(&path),
-            Some(Entry {
-                node: Node::Directory,
-                ..
-            })
-        );
-        if replaces_directory && node != Node::Directory {
-            return Err(corrupt(entry.offset, format!("\"{path}\" replaces a directory")));
-        }
-        entries.insert(path, Entry { meta, node });
-    }
-    let mut tree = Tree::new(root);
-    for (path, entry) in entries {
-        tree.insert(path, entry)
-            .map_err(|source| ImageError::Tree { format: FORMAT, source })?;
-    }
-    Ok(tree)
 }

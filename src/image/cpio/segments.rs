@@ -1,6 +1,6 @@
-//! Where the archives of an initramfs begin and end, and how each is compressed.
+//! The segments of an initramfs: offset, length and compression of each archive.
 //!
-//! dracut writes the microcode as a plain archive and the rest as a compressed one; pnb appends further ones.
+//! dracut writes the microcode as a plain archive and the rest as a compressed archive; pnb appends further archives.
 
 use super::reader::CpioReader;
 use crate::image::ImageError;
@@ -14,7 +14,7 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b, 0x08];
 /// First bytes of an xz stream, <https://tukaani.org/xz/xz-file-format.txt>.
 const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0x00];
 
-/// How a segment is compressed.
+/// Compression of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compression {
     /// A plain archive.
@@ -30,16 +30,16 @@ pub enum Compression {
 /// One archive of an initramfs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
-    /// Where it begins, in bytes.
+    /// Offset in bytes.
     pub offset: u64,
-    /// Its length without the zeros behind it.
+    /// Length in bytes, without the zeros behind it.
     pub len: u64,
-    /// How it is compressed.
+    /// Compression.
     pub compression: Compression,
 }
 
-/// Finds the segments of `input`, read from its first byte. Zeros between them belong to none. Anything else that is not a
-/// segment, and a segment that is cut off, is an error. Nothing is said about what compressed segments hold.
+/// Finds the segments of `input`, read from its first byte. Zeros between segments belong to no segment; other bytes, and a
+/// segment that is cut off, are errors. The content of compressed segments is not checked.
 pub fn segments(mut input: impl Read + Seek) -> Result<Vec<Segment>, ImageError> {
     let mut found = Vec::new();
     let mut position = 0;
@@ -52,9 +52,12 @@ pub fn segments(mut input: impl Read + Seek) -> Result<Vec<Segment>, ImageError>
         let magic = &magic[..n];
         input.seek(SeekFrom::Start(offset)).map_err(|e| failed(offset, e))?;
         let from = BufReader::with_capacity(64 * 1024, &mut input);
-        let (compression, len) = if magic == super::header::MAGIC {
+        let (compression, len) = if magic == super::format::MAGIC {
             if !offset.is_multiple_of(4) {
-                return Err(corrupt(offset, "an archive begins off a multiple of 4"));
+                return Err(corrupt(
+                    offset,
+                    "an archive begins at an offset that is not a multiple of 4",
+                ));
             }
             (Compression::None, archive_length(from).map_err(|e| shift(e, offset))?)
         } else if magic.starts_with(ZSTD_MAGIC) {
@@ -71,7 +74,7 @@ pub fn segments(mut input: impl Read + Seek) -> Result<Vec<Segment>, ImageError>
             (Compression::Xz, len.map_err(|e| failed(offset, e))?)
         } else {
             let text = format!(
-                "\"{}\" begins no archive and no known compression",
+                "\"{}\" is neither the begin of an archive nor of a known compression",
                 magic.escape_ascii()
             );
             return Err(corrupt(offset, &text));
@@ -104,7 +107,7 @@ fn failed(offset: u64, source: io::Error) -> ImageError {
     }
 }
 
-/// An error of the archive at `by`, told in offsets of the whole file.
+/// An error of the archive at offset `by`, with offsets of the whole file.
 fn shift(error: ImageError, by: u64) -> ImageError {
     match error {
         ImageError::Corrupt {
@@ -158,7 +161,7 @@ fn archive_length(reader: impl Read) -> Result<u64, ImageError> {
     Ok(archive.offset())
 }
 
-/// Counts what is taken from a reader.
+/// Counts the bytes that are consumed from a reader.
 struct CountingReader<R> {
     reader: R,
     count: u64,
@@ -181,7 +184,7 @@ impl<R: BufRead> BufRead for CountingReader<R> {
     }
 }
 
-/// Bytes that `decode` takes; these formats do not say their length, so they are decoded and thrown away.
+/// Number of bytes that `decode` consumes. These formats do not state their length, so they are decoded and discarded.
 fn decoded_length<R: BufRead>(
     reader: R,
     decode: impl FnOnce(&mut CountingReader<R>) -> io::Result<u64>,
@@ -195,7 +198,7 @@ fn decoded_length<R: BufRead>(
 fn zstd_length(mut reader: impl Read) -> io::Result<u64> {
     let mut count = 0;
     let mut take = |n: u64| -> io::Result<u64> {
-        // The fields wanted are at most three bytes; longer stretches are skipped.
+        // The fields that are evaluated have at most three bytes; longer ranges are skipped.
         let mut value = [0; 8];
         if n <= 8 {
             reader.read_exact(&mut value[..n as usize])?;
@@ -222,7 +225,10 @@ fn zstd_length(mut reader: impl Read) -> io::Result<u64> {
             0 | 2 => take(size)?,
             1 => take(1)?,
             _ => {
-                return Err(io::Error::new(ErrorKind::InvalidData, "reserved zstd block type"));
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    "the zstd frame has a block of the reserved type",
+                ));
             }
         };
         if last == 1 {

@@ -1,16 +1,15 @@
-//! Writes archives whose bytes depend on nothing but what is put in.
+//! Writes archives whose bytes depend only on the entries and their contents.
 
-use super::{
-    ARCHIVE_ALIGN, FORMAT, TRAILER,
-    header::{CpioHeader, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, padding},
+use super::format::{
+    ALIGN, ARCHIVE_ALIGN, CpioHeader, FORMAT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, TRAILER, padding,
 };
 use crate::{
-    image::{ImageError, Open, copy_exact},
-    model::{Meta, Node, RelPath, Tree},
+    image::{ImageError, copy_exact},
+    model::{Meta, RelPath},
 };
 use std::io::{Read, Write};
 
-/// Longest name or link target the kernel takes, with its NUL (`PATH_MAX`).
+/// Longest name or link target that the kernel accepts, with its NUL (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
 
 /// A special file.
@@ -24,17 +23,8 @@ pub enum Device {
     Fifo,
 }
 
-/// Whether an archive says what its root directory is like. The kernel applies it to the root of the initramfs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Root {
-    /// The first entry is `.`.
-    Entry,
-    /// No entry for the root.
-    Omit,
-}
-
-/// Writes one archive. Inode numbers are 1, 2, 3, … in the order entries are added; the device number is 0:0; every file
-/// has one link. The order of entries is the caller's: parents first.
+/// Writes one archive. Inode numbers are 1, 2, 3, … in the order in which entries are added; the device number is 0:0; every file
+/// has one link. The caller adds parents before their children.
 pub struct CpioWriter<W> {
     writer: W,
     offset: u64,
@@ -42,7 +32,7 @@ pub struct CpioWriter<W> {
 }
 
 impl<W: Write> CpioWriter<W> {
-    /// An archive that begins where `writer` stands, which must be at a multiple of 4 of the whole initramfs.
+    /// An archive that begins at the position of `writer`, which must be a multiple of 4 in the whole initramfs.
     pub fn new(writer: W) -> Self {
         Self {
             writer,
@@ -56,8 +46,13 @@ impl<W: Write> CpioWriter<W> {
         self.directory_linked(Some(path), meta, 2)
     }
 
-    /// `None` is the root.
-    fn directory_linked(&mut self, path: Option<&RelPath>, meta: &Meta, nlink: u32) -> Result<(), ImageError> {
+    /// Adds a directory with a link count; `None` is the root.
+    pub(super) fn directory_linked(
+        &mut self,
+        path: Option<&RelPath>,
+        meta: &Meta,
+        nlink: u32,
+    ) -> Result<(), ImageError> {
         self.begin(path, S_IFDIR, meta, nlink, 0, (0, 0))
     }
 
@@ -66,13 +61,13 @@ impl<W: Write> CpioWriter<W> {
         let Ok(short) = u32::try_from(size) else {
             return Err(entry(
                 Some(path),
-                format!("{size} bytes are more than the 4294967295 a header can say"),
+                format!("{size} bytes are more than the 4294967295 that the header can state"),
             ));
         };
         self.begin(Some(path), S_IFREG, meta, 1, short, (0, 0))?;
         copy_exact(FORMAT, &path.to_string(), size, content, &mut self.writer)?;
         self.offset += size;
-        self.pad(4)
+        self.pad(ALIGN)
     }
 
     /// Adds a symbolic link.
@@ -88,7 +83,7 @@ impl<W: Write> CpioWriter<W> {
         }
         self.begin(Some(path), S_IFLNK, meta, 1, target.len() as u32, (0, 0))?;
         self.put(target)?;
-        self.pad(4)
+        self.pad(ALIGN)
     }
 
     /// Adds a device or a named pipe.
@@ -101,7 +96,7 @@ impl<W: Write> CpioWriter<W> {
         self.begin(Some(path), kind, meta, 1, 0, rdev)
     }
 
-    /// Ends the archive and returns the writer, which stands at a multiple of 512 from where the archive began.
+    /// Ends the archive and returns the writer. The length of the archive is a multiple of 512.
     pub fn finish(mut self) -> Result<W, ImageError> {
         let trailer = CpioHeader {
             nlink: 1,
@@ -118,6 +113,7 @@ impl<W: Write> CpioWriter<W> {
         Ok(self.writer)
     }
 
+    /// Writes the header and the name of an entry, padded.
     fn begin(
         &mut self,
         path: Option<&RelPath>,
@@ -129,7 +125,7 @@ impl<W: Write> CpioWriter<W> {
     ) -> Result<(), ImageError> {
         let name = path.map_or(&b"."[..], RelPath::as_bytes);
         if name == TRAILER {
-            return Err(entry(path, "this name ends an archive".to_owned()));
+            return Err(entry(path, "this name marks the end of an archive".to_owned()));
         }
         if meta.mode > 0o7777 {
             return Err(entry(path, format!("mode {:o} is above 7777", meta.mode)));
@@ -138,7 +134,7 @@ impl<W: Write> CpioWriter<W> {
             let xattr = xattr.escape_ascii();
             return Err(entry(
                 path,
-                format!("the format has no place for its extended attribute \"{xattr}\""),
+                format!("the format cannot hold its extended attribute \"{xattr}\""),
             ));
         }
         self.inode += 1;
@@ -148,7 +144,7 @@ impl<W: Write> CpioWriter<W> {
             uid: meta.uid,
             gid: meta.gid,
             nlink,
-            // An epoch has 32 bits.
+            // No overflow: an epoch has 32 bits.
             mtime: meta.mtime.seconds() as u32,
             size,
             rdev,
@@ -158,7 +154,7 @@ impl<W: Write> CpioWriter<W> {
         self.put(&header.encode())?;
         self.put(name)?;
         self.put(&[0])?;
-        self.pad(4)
+        self.pad(ALIGN)
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
@@ -180,35 +176,4 @@ fn entry(path: Option<&RelPath>, problem: String) -> ImageError {
         path: path.map_or(".".to_owned(), ToString::to_string),
         problem,
     }
-}
-
-/// Writes `tree` as one archive, in the tree's order, and returns the writer. A tree with extended attributes is refused.
-pub fn write_tree<W: Write>(tree: &Tree, root: Root, open: Open<'_>, writer: W) -> Result<W, ImageError> {
-    let (root_links, links) = tree.subdirectory_counts();
-    let mut archive = CpioWriter::new(writer);
-    if root == Root::Entry {
-        archive.directory_linked(None, tree.root(), 2 + root_links)?;
-    }
-    for (path, item) in tree.iter() {
-        let meta = &item.meta;
-        match &item.node {
-            Node::Directory => {
-                let nlink = 2 + links.get(path).copied().unwrap_or(0);
-                archive.directory_linked(Some(path), meta, nlink)?;
-            }
-            Node::File { size: 0, .. } => archive.file(path, meta, 0, &mut std::io::empty())?,
-            Node::File { size, digest } => {
-                let mut content = open(digest).map_err(|source| ImageError::Read {
-                    path: path.to_string(),
-                    source,
-                })?;
-                archive.file(path, meta, *size, &mut content)?;
-            }
-            Node::Symlink { target } => archive.symlink(path, meta, target)?,
-            Node::CharDevice { major, minor } => archive.device(path, meta, Device::Char(*major, *minor))?,
-            Node::BlockDevice { major, minor } => archive.device(path, meta, Device::Block(*major, *minor))?,
-            Node::Fifo => archive.device(path, meta, Device::Fifo)?,
-        }
-    }
-    archive.finish()
 }

@@ -1,10 +1,11 @@
 //! What a program runs on: the first bytes of an ELF file.
 
-use super::MAGIC;
 use crate::model::Arch;
 use object::elf as abi;
 use std::fmt;
 
+/// First bytes of every ELF file.
+pub const MAGIC: &[u8; 4] = b"\x7fELF";
 /// Bytes from which [`ElfMachine::of_head`] tells everything: the header of 64-bit files.
 pub const HEAD_SIZE: usize = 64;
 /// Bytes without which it tells nothing.

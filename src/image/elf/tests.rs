@@ -1,5 +1,6 @@
 //! ELF files made to measure, real ones, and ones that lie.
 
+use super::reader::{MAX_NEEDED, MAX_STRING};
 use super::{
     sample::{ARM64, EXECUTABLE, ElfFile, RELOCATABLE, SHARED, X86_64},
     *,

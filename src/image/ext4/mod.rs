@@ -2,39 +2,55 @@
 //!
 //! ```text
 //! /image.cfs          the composefs image
-//! /objects/ab/cdef…   one file per content, named by its fs-verity digest
+//! /objects/ab/cdef…   one file for each content, named by its fs-verity digest
 //! ```
 //!
-//! A verity file on ext4 is its data · a hole up to the next multiple of 64 KiB · the Merkle tree, root level first · the
-//! 256-byte descriptor at the next block · zeros · the descriptor's size as le32 in the last four bytes of that block. All
-//! of it belongs to the file; `i_size` is the length of the data and the inode has the flags EXTENTS and VERITY.
+//! A verity file on ext4 consists of its data · a hole up to the next multiple of 64 KiB · the Merkle tree, root level first · the
+//! 256-byte descriptor at the next block · zeros · the descriptor's size as le32 in the last four bytes of that block. All of it
+//! belongs to the file; `i_size` is the length of the data, and the inode has the flags EXTENTS and VERITY.
 //! Source: the kernel's `fs/ext4/verity.c`, and <https://docs.kernel.org/filesystems/ext4/verity.html>.
 //!
-//! No mount and no privilege is needed. [`plan()`] checks what goes in; [`write_staging_tar`] writes a sparse tar of files that
-//! are as long as data and tail together, and learns how many blocks they take; [`make`] lets `mke2fs -d` build a file system
-//! of just that size, lets `debugfs` shorten the files and set the flags ([`debugfs_script`]), and lets `e2fsck` judge it.
-//! There is no journal and nothing is reserved: the file system is only ever mounted read-only.
+//! No mount and no privilege is needed. [`plan()`] checks the files; [`write_staging_tar`] writes a sparse tar of files that are as
+//! long as data and metadata together, and counts their blocks; [`make`] runs `mke2fs -d`, which builds a file system of exactly
+//! that size, `debugfs`, which shortens the files and sets the flags ([`debugfs_script`]), and `e2fsck`, which checks the result.
+//! The file system has no journal and reserves nothing: it is only ever mounted read-only.
+//!
+//! The reader, [`Ext4`]:
+//!
+//! ```text
+//! byte 1024                    superblock
+//! block s_first_data_block+1   group descriptors, 32 or s_desc_size bytes each
+//! inode n                      entry (n-1) % s_inodes_per_group of the table of group (n-1) / s_inodes_per_group
+//! i_block                      root of the extent tree: header of 12 bytes, then entries of 12 bytes, sorted
+//! directory                    entries of 8 bytes and a name, filling each block; an index hides in entries of inode 0
+//! ```
+//!
+//! Source: <https://docs.kernel.org/filesystems/ext4/>. It is own code instead of the crate `ext4-view` (docs/dependencies.md):
+//! comparing two images needs the extents of each file and the verity metadata, which the crate does not give.
 
+mod directory;
+mod extents;
+mod file;
+mod format;
 mod plan;
-mod read;
+mod regions;
 mod size;
 mod staging;
+mod superblock;
+#[cfg(test)]
+mod tests;
 mod tools;
+mod verity;
+mod volume;
 
+pub use directory::DirEntry;
+pub use extents::DataRun;
+pub use file::Ext4File;
+pub use format::{IMAGE_PATH, LABEL, OBJECTS_PATH};
 pub use plan::{Ext4Layout, VerityFile, plan, root_items};
-pub use read::{DataRun, DirEntry, Ext4, Ext4File, Ext4Inode, FileKind, Region, SuperblockFacts, VerityTail};
+pub use regions::Region;
 pub use staging::{Staged, write_staging_tar};
+pub use superblock::SuperblockFacts;
 pub use tools::{Paths, ToolCall, ToolOutput, ToolRunner, calls, debugfs_script, make};
-
-/// Name of the format in messages.
-const FORMAT: &str = "an ext4 file system";
-/// Bytes in a block.
-const BLOCK: u64 = 4096;
-/// Bytes of an inode.
-const INODE_SIZE: u64 = 256;
-/// Where the composefs image lies in the file system.
-pub const IMAGE_PATH: &str = "image.cfs";
-/// Where the objects lie.
-pub const OBJECTS_PATH: &str = "objects";
-/// Label of the volume.
-pub const LABEL: &str = "powernode-root";
+pub use verity::VerityTail;
+pub use volume::{Ext4, Ext4Inode, FileKind};

@@ -1,6 +1,6 @@
 //! What goes into the file system, checked and in order.
 
-use super::{BLOCK, FORMAT, IMAGE_PATH, OBJECTS_PATH};
+use super::format::{BLOCK, FORMAT, IMAGE_PATH, OBJECTS_PATH, VERITY_ALIGN};
 use crate::{
     image::ImageError,
     model::{RelPath, VerityDigest},
@@ -10,8 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest file: 2^32 blocks less the tail, far above anything an image holds.
 const MAX_FILE: u64 = 1 << 43;
-/// The Merkle tree begins at a multiple of this, so that kernels with larger pages can map it too.
-const TREE_ALIGN: u64 = 65_536;
 
 /// A file to be stored under fs-verity.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,7 +117,7 @@ pub(super) struct Extents {
 
 impl Extents {
     pub(super) fn new(size: u64) -> Self {
-        let tree = size.next_multiple_of(TREE_ALIGN);
+        let tree = size.next_multiple_of(VERITY_ALIGN);
         let descriptor = tree + MerkleTree::size(size);
         Self {
             data_end: size.next_multiple_of(BLOCK),

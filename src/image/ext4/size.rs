@@ -3,7 +3,10 @@
 //! Every number that is not exact errs upwards, and by a handful of blocks: how often a file's blocks are torn apart by
 //! a group's own blocks depends on where mke2fs puts it.
 
-use super::{BLOCK, INODE_SIZE, plan::Ext4Layout};
+use super::{
+    format::{BLOCK, INODE_SIZE},
+    plan::Ext4Layout,
+};
 use crate::model::RelPath;
 use std::collections::BTreeMap;
 
@@ -83,7 +86,7 @@ fn overhead(groups: u64, inodes: u64) -> (u64, u64) {
 }
 
 /// With sparse_super: groups 0, 1 and the powers of 3, 5 and 7.
-fn has_superblock(group: u64) -> bool {
+pub(super) fn has_superblock(group: u64) -> bool {
     let power_of = |base: u64| {
         let mut power = base;
         while power < group {

@@ -5,7 +5,7 @@
 //! Source: <https://www.gnu.org/software/tar/manual/html_node/Standard.html> (`struct oldgnu_header`).
 
 use super::{
-    BLOCK,
+    format::BLOCK,
     plan::{Ext4Layout, Extents, VerityFile},
     size::{Blocks, Ext4Size, size},
 };

@@ -1,6 +1,10 @@
 //! The three programs of e2fsprogs that turn the staged tar into the file system, as plain calls that a sandbox carries out.
 
-use super::{BLOCK, FORMAT, INODE_SIZE, LABEL, plan::Ext4Layout, staging::Staged};
+use super::{
+    format::{BLOCK, FORMAT, INODE_SIZE, LABEL},
+    plan::Ext4Layout,
+    staging::Staged,
+};
 use crate::{
     image::{Guid, ImageError},
     model::VerityDigest,

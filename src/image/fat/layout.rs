@@ -1,56 +1,57 @@
-//! Where everything in the volume lies, before a byte of it is written.
+//! The layout of a volume: the place of every file and directory, decided before a byte is written.
 
 use super::{
-    FIRST_CLUSTER, FORMAT, FatKind, MAX_DIRECTORY, MAX_FAT32, MIN_FAT16, MIN_FAT32, SECTOR, TABLES,
+    FatKind,
+    format::{ENTRY, FIRST_CLUSTER, FORMAT, MAX_DIRECTORY, MAX_FAT32, MIN_FAT16, MIN_FAT32, SECTOR, TABLES},
     names::{self, DosTime, Name, Short},
 };
 use crate::{
-    image::ImageError,
-    model::{Epoch, RelPath},
+    image::{Guid, ImageError},
+    model::{Epoch, RelPath, VerityDigest},
 };
 use std::collections::BTreeMap;
 
-/// Volumes this near to the number of clusters where the kind changes are not made: not every reader counts alike.
+/// No volume is made whose number of clusters is nearer to the one where the kind changes: readers differ in how they count.
 const MARGIN: u32 = 16;
 /// Reserved sectors of FAT32.
 pub(super) const RESERVED_FAT32: u64 = 32;
 /// Entries and sectors of the root of FAT16.
 pub(super) const ROOT_ENTRIES: u64 = 512;
-const ROOT_SECTORS: u64 = ROOT_ENTRIES * super::ENTRY as u64 / SECTOR;
+const ROOT_SECTORS: u64 = ROOT_ENTRIES * ENTRY as u64 / SECTOR;
 
-/// How long the volume is.
+/// Length of a volume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VolumeSize {
-    /// As its content and `spare` bytes beside it need, but no shorter than its kind can be.
+    /// As long as the content and `spare` free bytes need, but no shorter than the kind can be.
     Content {
         /// Bytes that stay free.
         spare: u64,
     },
-    /// So many sectors.
+    /// Exactly this number of sectors.
     Sectors(u64),
 }
 
-/// What a volume is, beside its content.
+/// The properties of a volume except for its content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FatVolume {
     /// FAT16 or FAT32.
     pub kind: FatKind,
     /// 1 to 11 capital letters, digits, spaces and some marks; in the boot sector and the root.
     pub label: String,
-    /// What GRUB and Linux find it by, as `XXXX-XXXX`.
+    /// Serial number, by which GRUB and Linux find the volume as `XXXX-XXXX`.
     pub serial: u32,
     /// Time of every entry; not before 1980.
     pub epoch: Epoch,
-    /// First sector of its partition; 0 where it has none.
+    /// First sector of the partition; 0 for a volume outside of a partition.
     pub hidden_sectors: u32,
-    /// How long it is.
+    /// Length of the volume.
     pub size: VolumeSize,
 }
 
-/// What lies at a path.
+/// A file or a directory to store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FatItem {
-    /// A directory. Those that files lie in need not be named.
+    /// A directory. The parents of files need not be listed.
     Directory,
     /// A file.
     File {
@@ -59,7 +60,7 @@ pub enum FatItem {
     },
 }
 
-/// Sizes of the volume's parts, in sectors and clusters.
+/// Sizes of a volume's parts, in sectors except for `clusters`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Geometry {
     pub(super) cluster_sectors: u64,
@@ -74,7 +75,7 @@ impl Geometry {
     pub(super) fn cluster(&self) -> u64 {
         self.cluster_sectors * SECTOR
     }
-    /// First byte of the root of FAT16, which is that of the clusters for FAT32.
+    /// First byte behind the tables: the root directory of FAT16, the clusters of FAT32.
     pub(super) fn root_offset(&self) -> u64 {
         (self.reserved + TABLES * self.table) * SECTOR
     }
@@ -84,7 +85,7 @@ impl Geometry {
     }
 }
 
-/// Something with its place.
+/// A file or a directory with its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PlacedItem {
     pub(super) item: FatItem,
@@ -96,17 +97,17 @@ pub(super) struct PlacedItem {
     pub(super) bytes: u64,
 }
 
-/// Where everything lies.
+/// A volume whose parts all have their place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FatLayout {
     pub(super) volume: FatVolume,
     pub(super) label: Short,
     pub(super) time: DosTime,
     pub(super) geometry: Geometry,
-    /// Clusters of the root, from the first on; none for FAT16.
+    /// Number of clusters of the root directory, which begins at the first one; 0 for FAT16.
     pub(super) root_clusters: u32,
     pub(super) nodes: BTreeMap<RelPath, PlacedItem>,
-    /// First cluster that is free.
+    /// First free cluster.
     pub(super) next: u32,
 }
 
@@ -133,6 +134,12 @@ impl FatLayout {
     }
 }
 
+/// A serial number derived from the purpose of a volume and the root digest alone, so that a rebuild has the same.
+pub fn serial(purpose: &str, root: &VerityDigest) -> u32 {
+    let [a, b, c, d, ..] = Guid::derived("fat", purpose, root).to_disk();
+    u32::from_le_bytes([a, b, c, d])
+}
+
 fn request(problem: String) -> ImageError {
     ImageError::Request {
         format: FORMAT,
@@ -140,21 +147,24 @@ fn request(problem: String) -> ImageError {
     }
 }
 
-/// Gives everything a place: clusters are 512 to 4096 bytes (more only where the kind cannot count them otherwise), files and
-/// directories follow each other in the order of their paths. Names are stored as they are and must differ in more than case.
+/// Lays out a volume with the files and directories `items`. Clusters have 512 to 4096 bytes (more only where the kind could not
+/// count them otherwise); files and directories follow each other in the order of their paths. Names keep their case, but two
+/// names of a directory must differ in more than case.
 pub fn plan(volume: &FatVolume, items: &BTreeMap<RelPath, FatItem>) -> Result<FatLayout, ImageError> {
     let label = names::label(&volume.label).map_err(request)?;
     let time = DosTime::new(volume.epoch).map_err(request)?;
     let (root_bytes, mut nodes) = tree(items)?;
-    if volume.kind != FatKind::Fat32 && root_bytes > ROOT_ENTRIES * super::ENTRY as u64 {
-        return Err(request("the root holds more than the 512 entries of FAT16".to_owned()));
+    if volume.kind != FatKind::Fat32 && root_bytes > ROOT_ENTRIES * ENTRY as u64 {
+        return Err(request(
+            "the root directory holds more than the 512 entries of FAT16".to_owned(),
+        ));
     }
     let root_chain = if volume.kind == FatKind::Fat32 { root_bytes } else { 0 };
     let geometry = geometry(volume, |cluster| {
         let chains = nodes.values().map(|n| n.bytes.div_ceil(cluster));
         chains.sum::<u64>() + root_chain.div_ceil(cluster)
     })?;
-    // No number overflows: the geometry has room for all of it.
+    // No number overflows: the geometry has room for every cluster.
     let mut next = FIRST_CLUSTER;
     let mut place = |bytes: u64| {
         let clusters = bytes.div_ceil(geometry.cluster()) as u32;
@@ -177,7 +187,7 @@ pub fn plan(volume: &FatVolume, items: &BTreeMap<RelPath, FatItem>) -> Result<Fa
     })
 }
 
-/// Bytes of the root's entries, and everything below it, still without places.
+/// Bytes of the root's entries, and every item below it, still without a place.
 fn tree(items: &BTreeMap<RelPath, FatItem>) -> Result<(u64, BTreeMap<RelPath, PlacedItem>), ImageError> {
     let bad = |path: &RelPath, problem: String| ImageError::Entry {
         format: FORMAT,
@@ -190,7 +200,7 @@ fn tree(items: &BTreeMap<RelPath, FatItem>) -> Result<(u64, BTreeMap<RelPath, Pl
         while let Some(parent) = below.parent() {
             match all.entry(parent.clone()).or_insert(FatItem::Directory) {
                 FatItem::Directory => below = parent,
-                FatItem::File { .. } => return Err(bad(path, format!("it lies below the file {parent}"))),
+                FatItem::File { .. } => return Err(bad(path, format!("its parent {parent} is a file"))),
             }
         }
     }
@@ -203,9 +213,9 @@ fn tree(items: &BTreeMap<RelPath, FatItem>) -> Result<(u64, BTreeMap<RelPath, Pl
     for (parent, paths) in &children {
         let plain: Vec<_> = paths.iter().map(|p| p.name()).collect();
         let names = names::assign(&plain).map_err(|(index, problem)| bad(paths[index], problem))?;
-        // The label in the root; "." and ".." elsewhere.
+        // The root has an entry for the label; other directories have "." and "..".
         let own = if parent.is_none() { 1 } else { 2 };
-        let bytes = (own + names.iter().map(Name::entries).sum::<u64>()) * super::ENTRY as u64;
+        let bytes = (own + names.iter().map(Name::entries).sum::<u64>()) * ENTRY as u64;
         if bytes > MAX_DIRECTORY {
             let shown = parent.as_ref().map_or("the root".to_owned(), ToString::to_string);
             return Err(request(format!("the directory {shown} holds more than 65536 entries")));
@@ -217,10 +227,7 @@ fn tree(items: &BTreeMap<RelPath, FatItem>) -> Result<(u64, BTreeMap<RelPath, Pl
         let item = all.get(path).copied().unwrap_or(FatItem::Directory);
         let bytes = match item {
             FatItem::File { size } => u64::from(size),
-            FatItem::Directory => sizes
-                .get(&Some(path.clone()))
-                .copied()
-                .unwrap_or(2 * super::ENTRY as u64),
+            FatItem::Directory => sizes.get(&Some(path.clone())).copied().unwrap_or(2 * ENTRY as u64),
         };
         let node = PlacedItem {
             item,
@@ -234,11 +241,12 @@ fn tree(items: &BTreeMap<RelPath, FatItem>) -> Result<(u64, BTreeMap<RelPath, Pl
     Ok((sizes.get(&None).copied().unwrap_or_default(), nodes.collect()))
 }
 
-/// Picks the clusters' size; `needed` says how many of a size the content takes.
+/// Picks the size of a cluster; `needed` is the number of clusters of a given size that the content takes.
 fn geometry(volume: &FatVolume, needed: impl Fn(u64) -> u64) -> Result<Geometry, ImageError> {
-    // Large clusters make FAT32 fast and are the rarer in memory; the smallest that can be counted waste least of FAT16.
+    // Sectors of a cluster, the preferred number first. FAT32: large clusters mean a small table, which is quick to read. FAT16:
+    // the smallest clusters that can be counted waste the least space.
     let (sizes, least, most): (&[u64], _, _) = match volume.kind {
-        FatKind::Fat12 => return Err(request("FAT12 is only read".to_owned())),
+        FatKind::Fat12 => return Err(request("FAT12 volumes are only read, not written".to_owned())),
         FatKind::Fat16 => (&[1, 2, 4, 8, 16, 32], MIN_FAT16 + MARGIN, MIN_FAT32 - 1 - MARGIN),
         FatKind::Fat32 => (&[8, 4, 2, 1, 16], MIN_FAT32 + MARGIN, MAX_FAT32),
     };
@@ -247,56 +255,82 @@ fn geometry(volume: &FatVolume, needed: impl Fn(u64) -> u64) -> Result<Geometry,
     for cluster_sectors in sizes.iter().copied() {
         let cluster = cluster_sectors * SECTOR;
         let needed = needed(cluster);
-        let (reserved, root) = match volume.kind {
-            FatKind::Fat32 => (RESERVED_FAT32, 0),
-            _ => (cluster_sectors, ROOT_SECTORS),
+        let Some(parts) = parts(volume, cluster_sectors, needed, least) else {
+            continue;
         };
-        // A multiple of a cluster, so that clusters begin at their multiples too.
-        let table = |clusters: u64| {
-            let bits = clusters.saturating_add(2).saturating_mul(volume.kind.bits());
-            bits.div_ceil(8 * SECTOR).next_multiple_of(cluster_sectors)
-        };
-        let (clusters, table, sectors) = match volume.size {
-            VolumeSize::Content { spare } => {
-                let clusters = needed.saturating_add(spare.div_ceil(cluster));
-                // Of FAT32, smaller clusters come next; the smallest are made as many as there must be.
-                if volume.kind == FatKind::Fat32 && (2..=8).contains(&cluster_sectors) && clusters < least {
-                    continue;
-                }
-                let clusters = clusters.max(least);
-                let table = table(clusters);
-                let front = table.saturating_mul(TABLES).saturating_add(reserved + root);
-                let data = clusters.saturating_mul(cluster_sectors);
-                (clusters, table, front.saturating_add(data))
-            }
-            VolumeSize::Sectors(sectors) => {
-                let rest = sectors.saturating_sub(reserved + root);
-                let table = table(rest / cluster_sectors);
-                let rest = rest.saturating_sub(table.saturating_mul(TABLES));
-                (rest / cluster_sectors, table, sectors)
-            }
-        };
-        if !(least..=most).contains(&clusters) || sectors > u64::from(u32::MAX) {
+        if !(least..=most).contains(&parts.clusters) || parts.sectors > u64::from(u32::MAX) {
             continue;
         }
-        if needed > clusters {
-            room = Some((needed, clusters, cluster));
+        if needed > parts.clusters {
+            room = Some((needed, parts.clusters, cluster));
             continue;
         }
         return Ok(Geometry {
             cluster_sectors,
-            reserved,
-            table,
-            root,
-            clusters: clusters as u32,
-            sectors,
+            reserved: parts.reserved,
+            table: parts.table,
+            root: parts.root,
+            clusters: parts.clusters as u32,
+            sectors: parts.sectors,
         });
     }
     Err(request(match (room, volume.size) {
         (Some((needed, clusters, cluster)), _) => {
-            format!("the content takes {needed} clusters of {cluster} bytes and there are {clusters}")
+            format!("the content takes {needed} clusters of {cluster} bytes, but there are {clusters}")
         }
-        (None, VolumeSize::Sectors(sectors)) => format!("{sectors} sectors cannot be {:?}", volume.kind),
+        (None, VolumeSize::Sectors(sectors)) => format!("a volume of {sectors} sectors cannot be {:?}", volume.kind),
         (None, VolumeSize::Content { .. }) => format!("the content is too large for {:?}", volume.kind),
     }))
+}
+
+/// Sizes of the parts, in sectors except for `clusters`, before the kind's limits are applied.
+struct Parts {
+    reserved: u64,
+    table: u64,
+    root: u64,
+    clusters: u64,
+    sectors: u64,
+}
+
+/// The parts of a volume with clusters of `cluster_sectors`, of which the content takes `needed`; `None` where smaller clusters
+/// are to be tried first. `least` is the smallest number of clusters of the kind.
+fn parts(volume: &FatVolume, cluster_sectors: u64, needed: u64, least: u64) -> Option<Parts> {
+    let (reserved, root) = match volume.kind {
+        FatKind::Fat32 => (RESERVED_FAT32, 0),
+        _ => (cluster_sectors, ROOT_SECTORS),
+    };
+    // The table is a multiple of a cluster, so that clusters begin at multiples of their size.
+    let table = |clusters: u64| {
+        let bits = clusters.saturating_add(2).saturating_mul(volume.kind.bits());
+        bits.div_ceil(8 * SECTOR).next_multiple_of(cluster_sectors)
+    };
+    let (clusters, table, sectors) = match volume.size {
+        VolumeSize::Content { spare } => {
+            let clusters = needed.saturating_add(spare.div_ceil(cluster_sectors * SECTOR));
+            // FAT32 needs a least number of clusters: the next smaller size is tried, and the volume is padded with clusters of
+            // the smallest.
+            if volume.kind == FatKind::Fat32 && (2..=8).contains(&cluster_sectors) && clusters < least {
+                return None;
+            }
+            let clusters = clusters.max(least);
+            let table = table(clusters);
+            let front = table.saturating_mul(TABLES).saturating_add(reserved + root);
+            let data = clusters.saturating_mul(cluster_sectors);
+            (clusters, table, front.saturating_add(data))
+        }
+        VolumeSize::Sectors(sectors) => {
+            // The table counts a few clusters more than there are: those whose sectors it takes itself.
+            let rest = sectors.saturating_sub(reserved + root);
+            let table = table(rest / cluster_sectors);
+            let rest = rest.saturating_sub(table.saturating_mul(TABLES));
+            (rest / cluster_sectors, table, sectors)
+        }
+    };
+    Some(Parts {
+        reserved,
+        table,
+        root,
+        clusters,
+        sectors,
+    })
 }

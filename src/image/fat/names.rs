@@ -1,38 +1,38 @@
-//! Names, long and short, labels, and times of an entry.
+//! Long and short names, labels, and times of directory entries.
 
-use super::{ATTR_LONG, ENTRY, LONG_LAST, LONG_UNITS};
+use super::format::{
+    ATTR_LONG, DIR_ATTR, ENTRY, LAST_LONG_ENTRY, LDIR_CHKSUM, LDIR_ORD, LONG_UNITS, SHORT_SIZE, UNIT_OFFSETS,
+};
 use crate::model::Epoch;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest name, UTF-16 units.
 const MAX_UNITS: usize = 255;
-/// What a short name can hold beside capital letters and digits.
+/// Characters of a short name beside capital letters and digits.
 const SHORT_MARKS: &[u8] = b"!#$%&'()-@^_`{}~";
-/// What no name can hold, beside control characters.
+/// Characters that no name can hold, beside control characters.
 const FORBIDDEN: &[char] = &['"', '*', '/', ':', '<', '>', '?', '\\', '|'];
-/// Highest number in a made-up short name.
+/// Highest number in a generated short name, e.g. `NAME~12`.
 const MAX_TAIL: u32 = 999_999;
-/// Where the 13 units of a name lie in its entry.
-pub(super) const UNIT_PLACES: [usize; LONG_UNITS] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
 
-/// A short name as it is stored: 8 bytes and 3, padded with spaces.
-pub(super) type Short = [u8; 11];
+/// A short name or a label as it is stored: a base of 8 bytes and an extension of 3, each padded with spaces.
+pub(super) type Short = [u8; SHORT_SIZE];
 
 /// Both names of an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Name {
     pub(super) short: Short,
-    /// Empty when the short name says it all.
+    /// Empty when the short name is the whole name.
     pub(super) long: Vec<u16>,
 }
 
 impl Name {
-    /// Entries it takes, with the one of the short name.
+    /// Number of directory entries, the one of the short name included.
     pub(super) fn entries(&self) -> u64 {
         1 + self.long.len().div_ceil(LONG_UNITS) as u64
     }
 
-    /// The entries of the long name, in the order they stand in front of the short name's.
+    /// The entries of the long name, which are stored in front of the short name's, the last piece first.
     pub(super) fn long_entries(&self) -> Vec<u8> {
         let pieces: Vec<_> = self.long.chunks(LONG_UNITS).collect();
         let mut bytes = Vec::with_capacity(pieces.len() * ENTRY);
@@ -40,12 +40,12 @@ impl Name {
             let mut entry = [0; ENTRY];
             let last = index + 1 == pieces.len();
             // 255 units are 20 pieces.
-            entry[0] = (index + 1) as u8 | if last { LONG_LAST } else { 0 };
-            entry[11] = ATTR_LONG;
-            entry[13] = checksum(&self.short);
-            // A shorter name ends with 0, and then with ones.
+            entry[LDIR_ORD] = (index + 1) as u8 | if last { LAST_LONG_ENTRY } else { 0 };
+            entry[DIR_ATTR] = ATTR_LONG;
+            entry[LDIR_CHKSUM] = checksum(&self.short);
+            // A name that does not fill its last piece is ended by 0 and padded with 0xffff.
             let units = piece.iter().copied().chain([0]).chain(std::iter::repeat(0xffff));
-            for (at, unit) in UNIT_PLACES.into_iter().zip(units) {
+            for (at, unit) in UNIT_OFFSETS.into_iter().zip(units) {
                 entry[at..at + 2].copy_from_slice(&unit.to_le_bytes());
             }
             bytes.extend(entry);
@@ -54,20 +54,20 @@ impl Name {
     }
 }
 
-/// What ties a long name to its short one.
+/// Checksum of a short name, which ties a long name to it.
 pub(super) fn checksum(short: &Short) -> u8 {
     short
         .iter()
         .fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte))
 }
 
-/// A name as comparisons see it: without case.
+/// A name in the form in which names are compared: without case.
 pub(super) fn fold(name: &str) -> String {
     name.chars().flat_map(char::to_uppercase).collect()
 }
 
-/// Gives the names of one directory, each valid and in order, their short names: the same for the same names. What cannot be
-/// stored is an error that names it.
+/// Generates short names for the names of one directory; the same names give the same short names. A name that cannot be stored
+/// is an error with its index.
 pub(super) fn assign(names: &[&[u8]]) -> Result<Vec<Name>, (usize, String)> {
     let mut texts = Vec::with_capacity(names.len());
     let mut folded = BTreeSet::new();
@@ -85,7 +85,7 @@ pub(super) fn assign(names: &[&[u8]]) -> Result<Vec<Name>, (usize, String)> {
     for (index, text) in texts.into_iter().enumerate() {
         let (base, extension, whole) = basis(text);
         let own = fold(text);
-        // A short name that is another's long name would make both answer to it.
+        // A short name equal to the long name of another entry would name two entries.
         let free = |short: &Short| {
             let shown = show(short);
             !used.contains(short) && (shown == own || !folded.contains(&shown))
@@ -106,7 +106,7 @@ pub(super) fn assign(names: &[&[u8]]) -> Result<Vec<Name>, (usize, String)> {
             }
             None
         });
-        let short = short.ok_or_else(|| (index, "too many names are like it".to_owned()))?;
+        let short = short.ok_or_else(|| (index, "too many names of the directory begin alike".to_owned()))?;
         used.insert(short);
         let long = if show(&short) == text {
             Vec::new()
@@ -121,19 +121,19 @@ pub(super) fn assign(names: &[&[u8]]) -> Result<Vec<Name>, (usize, String)> {
 fn check(name: &[u8]) -> Result<&str, String> {
     let text = std::str::from_utf8(name).map_err(|_| "the name is not UTF-8".to_owned())?;
     if let Some(bad) = text.chars().find(|c| c.is_control() || FORBIDDEN.contains(c)) {
-        return Err(format!("names cannot hold {bad:?}"));
+        return Err(format!("a name cannot hold {bad:?}"));
     }
     if text.ends_with(['.', ' ']) {
-        return Err("names cannot end with a dot or a space".to_owned());
+        return Err("a name cannot end with a dot or a space".to_owned());
     }
     let units = text.encode_utf16().count();
     if units > MAX_UNITS {
-        return Err(format!("the name has {units} units; 255 are the most"));
+        return Err(format!("the name has {units} UTF-16 units, more than {MAX_UNITS}"));
     }
     Ok(text)
 }
 
-/// Base and extension of the short name, and whether they are the whole name but for case.
+/// Base and extension of the short name, and whether they are the whole name except for case.
 fn basis(name: &str) -> (Vec<u8>, Vec<u8>, bool) {
     let trimmed = name.trim_start_matches('.');
     let mut whole = trimmed.len() == name.len();
@@ -166,7 +166,7 @@ fn basis(name: &str) -> (Vec<u8>, Vec<u8>, bool) {
 }
 
 fn pack(base: &[u8], extension: &[u8]) -> Short {
-    let mut short = [b' '; 11];
+    let mut short = [b' '; SHORT_SIZE];
     short[..base.len()].copy_from_slice(base);
     short[8..8 + extension.len()].copy_from_slice(extension);
     short
@@ -186,27 +186,29 @@ pub(super) fn show(short: &Short) -> String {
 /// A volume's label as it is stored: 1 to 11 capital letters, digits, spaces and marks; no space at either end.
 pub(super) fn label(text: &str) -> Result<Short, String> {
     let fine = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ' || SHORT_MARKS.contains(&b);
-    if !(1..=11).contains(&text.len()) || !text.bytes().all(fine) || text.trim() != text {
-        return Err(format!("{text:?} cannot be a label"));
+    if !(1..=SHORT_SIZE).contains(&text.len()) || !text.bytes().all(fine) || text.trim() != text {
+        return Err(format!(
+            "{text:?} cannot be a label: 1 to {SHORT_SIZE} capital letters, digits, spaces or marks are allowed"
+        ));
     }
-    let mut label = [b' '; 11];
+    let mut label = [b' '; SHORT_SIZE];
     label[..text.len()].copy_from_slice(text.as_bytes());
     Ok(label)
 }
 
-/// A time as entries have it, in UTC.
+/// A time in the form of a directory entry, in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct DosTime {
     /// Years from 1980 << 9 | month << 5 | day.
     pub(super) date: u16,
     /// Hour << 11 | minute << 5 | seconds / 2.
     pub(super) time: u16,
-    /// What `time` leaves out, in hundredths of a second: 0 or 100.
+    /// The odd second that `time` leaves out, in hundredths of a second: 0 or 100.
     pub(super) rest: u8,
 }
 
 impl DosTime {
-    /// An error before 1980.
+    /// The form of `epoch`; a time before 1980 is an error.
     pub(super) fn new(epoch: Epoch) -> Result<Self, String> {
         let bad = || format!("the time {epoch} lies before 1980");
         let seconds = i64::try_from(epoch.seconds()).map_err(|_| bad())?;
@@ -221,7 +223,7 @@ impl DosTime {
         })
     }
 
-    /// The time it means; `None` when it is none.
+    /// The moment; `None` when the fields hold no valid date or time.
     pub(super) fn epoch(self) -> Option<Epoch> {
         let part = |value: u16, bits: u32| i8::try_from(value & ((1 << bits) - 1)).ok();
         let date = jiff::civil::Date::new(

@@ -143,14 +143,14 @@ fn sizes_follow_content_or_request() {
         (512 << 20, 4096)
     );
     assert_eq!(ok(FatKind::Fat32, VolumeSize::Sectors(u32::MAX.into()), &[]).1, 8192);
-    assert!(error(FatKind::Fat32, VolumeSize::Sectors(1 << 20), &file(512 << 20)).contains("and there are"));
+    assert!(error(FatKind::Fat32, VolumeSize::Sectors(1 << 20), &file(512 << 20)).contains("but there are"));
     assert!(error(FatKind::Fat32, VolumeSize::Sectors(60_000), &[]).contains("60000 sectors cannot be Fat32"));
     assert!(error(FatKind::Fat16, VolumeSize::Sectors(1 << 32), &[]).contains("cannot be Fat16"));
     assert!(error(FatKind::Fat16, spare(u64::MAX), &[]).contains("too large for Fat16"));
     assert!(error(FatKind::Fat32, spare(u64::MAX), &[]).contains("too large for Fat32"));
-    assert!(error(FatKind::Fat12, spare(0), &[]).contains("only read"));
+    assert!(error(FatKind::Fat12, spare(0), &[]).contains("are only read"));
     let below = [("f", FatItem::File { size: 1 }), ("f/g", FatItem::Directory)];
-    assert!(error(FatKind::Fat16, spare(0), &below).contains("it lies below the file f"));
+    assert!(error(FatKind::Fat16, spare(0), &below).contains("its parent f is a file"));
     let many: Vec<_> = (0..512).map(|i| format!("F{i}")).collect();
     let many: Vec<_> = many.iter().map(|n| (n.as_str(), FatItem::Directory)).collect();
     assert!(error(FatKind::Fat16, spare(0), &many).contains("more than the 512 entries"));
@@ -217,7 +217,7 @@ fn short_names_are_unlike_every_other_name() {
         (&["a:b"], "cannot hold ':'"),
         (&["a\u{1}"], "cannot hold"),
         (&["end."], "end with a dot"),
-        (&[&"x".repeat(256)], "256 units"),
+        (&[&"x".repeat(256)], "256 UTF-16 units"),
     ] {
         let bytes: Vec<_> = bad.iter().map(|n| n.as_bytes()).collect();
         let (index, problem) = names::assign(&bytes).expect_err("refused");
@@ -283,15 +283,15 @@ fn damage_is_named() {
     };
     let error = |change: &dyn Fn(&mut Vec<u8>)| open(change).map(|_| ()).expect_err("damaged").to_string();
     assert!(error(&|b| b[510] = 0).contains("does not end with 55aa"));
-    assert!(error(&|b| b[12] = 8).contains("sectors of 2048 bytes"));
-    assert!(error(&|b| b[13] = 3).contains("clusters of 3 sectors"));
+    assert!(error(&|b| b[12] = 8).contains("a sector has 2048 bytes"));
+    assert!(error(&|b| b[13] = 3).contains("a cluster has 3 sectors"));
     assert!(error(&|b| b[16] = 0).contains("0 tables"));
     assert!(error(&|b| b.truncate(1 << 20)).contains("in an image of 1048576"));
     assert!(error(&|b| b.truncate(100)).contains("byte 0"));
 
     let fat = Fat::open(&IMAGE.0).expect("valid");
-    let table = fat.table_offset as usize;
-    let other = (fat.table_offset + fat.table_size) as usize;
+    let table = fat.boot.table_offset as usize;
+    let other = (fat.boot.table_offset + fat.boot.table_size) as usize;
     let find = |name: &str| fat.lookup(&path(name)).expect("valid").expect("there");
     let checked = |change: &dyn Fn(&mut Vec<u8>)| {
         let changed = open(change).expect("the boot sector is whole");
@@ -303,24 +303,26 @@ fn damage_is_named() {
         }
     };
     assert!(checked(&|b| b[other + 9] ^= 1).contains("a copy of the table differs"));
-    assert!(checked(&|b| set(b, 4000, 0xffff)).contains("1 clusters belong to nothing"));
+    assert!(checked(&|b| set(b, 4000, 0xffff)).contains("1 clusters are in use but belong to no file"));
     let boot = find("EFI/BOOT/BOOTX64.EFI");
-    assert!(checked(&|b| set(b, boot.first, 0xffff)).contains("not just the 137 clusters"));
-    assert!(checked(&|b| set(b, boot.first + 1, boot.first as u16)).contains("not just the 137 clusters"));
+    assert!(checked(&|b| set(b, boot.first, 0xffff)).contains("disagree (137 clusters expected)"));
+    assert!(checked(&|b| set(b, boot.first + 1, boot.first as u16)).contains("disagree (137 clusters expected)"));
     assert!(checked(&|b| set(b, boot.first, 1)).contains("a chain goes on at cluster 0x1"));
     let (efi, small) = (find("EFI"), find("EFI/BOOT/grubx64.efi"));
     assert!(checked(&|b| set(b, efi.first, efi.first as u16)).contains("more than 65536 entries"));
-    assert!(checked(&|b| b[small.offset as usize + 26] = boot.first as u8).contains("not just the 1 clusters"));
+    assert!(checked(&|b| b[small.offset as usize + 26] = boot.first as u8).contains("disagree (1 clusters expected)"));
     // A directory that is its own parent's parent.
     let below = find("EFI/BOOT");
-    assert!(checked(&|b| b[below.offset as usize + 26] = efi.first as u8).contains("is another one too"));
-    assert!(checked(&|b| b[below.offset as usize + 28] = 1).contains("a directory of 1 bytes"));
+    assert!(
+        checked(&|b| b[below.offset as usize + 26] = efi.first as u8).contains("has the clusters of another directory")
+    );
+    assert!(checked(&|b| b[below.offset as usize + 28] = 1).contains("the size of a directory is 1 instead of 0"));
     let long = find("overlays/a name with spaces, and quite long.dtbo").offset as usize;
-    assert!(checked(&|b| b[long] = b'Q').contains("a long name that is not of the entry behind it"));
+    assert!(checked(&|b| b[long] = b'Q').contains("a long name does not belong to the entry behind it"));
     assert!(checked(&|b| b[long - 32] = 2).contains("does not follow"));
-    assert!(checked(&|b| b[long - 31] = b'/').contains("the name"));
+    assert!(checked(&|b| b[long - 31] = b'/').contains("is not a valid name"));
     let empty = find("empty").offset as usize;
-    assert!(checked(&|b| b[empty + 26] = boot.first as u8).contains("not just the 0 clusters"));
+    assert!(checked(&|b| b[empty + 26] = boot.first as u8).contains("disagree (0 clusters expected)"));
 }
 
 #[test]

@@ -1,7 +1,15 @@
-//! Writes a volume that is laid out: its sectors, tables and directories, and what of its files is not zero.
+//! Writes a volume that is laid out: boot sectors, tables, directories and files, without the zeros.
 
 use super::{
-    ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_LABEL, ENTRY, FIRST_CLUSTER, FORMAT, FatKind, SECTOR, TABLES,
+    FatKind,
+    format::{
+        ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_LABEL, BOOT_SIGNATURE, BOOT_SIGNATURE_AT, BPB_BK_BOOT_SEC, BPB_BYTS_PER_SEC,
+        BPB_FAT_SZ16, BPB_FAT_SZ32, BPB_FS_INFO, BPB_HIDD_SEC, BPB_MEDIA, BPB_NUM_FATS, BPB_NUM_HEADS, BPB_ROOT_CLUS,
+        BPB_ROOT_ENT_CNT, BPB_RSVD_SEC_CNT, BPB_SEC_PER_CLUS, BPB_SEC_PER_TRK, BPB_TOT_SEC16, BPB_TOT_SEC32,
+        BS_BOOT_CODE, BS_BOOT_SIG, BS_DRV_NUM, BS_FIL_SYS_TYPE, BS_JMP_BOOT, BS_OEM_NAME, BS_VOL_ID, BS_VOL_LAB, ENTRY,
+        EXTENDED_BOOT_SIGNATURE, EXTENDED_FAT16, EXTENDED_FAT32, FIRST_CLUSTER, FORMAT, FSI_FREE_COUNT, FSI_NXT_FREE,
+        FSI_SIGNATURES, SECTOR, TABLES,
+    },
     layout::{FatItem, FatLayout, PlacedItem, ROOT_ENTRIES},
     names::Short,
 };
@@ -14,24 +22,25 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
 };
 
-/// The name that Microsoft's specification recommends: some programs know no other.
+/// `BS_OEMName` that the specification recommends: some programs accept no other.
 const OEM: &[u8; 8] = b"MSWIN4.1";
-/// `int 18h`, "this cannot be booted"; then halt for ever.
+/// `BS_jmpBoot`: a short jump to the boot code, and `nop`.
+const JUMP_FAT16: [u8; 3] = [0xeb, (EXTENDED_FAT16 + BS_BOOT_CODE - 2) as u8, 0x90];
+const JUMP_FAT32: [u8; 3] = [0xeb, (EXTENDED_FAT32 + BS_BOOT_CODE - 2) as u8, 0x90];
+/// `int 18h`, which tells a BIOS that this volume cannot be booted; then an endless halt.
 const BOOT_CODE: [u8; 5] = [0xcd, 0x18, 0xf4, 0xeb, 0xfd];
-/// A fixed disk, and its drive number.
+/// `BPB_Media` and `BS_DrvNum` of a fixed disk.
 const MEDIA: u8 = 0xf8;
 const DRIVE: u8 = 0x80;
-/// Geometry for programs that want one: sectors of a track, heads.
+/// `BPB_SecPerTrk` and `BPB_NumHeads`, for programs that want a geometry.
 const TRACK: u16 = 63;
 const HEADS: u16 = 255;
-/// Says that serial number, label and type follow.
-const EXTENDED: u8 = 0x29;
-/// Sectors of FSInfo and of the boot sector's copy.
-pub(super) const FS_INFO: u16 = 1;
-pub(super) const BACKUP: u16 = 6;
-/// Zeros of this many bytes at a multiple of it are not written.
+/// `BPB_FSInfo` and `BPB_BkBootSec`: sectors of FSInfo and of the boot sector's copy.
+const FS_INFO: u16 = 1;
+const BACKUP: u16 = 6;
+/// A block of zeros that begins at a multiple of its size is not written; bytes.
 const HOLE: u64 = 4096;
-/// Bytes of the table made at a time.
+/// Bytes of a table that are encoded before they are written.
 const TABLE_CHUNK: usize = 64 * 1024;
 
 /// A volume that was written.
@@ -43,9 +52,8 @@ pub struct FatSummary {
     pub extents: BTreeMap<RelPath, (u64, u64)>,
 }
 
-/// Writes the volume of `layout` from byte `at` of `out` on. There must be nothing but zeros yet, such as a file has that was
-/// made as long as it is to be: zeros are not written, and behind the last other byte nothing is. `open` gives the content of
-/// the file at a path.
+/// Writes the volume of `layout` from byte `at` of `out` on. The range must read as zeros, like a file that was extended to its
+/// final length: zeros are not written, also not at the end. `open` gives the content of the file at a path.
 pub fn write<W: Write + Seek>(
     layout: &FatLayout,
     at: u64,
@@ -68,6 +76,7 @@ pub fn write<W: Write + Seek>(
         let offset = (geometry.reserved + table * geometry.table) * SECTOR;
         write_table(layout, &mut Sparse::new(out, at + offset)).map_err(failed)?;
     }
+    // The root directory lies behind the tables, also on FAT32, where it is the first cluster.
     let mut directories = directories(layout);
     let root = directories.remove(&None).unwrap_or_default();
     Sparse::new(out, at + geometry.root_offset())
@@ -104,7 +113,7 @@ pub fn write<W: Write + Seek>(
     })
 }
 
-/// Leaves holes where zeros would be written.
+/// A writer that leaves a hole in place of each block of zeros.
 struct Sparse<'a, W> {
     out: &'a mut W,
     at: u64,
@@ -159,47 +168,43 @@ fn boot_sector(layout: &FatLayout) -> [u8; SECTOR as usize] {
     // The geometry has checked that each number fits its field.
     let half = |value: u64| (value as u16).to_le_bytes();
     let word = |value: u64| (value as u32).to_le_bytes();
-    put(
-        0,
-        if fat32 {
-            &[0xeb, 0x58, 0x90]
-        } else {
-            &[0xeb, 0x3c, 0x90]
-        },
-    );
-    put(3, OEM);
-    put(11, &half(SECTOR));
-    put(13, &[geometry.cluster_sectors as u8]);
-    put(14, &half(geometry.reserved));
-    put(16, &[TABLES as u8]);
-    put(21, &[MEDIA]);
-    put(24, &TRACK.to_le_bytes());
-    put(26, &HEADS.to_le_bytes());
-    put(28, &volume.hidden_sectors.to_le_bytes());
-    if !fat32 {
-        put(17, &half(ROOT_ENTRIES));
-        put(22, &half(geometry.table));
-    }
+    put(BS_JMP_BOOT, if fat32 { &JUMP_FAT32 } else { &JUMP_FAT16 });
+    put(BS_OEM_NAME, OEM);
+    put(BPB_BYTS_PER_SEC, &half(SECTOR));
+    put(BPB_SEC_PER_CLUS, &[geometry.cluster_sectors as u8]);
+    put(BPB_RSVD_SEC_CNT, &half(geometry.reserved));
+    put(BPB_NUM_FATS, &[TABLES as u8]);
+    put(BPB_MEDIA, &[MEDIA]);
+    put(BPB_SEC_PER_TRK, &TRACK.to_le_bytes());
+    put(BPB_NUM_HEADS, &HEADS.to_le_bytes());
+    put(BPB_HIDD_SEC, &volume.hidden_sectors.to_le_bytes());
+    // A number that does not fit 16 bits has a second field, and the first is 0; FAT32 always uses the second.
     if !fat32 && geometry.sectors <= u64::from(u16::MAX) {
-        put(19, &half(geometry.sectors));
+        put(BPB_TOT_SEC16, &half(geometry.sectors));
     } else {
-        put(32, &word(geometry.sectors));
+        put(BPB_TOT_SEC32, &word(geometry.sectors));
     }
     let extended = if fat32 {
-        put(36, &word(geometry.table));
-        put(44, &FIRST_CLUSTER.to_le_bytes());
-        put(48, &FS_INFO.to_le_bytes());
-        put(50, &BACKUP.to_le_bytes());
-        64
+        put(BPB_FAT_SZ32, &word(geometry.table));
+        put(BPB_ROOT_CLUS, &FIRST_CLUSTER.to_le_bytes());
+        put(BPB_FS_INFO, &FS_INFO.to_le_bytes());
+        put(BPB_BK_BOOT_SEC, &BACKUP.to_le_bytes());
+        EXTENDED_FAT32
     } else {
-        36
+        put(BPB_ROOT_ENT_CNT, &half(ROOT_ENTRIES));
+        put(BPB_FAT_SZ16, &half(geometry.table));
+        EXTENDED_FAT16
     };
-    put(extended, &[DRIVE, 0, EXTENDED]);
-    put(extended + 3, &volume.serial.to_le_bytes());
-    put(extended + 7, &layout.label);
-    put(extended + 18, if fat32 { b"FAT32   " } else { b"FAT16   " });
-    put(extended + 26, &BOOT_CODE);
-    put(510, &[0x55, 0xaa]);
+    put(extended + BS_DRV_NUM, &[DRIVE]);
+    put(extended + BS_BOOT_SIG, &[EXTENDED_BOOT_SIGNATURE]);
+    put(extended + BS_VOL_ID, &volume.serial.to_le_bytes());
+    put(extended + BS_VOL_LAB, &layout.label);
+    put(
+        extended + BS_FIL_SYS_TYPE,
+        if fat32 { b"FAT32   " } else { b"FAT16   " },
+    );
+    put(extended + BS_BOOT_CODE, &BOOT_CODE);
+    put(BOOT_SIGNATURE_AT, &BOOT_SIGNATURE);
     bytes
 }
 
@@ -207,19 +212,14 @@ fn fs_info(layout: &FatLayout) -> [u8; SECTOR as usize] {
     let end = layout.geometry.clusters + FIRST_CLUSTER;
     let next = if layout.next < end { layout.next } else { u32::MAX };
     let mut bytes = [0; SECTOR as usize];
-    for (at, value) in [
-        (0, 0x4161_5252),
-        (484, 0x6141_7272),
-        (488, end - layout.next),
-        (492, next),
-        (508, 0xaa55_0000),
-    ] {
+    let counts = [(FSI_FREE_COUNT, end - layout.next), (FSI_NXT_FREE, next)];
+    for (at, value) in FSI_SIGNATURES.into_iter().chain(counts) {
         bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
     }
     bytes
 }
 
-/// One number for each cluster in use; those behind are zeros already.
+/// Writes one number for each cluster in use; the numbers of free clusters are zeros.
 fn write_table(layout: &FatLayout, out: &mut impl Write) -> io::Result<()> {
     let kind = layout.volume.kind;
     let mut chunk = Vec::with_capacity(TABLE_CHUNK + 4);
@@ -237,7 +237,7 @@ fn write_table(layout: &FatLayout, out: &mut impl Write) -> io::Result<()> {
         io::Result::Ok(())
     };
     let last = kind.mask();
-    // The media's byte, and "unmounted cleanly, no errors".
+    // The first number repeats `BPB_Media`; the second says "unmounted cleanly, no errors".
     put(last & !0xff | u32::from(MEDIA))?;
     put(last)?;
     let chains = layout.nodes.values().map(|n| (n.first, n.clusters));
@@ -261,7 +261,7 @@ fn directories(layout: &FatLayout) -> BTreeMap<Option<RelPath>, Vec<u8>> {
         let PlacedItem { name, first, .. } = node;
         let parent = path.parent();
         if node.item == FatItem::Directory {
-            // The root counts as cluster 0 here, wherever it lies.
+            // ".." of a directory in the root has cluster 0, also on FAT32, where the root begins at another cluster.
             let above = parent.as_ref().and_then(|p| layout.nodes.get(p)).map_or(0, |p| p.first);
             let mut own = entry(b".          ", ATTR_DIRECTORY, *first, 0);
             own.extend(entry(b"..         ", ATTR_DIRECTORY, above, 0));

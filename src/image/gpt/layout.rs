@@ -1,6 +1,6 @@
 //! What a disk holds, and where: partitions planned one after the other, or checked where somebody put them.
 
-use super::{BACK, ENTRIES, FORMAT, FRONT, NAME_UNITS, SECTOR};
+use super::format::{BACK, ENTRIES, FORMAT, FRONT, NAME_UNITS, SECTOR};
 use crate::image::{Guid, ImageError};
 
 /// Sectors of 1 MiB: partitions begin at its multiples, which suits every disk and flash, and disks end at one.

@@ -1,124 +1,118 @@
-//! Reads a table that anybody may have made, and believes it only if both its copies are whole and say the same.
+//! Reads a table of unknown origin, and accepts it only if both copies are sound and agree.
 
 use super::{
-    DiskTable, ENTRIES, ENTRY_SIZE, FORMAT, HEADER_SIZE, NAME_UNITS, Partition, REVISION, SECTOR, SIGNATURE, crc32,
+    DiskTable, Partition,
+    format::{
+        ALTERNATE_LBA, ARRAY_CRC32, ATTRIBUTES, DISK_GUID, ENDING_LBA, ENTRIES, ENTRY_SIZE, FIRST_USABLE_LBA, FORMAT,
+        HEADER_CRC32, HEADER_LENGTH, HEADER_REVISION, HEADER_SIZE, LAST_USABLE_LBA, MY_LBA, NAME_UNITS,
+        NUMBER_OF_ENTRIES, PARTITION_ENTRY_LBA, PARTITION_NAME, PARTITION_TYPE_GUID, REVISION, SECTOR, SIGNATURE,
+        SIZE_OF_ENTRY, STARTING_LBA, UNIQUE_PARTITION_GUID,
+    },
 };
 use crate::image::{
     Guid, ImageError, ReadAt,
     mbr::{self, PROTECTIVE},
 };
 
-/// The places a header names; the rest of it is checked and forgotten.
+/// The fields of a header in which both copies must agree; the others are checked when it is read.
+#[derive(PartialEq, Eq)]
 struct GptHeader {
     first_usable: u64,
     last_usable: u64,
     guid: Guid,
+    /// CRC-32 of the array.
     sum: u32,
 }
 
-/// Reads and checks the table of a disk of 512-byte sectors: the protective record, both headers and both arrays with their
-/// sums, that each names the other and they agree, and that partitions lie in the usable sectors and apart. What is wrong with
-/// the primary and with the backup copy is said in one error. Only arrays of 128 entries of 128 bytes are read; every tool
-/// makes these.
+/// A header and its array of entries.
+type TableCopy = (GptHeader, Vec<u8>);
+
+fn corrupt(offset: u64, problem: impl Into<String>) -> ImageError {
+    ImageError::Corrupt {
+        format: FORMAT,
+        offset,
+        problem: problem.into(),
+    }
+}
+
+/// Reads and checks the table of a disk of 512-byte sectors: the protective master boot record; both headers and arrays with their
+/// checksums; that each header names the other and both agree; and that partitions lie in the usable sectors without overlap. One
+/// error names the problems of both copies. Only arrays of 128 entries of 128 bytes are read, which every tool writes.
 pub fn read(disk: &dyn ReadAt) -> Result<DiskTable, ImageError> {
     let size = disk.size().map_err(|source| ImageError::Input {
         format: FORMAT,
         offset: 0,
         source,
     })?;
-    let corrupt = |offset: u64, problem: String| ImageError::Corrupt {
-        format: FORMAT,
-        offset,
-        problem,
-    };
     if !size.is_multiple_of(SECTOR) || size < 3 * SECTOR {
-        return Err(corrupt(0, format!("{size} bytes are not a disk")));
+        let problem = format!("{size} bytes are not a disk of at least three sectors of {SECTOR} bytes");
+        return Err(corrupt(0, problem));
+    }
+    let protects = |p: &mbr::MbrPartition| p.kind == PROTECTIVE && p.first_lba == 1;
+    if !mbr::read(disk)?.partitions.iter().any(protects) {
+        return Err(corrupt(0, "the master boot record has no protective partition"));
     }
     let sectors = size / SECTOR;
-    let record = mbr::read(disk)?;
-    if !record
-        .partitions
-        .iter()
-        .any(|p| p.kind == PROTECTIVE && p.first_lba == 1)
-    {
-        return Err(corrupt(
-            0,
-            "no protective partition in the master boot record".to_owned(),
-        ));
-    }
     let last = sectors - 1;
-    let primary = copy(disk, 1, last);
-    let backup = copy(disk, last, 1);
-    let ((header, array), (other, _)) = match (primary, backup) {
-        (Ok(primary), Ok(backup)) => (primary, backup),
-        (primary, backup) => {
-            let bad = [
-                (SECTOR, "primary", primary.err()),
-                (last * SECTOR, "backup", backup.err()),
-            ];
-            let offset = bad.iter().find(|b| b.2.is_some()).map_or(0, |b| b.0);
-            let told = bad.iter().map(|(_, which, problem)| match problem {
-                Some(problem) => format!("the {which} copy: {problem}"),
-                None => format!("the {which} copy is whole"),
-            });
-            return Err(corrupt(offset, told.collect::<Vec<_>>().join("; ")));
-        }
-    };
-    // Equal sums and lengths: the arrays are checked through them.
-    let fields = |h: &GptHeader| (h.first_usable, h.last_usable, h.guid, h.sum);
-    if fields(&header) != fields(&other) {
-        return Err(corrupt(
-            last * SECTOR,
-            "the backup copy differs from the primary".to_owned(),
-        ));
-    }
+    let (header, array) = agreed_copy(copy(disk, 1, last), copy(disk, last, 1), last)?;
+    let bad = |problem| corrupt(2 * SECTOR, problem);
     let table = DiskTable {
         guid: header.guid,
-        partitions: partitions(&array, &header).map_err(|problem| corrupt(2 * SECTOR, problem))?,
+        partitions: partitions(&array, &header).map_err(bad)?,
         sectors,
     };
-    table.check().map_err(|problem| corrupt(2 * SECTOR, problem))?;
+    table.check().map_err(bad)?;
     Ok(table)
 }
 
-/// The header at sector `own` and its array; what is wrong with them, in words.
-fn copy(disk: &dyn ReadAt, own: u64, other: u64) -> Result<(GptHeader, Vec<u8>), String> {
+/// The primary copy, if the backup copy at sector `last` is sound too and agrees with it.
+fn agreed_copy(
+    primary: Result<TableCopy, String>,
+    backup: Result<TableCopy, String>,
+    last: u64,
+) -> Result<TableCopy, ImageError> {
+    match (primary, backup) {
+        // The arrays agree if their checksums do, for each was compared with its own.
+        (Ok(primary), Ok(backup)) if primary.0 == backup.0 => Ok(primary),
+        (Ok(_), Ok(_)) => Err(corrupt(last * SECTOR, "the backup copy differs from the primary copy")),
+        (primary, backup) => {
+            let copies = [
+                (SECTOR, "primary", primary.err()),
+                (last * SECTOR, "backup", backup.err()),
+            ];
+            let offset = copies.iter().find(|copy| copy.2.is_some()).map_or(0, |copy| copy.0);
+            let told = copies.iter().map(|(_, which, problem)| match problem {
+                Some(problem) => format!("the {which} copy: {problem}"),
+                None => format!("the {which} copy is sound"),
+            });
+            Err(corrupt(offset, told.collect::<Vec<_>>().join("; ")))
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+fn guid_at(bytes: &[u8], at: usize) -> Guid {
+    let mut guid = [0; 16];
+    guid.copy_from_slice(&bytes[at..at + 16]);
+    Guid::from_disk(guid)
+}
+
+/// The header at sector `own`, whose other copy is at sector `other`, and its array; the error is the problem of this copy.
+fn copy(disk: &dyn ReadAt, own: u64, other: u64) -> Result<TableCopy, String> {
     let mut sector = [0; SECTOR as usize];
     disk.read_exact_at(&mut sector, own * SECTOR)
         .map_err(|e| format!("sector {own} cannot be read ({e})"))?;
-    let word = |at: usize| u32::from_le_bytes([sector[at], sector[at + 1], sector[at + 2], sector[at + 3]]);
-    let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-    if sector[..8] != SIGNATURE {
-        return Err("no signature \"EFI PART\"".to_owned());
-    }
-    if word(8) != REVISION || word(12) != HEADER_SIZE as u32 {
-        return Err(format!("revision {:#x} with headers of {} bytes", word(8), word(12)));
-    }
-    let mut plain = sector[..HEADER_SIZE].to_vec();
-    plain[16..20].fill(0);
-    if crc32(&plain) != word(16) {
-        return Err(sums("header", word(16), crc32(&plain)));
-    }
-    if (long(24), long(32)) != (own, other) {
-        return Err(format!(
-            "it says it lies at sector {} and the other at {}, not {own} and {other}",
-            long(24),
-            long(32)
-        ));
-    }
-    if (word(80), word(84)) != (ENTRIES as u32, ENTRY_SIZE as u32) {
-        return Err(format!("an array of {} entries of {} bytes", word(80), word(84)));
-    }
-    let mut guid = [0; 16];
-    guid.copy_from_slice(&sector[56..72]);
-    let header = GptHeader {
-        first_usable: long(40),
-        last_usable: long(48),
-        guid: Guid::from_disk(guid),
-        sum: word(88),
-    };
-    let at = long(72);
+    let header = header(&sector, own, other)?;
+    let at = u64_at(&sector, PARTITION_ENTRY_LBA);
     let mut array = vec![0; ENTRIES * ENTRY_SIZE];
+    // Each array lies on its side of the usable sectors.
     let end = at.checked_add((array.len() as u64).div_ceil(SECTOR));
     let inside = |end: u64| {
         let before = at > 1 && end <= header.first_usable;
@@ -127,57 +121,87 @@ fn copy(disk: &dyn ReadAt, own: u64, other: u64) -> Result<(GptHeader, Vec<u8>),
     };
     if !end.is_some_and(inside) || header.first_usable > header.last_usable || header.last_usable >= own.max(other) {
         return Err(format!(
-            "the array at sector {at} and usable sectors {} to {} are not where they can be",
+            "the array at sector {at} and the usable sectors {} to {} are not where they can be",
             header.first_usable, header.last_usable
         ));
     }
     disk.read_exact_at(&mut array, at * SECTOR)
-        .map_err(|e| format!("its array at sector {at} cannot be read ({e})"))?;
-    if crc32(&array) != header.sum {
-        return Err(sums("array", header.sum, crc32(&array)));
-    }
+        .map_err(|e| format!("the array at sector {at} cannot be read ({e})"))?;
+    check_sum("array", header.sum, &array)?;
     Ok((header, array))
 }
 
-fn sums(what: &str, stated: u32, actual: u32) -> String {
-    format!("the {what}'s CRC-32 should be {stated:08x} and is {actual:08x}")
+fn header(sector: &[u8], own: u64, other: u64) -> Result<GptHeader, String> {
+    if sector[..SIGNATURE.len()] != SIGNATURE {
+        return Err("no signature \"EFI PART\"".to_owned());
+    }
+    let (revision, length) = (u32_at(sector, HEADER_REVISION), u32_at(sector, HEADER_LENGTH));
+    if revision != REVISION || length != HEADER_SIZE as u32 {
+        return Err(format!(
+            "revision {revision:#x} with headers of {length} bytes is not supported"
+        ));
+    }
+    let mut plain = sector[..HEADER_SIZE].to_vec();
+    plain[HEADER_CRC32..HEADER_CRC32 + 4].fill(0);
+    check_sum("header", u32_at(sector, HEADER_CRC32), &plain)?;
+    let stated = (u64_at(sector, MY_LBA), u64_at(sector, ALTERNATE_LBA));
+    if stated != (own, other) {
+        return Err(format!(
+            "the header names sector {} as its own and {} as the other's instead of {own} and {other}",
+            stated.0, stated.1
+        ));
+    }
+    let (entries, size) = (u32_at(sector, NUMBER_OF_ENTRIES), u32_at(sector, SIZE_OF_ENTRY));
+    if (entries, size) != (ENTRIES as u32, ENTRY_SIZE as u32) {
+        return Err(format!(
+            "an array of {entries} entries of {size} bytes is not supported"
+        ));
+    }
+    Ok(GptHeader {
+        first_usable: u64_at(sector, FIRST_USABLE_LBA),
+        last_usable: u64_at(sector, LAST_USABLE_LBA),
+        guid: guid_at(sector, DISK_GUID),
+        sum: u32_at(sector, ARRAY_CRC32),
+    })
+}
+
+fn check_sum(what: &str, stated: u32, bytes: &[u8]) -> Result<(), String> {
+    let actual = crc32fast::hash(bytes);
+    if actual == stated {
+        return Ok(());
+    }
+    Err(format!(
+        "the {what} states the CRC-32 {stated:08x}, but has {actual:08x}"
+    ))
 }
 
 fn partitions(array: &[u8], header: &GptHeader) -> Result<Vec<Partition>, String> {
     let mut found = Vec::new();
     for (number, entry) in (1..).zip(array.chunks_exact(ENTRY_SIZE)) {
-        let long = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&entry[at..at + 8]);
-            u64::from_le_bytes(bytes)
-        };
-        let guid = |at: usize| {
-            let mut bytes = [0; 16];
-            bytes.copy_from_slice(&entry[at..at + 16]);
-            Guid::from_disk(bytes)
-        };
-        if guid(0) == Guid::NIL {
+        let type_guid = guid_at(entry, PARTITION_TYPE_GUID);
+        // An unused entry.
+        if type_guid == Guid::NIL {
             continue;
         }
-        let (first, last) = (long(32), long(40));
+        let (first, last) = (u64_at(entry, STARTING_LBA), u64_at(entry, ENDING_LBA));
         if first > last || first < header.first_usable || last > header.last_usable {
             let (from, to) = (header.first_usable, header.last_usable);
             return Err(format!(
-                "entry {number} of sectors {first} to {last} leaves the usable {from} to {to}"
+                "entry {number} with the sectors {first} to {last} does not lie within the usable sectors {from} to {to}"
             ));
         }
-        let units = entry[56..56 + 2 * NAME_UNITS].chunks_exact(2);
+        let units = entry[PARTITION_NAME..][..2 * NAME_UNITS].chunks_exact(2);
         let units: Vec<u16> = units
             .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
             .take_while(|unit| *unit != 0)
             .collect();
         found.push(Partition {
             name: String::from_utf16(&units).map_err(|_| format!("the name of entry {number} is not UTF-16"))?,
-            type_guid: guid(0),
-            guid: guid(16),
+            type_guid,
+            guid: guid_at(entry, UNIQUE_PARTITION_GUID),
             first_lba: first,
             sectors: last - first + 1,
-            attributes: long(48),
+            attributes: u64_at(entry, ATTRIBUTES),
         });
     }
     Ok(found)

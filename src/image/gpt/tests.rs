@@ -155,29 +155,29 @@ fn damage_to_each_copy_is_named() {
         change(&mut bytes);
         read(&bytes).expect_err("damaged").to_string()
     };
-    assert!(error(&|b| b[512] = 0).ends_with("the primary copy: no signature \"EFI PART\"; the backup copy is whole"));
+    assert!(error(&|b| b[512] = 0).ends_with("the primary copy: no signature \"EFI PART\"; the backup copy is sound"));
     let both = error(&|b| (b[600], b[last + 40]) = (1, 1));
     assert!(
-        both.starts_with("read a GUID partition table at byte 512: the primary copy: the header's CRC-32"),
+        both.starts_with("read a GUID partition table at byte 512: the primary copy: the header states the CRC-32"),
         "{both}"
     );
     assert!(
-        both.contains("; the backup copy: the header's CRC-32 should be"),
+        both.contains("; the backup copy: the header states the CRC-32"),
         "{both}"
     );
     let array = error(&|b| b[last - 1] ^= 1);
     assert!(
         array.contains(&format!(
-            "at byte {last}: the primary copy is whole; the backup copy: the array's"
+            "at byte {last}: the primary copy is sound; the backup copy: the array"
         )),
         "{array}"
     );
-    assert!(error(&|b| b[1100] ^= 1).contains("the primary copy: the array's CRC-32"));
+    assert!(error(&|b| b[1100] ^= 1).contains("the primary copy: the array states the CRC-32"));
     assert!(error(&|b| b[450] = 0x83).contains("no protective partition"));
     assert!(error(&|b| b[511] = 0).contains("55aa"));
     assert!(error(&|b| b.truncate(whole.len() - 1)).contains("are not a disk"));
     assert!(error(&|b| b.truncate(last)).contains("the backup copy: no signature"));
-    assert!(error(&|b| b.extend([0; 512])).contains("the other at 16383, not 1 and 16384"));
+    assert!(error(&|b| b.extend([0; 512])).contains("16383 as the other's instead of 1 and 16384"));
     // A good copy of another disk as the backup.
     let other = DiskTable {
         guid: Guid::new(1),
@@ -192,10 +192,10 @@ fn damage_to_each_copy_is_named() {
 fn sum_up(bytes: &mut [u8]) {
     let last = bytes.len() - 512;
     for (header, array) in [(512, 1024), (last, last - 16384)] {
-        let sum = crc32(&bytes[array..array + 16384]).to_le_bytes();
+        let sum = crc32fast::hash(&bytes[array..array + 16384]).to_le_bytes();
         bytes[header + 88..header + 92].copy_from_slice(&sum);
         bytes[header + 16..header + 20].fill(0);
-        let sum = crc32(&bytes[header..header + 92]).to_le_bytes();
+        let sum = crc32fast::hash(&bytes[header..header + 92]).to_le_bytes();
         bytes[header + 16..header + 20].copy_from_slice(&sum);
     }
 }

@@ -1,8 +1,10 @@
 //! Writes the record, both headers and both arrays; what lies between them is not touched.
 
 use super::{
-    ARRAY_SECTORS, BACK, DiskTable, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_SIZE, Partition, REVISION, SECTOR,
-    SIGNATURE, crc32,
+    DiskTable, Partition,
+    format::{
+        ARRAY_SECTORS, BACK, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_CRC32, HEADER_SIZE, REVISION, SECTOR, SIGNATURE,
+    },
 };
 use crate::image::{
     ImageError,
@@ -22,7 +24,7 @@ pub fn write<W: Write + Seek>(
         problem,
     })?;
     let array = array(disk);
-    let sum = crc32(&array);
+    let sum = crc32fast::hash(&array);
     let last = disk.sectors - 1;
     let mut front = Mbr::protective(disk.sectors, boot_code.unwrap_or(&[0; BOOT_CODE]))
         .to_bytes()
@@ -101,8 +103,8 @@ fn header(disk: &DiskTable, sum: u32, [own, other, array]: [u64; 3]) -> Vec<u8> 
     for number in [ENTRIES as u32, ENTRY_SIZE as u32, sum] {
         bytes.extend(number.to_le_bytes());
     }
-    let own_sum = crc32(&bytes).to_le_bytes();
-    bytes[16..20].copy_from_slice(&own_sum);
+    let own_sum = crc32fast::hash(&bytes).to_le_bytes();
+    bytes[HEADER_CRC32..HEADER_CRC32 + 4].copy_from_slice(&own_sum);
     bytes.resize(SECTOR as usize, 0);
     bytes
 }

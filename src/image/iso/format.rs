@@ -1,9 +1,10 @@
-//! Numbers, names and dates as ISO 9660 writes them.
+//! Numbers, names and dates in the forms of ISO 9660.
 
-use super::FORMAT;
 use crate::image::{ImageError, ReadAt};
 
-/// Bytes of a sector; images with other logical blocks are refused.
+/// Name of the format in messages.
+pub(super) const FORMAT: &str = "an ISO 9660 image";
+/// Bytes of a sector; an image with other logical blocks is refused.
 pub(super) const SECTOR: u64 = 2048;
 
 pub(super) fn corrupt(offset: u64, problem: impl Into<String>) -> ImageError {
@@ -36,21 +37,21 @@ pub(super) fn le32(bytes: &[u8], at: usize) -> u32 {
     u32::from(le16(bytes, at)) | u32::from(le16(bytes, at + 2)) << 16
 }
 
-/// A number of two bytes that stands there twice (ECMA-119 7.2.3); none when the two differ.
+/// A 16-bit number that is stored in both byte orders (ECMA-119 7.2.3); `None` when the two differ.
 pub(super) fn both16(bytes: &[u8], at: usize) -> Option<u16> {
     let little = le16(bytes, at);
     let big = bytes.get(at + 2..at + 4)?;
     (u16::from_be_bytes([big[0], big[1]]) == little).then_some(little)
 }
 
-/// A number of four bytes that stands there twice (ECMA-119 7.3.3); none when the two differ.
+/// A 32-bit number that is stored in both byte orders (ECMA-119 7.3.3); `None` when the two differ.
 pub(super) fn both32(bytes: &[u8], at: usize) -> Option<u32> {
     let little = le32(bytes, at);
     let big = bytes.get(at + 4..at + 8)?;
     (u32::from_be_bytes([big[0], big[1], big[2], big[3]]) == little).then_some(little)
 }
 
-/// Text padded with spaces (or NULs, as some writers do).
+/// Text without its padding of spaces or, from some writers, NULs.
 pub(super) fn padded(bytes: &[u8]) -> Vec<u8> {
     let end = bytes
         .iter()
@@ -67,13 +68,13 @@ fn seconds(year: i16, fields: [i8; 5], zone: u8) -> Option<i64> {
     offset.to_timestamp(civil).ok().map(jiff::Timestamp::as_second)
 }
 
-/// A date of seven bytes, ECMA-119 9.1.5, as seconds since the Unix epoch; none when it is unset or no date.
+/// A date of seven bytes (ECMA-119 9.1.5) in seconds since the Unix epoch; `None` when it is unset or not a valid date.
 pub(super) fn short_date(bytes: &[u8]) -> Option<i64> {
     let [year, fields @ .., zone] = bytes.first_chunk::<7>()?;
     seconds(1900 + i16::from(*year), fields.map(u8::cast_signed), *zone)
 }
 
-/// A date of seventeen bytes, ECMA-119 8.4.26.1, as seconds since the Unix epoch; none when it is unset or no date.
+/// A date of seventeen bytes (ECMA-119 8.4.26.1) in seconds since the Unix epoch; `None` when it is unset or not a valid date.
 pub(super) fn long_date(bytes: &[u8]) -> Option<i64> {
     let bytes = bytes.first_chunk::<17>()?;
     let number = |from: usize, to: usize| -> Option<i16> {

@@ -2,23 +2,26 @@
 //!
 //! ```text
 //! sector 16…           volume descriptors: primary (1), boot record (0), supplementary (2, Joliet), terminator (255)
-//! anywhere             directories: records of one after the other, none across a sector; each file is one extent
-//! in a record's end    system use: Rock Ridge entries (NM name, PX mode, SL link, TF times, CE "goes on elsewhere")
+//! anywhere             directories: records one after the other, none across a sector; a file is one extent or several
+//! end of a record      system use: Rock Ridge entries (NM name, PX mode, SL link, TF times, CE continuation elsewhere)
 //! anywhere             boot catalog: records of 32 bytes, one for each way to boot
 //! ```
 //!
-//! Sectors have 2048 bytes; most numbers stand there twice, little-endian and big-endian. The partition tables of a hybrid
-//! image lie in front, in the 32 KiB that ISO 9660 leaves alone. Only a reader: `xorriso` writes. Sources: ECMA-119; SUSP
-//! (IEEE P1281) and RRIP (IEEE P1282); "El Torito" Bootable CD-ROM Format Specification 1.0; for the boot info table
-//! mkisofs(8).
+//! Sectors have 2048 bytes; most numbers are stored twice, little-endian and big-endian. The partition tables of a hybrid image lie
+//! in the first 32 KiB, which ISO 9660 leaves unused. This is only a reader: `xorriso` writes the images. Sources: ECMA-119; SUSP
+//! (IEEE P1281) and RRIP (IEEE P1282); "El Torito" Bootable CD-ROM Format Specification 1.0; mkisofs(8) for the boot info table.
+//!
+//! Own code instead of a crate (docs/dependencies.md): no crate reads Rock Ridge, El Torito and the extents of files with bounds
+//! that hold for hostile images.
 
 mod boot;
+mod descriptor;
 mod format;
 mod reader;
+mod record;
 mod rock_ridge;
 
 pub use boot::{BootCatalog, BootEmulation, BootEntry, BootInfo, BootPlatform};
-pub use reader::{Iso, IsoEntry, IsoKind, IsoVolume};
+pub use descriptor::IsoVolume;
+pub use reader::{Iso, IsoEntry, IsoKind};
 pub use rock_ridge::Posix;
-
-const FORMAT: &str = "an ISO 9660 image";

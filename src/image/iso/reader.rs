@@ -1,10 +1,11 @@
-//! Reads ISO 9660 that anybody may have made: nothing is trusted, every loop ends, memory does not grow with what a field
-//! claims.
+//! Reads an image of unknown origin: nothing is trusted, every loop ends, and memory does not grow with a field's claim.
 
 use super::{
-    FORMAT,
+    IsoVolume,
     boot::{self, BootCatalog, BootEntry, BootInfo},
-    format::{SECTOR, both16, both32, corrupt, input, le32, long_date, padded, read_sector, short_date},
+    descriptor::Descriptors,
+    format::{FORMAT, SECTOR, corrupt, input, read_sector},
+    record::{ASSOCIATED, DIRECTORY, MULTI_EXTENT, Record},
     rock_ridge::{self, Posix, RockRidge},
 };
 use crate::{
@@ -13,57 +14,13 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where volume descriptors begin, and how many are read.
-const FIRST_DESCRIPTOR: u32 = 16;
-const MAX_DESCRIPTORS: u32 = 64;
-/// Types of volume descriptors.
-const BOOT_RECORD: u8 = 0;
-const PRIMARY: u8 = 1;
-const SUPPLEMENTARY: u8 = 2;
-const TERMINATOR: u8 = 255;
-/// Escape sequences of the three levels of Joliet, in a supplementary descriptor at 88.
-const JOLIET: [&[u8]; 3] = [b"%/@", b"%/C", b"%/E"];
-/// Length of a directory record without name, and where in the primary descriptor the root's is.
-const RECORD: usize = 33;
-const ROOT_RECORD: usize = 156;
-/// Flags of a directory record.
-const DIRECTORY: u8 = 2;
-const ASSOCIATED: u8 = 4;
-const MULTI_EXTENT: u8 = 128;
-/// A larger directory, in bytes, is refused; so is a deeper or larger tree.
+/// Limits, beyond which an image is refused: bytes of a directory, levels, entries, bytes of all directories.
 const MAX_DIRECTORY: u64 = 16 << 20;
 const MAX_DEPTH: usize = 64;
 const MAX_ENTRIES: usize = 1 << 20;
 const MAX_DIRECTORIES: u64 = 256 << 20;
 
-/// What the primary volume descriptor says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IsoVolume {
-    /// The label, by which boot loaders and the kernel find the medium.
-    pub label: Vec<u8>,
-    /// System, volume set, publisher, preparer and application, each without its padding.
-    pub system: Vec<u8>,
-    /// Volume set.
-    pub set: Vec<u8>,
-    /// Publisher.
-    pub publisher: Vec<u8>,
-    /// Who prepared the data.
-    pub preparer: Vec<u8>,
-    /// The application that wrote it.
-    pub application: Vec<u8>,
-    /// Bytes of the volume; the image may be longer.
-    pub size: u64,
-    /// When it was made, in seconds since the Unix epoch.
-    pub created: Option<i64>,
-    /// When it was changed; GRUB makes its UUID of this.
-    pub modified: Option<i64>,
-    /// Until when it is valid.
-    pub expires: Option<i64>,
-    /// Since when it is valid.
-    pub effective: Option<i64>,
-}
-
-/// What a directory entry stands for.
+/// Type of a file.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum IsoKind {
     /// A regular file.
@@ -76,22 +33,22 @@ pub enum IsoKind {
     Special,
 }
 
-/// A file or directory.
+/// A file or a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IsoEntry {
-    /// The Rock Ridge name, or the plain one without version: no NUL, no `/`, not `.` or `..`. Empty for the root.
+    /// The Rock Ridge name, or else the ISO 9660 name without its version: no NUL, no `/`, not `.` or `..`. Empty for the root.
     pub name: Vec<u8>,
-    /// What it is.
+    /// Type of the file.
     pub kind: IsoKind,
-    /// Length of its data in bytes.
+    /// Length of the data in bytes.
     pub size: u64,
-    /// Where its data begins in the image, in bytes.
+    /// Offset of the data in the image, in bytes.
     pub start: u64,
     /// Mode and owner, with Rock Ridge.
     pub posix: Option<Posix>,
-    /// When it was changed, in seconds since the Unix epoch: the Rock Ridge time, or that of the record.
+    /// Time of the last change, in seconds since the Unix epoch: the Rock Ridge time, or else that of the record.
     pub modified: Option<i64>,
-    /// Why its data cannot be read.
+    /// The reason why the data cannot be read, if it cannot.
     problem: Option<&'static str>,
 }
 
@@ -105,102 +62,15 @@ pub struct Iso<R> {
     boot_catalog: Option<u32>,
     /// The block of the primary descriptor.
     descriptor: u32,
-    /// Bytes to skip in front of Rock Ridge entries, if there are any.
+    /// Bytes to skip in front of the Rock Ridge entries of a record; `None` without Rock Ridge.
     rock_ridge: Option<usize>,
 }
 
-/// A directory record, its Rock Ridge entries not looked at.
-struct Record<'a> {
-    name: &'a [u8],
-    system_use: &'a [u8],
-    start: u64,
-    size: u64,
-    flags: u8,
-    modified: Option<i64>,
-    problem: Option<&'static str>,
-}
-
-impl<'a> Record<'a> {
-    /// `bytes` are the whole record, which lies at `offset`.
-    fn parse(bytes: &'a [u8], offset: u64) -> Result<Self, ImageError> {
-        let bad = |problem: &str| corrupt(offset, format!("directory record: {problem}"));
-        let name_len = usize::from(*bytes.get(32).ok_or_else(|| bad("it is cut short"))?);
-        let name = bytes.get(RECORD..RECORD + name_len).filter(|n| !n.is_empty());
-        let name = name.ok_or_else(|| bad("the name does not fit in it"))?;
-        let block = both32(bytes, 2).ok_or_else(|| bad("the two forms of its extent differ"))?;
-        let size = both32(bytes, 10).ok_or_else(|| bad("the two forms of its size differ"))?;
-        // A name of even length is followed by a byte of padding.
-        let system_use = bytes.get(RECORD + (name_len | 1)..).unwrap_or_default();
-        Ok(Self {
-            name,
-            system_use,
-            start: (u64::from(block) + u64::from(bytes[1])) * SECTOR,
-            size: u64::from(size),
-            flags: bytes[25],
-            modified: short_date(&bytes[18..25]),
-            problem: (bytes[26] != 0 || bytes[27] != 0).then_some("it is interleaved"),
-        })
-    }
-}
-
 impl<R: ReadAt> Iso<R> {
-    /// Reads the volume descriptors. The image must be as long as its primary descriptor says, or longer.
+    /// Reads the volume descriptors. The image must be at least as long as its primary descriptor states.
     pub fn open(image: R) -> Result<Self, ImageError> {
-        let mut primary = None;
-        let (mut joliet, mut boot_catalog) = (false, None);
-        let mut ended = false;
-        for block in FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + MAX_DESCRIPTORS {
-            let offset = u64::from(block) * SECTOR;
-            let sector = read_sector(&image, offset)?;
-            if &sector[1..6] != b"CD001" {
-                return Err(corrupt(offset, "there is no volume descriptor"));
-            }
-            match sector[0] {
-                BOOT_RECORD if sector[7..].starts_with(boot::IDENTIFIER) && boot_catalog.is_none() => {
-                    boot_catalog = Some(le32(&sector, 0x47));
-                }
-                PRIMARY if primary.is_none() => primary = Some((block, sector)),
-                SUPPLEMENTARY => joliet |= JOLIET.iter().any(|level| sector[88..].starts_with(level)),
-                TERMINATOR => {
-                    ended = true;
-                    break;
-                }
-                _ => {}
-            }
-        }
-        let (Some((descriptor, sector)), true) = (primary, ended) else {
-            let problem = format!("no primary volume descriptor and terminator in {MAX_DESCRIPTORS} descriptors");
-            return Err(corrupt(u64::from(FIRST_DESCRIPTOR) * SECTOR, problem));
-        };
-        let offset = u64::from(descriptor) * SECTOR;
-        let bad = |problem: String| corrupt(offset, format!("primary volume descriptor: {problem}"));
-        if both16(&sector, 128).map(u64::from) != Some(SECTOR) {
-            return Err(bad("logical blocks do not have 2048 bytes".to_owned()));
-        }
-        let blocks = both32(&sector, 80).ok_or_else(|| bad("the two forms of its size differ".to_owned()))?;
-        let size = u64::from(blocks) * SECTOR;
-        let actual = image.size().map_err(|e| input(0, e))?;
-        if size > actual {
-            return Err(bad(format!("it says it has {size} bytes, but the image has {actual}")));
-        }
-        let volume = IsoVolume {
-            system: padded(&sector[8..40]),
-            label: padded(&sector[40..72]),
-            size,
-            set: padded(&sector[190..318]),
-            publisher: padded(&sector[318..446]),
-            preparer: padded(&sector[446..574]),
-            application: padded(&sector[574..702]),
-            created: long_date(&sector[813..]),
-            modified: long_date(&sector[830..]),
-            expires: long_date(&sector[847..]),
-            effective: long_date(&sector[864..]),
-        };
-        let at = offset + ROOT_RECORD as u64;
-        let record = Record::parse(&sector[ROOT_RECORD..ROOT_RECORD + RECORD + 1], at)?;
-        if record.flags & DIRECTORY == 0 {
-            return Err(corrupt(at, "the root is no directory"));
-        }
+        let found = Descriptors::read(&image)?;
+        let (volume, record) = found.primary(image.size().map_err(|e| input(0, e))?)?;
         let mut root = IsoEntry {
             name: Vec::new(),
             kind: IsoKind::Directory,
@@ -210,7 +80,8 @@ impl<R: ReadAt> Iso<R> {
             modified: record.modified,
             problem: record.problem,
         };
-        // The root's record of itself says whether there is Rock Ridge, and has the root's own entries.
+        // The first record of the root directory stands for the root itself. It announces Rock Ridge and carries the root's own
+        // Rock Ridge entries.
         let own = read_sector(&image, root.start)?;
         let own = Record::parse(&own[..usize::from(own[0])], root.start)?;
         let rock_ridge = rock_ridge::announced(own.system_use);
@@ -220,25 +91,25 @@ impl<R: ReadAt> Iso<R> {
             root.modified = found.modified.or(root.modified);
         }
         Ok(Self {
-            image,
             volume,
             root,
-            joliet,
-            boot_catalog,
-            descriptor,
+            joliet: found.joliet,
+            boot_catalog: found.boot_catalog,
+            descriptor: found.block,
             rock_ridge,
+            image,
         })
     }
 
-    /// What the primary volume descriptor says.
+    /// The fields of the primary volume descriptor.
     pub fn volume(&self) -> &IsoVolume {
         &self.volume
     }
-    /// Whether names, modes and links are those of Rock Ridge.
+    /// Whether names, modes and links come from Rock Ridge.
     pub fn has_rock_ridge(&self) -> bool {
         self.rock_ridge.is_some()
     }
-    /// Whether there is a second tree with Joliet names. It is not read.
+    /// Whether the image has a second tree with Joliet names, which is not read.
     pub fn has_joliet(&self) -> bool {
         self.joliet
     }
@@ -247,33 +118,36 @@ impl<R: ReadAt> Iso<R> {
         &self.root
     }
 
-    /// What a directory holds, sorted by name.
+    /// The entries of a directory, sorted by name.
     pub fn read_dir(&self, directory: &IsoEntry) -> Result<Vec<IsoEntry>, ImageError> {
         let bad = |problem: String| corrupt(directory.start, format!("directory: {problem}"));
         if directory.kind != IsoKind::Directory {
-            return Err(bad("it is none".to_owned()));
+            return Err(bad("it is not a directory".to_owned()));
         }
         if let Some(problem) = directory.problem {
-            return Err(bad(format!("{problem}, which is not read here")));
+            return Err(bad(format!("{problem}, which is not supported")));
         }
         if directory.size > MAX_DIRECTORY {
-            return Err(bad(format!("it has {} bytes", directory.size)));
+            return Err(bad(format!(
+                "it has {} bytes, more than {MAX_DIRECTORY}",
+                directory.size
+            )));
         }
         let mut found = BTreeMap::new();
-        // A file of which more extents follow.
+        // A file whose next extent is in the next record.
         let mut open: Option<IsoEntry> = None;
         for sector_start in (0..directory.size).step_by(SECTOR as usize) {
             let offset = directory.start + sector_start;
             let sector = read_sector(&self.image, offset)?;
             let mut at = 0;
-            // A length of 0 ends the sector.
+            // A record of length 0 ends the sector.
             while let Some(len) = sector.get(at).map(|len| usize::from(*len)).filter(|len| *len > 0) {
                 let here = offset + at as u64;
                 let bytes = sector.get(at..at + len);
                 let bytes = bytes.ok_or_else(|| corrupt(here, "directory record: it crosses a sector"))?;
                 at += len;
                 let record = Record::parse(bytes, here)?;
-                // The directory itself and its parent; and associated files, which are not asked for.
+                // The names 0 and 1 stand for the directory itself and its parent. Associated files are not part of the tree.
                 if matches!(record.name, [0 | 1]) || record.flags & ASSOCIATED != 0 {
                     continue;
                 }
@@ -288,7 +162,10 @@ impl<R: ReadAt> Iso<R> {
                 }
                 let name = entry.name.clone();
                 if let Some(twice) = found.insert(name, entry) {
-                    return Err(bad(format!("\"{}\" is there twice", twice.name.escape_ascii())));
+                    return Err(bad(format!(
+                        "two entries have the name \"{}\"",
+                        twice.name.escape_ascii()
+                    )));
                 }
             }
         }
@@ -308,18 +185,24 @@ impl<R: ReadAt> Iso<R> {
         };
         let name = found.name.unwrap_or_else(|| plain_name(record.name).to_vec());
         if matches!(&name[..], b"" | b"." | b"..") || name.iter().any(|b| matches!(b, 0 | b'/')) {
-            return Err(corrupt(offset, format!("bad name \"{}\"", name.escape_ascii())));
+            return Err(corrupt(
+                offset,
+                format!("\"{}\" is not a valid name", name.escape_ascii()),
+            ));
         }
         let directory = record.flags & DIRECTORY != 0;
         let kind = match (found.posix.map(|p| p.mode & 0o170_000), found.target) {
             (None | Some(0o120_000), Some(target)) if !directory => IsoKind::Symlink(target),
             (None | Some(0o100_000), None) if !directory => IsoKind::File,
             (None | Some(0o040_000), None) if directory => IsoKind::Directory,
-            // A directory that was moved is a file where it was.
+            // A directory that Rock Ridge moved because of its depth is recorded as a file at its original place.
             (Some(0o040_000), None) if found.problem.is_some() => IsoKind::Directory,
             (Some(0o010_000 | 0o020_000 | 0o060_000 | 0o140_000), None) if !directory => IsoKind::Special,
             _ => {
-                let problem = format!("\"{}\" is of two kinds", name.escape_ascii());
+                let problem = format!(
+                    "the record and Rock Ridge disagree on the type of \"{}\"",
+                    name.escape_ascii()
+                );
                 return Err(corrupt(offset, problem));
             }
         };
@@ -334,8 +217,8 @@ impl<R: ReadAt> Iso<R> {
         })
     }
 
-    /// What is at `path`, through directories only; `None` when nothing is there. Plain names are as they stand in the image,
-    /// mostly in upper case.
+    /// The entry at `path`; `None` when there is none. Symbolic links are not followed. ISO 9660 names are compared as they are
+    /// stored, mostly in upper case.
     pub fn lookup(&self, path: &RelPath) -> Result<Option<IsoEntry>, ImageError> {
         let mut found = self.root.clone();
         for component in path.components() {
@@ -351,8 +234,8 @@ impl<R: ReadAt> Iso<R> {
         Ok(Some(found))
     }
 
-    /// All there is, by path. Directories that are there twice, more than 64 levels, more than 2^20 entries and more than
-    /// 256 MiB of directories are refused.
+    /// Every entry by its path. A directory that is reached twice, more than 64 levels, more than 2^20 entries and more than 256 MiB
+    /// of directories are errors.
     pub fn tree(&self) -> Result<BTreeMap<RelPath, IsoEntry>, ImageError> {
         let mut tree = BTreeMap::new();
         let mut seen = BTreeSet::from([self.root.start]);
@@ -361,7 +244,7 @@ impl<R: ReadAt> Iso<R> {
         while let Some((path, directory)) = open.pop() {
             left = left
                 .checked_sub(directory.size)
-                .ok_or_else(|| corrupt(directory.start, "its directories are too large"))?;
+                .ok_or_else(|| corrupt(directory.start, "the directories of the image have more than 256 MiB"))?;
             for entry in self.read_dir(&directory)? {
                 let failed = |source| ImageError::Tree { format: FORMAT, source };
                 let name = RelPath::new(&entry.name).map_err(failed)?;
@@ -371,18 +254,18 @@ impl<R: ReadAt> Iso<R> {
                 let bad = |problem: &str| corrupt(entry.start, format!("{child}: {problem}"));
                 if entry.kind == IsoKind::Directory {
                     if let Some(problem) = entry.problem {
-                        return Err(bad(&format!("{problem}, which is not read here")));
+                        return Err(bad(&format!("{problem}, which is not supported")));
                     }
                     if !seen.insert(entry.start) {
-                        return Err(bad("the directory is there twice"));
+                        return Err(bad("the directory is reached twice"));
                     }
                     if child.depth() >= MAX_DEPTH {
-                        return Err(bad("the tree is too deep"));
+                        return Err(bad("the tree has more than 64 levels"));
                     }
                     open.push((Some(child.clone()), entry.clone()));
                 }
                 if tree.len() == MAX_ENTRIES {
-                    return Err(bad("the tree is too large"));
+                    return Err(bad("the tree has more than 2^20 entries"));
                 }
                 tree.insert(child, entry);
             }
@@ -394,14 +277,14 @@ impl<R: ReadAt> Iso<R> {
     pub fn file(&self, entry: &IsoEntry) -> Result<Window<&R>, ImageError> {
         let bad = |problem: &str| corrupt(entry.start, format!("\"{}\": {problem}", entry.name.escape_ascii()));
         if entry.kind != IsoKind::File {
-            return Err(bad("it is no regular file"));
+            return Err(bad("it is not a regular file"));
         }
         if let Some(problem) = entry.problem {
-            return Err(bad(&format!("{problem}, which is not read here")));
+            return Err(bad(&format!("{problem}, which is not supported")));
         }
-        // An empty file has no place.
+        // The extent of an empty file may be anywhere.
         let start = if entry.size == 0 { 0 } else { entry.start };
-        Window::new(&self.image, start, entry.size).map_err(|_| bad("its data goes past the end of the image"))
+        Window::new(&self.image, start, entry.size).map_err(|_| bad("its extent goes past the end of the image"))
     }
 
     /// The boot catalog; `None` without El Torito.
@@ -409,20 +292,20 @@ impl<R: ReadAt> Iso<R> {
         self.boot_catalog.map(|lba| boot::catalog(&self.image, lba)).transpose()
     }
 
-    /// What firmware loads for `entry`.
+    /// The boot image that firmware loads for `entry`.
     pub fn boot_image(&self, entry: &BootEntry) -> Result<Window<&R>, ImageError> {
         let window = Window::new(&self.image, entry.start(), entry.load_bytes());
         window.map_err(|_| corrupt(entry.start(), "a boot image goes past the end of the image"))
     }
 
-    /// The boot info table in the image of `entry`; `None` when it has none.
+    /// The boot info table in the boot image of `entry`; `None` without one.
     pub fn boot_info(&self, entry: &BootEntry) -> Result<Option<BootInfo>, ImageError> {
         boot::info(&self.image, entry, self.descriptor)
     }
 }
 
 impl IsoEntry {
-    /// Takes the next extent of the same file. Only extents that follow each other are read.
+    /// Adds the next extent of the same file. Only adjacent extents can be read.
     fn extend(&mut self, next: &IsoEntry, offset: u64) -> Result<(), ImageError> {
         if next.name != self.name || next.kind != IsoKind::File || self.kind != IsoKind::File {
             let problem = format!("the next extent of \"{}\" is missing", self.name.escape_ascii());
@@ -436,7 +319,7 @@ impl IsoEntry {
     }
 }
 
-/// A name without its version (`;1`) and without the dot that ends one that has no extension.
+/// A name without its version (`;1`), and without the final dot of a name without extension.
 fn plain_name(name: &[u8]) -> &[u8] {
     let end = name.iter().position(|b| *b == b';').unwrap_or(name.len());
     let name = &name[..end];

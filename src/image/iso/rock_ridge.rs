@@ -1,23 +1,23 @@
-//! Rock Ridge: what POSIX knows of a file, in the end of its directory record.
+//! Rock Ridge: POSIX names, modes, links and times, stored at the end of a directory record.
 //!
-//! Each entry is a signature of two letters, a length, a version, and data. Entries that do not fit go on in another place
-//! of the image, which a `CE` entry names. Sources: SUSP 1.12 (`SP`, `CE`, `ST`), RRIP 1.12 (the others).
+//! An entry consists of a signature of two letters, a length, a version, and data. A `CE` entry names a continuation area elsewhere in
+//! the image for entries that do not fit. Sources: SUSP 1.12 (`SP`, `CE`, `ST`), RRIP 1.12 (the other entries).
 
 use super::format::{SECTOR, both32, corrupt, input, long_date, short_date};
 use crate::image::{ImageError, ReadAt};
 
-/// Places that the entries of one record may go on in.
+/// Most continuation areas of one record.
 const MAX_CONTINUATIONS: usize = 32;
 /// Longest name, `NAME_MAX`, and longest target of a link, `PATH_MAX`.
 const MAX_NAME: usize = 255;
 const MAX_TARGET: usize = 4095;
-/// `NM` and `SL`: more follows in the next entry, or component.
+/// Flag in `NM` and `SL`: the name, target or component is continued in the next one.
 const CONTINUE: u8 = 1;
-/// `NM` and components of `SL`: the directory itself, its parent. `SL` only: the root.
+/// Flags in `NM` and in components of `SL`: the directory itself, and its parent; in `SL` also the root.
 const CURRENT: u8 = 2;
 const PARENT: u8 = 4;
 const ROOT: u8 = 8;
-/// `TF`: which times there are, and that each has 17 bytes.
+/// Flags in `TF`: the times that are present, and the form of 17 bytes.
 const TF_CREATION: u8 = 1;
 const TF_MODIFY: u8 = 2;
 const TF_LONG: u8 = 128;
@@ -35,7 +35,7 @@ pub struct Posix {
     pub gid: u32,
 }
 
-/// What the entries of one record say.
+/// The statements of the entries of one record.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct RockRidge {
     pub(super) name: Option<Vec<u8>>,
@@ -43,12 +43,12 @@ pub(super) struct RockRidge {
     pub(super) target: Option<Vec<u8>>,
     /// Seconds since the Unix epoch.
     pub(super) modified: Option<i64>,
-    /// Why the content cannot be read from the record's extent.
+    /// The reason why the content cannot be read from the record's extent, if it cannot.
     pub(super) problem: Option<&'static str>,
 }
 
-/// How many bytes to skip in front of the entries of every record, if `area`, from the root's record of itself, says that there
-/// are entries.
+/// Number of bytes to skip in front of the entries of every record. `area` is the system use area of the root's first record;
+/// `None` when it does not announce Rock Ridge.
 pub(super) fn announced(area: &[u8]) -> Option<usize> {
     match area {
         [b'S', b'P', 7, 1, 0xbe, 0xef, skip, ..] => Some(usize::from(*skip)),
@@ -56,7 +56,7 @@ pub(super) fn announced(area: &[u8]) -> Option<usize> {
     }
 }
 
-/// Reads the entries in `area`, which lies at `offset` of the image, and where they go on.
+/// Reads the entries in `area`, which lies at `offset` in the image, and in its continuation areas.
 pub(super) fn parse(image: &impl ReadAt, area: &[u8], offset: u64) -> Result<RockRidge, ImageError> {
     let mut found = RockRidgeFields::default();
     let mut next = found.area(area, offset)?;
@@ -68,22 +68,22 @@ pub(super) fn parse(image: &impl ReadAt, area: &[u8], offset: u64) -> Result<Roc
         image.read_exact_at(&mut area, at).map_err(|e| input(at, e))?;
         next = found.area(&area, at)?;
     }
-    let problem = format!("Rock Ridge entries go on in more than {MAX_CONTINUATIONS} places");
+    let problem = format!("Rock Ridge entries have more than {MAX_CONTINUATIONS} continuation areas");
     next.map_or_else(|| found.finish(offset), |_| Err(corrupt(offset, problem)))
 }
 
 #[derive(Default)]
 struct RockRidgeFields {
     result: RockRidge,
-    /// The name goes on in the next `NM`.
+    /// The name is continued in the next `NM`.
     name_open: bool,
-    /// The target goes on in the next `SL`; and its last component in the first one there.
+    /// The target is continued in the next `SL`; `component_open`: so is its last component.
     target_open: bool,
     component_open: bool,
 }
 
 impl RockRidgeFields {
-    /// Takes one area; returns where the next one is, and its length.
+    /// Reads one area; returns offset and length of its continuation area.
     fn area(&mut self, mut area: &[u8], offset: u64) -> Result<Option<(u64, usize)>, ImageError> {
         let mut next = None;
         while let [a, b, len, _, ..] = *area {
@@ -94,21 +94,21 @@ impl RockRidgeFields {
                 let signature = [a, b];
                 corrupt(
                     offset,
-                    format!("Rock Ridge entry \"{}\" {what}", signature.escape_ascii()),
+                    format!("the Rock Ridge entry \"{}\" {what}", signature.escape_ascii()),
                 )
             };
             let entry = area.get(..usize::from(len)).filter(|e| e.len() >= 4);
-            let entry = entry.ok_or_else(|| broken("is longer or shorter than its place"))?;
+            let entry = entry.ok_or_else(|| broken("has a length that does not fit its area"))?;
             area = &area[entry.len()..];
             let data = &entry[4..];
-            let short = || broken("is cut short or its numbers differ");
+            let short = || broken("is cut off, or the two forms of a number differ");
             match &[a, b] {
                 b"ST" => break,
                 b"CE" => {
                     let number = |at| both32(data, at).map(u64::from).ok_or_else(short);
                     let (block, within, len) = (number(0)?, number(8)?, number(16)?);
                     if within >= SECTOR || len > SECTOR - within {
-                        return Err(broken("does not stay in its sector"));
+                        return Err(broken("names an area that crosses a sector"));
                     }
                     next = Some((block * SECTOR + within, len as usize));
                 }
@@ -127,7 +127,7 @@ impl RockRidgeFields {
                 b"CL" => self.result.problem = Some("it is a directory that was moved"),
                 b"ZF" => self.result.problem = Some("it is compressed"),
                 b"SF" => self.result.problem = Some("it is sparse"),
-                // Others (SP, ER, RR, RE, PN, AL, …) say nothing that is asked for here.
+                // Other entries (SP, ER, RR, RE, PN, AL, …) are not needed.
                 _ => {}
             }
         }
@@ -135,12 +135,12 @@ impl RockRidgeFields {
     }
 
     fn name(&mut self, data: &[u8]) -> Result<(), &'static str> {
-        let (flags, part) = data.split_first().ok_or("is cut short")?;
+        let (flags, part) = data.split_first().ok_or("is cut off")?;
         if flags & (CURRENT | PARENT) != 0 {
             return Ok(());
         }
         if self.result.name.is_some() && !self.name_open {
-            return Err("is there twice");
+            return Err("is repeated");
         }
         let name = self.result.name.get_or_insert_default();
         if name.len() + part.len() > MAX_NAME {
@@ -152,13 +152,13 @@ impl RockRidgeFields {
     }
 
     fn link(&mut self, data: &[u8]) -> Result<(), &'static str> {
-        let (flags, mut components) = data.split_first().ok_or("is cut short")?;
+        let (flags, mut components) = data.split_first().ok_or("is cut off")?;
         if self.result.target.is_some() && !self.target_open {
-            return Err("is there twice");
+            return Err("is repeated");
         }
         let target = self.result.target.get_or_insert_default();
         while let [flags, len, rest @ ..] = components {
-            let (part, rest) = rest.split_at_checked(usize::from(*len)).ok_or("is cut short")?;
+            let (part, rest) = rest.split_at_checked(usize::from(*len)).ok_or("is cut off")?;
             components = rest;
             if !self.component_open && !target.is_empty() && target != b"/" {
                 target.push(b'/');
@@ -181,7 +181,10 @@ impl RockRidgeFields {
 
     fn finish(self, offset: u64) -> Result<RockRidge, ImageError> {
         if self.name_open || self.target_open || self.component_open {
-            return Err(corrupt(offset, "a Rock Ridge name or link ends in the middle"));
+            return Err(corrupt(
+                offset,
+                "a Rock Ridge name or link target lacks its continuation",
+            ));
         }
         Ok(self.result)
     }
@@ -238,9 +241,9 @@ mod tests {
         let found = parse(&image, &first, 0).expect("valid");
         assert_eq!(found.name.as_deref(), Some(&b"hello"[..]));
         assert_eq!(found.target.as_deref(), Some(&b"/abc/../d"[..]));
-        // Without what follows, both end in the middle.
+        // Without the continuation area, both are incomplete.
         let alone = &first[..first.len() - 28];
-        assert!(problem(&image, alone).contains("ends in the middle"));
+        assert!(problem(&image, alone).contains("lacks its continuation"));
     }
 
     #[test]
@@ -248,9 +251,9 @@ mod tests {
         let mut image = vec![0; 2 * SECTOR as usize];
         let circle = goes_on(1, 0, 28);
         image[2048..][..28].copy_from_slice(&circle);
-        assert!(problem(&image, &circle).contains("more than 32 places"));
-        assert!(problem(&image, &goes_on(1, 2000, 49)).contains("does not stay in its sector"));
-        assert!(problem(&image, &goes_on(1, 0, u32::MAX)).contains("does not stay in its sector"));
+        assert!(problem(&image, &circle).contains("more than 32 continuation areas"));
+        assert!(problem(&image, &goes_on(1, 2000, 49)).contains("names an area that crosses a sector"));
+        assert!(problem(&image, &goes_on(1, 0, u32::MAX)).contains("names an area that crosses a sector"));
         assert!(problem(&image, &goes_on(u32::MAX, 0, 28)).starts_with("read an ISO 9660 image"));
     }
 
@@ -263,17 +266,14 @@ mod tests {
         ]
         .concat();
         for (area, text) in [
-            (b"NM\x03\x01".to_vec(), "longer or shorter than its place"),
-            (b"NM\x07\x01\x00a".to_vec(), "longer or shorter than its place"),
-            (entry(b"NM", b""), "cut short"),
-            (
-                [entry(b"NM", b"\x00a"), entry(b"NM", b"\x00b")].concat(),
-                "is there twice",
-            ),
+            (b"NM\x03\x01".to_vec(), "does not fit its area"),
+            (b"NM\x07\x01\x00a".to_vec(), "does not fit its area"),
+            (entry(b"NM", b""), "cut off"),
+            ([entry(b"NM", b"\x00a"), entry(b"NM", b"\x00b")].concat(), "is repeated"),
             (long, "more than 255 bytes"),
-            (entry(b"SL", b"\x00\x00\x02a"), "cut short"),
+            (entry(b"SL", b"\x00\x00\x02a"), "cut off"),
             (entry(b"SL", b"\x00\x10\x00"), "unknown kind"),
-            (entry(b"PX", &[0; 31]), "cut short"),
+            (entry(b"PX", &[0; 31]), "cut off"),
             (entry(b"PX", &[1; 32]), ""),
         ] {
             if text.is_empty() {

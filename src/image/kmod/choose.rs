@@ -4,7 +4,8 @@
 //! matches. What a module names itself (`softdep`, `weakdep`) is looked up in the same way; of several such lines of a module
 //! the first counts. What is built in or not there is passed over. This is what `dracut-install -m` installs.
 
-use super::{ImageError, ModuleSet, refuse, tables::normal_alias};
+use super::{ModuleSet, module::refuse, tables::normal_alias};
+use crate::image::ImageError;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is asked for.

@@ -7,8 +7,8 @@
 //! | `__ksymtab_strings` | names of exported symbols, for a kernel without symbol versions |
 //! | `__versions` | 64 bytes each: le64 checksum, name and NUL; what the module needs, also what is in no symbol table |
 
-use super::{ImageError, ModuleFacts, prefix, refuse};
-use crate::model::Arch;
+use super::{ModuleFacts, module::refuse, prefix};
+use crate::{image::ImageError, model::Arch};
 use liblzma::stream::{Action, IGNORE_CHECK, Status, Stream};
 use object::{
     LittleEndian,

@@ -1,7 +1,8 @@
 //! What is built into the kernel: `modules.builtin`, a path on each line, and `modules.builtin.modinfo`, `module.key=value` and NUL
 //! one after the other.
 
-use super::{ImageError, module_name, refuse};
+use super::module::{module_name, refuse};
+use crate::image::ImageError;
 
 const LIST: &str = "modules.builtin";
 const MODINFO: &str = "modules.builtin.modinfo";

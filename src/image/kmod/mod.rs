@@ -22,6 +22,7 @@ mod choose;
 mod file;
 mod hash;
 mod listing;
+mod module;
 mod prefix;
 mod set;
 mod tables;
@@ -31,53 +32,7 @@ mod trie;
 pub use choose::{Chooser, ModuleRequest, parse_wanted};
 pub use file::ModuleReader;
 pub use listing::BuiltinModules;
+pub use module::{ModuleFacts, is_module};
 pub use set::ModuleSet;
 pub use tables::{INDEX_FILES, indexes};
 pub use text::{parse_facts, write_facts};
-
-use super::ImageError;
-
-/// What is known of a module by reading it.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct ModuleFacts {
-    /// Where it is below `lib/modules/<version>`, such as `kernel/fs/ext4/ext4.ko.xz`.
-    pub path: String,
-    /// Patterns of what it drives, in its own order.
-    pub aliases: Vec<String>,
-    /// Modules that modprobe loads before and after it, if they are there: `pre: a b post: c`.
-    pub softdeps: Vec<String>,
-    /// Modules that it may want later.
-    pub weakdeps: Vec<String>,
-    /// Symbols it has for other modules.
-    pub exports: Vec<String>,
-    /// Symbols it leaves undefined, in the order of its symbol table.
-    pub needs: Vec<String>,
-}
-
-/// Endings of module files.
-const ENDINGS: [&str; 3] = [".ko", ".ko.xz", ".ko.zst"];
-
-/// Whether a file of this name is a module.
-pub fn is_module(name: &str) -> bool {
-    ENDINGS.iter().any(|e| name.len() > e.len() && name.ends_with(e))
-}
-
-/// The name a module is loaded by: that of its file up to the first dot, `_` for `-`.
-fn module_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.split('.').next().unwrap_or(file).replace('-', "_")
-}
-
-/// The path as it would be uncompressed, which is how `modules.order` has it.
-fn plain_path(path: &str) -> &str {
-    path.strip_suffix(".xz")
-        .or_else(|| path.strip_suffix(".zst"))
-        .unwrap_or(path)
-}
-
-fn refuse(path: &str, problem: impl Into<String>) -> ImageError {
-    ImageError::Module {
-        path: path.to_owned(),
-        problem: problem.into(),
-    }
-}

@@ -1,6 +1,10 @@
 //! Modules in their order, and which of them each needs.
 
-use super::{ImageError, ModuleFacts, hash, module_name, plain_path, refuse};
+use super::{
+    ModuleFacts, hash,
+    module::{module_name, plain_path, refuse},
+};
+use crate::image::ImageError;
 use std::collections::BTreeMap;
 
 const ORDER: &str = "modules.order";

@@ -1,6 +1,7 @@
 //! The eleven files.
 
-use super::{BuiltinModules, ImageError, ModuleSet, set::Member, trie::Keys};
+use super::{BuiltinModules, ModuleSet, set::Member, trie::Keys};
+use crate::image::ImageError;
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Names of what [`indexes`] makes, sorted.

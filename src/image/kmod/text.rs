@@ -9,7 +9,8 @@
 //! …
 //! ```
 
-use super::{ImageError, ModuleFacts, ModuleSet, refuse};
+use super::{ModuleFacts, ModuleSet, module::refuse};
+use crate::image::ImageError;
 
 /// First line.
 const HEADER: &str = "pnb module facts 1";

@@ -11,7 +11,8 @@
 //! the child's prefix behind it are the way to its key; only the root has no prefix of its own. Nodes are written before their
 //! children. Source: `tools/depmod.c` of kmod 34.
 
-use super::{ImageError, refuse};
+use super::module::refuse;
+use crate::image::ImageError;
 use std::collections::BTreeMap;
 
 const MAGIC: u32 = 0xb007_f457;

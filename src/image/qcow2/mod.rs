@@ -13,11 +13,9 @@
 //! Source: <https://www.qemu.org/docs/master/interop/qcow2.html>; how compressed clusters are packed: `qcow2_alloc_bytes` in
 //! QEMU's `block/qcow2-refcount.c`.
 
-mod layout;
+mod format;
 mod reader;
 mod writer;
 
 pub use reader::Qcow2;
 pub use writer::{DEFAULT_LEVEL, Qcow2Summary, write};
-
-const FORMAT: &str = "a qcow2 image";

@@ -3,7 +3,7 @@
 //! Versions 2 and 3, plain, zero and compressed clusters (deflate and zstd). What needs more than the file itself (a backing
 //! file, a key, a data file), snapshots and extended L2 entries are refused.
 
-use super::{FORMAT, layout::*};
+use super::format::*;
 use crate::image::{ImageError, ReadAt};
 use std::{
     io::{self, Read},

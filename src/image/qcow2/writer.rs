@@ -4,9 +4,8 @@
 //! number of threads, and whether or not the source knows its holes. Each thread takes every n-th run of clusters and hands
 //! back one run after the other through a short queue; memory is a few MiB for each thread, and 8 bytes for each cluster.
 
-use super::{
-    FORMAT,
-    layout::{BLOCK_COUNTS, CLUSTER, COPIED, ENTRY, L2_ENTRIES, MAX_L1_BYTES, Qcow2Header, SECTOR, compressed_entry},
+use super::format::{
+    BLOCK_COUNTS, CLUSTER, COPIED, ENTRY, FORMAT, L2_ENTRIES, MAX_L1_BYTES, Qcow2Header, SECTOR, compressed_entry,
 };
 use crate::image::{ImageError, ReadAt, zstd::MAX_LEVEL};
 use std::{

@@ -1,8 +1,17 @@
-//! The 110 bytes before each name.
+//! The header of an entry, and the values that have a meaning.
+
+/// Name of the format in messages.
+pub(super) const FORMAT: &str = "a cpio archive";
+/// Name of the entry that ends an archive.
+pub(super) const TRAILER: &[u8] = b"TRAILER!!!";
+/// The end of an archive is padded to a multiple of this, as cpio(1) does.
+pub(super) const ARCHIVE_ALIGN: u64 = 512;
+/// Names and contents are padded to a multiple of this, and an archive begins at one.
+pub(super) const ALIGN: u64 = 4;
 
 /// Bytes of a header.
 pub(super) const HEADER_SIZE: usize = 110;
-/// What it begins with; `070702`, the form with checksums, is not made by anything pnb reads.
+/// First bytes of a header. No program whose output pnb reads writes `070702`, the form with checksums.
 pub(super) const MAGIC: &[u8; 6] = b"070701";
 
 pub(super) const S_IFMT: u32 = 0o170_000;
@@ -13,7 +22,7 @@ pub(super) const S_IFCHR: u32 = 0o020_000;
 pub(super) const S_IFBLK: u32 = 0o060_000;
 pub(super) const S_IFIFO: u32 = 0o010_000;
 
-/// The thirteen fields, in their order on disk; each is eight hexadecimal digits.
+/// The thirteen fields in their order on disk, each of eight hexadecimal digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct CpioHeader {
     pub(super) ino: u32,
@@ -57,10 +66,13 @@ impl CpioHeader {
         out
     }
 
-    /// `Err` says what is wrong.
+    /// The fields of a header; the error is the problem with its bytes.
     pub(super) fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<Self, String> {
         if &bytes[..6] != MAGIC {
-            return Err(format!("no magic 070701 but \"{}\"", bytes[..6].escape_ascii()));
+            return Err(format!(
+                "the magic is \"{}\" instead of 070701",
+                bytes[..6].escape_ascii()
+            ));
         }
         let mut fields = [0u32; 13];
         for (field, digits) in fields.iter_mut().zip(bytes[6..].chunks_exact(8)) {
@@ -102,7 +114,7 @@ impl CpioHeader {
     }
 }
 
-/// Zeros needed after `offset` to reach a multiple of `align`.
+/// Number of zeros from `offset` to the next multiple of `align`.
 pub(super) fn padding(offset: u64, align: u64) -> u64 {
     offset.next_multiple_of(align) - offset
 }

@@ -1,5 +1,8 @@
 //! What the numbers of a qcow2 file mean. All are big-endian; sizes and offsets are in bytes.
 
+/// Name of the format in messages.
+pub(super) const FORMAT: &str = "a qcow2 image";
+
 /// First bytes of the file.
 pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Length of the header of version 2, and the least of version 3.

@@ -1,0 +1,124 @@
+//! Where the fields of ext4's structures lie, and the values that have a meaning; all integers are little-endian.
+//!
+//! The names are those of <https://docs.kernel.org/filesystems/ext4/>; offsets are bytes from the begin of the structure.
+
+/// Name of the format in messages of the writer, and of the reader.
+pub(super) const FORMAT: &str = "an ext4 file system";
+pub(super) const IMAGE_FORMAT: &str = "an ext4 image";
+
+/// Path of the composefs image in the file system.
+pub const IMAGE_PATH: &str = "image.cfs";
+/// Path of the directory with the objects.
+pub const OBJECTS_PATH: &str = "objects";
+/// Label of the volume.
+pub const LABEL: &str = "powernode-root";
+
+/// Bytes of a block in a file system made here.
+pub(super) const BLOCK: u64 = 4096;
+/// Bytes of an inode in a file system made here.
+pub(super) const INODE_SIZE: u64 = 256;
+
+/// Offset of the superblock in the image, and its bytes.
+pub(super) const SUPERBLOCK_OFFSET: u64 = 1024;
+pub(super) const SUPERBLOCK_SIZE: usize = 1024;
+
+// `struct ext4_super_block`.
+pub(super) const S_INODES_COUNT: usize = 0x0;
+pub(super) const S_BLOCKS_COUNT_LO: usize = 0x4;
+pub(super) const S_FREE_BLOCKS_COUNT_LO: usize = 0xc;
+pub(super) const S_FREE_INODES_COUNT: usize = 0x10;
+pub(super) const S_FIRST_DATA_BLOCK: usize = 0x14;
+/// log2 of the block size, less 10.
+pub(super) const S_LOG_BLOCK_SIZE: usize = 0x18;
+pub(super) const S_BLOCKS_PER_GROUP: usize = 0x20;
+pub(super) const S_INODES_PER_GROUP: usize = 0x28;
+pub(super) const S_MTIME: usize = 0x2c;
+pub(super) const S_WTIME: usize = 0x30;
+pub(super) const S_MAGIC: usize = 0x38;
+pub(super) const S_STATE: usize = 0x3a;
+pub(super) const S_LASTCHECK: usize = 0x40;
+/// 0 in the first revision, whose inodes have 128 bytes.
+pub(super) const S_REV_LEVEL: usize = 0x4c;
+pub(super) const S_INODE_SIZE: usize = 0x58;
+pub(super) const S_FEATURE_COMPAT: usize = 0x5c;
+pub(super) const S_FEATURE_INCOMPAT: usize = 0x60;
+pub(super) const S_FEATURE_RO_COMPAT: usize = 0x64;
+pub(super) const S_UUID: usize = 0x68;
+pub(super) const S_VOLUME_NAME: usize = 0x78;
+pub(super) const S_VOLUME_NAME_SIZE: usize = 16;
+pub(super) const S_HASH_SEED: usize = 0xec;
+/// Bytes of a group descriptor, with the feature 64bit.
+pub(super) const S_DESC_SIZE: usize = 0xfe;
+pub(super) const S_MKFS_TIME: usize = 0x108;
+/// The high halves exist with the feature 64bit.
+pub(super) const S_BLOCKS_COUNT_HI: usize = 0x150;
+pub(super) const S_FREE_BLOCKS_COUNT_HI: usize = 0x158;
+
+/// Value of [`S_MAGIC`].
+pub(super) const MAGIC: u16 = 0xef53;
+/// Bits of [`S_FEATURE_INCOMPAT`] that the reader understands: filetype, extents, 64bit, flex_bg, csum_seed, largedir.
+pub(super) const KNOWN_INCOMPAT: u32 = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000 | 0x4000;
+pub(super) const INCOMPAT_FILETYPE: u32 = 0x2;
+pub(super) const INCOMPAT_64BIT: u32 = 0x80;
+/// Bit of [`S_FEATURE_RO_COMPAT`]: only some groups begin with copies of superblock and descriptors.
+pub(super) const RO_SPARSE_SUPER: u32 = 0x1;
+
+// `struct ext4_group_desc`, each field with its high half, which a descriptor of 64 bytes has.
+/// Bytes of a descriptor without the feature 64bit, and the most bytes of one that are read.
+pub(super) const DESCRIPTOR_32: u64 = 32;
+pub(super) const DESCRIPTOR_READ: usize = 64;
+pub(super) const BG_BLOCK_BITMAP: (usize, usize) = (0x0, 0x20);
+pub(super) const BG_INODE_BITMAP: (usize, usize) = (0x4, 0x24);
+pub(super) const BG_INODE_TABLE: (usize, usize) = (0x8, 0x28);
+
+// `struct ext4_inode`.
+/// Bytes of an inode of the first revision, which every later one begins with.
+pub(super) const INODE_READ: usize = 128;
+pub(super) const I_MODE: usize = 0x0;
+/// Owner and group, each with its high half.
+pub(super) const I_UID: (usize, usize) = (0x2, 0x78);
+pub(super) const I_GID: (usize, usize) = (0x18, 0x7a);
+pub(super) const I_SIZE_LO: usize = 0x4;
+pub(super) const I_ATIME: usize = 0x8;
+pub(super) const I_CTIME: usize = 0xc;
+pub(super) const I_MTIME: usize = 0x10;
+pub(super) const I_LINKS_COUNT: usize = 0x1a;
+pub(super) const I_FLAGS: usize = 0x20;
+/// Root of the extent tree, or the target of a short link.
+pub(super) const I_BLOCK: usize = 0x28;
+pub(super) const I_BLOCK_SIZE: usize = 60;
+pub(super) const I_SIZE_HIGH: usize = 0x6c;
+
+/// Number of the root directory's inode.
+pub(super) const ROOT_INODE: u32 = 2;
+// Bits of [`I_FLAGS`].
+pub(super) const FLAG_ENCRYPT: u32 = 0x800;
+pub(super) const FLAG_EXTENTS: u32 = 0x8_0000;
+pub(super) const FLAG_VERITY: u32 = 0x10_0000;
+pub(super) const FLAG_INLINE_DATA: u32 = 0x1000_0000;
+
+/// `eh_magic` of a node of an extent tree.
+pub(super) const EXTENT_MAGIC: u16 = 0xf30a;
+/// Bytes of a node's header, and of each entry.
+pub(super) const EXTENT_ENTRY: usize = 12;
+/// `eh_entries` and `eh_depth` in the header.
+pub(super) const EH_ENTRIES: usize = 2;
+pub(super) const EH_DEPTH: usize = 6;
+
+/// The Merkle tree begins at the next multiple of this behind the data, so that kernels with larger pages can map it too.
+pub(super) const VERITY_ALIGN: u64 = 65_536;
+
+/// The 16-bit field at an offset; 0 outside of `bytes`.
+pub(super) fn le16(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
+}
+
+/// The 32-bit field at an offset; 0 outside of `bytes`.
+pub(super) fn le32(bytes: &[u8], at: usize) -> u32 {
+    u32::from(le16(bytes, at)) | u32::from(le16(bytes, at + 2)) << 16
+}
+
+/// The 64-bit number whose halves are at two offsets.
+pub(super) fn halves(bytes: &[u8], (low, high): (usize, usize)) -> u64 {
+    u64::from(le32(bytes, low)) | u64::from(le32(bytes, high)) << 32
+}

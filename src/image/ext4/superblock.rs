@@ -1,0 +1,119 @@
+//! The superblock's description of the file system.
+
+use super::{
+    Ext4,
+    format::{
+        S_FEATURE_COMPAT, S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FREE_BLOCKS_COUNT_HI, S_FREE_BLOCKS_COUNT_LO,
+        S_FREE_INODES_COUNT, S_HASH_SEED, S_LASTCHECK, S_MKFS_TIME, S_MTIME, S_STATE, S_UUID, S_VOLUME_NAME,
+        S_VOLUME_NAME_SIZE, S_WTIME, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, halves, le16, le32,
+    },
+    volume::read_at,
+};
+use crate::image::{ImageError, ReadAt};
+use std::collections::BTreeMap;
+
+/// Names of feature bits, as `dumpe2fs` prints them: word (0 compat, 1 incompat, 2 ro_compat), bit, name.
+const FEATURES: [(usize, u32, &str); 26] = [
+    (0, 0x4, "has_journal"),
+    (0, 0x8, "ext_attr"),
+    (0, 0x10, "resize_inode"),
+    (0, 0x20, "dir_index"),
+    (0, 0x200, "sparse_super2"),
+    (0, 0x1000, "orphan_file"),
+    (1, 0x2, "filetype"),
+    (1, 0x4, "needs_recovery"),
+    (1, 0x40, "extent"),
+    (1, 0x80, "64bit"),
+    (1, 0x200, "flex_bg"),
+    (1, 0x2000, "metadata_csum_seed"),
+    (1, 0x4000, "large_dir"),
+    (1, 0x8000, "inline_data"),
+    (1, 0x1_0000, "encrypt"),
+    (1, 0x2_0000, "casefold"),
+    (2, 0x1, "sparse_super"),
+    (2, 0x2, "large_file"),
+    (2, 0x8, "huge_file"),
+    (2, 0x10, "uninit_bg"),
+    (2, 0x20, "dir_nlink"),
+    (2, 0x40, "extra_isize"),
+    (2, 0x100, "quota"),
+    (2, 0x400, "metadata_csum"),
+    (2, 0x2000, "project"),
+    (2, 0x8000, "verity"),
+];
+
+/// The fields of a superblock that describe the file system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SuperblockFacts {
+    /// Volume label.
+    pub label: Vec<u8>,
+    /// UUID, 16 bytes.
+    pub uuid: [u8; 16],
+    /// Seed of the directory hashes, 16 bytes.
+    pub hash_seed: [u8; 16],
+    /// Names of the features; bits without a name as a number.
+    pub features: Vec<String>,
+    /// Bytes in a block.
+    pub block_size: u64,
+    /// Number of blocks, and of free ones.
+    pub blocks: (u64, u64),
+    /// Number of inodes, and of free ones.
+    pub inodes: (u32, u32),
+    /// Times of the creation, the last mount, the last write and the last check, in seconds since 1970.
+    pub times: BTreeMap<&'static str, u32>,
+    /// `s_state`: 1 after a clean unmount.
+    pub state: u16,
+}
+
+impl<R: ReadAt> Ext4<R> {
+    pub(super) fn superblock(&self) -> Result<[u8; SUPERBLOCK_SIZE], ImageError> {
+        let mut sb = [0; SUPERBLOCK_SIZE];
+        read_at(&self.image, &mut sb, SUPERBLOCK_OFFSET)?;
+        Ok(sb)
+    }
+
+    /// The fields of the superblock.
+    pub fn facts(&self) -> Result<SuperblockFacts, ImageError> {
+        let sb = self.superblock()?;
+        let words = [
+            le32(&sb, S_FEATURE_COMPAT),
+            le32(&sb, S_FEATURE_INCOMPAT),
+            le32(&sb, S_FEATURE_RO_COMPAT),
+        ];
+        let mut left = words;
+        let mut features = Vec::new();
+        for (word, bit, name) in FEATURES {
+            if words[word] & bit != 0 {
+                features.push(name.to_owned());
+                left[word] &= !bit;
+            }
+        }
+        let unknown = ["compat", "incompat", "ro_compat"]
+            .iter()
+            .zip(left)
+            .filter(|(_, bits)| *bits != 0);
+        features.extend(unknown.map(|(word, bits)| format!("{word}:{bits:#x}")));
+        let label = &sb[S_VOLUME_NAME..S_VOLUME_NAME + S_VOLUME_NAME_SIZE];
+        let sixteen = |at: usize| <[u8; 16]>::try_from(&sb[at..at + 16]).unwrap_or_default();
+        let times = [
+            ("made", S_MKFS_TIME),
+            ("mounted", S_MTIME),
+            ("written", S_WTIME),
+            ("checked", S_LASTCHECK),
+        ];
+        Ok(SuperblockFacts {
+            label: label.split(|b| *b == 0).next().unwrap_or_default().to_vec(),
+            uuid: sixteen(S_UUID),
+            hash_seed: sixteen(S_HASH_SEED),
+            features,
+            block_size: self.block_size,
+            blocks: (
+                self.blocks,
+                halves(&sb, (S_FREE_BLOCKS_COUNT_LO, S_FREE_BLOCKS_COUNT_HI)),
+            ),
+            inodes: (self.inodes, le32(&sb, S_FREE_INODES_COUNT)),
+            times: times.map(|(name, at)| (name, le32(&sb, at))).into(),
+            state: le16(&sb, S_STATE),
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! Sizes and values of the table, and the offsets of its fields; all integers are little-endian.
+//!
+//! The names are those of the UEFI specification 2.10, section 5.3 (tables 5-5 and 5-6).
+
+pub(super) use crate::image::mbr::SECTOR;
+
+/// Name of the format in messages.
+pub(super) const FORMAT: &str = "a GUID partition table";
+/// Begins a header.
+pub(super) const SIGNATURE: [u8; 8] = *b"EFI PART";
+/// Revision 1.0, the only one.
+pub(super) const REVISION: u32 = 0x0001_0000;
+/// Bytes of a header.
+pub(super) const HEADER_SIZE: usize = 92;
+/// Entries in the array; UEFI wants room for at least 16 KiB.
+pub(super) const ENTRIES: usize = 128;
+/// Bytes of an entry.
+pub(super) const ENTRY_SIZE: usize = 128;
+/// Sectors of the array.
+pub(super) const ARRAY_SECTORS: u64 = (ENTRIES * ENTRY_SIZE) as u64 / SECTOR;
+/// Sectors in front of the first that a partition may have: record, header, array.
+pub(super) const FRONT: u64 = 2 + ARRAY_SECTORS;
+/// Sectors behind the last that a partition may have: array, header.
+pub(super) const BACK: u64 = 1 + ARRAY_SECTORS;
+/// UTF-16 units of a name.
+pub(super) const NAME_UNITS: usize = 36;
+
+// Offsets in a header.
+pub(super) const HEADER_REVISION: usize = 8;
+pub(super) const HEADER_LENGTH: usize = 12;
+/// CRC-32 of the header, taken while this field is 0; four reserved bytes follow.
+pub(super) const HEADER_CRC32: usize = 16;
+pub(super) const MY_LBA: usize = 24;
+pub(super) const ALTERNATE_LBA: usize = 32;
+pub(super) const FIRST_USABLE_LBA: usize = 40;
+pub(super) const LAST_USABLE_LBA: usize = 48;
+pub(super) const DISK_GUID: usize = 56;
+pub(super) const PARTITION_ENTRY_LBA: usize = 72;
+pub(super) const NUMBER_OF_ENTRIES: usize = 80;
+pub(super) const SIZE_OF_ENTRY: usize = 84;
+pub(super) const ARRAY_CRC32: usize = 88;
+
+// Offsets in an entry.
+pub(super) const PARTITION_TYPE_GUID: usize = 0;
+pub(super) const UNIQUE_PARTITION_GUID: usize = 16;
+pub(super) const STARTING_LBA: usize = 32;
+pub(super) const ENDING_LBA: usize = 40;
+pub(super) const ATTRIBUTES: usize = 48;
+pub(super) const PARTITION_NAME: usize = 56;

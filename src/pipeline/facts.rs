@@ -1,0 +1,196 @@
+//! Facts about an artifact for its statements: gathered from the project, the graph and the records of its stages.
+
+use super::{
+    BuildContext, BuildOutcome, CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
+    project::{AGENT, STAGES},
+    resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
+};
+use crate::{
+    graph::{InputSource, StageArch, StageWorkload},
+    image::zstd,
+    manifest::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, RecordedWorkload, Role, StageFact},
+    model::{NodeId, RelPath, Target, VerityDigest},
+    verity::Digests,
+};
+use std::{collections::BTreeMap, fs};
+
+/// Where the diagnostic agents lie in the project.
+const DIAGNOSTIC: &str = "agent/diagnostic";
+/// The stages and outputs whose content the manifest states.
+const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
+const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
+/// Directory below `stages/` with the kernel command line of each architecture.
+const COMMAND_LINES: &str = "command-line";
+/// The file in a variant's stage directory whose words are added to the command line.
+const ADDED: &str = "cmdline";
+
+/// The artifact that is described.
+pub(super) struct Described<'a> {
+    pub(super) context: &'a BuildContext<'a>,
+    pub(super) outcome: &'a BuildOutcome,
+    pub(super) target: Target,
+    /// Whether uncommitted stage files were allowed.
+    pub(super) allow_dirty: bool,
+}
+
+impl<'a> Described<'a> {
+    /// The facts about the artifact that `stages` made, with the digests of its files.
+    pub(super) fn facts(
+        &self,
+        stages: &[NodeId],
+        artifacts: BTreeMap<RelPath, Digests>,
+    ) -> Result<Facts<'a>, PipelineError> {
+        let project = self.context.project;
+        let root = self.line_of(ROOT_STAGE)?;
+        let root: VerityDigest = root
+            .parse()
+            .map_err(|e| PipelineError::describe(format!("the root digest: {e}")))?;
+        let agent = project
+            .lock
+            .file(AGENT, self.target.arch)
+            .ok_or_else(|| PipelineError::NotLocked {
+                what: format!("the agent for {}", self.target.arch),
+            })?;
+        let shipped = RelPath::new(DIAGNOSTIC).map_err(|e| PipelineError::describe(e.to_string()))?;
+        let diagnostic = agent.path.as_ref().is_some_and(|p| p.is_within(&shipped));
+        let (mut package_sets, mut pinned_files, mut stage_facts, mut whole) =
+            (BTreeMap::new(), BTreeMap::new(), Vec::new(), true);
+        for id in stages {
+            let done = self.outcome.done(id)?;
+            whole &= done.record.weaker.is_empty();
+            let file = project.graph.file(id);
+            let role = match file.arch {
+                StageArch::Build | StageArch::Host => Role::Tool,
+                StageArch::Target => Role::Target,
+            };
+            let mut inputs = BTreeMap::new();
+            for (name, resolved) in &done.resolved.inputs {
+                let origin = origin(project, id, name)?;
+                match (&origin, resolved) {
+                    (Origin::Packages(set), ResolvedInput::Packages(..)) => {
+                        package_sets.insert(set.clone(), role);
+                    }
+                    (Origin::Lock(name), _) => {
+                        pinned_files.insert(name.clone(), role);
+                    }
+                    _ => {}
+                }
+                let digest = digest_of(resolved)?;
+                inputs.insert(name.trim_start_matches('@').to_owned(), InputFact { origin, digest });
+            }
+            let root = match (&file.root, done.resolved.root) {
+                (Some(stage), Some(digest)) => Some((project.graph.node(stage.get_ref(), id.arch)?, digest)),
+                _ => None,
+            };
+            let emulator = match (project.graph.emulator(id), done.resolved.emulator) {
+                (Some((stage, _)), Some(digest)) => Some((project.graph.node(stage, id.arch)?, digest)),
+                _ => None,
+            };
+            stage_facts.push(StageFact {
+                node: id.clone(),
+                key: done.resolved.key,
+                workload: match &file.workload {
+                    StageWorkload::Command { argv, .. } => RecordedWorkload::Command(argv.clone()),
+                    StageWorkload::Writer(name) => RecordedWorkload::Writer(name.get_ref().clone()),
+                },
+                env: file.env.clone(),
+                policy: done.record.policy.clone(),
+                root,
+                emulator,
+                inputs,
+                outputs: done.record.outputs.clone(),
+            });
+        }
+        let platform = stage_facts
+            .iter()
+            .flat_map(|stage| stage.inputs.values())
+            .any(|input| input.origin == Origin::Platform)
+            .then(|| project.platform.fact());
+        let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
+        Ok(Facts {
+            arch: self.target.arch,
+            variant: self.target.variant,
+            lock: &project.lock,
+            lock_sha256: project.lock_sha256,
+            git_sha: project.revision.sha.as_ref().map(ToString::to_string),
+            dirty: !project.revision.dirty.is_empty(),
+            allow_dirty: self.allow_dirty,
+            hermetic: whole && (committed || self.allow_dirty),
+            kernel_version: self.line_of(KERNEL_STAGE)?,
+            kernel_command_line: command_line(project, self.target)?,
+            root,
+            platform,
+            agent: Agent {
+                kind: if diagnostic {
+                    AgentKind::Diagnostic
+                } else {
+                    AgentKind::Pinned
+                },
+                name: agent.name.clone(),
+                sha256: agent.sha256,
+            },
+            pnb_version: env!("CARGO_PKG_VERSION").to_owned(),
+            code: CodeDigests {
+                sandbox: CODE_SANDBOX.to_owned(),
+                writers: CODE_WRITERS.to_owned(),
+            },
+            zstd_version: zstd::library_version().to_owned(),
+            build_arch: project.graph.build_arch(),
+            package_sets,
+            pinned_files,
+            stages: stage_facts,
+            artifacts,
+        })
+    }
+
+    /// The content of a small file that a stage made, as one line of text.
+    fn line_of(&self, (stage, output): (&str, &str)) -> Result<String, PipelineError> {
+        let id = self.context.project.graph.node(stage, self.target.arch)?;
+        let missing = || PipelineError::describe(format!("{id} has no output {output:?}"));
+        let outputs = &self.outcome.done(&id)?.record.outputs;
+        let found = outputs.get(output).ok_or_else(missing)?;
+        let bytes = self.context.store.read_object(found.digest())?;
+        let text = String::from_utf8(bytes).map_err(|e| PipelineError::describe(format!("{id}: {e}")))?;
+        Ok(text.trim_end().to_owned())
+    }
+}
+
+/// The default kernel command line of a variant: that of its architecture, and what its stage adds in a file `cmdline`.
+pub fn command_line(project: &Project, target: Target) -> Result<String, PipelineError> {
+    let stages = project.root.join(STAGES);
+    let path = stages.join(COMMAND_LINES).join(target.arch.as_str());
+    let mut text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
+    let path = stages.join(target.variant.as_str()).join(ADDED);
+    if path.exists() {
+        text.push(' ');
+        text.push_str(&fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?);
+    }
+    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Where an input of a node comes from.
+fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, PipelineError> {
+    if name == STAGE_DIRECTORY {
+        let path = [STAGES, &id.stage].join("/");
+        return Ok(Origin::Repository(
+            RelPath::new(path).map_err(|e| PipelineError::describe(e.to_string()))?,
+        ));
+    }
+    let inputs = &project.graph.file(id).inputs;
+    let found = inputs.iter().find(|(n, _)| n.get_ref() == name);
+    let (_, input) = found.ok_or_else(|| PipelineError::describe(format!("{id} has no input {name:?}")))?;
+    Ok(match &input.source {
+        InputSource::Stage { stage, output } => {
+            let from = project.graph.node(stage.get_ref(), id.arch)?;
+            Origin::Stage {
+                stage: from.stage,
+                arch: from.arch,
+                output: output.get_ref().clone(),
+            }
+        }
+        InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
+        InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
+        InputSource::Platform => Origin::Platform,
+        InputSource::Packages => Origin::Packages(id.to_string()),
+    })
+}

@@ -1,0 +1,229 @@
+//! The *where* of a stage's run: its inputs fetched and put at paths of this machine.
+
+use super::{
+    BuildContext, PipelineError,
+    recipe::Recipe,
+    resolve::{ResolvedInput, ResolvedStage, lay_out_packages},
+    run::varied,
+};
+use crate::{
+    lock::Package,
+    model::{Arch, RelPath, VerityDigest},
+    sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Workload},
+    store::{self, StoreError},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long a shell in a stage's sandbox may stay open.
+const SHELL_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// The paths of a run: the sandbox to run it in, and the directories that belong to this run alone.
+pub(super) struct Placement {
+    /// The sandbox.
+    pub(super) spec: Spec,
+    /// Directories of packages; the caller removes them when the run has ended.
+    pub(super) scratch: Vec<PathBuf>,
+}
+
+/// Puts everything that a recipe names at a path of this machine: fetches pinned files, checks trees out, makes the build directory.
+pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Placement, PipelineError> {
+    let mut inputs = Inputs {
+        context,
+        mounts: Vec::new(),
+        scratch: Vec::new(),
+    };
+    for (target, input) in &recipe.inputs {
+        inputs.place(&recipe, target, input)?;
+    }
+    let Inputs { mounts, scratch, .. } = inputs;
+    let root = match &recipe.root {
+        Some(digest) => RootFs::Tree(context.store.checkout(digest)?),
+        None => RootFs::Empty,
+    };
+    let spec = Spec {
+        stage: recipe.id.to_string(),
+        root,
+        mounts,
+        emulator: emulator(context, &recipe)?,
+        build_dir: build_dir(context, &recipe)?,
+        variation: varied(&context.options.changed, recipe.limits.cpus),
+        keep_failed: context.options.keep_failed,
+        workload: recipe.workload,
+        prepare: recipe.before,
+        env: recipe.env,
+        epoch: recipe.epoch,
+        ids: recipe.ids,
+        capabilities: recipe.capabilities,
+        limits: recipe.limits,
+        outputs: recipe.outputs,
+        dev_in: recipe.dev_in,
+        proc_mount: true,
+        console: Console::Log,
+        network: Network::None,
+    };
+    Ok(Placement { spec, scratch })
+}
+
+/// The sandbox of a stage with a shell in place of its command, on this terminal. Its inputs are fetched and placed; the directories of
+/// packages go with the store's scratch.
+pub fn shell_spec(
+    context: &BuildContext<'_>,
+    resolved: &ResolvedStage,
+    command: Option<&str>,
+) -> Result<Spec, PipelineError> {
+    let mut spec = place(context, Recipe::new(context.project, resolved)?)?.spec;
+    let mut argv = vec!["/bin/sh".to_owned()];
+    if let Some(command) = command {
+        argv.extend(["-c".to_owned(), command.to_owned()]);
+    }
+    spec.workload = Workload::Command { argv };
+    spec.console = Console::Inherit;
+    spec.outputs.clear();
+    spec.limits.wall = SHELL_TIME;
+    Ok(spec)
+}
+
+/// Inputs on their way to paths of this machine.
+struct Inputs<'a> {
+    context: &'a BuildContext<'a>,
+    mounts: Vec<Mount>,
+    scratch: Vec<PathBuf>,
+}
+
+impl Inputs<'_> {
+    fn place(&mut self, recipe: &Recipe<'_>, target: &RelPath, input: &ResolvedInput) -> Result<(), PipelineError> {
+        let BuildContext { store, project, .. } = *self.context;
+        let pinned = store.of_pinned();
+        match input {
+            ResolvedInput::Tree(digest) => {
+                self.mount(self.checkout(digest)?, target.clone());
+                // The stage's own directory has no description beside it: only inputs do.
+                if target.as_bytes() != b"stage" {
+                    let beside = format!("{target}.tree");
+                    let beside = RelPath::new(beside).map_err(|e| PipelineError::Spec {
+                        node: recipe.id.clone(),
+                        problem: e.to_string(),
+                    })?;
+                    self.mount(store.object_path(digest)?, beside);
+                }
+            }
+            ResolvedInput::File(digest, _) => {
+                store.verify_object(digest)?;
+                self.mount(self.own(store.plain_object(digest)?)?, target.clone());
+            }
+            ResolvedInput::Pinned(file) => {
+                let digest = self
+                    .context
+                    .origins
+                    .ensure_file(project, pinned, file, self.context.events)?;
+                pinned.verify_object(&digest)?;
+                self.mount(self.own(pinned.plain_object(&digest)?)?, target.clone());
+            }
+            ResolvedInput::Packages(packages, index) => {
+                let dir = self.packages(recipe, packages, index.as_deref())?;
+                self.scratch.push(dir.clone());
+                self.mount(dir, target.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, source: PathBuf, target: RelPath) {
+        self.mounts.push(Mount {
+            source,
+            target,
+            access: Access::ReadOnly,
+        });
+    }
+
+    /// Whether files of inputs are copies, which belong to this run and go with its scratch.
+    fn copies(&self) -> bool {
+        self.context.options.changed.copies
+    }
+
+    /// The file itself, or a copy of it when inputs are copies.
+    fn own(&self, file: PathBuf) -> Result<PathBuf, StoreError> {
+        match self.copies() {
+            false => Ok(file),
+            true => self.context.store.copy_if_linked(&file),
+        }
+    }
+
+    fn checkout(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
+        match self.copies() {
+            false => self.context.store.checkout(digest),
+            true => self.context.store.copied_checkout(digest),
+        }
+    }
+
+    /// Fetches packages and lays them out in a directory.
+    fn packages(
+        &self,
+        recipe: &Recipe<'_>,
+        packages: &[Package],
+        index: Option<&str>,
+    ) -> Result<PathBuf, PipelineError> {
+        let BuildContext { store, project, .. } = *self.context;
+        let pinned = store.of_pinned();
+        let packages: Vec<_> = packages.iter().collect();
+        let name = recipe.id.to_string();
+        let origins = self.context.origins;
+        let digests = origins.ensure_packages(project, pinned, &name, &packages, self.context.events)?;
+        let pairs: Vec<(&Package, VerityDigest)> = packages.into_iter().zip(digests).collect();
+        // Hard links must be on the file system of the files they link to.
+        let dir = if self.copies() { store } else { pinned }.scratch_path("packages");
+        let index = index.map(|suite| (suite, recipe.epoch));
+        lay_out_packages(pinned, &pairs, &dir, index, self.copies())?;
+        Ok(dir)
+    }
+}
+
+fn emulator(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<Option<Emulator>, PipelineError> {
+    let Some((digest, arch)) = recipe.emulator else {
+        return Ok(None);
+    };
+    let name = emulator_name(arch);
+    let program = context.store.checkout(&digest)?.join("usr/bin").join(name);
+    if !program.is_file() {
+        return Err(PipelineError::Spec {
+            node: recipe.id.clone(),
+            problem: format!("the tree of the emulator has no usr/bin/{name}"),
+        });
+    }
+    Ok(Some(Emulator { arch, program }))
+}
+
+/// QEMU's name of the user-mode emulator for programs of `arch`.
+const fn emulator_name(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "qemu-x86_64",
+        Arch::Arm64 => "qemu-aarch64",
+    }
+}
+
+fn build_dir(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<BuildDir, PipelineError> {
+    let options = context.options;
+    let asked = options.changed.build_dir.as_ref().or(options.build_dir.as_ref());
+    if asked.is_none() && !options.keep_failed {
+        return Ok(BuildDir::Tmpfs);
+    }
+    let base = asked.cloned().unwrap_or_else(|| context.store.root().join("failed"));
+    fs::create_dir_all(&base).map_err(PipelineError::io("create", &base))?;
+    let base = base.canonicalize().map_err(PipelineError::io("open", &base))?;
+    let prefix = [recipe.id.stage.as_str(), recipe.id.arch.as_str(), ""].join("-");
+    let fresh = store::quiet_directory(&base, &prefix);
+    Ok(BuildDir::Disk(
+        fresh.map_err(PipelineError::io("create a directory in", &base))?,
+    ))
+}
+
+/// Removes the directories that were made for one run. What cannot be removed goes with the store's scratch directory.
+pub(super) fn remove(scratch: &[impl AsRef<Path>]) {
+    for dir in scratch {
+        let _ = fs::remove_dir_all(dir);
+    }
+}

@@ -1,0 +1,184 @@
+//! The *what* of a stage's run: everything by digest, nothing of this machine.
+//!
+//! A [`Recipe`] is the same on every host. [`super::placement`] adds the *where*: it fetches the inputs, puts each at a path of this
+//! machine and gives the [`Spec`](crate::sandbox::Spec) that the sandbox obeys.
+
+use super::{
+    PipelineError, Project,
+    resolve::{ResolvedInput, ResolvedStage, STAGE_DIRECTORY},
+};
+use crate::{
+    graph::{StageFile, StageIds, StageLimits, StageOutputKind, StageWorkload},
+    model::{Arch, Epoch, NodeId, RelPath, VerityDigest},
+    sandbox::{Capability, Ids, Limits, OutputKind, OutputSpec, Preparation, Workload},
+    writers,
+};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The variable that tells a stage how many processors it has.
+pub(super) const PROCESSORS: &str = "PNB_CPUS";
+
+/// What a stage runs, with which inputs, and which outputs it gives.
+#[derive(Clone, Debug)]
+pub(super) struct Recipe<'a> {
+    /// The node.
+    pub(super) id: &'a NodeId,
+    /// The tree that is `/`; none for an empty root.
+    pub(super) root: Option<VerityDigest>,
+    /// The tree with qemu-user and the architecture it emulates, where programs of another architecture are run.
+    pub(super) emulator: Option<(VerityDigest, Arch)>,
+    /// Inputs by the path at which the stage sees them.
+    pub(super) inputs: BTreeMap<RelPath, &'a ResolvedInput>,
+    /// The program or writer.
+    pub(super) workload: Workload,
+    /// The writer that runs before the program.
+    pub(super) before: Option<Preparation>,
+    /// Environment variables beside the fixed ones.
+    pub(super) env: BTreeMap<String, String>,
+    /// `SOURCE_DATE_EPOCH`.
+    pub(super) epoch: Epoch,
+    /// User ids.
+    pub(super) ids: Ids,
+    /// Capabilities inside the stage's user namespace.
+    pub(super) capabilities: BTreeSet<Capability>,
+    /// Limits on memory, processes, time and space.
+    pub(super) limits: Limits,
+    /// The outputs that are taken from `/build`.
+    pub(super) outputs: Vec<OutputSpec>,
+    /// Directories below `/build` that get a small `/dev`.
+    pub(super) dev_in: Vec<RelPath>,
+}
+
+impl<'a> Recipe<'a> {
+    /// The recipe of a resolved stage.
+    pub(super) fn new(project: &Project, resolved: &'a ResolvedStage) -> Result<Self, PipelineError> {
+        let id = &resolved.id;
+        let file = project.graph.file(id);
+        let bad = |problem: String| PipelineError::Spec {
+            node: id.clone(),
+            problem,
+        };
+        let mut inputs = BTreeMap::new();
+        for (name, input) in &resolved.inputs {
+            let target = match name.as_str() {
+                STAGE_DIRECTORY => RelPath::new("stage"),
+                _ => RelPath::new(format!("inputs/{name}")),
+            };
+            inputs.insert(target.map_err(|e| bad(e.to_string()))?, input);
+        }
+        let writer = |name: &str| writer_arguments(project, file, id.arch, name).map_err(bad);
+        let (workload, before) = match &file.workload {
+            StageWorkload::Command { argv, before } => {
+                let before = before.as_ref().map(|name| {
+                    let args = writer(name.get_ref())?;
+                    Ok::<_, PipelineError>(Preparation {
+                        name: name.get_ref().clone(),
+                        args,
+                    })
+                });
+                (Workload::Command { argv: argv.clone() }, before.transpose()?)
+            }
+            StageWorkload::Writer(name) => {
+                let name = name.get_ref();
+                let args = writer(name)?;
+                (
+                    Workload::Builtin {
+                        name: name.clone(),
+                        args,
+                    },
+                    None,
+                )
+            }
+        };
+        Ok(Self {
+            id,
+            root: resolved.root,
+            emulator: match (resolved.emulator, project.graph.emulator(id)) {
+                (Some(digest), Some((_, arch))) => Some((digest, arch)),
+                _ => None,
+            },
+            inputs,
+            workload,
+            before,
+            env: environment(project, file, id),
+            epoch: project.lock.source_date_epoch,
+            ids: match file.sandbox.ids {
+                StageIds::Single => Ids::Single,
+                StageIds::Range => Ids::Range,
+            },
+            capabilities: capabilities(&file.sandbox.capabilities).map_err(bad)?,
+            limits: limits(&file.limits),
+            outputs: outputs(file, id.arch).map_err(bad)?,
+            dev_in: file.sandbox.dev_in.clone(),
+        })
+    }
+}
+
+/// The context that a writer gets as its argument.
+fn writer_arguments(project: &Project, file: &StageFile, arch: Arch, name: &str) -> Result<Vec<u8>, String> {
+    let context = writers::Context {
+        arch,
+        epoch: project.lock.source_date_epoch,
+        threads: file.limits.cpus,
+        outputs: file.outputs_for(arch).map(|(name, _)| name.clone()).collect(),
+    };
+    serde_json::to_vec(&context).map_err(|e| format!("arguments of the writer {name}: {e}"))
+}
+
+fn environment(project: &Project, file: &StageFile, id: &NodeId) -> BTreeMap<String, String> {
+    let mut env = file.env.clone();
+    env.insert("PNB_ARCH".to_owned(), id.arch.to_string());
+    env.insert("PNB_BUILD_ARCH".to_owned(), project.graph.build_arch().to_string());
+    env.insert("PNB_STAGE".to_owned(), id.stage.clone());
+    env.insert(PROCESSORS.to_owned(), file.limits.cpus.to_string());
+    env
+}
+
+fn capabilities(names: &[String]) -> Result<BTreeSet<Capability>, String> {
+    names
+        .iter()
+        .map(|name| {
+            let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
+            Capability::deserialize(value).map_err(|e| format!("capability {name:?}: {e}"))
+        })
+        .collect()
+}
+
+fn limits(limits: &StageLimits) -> Limits {
+    Limits {
+        memory: limits.memory,
+        processes: limits.processes,
+        wall: limits.wall,
+        log_bytes: limits.log,
+        build_bytes: limits.build,
+        build_inodes: limits.inodes,
+        output_bytes: limits.output,
+        output_entries: limits.inodes,
+        cpus: limits.cpus,
+        ..Limits::default()
+    }
+}
+
+/// The outputs that are taken out of the sandbox. Outputs that pass an input on do not come from there.
+fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<OutputSpec>, String> {
+    file.outputs_for(arch)
+        .filter(|(_, output)| output.from.is_none())
+        .map(|(name, output)| {
+            let path = match &output.path {
+                Some(path) => path.clone(),
+                None => RelPath::new(name).map_err(|e| e.to_string())?,
+            };
+            Ok(OutputSpec {
+                name: name.clone(),
+                path,
+                kind: match output.kind {
+                    StageOutputKind::Tree => OutputKind::Tree,
+                    StageOutputKind::File => OutputKind::File,
+                },
+                allow_setid: output.allow_setid,
+                allow_devices: false,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! One whole build in a store of its own.
+
+use super::run::ReproRequest;
+use crate::{
+    manifest::{MANIFEST_FILE, SUMS_FILE, Sums},
+    model::{NodeId, RelPath, Sha256Digest, StageKey, Target},
+    pipeline::{BuildContext, BuildOutcome, PipelineError, RunOptions, export, scheduler::build_until_failure},
+    store::{Output, SharedStores, Store},
+};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+/// The results of a build: key and outputs of each node, and the digest of every file of every artifact.
+pub(super) struct Made {
+    pub(super) nodes: BTreeMap<NodeId, (StageKey, BTreeMap<String, Output>)>,
+    pub(super) files: BTreeMap<(Target, RelPath), Sha256Digest>,
+}
+
+/// One build in a store of its own.
+pub(super) struct BuildInStore {
+    pub(super) store: Arc<Store>,
+    pub(super) outcome: BuildOutcome,
+    pub(super) made: Made,
+    /// The stage that failed, and its error; there are no artifacts then.
+    pub(super) failed: Option<(NodeId, PipelineError)>,
+    /// Digest of each artifact's manifest.
+    pub(super) manifests: BTreeMap<Target, Sha256Digest>,
+}
+
+impl ReproRequest<'_> {
+    /// Builds everything in a new store at `place`; with `objects` that store shares the objects of another one.
+    pub(super) fn build_in(
+        &self,
+        place: &Path,
+        objects: Option<Arc<Store>>,
+        jobs: usize,
+        mut options: RunOptions,
+    ) -> Result<BuildInStore, PipelineError> {
+        fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
+        let shared = SharedStores {
+            pinned: Some(Arc::clone(self.store)),
+            objects,
+        };
+        let store = Store::open_ephemeral(&place.join("store"), shared)?;
+        options.exported = self.nodes.iter().cloned().collect();
+        let context = BuildContext {
+            store: &store,
+            options: &options,
+            ..self.context()
+        };
+        let (outcome, failed) = build_until_failure(&context, self.nodes, jobs)?;
+        let failed = match failed {
+            None => None,
+            Some(error) => Some(self.failed_stage(&store, error)?),
+        };
+        let images = place.join("images");
+        let (mut files, mut manifests) = (BTreeMap::new(), BTreeMap::new());
+        for &target in self.targets.iter().filter(|_| failed.is_none()) {
+            let dir = export(&context, &outcome, target, &images, self.circumstances)?;
+            let path = dir.join(SUMS_FILE);
+            let bytes = fs::read(&path).map_err(PipelineError::io("read", &path))?;
+            let sums = Sums::parse(&bytes).map_err(PipelineError::Manifest)?;
+            for (file, sha256) in sums.files() {
+                if file.to_string() == MANIFEST_FILE {
+                    manifests.insert(target, *sha256);
+                }
+                files.insert((target, file.clone()), *sha256);
+            }
+        }
+        let nodes = outcome.nodes.iter();
+        let nodes = nodes.map(|(id, done)| (id.clone(), (done.resolved.key, done.record.outputs.clone())));
+        let made = Made {
+            nodes: nodes.collect(),
+            files,
+        };
+        Ok(BuildInStore {
+            store,
+            outcome,
+            made,
+            failed,
+            manifests,
+        })
+    }
+
+    /// The stage that failed in `store`. Its log is moved to the user's store, where it outlives this run. Other errors are returned.
+    fn failed_stage(&self, store: &Store, mut error: PipelineError) -> Result<(NodeId, PipelineError), PipelineError> {
+        let PipelineError::Stage { node, log, .. } = &mut error else {
+            return Err(error);
+        };
+        let node = node.clone();
+        if let Some((gone, kept)) = self.store.take_log(store, &node.stage, node.arch)? {
+            *log = log.replace(&*gone.to_string_lossy(), &kept.to_string_lossy());
+        }
+        Ok((node, error))
+    }
+}

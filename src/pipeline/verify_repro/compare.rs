@@ -1,0 +1,127 @@
+//! The reference that the second build is held against, and the results of stages and artifacts.
+
+use super::{
+    build::{BuildInStore, Made},
+    run::ReproRequest,
+};
+use crate::{
+    graph::closure_of,
+    manifest::{MANIFEST_FILE, is_statement},
+    model::{NodeId, RelPath, Target},
+    pipeline::PipelineError,
+    repro::{self, ArtifactResult, Claim, OutputResult, StageResult, State},
+    store::Store,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// The expected results.
+pub(super) enum Reference {
+    /// A first build on this machine.
+    Built(Box<BuildInStore>),
+    /// A manifest, of which only digests are known.
+    Claimed(Made),
+}
+
+impl Reference {
+    /// The results that a manifest claims. The manifest itself has to come out the same too.
+    pub(super) fn claimed(claim: &Claim) -> Self {
+        let manifest = claim.manifest();
+        let nodes = manifest.stages.iter().map(|stage| {
+            let id = NodeId::new(stage.stage.clone(), stage.arch);
+            (id, (stage.key, stage.outputs.clone()))
+        });
+        let target = Target {
+            variant: claim.variant(),
+            arch: claim.arch(),
+        };
+        let files = manifest
+            .artifacts
+            .iter()
+            .map(|(path, file)| (path.clone(), file.sha256));
+        let itself = RelPath::new(MANIFEST_FILE)
+            .into_iter()
+            .map(|path| (path, *claim.sha256()));
+        Self::Claimed(Made {
+            nodes: nodes.collect(),
+            files: files
+                .chain(itself)
+                .map(|(path, sha256)| ((target, path), sha256))
+                .collect(),
+        })
+    }
+
+    /// The expected digests.
+    pub(super) fn made(&self) -> &Made {
+        match self {
+            Self::Built(build) => &build.made,
+            Self::Claimed(made) => made,
+        }
+    }
+
+    /// The first build, if there was one.
+    pub(super) fn built(&self) -> Option<&BuildInStore> {
+        match self {
+            Self::Built(build) => Some(build),
+            Self::Claimed(_) => None,
+        }
+    }
+
+    /// The store with the objects of the first build, if there was one.
+    pub(super) fn objects(&self) -> Option<&Arc<Store>> {
+        self.built().map(|build| &build.store)
+    }
+}
+
+impl ReproRequest<'_> {
+    /// Compares the results of the second build with the expected ones. A manifest claims nothing about the statements beside it.
+    pub(super) fn compare(
+        &self,
+        reference: &Reference,
+        second: &BuildInStore,
+    ) -> Result<(Vec<StageResult>, Vec<ArtifactResult>), PipelineError> {
+        let expected = reference.made();
+        let closure = closure_of(&self.project.graph, self.nodes)?;
+        let mut stages = Vec::new();
+        for id in &closure.order {
+            let Some((again, outputs)) = second.made.nodes.get(id) else {
+                continue;
+            };
+            // A stage that the manifest does not have is needed now: that is a difference, although no output was claimed.
+            let none = BTreeMap::new();
+            let (state, first) = match expected.nodes.get(id) {
+                None => (State::Different, &none),
+                Some((_, first)) if first == outputs => (State::Equal, first),
+                Some((key, first)) if key == again => (State::FirstDivergent, first),
+                Some((_, first)) => (State::Different, first),
+            };
+            let both = outputs.iter().filter_map(|(name, second)| {
+                Some(OutputResult {
+                    name: name.clone(),
+                    kind: repro::kind(second),
+                    first: *first.get(name)?.digest(),
+                    second: *second.digest(),
+                })
+            });
+            stages.push(StageResult {
+                node: id.to_string(),
+                needs: closure.needs[id].iter().map(ToString::to_string).collect(),
+                state,
+                outputs: both.collect(),
+            });
+        }
+        let claimed = reference.built().is_none();
+        let made = second.made.files.keys();
+        let made = made.filter(|name| !claimed || expected.files.contains_key(*name) || !is_statement(&name.1));
+        let names: BTreeSet<&(Target, RelPath)> = expected.files.keys().chain(made).collect();
+        let artifacts = names.into_iter().map(|name| ArtifactResult {
+            artifact: name.0.to_string(),
+            file: name.1.clone(),
+            first: expected.files.get(name).copied(),
+            second: second.made.files.get(name).copied(),
+        });
+        Ok((stages, artifacts.collect()))
+    }
+}

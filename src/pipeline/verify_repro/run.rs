@@ -1,0 +1,236 @@
+//! The order of events of `verify-repro`, and its verdict.
+
+use super::{bisect::Bisection, build::BuildInStore, circumstances::is_full, compare::Reference};
+use crate::{
+    graph::closure_of,
+    manifest::{Reproducibility, Varied},
+    model::{NodeId, Sha256Digest, Target},
+    pipeline::{
+        BuildContext, CODE_SANDBOX, CODE_WRITERS, Circumstances, Events, Origins, PipelineError, Project, RunOptions,
+    },
+    repro::{ArtifactResult, Axis, BuiltFrom, Claim, Finding, ReproVerdict, StageResult, State, Tried},
+    store::Store,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
+
+/// Place of the second store below the scratch: a longer path than the first one's.
+const FAR: &str = "a-second-store/whose-path-is-longer-than-that-of-the-first-by-some-seventy-bytes/or-more/store";
+
+/// A request to build twice and compare.
+pub struct ReproRequest<'a> {
+    /// The project.
+    pub project: &'a Project,
+    /// The user's store, which has pinned files already.
+    pub store: &'a Arc<Store>,
+    /// Where other pinned files are fetched from.
+    pub origins: &'a Origins,
+    /// The nodes to build.
+    pub nodes: &'a [NodeId],
+    /// The artifacts among them.
+    pub targets: &'a [Target],
+    /// The circumstances to vary.
+    pub axes: &'a BTreeSet<Axis>,
+    /// Stages at once.
+    pub jobs: usize,
+    /// How stages are run.
+    pub options: &'a RunOptions,
+    /// Facts for the statements.
+    pub circumstances: &'a Circumstances,
+    /// Whether the two stores lie on disk although memory would suffice.
+    pub on_disk: bool,
+    /// Whether the cause of each difference is sought.
+    pub explain: bool,
+    /// Receives what happens.
+    pub events: Events<'a>,
+    /// Receives the next step, in words.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// The result of a [`ReproRequest`].
+pub struct ReproResult {
+    /// The verdict for people and machines; its end is its beginning until the caller sets it.
+    pub verdict: ReproVerdict,
+    /// Digest of the manifest of each artifact of the first build, or of the second one where there was no first.
+    pub manifests: BTreeMap<Target, Sha256Digest>,
+}
+
+impl<'a> ReproRequest<'a> {
+    /// The circumstances of an ordinary build in the user's store.
+    pub(super) fn context(&self) -> BuildContext<'a> {
+        BuildContext {
+            project: self.project,
+            store: self.store,
+            origins: self.origins,
+            options: self.options,
+            events: self.events,
+        }
+    }
+
+    /// Builds, compares, and explains. With `claim` the second build is compared with that manifest, and there is no first build.
+    pub fn run(&self, claim: Option<&Claim>) -> Result<ReproResult, PipelineError> {
+        let (scratch, room) = self.scratch()?;
+        let found = self.run_in(&scratch, claim);
+        found.map_err(|error| match room {
+            Some(_) if is_full(&error) => PipelineError::InMemory {
+                path: scratch,
+                source: Box::new(error),
+            },
+            _ => error,
+        })
+    }
+
+    fn run_in(&self, scratch: &Path, claim: Option<&Claim>) -> Result<ReproResult, PipelineError> {
+        let mut axes = self.axes.clone();
+        let impossible = self.impossible()?;
+        let not_varied: Vec<(Axis, String)> = impossible.into_iter().filter(|(axis, _)| axes.remove(axis)).collect();
+        let files = scratch.join("variation");
+        self.lay_out_files(&axes, &files)?;
+
+        let reference = match claim {
+            Some(claim) => Reference::claimed(claim),
+            None => Reference::Built(Box::new(self.first_build(scratch)?)),
+        };
+        let mut second = self.second_build(scratch, &reference, &axes, &files)?;
+        let failed = second.failed.take();
+        let (mut stages, artifacts) = self.compare(&reference, &second)?;
+        let bisection = |id: &NodeId| Bisection {
+            request: self,
+            reference: &reference,
+            second: &second,
+            node: id.clone(),
+            axes: &axes,
+            files: &files,
+            runs: BTreeMap::new(),
+        };
+        let mut findings = Vec::new();
+        for stage in stages.iter().filter(|s| s.state == State::FirstDivergent) {
+            if let Some(id) = second.outcome.order.iter().find(|id| id.to_string() == stage.node) {
+                findings.extend(bisection(id).explain_outputs()?);
+            }
+        }
+        if let Some((node, error)) = failed {
+            // When everything the stage needs came out the same, it fails because of the variation.
+            let first_to_differ = stages.iter().all(|s| s.state == State::Equal);
+            if first_to_differ {
+                findings.push(bisection(&node).explain_failure(error)?);
+            }
+            stages.push(StageResult {
+                node: node.to_string(),
+                needs: Vec::new(),
+                state: if first_to_differ {
+                    State::FirstDivergent
+                } else {
+                    State::Different
+                },
+                outputs: Vec::new(),
+            });
+        }
+        let manifests = reference.built().unwrap_or(&second).manifests.clone();
+        let verdict = self.verdict(claim, axes, not_varied, stages, artifacts, findings)?;
+        Ok(ReproResult { verdict, manifests })
+    }
+
+    /// An ordinary build. When it fails, the variation is not the cause: that is an ordinary failure.
+    fn first_build(&self, scratch: &Path) -> Result<BuildInStore, PipelineError> {
+        (self.say)("first build: as every build");
+        let mut options = self.options.clone();
+        // Most artifacts come out the same; the search for causes makes those that differ again.
+        if self.explain {
+            options.unkept = self.last_nodes()?;
+        }
+        let build = self.build_in(&scratch.join("first"), None, self.jobs, options)?;
+        match build.failed {
+            Some((_, error)) => Err(error),
+            None => Ok(build),
+        }
+    }
+
+    /// The build with all axes varied.
+    fn second_build(
+        &self,
+        scratch: &Path,
+        reference: &Reference,
+        axes: &BTreeSet<Axis>,
+        files: &Path,
+    ) -> Result<BuildInStore, PipelineError> {
+        let mut options = self.options.clone();
+        options.changed = self.changed(axes, files);
+        // With hard links a stage could see a higher link count in the second build, so objects are shared only when inputs are copies.
+        let objects = reference.objects().filter(|_| options.changed.copies).cloned();
+        (self.say)(&format!("second build: {} circumstances differ", axes.len()));
+        // Stages that share one processor cost more side by side.
+        let jobs = if options.changed.processors { 1 } else { self.jobs };
+        self.build_in(&scratch.join(FAR), objects, jobs, options)
+    }
+
+    fn verdict(
+        &self,
+        claim: Option<&Claim>,
+        axes: BTreeSet<Axis>,
+        not_varied: Vec<(Axis, String)>,
+        stages: Vec<StageResult>,
+        artifacts: Vec<ArtifactResult>,
+        findings: Vec<Finding>,
+    ) -> Result<ReproVerdict, PipelineError> {
+        let project = self.project;
+        let order = closure_of(&project.graph, self.nodes)?.order;
+        let packages: BTreeSet<Sha256Digest> = order
+            .iter()
+            .flat_map(|id| project.lock.packages_of(id))
+            .map(|p| p.sha256)
+            .collect();
+        let tried = axes.into_iter().map(|axis| Tried {
+            axis,
+            first: axis.first().to_owned(),
+            second: axis.second().to_owned(),
+        });
+        let equal = stages.iter().all(|s| s.state == State::Equal) && artifacts.iter().all(|a| a.first == a.second);
+        Ok(ReproVerdict {
+            equal,
+            what: self.nodes.iter().map(ToString::to_string).collect(),
+            against: claim.map(|claim| claim.given().display().to_string()),
+            host: self.circumstances.host.clone(),
+            started: self.circumstances.started,
+            finished: self.circumstances.started,
+            axes: tried.collect(),
+            not_varied,
+            stages,
+            artifacts,
+            findings,
+            inputs: BuiltFrom {
+                pnb: env!("CARGO_PKG_VERSION").to_owned(),
+                code_sandbox: CODE_SANDBOX.to_owned(),
+                code_writers: CODE_WRITERS.to_owned(),
+                lock: project.lock_sha256,
+                revision: project.revision.sha.as_ref().map(ToString::to_string),
+                uncommitted: project.revision.dirty.clone(),
+                source_date_epoch: project.lock.source_date_epoch.seconds(),
+                packages: packages.len(),
+            },
+        })
+    }
+}
+
+/// The statement for `build-record.json`.
+pub fn reproducibility(verdict: &ReproVerdict) -> Reproducibility {
+    let varied = verdict.axes.iter().map(|tried| {
+        let values = Varied {
+            first: tried.first.clone(),
+            second: tried.second.clone(),
+        };
+        (tried.axis.to_string(), values)
+    });
+    let not_varied = verdict.not_varied.iter();
+    Reproducibility {
+        varied: varied.collect(),
+        not_varied: not_varied.map(|(axis, why)| (axis.to_string(), why.clone())).collect(),
+        host: verdict.host.clone(),
+        finished: verdict.finished,
+        outputs: verdict.outputs(),
+        equal: verdict.equal,
+    }
+}
