@@ -118,7 +118,7 @@ fn a_malformed_stage_is_named_by_line() {
     });
     insta::assert_snapshot!(said(dir.path(), &["graph"]), @r###"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 5: there is no stage "kernal" (there are: agent, boot-loaders, boot-tools, boot-tools-arm64, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, pi-firmware, qcow2, raw, root, rootfs, variation, variation-locale, tools)
+    error: failed to read stages/kernel/stage.toml, line 5: there is no stage "kernal" (there are: agent, boot-loaders, boot-tools, boot-tools-arm64, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, pi-firmware, qcow2, raw, root, rootfs, surroundings, surroundings-locale, tools)
     "###);
     let dir = changed("stages/ipxe/stage.toml", |t| {
         t.replace("from = \"kernel\"", "from = \"loaders\"")

@@ -490,7 +490,7 @@ fn the_example_has_every_rule() {
         assert!(
             allowed.iter().any(|a| a.distribution == archive.distribution
                 && a.suite == archive.suite
-                && a.keys.iter().any(|key| archive.keys.iter().any(|k| k == key.as_str()))),
+                && a.keys.iter().any(|key| archive.keys.contains(key))),
             "{} is not allowed",
             archive.name
         );

@@ -291,7 +291,7 @@ fn what_the_machine_of_an_image_does_not_have_is_said_at_once() {
             &["--append", "x"],
             "--firmware direct takes kernel and initramfs off it",
         ),
-        ("both.raw", &[], "it has boot loaders for both; say --arch"),
+        ("both.raw", &[], "it has boot loaders for amd64 and for arm64"),
         (
             "card.img",
             &["--firmware", "rpi4", "--arch", "amd64"],

@@ -17,7 +17,7 @@ pub enum Firmware {
     /// The same with Secure Boot, and with the keys that machines are sold with.
     #[value(name = "secureboot")]
     SecureBoot,
-    /// That of a Raspberry Pi 4. QEMU has none for its machine raspi4b, so [`super::raspi`] loads the kernel instead.
+    /// The firmware of a Raspberry Pi 4, emulated by pnb because QEMU has none for its machine raspi4b.
     #[value(name = "rpi4")]
     RaspberryPi4,
 }

@@ -1,59 +1,66 @@
-//! Options that several commands share.
+//! Options that several commands share, and the parsers of their values.
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use pnb::model::{Arch, ModelError, Variant};
 use std::{
+    error::Error,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 
 /// Options of every command.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Global options")]
 pub(super) struct Common {
-    /// The project: the directory with lockfile.toml and stages/ [default: found upwards from here].
+    /// Directory of the project, with lockfile.toml and stages/ [default: the current directory or the nearest above it]
     #[arg(long, global = true, value_name = "DIR", env = "PNB_PROJECT", hide_env_values = true)]
     pub(super) project: Option<PathBuf>,
-    /// The store [default: $XDG_CACHE_HOME/pnb].
+    /// Directory of the store [default: $XDG_CACHE_HOME/pnb]
     #[arg(long, global = true, value_name = "DIR", env = "PNB_STORE", hide_env_values = true)]
     pub(super) store: Option<PathBuf>,
-    /// Look for pinned files here first: http://…, https://… or file:///… as `pnb vendor` writes it.
+    /// First mirror for pinned files: http://…, https://… or file:///… with the layout that `pnb vendor` writes
     #[arg(long, global = true, value_name = "URL", env = "PNB_MIRROR", hide_env_values = true)]
     pub(super) mirror: Option<String>,
-    /// Use no network; what the store and file: mirrors lack is an error.
+    /// Use no network; a file that neither the store nor a file: mirror has is an error
     #[arg(long, global = true)]
     pub(super) offline: bool,
-    /// Machine-readable output: one JSON object per line.
+    /// Print events and results as JSON, one object per line
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// Say only what went wrong.
+    /// Print results and errors only
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
 }
 
-/// Which artifacts.
+/// Artifacts or stages.
 #[derive(Args, Debug, Clone)]
 pub(super) struct Selection {
-    /// Architectures, comma-separated, or all [default: amd64].
-    #[arg(long, value_delimiter = ',', env = "ARCH", value_name = "ARCH")]
+    /// Architectures, comma-separated [default: amd64]
+    #[arg(long, value_delimiter = ',', env = "ARCH", hide_env_values = true, value_name = "ARCH", value_parser = asked_arch())]
     pub(super) arch: Vec<AskedArch>,
-    /// Variants, comma-separated [default: every variant that has a stage].
-    #[arg(long, value_delimiter = ',', env = "VARIANT", value_name = "VARIANT")]
+    /// Variants, comma-separated [default: every variant that has a stage]
+    #[arg(long, value_delimiter = ',', env = "VARIANT", hide_env_values = true, value_name = "VARIANT",
+          value_parser = one_of::<Variant>(Variant::ALL.map(Variant::as_str)))]
     pub(super) variant: Vec<Variant>,
-    /// Stages instead of variants; VARIANT is ignored then.
+    /// Stages, comma-separated, instead of variants; VARIANT is ignored then
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub(super) stage: Vec<String>,
 }
 
-/// A word of `--arch`.
+/// A value of `--arch`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AskedArch {
     /// `all`.
     All,
-    /// One of them.
+    /// The name of an architecture.
     One(Arch),
 }
 
-impl std::str::FromStr for AskedArch {
+impl FromStr for AskedArch {
     type Err = ModelError;
     fn from_str(text: &str) -> Result<Self, ModelError> {
         match text {
@@ -64,7 +71,7 @@ impl std::str::FromStr for AskedArch {
 }
 
 impl Selection {
-    /// The architectures asked for, each once, in the order they are listed anywhere.
+    /// The selected architectures, each once, in the order of [`Arch::ALL`].
     pub(super) fn arches(&self) -> Vec<Arch> {
         let asked = |arch: &Arch| match self.arch.is_empty() {
             true => *arch == Arch::Amd64,
@@ -77,42 +84,61 @@ impl Selection {
     }
 }
 
-/// What the caller gives on top of the project: it decides what comes out.
+/// Inputs that the command line gives instead of the project's; they change the outputs.
 #[derive(Args, Debug, Clone)]
 pub(super) struct GivenArgs {
-    /// The agent binary instead of the locked one: a path whose SHA-256 is then recorded in the manifest.
+    /// Agent binary to use instead of the locked one; the manifest records its SHA-256
     #[arg(long, value_name = "FILE")]
     pub(super) agent: Option<PathBuf>,
-    /// Use the tools of another architecture, under an emulator: the artifacts must come out the same.
-    #[arg(long, value_name = "ARCH")]
+    /// Run the tools of another architecture under an emulator; the artifacts must have the same bytes
+    #[arg(long, value_name = "ARCH", value_parser = arch())]
     pub(super) tools: Option<Arch>,
-    /// Address of the platform, which media with an identity.cfg then name as SERVER.
-    #[arg(long, value_name = "URL", env = "PNB_PLATFORM_URL")]
+    /// Address of the platform, which identity.cfg on the media names as SERVER
+    #[arg(long, value_name = "URL", env = "PNB_PLATFORM_URL", hide_env_values = true)]
     pub(super) platform_url: Option<String>,
-    /// Certificates of the platform's authority, which then lie beside identity.cfg as powernode-ca.pem.
-    #[arg(long, value_name = "FILE", env = "PNB_CA_PEM")]
+    /// Certificates of the platform's authority, written beside identity.cfg as powernode-ca.pem
+    #[arg(long, value_name = "FILE", env = "PNB_CA_PEM", hide_env_values = true)]
     pub(super) ca_pem: Option<PathBuf>,
 }
 
-/// A stage of an architecture.
+/// A stage for an architecture.
 #[derive(Args, Debug)]
 pub(super) struct StageRef {
-    /// The stage.
+    /// Name of the stage
     pub(super) stage: String,
-    /// For which architecture.
-    #[arg(long, default_value = "amd64", env = "ARCH")]
+    /// Architecture that the stage is run for
+    #[arg(long, default_value = "amd64", env = "ARCH", hide_env_values = true, value_name = "ARCH", value_parser = arch())]
     pub(super) arch: Arch,
 }
 
-/// Reads `[ADDR:]PORT`; without an address it is this machine only.
+/// Parses one of `names`, which `--help` lists and a shell completes.
+pub(super) fn one_of<T>(names: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+/// Parses the name of an architecture.
+pub(super) fn arch() -> impl TypedValueParser<Value = Arch> {
+    one_of(Arch::ALL.map(Arch::as_str))
+}
+
+fn asked_arch() -> impl TypedValueParser<Value = AskedArch> {
+    one_of(Arch::ALL.map(Arch::as_str).into_iter().chain(["all"]))
+}
+
+/// Parses `[ADDR:]PORT`; without an address only this machine can connect.
 pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if digits {
-        let port = text.parse().map_err(|_| format!("the port {text} is above 65535"))?;
+        let port = text
+            .parse()
+            .map_err(|_| format!("the largest port is 65535, {text} is above it"))?;
         return Ok((Ipv4Addr::LOCALHOST, port).into());
     }
     text.parse()
-        .map_err(|_| "it is not PORT, ADDRESS:PORT or [ADDRESS]:PORT with the number of an address".to_owned())
+        .map_err(|_| "the forms are PORT, ADDRESS:PORT and [ADDRESS]:PORT, with an address in numbers".to_owned())
 }
 
 #[cfg(test)]

@@ -1,12 +1,19 @@
-//! `pnb audit`: whether an artifact is what it claims to be.
+//! `pnb audit`: the files of an artifact against the statements beside them.
 
-use super::{Exit, args::Common, context::store, failure::Failure, report::Report, vendor::sha256_of};
+use super::{
+    Exit,
+    args::Common,
+    context::{scratch, store},
+    failure::{Failure, Fatal},
+    report::Report,
+};
 use clap::Args;
 use pnb::{
-    audit::{self, ArtifactRoot, AuditError, Policy},
+    audit::{ArtifactRoot, AuditError, AuditOptions, Policy, audit_set},
     manifest::MANIFEST_FILE,
+    pipeline::sha256_of,
 };
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 /// Options of `pnb audit`.
 #[derive(Args, Debug)]
@@ -16,58 +23,62 @@ use std::{fs, io, path::PathBuf};
     pnb --json audit images/raw/amd64 | jq '.checks[] | select(.ok | not)'"
 )]
 pub(super) struct AuditArgs {
-    /// The artifact's directory, or one of several: `<variant>/<arch>` below it.
+    /// Directory of one artifact, or of several as <variant>/<arch>
     pub(super) dir: PathBuf,
-    /// The lock that the artifact must have been built from.
+    /// Lock from which the artifact must have been built
     #[arg(long, value_name = "FILE")]
     pub(super) lock: Option<PathBuf>,
-    /// What is asked of the artifacts beyond being what they claim to be: rules in TOML, as docs/audit.md lists them.
+    /// Further rules for the artifacts: a TOML file with the rules of docs/audit.md
     #[arg(long, value_name = "FILE")]
     pub(super) policy: Option<PathBuf>,
+}
+
+/// The lock that the artifact must have been built from cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read {path:?}")]
+struct UnreadableLock {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Fatal for UnreadableLock {
+    fn exit(&self) -> Exit {
+        Exit::Lock
+    }
 }
 
 pub(super) fn audit(common: &Common, args: &AuditArgs, report: &Report) -> Result<Exit, Failure> {
     let policy = args.policy.as_deref().map(Policy::load).transpose()?;
     let store = store(common)?;
-    let scratch = store.scratch_path("audit");
-    let io = |e: io::Error| Failure::said(Exit::Store, format!("create {scratch:?}: {e}"));
-    fs::create_dir(&scratch).map_err(io)?;
-    let lock = match &args.lock {
-        None => None,
-        Some(path) => {
-            let digest = sha256_of(path);
-            Some(digest.map_err(|e| Failure::said(Exit::Lock, format!("read {path:?}: {e}")))?)
-        }
+    let scratch = scratch(&store, "audit")?;
+    let digest = |path: &PathBuf| {
+        sha256_of(path).map_err(|source| UnreadableLock {
+            path: path.clone(),
+            source,
+        })
     };
-    let options = audit::AuditOptions {
-        opener: &ArtifactRoot {
-            scratch: scratch.clone(),
-        },
-        lock_sha256: lock,
+    let options = AuditOptions {
+        opener: &ArtifactRoot { scratch },
+        lock_sha256: args.lock.as_ref().map(digest).transpose()?,
         policy: policy.as_ref(),
     };
-    let failed = |error: &AuditError, source: &io::Error| Failure::said(Exit::Failure, format!("{error}: {source}"));
-    if args.dir.is_dir() && !args.dir.join(MANIFEST_FILE).exists() {
-        let set = audit::audit_set(&args.dir, &options).map_err(|error| match &error {
-            AuditError::Io { source, .. } => failed(&error, source),
-            AuditError::Failed { .. } => Failure::said(Exit::Failure, error.to_string()),
-        })?;
-        if let Some(set) = set {
-            if report.json() {
-                report.line(serde_json::json!(set));
-            } else {
-                report.bytes(set.table().as_bytes());
-            }
-            return Ok(set.class().map_or(Exit::Success, Exit::Audit));
+    if args.dir.is_dir()
+        && !args.dir.join(MANIFEST_FILE).exists()
+        && let Some(set) = audit_set(&args.dir, &options)?
+    {
+        if report.json() {
+            report.line(serde_json::json!(set));
+        } else {
+            report.bytes(set.table().as_bytes());
         }
+        return Ok(set.class().map_or(Exit::Success, Exit::Audit));
     }
-    let result = audit::audit(&args.dir, &options);
+    let result = pnb::audit::audit(&args.dir, &options);
     let (checks, exit) = match &result {
         Ok(verified) => (verified.report(), Exit::Success),
         Err(AuditError::Failed { report: checks, .. }) => (checks, checks.class().map_or(Exit::Failure, Exit::Audit)),
-        Err(error @ AuditError::Io { source, .. }) => {
-            return Err(failed(error, source));
-        }
+        Err(_) => return result.map(|_| Exit::Success).map_err(Failure::from),
     };
     if report.json() {
         report.line(serde_json::json!(checks));

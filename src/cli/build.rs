@@ -1,16 +1,17 @@
-//! `pnb build`.
+//! `pnb build`: artifacts into `images/<variant>/<arch>/`.
 
 use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
-    context::{give, hermetic, host, inputs, now, processors, project, run_options, select, store},
+    context::{ContextError, give, hermetic, origins, project, run_options, select, store},
     failure::Failure,
+    host::{host, now, processors},
     report::{Report, seconds, size},
 };
 use clap::Args;
 use pnb::{
     model::NodeId,
-    pipeline::{self, BuildContext, BuildOutcome, Circumstances, PipelineError, Program},
+    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, RunOptions},
 };
 use std::{
     os::unix::fs::MetadataExt,
@@ -24,34 +25,34 @@ use std::{
     ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1"
 )]
 pub(super) struct BuildArgs {
-    /// What to build.
+    /// The artifacts or stages to build.
     #[command(flatten)]
     pub(super) selection: Selection,
-    /// Refuse anything that could make the result depend on this machine.
+    /// Fail if a layer of the sandbox is missing or stage files are uncommitted
     #[arg(long)]
     pub(super) hermetic: bool,
-    /// With --hermetic: build although stage files are uncommitted, and say so in the manifest.
+    /// With --hermetic: build although stage files are uncommitted; the manifest states it
     #[arg(long)]
     pub(super) allow_dirty: bool,
-    /// Stages at once [default: processors].
+    /// Number of stages that run at the same time [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub(super) jobs: Option<usize>,
-    /// Where the artifacts go [default: images/ in the project].
+    /// Directory of the artifacts [default: images/ in the project]
     #[arg(long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
-    /// Keep the build directory of a stage that fails.
+    /// Keep the build directory of a failed stage
     #[arg(long)]
     pub(super) keep_failed: bool,
-    /// Build on disk in this directory instead of in memory.
+    /// Put build directories below this directory on disk instead of in memory
     #[arg(long, value_name = "DIR")]
     pub(super) build_dir: Option<PathBuf>,
-    /// Show every line that stages print.
+    /// Print every line that stages print
     #[arg(long, short)]
     pub(super) verbose: bool,
-    /// Say at the end where the time went.
+    /// Print the time and memory of each stage at the end
     #[arg(long)]
     pub(super) timings: bool,
-    /// What is given on top of the project.
+    /// Inputs that replace the project's.
     #[command(flatten)]
     pub(super) given: GivenArgs,
 }
@@ -61,36 +62,33 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     let mut project = project(common)?;
     give(&mut project, &args.given)?;
     let store = store(common)?;
-    let inputs = inputs(common)?;
+    let origins = origins(common)?;
     project.check_lock()?;
     let selected = select(&project, &args.selection)?;
     if args.hermetic {
         hermetic(&project, args.allow_dirty)?;
     }
-    let mut options = run_options()?;
-    options.hermetic = args.hermetic;
-    options.keep_failed = args.keep_failed;
-    options.verbose = args.verbose;
-    options.build_dir = args.build_dir.clone();
     let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
-    if !selected.targets.is_empty() && on_one_file_system(store.root(), &images) {
-        options.exported = selected.nodes.iter().cloned().collect();
-    }
+    let exports = !selected.targets.is_empty() && on_one_file_system(store.root(), &images);
+    let options = RunOptions {
+        hermetic: args.hermetic,
+        keep_failed: args.keep_failed,
+        verbose: args.verbose,
+        build_dir: args.build_dir.clone(),
+        exported: selected.nodes.iter().filter(|_| exports).cloned().collect(),
+        ..run_options()?
+    };
     let jobs = args.jobs.unwrap_or_else(processors);
     let context = BuildContext {
         project: &project,
         store: &store,
-        origins: &inputs,
+        origins: &origins,
         options: &options,
         events: &|event| report.event(event),
     };
     let outcome = context.build(&selected.nodes, jobs)?;
     if args.hermetic && project.revision_now()? != project.revision {
-        return Err(PipelineError::NotHermetic {
-            problem: "the project changed while it was built".to_owned(),
-            hint: "build again",
-        }
-        .into());
+        return Err(ContextError::Changed.into());
     }
     let circumstances = Circumstances {
         started,
@@ -109,7 +107,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     Ok(Exit::Success)
 }
 
-/// Whether files can be moved from one place to the other; what is not there yet will be made where it is to lie.
+/// Whether files can be moved between the two directories; one that is missing is made on the file system of its nearest ancestor.
 fn on_one_file_system(a: &Path, b: &Path) -> bool {
     let device = |path: &Path| {
         let path = std::path::absolute(path).ok()?;
@@ -118,7 +116,7 @@ fn on_one_file_system(a: &Path, b: &Path) -> bool {
     device(a).is_some_and(|dev| device(b) == Some(dev))
 }
 
-/// Where the time went: one row per stage, with a bar as long as its share.
+/// Prints one row per stage with its time and memory, and a bar as long as its share of the CPU time.
 fn timings(outcome: &BuildOutcome, report: &Report) {
     let rows: Vec<(&NodeId, &pipeline::Done)> = outcome
         .order

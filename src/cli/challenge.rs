@@ -1,4 +1,4 @@
-//! `pnb challenge`: what several builders say of the same artifact.
+//! `pnb challenge`: the manifests of several builders of the same artifact.
 
 use super::{Exit, failure::Failure, report::Report};
 use clap::Args;
@@ -10,13 +10,13 @@ use std::path::PathBuf;
 #[command(
     after_help = "Examples:\n  pnb challenge images/raw/amd64 their/build-manifest.json\n  \
     pnb challenge ours.json theirs.json third.json --threshold 2\n\n\
-    In a directory, the files must be those of its manifest; of a manifest alone nothing else is looked at."
+    The files in a directory must have the digests of its manifest; for a manifest file no other file is read."
 )]
 pub(super) struct ChallengeArgs {
-    /// The builders' manifests: a file each, or the directory of an artifact.
+    /// Manifest of each builder: the file, or the directory of the artifact
     #[arg(required = true, value_name = "MANIFEST")]
     pub(super) manifests: Vec<PathBuf>,
-    /// How many builders must agree, on the root and every file together [default: all].
+    /// Number of builders that must agree on the root and on every file [default: all]
     #[arg(long, value_name = "K")]
     pub(super) threshold: Option<usize>,
 }
@@ -27,8 +27,7 @@ pub(super) fn challenge(args: &ChallengeArgs, report: &Report) -> Result<Exit, F
         .iter()
         .map(|path| Claim::load(path))
         .collect::<Result<_, _>>()?;
-    let found = repro::challenge(&claims, args.threshold);
-    let found = found.map_err(|error| Failure::said(Exit::Usage, error.to_string()))?;
+    let found = repro::challenge(&claims, args.threshold)?;
     if report.json() {
         report.line(serde_json::json!(found));
     } else {

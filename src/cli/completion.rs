@@ -1,4 +1,4 @@
-//! `pnb completion`: a script that completes the command line in a shell.
+//! `pnb completion`: a script with which a shell completes the command line.
 
 use super::{Exit, report::Report};
 use clap::Args;
@@ -7,7 +7,7 @@ use clap::Args;
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  pnb completion bash > ~/.local/share/bash-completion/completions/pnb")]
 pub(super) struct CompletionArgs {
-    /// The shell that reads the script.
+    /// Shell for which the script is
     shell: clap_complete::Shell,
 }
 

@@ -1,25 +1,71 @@
-//! What most commands need first: the project, the store, where inputs come from.
+//! The values that most commands begin with: the project, the store, the origins of inputs, the selected nodes.
 
 use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
-    failure::Failure,
+    failure::{Failure, Fatal},
 };
 use pnb::{
     fetch::{self, Sources},
     graph::GraphError,
     inspect::SpoolDirectory,
-    manifest::Host,
     model::{Arch, NodeId, Target, Variant},
-    pipeline::{Origins, PipelineError, Project, RunOptions},
+    pipeline::{Origins, Project, RunOptions},
     store::Store,
 };
 use std::{
-    fs,
+    borrow::Cow,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
+
+/// Why the work of a command cannot begin; each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ContextError {
+    #[error("find a directory for the store: HOME is not set")]
+    NoHome,
+    #[error("find the program of pnb itself")]
+    Program(#[source] io::Error),
+    #[error("find a variant for {arch}: the project has no stage that makes one")]
+    NoVariant { arch: Arch },
+    #[error("build hermetically: the project is in no git commit, so nothing states the content of its stage files")]
+    NoCommit,
+    #[error("build hermetically: stage files are not committed:\n  {}", files.join("\n  "))]
+    Uncommitted { files: Vec<String> },
+    #[error("build hermetically: the project changed while it was built")]
+    Changed,
+    #[error("create {path:?}")]
+    Scratch {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Fatal for ContextError {
+    fn exit(&self) -> Exit {
+        match self {
+            ContextError::NoHome => Exit::Usage,
+            ContextError::Program(_) => Exit::Failure,
+            ContextError::NoVariant { .. } => Exit::Graph,
+            ContextError::NoCommit | ContextError::Uncommitted { .. } | ContextError::Changed => Exit::Hermetic,
+            ContextError::Scratch { .. } => Exit::Store,
+        }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        let way = match self {
+            ContextError::NoHome => "name one with --store or PNB_STORE",
+            ContextError::NoCommit | ContextError::Uncommitted { .. } => {
+                "commit the files, or give --allow-dirty, which the manifest then states"
+            }
+            ContextError::Changed => "build again",
+            _ => return None,
+        };
+        Some(way.into())
+    }
+}
 
 /// The project's directory.
 pub(super) fn project_root(common: &Common) -> Result<PathBuf, Failure> {
@@ -32,7 +78,7 @@ pub(super) fn project(common: &Common) -> Result<Project, Failure> {
     Ok(Project::load(&project_root(common)?)?)
 }
 
-/// Where the store is.
+/// The directory of the store.
 pub(super) fn store_path(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(path) = &common.store {
         return Ok(path.clone());
@@ -43,13 +89,8 @@ pub(super) fn store_path(common: &Common) -> Result<PathBuf, Failure> {
     )]
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")));
-    let none = || {
-        Failure::said(
-            Exit::Usage,
-            "find a place for the store: HOME is not set\n\nhint: give one with --store or PNB_STORE",
-        )
-    };
-    cache.map(|dir| dir.join("pnb")).ok_or_else(none)
+    let dir = cache.map(|dir| dir.join("pnb"));
+    Ok(dir.ok_or(ContextError::NoHome)?)
 }
 
 /// The open store.
@@ -58,7 +99,7 @@ pub(super) fn store(common: &Common) -> Result<Arc<Store>, Failure> {
 }
 
 /// Where pinned files may come from.
-pub(super) fn inputs(common: &Common) -> Result<Origins, Failure> {
+pub(super) fn origins(common: &Common) -> Result<Origins, Failure> {
     let mirror = common.mirror.as_deref().map(str::parse).transpose()?;
     Ok(Origins {
         sources: Sources {
@@ -70,22 +111,21 @@ pub(super) fn inputs(common: &Common) -> Result<Origins, Failure> {
     })
 }
 
-/// Options for running a single stage by hand.
+/// Options under which every stage runs unless the command line says otherwise.
 pub(super) fn run_options() -> Result<RunOptions, Failure> {
-    let helper =
-        std::env::current_exe().map_err(|e| Failure::said(Exit::Failure, format!("find pnb's own program: {e}")))?;
+    let helper = std::env::current_exe().map_err(ContextError::Program)?;
     Ok(RunOptions::new(helper))
 }
 
-/// What was selected.
+/// The selected artifacts or stages.
 pub(super) struct Selected {
-    /// Variants with their architecture, in order; empty when stages were named.
+    /// The artifacts, in order; empty when stages were named.
     pub(super) targets: Vec<Target>,
     /// The nodes to build.
     pub(super) nodes: Vec<NodeId>,
 }
 
-/// Turns flags into nodes. A variant exists when there is a stage of its name.
+/// Turns the options into nodes. A variant exists if there is a stage of its name.
 pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selected, Failure> {
     let mut selected = Selected {
         targets: Vec::new(),
@@ -117,16 +157,13 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
             }
         }
         if selected.nodes.len() == before {
-            return Err(Failure::said(
-                Exit::Graph,
-                format!("find a variant for {arch}: no stage makes one"),
-            ));
+            return Err(ContextError::NoVariant { arch }.into());
         }
     }
     Ok(selected)
 }
 
-/// Puts what the caller gives in the place of what the project has.
+/// Replaces parts of the project by those that the command line gives.
 pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failure> {
     if let Some(agent) = &given.agent {
         project.use_agent(agent)?;
@@ -143,53 +180,35 @@ pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failu
     Ok(())
 }
 
-/// What `--hermetic` asks of the project; the sandbox sees to the rest.
+/// Refuses a project whose stage files are in no commit; the sandbox takes care of the rest of `--hermetic`.
 pub(super) fn hermetic(project: &Project, allow_dirty: bool) -> Result<(), Failure> {
     let revision = &project.revision;
-    let problem = if allow_dirty {
-        return Ok(());
-    } else if revision.sha.is_none() {
-        "the project is in no git commit, so its stage files cannot be named".to_owned()
-    } else if !revision.dirty.is_empty() {
-        format!("stage files are not committed:\n  {}", revision.dirty.join("\n  "))
-    } else {
-        return Ok(());
-    };
-    let hint = "commit them, or give --allow-dirty, which the manifest records";
-    Err(PipelineError::NotHermetic { problem, hint }.into())
-}
-
-#[expect(clippy::disallowed_methods, reason = "the time goes into build-record.json only")]
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-pub(super) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-pub(super) fn host() -> Host {
-    let (name, kernel) = match nix::sys::utsname::uname() {
-        Ok(u) => {
-            let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
-            (
-                text(u.nodename()),
-                format!("{} {} {}", text(u.sysname()), text(u.release()), text(u.version())),
-            )
+    match (&revision.sha, allow_dirty) {
+        (_, true) => Ok(()),
+        (None, false) => Err(ContextError::NoCommit.into()),
+        (Some(_), false) if revision.dirty.is_empty() => Ok(()),
+        (Some(_), false) => Err(ContextError::Uncommitted {
+            files: revision.dirty.clone(),
         }
-        Err(_) => (String::new(), String::new()),
-    };
-    Host {
-        name,
-        kernel,
-        arch: Arch::host(),
-        cpus: u32::try_from(processors()).unwrap_or(u32::MAX),
+        .into()),
     }
 }
 
-/// A directory of the store for what compressed streams hold; it goes when the store is let go.
+/// A new directory in the scratch of the store; it goes when the store is closed.
+pub(super) fn scratch(store: &Store, name: &str) -> Result<PathBuf, Failure> {
+    let path = store.scratch_path(name);
+    match fs::create_dir(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ContextError::Scratch { path, source }.into()),
+    }
+}
+
+/// A scratch directory for the content of compressed streams.
 pub(super) fn spool(store: &Store) -> Result<SpoolDirectory, Failure> {
-    let dir = store.scratch_path("inspect");
-    fs::create_dir(&dir).map_err(|e| Failure::said(Exit::Store, format!("create {dir:?}: {e}")))?;
-    Ok(SpoolDirectory::new(dir))
+    Ok(SpoolDirectory::new(scratch(store, "inspect")?))
+}
+
+/// The hint that names the command which builds `node`.
+pub(super) fn build_it(node: &NodeId) -> String {
+    format!("build it with `pnb build --stage {} --arch {}`", node.stage, node.arch)
 }

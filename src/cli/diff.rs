@@ -1,4 +1,4 @@
-//! `pnb diff`: what differs between two artifacts.
+//! `pnb diff`: the differences between two artifacts.
 
 use super::{
     Exit,
@@ -16,11 +16,11 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  pnb diff images/raw/amd64/disk.raw other/disk.raw\n  \
     pnb diff images/kernel-initrd/amd64 yesterday/kernel-initrd/amd64 --limit 20")]
 pub(super) struct DiffArgs {
-    /// A file or directory.
+    /// File or directory
     pub(super) a: PathBuf,
-    /// What to compare it with.
+    /// File or directory to compare it with
     pub(super) b: PathBuf,
-    /// How many differences to list; all are counted.
+    /// Number of differences to list; all are counted
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(super) limit: usize,
 }
@@ -43,7 +43,7 @@ pub(super) fn diff(common: &Common, args: &DiffArgs, report: &Report) -> Result<
     Ok(if found.equal() { Exit::Success } else { Exit::Different })
 }
 
-/// The differences for people: one a line, `place: what`, then how many were left out.
+/// The differences as text: one per line, then the number of those that are not listed.
 fn differences(found: &Comparison) -> String {
     let mut out = String::new();
     for difference in &found.differences {
@@ -91,10 +91,12 @@ pub(super) fn sentence(difference: &Difference) -> String {
             let bytes = differing(*bytes);
             format!("content differs at byte {offset} ({bytes}{lengths}): \"{a}\" against \"{b}\"")
         }
-        What::About { offset, bytes } => format!("what describes it differs at byte {offset} ({})", differing(*bytes)),
+        What::About { offset, bytes } => format!("its metadata differs at byte {offset} ({})", differing(*bytes)),
         What::Damaged { problem } => format!("cannot be compared: {problem}"),
         What::Moved { parts, first, a, b } => {
-            format!("{parts} parts lie elsewhere, the first is {first}: at byte {a} in the first, {b} in the second")
+            format!(
+                "{parts} parts have another offset; {first}, the first of them, is at byte {a} in the first, {b} in the second"
+            )
         }
     };
     let hint = difference

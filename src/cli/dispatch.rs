@@ -10,6 +10,7 @@ use super::{
     completion::{CompletionArgs, completion},
     diff::{DiffArgs, diff},
     doctor::doctor,
+    exit,
     failure::Failure,
     fetch::{FetchArgs, fetch},
     graph::{GraphArgs, graph},
@@ -27,81 +28,80 @@ use super::{
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{ffi::OsString, process::ExitCode};
 
-/// Everything typed.
+/// The examples of `pnb help`.
+const EXAMPLES: &str = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  \
+    pnb audit images/kernel-initrd/amd64";
+
+/// The whole command line.
 #[derive(Parser, Debug)]
 #[command(
     name = "pnb",
     version,
     about = "Builds the boot artifacts of Powernode nodes: hermetic, reproducible, auditable",
-    after_help = "Exit codes: 0 done · 1 failure · 2 usage · 3 lock · 4 fetch · 5 store · 6 stage files · 7 stage failed · \
-                  8 not hermetic · 9 boot · 10 not reproducible · 11 not readable (inspect, diff) · 12 challenge: too few builders agree · \
-                  30 manifest not readable · 31 manifest of another schema version · 32 other lock · 33 other revision · 34 other pnb · \
-                  35 its files missing or edited · \
-                  40–51 audit: sums, files, manifest, artifacts, pins, root, sandbox, SBOM, provenance, variants, reproducibility, policy\n\n\
-                  Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  pnb audit images/kernel-initrd/amd64"
+    after_help = format!("{EXAMPLES}\n\n{}", exit::help())
 )]
 pub(super) struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub(super) common: Common,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(super) command: Command,
 }
 
-/// What can be asked for.
+/// The commands.
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
-    /// Build artifacts into `images/<variant>/<arch>/`.
+    /// Build artifacts into images/<variant>/<arch>/
     Build(BuildArgs),
-    /// Say what a build would run, and why.
+    /// List the stages that a build would run, with the reasons
     Plan(PlanArgs),
-    /// Show the stages and what they need.
+    /// Show the stages and their dependencies
     Graph(GraphArgs),
-    /// Put every pinned file a build needs into the store.
+    /// Fetch every pinned file that a build needs into the store
     Fetch(FetchArgs),
-    /// Write every pinned input into a directory that serves as a mirror without a network.
+    /// Write every pinned download into a directory, a mirror for builds without a network
     #[command(
         after_help = "Example:\n  pnb vendor /media/usb/pnb\n  PNB_MIRROR=file:///media/usb/pnb pnb build --offline --hermetic"
     )]
     Vendor(VendorArgs),
-    /// Choose and pin every input: writes lockfile.toml.
+    /// Choose and pin every input: write lockfile.toml
     Lock(LockArgs),
-    /// Print the log of a stage's last run.
+    /// Print the log of the last run of a stage
     Log(LogArgs),
-    /// Open a shell in exactly a stage's sandbox.
+    /// Open a shell in the sandbox of a stage
     Shell(ShellArgs),
-    /// Boot an artifact in QEMU and judge its console.
+    /// Boot an artifact in QEMU and judge the console of the machine
     Boot(BootArgs),
-    /// Serve a directory over HTTP and TFTP to machines that boot over a network, until Ctrl-C.
+    /// Serve a directory over HTTP and TFTP to machines that boot over a network, until Ctrl-C
     Serve(ServeArgs),
-    /// Build twice under different circumstances, compare everything, and say what differs and why.
+    /// Build twice under different circumstances, compare every output, and explain the differences
     VerifyRepro(VerifyReproArgs),
-    /// Check an artifact against its manifest, and the manifest against its promises.
+    /// Compare an artifact with its manifest, and check what the manifest states
     Audit(AuditArgs),
-    /// Compare what independent builders say of the same artifact. Exit code 12 when too few agree.
+    /// Compare the manifests of independent builders of one artifact; exit code 12 if too few agree
     Challenge(ChallengeArgs),
-    /// Say what is in an artifact: partitions, file systems, boot entries, digests.
+    /// Show the content of an artifact: partitions, file systems, boot entries, digests
     Inspect(InspectArgs),
-    /// Say what differs between two artifacts, and where. Exit code 1 when something does.
+    /// List the differences between two artifacts; exit code 1 if there are any
     Diff(DiffArgs),
-    /// Look after the store.
+    /// Check, clean or show the store
     Store(StoreArgs),
-    /// Say what this machine offers for hermetic builds, and how to fix what it lacks.
+    /// Check what this machine offers for hermetic builds, and say how to fix what is missing
     Doctor,
-    /// Print a completion script.
+    /// Print a script for completion in a shell
     Completion(CompletionArgs),
 }
 
 /// Runs the program with `arguments` (the first is its name) and returns how it ended.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
-    // The sandbox helper is this program too; nothing of the command line below applies to it.
+    // The sandbox starts this program as its helper; the command line below is not for the helper.
     if arguments.get(1).is_some_and(|a| a == "__sandbox") {
         let mut builtins = pnb::writers::table();
         builtins.extend(pnb::boot::table());
         return pnb::sandbox::helper_main(builtins);
     }
-    // Permissions of what is laid out for stages must not depend on who builds.
+    // The modes of files that stages get must not depend on the user's umask.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     command(arguments).into()
 }
@@ -158,26 +158,26 @@ mod tests {
     }
 
     #[test]
-    fn help_names_everything_that_can_be_varied() {
-        let mut command = Cli::command();
-        let verify = command.find_subcommand_mut("verify-repro").expect("there");
-        let vary = verify.get_arguments().find(|a| a.get_id() == "vary").expect("there");
-        let help = vary.get_help().expect("said").to_string();
-        let listed: Vec<&str> = help
-            .split(" or of ")
-            .nth(1)
-            .expect("a list")
-            .trim_end_matches('.')
-            .split([',', ' '])
-            .filter(|w| !w.is_empty())
-            .collect();
-        let axes: Vec<&str> = pnb::repro::Axis::ALL.iter().map(|a| a.as_str()).collect();
-        assert_eq!(listed, axes);
+    fn completion_knows_commands_options_and_values() {
+        let script = String::from_utf8(script(clap_complete::Shell::Bash, Cli::command())).expect("UTF-8");
+        let axes = pnb::repro::Axis::ALL.iter().map(|axis| axis.as_str());
+        let variants = pnb::model::Variant::ALL.map(|variant| variant.as_str());
+        for word in ["vendor", "--hermetic", "arm64"]
+            .into_iter()
+            .chain(axes)
+            .chain(variants)
+        {
+            assert!(script.contains(word), "{word} is not completed");
+        }
     }
 
     #[test]
-    fn completion_knows_the_commands() {
-        let script = String::from_utf8(script(clap_complete::Shell::Bash, Cli::command())).expect("UTF-8");
-        assert!(script.contains("vendor") && script.contains("--hermetic"));
+    fn help_is_one_line_per_command_and_links_nothing() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            assert!(!help.contains("[`"), "a link of rustdoc in:\n{help}");
+            let about = command.get_about().expect("described").to_string();
+            assert!(about.len() <= 100 && !about.contains('\n'), "{about}");
+        }
     }
 }

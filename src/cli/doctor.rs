@@ -1,4 +1,4 @@
-//! `pnb doctor`: what this machine offers for hermetic builds.
+//! `pnb doctor`: the sandbox layers, the locked archives and the store of this machine.
 
 use super::{
     Exit,
@@ -7,7 +7,7 @@ use super::{
     failure::Failure,
     report::Report,
 };
-use pnb::sandbox;
+use pnb::{model::chain, sandbox};
 
 pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> {
     let options = run_options()?;
@@ -43,15 +43,16 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
         Ok(store) => report.line(format_args!("{:<8} {:<22} {}", "ok", "store", store.root().display())),
         Err(error) if report.json() => {
             whole = false;
-            report.line(serde_json::json!({ "store": path, "problem": error.to_string() }));
+            report.line(serde_json::json!({ "store": path, "problem": chain(error.error()) }));
         }
         Err(error) => {
             whole = false;
             report.line(format_args!(
-                "{:<8} {:<22} {}: {error}",
+                "{:<8} {:<22} {}: {}",
                 "MISSING",
                 "store",
-                path.display()
+                path.display(),
+                chain(error.error())
             ));
         }
     }

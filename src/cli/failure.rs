@@ -1,72 +1,61 @@
-//! Why a command failed, and with what code the program ends then.
+//! Why a command failed: any error that knows the exit code of the program.
 
 use super::Exit;
 use pnb::{
-    audit::PolicyError, fetch::FetchError, graph::GraphError, inspect::InspectError, pipeline::PipelineError,
-    repro::ClaimError, sandbox::SandboxError, store::StoreError,
+    audit::{AuditError, PolicyError},
+    boot::{MachineError, MediaError},
+    fetch::FetchError,
+    graph::GraphError,
+    inspect::InspectError,
+    model::Hint,
+    pipeline::{PipelineError, RelockError, VendorError},
+    repro::{ChallengeError, ClaimError},
+    sandbox::SandboxError,
+    store::StoreError,
 };
+use std::{borrow::Cow, error::Error};
 
-/// Why a command failed: the error, which also says with what code the program ends.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    #[error(transparent)]
-    Inspect(#[from] InspectError),
-    #[error("{message}")]
-    Said { exit: Exit, message: String },
-}
+/// An error that can end the program.
+pub(super) trait Fatal: Error {
+    /// The exit code.
+    fn exit(&self) -> Exit;
 
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Failure::Pipeline(error.into())
+    /// The way out, where there is one.
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        None
     }
 }
-impl From<GraphError> for Failure {
-    fn from(error: GraphError) -> Self {
-        Failure::Pipeline(error.into())
-    }
-}
-impl From<FetchError> for Failure {
-    fn from(error: FetchError) -> Self {
-        Failure::Pipeline(error.into())
+
+/// Why a command failed.
+pub(super) struct Failure(Box<dyn Fatal>);
+
+impl<E: Fatal + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
     }
 }
 
 impl Failure {
-    /// A failure that pnb itself words; the message completes "failed to …".
-    pub(super) fn said(exit: Exit, message: impl Into<String>) -> Self {
-        Failure::Said {
-            exit,
-            message: message.into(),
-        }
+    /// The error itself.
+    pub(super) fn error(&self) -> &(dyn Error + 'static) {
+        &*self.0
     }
 
-    /// The way out, where the error names one.
-    pub(super) fn hint(&self) -> Option<std::borrow::Cow<'_, str>> {
-        match self {
-            Failure::Pipeline(error) => pnb::model::Hint::hint(error),
-            _ => None,
-        }
-    }
-
+    /// The exit code.
     pub(super) fn exit(&self) -> Exit {
-        let error = match self {
-            Failure::Said { exit, .. } => return *exit,
-            Failure::Policy(_) => return Exit::Usage,
-            Failure::Inspect(_) => return Exit::Unreadable,
-            Failure::Claim(error) => return claim_exit(error),
-            Failure::Pipeline(error) => error,
-        };
-        let error = match error {
-            PipelineError::InMemory { source, .. } => source,
-            error => error,
-        };
-        match error {
+        self.0.exit()
+    }
+
+    /// The way out, where there is one.
+    pub(super) fn hint(&self) -> Option<Cow<'_, str>> {
+        self.0.way_out()
+    }
+}
+
+impl Fatal for PipelineError {
+    fn exit(&self) -> Exit {
+        match self {
+            PipelineError::InMemory { source, .. } => source.exit(),
             PipelineError::NotHermetic { .. } => Exit::Hermetic,
             PipelineError::Lock(_)
             | PipelineError::NoLock { .. }
@@ -84,16 +73,92 @@ impl Failure {
             _ => Exit::Failure,
         }
     }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        self.hint()
+    }
 }
 
-/// With what code the program ends when a manifest that was pointed at is not usable.
-fn claim_exit(error: &ClaimError) -> Exit {
-    match error {
-        ClaimError::Read { .. }
-        | ClaimError::NoManifest { .. }
-        | ClaimError::Malformed { .. }
-        | ClaimError::Variants { .. } => Exit::Claim,
-        ClaimError::SchemaVersion { .. } => Exit::ClaimVersion,
-        ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => Exit::ClaimFiles,
+impl Fatal for GraphError {
+    fn exit(&self) -> Exit {
+        Exit::Graph
     }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        self.hint()
+    }
+}
+
+impl Fatal for VendorError {
+    fn exit(&self) -> Exit {
+        match self {
+            VendorError::Fetch(error) => error.exit(),
+            VendorError::UnknownArchive { .. } | VendorError::Path { .. } => Exit::Lock,
+            VendorError::Store(_) | VendorError::NotStored { .. } | VendorError::OtherBytes { .. } => Exit::Store,
+            VendorError::Write { .. } => Exit::Failure,
+        }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        self.hint()
+    }
+}
+
+impl Fatal for RelockError {
+    fn exit(&self) -> Exit {
+        match self {
+            RelockError::Stages(error) => error.exit(),
+            _ => Exit::Lock,
+        }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        self.hint()
+    }
+}
+
+impl Fatal for MediaError {
+    fn exit(&self) -> Exit {
+        match self {
+            MediaError::CardSize { .. } | MediaError::KeptName { .. } => Exit::Usage,
+            _ => Exit::Boot,
+        }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        self.hint()
+    }
+}
+
+impl Fatal for ClaimError {
+    fn exit(&self) -> Exit {
+        match self {
+            ClaimError::Read { .. }
+            | ClaimError::NoManifest { .. }
+            | ClaimError::Malformed { .. }
+            | ClaimError::Variants { .. } => Exit::Claim,
+            ClaimError::SchemaVersion { .. } => Exit::ClaimVersion,
+            ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => Exit::ClaimFiles,
+        }
+    }
+}
+
+/// Errors that always end the program with the same code.
+macro_rules! always {
+    ($($error:ty => $exit:ident),* $(,)?) => {$(
+        impl Fatal for $error {
+            fn exit(&self) -> Exit {
+                Exit::$exit
+            }
+        }
+    )*};
+}
+always! {
+    AuditError => Failure,
+    ChallengeError => Usage,
+    FetchError => Fetch,
+    InspectError => Unreadable,
+    MachineError => Usage,
+    PolicyError => Usage,
+    StoreError => Store,
 }

@@ -3,24 +3,17 @@
 use super::{
     Exit,
     args::{Common, Selection},
-    context::{inputs, project, select, store},
+    context::{origins, project, select, store},
     failure::Failure,
     report::{Report, size},
 };
 use clap::Args;
-use pnb::{
-    graph::closure_of,
-    lock,
-    model::NodeId,
-    pipeline::{Origins, Project},
-    store::Store,
-};
-use std::collections::BTreeSet;
+use pnb::pipeline::{fetch_pinned, needed_packages};
 
 /// Options of `pnb fetch`.
 #[derive(Args, Debug)]
 pub(super) struct FetchArgs {
-    /// What to fetch for.
+    /// The builds whose inputs are fetched.
     #[command(flatten)]
     pub(super) selection: Selection,
 }
@@ -28,18 +21,11 @@ pub(super) struct FetchArgs {
 pub(super) fn fetch(common: &Common, args: &FetchArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = store(common)?;
-    let inputs = inputs(common)?;
+    let origins = origins(common)?;
     let selected = select(&project, &args.selection)?;
-    let closure = closure_of(&project.graph, &selected.nodes)?;
-    let sets: BTreeSet<NodeId> = closure.order.iter().cloned().collect();
-    let packages: Vec<_> = project
-        .lock
-        .packages
-        .iter()
-        .filter(|p| !p.sets.is_disjoint(&sets))
-        .collect();
-    fetch_all(&project, &store, &inputs, &packages, report)?;
-    let bytes = packages.iter().map(|p| p.size).sum();
+    let packages = needed_packages(&project, &selected.nodes)?;
+    fetch_pinned(&project, &store, &origins, &packages, &|event| report.event(event))?;
+    let bytes = packages.iter().map(|package| package.size).sum();
     report.clear();
     report.note(format_args!(
         "{} packages ({}) are in the store",
@@ -47,18 +33,4 @@ pub(super) fn fetch(common: &Common, args: &FetchArgs, report: &Report) -> Resul
         size(bytes)
     ));
     Ok(Exit::Success)
-}
-
-pub(super) fn fetch_all(
-    project: &Project,
-    store: &Store,
-    inputs: &Origins,
-    packages: &[&lock::Package],
-    report: &Report,
-) -> Result<(), Failure> {
-    inputs.ensure_packages(project, store, "all", packages, &|e| report.event(e))?;
-    for file in &project.lock.files {
-        inputs.ensure_file(project, store, file, &|e| report.event(e))?;
-    }
-    Ok(())
 }

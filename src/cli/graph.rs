@@ -1,4 +1,4 @@
-//! `pnb graph`: the stages and what they need.
+//! `pnb graph`: the stages and their dependencies.
 
 use super::{
     Exit,
@@ -13,13 +13,13 @@ use pnb::graph::{Rendering, closure_of, render};
 /// Options of `pnb graph`.
 #[derive(Args, Debug)]
 pub(super) struct GraphArgs {
-    /// Of what.
+    /// The artifacts or stages whose dependencies are shown.
     #[command(flatten)]
     pub(super) selection: Selection,
-    /// Graphviz.
+    /// Print a graph for Graphviz
     #[arg(long, conflicts_with = "svg")]
     pub(super) dot: bool,
-    /// A picture: pnb graph --svg > graph.svg
+    /// Print a picture: pnb graph --svg > graph.svg
     #[arg(long)]
     pub(super) svg: bool,
 }

@@ -1,4 +1,4 @@
-//! `pnb inspect`: what is in an artifact.
+//! `pnb inspect`: the content of an artifact.
 
 use super::{
     Exit,
@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Width of the names of fields.
+/// Width of the column of field names.
 const FIELD: usize = 16;
 
 /// Options of `pnb inspect`.
@@ -28,12 +28,12 @@ const FIELD: usize = 16;
     pnb --json inspect images/iso/amd64/install.iso"
 )]
 pub(super) struct InspectArgs {
-    /// An image, an archive, any file, or the directory of an artifact.
+    /// Image, archive or other file, or the directory of an artifact
     pub(super) path: PathBuf,
-    /// How many levels to look into: 1 for the partitions of a disk, 2 for their files.
+    /// Number of levels to open: 1 for the partitions of a disk, 2 for the files in them
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(super) depth: usize,
-    /// List every file, however many there are.
+    /// List every file of a directory with many files
     #[arg(long)]
     pub(super) all: bool,
 }
@@ -54,7 +54,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
     let manifest = manifest(&args.path);
     let mut nodes = Vec::new();
     for file in &files {
-        // Statements about an artifact are shown as the manifest's facts.
+        // The facts of the manifest stand for the statements about the artifact.
         let statement = RelPath::new(&file.name).is_ok_and(|p| is_statement(&p));
         let depth = if statement { 0 } else { args.depth };
         nodes.push(survey(file, &scratch, depth, args.all)?);
@@ -79,7 +79,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
     Ok(Exit::Success)
 }
 
-/// The manifest in a directory; none when there is none that can be read, which is for an audit to say.
+/// The manifest in a directory, if it can be read; `pnb audit` reports one that cannot.
 fn manifest(dir: &Path) -> Option<Manifest> {
     let bytes = fs::read(dir.join(MANIFEST_FILE)).ok()?;
     Manifest::read(&bytes, MANIFEST_FILE).ok()
@@ -111,7 +111,7 @@ fn facts(m: &Manifest) -> String {
     out
 }
 
-/// A part and what is in it, for people.
+/// A part and its content as indented text.
 fn tree(node: &SurveyNode) -> String {
     let mut out = String::new();
     branch(&mut out, node, 0);
@@ -136,7 +136,7 @@ fn branch(out: &mut String, node: &SurveyNode, indent: usize) {
     if let Some(sha256) = &node.sha256 {
         line(out, indent, "sha256", &sha256.to_string());
     }
-    // Owner, mode and times of files are for machines and for comparing.
+    // Owner, mode and times of files are in the JSON output only.
     let own = node
         .fields
         .iter()
@@ -153,7 +153,7 @@ fn branch(out: &mut String, node: &SurveyNode, indent: usize) {
         };
         line(out, indent, "files", &format!("{files}, {}{hidden}", size(bytes)));
     }
-    // Directories are seen by their files.
+    // The paths of the files name the directories.
     for child in node.children.iter().filter(|c| c.kind != PartKind::Directory) {
         branch(out, child, indent);
     }

@@ -3,36 +3,61 @@
 use super::{
     Exit,
     args::{Common, StageRef},
-    context::{project, store},
-    failure::Failure,
+    context::{build_it, project, store},
+    failure::{Failure, Fatal},
     report::Report,
 };
 use clap::Args;
-use std::fs;
+use pnb::model::NodeId;
+use std::{borrow::Cow, fs, io, path::PathBuf};
 
 /// Options of `pnb log`.
 #[derive(Args, Debug)]
 pub(super) struct LogArgs {
-    /// Of which stage.
+    /// The stage.
     #[command(flatten)]
     pub(super) stage: StageRef,
 }
 
+/// Why there is no log to print; each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+enum LogError {
+    #[error("find a log of {node}: the stage has not run")]
+    NotRun { node: NodeId },
+    #[error("read {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Fatal for LogError {
+    fn exit(&self) -> Exit {
+        match self {
+            LogError::NotRun { .. } => Exit::Failure,
+            LogError::Read { .. } => Exit::Store,
+        }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        match self {
+            LogError::NotRun { node } => Some(build_it(node).into()),
+            LogError::Read { .. } => None,
+        }
+    }
+}
+
 pub(super) fn log(common: &Common, args: &LogArgs, report: &Report) -> Result<Exit, Failure> {
-    let args = &args.stage;
     let project = project(common)?;
     let store = store(common)?;
-    let node = project.graph.node(&args.stage, args.arch)?;
-    let none = || {
-        let way = format!(
-            "hint: build it with `pnb build --stage {} --arch {}`",
-            args.stage, args.arch
-        );
-        Failure::said(Exit::Failure, format!("find a log of {node}: it has not run\n\n{way}"))
-    };
+    let node = project.graph.node(&args.stage.stage, args.stage.arch)?;
     // The newest run may have failed, and then it has a log but no record: take the newest log of the two.
-    let last = store.latest_log(&node.stage, node.arch)?.ok_or_else(none)?;
-    let text = fs::read(&last).map_err(|e| Failure::said(Exit::Store, format!("read {last:?}: {e}")))?;
-    report.bytes(&text);
+    let last = store.latest_log(&node.stage, node.arch)?;
+    let path = last.ok_or(LogError::NotRun { node })?;
+    match fs::read(&path) {
+        Ok(text) => report.bytes(&text),
+        Err(source) => return Err(LogError::Read { path, source }.into()),
+    }
     Ok(Exit::Success)
 }

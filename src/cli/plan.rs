@@ -1,4 +1,4 @@
-//! `pnb plan`: what a build would run, and why.
+//! `pnb plan`: the stages that a build would run, and the reasons.
 
 use super::{
     Exit,
@@ -13,7 +13,7 @@ use pnb::pipeline;
 /// Options of `pnb plan`.
 #[derive(Args, Debug)]
 pub(super) struct PlanArgs {
-    /// What to plan.
+    /// The artifacts or stages of the build.
     #[command(flatten)]
     pub(super) selection: Selection,
 }

@@ -1,22 +1,23 @@
-//! The only place that prints.
+//! Everything that is printed for the user: events, results, remarks, warnings and errors.
 
 use super::failure::Failure;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pnb::pipeline::Event;
 use std::{
     collections::BTreeMap,
+    error::Error,
     io::{self, IsTerminal, Write},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-/// Says what happens: as a live display on a terminal, as plain lines elsewhere, as JSON objects with `--json`.
+/// Prints events and results: as a live display on a terminal, as plain lines elsewhere, as JSON objects with `--json`.
 pub(super) struct Report {
     json: bool,
     quiet: bool,
     bars: MultiProgress,
     running: Mutex<BTreeMap<String, ProgressBar>>,
-    /// Next tenth of a download that is worth a plain line.
+    /// Of each download, the next tenth that gets a plain line.
     announced: Mutex<BTreeMap<String, u64>>,
     live: bool,
 }
@@ -39,24 +40,24 @@ impl Report {
         }
     }
 
-    /// Whether the user asked for JSON.
+    /// Whether results are printed as JSON.
     pub(super) fn json(&self) -> bool {
         self.json
     }
 
-    /// The result of a command, on standard output. A closed pipe is no error.
+    /// Prints a line of the result on standard output. A closed pipe is not an error.
     pub(super) fn line(&self, text: impl std::fmt::Display) {
         self.bars.suspend(|| {
             let _ = writeln!(io::stdout(), "{text}");
         });
     }
 
-    /// Bytes of a result, as they are.
+    /// Prints bytes of the result unchanged.
     pub(super) fn bytes(&self, bytes: &[u8]) {
         let _ = io::stdout().write_all(bytes);
     }
 
-    /// A remark for people, on standard error; none with `--json` or `--quiet`.
+    /// Prints a remark for people on standard error; nothing with `--json` or `--quiet`.
     pub(super) fn note(&self, text: impl std::fmt::Display) {
         if self.json || self.quiet {
             return;
@@ -66,7 +67,7 @@ impl Report {
         });
     }
 
-    /// Something the user must know although the work goes on.
+    /// Prints a warning on standard error; the work goes on.
     pub(super) fn warning(&self, text: impl std::fmt::Display) {
         if self.json {
             return;
@@ -76,37 +77,18 @@ impl Report {
         });
     }
 
-    /// Why the program ends.
+    /// Prints the error that ends the program, with its causes and hints.
     pub(super) fn error(&self, failure: &Failure) {
         self.clear();
-        let mut chain = failure.to_string();
-        // A hint stays at the end, behind the causes.
-        let (message, hint) = match chain.split_once("\n\nhint: ") {
-            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-            None => (chain.clone(), None),
-        };
-        chain = message;
-        let mut hints: Vec<String> = failure.hint().map(Into::into).into_iter().chain(hint).collect();
-        let mut source = std::error::Error::source(failure);
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            let (text, hint) = match text.split_once("\n\nhint: ") {
-                Some((text, hint)) => (text.to_owned(), Some(hint.to_owned())),
-                None => (text, None),
-            };
-            chain.push_str(&format!(": {text}"));
-            hints.extend(hint);
-            source = cause.source();
-        }
-        hints.extend(failure.hint().map(|hint| hint.into_owned()));
+        let (message, hints) = message_and_hints(failure);
         if self.json {
             let exit = failure.exit().code();
-            let value = serde_json::json!({ "event": "error", "message": chain, "hints": hints, "exit": exit });
+            let value = serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit });
             let _ = writeln!(io::stdout(), "{value}");
             return;
         }
         let mut err = io::stderr().lock();
-        let _ = writeln!(err, "error: failed to {chain}");
+        let _ = writeln!(err, "error: failed to {message}");
         for hint in hints {
             let _ = writeln!(err, "\nhint: {hint}");
         }
@@ -117,7 +99,7 @@ impl Report {
         let _ = self.bars.clear();
     }
 
-    /// Something happened in the pipeline. Called from any thread.
+    /// Shows an event of the pipeline. Called from any thread.
     pub(super) fn event(&self, event: Event) {
         if self.json {
             if !matches!(event, Event::Fetched { .. })
@@ -172,7 +154,9 @@ impl Report {
                 ));
             }
             Event::Failed { node } => self.drop_bar(&node.to_string()),
-            Event::Weaker { layer } => self.warning(format_args!("the sandbox is weaker than it should be: {layer}")),
+            Event::Weaker { layer } => {
+                self.warning(format_args!("a layer of the sandbox is weaker or missing: {layer}"))
+            }
             Event::Exported { dir, unchanged } => {
                 let what = if unchanged { "unchanged" } else { "artifact" };
                 self.note(format_args!("{what:>9} {}", dir.display()));
@@ -214,12 +198,35 @@ impl Report {
     }
 }
 
-/// `1.5 MiB` and the like.
+/// The messages of a failure and its causes in one line, and every hint.
+///
+/// Errors of rooms that do not name the way out as a value yet have it at the end of their message, after an empty line. This is
+/// the only place that takes such messages apart; it becomes [`pnb::model::chain`] once the last of them is gone.
+fn message_and_hints(failure: &Failure) -> (String, Vec<String>) {
+    let mut messages = Vec::new();
+    let mut hints = Vec::new();
+    let mut next: Option<&dyn Error> = Some(failure.error());
+    while let Some(error) = next {
+        let text = error.to_string();
+        match text.split_once("\n\nhint: ") {
+            Some((message, hint)) => {
+                messages.push(message.to_owned());
+                hints.push(hint.to_owned());
+            }
+            None => messages.push(text),
+        }
+        next = error.source();
+    }
+    hints.extend(failure.hint().map(String::from));
+    (messages.join(": "), hints)
+}
+
+/// A number of bytes, such as `1.5 MiB`.
 pub(super) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-/// `1.25 s` from milliseconds.
+/// Milliseconds as seconds, such as `1.25 s`.
 pub(super) fn seconds(ms: u64) -> String {
     format!("{}.{:02} s", ms / 1000, ms % 1000 / 10)
 }

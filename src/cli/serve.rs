@@ -1,6 +1,11 @@
-//! `pnb serve`: a directory for machines that boot over a network.
+//! `pnb serve`: a directory over HTTP and TFTP, for machines that boot over a network.
 
-use super::{Exit, args::parse_listen, failure::Failure, report::Report};
+use super::{
+    Exit,
+    args::parse_listen,
+    failure::{Failure, Fatal},
+    report::Report,
+};
 use clap::Args;
 use nix::{
     sys::{
@@ -11,6 +16,7 @@ use nix::{
 };
 use pnb::serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp};
 use std::{
+    borrow::Cow,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -22,28 +28,84 @@ use std::{
 #[command(after_help = "Examples:\n  pnb serve images/ipxe/amd64\n  \
     pnb serve images/ipxe/amd64 --http 192.0.2.1:8080\n  \
     pnb serve images/ipxe/amd64 --http 192.0.2.1:80 --tftp 192.0.2.1:69 --json\n\n\
-    Nothing but this machine can connect unless an address is named; 0.0.0.0 is all of them. Whoever can connect can read \
-    every file in the directory.")]
+    Without an address only this machine can connect; the address 0.0.0.0 stands for every address of this machine. Every \
+    client that can connect can read every file in the directory.")]
 pub(super) struct ServeArgs {
-    /// The directory.
+    /// Directory to serve
     pub(super) dir: PathBuf,
-    /// Where HTTP is served.
+    /// Address and port of the HTTP server
     #[arg(long, value_name = "[ADDR:]PORT", default_value = "8080", value_parser = parse_listen)]
     pub(super) http: SocketAddr,
-    /// Where TFTP is served, for firmware that knows nothing else (its port is 69) [default: not at all].
+    /// Address and port of a TFTP server, for firmware without HTTP (it asks on port 69) [default: no TFTP]
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_listen)]
     pub(super) tftp: Option<SocketAddr>,
 }
 
+/// Why nothing is served; each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+enum ServingError {
+    #[error(transparent)]
+    Directory(ServeError),
+    #[error("listen for {protocol} on {address}")]
+    Listen {
+        protocol: &'static str,
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("prepare to serve")]
+    Prepare(#[source] io::Error),
+    #[error(transparent)]
+    Serve(ServeError),
+    #[error("serve: a server ended by a fault of the program")]
+    Panicked,
+}
+
+impl Fatal for ServingError {
+    fn exit(&self) -> Exit {
+        Exit::Failure
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        let way = match self {
+            ServingError::Directory(_) => "name a directory, such as images/ipxe/amd64",
+            ServingError::Listen { address, source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => "another program has this port: end it, or choose another port",
+                io::ErrorKind::AddrNotAvailable => {
+                    "this machine does not have the address; `ip address` lists those that it has, 0.0.0.0 stands for all"
+                }
+                io::ErrorKind::PermissionDenied if !Uid::effective().is_root() => {
+                    let port = address.port();
+                    let way = "ports below 1024 are root's: choose a higher one, or as root";
+                    return Some(format!("{way} `sysctl -w net.ipv4.ip_unprivileged_port_start={port}`").into());
+                }
+                _ => "choose another address or port",
+            },
+            _ => return None,
+        };
+        Some(way.into())
+    }
+}
+
+impl ServingError {
+    fn listen(protocol: &'static str, address: SocketAddr) -> impl FnOnce(io::Error) -> Self {
+        move |source| ServingError::Listen {
+            protocol,
+            address,
+            source,
+        }
+    }
+}
+
 pub(super) fn serve(args: &ServeArgs, report: &Report) -> Result<Exit, Failure> {
-    let dir = open(&args.dir)?;
-    let http = TcpListener::bind(args.http).map_err(|e| unbound("HTTP", args.http, &e))?;
+    let dir = ServedDirectory::open(&args.dir).map_err(ServingError::Directory)?;
+    let http = TcpListener::bind(args.http).map_err(ServingError::listen("HTTP", args.http))?;
     let tftp = match args.tftp {
         None => None,
-        Some(address) => Some(UdpSocket::bind(address).map_err(|e| unbound("TFTP", address, &e))?),
+        Some(address) => Some(UdpSocket::bind(address).map_err(ServingError::listen("TFTP", address))?),
     };
-    let prepare = |e: io::Error| Failure::said(Exit::Failure, format!("prepare to serve: {e}"));
-    // Before there is any other thread, so that none of them is interrupted instead.
+    let prepare = ServingError::Prepare;
+    // Block the signals before another thread starts, because a thread that does not block them would take them.
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGINT);
     ends.add(Signal::SIGTERM);
@@ -77,56 +139,24 @@ pub(super) fn serve(args: &ServeArgs, report: &Report) -> Result<Exit, Failure> 
         // A signal, or a server that has failed and stops the others.
         let waited: io::Result<Wake> = stop.readable(&signals, None);
         stop.request();
-        let mut ended = waited.map(drop).map_err(|source| ServeError::Wait { source });
+        let mut ended = waited
+            .map(drop)
+            .map_err(|source| ServingError::Serve(ServeError::Wait { source }));
         for server in servers {
-            let panicked = |_| ServeError::Wait {
-                source: io::Error::other("a server panicked"),
-            };
-            ended = ended.and(server.join().map_err(panicked).flatten());
+            let joined = server.join().map_err(|_| ServingError::Panicked);
+            ended = ended.and(joined.and_then(|served| served.map_err(ServingError::Serve)));
         }
         ended
     });
-    ended.map_err(|e| Failure::said(Exit::Failure, with_source(&e)))?;
+    ended?;
     Ok(Exit::Success)
 }
 
-/// Whatever way a server ends, the others end with it.
+/// Runs a server; its end, for any reason, stops the others.
 fn ending<T>(stop: &Stop, server: impl FnOnce() -> T) -> T {
     let done = server();
     stop.request();
     done
-}
-
-fn open(dir: &Path) -> Result<ServedDirectory, Failure> {
-    ServedDirectory::open(dir).map_err(|error| {
-        let hint = "hint: give a directory with what is to be served, such as images/ipxe/amd64";
-        Failure::said(Exit::Failure, format!("{}\n\n{hint}", with_source(&error)))
-    })
-}
-
-fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-fn unbound(what: &str, address: SocketAddr, error: &io::Error) -> Failure {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program has this port: end it, or choose another one".to_owned(),
-        io::ErrorKind::AddrNotAvailable => {
-            "that is no address of this machine; `ip address` lists them, 0.0.0.0 is all of them".to_owned()
-        }
-        io::ErrorKind::PermissionDenied if !Uid::effective().is_root() => format!(
-            "ports below 1024 are root's: choose a higher one, or, as root, sysctl -w net.ipv4.ip_unprivileged_port_start={}",
-            address.port()
-        ),
-        _ => "choose another address or port".to_owned(),
-    };
-    Failure::said(
-        Exit::Failure,
-        format!("listen for {what} on {address}: {error}\n\nhint: {hint}"),
-    )
 }
 
 fn announce(report: &Report, dir: &Path, scheme: &str, address: SocketAddr) {

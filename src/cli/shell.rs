@@ -3,41 +3,55 @@
 use super::{
     Exit,
     args::{Common, StageRef},
-    context::{inputs, project, run_options, store},
-    failure::Failure,
+    context::{origins, project, run_options, store},
+    failure::{Failure, Fatal},
     report::Report,
 };
 use clap::Args;
 use pnb::{
+    model::NodeId,
     pipeline::{self, BuildContext, OutputsByNode, resolve_stage, shell_spec},
     sandbox::{Executor, OutputSpec, RootFs},
     store::Content,
 };
 use std::io;
 
-/// The stage whose tree has a shell.
+/// The stage whose tree holds a shell and the usual programs.
 const TOOLS: &str = "tools";
 
 /// Options of `pnb shell`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  pnb shell kernel\n  pnb shell rootfs --command 'ls /inputs/packages | head'")]
 pub(super) struct ShellArgs {
-    /// Of which stage.
+    /// The stage.
     #[command(flatten)]
     pub(super) stage: StageRef,
-    /// Run this instead of an interactive shell.
+    /// Run this command instead of an interactive shell
     #[arg(long, short, value_name = "COMMAND")]
     pub(super) command: Option<String>,
+}
+
+/// The stage that has the shell gave no tree.
+#[derive(Debug, thiserror::Error)]
+#[error("find a shell: the stage {tools} gave no tree")]
+struct NoShell {
+    tools: NodeId,
+}
+
+impl Fatal for NoShell {
+    fn exit(&self) -> Exit {
+        Exit::Stage
+    }
 }
 
 pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = store(common)?;
-    let inputs = inputs(common)?;
+    let origins = origins(common)?;
     let options = run_options()?;
     let node = project.graph.node(&args.stage.stage, args.stage.arch)?;
     let mut needs = project.graph.dependencies(&node)?;
-    // A stage without programs of its own is looked at with those of the tools.
+    // A stage with an empty root has no shell; it gets that of the tools.
     let tools = project.graph.node(TOOLS, node.arch)?;
     if !needs.contains(&tools) {
         needs.push(tools.clone());
@@ -45,7 +59,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     let context = BuildContext {
         project: &project,
         store: &store,
-        origins: &inputs,
+        origins: &origins,
         options: &options,
         events: &|event| report.event(event),
     };
@@ -59,7 +73,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     let mut spec = shell_spec(&context, &stage, args.command.as_deref())?;
     if spec.root == RootFs::Empty {
         let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
-        let tree = tree.ok_or_else(|| Failure::said(Exit::Stage, format!("find a shell: {tools} gave no tree")))?;
+        let tree = tree.ok_or_else(|| NoShell { tools: tools.clone() })?;
         spec.root = RootFs::Tree(store.checkout(tree.digest())?);
     }
     report.clear();
@@ -67,7 +81,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         "shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"
     ));
     let executor = Executor {
-        helper: options.helper.clone(),
+        helper: options.helper,
         strict: false,
     };
     let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));

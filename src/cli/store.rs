@@ -1,20 +1,23 @@
-//! `pnb store …`: looking after the store.
+//! `pnb store`: checks, cleans and shows the store.
 
 use super::{
     Exit,
     args::Common,
-    context::{project, store as open, store_path},
-    failure::Failure,
+    context::{build_it, project, store as open, store_path},
+    failure::{Failure, Fatal},
     report::{Report, size},
 };
 use clap::{Args, Subcommand};
-use pnb::{model::Arch, store::Store};
-use std::collections::BTreeSet;
+use pnb::{
+    model::{Arch, ModelError, NodeId},
+    store::{Output, Store},
+};
+use std::{borrow::Cow, collections::BTreeSet};
 
 /// Options of `pnb store`.
 #[derive(Args, Debug)]
 pub(super) struct StoreArgs {
-    /// What to do.
+    /// What to do with the store.
     #[command(subcommand)]
     pub(super) command: StoreCommand,
 }
@@ -22,19 +25,19 @@ pub(super) struct StoreArgs {
 /// Commands of `pnb store`.
 #[derive(Subcommand, Debug)]
 pub(super) enum StoreCommand {
-    /// Hash every object and read every record.
+    /// Hash every object and read every record
     Verify {
-        /// Remove what is damaged, so that the next build makes or fetches it again.
+        /// Remove damaged objects and records, so that the next build makes or fetches them again
         #[arg(long)]
         repair: bool,
     },
-    /// Remove what neither the lock nor the newest record of a stage needs.
+    /// Remove every object that neither the lock nor the newest record of a stage needs
     Gc,
-    /// Print where the store is, or where an output of a stage is in it.
+    /// Print the path of the store, or of an output of a stage in it
     Path {
-        /// A stage, `stage` or `stage/arch`.
+        /// Stage, as NAME or NAME/ARCH
         stage: Option<String>,
-        /// Which output.
+        /// Name of the output
         #[arg(long, default_value = "tree")]
         output: String,
     },
@@ -56,7 +59,7 @@ pub(super) fn store(common: &Common, args: &StoreArgs, report: &Report) -> Resul
 }
 
 fn verify(common: &Common, repair: bool, report: &Report) -> Result<Exit, Failure> {
-    // Repairing takes away what a build may be reading.
+    // A repair removes objects that a running build may be reading.
     let store = if repair {
         Store::open_exclusive(&store_path(common)?)?
     } else {
@@ -113,35 +116,71 @@ fn gc(common: &Common, report: &Report) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
+/// Why no path can be printed; each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+enum PathError {
+    #[error("read the stage {text:?}")]
+    Stage {
+        text: String,
+        #[source]
+        source: ModelError,
+    },
+    #[error("find {node} in the store: it was not built")]
+    NotBuilt { node: NodeId },
+    #[error("find the output {output:?} of {node}: the outputs are {}", known.join(", "))]
+    NoOutput {
+        node: NodeId,
+        output: String,
+        known: Vec<String>,
+    },
+}
+
+impl Fatal for PathError {
+    fn exit(&self) -> Exit {
+        match self {
+            PathError::Stage { .. } => Exit::Usage,
+            PathError::NotBuilt { .. } | PathError::NoOutput { .. } => Exit::Store,
+        }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        match self {
+            PathError::NotBuilt { node } => Some(build_it(node).into()),
+            _ => None,
+        }
+    }
+}
+
 fn path(common: &Common, stage: &str, output: &str, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = open(common)?;
     let (name, arch) = match stage.split_once('/') {
-        Some((name, arch)) => (
-            name,
-            arch.parse::<Arch>()
-                .map_err(|e| Failure::said(Exit::Usage, format!("read {stage:?}: {e}")))?,
-        ),
         None => (stage, Arch::Amd64),
+        Some((name, arch)) => {
+            let arch: Result<Arch, ModelError> = arch.parse();
+            let arch = arch.map_err(|source| PathError::Stage {
+                text: stage.to_owned(),
+                source,
+            })?;
+            (name, arch)
+        }
     };
     let node = project.graph.node(name, arch)?;
-    let missing = |what: String| {
-        Failure::said(
-            Exit::Store,
-            format!("find {what} of {node} in the store\n\nhint: build it with `pnb build --stage {name}`"),
-        )
+    let Some((_, record)) = store.latest_record(&node.stage, node.arch)? else {
+        return Err(PathError::NotBuilt { node }.into());
     };
-    let (_, record) = store
-        .latest_record(&node.stage, node.arch)?
-        .ok_or_else(|| missing("a record".to_owned()))?;
-    let found = record.outputs.get(output).ok_or_else(|| {
-        let known: Vec<&str> = record.outputs.keys().map(String::as_str).collect();
-        missing(format!("the output {output:?} (there are: {})", known.join(", ")))
-    })?;
-    let place = match found {
-        pnb::store::Output::Tree { digest } => store.checkout(digest)?,
-        pnb::store::Output::File { digest, .. } => store.object_path(digest)?,
+    let path = match record.outputs.get(output) {
+        Some(Output::Tree { digest }) => store.checkout(digest)?,
+        Some(Output::File { digest, .. }) => store.object_path(digest)?,
+        None => {
+            return Err(PathError::NoOutput {
+                node,
+                output: output.to_owned(),
+                known: record.outputs.keys().cloned().collect(),
+            }
+            .into());
+        }
     };
-    report.line(place.display());
+    report.line(path.display());
     Ok(Exit::Success)
 }

@@ -2,77 +2,78 @@
 
 use super::{
     Exit,
-    args::{AskedArch, Common, GivenArgs, Selection},
-    context::{give, hermetic, host, inputs, now, processors, project, run_options, select, store},
+    args::{AskedArch, Common, GivenArgs, Selection, one_of},
+    claimed::match_claim,
+    context::{give, hermetic, origins, project, run_options, select, store},
     diff::sentence,
-    failure::Failure,
+    failure::{Failure, Fatal},
+    host::{host, now, processors},
     report::Report,
 };
-use clap::Args;
+use clap::{Args, builder::TypedValueParser};
 use pnb::{
-    manifest::Manifest,
-    model::GitSha,
-    pipeline::{self, Circumstances, LOCKFILE, Program, Project, ReproRequest, ReproResult},
+    pipeline::{self, Circumstances, Program, ReproRequest, ReproResult, RunOptions},
     repro::{self, Axis, Claim, ReproVerdict, State, UnknownAxis},
 };
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
-/// Differences of one output that a terminal gets.
+/// Number of differences of one output that are printed for people.
 const SHOWN: usize = 10;
 
 /// Options of `pnb verify-repro`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Nothing is taken from the store but pinned files: both builds are from nothing, in stores of their own.\n\n\
+    after_help = "Both builds run every stage anew, each in a store of its own; only pinned files come from the store.\n\n\
     Examples:\n  pnb verify-repro --arch amd64 --variant kernel-initrd --report report.html\n  \
     pnb verify-repro --variant raw --vary clock,locale,listing\n  \
     pnb verify-repro --against images/raw/amd64"
 )]
 pub(super) struct VerifyReproArgs {
-    /// What to build.
+    /// The artifacts or stages to build.
     #[command(flatten)]
     pub(super) selection: Selection,
-    /// What to vary, comma-separated: all, none, or of clock, time-zone, locale, host-name, ids, umask, home, build-path, file-system,
-    /// listing, processors, job-order, memory-layout, memory-limit, environment, kernel, links.
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "AXIS")]
+    /// Circumstances that differ in the second build, comma-separated
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "AXIS", value_parser = asked_axis())]
     pub(super) vary: Vec<AskedAxis>,
-    /// Build once, and compare with what the manifest (or that in the directory) says. Its lock, revision and pnb must be these.
+    /// Build once and compare with this manifest, or with the manifest in this directory. Its lock, revision and pnb must be the
+    /// present ones
     #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["variant", "arch", "stage"])]
     pub(super) against: Option<PathBuf>,
-    /// Write the verdict as a page for a browser.
+    /// Write the verdict as an HTML page
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
-    /// Keep both stores on disk; otherwise they lie in memory (/dev/shm) where there is room.
+    /// Keep both stores on disk; without this option they are in memory (/dev/shm) if there is room
     #[arg(long)]
     pub(super) on_disk: bool,
-    /// Do not look for the cause of a difference, which runs stages again.
+    /// Do not search for the cause of a difference; the search runs stages again
     #[arg(long)]
     pub(super) no_explain: bool,
-    /// Refuse anything that could make the result depend on this machine.
+    /// Fail if a layer of the sandbox is missing or stage files are uncommitted
     #[arg(long)]
     pub(super) hermetic: bool,
-    /// With --hermetic: build although stage files are uncommitted.
+    /// With --hermetic: build although stage files are uncommitted
     #[arg(long)]
     pub(super) allow_dirty: bool,
-    /// Stages at once [default: processors].
+    /// Number of stages that run at the same time [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub(super) jobs: Option<usize>,
-    /// What is given on top of the project.
+    /// Inputs that replace the project's.
     #[command(flatten)]
     pub(super) given: GivenArgs,
-    /// Where artifacts lie that get the statement, if they are what was built [default: images/ in the project].
+    /// Directory of the artifacts; those with the built bytes get the verdict in their build record [default: images/ in the
+    /// project]
     #[arg(long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
 }
 
-/// A word of `--vary`.
+/// A value of `--vary`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum AskedAxis {
     /// `all`.
     All,
     /// `none`.
     None,
-    /// One of them.
+    /// The name of an axis.
     One(Axis),
 }
 
@@ -87,8 +88,16 @@ impl std::str::FromStr for AskedAxis {
     }
 }
 
+fn asked_axis() -> impl TypedValueParser<Value = AskedAxis> {
+    one_of(
+        ["all", "none"]
+            .into_iter()
+            .chain(Axis::ALL.iter().map(|axis| axis.as_str())),
+    )
+}
+
 impl VerifyReproArgs {
-    /// The axes asked for.
+    /// The selected axes.
     pub(super) fn axes(&self) -> BTreeSet<Axis> {
         let asked = |axis: &Axis| {
             self.vary
@@ -99,18 +108,33 @@ impl VerifyReproArgs {
     }
 }
 
+/// The page of the verdict cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("write {path:?}")]
+struct UnwrittenReport {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Fatal for UnwrittenReport {
+    fn exit(&self) -> Exit {
+        Exit::Failure
+    }
+}
+
 pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Report) -> Result<Exit, Failure> {
     let started = now();
     let mut project = project(common)?;
     give(&mut project, &args.given)?;
     let store = store(common)?;
-    let inputs = inputs(common)?;
+    let origins = origins(common)?;
     project.check_lock()?;
     let claim = match &args.against {
         None => None,
         Some(path) => Some(Claim::load(path)?),
     };
-    // What is claimed was built as the manifest says; whatever else would be something else.
+    // Use the flags that the manifest recorded; with others it would be another build.
     let claimed = claim.as_ref().map(Claim::manifest);
     let strict = claimed.map_or(args.hermetic, |manifest| manifest.hermetic);
     let allow_dirty = claimed.map_or(args.allow_dirty, |manifest| manifest.source.allow_dirty);
@@ -125,8 +149,10 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     }
     let selected = select(&project, &selection)?;
     let axes: BTreeSet<Axis> = args.axes();
-    let mut options = run_options()?;
-    options.hermetic = strict;
+    let options = RunOptions {
+        hermetic: strict,
+        ..run_options()?
+    };
     let circumstances = Circumstances {
         started,
         finished: started,
@@ -137,7 +163,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     let request = ReproRequest {
         project: &project,
         store: &store,
-        origins: &inputs,
+        origins: &origins,
         nodes: &selected.nodes,
         targets: &selected.targets,
         axes: &axes,
@@ -153,8 +179,10 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     verdict.setup.finished = now();
     report.clear();
     if let Some(path) = &args.report {
-        fs::write(path, repro::html(&verdict))
-            .map_err(|e| Failure::said(Exit::Failure, format!("write {path:?}: {e}")))?;
+        fs::write(path, repro::html(&verdict)).map_err(|source| UnwrittenReport {
+            path: path.clone(),
+            source,
+        })?;
     }
     if report.json() {
         report.line(serde_json::json!(verdict));
@@ -163,7 +191,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     }
     let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
     let statement = pipeline::reproducibility(&verdict);
-    // A build that was repeated in the same way proves nothing, and must not take the place of a statement that says more.
+    // A build that was repeated in the same way proves nothing, and must not replace a statement that says more.
     let says = claim.is_none() && !verdict.setup.axes.is_empty();
     for (target, manifest) in manifests.iter().filter(|_| says) {
         let place = images.join(target.path());
@@ -181,104 +209,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     })
 }
 
-/// What a manifest was made from must be what is here: otherwise that is the answer.
-fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), Failure> {
-    let said = |exit, what: &str, theirs: &str, ours: &str, hint: &str| {
-        Err(Failure::said(
-            exit,
-            format!(
-                "rebuild what the manifest describes: {what} is another\nexpected: {theirs}\n  actual: {ours}\n\nhint: {hint}"
-            ),
-        ))
-    };
-    let (theirs, ours) = (manifest.lockfile.sha256, project.lock_sha256);
-    if theirs != ours {
-        let what = format!("SHA-256 of {LOCKFILE}");
-        let hint = "check out the revision that the manifest names";
-        return said(Exit::OtherLock, &what, &theirs.to_string(), &ours.to_string(), hint);
-    }
-    let builder = &manifest.builder;
-    for (what, theirs, ours) in [
-        ("version of pnb", builder.version.as_str(), env!("CARGO_PKG_VERSION")),
-        (
-            "pnb's code that runs stages",
-            builder.code.sandbox.as_str(),
-            pipeline::CODE_SANDBOX,
-        ),
-        (
-            "pnb's code that writes formats",
-            builder.code.writers.as_str(),
-            pipeline::CODE_WRITERS,
-        ),
-    ] {
-        if theirs != ours {
-            let hint = "build pnb from the revision that the manifest names";
-            return said(Exit::OtherBuilder, what, theirs, ours, hint);
-        }
-    }
-    let none = "none";
-    let (theirs, ours) = (
-        manifest.git_sha.as_deref(),
-        project.revision.sha.as_ref().map(GitSha::as_str),
-    );
-    if theirs != ours || manifest.source.dirty == project.revision.dirty.is_empty() {
-        let say = |sha: Option<&str>, dirty: bool| {
-            format!(
-                "{}{}",
-                sha.unwrap_or(none),
-                if dirty { ", with uncommitted files" } else { "" }
-            )
-        };
-        let hint = "git checkout the revision, with no file changed";
-        return said(
-            Exit::OtherRevision,
-            "the revision of the project",
-            &say(theirs, manifest.source.dirty),
-            &say(ours, !project.revision.dirty.is_empty()),
-            hint,
-        );
-    }
-    let agent = project
-        .lock
-        .file(pipeline::AGENT, manifest.arch)
-        .map(|file| file.sha256);
-    let platform = |url: Option<&str>, ca: Option<String>| {
-        format!(
-            "address {}, certificates {}",
-            url.unwrap_or(none),
-            ca.as_deref().unwrap_or(none)
-        )
-    };
-    let ours = project.platform.fact();
-    let theirs = manifest.platform.as_ref().unwrap_or(&ours);
-    for (what, theirs, ours, hint) in [
-        (
-            "the agent",
-            manifest.agent.sha256.to_string(),
-            agent.map_or(none.to_owned(), |sha256| sha256.to_string()),
-            "give it with --agent FILE",
-        ),
-        (
-            "what is said of the platform",
-            platform(theirs.url.as_deref(), theirs.ca_pem_sha256.map(|s| s.to_string())),
-            platform(ours.url.as_deref(), ours.ca_pem_sha256.map(|s| s.to_string())),
-            "say the same with --platform-url and --ca-pem",
-        ),
-        (
-            "the architecture of the tools",
-            builder.build_arch.to_string(),
-            project.graph.build_arch().to_string(),
-            "choose it with --tools ARCH",
-        ),
-    ] {
-        if theirs != ours {
-            return said(Exit::Usage, what, &theirs, &ours, hint);
-        }
-    }
-    Ok(())
-}
-
-/// The verdict for people.
+/// The verdict as text.
 fn summary(verdict: &ReproVerdict) -> String {
     let mut out = String::new();
     for tried in &verdict.setup.axes {
@@ -316,7 +247,9 @@ fn summary(verdict: &ReproVerdict) -> String {
         format!("reproducible: {outputs} outputs of {stages} stages and {files} files of artifacts are the same\n")
     } else {
         let first = verdict.stages.iter().find(|s| s.state == State::FirstDivergent);
-        let place = first.map_or(String::new(), |stage| format!("; the builds part at {}", stage.node));
+        let place = first.map_or(String::new(), |stage| {
+            format!("; the first stage that differs is {}", stage.node)
+        });
         format!(
             "not reproducible: {} files of artifacts differ{place}\n",
             differing.count()

@@ -21,4 +21,4 @@ use copy::copy_exact;
 pub use copy::{CountingWriter, Open};
 pub use error::ImageError;
 pub use guid::Guid;
-pub use read_at::{ReadAt, ReadCursor, Source, Window};
+pub use read_at::{ReadAt, ReadCursor, Source, Window, open_source};

@@ -10,6 +10,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     ops::Range,
     os::unix::fs::FileExt,
+    path::Path,
     sync::Arc,
 };
 
@@ -29,6 +30,14 @@ pub trait ReadAt {
 
 /// Bytes that several readers share.
 pub type Source = Arc<dyn ReadAt + Send + Sync>;
+
+/// The bytes of the file at `path`.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn open_source(path: &Path) -> io::Result<Source> {
+    Ok(Arc::new(File::open(path)?))
+}
 
 impl ReadAt for File {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {

@@ -32,9 +32,11 @@ mod platform;
 mod project;
 mod recipe;
 mod recorder;
+mod relock;
 mod resolve;
 mod run;
 mod scheduler;
+mod vendor;
 mod verify_repro;
 
 pub use context::BuildContext;
@@ -47,9 +49,11 @@ pub use origins::Origins;
 pub use placement::shell_spec;
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};
+pub use relock::{LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan};
+pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};
 
 /// Digest of the source of the rooms that run stages.

@@ -134,33 +134,33 @@ fn what_keeps_it_from_serving_is_said_with_the_remedy() {
     exit 1
     error: failed to listen for HTTP on 127.0.0.1:<port>: Address already in use (os error 98)
 
-    hint: another program has this port: end it, or choose another one
+    hint: another program has this port: end it, or choose another port
     "###);
     let said = refused(pnb_serve(&served).args(["--http", "192.0.2.1:8080"]));
     insta::assert_snapshot!(said, @r###"
     exit 1
     error: failed to listen for HTTP on 192.0.2.1:8080: Cannot assign requested address (os error 99)
 
-    hint: that is no address of this machine; `ip address` lists them, 0.0.0.0 is all of them
+    hint: this machine does not have the address; `ip address` lists those that it has, 0.0.0.0 stands for all
     "###);
     let said = refused(&mut pnb_serve(&outer.path().join("nowhere")));
     insta::assert_snapshot!(said.replace(outer.path().to_str().expect("UTF-8"), "<dir>"), @r###"
     exit 1
     error: failed to open the directory <dir>/nowhere: No such file or directory (os error 2)
 
-    hint: give a directory with what is to be served, such as images/ipxe/amd64
+    hint: name a directory, such as images/ipxe/amd64
     "###);
     let said = refused(&mut pnb_serve(&outer.path().join("secret")));
     insta::assert_snapshot!(said.replace(outer.path().to_str().expect("UTF-8"), "<dir>"), @r###"
     exit 1
     error: failed to open the directory <dir>/secret: Not a directory (os error 20)
 
-    hint: give a directory with what is to be served, such as images/ipxe/amd64
+    hint: name a directory, such as images/ipxe/amd64
     "###);
     let said = refused(pnb_serve(&served).args(["--tftp", "here:69"]));
     insta::assert_snapshot!(said, @r###"
     exit 2
-    error: invalid value 'here:69' for '--tftp <[ADDR:]PORT>': it is not PORT, ADDRESS:PORT or [ADDRESS]:PORT with the number of an address
+    error: invalid value 'here:69' for '--tftp <[ADDR:]PORT>': the forms are PORT, ADDRESS:PORT and [ADDRESS]:PORT, with an address in numbers
 
     For more information, try '--help'.
     "###);

@@ -1,5 +1,6 @@
 //! The options of `pnb boot`.
 
+use super::super::args::arch;
 use clap::Args;
 use pnb::{
     boot::{Attach, Firmware},
@@ -20,43 +21,43 @@ use std::path::PathBuf;
     pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive\n  \
     pnb boot images/disk-image-rpi4/arm64 --keep card.img")]
 pub(in crate::cli) struct BootArgs {
-    /// The artifact's directory, or a file: .raw or .img, .qcow2, .iso.
+    /// Directory of an artifact, or an image file: .raw, .img, .qcow2 or .iso
     pub(in crate::cli) path: PathBuf,
-    /// What starts it [default: direct for kernel-initrd, bios for ipxe of amd64, rpi4 for the card of a Raspberry Pi 4, else
-    /// uefi]. With a medium, direct takes kernel and initramfs off it, so that words can be appended.
+    /// Firmware of the machine; direct takes kernel and initramfs off a medium, so that --append works [default: direct for
+    /// kernel-initrd, bios for ipxe of amd64, rpi4 for the card of a Raspberry Pi 4, else uefi]
     #[arg(long, value_name = "FIRMWARE")]
     pub(in crate::cli) firmware: Option<Firmware>,
-    /// The architecture of a file [default: that of the boot loader in it, else amd64].
-    #[arg(long, value_name = "ARCH")]
+    /// Architecture of the machine for an image file [default: that of its boot loader, else amd64]
+    #[arg(long, value_name = "ARCH", value_parser = arch())]
     pub(in crate::cli) arch: Option<Arch>,
-    /// As what it is attached [default: cdrom for iso, net for ipxe, card for a card, else disk].
-    #[arg(long = "as", value_name = "WHAT")]
+    /// Device as which the medium is attached [default: cdrom for iso, net for ipxe, card for a card, else disk]
+    #[arg(long = "as", value_name = "DEVICE")]
     pub(in crate::cli) attach: Option<Attach>,
-    /// Boot this copy of the disk, and let the machine write to it; made of the artifact if it is not there.
+    /// Boot this copy of the disk and let the machine write to it; copied from the artifact if it is missing
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) keep: Option<PathBuf>,
-    /// A second disk, which the machine may write to; made empty if it is not there.
+    /// Second disk, to which the machine may write; made empty if it is missing
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) disk: Option<PathBuf>,
-    /// How large a disk that is made here gets [default: as the artifact, 4GiB for --disk].
+    /// Size of a disk that --keep or --disk makes [default: that of the artifact, 4GiB for --disk]
     #[arg(long, value_name = "SIZE", value_parser = pnb::graph::parse_size)]
     pub(in crate::cli) size: Option<u64>,
-    /// A value handed over by the firmware: KEY=VALUE, KEY below opt/com.powernode/ unless it has a slash.
+    /// Value that the firmware hands over, as KEY=VALUE; a KEY without a slash is below opt/com.powernode/
     #[arg(long, value_name = "K=V")]
     pub(in crate::cli) fw_cfg: Vec<String>,
-    /// A directory shared with the machine over 9p.
+    /// Directory shared with the machine over 9p
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) share: Option<PathBuf>,
-    /// Added to the kernel command line; with --firmware direct and rpi4 only.
+    /// Words to add to the kernel command line; with --firmware direct and rpi4 only
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub(in crate::cli) append: Vec<String>,
-    /// Seconds until the machine is stopped and judged.
+    /// Seconds after which the machine is stopped and judged
     #[arg(long, value_name = "S", default_value_t = 300)]
     pub(in crate::cli) timeout: u64,
-    /// Memory of the machine in MiB [default: 3072; a Raspberry Pi 4 of QEMU has 2048].
+    /// Memory of the machine in MiB [default: 3072; QEMU's Raspberry Pi 4 has 2048]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1_048_576))]
     pub(in crate::cli) memory: Option<u64>,
-    /// Connect this terminal to the machine's console instead of judging it (Ctrl-A X ends it).
+    /// Connect this terminal to the console of the machine and do not judge it; Ctrl-A X ends the machine
     #[arg(long)]
     pub(in crate::cli) interactive: bool,
 }

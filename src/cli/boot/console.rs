@@ -18,7 +18,7 @@ pub(super) struct BootConsole {
 impl LogSink for BootConsole {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
         if self.show {
-            // Escape sequences of the guest would move the user's cursor.
+            // Drop escape sequences of the machine, which would move the cursor of the terminal.
             let text: Vec<u8> = bytes
                 .iter()
                 .copied()
@@ -27,7 +27,7 @@ impl LogSink for BootConsole {
             let _ = io::stdout().write_all(&text);
         }
         Ok(match self.judge.take(bytes) {
-            // It powers off by itself, once the disk is as it should be.
+            // An installing machine powers off by itself once the disk is written.
             None | Some(BootVerdict::Installed { .. }) => ControlFlow::Continue(()),
             Some(_) => ControlFlow::Break(()),
         })

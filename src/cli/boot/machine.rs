@@ -1,19 +1,18 @@
-//! The machine at work: QEMU from its stage, in a sandbox.
+//! Runs the machine: QEMU from its stage, in a sandbox.
 
 use super::{
     super::{
         args::Common,
-        context::{inputs, project, run_options},
+        context::{origins, project, run_options},
         failure::Failure,
         report::Report,
     },
     args::BootArgs,
     console::BootConsole,
-    media::ARTIFACT,
-    run::said,
+    error::BootError,
 };
 use pnb::{
-    boot::{HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
+    boot::{ARTIFACT, HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
     model::Arch,
     pipeline::BuildContext,
     sandbox::{self, Access, Console, Executor, Limits, Mount, OutputSpec, RootFs, SandboxError, Spec, Workload},
@@ -21,9 +20,9 @@ use pnb::{
 };
 use std::{io, time::Duration};
 
-/// What QEMU itself needs beside the machine's memory, bytes.
+/// Memory that QEMU needs beside that of the machine, bytes.
 const QEMU_MEMORY: u64 = 1 << 30;
-/// What a machine may write to media that are not kept, bytes.
+/// Limit of the writes to media that are not kept, bytes.
 const FORGOTTEN: u64 = 4 << 30;
 
 /// The stage that holds QEMU for machines of an architecture, and their firmware.
@@ -44,7 +43,8 @@ fn largest_disk(mounts: &[Mount]) -> u64 {
         .unwrap_or(0)
 }
 
-/// Runs the machine with `mounts` in a sandbox of its own, the console to `console`. What is inside is how the machine ended.
+/// Runs the machine with `mounts` in a sandbox of its own, its console connected to `console`. The inner result is how the machine
+/// ended, the outer one whether it could be started.
 pub(super) fn run(
     common: &Common,
     args: &BootArgs,
@@ -58,16 +58,17 @@ pub(super) fn run(
     let options = run_options()?;
     let node = project.graph.node(boot_tools(machine.arch), Arch::host())?;
     let nodes = std::slice::from_ref(&node);
+    let origins = origins(common)?;
     let context = BuildContext {
         project: &project,
         store,
-        origins: &inputs(common)?,
+        origins: &origins,
         options: &options,
         events: &|event| report.event(event),
     };
     let built = context.build(nodes, 1)?;
     let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
-    let tools = tools.ok_or_else(|| said(format!("find QEMU: {node} gave no tree")))?;
+    let tools = tools.ok_or_else(|| BootError::NoTools { node: node.clone() })?;
     let argv = machine.command(args.interactive);
     let workload = match &machine.network {
         None => Workload::command(argv),
@@ -79,17 +80,17 @@ pub(super) fn run(
                     port: HTTP_PORT,
                 }),
             };
-            Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(|e| said(e.to_string()))?)
+            Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(BootError::Served)?)
         }
     };
     let spec = Spec {
-        // Where QEMU keeps what is written to media that are not kept; it would take /var/tmp for /tmp.
+        // QEMU keeps writes to media that are not kept in TMPDIR, and would use /var/tmp instead of /tmp.
         env: [("TMPDIR".to_owned(), "/build".to_owned())].into(),
         limits: Limits {
             memory: (machine.memory << 20) + QEMU_MEMORY,
             wall: Duration::from_secs(args.timeout),
             log_bytes: 64 << 20,
-            // The length of any file it writes is limited by this too.
+            // This limits the length of every file that QEMU writes, too.
             build_bytes: FORGOTTEN.max(largest_disk(&mounts)),
             cpus: 2,
             ..Limits::small()

@@ -2,8 +2,8 @@
 
 mod args;
 mod console;
+mod error;
 mod machine;
-mod media;
 mod run;
 mod target;
 

@@ -4,61 +4,58 @@ use super::{
     super::{Exit, args::Common, context::store, failure::Failure, report::Report},
     args::BootArgs,
     console::BootConsole,
+    error::BootError,
     machine,
-    media::{self, ARTIFACT, mount},
     target::BootTarget,
 };
 use pnb::{
-    boot::{Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Judge, Machine, NetworkBoot},
-    sandbox::{Access, SandboxError},
+    boot::{
+        ARTIFACT, Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Judge, Machine, MachineFiles, MediaRequest,
+        NetworkBoot,
+    },
+    sandbox::SandboxError,
 };
 use std::collections::BTreeMap;
 
-/// Memory of a machine when none is asked for, and what the Raspberry Pi of QEMU has, MiB.
+/// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
 const BOARD_MEMORY: u64 = 2048;
 
-pub(super) fn said(message: String) -> Failure {
-    Failure::said(Exit::Boot, message)
-}
-
-pub(super) fn usage(message: impl Into<String>) -> Failure {
-    Failure::said(Exit::Usage, message)
-}
-
 pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) -> Result<Exit, Failure> {
-    let append = Machine::checked_append(&args.append).map_err(|e| usage(e.to_string()))?;
-    let fw_cfg: Vec<FwCfg> = args
-        .fw_cfg
-        .iter()
-        .map(|text| FwCfg::parse(text).map_err(|e| usage(e.to_string())))
-        .collect::<Result<_, _>>()?;
+    let append = Machine::checked_append(&args.append)?;
+    let fw_cfg = args.fw_cfg.iter().map(|text| FwCfg::parse(text));
+    let fw_cfg: Vec<FwCfg> = fw_cfg.collect::<Result<_, _>>()?;
     let store = store(common)?;
     let target = BootTarget::open(args, &store)?;
     let chosen = target.media.choose(target.arch, args.firmware, args.attach);
-    let (firmware, attach) = chosen.map_err(|problem| usage(format!("boot {:?}: {problem}", args.path)))?;
+    let (firmware, attach) = chosen.map_err(|problem| BootError::Choice {
+        path: args.path.clone(),
+        problem,
+    })?;
     let from_medium = !matches!(firmware, Firmware::Direct | Firmware::RaspberryPi4);
     if from_medium && !append.is_empty() {
-        return Err(usage(
-            "append to the kernel command line: it is on the medium; --firmware direct takes kernel and initramfs off it",
-        ));
+        return Err(BootError::Append.into());
     }
     if args.keep.is_some() && !target.is_disk() {
-        return Err(usage("keep a copy of the disk: the artifact is not a disk"));
+        return Err(BootError::NoDisk.into());
     }
     if firmware == Firmware::RaspberryPi4 {
         fits_board(args)?;
     }
 
-    let mut mounts = vec![mount(&args.path, "inputs/artifact", Access::ReadOnly)?];
-    let keys = media::fw_cfg_files(&store, &fw_cfg, &mut mounts)?;
-    let media = media::media(&target, args, attach, &store, &mut mounts)?;
-    if let Some(share) = &args.share {
-        mounts.push(mount(share, "inputs/share", Access::ReadWrite)?);
-    }
+    let mut files = MachineFiles::new(&store, &args.path)?;
+    let keys = files.fw_cfg(&fw_cfg)?;
+    let media = files.media(&MediaRequest {
+        image: target.image.as_deref().map(|image| (image, target.media)),
+        attach,
+        keep: args.keep.as_deref(),
+        disk: args.disk.as_deref(),
+        size: args.size,
+    })?;
+    let share = args.share.as_deref().map(|dir| files.share(dir)).transpose()?;
     let kernel = match (firmware, &target.manifest) {
         (Firmware::Direct, Some(manifest)) => {
-            let (image, initramfs) = media::direct_files(&target, &store, &mut mounts)?;
+            let (image, initramfs) = files.direct(target.image.as_deref())?;
             Some(DirectKernel {
                 image,
                 initramfs,
@@ -66,13 +63,10 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
                 command_line: joined(&manifest.kernel_command_line, &append),
             })
         }
-        (Firmware::Direct, None) => {
-            return Err(usage(
-                "boot a bare image directly: its command line is in the manifest beside it; give the artifact's directory",
-            ));
-        }
+        (Firmware::Direct, None) => return Err(BootError::NoCommandLine.into()),
         (Firmware::RaspberryPi4, _) => {
-            let kernel = media::card_files(&target, args, &store, &mut mounts)?;
+            // A kept card is the one that the machine boots.
+            let kernel = files.card(args.keep.as_deref().or(target.image.as_deref()))?;
             let command_line = joined(&kernel.command_line, &append);
             Some(DirectKernel { command_line, ..kernel })
         }
@@ -90,28 +84,36 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         media,
         network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
         fw_cfg: keys,
-        share: args.share.as_ref().map(|_| "/inputs/share".to_owned()),
+        share,
     };
     let mut console = BootConsole {
         judge: Judge::default(),
         show: !common.json && !common.quiet,
     };
-    let ended = machine::run(common, args, report, &store, &machine, mounts, &mut console)?;
+    let ended = machine::run(
+        common,
+        args,
+        report,
+        &store,
+        &machine,
+        files.into_mounts(),
+        &mut console,
+    )?;
     if args.interactive {
         return match ended {
             Ok(()) => Ok(Exit::Success),
-            Err(e) => Err(said(e.to_string())),
+            Err(error) => Err(BootError::from(error).into()),
         };
     }
     judge(&target, args, firmware, console.judge.verdict(), ended, report)
 }
 
-/// Whether nothing is asked for that QEMU's Raspberry Pi does not have.
-fn fits_board(args: &BootArgs) -> Result<(), Failure> {
+/// Refuses what QEMU's Raspberry Pi does not have.
+fn fits_board(args: &BootArgs) -> Result<(), BootError> {
     let lacks = [
         (
             !args.fw_cfg.is_empty(),
-            "--fw-cfg: it has no fw_cfg; identity.cfg on the boot partition of a card that is kept (--keep) names the node",
+            "--fw-cfg: it has no fw_cfg; write identity.cfg to the boot partition of a kept card (--keep) to name the node",
         ),
         (args.share.is_some(), "--share: it has no 9p"),
         (args.disk.is_some(), "--disk: it has no second disk"),
@@ -122,11 +124,11 @@ fn fits_board(args: &BootArgs) -> Result<(), Failure> {
     ];
     match lacks.iter().find(|(asked, _)| *asked) {
         None => Ok(()),
-        Some((_, problem)) => Err(usage(format!("start QEMU's Raspberry Pi 4 with {problem}"))),
+        Some((_, problem)) => Err(BootError::Board(problem)),
     }
 }
 
-/// A command line with more words.
+/// The command line with the words of --append.
 fn joined(line: &str, append: &str) -> String {
     [line, append].join(" ").trim_end().to_owned()
 }
@@ -181,11 +183,15 @@ fn judge(
     }
     match problem {
         None => Ok(Exit::Success),
-        Some(problem) => Err(said(format!("boot {}: {problem}", args.path.display()))),
+        Some(problem) => Err(BootError::Judged {
+            path: args.path.clone(),
+            problem,
+        }
+        .into()),
     }
 }
 
-/// What a machine's own account of its lockdown lacks.
+/// The lockdown that the machine does not report.
 fn unlocked(firmware: Firmware, state: &BTreeMap<String, String>) -> Option<String> {
     let get = |name: &str| state.get(name).map_or("unknown", String::as_str);
     if !["integrity", "confidentiality"].contains(&get("lockdown")) {

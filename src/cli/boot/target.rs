@@ -1,13 +1,13 @@
-//! What is to be booted: an artifact's directory, or an image file by itself.
+//! The artifact that is booted: a directory with its manifest, or an image file by itself.
 
 use super::{
-    super::failure::Failure,
+    super::{context::scratch, failure::Failure},
     args::BootArgs,
-    media::open,
-    run::{said, usage},
+    error::BootError,
 };
 use pnb::{
     boot::{BootMedia, Firmware, ImageFormat, Loaders},
+    image::open_source,
     inspect::SpoolDirectory,
     manifest::{MANIFEST_FILE, Manifest},
     model::Arch,
@@ -15,8 +15,9 @@ use pnb::{
 };
 use std::{fs, path::PathBuf};
 
-/// What is booted.
+/// The artifact that is booted.
 pub(super) struct BootTarget {
+    /// The manifest of a directory.
     pub(super) manifest: Option<Manifest>,
     pub(super) arch: Arch,
     pub(super) media: BootMedia,
@@ -26,28 +27,32 @@ pub(super) struct BootTarget {
 
 impl BootTarget {
     pub(super) fn open(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
-        let path = &args.path;
-        if !path.is_dir() {
-            return Self::bare(args, store);
+        match args.path.is_dir() {
+            true => Ok(Self::directory(args)?),
+            false => Self::bare(args, store),
         }
+    }
+
+    /// The directory of an artifact, whose manifest says what it is.
+    fn directory(args: &BootArgs) -> Result<Self, BootError> {
+        let path = args.path.clone();
         let file = path.join(MANIFEST_FILE);
-        let bytes = fs::read(&file).map_err(|e| {
-            said(format!(
-                "read {file:?}: {e}\n\nhint: give the directory of an artifact, such as images/raw/amd64"
-            ))
-        })?;
-        let manifest = Manifest::read(&bytes, &file.to_string_lossy()).map_err(|e| said(e.to_string()))?;
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(BootError::NoManifest { path: file, source }),
+        };
+        let manifest = Manifest::read(&bytes, &file.to_string_lossy())?;
         let [variant] = manifest.variants[..] else {
-            return Err(said(format!("boot {path:?}: its manifest names not one variant")));
+            let count = manifest.variants.len();
+            return Err(BootError::Variants { path, count });
         };
         if let Some(asked) = args.arch.filter(|asked| *asked != manifest.arch) {
-            return Err(usage(format!(
-                "boot {path:?} as {asked}: its manifest says {}",
-                manifest.arch
-            )));
+            let reason = format!("its manifest says {}", manifest.arch);
+            return Err(BootError::Arch { path, asked, reason });
         }
-        let (media, name) =
-            BootMedia::of(variant).ok_or_else(|| said(format!("boot {path:?}: {variant} does not boot by itself")))?;
+        let Some((media, name)) = BootMedia::of(variant) else {
+            return Err(BootError::NotBootable { path, variant });
+        };
         Ok(Self {
             arch: manifest.arch,
             manifest: Some(manifest),
@@ -56,52 +61,47 @@ impl BootTarget {
         })
     }
 
-    /// An image file by itself, which says by its boot loader what it is for.
+    /// An image file by itself, whose boot loaders say what it is for.
     fn bare(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
-        let path = &args.path;
-        let media = BootMedia::of_file(path).ok_or_else(|| {
-            usage(format!(
-                "boot {path:?}: it is neither a directory nor a .raw, .img, .qcow2 or .iso file"
-            ))
-        })?;
+        let path = args.path.clone();
+        let Some(media) = BootMedia::of_file(&path) else {
+            return Err(BootError::Kind { path }.into());
+        };
         if !path.is_file() {
-            return Err(said(format!("boot {path:?}: there is no such file")));
+            return Err(BootError::Missing { path }.into());
         }
-        let directory = store.scratch_path("look");
-        fs::create_dir(&directory).map_err(|e| said(format!("create {directory:?}: {e}")))?;
-        let found = Loaders::of(&open(path)?, &path.to_string_lossy(), &SpoolDirectory::new(directory));
-        let found = found.map_err(|e| said(format!("read {path:?}: {e}")))?;
+        let spool = SpoolDirectory::new(scratch(store, "look")?);
+        let found = open_source(&path).and_then(|source| Loaders::of(&source, &path.to_string_lossy(), &spool));
+        let found = found.map_err(|source| BootError::Image {
+            path: path.clone(),
+            source,
+        })?;
         let card = media == BootMedia::Disk(ImageFormat::Raw)
             && match args.firmware {
                 Some(firmware) => firmware == Firmware::RaspberryPi4,
                 None => args.arch != Some(Arch::Amd64) && found.is_card(),
             };
         let arch = match (args.arch, found.amd64, found.arm64) {
-            (Some(Arch::Amd64), ..) if card => {
-                return Err(usage(format!(
-                    "boot {path:?} as amd64: a Raspberry Pi is an arm64 machine"
-                )));
+            (Some(asked @ Arch::Amd64), ..) if card => {
+                let reason = "a Raspberry Pi is an arm64 machine".to_owned();
+                return Err(BootError::Arch { path, asked, reason }.into());
             }
             _ if card => Arch::Arm64,
             (Some(arch), ..) => arch,
-            (None, true, true) => {
-                return Err(usage(format!(
-                    "boot {path:?}: it has boot loaders for both; say --arch"
-                )));
-            }
+            (None, true, true) => return Err(BootError::BothArches { path }.into()),
             (None, false, true) => Arch::Arm64,
-            // A disk for BIOS has no loader that could be looked for.
+            // The boot loader of a disk for BIOS is not in a file.
             (None, ..) => Arch::Amd64,
         };
         Ok(Self {
             manifest: None,
             arch,
             media: if card { BootMedia::Card } else { media },
-            image: Some(path.to_owned()),
+            image: Some(path),
         })
     }
 
-    /// Whether there is a disk, or a card, that could be written to.
+    /// Whether it is a disk or a card, which a machine could write to.
     pub(super) fn is_disk(&self) -> bool {
         matches!(self.media, BootMedia::Disk(_) | BootMedia::Card)
     }

@@ -1,0 +1,114 @@
+//! Why an artifact was not booted, or did not boot.
+
+use super::super::{Exit, failure::Fatal};
+use pnb::{
+    manifest::ManifestError,
+    model::{Arch, NodeId, Variant},
+    sandbox::SandboxError,
+};
+use std::{borrow::Cow, io, path::PathBuf};
+
+/// Why an artifact was not booted, or did not boot; each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BootError {
+    /// The artifact cannot be booted in the way that was asked for.
+    #[error("boot {path:?}: {problem}")]
+    Choice { path: PathBuf, problem: String },
+    /// The command line of the kernel is on the medium.
+    #[error("append to the kernel command line: it is on the medium")]
+    Append,
+    /// There is no disk that could be kept.
+    #[error("keep a copy of the disk: the artifact is not a disk")]
+    NoDisk,
+    /// QEMU's Raspberry Pi 4 lacks what was asked for.
+    #[error("start QEMU's Raspberry Pi 4 with {0}")]
+    Board(&'static str),
+    /// An image file by itself has no command line.
+    #[error("boot a bare image directly: its command line is in the manifest beside it")]
+    NoCommandLine,
+    /// Another architecture was asked for.
+    #[error("boot {path:?} for {asked}: {reason}")]
+    Arch { path: PathBuf, asked: Arch, reason: String },
+    /// The file's name has another ending.
+    #[error("boot {path:?}: it is neither a directory nor a .raw, .img, .qcow2 or .iso file")]
+    Kind { path: PathBuf },
+    /// The image has boot loaders for both architectures.
+    #[error("boot {path:?}: it has boot loaders for amd64 and for arm64")]
+    BothArches { path: PathBuf },
+    /// There is no such file.
+    #[error("boot {path:?}: there is no such file")]
+    Missing { path: PathBuf },
+    /// A directory has no manifest that can be read.
+    #[error("read {path:?}")]
+    NoManifest {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest is malformed.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The manifest is about several variants.
+    #[error("boot {path:?}: its manifest names {count} variants; one is needed")]
+    Variants { path: PathBuf, count: usize },
+    /// The variant is not for a machine.
+    #[error("boot {path:?}: the variant {variant} does not boot by itself")]
+    NotBootable { path: PathBuf, variant: Variant },
+    /// The image cannot be read.
+    #[error("read {path:?}")]
+    Image {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The stage that holds QEMU gave no tree.
+    #[error("find QEMU: the stage {node} gave no tree")]
+    NoTools { node: NodeId },
+    /// The arguments of the network's servers cannot be written as JSON.
+    #[error("describe the servers of the network boot")]
+    Served(#[source] serde_json::Error),
+    /// The machine did not run, or did not end by itself.
+    #[error(transparent)]
+    Machine(#[from] SandboxError),
+    /// The machine ran, and did not come to the state that it must come to.
+    #[error("boot {}: {problem}", path.display())]
+    Judged { path: PathBuf, problem: String },
+}
+
+impl Fatal for BootError {
+    fn exit(&self) -> Exit {
+        match self {
+            BootError::Choice { .. }
+            | BootError::Append
+            | BootError::NoDisk
+            | BootError::Board(_)
+            | BootError::NoCommandLine
+            | BootError::Arch { .. }
+            | BootError::Kind { .. }
+            | BootError::BothArches { .. } => Exit::Usage,
+            BootError::Missing { .. }
+            | BootError::NoManifest { .. }
+            | BootError::Manifest(_)
+            | BootError::Variants { .. }
+            | BootError::NotBootable { .. }
+            | BootError::Image { .. }
+            | BootError::NoTools { .. }
+            | BootError::Served(_)
+            | BootError::Machine(_)
+            | BootError::Judged { .. } => Exit::Boot,
+        }
+    }
+
+    fn way_out(&self) -> Option<Cow<'_, str>> {
+        let way = match self {
+            BootError::Append => {
+                "--firmware direct takes kernel and initramfs off it and boots them with the words of --append"
+            }
+            BootError::NoCommandLine => "name the directory of the artifact",
+            BootError::BothArches { .. } => "choose one with --arch",
+            BootError::NoManifest { .. } => "name the directory of an artifact, such as images/raw/amd64",
+            _ => return None,
+        };
+        Some(way.into())
+    }
+}

@@ -1,0 +1,406 @@
+//! Writing the lock: reads what the stages want and what the archives are, fetches the indexes, and replaces `lockfile.toml`.
+
+use super::{LOCKFILE, Origins, PipelineError, Project, STAGES, vendor::sha256_of, wanted_sets};
+use crate::{
+    fetch::{Base, FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Transport, Transports},
+    lock::{
+        self, ArchiveLocation, Indexes, LockChange, LockError, LockProblem, LockRequest, Lockfile, MAX_INRELEASE,
+        PinnedFile, WantedArchive, WantedSet,
+    },
+    model::{Arch, Hint, Moment, RelPath, Sha256Digest},
+    verity,
+};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// Name of the file below the stages that lists the archives.
+const ARCHIVES: &str = "archives.toml";
+/// Name of the file below the stages that lists pinned files which are no packages.
+const FILES: &str = "files.toml";
+
+/// Why the lock could not be read, compared or written; each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum RelockError {
+    /// A stage file is wrong.
+    #[error(transparent)]
+    Stages(#[from] PipelineError),
+    /// The lock or an archive is wrong, or no choice of packages fits.
+    #[error(transparent)]
+    Lock(Box<LockError>),
+    /// There is no lock that could be compared with the stages.
+    #[error("read {LOCKFILE}: there is none yet")]
+    NoLock,
+    /// A file could not be read.
+    #[error("read {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The reason that the system gave.
+        #[source]
+        source: io::Error,
+    },
+    /// `stages/files.toml` is malformed, or a file that it names is missing.
+    #[error("read {STAGES}/{FILES}: {problem}")]
+    Files {
+        /// What is wrong, and with which file.
+        problem: String,
+    },
+    /// The lock could not be written.
+    #[error("write {path:?}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason that the system gave.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<LockError> for RelockError {
+    fn from(error: LockError) -> Self {
+        RelockError::Lock(Box::new(error))
+    }
+}
+
+impl Hint for RelockError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            RelockError::NoLock => Some("`pnb lock` writes it".into()),
+            RelockError::Stages(error) => error.hint(),
+            RelockError::Lock(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// What a lock must have, and the lock that is there.
+#[derive(Debug)]
+pub struct LockWants {
+    root: PathBuf,
+    sets: Vec<WantedSet>,
+    files: Vec<PinnedFile>,
+    previous: Option<Lockfile>,
+}
+
+/// One way in which the lock does not fit the project; its `Display` is one line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RelockProblem {
+    /// A package set differs from what the stages want.
+    Packages(LockProblem),
+    /// A file of `stages/files.toml` is not in the lock, or is there with another address or other bytes.
+    File {
+        /// Its name.
+        name: String,
+        /// SHA-256 that it must have.
+        sha256: Sha256Digest,
+    },
+}
+
+impl fmt::Display for RelockProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RelockProblem::Packages(problem) => problem.fmt(f),
+            RelockProblem::File { name, sha256 } => {
+                write!(f, "the file {name} with the SHA-256 {sha256} is not locked")
+            }
+        }
+    }
+}
+
+/// How a new lock is to be chosen.
+#[derive(Clone, Debug)]
+pub struct RelockRequest<'a> {
+    /// Whether the newest versions are chosen although the present lock is complete.
+    pub update: bool,
+    /// The moment at which the archives are read; without it the newest.
+    pub snapshot: Option<Moment>,
+    /// Optional archives to add.
+    pub suites: &'a [String],
+    /// The present time, seconds since 1970.
+    pub now: u32,
+}
+
+/// A step of [`LockWants::relock`], for display.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RelockEvent<'a> {
+    /// Versions are chosen.
+    Resolving {
+        /// Number of package sets.
+        sets: usize,
+    },
+    /// An index was read.
+    Read {
+        /// Name of its archive.
+        archive: &'a str,
+        /// Its path in the archive.
+        path: &'a RelPath,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+}
+
+/// A lock that was written.
+#[derive(Debug)]
+pub struct Relocked {
+    /// The lock.
+    pub lock: Lockfile,
+    /// What differs from the lock before; none when there was no lock before.
+    pub changes: Option<Vec<LockChange>>,
+}
+
+impl LockWants {
+    /// Reads the stages, the list of pinned files and, if there is one, the lock of the project at `root`.
+    ///
+    /// # Errors
+    /// One of them is malformed, or a pinned file of the project is missing.
+    pub fn load(root: &Path) -> Result<Self, RelockError> {
+        let path = root.join(LOCKFILE);
+        let previous = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(RelockError::Read { path, source }),
+            Ok(text) => Some(lock::parse_lock(&text, LOCKFILE)?),
+        };
+        Ok(Self {
+            root: root.to_owned(),
+            sets: wanted_sets(&Project::load_graph(root)?),
+            files: pinned_files(root)?,
+            previous,
+        })
+    }
+
+    /// Everything that the lock lacks or has too much, as far as it shows without a network.
+    ///
+    /// # Errors
+    /// There is no lock.
+    pub fn problems(&self) -> Result<Vec<RelockProblem>, RelockError> {
+        let lock = self.previous.as_ref().ok_or(RelockError::NoLock)?;
+        let packages = lock::check(lock, &self.sets);
+        let files = self.files.iter().filter(|file| !lock.files.contains(file));
+        let files = files.map(|file| RelockProblem::File {
+            name: file.name.clone(),
+            sha256: file.sha256,
+        });
+        Ok(packages.into_iter().map(RelockProblem::Packages).chain(files).collect())
+    }
+
+    /// Chooses and pins every input, and writes the lock. A complete lock keeps its versions unless newer ones are asked for;
+    /// pinned files are always read again.
+    ///
+    /// # Errors
+    /// An archive cannot be read or is refused, no choice of packages fits, or the lock cannot be written.
+    pub fn relock(
+        &self,
+        request: &RelockRequest<'_>,
+        origins: &Origins,
+        events: &dyn Fn(RelockEvent<'_>),
+    ) -> Result<Relocked, RelockError> {
+        let newest = request.update || request.snapshot.is_some() || !request.suites.is_empty();
+        let lock = match &self.previous {
+            Some(old) if !newest && lock::check(old, &self.sets).is_empty() => Lockfile {
+                files: self.files.clone(),
+                ..old.clone()
+            },
+            _ => self.resolve(request, origins, events)?,
+        };
+        let text = lock::write_lock(&lock)?;
+        let path = self.root.join(LOCKFILE);
+        let part = path.with_extension("toml.part");
+        let written = fs::write(&part, text).and_then(|()| fs::rename(&part, &path));
+        written.map_err(|source| RelockError::Write { path, source })?;
+        let changes = self.previous.as_ref().map(|old| lock::diff(old, &lock));
+        Ok(Relocked { lock, changes })
+    }
+
+    fn resolve(
+        &self,
+        request: &RelockRequest<'_>,
+        origins: &Origins,
+        events: &dyn Fn(RelockEvent<'_>),
+    ) -> Result<Lockfile, RelockError> {
+        let stages = self.root.join(STAGES);
+        let path = stages.join(ARCHIVES);
+        let text = fs::read_to_string(&path).map_err(|source| RelockError::Read { path, source })?;
+        let archives = lock::parse_archives(&text, &format!("{STAGES}/{ARCHIVES}"))?;
+        let mut keyrings = BTreeMap::new();
+        for archive in &archives {
+            let path = stages.join(archive.keyring.as_path());
+            let bytes = fs::read(&path).map_err(|source| RelockError::Read { path, source })?;
+            keyrings.insert(archive.keyring.clone(), bytes);
+        }
+        // Optional archives that the lock already has stay in it.
+        let previous = self.previous.as_ref();
+        let has = |archive: &&WantedArchive| previous.is_some_and(|old| old.archive(&archive.name).is_some());
+        let kept = archives.iter().filter(|archive| archive.optional).filter(has);
+        let kept = kept.map(|archive| archive.name.clone());
+        let suites: BTreeSet<String> = request.suites.iter().cloned().chain(kept).collect();
+        events(RelockEvent::Resolving { sets: self.sets.len() });
+        let indexes = RemoteIndexes {
+            origins,
+            transport: Transports {
+                http: HttpTransport::new(&HttpOptions::default()),
+                file: FileTransport,
+            },
+            events,
+        };
+        let wanted = LockRequest {
+            archives: &archives,
+            keyrings: &keyrings,
+            suites: &suites,
+            wanted: &self.sets,
+            files: &self.files,
+            now: request.now,
+            snapshot: request.snapshot,
+            previous,
+        };
+        Ok(lock::update(&wanted, &indexes)?)
+    }
+}
+
+/// `stages/files.toml`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Files {
+    #[serde(default)]
+    file: Vec<WantedFile>,
+}
+
+/// One file of it: of the project (`path`), or a download.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedFile {
+    name: String,
+    arch: Option<Arch>,
+    path: Option<RelPath>,
+    url: Option<String>,
+    sha256: Option<Sha256Digest>,
+    size: Option<u64>,
+}
+
+/// The files that `stages/files.toml` names; those of the project with their present digests.
+fn pinned_files(root: &Path) -> Result<Vec<PinnedFile>, RelockError> {
+    let path = root.join(STAGES).join(FILES);
+    let bad = |problem: String| RelockError::Files { problem };
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(|source| RelockError::Read { path, source })?,
+    };
+    let parsed: Files = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    let mut files = parsed
+        .file
+        .into_iter()
+        .map(|file| pin(root, file))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(bad)?;
+    files.sort();
+    Ok(files)
+}
+
+/// Size and digest of a wanted file: measured for a file of the project, as stated for a download.
+fn pin(root: &Path, file: WantedFile) -> Result<PinnedFile, String> {
+    let name = file.name;
+    let (size, sha256) = match (&file.path, &file.url, file.size, file.sha256) {
+        (Some(path), None, None, None) => {
+            let place = root.join(path.as_path());
+            let measured = fs::metadata(&place).and_then(|meta| Ok((meta.len(), sha256_of(&place)?)));
+            measured.map_err(|e| format!("{name}: {path}: {e}"))?
+        }
+        (None, Some(_), Some(size), Some(sha256)) => (size, sha256),
+        _ => {
+            let forms = "{ name, path } for a file of the project or { name, url, size, sha256 } for a download";
+            return Err(format!("the file {name:?} has other keys than {forms}"));
+        }
+    };
+    Ok(PinnedFile {
+        name,
+        arch: file.arch,
+        path: file.path,
+        url: file.url,
+        size,
+        sha256,
+    })
+}
+
+/// Index files from the mirror, the mirrors of this machine's apt and the snapshot service.
+struct RemoteIndexes<'a> {
+    origins: &'a Origins,
+    transport: Transports,
+    events: &'a dyn Fn(RelockEvent<'_>),
+}
+
+impl Indexes for RemoteIndexes<'_> {
+    fn get(
+        &self,
+        archive: ArchiveLocation<'_>,
+        path: &RelPath,
+        expected: Option<(u64, Sha256Digest)>,
+    ) -> io::Result<Vec<u8>> {
+        let mut tried = String::new();
+        for place in self.places(archive, path)? {
+            match self.read(&place, expected) {
+                Ok(bytes) => {
+                    (self.events)(RelockEvent::Read {
+                        archive: archive.name,
+                        path,
+                        bytes: bytes.len() as u64,
+                    });
+                    return Ok(bytes);
+                }
+                Err(problem) => tried.push_str(&format!("\n  {place}: {problem}")),
+            }
+        }
+        Err(io::Error::other(format!(
+            "{path} is at none of these addresses:{tried}"
+        )))
+    }
+}
+
+impl RemoteIndexes<'_> {
+    /// Where a file of an archive may be, in the order of trying.
+    fn places(&self, archive: ArchiveLocation<'_>, path: &RelPath) -> io::Result<Vec<Location>> {
+        let sources = &self.origins.sources;
+        let below = archive.base.join(path);
+        let mirror = sources.mirror.iter().map(|m| m.place(LocationKind::Mirror, &below));
+        let mut places: Vec<Location> = mirror.collect();
+        let base: Base = archive.snapshot_url.parse().map_err(io::Error::other)?;
+        let apt = sources.apt.iter().filter(|mirror| mirror.ends_with(archive.base));
+        let apt = apt.map(|mirror| mirror.place(LocationKind::AptMirror, path));
+        let snapshot = base.place(LocationKind::Snapshot, path);
+        // Only the snapshot service has a moment of the past; for the present the nearest mirror is first.
+        if archive.fixed {
+            places.push(snapshot);
+            places.extend(apt);
+        } else {
+            places.extend(apt);
+            places.push(snapshot);
+        }
+        places.retain(|place| !self.origins.offline || !place.address.is_network());
+        Ok(places)
+    }
+
+    fn read(&self, place: &Location, expected: Option<(u64, Sha256Digest)>) -> Result<Vec<u8>, String> {
+        let limit = expected.map_or(MAX_INRELEASE, |(size, _)| size);
+        let response = self.transport.open(place, 0, None).map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        response
+            .body
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| e.to_string())?;
+        if bytes.len() as u64 > limit {
+            return Err(format!("the file has more than {limit} bytes"));
+        }
+        if let Some((_, sha256)) = expected {
+            let mut both = verity::Both::new();
+            both.update(&bytes);
+            if both.finish().sha256 != sha256 {
+                return Err("the file has another SHA-256 than the release file states".to_owned());
+            }
+        }
+        Ok(bytes)
+    }
+}
