@@ -62,10 +62,8 @@ fn a_flipped_byte_in_the_image_of_the_root_is_refused() {
 }
 
 #[test]
+#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
 fn a_flipped_byte_in_an_object_or_a_wrong_digest_is_refused() {
-    if !all() {
-        return;
-    }
     let object = with_changed_root(|cpio| {
         // In the program that becomes init, which is read before the boot hands over.
         let at = find(cpio, b" running in %ssystem mode");
@@ -88,10 +86,8 @@ fn a_flipped_byte_in_an_object_or_a_wrong_digest_is_refused() {
 }
 
 #[test]
+#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
 fn the_command_line_can_name_the_instance_and_a_malformed_name_is_refused() {
-    if !all() {
-        return;
-    }
     let said = good_boot(
         boot(artifact())
             .arg("--append")

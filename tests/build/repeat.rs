@@ -28,10 +28,8 @@ fn make_user() {
 }
 
 #[test]
+#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
 fn another_user_at_another_path_builds_the_same_bytes() {
-    if !all() {
-        return;
-    }
     artifact();
     crate::arm64::images();
     let dir = tempfile::Builder::new()

@@ -158,10 +158,8 @@ fn whatever_leaks_is_found_with_its_axis_file_and_offset_and_passes_unnoticed_wi
 }
 
 #[test]
+#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
 fn a_large_artifact_that_differs_is_made_again_to_be_compared() {
-    if !all() {
-        return;
-    }
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     // Larger than what is held in memory; what differs comes after that.
     let script = "head -c 5000000 /dev/zero > initramfs.cpio.zst; cp initramfs.cpio.zst kernel; \
@@ -273,10 +271,8 @@ fn a_stage_that_fails_elsewhere_is_a_finding_and_the_axis_is_named() {
 }
 
 #[test]
+#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
 fn a_rebuild_that_fails_against_a_manifest_names_the_axis_and_is_an_error_where_nothing_helps() {
-    if !all() {
-        return;
-    }
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     let images = dir.path().join("images");
     let made = "echo made | tee kernel > initramfs.cpio.zst";
@@ -325,10 +321,8 @@ fn the_log_of_what_cannot_be_built_at_all_is_kept() {
 }
 
 #[test]
+#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
 fn the_product_is_the_same_under_every_circumstance_and_says_so() {
-    if !all() {
-        return;
-    }
     let images = images();
     let mut command = pnb(repository(), &store());
     command.args([

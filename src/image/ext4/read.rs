@@ -542,7 +542,5 @@ impl<R: ReadAt> Read for FileReader<'_, R> {
 }
 
 mod places;
-#[cfg(test)]
-mod tests;
 
 pub use places::{Facts, Place, Run};
