@@ -49,32 +49,21 @@ const UEFI: [&str; 4] = [
     "firmware=uefi",
 ];
 
-#[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
-fn kernel_and_initramfs_boot_directly() {
-    let instance = format!("instance_uuid={INSTANCE}");
-    let ready = format!("powernode: ready instance={INSTANCE} source=fw_cfg root=");
-    boots("kernel-initrd", &["--fw-cfg", &instance], &[&ready, "agent=active"]);
+/// Under Secure Boot, which must be on.
+fn boots_securely(variant: &str) {
+    let state = [&UEFI[..], &["secure_boot=on"]].concat();
+    boots(variant, &["--firmware", "secureboot"], &state);
 }
 
 #[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
-fn media_boot_by_uefi_and_secure_boot() {
-    for variant in ["raw", "disk-image-arm64-uefi"] {
-        boots(variant, &["--firmware", "uefi"], &UEFI);
-        boots(
-            variant,
-            &["--firmware", "secureboot"],
-            &[&UEFI[..], &["secure_boot=on"]].concat(),
-        );
-    }
-    boots("qcow2", &["--firmware", "uefi"], &UEFI);
-    boots("iso", &["--firmware", "uefi", "--as", "cdrom"], &UEFI);
-    boots("ipxe", &["--firmware", "uefi", "--as", "net"], &UEFI);
+#[ignore = "long: arm64 is built, and two boots; cargo test -- --include-ignored"]
+fn a_disk_boots_by_uefi_and_another_by_secure_boot() {
+    boots("disk-image-arm64-uefi", &["--firmware", "uefi"], &UEFI);
+    boots_securely("raw");
 }
 
 #[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
+#[ignore = "long: arm64 is built, and a boot; cargo test -- --include-ignored"]
 fn a_card_boots_in_qemus_raspberry_pi() {
     boots(
         "disk-image-rpi4",
@@ -84,7 +73,7 @@ fn a_card_boots_in_qemus_raspberry_pi() {
 }
 
 #[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
     let said = good(pnb(repository(), &store()).arg("audit").arg(images()));
     assert!(said.contains("variants"), "{said}");
@@ -113,7 +102,7 @@ fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
 }
 
 #[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn the_formats_own_programs_find_nothing_to_say() {
     for (variant, file) in [
         ("raw", "disk.raw"),
@@ -150,7 +139,7 @@ fn the_formats_own_programs_find_nothing_to_say() {
 }
 
 #[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     let pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
@@ -194,7 +183,7 @@ fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
 }
 
 #[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
     images();
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
@@ -212,35 +201,58 @@ fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
     );
 }
 
-#[test]
-#[ignore = "long: a build or a boot of its own; cargo test -- --include-ignored"]
-fn tools_of_another_architecture_make_the_same() {
-    let other = if cfg!(target_arch = "aarch64") {
-        "amd64"
-    } else {
-        "arm64"
-    };
-    let made = |tools: &[&str]| {
-        let mut command = pnb(repository(), &store());
-        good(
-            command
-                .args([
-                    "build",
-                    "--hermetic",
-                    "--allow-dirty",
-                    "--arch",
-                    "amd64",
-                    "--stage",
-                    "grub-bios",
-                ])
-                .args(tools),
-        );
-        ["boot.img", "core.img", "eltorito.img"].map(|output| {
+/// What `.ci/nightly` runs, and `.ci/run` does not.
+mod nightly {
+    use super::*;
+
+    #[test]
+    #[ignore = "nightly: five boots; cargo test -- --ignored nightly::"]
+    fn the_other_media_boot_by_uefi_and_secure_boot() {
+        boots("raw", &["--firmware", "uefi"], &UEFI);
+        boots_securely("disk-image-arm64-uefi");
+        boots("qcow2", &["--firmware", "uefi"], &UEFI);
+        boots("iso", &["--firmware", "uefi", "--as", "cdrom"], &UEFI);
+        boots("ipxe", &["--firmware", "uefi", "--as", "net"], &UEFI);
+    }
+
+    #[test]
+    #[ignore = "nightly: arm64 is built, and a boot; cargo test -- --ignored nightly::"]
+    fn kernel_and_initramfs_boot_directly() {
+        let instance = format!("instance_uuid={INSTANCE}");
+        let ready = format!("powernode: ready instance={INSTANCE} source=fw_cfg root=");
+        boots("kernel-initrd", &["--fw-cfg", &instance], &[&ready, "agent=active"]);
+    }
+
+    #[test]
+    #[ignore = "nightly: tools run under the emulator; cargo test -- --ignored nightly::"]
+    fn tools_of_another_architecture_make_the_same() {
+        let other = if cfg!(target_arch = "aarch64") {
+            "amd64"
+        } else {
+            "arm64"
+        };
+        let made = |tools: &[&str]| {
             let mut command = pnb(repository(), &store());
-            let path = good(command.args(["store", "path", "grub-bios/amd64", "--output", output]));
-            fs::read(path.trim()).expect(output)
-        })
-    };
-    let own = made(&[]);
-    assert!(own == made(&["--tools", other]), "other tools made other bytes");
+            good(
+                command
+                    .args([
+                        "build",
+                        "--hermetic",
+                        "--allow-dirty",
+                        "--arch",
+                        "amd64",
+                        "--stage",
+                        "grub-bios",
+                    ])
+                    .args(tools),
+            );
+            ["boot.img", "core.img", "eltorito.img"].map(|output| {
+                let mut command = pnb(repository(), &store());
+                let path = good(command.args(["store", "path", "grub-bios/amd64", "--output", output]));
+                fs::read(path.trim()).expect(output)
+            })
+        };
+        let own = made(&[]);
+        assert!(own == made(&["--tools", other]), "other tools made other bytes");
+    }
 }
