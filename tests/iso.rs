@@ -1,5 +1,8 @@
 //! ISO 9660 images that xorriso and genisoimage make, read by pnb.
 
+#[path = "fixture/tools.rs"]
+mod tools;
+
 use pnb::{
     image::{
         ReadAt,
@@ -12,26 +15,20 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
-    process::Command,
     sync::OnceLock,
 };
+use tools::check;
 
 const SECTOR: usize = 2048;
 const EPOCH: i64 = 1_750_000_000;
 
-fn run(program: &str, dir: &Path, args: &[&str]) {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(dir)
-        .env("TZ", "UTC")
-        .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
-        .output();
-    let output = output.expect("the Debian packages xorriso and genisoimage must be installed");
-    assert!(
-        output.status.success(),
-        "{program}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+/// Runs a script in `dir` that leaves its image at `$out`.
+fn made(dir: &Path, script: &str) -> Vec<u8> {
+    let script = format!("export SOURCE_DATE_EPOCH={EPOCH} out=/build/out/out.iso\ncd /inputs/0\n{script}");
+    let (said, mut made) = check(&[dir], &script);
+    let image = made.remove("out.iso");
+    assert!(image.is_some(), "no image was made\n{said}");
+    image.expect("made")
 }
 
 fn noise(len: usize, seed: u32) -> Vec<u8> {
@@ -71,50 +68,15 @@ fn bootable() -> &'static Vec<u8> {
         symlink(format!("/{}/{}", "a".repeat(255), "b/".repeat(300)), at("iso/pnb/far")).expect("new");
         fs::write(at("mbr.img"), noise(512, 3)).expect("written");
         fs::write(at("efi.img"), noise(1 << 20, 4)).expect("written");
-        run(
-            "xorriso",
+        made(
             dir.path(),
-            &[
-                "-as",
-                "mkisofs",
-                "-quiet",
-                "-o",
-                "out.iso",
-                "-r",
-                "-J",
-                "-V",
-                "PNBISO",
-                "--modification-date=2025061515064000",
-                "--set_all_file_dates",
-                "=1750000000",
-                "-b",
-                "boot/grub/bios.img",
-                "-no-emul-boot",
-                "-boot-load-size",
-                "4",
-                "-boot-info-table",
-                "--grub2-boot-info",
-                "--grub2-mbr",
-                "mbr.img",
-                "-partition_offset",
-                "16",
-                "-append_partition",
-                "2",
-                "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
-                "efi.img",
-                "-appended_part_as_gpt",
-                "-iso_mbr_part_type",
-                "83",
-                "--gpt_disk_guid",
-                "50424E00-0000-4000-8000-0000000000AA",
-                "-eltorito-alt-boot",
-                "-e",
-                "--interval:appended_partition_2:all::",
-                "-no-emul-boot",
-                "iso",
-            ],
-        );
-        fs::read(at("out.iso")).expect("written")
+            "xorriso -as mkisofs -quiet -o $out -r -J -V PNBISO --modification-date=2025061515064000 \\
+                --set_all_file_dates =1750000000 -b boot/grub/bios.img -no-emul-boot -boot-load-size 4 -boot-info-table \\
+                --grub2-boot-info --grub2-mbr mbr.img -partition_offset 16 \\
+                -append_partition 2 C12A7328-F81F-11D2-BA4B-00A0C93EC93B efi.img -appended_part_as_gpt \\
+                -iso_mbr_part_type 83 --gpt_disk_guid 50424E00-0000-4000-8000-0000000000AA \\
+                -eltorito-alt-boot -e --interval:appended_partition_2:all:: -no-emul-boot iso",
+        )
     })
 }
 
@@ -127,12 +89,7 @@ fn plain() -> &'static Vec<u8> {
         fs::write(dir.path().join("iso/a.txt"), noise(SECTOR, 5)).expect("written");
         fs::write(dir.path().join("iso/b.txt"), noise(100, 6)).expect("written");
         fs::write(dir.path().join("iso/sub/noext"), "x").expect("written");
-        run(
-            "genisoimage",
-            dir.path(),
-            &["-quiet", "-V", "PLAIN", "-o", "out.iso", "iso"],
-        );
-        fs::read(dir.path().join("out.iso")).expect("written")
+        made(dir.path(), "genisoimage -quiet -V PLAIN -o $out iso")
     })
 }
 
@@ -295,19 +252,14 @@ fn directories_too_deep_for_iso_9660_are_refused_where_they_were_moved() {
     let deep = "1/2/3/4/5/6/7/8/9/10";
     fs::create_dir_all(dir.path().join("iso").join(deep)).expect("new");
     fs::write(dir.path().join("iso").join(deep).join("file"), "deep").expect("written");
-    run(
-        "genisoimage",
-        dir.path(),
-        &["-quiet", "-R", "-D", "-o", "deep.iso", "iso"],
-    );
-    let iso = Iso::open(fs::read(dir.path().join("deep.iso")).expect("written")).expect("valid");
+    let image = made(dir.path(), "genisoimage -quiet -R -D -o $out iso");
+    let iso = Iso::open(image).expect("valid");
     let file = iso
         .lookup(&path(&format!("{deep}/file")))
         .expect("valid")
         .expect("there");
     assert_eq!(content(&iso, &file), b"deep");
-    run("genisoimage", dir.path(), &["-quiet", "-R", "-o", "moved.iso", "iso"]);
-    let iso = Iso::open(fs::read(dir.path().join("moved.iso")).expect("written")).expect("valid");
+    let iso = Iso::open(made(dir.path(), "genisoimage -quiet -R -o $out iso")).expect("valid");
     let text = iso.tree().expect_err("moved").to_string();
     assert!(text.contains("it is a directory that was moved"), "{text}");
 }

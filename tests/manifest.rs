@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fixture::{artifact, facts, lock, path, root_image, write_all};
+use fixture::{artifact, facts, lock, path, root_image, tools::check, write_all};
 use pnb::{
     manifest::{
         Bom, Facts, LISTED_STATEMENTS, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE, Role, SBOM_FILE, SUMS_FILE,
@@ -11,7 +11,6 @@ use pnb::{
     model::VerityDigest,
 };
 use serde_json::{Value, json};
-use std::process::Command;
 
 type Edit = fn(&mut Value);
 type Change = fn(&mut Facts<'_>);
@@ -134,13 +133,10 @@ fn equal_facts_give_equal_bytes_that_sha256sum_accepts() {
     let files = artifact(image, format!("{root}\n").as_bytes());
     let dir = tempfile::tempdir().expect("scratch");
     write_all(dir.path(), &files, &statements);
-    let out = Command::new("sha256sum")
-        .args(["--check", "--strict", SUMS_FILE])
-        .current_dir(dir.path())
-        .output()
-        .expect("sha256sum");
-    let listed = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(out.status.success(), "{listed}");
+    let (listed, _) = check(
+        &[dir.path()],
+        &format!("cd /inputs/0\nsha256sum --check --strict {SUMS_FILE}"),
+    );
     assert_eq!(listed.lines().count(), files.len() + LISTED_STATEMENTS.len());
     assert!(!listed.contains("build-record.json"));
 }

@@ -69,9 +69,14 @@ fn without_user_namespaces_there_is_one_clear_error() {
     }
 }
 
-/// Not a test by itself: a caller to be killed.
+/// What the sleeping processes of this caller are told apart by.
+fn mark(caller: u32) -> String {
+    format!("8765.{caller}")
+}
+
+/// The caller that the next test kills; left alone, it meets the limit of its stage.
 #[test]
-#[ignore = "run by a_killed_caller_leaves_nothing"]
+#[ignore = "long: it waits ten seconds for a limit, and a_killed_caller_leaves_nothing runs it; cargo test -- --include-ignored"]
 fn a_caller_that_waits() {
     struct Print;
     impl LogSink for Print {
@@ -81,14 +86,15 @@ fn a_caller_that_waits() {
         }
     }
     let host = Host::new();
-    let spec = host.shell("echo; echo up; (setsid sleep 8765.5 &) ; sleep 8765.5");
-    let _ = run_into(&spec, true, &mut Print).0;
+    let mark = mark(std::process::id());
+    let mut spec = host.shell(&format!("echo; echo up; (setsid sleep {mark} &) ; sleep {mark}"));
+    spec.limits.wall = Duration::from_secs(10);
+    let text = run_into(&spec, true, &mut Print).0.expect_err("ended").to_string();
+    assert!(text.contains("10 s"), "{text}");
 }
 
 #[test]
 fn a_killed_caller_leaves_nothing() {
-    // Other tests run at the same time: what counts is this stage's sleep, and helpers without a parent.
-    let list = || processes().iter().filter(|p| p.contains("8765.5")).count();
     // Groups of builders that are gone. A run sweeps the groups beside its own; others' lie where they were before, too.
     let script = "for d in $(find /sys/fs/cgroup -maxdepth 6 -type d -name 'pnb-*' 2>/dev/null); do [ -d /proc/${d##*pnb-} ] || echo $d; done";
     let left = || -> BTreeSet<String> {
@@ -101,6 +107,9 @@ fn a_killed_caller_leaves_nothing() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("runs");
+    // Other tests run at the same time: what counts is this stage's sleep.
+    let sleeps = mark(caller.id());
+    let list = || processes().iter().filter(|p| p.contains(&sleeps)).count();
     let out = BufReader::new(caller.stdout.take().expect("piped"));
     assert!(
         out.lines().map_while(Result::ok).any(|l| l == "up"),
