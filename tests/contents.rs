@@ -346,7 +346,7 @@ fn an_initramfs_with_hostile_files_is_refused() {
     built-in initramfs: failed to accept the archive that dracut made for amd64:
         usr/lib/modules/6.12.1-test/kernel/ext4.ko.xz needs usr/lib/modules/6.12.1-test/kernel/\u{1b}[31mred.ko.xz, which is not there
         usr/bin/escape: failed to read an ELF file at byte 0: its header is cut off
-        usr/bin/lie: failed to read an ELF file at byte 18446744073709551615: the file ends before it
+        usr/bin/lie: failed to read an ELF file at byte 18446744073709551615: the file ends before a structure that lies there
         usr/bin/short: failed to read an ELF file at byte 0: its header is cut off
     "#);
     let mut inputs = Inputs::new();

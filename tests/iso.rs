@@ -276,14 +276,17 @@ fn broken_structures_are_named() {
         assert!(text.contains(problem), "{problem}: {text}");
     };
     let copy_extent = |image: &mut Vec<u8>| image.copy_within(root + 2..root + 10, sub + 2);
-    expect(&copy_extent, "the directory is there twice");
+    expect(&copy_extent, "the directory is reached twice");
     expect(&|i| i[sub + 2] ^= 1, "the two forms of its extent differ");
     expect(&|i| i[sub + 10] ^= 1, "the two forms of its size differ");
     expect(&|i| i[sub + 26] = 1, "it is interleaved");
-    expect(&|i| i[sub] = 33, "the name does not fit in it");
-    expect(&|i| i[sub + 33] = b'/', "bad name \"/UB\"");
+    expect(&|i| i[sub] = 33, "the name does not fit into it");
+    expect(&|i| i[sub + 33] = b'/', "\"/UB\" is not a valid name");
     expect(&|i| i[sub + 13..sub + 15].copy_from_slice(&[2, 2]), "bytes");
-    expect(&|i| i[root + 25] = 0, "the root is no directory");
+    expect(
+        &|i| i[root + 25] = 0,
+        "the record of the root is not that of a directory",
+    );
     expect(&|i| i[16 * SECTOR + 1] = b'X', "there is no volume descriptor");
     expect(&|i| i[16 * SECTOR] = 2, "no primary volume descriptor");
     expect(&|i| i[16 * SECTOR + 129] = 4, "2048 bytes");

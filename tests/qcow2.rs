@@ -292,7 +292,7 @@ fn what_is_not_in_the_file_is_refused_by_name() {
         (40, 1, "L1 table of"),
         (79, 10, "marked corrupt"),
         (79, 0, "compression type 1"),
-        (72, 128, "not known"),
+        (72, 128, "unknown"),
         (103, 100, "its header has 100 bytes"),
         (103, 104, "compression type 0"),
         (104, 2, "compression type 2"),
