@@ -30,14 +30,14 @@ const MOUNT_POINT: &str = "emulator";
 pub(super) const FIX: &str = "run Linux 6.7 or newer with CONFIG_BINFMT_MISC (modprobe binfmt_misc); an older kernel can build for its own \
                    architecture only";
 
-/// Mask of the first 20 bytes of an ELF file: magic number, class, byte order and version count, the OS ABI does not, and of the type
-/// all bits but the lowest.
+/// Mask of the first 20 bytes of an ELF file: the OS ABI (byte 7) and the lowest bit of the type (byte 16) do not count, all other bits
+/// do.
 const MASK: [u8; 20] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff,
     0xff,
 ];
 
-/// These bytes of a program for `arch`. The type is EXEC; under the mask, DYN is equal to it.
+/// The first 20 bytes of a program for `arch`, of type EXEC (2); DYN (3) differs from it in the lowest bit only.
 fn magic(arch: Arch) -> [u8; 20] {
     let machine = match arch {
         Arch::Amd64 => 62,

@@ -1,7 +1,7 @@
 //! `SandboxError`: why a run gave no outcome.
 
 use super::{OutputSpec, Spec};
-use crate::model::Hint;
+use crate::{model::Hint, store::StoreError};
 use std::{borrow::Cow, io, path::PathBuf};
 
 /// Why a run gave no outcome; every message completes "failed to …".
@@ -125,7 +125,28 @@ impl Hint for SandboxError {
         match self {
             Self::Unavailable { fix, .. } => Some(fix.into()),
             Self::Weaker { .. } => Some("run `pnb doctor`, or build without --hermetic".into()),
+            // The store's error comes through the caller's PutOutput, as an io::Error.
+            Self::Store { source, .. } => source.get_ref()?.downcast_ref::<StoreError>()?.hint(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_of_the_store_is_passed_on() {
+        let store = |source| SandboxError::Store {
+            stage: "stage".to_owned(),
+            output: "out".to_owned(),
+            path: "file".to_owned(),
+            source,
+        };
+        let busy = StoreError::Busy { path: "/store".into() };
+        let hint = busy.hint().expect("there is a way out").into_owned();
+        assert_eq!(store(io::Error::other(busy)).hint().as_deref(), Some(hint.as_str()));
+        assert_eq!(store(io::Error::other("no space")).hint(), None);
     }
 }

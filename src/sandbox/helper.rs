@@ -87,6 +87,7 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGr
         give_build_dir(&request.spec, request.base_id)?;
     }
     sys::join_fresh_keyring().step("leave the session keyring")?;
+    // Before the fork: the helper has the caller's permissions, which pid 1 loses with its mapped ids.
     let plan = Plan::new(&request.spec)?;
     let group = ControlGroup::create(&request.spec.limits_in_force())?;
     let (sync, remote) = UnixStream::pair().step("make a socket pair")?;
@@ -102,6 +103,7 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGr
         builtins,
         request,
     };
+    // All namespaces at once: the user namespace is made first, and owns the others (clone(2)).
     let all = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | the value | `spec`, `limits`, `variation` (differences for a second build), `policy` (the part in the manifest), `error`, `outcome` |
 //! | the four processes | `executor`, `helper`, `init` (pid 1), `workload` (the stage) |
-//! | between processes | `wire` (frames), `descriptors` (file descriptors), `fd_passing` (large files), `job` (inherited by forks), `ending` (an early end of pid 1) |
+//! | between processes | `wire` (frames), `descriptors`, `fd_passing` (large files), `job` (inherited by forks), `ending` (an early end) |
 //! | set up by the helper | `idmap` (user ids), `cgroup` (control groups) |
 //! | set up by pid 1 | `rootfs` (mounts), `emulator` (binfmt_misc) |
 //! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |

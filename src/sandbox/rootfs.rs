@@ -32,8 +32,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Attributes of mounts that the stage may only read, of mounts that it may write to, and of device nodes. Without `NODEV`, device nodes
-/// can be opened; Landlock is what limits writing to them.
+/// Attributes of mounts that the stage may only read, of mounts that it may write to, and of device nodes. Device nodes lack `NODEV`, which
+/// would forbid to open them; `RDONLY` does not forbid to write to them.
 const READ_ONLY: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV;
 const WRITABLE: u64 = attr::NOSUID | attr::NODEV;
 const DEVICE: u64 = attr::RDONLY | attr::NOSUID | attr::NOEXEC;

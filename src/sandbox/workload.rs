@@ -101,9 +101,9 @@ fn call(job: &Job, mut reports: UnixStream, BuiltinCall { name, args }: &Builtin
 
 /// Applies every layer of the sandbox to this process and reports the measurements to pid 1.
 ///
-/// The order is forced: ids before anything that needs an owner, the measurements of `/proc` before Landlock forbids to open it,
-/// capabilities before `no_new_privs`, seccomp after every call that it forbids, the notification filter after every call that pid 1
-/// would have to answer.
+/// The order matters: the new user namespace comes before seccomp forbids to make one, the measurements of `/proc` before Landlock forbids
+/// to open it, `no_new_privs` before Landlock and seccomp, which demand it of a process without capabilities, and the notification filter
+/// last, because pid 1 answers no calls before the stage is admitted.
 fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<(), Fault> {
     let strict = job.request.strict;
     sys::die_with_parent().step("bind the stage to its sandbox")?;

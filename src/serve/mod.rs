@@ -10,11 +10,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `http`, `request` | the HTTP server; reading a request's head |
-//! | `tftp`, `transfer`, `packet` | the TFTP server; sending one file; reading and writing packets |
+//! | `http`, `connection`, `request` | the HTTP server; one connection; parsing a request's head |
+//! | `tftp`, `transfer`, `packet` | the TFTP server; sending one file; parsing and writing packets |
 //! | `dir` | the served directory |
 //! | `stop`, `served`, `error` | stopping a server; log entries; [`ServeError`] |
 
+mod connection;
 mod dir;
 mod error;
 mod http;

@@ -195,6 +195,12 @@ mod tests {
             Self { dir, store }
         }
 
+        /// Stores an artifact that will be copied out `copies` times; returns its digest.
+        fn put(&self, bytes: &[u8], copies: usize) -> VerityDigest {
+            let stored = self.store.put_artifact(ObjectMode::Plain, &mut Once(bytes), copies);
+            stored.expect("stored").0
+        }
+
         fn out(&self, name: &str) -> PathBuf {
             self.dir.path().join(name)
         }
@@ -250,10 +256,7 @@ mod tests {
     fn zeros_are_holes_in_object_and_copies() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         for name in ["first", "second"] {
             place.store.copy_out(&digest, &place.out(name)).expect("copied");
         }
@@ -273,10 +276,7 @@ mod tests {
     fn a_copy_is_a_file_of_its_own() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         for name in ["first", "second"] {
             place.store.copy_out(&digest, &place.out(name)).expect("copied");
             fs::write(place.out(name), "edited").expect("a file that may be edited");
@@ -312,10 +312,7 @@ mod tests {
     fn a_damaged_object_does_not_get_out() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         place.store.copy_out(&digest, &place.out("first")).expect("copied");
         // Same length, same time: only the content differs.
         let object = place.store.object_path(&digest).expect("there");
@@ -339,10 +336,7 @@ mod tests {
     fn a_copy_that_was_touched_is_not_used() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         let [spare] = &place.scratch()[..] else {
             panic!("one copy is kept: {:?}", place.scratch())
         };
@@ -356,10 +350,7 @@ mod tests {
     fn as_many_copies_are_kept_as_were_asked_for() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 2)
-            .expect("stored");
+        let digest = place.put(&bytes, 2);
         assert_eq!(place.scratch().len(), 2);
         // Without the object, the files can only be the copies.
         fs::remove_file(place.store.object_path(&digest).expect("there")).expect("ours");
@@ -377,10 +368,7 @@ mod tests {
     fn nothing_that_exists_is_replaced() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         fs::write(place.out("mine"), "mine").expect("written");
         place
             .store

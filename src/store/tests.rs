@@ -1,8 +1,8 @@
-//! The store's promises, each broken on purpose.
+//! Tests of the store: each promise is broken on purpose.
 
 use super::*;
 use crate::{
-    model::{Arch, Entry, Epoch, Meta, Node, RelPath, StageKey, Tree, VerityDigest},
+    model::{Arch, Entry, Epoch, Hint, Meta, Node, RelPath, StageKey, Tree, VerityDigest},
     verity::{self, digest_bytes},
 };
 use std::{
@@ -70,7 +70,11 @@ fn a_flipped_bit_is_found_before_use_and_repaired_away() {
         dump
     };
     let store = Store::open(dir.path()).expect("opens");
-    let err = store.checkout(&dump).expect_err("the object changed").to_string();
+    let err = store.checkout(&dump).expect_err("the object changed");
+    let hint = err.hint().expect("there is a way out").into_owned();
+    assert!(hint.starts_with("`pnb store verify --repair`"), "{hint}");
+    let err = err.to_string();
+    assert!(!err.contains(&hint), "{err}");
     assert!(
         err.contains("its content changed\nexpected: ") && err.contains("\n  actual: "),
         "{err}"
@@ -145,7 +149,7 @@ fn collection_runs_alone_and_keeps_what_the_newest_records_need() {
 }
 
 #[test]
-fn a_damaged_record_is_as_good_as_none() {
+fn a_damaged_record_counts_as_missing() {
     let dir = tempfile::tempdir().expect("scratch");
     let store = Store::open(dir.path()).expect("opens");
     let key = StageKey::new(*blake3::hash(b"canonical").as_bytes());
@@ -173,7 +177,7 @@ fn a_damaged_record_is_as_good_as_none() {
 }
 
 #[test]
-fn a_directory_with_something_else_in_it_is_no_store() {
+fn a_directory_with_other_files_is_not_a_store() {
     let dir = tempfile::tempdir().expect("scratch");
     fs::create_dir_all(dir.path().join("tmp/mine")).expect("made");
     fs::write(dir.path().join("tmp/mine/lock"), "").expect("made");
@@ -188,7 +192,7 @@ fn a_directory_with_something_else_in_it_is_no_store() {
 }
 
 #[test]
-fn content_that_is_there_makes_no_second_file_and_large_content_goes_through_one() {
+fn stored_content_makes_no_second_file_and_large_content_leaves_no_scratch() {
     let dir = tempfile::tempdir().expect("scratch");
     let store = Store::open(dir.path()).expect("opens");
     let large: Vec<u8> = (0..9_000_001u32).map(|i| (i % 251) as u8).collect();
@@ -222,7 +226,7 @@ fn an_object_that_changes_after_it_was_written_is_hashed_again() {
     store.verify_object(&digest).expect("whole");
     flip(&store.object_path(&digest).expect("there"));
     assert!(matches!(store.verify_object(&digest), Err(StoreError::Corrupt { .. })));
-    // Put in place of the inode that was seen: the same length and time, another inode.
+    // Another inode with the same length and time takes the place of the hashed one.
     let (digest, _) = store
         .put_object(ObjectMode::Executable, &mut &b"program"[..])
         .expect("stored");
@@ -275,7 +279,7 @@ fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing
 }
 
 #[test]
-fn a_tree_is_copied_once_for_all_who_ask() {
+fn a_tree_is_copied_once_for_all_callers() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(dir.path()).expect("opens");
     let (tree, dump) = one_file_tree(&store, "content", 0o644);
@@ -297,10 +301,10 @@ fn a_tree_is_copied_once_for_all_who_ask() {
     assert_eq!(fs::read(again.join("file")).expect("readable"), b"content");
 }
 
-/// Content that is read again from a file, as what a stage lends.
+/// Content that can restart, as a file that a stage passes.
 struct Again<'a> {
     bytes: &'a [u8],
-    /// What is read after starting again, if it is something else.
+    /// Bytes after the second restart, if they differ.
     then: Option<&'a [u8]>,
     at: usize,
     restarts: usize,
@@ -338,7 +342,7 @@ impl Content for Again<'_> {
 }
 
 #[test]
-fn what_the_other_store_has_is_hashed_and_not_written() {
+fn content_that_the_other_store_has_is_hashed_and_not_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let [known, plain, new] = [7u8, 8, 9].map(|n| vec![n; 2 * buffer::BUFFER + 5]);
@@ -346,13 +350,13 @@ fn what_the_other_store_has_is_hashed_and_not_written() {
         .put_artifact(ObjectMode::Plain, &mut Once(&known[..]), 1)
         .expect("stored");
     first.put_object(ObjectMode::Plain, &mut &plain[..]).expect("stored");
-    // Alone a store reads once: what comes is new as a rule.
+    // A store without another one reads content once, because it is usually new.
     let mut content = Again::new(&known, None);
     first.put_artifact(ObjectMode::Plain, &mut content, 1).expect("stored");
     assert_eq!(content.restarts, 0);
 
     let second = with_objects_of(&first, &dir.path().join("second"));
-    // Bytes, copies that will be asked for, and how often they are started again: once to hash, twice to store them too.
+    // Bytes, number of copies, and number of restarts: one to hash the bytes, two to store them as well.
     for (bytes, copies, restarts) in [
         (&known, 1, 1),
         (&known, 0, 1),
@@ -380,7 +384,7 @@ fn what_the_other_store_has_is_hashed_and_not_written() {
 }
 
 #[test]
-fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
+fn content_that_changes_between_readings_is_stored_as_it_was_read_last() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let second = with_objects_of(&first, &dir.path().join("second"));
@@ -399,7 +403,7 @@ fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
 }
 
 #[test]
-fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
+fn a_file_with_other_links_is_copied_and_one_without_is_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(&dir.path().join("store")).expect("opens");
     let (digest, _) = store
@@ -416,7 +420,7 @@ fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
 }
 
 #[test]
-fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
+fn an_artifact_that_is_only_hashed_has_digests_and_no_object() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let large = vec![3; buffer::BUFFER + 70_001];
@@ -438,7 +442,7 @@ fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
         assert_eq!(store.copy_out(&digest, &target).expect("known"), digests);
         assert!(!target.exists());
     }
-    // As an artifact it is as good as there, as anything else it is stored.
+    // For an artifact, its digests are enough; for anything else it is stored.
     second
         .put_artifact(ObjectMode::Plain, &mut Again::new(&large, None), 1)
         .expect("known");
