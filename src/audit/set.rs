@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
-    model::{Arch, Variant, VerityDigest},
+    model::{Arch, Target, VerityDigest},
 };
 use serde::Serialize;
 use std::{
@@ -86,13 +86,15 @@ pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetRep
             let Ok(manifest) = Manifest::read(&bytes, MANIFEST_FILE) else {
                 continue;
             };
-            present.extend(manifest.variants.iter().map(|v| (*v, manifest.arch)));
-            let stated = manifest
+            let arch = manifest.arch;
+            let targets: Vec<Target> = manifest
                 .variants
                 .iter()
-                .map(|v| format!("{v}/{}", manifest.arch))
-                .collect::<Vec<_>>()
-                .join(", ");
+                .map(|&variant| Target { variant, arch })
+                .collect();
+            let stated: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            let stated = stated.join(", ");
+            present.extend(targets);
             places.equal(
                 &format!("artifact that the manifest of {name:?} describes"),
                 &name,
@@ -146,8 +148,10 @@ fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> C
 
 /// Whether a directory with these names must hold an artifact.
 fn is_place(variant: &Path, arch: &Path) -> bool {
-    let named = |path: &Path| path.to_str().map(str::to_owned).unwrap_or_default();
-    named(variant).parse::<Variant>().is_ok() && named(arch).parse::<Arch>().is_ok()
+    variant
+        .join(arch)
+        .to_str()
+        .is_some_and(|name| name.parse::<Target>().is_ok())
 }
 
 /// Names of the directories in `dir`, sorted.
@@ -166,7 +170,7 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
         }
         if found.len() > MAX_ENTRIES {
             return Err(at(io::Error::other(format!(
-                "it holds more than {MAX_ENTRIES} directories"
+                "it has more than {MAX_ENTRIES} directories"
             ))));
         }
     }
