@@ -404,7 +404,7 @@ fn statements_that_contradict_each_other_are_found() {
             "\"latest\" is not a moment",
         ),
         (|m| m.archives[0].keys.clear(), Class::Pins, "has no signing key"),
-        (|m| m.files.clear(), Class::Pins, "is not a pinned file"),
+        (|m| m.files.clear(), Class::Pins, "lists no pinned file"),
         (
             |m| m.files[0].sha256 = Sha256Digest::new([7; 32]),
             Class::Pins,

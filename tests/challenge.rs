@@ -181,7 +181,7 @@ fn a_majority_for_each_file_is_none_for_the_artifact() {
     assert!(text.starts_with("exit 12\n"), "{text}");
     assert!(text.contains("not agreed: 1 of 3 builders, 2 must"), "{text}");
     assert!(
-        text.contains("every stage is equal: the files or the root stated are not"),
+        text.contains("every stage is equal: the stated files or root differ"),
         "{text}"
     );
     // The root is stated apart from the files, and must be agreed on with them.
@@ -273,7 +273,7 @@ fn what_cannot_be_compared_is_refused() {
     "###);
     insta::assert_snapshot!(builders.said(&["a.json"]), @r###"
     exit 2
-    error: failed to compare 1 manifests: it takes at least two
+    error: failed to compare manifests: at least 2 are needed (given: 1)
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "b.json", "--threshold", "3"]), @r###"
     exit 2

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     manifest::{AgentKind, ArchiveFact, BuildRecord, Manifest, Reproducibility},
-    model::{Arch, Moment, Variant},
+    model::{Arch, Moment, Target, Variant},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -193,9 +193,9 @@ fn check_snapshots(oldest: Moment, manifest: &Manifest) -> Check {
 }
 
 /// Checks the rules about a set of artifacts; `present` are the artifacts that exist.
-pub(super) fn check_set(policy: &Policy, present: &BTreeSet<(Variant, Arch)>) -> Vec<Check> {
+pub(super) fn check_set(policy: &Policy, present: &BTreeSet<Target>) -> Vec<Check> {
     let mut checks = Vec::new();
-    let there: BTreeSet<Arch> = present.iter().map(|(_, arch)| *arch).collect();
+    let there: BTreeSet<Arch> = present.iter().map(|target| target.arch).collect();
     if !policy.architectures.is_empty() {
         let mut problems = Problems::default();
         for arch in policy.architectures.difference(&there) {
@@ -207,15 +207,18 @@ pub(super) fn check_set(policy: &Policy, present: &BTreeSet<(Variant, Arch)>) ->
     if !policy.variants.is_empty() {
         let mut problems = Problems::default();
         let mut found: BTreeMap<Variant, Vec<&str>> = BTreeMap::new();
-        for (variant, arch) in present {
-            found.entry(*variant).or_default().push(arch.as_str());
+        for target in present {
+            found.entry(target.variant).or_default().push(target.arch.as_str());
         }
         for variant in &policy.variants {
             // The family must exist for every architecture that is required or present and that it supports; if it supports none of
             // them, for at least one.
             let wanted = policy.architectures.union(&there).filter(|a| variant.supports(**a));
             let missing: Vec<&str> = wanted
-                .filter(|a| !present.contains(&(*variant, **a)))
+                .filter(|arch| {
+                    let (variant, arch) = (*variant, **arch);
+                    !present.contains(&Target { variant, arch })
+                })
                 .map(|a| a.as_str())
                 .collect();
             if !missing.is_empty() {

@@ -10,7 +10,7 @@ use crate::{
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
         is_statement,
     },
-    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, chain},
+    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, Target, chain},
     store::Output,
     verity::Digests,
 };
@@ -36,9 +36,9 @@ pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> O
     };
     let mut found = String::new();
     if let Some(manifest) = &manifest {
-        match manifest.variant() {
-            Some(variant) if variant.supports(manifest.arch) => found = format!("{variant}/{}", manifest.arch),
-            Some(variant) => problems.add(format!("{variant} does not exist for {}", manifest.arch)),
+        match manifest.target() {
+            Some(target) if target.variant.supports(target.arch) => found = target.to_string(),
+            Some(Target { variant, arch }) => problems.add(format!("{variant} does not exist for {arch}")),
             None => problems.add(format!(
                 "it describes {} variants, but must describe exactly one",
                 manifest.variants.len()

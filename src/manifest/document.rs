@@ -374,7 +374,7 @@ impl PackageFact {
 }
 
 impl Manifest {
-    /// Reads a manifest. It must be of this schema, hold no unknown field, and be byte for byte what pnb writes.
+    /// Reads a manifest. It must follow this schema, have no unknown field, and be in canonical form, byte for byte.
     pub fn read(bytes: &[u8], file: &str) -> Result<Self, ManifestError> {
         let value = read_value(bytes, file)?;
         let version = &value["schema_version"];

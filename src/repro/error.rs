@@ -114,7 +114,7 @@ impl Hint for ClaimError {
 #[derive(Debug, thiserror::Error)]
 pub enum ChallengeError {
     /// There are fewer than two manifests.
-    #[error("compare manifests: at least 2 are needed, but only {builders} given")]
+    #[error("compare manifests: at least 2 are needed (given: {builders})")]
     Few {
         /// The number of manifests.
         builders: usize,

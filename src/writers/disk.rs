@@ -116,7 +116,7 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     let root = efi::root_digest()?;
     let (menus, persist) = (build("menu"), build("persist.ext4"));
     let mut files = boot.files;
-    // Two disks with different roots must not have partitions with the same GUID, so the menu names the root by a derived GUID.
+    // A second disk may have the same labels and another root, so the menu names the root partition by its GUID.
     let partuuid = Guid::derived(DERIVED, ROOT_PARTITION, &root).to_string();
     files.extend(efi::overlay(context, &root, &[(PARTUUID, partuuid)], &menus)?);
     for (place, name) in SHARED {

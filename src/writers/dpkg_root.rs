@@ -226,7 +226,7 @@ mod tests {
         fs::write(dir.join(name), out).expect("written");
     }
 
-    /// A package index: name, what else is said of it; the file is `<name>_1_all.deb`.
+    /// A package index: each name with its other fields; the file is `<name>_1_all.deb`.
     fn index(dir: &Path, packages: &[(&str, &str)]) -> PathBuf {
         let paragraphs = packages
             .iter()

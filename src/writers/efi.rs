@@ -32,7 +32,7 @@ const PLATFORM_URL: &str = "url";
 const PLATFORM_CA: &str = "ca.pem";
 /// Name of the certificate beside identity.cfg, as the platform's contract requires it.
 const CA_FILE: &str = "powernode-ca.pem";
-/// The kernel parameter that tells 90powernode to boot, and the one that tells it to recover.
+/// The kernel parameters with which 90powernode boots the root, and with which it starts the recovery.
 const BOOT: &str = "powernode.boot=1";
 const NO_BOOT: &str = "powernode.boot=0";
 

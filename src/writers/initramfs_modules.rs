@@ -1,4 +1,4 @@
-//! `initramfs-modules`: what dracut finds in `/build/modules` when it starts, the kernel modules of the initramfs.
+//! `initramfs-modules`: the kernel modules of the initramfs, in `/build/modules`, where dracut takes them.
 //!
 //! Inputs: the tree `kernel`; the files `module-facts` and `version` of the stage that read the modules; the directory `dracut`, whose
 //! `kernel-modules/common` and `kernel-modules/<architecture>` name the wanted modules. Result, below `/build/modules/<version>`: the

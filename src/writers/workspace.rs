@@ -50,7 +50,7 @@ pub(super) fn opener(
     |digest| {
         let path = contents
             .get(digest)
-            .ok_or_else(|| io::Error::other(format!("no input holds the object {digest}")))?;
+            .ok_or_else(|| io::Error::other(format!("no input has the object {digest}")))?;
         Ok(Box::new(File::open(path)?))
     }
 }

@@ -82,7 +82,7 @@ fn differences(all: &[Difference], first: usize) -> Markup {
 }
 
 fn item(difference: &Difference) -> Markup {
-    let (sentence, values) = told(&difference.what);
+    let (sentence, values) = in_words(&difference.what);
     html! {
         @if !difference.path.is_empty() {
             p class="path" {
@@ -116,7 +116,7 @@ const fn looks(hint: LikelyCause) -> &'static str {
 type Values = (Option<String>, Option<String>);
 
 /// A difference in words, and the two values where it has any.
-fn told(what: &What) -> (String, Option<Values>) {
+fn in_words(what: &What) -> (String, Option<Values>) {
     let size = |bytes: u64| indicatif::HumanBytes(bytes);
     let differ = |bytes: u64| match bytes {
         1 => "1 byte differs".to_owned(),

@@ -1,4 +1,4 @@
-//! The page as text: what is on it, in what order, and that nothing on it is markup but its own.
+//! The page as text: its contents and their order, and that no value from outside becomes markup.
 
 use super::html;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// What must never come out as it is.
+/// A value that must never reach the page unescaped.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\"'&\0\x1b\u{202e}";
 const HARMLESS: &str = "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&quot;'&amp;\\0\\u{1b}\\u{202e}";
 

@@ -5,7 +5,7 @@ use crate::image::elf::sample::{ARM64, EXECUTABLE, ElfFile, RELOCATABLE, SHARED,
 
 const VERSION: &str = "6.12.1-test";
 
-/// What differs between the architectures.
+/// Machine number, directory name and loader of an architecture.
 fn names(arch: Arch) -> (u16, &'static str, &'static str) {
     match arch {
         Arch::Amd64 => (X86_64, "x86_64-linux-gnu", "/lib64/ld-linux-x86-64.so.2"),
@@ -311,13 +311,13 @@ fn a_library_is_there_when_every_program_that_loads_it_has_loaded_it() {
     let with = |programs: &[&[&str]]| beside("opt/own/libcore.so", programs);
     let lacks = "opt/own/libcore.so needs the library libshared.so, which is not there (looked for in \
                  /usr/lib/x86_64-linux-gnu, /usr/lib)\n";
-    // Its neighbour was named by the program, under whatever name.
+    // The program has loaded its neighbour, under any name.
     assert_eq!(with(&[&["libcore.so", "libshared.so"]]), "");
     assert_eq!(with(&[&["libcore.so", "other-name.so"]]), "");
-    // Nobody did, or not every program.
+    // No program has loaded it, or not every program.
     assert_eq!(with(&[&["libcore.so"]]), lacks);
     assert_eq!(with(&[&["libcore.so", "libshared.so"], &["libcore.so"]]), lacks);
-    // Nobody is loaded with it, but it can be opened.
+    // No program needs it, but it can be opened.
     assert_eq!(with(&[&["libshared.so"]]), "");
     let lacks = lacks.replace("opt/own", "opt/other");
     assert_eq!(beside("opt/other/libcore.so", &[&["libshared.so"]]), lacks);
