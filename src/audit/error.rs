@@ -91,3 +91,5 @@ fn failed(report: &AuditReport) -> String {
         .collect();
     failed.join("\n")
 }
+
+impl Hint for AuditError {}

@@ -42,6 +42,8 @@ struct UnreadableLock {
     source: io::Error,
 }
 
+impl pnb::model::Hint for UnreadableLock {}
+
 impl Fatal for UnreadableLock {
     fn exit(&self) -> Exit {
         Exit::Lock

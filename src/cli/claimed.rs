@@ -54,8 +54,10 @@ impl Fatal for Mismatch {
             Origin::Agent | Origin::Platform | Origin::Tools => Exit::Usage,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl pnb::model::Hint for Mismatch {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self.what {
             Origin::Lock => "check out the revision that the manifest names",
             Origin::Version | Origin::StageCode | Origin::WriterCode => {

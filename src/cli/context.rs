@@ -53,8 +53,10 @@ impl Fatal for ContextError {
             ContextError::Scratch { .. } => Exit::Store,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl pnb::model::Hint for ContextError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             ContextError::NoHome => "name one with --store or PNB_STORE",
             ContextError::NoCommit | ContextError::Uncommitted { .. } => {

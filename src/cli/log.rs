@@ -39,8 +39,10 @@ impl Fatal for LogError {
             LogError::Read { .. } => Exit::Store,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl pnb::model::Hint for LogError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             LogError::NotRun { node } => Some(build_it(node).into()),
             LogError::Read { .. } => None,

@@ -65,8 +65,10 @@ impl Fatal for ServingError {
     fn exit(&self) -> Exit {
         Exit::Failure
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl pnb::model::Hint for ServingError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             ServingError::Directory(_) => "name a directory, such as images/ipxe/amd64",
             ServingError::Listen { address, source, .. } => match source.kind() {

@@ -38,6 +38,8 @@ struct NoShell {
     tools: NodeId,
 }
 
+impl pnb::model::Hint for NoShell {}
+
 impl Fatal for NoShell {
     fn exit(&self) -> Exit {
         Exit::Stage

@@ -142,8 +142,10 @@ impl Fatal for PathError {
             PathError::NotBuilt { .. } | PathError::NoOutput { .. } => Exit::Store,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl pnb::model::Hint for PathError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             PathError::NotBuilt { node } => Some(build_it(node).into()),
             _ => None,

@@ -117,6 +117,8 @@ struct UnwrittenReport {
     source: io::Error,
 }
 
+impl pnb::model::Hint for UnwrittenReport {}
+
 impl Fatal for UnwrittenReport {
     fn exit(&self) -> Exit {
         Exit::Failure

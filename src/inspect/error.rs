@@ -1,5 +1,6 @@
 //! Why something could not be looked into.
 
+use crate::model::Hint;
 use std::{io, path::PathBuf};
 
 /// Errors of the inspect room; each message completes "failed to …". That bytes are damaged is no error of looking: it is what
@@ -47,3 +48,5 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
+
+impl Hint for InspectError {}

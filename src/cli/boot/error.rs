@@ -98,8 +98,10 @@ impl Fatal for BootError {
             | BootError::Judged { .. } => Exit::Boot,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl pnb::model::Hint for BootError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             BootError::Append => {
                 "--firmware direct takes kernel and initramfs off it and boots them with the words of --append"
