@@ -136,7 +136,7 @@ impl Card {
 
     fn entry(&self, file: &str) -> Result<Option<FatEntry>, String> {
         let path = RelPath::new(file).map_err(|e| e.to_string())?;
-        let entry = self.boot.lookup(&path).map_err(|e| inspect::chain(&e))?;
+        let entry = self.boot.lookup(&path).map_err(|e| crate::model::chain(&e))?;
         Ok(entry.filter(|e| !e.directory))
     }
 
@@ -147,7 +147,7 @@ impl Card {
         if u64::from(entry.size) > most {
             return Err(bad(format!("it has {} bytes, more than {most}", entry.size)));
         }
-        self.boot.file(&entry).map_err(|e| bad(inspect::chain(&e)))
+        self.boot.file(&entry).map_err(|e| bad(crate::model::chain(&e)))
     }
 
     fn bytes(&self, file: &str, most: u64) -> Result<Vec<u8>, CardError> {
