@@ -212,7 +212,7 @@ fn files_may_neither_be_missing_nor_too_many() {
     fs::rename(at("gone"), at("kernel")).expect("there");
 
     for (name, class, want) in [
-        (RECORD_FILE, Class::Sandbox, "nobody measured the sandbox"),
+        (RECORD_FILE, Class::Sandbox, "the sandbox was not measured"),
         (SUMS_FILE, Class::Sums, "\"SHA256SUMS\" is not there"),
         (MANIFEST_FILE, Class::Sums, "\"build-manifest.json\" is not there"),
     ] {
@@ -239,28 +239,28 @@ fn packages_that_are_installed_in_the_root_are_those_of_the_manifest() {
         .iter()
         .find(|c| c.name == "packages")
         .expect("made");
-    assert_eq!(check.detail, "2 installed in the root, as dpkg says there");
+    assert_eq!(check.detail, "2 packages installed in the root");
     let more = format!("{DATABASE}\nPackage: sl\nStatus: install ok installed\nArchitecture: all\nVersion: 5.02-1\n");
     for (database, want) in [
         (
             DATABASE.replace("1.0.8-1", "1.0.7-1"),
-            "composefs 1.0.8-1 amd64 is said to be in the root, but is not installed there",
+            "composefs 1.0.8-1 amd64 is in the manifest, but not installed in the root",
         ),
         (
             DATABASE.replace("1.0.8-1", "1.0.7-1"),
-            "composefs 1.0.7-1 amd64 is installed in the root, but not said to be",
+            "composefs 1.0.7-1 amd64 is installed in the root, but not in the manifest",
         ),
         (
             DATABASE.replace("Architecture: amd64\nVersion: 1:", "Architecture: all\nVersion: 1:"),
-            "libstdc++6 1:14.2.0-19 all is installed in the root, but not said to be",
+            "libstdc++6 1:14.2.0-19 all is installed in the root, but not in the manifest",
         ),
-        (more, "sl 5.02-1 all is installed in the root, but not said to be"),
+        (more, "sl 5.02-1 all is installed in the root, but not in the manifest"),
         (
             DATABASE.replacen("ok installed", "ok half-installed", 1),
-            "the root has composefs 1.0.8-1 amd64 in the state \"install ok half-installed\"",
+            "composefs 1.0.8-1 amd64 has the status \"install ok half-installed\" in the root",
         ),
         (format!("{DATABASE}no field\n"), "not a field: \"no field\""),
-        (String::new(), "/var/lib/dpkg/status in the root lists nothing"),
+        (String::new(), "/var/lib/dpkg/status in the root is empty or not a file"),
     ] {
         let result = with(Some(&database), |_| {});
         let report = failure(result);
@@ -276,13 +276,13 @@ fn packages_that_are_installed_in_the_root_are_those_of_the_manifest() {
     assert_fails(
         with(Some(DATABASE), tool),
         Class::Sbom,
-        "composefs 1.0.8-1 amd64 is of the set \"rootfs/amd64\", but said to be a tool",
+        "composefs 1.0.8-1 amd64 belongs to the package set \"rootfs/amd64\" of the root, but has the role tool",
     );
     let writer = |m: &mut Manifest| m.stages[2].workload = RecordedWorkload::Writer("another".to_owned());
     assert_fails(
         with(Some(DATABASE), writer),
         Class::Sbom,
-        "not one stage made the root with the writer \"composefs-root\"",
+        "0 stages have the writer \"composefs-root\"",
     );
 }
 
@@ -315,7 +315,7 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
         (data + 65_536 + 100, format!("fs-verity digest of \"{name}\"\n")),
         (
             tree + 3,
-            format!("\"{name}\" carries a Merkle tree that is not its own"),
+            format!("\"{name}\" has a Merkle tree that does not match its content"),
         ),
         (metadata + 1, "fs-verity digest of \"image.cfs\"".to_owned()),
         (1024 + 0x38, "magic is".to_owned()),
@@ -353,11 +353,11 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
 fn statements_that_contradict_each_other_are_found() {
     type Change = fn(&mut Manifest);
     let cases: [(Change, Class, &str); 19] = [
-        (|m| m.variants.clear(), Class::Manifest, "it is about 0 variants"),
+        (|m| m.variants.clear(), Class::Manifest, "it describes 0 variants"),
         (
             |m| m.git_sha = Some("main".to_owned()),
             Class::Manifest,
-            "is no git revision",
+            "\"main\" is not a git commit",
         ),
         (
             |m| m.source.dirty = true,
@@ -386,7 +386,7 @@ fn statements_that_contradict_each_other_are_found() {
         (
             |m| m.packages[0].url = "https://example.org/x.deb".to_owned(),
             Class::Pins,
-            "is not below its snapshot",
+            "is not below the snapshot of its archive",
         ),
         (
             |m| m.packages[0].sha256 = Sha256Digest::new([9; 32]),
@@ -396,29 +396,29 @@ fn statements_that_contradict_each_other_are_found() {
         (
             |m| drop(m.packages.remove(1)),
             Class::Pins,
-            "it is not the set \"tools/amd64\"",
+            "it differs from the package set \"tools/amd64\"",
         ),
         (
             |m| m.archives[0].snapshot = "latest".to_owned(),
             Class::Pins,
-            "has no snapshot time: \"latest\"",
+            "\"latest\" is not a moment",
         ),
         (|m| m.archives[0].keys.clear(), Class::Pins, "has no signing key"),
-        (|m| m.files.clear(), Class::Pins, "is no pinned file"),
+        (|m| m.files.clear(), Class::Pins, "lists no pinned file"),
         (
             |m| m.files[0].sha256 = Sha256Digest::new([7; 32]),
             Class::Pins,
-            "is no pinned file",
+            "lists no pinned file",
         ),
         (
             |m| drop(m.stages.remove(1)),
             Class::Pins,
-            "no stage before it made \"tree\" of rootfs/amd64",
+            "no earlier stage made output \"tree\" of rootfs/amd64",
         ),
         (
             |m| m.stages.swap(0, 1),
             Class::Pins,
-            "no stage before it made \"tree\" of tools/amd64",
+            "no earlier stage made output \"tree\" of tools/amd64",
         ),
         (
             |m| {
@@ -428,17 +428,17 @@ fn statements_that_contradict_each_other_are_found() {
                 };
             },
             Class::Pins,
-            "it is not what rootfs/amd64 made",
+            "it differs from output \"tree\" of rootfs/amd64",
         ),
         (
             |m| drop(m.stages[2].inputs.remove("file")),
             Class::Pins,
-            "output \"passed-on\" of the stage root/amd64: its sandbox did not give it, and it is none of its inputs",
+            "output \"passed-on\" of the stage root/amd64 is neither an output of its sandbox nor one of its inputs",
         ),
         (
             |m| m.stages[0].policy["outputs"] = serde_json::json!([]),
             Class::Pins,
-            "output \"tree\" of the stage tools/amd64: its sandbox did not give it",
+            "output \"tree\" of the stage tools/amd64 is neither an output of its sandbox",
         ),
         (
             |m| m.lockfile.sha256 = Sha256Digest::new([3; 32]),
@@ -550,7 +550,7 @@ fn other_statements_must_say_what_the_manifest_says() {
     assert_fails(
         change(&|r| r.stages[1].measured["network"] = serde_json::json!(["lo", "eth0"])),
         Class::Sandbox,
-        "in the sandbox of the stage rootfs/amd64 the network interface \"eth0\" was in sight",
+        "in the sandbox of the stage rootfs/amd64 the network interface \"eth0\" was visible",
     );
     assert_fails(
         change(&|r| r.stages[1].measured = serde_json::json!({})),

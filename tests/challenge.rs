@@ -143,7 +143,7 @@ fn two_of_three_agree_and_the_third_is_told_where_it_diverges() {
     let rest = &text[from.len()..];
     insta::assert_snapshot!(rest.trim(), @r###"
     builder 2 against builder 1
-      diverge first at rootfs/amd64: the same key, but another "tree"
+      diverge first at rootfs/amd64: the same key, but a different "tree"
 
     builders 1, 3 agree on everything
     builder 2 stands alone
@@ -181,7 +181,7 @@ fn a_majority_for_each_file_is_none_for_the_artifact() {
     assert!(text.starts_with("exit 12\n"), "{text}");
     assert!(text.contains("not agreed: 1 of 3 builders, 2 must"), "{text}");
     assert!(
-        text.contains("every stage is equal: the files or the root stated are not"),
+        text.contains("every stage is equal: the stated files or root differ"),
         "{text}"
     );
     // The root is stated apart from the files, and must be agreed on with them.
@@ -216,7 +216,7 @@ fn other_inputs_are_named_before_other_outputs() {
       1  a.json
       2  b.json
 
-    inputs that differ, which explains other outputs
+    inputs that differ, which explains different outputs
       lock
         1  0202020202020202020202020202020202020202020202020202020202020202
         2  0808080808080808080808080808080808080808080808080808080808080808
@@ -234,7 +234,7 @@ fn other_inputs_are_named_before_other_outputs() {
     insta::assert_snapshot!(rest, @r###"
     against builder 1
       inputs differ from tools/amd64 on: input "debs"
-      diverge first at rootfs/amd64: the same key, but another "tree"
+      diverge first at rootfs/amd64: the same key, but a different "tree"
 
     builder 1 stands alone
     builder 2 stands alone
@@ -269,28 +269,28 @@ fn what_cannot_be_compared_is_refused() {
         .add("none.json", |m| m.variants.clear());
     insta::assert_snapshot!(builders.said(&["a.json", "raw.json"]), @r###"
     exit 2
-    error: failed to compare "a.json" with "raw.json": one is about kernel-initrd/amd64, the other about raw/amd64
+    error: failed to compare "a.json" with "raw.json": the first describes kernel-initrd/amd64, the other raw/amd64
     "###);
     insta::assert_snapshot!(builders.said(&["a.json"]), @r###"
     exit 2
-    error: failed to compare 1 manifests: it takes at least two
+    error: failed to compare manifests: at least 2 are needed (given: 1)
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "b.json", "--threshold", "3"]), @r###"
     exit 2
-    error: failed to let 3 of 2 builders agree: the threshold is between 2 and 2
+    error: failed to require 3 of 2 builders to agree: the threshold must be from 2 to 2
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "b.json", "--threshold", "1"]), @r###"
     exit 2
-    error: failed to let 1 of 2 builders agree: the threshold is between 2 and 2
+    error: failed to require 1 of 2 builders to agree: the threshold must be from 2 to 2
     "###);
     std::os::unix::fs::symlink("a.json", builders.dir().join("link.json")).expect("linked");
     insta::assert_snapshot!(builders.said(&["a.json", "b.json", "link.json"]), @r###"
     exit 2
-    error: failed to compare "a.json" with "link.json": they are one file
+    error: failed to compare "a.json" with "link.json": both are the same file
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "none.json"]), @r###"
     exit 30
-    error: failed to take "none.json" for a manifest: it is about 0 variants, not one
+    error: failed to read "none.json" as a manifest: it describes 0 variants, but must describe exactly one
     "###);
     let (code, json) = builders.json(&["a.json", "raw.json"]);
     assert_eq!((code, &json["exit"]), (2, &2.into()));
@@ -318,21 +318,21 @@ fn a_manifest_that_pnb_would_not_write_is_named_by_line() {
         .edit("newer.json", |m| m["schema_version"] = 2.into());
     insta::assert_snapshot!(builders.said(&["a.json", "twice.json"]), @r###"
     exit 30
-    error: failed to take "twice.json" for a manifest: read "build-manifest.json": key "arch" is there twice at line 9 column 8
+    error: failed to read "twice.json" as a manifest: read "build-manifest.json": key "arch" is there twice at line 9 column 8
 
-    hint: a manifest is read as pnb wrote it, byte for byte: get the file again, and nothing that reformats it between
+    hint: only the bytes that pnb wrote are accepted: get the file again, without a tool that reformats it
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "more.json"]), @r###"
     exit 30
-    error: failed to take "more.json" for a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `packages`, `platform`, `root`, `source`, `source_date_epoch`, `stages` at line 326 column 12
+    error: failed to read "more.json" as a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `packages`, `platform`, `root`, `source`, `source_date_epoch`, `stages` at line 326 column 12
 
-    hint: a manifest is read as pnb wrote it, byte for byte: get the file again, and nothing that reformats it between
+    hint: only the bytes that pnb wrote are accepted: get the file again, without a tool that reformats it
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "newer.json"]), @r###"
     exit 31
-    error: failed to take "newer.json" for a manifest: its schema version is 2, and this pnb knows 1
+    error: failed to read "newer.json" as a manifest: it has schema version 2, but this pnb reads version 1
 
-    hint: use the pnb that wrote it; the manifest names it under "builder"
+    hint: use the version of pnb that wrote the manifest; it stands there under "builder"
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "nowhere.json"]), @r###"
     exit 30
@@ -382,7 +382,7 @@ fn the_files_in_a_directory_must_be_those_of_its_manifest() {
     assert!(run().starts_with("exit 0\n"), "{}", run());
     let twice = builders.said(&["ours", "ours/build-manifest.json"]);
     assert!(
-        twice.starts_with("exit 2\n") && twice.contains("they are one file"),
+        twice.starts_with("exit 2\n") && twice.contains("both are the same file"),
         "{twice}"
     );
 
@@ -393,11 +393,11 @@ fn the_files_in_a_directory_must_be_those_of_its_manifest() {
     fs::write(&kernel, &bad).expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to check "ours/kernel": its sha256 is not what "SHA256SUMS" says
+    error: failed to check "ours/kernel": its sha256 differs from the one in "SHA256SUMS"
     expected: e8ca4bf83f56152c01649f88bd7c91b15ae8137d9a709572e04fae55894ea75e
       actual: bc21bd0b8f85fb4371fe3da86576ed76f10a32172d1e738417b5f9baf4aeeea8
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
     // A list that was made to fit does not help.
     let list = dir.join(SUMS_FILE);
@@ -409,34 +409,34 @@ fn the_files_in_a_directory_must_be_those_of_its_manifest() {
     fs::write(&list, sums.replace(&was, &is)).expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to check "ours/SHA256SUMS": the sha256 of "kernel" is not what "build-manifest.json" says
+    error: failed to check "ours/SHA256SUMS": the sha256 of "kernel" differs from the one in "build-manifest.json"
     expected: e8ca4bf83f56152c01649f88bd7c91b15ae8137d9a709572e04fae55894ea75e
       actual: bc21bd0b8f85fb4371fe3da86576ed76f10a32172d1e738417b5f9baf4aeeea8
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
     fs::remove_file(&list).expect("there");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to check "ours/kernel": its sha256 is not what "build-manifest.json" says
+    error: failed to check "ours/kernel": its sha256 differs from the one in "build-manifest.json"
     expected: e8ca4bf83f56152c01649f88bd7c91b15ae8137d9a709572e04fae55894ea75e
       actual: bc21bd0b8f85fb4371fe3da86576ed76f10a32172d1e738417b5f9baf4aeeea8
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
     fs::remove_file(&kernel).expect("there");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to find "kernel" in "ours": "build-manifest.json" speaks of it
+    error: failed to find "kernel" in "ours": "build-manifest.json" lists it
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
     fs::write(&list, &sums).expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to find "kernel" in "ours": "SHA256SUMS" speaks of it
+    error: failed to find "kernel" in "ours": "SHA256SUMS" lists it
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
     // The manifest alone can still be compared.
     assert!(
@@ -455,9 +455,9 @@ fn the_files_in_a_directory_must_be_those_of_its_manifest() {
     .expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to find "kernel" in "ours/SHA256SUMS": the manifest speaks of it
+    error: failed to find "kernel" in "ours/SHA256SUMS": the manifest lists it
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
     let other = sums
         .lines()
@@ -466,16 +466,16 @@ fn the_files_in_a_directory_must_be_those_of_its_manifest() {
     fs::write(&list, other).expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to find "build-manifest.json" in "ours/SHA256SUMS": the list vouches for the manifest too
+    error: failed to find "build-manifest.json" in "ours/SHA256SUMS": the list must include the manifest
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
     fs::write(&list, "nonsense\n").expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to check "ours/SHA256SUMS": read "SHA256SUMS" line 1: it is not a digest, two spaces and a path
+    error: failed to check "ours/SHA256SUMS": read "SHA256SUMS" line 1: it must have a digest, two spaces and a path
 
-    hint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, name the file instead of the directory
+    hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);
 
     // Without a list the manifest's digests decide, and the record of the run does not matter.

@@ -134,10 +134,7 @@ impl Inputs {
             ..Spec::new(
                 "test",
                 RootFs::Empty,
-                Workload::Builtin {
-                    name: writer.to_owned(),
-                    args: serde_json::to_vec(&context).expect("JSON"),
-                },
+                Workload::builtin(writer, serde_json::to_vec(&context).expect("JSON")),
             )
         };
         let executor = Executor {
@@ -249,7 +246,7 @@ fn a_whole_initramfs_is_accepted() {
     for arch in Arch::ALL {
         let (ended, said) = checked(&initramfs(arch), arch);
         assert!(ended, "{arch}\n{said}");
-        assert_eq!(said, "looked at 7 programs and libraries, 3 kernel modules\n");
+        assert_eq!(said, "checked 7 programs and libraries, 3 kernel modules\n");
     }
 }
 
@@ -275,7 +272,7 @@ fn an_initramfs_without_an_opened_library_is_refused() {
     files.remove("usr/lib/x86_64-linux-gnu/libkmod.so.2");
     insta::assert_snapshot!(refused(&files, Arch::Amd64), @r#"
     built-in initramfs: failed to accept the archive that dracut made for amd64:
-        usr/bin/udevadm opens the library libkmod.so.2 when it runs (it loads kernel modules with it), which is not there
+        usr/bin/udevadm opens the library libkmod.so.2 at run time (it loads kernel modules with it), but the library is not there
     "#);
 }
 
@@ -349,7 +346,7 @@ fn an_initramfs_with_hostile_files_is_refused() {
     built-in initramfs: failed to accept the archive that dracut made for amd64:
         usr/lib/modules/6.12.1-test/kernel/ext4.ko.xz needs usr/lib/modules/6.12.1-test/kernel/\u{1b}[31mred.ko.xz, which is not there
         usr/bin/escape: failed to read an ELF file at byte 0: its header is cut off
-        usr/bin/lie: failed to read an ELF file at byte 18446744073709551615: the file ends before it
+        usr/bin/lie: failed to read an ELF file at byte 18446744073709551615: the file ends before a structure that lies there
         usr/bin/short: failed to read an ELF file at byte 0: its header is cut off
     "#);
     let mut inputs = Inputs::new();
@@ -413,7 +410,7 @@ fn a_root_that_cannot_work_is_refused() {
     built-in composefs-root: failed to accept the root for arm64:
         usr/bin/udevadm needs the library libblkid.so.1, which is not there (looked for in /usr/lib/aarch64-linux-gnu, /usr/lib)
         usr/lib/systemd/foreign is for x86-64, the target is arm64
-        usr/bin/udevadm opens the library libkmod.so.2 when it runs (it loads kernel modules with it), which is not there
+        usr/bin/udevadm opens the library libkmod.so.2 at run time (it loads kernel modules with it), but the library is not there
         usr/sbin/powernode-agent needs the interpreter /usr/bin/python3, which is not there
     "#);
 }
@@ -465,5 +462,5 @@ fn an_agent_that_is_not_static_is_refused() {
     let (code, said) = agent(&program.bytes(), Arch::Arm64);
     assert_eq!(code, Some(7), "{said}");
     let line = said.lines().find(|l| l.contains("built-in install-agent"));
-    insta::assert_snapshot!(line.unwrap_or(&said).trim(), @"built-in install-agent: failed to install the agent: it is a dynamic program that needs /lib/ld-linux-aarch64.so.1; an agent is a static one, which any root can start");
+    insta::assert_snapshot!(line.unwrap_or(&said).trim(), @"built-in install-agent: failed to install the agent: it is a dynamic program that needs /lib/ld-linux-aarch64.so.1; an agent must be a static program, which any root can start");
 }

@@ -1,4 +1,7 @@
-//! cpio archives against cpio(1), which must be installed, and against input that lies.
+//! cpio archives against cpio(1), and against input that lies.
+
+#[path = "fixture/tools.rs"]
+mod tools;
 
 use pnb::{
     image::{
@@ -14,8 +17,8 @@ use std::{
     collections::BTreeMap,
     io::{Cursor, Read, Write},
     num::NonZeroU32,
-    process::{Command, Stdio},
 };
+use tools::check;
 
 type Contents = BTreeMap<VerityDigest, Vec<u8>>;
 
@@ -79,24 +82,11 @@ fn unpack(archive: &[u8]) -> Result<Tree, ImageError> {
 }
 
 /// What cpio(1) prints for `archive`; it must find nothing to complain about.
-fn cpio(archive: &[u8], args: &[&str], dir: &std::path::Path) -> String {
-    let mut child = Command::new("cpio")
-        .args(args)
-        .env("LC_ALL", "C")
-        .env("TZ", "UTC")
-        .current_dir(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the Debian package cpio must be installed");
-    let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(archive).expect("taken");
-    drop(stdin);
-    let output = child.wait_with_output().expect("ends");
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && stderr.is_empty(), "cpio says: {stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+fn cpio(archive: &[u8], arguments: &str) -> String {
+    let file = tempfile::NamedTempFile::new().expect("scratch");
+    std::fs::write(file.path(), archive).expect("written");
+    let script = format!("LC_ALL=C cpio {arguments} </inputs/0 2>complaints\ncat complaints\ntest ! -s complaints");
+    check(&[file.path()], &script).0
 }
 
 #[test]
@@ -104,8 +94,7 @@ fn cpio_lists_what_was_written() {
     let (tree, contents) = sample();
     let archive = pack(&tree, &contents).expect("packs");
     assert_eq!(archive.len() % 512, 0);
-    let dir = tempfile::tempdir().expect("scratch");
-    let list = cpio(&archive, &["-itvn", "--quiet"], dir.path());
+    let list = cpio(&archive, "-itvn --quiet");
     let lines: Vec<String> = list
         .lines()
         .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -128,19 +117,52 @@ fn cpio_lists_what_was_written() {
 }
 
 #[test]
+fn another_reader_finds_what_was_written() {
+    let (mut tree, contents) = sample();
+    // That reader takes names in UTF-8 only.
+    tree.remove(&path(b"etc/deep/\xff\xfe name"));
+    let mut archive = &pack(&tree, &contents).expect("packs")[..];
+    let mut found = BTreeMap::new();
+    loop {
+        let mut reader = cpio::NewcReader::new(archive).expect("an entry");
+        let entry = reader.entry();
+        if entry.is_trailer() {
+            break;
+        }
+        let (name, mode, uid, mtime) = (entry.name().to_owned(), entry.mode(), entry.uid(), entry.mtime());
+        let device = (entry.rdev_major(), entry.rdev_minor());
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content).expect("readable");
+        archive = reader.finish().expect("padded");
+        found.insert(name, (mode, uid, mtime, device, content));
+    }
+    assert!(found.remove(".").is_some(), "the root has an entry");
+    assert_eq!(found.len(), tree.len());
+    for (name, entry) in tree.iter() {
+        let (kind, device, content) = match &entry.node {
+            Node::Directory => (0o040_000, (0, 0), Vec::new()),
+            Node::File { digest, .. } => (0o100_000, (0, 0), contents[digest].clone()),
+            Node::Symlink { target } => (0o120_000, (0, 0), target.clone()),
+            Node::CharDevice { major, minor } => (0o020_000, (*major, *minor), Vec::new()),
+            Node::BlockDevice { major, minor } => (0o060_000, (*major, *minor), Vec::new()),
+            Node::Fifo => (0o010_000, (0, 0), Vec::new()),
+        };
+        let wanted = (kind | entry.meta.mode, entry.meta.uid, 1_700_000_000, device, content);
+        assert!(found[&name.to_string()] == wanted, "{name}");
+    }
+}
+
+#[test]
 fn what_cpio_writes_is_read_with_its_hard_links() {
-    let dir = tempfile::tempdir().expect("scratch");
-    let at = |name: &str| dir.path().join(name);
-    std::fs::create_dir(at("d")).expect("made");
-    std::fs::write(at("d/one"), b"shared").expect("written");
-    std::fs::hard_link(at("d/one"), at("d/two")).expect("linked");
-    std::os::unix::fs::symlink("one", at("d/link")).expect("linked");
-    let output = Command::new("sh")
-        .args(["-c", "printf '%s\\n' . d d/one d/two d/link | cpio --quiet -o -H newc"])
-        .current_dir(dir.path())
-        .output()
-        .expect("cpio runs");
-    let tree = unpack(&output.stdout).expect("readable");
+    let (_, made) = check(
+        &[],
+        "mkdir d
+        printf shared >d/one
+        ln d/one d/two
+        ln -s one d/link
+        printf '%s\\n' . d d/one d/two d/link | cpio --quiet -o -H newc >out/archive",
+    );
+    let tree = unpack(&made["archive"]).expect("readable");
     let one = tree.get(&path("d/one")).map(|e| e.node.clone());
     let digest = digest_bytes(b"shared");
     assert_eq!(one, Some(Node::File { size: 6, digest }));

@@ -485,8 +485,8 @@ fn hostile_entries_are_refused_by_name() {
     hard link to symlink: entry "a" is a hard link to b, which is not a regular file
     hard link unlike: entry "a" is a hard link to b but has another mode, owner or time
     symlink without target: entry "./a" is a symbolic link without a target
-    symlink with content: entry "./a" is no regular file but has 1 bytes of content
-    file with link name: entry "./a" is no link but has a link name: "b"
+    symlink with content: entry "./a" is not a regular file but has 1 bytes of content
+    file with link name: entry "./a" is not a link but has a link name: "b"
     character device: entry "./null" is a device node, which a package may not hold
     block device: entry "./sda" is a device node, which a package may not hold
     fifo: entry "./pipe" is a named pipe, which a package may not hold
@@ -498,7 +498,7 @@ fn hostile_entries_are_refused_by_name() {
     nul in name: at the start the header's name holds a NUL byte: "./a\x00\x00b"
     nul in long name: entry "./a\x00b" has path "./a" in its header but "./a\x00b" in a GNU long name
     nul in pax path: after entry "./PaxHeaders/x" the header's name holds a NUL byte: "./a\x00b"
-    checksum: at the start the header checksum is 3480, its bytes sum to 3467
+    checksum: at the start the header states the checksum 3480, but its bytes sum to 3467
     no magic: at the start the header has the unknown magic "\x00\x00\x00\x00\x00\x00\x00\x00"
     pax path unlike: entry "./b" has path "./a" in its header but "./b" in a pax record
     pax path extends a short name: entry "./ab" has path "./a" in its header but "./ab" in a pax record
@@ -608,9 +608,9 @@ fn hostile_containers_are_refused_by_name() {
     two zstd frames: read X: member "data.tar.zst" has bytes after the end of its compressed data
     bytes after gzip: read X: member "data.tar.gz" has bytes after the end of its compressed data
     cut xz: read X: data.tar.xz: after entry "./": premature eof
-    bytes after all: read X: has 4 bytes after the last member that are no member header: "more"
+    bytes after all: read X: has 4 bytes after the last member that are not a member header: "more"
     member size: read X: member "debian-binary" has size "-4", which is not a number
-    member end: read X: has no member header where one must stand: "debian-binary   "
+    member end: read X: has no member header where one is expected: "debian-binary   "
     "###);
 }
 

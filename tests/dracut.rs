@@ -1,11 +1,11 @@
 //! Runs the tests of 90powernode's shell library (`tests/dracut/*_test.sh`) under the two shells an initramfs may have:
-//! dash with the tools of the host, and busybox sh with busybox's own tools. No virtual machine is involved.
-//!
-//! Both shells are needed: a missing one fails the test, because the library would otherwise go untested in silence.
+//! dash with GNU's tools, and busybox sh with busybox's own tools. No virtual machine is involved.
 
-use std::os::unix::fs::symlink;
+#[path = "fixture/tools.rs"]
+mod tools;
+
 use std::path::Path;
-use std::process::Command;
+use tools::check;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dracut");
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/modules.d/90powernode");
@@ -40,25 +40,12 @@ const TOOLS: &[&str] = &[
     "wc",
 ];
 
-fn run(script: &str, shell: &[&str], path: Option<&Path>) {
-    let directory = tempfile::tempdir().expect("a scratch directory");
-    let mut command = Command::new(shell[0]);
-    command
-        .args(&shell[1..])
-        .arg(format!("{SCRIPTS}/{script}"))
-        .arg(MODULE)
-        .arg(directory.path())
-        .arg(OVERLAY);
-    if let Some(path) = path {
-        command.env("PATH", path);
-    }
-    let output = command.output().expect("the shell runs; install dash and busybox");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{shell:?}:\n{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+/// Runs a test script with `shell`, after `before`; `PATH` is the directories where it finds its tools.
+fn run(script: &str, before: &str, shell: &str, path: &str) {
+    let files = [SCRIPTS, MODULE, OVERLAY].map(Path::new);
+    let command =
+        format!("mkdir world\n{before}\nPATH={path} {shell} /inputs/0/{script} /inputs/1 /build/world /inputs/2 2>&1");
+    let (text, _) = check(&files, &command);
     // A script that stopped half way would also fail nothing.
     assert!(
         text.ends_with(" checks, 0 failed\n"),
@@ -66,24 +53,19 @@ fn run(script: &str, shell: &[&str], path: Option<&Path>) {
     );
 }
 
+fn run_under_dash(script: &str) {
+    run(script, "", "/usr/bin/dash", "/usr/bin");
+}
+
 fn run_under_busybox(script: &str) {
-    let which = Command::new("sh")
-        .args(["-c", "command -v busybox"])
-        .output()
-        .expect("sh runs");
-    let busybox = String::from_utf8(which.stdout).expect("a path in UTF-8");
-    let busybox = busybox.trim_end();
-    assert!(!busybox.is_empty(), "busybox is not installed; install it");
-    let tools = tempfile::tempdir().expect("a scratch directory");
-    for tool in TOOLS {
-        symlink(busybox, tools.path().join(tool)).expect("a link to busybox");
-    }
-    run(script, &[busybox, "sh"], Some(tools.path()));
+    let tools = TOOLS.join(" ");
+    let links = format!("mkdir tools\nfor tool in {tools}; do ln -s /usr/bin/busybox tools/$tool; done");
+    run(script, &links, "/usr/bin/busybox sh", "/build/tools");
 }
 
 #[test]
 fn library_works_under_dash() {
-    run("lib_test.sh", &["dash"], None);
+    run_under_dash("lib_test.sh");
 }
 
 #[test]
@@ -93,7 +75,7 @@ fn library_works_under_busybox() {
 
 #[test]
 fn disks_are_handled_under_dash() {
-    run("disk_test.sh", &["dash"], None);
+    run_under_dash("disk_test.sh");
 }
 
 #[test]
@@ -105,7 +87,7 @@ fn disks_are_handled_under_busybox() {
 #[test]
 fn every_script_parses() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for script in [
+    let scripts = [
         "dracut/modules.d/90powernode/powernode-boot.sh",
         "dracut/modules.d/90powernode/powernode-cmdline.sh",
         "dracut/modules.d/90powernode/powernode-identity.sh",
@@ -119,18 +101,11 @@ fn every_script_parses() {
         "stages/initramfs/build.sh",
         "stages/initramfs/ldd",
         "stages/rootfs/build.sh",
-    ] {
-        let output = Command::new("dash")
-            .arg("-n")
-            .arg(repository.join(script))
-            .output()
-            .expect("dash runs; install it");
-        assert!(
-            output.status.success(),
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
+    ];
+    let files = scripts.map(|script| repository.join(script));
+    let files: Vec<&Path> = files.iter().map(|file| file.as_path()).collect();
+    let script = "for number in $(seq 0 $last); do dash -n /inputs/$number || { echo in $number; exit 1; }; done";
+    check(&files, &format!("last={}\n{script}", files.len() - 1));
 }
 
 /// A step that fails must stop the boot: each call in powernode-boot is followed by a refusal.

@@ -1,10 +1,13 @@
 //! The ext4 file system with baked verity: the staged tar against tar(1), the result against debugfs and fsverity-utils.
 
+#[path = "fixture/tools.rs"]
+mod tools;
+
 use pnb::{
     image::{
         ImageError,
         ext4::{
-            Ext4Layout, IMAGE_PATH, Paths, Staged, ToolCall, ToolOutput, VerityFile, debugfs_script, make, plan,
+            Ext4Layout, IMAGE_PATH, Paths, Staged, ToolCall, ToolOutput, VerityFile, calls, debugfs_script, make, plan,
             root_items, write_staging_tar,
         },
     },
@@ -15,8 +18,9 @@ use std::{
     collections::BTreeMap,
     io::{self, Cursor, Read},
     path::Path,
-    process::Command,
+    sync::Mutex,
 };
+use tools::check;
 
 type Contents = BTreeMap<VerityDigest, Vec<u8>>;
 const EPOCH: Epoch = Epoch::new(1_750_000_000);
@@ -69,23 +73,31 @@ fn stage(layout: &Ext4Layout, contents: &Contents) -> Result<(Vec<u8>, Staged), 
     Ok((tar, staged))
 }
 
-/// `file` must be the data, a hole up to 64 KiB, and what fsverity-utils says belongs behind it.
-fn check_staged(file: &Path, item: &VerityFile, content: &[u8], scratch: &Path) {
-    let staged = std::fs::read(file).expect("there");
-    let at = |name: &str| scratch.join(name);
-    std::fs::write(at("data"), content).expect("written");
-    let output = Command::new("fsverity")
-        .args(["digest", "--compact"])
-        .arg(format!("--out-merkle-tree={}", at("tree").display()))
-        .arg(format!("--out-descriptor={}", at("descriptor").display()))
-        .arg(at("data"))
-        .output()
-        .expect("the Debian package fsverity must be installed");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), item.digest.to_hex());
+/// For scripts: lays what `fsverity digest` says of each file of `/inputs/1` into `out/verity`.
+const VERITY: &str = "mkdir out/verity
+    for file in /inputs/1/*; do
+        name=out/verity/${file##*/}
+        fsverity digest --compact --out-merkle-tree=$name.tree --out-descriptor=$name.descriptor $file >$name.digest
+    done
+";
+
+/// Each item's content, named by its digest, for [`VERITY`].
+fn write_contents<'a>(items: impl Iterator<Item = &'a VerityFile>, contents: &Contents) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("scratch");
+    for item in items {
+        std::fs::write(dir.path().join(item.digest.to_hex()), &contents[&item.digest]).expect("written");
+    }
+    dir
+}
+
+/// `staged` must be the data, a hole up to 64 KiB, and what fsverity-utils says belongs behind it.
+fn check_staged(staged: &[u8], item: &VerityFile, content: &[u8], made: &tools::Contents) {
+    let verity = |ending: &str| &made[&format!("verity/{}.{ending}", item.digest.to_hex())];
+    assert_eq!(String::from_utf8_lossy(verity("digest")).trim(), item.digest.to_hex());
     let mut wanted = content.to_vec();
     wanted.resize(content.len().next_multiple_of(65_536), 0);
-    wanted.extend(std::fs::read(at("tree")).expect("written"));
-    wanted.extend(std::fs::read(at("descriptor")).expect("written"));
+    wanted.extend(verity("tree"));
+    wanted.extend(verity("descriptor"));
     wanted.resize((wanted.len() + 4).next_multiple_of(4096) - 4, 0);
     wanted.extend(256u32.to_le_bytes());
     assert!(staged == wanted, "{} of {} bytes", item.path, item.size);
@@ -95,28 +107,28 @@ fn check_staged(file: &Path, item: &VerityFile, content: &[u8], scratch: &Path) 
 fn tar_unpacks_the_staged_files() {
     let (_, layout, contents) = sample(20);
     let (tar, _) = stage(&layout, &contents).expect("staged");
-    let dir = tempfile::tempdir().expect("scratch");
-    std::fs::write(dir.path().join("t.tar"), &tar).expect("written");
-    let run = |args: &[&str]| {
-        let output = Command::new("tar")
-            .args(args)
-            .current_dir(dir.path())
-            .env("TZ", "UTC")
-            .output();
-        let output = output.expect("tar runs");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && stderr.is_empty(), "{stderr}");
-        String::from_utf8(output.stdout).expect("text")
-    };
-    let list = run(&["--numeric-owner", "--full-time", "-tvf", "t.tar"]);
-    for line in list.lines() {
+    let file = tempfile::NamedTempFile::new().expect("scratch");
+    std::fs::write(file.path(), &tar).expect("written");
+    let data = write_contents(layout.items().iter(), &contents);
+    let (said, made) = check(
+        &[file.path(), data.path()],
+        &format!(
+            "export TZ=UTC
+            tar --numeric-owner --full-time -tvf /inputs/0 >out/list
+            # The directories of the archive cannot be written to, so the files are asked for, which makes others.
+            grep -v '^d' out/list | sed 's/.* //' >files
+            tar --no-same-owner -C out -T files -xf /inputs/0
+            {VERITY}"
+        ),
+    );
+    assert_eq!(said, "", "tar has nothing to say");
+    for line in std::str::from_utf8(&made["list"]).expect("text").lines() {
         let known = ["dr-xr-xr-x 0/0 ", "-r--r--r-- 0/0 "];
         let known = known.iter().any(|start| line.starts_with(start));
         assert!(known && line.contains(" 2025-06-15 15:06:40 "), "{line}");
     }
-    run(&["--no-same-permissions", "--mode=u+w", "-xf", "t.tar"]);
     for item in layout.items() {
-        check_staged(&dir.path().join(&item.path), item, &contents[&item.digest], dir.path());
+        check_staged(&made[&item.path.to_string()], item, &contents[&item.digest], &made);
     }
 }
 
@@ -168,66 +180,106 @@ fn a_tool_that_fails_or_complains_stops_the_work() {
     assert_eq!(text, "run mke2fs");
 }
 
-fn e2fsprogs(call: &ToolCall) -> io::Result<ToolOutput> {
-    let env = call.env.iter().filter(|(name, _)| *name != "PATH");
-    let output = Command::new(&call.argv[0])
-        .args(&call.argv[1..])
-        .envs(env.map(|(name, value)| (name, value)))
-        .output()?;
-    Ok(ToolOutput {
-        status: output.status.code(),
-        stdout: output.stdout,
-        stderr: output.stderr,
-    })
+/// A word of a shell script that stands for just this text.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-fn debugfs(args: &[&str], image: &Path) -> String {
-    let output = Command::new("debugfs")
-        .args(args)
-        .arg(image)
-        .output()
-        .expect("debugfs runs");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-/// Makes the file system of `layout` at `dir/name` and returns its bytes.
-fn build(root: &VerityDigest, layout: &Ext4Layout, contents: &Contents, dir: &Path, name: &str) -> Vec<u8> {
+/// Makes the file system of `layout` for each of `roots` and returns the bytes of each, and what `then` left, which is a script
+/// that finds the first at `out/0`.
+fn build(
+    roots: &[VerityDigest],
+    layout: &Ext4Layout,
+    contents: &Contents,
+    data: &Path,
+    then: &str,
+) -> (Vec<Vec<u8>>, tools::Contents) {
     let (tar, staged) = stage(layout, contents).expect("staged");
-    let at = |suffix: &str| dir.join(format!("{name}{suffix}")).display().to_string();
-    let (tar_path, script, image) = (at(".tar"), at(".debugfs"), at(""));
-    std::fs::write(&tar_path, tar).expect("written");
-    std::fs::write(&script, debugfs_script(layout)).expect("written");
-    let paths = Paths {
-        tar: &tar_path,
-        script: &script,
-        image: &image,
+    let dir = tempfile::tempdir().expect("scratch");
+    std::fs::write(dir.path().join("tar"), tar).expect("written");
+    std::fs::write(dir.path().join("debugfs"), debugfs_script(layout)).expect("written");
+    let images: Vec<String> = (0..roots.len()).map(|n| format!("out/{n}")).collect();
+    let paths = |n: usize| Paths {
+        tar: "/inputs/0/tar",
+        script: "/inputs/0/debugfs",
+        image: &images[n],
     };
-    let made = make(&staged, root, paths, &e2fsprogs).map_err(|e| e.to_string());
-    assert_eq!(made, Ok(()));
-    let bytes = std::fs::read(&image).expect("made");
-    assert_eq!(bytes.len() as u64, staged.image_size());
-    bytes
+    let mut script = String::new();
+    for (n, root) in roots.iter().enumerate() {
+        for (number, call) in calls(&staged, root, paths(n)).iter().enumerate() {
+            let env = call.env.iter().map(|(name, value)| format!("{name}={}", quoted(value)));
+            let words: Vec<String> = env.chain(call.argv.iter().map(|word| quoted(word))).collect();
+            let (words, log) = (words.join(" "), format!("out/{n}.{number}"));
+            script += &format!(
+                "status=0; env -i {words} >{log}.stdout 2>{log}.stderr || status=$?; echo $status >{log}.status\n"
+            );
+        }
+    }
+    let (_, mut made) = check(&[dir.path(), data], &(script + then));
+    let bytes = roots.iter().enumerate().map(|(n, root)| {
+        // The programs have run; what is made of what they said is looked at here.
+        let number = Mutex::new(0..);
+        let tools = |_: &ToolCall| -> io::Result<ToolOutput> {
+            let number = number.lock().expect("one thread").next().expect("endless");
+            let said = |stream: &str| made[&format!("{n}.{number}.{stream}")].clone();
+            Ok(ToolOutput {
+                status: String::from_utf8_lossy(&said("status")).trim().parse().ok(),
+                stdout: said("stdout"),
+                stderr: said("stderr"),
+            })
+        };
+        let result = make(&staged, root, paths(n), &tools).map_err(|e| e.to_string());
+        assert_eq!(result, Ok(()));
+        assert_eq!(made[&n.to_string()].len() as u64, staged.image_size());
+        made[&n.to_string()].clone()
+    });
+    let bytes = bytes.collect();
+    made.retain(|name, _| !name.starts_with(|c: char| c.is_ascii_digit()));
+    (bytes, made)
 }
 
 #[test]
-#[ignore = "needs mke2fs 1.47.1 or newer with libarchive (Debian package e2fsprogs, trixie)"]
 fn the_file_system_is_tight_reproducible_and_every_file_carries_its_tree() {
     let (root, layout, contents) = sample(15_000);
-    let dir = tempfile::tempdir().expect("scratch");
-    let first = build(&root, &layout, &contents, dir.path(), "one");
-    let image = dir.path().join("one");
-    assert!(
-        build(&root, &layout, &contents, dir.path(), "two") == first,
-        "twice the same bytes"
-    );
+    let looked_at: Vec<&VerityFile> = layout.items().iter().step_by(500).collect();
+    let rebuilt = || {
+        let large = layout.items().iter().filter(|i| i.size > 5000);
+        large.chain(layout.items().iter().step_by(200))
+    };
+    let data = write_contents(rebuilt(), &contents);
+    let mut then = "debugfs -R 'stats -h' out/0 >out/stats\ncat >commands <<'end'\nstat /objects\n".to_owned();
+    for item in &looked_at {
+        then += &format!("stat /{}\n", item.path);
+    }
+    // On a copy the files get back their full length and lose the flag, so that debugfs gives out the tails as well.
+    then += "end\ndebugfs -f commands out/0 >out/stat\ncp out/0 copy\nmkdir out/files\ncat >commands <<'end'\n";
+    for item in rebuilt() {
+        let length = stage_length(item.size);
+        then += &format!("sif /{0} size {length}\nsif /{0} flags 0x80000\n", item.path);
+        then += &format!("dump /{} out/files/{}\n", item.path, item.digest.to_hex());
+    }
+    then += &format!("end\ndebugfs -w -f commands copy >log 2>&1\n{VERITY}");
     let other = VerityDigest::new([5; 32]);
-    let third = build(&other, &layout, &contents, dir.path(), "three");
+    let (images, made) = build(&[root, root, other], &layout, &contents, data.path(), &then);
+    assert!(images[0] == images[1], "twice the same bytes");
     assert!(
-        first[0x468..0x478] != third[0x468..0x478],
+        images[0][0x468..0x478] != images[2][0x468..0x478],
         "another root has another UUID"
     );
 
-    let stats = debugfs(&["-R", "stats -h"], &image);
+    let view = ext4_view::Ext4::load(Box::new(images[0].clone())).expect("valid");
+    assert_eq!(view.label().to_str(), Ok("powernode-root"));
+    for item in layout.items().iter().step_by(10) {
+        let path = format!("/{}", item.path);
+        let content = view.read(path.as_str()).expect("readable");
+        assert!(
+            content == contents[&item.digest],
+            "{path}: another reader finds other bytes"
+        );
+        assert_eq!(view.metadata(path.as_str()).expect("there").mode(), 0o444, "{path}");
+    }
+
+    let stats = String::from_utf8_lossy(&made["stats"]);
     let number = |name: &str| -> u64 {
         let line = stats.lines().find(|l| l.starts_with(name)).expect(name);
         line.split_whitespace().last().and_then(|n| n.parse().ok()).expect(name)
@@ -237,38 +289,25 @@ fn the_file_system_is_tight_reproducible_and_every_file_carries_its_tree() {
     assert!(free <= 40, "{free} blocks are free");
     assert!(stats.contains("powernode-root"), "{stats}");
 
-    let stat = |path: &str| debugfs(&["-R", &format!("stat {path}")], &image);
-    for item in layout.items().iter().step_by(500) {
-        let text = stat(&format!("/{}", item.path));
+    let stat = String::from_utf8_lossy(&made["stat"]);
+    let mut stat = stat.split("debugfs: stat /").skip(1);
+    let objects = stat.next().expect("the directory");
+    assert!(
+        objects.starts_with("objects\n") && objects.contains("Mode:  0555"),
+        "{objects}"
+    );
+    for item in &looked_at {
+        let text = stat.next().expect("one for each");
         assert!(
             text.contains("Flags: 0x180000") && text.contains("Mode:  0444"),
             "{text}"
         );
         assert!(text.contains(&format!("Size: {}\n", item.size)), "{text}");
     }
-    assert!(stat("/objects").contains("Mode:  0555"));
 
-    // On a copy the files get back their full length and lose the flag, so that debugfs gives out the tails as well.
-    let copy = dir.path().join("copy");
-    std::fs::write(&copy, &first).expect("written");
-    let mut script = String::new();
-    for item in layout.items() {
-        let length = stage_length(item.size);
-        script += &format!("sif /{0} size {length}\nsif /{0} flags 0x80000\n", item.path);
-    }
-    let out = dir.path().join("out");
-    std::fs::create_dir(&out).expect("made");
-    script += &format!("rdump / {}\n", out.display());
-    let script_path = dir.path().join("script");
-    std::fs::write(&script_path, script).expect("written");
-    debugfs(&["-w", "-f", &script_path.display().to_string()], &copy);
-    for item in layout
-        .items()
-        .iter()
-        .filter(|i| i.size > 5000)
-        .chain(layout.items().iter().step_by(200))
-    {
-        check_staged(&out.join(&item.path), item, &contents[&item.digest], dir.path());
+    for item in rebuilt() {
+        let staged = &made[&format!("files/{}", item.digest.to_hex())];
+        check_staged(staged, item, &contents[&item.digest], &made);
     }
 }
 

@@ -1,4 +1,7 @@
-//! FAT volumes against dosfstools and mtools, which must be installed.
+//! FAT volumes against dosfstools and mtools.
+
+#[path = "fixture/tools.rs"]
+mod tools;
 
 use pnb::{
     image::{
@@ -12,22 +15,14 @@ use std::{
     fs::File,
     io::{Cursor, Read},
     path::Path,
-    process::Command,
 };
+use tools::check;
 
 /// Where the volume begins in its file.
 const AT: u64 = 1 << 20;
 
-fn run(program: &str, args: &[&str]) -> Vec<u8> {
-    let output = Command::new(program)
-        .args(args)
-        .envs([("TZ", "UTC"), ("LC_ALL", "C.UTF-8"), ("MTOOLSRC", "/dev/null")])
-        .output()
-        .expect("the Debian packages dosfstools and mtools must be installed");
-    let text = [&output.stdout[..], &output.stderr].concat();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&text));
-    output.stdout
-}
+/// For scripts: nothing of the configuration of the host.
+const MTOOLS: &str = "export TZ=UTC LC_ALL=C.UTF-8 MTOOLSRC=/dev/null\n";
 
 fn path(text: &str) -> RelPath {
     text.parse().expect("valid")
@@ -67,6 +62,44 @@ fn make(file: &Path, volume: &FatVolume, files: &BTreeMap<RelPath, Vec<u8>>) -> 
     fat::write(&layout, AT, &open, &mut out).expect("written")
 }
 
+/// The crate `fatfs` must find just these files, and the empty directory.
+fn another_reader_finds(volume: Vec<u8>, kind: FatKind, files: &BTreeMap<RelPath, Vec<u8>>) {
+    let volume = fatfs::FileSystem::new(Cursor::new(volume), fatfs::FsOptions::new()).expect("valid");
+    let wanted = match kind {
+        FatKind::Fat12 => fatfs::FatType::Fat12,
+        FatKind::Fat16 => fatfs::FatType::Fat16,
+        FatKind::Fat32 => fatfs::FatType::Fat32,
+    };
+    assert_eq!(volume.fat_type(), wanted);
+    assert_eq!(
+        (volume.volume_label().trim_end(), volume.volume_id()),
+        ("POWERNODE", 0x50e4_0d1e)
+    );
+    let root = volume.root_dir();
+    let mut found = 0;
+    let mut open = vec![(String::new(), root.clone())];
+    while let Some((above, directory)) = open.pop() {
+        for entry in directory.iter() {
+            let entry = entry.expect("readable");
+            let name = entry.file_name();
+            if name == "." || name == ".." {
+                continue;
+            }
+            let at = format!("{above}{name}");
+            if entry.is_dir() {
+                open.push((format!("{at}/"), entry.to_dir()));
+                continue;
+            }
+            let mut content = Vec::new();
+            entry.to_file().read_to_end(&mut content).expect("readable");
+            assert!(files.get(&path(&at)) == Some(&content), "{at}");
+            found += 1;
+        }
+    }
+    assert_eq!(found, files.len());
+    assert!(root.open_dir("empty directory").is_ok());
+}
+
 #[test]
 fn fsck_and_mtools_find_what_was_written() {
     let scratch = tempfile::tempdir().expect("scratch");
@@ -94,14 +127,19 @@ fn fsck_and_mtools_find_what_was_written() {
         let disk = scratch.path().join(name);
         let written = make(&disk, &volume, &files);
 
-        let plain = scratch.path().join("plain");
-        let (disk, plain) = (disk.to_str().expect("UTF-8"), plain.to_str().expect("UTF-8"));
-        run("cp", &["--sparse=always", disk, plain]);
-        run(
-            "fallocate",
-            &["--collapse-range", "--offset", "0", "--length", "1048576", plain],
+        let script = format!(
+            "{MTOOLS}
+            dd if=/inputs/0 of=plain bs=1M skip=1 conv=sparse status=none
+            fsck.fat -n -v plain >out/verdict 2>&1 || {{ cat out/verdict; exit 1; }}
+            mdir -i /inputs/0@@{AT} -/ -a :: >out/label
+            mkdir out/copy
+            mcopy -s -m -i /inputs/0@@{AT} :: out/copy
+            test -d 'out/copy/empty directory'
+            mshowfat -i /inputs/0@@{AT} ::powernode/kernel >out/show"
         );
-        let verdict = String::from_utf8(run("fsck.fat", &["-n", "-v", plain])).expect("text");
+        let (_, made) = check(&[&disk], &script);
+        let text = |name: &str| String::from_utf8(made[name].clone()).expect("text");
+        let verdict = text("verdict");
         for wrong in [
             "differ",
             "wrong",
@@ -119,27 +157,17 @@ fn fsck_and_mtools_find_what_was_written() {
         );
         assert!(verdict.contains("files, "), "{name}: {verdict}");
 
-        let image = format!("{disk}@@{AT}");
-        let label = String::from_utf8(run("mdir", &["-i", &image, "-/", "-a", "::"])).expect("text");
+        let label = text("label");
         assert!(label.contains("is POWERNODE"), "{name}: {label}");
         assert!(label.contains("Volume Serial Number is 50E4-0D1E"), "{name}: {label}");
         assert!(label.contains("2025-06-15  15:06"), "{name}: {label}");
-        let copy = scratch.path().join(format!("{name} copy"));
-        std::fs::create_dir(&copy).expect("new");
-        run(
-            "mcopy",
-            &["-s", "-m", "-i", &image, "::", copy.to_str().expect("UTF-8")],
-        );
         for (path, bytes) in &files {
-            assert!(
-                std::fs::read(copy.join(path)).expect("copied") == *bytes,
-                "{name}: {path}"
-            );
+            let copied = made.get(&format!("copy/{path}"));
+            assert!(copied == Some(bytes), "{name}: {path} is not in {:?}", made.keys());
         }
-        assert!(copy.join("empty directory").is_dir());
 
         // What mtools says of where a file lies is what was returned.
-        let whole = std::fs::read(disk).expect("there");
+        let whole = std::fs::read(&disk).expect("there");
         assert_eq!(written.size, whole.len() as u64 - AT);
         for (path, (offset, len)) in &written.extents {
             assert!(
@@ -148,9 +176,10 @@ fn fsck_and_mtools_find_what_was_written() {
             );
         }
         assert_eq!(written.extents.len(), files.values().filter(|b| !b.is_empty()).count());
-        let show = String::from_utf8(run("mshowfat", &["-i", &image, "::powernode/kernel"])).expect("text");
+        let show = text("show");
         assert_eq!(show.matches('<').count(), 1, "{name}: {show}");
 
+        another_reader_finds(whole[AT as usize..].to_vec(), kind, &files);
         let fat = Fat::open(whole[AT as usize..].to_vec()).expect("valid");
         fat.check().expect("sound");
         assert_eq!(fat.kind(), kind);
@@ -160,51 +189,35 @@ fn fsck_and_mtools_find_what_was_written() {
 #[test]
 fn a_volume_of_mtools_is_read() {
     let scratch = tempfile::tempdir().expect("scratch");
-    let file = scratch.path().join("fat");
-    let image = file.to_str().expect("UTF-8");
     let files = sample();
-    let tree = scratch.path().join("tree");
+    let tree = scratch.path();
     for (path, bytes) in &files {
         std::fs::create_dir_all(tree.join(path).parent().expect("below")).expect("made");
         std::fs::write(tree.join(path), bytes).expect("written");
     }
     // FAT12, FAT16 and FAT32 by the number of clusters.
-    for (sectors, cluster, kind) in [
-        ("30000", "16", FatKind::Fat12),
-        ("60000", "4", FatKind::Fat16),
-        ("90000", "1", FatKind::Fat32),
-    ] {
-        let _ = std::fs::remove_file(&file);
-        let mut args = vec!["-C", "-i", image, "-T", sectors, "-h", "64", "-s", "32", "-c", cluster];
-        args.extend(["-N", "50424e31", "-v", "PNBESP"]);
-        if kind == FatKind::Fat32 {
-            args.push("-F");
-        }
-        run("mformat", &[&args[..], &["::"]].concat());
+    let volumes = [
+        ("-T 30000 -c 16", FatKind::Fat12),
+        ("-T 60000 -c 4", FatKind::Fat16),
+        ("-T 90000 -c 1 -F", FatKind::Fat32),
+    ];
+    let mut script = MTOOLS.to_owned();
+    for (number, (options, _)) in volumes.iter().enumerate() {
         // Written, deleted and written again, so that files come in pieces and entries are deleted.
-        let top: Vec<_> = [
-            "EFI",
-            "bcm2711-rpi-cm4.dtb",
-            "config.txt",
-            "identity.cfg",
-            "overlays",
-            "powernode",
-            "überlang and more than thirteen.txt",
-        ]
-        .iter()
-        .map(|n| tree.join(n).to_str().expect("UTF-8").to_owned())
-        .collect();
-        let top: Vec<_> = top.iter().map(String::as_str).collect();
-        run("mcopy", &[&["-s", "-i", image][..], &top, &["::"]].concat());
-        run("mdeltree", &["-i", image, "::overlays"]);
-        let dtb = tree.join("bcm2711-rpi-4-b.dtb");
-        run("mcopy", &["-i", image, dtb.to_str().expect("UTF-8"), "::"]);
-        run(
-            "mcopy",
-            &["-s", "-i", image, tree.join("overlays").to_str().expect("UTF-8"), "::"],
+        script += &format!(
+            "mformat -C -i out/{number} -h 64 -s 32 -N 50424e31 -v PNBESP {options} ::
+            (
+                cd /inputs/0
+                mcopy -s -i /build/out/{number} EFI bcm2711-rpi-cm4.dtb config.txt identity.cfg overlays powernode über* ::
+                mdeltree -i /build/out/{number} ::overlays
+                mcopy -i /build/out/{number} bcm2711-rpi-4-b.dtb ::
+                mcopy -s -i /build/out/{number} overlays ::
+            )\n"
         );
-
-        let fat = Fat::open(File::open(&file).expect("there")).expect("valid");
+    }
+    let (_, made) = check(&[tree], &script);
+    for (number, (_, kind)) in volumes.into_iter().enumerate() {
+        let fat = Fat::open(made[&number.to_string()].clone()).expect("valid");
         assert_eq!((fat.kind(), fat.serial()), (kind, 0x5042_4e31));
         assert_eq!(fat.label().expect("valid").as_deref(), Some("PNBESP"));
         fat.check().expect("sound");

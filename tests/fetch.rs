@@ -4,7 +4,7 @@ use pnb::fetch::{
     Base, Downloaded, Downloader, FetchError, FetchItem, Fetched, FileTransport, HttpOptions, HttpTransport, Location,
     LocationKind, Progress, RetryPolicy, Silent, Transports, fetch_all,
 };
-use pnb::model::Sha256Digest;
+use pnb::model::{Hint, Sha256Digest};
 use sha2::{Digest, Sha256};
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -219,10 +219,13 @@ fn about_place(error: &FetchError, server: &Server) -> String {
 }
 
 fn told(error: &FetchError, server: &Server) -> String {
-    let text = match error.source() {
+    let mut text = match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     };
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("\n\nhint: {hint}"));
+    }
     text.replace(&server.address.to_string(), "SERVER")
 }
 
@@ -289,7 +292,7 @@ fn offline_uses_no_network_and_says_so() {
     fetch package x 1 amd64: no place has it
       mirror http://SERVER/debian/pool/x.deb: not tried (--offline)
 
-    hint: it is not here and --offline forbids the network; run `pnb fetch` where there is one
+    hint: no place on this machine has it, and --offline forbids the network; run `pnb fetch` where there is a network
     "###);
     assert_eq!(server.asked(), []);
     std::fs::write(dir.path().join("x.deb"), content()).expect("written");
@@ -326,7 +329,7 @@ fn wrong_bytes_are_refused_and_the_next_place_is_asked() {
     fetch package x 1 amd64: no place has it
       mirror http://SERVER/debian/pool/x.deb: wrong content
           expected: PINNED
-          actual:   OTHER
+            actual: OTHER
 
     hint: run `pnb fetch` again, or name a mirror that has the file with --mirror
     "###);
@@ -348,13 +351,13 @@ fn more_bytes_than_pinned_are_refused() {
     insta::assert_snapshot!([refusal(&said), refusal(&unsaid), refusal(&endless)].join("\n"), @r###"
     wrong size
           expected: 300000
-          actual:   300001
+            actual: 300001
     wrong size
           expected: 300000
-          actual:   more
+            actual: more
     wrong size
           expected: 300000
-          actual:   more
+            actual: more
     "###);
 }
 
@@ -366,7 +369,7 @@ fn a_short_answer_is_tried_again_and_resumed() {
     insta::assert_snapshot!([refusal(&said), refusal_keeping(&unsaid), refusal_keeping(&cut)].join("\n"), @r###"
     wrong size
           expected: 300000
-          actual:   299999
+            actual: 299999
     ends after 299999 of 300000 bytes (tried 3 times)
     breaks off after 300 of 300000 bytes: Peer disconnected (tried 3 times)
     "###);

@@ -1,4 +1,7 @@
-//! Partition tables against gdisk, which must be installed.
+//! Partition tables against sgdisk.
+
+#[path = "fixture/tools.rs"]
+mod tools;
 
 use pnb::{
     image::{
@@ -8,19 +11,8 @@ use pnb::{
     },
     model::VerityDigest,
 };
-use std::{fs::File, path::Path, process::Command};
-
-fn sgdisk(args: &[&str], disk: &Path) -> String {
-    let output = Command::new("sgdisk").args(args).arg(disk).output();
-    let output = output.expect("the Debian package gdisk must be installed");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
+use std::fs::File;
+use tools::check;
 
 #[test]
 fn sgdisk_finds_no_problem_and_the_same_partitions() {
@@ -45,13 +37,18 @@ fn sgdisk_finds_no_problem_and_the_same_partitions() {
     file.set_len(table.size()).expect("sparse");
     gpt::write(&table, Some(&[0xf4; 440]), &mut file).expect("written");
 
-    let verdict = sgdisk(&["-v"], &path);
-    assert!(verdict.contains("No problems found."), "{verdict}");
-    let list = sgdisk(&["-p"], &path);
+    let (said, mut made) = check(
+        &[&path],
+        "sgdisk -v /inputs/0
+        sgdisk -p /inputs/0
+        for number in 1 2 3 4; do sgdisk -i $number /inputs/0 >out/$number; done",
+    );
+    assert!(said.contains("No problems found."), "{said}");
     let guid = table.guid.to_string().to_uppercase();
-    assert!(list.contains(&format!("Disk identifier (GUID): {guid}")), "{list}");
+    assert!(said.contains(&format!("Disk identifier (GUID): {guid}")), "{said}");
     for (number, partition) in (1..).zip(&table.partitions) {
-        let info = sgdisk(&["-i", &format!("{number}")], &path);
+        let info = made.remove(&format!("{number}")).expect("one for each partition");
+        let info = String::from_utf8(info).expect("text");
         let last = partition.first_lba + partition.sectors - 1;
         for line in [
             format!(
@@ -74,25 +71,13 @@ fn sgdisk_finds_no_problem_and_the_same_partitions() {
 
 #[test]
 fn a_table_of_sgdisk_is_read() {
-    let scratch = tempfile::tempdir().expect("scratch");
-    let path = scratch.path().join("disk");
-    File::create_new(&path).expect("new").set_len(64 << 20).expect("sparse");
     // The second entry stays empty.
-    let args = [
-        "-U",
-        "11111111-2222-4333-8444-555555555555",
-        "-n",
-        "1:2048:+1M",
-        "-t",
-        "1:EF02",
-        "-n",
-        "3:8192:0",
-    ];
-    sgdisk(
-        &[&args[..], &["-t", "3:8300", "-c", "3:root ü", "-A", "3:set:2"]].concat(),
-        &path,
+    let (_, made) = check(
+        &[],
+        "truncate -s 64M out/disk
+        sgdisk -U 11111111-2222-4333-8444-555555555555 -n 1:2048:+1M -t 1:EF02 -n 3:8192:0 -t 3:8300 -c '3:root ü' -A 3:set:2 out/disk",
     );
-    let table = gpt::read(&File::open(&path).expect("there")).expect("valid");
+    let table = gpt::read(&made["disk"]).expect("valid");
     assert_eq!(table.guid, Guid::new(0x11111111_2222_4333_8444_555555555555));
     assert_eq!(table.size(), 64 << 20);
     let found: Vec<_> = table

@@ -3,7 +3,9 @@
 
 mod fixture;
 
-use fixture::{EPOCH, artifact, facts, initramfs, lock, path, pattern, root_image, root_image_of, write_all};
+use fixture::{
+    EPOCH, artifact, facts, initramfs, lock, path, pattern, root_image, root_image_of, tools::check, write_all,
+};
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Class, audit, audit_set},
     image::{Guid, Source, fat, gpt, qcow2},
@@ -129,31 +131,13 @@ fn iso(root: &[u8], stated: &[u8]) -> Vec<u8> {
     fs::write(tree.join("powernode/root.ext4"), root).expect("written");
     fs::write(tree.join("powernode/initramfs.cpio.zst"), initramfs(root, stated)).expect("written");
     fs::write(tree.join("efi.img"), esp(root, stated)).expect("written");
-    let made = Command::new("xorriso")
-        .args([
-            "-as",
-            "mkisofs",
-            "-quiet",
-            "-o",
-            "out.iso",
-            "-r",
-            "-V",
-            "POWERNODE",
-            "--set_all_file_dates",
-            "=1700000000",
-        ])
-        .args([
-            "--modification-date=2023111422132000",
-            "-e",
-            "efi.img",
-            "-no-emul-boot",
-            "tree",
-        ])
-        .current_dir(dir.path())
-        .output();
-    let status = made.expect("the Debian package xorriso must be installed").status;
-    assert!(status.success());
-    fs::read(dir.path().join("out.iso")).expect("written")
+    let (_, mut made) = check(
+        &[dir.path()],
+        "cd /inputs/0
+        xorriso -as mkisofs -quiet -o /build/out/out.iso -r -V POWERNODE --set_all_file_dates =1700000000 \\
+            --modification-date=2023111422132000 -e efi.img -no-emul-boot tree",
+    );
+    made.remove("out.iso").expect("made")
 }
 
 fn compressed(disk: &[u8], level: i32) -> Vec<u8> {

@@ -1,5 +1,8 @@
 //! ISO 9660 images that xorriso and genisoimage make, read by pnb.
 
+#[path = "fixture/tools.rs"]
+mod tools;
+
 use pnb::{
     image::{
         ReadAt,
@@ -12,26 +15,20 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
-    process::Command,
     sync::OnceLock,
 };
+use tools::check;
 
 const SECTOR: usize = 2048;
 const EPOCH: i64 = 1_750_000_000;
 
-fn run(program: &str, dir: &Path, args: &[&str]) {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(dir)
-        .env("TZ", "UTC")
-        .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
-        .output();
-    let output = output.expect("the Debian packages xorriso and genisoimage must be installed");
-    assert!(
-        output.status.success(),
-        "{program}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+/// Runs a script in `dir` that leaves its image at `$out`.
+fn made(dir: &Path, script: &str) -> Vec<u8> {
+    let script = format!("export SOURCE_DATE_EPOCH={EPOCH} out=/build/out/out.iso\ncd /inputs/0\n{script}");
+    let (said, mut made) = check(&[dir], &script);
+    let image = made.remove("out.iso");
+    assert!(image.is_some(), "no image was made\n{said}");
+    image.expect("made")
 }
 
 fn noise(len: usize, seed: u32) -> Vec<u8> {
@@ -71,50 +68,15 @@ fn bootable() -> &'static Vec<u8> {
         symlink(format!("/{}/{}", "a".repeat(255), "b/".repeat(300)), at("iso/pnb/far")).expect("new");
         fs::write(at("mbr.img"), noise(512, 3)).expect("written");
         fs::write(at("efi.img"), noise(1 << 20, 4)).expect("written");
-        run(
-            "xorriso",
+        made(
             dir.path(),
-            &[
-                "-as",
-                "mkisofs",
-                "-quiet",
-                "-o",
-                "out.iso",
-                "-r",
-                "-J",
-                "-V",
-                "PNBISO",
-                "--modification-date=2025061515064000",
-                "--set_all_file_dates",
-                "=1750000000",
-                "-b",
-                "boot/grub/bios.img",
-                "-no-emul-boot",
-                "-boot-load-size",
-                "4",
-                "-boot-info-table",
-                "--grub2-boot-info",
-                "--grub2-mbr",
-                "mbr.img",
-                "-partition_offset",
-                "16",
-                "-append_partition",
-                "2",
-                "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
-                "efi.img",
-                "-appended_part_as_gpt",
-                "-iso_mbr_part_type",
-                "83",
-                "--gpt_disk_guid",
-                "50424E00-0000-4000-8000-0000000000AA",
-                "-eltorito-alt-boot",
-                "-e",
-                "--interval:appended_partition_2:all::",
-                "-no-emul-boot",
-                "iso",
-            ],
-        );
-        fs::read(at("out.iso")).expect("written")
+            "xorriso -as mkisofs -quiet -o $out -r -J -V PNBISO --modification-date=2025061515064000 \\
+                --set_all_file_dates =1750000000 -b boot/grub/bios.img -no-emul-boot -boot-load-size 4 -boot-info-table \\
+                --grub2-boot-info --grub2-mbr mbr.img -partition_offset 16 \\
+                -append_partition 2 C12A7328-F81F-11D2-BA4B-00A0C93EC93B efi.img -appended_part_as_gpt \\
+                -iso_mbr_part_type 83 --gpt_disk_guid 50424E00-0000-4000-8000-0000000000AA \\
+                -eltorito-alt-boot -e --interval:appended_partition_2:all:: -no-emul-boot iso",
+        )
     })
 }
 
@@ -127,12 +89,7 @@ fn plain() -> &'static Vec<u8> {
         fs::write(dir.path().join("iso/a.txt"), noise(SECTOR, 5)).expect("written");
         fs::write(dir.path().join("iso/b.txt"), noise(100, 6)).expect("written");
         fs::write(dir.path().join("iso/sub/noext"), "x").expect("written");
-        run(
-            "genisoimage",
-            dir.path(),
-            &["-quiet", "-V", "PLAIN", "-o", "out.iso", "iso"],
-        );
-        fs::read(dir.path().join("out.iso")).expect("written")
+        made(dir.path(), "genisoimage -quiet -V PLAIN -o $out iso")
     })
 }
 
@@ -295,19 +252,14 @@ fn directories_too_deep_for_iso_9660_are_refused_where_they_were_moved() {
     let deep = "1/2/3/4/5/6/7/8/9/10";
     fs::create_dir_all(dir.path().join("iso").join(deep)).expect("new");
     fs::write(dir.path().join("iso").join(deep).join("file"), "deep").expect("written");
-    run(
-        "genisoimage",
-        dir.path(),
-        &["-quiet", "-R", "-D", "-o", "deep.iso", "iso"],
-    );
-    let iso = Iso::open(fs::read(dir.path().join("deep.iso")).expect("written")).expect("valid");
+    let image = made(dir.path(), "genisoimage -quiet -R -D -o $out iso");
+    let iso = Iso::open(image).expect("valid");
     let file = iso
         .lookup(&path(&format!("{deep}/file")))
         .expect("valid")
         .expect("there");
     assert_eq!(content(&iso, &file), b"deep");
-    run("genisoimage", dir.path(), &["-quiet", "-R", "-o", "moved.iso", "iso"]);
-    let iso = Iso::open(fs::read(dir.path().join("moved.iso")).expect("written")).expect("valid");
+    let iso = Iso::open(made(dir.path(), "genisoimage -quiet -R -o $out iso")).expect("valid");
     let text = iso.tree().expect_err("moved").to_string();
     assert!(text.contains("it is a directory that was moved"), "{text}");
 }
@@ -324,14 +276,17 @@ fn broken_structures_are_named() {
         assert!(text.contains(problem), "{problem}: {text}");
     };
     let copy_extent = |image: &mut Vec<u8>| image.copy_within(root + 2..root + 10, sub + 2);
-    expect(&copy_extent, "the directory is there twice");
+    expect(&copy_extent, "the directory is reached twice");
     expect(&|i| i[sub + 2] ^= 1, "the two forms of its extent differ");
     expect(&|i| i[sub + 10] ^= 1, "the two forms of its size differ");
     expect(&|i| i[sub + 26] = 1, "it is interleaved");
-    expect(&|i| i[sub] = 33, "the name does not fit in it");
-    expect(&|i| i[sub + 33] = b'/', "bad name \"/UB\"");
+    expect(&|i| i[sub] = 33, "the name does not fit into it");
+    expect(&|i| i[sub + 33] = b'/', "\"/UB\" is not a valid name");
     expect(&|i| i[sub + 13..sub + 15].copy_from_slice(&[2, 2]), "bytes");
-    expect(&|i| i[root + 25] = 0, "the root is no directory");
+    expect(
+        &|i| i[root + 25] = 0,
+        "the record of the root is not that of a directory",
+    );
     expect(&|i| i[16 * SECTOR + 1] = b'X', "there is no volume descriptor");
     expect(&|i| i[16 * SECTOR] = 2, "no primary volume descriptor");
     expect(&|i| i[16 * SECTOR + 129] = 4, "2048 bytes");

@@ -149,21 +149,18 @@ fn a_module_that_is_cut_off_or_something_else_is_named() {
     let plain = content("kernel/a/base-core.ko");
     assert_eq!(
         told(&plain, Arch::Arm64),
-        "it is for machine 62, not for arm64, which is 183"
+        "it is for machine 62, not for arm64 (machine 183)"
     );
     let changed = |at: usize, value: u8| {
         let mut bytes = plain.clone();
         bytes[at] = value;
         told(&bytes, Arch::Amd64)
     };
-    assert!(changed(4, 1).starts_with("it is no 64-bit ELF file"), "class");
+    assert!(changed(4, 1).starts_with("it is not a 64-bit ELF file"), "class");
     assert!(changed(5, 2).contains("little-endian"), "byte order");
-    assert_eq!(changed(16, 2), "it is no object for relocation");
+    assert_eq!(changed(16, 2), "it is not a relocatable object");
     for (path, problem) in [
-        (
-            "kernel/a/mid.ko.xz",
-            "its xz stream has no end: it is cut off, or more is behind it",
-        ),
+        ("kernel/a/mid.ko.xz", "its xz stream is cut off, or bytes follow it"),
         ("kernel/b/top.ko.zst", "it has 4 bytes after its zstd frame"),
     ] {
         let more = [&content(path)[..], b"more"].concat();
@@ -173,7 +170,7 @@ fn a_module_that_is_cut_off_or_something_else_is_named() {
     let at = plain.windows(10).position(|w| w == b"base-alias").expect("there");
     assert_eq!(
         changed(at, 0xe4),
-        r#"it says "\xe4ase-alias", which is not printable ASCII"#
+        r#"it contains "\xe4ase-alias", which is not printable ASCII"#
     );
 }
 
@@ -282,7 +279,7 @@ fn sets_and_lists_that_cannot_be_indexed_are_refused() {
             vec![module("kernel/a-b.ko", "x", ""), module("updates/a_b.ko.xz", "y", "")],
             ""
         ),
-        r#"read "updates/a_b.ko.xz": it has the same name as kernel/a-b.ko, a_b"#
+        r#"read "updates/a_b.ko.xz": it has the same module name as kernel/a-b.ko: a_b"#
     );
     let cycle = vec![
         module("a.ko", "a", "b"),
@@ -295,7 +292,7 @@ fn sets_and_lists_that_cannot_be_indexed_are_refused() {
     );
     assert_eq!(
         refused(Vec::new(), "kernel/a.ko\nkernel/b.k"),
-        "read \"modules.order\": its last line has no end"
+        "read \"modules.order\": its last line does not end with a newline: the file is cut off"
     );
     let lists = |list: &str, modinfo: &[u8]| BuiltinModules::parse(list, modinfo).expect_err("refused").to_string();
     assert_eq!(lists("", b""), "read \"modules.builtin\": it is empty");

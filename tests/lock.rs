@@ -1,6 +1,9 @@
 //! Locking an archive from end to end: an Ubuntu-shaped archive that is made and signed here, what is refused of it, and
 //! that the solver picks what apt-get picks.
 
+#[path = "fixture/tools.rs"]
+mod tools;
+
 use pgp::{
     composed::{
         ArmorOptions, CleartextSignedMessage, EncryptionCaps, KeyType, SecretKeyParamsBuilder, SignedPublicKey,
@@ -23,7 +26,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     path::Path,
-    process::Command,
     sync::OnceLock,
 };
 
@@ -568,57 +570,49 @@ fn an_index_that_was_not_signed_is_refused() {
     assert!(refusal.contains("\n  actual:   "), "{refusal}");
 }
 
-/// What apt-get would install, `name=version` each, from one package index.
-fn apt_get(directory: &Path, names: &[&str]) -> BTreeSet<String> {
-    let at = |tail: &str| directory.join(tail).display().to_string();
-    let apt = |args: &[&str]| {
-        let output = Command::new("apt-get")
-            .env("APT_CONFIG", directory.join("apt.conf"))
-            .env("LC_ALL", "C")
-            .args(args)
-            .output()
-            .expect("apt-get is needed for this test");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "apt-get {args:?}: {stderr}");
-        String::from_utf8(output.stdout).expect("UTF-8")
-    };
-    if !directory.join("sources.list").exists() {
-        for sub in ["state/lists/partial", "cache/archives/partial", "empty.d", "log"] {
-            std::fs::create_dir_all(directory.join(sub)).expect("created");
-        }
-        std::fs::write(directory.join("status"), "").expect("written");
-        std::fs::write(
-            directory.join("sources.list"),
-            format!("deb [trusted=yes] file:{} trixie main\n", at("repo")),
-        )
-        .expect("written");
-        let config = format!(
-            "Dir \"{}\";\nDir::State \"{}\";\nDir::State::status \"{}\";\nDir::Cache \"{}\";\nDir::Log \"{}\";\n\
-             Dir::Etc \"{}\";\nDir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"-\";\nDir::Etc::parts \"{}\";\n\
-             Dir::Etc::preferencesparts \"-\";\nAPT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
-             APT::Sandbox::User \"\";\nAcquire::Languages \"none\";\nDebug::NoLocking \"1\";\n",
-            directory.display(),
-            at("state"),
-            at("status"),
-            at("cache"),
-            at("log"),
-            directory.display(),
-            at("sources.list"),
-            at("empty.d"),
-        );
-        std::fs::write(directory.join("apt.conf"), config).expect("written");
-        apt(&["update"]);
+/// What apt-get would install of each list of names, `name=version` each, from the package index of `repository`.
+fn apt_get(repository: &Path, lists: &[Vec<&str>]) -> Vec<BTreeSet<String>> {
+    let mut script = r#"
+        export LC_ALL=C APT_CONFIG=/build/apt.conf
+        mkdir -p state/lists/partial cache/archives/partial empty.d log
+        : >status
+        echo 'deb [trusted=yes] file:/inputs/0 trixie main' >sources.list
+        cat >apt.conf <<'end'
+Dir "/build";
+Dir::State "/build/state";
+Dir::State::status "/build/status";
+Dir::Cache "/build/cache";
+Dir::Log "/build/log";
+Dir::Etc "/build";
+Dir::Etc::sourcelist "/build/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::Etc::parts "/build/empty.d";
+Dir::Etc::preferencesparts "-";
+Dir::Bin::methods "/usr/lib/apt/methods";
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Debug::NoLocking "1";
+end
+        apt-get update
+    "#
+    .to_owned();
+    for (number, names) in lists.iter().enumerate() {
+        let names = names.join(" ");
+        script += &format!("apt-get install --simulate --no-install-recommends {names} >out/{number}\n");
     }
-    let mut args = vec!["install", "--simulate", "--no-install-recommends"];
-    args.extend(names);
-    apt(&args)
-        .lines()
-        .filter_map(|line| line.strip_prefix("Inst "))
-        .filter_map(|line| {
+    let (_, made) = tools::check(&[repository], &script);
+    let picked = |text: &[u8]| {
+        let text = std::str::from_utf8(text).expect("UTF-8");
+        let lines = text.lines().filter_map(|line| line.strip_prefix("Inst "));
+        let packages = lines.filter_map(|line| {
             let (name, rest) = line.split_once(" (")?;
             Some(format!("{name}={}", rest.split_once(' ')?.0))
-        })
-        .collect()
+        });
+        packages.collect()
+    };
+    (0..lists.len()).map(|n| picked(&made[&n.to_string()])).collect()
 }
 
 #[test]
@@ -649,7 +643,7 @@ fn the_solver_picks_what_apt_get_picks() {
     assert!(essential.len() > 15, "the fixture holds the essential packages");
     let rootfs = "systemd-sysv systemd udev dbus kmod iproute2 ca-certificates e2fsprogs util-linux mount procps";
     let tools = "mmdebstrap apt dracut-core dracut zstd xz-utils cpio kmod e2fsprogs libarchive13t64 erofs-utils systemd udev busybox";
-    for (names, with_essential) in [
+    let cases = [
         (rootfs, true),
         (tools, true),
         (rootfs, false),
@@ -658,11 +652,19 @@ fn the_solver_picks_what_apt_get_picks() {
         ("mmdebstrap busybox", false),
         ("systemd", false),
         ("dbus", true),
-    ] {
-        let names: Vec<&str> = names.split(' ').collect();
+    ];
+    let asked = cases.map(|(names, with_essential)| {
+        let mut asked: Vec<&str> = names.split(' ').collect();
+        if with_essential {
+            asked.extend(&essential);
+        }
+        asked
+    });
+    let theirs = apt_get(&directory.path().join("repo"), &asked);
+    for ((names, with_essential), theirs) in cases.into_iter().zip(theirs) {
         let wanted = WantedSet {
             node: NodeId::new("test", Arch::Amd64),
-            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            names: names.split(' ').map(str::to_owned).collect(),
             essential: with_essential,
             closure: true,
         };
@@ -671,14 +673,6 @@ fn the_solver_picks_what_apt_get_picks() {
             .into_iter()
             .map(|id| format!("{}={}", index.package(id).name, index.package(id).version))
             .collect();
-        let mut asked = names.clone();
-        if with_essential {
-            asked.extend(&essential);
-        }
-        assert_eq!(
-            picked,
-            apt_get(directory.path(), &asked),
-            "{names:?}, essential: {with_essential}"
-        );
+        assert_eq!(picked, theirs, "{names:?}, essential: {with_essential}");
     }
 }

@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fixture::{artifact, facts, lock, path, root_image, write_all};
+use fixture::{artifact, facts, lock, path, root_image, tools::check, write_all};
 use pnb::{
     manifest::{
         Bom, Facts, LISTED_STATEMENTS, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE, Role, SBOM_FILE, SUMS_FILE,
@@ -11,7 +11,6 @@ use pnb::{
     model::VerityDigest,
 };
 use serde_json::{Value, json};
-use std::process::Command;
 
 type Edit = fn(&mut Value);
 type Change = fn(&mut Facts<'_>);
@@ -120,7 +119,10 @@ fn another_schema_version_is_named_before_anything_else() {
     let err = Manifest::read(bytes.as_bytes(), MANIFEST_FILE)
         .expect_err("newer")
         .to_string();
-    assert_eq!(err, "read \"build-manifest.json\": schema version 2 (this pnb knows 1)");
+    assert_eq!(
+        err,
+        "read \"build-manifest.json\": schema version 2 (this pnb reads version 1)"
+    );
 }
 
 #[test]
@@ -131,13 +133,10 @@ fn equal_facts_give_equal_bytes_that_sha256sum_accepts() {
     let files = artifact(image, format!("{root}\n").as_bytes());
     let dir = tempfile::tempdir().expect("scratch");
     write_all(dir.path(), &files, &statements);
-    let out = Command::new("sha256sum")
-        .args(["--check", "--strict", SUMS_FILE])
-        .current_dir(dir.path())
-        .output()
-        .expect("sha256sum");
-    let listed = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(out.status.success(), "{listed}");
+    let (listed, _) = check(
+        &[dir.path()],
+        &format!("cd /inputs/0\nsha256sum --check --strict {SUMS_FILE}"),
+    );
     assert_eq!(listed.lines().count(), files.len() + LISTED_STATEMENTS.len());
     assert!(!listed.contains("build-record.json"));
 }
@@ -214,21 +213,21 @@ fn facts_that_contradict_each_other_are_refused() {
     let cases: [(Change, &str); 11] = [
         (
             |f| f.kernel_version.clear(),
-            "the kernel version is not one line of text",
+            "the kernel version must be one line of text",
         ),
         (
             |f| f.kernel_command_line.push('\n'),
-            "the kernel command line is not one line",
+            "the kernel command line must be one line",
         ),
         (
             |f| f.git_sha = Some("HEAD".to_owned()),
-            "the git revision is not 40 or 64",
+            "the git revision \"HEAD\" is not a git commit, 40 or 64",
         ),
         (|f| f.artifacts.clear(), "the artifact has no file"),
         (|f| f.stages.clear(), "the artifact has no stage"),
         (
             |f| f.dirty = true,
-            "is hermetic from uncommitted files without --allow-dirty",
+            "is hermetic, but from uncommitted files and without --allow-dirty",
         ),
         (
             |f| f.package_sets.extend([("gone/amd64".to_owned(), Role::Tool)]),
@@ -251,7 +250,7 @@ fn facts_that_contradict_each_other_are_refused() {
         ),
         (
             |f| f.stages.extend(f.stages.clone()),
-            "the stage tools/amd64 is there twice",
+            "the stage tools/amd64 is reported twice",
         ),
     ];
     for (change, want) in cases {

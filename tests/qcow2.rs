@@ -1,5 +1,8 @@
 //! qcow2 images against QEMU: what pnb writes, `qemu-img` checks and reads; what `qemu-img` writes, pnb reads.
 
+#[path = "fixture/tools.rs"]
+mod tools;
+
 use pnb::image::{
     ImageError, ReadAt,
     qcow2::{DEFAULT_LEVEL, Qcow2, Qcow2Summary, write},
@@ -11,24 +14,24 @@ use std::{
     io::{self, Cursor},
     num::NonZeroU32,
     os::unix::fs::FileExt,
-    path::Path,
-    process::Command,
     sync::OnceLock,
 };
+use tools::check;
 
 const CLUSTER: usize = 65_536;
 
+/// For scripts: `IMAGE` must be what `RAW` is, for all that QEMU can say, with no count wrong.
+const SAME: &str = "same() {
+    qemu-img check -f qcow2 $1 | grep 'No errors were found'
+    qemu-img compare -f raw -F qcow2 $2 $1
+    qemu-img convert -f qcow2 -O raw $1 back
+    cmp $2 back
+    rm back
+}
+";
+
 fn workers(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).expect("not zero")
-}
-
-/// Runs `qemu-img` and returns what it printed.
-fn qemu_img(args: &[&str]) -> String {
-    let output = Command::new("qemu-img").args(args).output();
-    let output = output.expect("the Debian package qemu-utils must be installed");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "qemu-img {args:?}: {text}");
-    text
 }
 
 /// A disk of each kind of cluster in turn: zeros, random bytes, text, and one with a single byte that is not zero.
@@ -68,29 +71,11 @@ fn read_all(image: &(impl ReadAt + ?Sized)) -> io::Result<Vec<u8>> {
     Ok(all)
 }
 
-/// The allocated data of `image` must be what `raw` holds, for QEMU and for pnb, with no count wrong.
-fn check(image: &Path, raw: &Path) {
-    let (image_name, raw_name) = (image.to_str().expect("UTF-8"), raw.to_str().expect("UTF-8"));
-    let text = qemu_img(&["check", "-f", "qcow2", image_name]);
-    assert!(text.contains("No errors were found"), "{text}");
-    qemu_img(&["compare", "-f", "raw", "-F", "qcow2", raw_name, image_name]);
-    let back = image.with_extension("back");
-    let back_name = back.to_str().expect("UTF-8");
-    qemu_img(&["convert", "-f", "qcow2", "-O", "raw", image_name, back_name]);
-    let wanted = std::fs::read(raw).expect("readable");
-    assert!(
-        std::fs::read(back).expect("readable") == wanted,
-        "qemu-img reads something else"
-    );
-    let opened = Qcow2::open(File::open(image).expect("readable")).expect("valid");
-    assert!(read_all(&opened).expect("valid") == wanted, "pnb reads something else");
-}
-
 #[test]
 fn qemu_finds_no_error_and_the_same_disk() {
     let dir = tempfile::tempdir().expect("scratch");
     // An empty disk, less than a sector, a cluster and the clusters around it, and a second L2 table (past 512 MiB).
-    for len in [
+    let lengths = [
         0,
         1,
         512,
@@ -98,8 +83,10 @@ fn qemu_finds_no_error_and_the_same_disk() {
         CLUSTER + 512,
         300 * CLUSTER + 5 * 512,
         8194 * CLUSTER,
-    ] {
-        let (raw, image) = (dir.path().join("disk.raw"), dir.path().join("disk.qcow2"));
+    ];
+    for len in lengths {
+        let at = |ending: &str| dir.path().join(format!("{len}.{ending}"));
+        let (raw, image) = (at("raw"), at("qcow2"));
         let bytes = disk(len.min(600 * CLUSTER));
         let source = File::create_new(&raw).expect("new");
         source.set_len(len as u64).expect("sparse");
@@ -120,18 +107,19 @@ fn qemu_finds_no_error_and_the_same_disk() {
         // qemu-img compares a raw disk in whole sectors.
         let grown = File::options().write(true).open(&raw).expect("there");
         grown.set_len(written.virtual_size).expect("grown");
-        check(&image, &raw);
-        let info = qemu_img(&["info", image.to_str().expect("UTF-8")]);
-        for line in [
-            "compression type: zstd",
-            "cluster_size: 65536",
-            "refcount bits: 16",
-            "corrupt: false",
-        ] {
-            assert!(info.contains(line), "{line}: {info}");
-        }
-        std::fs::remove_file(raw).expect("there");
-        std::fs::remove_file(image).expect("there");
+        let opened = Qcow2::open(File::open(&image).expect("readable")).expect("valid");
+        let wanted = std::fs::read(&raw).expect("readable");
+        assert!(read_all(&opened).expect("valid") == wanted, "pnb reads something else");
+    }
+    let script = "for image in /inputs/0/*.qcow2; do same $image ${image%.qcow2}.raw; qemu-img info $image; done";
+    let (said, _) = check(&[dir.path()], &format!("{SAME}{script}"));
+    for line in [
+        "compression type: zstd",
+        "cluster_size: 65536",
+        "refcount bits: 16",
+        "corrupt: false",
+    ] {
+        assert_eq!(said.matches(line).count(), lengths.len(), "{line}: {said}");
     }
 }
 
@@ -221,60 +209,52 @@ fn what_cannot_be_written_is_refused() {
 #[test]
 fn what_qemu_writes_is_read() {
     let dir = tempfile::tempdir().expect("scratch");
-    let (raw, image) = (dir.path().join("disk.raw"), dir.path().join("disk.qcow2"));
-    let (raw_name, image_name) = (raw.to_str().expect("UTF-8"), image.to_str().expect("UTF-8"));
-    std::fs::write(&raw, disk(150 * CLUSTER + 3 * 512)).expect("written");
-    for (compress, options) in [
-        (false, "compat=1.1"),
-        (false, "compat=0.10"),
-        (true, "compat=0.10"),
-        (true, "compression_type=zlib"),
-        (true, "compression_type=zstd"),
-        (true, "compression_type=zstd,cluster_size=4096"),
-        (true, "compression_type=zlib,cluster_size=512"),
-        (true, "compression_type=zstd,cluster_size=2M"),
-        (false, "preallocation=metadata,lazy_refcounts=on"),
-    ] {
-        let mut args = vec![
-            "convert", "-f", "raw", "-O", "qcow2", "-o", options, raw_name, image_name,
-        ];
-        if compress {
-            args.insert(1, "-c");
-        }
-        qemu_img(&args);
-        check(&image, &raw);
+    let raw = dir.path().join("disk.raw");
+    let bytes = disk(150 * CLUSTER + 3 * 512);
+    std::fs::write(&raw, &bytes).expect("written");
+    let mut script = SAME.to_owned();
+    for (number, options) in [
+        "-o compat=1.1",
+        "-o compat=0.10",
+        "-c -o compat=0.10",
+        "-c -o compression_type=zlib",
+        "-c -o compression_type=zstd",
+        "-c -o compression_type=zstd,cluster_size=4096",
+        "-c -o compression_type=zlib,cluster_size=512",
+        "-c -o compression_type=zstd,cluster_size=2M",
+        "-o preallocation=metadata,lazy_refcounts=on",
+    ]
+    .iter()
+    .enumerate()
+    {
+        script += &format!(
+            "qemu-img convert {options} -f raw -O qcow2 /inputs/0 out/{number}
+            same out/{number} /inputs/0\n"
+        );
     }
     // Clusters that were zeroed, with and without room kept for them.
-    for discard in ["unmap", "ignore"] {
-        qemu_img(&["convert", "-f", "raw", "-O", "qcow2", raw_name, image_name]);
-        let script = ["write -z 1M 1M", "write -z -u 3M 128k", "write -P 9 0 64k"];
-        let output = Command::new("qemu-io")
-            .args(["-d", discard, "-f", "qcow2"])
-            .args(script.iter().flat_map(|s| ["-c", s]))
-            .arg(image_name)
-            .output();
+    script += "for discard in unmap ignore; do
+        image=out/$discard
+        qemu-img convert -f raw -O qcow2 /inputs/0 $image
+        qemu-io -d $discard -f qcow2 -c 'write -z 1M 1M' -c 'write -z -u 3M 128k' -c 'write -P 9 0 64k' $image
+        qemu-img convert -f qcow2 -O raw $image $image.raw
+        if cmp -s /inputs/0 $image.raw; then exit 1; fi
+        same $image $image.raw
+    done";
+    let (said, made) = check(&[&raw], &script);
+    assert_eq!(said.matches("No errors were found").count(), 11, "{said}");
+    let images = made.iter().filter(|(name, _)| !name.ends_with(".raw"));
+    let mut count = 0;
+    for (name, image) in images {
+        let wanted = made.get(&format!("{name}.raw")).unwrap_or(&bytes);
+        let opened = Qcow2::open(image).expect("valid");
         assert!(
-            output
-                .expect("the Debian package qemu-utils must be installed")
-                .status
-                .success()
+            read_all(&opened).expect("valid") == *wanted,
+            "{name}: pnb reads something else"
         );
-        let changed = dir.path().join("changed.raw");
-        qemu_img(&[
-            "convert",
-            "-f",
-            "qcow2",
-            "-O",
-            "raw",
-            image_name,
-            changed.to_str().expect("UTF-8"),
-        ]);
-        assert_ne!(
-            std::fs::read(&changed).expect("there"),
-            std::fs::read(&raw).expect("there")
-        );
-        check(&image, &changed);
+        count += 1;
     }
+    assert_eq!(count, 11);
 }
 
 #[test]
@@ -282,35 +262,23 @@ fn what_is_not_in_the_file_is_refused_by_name() {
     let dir = tempfile::tempdir().expect("scratch");
     let base = dir.path().join("base.raw");
     std::fs::write(&base, disk(10 * CLUSTER)).expect("written");
-    let base_name = base.to_str().expect("UTF-8");
-    let data = format!("data_file={}", dir.path().join("data.raw").display());
-    for (n, (args, problem)) in [
-        (vec!["-b", base_name, "-F", "raw"], "it has a backing file"),
-        (vec!["-o", &data, "1M"], "it has an external data file"),
-        (vec!["-o", "extended_l2=on", "1M"], "it has extended L2 entries"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let image = dir.path().join(format!("{n}.qcow2"));
-        let mut all = vec!["create", "-f", "qcow2"];
-        all.extend(&args[..args.len() - usize::from(args.last() == Some(&"1M"))]);
-        all.push(image.to_str().expect("UTF-8"));
-        all.extend(args.last().filter(|a| **a == "1M"));
-        qemu_img(&all);
-        let text = Qcow2::open(File::open(image).expect("there"))
-            .expect_err(problem)
-            .to_string();
+    let (_, made) = check(
+        &[&base],
+        "qemu-img create -f qcow2 -b /inputs/0 -F raw out/backing
+        qemu-img create -f qcow2 -o data_file=/build/data.raw out/data 1M
+        qemu-img create -f qcow2 -o extended_l2=on out/extended 1M
+        qemu-img convert -f raw -O qcow2 /inputs/0 out/snapshot
+        qemu-img snapshot -c one out/snapshot",
+    );
+    for (name, problem) in [
+        ("backing", "it has a backing file"),
+        ("data", "it has an external data file"),
+        ("extended", "it has extended L2 entries"),
+        ("snapshot", "it has snapshots"),
+    ] {
+        let text = Qcow2::open(&made[name]).expect_err(problem).to_string();
         assert!(text.contains(problem), "{text}");
     }
-    let image = dir.path().join("snapshot.qcow2");
-    let image_name = image.to_str().expect("UTF-8");
-    qemu_img(&["convert", "-O", "qcow2", base_name, image_name]);
-    qemu_img(&["snapshot", "-c", "one", image_name]);
-    let text = Qcow2::open(File::open(image).expect("there"))
-        .expect_err("snapshots")
-        .to_string();
-    assert!(text.contains("it has snapshots"), "{text}");
     let (good, _) = pack(&disk(10 * CLUSTER), 1).expect("written");
     for (offset, value, problem) in [
         (3, 0, "magic"),
@@ -324,7 +292,7 @@ fn what_is_not_in_the_file_is_refused_by_name() {
         (40, 1, "L1 table of"),
         (79, 10, "marked corrupt"),
         (79, 0, "compression type 1"),
-        (72, 128, "not known"),
+        (72, 128, "unknown"),
         (103, 100, "its header has 100 bytes"),
         (103, 104, "compression type 0"),
         (104, 2, "compression type 2"),

@@ -1,7 +1,9 @@
-//! The part of a Raspberry Pi 4's firmware, against `dtc` and `fdtput` of Debian's device-tree-compiler, which must be installed.
+//! The part of a Raspberry Pi 4's firmware, against `dtc` and `fdtput`.
 
 #[path = "fixture/disks.rs"]
 mod disks;
+#[path = "fixture/tools.rs"]
+mod tools;
 
 use disks::{Files, fat, gpt_disk};
 use pnb::{
@@ -23,6 +25,7 @@ use std::{
     process::{Command, Output},
     sync::Arc,
 };
+use tools::check;
 
 /// Of the board's device tree: what the emulated machine differs in, and something beside each of it.
 const TREE: &str = r#"/dts-v1/;
@@ -56,14 +59,19 @@ const TREE: &str = r#"/dts-v1/;
 
 /// The changes, as they are made by hand.
 const BY_HAND: &str = "
+    cp /inputs/0 tree.dtb
     for node in clock@7ef00000 interrupt-controller@7ef00100 i2c@7ef04500 i2c@7ef09500 hdmi@7ef00700 hdmi@7ef05700; do
-        fdtput -t s $1 /soc/$node status disabled
+        fdtput -t s tree.dtb /soc/$node status disabled
     done
-    fdtput -t s $1 /emmc2bus/mmc@7e340000 status disabled
-    fdtput -t s $1 /soc/mmc@7e300000 status okay
-    fdtput -d $1 /soc/mmc@7e300000 mmc-pwrseq non-removable
-    fdtput -r $1 /soc/mmc@7e300000/wifi@1
-    fdtput -t s $1 /wifi-pwrseq status disabled
+    fdtput -t s tree.dtb /emmc2bus/mmc@7e340000 status disabled
+    fdtput -t s tree.dtb /soc/mmc@7e300000 status okay
+    fdtput -d tree.dtb /soc/mmc@7e300000 mmc-pwrseq non-removable
+    fdtput -r tree.dtb /soc/mmc@7e300000/wifi@1
+    fdtput -t s tree.dtb /wifi-pwrseq status disabled
+    # Properties have no order.
+    for tree in tree.dtb /inputs/1 /inputs/2 /inputs/3; do
+        dtc -q -s -I dtb -O dts $tree >out/${tree##*/}
+    done
 ";
 
 /// A disk with a master boot record and one partition of FAT32.
@@ -86,29 +94,16 @@ fn mbr_disk(content: &[u8]) -> Vec<u8> {
     disk
 }
 
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.expect("the Debian package device-tree-compiler must be installed");
-    let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{program} {arguments:?}: {text}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
 /// The flattened tree.
 fn tree(dir: &Path) -> Vec<u8> {
-    let (source, flat) = (dir.join("tree.dts"), dir.join("tree.dtb"));
+    let source = dir.join("tree.dts");
     fs::write(&source, TREE).expect("written");
-    run("dtc", &["-q", "-O", "dtb", "-o", text(&flat), text(&source)]);
-    fs::read(flat).expect("made")
-}
-
-/// A tree as text, sorted: properties have no order.
-fn sorted(flat: &Path) -> String {
-    run("dtc", &["-q", "-s", "-I", "dtb", "-O", "dts", text(flat)])
+    let (_, mut made) = check(&[&source], "dtc -q -O dtb -o out/tree.dtb /inputs/0");
+    made.remove("tree.dtb").expect("made")
 }
 
 fn kernel() -> Vec<u8> {
@@ -148,18 +143,26 @@ fn a_card_is_loaded_as_the_firmware_would_but_for_what_is_not_emulated() {
     let dir = tempfile::tempdir().expect("scratch");
     let files = boot_files(&tree(dir.path()));
     let boot = fat(FatKind::Fat16, &files);
-    let by_hand = dir.path().join("tree.dtb");
-    run("/bin/sh", &["-euc", BY_HAND, "sh", text(&by_hand)]);
+    let from = dir.path().join("from.dtb");
+    fs::write(&from, &files["bcm2711-rpi-4-b.dtb"]).expect("written");
     let gpt = gpt_disk(&[("x", types::LINUX_DATA, &[1; 512]), ("boot", types::EFI_SYSTEM, &boot)]);
     // An image that was made longer has the backup of its table in the middle.
     let longer = [gpt.clone(), vec![0; 1 << 20]].concat();
-    for card in [gpt, longer, mbr_disk(&boot)] {
+    let loaded = [gpt, longer, mbr_disk(&boot)].map(|card| {
         let to = tempfile::tempdir().expect("scratch");
         let line = load(card, to.path()).expect("a card");
         assert_eq!(line, "powernode.boot=1 console=ttyAMA0,115200");
         assert_eq!(fs::read(to.path().join(KERNEL)).expect("there"), files["vmlinuz"]);
         assert_eq!(fs::read(to.path().join(INITRAMFS)).expect("there"), b"first second");
-        assert_eq!(sorted(&to.path().join(DEVICE_TREE)), sorted(&by_hand));
+        to
+    });
+    let [gpt, longer, mbr] = loaded.each_ref().map(|to| to.path().join(DEVICE_TREE));
+    let (_, sorted) = check(&[&from, &gpt, &longer, &mbr], BY_HAND);
+    for number in ["1", "2", "3"] {
+        assert_eq!(
+            String::from_utf8_lossy(&sorted[number]),
+            String::from_utf8_lossy(&sorted["tree.dtb"])
+        );
     }
 }
 
@@ -180,9 +183,9 @@ fn a_card_that_a_board_would_not_start_is_refused_by_the_file() {
         ("two", None, "load two"),
         ("bcm2711-rpi-4-b.dtb", None, "load bcm2711-rpi-4-b.dtb"),
         ("cmdline.txt", None, "load cmdline.txt"),
-        ("vmlinuz", Some(vec![0; 4096]), "no Image of an arm64 kernel"),
-        ("vmlinuz", Some(vec![0; 3]), "no Image of an arm64 kernel"),
-        ("bcm2711-rpi-4-b.dtb", Some(vec![7; 4096]), "are not all of it"),
+        ("vmlinuz", Some(vec![0; 4096]), "neither an Image of an arm64 kernel"),
+        ("vmlinuz", Some(vec![0; 3]), "neither an Image of an arm64 kernel"),
+        ("bcm2711-rpi-4-b.dtb", Some(vec![7; 4096]), "it ends after"),
         ("bcm2711-rpi-4-b.dtb", Some(vec![0; 2 << 20]), "more than 1048576"),
         ("cmdline.txt", config("a\nb\n"), "more than one line"),
         ("cmdline.txt", config("a\0b"), "0x00"),

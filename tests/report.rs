@@ -7,9 +7,10 @@
 use pnb::{
     inspect::{Difference, LikelyCause, What},
     manifest::Host,
-    model::{Arch, RelPath, Sha256Digest, VerityDigest},
+    model::{Arch, NodeId, RelPath, Sha256Digest, VerityDigest},
     repro::{
-        ArtifactResult, Axis, BuiltFrom, Cause, Finding, OutputResult, ReproVerdict, StageResult, State, Tried, html,
+        ArtifactResult, Axis, BuiltFrom, Cause, Divergent, Finding, OutputResult, ReproSetup, ReproVerdict,
+        StageResult, State, Tried, html,
     },
     sandbox::{Access, Executor, Limits, Mount, OutputKind, OutputSpec, RootFs, Spec, Workload},
     store::Content,
@@ -28,7 +29,7 @@ use std::{
 /// Ends what it stands in and takes the document over, if it is taken for markup.
 const HOSTILE: &str = "</title></style></script><img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>\u{1b}[2J";
 const PROHIBITION: &str =
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n";
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">";
 
 /// Writes into the document, a line each: widths of the window and of the page; how many states there are, how many lack their
 /// word, and how many names in the picture are wider than their box; how many boxes hold more than they show.
@@ -173,14 +174,10 @@ fn see(name: &str, page: &str, look: Look) -> Seen {
         limits: Limits {
             wall: Duration::from_secs(120),
             cpus: 2,
-            ..Limits::default()
+            ..Limits::small()
         },
         outputs: vec![output("picture.png"), output("print")],
-        ..Spec::new(
-            "browser",
-            RootFs::Tree(browser().to_owned()),
-            Workload::Command { argv },
-        )
+        ..Spec::new("browser", RootFs::Tree(browser().to_owned()), Workload::command(argv))
     };
     let executor = Executor {
         helper: env!("CARGO_BIN_EXE_pnb").into(),
@@ -314,15 +311,15 @@ const RAW: &str = "raw/amd64";
 /// The project's own stages for both architectures; of `first` the outputs differ, and of all that need them.
 fn stages(first: &[&str]) -> Vec<StageResult> {
     let graph: serde_json::Value = serde_json::from_str(&pnb(&["graph", "--json", "--arch", "all"])).expect("JSON");
-    let mut states: BTreeMap<String, State> = BTreeMap::new();
+    let mut states: BTreeMap<NodeId, State> = BTreeMap::new();
     let mut out = Vec::new();
     for (n, node) in graph["nodes"].as_array().expect("nodes").iter().enumerate() {
-        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-        let name = text(&node["node"]);
-        let needs: Vec<String> = node["needs"].as_array().expect("names").iter().map(text).collect();
+        let id = |value: &serde_json::Value| value.as_str().expect("text").parse().expect("a node");
+        let name: NodeId = id(&node["node"]);
+        let needs: Vec<NodeId> = node["needs"].as_array().expect("names").iter().map(id).collect();
         let state = match needs.iter().any(|need| states[need] != State::Equal) {
             true => State::Different,
-            false if first.contains(&name.as_str()) => State::FirstDivergent,
+            false if first.contains(&name.to_string().as_str()) => State::FirstDivergent,
             false => State::Equal,
         };
         states.insert(name.clone(), state);
@@ -342,7 +339,8 @@ fn stages(first: &[&str]) -> Vec<StageResult> {
             outputs,
         });
     }
-    assert!(first.iter().all(|name| states[*name] == State::FirstDivergent));
+    let differs_first = |name: &&str| states[&name.parse::<NodeId>().expect("a node")] == State::FirstDivergent;
+    assert!(first.iter().all(differs_first));
     out
 }
 
@@ -356,16 +354,15 @@ fn equal() -> ReproVerdict {
     ];
     let digest = |n: usize| Some(Sha256Digest::new([n as u8; 32]));
     let artifact = |(n, (variant, file)): (usize, (&str, &str))| ArtifactResult {
-        artifact: format!("{variant}/amd64"),
+        artifact: format!("{variant}/amd64").parse().expect("an artifact"),
         file: RelPath::new(file).expect("a path"),
         first: digest(n * 7),
         second: digest(n * 7),
     };
     let pairs = variants.iter().flat_map(|v| files.iter().map(move |f| (*v, *f)));
     let (tried, left): (Vec<Axis>, Vec<Axis>) = Axis::ALL.iter().partition(|axis| **axis != Axis::Processors);
-    ReproVerdict {
-        equal: true,
-        what: variants.map(|v| format!("{v}/amd64")).to_vec(),
+    let setup = ReproSetup {
+        what: variants.map(|v| NodeId::new(v, Arch::Amd64)).to_vec(),
         against: None,
         host: Host {
             name: "build-7".to_owned(),
@@ -375,21 +372,11 @@ fn equal() -> ReproVerdict {
         },
         started: 1_795_252_544,
         finished: 1_795_254_001,
-        axes: tried
-            .into_iter()
-            .map(|axis| Tried {
-                axis,
-                first: axis.first().to_owned(),
-                second: axis.second().to_owned(),
-            })
-            .collect(),
+        axes: tried.into_iter().map(Tried::from).collect(),
         not_varied: left
             .into_iter()
             .map(|axis| (axis, "the host lets pnb use one only".to_owned()))
             .collect(),
-        stages: stages(&[]),
-        artifacts: pairs.enumerate().map(artifact).collect(),
-        findings: Vec::new(),
         inputs: BuiltFrom {
             pnb: "0.1.0".to_owned(),
             code_sandbox: "5a".repeat(32),
@@ -400,7 +387,9 @@ fn equal() -> ReproVerdict {
             source_date_epoch: 1_795_252_544,
             packages: 469,
         },
-    }
+    };
+    let artifacts = pairs.enumerate().map(artifact).collect();
+    ReproVerdict::new(setup, stages(&[]), artifacts, Vec::new())
 }
 
 fn difference(path: &[&str], what: What, hint: Option<LikelyCause>) -> Difference {
@@ -415,7 +404,7 @@ fn one() -> ReproVerdict {
     for file in verdict
         .artifacts
         .iter_mut()
-        .filter(|a| ["raw/amd64", "qcow2/amd64"].contains(&a.artifact.as_str()))
+        .filter(|a| ["raw/amd64", "qcow2/amd64"].contains(&a.artifact.to_string().as_str()))
     {
         file.second = Some(Sha256Digest::new([0xee; 32]));
     }
@@ -428,8 +417,8 @@ fn one() -> ReproVerdict {
         b: "Powernode built 2026-11-21 09:17:02 UTC\\n on host build-7\\x00\\x00".to_owned(),
     };
     verdict.findings = vec![Finding {
-        node: RAW.to_owned(),
-        output: "disk.raw".to_owned(),
+        node: RAW.parse().expect("a node"),
+        found: Divergent::Output("disk.raw".to_owned()),
         cause: Cause::Axes {
             axes: vec![Axis::Clock],
         },
@@ -443,7 +432,7 @@ fn one() -> ReproVerdict {
 fn many() -> ReproVerdict {
     let mut verdict = one();
     verdict.stages = stages(&["rootfs/amd64", "kernel/arm64"]);
-    verdict.against = Some(format!("/srv/{HOSTILE}/build-manifest.json"));
+    verdict.setup.against = Some(format!("/srv/{HOSTILE}/build-manifest.json"));
     verdict.artifacts[0].second = None;
     let hostile = || HOSTILE.to_owned();
     let place = ["tree", "var", HOSTILE];
@@ -476,8 +465,8 @@ fn many() -> ReproVerdict {
     }
     verdict.findings = vec![
         Finding {
-            node: "rootfs/amd64".to_owned(),
-            output: "tree".to_owned(),
+            node: NodeId::new("rootfs", Arch::Amd64),
+            found: Divergent::Output("tree".to_owned()),
             cause: Cause::Together {
                 axes: vec![Axis::Umask, Axis::Locale],
             },
@@ -485,20 +474,20 @@ fn many() -> ReproVerdict {
             total: 4711,
         },
         Finding {
-            node: "kernel/arm64".to_owned(),
-            output: hostile(),
+            node: NodeId::new("kernel", Arch::Arm64),
+            found: Divergent::Output(hostile()),
             cause: Cause::ByItself { still: None },
             differences: Vec::new(),
             total: 1,
         },
     ];
     verdict.stages.push(StageResult {
-        node: format!("{HOSTILE}/amd64"),
-        needs: vec!["rootfs/amd64".to_owned()],
+        node: NodeId::new(HOSTILE, Arch::Amd64),
+        needs: vec![NodeId::new("rootfs", Arch::Amd64)],
         state: State::Different,
         outputs: Vec::new(),
     });
-    verdict.inputs.uncommitted = vec![hostile(), "stages/rootfs/build.sh".to_owned()];
+    verdict.setup.inputs.uncommitted = vec![hostile(), "stages/rootfs/build.sh".to_owned()];
     verdict
 }
 

@@ -169,3 +169,23 @@ fn only_the_command_line_and_the_helper_print() {
     }
     report(problems);
 }
+
+/// The value of `key = "value"` in a file of the repository.
+fn version_in(file: &str, key: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = fs::read_to_string(&path).expect(file);
+    let mut values = text.lines().filter_map(|line| {
+        let value = line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim();
+        value.strip_prefix('"')?.strip_suffix('"')
+    });
+    values.next().expect(key).to_owned()
+}
+
+/// The version that `Cargo.toml` promises is the one that every check runs with.
+#[test]
+fn one_version_of_rust_is_named_everywhere() {
+    let promised = version_in("Cargo.toml", "rust-version");
+    assert_eq!(version_in("clippy.toml", "msrv"), promised, "clippy.toml");
+    let channel = version_in("rust-toolchain.toml", "channel");
+    assert_eq!(channel, format!("{promised}.0"), "rust-toolchain.toml");
+}

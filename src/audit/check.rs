@@ -1,36 +1,36 @@
-//! What was checked, and what came of it.
+//! Checks and their results.
 
 use crate::model::plain;
 use serde::Serialize;
 use std::fmt;
 
-/// A class of failure, each with its own exit code. Where several fail, the first in this order decides.
+/// A class of failed checks, with its own exit code. When several classes fail, the first in this order decides.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// `SHA256SUMS` is missing or is not what pnb writes.
+    /// `SHA256SUMS` is missing, or not in the form that pnb writes.
     Sums,
-    /// A file is missing, was changed, or is in no list.
+    /// A file is missing, was changed, or is not listed.
     Files,
-    /// The manifest is not of its schema or not canonical.
+    /// The manifest breaks its schema, or is not in canonical form.
     Manifest,
-    /// The manifest's artifacts are not the files beside it.
+    /// The manifest's artifacts differ from the files beside it.
     Artifacts,
     /// An input of the build has no pin, or the pins contradict each other.
     Pins,
-    /// The root in the artifact is not the one the manifest states.
+    /// The root in the artifact differs from the root that the manifest states.
     Root,
-    /// The build record is missing, contradicts the manifest, or shows a weaker sandbox than is claimed.
+    /// The build record is missing, contradicts the manifest, or shows a weaker sandbox than the manifest claims.
     Sandbox,
-    /// The SBOM does not list what the manifest lists.
+    /// The components of the SBOM, or the installed packages, differ from the manifest.
     Sbom,
-    /// The provenance does not speak of these files or inputs.
+    /// The provenance states other files or inputs.
     Provenance,
-    /// Artifacts that belong together do not carry one root, or lie in the wrong place.
+    /// Artifacts of one architecture carry different roots, or lie in the wrong directory.
     Variants,
-    /// What the record says of building twice is no proof of anything, or is that it came out differently.
+    /// The record's statement about building twice contradicts itself, or says that the builds differed.
     Reproducibility,
-    /// The artifact is what it claims to be, but not what a policy asks for.
+    /// The artifact breaks a rule of the policy.
     Policy,
 }
 
@@ -97,20 +97,20 @@ impl fmt::Display for Class {
 /// One check.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Check {
-    /// What was checked, a few words that stay the same.
+    /// The name of the check, which never changes.
     pub name: &'static str,
-    /// Which class a failure belongs to.
+    /// The class of its failure.
     pub class: Class,
     /// Whether it holds.
     pub ok: bool,
-    /// What was found; the problems, one a line, when it does not hold.
+    /// The result in words; the problems, one on each line, when the check fails.
     pub detail: String,
 }
 
-/// The problems of one check are listed up to this number; the rest are counted.
+/// Number of problems of one check that are listed; the rest are only counted.
 const MAX_PROBLEMS: usize = 10;
 
-/// Gathers the problems of one check.
+/// The problems of one check.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     listed: Vec<String>,
@@ -133,7 +133,7 @@ impl Problems {
         }
     }
 
-    /// The check: `found` says what was looked at when there is no problem.
+    /// The finished check; `found` is its detail when there is no problem.
     pub(super) fn check(self, name: &'static str, class: Class, found: impl Into<String>) -> Check {
         let ok = self.listed.is_empty();
         let mut detail = if ok { found.into() } else { self.listed.join("\n") };
@@ -149,7 +149,7 @@ impl Problems {
     }
 }
 
-/// Everything that was checked of one directory.
+/// The checks of one directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct AuditReport {
     /// The checks, in the order they were made.

@@ -1,17 +1,18 @@
-//! Why an audit did not end in a verified artifact.
+//! The errors of an audit and of a policy.
 
 use super::{AuditReport, Class};
-use std::{io, path::PathBuf};
+use crate::model::Hint;
+use std::{borrow::Cow, io, path::PathBuf};
 
 /// Errors of the audit room; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The operating system refused; nothing is said about the artifact.
+    /// A file could not be read, so the audit has no result.
     #[error("read {path:?}")]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// The reason given.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -25,7 +26,7 @@ pub enum AuditError {
     },
 }
 
-/// Why a policy cannot be used; each message completes "failed to …".
+/// Errors of a policy file; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// The file cannot be read.
@@ -33,25 +34,22 @@ pub enum PolicyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The reason given.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Something in it is not what it should be.
+    /// A line breaks the rules of the format.
     #[error("read {file}, line {line}: {problem}")]
     Line {
         /// The file's name.
         file: String,
         /// 1-based line number.
         line: usize,
-        /// What is wrong there, with the value.
+        /// The problem, with the value.
         problem: String,
     },
-    /// It is of a version of the format that this program does not know.
-    #[error(
-        "read {file}, line {line}: version {found} of the format (this pnb knows {known})\n\n\
-         hint: `docs/audit.md` lists the rules of version {known}; a later pnb may read this file"
-    )]
+    /// The file has a version of the format that this program does not know.
+    #[error("read {file}, line {line}: format version {found} (this pnb reads version {known})")]
     Version {
         /// The file's name.
         file: String,
@@ -62,6 +60,16 @@ pub enum PolicyError {
         /// The version this program reads.
         known: i64,
     },
+}
+
+impl Hint for PolicyError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let PolicyError::Version { known, .. } = self else {
+            return None;
+        };
+        let rules = format!("`docs/audit.md` lists the rules of version {known}; a later pnb may read this file");
+        Some(rules.into())
+    }
 }
 
 impl AuditError {

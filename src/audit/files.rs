@@ -1,4 +1,4 @@
-//! The directory: which files there are, and what they hash to.
+//! The files of a directory and their digests.
 
 use super::{
     AuditError,
@@ -17,9 +17,9 @@ use std::{
     path::Path,
 };
 
-/// Signatures lie beside what they sign under this suffix, and are in no list: they differ from run to run.
+/// Suffix of a signature, which lies beside the signed file. Signatures differ from run to run, so they are not listed.
 const SIGNATURE_SUFFIX: &[u8] = b".sigstore.json";
-/// More entries than this are no artifact directory.
+/// Most entries of an artifact directory.
 const MAX_ENTRIES: usize = 100_000;
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> AuditError {
@@ -27,7 +27,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> AuditError {
     move |source| AuditError::Io { path, source }
 }
 
-/// Reads a small file whole; `None` when it is not there, is no regular file or is larger than `limit`.
+/// Reads a small file whole; `None` when it does not exist, is not a regular file or is larger than `limit` bytes.
 pub(super) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, AuditError> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() && meta.len() <= limit => {}
@@ -41,14 +41,14 @@ pub(super) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Aud
     Ok(Some(bytes))
 }
 
-/// Every regular file below `dir`, hashed. What is neither file nor directory is a problem.
+/// Hashes every regular file below `dir`. An entry that is neither a file nor a directory is a problem.
 pub(super) fn hash_all(dir: &Path, problems: &mut Problems) -> Result<BTreeMap<RelPath, Digests>, AuditError> {
     let mut found = BTreeMap::new();
     let mut waiting: Vec<Option<RelPath>> = vec![None];
     let mut entries = 0;
     while let Some(below) = waiting.pop() {
         let path = join(dir, below.as_ref());
-        #[expect(clippy::disallowed_methods, reason = "what is found goes into a sorted map")]
+        #[expect(clippy::disallowed_methods, reason = "the files go into a sorted map")]
         let listing = fs::read_dir(&path).map_err(at(&path))?;
         for entry in listing {
             let entry = entry.map_err(at(&path))?;
@@ -93,7 +93,7 @@ fn hash_file(path: &Path) -> Result<Digests, AuditError> {
     Ok(both.finish())
 }
 
-/// The checks of `SHA256SUMS` against the files.
+/// Checks the form of `SHA256SUMS`, and its digests against the files.
 pub(super) fn check_sums(
     text: Option<&[u8]>,
     found: &BTreeMap<RelPath, Digests>,
@@ -132,7 +132,7 @@ pub(super) fn check_sums(
     Some(sums)
 }
 
-/// Whether a file may be there without being listed: the list itself, the record of the run, and signatures of listed files.
+/// Whether a file need not be listed: the list itself, the build record, and the signature of a listed file.
 fn unlisted(path: &RelPath, sums: &Sums) -> bool {
     let bytes = path.as_bytes();
     if bytes == SUMS_FILE.as_bytes() || bytes == RECORD_FILE.as_bytes() {

@@ -1,31 +1,28 @@
-//! What is installed in the root, as dpkg's own database there says it, against the manifest's packages.
+//! The packages in the root's dpkg database against the packages of the manifest.
 //!
-//! The database is a file of the root like any other, so the root's digest covers it. Not in it are packages whose files came into the
-//! artifact in another way: kernel, initramfs, microcode, boot loaders. They have role `target` and belong to other sets.
+//! The database is a file of the root like any other, so the root's digest covers it. Packages whose files reach the artifact in
+//! another way are not in it: kernel, initramfs, microcode, boot loaders. They have the role `target` and belong to other sets.
 
-use super::{
-    check::{Check, Class, Problems},
-    statements::chain,
-};
+use super::check::{Check, Class, Problems};
 use crate::{
     debian::{ControlReader, Paragraph},
     image::{ReadAt, composefs, ext4::Ext4},
     manifest::{Manifest, Origin, RecordedWorkload, Role, Stage},
-    model::RelPath,
+    model::{NodeId, RelPath, chain},
 };
 use std::{collections::BTreeSet, fmt, io::Read};
 
-/// Where dpkg keeps what is installed.
+/// dpkg's list of installed packages.
 const DATABASE: &str = "/var/lib/dpkg/status";
-/// A larger one is refused, bytes.
+/// Largest list that is read, bytes.
 const MAX_DATABASE: u64 = 64 << 20;
-/// More entries than this are no root.
+/// Most entries of a root.
 const MAX_ENTRIES: usize = 1 << 20;
-/// The writer that makes the root, and which of its inputs has the installed packages.
+/// The writer that makes the root, and its input with the installed packages.
 const ROOT_WRITER: &str = "composefs-root";
 const ROOT_INPUT: &str = "rootfs";
 
-/// A package, as it is installed.
+/// An installed package.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Installed {
     name: String,
@@ -39,13 +36,14 @@ impl fmt::Display for Installed {
     }
 }
 
-/// The bytes of dpkg's database in the root whose composefs image is `image` and whose objects lie in `fs`; else why not.
+/// The bytes of dpkg's database in the root whose composefs image is `image` and whose objects lie in `fs`; or the reason why it
+/// cannot be read.
 pub(super) fn database<R: ReadAt>(fs: &Ext4<R>, image: &[u8]) -> Result<Vec<u8>, String> {
     let listed = composefs::list(image, MAX_ENTRIES).map_err(|e| chain(&e))?;
     let entry = listed.into_iter().find(|e| e.path == DATABASE.as_bytes());
     let entry = entry.ok_or_else(|| format!("the root has no {DATABASE}"))?;
     let Some(object) = entry.object else {
-        return Err(format!("{DATABASE} in the root lists nothing"));
+        return Err(format!("{DATABASE} in the root is empty or not a file"));
     };
     let hex = object.to_hex();
     let path = RelPath::new(format!("objects/{}/{}", &hex[..2], &hex[2..])).map_err(|e| e.to_string())?;
@@ -63,7 +61,7 @@ pub(super) fn database<R: ReadAt>(fs: &Ext4<R>, image: &[u8]) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// Packages the database lists as installed. One in any other state is a problem: it is neither there nor away.
+/// The packages that the database lists as installed. A package with any other status is a problem.
 fn parse(database: &[u8], problems: &mut Problems) -> BTreeSet<Installed> {
     let mut found = BTreeSet::new();
     let mut reader = ControlReader::new(database, DATABASE);
@@ -85,29 +83,32 @@ fn parse(database: &[u8], problems: &mut Problems) -> BTreeSet<Installed> {
         };
         let status = field("Status");
         if status.split_ascii_whitespace().last() != Some("installed") {
-            problems.add(format!("the root has {package} in the state {status:?}"));
+            problems.add(format!("{package} has the status {status:?} in the root"));
         } else if !found.insert(package.clone()) {
-            problems.add(format!("{DATABASE} in the root has {package} twice"));
+            problems.add(format!("{DATABASE} in the root lists {package} twice"));
         }
     }
 }
 
-/// The set of packages that was installed into the root: that of the stage which made the tree the root was composed of.
+/// The package set that was installed into the root: the set of the stage whose tree the root was made from.
 fn root_set(manifest: &Manifest) -> Result<&str, String> {
     let ours =
         |s: &&Stage| s.arch == manifest.arch && matches!(&s.workload, RecordedWorkload::Writer(w) if w == ROOT_WRITER);
-    let mut composed = manifest.stages.iter().filter(ours);
-    let (Some(root), None) = (composed.next(), composed.next()) else {
-        return Err(format!("not one stage made the root with the writer {ROOT_WRITER:?}"));
+    let composed: Vec<&Stage> = manifest.stages.iter().filter(ours).collect();
+    let [root] = composed[..] else {
+        let count = composed.len();
+        return Err(format!(
+            "{count} stages have the writer {ROOT_WRITER:?}, but exactly one must make the root"
+        ));
     };
     let tree = root.inputs.get(ROOT_INPUT).map(|i| &i.origin);
     let Some(Origin::Stage { stage, arch, .. }) = tree else {
         return Err(format!(
-            "no stage made the input {ROOT_INPUT:?} of the stage {}",
+            "the input {ROOT_INPUT:?} of the stage {} does not come from a stage",
             root.node()
         ));
     };
-    let node = format!("{stage}/{arch}");
+    let node = NodeId::new(stage, *arch);
     let configured = manifest.stages.iter().find(|s| s.node() == node);
     let origins = configured
         .into_iter()
@@ -120,12 +121,12 @@ fn root_set(manifest: &Manifest) -> Result<&str, String> {
     match (sets.next(), sets.next()) {
         (Some(set), None) => Ok(set),
         _ => Err(format!(
-            "the stage {node}, which the root is made of, has not one set of packages"
+            "the stage {node}, whose tree is the root, must have exactly one package set"
         )),
     }
 }
 
-/// The packages of the root's set are exactly those that dpkg has installed there, by name, version and architecture.
+/// Checks that the packages of the root's set are exactly the packages installed there, by name, version and architecture.
 pub(super) fn check_packages(manifest: &Manifest, database: Result<Vec<u8>, String>) -> Check {
     let mut problems = Problems::default();
     let mut found = String::new();
@@ -141,19 +142,19 @@ pub(super) fn check_packages(manifest: &Manifest, database: Result<Vec<u8>, Stri
                     arch: package.arch.clone(),
                 };
                 if package.role != Role::Target {
-                    problems.add(format!("{installed} is of the set {set:?}, but said to be a tool"));
+                    problems.add(format!(
+                        "{installed} belongs to the package set {set:?} of the root, but has the role tool"
+                    ));
                 }
                 expected.insert(installed);
             }
             for package in expected.difference(&actual) {
-                problems.add(format!(
-                    "{package} is said to be in the root, but is not installed there"
-                ));
+                problems.add(format!("{package} is in the manifest, but not installed in the root"));
             }
             for package in actual.difference(&expected) {
-                problems.add(format!("{package} is installed in the root, but not said to be"));
+                problems.add(format!("{package} is installed in the root, but not in the manifest"));
             }
-            found = format!("{} installed in the root, as dpkg says there", actual.len());
+            found = format!("{} packages installed in the root", actual.len());
         }
     }
     problems.check("packages", Class::Sbom, found)
@@ -179,9 +180,9 @@ mod tests {
         let said = problems.check("x", Class::Sbom, "").detail;
         assert_eq!(
             said,
-            "the root has c 1 amd64 in the state \"deinstall ok config-files\"\n\
-             /var/lib/dpkg/status in the root has b 1 amd64 twice\n\
-             the root has d   in the state \"\""
+            "c 1 amd64 has the status \"deinstall ok config-files\" in the root\n\
+             /var/lib/dpkg/status in the root lists b 1 amd64 twice\n\
+             d   has the status \"\" in the root"
         );
         let mut problems = Problems::default();
         parse(b"Package: a\nno field\n", &mut problems);

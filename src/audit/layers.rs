@@ -1,12 +1,12 @@
-//! Whether what a stage's sandbox measured from inside is a whole sandbox.
+//! The layers of a stage's sandbox, as it measured them from inside.
 
 use serde_json::Value;
 
-/// Namespaces that must be the stage's own.
+/// The namespaces that must be the stage's own.
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
-/// What `measured`, as a stage's sandbox reported it, shows to be open; empty for a whole sandbox. A layer that was not
-/// measured counts as open. What is intended does not count here, only what was found.
+/// The gaps that the measurements of a stage's sandbox show; empty when every layer was in force. A layer that was not measured
+/// counts as a gap. The policy that the sandbox was given does not matter here.
 pub fn gaps(measured: &Value) -> Vec<String> {
     let mut out = Vec::new();
     let list = |name: &str| measured[name].as_array().map(Vec::as_slice);
@@ -34,7 +34,7 @@ pub fn gaps(measured: &Value) -> Vec<String> {
         None => out.push("network interfaces were not measured".to_owned()),
         Some(seen) => {
             let others = seen.iter().filter(|n| **n != "lo");
-            out.extend(others.map(|n| format!("the network interface {n} was in sight")));
+            out.extend(others.map(|n| format!("the network interface {n} was visible")));
         }
     }
     match list("leaked_descriptors") {
@@ -75,7 +75,7 @@ mod tests {
             (
                 "network",
                 json!(["lo", "eth0"]),
-                "the network interface \"eth0\" was in sight",
+                "the network interface \"eth0\" was visible",
             ),
             ("loopback_up", json!(true), "loopback_up is true, not false"),
             ("leaked_descriptors", json!([7]), "the descriptor 7 was open"),

@@ -1,9 +1,10 @@
-//! Whether the files of an artifact are what the statements beside them say.
+//! The check of an artifact's files against the statements beside them.
 //!
-//! [`audit`] derives every digest again from the bytes and compares the statements with each other. It trusts nothing but the
-//! code that runs it: with a directory in which everything agrees, what is left to trust is the signature over
-//! `SHA256SUMS`. `docs/audit.md` lists the checks and the exit codes.
+//! [`audit`] computes every digest again from the bytes and compares the statements with each other. It trusts only its own code:
+//! when every check of a directory holds, only the signature over `SHA256SUMS` is left to trust. `docs/audit.md` lists the checks
+//! and the exit codes.
 
+mod artifact;
 mod check;
 mod error;
 mod files;
@@ -16,6 +17,7 @@ mod rules;
 mod set;
 mod statements;
 
+pub use artifact::{AuditOptions, Verified, audit};
 pub use check::{AuditReport, Check, Class};
 pub use error::{AuditError, PolicyError};
 pub use layers::gaps;
@@ -23,101 +25,3 @@ pub use opener::ArtifactRoot;
 pub use policy::{AllowedArchive, POLICY_VERSION, Policy};
 pub use root::{OpenError, OpenRoot, OpenedRoot};
 pub use set::{SetReport, audit_set};
-
-use crate::{
-    manifest::{
-        BuildRecord, MANIFEST_FILE, MAX_SIZE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE, Sums,
-    },
-    model::Sha256Digest,
-};
-use check::Problems;
-use sha2::{Digest as _, Sha256};
-use std::path::{Path, PathBuf};
-
-/// How strictly to look, and with what help.
-pub struct AuditOptions<'a> {
-    /// Finds the root inside the artifact.
-    pub opener: &'a dyn OpenRoot,
-    /// Digest of a lock that the artifact must have been built from; none when any will do.
-    pub lock_sha256: Option<Sha256Digest>,
-    /// What is asked of the artifact beyond being what it claims to be; none when any will do.
-    pub policy: Option<&'a Policy>,
-}
-
-/// An artifact directory in which every check held. Only [`audit`] makes one.
-#[derive(Clone, Debug)]
-pub struct Verified {
-    dir: PathBuf,
-    manifest: Manifest,
-    sums: Sums,
-    report: AuditReport,
-}
-
-impl Verified {
-    /// Where the files lie.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-    /// What was said about them, and holds.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-    /// Every listed file with its digest.
-    pub fn sums(&self) -> &Sums {
-        &self.sums
-    }
-    /// The checks that were made.
-    pub fn report(&self) -> &AuditReport {
-        &self.report
-    }
-}
-
-/// Checks the artifact in `dir`. All checks that can be made are made, whichever fail before.
-pub fn audit(dir: &Path, options: &AuditOptions<'_>) -> Result<Verified, AuditError> {
-    let mut checks = Vec::new();
-    let read = |name: &str| files::read_small(&dir.join(name), MAX_SIZE);
-    let mut problems = Problems::default();
-    let found = files::hash_all(dir, &mut problems)?;
-    let sums = files::check_sums(read(SUMS_FILE)?.as_deref(), &found, problems, &mut checks);
-
-    let bytes = read(MANIFEST_FILE)?;
-    let manifest = statements::check_manifest(bytes.as_deref(), &mut checks);
-    if let Some(manifest) = &manifest {
-        let sha256 = Sha256Digest::new(Sha256::digest(bytes.unwrap_or_default()).into());
-        let none = Sums::new();
-        let listed = sums.as_ref().unwrap_or(&none).files();
-        checks.push(statements::check_artifacts(manifest, &found, listed));
-        checks.push(statements::check_pins(manifest));
-        if let Some(lock) = &options.lock_sha256 {
-            let mut problems = Problems::default();
-            problems.equal("sha256 of the lock", lock, &manifest.lockfile.sha256);
-            checks.push(problems.check("lock", Class::Pins, "built from the given lock"));
-        }
-        checks.extend(root::check_root(manifest, dir, options.opener));
-        let record = read(RECORD_FILE)?.map(|bytes| BuildRecord::read(&bytes, RECORD_FILE));
-        let record = record.as_ref().map(Result::as_ref);
-        checks.push(statements::check_record(manifest, &sha256, record));
-        let record = record.and_then(Result::ok);
-        let required = options.policy.is_some_and(|p| p.reproducible);
-        checks.push(rules::check_reproducibility(record, required));
-        checks.push(statements::check_sbom(manifest, read(SBOM_FILE)?.as_deref()));
-        let provenance = read(PROVENANCE_FILE)?;
-        checks.push(statements::check_provenance(manifest, &sha256, provenance.as_deref()));
-        if let Some(policy) = options.policy {
-            checks.extend(rules::check_policy(policy, manifest, record));
-        }
-    }
-    let report = AuditReport { checks };
-    match (manifest, sums) {
-        (Some(manifest), Some(sums)) if report.ok() => Ok(Verified {
-            dir: dir.to_owned(),
-            manifest,
-            sums,
-            report,
-        }),
-        _ => Err(AuditError::Failed {
-            path: dir.to_owned(),
-            report,
-        }),
-    }
-}

@@ -1,4 +1,4 @@
-//! Where the root lies in each family of artifacts; how it is taken out is the room [`crate::inspect`]'s knowledge.
+//! The file of each family of artifacts that carries the root; [`crate::inspect`] takes the root out of it.
 
 use super::root::{OpenError, OpenRoot, OpenedRoot};
 use crate::{
@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-/// The file of a family's artifact that carries its root; none for one that carries no file system of it.
+/// The file of a family's artifact that carries the root as a file system; `None` for a family without one.
 const fn carrier(variant: Variant) -> Option<&'static str> {
     match variant {
         Variant::KernelInitrd | Variant::Ipxe => Some("initramfs.cpio.zst"),
@@ -25,18 +25,19 @@ const fn carrier(variant: Variant) -> Option<&'static str> {
     }
 }
 
-/// Takes the root out of an artifact of any family that carries it as a file system.
+/// Opens the root of an artifact of any family that carries it as a file system.
 #[derive(Clone, Debug)]
 pub struct ArtifactRoot {
-    /// An existing directory for a root that lies in a compressed archive, several hundred MiB; nothing stays there.
+    /// An existing directory for the root of a compressed archive, several hundred MiB; the file is removed afterwards.
     pub scratch: PathBuf,
 }
 
 impl OpenRoot for ArtifactRoot {
     fn open_root(&self, dir: &Path, manifest: &Manifest) -> Result<OpenedRoot, OpenError> {
-        let variant = manifest.variant().ok_or("the manifest is not about one variant")?;
-        let name =
-            carrier(variant).ok_or_else(|| format!("{variant} carries no file system of the root to look into"))?;
+        let variant = manifest
+            .variant()
+            .ok_or("the manifest does not describe exactly one variant")?;
+        let name = carrier(variant).ok_or_else(|| format!("{variant} carries no file system with the root"))?;
         let file = File::open(dir.join(name)).map_err(|e| format!("open {name:?}: {e}"))?;
         let source: Source = Arc::new(file);
         let found = find_root(&source, name, &SpoolDirectory::new(&self.scratch))?;

@@ -1,63 +1,72 @@
-//! A policy: what somebody asks of artifacts beyond being what they claim to be, read from a TOML file.
+//! A policy: the rules that an artifact must follow beyond truthful statements, read from a TOML file.
 //!
-//! A manifest may say of itself that it was not built hermetically, or from packages of any archive; the audit then finds it truthful. What
-//! is acceptable is for whoever uses the artifact to say, in this file. `docs/audit.md` lists the rules and
-//! `docs/audit-policy.example.toml` has one of each.
+//! A manifest that admits a build without `--hermetic`, or packages of an unusual archive, passes the audit. The user of the artifact
+//! decides what is acceptable and writes it into this file. `docs/audit.md` lists the rules, and `docs/audit-policy.example.toml` has
+//! one of each.
 
 use super::PolicyError;
 use crate::{
     lock::{Distribution, line_at},
     manifest::AgentKind,
-    model::{Arch, Moment, RelPath, Variant, excerpt},
+    model::{Arch, Fingerprint, ModelError, Moment, RelPath, Variant, excerpt},
 };
 use serde::Deserialize;
-use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path};
+use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
 use toml::Spanned;
 
 /// Version of the format this program reads.
 pub const POLICY_VERSION: i64 = 1;
-/// A policy may not be larger than this, in bytes.
+/// Largest policy, bytes.
 const MAX_POLICY: usize = 256 * 1024;
 
-/// What is asked for. A rule that is absent asks for nothing.
+/// The rules. An absent rule accepts everything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
     /// Every stage ran with every layer of its sandbox.
     pub hermetic: bool,
-    /// Everything of the repository was committed, and the revision is known.
+    /// Every file of the repository was committed, and the revision is known.
     pub clean: bool,
-    /// Which agent the root carries.
+    /// The agent that the root must carry.
     pub agent: Option<AgentKind>,
-    /// Somebody built it twice and got the same.
+    /// The artifact was built twice with equal results.
     pub reproducible: bool,
-    /// What must have been different then, by the axis' name.
+    /// The names of the axes that must have been varied then.
     pub axes: BTreeSet<String>,
     /// The archives that packages may come from.
     pub archives: Option<Vec<AllowedArchive>>,
-    /// Moment of the oldest snapshot that packages may come from, `YYYYMMDDThhmmssZ`.
-    pub oldest_snapshot: Option<String>,
-    /// Families that a set of artifacts has.
+    /// Moment of the oldest snapshot that packages may come from.
+    pub oldest_snapshot: Option<Moment>,
+    /// The families that a set of artifacts must have.
     pub variants: BTreeSet<Variant>,
-    /// Architectures that a set of artifacts has.
+    /// The architectures that a set of artifacts must have.
     pub architectures: BTreeSet<Arch>,
 }
 
 /// An archive that packages may come from.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AllowedArchive {
     /// Debian or Ubuntu.
     pub distribution: Distribution,
     /// Suite as in `dists/<suite>/`.
     pub suite: RelPath,
-    /// Below which address its snapshots lie; anywhere when absent.
-    #[serde(default)]
+    /// The address below which its snapshots lie; `None` allows every address.
     pub url: Option<String>,
-    /// Fingerprints of keys, one of which must have signed the suite's release file.
-    pub keys: Vec<String>,
+    /// Fingerprints of keys; one of these keys must have signed the suite's release file.
+    pub keys: Vec<Fingerprint>,
 }
 
-/// Only the version, so that a newer file is named as such before its unknown rules are.
+/// An archive as it stands in the file, its fingerprints not yet read.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArchive {
+    distribution: Distribution,
+    suite: RelPath,
+    #[serde(default)]
+    url: Option<String>,
+    keys: Vec<String>,
+}
+
+/// The version alone. It is read first, so that a newer file is reported as newer and not for its unknown rules.
 #[derive(Deserialize)]
 struct Head {
     version: Spanned<i64>,
@@ -79,7 +88,7 @@ struct Raw {
     #[serde(default)]
     reproducible: bool,
     axes: Option<Spanned<Vec<Spanned<String>>>>,
-    archives: Option<Spanned<Vec<Spanned<AllowedArchive>>>>,
+    archives: Option<Spanned<Vec<Spanned<RawArchive>>>>,
     oldest_snapshot: Option<Spanned<String>>,
     variants: Option<Spanned<Vec<Spanned<Variant>>>>,
     architectures: Option<Spanned<Vec<Spanned<Arch>>>>,
@@ -106,8 +115,8 @@ impl Policy {
     /// Reads a policy; `file` names it in errors.
     ///
     /// # Errors
-    /// [`PolicyError::Version`] for another version of the format; else the line and the value of what is not the schema, or of a
-    /// rule that could never hold or never fail.
+    /// [`PolicyError::Version`] for another version of the format; otherwise the line and the value that breaks the schema, or a rule
+    /// that could never hold or never fail.
     pub fn parse(text: &str, file: &str) -> Result<Self, PolicyError> {
         let at = |start: usize, problem: String| PolicyError::Line {
             file: file.to_owned(),
@@ -142,18 +151,16 @@ impl Raw {
         if let Some(axes) = &self.axes
             && !self.reproducible
         {
-            let problem = "axes say how it must have been built twice, but reproducible is not true".to_owned();
+            let problem = "axes requires reproducible = true".to_owned();
             return Err((axes.span(), problem));
         }
-        if let Some(moment) = &self.oldest_snapshot
-            && moment.get_ref().parse::<Moment>().is_err()
-        {
-            let problem = format!(
-                "oldest-snapshot is not YYYYMMDDThhmmssZ: {:?}",
-                excerpt(moment.get_ref())
-            );
-            return Err((moment.span(), problem));
-        }
+        let oldest_snapshot = match &self.oldest_snapshot {
+            None => None,
+            Some(text) => Some(Moment::from_str(text.get_ref()).map_err(|error| {
+                let problem = format!("oldest-snapshot: {error}");
+                (text.span(), problem)
+            })?),
+        };
         let archives = match self.archives {
             None => None,
             Some(list) => Some(allowed(list)?),
@@ -176,14 +183,14 @@ impl Raw {
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
             archives,
-            oldest_snapshot: self.oldest_snapshot.map(Spanned::into_inner),
+            oldest_snapshot,
             variants: each_once("variants", self.variants)?,
             architectures,
         })
     }
 }
 
-/// The words of a list, none of them twice; a list that is there has one.
+/// The entries of a list. A list that is given must not be empty and must not repeat an entry.
 fn each_once<T: Ord + Hash + Clone + ToString>(
     name: &str,
     list: Option<Spanned<Vec<Spanned<T>>>>,
@@ -192,7 +199,7 @@ fn each_once<T: Ord + Hash + Clone + ToString>(
         return Ok(BTreeSet::new());
     };
     if list.get_ref().is_empty() {
-        return Err((list.span(), format!("{name} is empty: leave it out to ask for nothing")));
+        return Err((list.span(), format!("{name} is empty: leave it out to require nothing")));
     }
     let mut out = BTreeSet::new();
     for word in list.into_inner() {
@@ -204,41 +211,38 @@ fn each_once<T: Ord + Hash + Clone + ToString>(
     Ok(out)
 }
 
-fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArchive>, Problem> {
+fn allowed(list: Spanned<Vec<Spanned<RawArchive>>>) -> Result<Vec<AllowedArchive>, Problem> {
     if list.get_ref().is_empty() {
-        let problem = "archives is empty, so no package could come from anywhere: leave it out to ask for nothing";
+        let problem = "archives is empty, so no package would be allowed: leave it out to allow every archive";
         return Err((list.span(), problem.to_owned()));
     }
     let mut out = Vec::new();
     for archive in list.into_inner() {
         let (span, archive) = (archive.span(), archive.into_inner());
-        let fingerprint = |key: &&String| {
-            matches!(key.len(), 40 | 64) && key.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
-        };
         if archive.keys.is_empty() {
             return Err((
                 span,
-                format!("archive {} has no keys, so none could match", archive.suite),
+                format!("archive {} has no keys, so no archive could match", archive.suite),
             ));
         }
-        if let Some(key) = archive.keys.iter().find(|k| !fingerprint(k)) {
-            let problem = "is not the fingerprint of a key, 40 or 64 upper-case hexadecimal digits";
-            return Err((
-                span,
-                format!("{:?} of archive {} {problem}", excerpt(key), archive.suite),
-            ));
-        }
+        let keys: Result<Vec<Fingerprint>, ModelError> = archive.keys.iter().map(|key| key.parse()).collect();
+        let keys = keys.map_err(|error| (span.clone(), format!("keys of archive {}: {error}", archive.suite)))?;
         if let Some(url) = &archive.url
             && !(url.starts_with("https://") || url.starts_with("http://"))
         {
             let problem = format!(
-                "url of archive {} is no http or https address: {:?}",
+                "url of archive {} is not an http or https address: {:?}",
                 archive.suite,
                 excerpt(url)
             );
             return Err((span, problem));
         }
-        out.push(archive);
+        out.push(AllowedArchive {
+            distribution: archive.distribution,
+            suite: archive.suite,
+            url: archive.url,
+            keys,
+        });
     }
     Ok(out)
 }
@@ -246,6 +250,7 @@ fn allowed(list: Spanned<Vec<Spanned<AllowedArchive>>>) -> Result<Vec<AllowedArc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Hint;
 
     const KEY: &str = "04B54C3CDCA79751B16BC6B5225629DF75B188BD";
 
@@ -263,7 +268,7 @@ mod tests {
         assert!(policy.hermetic && policy.clean && policy.reproducible);
         assert_eq!(policy.agent, Some(AgentKind::Pinned));
         assert_eq!(policy.axes.iter().collect::<Vec<_>>(), ["clock", "umask"]);
-        assert_eq!(policy.oldest_snapshot.as_deref(), Some("20261101T000000Z"));
+        assert_eq!(policy.oldest_snapshot, "20261101T000000Z".parse().ok());
         assert_eq!(policy.archives.as_ref().map(Vec::len), Some(1));
         assert_eq!((policy.variants.len(), policy.architectures.len()), (2, 2));
         let none = Policy::parse("version = 1\n", "p.toml").expect("valid");
@@ -291,17 +296,13 @@ mod tests {
             ("\"pinned\"", "\"real\"", "line 4: unknown variant `real`"),
             ("version = 1\n", "", "line 1: missing field `version`"),
             ("version = 1\n", "version = \"1\"\n", "line 1: invalid type"),
-            (
-                "reproducible = true\n",
-                "",
-                "line 5: axes say how it must have been built twice",
-            ),
+            ("reproducible = true\n", "", "line 5: axes requires reproducible = true"),
             ("[\"clock\", \"umask\"]", "[]", "line 6: axes is empty"),
             ("\"umask\"]", "\"clock\"]", "line 6: axes has \"clock\" twice"),
             (
                 "20261101T000000Z",
                 "yesterday",
-                "line 7: oldest-snapshot is not YYYYMMDDThhmmssZ: \"yesterday\"",
+                "line 7: oldest-snapshot: \"yesterday\" is not a moment of the form YYYYMMDDThhmmssZ",
             ),
             ("\"raw\"", "\"floppy\"", "line 8: unknown variant `floppy`"),
             (", \"arm64\"]", "]", "line 8: there is no disk-image-rpi4 for amd64"),
@@ -312,12 +313,12 @@ mod tests {
             (
                 KEY,
                 "04b5",
-                "line 11: \"04b5\" of archive trixie is not the fingerprint of a key",
+                "line 11: keys of archive trixie: \"04b5\" is not the fingerprint of a key",
             ),
             (
                 "suite =",
                 "url = \"ftp://x\", suite =",
-                "line 11: url of archive trixie is no http or https address",
+                "line 11: url of archive trixie is not an http or https address",
             ),
         ] {
             let text = good.replace(from, to);
@@ -335,13 +336,9 @@ mod tests {
             .expect_err("none")
             .to_string();
         assert!(error.contains("line 2: archives is empty"), "{error}");
-        let error = Policy::parse("# x\nversion = 2\nnew-rule = 1\n", "p.toml")
-            .expect_err("newer")
-            .to_string();
-        assert!(
-            error.contains("line 2: version 2") && error.contains("hint: "),
-            "{error}"
-        );
+        let error = Policy::parse("# x\nversion = 2\nnew-rule = 1\n", "p.toml").expect_err("newer");
+        assert!(error.to_string().contains("line 2: format version 2"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("docs/audit.md")));
         let large = format!("version = 1\n#{}", " ".repeat(MAX_POLICY));
         assert!(Policy::parse(&large, "p.toml").is_err());
     }

@@ -1,13 +1,12 @@
-//! The root, taken out of the artifact and derived again from its bytes.
+//! The root of an artifact, hashed again from its bytes.
 //!
-//! An artifact carries its root as an ext4 image: `/image.cfs` is the composefs image and `/objects/ab/cdef…` what it refers
-//! to, each under its fs-verity digest and with its Merkle tree baked in. All of it is hashed again here: nothing that the
-//! node will trust is taken on trust.
+//! An artifact carries its root as an ext4 image: `/image.cfs` is the composefs image, and `/objects/ab/cdef…` are the objects it
+//! refers to, each named by its fs-verity digest and stored with its Merkle tree. All of them are hashed again here, because a node
+//! trusts them.
 
 use super::{
     check::{Check, Class, Problems},
     installed,
-    statements::chain,
 };
 use crate::{
     image::{
@@ -16,23 +15,23 @@ use crate::{
         ext4::{Ext4, Ext4Inode, FileKind},
     },
     manifest::{Manifest, RootFact},
-    model::VerityDigest,
+    model::{VerityDigest, chain},
     verity::{MerkleTree, VerityError},
 };
 use std::{collections::BTreeSet, error::Error, fmt, path::Path};
 
-/// A larger composefs image is refused, bytes: it is read into memory.
+/// Largest composefs image, bytes: it is read into memory.
 const MAX_IMAGE: u64 = 256 << 20;
-/// All objects together may not claim to be larger than this, bytes: hashing one needs 1/127 of its size as memory.
+/// Largest sum of the sizes of all objects, bytes: hashing an object needs 1/127 of its size as memory.
 const MAX_CONTENT: u64 = 16 << 30;
 const IMAGE: &[u8] = b"image.cfs";
 const OBJECTS: &[u8] = b"objects";
 
-/// The root of an artifact, found where its family keeps it.
+/// The root of an artifact.
 pub struct OpenedRoot {
     /// The ext4 image with `/image.cfs` and `/objects`.
     pub image: Box<dyn ReadAt>,
-    /// What the artifact itself says the root's digest is: the bytes of `/etc/powernode/root-digest`.
+    /// The root's digest as the artifact itself states it: the bytes of `/etc/powernode/root-digest`.
     pub stated: Vec<u8>,
 }
 
@@ -42,10 +41,10 @@ impl fmt::Debug for OpenedRoot {
     }
 }
 
-/// Why a root could not be found in an artifact.
+/// The reason why the root of an artifact cannot be opened.
 pub type OpenError = Box<dyn Error + Send + Sync>;
 
-/// Finds the root inside an artifact; how depends on the family.
+/// Opens the root inside an artifact, in the way of its family.
 pub trait OpenRoot {
     /// Opens the root of the artifact in `dir`, which `manifest` describes.
     fn open_root(&self, dir: &Path, manifest: &Manifest) -> Result<OpenedRoot, OpenError>;
@@ -57,7 +56,7 @@ impl<F: Fn(&Path, &Manifest) -> Result<OpenedRoot, OpenError>> OpenRoot for F {
     }
 }
 
-/// Why one file of the root is not what it should be.
+/// The reason why a file of the root cannot be checked.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
     #[error(transparent)]
@@ -66,12 +65,13 @@ enum FileError {
     Verity(#[from] VerityError),
 }
 
-/// The root in the artifact is the one the manifest states, and what dpkg says there of installed packages is what the manifest says.
+/// Checks that the root in the artifact is the root that the manifest states, and that the packages installed there are those of the
+/// manifest.
 pub(super) fn check_root(manifest: &Manifest, dir: &Path, opener: &dyn OpenRoot) -> [Check; 2] {
     let mut problems = Problems::default();
     if manifest.root != RootFact::default() {
         problems.add(format!(
-            "the manifest computes the root digest in another way: {:?}",
+            "the manifest states another way to compute the root digest: {:?}",
             manifest.root
         ));
     }
@@ -95,7 +95,7 @@ pub(super) fn check_root(manifest: &Manifest, dir: &Path, opener: &dyn OpenRoot)
     ]
 }
 
-/// Checks the file system; `database` gets dpkg's database, or why it cannot be had.
+/// Checks the file system; `database` gets dpkg's database, or the reason why it cannot be read.
 fn check_image(
     manifest: &Manifest,
     image: Box<dyn ReadAt>,
@@ -112,18 +112,21 @@ fn check_image(
             IMAGE => metadata = check_metadata(&fs, &inode, &manifest.fsverity_root_hash, problems)?,
             OBJECTS => bytes = check_objects(&fs, &inode, &mut objects, problems)?,
             b"lost+found" if inode.kind() == FileKind::Directory && fs.read_dir(&inode)?.is_empty() => {}
-            name => problems.add(format!("the root's file system holds \"{}\"", name.escape_ascii())),
+            name => problems.add(format!(
+                "the root's file system has an unexpected entry \"{}\"",
+                name.escape_ascii()
+            )),
         }
     }
     match metadata {
-        None => problems.add("the root's file system has no usable \"image.cfs\""),
+        None => problems.add("the root's file system has no valid \"image.cfs\""),
         Some((referenced, bytes)) => {
             *database = installed::database(&fs, &bytes);
             for digest in referenced.difference(&objects) {
                 problems.add(format!("the object {digest} is missing"));
             }
             for digest in objects.difference(&referenced) {
-                problems.add(format!("the object {digest} belongs to nothing"));
+                problems.add(format!("the object {digest} is not referenced by the image"));
             }
         }
     }
@@ -137,7 +140,7 @@ fn check_image(
 /// The objects a composefs image refers to, and its bytes.
 type Metadata = (BTreeSet<VerityDigest>, Vec<u8>);
 
-/// Checks `image.cfs` and returns the objects it refers to and its bytes, if it is the right one.
+/// Checks `image.cfs`; returns the objects it refers to and its bytes, if its digest is the expected one.
 fn check_metadata(
     fs: &Ext4<Box<dyn ReadAt>>,
     inode: &Ext4Inode,
@@ -145,7 +148,7 @@ fn check_metadata(
     problems: &mut Problems,
 ) -> Result<Option<Metadata>, FileError> {
     if inode.kind() != FileKind::File || inode.size() > MAX_IMAGE {
-        problems.add(format!("\"image.cfs\" is no file of at most {MAX_IMAGE} bytes"));
+        problems.add(format!("\"image.cfs\" is not a file of at most {MAX_IMAGE} bytes"));
         return Ok(None);
     }
     let mut bytes = Vec::new();
@@ -159,13 +162,13 @@ fn check_metadata(
     match referenced_objects(&bytes) {
         Ok(referenced) => Ok(Some((referenced, bytes))),
         Err(e) => {
-            problems.add(format!("\"image.cfs\" is no composefs image: {}", chain(&e)));
+            problems.add(format!("\"image.cfs\" is not a composefs image: {}", chain(&e)));
             Ok(None)
         }
     }
 }
 
-/// Checks every object below `objects` and returns how many bytes they have.
+/// Checks every object below `objects` and returns the sum of their sizes in bytes.
 fn check_objects(
     fs: &Ext4<Box<dyn ReadAt>>,
     directory: &Ext4Inode,
@@ -180,13 +183,13 @@ fn check_objects(
             let inode = fs.inode(rest.inode)?;
             let digest = (first.name.len() == 2).then(|| name.replacen('/', "", 1).parse::<VerityDigest>());
             let Some(Ok(digest)) = digest else {
-                problems.add(format!("\"objects/{name}\" is no object's name"));
+                problems.add(format!("\"objects/{name}\" is not the name of an object"));
                 continue;
             };
             bytes = bytes.saturating_add(inode.size());
             if inode.kind() != FileKind::File || bytes > MAX_CONTENT {
                 problems.add(format!(
-                    "\"objects/{name}\" is no file, or the objects have more than {MAX_CONTENT} bytes"
+                    "\"objects/{name}\" is not a file, or the objects have more than {MAX_CONTENT} bytes"
                 ));
                 continue;
             }
@@ -201,7 +204,7 @@ fn check_objects(
     Ok(bytes)
 }
 
-/// Hashes a file, hands its bytes to `tee`, and compares the verity metadata in its inode with what it should be.
+/// Hashes a file, passes its bytes to `tee`, and compares the verity metadata in its inode with the computed metadata.
 fn check_sealed(
     fs: &Ext4<Box<dyn ReadAt>>,
     inode: &Ext4Inode,
@@ -215,10 +218,10 @@ fn check_sealed(
     })?;
     match fs.verity(inode)? {
         None => problems.add(format!(
-            "\"{name}\" carries no fs-verity, so the node would not check it"
+            "\"{name}\" has no fs-verity metadata, so a node would not check it"
         )),
         Some(tail) if tail.descriptor != baked.descriptor || tail.tree != baked.tree => {
-            problems.add(format!("\"{name}\" carries a Merkle tree that is not its own"));
+            problems.add(format!("\"{name}\" has a Merkle tree that does not match its content"));
         }
         Some(_) => {}
     }

@@ -1,4 +1,4 @@
-//! What a policy asks for against what the statements say. One check for each rule; nothing here does I/O.
+//! The rules of a policy against the statements: one check for each rule. Nothing here does I/O.
 
 use super::{
     check::{Check, Class, Problems},
@@ -6,11 +6,11 @@ use super::{
 };
 use crate::{
     manifest::{AgentKind, ArchiveFact, BuildRecord, Manifest, Reproducibility},
-    model::{Arch, Moment, Variant},
+    model::{Arch, Moment, Target, Variant},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What building the same again showed, if the record says it. Without a statement the check holds, unless `required`.
+/// Checks the record's statement about building twice. Without a statement the check holds, unless `required`.
 pub(super) fn check_reproducibility(record: Option<&BuildRecord>, required: bool) -> Check {
     let mut problems = Problems::default();
     let mut found = "no statement".to_owned();
@@ -38,22 +38,22 @@ fn judge(statement: &Reproducibility, problems: &mut Problems) {
         problems.add("no output was compared");
     }
     if statement.varied.is_empty() {
-        problems.add("nothing was different in the second build");
+        problems.add("no axis was varied in the second build");
     }
     for (axis, values) in &statement.varied {
         if values.first == values.second {
             problems.add(format!(
-                "{axis:?} is said to be varied, but was {:?} both times",
+                "{axis:?} is listed as varied, but was {:?} in both builds",
                 values.first
             ));
         }
         if statement.not_varied.contains_key(axis) {
-            problems.add(format!("{axis:?} is said to be varied and not to be"));
+            problems.add(format!("{axis:?} is listed both as varied and as not varied"));
         }
     }
 }
 
-/// The rules about one artifact.
+/// Checks the rules about one artifact.
 pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<&BuildRecord>) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut rule = |name, problem: Option<String>, found: String| {
@@ -70,11 +70,11 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
     if policy.clean {
         let revision = manifest.git_sha.as_deref();
         let problem = match revision {
-            None => Some("no revision is stated".to_owned()),
+            None => Some("the manifest states no revision".to_owned()),
             Some(sha) => manifest
                 .source
                 .dirty
-                .then(|| format!("files that were built from differ from {sha}")),
+                .then(|| format!("files that the build read differ from revision {sha}")),
         };
         rule(
             "policy: clean",
@@ -92,7 +92,7 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
     let statement = record.and_then(|r| r.reproducibility.as_ref());
     if policy.reproducible {
         let problem = match statement {
-            None => Some("nobody says that it was built twice".to_owned()),
+            None => Some("no statement says that it was built twice".to_owned()),
             Some(s) => (!s.equal).then(|| "it was built twice and came out differently".to_owned()),
         };
         rule("policy: reproducible", problem, "built twice, and equal".to_owned());
@@ -103,7 +103,7 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
     if let Some(allowed) = &policy.archives {
         checks.push(check_archives(allowed, manifest));
     }
-    if let Some(oldest) = &policy.oldest_snapshot {
+    if let Some(oldest) = policy.oldest_snapshot {
         checks.push(check_snapshots(oldest, manifest));
     }
     checks
@@ -111,8 +111,8 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
 
 const fn kind(agent: AgentKind) -> &'static str {
     match agent {
-        AgentKind::Diagnostic => "the diagnostic one",
-        AgentKind::Pinned => "a pinned one",
+        AgentKind::Diagnostic => "the diagnostic agent",
+        AgentKind::Pinned => "a pinned agent",
     }
 }
 
@@ -132,8 +132,8 @@ fn check_axes(policy: &Policy, statement: Option<&Reproducibility>) -> Check {
     problems.check("policy: axes", Class::Policy, format!("varied: {}", axes.join(", ")))
 }
 
-/// The archives that a package of the manifest came from. One that is only in the lock, or unknown (which [`Class::Pins`] finds), is
-/// not among them.
+/// The archives that packages of the manifest came from. An archive that is only in the lock is not among them; an unknown archive is
+/// found by [`Class::Pins`].
 fn used(manifest: &Manifest) -> Vec<&ArchiveFact> {
     let names: BTreeSet<&str> = manifest.packages.iter().map(|p| p.archive.as_str()).collect();
     let archives = manifest.archives.iter();
@@ -160,7 +160,7 @@ fn check_archives(allowed: &[AllowedArchive], manifest: &Manifest) -> Check {
 }
 
 fn matches(allowed: &AllowedArchive, archive: &ArchiveFact) -> bool {
-    // A prefix counts only where a component of the address ends.
+    // A prefix matches only up to the end of a path component.
     let below = |url: &String| {
         let rest = archive.snapshot_url.strip_prefix(url.trim_end_matches('/'));
         rest.is_some_and(|r| r.is_empty() || r.starts_with('/'))
@@ -168,19 +168,22 @@ fn matches(allowed: &AllowedArchive, archive: &ArchiveFact) -> bool {
     allowed.distribution == archive.distribution
         && allowed.suite == archive.suite
         && allowed.url.as_ref().is_none_or(below)
-        && archive.keys.iter().any(|k| allowed.keys.contains(k))
+        && archive
+            .keys
+            .iter()
+            .any(|key| allowed.keys.iter().any(|allowed| allowed.as_str() == key))
 }
 
-fn moment(text: &str) -> Option<Moment> {
-    text.parse().ok()
-}
-
-fn check_snapshots(oldest: &str, manifest: &Manifest) -> Check {
+fn check_snapshots(oldest: Moment, manifest: &Manifest) -> Check {
     let mut problems = Problems::default();
     let archives = used(manifest);
     for archive in &archives {
-        // What is no moment is older than any.
-        if moment(&archive.snapshot) < moment(oldest) {
+        // A snapshot whose moment cannot be read counts as too old.
+        if archive
+            .snapshot
+            .parse::<Moment>()
+            .map_or(true, |moment| moment < oldest)
+        {
             let (name, snapshot) = (&archive.name, &archive.snapshot);
             problems.add(format!("the snapshot {snapshot} of {name:?} is older than {oldest}"));
         }
@@ -189,10 +192,10 @@ fn check_snapshots(oldest: &str, manifest: &Manifest) -> Check {
     problems.check("policy: snapshot", Class::Policy, format!("the oldest is {oldest}"))
 }
 
-/// The rules about a set of artifacts, of which `present` are there.
-pub(super) fn check_set(policy: &Policy, present: &BTreeSet<(Variant, Arch)>) -> Vec<Check> {
+/// Checks the rules about a set of artifacts; `present` are the artifacts that exist.
+pub(super) fn check_set(policy: &Policy, present: &BTreeSet<Target>) -> Vec<Check> {
     let mut checks = Vec::new();
-    let there: BTreeSet<Arch> = present.iter().map(|(_, arch)| *arch).collect();
+    let there: BTreeSet<Arch> = present.iter().map(|target| target.arch).collect();
     if !policy.architectures.is_empty() {
         let mut problems = Problems::default();
         for arch in policy.architectures.difference(&there) {
@@ -204,14 +207,18 @@ pub(super) fn check_set(policy: &Policy, present: &BTreeSet<(Variant, Arch)>) ->
     if !policy.variants.is_empty() {
         let mut problems = Problems::default();
         let mut found: BTreeMap<Variant, Vec<&str>> = BTreeMap::new();
-        for (variant, arch) in present {
-            found.entry(*variant).or_default().push(arch.as_str());
+        for target in present {
+            found.entry(target.variant).or_default().push(target.arch.as_str());
         }
         for variant in &policy.variants {
-            // Of every architecture that is asked for or there; at least of one, when the family is for none of those.
+            // The family must exist for every architecture that is required or present and that it supports; if it supports none of
+            // them, for at least one.
             let wanted = policy.architectures.union(&there).filter(|a| variant.supports(**a));
             let missing: Vec<&str> = wanted
-                .filter(|a| !present.contains(&(*variant, **a)))
+                .filter(|arch| {
+                    let (variant, arch) = (*variant, **arch);
+                    !present.contains(&Target { variant, arch })
+                })
                 .map(|a| a.as_str())
                 .collect();
             if !missing.is_empty() {

@@ -1,4 +1,4 @@
-//! Several artifacts together: each by itself, then what must hold between them.
+//! The audit of several artifacts: each alone, then all together.
 
 use super::{
     AuditError, AuditOptions, audit,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
-    model::{Arch, Variant, VerityDigest},
+    model::{Arch, Target, VerityDigest},
 };
 use serde::Serialize;
 use std::{
@@ -17,15 +17,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// More entries than this are no directory of artifacts.
+/// Most entries of a directory of artifacts.
 const MAX_ENTRIES: usize = 10_000;
 
-/// Everything that was checked of several artifacts.
+/// The checks of several artifacts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct SetReport {
-    /// What was checked of each, by its directory `<variant>/<arch>`.
+    /// The checks of each artifact, by its directory `<variant>/<arch>`.
     pub artifacts: BTreeMap<String, AuditReport>,
-    /// What was checked between them.
+    /// The checks of all artifacts together.
     pub checks: Vec<Check>,
 }
 
@@ -41,7 +41,7 @@ impl SetReport {
         self.artifacts.values().filter_map(AuditReport::class).chain(own).min()
     }
 
-    /// The checks as tables, one under the name of each artifact, and one of what must hold between them.
+    /// The checks as tables: one for each artifact under its name, then one for all artifacts together.
     pub fn table(&self) -> String {
         let mut out = String::new();
         for (name, report) in &self.artifacts {
@@ -55,67 +55,84 @@ impl SetReport {
     }
 }
 
-/// Checks every artifact in `<dir>/<variant>/<arch>`, and that all of an architecture carry one root. `None` when `dir` holds
-/// no such directory.
+/// Checks every artifact in `<dir>/<variant>/<arch>`, and that all artifacts of an architecture carry one root. `None` when `dir`
+/// has no such directory.
 pub fn audit_set(dir: &Path, options: &AuditOptions<'_>) -> Result<Option<SetReport>, AuditError> {
-    let mut artifacts = BTreeMap::new();
-    let mut places = Problems::default();
-    let mut present = BTreeSet::new();
-    let mut roots: BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>> = BTreeMap::new();
+    let mut set = AuditedSet::default();
     for variant in directories(dir)? {
         for arch in directories(&dir.join(&variant))? {
-            let place = dir.join(&variant).join(&arch);
-            let Some(bytes) = read_small(&place.join(MANIFEST_FILE), MAX_SIZE)? else {
-                if is_place(&variant, &arch) {
-                    places.add(format!(
-                        "{}/{} has no {MANIFEST_FILE}",
-                        variant.display(),
-                        arch.display()
-                    ));
-                }
-                continue;
-            };
-            let name = format!("{}/{}", variant.display(), arch.display());
-            let report = match audit(&place, options) {
-                Ok(verified) => verified.report().clone(),
-                Err(AuditError::Failed { report, .. }) => report,
-                Err(error @ AuditError::Io { .. }) => return Err(error),
-            };
-            artifacts.insert(name.clone(), report);
-            // One that cannot be read has failed by itself.
-            let Ok(manifest) = Manifest::read(&bytes, MANIFEST_FILE) else {
-                continue;
-            };
-            present.extend(manifest.variants.iter().map(|v| (*v, manifest.arch)));
-            let stated = manifest
-                .variants
-                .iter()
-                .map(|v| format!("{v}/{}", manifest.arch))
-                .collect::<Vec<_>>()
-                .join(", ");
-            places.equal(&format!("what the manifest of {name:?} is about"), &name, &stated);
-            let of_arch = roots.entry(manifest.arch).or_default();
-            of_arch.entry(manifest.fsverity_root_hash).or_default().push(name);
+            set.add(dir, &variant.join(arch), options)?;
         }
     }
-    if artifacts.is_empty() {
+    if set.artifacts.is_empty() {
         return Ok(None);
     }
+    let count = set.artifacts.len();
     let mut checks = vec![
-        places.check(
+        set.places.check(
             "places",
             Class::Variants,
-            format!("{} artifacts where they belong", artifacts.len()),
+            format!("{count} artifacts in their directories"),
         ),
-        check_roots(&roots),
+        check_roots(&set.roots),
     ];
     if let Some(policy) = options.policy {
-        checks.extend(rules::check_set(policy, &present));
+        checks.extend(rules::check_set(policy, &set.present));
     }
+    let artifacts = set.artifacts;
     Ok(Some(SetReport { artifacts, checks }))
 }
 
-/// All artifacts of an architecture state one root; that each carries what it states is its own check.
+/// The artifacts of a set that were audited so far, and the facts that are checked for all of them together.
+#[derive(Default)]
+struct AuditedSet {
+    artifacts: BTreeMap<String, AuditReport>,
+    /// Artifacts in a wrong directory, and directories without one.
+    places: Problems,
+    /// The artifacts that the manifests describe.
+    present: BTreeSet<Target>,
+    /// For each architecture the names of the artifacts that state a root.
+    roots: BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>,
+}
+
+impl AuditedSet {
+    /// Audits the artifact in the directory `below` of `dir`. A directory without a manifest is not an artifact, and a problem only if
+    /// it has the name of one.
+    fn add(&mut self, dir: &Path, below: &Path, options: &AuditOptions<'_>) -> Result<(), AuditError> {
+        let (place, name) = (dir.join(below), below.display().to_string());
+        let Some(bytes) = read_small(&place.join(MANIFEST_FILE), MAX_SIZE)? else {
+            if name.parse::<Target>().is_ok() {
+                self.places.add(format!("{name} has no {MANIFEST_FILE}"));
+            }
+            return Ok(());
+        };
+        let report = match audit(&place, options) {
+            Ok(verified) => verified.report().clone(),
+            Err(AuditError::Failed { report, .. }) => report,
+            Err(error @ AuditError::Io { .. }) => return Err(error),
+        };
+        self.artifacts.insert(name.clone(), report);
+        // A manifest that cannot be read has failed its own check already.
+        let Ok(manifest) = Manifest::read(&bytes, MANIFEST_FILE) else {
+            return Ok(());
+        };
+        let arch = manifest.arch;
+        let targets = manifest.variants.iter().map(|&variant| Target { variant, arch });
+        let targets: Vec<Target> = targets.collect();
+        let stated: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        self.present.extend(targets);
+        self.places.equal(
+            &format!("artifact that the manifest of {name:?} describes"),
+            &name,
+            &stated.join(", "),
+        );
+        let of_arch = self.roots.entry(arch).or_default();
+        of_arch.entry(manifest.fsverity_root_hash).or_default().push(name);
+        Ok(())
+    }
+}
+
+/// Checks that all artifacts of an architecture state one root. Whether each artifact carries the root it states is checked before.
 fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> Check {
     let mut problems = Problems::default();
     let mut found = Vec::new();
@@ -140,12 +157,6 @@ fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> C
     problems.check("one root", Class::Variants, found.join("\n"))
 }
 
-/// Whether an artifact is to be expected there.
-fn is_place(variant: &Path, arch: &Path) -> bool {
-    let named = |path: &Path| path.to_str().map(str::to_owned).unwrap_or_default();
-    named(variant).parse::<Variant>().is_ok() && named(arch).parse::<Arch>().is_ok()
-}
-
 /// Names of the directories in `dir`, sorted.
 fn directories(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
     let at = |source: io::Error| AuditError::Io {
@@ -153,7 +164,7 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
         source,
     };
     let mut found = Vec::new();
-    #[expect(clippy::disallowed_methods, reason = "what is found is sorted")]
+    #[expect(clippy::disallowed_methods, reason = "the names are sorted below")]
     let listing = fs::read_dir(dir).map_err(at)?;
     for entry in listing {
         let entry = entry.map_err(at)?;
@@ -162,7 +173,7 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
         }
         if found.len() > MAX_ENTRIES {
             return Err(at(io::Error::other(format!(
-                "it holds more than {MAX_ENTRIES} directories"
+                "it has more than {MAX_ENTRIES} directories"
             ))));
         }
     }

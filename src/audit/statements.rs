@@ -1,4 +1,4 @@
-//! The statements against each other and against the files. Nothing here does I/O.
+//! Checks of the statements against each other and against the files. Nothing here does I/O.
 
 use super::{
     check::{Check, Class, Problems},
@@ -8,30 +8,19 @@ use crate::{
     manifest::{
         AgentKind, BUILD_TYPE, Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, ManifestError, Origin,
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
-        is_git_sha, is_statement,
+        is_statement,
     },
-    model::{RelPath, Sha256Digest},
+    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, Target, chain},
     store::Output,
     verity::Digests,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     fmt,
+    str::FromStr,
 };
 
-/// A message with everything that caused it.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}
-
-/// Reads the manifest.
+/// Reads the manifest and checks that it describes one artifact.
 pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> Option<Manifest> {
     let mut problems = Problems::default();
     let manifest = match bytes.map(|b| Manifest::read(b, MANIFEST_FILE)) {
@@ -47,16 +36,19 @@ pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> O
     };
     let mut found = String::new();
     if let Some(manifest) = &manifest {
-        match manifest.variant() {
-            Some(variant) if variant.supports(manifest.arch) => found = format!("{variant}/{}", manifest.arch),
-            Some(variant) => problems.add(format!("{variant} does not exist for {}", manifest.arch)),
-            None => problems.add(format!("it is about {} variants, not one", manifest.variants.len())),
+        match manifest.target() {
+            Some(target) if target.variant.supports(target.arch) => found = target.to_string(),
+            Some(Target { variant, arch }) => problems.add(format!("{variant} does not exist for {arch}")),
+            None => problems.add(format!(
+                "it describes {} variants, but must describe exactly one",
+                manifest.variants.len()
+            )),
         }
-        if let Some(sha) = manifest.git_sha.as_deref().filter(|sha| !is_git_sha(sha)) {
-            problems.add(format!("git_sha {sha:?} is no git revision"));
+        if let Some(Err(error)) = manifest.git_sha.as_deref().map(GitSha::from_str) {
+            problems.add(format!("git_sha: {error}"));
         }
         if manifest.hermetic && manifest.source.dirty && !manifest.source.allow_dirty {
-            problems.add("hermetic is true, but it was built from uncommitted files without --allow-dirty");
+            problems.add("hermetic is true, but the artifact was built from uncommitted files without --allow-dirty");
         }
         if manifest.artifacts.is_empty() {
             problems.add("it lists no artifact");
@@ -66,7 +58,7 @@ pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> O
     manifest
 }
 
-/// The manifest's artifacts are exactly the files beside it.
+/// Checks that the manifest's artifacts are exactly the files beside it.
 pub(super) fn check_artifacts(
     manifest: &Manifest,
     found: &BTreeMap<RelPath, Digests>,
@@ -92,80 +84,22 @@ pub(super) fn check_artifacts(
     }
     for path in listed.keys() {
         if !manifest.artifacts.contains_key(path) && !is_statement(path) {
-            problems.add(format!("\"{path}\" is listed, but the manifest does not know it"));
+            problems.add(format!("\"{path}\" is in the checksum list, but not in the manifest"));
         }
     }
     problems.check(
         "artifacts",
         Class::Artifacts,
-        format!("{} files as the manifest says", manifest.artifacts.len()),
+        format!("{} files match the manifest", manifest.artifacts.len()),
     )
 }
 
-fn is_snapshot(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.len() == 16
-        && bytes.iter().enumerate().all(|(i, b)| match i {
-            8 => *b == b'T',
-            15 => *b == b'Z',
-            _ => b.is_ascii_digit(),
-        })
-}
-
-fn is_fingerprint(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
-}
-
-/// Every input is pinned by digest, size and place, and what is derived from the pins is right.
+/// Checks that every input is pinned by digest, size and address, and that the values derived from the pins are right.
 pub(super) fn check_pins(manifest: &Manifest) -> Check {
     let mut problems = Problems::default();
-    for archive in &manifest.archives {
-        let name = &archive.name;
-        if !is_snapshot(&archive.snapshot) {
-            problems.add(format!("archive {name:?} has no snapshot time: {:?}", archive.snapshot));
-        }
-        let url = &archive.snapshot_url;
-        let web = url.starts_with("https://") || url.starts_with("http://");
-        if !web || !url.contains(&archive.snapshot) {
-            problems.add(format!("archive {name:?} is not at an address of that moment: {url:?}"));
-        }
-        if archive.keys.is_empty() || !archive.keys.iter().all(|k| is_fingerprint(k)) {
-            problems.add(format!(
-                "archive {name:?} has no signing key, or one that is no fingerprint"
-            ));
-        }
-    }
-    for package in &manifest.packages {
-        let file = package.file_name();
-        let Some(archive) = manifest.archives.iter().find(|a| a.name == package.archive) else {
-            problems.add(format!(
-                "package {file:?} is from the unknown archive {:?}",
-                package.archive
-            ));
-            continue;
-        };
-        let path = package.url.strip_prefix(archive.snapshot_url.as_str());
-        let path = path.and_then(|p| p.strip_prefix('/'));
-        if path.is_none_or(|p| RelPath::new(p).is_err()) {
-            problems.add(format!("package {file:?} is not below its snapshot: {:?}", package.url));
-        }
-        if package.size == 0 || package.sets.is_empty() {
-            problems.add(format!("package {file:?} has no size or belongs to no set"));
-        }
-    }
-    if manifest.agent.kind == AgentKind::Pinned {
-        let pinned = manifest
-            .files
-            .iter()
-            .find(|f| f.name == manifest.agent.name && f.role == Role::Target);
-        match pinned {
-            None => problems.add(format!(
-                "the agent {:?} is no pinned file of the artifact",
-                manifest.agent.name
-            )),
-            Some(file) => problems.equal("sha256 of the agent", &file.sha256, &manifest.agent.sha256),
-        }
-    }
+    check_archives(manifest, &mut problems);
+    check_packages(manifest, &mut problems);
+    check_agent(manifest, &mut problems);
     problems.equal(
         "base_image_digest",
         &manifest.package_base(),
@@ -187,8 +121,71 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
     problems.check("inputs", Class::Pins, found)
 }
 
+fn check_archives(manifest: &Manifest, problems: &mut Problems) {
+    for archive in &manifest.archives {
+        let name = &archive.name;
+        if let Err(error) = Moment::from_str(&archive.snapshot) {
+            problems.add(format!("snapshot of archive {name:?}: {error}"));
+        }
+        let url = &archive.snapshot_url;
+        let web = url.starts_with("https://") || url.starts_with("http://");
+        if !web || !url.contains(&archive.snapshot) {
+            problems.add(format!(
+                "the address of archive {name:?} does not contain its snapshot: {url:?}"
+            ));
+        }
+        if archive.keys.is_empty() {
+            problems.add(format!("archive {name:?} has no signing key"));
+        }
+        for error in archive.keys.iter().filter_map(|key| Fingerprint::from_str(key).err()) {
+            problems.add(format!("keys of archive {name:?}: {error}"));
+        }
+    }
+}
+
+fn check_packages(manifest: &Manifest, problems: &mut Problems) {
+    for package in &manifest.packages {
+        let file = package.file_name();
+        let Some(archive) = manifest.archives.iter().find(|a| a.name == package.archive) else {
+            problems.add(format!(
+                "package {file:?} is from the unknown archive {:?}",
+                package.archive
+            ));
+            continue;
+        };
+        let path = package.url.strip_prefix(archive.snapshot_url.as_str());
+        let path = path.and_then(|p| p.strip_prefix('/'));
+        if path.is_none_or(|p| RelPath::new(p).is_err()) {
+            problems.add(format!(
+                "the address of package {file:?} is not below the snapshot of its archive: {:?}",
+                package.url
+            ));
+        }
+        if package.size == 0 || package.sets.is_empty() {
+            problems.add(format!("package {file:?} has no size or belongs to no set"));
+        }
+    }
+}
+
+/// Checks that a pinned agent is among the pinned files.
+fn check_agent(manifest: &Manifest, problems: &mut Problems) {
+    if manifest.agent.kind == AgentKind::Pinned {
+        let pinned = manifest
+            .files
+            .iter()
+            .find(|f| f.name == manifest.agent.name && f.role == Role::Target);
+        match pinned {
+            None => problems.add(format!(
+                "the agent {:?} is not a pinned file of the artifact",
+                manifest.agent.name
+            )),
+            Some(file) => problems.equal("sha256 of the agent", &file.sha256, &manifest.agent.sha256),
+        }
+    }
+}
+
 fn check_stages(manifest: &Manifest, problems: &mut Problems) {
-    let mut made: BTreeMap<String, &Stage> = BTreeMap::new();
+    let mut made: BTreeMap<NodeId, &Stage> = BTreeMap::new();
     for stage in &manifest.stages {
         let node = stage.node();
         let trees = [("/", &stage.root), ("/emulator", &stage.emulator)];
@@ -204,20 +201,20 @@ fn check_stages(manifest: &Manifest, problems: &mut Problems) {
             let given = taken.is_some_and(|all| all.iter().any(|o| o["name"] == **name));
             if !given && !is_input(stage, output) {
                 problems.add(format!(
-                    "output {name:?} of the stage {node}: its sandbox did not give it, and it is none of its inputs"
+                    "output {name:?} of the stage {node} is neither an output of its sandbox nor one of its inputs"
                 ));
             }
         }
         if made.insert(node.clone(), stage).is_some() {
-            problems.add(format!("the stage {node} is there twice"));
+            problems.add(format!("the stage {node} is listed twice"));
         }
     }
     if manifest.stages.is_empty() {
-        problems.add("there is no stage");
+        problems.add("it lists no stage");
     }
 }
 
-/// Whether an output is one of the stage's inputs as it is.
+/// Whether an output is one of the stage's inputs, passed on unchanged.
 fn is_input(stage: &Stage, output: &Output) -> bool {
     let Output::File { digest: made, .. } = output else {
         return false;
@@ -226,12 +223,12 @@ fn is_input(stage: &Stage, output: &Output) -> bool {
     stage.inputs.values().any(same)
 }
 
-fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &StageInput, bad: &mut dyn FnMut(String)) {
+fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &StageInput, bad: &mut dyn FnMut(String)) {
     match (&input.origin, &input.content) {
         (Origin::Stage { stage, arch, output }, content) => {
-            let from = format!("{stage}/{arch}");
+            let from = NodeId::new(stage, *arch);
             let Some(given) = made.get(&from).and_then(|s| s.outputs.get(output)) else {
-                return bad(format!("no stage before it made {output:?} of {from}"));
+                return bad(format!("no earlier stage made output {output:?} of {from}"));
             };
             let (kind, digest) = match content {
                 InputContent::Tree { digest } => (matches!(given, Output::Tree { .. }), digest),
@@ -243,7 +240,7 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
             if !kind || given.digest() != digest {
                 let made = given.digest();
                 bad(format!(
-                    "it is not what {from} made\nexpected: {made}\n  actual: {digest}"
+                    "it differs from output {output:?} of {from}\nexpected: {made}\n  actual: {digest}"
                 ));
             }
         }
@@ -255,23 +252,25 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<String, &Stage>, input: &Sta
                     format!("{count} packages, {sha256}"),
                 );
                 bad(format!(
-                    "it is not the set {set:?}\nexpected: {made}\n  actual: {given}"
+                    "it differs from the package set {set:?}\nexpected: {made}\n  actual: {given}"
                 ));
             }
         }
         (Origin::Lock(file), InputContent::Pinned { sha256 }) => {
             if !manifest.files.iter().any(|f| f.name == *file && f.sha256 == *sha256) {
-                bad(format!("{file:?} with {sha256} is no pinned file"));
+                bad(format!(
+                    "the manifest lists no pinned file {file:?} with sha256 {sha256}"
+                ));
             }
         }
         (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
         (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}
-        (Origin::Platform, _) => bad("the manifest does not say what the platform is".to_owned()),
+        (Origin::Platform, _) => bad("the manifest states no platform".to_owned()),
         (origin, content) => bad(format!("{content:?} cannot come from {origin:?}")),
     }
 }
 
-/// Adds a problem for what is only in one of two sets.
+/// Adds a problem for every item that only one of two sets has.
 fn same_sets<T: Ord + fmt::Display>(problems: &mut Problems, file: &str, expected: &BTreeSet<T>, actual: &BTreeSet<T>) {
     for item in expected.difference(actual) {
         problems.add(format!("{file:?} lacks {item}"));
@@ -281,7 +280,7 @@ fn same_sets<T: Ord + fmt::Display>(problems: &mut Problems, file: &str, expecte
     }
 }
 
-/// The SBOM lists what the manifest lists.
+/// Checks that the SBOM lists the same components as the manifest.
 pub(super) fn check_sbom(manifest: &Manifest, bytes: Option<&[u8]>) -> Check {
     let mut problems = Problems::default();
     let mut found = String::new();
@@ -324,7 +323,7 @@ pub(super) fn check_sbom(manifest: &Manifest, bytes: Option<&[u8]>) -> Check {
     problems.check("sbom", Class::Sbom, found)
 }
 
-/// The provenance speaks of these files, this manifest and these inputs.
+/// Checks that the provenance states the files, the digest and the inputs of this manifest.
 pub(super) fn check_provenance(manifest: &Manifest, manifest_sha256: &Sha256Digest, bytes: Option<&[u8]>) -> Check {
     let mut problems = Problems::default();
     let mut found = String::new();
@@ -373,8 +372,8 @@ pub(super) fn check_provenance(manifest: &Manifest, manifest_sha256: &Sha256Dige
     problems.check("provenance", Class::Provenance, found)
 }
 
-/// The record belongs to this manifest and shows a whole sandbox around every stage where the manifest claims it. `record` is
-/// what reading it gave, if it is there.
+/// Checks that the record belongs to this manifest and, where the manifest claims a hermetic build, shows every layer of the sandbox
+/// around every stage. `record` is the result of reading it; `None` when the file does not exist.
 pub(super) fn check_record(
     manifest: &Manifest,
     manifest_sha256: &Sha256Digest,
@@ -383,7 +382,9 @@ pub(super) fn check_record(
     let mut problems = Problems::default();
     let mut found = String::new();
     match record {
-        None => problems.add(format!("\"{RECORD_FILE}\" is not there: nobody measured the sandbox")),
+        None => problems.add(format!(
+            "\"{RECORD_FILE}\" is not there, so the sandbox was not measured"
+        )),
         Some(Err(e)) => problems.add(chain(e)),
         Some(Ok(record)) => {
             problems.equal(

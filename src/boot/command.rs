@@ -12,99 +12,126 @@
 use super::{Attach, Firmware, ImageFormat, Machine, Medium};
 use crate::model::Arch;
 
-/// Mount tag of the seed share that 90powernode looks for.
+/// Mount tag of the seed share; 90powernode mounts the share with this tag.
 const SEED_TAG: &str = "powernode-seed";
 
 const QEMU_AMD64: &str = "/usr/bin/qemu-system-x86_64";
 const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
-/// Everything QEMU can emulate. AAVMF offers a boot from the network only to processors that make random numbers, which no
-/// model of a real board has; computing pointer authentication costs a third of a boot, and proves nothing.
+/// All features QEMU can emulate. AAVMF boots from the network only on processors with an instruction for random numbers, which QEMU's
+/// models of real processors lack. Pointer authentication is off: emulating it takes a third of a boot, and no test depends on it.
 const CPU_AMD64: &str = "max";
 const CPU_ARM64: &str = "max,pauth=off";
 
 impl Machine {
-    /// QEMU and its arguments: software emulation, the serial console on standard output, no display, and no network but the one
-    /// it boots from.
+    /// QEMU and its arguments: software emulation, the serial console on standard output, no display, and no network except the one that
+    /// the machine boots from. With `interactive`, QEMU's monitor shares the console.
     pub fn command(&self, interactive: bool) -> Vec<String> {
-        let mut argv = Vec::new();
-        let mut add = |words: &[&str]| argv.extend(words.iter().map(|w| (*w).to_owned()));
-        let board = self.firmware == Firmware::RaspberryPi4;
+        let mut command = CommandLine(Vec::new());
+        self.add_board(&mut command);
+        command.add(&["-m", &self.memory.to_string(), "-display", "none", "-no-reboot"]);
+        command.add(&["-serial", if interactive { "mon:stdio" } else { "stdio" }]);
+        self.add_firmware(&mut command);
+        if let Some(kernel) = &self.kernel {
+            command.add(&["-kernel", &kernel.image, "-initrd", &kernel.initramfs]);
+            command.add(&["-append", &kernel.command_line]);
+            if let Some(device_tree) = &kernel.device_tree {
+                command.add(&["-dtb", device_tree]);
+            }
+        }
+        self.add_media(&mut command);
+        self.add_network(&mut command);
+        for (key, file) in &self.fw_cfg {
+            command.add(&["-fw_cfg", &format!("name={key},file={file}")]);
+        }
+        if let Some(share) = &self.share {
+            let share = format!("local,path={share},mount_tag={SEED_TAG},security_model=mapped-xattr,id=seed");
+            command.add(&["-virtfs", &share]);
+        }
+        command.0
+    }
+
+    /// The program, the machine type and the processors.
+    fn add_board(&self, command: &mut CommandLine) {
         let (program, machine) = match (self.arch, self.firmware) {
             (_, Firmware::RaspberryPi4) => (QEMU_ARM64, "raspi4b"),
             (Arch::Amd64, Firmware::SecureBoot) => (QEMU_AMD64, "q35,smm=on"),
             (Arch::Amd64, _) => (QEMU_AMD64, "q35"),
             (Arch::Arm64, _) => (QEMU_ARM64, "virt"),
         };
-        add(&[program, "-nodefaults", "-no-user-config"]);
+        command.add(&[program, "-nodefaults", "-no-user-config"]);
         for directory in ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu"] {
-            add(&["-L", directory]);
+            command.add(&["-L", directory]);
         }
-        add(&["-machine", machine, "-accel", "tcg,thread=multi"]);
-        if !board {
+        command.add(&["-machine", machine, "-accel", "tcg,thread=multi"]);
+        // A Raspberry Pi has fixed processors, and no PCI bus for the random number generator.
+        if self.firmware != Firmware::RaspberryPi4 {
             let cpu = match self.arch {
                 Arch::Amd64 => CPU_AMD64,
                 Arch::Arm64 => CPU_ARM64,
             };
-            add(&["-cpu", cpu, "-smp", "2", "-device", "virtio-rng-pci"]);
+            command.add(&["-cpu", cpu, "-smp", "2", "-device", "virtio-rng-pci"]);
         }
-        add(&["-m", &self.memory.to_string(), "-display", "none", "-no-reboot"]);
-        add(&["-serial", if interactive { "mon:stdio" } else { "stdio" }]);
+    }
+
+    /// The firmware's flash chips, and the devices that it needs.
+    fn add_firmware(&self, command: &mut CommandLine) {
         if self.arch == Arch::Amd64 && self.firmware != Firmware::Direct {
-            add(&["-device", "VGA"]);
+            command.add(&["-device", "VGA"]);
         }
+        // Only code in system management mode may write to the variables, or a running system could change the keys.
         if (self.arch, self.firmware) == (Arch::Amd64, Firmware::SecureBoot) {
-            add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            command.add(&["-global", "driver=cfi.pflash01,property=secure,value=on"]);
         }
         for flash in flash(self.arch, self.firmware) {
-            add(&["-drive", &flash]);
+            command.add(&["-drive", &flash]);
         }
-        if let Some(kernel) = &self.kernel {
-            add(&["-kernel", &kernel.image, "-initrd", &kernel.initramfs]);
-            add(&["-append", &kernel.command_line]);
-            if let Some(device_tree) = &kernel.device_tree {
-                add(&["-dtb", device_tree]);
-            }
-        }
+    }
+
+    /// The media, and the controllers that they are attached to.
+    fn add_media(&self, command: &mut CommandLine) {
         let has = |attach| self.media.iter().any(|m| m.attach == attach);
         if has(Attach::Usb) {
-            add(&["-device", "qemu-xhci"]);
+            command.add(&["-device", "qemu-xhci"]);
         }
         if has(Attach::Cdrom) && self.arch == Arch::Arm64 {
-            add(&["-device", "virtio-scsi-pci"]);
+            command.add(&["-device", "virtio-scsi-pci"]);
         }
         for (n, medium) in self.media.iter().enumerate() {
             let (drive, device) = medium.arguments(self.arch, n);
-            add(&["-drive", &drive]);
+            command.add(&["-drive", &drive]);
             if let Some(device) = device {
-                add(&["-device", &device]);
+                command.add(&["-device", &device]);
             }
         }
-        match &self.network {
-            None => add(&["-nic", "none"]),
-            Some(network) => {
-                let user = format!("user,id=net,tftp={},bootfile={}", network.tftp, network.bootfile);
-                // UEFI has a driver of its own for the card; with iPXE in its ROM it would be iPXE that boots.
-                let rom = if self.firmware == Firmware::Bios {
-                    ""
-                } else {
-                    ",romfile="
-                };
-                let card = format!("virtio-net-pci,netdev=net,bootindex=0{rom}");
-                add(&["-netdev", &user, "-device", &card]);
-            }
-        }
-        for (key, file) in &self.fw_cfg {
-            add(&["-fw_cfg", &format!("name={key},file={file}")]);
-        }
-        if let Some(share) = &self.share {
-            let share = format!("local,path={share},mount_tag={SEED_TAG},security_model=mapped-xattr,id=seed");
-            add(&["-virtfs", &share]);
-        }
-        argv
+    }
+
+    /// The network card, with the servers the machine boots from.
+    fn add_network(&self, command: &mut CommandLine) {
+        let Some(network) = &self.network else {
+            return command.add(&["-nic", "none"]);
+        };
+        let user = format!("user,id=net,tftp={},bootfile={}", network.tftp, network.bootfile);
+        // UEFI has its own driver for the card. With the card's ROM, iPXE would boot instead of UEFI.
+        let rom = if self.firmware == Firmware::Bios {
+            ""
+        } else {
+            ",romfile="
+        };
+        let card = format!("virtio-net-pci,netdev=net,bootindex=0{rom}");
+        command.add(&["-netdev", &user, "-device", &card]);
     }
 }
 
-/// The flash chips of UEFI, the program's and its variables'. What the firmware writes to them is forgotten.
+/// A command line under construction.
+struct CommandLine(Vec<String>);
+
+impl CommandLine {
+    fn add(&mut self, words: &[&str]) {
+        self.0.extend(words.iter().map(|word| (*word).to_owned()));
+    }
+}
+
+/// The flash chips of UEFI: that of the program and that of the variables. Writes of the firmware to them are dropped at the end.
 fn flash(arch: Arch, firmware: Firmware) -> Vec<String> {
     let chips = match (arch, firmware) {
         (Arch::Amd64, Firmware::Uefi) => ["OVMF/OVMF_CODE_4M", "OVMF/OVMF_VARS_4M"],
@@ -120,7 +147,7 @@ fn flash(arch: Arch, firmware: Firmware) -> Vec<String> {
 }
 
 impl Medium {
-    /// The value of `-drive` for the medium number `n`, and of `-device` unless it sits in a slot of the board.
+    /// The value of `-drive` for the medium number `n`, and of `-device`, unless the medium is in a slot of the board.
     fn arguments(&self, arch: Arch, n: usize) -> (String, Option<String>) {
         let format = match self.format {
             ImageFormat::Raw => "raw",

@@ -1,51 +1,51 @@
-//! What the console says: ready, refused, or neither.
+//! `Judge`: reads the verdict on a boot from the machine's console.
 
 use crate::model::VerityDigest;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What a machine's console came to.
+/// The verdict on a boot.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
 pub enum BootVerdict {
     /// It reached multi-user with a verified root.
     Ready {
-        /// Who it is.
+        /// Its instance id.
         instance: String,
-        /// Where it learned that.
+        /// Source of the instance id.
         source: String,
         /// The root it verified.
         root: VerityDigest,
         /// `active` or `failed`.
         agent: String,
-        /// What it said of itself before, name by name: `lockdown`, `secure_boot`, `firmware`, `persist`.
+        /// Its state line, by name: `lockdown`, `secure_boot`, `firmware`, `persist`.
         state: BTreeMap<String, String>,
     },
-    /// It wrote a disk, read it back, and is powering off.
+    /// It wrote a disk, verified the disk, and is powering off.
     Installed {
         /// The disk.
         disk: String,
         /// The root it wrote.
         root: VerityDigest,
     },
-    /// A boot loader or the firmware did not accept what it was to start.
+    /// The firmware or a boot loader refused to start an image.
     Rejected {
-        /// Its line.
+        /// Its line on the console.
         line: String,
     },
-    /// It refused to go on.
+    /// The initramfs refused to continue.
     Refused {
-        /// Why, in its own words.
+        /// The reason it gave.
         reason: String,
     },
-    /// The kernel gave up.
+    /// The kernel panicked.
     Panicked {
         /// The kernel's line.
         line: String,
     },
 }
 
-/// Reads a console as it comes.
+/// Reads a console while it is written.
 #[derive(Debug, Default)]
 pub struct Judge {
     line: Vec<u8>,
@@ -57,7 +57,7 @@ const READY: &str = "powernode: ready ";
 const REFUSED: &str = "powernode: refused: ";
 const STATE: &str = "powernode: state ";
 const INSTALLED: &str = "powernode: installed: ";
-/// What shim, GRUB and OVMF say of an image whose signature does not hold.
+/// Messages of shim, GRUB and OVMF about an image without a valid signature.
 const REJECTED: [&str; 4] = [
     "bad shim signature",
     "Security Violation",
@@ -65,11 +65,11 @@ const REJECTED: [&str; 4] = [
     "Access Denied",
 ];
 const PANIC: &str = "Kernel panic - not syncing";
-/// Longer lines are cut; nothing judged is longer.
+/// Bytes of a line that are read; the lines judged are shorter.
 const MAX_LINE: usize = 4096;
 
 impl Judge {
-    /// Takes the next bytes; returns the verdict once there is one. The first one stands.
+    /// Takes the next bytes; returns the verdict once there is one. The first verdict counts.
     pub fn take(&mut self, bytes: &[u8]) -> Option<&BootVerdict> {
         for &byte in bytes {
             if byte == b'\n' {
@@ -130,7 +130,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     fields(text).find(|(n, _)| *n == name).map(|(_, value)| value)
 }
 
-/// `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`, all four, in any order.
+/// Parses `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`: all four, in any order.
 fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<BootVerdict> {
     Some(BootVerdict::Ready {
         instance: field(rest, "instance")?.to_owned(),

@@ -1,4 +1,4 @@
-//! For which machines a medium has boot loaders.
+//! The boot loaders on a medium, which tell the machines it boots on.
 
 use super::raspi::Card;
 use crate::{
@@ -8,17 +8,17 @@ use crate::{
 };
 use std::{io, sync::Arc};
 
-/// Where UEFI looks for a loader on a medium it has not started from before. Source: UEFI 2.10, section 3.5.1.1.
+/// Paths of the loader that UEFI starts from a removable medium. Source: UEFI 2.10, section 3.5.1.1.
 const AMD64: &str = "EFI/BOOT/BOOTX64.EFI";
 const ARM64: &str = "EFI/BOOT/BOOTAA64.EFI";
-/// A disk in a qcow2 image, and nothing in that.
+/// Levels of images in images: a disk in a qcow2 image is searched, an image on that disk is not.
 const MAX_DEPTH: usize = 1;
-/// The primary header of a GUID partition table is in sector 1 and says, at byte 32, in which sector the backup is. Source: UEFI
+/// The primary header of a GUID partition table is in sector 1; byte 32 begins the number of the backup header's sector. Source: UEFI
 /// 2.10, section 5.3.2.
 const GPT_MAGIC: &[u8] = b"EFI PART";
 const BACKUP_AT: usize = 32;
 
-/// What was found on a medium.
+/// Boot loaders found on a medium.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Loaders {
     /// A loader for UEFI on amd64.
@@ -30,23 +30,23 @@ pub struct Loaders {
 }
 
 impl Loaders {
-    /// Looks for loaders on the medium `source`. What is damaged or is no medium has none.
+    /// Searches the medium `source` for loaders. A damaged medium, or a file that is not a medium, has none.
     ///
     /// # Errors
-    /// The size of `source` cannot be told.
+    /// The size of `source` cannot be read.
     pub fn of(source: &Source, name: &str, scratch: &SpoolDirectory) -> io::Result<Self> {
         let mut found = Self::default();
-        found.look(&inspect::open(unstretched(source), name)?, scratch, MAX_DEPTH);
+        found.search(&inspect::open(unstretched(source), name)?, scratch, MAX_DEPTH);
         found.raspberry_pi = Card::open(source, name, scratch).is_ok_and(|card| card.has_config());
         Ok(found)
     }
 
-    /// Whether it is the card of a Raspberry Pi 4 and nothing else.
+    /// Whether the medium boots on a Raspberry Pi 4 only.
     pub fn is_card(self) -> bool {
         self.raspberry_pi && !self.amd64 && !self.arm64
     }
 
-    fn look(&mut self, part: &Part, scratch: &SpoolDirectory, depth: usize) {
+    fn search(&mut self, part: &Part, scratch: &SpoolDirectory, depth: usize) {
         let look = part.look(scratch);
         for child in &look.children {
             let is = |path: &str| child.kind == PartKind::File && child.name.strip_prefix('/') == Some(path);
@@ -62,15 +62,15 @@ impl Loaders {
                         self.arm64 |= has(ARM64);
                     }
                 }
-                PartKind::Content if depth > 0 => self.look(child, scratch, depth - 1),
+                PartKind::Content if depth > 0 => self.search(child, scratch, depth - 1),
                 _ => {}
             }
         }
     }
 }
 
-/// A disk, as long as its partition table says it is. An image that was made longer has the backup of the table where its end
-/// was, until a node moves it; a firmware goes by the primary one.
+/// A disk, cut to the length in its partition table. In an image that was made longer, the backup of the table stays at the old end until
+/// a node moves it; a firmware uses the primary table.
 pub(super) fn unstretched(source: &Source) -> Source {
     let mut header = [0; BACKUP_AT + 8];
     if source.read_exact_at(&mut header, SECTOR).is_err() || !header.starts_with(GPT_MAGIC) {

@@ -1,11 +1,11 @@
-//! The machine an artifact is booted in, as a QEMU command line.
+//! `Machine`: the emulated machine that boots an artifact.
 
-use crate::model::{Arch, RelPath};
+use crate::model::{Arch, Hint, RelPath};
 
 /// Prefix of the platform's fw_cfg keys.
 const FW_CFG_PREFIX: &str = "opt/com.powernode/";
 
-/// How the machine starts.
+/// The firmware of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Firmware {
     /// QEMU loads kernel and initramfs itself.
@@ -14,7 +14,7 @@ pub enum Firmware {
     Bios,
     /// OVMF or, on arm64, AAVMF, without Secure Boot.
     Uefi,
-    /// The same, enforcing signatures, with the keys machines are sold with.
+    /// The same with Secure Boot, and with the keys that machines are sold with.
     #[value(name = "secureboot")]
     SecureBoot,
     /// The firmware of a Raspberry Pi 4, emulated by pnb because QEMU has none for its machine raspi4b.
@@ -22,12 +22,12 @@ pub enum Firmware {
     RaspberryPi4,
 }
 
-/// What a medium is to the machine.
+/// The kind of drive that a medium is attached as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Attach {
     /// A virtio disk.
     Disk,
-    /// An optical disc in a SATA drive; on arm64, whose machine and firmware have none, in a SCSI drive.
+    /// An optical disc: in a SATA drive, or on arm64, whose machine and firmware have no SATA, in a SCSI drive.
     Cdrom,
     /// A USB stick.
     Usb,
@@ -37,67 +37,69 @@ pub enum Attach {
     Net,
 }
 
-/// How the bytes of a medium are to be read.
+/// The image format of a medium.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ImageFormat {
-    /// As they are.
+    /// The bytes of the medium.
     Raw,
-    /// As qcow2.
+    /// A qcow2 image.
     Qcow2,
 }
 
-/// A medium of the machine; the firmware tries them in order.
+/// A medium of the machine; the firmware tries the media in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Medium {
-    /// The file.
+    /// The image file.
     pub file: String,
-    /// How to read it.
+    /// Its format.
     pub format: ImageFormat,
-    /// As what it is attached.
+    /// The kind of drive.
     pub attach: Attach,
-    /// Whether what the machine writes stays; otherwise it is forgotten at the end.
+    /// Whether the machine's writes change the file; otherwise they are dropped at the end.
     pub keep: bool,
 }
 
-/// The network a machine boots from. It has nothing but its own host.
+/// The network that a machine boots from; its only other member is the machine's own host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetworkBoot {
     /// Directory served by TFTP.
     pub tftp: String,
-    /// What DHCP names as boot file.
+    /// Boot file that DHCP names.
     pub bootfile: String,
 }
 
-/// One value handed over by the firmware.
+/// A value that the firmware passes to the system (fw_cfg).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FwCfg {
-    /// Whole key, e.g. `opt/com.powernode/instance_uuid`.
+    /// The whole key, e.g. `opt/com.powernode/instance_uuid`.
     pub key: String,
-    /// Its bytes.
+    /// The value.
     pub value: Vec<u8>,
 }
 
-/// Why a machine cannot be made.
+/// Why a machine cannot be described; every message completes "failed to …".
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MachineError {
-    /// An argument of `--fw-cfg`.
+    /// A value of `--fw-cfg` is malformed.
     #[error("read --fw-cfg {value:?}: {problem}")]
     FwCfg {
-        /// What was given.
+        /// The value.
         value: String,
-        /// What is wrong.
+        /// The fault.
         problem: &'static str,
     },
-    /// Text for the kernel command line.
+    /// A value of `--append` cannot be on the kernel command line.
     #[error("append {value:?} to the kernel command line: it is not one line of printable ASCII")]
     Append {
-        /// What was given.
+        /// The value.
         value: String,
     },
 }
 
+impl Hint for MachineError {}
+
 impl FwCfg {
-    /// Reads `KEY=VALUE`; a key without a slash is one of the platform's.
+    /// Parses `KEY=VALUE`; a key without a slash is one of the platform's.
     pub fn parse(text: &str) -> Result<Self, MachineError> {
         let bad = |problem| MachineError::FwCfg {
             value: text.to_owned(),
@@ -111,7 +113,9 @@ impl FwCfg {
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
         if key.len() > 55 || !key.starts_with("opt/") || RelPath::new(&key).is_err() || !key.chars().all(plain) {
-            return Err(bad("the key is not at most 55 of A-Z, a-z, 0-9, \"/._-\" below opt/"));
+            return Err(bad(
+                "the key must begin with opt/ and have at most 55 of the characters A-Z, a-z, 0-9, \"/._-\"",
+            ));
         }
         Ok(Self {
             key,
@@ -120,42 +124,42 @@ impl FwCfg {
     }
 }
 
-/// What a machine is started with, instead of what is on its media.
+/// A kernel that QEMU loads, instead of one from the media.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirectKernel {
-    /// The kernel's image.
+    /// The kernel image.
     pub image: String,
     /// The initramfs.
     pub initramfs: String,
-    /// The device tree, for machines that QEMU makes none for.
+    /// The device tree, for machines whose tree QEMU does not generate.
     pub device_tree: Option<String>,
     /// The kernel's command line.
     pub command_line: String,
 }
 
-/// A machine. Paths are those inside the sandbox that QEMU runs in.
+/// A machine. All paths are inside the sandbox in which QEMU runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {
     /// Its architecture.
     pub arch: Arch,
-    /// How it starts.
+    /// Its firmware.
     pub firmware: Firmware,
     /// Memory in MiB.
     pub memory: u64,
-    /// What it is started with, for [`Firmware::Direct`] and [`Firmware::RaspberryPi4`] only.
+    /// The kernel, for [`Firmware::Direct`] and [`Firmware::RaspberryPi4`] only.
     pub kernel: Option<DirectKernel>,
-    /// What it boots from, and further disks.
+    /// The media that it boots from, and further disks.
     pub media: Vec<Medium>,
     /// The network it boots from.
     pub network: Option<NetworkBoot>,
-    /// Keys handed over by the firmware, each with the file that holds its value.
+    /// fw_cfg keys, each with the file that holds its value.
     pub fw_cfg: Vec<(String, String)>,
-    /// Directory shared over 9p, where the node looks for its seed.
+    /// Directory shared over 9p, with the node's seed.
     pub share: Option<String>,
 }
 
 impl Machine {
-    /// Checks text from outside that goes on the kernel command line.
+    /// Joins the values of `--append` for the kernel command line; each must be one line of printable ASCII.
     pub fn checked_append(parts: &[String]) -> Result<String, MachineError> {
         for value in parts {
             if !value.bytes().all(|b| (0x20..0x7f).contains(&b)) {

@@ -1,4 +1,12 @@
-//! Boots an artifact in QEMU and judges the console.
+//! Boots an artifact in QEMU and judges its console.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `target`, `loaders` | how a family or an image file boots |
+//! | `machine`, `command` | the machine; its QEMU command line |
+//! | `served` | the built-in that runs QEMU beside an HTTP server |
+//! | `raspi` | the firmware of a Raspberry Pi 4, as far as it loads files |
+//! | `judge` | the verdict on the console |
 
 mod command;
 mod judge;

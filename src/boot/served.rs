@@ -1,13 +1,14 @@
-//! The built-in `machine`: a program with a web server beside it, in one sandbox.
+//! The built-in `machine`: runs a program and an HTTP server in one sandbox.
 //!
-//! A machine that boots over a network needs a server it can reach, and the sandbox has a network of its own with nothing
-//! on it. So the server is a thread in the sandbox, and the program its child. The arguments are JSON:
+//! A machine that boots over a network needs a server, and the network of a sandbox has no other member. The built-in therefore serves in
+//! a thread, and runs the program as its child. The arguments are JSON:
 //!
 //! ```json
 //! {"argv": ["/usr/bin/qemu-system-x86_64", "…"], "http": {"dir": "/inputs/artifact", "port": 8080}}
 //! ```
 
 use crate::{
+    model::chain,
     sandbox::{BuiltinTable, BuiltinWriter},
     serve::{HttpLimits, Served, ServedDirectory, Stop, serve_http},
 };
@@ -24,23 +25,23 @@ use std::{
 /// Name of the built-in.
 pub const MACHINE: &str = "machine";
 
-/// What `machine` is to do.
+/// Arguments of the built-in `machine`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServedMachine {
     /// Program, by absolute path, and arguments.
     pub argv: Vec<String>,
-    /// What is served while it runs; needs [`crate::sandbox::NetworkBoot::Loopback`].
+    /// The directory served while the program runs; needs [`crate::sandbox::Network::Loopback`].
     pub http: Option<HttpRoot>,
 }
 
-/// A directory over HTTP on 127.0.0.1.
+/// A directory served over HTTP on 127.0.0.1.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpRoot {
     /// Directory inside the sandbox.
     pub dir: PathBuf,
-    /// TCP port, above 1023: the sandbox has no capability to bind another.
+    /// TCP port, above 1023: the sandbox lacks the capability to bind lower ones.
     pub port: u16,
 }
 
@@ -49,7 +50,7 @@ pub fn table() -> BuiltinTable {
     [(MACHINE, machine as BuiltinWriter)].into()
 }
 
-/// The environment of the program. A built-in has none of its own to pass on.
+/// The environment of the program; a built-in has none that the program could inherit.
 const ENVIRONMENT: [(&str, &str); 5] = [
     ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/homeless"),
@@ -83,10 +84,10 @@ fn run(command: &mut Command) -> Result<ExitStatus, String> {
     done.map_err(|e| format!("failed to run {}: {e}", command.get_program().display()))
 }
 
-/// Does `work` while the server runs. The port takes connections before `work` begins.
+/// Runs `work` while the server runs. The port accepts connections before `work` begins.
 fn serving<T>(http: &HttpRoot, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let failed = |what: String| move |e: io::Error| format!("failed to {what}: {e}");
-    let dir = ServedDirectory::open(&http.dir).map_err(|e| failed(e.to_string())(io::Error::other(source(&e))))?;
+    let failed = |action: String| move |e: io::Error| format!("failed to {action}: {e}");
+    let dir = ServedDirectory::open(&http.dir).map_err(|e| format!("failed to {}", chain(&e)))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, http.port))
         .map_err(failed(format!("listen on 127.0.0.1:{}", http.port)))?;
     let stop = Stop::new().map_err(failed("make a socket pair".to_owned()))?;
@@ -100,18 +101,13 @@ fn serving<T>(http: &HttpRoot, work: impl FnOnce() -> Result<T, String>) -> Resu
         stop.request();
         match server.join() {
             Ok(Ok(())) => done,
-            Ok(Err(error)) => Err(format!("failed to {error}: {}", source(&error))),
+            Ok(Err(error)) => Err(format!("failed to {}", chain(&error))),
             Err(_) => Err("failed to serve: the server panicked".to_owned()),
         }
     })
 }
 
-fn source(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(String::new, ToString::to_string)
-}
-
-/// Puts what was not found among what the program says. What was served is not worth a line there: the console is read by
-/// a judge.
+/// Writes failed requests to the console of the program. Successful ones are left out, because the judge reads the console.
 fn say(served: &Served) {
     if served.problem.is_some() || served.status.is_some_and(|s| s >= 400) {
         let _ = writeln!(io::stderr(), "{served}");

@@ -1,31 +1,31 @@
-//! What is to be booted, and how its family boots.
+//! `BootMedia`: how each artifact family boots.
 
 use super::{Attach, Firmware, ImageFormat};
 use crate::model::{Arch, Variant};
 use std::path::Path;
 
-/// How an artifact is brought to a machine.
+/// The medium on which an artifact reaches a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BootMedia {
-    /// Files `kernel` and `initramfs.cpio.zst` in its directory.
+    /// The files `kernel` and `initramfs.cpio.zst`, without a medium.
     Files,
     /// A disk image.
     Disk(ImageFormat),
-    /// An optical disc, which may be a stick too.
+    /// An optical disc, whose image also works on a USB stick.
     Optical,
-    /// A directory for servers.
+    /// A directory for HTTP and TFTP servers.
     Network,
     /// The image of a Raspberry Pi's SD card.
     Card,
 }
 
-/// Port on which the machine's own host serves its network bundle over HTTP.
+/// HTTP port of the network bundle on the machine's host.
 pub const HTTP_PORT: u16 = 8080;
 /// Address of the host in QEMU's user network.
 const HOST: &str = "10.0.2.2";
 
 impl BootMedia {
-    /// How the family boots, and the name of its image; none for families that cannot be booted here.
+    /// The medium of a family, and the name of its image; `None` for families that `pnb boot` does not support.
     pub fn of(variant: Variant) -> Option<(Self, Option<&'static str>)> {
         Some(match variant {
             Variant::KernelInitrd => (BootMedia::Files, None),
@@ -39,7 +39,7 @@ impl BootMedia {
         })
     }
 
-    /// What an image file is, by its name. Whether a disk is a card, its content says.
+    /// The medium of an image file, by its extension. Whether a disk is a card, only its content shows.
     pub fn of_file(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "raw" | "img" => Some(BootMedia::Disk(ImageFormat::Raw)),
@@ -49,7 +49,7 @@ impl BootMedia {
         }
     }
 
-    /// The ways it can be booted: firmware and attachment when nothing is asked for, or what was asked for if it is possible.
+    /// Firmware and kind of drive to boot with: those that were asked for, or the defaults; an error where they do not fit.
     pub fn choose(
         self,
         arch: Arch,
@@ -68,15 +68,15 @@ impl BootMedia {
         let attach = match (attach, allowed.first()) {
             (None, first) => first.copied().unwrap_or(Attach::Disk),
             (Some(asked), _) if allowed.contains(&asked) => asked,
-            (Some(_), None) => return Err("kernel and initramfs are no medium; leave out --as".to_owned()),
+            (Some(_), None) => return Err("a kernel and an initramfs are not a medium; leave out --as".to_owned()),
             (Some(_), Some(_)) => {
                 let names: Vec<&str> = allowed.iter().map(|a| a.name()).collect();
-                return Err(format!("it can be booted as {}", names.join(", ")));
+                return Err(format!("it can be booted as {} only", names.join(", ")));
             }
         };
         let problem = match (self, firmware) {
             (BootMedia::Files, Firmware::Direct) | (BootMedia::Card, Firmware::RaspberryPi4) => None,
-            (BootMedia::Files, _) => Some("kernel and initramfs boot with --firmware direct only"),
+            (BootMedia::Files, _) => Some("a kernel and an initramfs boot with --firmware direct only"),
             (BootMedia::Card, _) => Some("the card of a Raspberry Pi boots with --firmware rpi4 only"),
             (_, Firmware::RaspberryPi4) => Some("--firmware rpi4 boots the card of a Raspberry Pi only"),
             (_, Firmware::Bios) if arch == Arch::Arm64 => {
@@ -96,7 +96,7 @@ impl BootMedia {
 }
 
 impl Attach {
-    /// The word on the command line.
+    /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Attach::Disk => "disk",
@@ -109,13 +109,13 @@ impl Attach {
 }
 
 impl super::NetworkBoot {
-    /// The servers of a bundle in `directory`, as each firmware needs them.
+    /// The servers for the bundle in `directory` that the firmware boots from.
     pub fn of(arch: Arch, firmware: Firmware, directory: &str) -> Self {
         let bootfile = match (firmware, arch) {
             (Firmware::Uefi, _) => "ipxe.efi".to_owned(),
             (Firmware::SecureBoot, Arch::Amd64) => "secureboot/shimx64.efi".to_owned(),
             (Firmware::SecureBoot, Arch::Arm64) => "secureboot/shimaa64.efi".to_owned(),
-            // iPXE in the card's ROM takes the script over HTTP.
+            // iPXE in the card's ROM fetches the script over HTTP.
             (Firmware::Direct | Firmware::Bios | Firmware::RaspberryPi4, _) => {
                 format!("http://{HOST}:{HTTP_PORT}/boot.ipxe")
             }
@@ -230,7 +230,7 @@ mod tests {
                 None,
                 "--firmware rpi4 only",
             ),
-            (BootMedia::Card, arm64, None, Some(Attach::Usb), "booted as card"),
+            (BootMedia::Card, arm64, None, Some(Attach::Usb), "booted as card only"),
         ] {
             let problem = media.choose(arch, firmware, attach).expect_err(why);
             assert!(problem.contains(why), "{problem}");

@@ -176,7 +176,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         say: &|text| report.note(text),
     };
     let ReproResult { mut verdict, manifests } = request.run(claim.as_ref())?;
-    verdict.finished = now();
+    verdict.setup.finished = now();
     report.clear();
     if let Some(path) = &args.report {
         fs::write(path, repro::html(&verdict)).map_err(|source| UnwrittenReport {
@@ -192,7 +192,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
     let statement = pipeline::reproducibility(&verdict);
     // A build that was repeated in the same way proves nothing, and must not replace a statement that says more.
-    let says = claim.is_none() && !verdict.axes.is_empty();
+    let says = claim.is_none() && !verdict.setup.axes.is_empty();
     for (target, manifest) in manifests.iter().filter(|_| says) {
         let place = images.join(target.path());
         if pipeline::state(&store, &images, *target, manifest, &statement)? {
@@ -212,10 +212,10 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
 /// The verdict as text.
 fn summary(verdict: &ReproVerdict) -> String {
     let mut out = String::new();
-    for tried in &verdict.axes {
+    for tried in &verdict.setup.axes {
         out.push_str(&format!("varied     {:<14} {}\n", tried.axis, tried.second));
     }
-    for (axis, why) in &verdict.not_varied {
+    for (axis, why) in &verdict.setup.not_varied {
         out.push_str(&format!("not varied {axis:<14} {why}\n"));
     }
     for stage in verdict.stages.iter().filter(|s| s.state != State::Equal) {
@@ -223,9 +223,9 @@ fn summary(verdict: &ReproVerdict) -> String {
     }
     for finding in &verdict.findings {
         out.push_str(&format!(
-            "\n{}, output {}: {}\n",
+            "\n{}, {}: {}\n",
             finding.node,
-            finding.output,
+            finding.found,
             finding.cause.sentence()
         ));
         for difference in finding.differences.iter().take(SHOWN) {

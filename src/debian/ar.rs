@@ -6,7 +6,9 @@
 //!   size bytes of content, then "\n" when size is odd
 //! ```
 //!
-//! Source: deb(5), <https://manpages.debian.org/deb.5>; only the form it allows is read (no symbol or long-name tables).
+//! Source: deb(5), <https://manpages.debian.org/deb.5>. Only the form that it allows is read, without symbol and long-name tables.
+//!
+//! Own code instead of the crate `ar` (docs/dependencies.md): it streams from any `BufRead`, and its errors name the member.
 
 use std::io::{self, BufRead, Read};
 
@@ -14,7 +16,7 @@ use std::io::{self, BufRead, Read};
 const MAGIC: &[u8; 8] = b"!<arch>\n";
 /// Length of a member's header.
 const HEADER: usize = 60;
-/// Where the decimal size stands in the header.
+/// Range of the decimal size in the header.
 const SIZE: std::ops::Range<usize> = 48..58;
 /// Last two bytes of a header.
 const END: &[u8; 2] = b"`\n";
@@ -24,18 +26,18 @@ pub(super) fn magic() -> &'static [u8] {
     MAGIC
 }
 
-/// The header of a member; `None` for a size that has no place in it.
+/// The header of a member; `None` for a size with more than ten digits.
 pub(super) fn header(name: &str, size: u64) -> Option<Vec<u8>> {
     let text = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, "100644");
     (text.len() == HEADER).then(|| text.into_bytes())
 }
 
-/// Why an archive cannot be read on.
+/// Why an archive cannot be read.
 #[derive(Debug)]
 pub(super) enum ArError {
     /// The bytes are not an archive of the expected form.
     Form(String),
-    /// The reader below failed, or ended too early.
+    /// The input failed or ended too early.
     Read(io::Error),
 }
 
@@ -48,14 +50,14 @@ impl From<io::Error> for ArError {
 /// Walks the members of an archive; reading gives the content of the current member.
 pub(super) struct ArReader<R> {
     inner: R,
-    /// Bytes of the current member not read yet.
+    /// Unread bytes of the current member.
     left: u64,
     /// Whether a padding byte follows the current member.
     odd: bool,
 }
 
 impl<R: BufRead> ArReader<R> {
-    /// Checks the magic and stands before the first member.
+    /// Checks the magic; the reader is then in front of the first member.
     pub(super) fn new(mut inner: R) -> Result<Self, ArError> {
         let mut magic = [0; MAGIC.len()];
         exact(&mut inner, &mut magic, "the archive's first line")?;
@@ -72,7 +74,7 @@ impl<R: BufRead> ArReader<R> {
         })
     }
 
-    /// Skips what is left of the current member and reads the next header; `None` at the end of the archive.
+    /// Skips the unread rest of the current member and reads the next header; `None` at the end of the archive.
     pub(super) fn next_member(&mut self) -> Result<Option<(String, u64)>, ArError> {
         io::copy(self, &mut io::sink())?;
         if self.odd {
@@ -93,7 +95,7 @@ impl<R: BufRead> ArReader<R> {
                 Ok(0) if have == 0 => return Ok(None),
                 Ok(0) => {
                     return Err(ArError::Form(format!(
-                        "has {have} bytes after the last member that are no member header: \"{}\"",
+                        "has {have} bytes after the last member that are not a member header: \"{}\"",
                         header[..have].escape_ascii()
                     )));
                 }
@@ -104,7 +106,7 @@ impl<R: BufRead> ArReader<R> {
         }
         if header[HEADER - END.len()..] != *END {
             return Err(ArError::Form(format!(
-                "has no member header where one must stand: \"{}\"",
+                "has no member header where one is expected: \"{}\"",
                 header[..16].escape_ascii()
             )));
         }

@@ -1,21 +1,24 @@
 //! Control files: paragraphs of `Field: value` lines, read one at a time.
 //!
-//! The format is [deb822(5)](https://manpages.debian.org/deb822): a paragraph ends at a blank line, a line that begins with
-//! a space or tab continues the field above it, field names are compared without regard to case. Comments do not occur in
-//! the files an archive publishes and are refused.
+//! The format is [deb822(5)](https://manpages.debian.org/deb822): a paragraph ends at a blank line, a line that begins with a space or
+//! tab continues the field above it, and field names are compared without regard to case. Comments do not occur in the files that an
+//! archive publishes, and are errors.
+//!
+//! Own code instead of a crate (docs/dependencies.md): an index of 57 MB is read with one buffer, with limits on lines and paragraphs,
+//! and every error names its line.
 
 use super::{MetadataError, Relations, Version};
 use crate::model::{RelPath, Sha256Digest, excerpt};
 use std::{io::BufRead, str::FromStr};
 
-/// Longest line accepted, in bytes; the longest in Debian are `Provides` of some tens of kilobytes.
+/// A longer line is refused, bytes; Debian's longest are `Provides` of some tens of kilobytes.
 const MAX_LINE: u64 = 1 << 20;
-/// Largest paragraph accepted in a package index, in bytes.
+/// A larger paragraph of a package index is refused, bytes.
 const MAX_PARAGRAPH: usize = 4 << 20;
-/// Largest paragraph accepted in a release file, in bytes: the whole file is one.
+/// A larger paragraph of a release file, which consists of one paragraph, is refused, bytes.
 const MAX_RELEASE: usize = 64 << 20;
 
-/// One paragraph; the buffers are kept from one paragraph to the next.
+/// One paragraph. Its buffers are reused for the next paragraph.
 #[derive(Clone, Debug, Default)]
 pub struct Paragraph {
     text: String,
@@ -53,7 +56,7 @@ impl Paragraph {
     }
 }
 
-/// Reads the paragraphs of one control file, holding no more than one at a time.
+/// Reads the paragraphs of a control file, one at a time.
 #[derive(Debug)]
 pub struct ControlReader<R> {
     input: R,
@@ -64,7 +67,7 @@ pub struct ControlReader<R> {
 }
 
 impl<R: BufRead> ControlReader<R> {
-    /// A reader of a package index; `file` names it in errors.
+    /// A reader of a package index; `file` is its name in errors.
     pub fn new(input: R, file: impl Into<String>) -> Self {
         Self {
             input,
@@ -75,7 +78,7 @@ impl<R: BufRead> ControlReader<R> {
         }
     }
 
-    /// A reader of a release file, whose one paragraph lists every file of a suite.
+    /// A reader of a release file, whose only paragraph lists every file of a suite.
     pub fn release(input: R, file: impl Into<String>) -> Self {
         Self {
             limit: MAX_RELEASE,
@@ -83,15 +86,15 @@ impl<R: BufRead> ControlReader<R> {
         }
     }
 
-    /// The name used in errors.
+    /// The file's name in errors.
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// Reads the next paragraph into `paragraph`; false at the end of the file.
+    /// Reads the next paragraph into `paragraph`; `false` at the end of the file.
     ///
     /// # Errors
-    /// A line that is too long, not UTF-8, not a field, a second field of one name, a paragraph that is too large.
+    /// A line that is too long, not UTF-8 or not a field; a repeated field; a paragraph that is too large.
     pub fn read(&mut self, paragraph: &mut Paragraph) -> Result<bool, MetadataError> {
         paragraph.text.clear();
         paragraph.fields.clear();
@@ -176,12 +179,12 @@ impl<R: BufRead> ControlReader<R> {
     }
 }
 
-/// Printable ASCII but the colon, not beginning with `#` or `-` (deb822(5)).
+/// Whether a name consists of printable ASCII except colons, and does not begin with `#` or `-` (deb822(5)).
 fn is_field_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(['#', '-']) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
-/// How a package may be used across architectures.
+/// Use of a package across architectures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MultiArch {
     /// Only within its own architecture.
@@ -198,15 +201,15 @@ pub enum MultiArch {
 /// Importance of a package, most important first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Priority {
-    /// Without it the system is broken.
+    /// The system is broken without it.
     Required,
     /// Expected on any system.
     Important,
-    /// Installed unless someone objects.
+    /// Installed by default.
     Standard,
-    /// Everything else; also what an absent field means.
+    /// Other packages, also those without the field.
     Optional,
-    /// The old name of what should not be installed by default.
+    /// The old priority of packages that should not be installed by default.
     Extra,
 }
 
@@ -223,17 +226,17 @@ pub struct BinaryPackage {
     pub source_name: Option<Box<str>>,
     /// Version of the source package where it differs from the binary's.
     pub source_version: Option<Version>,
-    /// What must be configured before it is unpacked.
+    /// Packages that must be configured before this one is unpacked.
     pub pre_depends: Relations,
-    /// What must be configured before it is.
+    /// Packages that must be configured before this one is.
     pub depends: Relations,
-    /// Names it also answers to.
+    /// Virtual packages that this one provides.
     pub provides: Relations,
-    /// What may not be unpacked beside it.
+    /// Packages that may not be unpacked beside this one.
     pub conflicts: Relations,
-    /// What may not be configured beside it.
+    /// Packages that may not be configured beside this one.
     pub breaks: Relations,
-    /// How it may be used across architectures.
+    /// Use across architectures.
     pub multi_arch: MultiArch,
     /// `Essential: yes`.
     pub essential: bool,
@@ -243,17 +246,17 @@ pub struct BinaryPackage {
     pub priority: Priority,
     /// Path below the archive's base.
     pub filename: RelPath,
-    /// Size of the .deb in bytes.
+    /// Size of the `.deb` in bytes.
     pub size: u64,
-    /// SHA-256 of the .deb.
+    /// SHA-256 of the `.deb`.
     pub sha256: Sha256Digest,
 }
 
 impl BinaryPackage {
-    /// Reads the package a paragraph of `file` describes.
+    /// Reads the package that a paragraph of `file` describes.
     ///
     /// # Errors
-    /// A missing or malformed field, naming file, line, package and value.
+    /// A missing or malformed field, with file, line, package and value.
     pub fn from_paragraph(paragraph: &Paragraph, file: &str) -> Result<Self, MetadataError> {
         let package = paragraph.get("Package").unwrap_or_default();
         let bad = |field: &str, problem: String| MetadataError::Package {
@@ -344,7 +347,7 @@ impl BinaryPackage {
     }
 }
 
-/// What `Source` says: a name and, where it differs from the binary's, a version in parentheses.
+/// The value of `Source`: a name and, where it differs from the binary's, a version in parentheses.
 type Source = (Option<Box<str>>, Option<Version>);
 
 fn source(text: &str) -> Result<Source, String> {
@@ -366,7 +369,7 @@ fn source(text: &str) -> Result<Source, String> {
     Ok((Some(name.into()), version))
 }
 
-/// Letters, digits and `+-.`, beginning with a letter or digit; capitals occur in old archives.
+/// Whether a name consists of letters, digits and `+-.`, and begins with a letter or digit; capitals occur in old archives.
 pub(crate) fn is_package_name(name: &str) -> bool {
     name.len() <= 255
         && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)

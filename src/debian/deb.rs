@@ -1,22 +1,24 @@
 //! A binary package: an `ar` archive of `debian-binary`, `control.tar*` and `data.tar*`, in that order and nothing else.
 //!
-//! Read as a stream, each part decompressed with bounded memory straight into whoever takes the content. Source: deb(5),
-//! <https://manpages.debian.org/deb.5>.
+//! A package is read as a stream; each part is decompressed with bounded memory and passed on directly.
+//! Source: deb(5), <https://manpages.debian.org/deb.5>.
 
 use super::ar::{self, ArError, ArReader};
 use super::tarball::{self, EntryHeader, TarEntryKind, TarError, TarLimits};
 use crate::model::{Entry, Epoch, Meta, ModelError, Node, RelPath, Tree, VerityDigest};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
-/// The only content of `debian-binary` there has ever been.
+/// The content of `debian-binary`: the version of the format, of which there is only one.
 const FORMAT: &[u8] = b"2.0\n";
-/// Largest control file read.
+/// Name of the data archive in errors, and the begin of its name in the package.
+const DATA: &str = "data.tar";
+/// A larger control file is refused, bytes.
 const MAX_CONTROL: u64 = 1 << 20;
-/// Memory a decompressor may take: twice what `xz -9` and `zstd --ultra -22` need.
+/// Memory limit of a decompressor, bytes: twice the need of `xz -9` and `zstd --ultra -22`.
 const MAX_MEMORY: u64 = 256 << 20;
-/// Largest zstd window, as a power of two (128 MiB, what `zstd --ultra -22` uses).
+/// log2 of the largest zstd window: 128 MiB, which `zstd --ultra -22` uses.
 const MAX_WINDOW_LOG: u32 = 27;
-/// Bytes read from the package at once.
+/// Bytes of the package that are read at a time.
 const BUFFER: usize = 128 << 10;
 
 /// Why a binary package is refused.
@@ -25,42 +27,42 @@ pub enum DebError {
     /// The outer archive is not that of a package.
     #[error("read {package}: {problem}")]
     Archive {
-        /// Which package, as the caller called it.
+        /// The package's name, as the caller gave it.
         package: String,
-        /// What is wrong, naming the member.
+        /// The problem, with the name of the member.
         problem: String,
     },
     /// Reading or decompressing failed.
     #[error("read {package}: {place}")]
     Read {
-        /// Which package.
+        /// The package's name.
         package: String,
         /// Member and entry that were being read.
         place: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// An entry of one of the tar archives is refused.
     #[error("unpack {package}: {member}: {entry} {problem}")]
     Entry {
-        /// Which package.
+        /// The package's name.
         package: String,
-        /// Which of its parts.
+        /// The member of the package.
         member: String,
-        /// The entry, e.g. `entry "./a"`, or where it stands, e.g. `after entry "./a"`.
+        /// The entry, e.g. `entry "./a"`, or its place, e.g. `after entry "./a"`.
         entry: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
-    /// The taker of a file's content failed.
+    /// The content of a file could not be stored.
     #[error("store {entry:?} of {package}")]
     Put {
-        /// Which package.
+        /// The package's name.
         package: String,
         /// Path of the entry.
         entry: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -72,7 +74,7 @@ pub type Visitor<'v> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) ->
 /// Takes the content of a regular file and returns its fs-verity digest and length.
 pub type PutContent<'p> = dyn FnMut(&mut dyn Read) -> io::Result<(VerityDigest, u64)> + 'p;
 
-/// Reads the control file out of a package. `name` names the package in errors.
+/// Reads the control file of a package. `name` is the package's name in errors.
 pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
     let package = Package { name };
     let mut ar = package.open(reader)?;
@@ -113,9 +115,8 @@ pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
     })
 }
 
-/// Hands every entry of the package's data archive to `visit`, in order; the root directory has no path. The whole package
-/// is read and checked to its last byte. Paths and headers are checked, relations between entries are not:
-/// [`deb_tree`] does that.
+/// Passes every entry of the package's data archive to `visit`, in order; the root directory has no path. The whole package is read
+/// and checked to its last byte. Paths and headers are checked, but not relations between entries, which [`deb_tree`] checks.
 pub fn unpack_data(reader: impl Read, name: &str, limits: &TarLimits, visit: &mut Visitor<'_>) -> Result<(), DebError> {
     let package = Package { name };
     let mut ar = package.open(reader)?;
@@ -126,93 +127,87 @@ pub fn unpack_data(reader: impl Read, name: &str, limits: &TarLimits, visit: &mu
 }
 
 /// Unpacks a package into a tree. `put` takes the content of each regular file, must read it whole, and returns its
-/// fs-verity digest and length. Owners, modes and times are those packed; hard links become files of the same digest.
+/// fs-verity digest and length. Owners, modes and times are those of the package; hard links become files of the same digest.
 pub fn deb_tree(reader: impl Read, name: &str, limits: &TarLimits, put: &mut PutContent<'_>) -> Result<Tree, DebError> {
     let package = Package { name };
     let mut tree = Tree::new(Meta::root(0o755, Epoch::new(0)));
     let mut first = true;
     unpack_data(reader, name, limits, &mut |path, header, content| {
-        let member = "data.tar";
         let was_first = std::mem::take(&mut first);
         let Some(path) = path else {
             if !was_first {
                 let problem = "is the root directory but not the first entry";
-                return Err(package.shown_entry(member, "entry \"./\"", problem.to_owned()));
+                return Err(package.shown_entry(DATA, "entry \"./\"", problem.to_owned()));
             }
             tree = Tree::new(header.meta);
             return Ok(());
         };
-        let bad = |problem: String| package.entry(member, &path, problem);
-        let mut meta = header.meta;
+        let bad = |problem: String| package.entry(DATA, &path, problem);
         let node = match header.kind {
-            TarEntryKind::Directory => {
-                let entry = Entry {
-                    meta,
-                    node: Node::Directory,
-                };
-                // Harmless when it says the same twice, ambiguous when it does not.
-                return match tree.get(&path) {
-                    Some(old) if *old == entry => Ok(()),
-                    Some(old) if old.node == Node::Directory => {
-                        Err(bad("is there twice with different mode, owner or time".to_owned()))
-                    }
-                    _ => tree.insert(path.clone(), entry).map_err(|e| bad(tree_problem(e))),
-                };
-            }
+            TarEntryKind::Directory => return add_directory(&mut tree, &path, header.meta).map_err(bad),
             TarEntryKind::Symlink(target) => Node::Symlink { target },
             TarEntryKind::HardLink(target) => {
-                let (node, first) = match tree.get(&target) {
-                    Some(Entry {
-                        node: node @ Node::File { .. },
-                        meta,
-                    }) => (node.clone(), meta.clone()),
-                    Some(_) => return Err(bad(format!("is a hard link to {target}, which is not a regular file"))),
-                    None => {
-                        return Err(bad(format!(
-                            "is a hard link to {target}, which is not before it in the package"
-                        )));
-                    }
-                };
-                // Both names have one inode, so they cannot differ; only the first carries extended attributes.
-                meta.xattrs.clone_from(&first.xattrs);
-                if meta != first {
-                    return Err(bad(format!(
-                        "is a hard link to {target} but has another mode, owner or time"
-                    )));
-                }
-                node
+                let entry = linked(&tree, &target, header.meta).map_err(bad)?;
+                return add(&mut tree, &path, entry).map_err(bad);
             }
             TarEntryKind::File => {
-                // Before the content goes anywhere: there must be a place for it.
+                // Checked before the content is stored: the path must be free.
                 if tree.get(&path).is_some() {
                     return Err(bad("is there twice".to_owned()));
                 }
-                let mut counted = Watched {
-                    inner: content,
-                    error: None,
-                };
-                let (digest, size) = put(&mut counted).map_err(|source| match counted.error.take() {
-                    Some(place) => package.read(&format!("{member}: {path}"), place),
-                    None => DebError::Put {
-                        package: name.to_owned(),
-                        entry: path.to_string(),
-                        source,
-                    },
-                })?;
-                if size != header.size {
-                    return Err(bad(format!("has {} bytes but {size} were stored", header.size)));
-                }
-                Node::File { size, digest }
+                package.put_file(&path, header.size, content, put)?
             }
         };
-        tree.insert(path.clone(), Entry { meta, node })
-            .map_err(|e| bad(tree_problem(e)))
+        let meta = header.meta;
+        add(&mut tree, &path, Entry { meta, node }).map_err(bad)
     })?;
     Ok(tree)
 }
 
-/// Writes the same package with both of its archives uncompressed, so that programs which read it more than once decompress
-/// nothing. Of the archives only their length is checked, against `limits`; whoever reads the result checks the rest.
+fn add(tree: &mut Tree, path: &RelPath, entry: Entry) -> Result<(), String> {
+    tree.insert(path.clone(), entry).map_err(|error| match error {
+        ModelError::Tree { problem, .. } => problem,
+        other => other.to_string(),
+    })
+}
+
+/// Adds a directory. A repeated directory is harmless if both entries are equal, and ambiguous otherwise.
+fn add_directory(tree: &mut Tree, path: &RelPath, meta: Meta) -> Result<(), String> {
+    let node = Node::Directory;
+    let entry = Entry { meta, node };
+    match tree.get(path) {
+        Some(old) if *old == entry => Ok(()),
+        Some(old) if old.node == Node::Directory => Err("is there twice with different mode, owner or time".to_owned()),
+        _ => add(tree, path, entry),
+    }
+}
+
+/// The entry of a hard link to `target` with the metadata `meta`.
+fn linked(tree: &Tree, target: &RelPath, mut meta: Meta) -> Result<Entry, String> {
+    let (node, first) = match tree.get(target) {
+        Some(Entry {
+            node: node @ Node::File { .. },
+            meta,
+        }) => (node.clone(), meta),
+        Some(_) => return Err(format!("is a hard link to {target}, which is not a regular file")),
+        None => {
+            return Err(format!(
+                "is a hard link to {target}, which is not before it in the package"
+            ));
+        }
+    };
+    // Both names have one inode, so their metadata must agree; only the first entry carries the extended attributes.
+    meta.xattrs.clone_from(&first.xattrs);
+    if meta != *first {
+        return Err(format!(
+            "is a hard link to {target} but has another mode, owner or time"
+        ));
+    }
+    Ok(Entry { meta, node })
+}
+
+/// Writes the same package with both archives uncompressed, for programs that read it more than once. Only the length of the archives
+/// is checked, against `limits`; the reader of the result checks their content.
 pub fn plain_deb(
     reader: impl Read,
     name: &str,
@@ -261,7 +256,7 @@ pub fn plain_deb(
     package.nothing_after(&mut ar, &last)
 }
 
-/// Remembers an error of the package's own bytes, so that it is not taken for one of the store.
+/// Remembers a read error of the package, to distinguish it from an error of the store.
 struct Watched<'r> {
     inner: &'r mut dyn Read,
     error: Option<io::Error>,
@@ -275,15 +270,8 @@ impl Read for Watched<'_> {
             }
             let kind = e.kind();
             self.error = Some(e);
-            io::Error::new(kind, "the package cannot be read on")
+            io::Error::new(kind, "the package cannot be read any further")
         })
-    }
-}
-
-fn tree_problem(error: ModelError) -> String {
-    match error {
-        ModelError::Tree { problem, .. } => problem,
-        other => other.to_string(),
     }
 }
 
@@ -293,6 +281,32 @@ struct Package<'n> {
 }
 
 impl Package<'_> {
+    /// Stores the content of a file with `put`.
+    fn put_file(
+        &self,
+        path: &RelPath,
+        size: u64,
+        content: &mut dyn Read,
+        put: &mut PutContent<'_>,
+    ) -> Result<Node, DebError> {
+        let mut watched = Watched {
+            inner: content,
+            error: None,
+        };
+        let (digest, stored) = put(&mut watched).map_err(|source| match watched.error.take() {
+            Some(place) => self.read(&format!("{DATA}: {path}"), place),
+            None => DebError::Put {
+                package: self.name.to_owned(),
+                entry: path.to_string(),
+                source,
+            },
+        })?;
+        if stored != size {
+            return Err(self.entry(DATA, path, format!("has {size} bytes but {stored} were stored")));
+        }
+        Ok(Node::File { size, digest })
+    }
+
     fn archive(&self, problem: String) -> DebError {
         DebError::Archive {
             package: self.name.to_owned(),

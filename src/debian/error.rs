@@ -1,4 +1,4 @@
-//! What can be wrong with an archive's metadata.
+//! Why the metadata of an archive is refused.
 
 /// Why a control file, a version or a signed release file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -6,39 +6,39 @@ pub enum MetadataError {
     /// Text that is not a Debian version.
     #[error("version {version:?} {problem}")]
     Version {
-        /// What was found, cut to 80 characters.
+        /// The text, cut to 80 characters.
         version: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// A line that has no place in a control file.
+    /// An invalid line of a control file.
     #[error("{file} line {line}: {problem}")]
     Line {
         /// The file's name.
         file: String,
         /// 1-based line number.
         line: u64,
-        /// What is wrong with it, with the value.
+        /// The problem, with the value.
         problem: String,
     },
-    /// A paragraph that lacks a field or holds a bad one.
+    /// A paragraph with a missing or invalid field.
     #[error("{file} line {line}: package {package:?}: {problem}")]
     Package {
         /// The file's name.
         file: String,
         /// 1-based line number of the field, or of the paragraph when the field is missing.
         line: u64,
-        /// The package's name, empty when that is what is missing.
+        /// The package's name; empty when the name is missing.
         package: String,
-        /// What is wrong with it, with the value.
+        /// The problem, with the value.
         problem: String,
     },
-    /// Reading failed below the parser.
+    /// The input could not be read.
     #[error("{file} line {line}: read failed")]
     Read {
         /// The file's name.
         file: String,
-        /// Lines read before.
+        /// Number of lines read before.
         line: u64,
         /// The cause.
         source: std::io::Error,
@@ -48,20 +48,20 @@ pub enum MetadataError {
     Keyring {
         /// The keyring's name.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A signed document whose frame is not exactly one cleartext signature.
+    /// A signed document that is not exactly one block with a cleartext signature.
     #[error("{file} line {line}: {problem}")]
     Frame {
         /// The file's name.
         file: String,
         /// 1-based line number.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// No signature that counts; each is listed with the reason it does not.
+    /// A document without a signature that counts; each is listed with the reason.
     #[error("{file} is not signed by a trusted key:\n{}", reasons.join("\n"))]
     Untrusted {
         /// The file's name.
@@ -69,12 +69,12 @@ pub enum MetadataError {
         /// One line per signature.
         reasons: Vec<String>,
     },
-    /// A signature by a trusted key that does not fit the text.
+    /// A signature by a trusted key that does not match the text.
     #[error("{file}: signature by {key} does not match the text")]
     BadSignature {
         /// The file's name.
         file: String,
-        /// Fingerprint of the key that is said to have made it.
+        /// Fingerprint of the key that the signature names.
         key: String,
     },
     /// A release file that cannot be used at this moment or for this archive.
@@ -82,7 +82,7 @@ pub enum MetadataError {
     Release {
         /// The file's name.
         file: String,
-        /// What is wrong with it, with the value.
+        /// The problem, with the value.
         problem: String,
     },
 }

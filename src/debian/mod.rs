@@ -1,23 +1,22 @@
 //! Debian's formats: control paragraphs, versions, signed release files, binary packages.
 
 mod ar;
-mod deb;
-mod pax;
-mod tarball;
-
-pub use deb::{DebError, PutContent, Visitor, deb_tree, plain_deb, read_control, unpack_data};
-pub use tarball::{EntryHeader, TarEntryKind, TarLimits};
 mod control;
+mod deb;
 mod error;
+mod pax;
 mod relation;
 mod release;
 mod signed;
+mod tarball;
 mod version;
 
 pub(crate) use control::is_package_name;
 pub use control::{BinaryPackage, ControlReader, MultiArch, Paragraph, Priority};
+pub use deb::{DebError, PutContent, Visitor, deb_tree, plain_deb, read_control, unpack_data};
 pub use error::MetadataError;
 pub use relation::{Alternatives, Op, Relation, Relations};
 pub use release::Release;
 pub use signed::{Keyring, SignedText, verify_cleartext};
+pub use tarball::{EntryHeader, TarEntryKind, TarLimits};
 pub use version::Version;

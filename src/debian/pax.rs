@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// Prefix of a record that carries an extended attribute.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// What one extended header says about the entry after it.
+/// The records of one extended header, which describe the entry after it.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -21,7 +21,7 @@ pub(super) struct Pax {
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// Reads all records; an unknown, malformed or repeated one is refused with the words that say so.
+/// Reads all records; an unknown, malformed or repeated record is an error.
 pub(super) fn parse(mut data: &[u8]) -> Result<Pax, String> {
     let mut pax = Pax::default();
     let mut seen = BTreeMap::new();
@@ -35,15 +35,20 @@ pub(super) fn parse(mut data: &[u8]) -> Result<Pax, String> {
         if seen.insert(key, ()).is_some() {
             return Err(format!("has pax record \"{}\" twice", key.escape_ascii()));
         }
-        let number = || decimal(value).ok_or_else(|| format!("has pax record {} that is no number", shown()));
+        let number = || decimal(value).ok_or_else(|| format!("has pax record {}, which is not a number", shown()));
         match key {
             b"path" => pax.path = Some(value.to_vec()),
             b"linkpath" => pax.linkpath = Some(value.to_vec()),
             b"size" => pax.size = Some(number()?),
             b"uid" => pax.uid = Some(number()?),
             b"gid" => pax.gid = Some(number()?),
-            b"mtime" => pax.mtime = Some(seconds(value).ok_or_else(|| format!("has unusable pax record {}", shown()))?),
-            // Said about the file when it was packed, not part of what is unpacked.
+            b"mtime" => {
+                pax.mtime = Some(
+                    seconds(value)
+                        .ok_or_else(|| format!("has pax record {}, which is not a time after 1970", shown()))?,
+                )
+            }
+            // These describe the file that was packed; they are not unpacked.
             b"atime" | b"ctime" | b"uname" | b"gname" | b"comment" => {}
             _ if key.starts_with(b"GNU.sparse.") => return Err("is a sparse file, which is not supported".to_owned()),
             _ => match key.strip_prefix(XATTR) {
@@ -57,7 +62,7 @@ pub(super) fn parse(mut data: &[u8]) -> Result<Pax, String> {
     Ok(pax)
 }
 
-/// Splits the first record off: key, value, the rest.
+/// The first record, as key and value, and the rest of the data.
 fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = data.iter().take(20).position(|b| *b == b' ')?;
     let length = usize::try_from(decimal(&data[..space])?).ok()?;
@@ -101,7 +106,7 @@ mod tests {
         );
         for (bad, why) in [
             (&b"9 path=a\n9 path=b\n"[..], "twice"),
-            (b"11 size=-1\n", "no number"),
+            (b"11 size=-1\n", "not a number"),
             (b"8 path=a\n", "malformed"),
             (b"99 path=a\n", "malformed"),
             (b"\n9 path=a\n", "malformed"),

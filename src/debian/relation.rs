@@ -1,8 +1,8 @@
-//! Relations between packages: `Depends` and its kin.
+//! Relations between packages: `Depends` and similar fields.
 //!
 //! `a (>= 1) | b:any, c` is a list of groups; of each group one alternative must hold. See
-//! [deb-control(5)](https://manpages.debian.org/deb-control). A package index holds about 20 MB of them, so a [`Relations`]
-//! is its checked text, and the parts are borrowed from it on the way.
+//! [deb-control(5)](https://manpages.debian.org/deb-control). A package index has about 20 MB of relations, so a [`Relations`] keeps
+//! only the checked text, and its parts are parsed again on each use.
 
 use super::{control::is_package_name, version};
 use crate::model::excerpt;
@@ -16,7 +16,7 @@ pub struct Relations(Box<str>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alternatives<'a>(&'a str);
 
-/// How a version must compare to the one named.
+/// How a version must compare to the stated version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// `<<`
@@ -36,7 +36,7 @@ pub enum Op {
 pub struct Relation<'a> {
     /// Name of a package, real or virtual.
     pub name: &'a str,
-    /// What follows the colon: `any` or an architecture.
+    /// The qualifier behind the colon: `any` or an architecture.
     pub qualifier: Option<&'a str>,
     /// Version restriction.
     pub version: Option<(Op, &'a str)>,
@@ -98,7 +98,7 @@ impl fmt::Display for Alternatives<'_> {
 }
 
 impl Relation<'_> {
-    /// Whether a version that something has fits the restriction, if any.
+    /// Whether the version `found` satisfies the restriction, if there is one.
     pub fn accepts(&self, found: &str) -> bool {
         let Some((op, wanted)) = self.version else {
             return true;

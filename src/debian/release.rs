@@ -1,13 +1,13 @@
-//! Release files: what a suite says of itself, and the digests of its indices.
+//! Release files: the description of a suite, and the digests of its indexes.
 //!
 //! The fields are those of the [repository format](https://wiki.debian.org/DebianRepository/Format); Ubuntu writes the same.
-//! Moments are seconds since 1970 and arguments: nothing here looks at a clock.
+//! Moments are arguments in seconds since 1970: the code does not read a clock.
 
 use super::{ControlReader, MetadataError, Paragraph};
 use crate::model::{RelPath, Sha256Digest, excerpt};
 use std::collections::BTreeMap;
 
-/// Most files a release file may list; Debian lists some 15,000.
+/// A release file with more files is refused; Debian's list some 15,000.
 const MAX_FILES: usize = 500_000;
 
 /// A release file, read but not yet judged.
@@ -21,18 +21,18 @@ pub struct Release {
     pub date: u32,
     /// `Valid-Until`, in seconds since 1970.
     pub valid_until: Option<u32>,
-    /// `Components`, without the prefix some suites put before a slash.
+    /// `Components`, without the prefix up to a slash that some suites have.
     pub components: Vec<String>,
     /// `Architectures`.
     pub architectures: Vec<String>,
-    /// Whether every file also lies below `by-hash/`.
+    /// `Acquire-By-Hash`: whether every file is also available below `by-hash/`.
     pub acquire_by_hash: bool,
     /// Size and digest of every file, by its path below the suite's directory.
     pub files: BTreeMap<RelPath, (u64, Sha256Digest)>,
 }
 
 impl Release {
-    /// Reads the signed text of a release file; `file` names it in errors.
+    /// Parses the signed text of a release file; `file` is its name in errors.
     ///
     /// # Errors
     /// A missing or malformed field, a file listed twice, more than one paragraph.
@@ -133,7 +133,7 @@ fn files(
     bad: impl Fn(u64, String) -> MetadataError,
 ) -> Result<BTreeMap<RelPath, (u64, Sha256Digest)>, MetadataError> {
     let mut out = BTreeMap::new();
-    // The value is trimmed: it begins on the line after the field's name.
+    // The value is trimmed, so its first line is the one behind the field's name.
     for (line, number) in field.lines().zip(1u64..) {
         let mut words = line.split_whitespace();
         let (Some(digest), Some(size), Some(path), None) = (words.next(), words.next(), words.next(), words.next())

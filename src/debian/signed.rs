@@ -1,8 +1,9 @@
-//! OpenPGP cleartext signatures of archives: keyrings, the frame of `InRelease`, and which signature counts.
+//! OpenPGP cleartext signatures of archives: keyrings, the frame of `InRelease`, and the judgement of signatures.
 //!
 //! The frame is [RFC 9580 §7](https://www.rfc-editor.org/rfc/rfc9580.html#section-7). Only a document that is exactly one
-//! signed block is accepted, and only the text that was hashed is handed on. Whether a key may sign is judged here and not
-//! by the OpenPGP library: bindings, revocations, expiry at a given moment, and the strength of every hash.
+//! signed block is accepted, and only the text that was hashed is returned. The crate `pgp` reads packets and checks the mathematics
+//! of a signature; whether a key may sign is judged here: bindings, revocations, expiry at a given moment, and the strength of every
+//! hash.
 
 use super::MetadataError;
 use pgp::{
@@ -15,11 +16,11 @@ use pgp::{
 };
 use std::collections::BTreeSet;
 
-/// Largest keyring accepted, in bytes; all keys Debian ever used are about 130 kB.
+/// A larger keyring is refused, bytes; all keys that Debian ever used have about 130 kB.
 const MAX_KEYRING: usize = 4 << 20;
-/// Most signatures looked at in one document.
+/// A document with more signatures is refused.
 const MAX_SIGNATURES: usize = 64;
-/// Smallest RSA modulus trusted, in bits.
+/// Smallest trusted RSA modulus, in bits.
 const MIN_RSA_BITS: u16 = 2048;
 
 const BEGIN_SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
@@ -62,22 +63,22 @@ impl Keyring {
     }
 }
 
-/// A text that at least one trusted key signed.
+/// A text with a good signature of at least one trusted key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedText {
-    /// The text as it was hashed, with `\n` line ends and without trailing blanks.
+    /// The hashed text, but with `\n` line ends.
     pub text: String,
     /// Fingerprints of the primary keys behind the good signatures.
     pub signers: BTreeSet<String>,
 }
 
-/// Checks the cleartext signature over `document`, as it stood `moment` seconds after 1970.
+/// Checks the cleartext signatures of `document` at `moment`, in seconds since 1970.
 ///
-/// Every signature by a key of the ring must fit the text; at least one must be made by a key that was valid then, with a
-/// strong hash. Signatures by other keys are ignored, because an archive is signed by old and new keys at once.
+/// Every signature by a key of the keyring must match the text, and at least one must be made with a strong hash by a key that was
+/// valid at that moment. Signatures by other keys are ignored, because an archive is signed by old and new keys at once.
 ///
 /// # Errors
-/// Anything outside the one signed block; no signature that counts, with the reason for each; a signature that does not fit.
+/// Bytes outside of the signed block; no signature that counts, with a reason for each; a signature that does not match the text.
 pub fn verify_cleartext(
     document: &[u8],
     file: &str,
@@ -114,89 +115,116 @@ pub fn verify_cleartext(
     Ok(SignedText { text, signers })
 }
 
-/// A cleartext document taken apart.
+/// The parts of a cleartext document.
 struct Frame {
-    /// Unescaped lines joined by `\n`, without the line end before the signature (which is not hashed).
+    /// Unescaped lines joined by `\n`, without the line end in front of the signature (which is not hashed).
     text: String,
     /// The armored signatures.
     armor: String,
 }
 
+/// The lines of a document with their numbers, which errors name.
+struct FrameLines<'a> {
+    lines: std::str::Split<'a, char>,
+    /// Number of the last line that was read, from 1 on.
+    number: u64,
+    file: &'a str,
+}
+
+impl<'a> FrameLines<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let line = self.lines.next()?;
+        self.number += 1;
+        Some(line.strip_suffix('\r').unwrap_or(line))
+    }
+
+    /// An error at the last line that was read.
+    fn bad(&self, problem: &'static str) -> MetadataError {
+        MetadataError::Frame {
+            file: self.file.to_owned(),
+            line: self.number.max(1),
+            problem,
+        }
+    }
+}
+
 impl Frame {
     fn split(document: &[u8], file: &str) -> Result<Self, MetadataError> {
-        let mut number = 0;
-        let bad = |line: u64, problem| MetadataError::Frame {
-            file: file.to_owned(),
-            line,
-            problem,
+        let text = std::str::from_utf8(document);
+        let document = text.unwrap_or_default();
+        let mut lines = FrameLines {
+            lines: document.strip_suffix('\n').unwrap_or(document).split('\n'),
+            number: 0,
+            file,
         };
-        let document = std::str::from_utf8(document).map_err(|_| bad(1, "not UTF-8"))?;
-        let mut lines = document.strip_suffix('\n').unwrap_or(document).split('\n').map(|line| {
-            number += 1;
-            (number, line.strip_suffix('\r').unwrap_or(line))
-        });
-        if lines.next().is_none_or(|(_, line)| line != BEGIN_SIGNED) {
-            return Err(bad(
-                1,
-                "not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE",
-            ));
+        if text.is_err() {
+            return Err(lines.bad("not UTF-8"));
         }
-        let mut last = 1;
-        for (line_number, line) in lines.by_ref() {
-            last = line_number;
+        Self::skip_header(&mut lines)?;
+        Ok(Self {
+            text: Self::body(&mut lines)?,
+            armor: Self::signatures(&mut lines)?,
+        })
+    }
+
+    /// Reads up to the empty line in front of the signed text.
+    fn skip_header(lines: &mut FrameLines<'_>) -> Result<(), MetadataError> {
+        if lines.next().is_none_or(|line| line != BEGIN_SIGNED) {
+            return Err(lines.bad("not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE"));
+        }
+        while let Some(line) = lines.next() {
             match line {
                 "" => break,
+                // The hashes that are announced here are only a hint; the signature itself names its hash.
                 _ if line.starts_with("Hash: ") => {}
-                _ => return Err(bad(line_number, "only Hash lines may stand before the signed text")),
+                _ => return Err(lines.bad("only Hash lines may stand before the signed text")),
             }
         }
+        Ok(())
+    }
+
+    /// Reads the signed text up to the signature, and removes the escapes and trailing blanks.
+    fn body(lines: &mut FrameLines<'_>) -> Result<String, MetadataError> {
         let mut body = Vec::new();
-        let mut closed = false;
-        for (line_number, line) in lines.by_ref() {
-            last = line_number;
+        while let Some(line) = lines.next() {
             if line == BEGIN_SIGNATURE {
-                closed = true;
-                break;
+                return Ok(body.join("\n"));
             }
+            // A dash at the begin of a line must be escaped, so that no line of the text can end the text early.
             let line = match line.strip_prefix("- ") {
                 Some(unescaped) => unescaped,
                 None if line.starts_with('-') => {
-                    return Err(bad(
-                        line_number,
-                        "a line of the signed text begins with an unescaped dash",
-                    ));
+                    return Err(lines.bad("a line of the signed text begins with an unescaped dash"));
                 }
                 None => line,
             };
             if line.contains(['\0', '\r']) {
-                return Err(bad(line_number, "the signed text holds a control character"));
+                return Err(lines.bad("the signed text holds a control character"));
             }
             body.push(line.trim_end_matches([' ', '\t']));
         }
-        if !closed {
-            return Err(bad(last, "not signed: the text ends without a signature"));
-        }
+        Err(lines.bad("not signed: the text ends without a signature"))
+    }
+
+    /// Reads the armored signatures, with which the document must end.
+    fn signatures(lines: &mut FrameLines<'_>) -> Result<String, MetadataError> {
         let mut armor = format!("{BEGIN_SIGNATURE}\n");
         let mut ended = false;
-        for (line_number, line) in lines.by_ref() {
-            last = line_number;
+        while let Some(line) = lines.next() {
             if ended {
-                return Err(bad(line_number, "bytes after the signed block"));
+                return Err(lines.bad("bytes after the signed block"));
             }
             if line.starts_with('-') && line != END_SIGNATURE {
-                return Err(bad(line_number, "a second block within the signature"));
+                return Err(lines.bad("a second block within the signature"));
             }
             armor.push_str(line);
             armor.push('\n');
             ended = line == END_SIGNATURE;
         }
         if !ended {
-            return Err(bad(last, "the signature is cut off"));
+            return Err(lines.bad("the signature is cut off"));
         }
-        Ok(Self {
-            text: body.join("\n"),
-            armor,
-        })
+        Ok(armor)
     }
 }
 
@@ -216,7 +244,11 @@ fn read_signatures(armor: &str, file: &str) -> Result<Vec<Signature>, MetadataEr
     for packet in PacketParser::new(std::io::BufReader::new(dearmor)) {
         match packet.map_err(|err| bad(format!("unreadable signature: {err}")))? {
             Packet::Signature(signature) => signatures.push(signature),
-            _ => return Err(bad("something else than a signature in the signature block".to_owned())),
+            _ => {
+                return Err(bad(
+                    "the signature block holds a packet that is not a signature".to_owned()
+                ));
+            }
         }
         if signatures.len() > MAX_SIGNATURES {
             return Err(bad(format!("more than {MAX_SIGNATURES} signatures")));
@@ -231,9 +263,9 @@ fn read_signatures(armor: &str, file: &str) -> Result<Vec<Signature>, MetadataEr
 enum SignatureVerdict {
     /// Fingerprint of the primary key.
     Good(String),
-    /// Why it does not count.
+    /// The reason why it does not count.
     Ignored(String),
-    /// Fingerprint of the key whose signature does not fit.
+    /// Fingerprint of the key whose signature does not match the text.
     Bad(String),
 }
 
@@ -254,11 +286,11 @@ fn judge(signature: &Signature, text: &str, keyring: &Keyring, moment: u32) -> S
         .collect();
     let id = ids
         .first()
-        .map_or("that is not named".to_owned(), |id| id.to_uppercase());
+        .map_or("of an unnamed issuer".to_owned(), |id| id.to_uppercase());
     SignatureVerdict::Ignored(format!("key {id}: not in the keyring"))
 }
 
-/// Whether the signature names `key` as its maker; only a hint, the check of the signature decides.
+/// Whether the signature names `key` as its issuer. This only selects the key; the check of the signature decides.
 fn is_issuer(signature: &Signature, key: &impl KeyDetails) -> bool {
     let fingerprints = signature.issuer_fingerprint();
     if fingerprints.is_empty() {
@@ -279,7 +311,7 @@ fn judge_by(
     let primary = fingerprint(&key.primary_key);
     let name = subkey.map_or_else(|| primary.clone(), |s| fingerprint(&s.key));
     let ignored = |reason: String| SignatureVerdict::Ignored(format!("key {name}: {reason}"));
-    // The order matters for the message alone: a signature is good only when nothing below objects.
+    // The order of the checks matters only for the message: a good signature passes all of them.
     if let Some(reason) = weak(signature) {
         return ignored(reason);
     }
@@ -313,7 +345,7 @@ fn judge_by(
     }
 }
 
-/// Why the primary key may not vouch for anything at `moment`.
+/// The reason why the primary key may not vouch for a signature at `moment`; `None` if it may. `signs`: it made the signature itself.
 fn check_primary(key: &SignedPublicKey, signs: bool, made: u32, moment: u32) -> Option<String> {
     let primary = &key.primary_key;
     if let Some(reason) = weak_key(primary) {
@@ -331,7 +363,7 @@ fn check_primary(key: &SignedPublicKey, signs: bool, made: u32, moment: u32) -> 
     {
         return Some("the key is revoked".to_owned());
     }
-    // A user id that was revoked says nothing any more; a self-signature with a weak hash says nothing either.
+    // Self-signatures carry the flags and the expiry of a key. Those of a revoked user id, and those with a weak hash, do not count.
     let of_users = details.users.iter().flat_map(|user| {
         let own = |s: &&Signature| s.verify_certification(primary, Tag::UserId, &user.id).is_ok();
         let revoked = user
@@ -360,7 +392,7 @@ fn check_primary(key: &SignedPublicKey, signs: bool, made: u32, moment: u32) -> 
         .map(|end| format!("the key expired on {}", date(end)))
 }
 
-/// Why `subkey` may not sign at `moment`.
+/// The reason why `subkey` may not sign at `moment`; `None` if it may.
 fn check_subkey(key: &SignedPublicKey, subkey: &SignedPublicSubKey, made: u32, moment: u32) -> Option<String> {
     let primary = &key.primary_key;
     if let Some(reason) = weak_key(&subkey.key) {
@@ -403,7 +435,7 @@ fn check_subkey(key: &SignedPublicKey, subkey: &SignedPublicSubKey, made: u32, m
         .map(|end| format!("the subkey expired on {}", date(end)))
 }
 
-/// Why no signature made with this hash counts.
+/// The reason why the hash of a signature is not trusted; `None` if it is.
 fn weak(signature: &Signature) -> Option<String> {
     match signature.hash_alg() {
         Some(
@@ -418,12 +450,12 @@ fn weak(signature: &Signature) -> Option<String> {
     }
 }
 
-/// Why no signature by this key counts.
+/// The reason why the algorithm of a key is not trusted; `None` if it is.
 fn weak_key(key: &impl KeyDetails) -> Option<String> {
     match key.public_params() {
         PublicParams::DSA(_) => Some("DSA is too weak".to_owned()),
         PublicParams::RSA(rsa) => {
-            // Written out, the parameters begin with the modulus, and that with its length in bits (RFC 9580 §3.2).
+            // In their serialised form, the parameters begin with the modulus, which begins with its length in bits (RFC 9580 §3.2).
             let mut bytes = Vec::new();
             let bits = match (rsa.to_writer(&mut bytes), bytes.as_slice()) {
                 (Ok(()), [high, low, ..]) => u16::from_be_bytes([*high, *low]),
@@ -435,7 +467,7 @@ fn weak_key(key: &impl KeyDetails) -> Option<String> {
     }
 }
 
-/// When something that lasts `lasts` seconds from `made` ends; zero and absence mean never.
+/// The end of a validity of `lasts` seconds from `made` on; `None` if it has no end, which 0 and absence mean.
 fn ends(made: u32, lasts: Option<u32>) -> Option<u32> {
     lasts.filter(|l| *l > 0).map(|l| made.saturating_add(l))
 }

@@ -1,4 +1,4 @@
-//! A tar archive read entry by entry, every header checked before anything is handed on.
+//! Reads a tar archive entry by entry; every header is checked before its entry is passed on.
 //!
 //! ```text
 //! header block 512   name, mode, uid, gid, size, mtime, checksum, type, link name, "ustar" magic, prefix
@@ -8,34 +8,35 @@
 //! ```
 //!
 //! GNU long names (types `L`, `K`) and pax records (type `x`) describe the entry after them. Sources: POSIX.1-2017 pax,
-//! "ustar Interchange Format"; GNU tar manual, "Basic Tar Format". The tar crate decodes the fields; walking the blocks
-//! is done here, because its iterator stops silently at the first zero block and drops parts of odd pax headers.
+//! "ustar Interchange Format"; GNU tar manual, "Basic Tar Format". The crate `tar` decodes the fields; the walk over the blocks is own
+//! code (docs/dependencies.md), because the crate's iterator stops silently at the first zero block and drops parts of unusual pax
+//! headers.
 
 use super::pax::{self, Pax};
 use crate::model::{Epoch, Meta, RelPath};
 use std::io::{self, Read};
 use tar::{EntryType, Header};
 
-/// Unit of everything in an archive.
+/// Bytes of a block: headers and contents begin at its multiples.
 const BLOCK: usize = 512;
-/// A name field at least this full may be the beginning of a longer name: 100 bytes less a cut UTF-8 character and a NUL.
+/// A name field with at least this many bytes may hold only the beginning of a name: 100 bytes less a cut UTF-8 character and a NUL.
 const CUT_FIELD: usize = 96;
-/// Format bits of a mode that some writers repeat there.
+/// The file type bits, which some writers repeat in the mode.
 const S_IFMT: u64 = 0o170_000;
 
-/// How much an archive may make its reader do.
+/// Limits on an archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TarLimits {
-    /// Entries, at most.
+    /// Most entries.
     pub entries: u64,
-    /// Bytes of the uncompressed archive, at most.
+    /// Most bytes of the uncompressed archive.
     pub bytes: u64,
-    /// Bytes of one extended header (a long name, or pax records), at most.
+    /// Most bytes of one extended header (a long name, or pax records).
     pub header_bytes: u64,
 }
 
 impl Default for TarLimits {
-    /// Above anything Debian ships: 500,000 entries, 8 GiB, 64 KiB.
+    /// More than any package of Debian has: 500,000 entries, 8 GiB, 64 KiB.
     fn default() -> Self {
         Self {
             entries: 500_000,
@@ -45,45 +46,45 @@ impl Default for TarLimits {
     }
 }
 
-/// What an entry is.
+/// Kind of an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TarEntryKind {
     /// A directory.
     Directory,
-    /// A regular file; its content is what the visitor can read.
+    /// A regular file; the visitor can read its content.
     File,
-    /// A symbolic link to any bytes without NUL.
+    /// A symbolic link; the target is not empty and has no NUL.
     Symlink(Vec<u8>),
-    /// A second name of an entry of the same archive.
+    /// Another name of an entry of the same archive.
     HardLink(RelPath),
 }
 
-/// One entry's header, checked.
+/// The checked header of an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EntryHeader {
-    /// Mode, numeric owner, time and extended attributes, as packed.
+    /// Mode, numeric owner, time and extended attributes, as stored.
     pub meta: Meta,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: TarEntryKind,
-    /// Bytes of content; zero for anything but a file.
+    /// Bytes of content; 0 except for files.
     pub size: u64,
 }
 
 /// Why an archive is refused.
 #[derive(Debug)]
 pub(super) enum TarError<E> {
-    /// The entry (`entry "…"`, or where it stands) and what is wrong with it.
+    /// The entry (`entry "…"`, or its place) and the problem with it.
     Entry { entry: String, problem: String },
     /// Reading failed in or after the entry.
     Read { entry: String, source: io::Error },
-    /// The visitor refused.
+    /// The visitor returned an error.
     Visit(E),
 }
 
 /// Receives each entry: its path (`None` for the root directory), its header and its content.
 pub(super) type Visit<'v, E> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), E> + 'v;
 
-/// Counts what comes out of the decompressor and stops a bomb.
+/// Limits the bytes from a decompressor.
 struct Bounded<R> {
     inner: R,
     left: u64,
@@ -96,7 +97,7 @@ impl<R: Read> Read for Bounded<R> {
         let n = self.inner.read(&mut buf[..room])?;
         self.left -= n as u64;
         if n == 0 && room == 0 && !buf.is_empty() {
-            // At the limit: fine only if the stream ends right here.
+            // At the limit, the stream must end.
             if self.inner.read(&mut [0])? != 0 {
                 let message = format!("the archive is larger than the limit of {} bytes", self.limit);
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
@@ -106,7 +107,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Content of one entry: exactly `left` bytes, or an error.
+/// The content of one entry: exactly `left` bytes, or an error.
 struct EntryReader<'r, R> {
     inner: &'r mut R,
     left: u64,
@@ -128,7 +129,7 @@ impl<R: Read> Read for EntryReader<'_, R> {
     }
 }
 
-/// What extension headers said about the next entry.
+/// The statements of extension headers about the next entry.
 #[derive(Default)]
 struct Pending {
     name: Option<Vec<u8>>,
@@ -140,9 +141,20 @@ impl Pending {
     fn is_empty(&self) -> bool {
         self.name.is_none() && self.link.is_none() && self.pax.is_none()
     }
+
+    /// The name of the entry with this header, for messages.
+    fn shown_name(&self, header: &Header) -> String {
+        let long = self.name.as_ref();
+        let long = long.or_else(|| self.pax.as_ref().and_then(|p| p.path.as_ref()));
+        match long {
+            Some(name) => name.escape_ascii().to_string(),
+            None => header.path_bytes().escape_ascii().to_string(),
+        }
+    }
 }
 
-/// Reads a whole archive, to the end of `reader`, and hands every entry to `visit`. Content a visitor leaves is skipped.
+/// Reads a whole archive, to the end of `reader`, and passes every entry to `visit`. Content that the visitor does not read is
+/// skipped.
 pub(super) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'_, E>) -> Result<(), TarError<E>> {
     let mut reader = Bounded {
         inner: reader,
@@ -150,41 +162,25 @@ pub(super) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'
         limit: limits.bytes,
     };
     let mut pending = Pending::default();
+    // The place of the next header, for messages.
     let mut last = "at the start".to_owned();
     let mut count = 0u64;
     loop {
-        let after = |source| TarError::Read {
-            entry: last.clone(),
-            source,
-        };
         let refuse = |problem: String| TarError::Entry {
             entry: last.clone(),
             problem,
         };
-        let mut header = Header::new_old();
-        match fill(&mut reader, header.as_mut_bytes()).map_err(after)? {
-            BLOCK => {}
-            0 => return Err(refuse("the end-of-archive blocks are missing".to_owned())),
-            n => return Err(refuse(format!("the archive ends within a header ({n} of 512 bytes)"))),
-        }
-        if header.as_bytes().iter().all(|b| *b == 0) {
-            if !pending.is_empty() {
-                return Err(refuse("an extended header has no entry after it".to_owned()));
-            }
-            return end(&mut reader).map_err(after)?.map_err(refuse);
-        }
-        check_form(&header).map_err(refuse)?;
+        let header = match header(&mut reader, &pending) {
+            Ok(Ok(Some(header))) => header,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(problem)) => return Err(refuse(problem)),
+            Err(source) => return Err(TarError::Read { entry: last, source }),
+        };
         count += 1;
         if count > limits.entries {
             return Err(refuse(format!("there are more than {} entries", limits.entries)));
         }
-        let shown = match &pending.name {
-            Some(name) => name.escape_ascii().to_string(),
-            None => match pending.pax.as_ref().and_then(|p| p.path.as_ref()) {
-                Some(path) => path.escape_ascii().to_string(),
-                None => header.path_bytes().escape_ascii().to_string(),
-            },
-        };
+        let shown = pending.shown_name(&header);
         let bad = |problem: String| TarError::Entry {
             entry: format!("entry \"{shown}\""),
             problem,
@@ -193,22 +189,8 @@ pub(super) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'
             entry: format!("entry \"{shown}\""),
             source,
         };
-        let size = header
-            .entry_size()
-            .map_err(|e| bad(format!("has an unreadable size: {e}")))?;
-        if size > limits.bytes {
-            return Err(bad(format!(
-                "says it has {size} bytes, more than the limit of {}",
-                limits.bytes
-            )));
-        }
+        let size = content_size(&header, limits).map_err(bad)?;
         if is_extension(header.entry_type()) {
-            if size > limits.header_bytes {
-                let limit = limits.header_bytes;
-                return Err(bad(format!(
-                    "has an extended header of {size} bytes, more than the limit of {limit}"
-                )));
-            }
             let mut data = Vec::new();
             let mut content = EntryReader {
                 inner: &mut reader,
@@ -233,7 +215,44 @@ pub(super) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'
     }
 }
 
-/// Reads until `buf` is full or the stream ends; returns how much there was.
+/// The next header; `None` at the end of the archive. The inner error is the problem with the bytes.
+fn header(reader: &mut impl Read, pending: &Pending) -> io::Result<Result<Option<Header>, String>> {
+    let mut header = Header::new_old();
+    match fill(reader, header.as_mut_bytes())? {
+        BLOCK => {}
+        0 => return Ok(Err("the end-of-archive blocks are missing".to_owned())),
+        n => return Ok(Err(format!("the archive ends within a header ({n} of 512 bytes)"))),
+    }
+    if header.as_bytes().iter().all(|b| *b == 0) {
+        if !pending.is_empty() {
+            return Ok(Err("an extended header has no entry after it".to_owned()));
+        }
+        return Ok(end(reader)?.map(|()| None));
+    }
+    Ok(check_form(&header).map(|()| Some(header)))
+}
+
+/// The size that a header states, which must be within the limits.
+fn content_size(header: &Header, limits: &TarLimits) -> Result<u64, String> {
+    let size = header
+        .entry_size()
+        .map_err(|e| format!("has an unreadable size: {e}"))?;
+    if size > limits.bytes {
+        return Err(format!(
+            "says it has {size} bytes, more than the limit of {}",
+            limits.bytes
+        ));
+    }
+    if is_extension(header.entry_type()) && size > limits.header_bytes {
+        let limit = limits.header_bytes;
+        return Err(format!(
+            "has an extended header of {size} bytes, more than the limit of {limit}"
+        ));
+    }
+    Ok(size)
+}
+
+/// Reads until `buf` is full or the stream ends; returns the number of bytes read.
 fn fill(reader: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     let mut have = 0;
     while have < buf.len() {
@@ -247,7 +266,7 @@ fn fill(reader: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     Ok(have)
 }
 
-/// After the first zero block: a second one, then nothing but zeros.
+/// Checks that the first zero block is followed by a second one, and then by zeros only.
 fn end(reader: &mut impl Read) -> io::Result<Result<(), String>> {
     let mut block = [0; BLOCK];
     let mut blocks = 1u64;
@@ -268,7 +287,7 @@ fn is_extension(kind: EntryType) -> bool {
     kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions()
 }
 
-/// Checksum, magic, and that no text field hides bytes behind a NUL.
+/// Checks checksum and magic, and that no text field hides bytes behind a NUL.
 fn check_form(header: &Header) -> Result<(), String> {
     let bytes = header.as_bytes();
     let sum: u32 = bytes[..148]
@@ -281,7 +300,9 @@ fn check_form(header: &Header) -> Result<(), String> {
         .cksum()
         .map_err(|e| format!("the header checksum is unreadable: {e}"))?;
     if stated != sum {
-        return Err(format!("the header checksum is {stated}, its bytes sum to {sum}"));
+        return Err(format!(
+            "the header states the checksum {stated}, but its bytes sum to {sum}"
+        ));
     }
     if header.as_gnu().is_none() && header.as_ustar().is_none() {
         return Err(format!(
@@ -307,7 +328,7 @@ fn check_form(header: &Header) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes an extension header in.
+/// Adds an extension header to `pending`.
 fn extend(pending: &mut Pending, kind: EntryType, mut data: Vec<u8>) -> Result<(), String> {
     if kind.is_pax_local_extensions() {
         return match pending.pax.replace(pax::parse(&data)?) {
@@ -327,25 +348,43 @@ fn extend(pending: &mut Pending, kind: EntryType, mut data: Vec<u8>) -> Result<(
     }
 }
 
-/// Turns a header and what was said before it into a checked entry.
+/// Checks a header, together with the extension headers in front of it, as an entry.
 fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<RelPath>, EntryHeader), String> {
     let Pending { name, link, pax } = pending;
-    let pax = pax.unwrap_or_default();
-    let kind = header.entry_type();
-    let raw_path = full_text("path", &header.path_bytes(), name, pax.path)?;
-    let directory = kind.is_dir();
-    let path = relative(&raw_path, directory)?;
+    let mut pax = pax.unwrap_or_default();
+    let raw_path = full_text("path", &header.path_bytes(), name, pax.path.take())?;
+    let path = relative(&raw_path, header.entry_type().is_dir())?;
     let link_field = header.link_name_bytes().unwrap_or_default();
-    let target = full_text("link name", &link_field, link, pax.linkpath)?;
-    let kind = match kind {
+    let target = full_text("link name", &link_field, link, pax.linkpath.take())?;
+    let kind = kind(header.entry_type(), &target)?;
+    if path.is_none() && kind != TarEntryKind::Directory {
+        return Err("stands at the root but is not a directory".to_owned());
+    }
+    if !target.is_empty() && !matches!(kind, TarEntryKind::Symlink(_) | TarEntryKind::HardLink(_)) {
+        return Err(format!(
+            "is not a link but has a link name: \"{}\"",
+            target.escape_ascii()
+        ));
+    }
+    if size != 0 && kind != TarEntryKind::File {
+        return Err(format!("is not a regular file but has {size} bytes of content"));
+    }
+    agree("size", size, pax.size)?;
+    let meta = meta(header, pax)?;
+    Ok((path, EntryHeader { meta, kind, size }))
+}
+
+/// The kind of an entry with this type and link target.
+fn kind(kind: EntryType, target: &[u8]) -> Result<TarEntryKind, String> {
+    Ok(match kind {
         EntryType::Regular => TarEntryKind::File,
         EntryType::Directory => TarEntryKind::Directory,
         EntryType::Symlink if target.is_empty() => return Err("is a symbolic link without a target".to_owned()),
         EntryType::Symlink if target.contains(&0) => {
             return Err("is a symbolic link to a path with a NUL byte".to_owned());
         }
-        EntryType::Symlink => TarEntryKind::Symlink(target.clone()),
-        EntryType::Link => match relative(&target, false) {
+        EntryType::Symlink => TarEntryKind::Symlink(target.to_vec()),
+        EntryType::Link => match relative(target, false) {
             Ok(Some(path)) => TarEntryKind::HardLink(path),
             Ok(None) => return Err("is a hard link to the root directory".to_owned()),
             Err(problem) => {
@@ -363,17 +402,11 @@ fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<R
             let byte = [other.as_byte()];
             return Err(format!("has the unknown type \"{}\"", byte.escape_ascii()));
         }
-    };
-    if path.is_none() && kind != TarEntryKind::Directory {
-        return Err("stands at the root but is not a directory".to_owned());
-    }
-    if !target.is_empty() && !matches!(kind, TarEntryKind::Symlink(_) | TarEntryKind::HardLink(_)) {
-        return Err(format!("is no link but has a link name: \"{}\"", target.escape_ascii()));
-    }
-    if size != 0 && kind != TarEntryKind::File {
-        return Err(format!("is no regular file but has {size} bytes of content"));
-    }
-    agree("size", size, pax.size)?;
+    })
+}
+
+/// Mode, owner, time and extended attributes of an entry.
+fn meta(header: &Header, pax: Pax) -> Result<Meta, String> {
     let text = |field: &str, value: io::Result<u64>| value.map_err(|e| format!("has an unreadable {field}: {e}"));
     let number = |field: &'static str, value: u64| {
         u32::try_from(value).map_err(|_| format!("has {field} {value}, which does not fit 32 bits"))
@@ -382,23 +415,22 @@ fn check_entry(header: &Header, size: u64, pending: Pending) -> Result<(Option<R
     if mode > 0o7777 {
         return Err(format!("has mode {mode:o}"));
     }
-    let owner = |field: &'static str, value: u64, said: Option<u64>| {
-        // A writer that cannot fit an owner leaves zero or its low digits; the record is then the only truth.
-        number(field, said.unwrap_or(value))
+    let owner = |field: &'static str, value: u64, stated: Option<u64>| {
+        // A writer that cannot fit an owner into the header writes zero or its low digits; only the pax record is right then.
+        number(field, stated.unwrap_or(value))
     };
     let mtime = text("mtime", header.mtime())?;
     agree("mtime", mtime, pax.mtime)?;
-    let meta = Meta {
+    Ok(Meta {
         mode: number("mode", mode)?,
         uid: owner("uid", text("uid", header.uid())?, pax.uid)?,
         gid: owner("gid", text("gid", header.gid())?, pax.gid)?,
         mtime: Epoch::new(number("mtime", mtime)?),
         xattrs: pax.xattrs,
-    };
-    Ok((path, EntryHeader { meta, kind, size }))
+    })
 }
 
-/// A pax number must repeat what the header says: readers differ in which of the two they believe.
+/// Checks that a pax number repeats the number of the header, since readers differ in which of the two they use.
 fn agree(field: &str, header: u64, pax: Option<u64>) -> Result<(), String> {
     match pax {
         Some(value) if value != header => Err(format!(
@@ -408,7 +440,7 @@ fn agree(field: &str, header: u64, pax: Option<u64>) -> Result<(), String> {
     }
 }
 
-/// The whole text of a field that an extension may have lengthened; the header must hold the same or its beginning.
+/// The whole text of a field that an extension may have extended; the header must hold the same text or its beginning.
 fn full_text(field: &str, header: &[u8], gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Vec<u8>, String> {
     let (source, long) = match (gnu, pax) {
         (Some(_), Some(_)) => return Err(format!("has its {field} both in a GNU long name and in a pax record")),
@@ -426,7 +458,7 @@ fn full_text(field: &str, header: &[u8], gnu: Option<Vec<u8>>, pax: Option<Vec<u
     ))
 }
 
-/// A path as packed (`./usr/bin/`, `usr/bin`) as a relative path; `None` for the root itself.
+/// The relative path of a stored path (`./usr/bin/`, `usr/bin`); `None` for the root itself.
 fn relative(raw: &[u8], directory: bool) -> Result<Option<RelPath>, String> {
     if raw == b"." || raw == b"./" {
         return Ok(None);

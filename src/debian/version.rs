@@ -1,17 +1,19 @@
 //! Debian version numbers and their order.
 //!
 //! `[epoch:]upstream[-revision]`, compared part by part as
-//! [deb-version(7)](https://manpages.debian.org/deb-version) says: runs of non-digits by a modified ASCII order (`~` before
-//! the end, the end before letters, letters before the rest) alternate with runs of digits compared as numbers.
+//! [deb-version(7)](https://manpages.debian.org/deb-version) defines: runs of non-digits, compared in a modified ASCII order (`~`
+//! before the end, the end before letters, letters before other characters), alternate with runs of digits, compared as numbers.
+//!
+//! Own code instead of the crate `debversion` (docs/dependencies.md), whose dependencies are larger than this file.
 
 use super::MetadataError;
 use crate::model::excerpt;
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-/// Longest version accepted, in bytes; the longest one in Debian has about 60.
+/// A longer version is refused, bytes; Debian's longest has about 60.
 const MAX_VERSION: usize = 256;
 
-/// A well-formed version; ordered and equal as Debian's tools see it, so `1.0` equals `0:1.00`.
+/// A well-formed version. Order and equality are those of Debian's tools, so `1.0` equals `0:1.00`.
 #[derive(Clone, Debug)]
 pub struct Version(Box<str>);
 
@@ -22,7 +24,7 @@ impl Version {
     }
 }
 
-/// Says what is wrong with `text` as a version; `None` when it is well-formed.
+/// The problem with `text` as a version; `None` when it is well-formed.
 pub(super) fn version_problem(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         return Some("is empty");
@@ -56,7 +58,7 @@ pub(super) fn version_problem(text: &str) -> Option<&'static str> {
     match revision {
         Some("") => Some("has an empty revision"),
         Some(r) if !r.bytes().all(|b| b.is_ascii_alphanumeric() || b".+~".contains(&b)) => {
-            Some("has a revision with a character that none may have")
+            Some("has a character in its revision that no revision may have")
         }
         _ => None,
     }

@@ -1,23 +1,23 @@
-//! One file: place after place until one gives exactly the pinned bytes.
+//! Downloads one file: one place after the other, until a place gives exactly the pinned bytes.
 
 use super::error::FetchError;
 use super::location::Location;
 use super::partial::{CHUNK, Downloaded, PartialDownload};
 use super::plan::FetchItem;
-use super::transport::{AnswerRange, Transport, TransportFailure};
-use std::fmt::Write as _;
+use super::transport::{AnswerRange, Response, Transport, TransportFailure};
+use std::fmt::{self, Write as _};
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How patient a download is.
+/// Retries and time limits of a download.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Tries at one place, the first included.
+    /// Tries at one place, including the first.
     pub attempts: u32,
-    /// Wait before the second try; doubled before each further one.
+    /// Wait before the second try; doubled before each further try.
     pub backoff: Duration,
-    /// How long an answer may be slower than `min_rate`.
+    /// Time in which an answer may be slower than `min_rate`.
     pub grace: Duration,
     /// Bytes per second an answer must reach on average once `grace` is over.
     pub min_rate: u64,
@@ -34,19 +34,19 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Is told how downloads go; called from several threads.
+/// Receives the progress of downloads; called from several threads.
 pub trait Progress: Sync {
-    /// A download begins; `position` bytes are there from an earlier run.
+    /// A download begins; `position` bytes are left from an earlier run.
     fn started(&self, item: &FetchItem, position: u64);
-    /// The file is now checked in up to `position`; it goes back when bytes had to be dropped.
+    /// The first `position` bytes of the file have arrived; the number decreases when bytes are dropped.
     fn advanced(&self, item: &FetchItem, position: u64);
     /// A try at a place failed for the reason `why`.
     fn failed(&self, item: &FetchItem, place: &Location, why: &str);
-    /// The download is over.
+    /// The download has ended; `whole` when it has succeeded.
     fn finished(&self, item: &FetchItem, whole: bool);
 }
 
-/// Progress nobody looks at.
+/// Ignores all progress.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Silent;
 
@@ -57,12 +57,12 @@ impl Progress for Silent {
     fn finished(&self, _: &FetchItem, _: bool) {}
 }
 
-/// What became of an item.
+/// The result of a download.
 #[derive(Debug)]
 pub enum Fetched {
-    /// Here it is.
+    /// The file was downloaded.
     Downloaded(Downloaded),
-    /// Another builder put it into the store meanwhile.
+    /// Another builder stored the file meanwhile.
     Present,
 }
 
@@ -74,32 +74,57 @@ pub struct Downloader<'a> {
     pub directory: &'a Path,
     /// Whether only places without a network may be used.
     pub offline: bool,
-    /// How patient to be.
+    /// Retries and time limits.
     pub policy: RetryPolicy,
     /// Waits between tries.
     pub sleep: &'a (dyn Fn(Duration) + Sync),
-    /// Is told how it goes.
+    /// Receives the progress.
     pub progress: &'a dyn Progress,
 }
 
-/// How one answer ended.
+/// The end of one answer.
 enum AnswerOutcome {
-    /// All bytes are there; `resumed` when some were there before this answer.
+    /// All bytes have arrived; `resumed` when some were there before this answer.
     Whole { resumed: bool },
-    /// Try this place again.
+    /// The same place is tried again.
     Again(String),
-    /// Go to the next place.
-    Next(String),
+    /// The next place is tried.
+    Next(PlaceFailure),
+}
+
+/// Why a place did not give the file.
+enum PlaceFailure {
+    /// The place does not have the file.
+    Gone,
+    /// Any other reason.
+    Other(String),
+}
+
+impl fmt::Display for PlaceFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => TransportFailure::NotFound.fmt(f),
+            Self::Other(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// The answer of a place whose range fits the request.
+struct Accepted {
+    /// First byte of the answer.
+    from: u64,
+    response: Response,
 }
 
 const HINT_GONE: &str = "the archive has dropped this version; run `pnb lock --update`";
-const HINT_OFFLINE: &str = "it is not here and --offline forbids the network; run `pnb fetch` where there is one";
+const HINT_OFFLINE: &str =
+    "no place on this machine has it, and --offline forbids the network; run `pnb fetch` where there is a network";
 const HINT_RETRY: &str = "run `pnb fetch` again, or name a mirror that has the file with --mirror";
 const HINT_NOWHERE: &str = "give the file an address in the lock, or name a mirror that has it with --mirror";
 
 impl Downloader<'_> {
-    /// Gets one item. `have` says whether the store has it by now (asked once the item's lock is held); `stop` is asked often
-    /// and ends the download with [`FetchError::Stopped`], keeping what arrived.
+    /// Downloads one item. `have` says whether the store has it by now (called while the item's lock is held). `stop` is called often;
+    /// when it returns true, the download ends with [`FetchError::Stopped`] and keeps the bytes that have arrived.
     pub fn get(
         &self,
         item: &FetchItem,
@@ -117,7 +142,7 @@ impl Downloader<'_> {
         match result {
             Ok(()) => Ok(Fetched::Downloaded(part.finish()?)),
             Err(error) => {
-                // The failure itself says more than an empty file that cannot be removed.
+                // An empty file that cannot be removed matters less than the error of the download.
                 let _ = part.give_up();
                 Err(error)
             }
@@ -136,19 +161,19 @@ impl Downloader<'_> {
             }
             part.restart()?;
         }
-        let mut looked = String::new();
+        let mut failures = String::new();
         let (mut all_gone, mut barred) = (true, false);
         for place in &item.places {
             if self.offline && place.address.is_network() {
                 barred = true;
-                let _ = write!(looked, "\n  {place}: not tried (--offline)");
+                let _ = write!(failures, "\n  {place}: not tried (--offline)");
                 continue;
             }
             match self.try_place(item, place, part, stop)? {
                 None => return Ok(()),
-                Some(why) => {
-                    all_gone &= why == TransportFailure::NotFound.to_string();
-                    let _ = write!(looked, "\n  {place}: {}", why.replace('\n', "\n    "));
+                Some(failure) => {
+                    all_gone &= matches!(failure, PlaceFailure::Gone);
+                    let _ = write!(failures, "\n  {place}: {}", failure.to_string().replace('\n', "\n    "));
                 }
             }
         }
@@ -158,25 +183,25 @@ impl Downloader<'_> {
             (_, _, true) => HINT_GONE,
             _ => HINT_RETRY,
         };
-        let verdict = match item.places.len() {
-            0 => "there is no place to look".to_owned(),
-            _ => format!("no place has it{looked}"),
+        let problem = match item.places.len() {
+            0 => "the lock names no place for it, and no mirror is configured".to_owned(),
+            _ => format!("no place has it{failures}"),
         };
         Err(FetchError::NoPlace {
             what: item.what.clone(),
-            looked: verdict,
+            problem,
             hint,
         })
     }
 
-    /// Tries one place as often as the policy allows. `None` when the file is whole, else why not.
+    /// Tries one place as often as the policy allows. `None` when the file is complete, otherwise the reason of the last failure.
     fn try_place(
         &self,
         item: &FetchItem,
         place: &Location,
         part: &mut PartialDownload,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Option<String>, FetchError> {
+    ) -> Result<Option<PlaceFailure>, FetchError> {
         let mut validator = None;
         let mut restarted = false;
         let mut reason = String::new();
@@ -185,34 +210,36 @@ impl Downloader<'_> {
                 self.progress.failed(item, place, &reason);
                 (self.sleep)(self.policy.backoff.saturating_mul(1 << (attempt - 1).min(6)));
             }
-            reason = match self.attempt(item, place, part, &mut validator, stop)? {
+            let failure = match self.attempt(item, place, part, &mut validator, stop)? {
                 AnswerOutcome::Whole { .. } if part.digest() == item.sha256 => return Ok(None),
                 AnswerOutcome::Whole { resumed } => {
                     let actual = part.digest();
                     part.restart()?;
-                    let why = format!("wrong content\n  expected: {}\n  actual:   {actual}", item.sha256);
-                    // The fault may be in what was there before: the place gets one chance from the start.
-                    if !resumed || std::mem::replace(&mut restarted, true) {
-                        self.progress.failed(item, place, &why);
-                        return Ok(Some(why));
+                    let why = mismatch("content", &item.sha256, &actual);
+                    // The bytes of an earlier run may be the wrong ones, so the place gets one more try from the first byte.
+                    if resumed && !std::mem::replace(&mut restarted, true) {
+                        reason = why;
+                        continue;
                     }
-                    why
+                    PlaceFailure::Other(why)
                 }
-                AnswerOutcome::Again(why) => why,
-                AnswerOutcome::Next(why) => {
-                    self.progress.failed(item, place, &why);
-                    return Ok(Some(why));
+                AnswerOutcome::Again(why) => {
+                    reason = why;
+                    continue;
                 }
+                AnswerOutcome::Next(failure) => failure,
             };
+            self.progress.failed(item, place, &failure.to_string());
+            return Ok(Some(failure));
         }
         self.progress.failed(item, place, &reason);
-        Ok(Some(match self.policy.attempts {
+        Ok(Some(PlaceFailure::Other(match self.policy.attempts {
             0 | 1 => reason,
             n => format!("{reason} (tried {n} times)"),
-        }))
+        })))
     }
 
-    /// One request and its answer. Never leaves more than `item.size` bytes in `part`.
+    /// One request and its answer. `part` never has more than `item.size` bytes afterwards.
     fn attempt(
         &self,
         item: &FetchItem,
@@ -221,14 +248,11 @@ impl Downloader<'_> {
         validator: &mut Option<String>,
         stop: &dyn Fn() -> bool,
     ) -> Result<AnswerOutcome, FetchError> {
-        let stopped = || FetchError::Stopped {
-            what: item.what.clone(),
-        };
         if stop() {
-            return Err(stopped());
+            return Err(stopped(item));
         }
         let asked = part.position();
-        let response = match self.transport.open(place, asked, validator.as_deref()) {
+        let answer = match self.transport.open(place, asked, validator.as_deref()) {
             Ok(response) => response,
             Err(TransportFailure::Unsatisfiable) if asked > 0 => {
                 part.restart()?;
@@ -236,37 +260,39 @@ impl Downloader<'_> {
                 return Ok(AnswerOutcome::Again(TransportFailure::Unsatisfiable.to_string()));
             }
             Err(TransportFailure::Temporary(why)) => return Ok(AnswerOutcome::Again(why)),
-            Err(other) => return Ok(AnswerOutcome::Next(other.to_string())),
+            Err(TransportFailure::NotFound) => return Ok(AnswerOutcome::Next(PlaceFailure::Gone)),
+            Err(other) => return Ok(AnswerOutcome::Next(PlaceFailure::Other(other.to_string()))),
         };
-        let (from, total) = match response.status {
-            AnswerRange::Full { total } => (0, total),
-            AnswerRange::Partial { offset, total } if offset == asked && asked > 0 => (offset, total),
-            AnswerRange::Partial { offset, .. } => {
-                return Ok(AnswerOutcome::Next(format!(
-                    "sends bytes from {offset} on when asked for those from {asked} on"
-                )));
-            }
+        let Accepted { from, response } = match accept(answer, asked, item.size) {
+            Ok(accepted) => accepted,
+            Err(why) => return Ok(AnswerOutcome::Next(PlaceFailure::Other(why))),
         };
-        if let Some(total) = total.filter(|t| *t != item.size) {
-            return Ok(AnswerOutcome::Next(wrong_size(item.size, &format!("{total}"))));
-        }
         if from < asked {
             part.restart()?;
             self.progress.advanced(item, 0);
         }
         *validator = response.validator;
+        self.read_body(item, response.body, part, stop)
+    }
+
+    /// Appends the body of an answer to `part`.
+    fn read_body(
+        &self,
+        item: &FetchItem,
+        mut body: Box<dyn Read + Send>,
+        part: &mut PartialDownload,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<AnswerOutcome, FetchError> {
         let resumed = part.position() > 0;
-        let mut body = response.body;
         let mut buffer = vec![0; CHUNK];
         let began = Instant::now();
         let mut arrived = 0u64;
         while part.position() < item.size {
             if stop() {
-                return Err(stopped());
+                return Err(stopped(item));
             }
-            let room = buffer
-                .len()
-                .min(usize::try_from(item.size - part.position()).unwrap_or(usize::MAX));
+            let left = usize::try_from(item.size - part.position()).unwrap_or(usize::MAX);
+            let room = buffer.len().min(left);
             match body.read(&mut buffer[..room]) {
                 Ok(0) => {
                     let why = format!("ends after {} of {} bytes", part.position(), item.size);
@@ -289,17 +315,41 @@ impl Downloader<'_> {
                 return Ok(AnswerOutcome::Again(why));
             }
         }
-        // A failure here is no matter: every pinned byte has arrived and the digest decides.
+        // An error of this read does not matter: every pinned byte has arrived, and the digest decides.
         match body.read(&mut buffer[..1]) {
             Ok(1) => {
                 part.restart()?;
-                Ok(AnswerOutcome::Next(wrong_size(item.size, "more")))
+                let why = mismatch("size", &item.size, &"more");
+                Ok(AnswerOutcome::Next(PlaceFailure::Other(why)))
             }
             _ => Ok(AnswerOutcome::Whole { resumed }),
         }
     }
 }
 
-fn wrong_size(expected: u64, actual: &str) -> String {
-    format!("wrong size\n  expected: {expected}\n  actual:   {actual}")
+/// Checks that an answer begins at byte 0, or at byte `asked`, and that the file has `size` bytes.
+fn accept(response: Response, asked: u64, size: u64) -> Result<Accepted, String> {
+    let (from, total) = match response.status {
+        AnswerRange::Full { total } => (0, total),
+        AnswerRange::Partial { offset, total } if offset == asked && asked > 0 => (offset, total),
+        AnswerRange::Partial { offset, .. } => {
+            return Err(format!(
+                "sends bytes from {offset} on when asked for those from {asked} on"
+            ));
+        }
+    };
+    match total.filter(|total| *total != size) {
+        Some(total) => Err(mismatch("size", &size, &total)),
+        None => Ok(Accepted { from, response }),
+    }
+}
+
+fn stopped(item: &FetchItem) -> FetchError {
+    FetchError::Stopped {
+        what: item.what.clone(),
+    }
+}
+
+fn mismatch(subject: &str, expected: &dyn fmt::Display, actual: &dyn fmt::Display) -> String {
+    format!("wrong {subject}\n  expected: {expected}\n    actual: {actual}")
 }

@@ -1,43 +1,44 @@
-//! What can go wrong while fetching.
+//! `FetchError`: why a file could not be fetched.
 
-use std::{io, path::PathBuf};
+use crate::model::Hint;
+use std::{borrow::Cow, io, path::PathBuf};
 
-/// Why a file could not be fetched, or why it is not known where to look.
+/// Why a file could not be fetched, or its places could not be found; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No place gave the pinned bytes.
-    #[error("fetch {what}: {looked}\n\nhint: {hint}")]
+    #[error("fetch {what}: {problem}")]
     NoPlace {
         /// Kind, name, version and architecture.
         what: String,
-        /// One line per place: kind, address, what happened there.
-        looked: String,
-        /// What to do about it.
+        /// One line per place: its kind, its address, and why it did not give the file.
+        problem: String,
+        /// The way out.
         hint: &'static str,
     },
-    /// The file on this machine that takes the bytes cannot be used.
+    /// The file of the unfinished download cannot be used.
     #[error("fetch {what}: {action} {}", path.display())]
     Part {
         /// Kind, name, version and architecture.
         what: String,
-        /// What was being done to the file.
+        /// The operation that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The operating system's reason.
         #[source]
         source: io::Error,
     },
-    /// The caller could not take a file that was fetched.
+    /// The caller could not store a file that was fetched.
     #[error("store {what}")]
     Deliver {
         /// Kind, name, version and architecture.
         what: String,
-        /// Why.
+        /// The operating system's reason.
         #[source]
         source: io::Error,
     },
-    /// A package of the lock names an archive the lock does not have.
+    /// A package names an archive that the lock does not have.
     #[error("plan {what}: the lock has no archive {archive:?}")]
     UnknownArchive {
         /// The package.
@@ -45,12 +46,12 @@ pub enum FetchError {
         /// The archive it names.
         archive: String,
     },
-    /// A mirror or file address cannot be used.
+    /// The address of a mirror or file cannot be used.
     #[error("use address {value:?}: {problem}")]
     Address {
         /// The address.
         value: String,
-        /// What is wrong with it.
+        /// The fault of the address.
         problem: &'static str,
     },
     /// A line of apt's configuration does not parse.
@@ -60,7 +61,7 @@ pub enum FetchError {
         file: String,
         /// 1-based line number.
         line: usize,
-        /// What is wrong, with the value.
+        /// The fault, with the value.
         problem: String,
     },
     /// A file of apt's configuration cannot be read.
@@ -68,14 +69,23 @@ pub enum FetchError {
     ReadSources {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The operating system's reason.
         #[source]
         source: io::Error,
     },
-    /// Another file failed first; this one was given up.
+    /// The download was stopped, because another file could not be fetched.
     #[error("fetch {what}: stopped because another file failed")]
     Stopped {
         /// Kind, name, version and architecture.
         what: String,
     },
+}
+
+impl Hint for FetchError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NoPlace { hint, .. } => Some((*hint).into()),
+            _ => None,
+        }
+    }
 }

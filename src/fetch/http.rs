@@ -1,4 +1,4 @@
-//! HTTP and HTTPS: ranges, redirects within one host, and time limits.
+//! The HTTP and HTTPS transport: ranges, redirects within one host, time limits.
 //!
 //! Source: RFC 9110, §13 (conditional requests), §14 (ranges), §15 (status codes).
 
@@ -7,21 +7,21 @@ use super::transport::{AnswerRange, Response, Transport, TransportFailure};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Uri, header};
 
-/// Redirects followed for one file.
+/// Most redirects followed for one file.
 const MAX_REDIRECTS: usize = 5;
-/// Connections kept open to one server: as many as there are likely to be workers.
+/// Idle connections kept open to one server: no fewer than the usual number of workers.
 const IDLE_PER_HOST: usize = 16;
 
-/// Time limits and the proxy.
+/// Time limits and proxy of the HTTP client.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpOptions {
-    /// For finding and reaching the server, each.
+    /// For resolving the server's name, and for connecting to it, each.
     pub connect: Duration,
-    /// For the whole head of an answer.
+    /// For receiving the head of an answer.
     pub response: Duration,
-    /// For each piece of content: a server that is silent for longer is given up.
+    /// For each read of the body.
     pub read: Duration,
-    /// Whether the usual variables (`https_proxy`, `no_proxy`, …) choose a proxy.
+    /// Whether the environment variables `https_proxy`, `no_proxy` and their like choose a proxy.
     pub proxy_from_environment: bool,
 }
 
@@ -36,7 +36,7 @@ impl Default for HttpOptions {
     }
 }
 
-/// A client that keeps connections open between files.
+/// An HTTP client that keeps connections open between files.
 pub struct HttpTransport {
     agent: ureq::Agent,
 }
@@ -112,26 +112,29 @@ impl Transport for HttpTransport {
     }
 }
 
-/// What a failed request means. Broken connections may heal; broken rules do not.
+/// Whether a failed request is worth another try: after an error of the connection it is, after a breach of the protocol it is not.
 fn failure(error: ureq::Error) -> TransportFailure {
     match error {
         ureq::Error::Io(e) => TransportFailure::Temporary(e.to_string()),
         ureq::Error::Timeout(_) => TransportFailure::Temporary("did not answer in time".to_owned()),
-        ureq::Error::HostNotFound => TransportFailure::Temporary("the host is not known".to_owned()),
-        ureq::Error::ConnectionFailed => TransportFailure::Temporary("no connection".to_owned()),
+        ureq::Error::HostNotFound => TransportFailure::Temporary("the host name does not resolve".to_owned()),
+        ureq::Error::ConnectionFailed => TransportFailure::Temporary("the connection failed".to_owned()),
         other => TransportFailure::Refused(other.to_string()),
     }
 }
 
-/// The part of the file an answer says it holds.
+/// The part of the file that an answer holds, by its headers.
 fn status(code: u16, headers: &HeaderMap) -> Result<AnswerRange, TransportFailure> {
     if code == 200 {
         let total = text(headers, header::CONTENT_LENGTH).and_then(|t| t.parse().ok());
         return Ok(AnswerRange::Full { total });
     }
     let range = text(headers, header::CONTENT_RANGE).unwrap_or_default();
-    content_range(range)
-        .ok_or_else(|| TransportFailure::Refused(format!("sent a part of the file with Content-Range {range:?}")))
+    content_range(range).ok_or_else(|| {
+        TransportFailure::Refused(format!(
+            "sends a part of the file with the unusable Content-Range {range:?}"
+        ))
+    })
 }
 
 /// `bytes 100-199/200` or `bytes 100-199/*`.
@@ -143,11 +146,11 @@ fn content_range(text: &str) -> Option<AnswerRange> {
         "*" => None,
         total => Some(total.parse().ok()?),
     };
-    // A range that stops early is told by its length, like any short answer.
+    // A range that ends before the file is treated as any answer that ends early.
     (offset <= last && total.is_none_or(|t| last < t)).then_some(AnswerRange::Partial { offset, total })
 }
 
-/// A weak ETag does not promise equal bytes, so it may not guard a range.
+/// The validator for `If-Range`. A weak ETag is left out, because it does not promise equal bytes.
 fn validator(headers: &HeaderMap) -> Option<String> {
     let etag = text(headers, header::ETAG).filter(|t| !t.starts_with("W/"));
     etag.or_else(|| text(headers, header::LAST_MODIFIED)).map(str::to_owned)
@@ -157,10 +160,12 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Where a redirect leads: within the same host, never from https to http.
+/// The target of a redirect, which must stay on the same host and must not lead from https to http.
 fn redirect(from: &Uri, headers: &HeaderMap) -> Result<Uri, TransportFailure> {
     let Some(location) = text(headers, header::LOCATION) else {
-        return Err(TransportFailure::Refused("redirects without saying where".to_owned()));
+        return Err(TransportFailure::Refused(
+            "redirects without a Location header".to_owned(),
+        ));
     };
     let refuse = |why: &str| TransportFailure::Refused(format!("redirects to {why}"));
     let scheme = from.scheme_str().unwrap_or("http");
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_stay_with_the_host_and_never_get_weaker() {
+    fn redirects_stay_on_the_host_and_keep_https() {
         let from = "https://a.example/x/y";
         assert_eq!(led(from, "/z?q"), Ok("https://a.example/z?q".into()));
         assert_eq!(led(from, "z"), Ok("https://a.example/x/z".into()));
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_etag_guards_nothing() {
+    fn a_weak_etag_is_no_validator() {
         let mut headers = HeaderMap::new();
         headers.insert(header::ETAG, "W/\"1\"".parse().expect("header"));
         assert_eq!(validator(&headers), None);

@@ -1,10 +1,10 @@
-//! Where a file may be: addresses, and mirrors that hold many files below one address.
+//! Addresses of files, and of mirrors, which hold many files below one address.
 
 use super::error::FetchError;
 use crate::model::RelPath;
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// One file's address.
+/// The address of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Address {
     /// An `http://` or `https://` address, percent-encoded.
@@ -14,7 +14,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Whether reading it takes a network.
+    /// Whether reading the file needs a network.
     pub fn is_network(&self) -> bool {
         matches!(self, Self::Http(_))
     }
@@ -57,7 +57,7 @@ impl FromStr for Address {
     }
 }
 
-/// As given, less a user name and password.
+/// The address as given, without user name and password.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -79,7 +79,7 @@ fn without_user(text: &str) -> String {
     }
 }
 
-/// Why a place is looked at.
+/// The source of a place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LocationKind {
     /// The mirror given to pnb.
@@ -88,7 +88,7 @@ pub enum LocationKind {
     AptMirror,
     /// The snapshot service the lock names.
     Snapshot,
-    /// The address the lock gives for a file that is no package.
+    /// The address in the lock of a file that is not a package.
     Origin,
 }
 
@@ -103,12 +103,12 @@ impl fmt::Display for LocationKind {
     }
 }
 
-/// One place to look for one file.
+/// A place that may have a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Location {
-    /// Why it is looked at.
+    /// The source of the place.
     pub kind: LocationKind,
-    /// Where it is.
+    /// The file's address.
     pub address: Address,
 }
 
@@ -118,7 +118,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// A directory that holds files, here or on a server.
+/// A directory of files, on this machine or on a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Base(Address);
 
@@ -162,7 +162,8 @@ impl fmt::Display for Base {
     }
 }
 
-/// Percent-encodes all but RFC 3986's unreserved characters and `/`; `+` too, because some servers read it as a space.
+/// Percent-encodes all characters except the unreserved ones of RFC 3986 and `/`. `+` is encoded too, because some servers read it as a
+/// space.
 fn encode(path: &RelPath) -> String {
     let mut out = String::with_capacity(path.as_bytes().len() + 8);
     for &b in path.as_bytes() {
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_address() {
+    fn malformed_addresses_are_refused() {
         for (bad, why) in [
             ("ftp://a/b", "is not http"),
             ("mirror", "is not http"),

@@ -1,14 +1,14 @@
-//! The mirrors this machine's apt is set up with.
+//! The mirrors in apt's configuration of this machine.
 //!
-//! Two formats, both of sources.list(5): one line per source (`*.list`), and stanzas of fields (`*.sources`). Only where the
-//! files are is taken from them; what is fetched and what its bytes must be is the lock's alone.
+//! sources.list(5) has two formats: one line per source (`*.list`), and stanzas of fields (`*.sources`). Only the addresses are taken from
+//! them; the lock alone decides which files are fetched and what their digests are.
 
 use super::error::FetchError;
 use super::location::Base;
 use std::path::Path;
 
-/// Reads `sources.list` and `sources.list.d/` below `etc_apt` (normally `/etc/apt`); what does not exist gives no mirrors.
-/// Each mirror once, in apt's own order.
+/// The mirrors in `sources.list` and `sources.list.d/` below `etc_apt` (normally `/etc/apt`), each once, in apt's own order. Files that do
+/// not exist have no mirrors.
 pub fn load_apt_mirrors(etc_apt: &Path) -> Result<Vec<Base>, FetchError> {
     let mut files = vec![etc_apt.join("sources.list")];
     let parts = etc_apt.join("sources.list.d");
@@ -58,7 +58,7 @@ pub fn load_apt_mirrors(etc_apt: &Path) -> Result<Vec<Base>, FetchError> {
     Ok(mirrors)
 }
 
-/// The names apt takes from `sources.list.d`.
+/// Whether apt reads a file of this name in `sources.list.d`.
 fn is_read_by_apt(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     !name.starts_with('.') && name.chars().all(plain) && (name.ends_with(".list") || name.ends_with(".sources"))
@@ -100,7 +100,7 @@ pub fn parse_one_line(file: &str, text: &str) -> Result<Vec<Base>, FetchError> {
         let uri = rest
             .split_whitespace()
             .next()
-            .ok_or_else(|| bad("there is no address".to_owned()))?;
+            .ok_or_else(|| bad("the line has no address".to_owned()))?;
         mirrors.extend(usable(uri).map_err(bad)?);
     }
     Ok(mirrors)
@@ -138,13 +138,14 @@ pub fn parse_stanzas(file: &str, text: &str) -> Result<Vec<Base>, FetchError> {
             .ok_or_else(|| bad(format!("{:?} is not \"Field: value\"", cut(line))))?;
         let name = name.trim().to_ascii_lowercase();
         if stanza.get(&name).is_some() {
-            return Err(bad(format!("field {name:?} is there twice")));
+            return Err(bad(format!("the stanza has the field {name:?} twice")));
         }
         stanza.fields.push((name, value.trim().to_owned()));
     }
     Ok(mirrors)
 }
 
+/// Fields of a stanza, their names in lower case.
 #[derive(Default)]
 struct Stanza {
     fields: Vec<(String, String)>,
@@ -155,13 +156,13 @@ impl Stanza {
         self.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// Takes the stanza's mirrors and forgets it.
+    /// Adds the stanza's mirrors to `mirrors` and empties the stanza.
     fn finish(&mut self, mirrors: &mut Vec<Base>) -> Result<(), String> {
         let stanza = std::mem::take(self);
         if stanza.fields.is_empty() {
             return Ok(());
         }
-        // The words apt takes for "no".
+        // The words that apt reads as "no".
         let enabled = stanza.get("enabled").unwrap_or("yes").to_ascii_lowercase();
         if ["no", "false", "without", "off", "disable", "0"].contains(&enabled.as_str()) {
             return Ok(());
@@ -182,10 +183,10 @@ impl Stanza {
     }
 }
 
-/// The address as a mirror; `None` for one that pnb does not speak (cdrom:, ssh:, tor+http:, `$(ARCH)`).
+/// The address as a mirror; `None` for a scheme or form that pnb does not support (cdrom:, ssh:, tor+http:, `$(ARCH)`).
 fn usable(uri: &str) -> Result<Option<Base>, String> {
-    let spoken = ["http:", "https:", "file:"].iter().any(|s| uri.starts_with(s));
-    if !spoken || uri.contains("$(") {
+    let supported = ["http:", "https:", "file:"].iter().any(|s| uri.starts_with(s));
+    if !supported || uri.contains("$(") {
         return Ok(None);
     }
     uri.parse().map(Some).map_err(|e: FetchError| match e {
@@ -245,7 +246,7 @@ mod tests {
                 "deb [arch=amd64 http://a/b c",
                 Some("read f line 1: \"[arch=amd64 http://a/b c\" has no closing bracket"),
             ),
-            ("deb [a=b]", Some("read f line 1: there is no address")),
+            ("deb [a=b]", Some("read f line 1: the line has no address")),
         ] {
             let found = parse_one_line("f", text).expect_err("refused").to_string();
             assert!(error.is_none_or(|e| e == found), "{found}");
@@ -253,7 +254,7 @@ mod tests {
         for (text, error) in [
             (
                 "Types: deb\nTypes: deb\n",
-                "read f line 2: field \"types\" is there twice",
+                "read f line 2: the stanza has the field \"types\" twice",
             ),
             (" http://a/b\n", "read f line 1: \"http://a/b\" continues no field"),
             ("Types deb\n", "read f line 1: \"Types deb\" is not \"Field: value\""),

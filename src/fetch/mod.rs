@@ -1,8 +1,16 @@
-//! Getting pinned files: where to look, and bytes that are hashed while they arrive.
+//! Downloads of pinned files, hashed while they arrive.
 //!
-//! [`plan`](plan::plan_package) says which places may have a file, in order; a [`Downloader`] tries them until one gives
-//! exactly the pinned bytes; [`fetch_all`] does that for many files at once. Nothing here prints, and nothing here knows the
-//! store: the caller is handed an open, checked, flushed file and puts it where it belongs.
+//! [`plan_package`] lists the places that may have a file, in order; a [`Downloader`] tries them until one gives exactly the pinned
+//! bytes; [`fetch_all`] does that for many files at once. This room neither prints nor stores: the caller receives an open, checked,
+//! flushed file and stores it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `plan` | the places of each pinned file |
+//! | `location`, `mirrors` | addresses; the mirrors of apt's configuration |
+//! | `download`, `partial`, `parallel` | one download; its file on disk; many downloads at once |
+//! | `transport`, `transports`, `http` | the trait; files and the choice by address; HTTP and HTTPS |
+//! | `error` | [`FetchError`] |
 
 mod download;
 mod error;
@@ -13,6 +21,7 @@ mod parallel;
 mod partial;
 mod plan;
 mod transport;
+mod transports;
 
 pub use download::{Downloader, Fetched, Progress, RetryPolicy, Silent};
 pub use error::FetchError;
@@ -22,4 +31,5 @@ pub use mirrors::{load_apt_mirrors, parse_one_line, parse_stanzas};
 pub use parallel::{DEFAULT_WORKERS, fetch_all};
 pub use partial::Downloaded;
 pub use plan::{FetchItem, Sources, plan_file, plan_package, plan_packages, vendor_file_path, vendor_package_path};
-pub use transport::{AnswerRange, FileTransport, Response, Transport, TransportFailure, Transports};
+pub use transport::{AnswerRange, Response, Transport, TransportFailure};
+pub use transports::{FileTransport, Transports};

@@ -1,22 +1,23 @@
-//! Many files at once, with one answer that does not depend on which worker was faster.
+//! Downloads many files at once; the result does not depend on which worker is faster.
 
 use super::download::{Downloader, Fetched};
 use super::error::FetchError;
 use super::partial::Downloaded;
 use super::plan::FetchItem;
+use crate::model::lock;
 use std::cmp::Reverse;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-/// Downloads at once, unless told otherwise.
+/// Default number of downloads at the same time.
 pub const DEFAULT_WORKERS: usize = 8;
 
-/// Fetches all items with `workers` downloads at once, the largest first. `have` says whether the store has an item by now;
-/// `deliver` takes each checked file and is called from several threads.
+/// Fetches all items with `workers` downloads at the same time, the largest first. `have` says whether the store has an item by now;
+/// `deliver` receives each checked file and is called from several threads.
 ///
-/// After a failure no item that stands later is begun and those under way are stopped, while earlier ones go on: so the
-/// error returned is always that of the first item, in that order, which cannot be fetched.
+/// After a failure, later items are not begun and running downloads of later items are stopped, while downloads of earlier items continue.
+/// The error returned is therefore always that of the first item, in this order, that cannot be fetched.
 pub fn fetch_all(
     items: &[FetchItem],
     workers: usize,
@@ -29,7 +30,7 @@ pub fn fetch_all(
     let next = AtomicUsize::new(0);
     let limit = AtomicUsize::new(usize::MAX);
     let failure: Mutex<Option<(usize, FetchError)>> = Mutex::new(None);
-    let one = |position: usize, item: &FetchItem| -> Result<(), FetchError> {
+    let fetch = |position: usize, item: &FetchItem| -> Result<(), FetchError> {
         let stop = || limit.load(Ordering::Relaxed) < position;
         match downloader.get(item, &|| have(item), &stop)? {
             Fetched::Present => Ok(()),
@@ -46,9 +47,9 @@ pub fn fetch_all(
             if position > limit.load(Ordering::Relaxed) {
                 return;
             }
-            let Err(error) = one(position, item) else { continue };
+            let Err(error) = fetch(position, item) else { continue };
             limit.fetch_min(position, Ordering::Relaxed);
-            let mut first = failure.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = lock(&failure);
             if first.as_ref().is_none_or(|(at, _)| position < *at) {
                 *first = Some((position, error));
             }
@@ -60,8 +61,6 @@ pub fn fetch_all(
         }
         work();
     });
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        None => Ok(()),
-        Some((_, error)) => Err(error),
-    }
+    let failure = lock(&failure).take();
+    failure.map_or(Ok(()), |(_, error)| Err(error))
 }

@@ -1,7 +1,7 @@
-//! The file that takes a download: locked, resumed, hashed as it grows.
+//! The file of an unfinished download, `<dir>/<sha256>.part`: locked, resumed, hashed as it grows.
 //!
-//! It lies at `<dir>/<sha256>.part`. Whoever holds its lock may write it; a second builder waits. What is in it already is
-//! hashed through the same open file before anything is added, and the file is never opened by path again.
+//! Only the builder that holds the file's lock writes to it; a second builder waits. Bytes of an earlier run are hashed, through the same
+//! open file, before new ones are added. The file is not opened by path again.
 
 use super::error::FetchError;
 use super::plan::FetchItem;
@@ -13,23 +13,23 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Bytes moved at once.
+/// Bytes read and written at once.
 pub(super) const CHUNK: usize = 128 << 10;
-/// How often a file that another builder is writing is looked at.
+/// Time between two tries to lock a file that another builder is writing.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A file whose bytes are exactly the pinned ones, flushed to the disk.
+/// A complete file with exactly the pinned bytes, flushed to the disk.
 #[derive(Debug)]
 pub struct Downloaded {
-    /// The open file, standing at its start. It holds the lock: rename or take its bytes before closing it.
+    /// The open file, at its first byte. It holds the lock: rename the file or read its bytes before closing it.
     pub file: File,
-    /// Where it lies now, to be renamed or removed by the caller.
+    /// Its path; the caller renames or removes the file.
     pub path: PathBuf,
     /// Length in bytes.
     pub size: u64,
     /// Digest of the bytes written.
     pub sha256: Sha256Digest,
-    /// fs-verity digest of the same bytes, taken in the same pass: the object's name in the store.
+    /// fs-verity digest of the same bytes, computed in the same pass: the object's name in the store.
     pub verity: VerityDigest,
 }
 
@@ -43,8 +43,8 @@ pub(super) struct PartialDownload {
 }
 
 impl PartialDownload {
-    /// Opens and locks the file of `item` in `dir`, waiting for another builder if need be, and hashes what is in it.
-    /// `stop` is asked while waiting.
+    /// Opens and locks the file of `item` in `dir` and hashes the bytes of an earlier run. While another builder holds the lock this waits,
+    /// and calls `stop`.
     pub(super) fn open(dir: &Path, item: &FetchItem, stop: &dyn Fn() -> bool) -> Result<Self, FetchError> {
         let path = dir.join(format!("{}.part", item.sha256));
         let failed = |action, source| failed(&item.what, &path, action, source);
@@ -66,7 +66,7 @@ impl PartialDownload {
                 }
             }
             // The builder that held the lock may have renamed or removed the file meanwhile.
-            let held = file.metadata().map_err(|e| failed("look at", e))?;
+            let held = file.metadata().map_err(|e| failed("read the metadata of", e))?;
             if !held.is_file() {
                 return Err(failed("use", io::Error::other("it is not a regular file")));
             }
@@ -74,7 +74,7 @@ impl PartialDownload {
                 Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => break file,
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(failed("look at", e)),
+                Err(e) => return Err(failed("read the metadata of", e)),
             }
         };
         let mut part = Self {
@@ -88,7 +88,7 @@ impl PartialDownload {
         Ok(part)
     }
 
-    /// Hashes what an earlier run left; more than `size` bytes cannot become the file and are dropped.
+    /// Hashes the bytes of an earlier run; more than `size` bytes cannot belong to the file, so they are dropped.
     fn rehash(&mut self, size: u64) -> Result<(), FetchError> {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -107,12 +107,12 @@ impl PartialDownload {
         }
     }
 
-    /// Bytes taken so far.
+    /// Number of bytes so far.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Drops everything.
+    /// Drops all bytes.
     pub(super) fn restart(&mut self) -> Result<(), FetchError> {
         self.file.set_len(0).map_err(|e| self.failed("empty", e))?;
         self.file.rewind().map_err(|e| self.failed("rewind", e))?;
@@ -121,7 +121,7 @@ impl PartialDownload {
         Ok(())
     }
 
-    /// Adds bytes.
+    /// Appends bytes.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
         self.file.write_all(bytes).map_err(|e| self.failed("write", e))?;
         self.hasher.update(bytes);
@@ -129,12 +129,12 @@ impl PartialDownload {
         Ok(())
     }
 
-    /// Digest of everything taken so far.
+    /// SHA-256 of the bytes so far.
     pub(super) fn digest(&self) -> Sha256Digest {
         self.hasher.clone().finish().sha256
     }
 
-    /// Flushes the file to the disk and hands it over; call it when the digest is right.
+    /// Flushes the file to the disk and returns it; to be called when the digest is the pinned one.
     pub(super) fn finish(mut self) -> Result<Downloaded, FetchError> {
         self.file.sync_all().map_err(|e| self.failed("flush", e))?;
         self.file.rewind().map_err(|e| self.failed("rewind", e))?;
@@ -148,7 +148,7 @@ impl PartialDownload {
         })
     }
 
-    /// Removes the file unless it holds something to resume from.
+    /// Removes the file if it is empty; otherwise it stays to be resumed.
     pub(super) fn give_up(self) -> Result<(), FetchError> {
         if self.position > 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Which places may have a pinned file, in the order they are tried.
+//! The places that may have a pinned file, in the order in which they are tried.
 
 use super::error::FetchError;
 use super::location::{Address, Base, Location, LocationKind};
@@ -6,16 +6,16 @@ use crate::lock::{Archive, Lockfile, Package, PinnedFile};
 use crate::model::{ModelError, RelPath, Sha256Digest};
 use std::collections::BTreeMap;
 
-/// One file to get: what it is called in messages, what its bytes must be, where to look.
+/// A file to be fetched: its name for messages, its size and digest, and its places.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchItem {
-    /// For messages, e.g. `package bash 5.2.37-2 amd64`.
+    /// Name for messages, e.g. `package bash 5.2.37-2 amd64`.
     pub what: String,
     /// Length in bytes.
     pub size: u64,
     /// SHA-256 of the bytes.
     pub sha256: Sha256Digest,
-    /// Where to look, in order.
+    /// Places that may have the file, in order.
     pub places: Vec<Location>,
 }
 
@@ -28,12 +28,12 @@ pub struct Sources {
     pub apt: Vec<Base>,
 }
 
-/// Where a package lies in a mirror directory: `<archive base>/<pool path>`, as on any Debian mirror.
+/// Path of a package in a mirror directory: `<archive base>/<pool path>`, as on any Debian mirror.
 pub fn vendor_package_path(package: &Package, archive: &Archive) -> RelPath {
     archive.base.join(&package.path)
 }
 
-/// Where a file that is no package lies in a mirror directory: `files/sha256/<64 hex>`.
+/// Path of a file that is not a package in a mirror directory: `files/sha256/<64 hex>`.
 pub fn vendor_file_path(sha256: &Sha256Digest) -> Result<RelPath, ModelError> {
     RelPath::new(format!("files/sha256/{sha256}"))
 }
@@ -57,7 +57,7 @@ pub fn plan_package(package: &Package, archive: &Archive, sources: &Sources) -> 
     })
 }
 
-/// Plans many packages of one lock; a file that several of them share is planned once. Ordered as given.
+/// Places of many packages of one lock, in the given order; a file that several packages share is listed once.
 pub fn plan_packages<'p>(
     lock: &Lockfile,
     packages: impl IntoIterator<Item = &'p Package>,
@@ -80,7 +80,7 @@ pub fn plan_packages<'p>(
     Ok(items)
 }
 
-/// Places of a file that is no package; `None` when it lies in this repository and need not be fetched.
+/// Places of a file that is not a package; `None` when the file is in the repository and is not fetched.
 pub fn plan_file(file: &PinnedFile, sources: &Sources) -> Result<Option<FetchItem>, FetchError> {
     if file.path.is_some() {
         return Ok(None);

@@ -4,7 +4,7 @@ use super::{
     GraphError,
     units::{parse_duration, parse_size},
 };
-use crate::model::{Arch, RelPath};
+use crate::model::{Arch, Capability, RelPath};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{collections::BTreeMap, time::Duration};
 use toml::Spanned;
@@ -219,7 +219,7 @@ pub struct Sandbox {
     pub ids: StageIds,
     /// Capabilities kept inside the stage's own user namespace, e.g. `chown`.
     #[serde(default)]
-    pub capabilities: Vec<String>,
+    pub capabilities: Vec<Capability>,
     /// Directories below `/build` in which a small `/dev` stands before the stage starts.
     #[serde(default)]
     pub dev_in: Vec<RelPath>,
@@ -608,6 +608,11 @@ memory = "3GiB"
                 "root = \"tools\"\n",
                 "root = \"tools\"\narch = \"build\"\nemulator = \"e\"\n",
                 "line 5: \"emulator\" is for stages of the target",
+            ),
+            (
+                "[limits]",
+                "[sandbox]\ncapabilities = [\"chwon\"]\n[limits]",
+                "line 16: unknown variant `chwon`, expected one of `chown`",
             ),
             ("debs =", "\"a b\" =", "line 10: input name \"a b\""),
             (

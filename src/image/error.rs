@@ -9,14 +9,14 @@ use std::io;
 /// Errors of every image format; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// Something the format cannot hold.
+    /// An entry that the format cannot hold.
     #[error("store {path:?} in {format}: {problem}")]
     Entry {
         /// Name of the format.
         format: &'static str,
         /// The entry's path, unprintable bytes escaped.
         path: String,
-        /// What is wrong with it.
+        /// The problem with the entry.
         problem: String,
     },
     /// The content of a file could not be read.
@@ -24,11 +24,11 @@ pub enum ImageError {
     Read {
         /// The file's path.
         path: String,
-        /// What the reader said.
+        /// The reader's error.
         #[source]
         source: io::Error,
     },
-    /// A file's content is not as long as its entry says.
+    /// The content of a file does not have the length that its entry states.
     #[error("read the content of {path:?}: wrong length\nexpected: {expected} bytes\n  actual: {actual} bytes{}", if *.more { " or more" } else { "" })]
     Length {
         /// The file's path.
@@ -40,22 +40,22 @@ pub enum ImageError {
         /// Whether reading stopped before the end.
         more: bool,
     },
-    /// A file's content is not what its digest names.
+    /// The content of a file does not have the digest of its entry.
     #[error("read the content of {path:?}: wrong fs-verity digest\nexpected: {expected}\n  actual: {actual}")]
     Digest {
         /// The file's path.
         path: String,
         /// The digest its entry gives.
         expected: VerityDigest,
-        /// The digest of what was read.
+        /// The digest of the content.
         actual: VerityDigest,
     },
-    /// A kernel module, or a list of modules, is not what it should be.
+    /// A kernel module, or a list of modules, is invalid.
     #[error("read {path:?}: {problem}")]
     Module {
         /// The module's path below the directory of the modules, or the list's name.
         path: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// The Merkle tree of a file could not be built.
@@ -63,7 +63,7 @@ pub enum ImageError {
     Verity {
         /// The file's path.
         path: String,
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: VerityError,
     },
@@ -72,7 +72,7 @@ pub enum ImageError {
     Write {
         /// Name of the format.
         format: &'static str,
-        /// What the writer said.
+        /// The writer's error.
         #[source]
         source: io::Error,
     },
@@ -81,37 +81,37 @@ pub enum ImageError {
     Input {
         /// Name of the format.
         format: &'static str,
-        /// Where the read began.
+        /// Offset at which the read began.
         offset: u64,
-        /// What the reader said.
+        /// The reader's error.
         #[source]
         source: io::Error,
     },
-    /// The input is not what it should be.
+    /// The input is not a valid image of the format.
     #[error("read {format} at byte {offset}: {problem}")]
     Corrupt {
         /// Name of the format.
         format: &'static str,
-        /// Where the bad structure begins.
+        /// Offset of the invalid structure.
         offset: u64,
-        /// What is wrong there.
+        /// The problem with it.
         problem: String,
     },
-    /// The input names things that cannot stand together.
+    /// The entries of the input do not form a tree.
     #[error("build the tree of {format}")]
     Tree {
         /// Name of the format.
         format: &'static str,
-        /// What cannot stand where.
+        /// The entry that does not fit.
         #[source]
         source: ModelError,
     },
-    /// The request itself cannot be met, whatever the content.
+    /// The request cannot be met for any content.
     #[error("make {format}: {problem}")]
     Request {
         /// Name of the format.
         format: &'static str,
-        /// What is wrong with the request.
+        /// The problem with the request.
         problem: String,
     },
     /// A tool could not be run.
@@ -119,11 +119,11 @@ pub enum ImageError {
     Run {
         /// The program.
         tool: String,
-        /// Why it could not be run.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A tool ran and failed.
+    /// A tool failed.
     #[error("run {tool}: {problem}")]
     Tool {
         /// The program.

@@ -1,12 +1,12 @@
-//! GRUB for a BIOS, put where a BIOS finds it, without a device to install to.
+//! GRUB for a BIOS, embedded into an image without a device.
 //!
 //! ```text
 //! boot.img   512 bytes: jump · … · 0x5c le64 sector of the core image · 0x64 boot drive · 0x66 jump over a check · code · 55 aa
 //! core.img   sector 0: code · 0x1f4 one run of the rest: le64 first sector · le16 sectors · le16 segment; the rest behind it
 //! ```
 //!
-//! The BIOS runs the first 440 bytes of boot.img from the master boot record, that loads the core image's first sector, and
-//! that the rest. `grub-bios-setup` would set these fields, but wants to see the disk as a device. Source: GRUB's
+//! The BIOS runs the first 440 bytes of boot.img from the master boot record. They load the first sector of the core image, which
+//! loads the rest. `grub-bios-setup` sets the same fields, but requires the disk as a device. Source: GRUB's
 //! `include/grub/i386/pc/boot.h`, `grub-core/boot/i386/pc/{boot,diskboot}.S`, `util/{mkimage,setup}.c` (2.06 and 2.12).
 
 use super::{
@@ -17,32 +17,32 @@ use super::{
 const FORMAT: &str = "the boot code of GRUB";
 const BOOT_IMG: &str = "boot.img";
 const CORE_IMG: &str = "core.img";
-/// Of boot.img: `jmp` over the BPB, and `nop`.
+/// First bytes of boot.img: `jmp` over the BPB, and `nop`.
 const JUMP: [u8; 3] = [0xeb, 0x63, 0x90];
-/// `GRUB_BOOT_MACHINE_KERNEL_SECTOR`; 1 until it is set.
+/// Offset of `GRUB_BOOT_MACHINE_KERNEL_SECTOR`, whose value is 1 until it is set.
 const KERNEL_SECTOR: usize = 0x5c;
-/// `GRUB_BOOT_MACHINE_BOOT_DRIVE`; 0xff, "as the BIOS says", which stays.
+/// Offset of `GRUB_BOOT_MACHINE_BOOT_DRIVE`, whose value 0xff, "the drive that the BIOS passes", is kept.
 const BOOT_DRIVE: usize = 0x64;
-/// `GRUB_BOOT_MACHINE_DRIVE_CHECK`: a jump over code for BIOSes that pass a wrong drive number. On a disk, unlike a floppy, that
-/// code should run: the jump becomes two `nop`.
+/// Offset of `GRUB_BOOT_MACHINE_DRIVE_CHECK`, a jump over code for BIOSes that pass a wrong drive number. On a disk, unlike on a
+/// floppy, that code must run: the jump is replaced by two `nop`.
 const DRIVE_CHECK: usize = 0x66;
 const SKIP_CHECK: [u8; 2] = [0xeb, 0x05];
 const RUN_CHECK: [u8; 2] = [0x90, 0x90];
-/// Ends boot.img.
+/// Last bytes of boot.img.
 const MAGIC: [u8; 2] = [0x55, 0xaa];
-/// The run in core.img's first sector; in front of it the end of the list of runs, 12 zeros.
+/// Offset in core.img's first sector of the only run; in front of it are 12 zeros, the end of the list of runs.
 const RUN: usize = 0x200 - 12;
-/// First sector of the run until it is set.
+/// First sector of the run, until it is set.
 const RUN_START: u64 = 2;
-/// `GRUB_BOOT_MACHINE_KERNEL_SEG + 0x20`: where the rest is loaded to.
+/// `GRUB_BOOT_MACHINE_KERNEL_SEG + 0x20`: the memory segment into which the run is loaded.
 const RUN_SEGMENT: u16 = 0x820;
-/// Memory below the BIOS' own, from 0x8200 on (`mkimage.c` has the same bound).
+/// Bytes of memory from 0x8200 to the memory of the BIOS (`mkimage.c` has the same bound).
 const MAX_CORE: usize = 0x7_8000;
 
-/// Makes the boot code for the master boot record and the content of the BIOS boot partition from GRUB's `boot.img` and a
-/// `core.img` that `grub-mkimage -O i386-pc` made. The partition begins at sector `first_lba` and has `sectors`; the content
-/// returned is whole sectors. A file that is not what those programs make, or a core image that does not fit, is an error that
-/// names it.
+/// Makes the boot code for the master boot record and the content of the BIOS boot partition, from GRUB's `boot.img` and a
+/// `core.img` of `grub-mkimage -O i386-pc`. The partition begins at sector `first_lba` and has `sectors` sectors; the returned
+/// content consists of whole sectors. A file with unexpected values in these fields, or a core image that does not fit, is an error
+/// with the name of the file.
 pub fn embed(
     boot_img: &[u8],
     core_img: &[u8],
@@ -76,7 +76,7 @@ fn boot_code(image: &[u8], first_lba: u64) -> Result<[u8; BOOT_CODE], String> {
         let found = &image[at..at + expected.len()];
         if found != expected {
             let (found, expected) = (hex::encode(found), hex::encode(expected));
-            return Err(format!("at byte {at:#x} stands {found} instead of {expected}"));
+            return Err(format!("the value at byte {at:#x} is {found} instead of {expected}"));
         }
     }
     let mut code = [0; BOOT_CODE];
@@ -90,18 +90,18 @@ fn core(image: &[u8], first_lba: u64, sectors: u64) -> Result<Vec<u8>, String> {
     let sector = SECTOR as usize;
     if image.len() <= sector || image.len() > MAX_CORE + sector {
         let most = MAX_CORE + sector;
-        return Err(format!("it has {} bytes; it must have 513 to {most}", image.len()));
+        return Err(format!("it has {} bytes, not 513 to {most}", image.len()));
     }
     let mut core = image.to_vec();
     core.resize(image.len().next_multiple_of(sector), 0);
     let whole = (core.len() / sector) as u64;
     if whole > sectors {
-        return Err(format!("it takes {whole} sectors and the partition has {sectors}"));
+        return Err(format!("it takes {whole} sectors, but the partition has {sectors}"));
     }
     let start = first_lba
         .checked_add(1)
-        .ok_or_else(|| format!("sector {first_lba} cannot be"))?;
-    let length = u16::try_from(whole - 1).map_err(|_| format!("{whole} sectors are too many"))?;
+        .ok_or_else(|| format!("no partition can begin at sector {first_lba}"))?;
+    let length = u16::try_from(whole - 1).map_err(|_| format!("its {whole} sectors do not fit the 16-bit field"))?;
     let run = |start: u64| {
         let mut run = start.to_le_bytes().to_vec();
         run.extend(length.to_le_bytes());
@@ -113,7 +113,7 @@ fn core(image: &[u8], first_lba: u64, sectors: u64) -> Result<Vec<u8>, String> {
         return Err(format!("its run at byte {RUN:#x} is {found} instead of {expected}"));
     }
     if core[RUN - 12..RUN] != [0; 12] {
-        return Err("its list of runs does not end behind the first".to_owned());
+        return Err("its list of runs has more than one run".to_owned());
     }
     core[RUN..sector].copy_from_slice(&run(start));
     Ok(core)
@@ -168,11 +168,11 @@ mod tests {
             "boot.img: it has 511 bytes instead of 512"
         );
         for (at, told) in [
-            (1, "at byte 0x0 stands eb9c90"),
-            (0x5c, "at byte 0x5c stands fe00000000000000"),
-            (0x64, "at byte 0x64 stands 00 instead of ff"),
-            (0x66, "at byte 0x66 stands 1405 instead of eb05"),
-            (0x1fe, "at byte 0x1fe stands aaaa instead of 55aa"),
+            (1, "the value at byte 0x0 is eb9c90"),
+            (0x5c, "the value at byte 0x5c is fe00000000000000"),
+            (0x64, "the value at byte 0x64 is 00 instead of ff"),
+            (0x66, "the value at byte 0x66 is 1405 instead of eb05"),
+            (0x1fe, "the value at byte 0x1fe is aaaa instead of 55aa"),
         ] {
             let mut other = boot.clone();
             other[at] ^= 0xff;
@@ -183,7 +183,7 @@ mod tests {
             (0x1f4, "its run at byte 0x1f4 is fd"),
             (0x1fc, "its run at byte 0x1f4 is 02000000000000002c"),
             (0x1fe, "its run at byte 0x1f4 is 0200000000000000d300df08"),
-            (0x1f0, "its list of runs does not end"),
+            (0x1f0, "its list of runs has more than one run"),
         ] {
             let mut other = core.clone();
             other[at] ^= 0xff;
@@ -192,10 +192,10 @@ mod tests {
         }
         assert_eq!(
             error(&boot, &core, 211),
-            "core.img: it takes 212 sectors and the partition has 211"
+            "core.img: it takes 212 sectors, but the partition has 211"
         );
         assert!(error(&boot, &core[..512], 2048).contains("it has 512 bytes"));
-        assert!(error(&boot, &[&core[..], &vec![0; 1 << 20]].concat(), 4096).contains("it must have 513 to"));
+        assert!(error(&boot, &[&core[..], &vec![0; 1 << 20]].concat(), 4096).contains("not 513 to"));
         assert!(embed(&boot, &core, u64::MAX, 2048).is_err());
     }
 }

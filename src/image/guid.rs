@@ -1,4 +1,4 @@
-//! `Guid`: the 128-bit names of disks, partitions and file systems, made from what they name.
+//! `Guid`: the 128-bit identifiers of disks, partitions and file systems, derived from the root that they hold.
 
 use crate::model::VerityDigest;
 use sha2::{Digest, Sha256};
@@ -9,16 +9,16 @@ use std::fmt;
 pub struct Guid([u8; 16]);
 
 impl Guid {
-    /// All zeros: in a partition table, "no partition".
+    /// All zeros; in a partition table this means "no partition".
     pub const NIL: Self = Self([0; 16]);
 
-    /// From the number its hexadecimal digits spell.
+    /// The GUID with these hexadecimal digits.
     pub const fn new(value: u128) -> Self {
         Self(value.to_be_bytes())
     }
 
-    /// A version 8 UUID (RFC 9562 section 5.8) that depends on nothing but the format, the purpose and the root: the first
-    /// 128 bits of SHA-256(`pnb <format> <purpose>` NUL root digest).
+    /// A version 8 UUID (RFC 9562 section 5.8) that depends only on the format, the purpose and the root: the first 128 bits of
+    /// SHA-256(`pnb <format> <purpose>` NUL root digest).
     pub fn derived(format: &str, purpose: &str, root: &VerityDigest) -> Self {
         let mut hash = Sha256::new();
         hash.update(format!("pnb {format} {purpose}\0"));
@@ -31,7 +31,7 @@ impl Guid {
         Self(bytes)
     }
 
-    /// As UEFI stores it (section 2.3 of its specification): the first three fields little endian.
+    /// The bytes on disk (UEFI specification, section 2.3): the first three fields are little-endian.
     pub const fn to_disk(self) -> [u8; 16] {
         let b = self.0;
         [
@@ -41,7 +41,7 @@ impl Guid {
 
     /// The inverse of [`Guid::to_disk`].
     pub const fn from_disk(bytes: [u8; 16]) -> Self {
-        // The exchange of bytes is its own inverse.
+        // The exchange of the bytes is its own inverse.
         Self(Self(bytes).to_disk())
     }
 }

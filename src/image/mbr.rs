@@ -1,4 +1,4 @@
-//! The master boot record: what a BIOS runs, and the table that protects a GPT from programs that do not know it.
+//! The master boot record: the code that a BIOS runs, and the table that protects a GPT from programs that do not support it.
 //!
 //! ```text
 //! 0x000  440  boot code
@@ -13,7 +13,7 @@
 use super::{ImageError, ReadAt};
 
 const FORMAT: &str = "a master boot record";
-/// Bytes of a sector; of all disks written and read here.
+/// Bytes of a sector, of every disk that is written and read here.
 pub const SECTOR: u64 = 512;
 /// Bytes of boot code.
 pub const BOOT_CODE: usize = 0x1b8;
@@ -24,21 +24,21 @@ const TABLE_AT: usize = 0x1be;
 const ENTRY: usize = 16;
 const MAGIC_AT: usize = 0x1fe;
 const MAGIC: [u8; 2] = [0x55, 0xaa];
-/// Status of the partition a BIOS is to boot; any other but 0 is invalid.
+/// Status of the partition that a BIOS boots; others have 0, and any other value is invalid.
 const ACTIVE: u8 = 0x80;
-/// The first sector behind the record, in cylinder, head, sector: UEFI wants it in a protective entry.
+/// The first sector behind the record, as cylinder, head and sector: UEFI requires it in a protective entry.
 const CHS_SECOND: [u8; 3] = [0, 2, 0];
-/// A place that cylinder, head and sector cannot say.
+/// An address beyond the range of cylinder, head and sector.
 const CHS_BEYOND: [u8; 3] = [0xff; 3];
 
 /// One of the four entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MbrPartition {
-    /// Which entry, 0 to 3.
+    /// Number of the entry, 0 to 3.
     pub slot: u8,
-    /// Whether a BIOS is to boot it.
+    /// Whether a BIOS boots this partition.
     pub active: bool,
-    /// What it holds, e.g. [`PROTECTIVE`], 0xef for an EFI system partition, 0x0c for FAT32.
+    /// Type, e.g. [`PROTECTIVE`], 0xef for an EFI system partition, 0x0c for FAT32.
     pub kind: u8,
     /// First sector.
     pub first_lba: u32,
@@ -49,16 +49,16 @@ pub struct MbrPartition {
 /// A master boot record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mbr {
-    /// What a BIOS runs.
+    /// The code that a BIOS runs.
     pub boot_code: [u8; BOOT_CODE],
-    /// What Windows tells disks apart by; 0 on a GPT disk.
+    /// The disk signature, by which Windows distinguishes disks; 0 on a GPT disk.
     pub signature: u32,
-    /// Entries in use, in the order of their slots.
+    /// The used entries, in the order of their slots.
     pub partitions: Vec<MbrPartition>,
 }
 
 impl Mbr {
-    /// The record of a GPT disk of `sectors` sectors: one entry from sector 1 to the end, or as far as 32 bits reach.
+    /// The record of a GPT disk of `sectors` sectors: one entry from sector 1 to the end, or to the highest 32-bit number.
     pub fn protective(sectors: u64, boot_code: &[u8; BOOT_CODE]) -> Self {
         Self {
             boot_code: *boot_code,
@@ -73,8 +73,8 @@ impl Mbr {
         }
     }
 
-    /// The sector; partitions of slots above 3 are left out. Places in cylinder, head and sector say "beyond": no disk has a
-    /// geometry any more.
+    /// The bytes of the sector, without partitions of slots above 3. Addresses as cylinder, head and sector are set to "beyond", since
+    /// disks have no geometry any more.
     pub fn to_bytes(&self) -> [u8; SECTOR as usize] {
         let mut bytes = [0; SECTOR as usize];
         bytes[..BOOT_CODE].copy_from_slice(&self.boot_code);
@@ -98,8 +98,8 @@ impl Mbr {
     }
 }
 
-/// Reads the record of a disk; an entry is in use when its type is not 0. A partition without sectors and a status that is
-/// neither 0 nor 0x80 are errors. Whether partitions overlap or cover the record is not asked: in a hybrid table they do.
+/// Reads the record of a disk; an entry with a type other than 0 is used. A partition without sectors, and a status other than 0 and
+/// 0x80, are errors. Partitions may overlap and cover the record, as they do in a hybrid table.
 pub fn read(disk: &dyn ReadAt) -> Result<Mbr, ImageError> {
     let mut bytes = [0; SECTOR as usize];
     disk.read_exact_at(&mut bytes, 0).map_err(|source| ImageError::Input {
@@ -114,7 +114,10 @@ pub fn read(disk: &dyn ReadAt) -> Result<Mbr, ImageError> {
     };
     if bytes[MAGIC_AT..] != MAGIC {
         let found = hex::encode(&bytes[MAGIC_AT..]);
-        return Err(corrupt(MAGIC_AT, format!("it ends with {found} instead of 55aa")));
+        return Err(corrupt(
+            MAGIC_AT,
+            format!("the record ends with {found} instead of 55aa"),
+        ));
     }
     let mut boot_code = [0; BOOT_CODE];
     boot_code.copy_from_slice(&bytes[..BOOT_CODE]);
@@ -135,7 +138,7 @@ pub fn read(disk: &dyn ReadAt) -> Result<Mbr, ImageError> {
         if bytes[at] & !ACTIVE != 0 {
             return Err(corrupt(
                 at,
-                format!("partition {slot} has the status {:#04x}", bytes[at]),
+                format!("partition {slot} has the status {:#04x}, not 0x00 or 0x80", bytes[at]),
             ));
         }
         if partition.sectors == 0 {
@@ -174,7 +177,7 @@ mod tests {
             bytes[at] = value;
             read(&bytes).map(|_| ()).expect_err("damaged").to_string()
         };
-        assert!(read_with(0x1ff, 0).contains("it ends with 5500 instead of 55aa"));
+        assert!(read_with(0x1ff, 0).contains("the record ends with 5500 instead of 55aa"));
         assert!(read_with(0x1be, 3).contains("partition 0 has the status 0x03"));
         assert!(read_with(0x1ce + 4, 0xef).contains("partition 1 has no sectors"));
         let short = read(&vec![0u8; 511]).map(|_| ()).expect_err("short");

@@ -1,5 +1,5 @@
-//! Bytes at any offset: what every reader of a format reads from, so that one can stand on another (a file in a file
-//! system in a partition in a disk image) without a copy.
+//! Bytes at any offset: the input of every reader of a format. Readers can be stacked (a file in a file system in a partition in a
+//! disk image) without a copy.
 
 use nix::{
     errno::Errno,
@@ -16,12 +16,12 @@ use std::{
 
 /// Bytes at any offset.
 pub trait ReadAt {
-    /// Fills `buffer` with the bytes at `offset`; fewer is an error of kind `UnexpectedEof`.
+    /// Fills `buffer` with the bytes at `offset`; if there are fewer, the error has the kind `UnexpectedEof`.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Number of bytes there are.
+    /// Number of bytes.
     fn size(&self) -> io::Result<u64>;
-    /// A range that ends behind `from`, with nothing but zeros between `from` and its start; none when only zeros follow. What
-    /// is in the range may be zeros too: this is for skipping holes, not for finding all of them.
+    /// A range of possible data that ends behind `from`; all bytes between `from` and its start are zeros. `None` when only zeros
+    /// follow. The range may contain zeros too: the method serves to skip holes, not to find every zero.
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
         let size = self.size()?;
         Ok((from < size).then_some(from..size))
@@ -46,7 +46,7 @@ impl ReadAt for File {
     fn size(&self) -> io::Result<u64> {
         self.metadata().map(|m| m.len())
     }
-    /// Asks the file system; the file's own position stays where it was.
+    /// Asks the file system for its holes; the position of the file is restored.
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
         let size = ReadAt::size(self)?;
         if from >= size {
@@ -60,7 +60,7 @@ impl ReadAt for File {
         match (start, end) {
             (Ok(start), Ok(end)) => Ok(Some(start as u64..end as u64)),
             (Err(Errno::ENXIO), _) => Ok(None),
-            // No file system that knows holes.
+            // The file system does not support holes.
             (Err(Errno::EINVAL), _) => Ok(Some(from..size)),
             (Err(e), _) | (_, Err(e)) => Err(e.into()),
         }
@@ -106,7 +106,7 @@ pub struct Window<R> {
 }
 
 impl<R: ReadAt> Window<R> {
-    /// The `len` bytes of `inner` from `start` on; an error of kind `UnexpectedEof` when it does not have them.
+    /// The `len` bytes of `inner` from `start` on; the error has the kind `UnexpectedEof` when `inner` is shorter.
     pub fn new(inner: R, start: u64, len: u64) -> io::Result<Self> {
         match start.checked_add(len) {
             Some(end) if end <= inner.size()? => Ok(Self { inner, start, len }),
@@ -136,7 +136,7 @@ impl<R: ReadAt> ReadAt for Window<R> {
     }
 }
 
-/// Reads from the front to the end, and seeks.
+/// `Read` and `Seek` over bytes at any offset.
 #[derive(Clone, Debug)]
 pub struct ReadCursor<R> {
     inner: R,
@@ -144,7 +144,7 @@ pub struct ReadCursor<R> {
 }
 
 impl<R: ReadAt> ReadCursor<R> {
-    /// At the first byte of `inner`.
+    /// A cursor at the first byte of `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, at: 0 }
     }

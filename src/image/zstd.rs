@@ -1,9 +1,9 @@
-//! Zstandard, so that the same input gives the same bytes on every machine.
+//! Zstandard compression whose bytes are the same on every machine.
 //!
-//! What changes the bytes: the library version, the level, whether the size is known beforehand, and whether the
-//! multi-threaded compressor is used at all; how many threads it has does not. So the size is always given, at least one
-//! worker is always asked for, and [`library_version`] belongs in the manifest. The frame carries its content size and a
-//! checksum. Source: RFC 8878, and <https://facebook.github.io/zstd/zstd_manual.html> (`ZSTD_c_nbWorkers`).
+//! The bytes depend on the library version, the level, whether the size is known beforehand, and whether the multi-threaded
+//! compressor is used; they do not depend on the number of threads. So the size is always given, at least one worker is always used,
+//! and the manifest records [`library_version`]. The frame carries its content size and a checksum.
+//! Source: RFC 8878, and <https://facebook.github.io/zstd/zstd_manual.html> (`ZSTD_c_nbWorkers`).
 
 use super::{CountingWriter, ImageError};
 use std::{
@@ -12,12 +12,12 @@ use std::{
 };
 
 const FORMAT: &str = "zstd";
-/// Highest level taken: above it the window outgrows the 8 MiB that decompressors must accept.
+/// Highest level: above it the window exceeds the 8 MiB that every decompressor must support.
 pub const MAX_LEVEL: i32 = 19;
 
 /// Compresses exactly `size` bytes of `reader` into one frame at `level` (1 to 19) and returns the writer.
 ///
-/// `name` is what messages call the input. Any number of `workers` gives the same bytes.
+/// `name` is the input's name in messages. The bytes are the same for any number of `workers`.
 pub fn compress<W: Write>(
     name: &str,
     reader: &mut dyn Read,
@@ -30,8 +30,8 @@ pub fn compress<W: Write>(
     compress_with(size, writer, level, workers, content)
 }
 
-/// As [`compress`], of what `content` writes, which must be `size` bytes. However it is cut in pieces and flushed, the bytes
-/// are the same.
+/// Like [`compress`], for the `size` bytes that `content` writes. The sizes of the single writes, and flushes between them, do not
+/// change the bytes.
 pub fn compress_with<W: Write>(
     size: u64,
     writer: W,
@@ -42,7 +42,7 @@ pub fn compress_with<W: Write>(
     if !(1..=MAX_LEVEL).contains(&level) {
         return Err(ImageError::Request {
             format: FORMAT,
-            problem: format!("level {level} is not between 1 and {MAX_LEVEL}"),
+            problem: format!("the level {level} is not between 1 and {MAX_LEVEL}"),
         });
     }
     let write = |source| ImageError::Write { format: FORMAT, source };
@@ -53,7 +53,7 @@ pub fn compress_with<W: Write>(
     encoder.set_pledged_src_size(Some(size)).map_err(write)?;
     let mut counted = CountingWriter::new(Input(&mut encoder));
     content(&mut counted)?;
-    // The compressor with several threads does not notice.
+    // The multi-threaded compressor does not compare the size itself.
     if counted.count() != size {
         return Err(ImageError::Length {
             path: "the input of the compressor".to_owned(),
@@ -65,7 +65,7 @@ pub fn compress_with<W: Write>(
     encoder.finish().map_err(write)
 }
 
-/// What goes into the compressor. It is not flushed, which would end a block: equal content gives equal bytes, however it is written.
+/// The input of the compressor. Flushes are ignored, since they would end a block and so change the bytes.
 struct Input<'a>(&'a mut dyn Write);
 
 impl Write for Input<'_> {
@@ -78,7 +78,7 @@ impl Write for Input<'_> {
     }
 }
 
-/// Version of the compressor linked in, such as `1.5.7`.
+/// Version of the linked compressor, e.g. `1.5.7`.
 pub fn library_version() -> &'static str {
     zstd::zstd_safe::version_string()
 }

@@ -1,15 +1,16 @@
-//! Canonical JSON: one value, one sequence of bytes.
+//! pnb's canonical JSON: each value has exactly one sequence of bytes.
 //!
-//! The rules of RFC 8785 (<https://www.rfc-editor.org/rfc/rfc8785>) for strings and for the order of keys, with line breaks so
-//! that two files differ line by line where they differ in meaning:
+//! **This is not JCS** (RFC 8785, <https://www.rfc-editor.org/rfc/rfc8785>), and a JCS library neither writes nor accepts it. It shares
+//! the rules of RFC 8785 for strings and for the order of keys. Unlike JCS it is indented, so that two files can be compared line by
+//! line, and it has no fractions:
 //!
 //! - UTF-8, no byte order mark; keys in ascending order of their UTF-16 code units, none twice;
 //! - strings escape `"`, `\` and control characters only, as `\b \t \n \f \r` or `\u00xx` in lower case;
-//! - numbers are integers from -2^63 to 2^64-1 in decimal; a fraction or an exponent is refused, also when read;
-//! - every member and element on its own line, two spaces deeper than what holds it; `{}` and `[]` when empty;
-//!   one space behind a colon, none before it; one line feed at the end.
+//! - numbers are decimal integers from -2^63 to 2^64-1; a fraction or an exponent is an error, in writing and in reading;
+//! - every member and element stands on its own line, two spaces deeper than its object or array, which is `{}` or `[]` when empty;
+//!   a colon has one space after it and none before it; the text ends with one line feed.
 //!
-//! `jq -S --indent 2 .` writes the same form for the files pnb makes. Reading accepts these bytes and no others.
+//! For the files pnb writes, `jq -S --indent 2 .` gives the same form. Reading accepts these bytes and no others.
 
 use super::ManifestError;
 use serde::{
@@ -19,16 +20,16 @@ use serde::{
 use serde_json::{Map, Number, Value};
 use std::fmt::{self, Write};
 
-/// No statement about a build is larger than this, in bytes.
+/// Largest statement about a build, bytes.
 pub const MAX_SIZE: u64 = 64 << 20;
 
-/// Writes `value` in canonical form; `what` names it in errors.
+/// Writes `value` in canonical form; `what` names the value in errors.
 pub fn to_canonical<T: Serialize>(value: &T, what: &'static str) -> Result<String, ManifestError> {
     let value = serde_json::to_value(value).map_err(|source| ManifestError::Serialize { what, source })?;
     write_value(&value)
 }
 
-/// Writes a JSON value in canonical form. Floating-point numbers are refused with the place they are at.
+/// Writes a JSON value in canonical form. A floating-point number is an error that names its place.
 pub fn write_value(value: &Value) -> Result<String, ManifestError> {
     let mut out = String::new();
     emit(&mut out, value, 0, &mut String::new())?;
@@ -118,7 +119,7 @@ fn emit_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// A JSON value read without forgiveness: no key twice, no number but integers.
+/// A JSON value without repeated keys and with integers as its only numbers.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -176,7 +177,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 }
 
-/// Reads JSON in which no key is twice and every number is an integer; `file` names it in errors, which give line and column.
+/// Reads JSON without repeated keys and with integers as its only numbers. Errors give `file`, line and column.
 pub fn read_strict(bytes: &[u8], file: &str) -> Result<Value, ManifestError> {
     if bytes.len() as u64 > MAX_SIZE {
         return Err(ManifestError::TooLarge {
@@ -192,7 +193,7 @@ pub fn read_strict(bytes: &[u8], file: &str) -> Result<Value, ManifestError> {
     Ok(value)
 }
 
-/// Reads JSON that is in canonical form, byte for byte.
+/// Reads JSON that must be in canonical form, byte for byte.
 pub fn read_value(bytes: &[u8], file: &str) -> Result<Value, ManifestError> {
     let value = read_strict(bytes, file)?;
     let canonical = write_value(&value)?;
@@ -202,7 +203,7 @@ pub fn read_value(bytes: &[u8], file: &str) -> Result<Value, ManifestError> {
     Ok(value)
 }
 
-/// Reads a `T` from canonical JSON. The kind of `T` decides which fields there are.
+/// Reads a `T` from canonical JSON. `T` decides which fields are allowed.
 pub fn from_canonical<T: DeserializeOwned>(bytes: &[u8], file: &str) -> Result<T, ManifestError> {
     read_value(bytes, file)?;
     serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {

@@ -1,18 +1,23 @@
-//! From facts to the manifest.
+//! The manifest that follows from the facts of a build.
 
 use super::{
     ManifestError,
     document::{
         ArchiveFact, Artifact, Builder, FileFact, InputContent, LockFact, Manifest, PackageFact, PrefixedSha256,
-        RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest,
+        RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest, set_digest,
     },
     facts::{Facts, InputFact, Origin, Role, StageFact},
 };
 use crate::{
     graph::InputDigest,
-    model::{NodeId, Sha256Digest, VerityDigest},
+    lock::Archive,
+    model::{GitSha, NodeId, RelPath, VerityDigest},
+    verity::Digests,
 };
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 fn bad(what: String, problem: impl Into<String>) -> ManifestError {
     ManifestError::Facts {
@@ -22,45 +27,20 @@ fn bad(what: String, problem: impl Into<String>) -> ManifestError {
 }
 
 impl Manifest {
-    /// The manifest of what `facts` describe. Facts that contradict each other or the lock are an error.
+    /// The manifest of the artifact that `facts` describe. Facts that contradict each other or the lock are an error.
     pub fn describe(facts: &Facts<'_>) -> Result<Self, ManifestError> {
         check_words(facts)?;
         let packages = packages(facts)?;
-        let lock = facts.lock;
-        let archives: Vec<ArchiveFact> = lock
-            .archives
-            .iter()
-            .map(|a| ArchiveFact {
-                name: a.name.clone(),
-                distribution: a.distribution,
-                suite: a.suite.clone(),
-                components: a.components.clone(),
-                snapshot: a.snapshot.to_string(),
-                snapshot_url: a.snapshot_url.clone(),
-                inrelease_sha256: a.inrelease_sha256,
-                keys: a.keys.iter().map(ToString::to_string).collect(),
-            })
-            .collect();
-        let mut manifest = Manifest {
+        let archives = archives(facts);
+        Ok(Manifest {
             schema_version: SCHEMA_VERSION,
             arch: facts.arch,
-            base_image_digest: PrefixedSha256(Sha256Digest::new([0; 32])),
-            apt_snapshot: String::new(),
+            base_image_digest: package_base(&packages),
+            apt_snapshot: newest_snapshot(&packages, &archives).unwrap_or_default(),
             kernel_version: facts.kernel_version.clone(),
             git_sha: facts.git_sha.clone(),
             variants: vec![facts.variant],
-            artifacts: facts
-                .artifacts
-                .iter()
-                .map(|(path, digests)| {
-                    let artifact = Artifact {
-                        sha256: digests.sha256,
-                        size_bytes: digests.size,
-                        fsverity: digests.verity,
-                    };
-                    (path.clone(), artifact)
-                })
-                .collect(),
+            artifacts: artifacts(facts),
             oci_digest: None,
             fsverity_root_hash: facts.root,
             agent: facts.agent.clone(),
@@ -77,7 +57,7 @@ impl Manifest {
             kernel_command_line: facts.kernel_command_line.clone(),
             lockfile: LockFact {
                 sha256: facts.lock_sha256,
-                version: lock.version,
+                version: facts.lock.version,
             },
             packages,
             platform: facts.platform.clone(),
@@ -86,25 +66,56 @@ impl Manifest {
                 dirty: facts.dirty,
                 allow_dirty: facts.allow_dirty,
             },
-            source_date_epoch: lock.source_date_epoch,
+            source_date_epoch: facts.lock.source_date_epoch,
             stages: stages(facts)?,
-        };
-        manifest.base_image_digest = manifest.package_base();
-        manifest.apt_snapshot = manifest.newest_snapshot().unwrap_or_default();
-        Ok(manifest)
+        })
     }
 
-    /// What `base_image_digest` is for these packages.
+    /// The value of `base_image_digest` that follows from the packages.
     pub fn package_base(&self) -> PrefixedSha256 {
-        PrefixedSha256(self.set_digest(|p| p.role == Role::Target).1)
+        package_base(&self.packages)
     }
 
-    /// What `apt_snapshot` is for these packages and archives; none when there is no package.
+    /// The value of `apt_snapshot` that follows from the packages and archives; `None` when there is no package.
     pub fn newest_snapshot(&self) -> Option<String> {
-        let used: BTreeSet<&str> = self.packages.iter().map(|p| p.archive.as_str()).collect();
-        let archives = self.archives.iter().filter(|a| used.contains(a.name.as_str()));
-        archives.map(|a| a.snapshot.clone()).max()
+        newest_snapshot(&self.packages, &self.archives)
     }
+}
+
+fn package_base(packages: &[PackageFact]) -> PrefixedSha256 {
+    PrefixedSha256(set_digest(packages, |p| p.role == Role::Target).1)
+}
+
+fn newest_snapshot(packages: &[PackageFact], archives: &[ArchiveFact]) -> Option<String> {
+    let used: BTreeSet<&str> = packages.iter().map(|p| p.archive.as_str()).collect();
+    let archives = archives.iter().filter(|a| used.contains(a.name.as_str()));
+    archives.map(|a| a.snapshot.clone()).max()
+}
+
+fn archives(facts: &Facts<'_>) -> Vec<ArchiveFact> {
+    let fact = |archive: &Archive| ArchiveFact {
+        name: archive.name.clone(),
+        distribution: archive.distribution,
+        suite: archive.suite.clone(),
+        components: archive.components.clone(),
+        snapshot: archive.snapshot.to_string(),
+        snapshot_url: archive.snapshot_url.clone(),
+        inrelease_sha256: archive.inrelease_sha256,
+        keys: archive.keys.iter().map(ToString::to_string).collect(),
+    };
+    facts.lock.archives.iter().map(fact).collect()
+}
+
+fn artifacts(facts: &Facts<'_>) -> BTreeMap<RelPath, Artifact> {
+    let fact = |(path, digests): (&RelPath, &Digests)| {
+        let artifact = Artifact {
+            sha256: digests.sha256,
+            size_bytes: digests.size,
+            fsverity: digests.verity,
+        };
+        (path.clone(), artifact)
+    };
+    facts.artifacts.iter().map(fact).collect()
 }
 
 fn check_words(facts: &Facts<'_>) -> Result<(), ManifestError> {
@@ -115,42 +126,37 @@ fn check_words(facts: &Facts<'_>) -> Result<(), ManifestError> {
         ("the version of zstd", &facts.zstd_version),
     ] {
         if value.is_empty() || value.chars().any(char::is_control) {
-            return Err(bad(name.to_owned(), format!("is not one line of text: {value:?}")));
+            return Err(bad(
+                name.to_owned(),
+                format!("must be one line of text, but is {value:?}"),
+            ));
         }
     }
-    if let Some(sha) = &facts.git_sha
-        && !is_git_sha(sha)
-    {
-        let problem = format!("is not 40 or 64 lower-case hexadecimal digits: {sha:?}");
-        return Err(bad("the git revision".to_owned(), problem));
+    if let Some(sha) = &facts.git_sha {
+        GitSha::from_str(sha).map_err(|error| bad("the git revision".to_owned(), error.to_string()))?;
     }
     if facts.artifacts.is_empty() {
         return Err(bad("the artifact".to_owned(), "has no file"));
     }
     if facts.stages.is_empty() {
-        return Err(bad("the artifact".to_owned(), "has no stage behind it"));
+        return Err(bad("the artifact".to_owned(), "has no stages"));
     }
     for path in facts.artifacts.keys() {
         super::sums::check_name(path.as_bytes()).map_err(|problem| bad(format!("the file \"{path}\""), problem))?;
         if super::is_statement(path) {
             return Err(bad(
                 format!("the file \"{path}\""),
-                "has the name of a statement about the artifact",
+                "has the name of a statement, which no file of an artifact may have",
             ));
         }
     }
     if facts.dirty && facts.hermetic && !facts.allow_dirty {
         return Err(bad(
             "the build".to_owned(),
-            "is hermetic from uncommitted files without --allow-dirty",
+            "is hermetic, but from uncommitted files and without --allow-dirty",
         ));
     }
     Ok(())
-}
-
-/// Whether `text` is the name of a git object.
-pub(crate) fn is_git_sha(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
@@ -170,7 +176,10 @@ fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
         let archive = facts.lock.archive(&package.archive).ok_or_else(|| {
             bad(
                 what(),
-                format!("is from the archive {:?}, which the lock lacks", package.archive),
+                format!(
+                    "comes from the archive {:?}, which the lock does not have",
+                    package.archive
+                ),
             )
         })?;
         seen.extend(sets.iter().cloned());
@@ -221,7 +230,7 @@ fn stages(facts: &Facts<'_>) -> Result<Vec<Stage>, ManifestError> {
         .iter()
         .map(|fact| {
             if !seen.insert(&fact.node) {
-                return Err(bad(format!("the stage {}", fact.node), "is there twice"));
+                return Err(bad(format!("the stage {}", fact.node), "is reported twice"));
             }
             stage(facts, fact)
         })

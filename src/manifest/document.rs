@@ -1,8 +1,8 @@
-//! `build-manifest.json`: what an artifact was made from and how, equal on every machine that makes it.
+//! `build-manifest.json`: the inputs of an artifact and the stages that made it, equal on every machine.
 //!
-//! The first ten fields are the platform's own; `docs/build-manifest.md` says what each field is for and
-//! `docs/build-manifest.schema.json` is the schema. Nothing here may differ between two hosts: no host path, user, name, nor
-//! any time but the lock's `source_date_epoch`.
+//! The first ten fields are the platform's own; `docs/build-manifest.md` gives the purpose of each field and
+//! `docs/build-manifest.schema.json` is the schema. No field may differ between two hosts: no path, user or name of a host, and no
+//! time except the lock's `source_date_epoch`.
 
 use super::{
     ManifestError,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     lock::Distribution,
-    model::{Arch, Epoch, ModelError, RelPath, Sha256Digest, StageKey, Variant, VerityDigest, excerpt},
+    model::{Arch, Epoch, ModelError, NodeId, RelPath, Sha256Digest, StageKey, Target, Variant, VerityDigest, excerpt},
     store::Output,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -60,17 +60,17 @@ pub struct Manifest {
     pub schema_version: u32,
     /// Architecture of the artifact.
     pub arch: Arch,
-    /// Digest of the package set that stands where other builders have a base image; see [`package_set_digest`].
+    /// Digest of the target packages, in the place of the base image of other builders; see [`package_set_digest`].
     pub base_image_digest: PrefixedSha256,
-    /// Moment of the newest snapshot that packages came from, `YYYYMMDDThhmmssZ`; every archive is in `archives`.
+    /// Moment of the newest snapshot that packages came from, `YYYYMMDDThhmmssZ`; `archives` has every snapshot.
     pub apt_snapshot: String,
     /// Kernel release.
     pub kernel_version: String,
     /// Revision of the repository; null outside a git repository.
     pub git_sha: Option<String>,
-    /// The families this manifest is about: one.
+    /// The families that this manifest describes: exactly one.
     pub variants: Vec<Variant>,
-    /// The artifact's files by path below this directory.
+    /// The artifact's files by path below the manifest's directory.
     pub artifacts: BTreeMap<RelPath, Artifact>,
     /// Digest of the OCI manifest; null for families without one.
     pub oci_digest: Option<PrefixedSha256>,
@@ -81,7 +81,7 @@ pub struct Manifest {
     pub agent: Agent,
     /// Every archive of the lock.
     pub archives: Vec<ArchiveFact>,
-    /// Who built.
+    /// The program that built.
     pub builder: Builder,
     /// Pinned files that are not packages.
     pub files: Vec<FileFact>,
@@ -91,22 +91,22 @@ pub struct Manifest {
     pub kernel_command_line: String,
     /// The lock.
     pub lockfile: LockFact,
-    /// Packages that went into the artifact or made it.
+    /// Packages whose files are in the artifact, and packages of the tools.
     pub packages: Vec<PackageFact>,
-    /// What boot partitions say of the platform; only of families that have one.
+    /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
     /// How `fsverity_root_hash` is computed.
     pub root: RootFact,
     /// State of the repository.
     pub source: SourceFact,
-    /// The time every file of the artifact carries, seconds since 1970.
+    /// Modification time of every file of the artifact, seconds since 1970.
     pub source_date_epoch: Epoch,
-    /// Every stage behind the artifact, each after those it needs.
+    /// Every stage that the artifact needs, each after the stages it needs itself.
     pub stages: Vec<Stage>,
 }
 
-/// What was said of the platform that nodes enroll at.
+/// The platform that nodes enroll at.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlatformFact {
@@ -128,7 +128,7 @@ pub struct Artifact {
     pub fsverity: VerityDigest,
 }
 
-/// One suite of one archive at one moment, as the lock pins it.
+/// A suite of an archive at a moment, as the lock pins it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveFact {
@@ -158,11 +158,11 @@ pub struct Builder {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Digests of its code that decides what a stage makes.
+    /// Digests of its code that decides the outputs of a stage.
     pub code: CodeDigests,
     /// Version of the zstd library in it.
     pub zstd: String,
-    /// Architecture of the build machine: it chooses the tools.
+    /// Architecture of the build machine, which is that of the tools.
     pub build_arch: Arch,
 }
 
@@ -170,19 +170,19 @@ pub struct Builder {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileFact {
-    /// Name that stages refer to.
+    /// The name by which stages refer to it.
     pub name: String,
-    /// Place in the repository, when it is there.
+    /// Path in the repository, for a file that lies there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<RelPath>,
-    /// Address to fetch it from, when it is elsewhere.
+    /// Address, for a file that is fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Length in bytes.
     pub size: u64,
     /// SHA-256 of the file.
     pub sha256: Sha256Digest,
-    /// Whether it is in the artifact.
+    /// Whether the file is in the artifact.
     pub role: Role,
 }
 
@@ -206,10 +206,10 @@ pub struct PackageFact {
     pub arch: String,
     /// Debian version.
     pub version: String,
-    /// `name version` of its source package where that differs.
+    /// `name version` of its source package, where they differ from its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Which of `archives` it comes from.
+    /// The entry of `archives` that it comes from.
     pub archive: String,
     /// Address of the file: the archive's snapshot and the path in its pool.
     pub url: String,
@@ -266,33 +266,33 @@ pub struct Stage {
     pub stage: String,
     /// Architecture it was made for.
     pub arch: Arch,
-    /// BLAKE3 of everything that may change what it makes.
+    /// BLAKE3 of everything that may change its outputs.
     pub key: StageKey,
-    /// What ran.
+    /// The command or writer.
     pub workload: RecordedWorkload,
     /// Environment variables beside the fixed ones.
     pub env: BTreeMap<String, String>,
-    /// The sandbox policy it ran under.
+    /// The policy of its sandbox.
     pub policy: serde_json::Value,
-    /// The tree that was its root directory; null for an empty one.
+    /// The tree that was its root directory; null for an empty root.
     pub root: Option<StageInput>,
-    /// The tree that its emulator came from; only where programs of another architecture ran.
+    /// The tree with its emulator; only for stages that ran programs of another architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emulator: Option<StageInput>,
     /// Its inputs by name.
     pub inputs: BTreeMap<String, StageInput>,
-    /// What it made, by name.
+    /// Its outputs by name.
     pub outputs: BTreeMap<String, Output>,
 }
 
 impl Stage {
-    /// `<stage>/<arch>`.
-    pub fn node(&self) -> String {
-        format!("{}/{}", self.stage, self.arch)
+    /// The node of the graph.
+    pub fn node(&self) -> NodeId {
+        NodeId::new(&self.stage, self.arch)
     }
 }
 
-/// What a stage ran.
+/// The command or writer of a stage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordedWorkload {
@@ -306,7 +306,7 @@ pub enum RecordedWorkload {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageInput {
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
     /// Its content.
     pub content: InputContent,
@@ -355,6 +355,17 @@ pub fn package_set_digest<'a>(packages: impl IntoIterator<Item = (&'a str, &'a S
     Sha256Digest::new(Sha256::digest(lines.concat().as_bytes()).into())
 }
 
+/// The number of packages that `wanted` accepts, and their [`package_set_digest`].
+pub(super) fn set_digest(packages: &[PackageFact], wanted: impl Fn(&PackageFact) -> bool) -> (u64, Sha256Digest) {
+    let files: Vec<(String, &Sha256Digest)> = packages
+        .iter()
+        .filter(|p| wanted(p))
+        .map(|p| (p.file_name(), &p.sha256))
+        .collect();
+    let digest = package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), *sha256)));
+    (files.len() as u64, digest)
+}
+
 impl PackageFact {
     /// `<name>_<version>_<arch>.deb`.
     pub fn file_name(&self) -> String {
@@ -363,7 +374,7 @@ impl PackageFact {
 }
 
 impl Manifest {
-    /// Reads a manifest. It must be of this schema, hold no unknown field, and be byte for byte what pnb writes.
+    /// Reads a manifest. It must follow this schema, have no unknown field, and be in canonical form, byte for byte.
     pub fn read(bytes: &[u8], file: &str) -> Result<Self, ManifestError> {
         let value = read_value(bytes, file)?;
         let version = &value["schema_version"];
@@ -393,15 +404,14 @@ impl Manifest {
         }
     }
 
-    /// [`package_set_digest`] of the packages for which `wanted` says so, and their number.
+    /// The artifact this manifest describes; `None` when it names no family or several.
+    pub fn target(&self) -> Option<Target> {
+        let arch = self.arch;
+        self.variant().map(|variant| Target { variant, arch })
+    }
+
+    /// The number of packages that `wanted` accepts, and their [`package_set_digest`].
     pub fn set_digest(&self, wanted: impl Fn(&PackageFact) -> bool) -> (u64, Sha256Digest) {
-        let files: Vec<(String, &Sha256Digest)> = self
-            .packages
-            .iter()
-            .filter(|p| wanted(p))
-            .map(|p| (p.file_name(), &p.sha256))
-            .collect();
-        let digest = package_set_digest(files.iter().map(|(name, sha256)| (name.as_str(), *sha256)));
-        (files.len() as u64, digest)
+        set_digest(&self.packages, wanted)
     }
 }

@@ -1,20 +1,20 @@
-//! Why a statement about a build could not be made or read.
+//! The errors of writing and reading statements about a build.
 
 use std::{io, path::PathBuf};
 
 /// Errors of the manifest room; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// A file is not the JSON it should be: syntax, a key twice, an unknown or missing field, a bad value.
+    /// A file is not valid: a syntax error, a key twice, an unknown or missing field, or a bad value.
     #[error("read {file:?}")]
     Json {
         /// The file's name.
         file: String,
-        /// What is wrong, with line and column.
+        /// The problem, with line and column.
         #[source]
         source: serde_json::Error,
     },
-    /// A file says the right things in bytes that pnb would not have written.
+    /// A file is valid, but not in the form that pnb writes.
     #[error(
         "read {file:?}: line {line} (byte {offset}) is not in canonical form\nexpected: {expected}\n  actual: {actual}"
     )]
@@ -30,8 +30,8 @@ pub enum ManifestError {
         /// The line found.
         actual: String,
     },
-    /// A file is larger than anything pnb writes.
-    #[error("read {file:?}: it has {size} bytes, more than {limit}")]
+    /// A file is larger than every statement that pnb writes.
+    #[error("read {file:?}: it has {size} bytes, more than the limit of {limit}")]
     TooLarge {
         /// The file's name.
         file: String,
@@ -40,47 +40,47 @@ pub enum ManifestError {
         /// The most that is read.
         limit: u64,
     },
-    /// A file follows another version of its schema.
-    #[error("read {file:?}: schema version {found} (this pnb knows {known})")]
+    /// A file has another version of its schema.
+    #[error("read {file:?}: schema version {found} (this pnb reads version {known})")]
     SchemaVersion {
         /// The file's name.
         file: String,
-        /// What it says.
+        /// The version in the file.
         found: String,
         /// The version this program reads and writes.
         known: u32,
     },
-    /// A value cannot be written so that every program reads the same from it.
+    /// A value cannot be written in canonical JSON.
     #[error("write {place} as canonical JSON: {problem}")]
     Value {
         /// JSON pointer of the value.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A value cannot be written as JSON at all.
     #[error("write {what} as JSON")]
     Serialize {
-        /// What was to be written.
+        /// The value.
         what: &'static str,
-        /// The reason.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// A line of `SHA256SUMS` that pnb would not have written.
+    /// A line of `SHA256SUMS` is not in the form that pnb writes.
     #[error("read \"SHA256SUMS\" line {line}: {problem}")]
     Sums {
         /// 1-based line.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// What the build reported does not fit together.
+    /// The facts of a build contradict each other.
     #[error("describe the build: {what} {problem}")]
     Facts {
-        /// Which fact, with its name.
+        /// The fact, with its name.
         what: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A file could not be read.
@@ -88,7 +88,7 @@ pub enum ManifestError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The reason given.
+        /// The cause.
         #[source]
         source: io::Error,
     },

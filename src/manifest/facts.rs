@@ -1,4 +1,4 @@
-//! What a build hands over to be described. Plain values, gathered by the pipeline: nothing here looks anything up.
+//! The facts of a build that its statements are made from: plain values that the pipeline gathers.
 
 use super::{PlatformFact, RecordedWorkload};
 use crate::{
@@ -22,7 +22,7 @@ pub struct Facts<'a> {
     pub lock: &'a Lockfile,
     /// SHA-256 of the lock's file.
     pub lock_sha256: Sha256Digest,
-    /// Revision of the repository: 40 or 64 hexadecimal digits; none outside a git repository.
+    /// Revision of the repository: 40 or 64 hexadecimal digits; `None` outside a git repository.
     pub git_sha: Option<String>,
     /// Whether files of the repository that the build read differ from that revision.
     pub dirty: bool,
@@ -30,13 +30,13 @@ pub struct Facts<'a> {
     pub allow_dirty: bool,
     /// Whether every stage ran with every layer of its sandbox, as `--hermetic` demands.
     pub hermetic: bool,
-    /// Kernel release, as `uname -r` says it.
+    /// Kernel release, as `uname -r` prints it.
     pub kernel_version: String,
     /// Kernel command line the artifact boots with by default, one line.
     pub kernel_command_line: String,
     /// fs-verity digest of the composefs image that is the root.
     pub root: VerityDigest,
-    /// What was said of the platform, if a stage saw it.
+    /// The platform, if it is an input of a stage.
     pub platform: Option<PlatformFact>,
     /// The agent in the root.
     pub agent: Agent,
@@ -44,27 +44,27 @@ pub struct Facts<'a> {
     pub pnb_version: String,
     /// Digests of pnb's own code, as they enter stage keys.
     pub code: CodeDigests,
-    /// Version of the zstd library that compressed.
+    /// Version of the zstd library.
     pub zstd_version: String,
     /// Architecture of the build machine.
     pub build_arch: Arch,
-    /// Package sets of the lock (`<stage>/<arch>`) that this build took, and what became of their files.
+    /// Package sets of the lock (`<stage>/<arch>`) that this build used, with their roles.
     pub package_sets: BTreeMap<String, Role>,
-    /// Names of the lock's pinned files that this build took.
+    /// Names of the lock's pinned files that this build used, with their roles.
     pub pinned_files: BTreeMap<String, Role>,
-    /// Every stage behind the artifact, each after those it needs.
+    /// Every stage that the artifact needs, each after the stages it needs itself.
     pub stages: Vec<StageFact>,
     /// The artifact's files, without the statements about it.
     pub artifacts: BTreeMap<RelPath, Digests>,
 }
 
-/// What becomes of an input.
+/// The role of an input.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Its files are in the artifact.
     Target,
-    /// It only made the artifact.
+    /// It is a tool that made the artifact.
     Tool,
 }
 
@@ -72,7 +72,7 @@ pub enum Role {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {
-    /// Whether it is the real one.
+    /// Whether it is the diagnostic agent or a pinned one.
     pub kind: AgentKind,
     /// Its file's name in the lock or the repository.
     pub name: String,
@@ -80,59 +80,59 @@ pub struct Agent {
     pub sha256: Sha256Digest,
 }
 
-/// Which agent an artifact carries.
+/// The kind of agent that an artifact carries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AgentKind {
-    /// The one that comes with pnb and only says that the node came up.
+    /// The agent that comes with pnb, which only reports that the node has booted.
     Diagnostic,
-    /// The one the lock pins.
+    /// An agent from elsewhere, which the lock pins.
     Pinned,
 }
 
-/// Digests of pnb's own code that decides what a stage makes.
+/// Digests of pnb's own code that decides the outputs of a stage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CodeDigests {
-    /// Of the rooms that run a stage and take its outputs.
+    /// Digest of the rooms that run a stage and take its outputs.
     pub sandbox: String,
-    /// Of the built-in writers and the versions of every library.
+    /// Digest of the built-in writers and of the versions of every library.
     pub writers: String,
 }
 
-/// One stage that ran, now or earlier.
+/// A stage that ran, in this build or an earlier one.
 #[derive(Clone, Debug)]
 pub struct StageFact {
-    /// Which.
+    /// The node of the graph.
     pub node: NodeId,
     /// Its key.
     pub key: StageKey,
-    /// What ran.
+    /// The command or writer.
     pub workload: RecordedWorkload,
     /// Environment variables beside the fixed ones.
     pub env: BTreeMap<String, String>,
-    /// The sandbox policy it ran under: equal on every host.
+    /// The policy of its sandbox, which is equal on every host.
     pub policy: serde_json::Value,
-    /// The tree that was its root directory: the stage whose output `tree` it is, and its digest.
+    /// The tree that was its root directory: the stage that has it as output `tree`, and its digest.
     pub root: Option<(NodeId, VerityDigest)>,
-    /// The tree that its emulator came from, where programs of another architecture ran.
+    /// The tree with its emulator, for stages that ran programs of another architecture.
     pub emulator: Option<(NodeId, VerityDigest)>,
     /// Its inputs by name.
     pub inputs: BTreeMap<String, InputFact>,
-    /// What it made, by name.
+    /// Its outputs by name.
     pub outputs: BTreeMap<String, Output>,
 }
 
 /// One input of a stage.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InputFact {
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
     /// Its content.
     pub digest: InputDigest,
 }
 
-/// Where an input of a stage comes from.
+/// The origin of an input of a stage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Origin {
@@ -142,14 +142,14 @@ pub enum Origin {
         stage: String,
         /// The architecture it was made for.
         arch: Arch,
-        /// Which of its outputs.
+        /// The name of the output.
         output: String,
     },
     /// A file or directory of the repository, relative to its root.
     Repository(RelPath),
     /// A pinned file of the lock, by name.
     Lock(String),
-    /// What the caller said of the platform.
+    /// The platform, as the caller of pnb describes it.
     Platform,
     /// A package set of the lock, `<stage>/<arch>`.
     Packages(String),

@@ -1,7 +1,7 @@
-//! `provenance.slsa.json`: how an artifact came to be, as an in-toto statement with a SLSA provenance predicate, unsigned.
+//! `provenance.slsa.json`: the provenance of an artifact, as an unsigned in-toto statement with a SLSA predicate.
 //!
-//! It holds no time, host or invocation, so equal builds give equal bytes; who built it and when is said by the signature that
-//! publishing puts around it. Sources: <https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>,
+//! It holds no time, host or invocation, so equal builds give equal bytes. The signature that is added on publishing says who built
+//! it and when. Sources: <https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>,
 //! <https://slsa.dev/spec/v1.0/provenance>. [`BUILD_TYPE`] is described in `docs/build-manifest.md`.
 
 use super::{
@@ -23,7 +23,7 @@ pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 /// How to read `externalParameters` and `resolvedDependencies`.
 pub const BUILD_TYPE: &str = "urn:powernode:pnb:build:v1";
 
-/// Digests of one thing, by algorithm.
+/// Digests of a file or revision, by algorithm.
 pub type DigestSet = BTreeMap<String, String>;
 
 /// An in-toto statement.
@@ -37,7 +37,7 @@ pub struct Statement {
     pub subject: Vec<Resource>,
     /// [`PREDICATE_TYPE`].
     pub predicate_type: String,
-    /// How they were made.
+    /// The provenance of the files.
     pub predicate: Provenance,
 }
 
@@ -72,27 +72,27 @@ impl Resource {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Provenance {
-    /// What was asked for and from what it was made.
+    /// The parameters and inputs of the build.
     pub build_definition: BuildDefinition,
-    /// What made it.
+    /// The program that built.
     pub run_details: RunDetails,
 }
 
-/// What was asked for and from what it was made.
+/// The parameters and inputs of the build.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BuildDefinition {
     /// [`BUILD_TYPE`].
     pub build_type: String,
-    /// What the user chose.
+    /// The choices of the user.
     pub external_parameters: ExternalParameters,
-    /// What followed from it.
+    /// The values that follow from them.
     pub internal_parameters: InternalParameters,
     /// Every input by digest: the lock, the revision, packages and pinned files.
     pub resolved_dependencies: Vec<Resource>,
 }
 
-/// What the user chose.
+/// The choices of the user.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ExternalParameters {
@@ -100,12 +100,12 @@ pub struct ExternalParameters {
     pub arch: Arch,
     /// Families.
     pub variants: Vec<Variant>,
-    /// What was said of the platform; only of families that carry it.
+    /// The platform; only for families that carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
 }
 
-/// What followed from it.
+/// The values that follow from the choices of the user.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct InternalParameters {
@@ -113,11 +113,11 @@ pub struct InternalParameters {
     pub hermetic: bool,
     /// Whether files the build read differ from the revision.
     pub dirty: bool,
-    /// The time every file carries.
+    /// Modification time of every file.
     pub source_date_epoch: Epoch,
 }
 
-/// What made it.
+/// The program that built.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunDetails {
@@ -138,7 +138,7 @@ pub struct BuilderId {
 }
 
 impl Statement {
-    /// The statement for what `manifest` describes; `manifest_sha256` is the digest of its file.
+    /// The statement about the artifact that `manifest` describes; `manifest_sha256` is the digest of its file.
     pub fn describe(manifest: &Manifest, manifest_sha256: &Sha256Digest) -> Self {
         let builder = &manifest.builder;
         let subject = manifest
@@ -186,7 +186,7 @@ impl Statement {
         to_canonical(self, "the provenance")
     }
 
-    /// Reads what [`Statement::to_json`] writes.
+    /// Reads the output of [`Statement::to_json`].
     pub fn read(bytes: &[u8], file: &str) -> Result<Self, ManifestError> {
         from_canonical(bytes, file)
     }

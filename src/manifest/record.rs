@@ -1,4 +1,4 @@
-//! `build-record.json`: what differs from host to host and from run to run, beside the manifest, which does not.
+//! `build-record.json`: the facts that differ from host to host and from run to run; the manifest has only those that do not.
 //!
 //! It is not listed in `SHA256SUMS`; it names the manifest it belongs to by digest.
 
@@ -36,26 +36,26 @@ pub struct BuildRecord {
     pub pnb_sha256: Sha256Digest,
     /// Every stage of the manifest.
     pub stages: Vec<StageRun>,
-    /// What rebuilding under other circumstances showed, when it was done.
+    /// The result of building twice with varied surroundings, where that was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reproducibility: Option<Reproducibility>,
 }
 
-/// What building the same again under other circumstances showed.
+/// The result of building twice with varied surroundings.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reproducibility {
-    /// What was different in the second build, by the axis' name.
+    /// The axes that were varied in the second build, by name.
     pub varied: BTreeMap<String, Varied>,
-    /// Axes that this host could not vary, and why.
+    /// Axes that this host could not vary, each with the reason.
     pub not_varied: BTreeMap<String, String>,
     /// The machine that built twice.
     pub host: Host,
-    /// When the second build had ended, seconds since 1970.
+    /// When the comparison ended, seconds since 1970.
     pub finished: u64,
-    /// How many outputs of stages were compared.
+    /// Number of outputs of stages that were compared.
     pub outputs: u64,
-    /// Whether all of them, the artifacts and the statements came out the same.
+    /// Whether all outputs, artifacts and statements were equal.
     pub equal: bool,
 }
 
@@ -63,9 +63,9 @@ pub struct Reproducibility {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Varied {
-    /// In the first build, as every build has it.
+    /// The value in the first build, which is that of every ordinary build.
     pub first: String,
-    /// In the second.
+    /// The value in the second build.
     pub second: String,
 }
 
@@ -75,21 +75,21 @@ pub struct Varied {
 pub struct Host {
     /// Its name.
     pub name: String,
-    /// Its kernel, as `uname -srv` says it.
+    /// Its kernel, as `uname -srv` prints it.
     pub kernel: String,
     /// Its architecture.
     pub arch: Arch,
-    /// Processors pnb could use.
+    /// Number of processors that pnb could use.
     pub cpus: u32,
 }
 
-/// How a stage came by its outputs this time.
+/// The origin of the outputs of a stage in this build.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
-    /// It ran.
+    /// The stage ran.
     Ran,
-    /// They were in the store from an earlier run; what follows tells of that run.
+    /// The outputs were in the store already; the other fields describe the earlier run.
     Cached,
 }
 
@@ -103,17 +103,17 @@ pub struct StageRun {
     pub arch: Arch,
     /// Its key.
     pub key: StageKey,
-    /// Whether it ran this time.
+    /// Whether it ran in this build.
     pub run: RunState,
     /// CPU time in milliseconds.
     pub cpu_ms: u64,
     /// Wall time in milliseconds.
     pub wall_ms: u64,
-    /// Highest memory use seen, in bytes.
+    /// Highest memory use, bytes.
     pub peak_memory: u64,
-    /// What the sandbox measured from inside.
+    /// The measurements that the sandbox made from inside.
     pub measured: serde_json::Value,
-    /// Layers that were missing or weaker than the policy asks.
+    /// Layers that were missing or weaker than the policy requires.
     pub weaker: Vec<String>,
 }
 
@@ -140,7 +140,7 @@ impl BuildRecord {
         to_canonical(self, "the build record")
     }
 
-    /// Reads what [`BuildRecord::to_json`] writes.
+    /// Reads the output of [`BuildRecord::to_json`].
     pub fn read(bytes: &[u8], file: &str) -> Result<Self, ManifestError> {
         let record: Self = from_canonical(bytes, file)?;
         if record.schema_version != RECORD_VERSION {

@@ -1,8 +1,8 @@
 //! `sbom.cdx.json`: the packages behind an artifact, as CycloneDX 1.6.
 //!
-//! Packages whose files are in the artifact have scope `required`; those that only made it have scope `excluded`, which the
-//! specification keeps for "component usage for test and other non-runtime purposes". The time stamp is the lock's
-//! `source_date_epoch` and the serial number is derived from everything else in the file, so equal builds give equal bytes.
+//! Packages whose files are in the artifact have the scope `required`; packages of tools have the scope `excluded`, which the
+//! specification reserves for "component usage for test and other non-runtime purposes". The time stamp is the lock's
+//! `source_date_epoch` and the serial number is derived from the rest of the file, so equal builds give equal bytes.
 //! Source: <https://cyclonedx.org/docs/1.6/json/>; package URLs: <https://github.com/package-url/purl-spec>, type `deb`.
 
 use super::{
@@ -19,7 +19,7 @@ use std::fmt::Write;
 /// Name of the file.
 pub const SBOM_FILE: &str = "sbom.cdx.json";
 
-/// A CycloneDX document, the parts pnb writes.
+/// A CycloneDX document, with the parts that pnb writes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Bom {
@@ -31,13 +31,13 @@ pub struct Bom {
     pub serial_number: String,
     /// Revision of the document: 1.
     pub version: u32,
-    /// What it is about.
+    /// The artifact it describes, and the program that wrote it.
     pub metadata: Metadata,
     /// Packages and pinned files.
     pub components: Vec<Component>,
 }
 
-/// What a document is about and who wrote it.
+/// The artifact that a document describes, and the program that wrote it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
@@ -64,7 +64,7 @@ pub struct Component {
     /// `library`, `file`, `application` or `operating-system`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// How other parts of the document would name it; unique.
+    /// Its name for references within the document; unique.
     #[serde(rename = "bom-ref", skip_serializing_if = "Option::is_none")]
     pub bom_ref: Option<String>,
     /// Name.
@@ -81,7 +81,7 @@ pub struct Component {
     /// Package URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purl: Option<String>,
-    /// Where the file can be fetched.
+    /// Addresses of the file.
     #[serde(rename = "externalReferences", default, skip_serializing_if = "Vec::is_empty")]
     pub external_references: Vec<ExternalReference>,
 }
@@ -141,7 +141,7 @@ impl Component {
     }
 }
 
-/// Percent-encodes all but what a package URL may hold as it is: letters, digits, `.`, `-`, `_`, `~` and `:`.
+/// Percent-encodes every byte except those that a package URL holds unescaped: letters, digits, `.`, `-`, `_`, `~` and `:`.
 fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -188,7 +188,7 @@ fn of_file(file: &FileFact) -> Component {
 }
 
 impl Bom {
-    /// The document for what `manifest` describes.
+    /// The document about the artifact that `manifest` describes.
     pub fn describe(manifest: &Manifest) -> Result<Self, ManifestError> {
         let mut pnb = Component::new("application", &manifest.builder.name);
         pnb.version = Some(manifest.builder.version.clone());
@@ -203,7 +203,7 @@ impl Bom {
         let packages = manifest.packages.iter().map(|p| of_package(p, archive(p)));
         let mut components: Vec<Component> = packages.chain(manifest.files.iter().map(of_file)).collect();
         components.sort_by(|a, b| a.bom_ref.cmp(&b.bom_ref));
-        let mut bom = Bom {
+        let unnumbered = Bom {
             bom_format: "CycloneDX".to_owned(),
             spec_version: "1.6".to_owned(),
             serial_number: String::new(),
@@ -215,8 +215,12 @@ impl Bom {
             },
             components,
         };
-        bom.serial_number = bom.derived_serial()?;
-        Ok(bom)
+        // The serial number is a digest of the document without it.
+        let serial_number = unnumbered.derived_serial()?;
+        Ok(Bom {
+            serial_number,
+            ..unnumbered
+        })
     }
 
     /// The serial number that belongs to the rest of the document.
@@ -239,7 +243,7 @@ impl Bom {
         to_canonical(self, "the SBOM")
     }
 
-    /// Reads what [`Bom::to_json`] writes.
+    /// Reads the output of [`Bom::to_json`].
     pub fn read(bytes: &[u8], file: &str) -> Result<Self, ManifestError> {
         from_canonical(bytes, file)
     }

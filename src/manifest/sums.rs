@@ -1,7 +1,7 @@
 //! `SHA256SUMS`: one line `<64 lower-case hex>  <path>` for each file, in the order of their paths; `sha256sum -c` reads it.
 //!
-//! It lists every file of the artifact and every statement that is equal on all hosts: the manifest, the SBOM and the
-//! provenance. Not in it: itself, and `build-record.json`, which tells of one host and one hour.
+//! It lists every file of the artifact and every statement that is equal on all hosts: the manifest, the SBOM and the provenance. It
+//! does not list itself, nor `build-record.json`, which describes one build on one host.
 
 use super::ManifestError;
 use crate::model::{RelPath, Sha256Digest};
@@ -9,14 +9,14 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// Name of the file.
 pub const SUMS_FILE: &str = "SHA256SUMS";
-/// Digits of a digest, and two spaces.
+/// Length of the digits of a digest and of two spaces.
 const PREFIX: usize = 64 + 2;
 
 /// The content of `SHA256SUMS`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sums(BTreeMap<RelPath, Sha256Digest>);
 
-/// Whether a file may have this name: `sha256sum` would write it as it is, and a terminal shows it as it is.
+/// Checks that `sha256sum` writes a file name without escapes, and that a terminal shows it unchanged.
 pub(super) fn check_name(name: &[u8]) -> Result<(), &'static str> {
     match std::str::from_utf8(name) {
         Err(_) => Err("has a name that is not UTF-8"),
@@ -27,12 +27,12 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), &'static str> {
 }
 
 impl Sums {
-    /// No file.
+    /// An empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a file. Names that `sha256sum` would escape are refused.
+    /// Adds a file. A name that `sha256sum` would escape is an error.
     pub fn insert(&mut self, path: RelPath, sha256: Sha256Digest) -> Result<(), ManifestError> {
         check_name(path.as_bytes()).map_err(|problem| ManifestError::Facts {
             what: format!("the file \"{path}\""),
@@ -56,7 +56,7 @@ impl Sums {
         out
     }
 
-    /// Reads exactly what [`Sums::to_text`] writes.
+    /// Reads text in the form of [`Sums::to_text`], and no other form.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let error = |line: usize, problem: String| ManifestError::Sums { line, problem };
         let text = std::str::from_utf8(bytes).map_err(|e| {
@@ -70,17 +70,17 @@ impl Sums {
                 return Err(error("the last line does not end with a line feed".to_owned()));
             };
             if line.starts_with('\\') {
-                return Err(error("escaped names are not used here".to_owned()));
+                return Err(error("escaped names are not supported".to_owned()));
             }
-            let shape = || error("it is not a digest, two spaces and a path".to_owned());
+            let shape = || error("it must have a digest, two spaces and a path".to_owned());
             let (digest, path) = line.split_at_checked(PREFIX).ok_or_else(shape)?;
             let digest = digest.strip_suffix("  ").ok_or_else(shape)?;
             let sha256: Sha256Digest = digest.parse().map_err(|e| error(format!("{e}")))?;
             check_name(path.as_bytes()).map_err(|problem| error(format!("{path:?} {problem}")))?;
             let path: RelPath = path.parse().map_err(|e| error(format!("{e}")))?;
             match files.last_key_value() {
-                Some((last, _)) if *last == path => return Err(error(format!("\"{path}\" is there twice"))),
-                Some((last, _)) if *last > path => return Err(error(format!("\"{path}\" stands behind \"{last}\""))),
+                Some((last, _)) if *last == path => return Err(error(format!("\"{path}\" is listed twice"))),
+                Some((last, _)) if *last > path => return Err(error(format!("\"{path}\" is listed after \"{last}\""))),
                 _ => {}
             }
             files.insert(path, sha256);
@@ -114,16 +114,16 @@ mod tests {
         for (text, want) in [
             (String::new(), "line 1: it lists no file"),
             (good.trim_end().to_owned(), "line 2: the last line does not end"),
-            (good.replace("  d", " *d"), "line 2: it is not a digest, two spaces"),
+            (good.replace("  d", " *d"), "line 2: it must have a digest, two spaces"),
             (good.replace("0a", "0A"), "line 1: sha256 digest is not 64 lower-case"),
             (good.replace("d/x y", "../x"), "line 2: path \"../x\""),
             (good.replace("d/x y", "/x"), "line 2: path \"/x\""),
             (good.replace("d/x y", "x\r"), "line 2: \"x\\r\" has a control character"),
             (good.replace("d/x y", "x\\ny"), "line 2: \"x\\\\ny\" has a backslash"),
             (format!("\\{good}"), "line 1: escaped names"),
-            (good.replace("d/x y", "a"), "line 2: \"a\" is there twice"),
-            (good.replace("d/x y", "A"), "line 2: \"A\" stands behind \"a\""),
-            (good.replace('\n', "\n\n"), "line 2: it is not a digest"),
+            (good.replace("d/x y", "a"), "line 2: \"a\" is listed twice"),
+            (good.replace("d/x y", "A"), "line 2: \"A\" is listed after \"a\""),
+            (good.replace('\n', "\n\n"), "line 2: it must have a digest"),
         ] {
             let err = Sums::parse(text.as_bytes()).expect_err(&text).to_string();
             assert!(err.contains(want), "{err:?} lacks {want:?}");

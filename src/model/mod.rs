@@ -3,6 +3,7 @@
 //! Nothing here does I/O and nothing here imports another room.
 
 mod arch;
+mod capability;
 mod digest;
 mod dump;
 mod epoch;
@@ -11,11 +12,13 @@ mod error_chain;
 mod node_id;
 mod path;
 mod pin;
+mod sync;
 mod text;
 mod tree;
 mod variant;
 
 pub use arch::Arch;
+pub use capability::Capability;
 pub use digest::{Blake3Digest, Sha256Digest, StageKey, VerityDigest};
 pub use dump::{EMPTY_FILE, parse_dump, write_dump};
 pub use epoch::Epoch;
@@ -25,6 +28,7 @@ pub(crate) use node_id::is_name;
 pub use node_id::{NodeId, Target};
 pub use path::RelPath;
 pub use pin::{Fingerprint, GitSha, Moment};
+pub(crate) use sync::lock;
 pub(crate) use text::{excerpt, plain};
 pub use tree::{Entry, Meta, Node, Tree};
 pub use variant::Variant;

@@ -172,7 +172,15 @@ impl Hint for PipelineError {
             Self::InMemory { .. } => Some("--on-disk keeps both stores on disk".into()),
             Self::Lock(error) => error.hint(),
             Self::Graph(error) => error.hint(),
-            _ => None,
+            Self::Fetch(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Sandbox { source, .. } => source.hint(),
+            Self::Deb(_)
+            | Self::Platform { .. }
+            | Self::Spec { .. }
+            | Self::Io { .. }
+            | Self::Manifest(_)
+            | Self::Describe { .. } => None,
         }
     }
 }

@@ -9,20 +9,17 @@ use crate::{
     graph::{InputSource, StageArch, StageWorkload},
     image::zstd,
     manifest::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, RecordedWorkload, Role, StageFact},
-    model::{NodeId, RelPath, Target, VerityDigest},
+    model::{NodeId, RelPath, Target, VerityDigest, chain},
     verity::Digests,
+    writers,
 };
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 /// Where the diagnostic agents lie in the project.
 const DIAGNOSTIC: &str = "agent/diagnostic";
 /// The stages and outputs whose content the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
-/// Directory below `stages/` with the kernel command line of each architecture.
-const COMMAND_LINES: &str = "command-line";
-/// The file in a variant's stage directory whose words are added to the command line.
-const ADDED: &str = "cmdline";
 
 /// The artifact that is described.
 pub(super) struct Described<'a> {
@@ -155,17 +152,10 @@ impl<'a> Described<'a> {
     }
 }
 
-/// The default kernel command line of a variant: that of its architecture, and what its stage adds in a file `cmdline`.
+/// The default kernel command line of an artifact, as the writers of disks have it.
 pub fn command_line(project: &Project, target: Target) -> Result<String, PipelineError> {
-    let stages = project.root.join(STAGES);
-    let path = stages.join(COMMAND_LINES).join(target.arch.as_str());
-    let mut text = fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?;
-    let path = stages.join(target.variant.as_str()).join(ADDED);
-    if path.exists() {
-        text.push(' ');
-        text.push_str(&fs::read_to_string(&path).map_err(PipelineError::io("read", &path))?);
-    }
-    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    let line = writers::command_line(&project.root.join(STAGES), target.variant, target.arch);
+    line.map_err(|error| PipelineError::describe(format!("the kernel command line: {}", chain(&error))))
 }
 
 /// Where an input of a node comes from.

@@ -8,7 +8,7 @@ use crate::{
     },
     lock::{Package, PinnedFile},
     model::{Sha256Digest, VerityDigest},
-    store::Store,
+    store::{ObjectMode, Store},
     verity,
 };
 use std::{
@@ -103,7 +103,7 @@ impl Origins {
                 http: HttpTransport::new(&HttpOptions::default()),
                 file: FileTransport,
             },
-            directory: &store.downloads()?,
+            directory: &store.downloads(),
             offline: self.offline,
             policy: RetryPolicy::default(),
             sleep: &std::thread::sleep,
@@ -111,7 +111,9 @@ impl Origins {
         };
         let have = |item: &FetchItem| store.find_sha256(&item.sha256).is_some();
         let deliver = |_: &FetchItem, file: Downloaded| {
-            store.adopt(&file.path, &file.verity, false).map_err(io::Error::other)?;
+            store
+                .adopt(&file.path, &file.verity, ObjectMode::Plain)
+                .map_err(io::Error::other)?;
             store.link_sha256(&file.sha256, &file.verity).map_err(io::Error::other)
         };
         Ok(fetch::fetch_all(&items, self.parallel, &downloader, &have, &deliver)?)
@@ -166,7 +168,7 @@ fn present(store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> 
 
 fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
     let bytes = check_local(path, file)?;
-    let (digest, _) = store.put_object(false, &mut bytes.as_slice())?;
+    let (digest, _) = store.put_object(ObjectMode::Plain, &mut bytes.as_slice())?;
     store.link_sha256(&file.sha256, &digest)?;
     Ok(digest)
 }

@@ -53,7 +53,6 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
         variation: varied(&context.options.changed, recipe.limits.cpus),
         keep_failed: context.options.keep_failed,
         workload: recipe.workload,
-        prepare: recipe.before,
         env: recipe.env,
         epoch: recipe.epoch,
         ids: recipe.ids,
@@ -80,7 +79,7 @@ pub fn shell_spec(
     if let Some(command) = command {
         argv.extend(["-c".to_owned(), command.to_owned()]);
     }
-    spec.workload = Workload::Command { argv };
+    spec.workload = Workload::Command { argv, before: None };
     spec.console = Console::Inherit;
     spec.outputs.clear();
     spec.limits.wall = SHELL_TIME;

@@ -4,7 +4,7 @@ use super::PipelineError;
 use crate::{
     manifest::PlatformFact,
     model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
-    store::Store,
+    store::{ObjectMode, Store},
     verity,
 };
 use std::{fs::File, io::Read, path::Path};
@@ -72,7 +72,7 @@ impl Platform {
             (CA_PEM, self.ca_pem.as_deref()),
         ] {
             let Some(mut bytes) = bytes else { continue };
-            let (digest, size) = store.put_object(false, &mut bytes)?;
+            let (digest, size) = store.put_object(ObjectMode::Plain, &mut bytes)?;
             let entry = Entry {
                 meta: Meta::root(0o644, epoch),
                 node: Node::File { size, digest },

@@ -9,11 +9,10 @@ use super::{
 };
 use crate::{
     graph::{StageFile, StageIds, StageLimits, StageOutputKind, StageWorkload},
-    model::{Arch, Epoch, NodeId, RelPath, VerityDigest},
-    sandbox::{Capability, Ids, Limits, OutputKind, OutputSpec, Preparation, Workload},
+    model::{Arch, Capability, Epoch, NodeId, RelPath, VerityDigest},
+    sandbox::{BuiltinCall, Ids, Limits, OutputKind, OutputSpec, Workload},
     writers,
 };
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The variable that tells a stage how many processors it has.
@@ -32,8 +31,6 @@ pub(super) struct Recipe<'a> {
     pub(super) inputs: BTreeMap<RelPath, &'a ResolvedInput>,
     /// The program or writer.
     pub(super) workload: Workload,
-    /// The writer that runs before the program.
-    pub(super) before: Option<Preparation>,
     /// Environment variables beside the fixed ones.
     pub(super) env: BTreeMap<String, String>,
     /// `SOURCE_DATE_EPOCH`.
@@ -67,29 +64,19 @@ impl<'a> Recipe<'a> {
             };
             inputs.insert(target.map_err(|e| bad(e.to_string()))?, input);
         }
-        let writer = |name: &str| writer_arguments(project, file, id.arch, name).map_err(bad);
-        let (workload, before) = match &file.workload {
-            StageWorkload::Command { argv, before } => {
-                let before = before.as_ref().map(|name| {
-                    let args = writer(name.get_ref())?;
-                    Ok::<_, PipelineError>(Preparation {
-                        name: name.get_ref().clone(),
-                        args,
-                    })
-                });
-                (Workload::Command { argv: argv.clone() }, before.transpose()?)
-            }
-            StageWorkload::Writer(name) => {
-                let name = name.get_ref();
-                let args = writer(name)?;
-                (
-                    Workload::Builtin {
-                        name: name.clone(),
-                        args,
-                    },
-                    None,
-                )
-            }
+        let call = |name: &str| {
+            let args = writer_arguments(project, file, id.arch, name).map_err(bad)?;
+            Ok::<_, PipelineError>(BuiltinCall {
+                name: name.to_owned(),
+                args,
+            })
+        };
+        let workload = match &file.workload {
+            StageWorkload::Command { argv, before } => Workload::Command {
+                argv: argv.clone(),
+                before: before.as_ref().map(|name| call(name.get_ref())).transpose()?,
+            },
+            StageWorkload::Writer(name) => Workload::Builtin(call(name.get_ref())?),
         };
         Ok(Self {
             id,
@@ -100,14 +87,13 @@ impl<'a> Recipe<'a> {
             },
             inputs,
             workload,
-            before,
             env: environment(project, file, id),
             epoch: project.lock.source_date_epoch,
             ids: match file.sandbox.ids {
                 StageIds::Single => Ids::Single,
                 StageIds::Range => Ids::Range,
             },
-            capabilities: capabilities(&file.sandbox.capabilities).map_err(bad)?,
+            capabilities: file.sandbox.capabilities.iter().copied().collect(),
             limits: limits(&file.limits),
             outputs: outputs(file, id.arch).map_err(bad)?,
             dev_in: file.sandbox.dev_in.clone(),
@@ -135,16 +121,6 @@ fn environment(project: &Project, file: &StageFile, id: &NodeId) -> BTreeMap<Str
     env
 }
 
-fn capabilities(names: &[String]) -> Result<BTreeSet<Capability>, String> {
-    names
-        .iter()
-        .map(|name| {
-            let value = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
-            Capability::deserialize(value).map_err(|e| format!("capability {name:?}: {e}"))
-        })
-        .collect()
-}
-
 fn limits(limits: &StageLimits) -> Limits {
     Limits {
         memory: limits.memory,
@@ -155,8 +131,9 @@ fn limits(limits: &StageLimits) -> Limits {
         build_inodes: limits.inodes,
         output_bytes: limits.output,
         output_entries: limits.inodes,
+        tmp_bytes: Limits::TMP_BYTES,
+        output_depth: Limits::OUTPUT_DEPTH,
         cpus: limits.cpus,
-        ..Limits::default()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     graph::{DeclaredOutput, StageFile},
     model::{NodeId, VerityDigest},
     sandbox::{BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation},
-    store::{self, Content, Record},
+    store::{self, Content, ObjectMode, Record},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -144,9 +144,10 @@ fn execute(
     let copies = |output: &OutputSpec| project.graph.times_exported(id, &output.name, &options.exported);
     let mut put =
         |output: &OutputSpec, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
+            let mode = ObjectMode::of_executable(executable);
             let stored = match copies(output) {
-                1.. if options.unkept.contains(id) => store.hash_artifact(executable, content),
-                copies => store.put_artifact(executable, content, copies),
+                1.. if options.unkept.contains(id) => store.hash_artifact(mode, content),
+                copies => store.put_artifact(mode, content, copies),
             };
             stored.map_err(io::Error::other)
         };

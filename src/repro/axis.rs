@@ -1,4 +1,4 @@
-//! What must not matter, one by one.
+//! The axes: properties of the surroundings of a build that must not influence its outputs.
 
 use crate::{
     model::{Entry, Node, RelPath, VerityDigest},
@@ -14,14 +14,14 @@ use std::{
 
 macro_rules! axes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $first:literal, $second:literal;)*) => {
-        /// One thing about the variation of a build that no output may depend on.
+        /// A property of the surroundings of a build on which no output may depend.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         pub enum Axis {
             $($(#[$doc])* $name,)*
         }
 
         impl Axis {
-            /// Every axis, in the order they are tried and told.
+            /// Every axis, in the order in which axes are tried and reported.
             pub const ALL: &[Axis] = &[$(Axis::$name,)*];
 
             /// The name in options, tables and JSON.
@@ -29,12 +29,12 @@ macro_rules! axes {
                 match self { $(Axis::$name => $text,)* }
             }
 
-            /// What it is in the first build, which is as every build.
+            /// Its value in the first build, which is that of every ordinary build.
             pub const fn first(self) -> &'static str {
                 match self { $(Axis::$name => $first,)* }
             }
 
-            /// What it is in the second.
+            /// Its value in the second build.
             pub const fn second(self) -> &'static str {
                 match self { $(Axis::$name => $second,)* }
             }
@@ -43,11 +43,11 @@ macro_rules! axes {
 }
 
 axes! {
-    /// Date and time that programs are told.
+    /// Date and time that programs read.
     Clock = "clock", "the host's", "7 years, 5 months and some hours later (libfaketime)";
     /// Time zone.
     TimeZone = "time-zone", "UTC", "13 h 45 min east of it";
-    /// Language, order of letters, form of numbers and dates.
+    /// Language, collation, and the form of numbers and dates.
     Locale = "locale", "C.UTF-8", "tr_TR.UTF-8";
     /// Host and domain name.
     HostName = "host-name", "pnb, no domain", "elsewhere, example.org";
@@ -57,25 +57,25 @@ axes! {
     Umask = "umask", "022", "027";
     /// Home directory.
     Home = "home", "/homeless", "/nonexistent/some-one-else";
-    /// Where a stage works, and where the store lies.
+    /// Paths of the build directory and of the store.
     BuildPath = "build-path", "/build, and the store's own path", "a path of 85 bytes, and a store with a longer one";
-    /// What file system a stage works on.
+    /// File system of the build directory.
     FileSystem = "file-system", "tmpfs", "the store's";
-    /// In what order directories are listed.
+    /// Order of the entries of a directory.
     Listing = "listing", "the file system's", "shuffled";
-    /// Number of processors, and which.
+    /// Number and choice of processors.
     Processors = "processors", "the first, as many as declared", "the last, one where several are declared, two where one is; stages one at a time";
-    /// In what order stages run.
+    /// Order in which stages run.
     JobOrder = "job-order", "that of the graph", "by chance, with a seed";
-    /// Where programs lie in memory.
+    /// Memory addresses of programs.
     Layout = "memory-layout", "different each time", "always the same";
-    /// How much memory a stage may use.
+    /// Memory limit of a stage.
     Memory = "memory-limit", "as declared, not seen by programs", "twice that, seen as a limit on data";
-    /// Further variables of the environment.
+    /// Additional environment variables.
     Environment = "environment", "none", "USER, LOGNAME, TERM, EDITOR, MAKEFLAGS and one without a meaning";
-    /// What the kernel calls itself.
+    /// Version of the kernel, as it reports it.
     Kernel = "kernel", "the host's version", "9.8.7-elsewhere";
-    /// Whether files of inputs have other names too.
+    /// Whether input files are hard links.
     Links = "links", "hard links to the store's files", "copies";
 }
 
@@ -91,9 +91,9 @@ impl Serialize for Axis {
     }
 }
 
-/// A word that names no axis.
+/// A word that is not the name of an axis.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("vary {word:?}: there is no such axis (there are: {})", Axis::ALL.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(", "))]
+#[error("vary {word:?}: no such axis (known axes: {})", Axis::ALL.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(", "))]
 pub struct UnknownAxis {
     word: String,
 }
@@ -106,19 +106,20 @@ impl FromStr for Axis {
     }
 }
 
-/// How far the clock is moved, in the words of libfaketime: whole days would leave the time of day alone.
+/// Offset of the clock, in libfaketime's notation. It is no number of whole days, so the time of day changes too.
 const LATER: &str = "+234567890";
-/// An instant at which the clock stands still, in the words of libfaketime.
+/// The time of a clock that stands still, in libfaketime's notation.
 const STANDING: &str = "2031-02-03 04:05:06";
-/// Where a stage works.
+/// Path of the varied build directory.
 const WORK_DIR: &str = "some-other-place/with-a-longer-name-than-the-usual-one/where-the-build-is-done-again";
-/// The seed of orders that are made by chance. One that everybody has makes what it finds repeatable.
+/// Seed of random orders. It is fixed, so that a difference it causes can be repeated.
 pub const SEED: u64 = 0x706e_6221;
 
-/// Where the tree with the locale lies below [`VARIATION_DIR`].
+/// Path of the tree with the locale, below [`VARIATION_DIR`].
 pub const VARIATION_LOCALE: &str = "locale";
 
-/// The content of libfaketime, if an entry of a tree is that, and where it lies below [`VARIATION_DIR`]: as the dynamic linker's `$LIB` says.
+/// For the entry of a tree that is libfaketime: its content, and its path below [`VARIATION_DIR`], as the dynamic linker's `$LIB`
+/// requires it.
 pub fn clock_library(path: &RelPath, entry: &Entry) -> Option<(VerityDigest, PathBuf)> {
     let directory = path.as_path().strip_prefix("usr").ok()?.parent()?;
     let ours = path.as_path().file_name()? == CLOCK_LIBRARY && directory.file_name()? == "faketime";
@@ -131,8 +132,8 @@ pub fn clock_library(path: &RelPath, entry: &Entry) -> Option<(VerityDigest, Pat
 const CLOCK_LIBRARY: &str = "libfaketime.so.1";
 const LOCALE: &str = "tr_TR.UTF-8";
 
-/// The variation in which `axes` are as in the second build. `files` is where the locale and the libraries lie. What the pipeline
-/// does itself (file system, processors, order of jobs, links) is not among them.
+/// The variation of the sandbox in which `axes` have the values of the second build. `files` is the directory with the locale and the
+/// libraries. Axes that the pipeline varies itself (file system, processors, order of jobs, links) are not included.
 pub fn variation(axes: &BTreeSet<Axis>, files: &Path) -> Variation {
     let mut all = Variation::default();
     for axis in axes {
@@ -170,7 +171,7 @@ pub fn variation(axes: &BTreeSet<Axis>, files: &Path) -> Variation {
     all
 }
 
-/// Variation in which an axis that differs from run to run by itself always is the same; none for the others.
+/// The variation that holds an axis fixed, for axes that otherwise differ from run to run; `None` for other axes.
 pub fn standing_still(axis: Axis, files: &Path) -> Option<Variation> {
     let mut all = Variation::default();
     match axis {
@@ -186,7 +187,7 @@ fn set(all: &mut Variation, variables: &[(&str, &str)]) {
     all.env.extend(variables.iter().map(owned));
 }
 
-/// libfaketime of the architecture of each program: the dynamic linker fills in `$LIB`.
+/// Loads libfaketime into every program; the dynamic linker replaces `$LIB` by the directory of the program's architecture.
 fn set_clock(all: &mut Variation, time: &str, files: &Path) {
     let library = format!("/{VARIATION_DIR}/$LIB/{CLOCK_LIBRARY}");
     set(
@@ -194,10 +195,10 @@ fn set_clock(all: &mut Variation, time: &str, files: &Path) {
         &[
             ("LD_PRELOAD", &library),
             ("FAKETIME", time),
-            // Times of files are the kernel's, and differ between two runs anyway.
+            // Times of files come from the kernel and differ between two runs anyway.
             ("NO_FAKE_STAT", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            // No memory that is shared between processes: a sandbox has no place for it.
+            // libfaketime must not use shared memory, because a sandbox has none.
             ("FAKETIME_DISABLE_SHM", "1"),
         ],
     );

@@ -1,33 +1,33 @@
-//! Several builders of one artifact against each other: who agrees, and where those who do not begin to differ.
+//! The claims of several builders of one artifact compared: the groups of builders that agree, and the stages where others diverge.
 //!
-//! Builders agree when they state the same files, byte for byte, and the same root. Agreement is counted of builders who agree on
-//! everything together: two halves that agree with different partners are no majority. What went in is compared too, since
-//! other inputs explain other outputs. Nothing here does I/O.
+//! Builders agree when they state the same files, byte for byte, and the same root. A group agrees on everything: builders that agree
+//! with different partners on different files do not make a majority. The inputs are compared too, because different inputs explain
+//! different outputs. Nothing here does I/O.
 
 use super::{ChallengeError, Claim};
 use crate::{
     manifest::{Artifact, Manifest, Stage},
-    model::{Arch, RelPath, StageKey, Variant, VerityDigest},
+    model::{Arch, NodeId, RelPath, StageKey, Variant, VerityDigest},
     store::Output,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A value, and the builders who state it, by their number from 1.
+/// A value and the numbers of the builders that state it; numbers begin with 1.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Seen<T> {
-    /// The value; null where these builders have none.
+    /// The value; null for builders that state none.
     pub value: Option<T>,
-    /// Who states it.
+    /// The builders that state it.
     pub builders: Vec<usize>,
 }
 
-/// Everything that is stated of one thing.
+/// All values that builders state for one property.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Row<T> {
-    /// Of what.
+    /// The property.
     pub what: String,
-    /// Each value once, in the order of the first builder who states it.
+    /// Each value once, in the order of the first builder that states it.
     pub seen: Vec<Seen<T>>,
 }
 
@@ -49,7 +49,7 @@ impl<T: PartialEq> Row<T> {
         }
     }
 
-    /// Whether all state the same.
+    /// Whether all builders state the same.
     pub fn equal(&self) -> bool {
         self.seen.len() <= 1
     }
@@ -58,83 +58,83 @@ impl<T: PartialEq> Row<T> {
 /// A stage, as the builders ran it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct StageRow {
-    /// `<stage>/<arch>`.
-    pub stage: String,
-    /// Its key: equal keys mean equal inputs and equal code.
+    /// The stage.
+    pub stage: NodeId,
+    /// Its keys: equal keys mean equal inputs and equal code.
     pub key: Vec<Seen<StageKey>>,
-    /// What it made, by the output's name.
+    /// Its outputs by name.
     pub outputs: Vec<Row<Output>>,
 }
 
 impl StageRow {
-    /// Whether all state the same.
+    /// Whether all builders state the same.
     pub fn equal(&self) -> bool {
         self.key.len() <= 1 && self.outputs.iter().all(Row::equal)
     }
 }
 
-/// The first stage that had the same key in two builds and made something else.
+/// The first stage that has the same key in two builds, but different outputs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OtherOutput {
-    /// `<stage>/<arch>`.
-    pub stage: String,
-    /// Which of its outputs differ.
+    /// The stage.
+    pub stage: NodeId,
+    /// The names of the outputs that differ.
     pub outputs: Vec<String>,
 }
 
-/// The first stage that had another key, before any that made something else of the same.
+/// The first stage with different keys, before every stage with the same key and different outputs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OtherKey {
-    /// `<stage>/<arch>`.
-    pub stage: String,
-    /// What of it differs in the manifests; empty when it is something of pnb itself or of the lock.
+    /// The stage.
+    pub stage: NodeId,
+    /// The parts of the stage that differ in the manifests; empty when the cause is pnb itself or the lock.
     pub inputs: Vec<String>,
 }
 
-/// Where a builder outside of the largest group begins to differ from the first one in it.
+/// The stages where a builder outside the largest group diverges from the first builder in that group.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Divergence {
     /// The builder, by number from 1.
     pub builder: usize,
-    /// The one it is compared with.
+    /// The builder it is compared with.
     pub against: usize,
-    /// Where the same inputs gave something else.
+    /// The stage where equal inputs gave different outputs.
     pub output: Option<OtherOutput>,
-    /// Where the inputs were not the same.
+    /// The stage where the inputs differed.
     pub input: Option<OtherKey>,
 }
 
-/// What several builders say of one artifact.
+/// The comparison of the claims of several builders of one artifact.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Challenge {
-    /// The family all are about.
+    /// The family of the artifact.
     pub variant: Variant,
-    /// The architecture all are about.
+    /// The architecture of the artifact.
     pub arch: Arch,
-    /// The builders, as they were named; their numbers begin with 1.
+    /// The paths of the builders' manifests; the numbers of builders begin with 1.
     pub builders: Vec<String>,
-    /// What went in, as far as it differs.
+    /// The inputs that differ.
     pub inputs: Vec<Row<String>>,
     /// The root.
     pub root: Row<VerityDigest>,
-    /// Every file that anyone states.
+    /// Every file that a builder states.
     pub artifacts: Vec<Row<Artifact>>,
-    /// Every stage that anyone ran, in an order in which it ran.
+    /// Every stage that a builder ran, each after the stages it needs.
     pub stages: Vec<StageRow>,
-    /// Builders who agree on the root and on every file, the largest group first.
+    /// Groups of builders that agree on the root and on every file, the largest group first.
     pub groups: Vec<Vec<usize>>,
-    /// Where each builder outside of the largest group begins to differ.
+    /// The divergence of each builder outside the largest group.
     pub divergences: Vec<Divergence>,
-    /// How many must agree.
+    /// The number of builders that must agree.
     pub threshold: usize,
-    /// Whether that many do.
+    /// Whether the largest group has that many builders.
     pub met: bool,
 }
 
-/// Compares what `claims` state; `threshold` of them must agree, all when it is `None`.
+/// Compares `claims`; `threshold` of them must agree, or all when it is `None`.
 ///
 /// # Errors
-/// Fewer than two claims, one file twice, claims about different artifacts, a threshold outside of 2 to the number of claims.
+/// Fewer than two claims, one file twice, claims about different artifacts, or a threshold outside 2 to the number of claims.
 pub fn challenge(claims: &[Claim], threshold: Option<usize>) -> Result<Challenge, ChallengeError> {
     let first = match claims {
         [first, _, ..] => first,
@@ -142,7 +142,6 @@ pub fn challenge(claims: &[Claim], threshold: Option<usize>) -> Result<Challenge
             return Err(ChallengeError::Few { builders: claims.len() });
         }
     };
-    let about = |claim: &Claim| format!("{}/{}", claim.variant(), claim.arch());
     let mut files = BTreeMap::new();
     for claim in claims {
         if let Some(first) = files.insert(claim.file(), claim.given()) {
@@ -151,12 +150,12 @@ pub fn challenge(claims: &[Claim], threshold: Option<usize>) -> Result<Challenge
                 other: claim.given().to_owned(),
             });
         }
-        if about(claim) != about(first) {
+        if claim.target() != first.target() {
             return Err(ChallengeError::About {
                 first: first.given().to_owned(),
-                first_about: about(first),
+                first_about: first.target(),
                 other: claim.given().to_owned(),
-                other_about: about(claim),
+                other_about: claim.target(),
             });
         }
     }
@@ -184,16 +183,17 @@ pub fn challenge(claims: &[Claim], threshold: Option<usize>) -> Result<Challenge
     })
 }
 
-/// Who agrees on everything that leaves a build. Equality of the whole makes groups that do not overlap.
+/// The groups of builders that agree on the root and on every file. Builders are compared by all of them together, so groups never
+/// overlap.
 fn groups(manifests: &[&Manifest]) -> Vec<Vec<usize>> {
     let whole = manifests.iter().map(|m| Some((m.fsverity_root_hash, &m.artifacts)));
     let mut groups: Vec<Vec<usize>> = Row::new("", whole).seen.into_iter().map(|s| s.builders).collect();
-    // Stable: of groups of one size that with the lowest number comes first.
+    // The sort is stable: of two groups of one size, the group with the lowest number comes first.
     groups.sort_by_key(|g| std::cmp::Reverse(g.len()));
     groups
 }
 
-/// What went into the builds, where it differs.
+/// The inputs of the builds that differ.
 fn inputs(manifests: &[&Manifest]) -> Vec<Row<String>> {
     type Fact = fn(&Manifest) -> Option<String>;
     let facts: [(&str, Fact); 12] = [
@@ -226,13 +226,13 @@ fn artifacts(manifests: &[&Manifest]) -> Vec<Row<Artifact>> {
 }
 
 fn stages(manifests: &[&Manifest]) -> Vec<StageRow> {
-    let mut nodes: Vec<String> = Vec::new();
+    let mut nodes: Vec<NodeId> = Vec::new();
     for stage in manifests.iter().flat_map(|m| &m.stages) {
         if !nodes.contains(&stage.node()) {
             nodes.push(stage.node());
         }
     }
-    let row = |node: String| {
+    let row = |node: NodeId| {
         let of: Vec<Option<&Stage>> = manifests.iter().map(|m| find(m, &node)).collect();
         let names: BTreeSet<&String> = of.iter().flatten().flat_map(|s| s.outputs.keys()).collect();
         let output = |name: &String| Row::new(name, of.iter().map(|s| s.and_then(|s| s.outputs.get(name)).cloned()));
@@ -245,8 +245,8 @@ fn stages(manifests: &[&Manifest]) -> Vec<StageRow> {
     nodes.into_iter().map(row).collect()
 }
 
-fn find<'a>(manifest: &'a Manifest, node: &str) -> Option<&'a Stage> {
-    manifest.stages.iter().find(|s| s.node() == node)
+fn find<'a>(manifest: &'a Manifest, node: &NodeId) -> Option<&'a Stage> {
+    manifest.stages.iter().find(|s| s.node() == *node)
 }
 
 fn divergences(manifests: &[&Manifest], groups: &[Vec<usize>]) -> Vec<Divergence> {
@@ -288,7 +288,7 @@ fn diverge(manifests: &[&Manifest], builder: usize, against: usize) -> Divergenc
             .cloned()
             .collect();
         if !outputs.is_empty() {
-            // Whatever has another key behind this stage may have it because of this stage.
+            // Later stages may have different keys only because of these outputs.
             found.output = Some(OtherOutput {
                 stage: stage.node(),
                 outputs,
@@ -299,7 +299,7 @@ fn diverge(manifests: &[&Manifest], builder: usize, against: usize) -> Divergenc
     found
 }
 
-/// What of a stage differs between two builds, as far as a manifest tells.
+/// The parts of a stage that differ between two builds, as far as the manifests state them.
 fn differing(a: &Stage, b: &Stage) -> Vec<String> {
     let mut out: Vec<String> = [
         ("workload", a.workload != b.workload),

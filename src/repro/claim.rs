@@ -1,12 +1,12 @@
-//! What a manifest claims, before anybody believes it.
+//! The claim of a manifest, not yet confirmed by a build.
 //!
-//! A manifest can be looked at alone, as it comes from a release page, or in the directory of its artifact. There, what lies beside it
-//! must be what it speaks of: a claim about files that were changed since is no claim about them.
+//! A manifest can be read alone, as from a release page, or in the directory of its artifact. In a directory the files must be those
+//! that the manifest lists: a manifest claims nothing about files that were changed since.
 
 use super::ClaimError;
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest, ManifestError, SUMS_FILE, Sums},
-    model::{Arch, RelPath, Sha256Digest, Variant},
+    model::{Arch, RelPath, Sha256Digest, Target, Variant},
     verity::{Both, Digests},
 };
 use sha2::{Digest as _, Sha256};
@@ -17,22 +17,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A manifest that is well-formed, about one artifact, and, in a directory, about the files there.
+/// A well-formed manifest of one artifact; read from a directory, the manifest of the files there.
 #[derive(Clone, Debug)]
 pub struct Claim {
     given: PathBuf,
     file: PathBuf,
     manifest: Manifest,
     sha256: Sha256Digest,
-    variant: Variant,
+    target: Target,
 }
 
 impl Claim {
-    /// Reads the manifest `path`, or that in the directory `path`.
+    /// Reads the manifest at `path`, or the manifest in the directory `path`.
     ///
     /// # Errors
-    /// See [`ClaimError`]. Of a lone manifest nothing but the file is looked at. In a directory every file that the manifest names is
-    /// hashed, and `SHA256SUMS`, if it is there, must list those files, the manifest and nothing that is missing.
+    /// See [`ClaimError`]. For a manifest alone only that file is read. In a directory every file that the manifest lists is hashed, and
+    /// `SHA256SUMS`, if it exists, must list these files and the manifest, and no missing file.
     pub fn load(path: &Path) -> Result<Self, ClaimError> {
         let dir = fs::metadata(path).map_err(read(path))?.is_dir().then_some(path);
         let file = dir.map_or_else(|| path.to_owned(), |d| d.join(MANIFEST_FILE));
@@ -46,17 +46,17 @@ impl Claim {
         }
         let bytes = small(&file)?;
         let manifest = Manifest::read(&bytes, MANIFEST_FILE).map_err(|source| refused(&file, source))?;
-        let variant = manifest.variant().ok_or_else(|| ClaimError::Variants {
+        let target = manifest.target().ok_or_else(|| ClaimError::Variants {
             path: file.clone(),
             count: manifest.variants.len(),
         })?;
         let claim = Self {
             given: path.to_owned(),
-            // A pipe has no other name.
+            // The path of a pipe cannot be resolved.
             file: file.canonicalize().unwrap_or_else(|_| file.clone()),
             manifest,
             sha256: Sha256Digest::new(Sha256::digest(&bytes).into()),
-            variant,
+            target,
         };
         if let Some(dir) = dir {
             claim.check_files(dir)?;
@@ -64,15 +64,15 @@ impl Claim {
         Ok(claim)
     }
 
-    /// The path it was read from, as it was given.
+    /// The path that was given.
     pub fn given(&self) -> &Path {
         &self.given
     }
-    /// The manifest's file, with every link resolved.
+    /// The path of the manifest's file, with every link resolved.
     pub fn file(&self) -> &Path {
         &self.file
     }
-    /// What is claimed.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -80,16 +80,20 @@ impl Claim {
     pub fn sha256(&self) -> &Sha256Digest {
         &self.sha256
     }
-    /// The family it is about.
-    pub fn variant(&self) -> Variant {
-        self.variant
+    /// The artifact that the manifest describes.
+    pub fn target(&self) -> Target {
+        self.target
     }
-    /// The architecture it is about.
+    /// The artifact's family.
+    pub fn variant(&self) -> Variant {
+        self.target.variant
+    }
+    /// The artifact's architecture.
     pub fn arch(&self) -> Arch {
-        self.manifest.arch
+        self.target.arch
     }
 
-    /// The files in `dir` are those of the manifest and of the list beside it.
+    /// Checks that the files in `dir` are those of the manifest and of the list beside it.
     fn check_files(&self, dir: &Path) -> Result<(), ClaimError> {
         let list = dir.join(SUMS_FILE);
         let mut found = BTreeMap::new();
@@ -130,7 +134,7 @@ impl Claim {
         Ok(())
     }
 
-    /// The list has the manifest's own digest and those of its artifacts.
+    /// Checks that the list has the digests of the manifest and of its artifacts.
     fn check_list(&self, list: &Path, sums: &Sums) -> Result<(), ClaimError> {
         let missing = |file: String, why: &str| ClaimError::Missing {
             file,
@@ -141,13 +145,12 @@ impl Claim {
             .files()
             .iter()
             .find(|(p, _)| p.as_bytes() == MANIFEST_FILE.as_bytes());
-        let (_, listed) =
-            own.ok_or_else(|| missing(MANIFEST_FILE.to_owned(), "the list vouches for the manifest too"))?;
+        let (_, listed) = own.ok_or_else(|| missing(MANIFEST_FILE.to_owned(), "the list must include the manifest"))?;
         let manifest = list.with_file_name(MANIFEST_FILE);
         same(&manifest, "its sha256", SUMS_FILE, listed, &self.sha256)?;
         for (path, artifact) in &self.manifest.artifacts {
             let listed = sums.files().get(path);
-            let listed = listed.ok_or_else(|| missing(path.to_string(), "the manifest speaks of it"))?;
+            let listed = listed.ok_or_else(|| missing(path.to_string(), "the manifest lists it"))?;
             let what = format!("the sha256 of \"{path}\"");
             same(list, &what, MANIFEST_FILE, &artifact.sha256, listed)?;
         }
@@ -160,7 +163,7 @@ fn read(path: &Path) -> impl FnOnce(io::Error) -> ClaimError {
     move |source| ClaimError::Read { path, source }
 }
 
-/// Reads a file of at most [`MAX_SIZE`] bytes; of a larger one a byte more, which its reader then refuses.
+/// Reads a file of at most [`MAX_SIZE`] bytes; of a larger file one byte more, so that the parser refuses it as too large.
 fn small(path: &Path) -> Result<Vec<u8>, ClaimError> {
     let file = File::open(path).map_err(read(path))?;
     let mut bytes = Vec::new();
@@ -176,7 +179,7 @@ fn refused(file: &Path, source: ManifestError) -> ClaimError {
     }
 }
 
-/// Hashes a file below `dir` that the statement `by` names.
+/// Hashes a file below `dir` that the statement `by` lists.
 fn digests_of(dir: &Path, path: &RelPath, by: &'static str) -> Result<Digests, ClaimError> {
     let file = dir.join(path);
     let regular = match fs::symlink_metadata(&file) {
@@ -188,7 +191,7 @@ fn digests_of(dir: &Path, path: &RelPath, by: &'static str) -> Result<Digests, C
         return Err(ClaimError::Missing {
             file: path.to_string(),
             within: dir.to_owned(),
-            why: format!("{by:?} speaks of it"),
+            why: format!("{by:?} lists it"),
         });
     }
     let mut both = Both::new();

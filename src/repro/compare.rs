@@ -1,4 +1,4 @@
-//! Where two outputs of a stage differ, in the words of [`crate::inspect`].
+//! The differences between two outputs of a stage, as [`crate::inspect`] describes them.
 
 use crate::{
     inspect::{self, Comparison, Difference, InspectError, SpoolDirectory, What},
@@ -7,18 +7,18 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Why two outputs could not be compared.
+/// The errors of comparing two outputs.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// The store.
+    /// An output cannot be read from its store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What was to be compared.
+    /// The formats of the outputs cannot be compared.
     #[error(transparent)]
     Inspect(#[from] InspectError),
 }
 
-/// Compares two outputs of one name, each in its store; `limit` differences are kept, all are counted.
+/// Compares two outputs with one name, each in its store. At most `limit` differences are kept; all are counted.
 pub fn compare(
     name: &str,
     (store_a, a): (&Store, &Output),
@@ -121,7 +121,7 @@ impl Walk<'_> {
     fn files(&mut self, name: &str, a: &VerityDigest, b: &VerityDigest) -> Result<(), CompareError> {
         let empty = crate::verity::digest_bytes(b"");
         let open = |store: &Store, digest: &VerityDigest| -> Result<inspect::Part, CompareError> {
-            // An empty file is in no store.
+            // No store has an object for the empty file.
             let source: crate::image::Source = if *digest == empty {
                 std::sync::Arc::new(Vec::new())
             } else {
@@ -143,7 +143,7 @@ impl Walk<'_> {
     }
 }
 
-/// What of an entry is told beside its content.
+/// The metadata of an entry that is compared beside its content.
 struct About {
     kind: &'static str,
     mode: String,

@@ -1,91 +1,85 @@
-//! Why a claim cannot be taken up, or several cannot be compared.
+//! The errors of reading a claim and of comparing several.
 
-use crate::manifest::ManifestError;
-use std::{io, path::PathBuf};
+use crate::{
+    manifest::ManifestError,
+    model::{Hint, Target},
+};
+use std::{borrow::Cow, io, path::PathBuf};
 
-/// What is wrong with a manifest somebody points at; each message completes "failed to …".
+/// Errors of reading a manifest as a claim; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// The manifest, or a file it speaks of, cannot be read.
+    /// The manifest, or a file that it lists, cannot be read.
     #[error("read {path:?}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// The reason given.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// A directory holds no manifest.
-    #[error(
-        "find {file:?} in {dir:?}\n\n\
-         hint: name the directory of one artifact, <variant>/<arch>, or the manifest itself"
-    )]
+    #[error("find {file:?} in {dir:?}")]
     NoManifest {
         /// The directory.
         dir: PathBuf,
         /// The manifest's name.
         file: &'static str,
     },
-    /// It is not what pnb writes: no JSON, a key twice, an unknown or missing field, another form of the same.
-    #[error(
-        "take {path:?} for a manifest\n\n\
-         hint: a manifest is read as pnb wrote it, byte for byte: get the file again, and nothing that reformats it between"
-    )]
+    /// The file is not a manifest as pnb writes it: not JSON, a key twice, an unknown or missing field, or other whitespace.
+    #[error("read {path:?} as a manifest")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and in which line.
+        /// The problem, with its line.
         #[source]
         source: ManifestError,
     },
-    /// It follows another version of the schema.
-    #[error(
-        "take {path:?} for a manifest: its schema version is {found}, and this pnb knows {known}\n\n\
-         hint: use the pnb that wrote it; the manifest names it under \"builder\""
-    )]
+    /// The manifest has another version of the schema.
+    #[error("read {path:?} as a manifest: it has schema version {found}, but this pnb reads version {known}")]
     SchemaVersion {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The version that the manifest states.
         found: String,
         /// The version this program reads.
         known: u32,
     },
-    /// It is about several artifacts, or none.
-    #[error("take {path:?} for a manifest: it is about {count} variants, not one")]
+    /// The manifest describes several artifacts, or none.
+    #[error("read {path:?} as a manifest: it describes {count} variants, but must describe exactly one")]
     Variants {
         /// The file.
         path: PathBuf,
-        /// How many it lists.
+        /// The number of variants it describes.
         count: usize,
     },
-    /// A list of checksums that pnb would not have written lies beside the manifest.
-    #[error("check {path:?}{LONE}")]
+    /// The list of checksums beside the manifest is not in the form that pnb writes.
+    #[error("check {path:?}")]
     Sums {
         /// The list.
         path: PathBuf,
-        /// What is wrong, and in which line.
+        /// The problem, with its line.
         #[source]
         source: ManifestError,
     },
-    /// A file that is spoken of is not there, or a list does not have it.
-    #[error("find \"{file}\" in {within:?}: {why}{LONE}")]
+    /// A file that a statement lists is missing from the directory or from the other list.
+    #[error("find \"{file}\" in {within:?}: {why}")]
     Missing {
         /// The file, relative to the directory.
         file: String,
         /// The directory or the list that lacks it.
         within: PathBuf,
-        /// Who says that it should be there.
+        /// The reason why the file must be there.
         why: String,
     },
-    /// A file, or what is said of it in a list, is not what another statement says.
-    #[error("check {path:?}: {what} is not what {by:?} says\nexpected: {expected}\n  actual: {actual}{LONE}")]
+    /// A value of a file, or of a list, contradicts another statement.
+    #[error("check {path:?}: {what} differs from the one in {by:?}\nexpected: {expected}\n  actual: {actual}")]
     Edited {
         /// The file or list.
         path: PathBuf,
-        /// Which value.
+        /// The name of the value.
         what: String,
-        /// The statement it contradicts.
+        /// The statement that it contradicts.
         by: &'static str,
         /// The value stated there.
         expected: String,
@@ -94,45 +88,63 @@ pub enum ClaimError {
     },
 }
 
-/// What to do about files that are not those of the manifest.
-const LONE: &str = "\n\nhint: `pnb audit` names everything that is wrong in a directory; to take the manifest alone, \
-                    name the file instead of the directory";
+impl Hint for ClaimError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            ClaimError::Read { .. } | ClaimError::Variants { .. } => return None,
+            ClaimError::NoManifest { .. } => {
+                "name the directory of one artifact, <variant>/<arch>, or the manifest itself"
+            }
+            ClaimError::Malformed { .. } => {
+                "only the bytes that pnb wrote are accepted: get the file again, without a tool that reformats it"
+            }
+            ClaimError::SchemaVersion { .. } => {
+                "use the version of pnb that wrote the manifest; it stands there under \"builder\""
+            }
+            ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => {
+                "`pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the \
+                 directory"
+            }
+        };
+        Some(hint.into())
+    }
+}
 
-/// Why manifests cannot be compared; each message completes "failed to …".
+/// Errors of comparing manifests; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum ChallengeError {
-    /// There is nothing to compare.
-    #[error("compare {builders} manifests: it takes at least two")]
+    /// There are fewer than two manifests.
+    #[error("compare manifests: at least 2 are needed (given: {builders})")]
     Few {
-        /// How many there are.
+        /// The number of manifests.
         builders: usize,
     },
-    /// One builder cannot agree with itself.
-    #[error("compare {first:?} with {other:?}: they are one file")]
+    /// Two paths name the same file.
+    #[error("compare {first:?} with {other:?}: both are the same file")]
     Twice {
         /// The manifest.
         first: PathBuf,
-        /// The same, as it was given again.
+        /// The second path of the same file.
         other: PathBuf,
     },
-    /// They are not about the same artifact.
-    #[error("compare {first:?} with {other:?}: one is about {first_about}, the other about {other_about}")]
+    /// The manifests describe different artifacts.
+    #[error("compare {first:?} with {other:?}: the first describes {first_about}, the other {other_about}")]
     About {
         /// The first manifest.
         first: PathBuf,
-        /// `<variant>/<arch>`.
-        first_about: String,
-        /// The other one.
+        /// The artifact of the first manifest.
+        first_about: Target,
+        /// The other manifest.
         other: PathBuf,
-        /// `<variant>/<arch>`.
-        other_about: String,
+        /// The artifact of the other manifest.
+        other_about: Target,
     },
-    /// More builders must agree than there are, or fewer than two.
-    #[error("let {threshold} of {builders} builders agree: the threshold is between 2 and {builders}")]
+    /// The threshold is below two or above the number of builders.
+    #[error("require {threshold} of {builders} builders to agree: the threshold must be from 2 to {builders}")]
     Threshold {
-        /// What was asked for.
+        /// The number of builders that were to agree.
         threshold: usize,
-        /// How many there are.
+        /// The number of manifests.
         builders: usize,
     },
 }

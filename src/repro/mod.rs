@@ -1,8 +1,8 @@
-//! Whether a claim about a build holds elsewhere: building again under other circumstances and saying why something came out
-//! differently, what a manifest claims, and what several builders say of the same artifact.
+//! Reproducibility: two builds in varied surroundings compared, the claim of a manifest, and the claims of several builders compared.
 //!
-//! Plain values and comparisons; who builds is the pipeline. An [`Axis`] is one thing that must not matter. A [`ReproVerdict`] is what
-//! two builds showed, for people, machines and [`html()`]. `docs/reproducibility.md` says what is compared and what follows from it.
+//! This room has only values and comparisons; the pipeline builds. An [`Axis`] is one property of the surroundings that must not
+//! influence an output. A [`ReproVerdict`] is the result of comparing two builds, for people, for machines and for the page of
+//! [`html()`]. `docs/reproducibility.md` describes the comparison and the conclusions from it.
 
 mod axis;
 mod challenge;
@@ -20,4 +20,7 @@ pub(crate) use compare::kind;
 pub use compare::{CompareError, compare};
 pub use error::{ChallengeError, ClaimError};
 pub use html::html;
-pub use verdict::{ArtifactResult, BuiltFrom, Cause, Finding, OutputResult, ReproVerdict, StageResult, State, Tried};
+pub use verdict::{
+    ArtifactResult, BuiltFrom, Cause, Divergent, Finding, OutputResult, ReproSetup, ReproVerdict, StageResult, State,
+    Tried,
+};

@@ -1,4 +1,4 @@
-//! What several builders say, as text for people.
+//! The comparison of several builders, as text.
 
 use super::{Challenge, Divergence, Seen, StageRow};
 use crate::model::plain;
@@ -13,7 +13,7 @@ fn plural(builders: &[usize]) -> &'static str {
     if builders.len() == 1 { "builder" } else { "builders" }
 }
 
-/// Lines `<who>  <value>` below a heading.
+/// Lines `<builders>  <value>` below a heading.
 fn list<T>(out: &mut String, indent: &str, seen: &[Seen<T>], show: impl Fn(&T) -> String) {
     let width = seen.iter().map(|s| numbers(&s.builders).len()).max().unwrap_or(0);
     for one in seen {
@@ -26,7 +26,7 @@ fn list<T>(out: &mut String, indent: &str, seen: &[Seen<T>], show: impl Fn(&T) -
 }
 
 impl Challenge {
-    /// Everything as text for people: builders by number, what went in, what came out, where it differs, who agrees.
+    /// The comparison as text: the builders by number, the inputs, the artifacts, the divergences, the groups that agree.
     pub fn table(&self) -> String {
         let mut out = format!("{}/{}\n\nbuilders\n", self.variant, self.arch);
         for (index, name) in self.builders.iter().enumerate() {
@@ -35,7 +35,7 @@ impl Challenge {
         if self.inputs.is_empty() {
             out.push_str("\ninputs: equal (lock, revision, times, pnb, agent, platform)\n");
         } else {
-            out.push_str("\ninputs that differ, which explains other outputs\n");
+            out.push_str("\ninputs that differ, which explains different outputs\n");
             for row in &self.inputs {
                 let _ = writeln!(out, "  {}", row.what);
                 list(&mut out, "    ", &row.seen, Clone::clone);
@@ -80,7 +80,7 @@ impl Challenge {
         }
         let _ = writeln!(out, "\nstages that differ, {} of {}", differ.len(), self.stages.len());
         for row in differ {
-            let _ = writeln!(out, "  {}", plain(&row.stage));
+            let _ = writeln!(out, "  {}", plain(&row.stage.to_string()));
             if row.key.len() > 1 {
                 let _ = writeln!(out, "    key");
                 list(out, "      ", &row.key, ToString::to_string);
@@ -99,19 +99,23 @@ impl Challenge {
                 [] => "pnb's code, a time or a limit".to_owned(),
                 inputs => inputs.join(", "),
             };
-            let _ = writeln!(out, "  inputs differ from {} on: {what}", plain(&input.stage));
+            let _ = writeln!(
+                out,
+                "  inputs differ from {} on: {what}",
+                plain(&input.stage.to_string())
+            );
         }
         if let Some(output) = &one.output {
             let names: Vec<String> = output.outputs.iter().map(|o| format!("{o:?}")).collect();
             let _ = writeln!(
                 out,
-                "  diverge first at {}: the same key, but another {}",
-                plain(&output.stage),
+                "  diverge first at {}: the same key, but a different {}",
+                plain(&output.stage.to_string()),
                 names.join(", ")
             );
         }
         if one.input.is_none() && one.output.is_none() {
-            out.push_str("  every stage is equal: the files or the root stated are not what the last stage made\n");
+            out.push_str("  every stage is equal: the stated files or root differ from the output of the last stage\n");
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Measuring and emptying a directory that a hostile stage has filled: any depth, any mode, a bounded number of
-//! descriptors. Only for when nobody else changes it, or when a wrong answer does no harm.
+//! Measures and empties a directory that a hostile stage has filled: any depth, any mode, a bounded number of descriptors.
+//!
+//! The functions are not safe against concurrent changes. Measuring while the stage runs may give a wrong sum, which is corrected by the
+//! next measurement; emptying is done when no process of the stage is left.
 
 use nix::{
     dir::{Dir, Type},
@@ -15,18 +17,18 @@ use std::{
     os::fd::OwnedFd,
 };
 
-/// What a directory holds.
+/// The content of a directory, in numbers.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct Used {
-    /// Bytes taken on disk, hard links once.
+    /// Bytes allocated on disk; a file with several hard links counts once.
     pub bytes: u64,
     /// Entries.
     pub inodes: u64,
-    /// Whether there are directories deeper than [`DEEPEST`], which were not looked into.
+    /// Whether there are directories deeper than [`DEEPEST`], which were not measured.
     pub too_deep: bool,
 }
 
-/// How deep [`measure`] looks: it holds one descriptor a level.
+/// Most levels that [`measure`] visits: it holds one descriptor per level.
 pub(super) const DEEPEST: usize = 256;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
@@ -38,7 +40,7 @@ fn open_dir(at: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
     openat(at, name, DIRECTORY, Mode::empty())
 }
 
-/// Names of `dir`'s entries and whether each is a directory.
+/// Names of `dir`'s entries, and whether each is a directory.
 fn entries(dir: &OwnedFd) -> nix::Result<Vec<(CString, bool)>> {
     let mut names = Vec::new();
     for entry in Dir::openat(dir, ".", DIRECTORY, Mode::empty())?.iter() {
@@ -56,13 +58,13 @@ fn entries(dir: &OwnedFd) -> nix::Result<Vec<(CString, bool)>> {
     Ok(names)
 }
 
-/// One level of a walk: the directory's name in its parent, and subdirectories still to be visited.
+/// A level of a walk: the directory's name in its parent, and the subdirectories not visited yet.
 struct Level {
     name: CString,
     pending: Vec<CString>,
 }
 
-/// Sums up what lies below `path`. A directory that vanishes or cannot be read counts as itself only.
+/// Sums up everything below `path`. A directory that vanishes or cannot be read counts as an entry without content.
 pub(super) fn measure(path: &str) -> Used {
     let mut used = Used::default();
     let mut links = BTreeSet::new();
@@ -132,14 +134,14 @@ pub(super) fn empty(path: &str) -> io::Result<()> {
         if levels.is_empty() {
             break;
         }
-        // Nobody is left who could move a directory, so ".." is where this one was entered from.
+        // No process is left that could move a directory, so ".." is the directory this one was entered from.
         here = open_dir(&here, c"..")?;
         unlinkat(&here, &*done.name, UnlinkatFlags::RemoveDir)?;
     }
     Ok(())
 }
 
-/// Opens a directory, giving itself the right to where it is lacking.
+/// Opens a directory; where its mode forbids that, changes the mode first.
 fn enter(at: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
     let opened = open_dir(at, name);
     if !matches!(opened, Err(Errno::EACCES)) {
@@ -149,7 +151,7 @@ fn enter(at: &OwnedFd, name: &CStr) -> nix::Result<OwnedFd> {
     open_dir(at, name)
 }
 
-/// Deletes what is no directory; returns the names of the directories.
+/// Deletes all entries that are not directories; returns the names of the directories.
 fn remove_files(dir: &OwnedFd) -> nix::Result<Vec<CString>> {
     let mut directories = Vec::new();
     for (name, directory) in entries(dir)? {

@@ -1,8 +1,8 @@
-//! Limits on memory and processes by control groups, where the host lets us make one.
+//! Limits on memory and processes by control groups, where the host allows to make one.
 //!
-//! Version 2 where its `memory` and `pids` controllers can be used, else the version 1 hierarchies of the same names. Where
-//! there is neither (an ordinary user without a delegated group), [`super::watch`] enforces memory and `RLIMIT_NPROC` of
-//! the stage's user namespace enforces processes (it counts per user namespace since Linux 5.14).
+//! Version 2 is used where its `memory` and `pids` controllers are available, otherwise the version 1 hierarchies of the same names.
+//! Where neither is available (an ordinary user without a delegated group), [`super::watchdog`] enforces the memory limit and
+//! `RLIMIT_NPROC` of the stage's user namespace the process limit (it counts per user namespace since Linux 5.14).
 //! Sources: the kernel's admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/{memory,pids}.rst.
 
 use super::{
@@ -17,29 +17,31 @@ use std::{
     process,
 };
 
-/// Groups are called `pnb-<process id>`; those of processes that are gone are swept.
+/// Groups are named `pnb-<process id>`; groups of processes that are gone are removed.
 const PREFIX: &str = "pnb-";
 
-/// One control group of this run.
+/// A control group of this run: one of version 2, or one per controller of version 1.
 struct GroupDirectory {
     path: PathBuf,
     /// `cgroup.procs`, open for writing with the rights of the helper.
     processes: File,
     version: u8,
+    /// Whether it limits memory.
     memory: bool,
+    /// Whether it limits processes.
     pids: bool,
-    /// Files that count how often a limit was reached: of memory, of processes.
+    /// Files that count how often a limit was reached: that of memory, that of processes.
     events: [Option<File>; 2],
 }
 
-/// The control groups of this run; none where the host has none to give.
+/// The control groups of this run; empty where the host allows none.
 #[derive(Default)]
 pub(super) struct ControlGroup {
     directories: Vec<GroupDirectory>,
     limits: Option<Limits>,
 }
 
-/// A hierarchy in which a group may be made.
+/// A directory in which a group can be made, and the controllers the group would have.
 struct Hierarchy {
     parent: PathBuf,
     version: u8,
@@ -48,7 +50,7 @@ struct Hierarchy {
 }
 
 impl ControlGroup {
-    /// Makes the groups and sets their limits. A host that refuses is no error: the other mechanism takes over.
+    /// Makes the groups and sets their limits. A refusal by the host is no error: the watchdog and resource limits take over.
     pub(super) fn create(limits: &Limits) -> Result<Self, Fault> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").step("read /proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -56,32 +58,32 @@ impl ControlGroup {
             directories: Vec::new(),
             limits: Some(limits.clone()),
         };
-        for place in places(&mounts, &own) {
-            let memory = place.memory && !group.limits_memory();
-            let pids = place.pids && !group.counts_processes();
+        for hierarchy in hierarchies(&mounts, &own) {
+            let memory = hierarchy.memory && !group.limits_memory();
+            let pids = hierarchy.pids && !group.counts_processes();
             if !memory && !pids {
                 continue;
             }
-            sweep(&place.parent);
-            let path = place.parent.join(format!("{PREFIX}{}", process::id()));
+            sweep(&hierarchy.parent);
+            let path = hierarchy.parent.join(format!("{PREFIX}{}", process::id()));
             if fs::create_dir(&path).is_err() {
                 continue;
             }
-            match set_up(&path, place.version, memory, pids, limits) {
+            match set_up(&path, hierarchy.version, memory, pids, limits) {
                 Ok(processes) => group.directories.push(GroupDirectory {
                     events: [
                         memory
-                            .then(|| File::open(path.join(memory_events(place.version))).ok())
+                            .then(|| File::open(path.join(memory_events(hierarchy.version))).ok())
                             .flatten(),
                         pids.then(|| File::open(path.join("pids.events")).ok()).flatten(),
                     ],
                     path,
                     processes,
-                    version: place.version,
+                    version: hierarchy.version,
                     memory,
                     pids,
                 }),
-                // A group that cannot be set up is as good as none.
+                // A group without its limits would limit nothing.
                 Err(_) => drop(fs::remove_dir(&path)),
             }
         }
@@ -108,7 +110,7 @@ impl ControlGroup {
         Ok(())
     }
 
-    /// What enforces the limits.
+    /// The mechanisms that enforce the limits.
     pub(super) fn mechanism(&self) -> String {
         let by = |wanted: fn(&GroupDirectory) -> bool, other: &str| {
             let found = self.directories.iter().find(|d| wanted(d));
@@ -121,7 +123,7 @@ impl ControlGroup {
         )
     }
 
-    /// The limits that the kernel has had to enforce so far.
+    /// The limits that the kernel has enforced so far.
     pub(super) fn reached(&self) -> Vec<String> {
         let Some(limits) = &self.limits else { return Vec::new() };
         let names = [("oom_kill", memory_limit(limits)), ("max", process_limit(limits))];
@@ -138,7 +140,7 @@ impl ControlGroup {
         reached
     }
 
-    /// Reads what was used and which limits were reached, then removes the groups. Nothing may be left in them.
+    /// Reads the resources used and the limits reached, then removes the groups. No process may be left in them.
     pub(super) fn finish(&mut self) -> Usage {
         let mut usage = Usage {
             reached: self.reached(),
@@ -153,14 +155,14 @@ impl ControlGroup {
                 let text = fs::read_to_string(directory.path.join(peak)).unwrap_or_default();
                 usage.peak_memory = text.trim().parse().ok();
             }
-            // What is left is swept by a later run.
+            // Where this fails, a later run removes the group.
             let _ = fs::remove_dir(&directory.path);
         }
         usage
     }
 }
 
-/// The file that counts kills for want of memory.
+/// The file that counts out-of-memory kills.
 fn memory_events(version: u8) -> &'static str {
     match version {
         2 => "memory.events",
@@ -178,15 +180,15 @@ pub(super) fn process_limit(limits: &Limits) -> String {
     format!("{} processes", limits.processes)
 }
 
-/// Value of a `name value` line.
+/// The number in the line `name number`; 0 where there is no such line.
 fn counter(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
     value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Where groups may be made, best first.
-fn places(mounts: &str, own: &str) -> Vec<Hierarchy> {
-    let mut places = Vec::new();
+/// The directories in which groups can be made, the preferred one first. `mounts` is `mountinfo`, `own` is `/proc/self/cgroup`.
+fn hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
+    let mut found = Vec::new();
     for line in mounts.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
@@ -197,12 +199,13 @@ fn places(mounts: &str, own: &str) -> Vec<Hierarchy> {
             continue;
         };
         if kind == "cgroup2" {
+            // The own group first: an ordinary user can make groups only below a group that was delegated to the user.
             let inside = own.lines().find_map(|l| l.strip_prefix("0::/"));
             for relative in [inside, Some("")].into_iter().flatten() {
                 let parent = point.join(relative);
                 let given = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
                 let has = |name: &str| given.split_whitespace().any(|c| c == name);
-                places.push(Hierarchy {
+                found.push(Hierarchy {
                     parent,
                     version: 2,
                     memory: has("memory"),
@@ -221,7 +224,7 @@ fn places(mounts: &str, own: &str) -> Vec<Hierarchy> {
                     .any(|n| (memory && n == "memory") || (pids && n == "pids"));
                 here.then(|| path.trim_start_matches('/'))
             });
-            places.push(Hierarchy {
+            found.push(Hierarchy {
                 parent: point.join(inside.unwrap_or("")),
                 version: 1,
                 memory,
@@ -229,10 +232,11 @@ fn places(mounts: &str, own: &str) -> Vec<Hierarchy> {
             });
         }
     }
-    places.sort_by_key(|p| std::cmp::Reverse(p.version));
-    places
+    found.sort_by_key(|h| std::cmp::Reverse(h.version));
+    found
 }
 
+/// Writes the limits of a new group; returns its `cgroup.procs`.
 fn set_up(path: &Path, version: u8, memory: bool, pids: bool, limits: &Limits) -> io::Result<File> {
     let write = |name: &str, value: u64| fs::write(path.join(name), value.to_string());
     if memory {
@@ -241,7 +245,7 @@ fn set_up(path: &Path, version: u8, memory: bool, pids: bool, limits: &Limits) -
         } else {
             write("memory.limit_in_bytes", limits.memory)?;
         }
-        // Kernels without swap accounting do not have these files, and then swap does not count.
+        // Kernels without swap accounting lack these files; there, swap is not counted.
         let (name, value) = match version {
             2 => ("memory.swap.max", 0),
             _ => ("memory.memsw.limit_in_bytes", limits.memory),
@@ -259,12 +263,9 @@ fn set_up(path: &Path, version: u8, memory: bool, pids: bool, limits: &Limits) -
     OpenOptions::new().write(true).open(path.join("cgroup.procs"))
 }
 
-/// Removes groups that builders which are gone left behind.
+/// Removes groups of processes that are gone.
 fn sweep(parent: &Path) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the order in which leftovers go does not matter"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the order of removal does not matter")]
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -277,7 +278,7 @@ fn sweep(parent: &Path) {
             && is_dir
             && !Path::new(&format!("/proc/{owner}")).exists()
         {
-            // Still busy, or somebody else was faster.
+            // Fails while processes are left in it, or where another program was faster.
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -292,7 +293,7 @@ mod tests {
         let mounts = "30 2 0:9 / /cg/memory rw - cgroup cgroup rw,memory\n\
                       31 2 0:8 / /cg/pids rw - cgroup cgroup rw,pids\n\
                       32 2 0:7 / /cg/unified rw - cgroup2 cgroup2 rw\n";
-        let places = places(mounts, "8:pids:/\n4:memory:/a/b\n0::/x\n");
+        let places = hierarchies(mounts, "8:pids:/\n4:memory:/a/b\n0::/x\n");
         let found: Vec<_> = places
             .iter()
             .map(|p| (p.parent.to_str(), p.version, p.memory, p.pids))

@@ -1,12 +1,10 @@
-//! Programs of another architecture: they run under qemu-user by a binfmt_misc of the sandbox' own.
+//! Programs of another architecture run under qemu-user, through a binfmt_misc of the sandbox' own.
 //!
-//! Since Linux 6.7 every user namespace can have a binfmt_misc of its own, and the kernel looks for one from the caller's
-//! namespace outwards. Pid 1 makes it in the outer namespace, so the stage's namespace finds it, and nothing is registered on the
-//! host. The file system is never attached to a path: a descriptor of pid 1 keeps it alive as long as the sandbox, and the stage
-//! cannot change it.
+//! Since Linux 6.7 every user namespace can have its own binfmt_misc, and the kernel searches from the caller's namespace outwards. Pid 1
+//! makes one in the outer namespace, where the stage's namespace finds it, so nothing is registered on the host. The file system is not
+//! attached to a path: a descriptor of pid 1 keeps it alive until the end of the sandbox, and the stage cannot change it.
 //!
-//! The emulator is opened when it is registered (flag `F`), so that it is found from inside a chroot too; programs keep the name
-//! they were called by (flag `P`).
+//! The kernel opens the emulator at registration (flag `F`), so it works inside a chroot too. Programs keep their `argv[0]` (flag `P`).
 //! Source: Documentation/admin-guide/binfmt-misc.rst and fs/binfmt_misc.c of the kernel; magic and mask as in QEMU's
 //! scripts/qemu-binfmt-conf.sh.
 
@@ -25,21 +23,21 @@ use std::{
     os::fd::OwnedFd,
 };
 
-/// Where the emulator lies in the sandbox.
-const PLACE: &str = "emulator";
+/// Mount point of the emulator in the sandbox, below `/`.
+const MOUNT_POINT: &str = "emulator";
 
-/// What to do on a host whose kernel cannot.
+/// The way out on a host whose kernel has no binfmt_misc per user namespace.
 pub(super) const FIX: &str = "run Linux 6.7 or newer with CONFIG_BINFMT_MISC (modprobe binfmt_misc); an older kernel can build for its own \
                    architecture only";
 
-/// The first 20 bytes of an ELF file, as far as they say that it is a 64-bit little-endian program: class, byte order and version, an
-/// ABI, type and machine.
+/// Mask of the first 20 bytes of an ELF file: the OS ABI (byte 7) and the lowest bit of the type (byte 16) do not count, all other bits
+/// do.
 const MASK: [u8; 20] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff,
     0xff,
 ];
 
-/// Those bytes of a program for `arch`; type EXEC, which with the mask stands for DYN too.
+/// The first 20 bytes of a program for `arch`, of type EXEC (2); DYN (3) differs from it in the lowest bit only.
 fn magic(arch: Arch) -> [u8; 20] {
     let machine = match arch {
         Arch::Amd64 => 62,
@@ -51,18 +49,22 @@ fn magic(arch: Arch) -> [u8; 20] {
 }
 
 /// Mount point of the emulator.
-pub(super) fn place() -> Result<RelPath, Fault> {
-    RelPath::new(PLACE).step("name the emulator's mount point")
+pub(super) fn mount_point() -> Result<RelPath, Fault> {
+    RelPath::new(MOUNT_POINT).step("name the emulator's mount point")
 }
 
 /// The line that registers programs for `arch`.
 fn registration(arch: Arch) -> String {
     let escaped = |bytes: &[u8]| bytes.iter().map(|b| format!("\\x{b:02x}")).collect::<String>();
-    format!(":{arch}:M::{}:{}:/{PLACE}:FP", escaped(&magic(arch)), escaped(&MASK))
+    format!(
+        ":{arch}:M::{}:{}:/{MOUNT_POINT}:FP",
+        escaped(&magic(arch)),
+        escaped(&MASK)
+    )
 }
 
-/// Registers the emulator, which lies at its place, with a binfmt_misc of this user namespace. It holds as long as what is
-/// returned is open.
+/// Registers the emulator, which is mounted at [`MOUNT_POINT`], with a binfmt_misc of this user namespace. The registration ends when
+/// the returned descriptor is closed.
 pub(super) fn register(emulator: &Emulator) -> Result<OwnedFd, Fault> {
     let made = (|| -> io::Result<OwnedFd> {
         let mount = sys::new_filesystem(c"binfmt_misc", &[], 0)?;

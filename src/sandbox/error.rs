@@ -1,8 +1,10 @@
-//! Why a stage did not run to its end.
+//! `SandboxError`: why a run gave no outcome.
 
-use std::{io, path::PathBuf};
+use super::{OutputSpec, Spec};
+use crate::{model::Hint, store::StoreError};
+use std::{borrow::Cow, io, path::PathBuf};
 
-/// Why the sandbox gave no outcome.
+/// Why a run gave no outcome; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The helper program could not be started.
@@ -10,36 +12,36 @@ pub enum SandboxError {
     Helper {
         /// The program.
         path: PathBuf,
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// A spec that contradicts itself.
+    /// The spec contradicts itself.
     #[error("run stage {stage}: {problem}")]
     Spec {
         /// The stage.
         stage: String,
-        /// What is wrong.
+        /// The contradiction.
         problem: String,
     },
-    /// The host lacks what no sandbox can do without.
-    #[error("run stage {stage}: no {layer} on this host: {problem}\n\nhint: {fix}")]
+    /// The host lacks a layer without which no sandbox can be made.
+    #[error("run stage {stage}: no {layer} on this host: {problem}")]
     Unavailable {
         /// The stage.
         stage: String,
         /// The layer of the sandbox.
         layer: String,
-        /// What the kernel or a tool said.
+        /// The message of the kernel or the tool.
         problem: String,
-        /// What to do about it.
+        /// The way out, for the hint.
         fix: String,
     },
-    /// A layer is weaker than asked, and `--hermetic` was given.
-    #[error("run stage {stage} hermetically: {what}\n\nhint: run `pnb doctor`, or build without --hermetic")]
+    /// A layer is weaker than the spec asks, and `--hermetic` was given.
+    #[error("run stage {stage} hermetically: {reason}")]
     Weaker {
         /// The stage.
         stage: String,
-        /// Which layer, and why.
-        what: String,
+        /// The layer and why it is weaker.
+        reason: String,
     },
     /// A step of building the sandbox failed.
     #[error("run stage {stage}: {step}: {problem}")]
@@ -48,10 +50,10 @@ pub enum SandboxError {
         stage: String,
         /// The step, e.g. `mount /inputs/x`.
         step: String,
-        /// Why.
+        /// Why the step failed.
         problem: String,
     },
-    /// The stage used up what it may use.
+    /// The stage reached one of its limits.
     #[error("run stage {stage}: it reached its limit: {limit}")]
     Limit {
         /// The stage.
@@ -59,50 +61,92 @@ pub enum SandboxError {
         /// Name and value of the limit.
         limit: String,
     },
-    /// The stage ended with an error of its own.
+    /// The workload failed.
     #[error("run stage {stage}: {status}")]
     Failed {
         /// The stage.
         stage: String,
-        /// How it ended: `exit code 3`, `signal 9`.
+        /// The end of the workload: `exit code 3`, `signal 9`.
         status: String,
     },
-    /// An output is missing or holds something that may not leave the sandbox.
+    /// An output is missing, or has an entry that is not allowed to leave the sandbox.
     #[error("take output {output:?} of stage {stage}: {problem}")]
     Output {
         /// The stage.
         stage: String,
         /// The output.
         output: String,
-        /// The entry and what is wrong with it.
+        /// The entry and its fault.
         problem: String,
     },
-    /// What the stage printed could not be passed on.
+    /// The log sink refused a part of the stage's log.
     #[error("write the log of stage {stage}")]
     Log {
         /// The stage.
         stage: String,
-        /// Why.
+        /// The log sink's reason.
         source: io::Error,
     },
-    /// The receiver of contents refused one.
+    /// The store refused the content of a file.
     #[error("store {path:?} of output {output:?} of stage {stage}")]
     Store {
         /// The stage.
         stage: String,
         /// The output.
         output: String,
-        /// The entry.
+        /// The file's path in the output.
         path: String,
-        /// Why.
+        /// The store's reason.
         source: io::Error,
     },
-    /// The helper went away or said something it cannot mean.
+    /// The helper ended early or broke the protocol.
     #[error("run stage {stage}: the sandbox helper {problem}")]
     Protocol {
         /// The stage.
         stage: String,
-        /// What happened.
+        /// The end or the breach, to follow "the sandbox helper".
         problem: String,
     },
+}
+
+impl SandboxError {
+    /// `output` is refused because of `problem`.
+    pub(super) fn refusal(spec: &Spec, output: &OutputSpec, problem: impl ToString) -> Self {
+        Self::Output {
+            stage: spec.stage.clone(),
+            output: output.name.clone(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+impl Hint for SandboxError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unavailable { fix, .. } => Some(fix.into()),
+            Self::Weaker { .. } => Some("run `pnb doctor`, or build without --hermetic".into()),
+            // The store's error comes through the caller's PutOutput, as an io::Error.
+            Self::Store { source, .. } => source.get_ref()?.downcast_ref::<StoreError>()?.hint(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_of_the_store_is_passed_on() {
+        let store = |source| SandboxError::Store {
+            stage: "stage".to_owned(),
+            output: "out".to_owned(),
+            path: "file".to_owned(),
+            source,
+        };
+        let busy = StoreError::Busy { path: "/store".into() };
+        let hint = busy.hint().expect("there is a way out").into_owned();
+        assert_eq!(store(io::Error::other(busy)).hint().as_deref(), Some(hint.as_str()));
+        assert_eq!(store(io::Error::other("no space")).hint(), None);
+    }
 }

@@ -1,13 +1,12 @@
-//! The executor: obeys a [`Spec`] by way of the helper, and trusts nothing that comes back without checking it.
+//! The executor: carries out a [`Spec`] with the help of the helper, and checks everything the helper returns.
 
 use super::{
-    Console, LogSink, OutputSpec, SandboxError, Spec, StageOutcome,
-    helper::send_descriptors,
+    Console, LogSink, PutOutput, SandboxError, Spec, StageOutcome,
+    descriptors::send_descriptors,
     outcome::Measured,
     receive::Receiver,
     wire::{self, Exited, Fault, FaultKind, HelperRequest, STOP, Tag, Usage},
 };
-use crate::{model::VerityDigest, store::Content};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -25,32 +24,30 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
-
-/// Takes the output that a collected file belongs to, whether the file is executable, and its content; returns its digest and
-/// how many bytes it read, which must be all.
-pub type PutOutput<'a> = dyn FnMut(&OutputSpec, bool, &mut dyn Content) -> io::Result<(VerityDigest, u64)> + 'a;
 
 /// Runs stages.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Executor {
     /// The program whose `__sandbox` command is [`super::helper_main`].
     pub helper: PathBuf,
-    /// Whether a layer that is missing or weaker than it should be is an error.
+    /// Whether a layer that is missing or weaker than on a current kernel is an error.
     pub strict: bool,
 }
 
-/// Bytes that are taken from the helper at once.
+/// Bytes read from the helper at once.
 const CHUNK: usize = 256 << 10;
-/// Ranges of host ids that root maps stages to: from here on, of 65536 each. Above what container managers use.
+/// Bytes read from the log at once.
+const LOG_CHUNK: usize = 64 << 10;
+/// First id of the ranges of host ids that root maps stages to, 65536 ids each. Container managers use lower ids.
 const FIRST_BASE_ID: u32 = 0x7000_0000;
-/// How many ranges there are.
+/// Number of these ranges.
 const BASE_IDS: u32 = 4096;
 
-/// Counts runs, so that stages that run at the same time get different ranges.
+/// Number of runs so far, so that stages that run at the same time get different ranges.
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
 fn next_base_id() -> u32 {
@@ -62,13 +59,13 @@ fn next_base_id() -> u32 {
 }
 
 impl Executor {
-    /// Runs `spec` to its end. `put` takes the content of every collected file, `log` what the stage prints.
+    /// Runs `spec` to its end. `put` stores the content of every collected file, `log` receives the stage's output.
     ///
-    /// Everything the run made is gone when this returns, and also when the calling process is killed.
+    /// All processes, mounts and temporary files of the run are gone when this returns, and also when the calling process is killed.
     ///
     /// # Errors
     ///
-    /// Any failure of the sandbox, of the stage (a non-zero exit too), or of its outputs; nothing is collected then.
+    /// Any failure of the sandbox, of the stage (a non-zero exit too), or of its outputs; no output is returned then.
     pub fn run(
         &self,
         spec: &Spec,
@@ -79,12 +76,36 @@ impl Executor {
             let stage = spec.stage.clone();
             return Err(SandboxError::Spec { stage, problem });
         }
-        let helper_error = |source| SandboxError::Helper {
+        let (mut run, handed) = self.start(spec).map_err(|source| SandboxError::Helper {
             path: self.helper.clone(),
             source,
+        })?;
+        let request = HelperRequest {
+            spec: spec.clone(),
+            strict: self.strict,
+            base_id: next_base_id(),
         };
-        let (control, remote) = UnixStream::pair().map_err(helper_error)?;
-        let (files, sender) = UnixStream::pair().map_err(helper_error)?;
+        let control = run.control.get_mut();
+        let sent = send_descriptors(control, &handed).and_then(|()| wire::send_value(control, &request));
+        // A copy of a pipe's writing end that is left open here would hide the end of the log.
+        drop(handed);
+        let result = match sent {
+            Ok(()) => run.serve(put, log),
+            Err(error) => Err(run.protocol(format!("does not take its request: {error}"))),
+        };
+        let ended = run.end();
+        let outcome = result?;
+        match ended {
+            Ok(status) if status.success() => Ok(outcome),
+            Ok(status) => Err(run.protocol(format!("ended with {status}"))),
+            Err(error) => Err(run.protocol(format!("cannot be waited for: {error}"))),
+        }
+    }
+
+    /// Starts the helper; returns the run and the descriptors to be sent to it.
+    fn start<'a>(&self, spec: &'a Spec) -> io::Result<(RunningStage<'a>, Vec<OwnedFd>)> {
+        let (control, remote) = UnixStream::pair()?;
+        let (files, sender) = UnixStream::pair()?;
         let mut command = Command::new(&self.helper);
         command
             .arg("__sandbox")
@@ -93,19 +114,15 @@ impl Executor {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         if spec.console == Console::Log {
-            // An interrupt from the terminal ends the caller, and with it everything else, in that order.
+            // The terminal's interrupt reaches the caller only. The caller's end then ends the helper, and so the stage.
             command.process_group(0);
         }
-        let child = command.spawn().map_err(helper_error)?;
+        let child = command.spawn()?;
+        // Closes this process' copy of the helper's end of the socket.
         drop(command);
-        let (mut handed, reader) = console(spec).map_err(helper_error)?;
+        let (mut handed, reader) = console(spec)?;
         handed.push(sender.into());
-        let request = HelperRequest {
-            spec: spec.clone(),
-            strict: self.strict,
-            base_id: next_base_id(),
-        };
-        let mut run = RunningStage {
+        let run = RunningStage {
             spec,
             control: BufReader::with_capacity(CHUNK, control),
             files,
@@ -114,45 +131,27 @@ impl Executor {
             logged: 0,
             over: None,
             stopped: false,
-            found: RunReply::default(),
+            reply: HelperReply::default(),
         };
-        let control = run.control.get_mut();
-        let sent = send_descriptors(control, &handed).and_then(|()| wire::send_value(control, &request));
-        // What is left open here would keep an end from being seen.
-        drop(handed);
-        let result = match sent {
-            Ok(()) => run.serve(put, log),
-            Err(error) => Err(run.protocol(format!("does not take its request: {error}"))),
-        };
-        // Whatever happened: nothing of the run may be alive when this returns. On success it has ended already.
-        let _ = run.control.get_ref().shutdown(Shutdown::Both);
-        let _ = run.files.shutdown(Shutdown::Both);
-        let ended = run.child.wait();
-        take_terminal_back(spec);
-        let outcome = result?;
-        match ended {
-            Ok(status) if status.success() => Ok(outcome),
-            Ok(status) => Err(run.protocol(format!("ended with {status}"))),
-            Err(error) => Err(run.protocol(format!("cannot be waited for: {error}"))),
-        }
+        Ok((run, handed))
     }
 }
 
-/// Makes the caller the terminal's foreground again, after an interactive stage was.
+/// Makes the caller's process group the terminal's foreground again, after an interactive stage.
 fn take_terminal_back(spec: &Spec) {
     if spec.console != Console::Inherit || !io::stdin().is_terminal() {
         return;
     }
     let mut terminal_output = SigSet::empty();
     terminal_output.add(Signal::SIGTTOU);
-    // When any of this fails the terminal was never taken.
+    // Any of this fails only where the stage could not take the terminal.
     if let Ok(before) = terminal_output.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
         let _ = tcsetpgrp(io::stdin(), getpgrp());
         let _ = before.thread_set_mask();
     }
 }
 
-/// The stage's standard input, output, error, and our end of it.
+/// The stage's standard input, output and error, and the reading end of its log.
 fn console(spec: &Spec) -> io::Result<(Vec<OwnedFd>, Option<PipeReader>)> {
     match spec.console {
         Console::Log => {
@@ -172,9 +171,9 @@ fn console(spec: &Spec) -> io::Result<(Vec<OwnedFd>, Option<PipeReader>)> {
     }
 }
 
-/// What the helper has told so far.
+/// The helper's and pid 1's messages so far.
 #[derive(Default)]
-struct RunReply {
+struct HelperReply {
     weaker: Vec<String>,
     measured: Option<Measured>,
     exited: Option<Exited>,
@@ -183,22 +182,34 @@ struct RunReply {
     usage: Option<Usage>,
 }
 
-/// One run.
+/// A run whose helper was started.
 struct RunningStage<'a> {
     spec: &'a Spec,
     control: BufReader<UnixStream>,
-    /// Over which pid 1 lends large files.
+    /// Receives descriptors of large files from pid 1.
     files: UnixStream,
     child: Child,
+    /// Reading end of the log; `None` after its end, and for an interactive stage.
     reader: Option<PipeReader>,
+    /// Bytes of log so far.
     logged: u64,
-    /// Why the log ended the run.
+    /// The log's error that ended the run.
     over: Option<SandboxError>,
+    /// Whether [`STOP`] was sent.
     stopped: bool,
-    found: RunReply,
+    reply: HelperReply,
 }
 
 impl RunningStage<'_> {
+    /// Closes the connection, which ends all processes of the run that are left, and waits for the helper.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        let _ = self.control.get_ref().shutdown(Shutdown::Both);
+        let _ = self.files.shutdown(Shutdown::Both);
+        let ended = self.child.wait();
+        take_terminal_back(self.spec);
+        ended
+    }
+
     fn protocol(&self, problem: String) -> SandboxError {
         SandboxError::Protocol {
             stage: self.spec.stage.clone(),
@@ -208,23 +219,23 @@ impl RunningStage<'_> {
 
     fn serve(&mut self, put: &mut PutOutput<'_>, log: &mut dyn LogSink) -> Result<StageOutcome, SandboxError> {
         let mut receiver = Receiver::new(self.spec);
-        while self.found.usage.is_none() {
-            let (spoken, printed) = self.wait()?;
-            if printed {
+        while self.reply.usage.is_none() {
+            let (message, output) = self.wait()?;
+            if output {
                 self.take_log(log);
             }
-            if spoken && !self.hear(&mut receiver, put)? {
+            if message && !self.take_frame(&mut receiver, put)? {
                 break;
             }
         }
-        // Every writer is gone: what is left in the pipe ends.
+        // All writers of the pipe are gone, so reading the rest of the log comes to an end.
         while self.reader.is_some() && self.over.is_none() {
             self.take_log(log);
         }
         self.conclude(receiver)
     }
 
-    /// Waits until the helper has spoken or the stage has printed.
+    /// Waits for a frame of the helper or for output of the stage; returns which of them is there.
     fn wait(&self) -> Result<(bool, bool), SandboxError> {
         if !self.control.buffer().is_empty() {
             return Ok((true, false));
@@ -234,15 +245,16 @@ impl RunningStage<'_> {
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok((false, false)),
-            Err(error) => return Err(self.protocol(format!("cannot be listened to: {error}"))),
+            Err(error) => return Err(self.protocol(format!("cannot be polled: {error}"))),
         }
         let ready = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::any) == Some(true);
         Ok((ready(fds.first()), ready(fds.get(1))))
     }
 
+    /// Reads a piece of the log and hands it to the log sink. An error of the sink, or a log that is too long, ends the run.
     fn take_log(&mut self, log: &mut dyn LogSink) {
         let Some(reader) = &mut self.reader else { return };
-        let mut buffer = vec![0u8; 64 << 10];
+        let mut buffer = vec![0u8; LOG_CHUNK];
         let got = match reader.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             Ok(0) | Err(_) => {
@@ -251,6 +263,7 @@ impl RunningStage<'_> {
             }
             Ok(got) => got,
         };
+        // The run is ending: the log is read on only so that the stage does not block.
         if self.over.is_some() {
             return;
         }
@@ -266,23 +279,23 @@ impl RunningStage<'_> {
             }
             Ok(ControlFlow::Break(())) if !self.stopped => {
                 self.stopped = true;
-                // The stage may have ended by itself meanwhile; then nobody listens.
+                // Fails where the stage has ended by itself and pid 1 with it.
                 let _ = self.control.get_mut().write_all(&[STOP]);
             }
             Ok(_) => {}
         }
         if self.over.is_some() {
-            // Pid 1 takes this for the end of its caller and ends the stage.
+            // Pid 1 reads the end of the stream, as if the executor were gone, and ends the stage.
             let _ = self.control.get_ref().shutdown(Shutdown::Write);
         }
     }
 
     fn decode<T: DeserializeOwned>(&self, payload: &[u8]) -> Result<T, SandboxError> {
-        serde_json::from_slice(payload).map_err(|e| self.protocol(format!("said what cannot be read: {e}")))
+        serde_json::from_slice(payload).map_err(|e| self.protocol(format!("sent an unreadable message: {e}")))
     }
 
-    /// Takes one frame; says whether there may be more.
-    fn hear(&mut self, receiver: &mut Receiver<'_>, put: &mut PutOutput<'_>) -> Result<bool, SandboxError> {
+    /// Takes one frame; returns whether more may follow.
+    fn take_frame(&mut self, receiver: &mut Receiver<'_>, put: &mut PutOutput<'_>) -> Result<bool, SandboxError> {
         let frame = match wire::receive(&mut self.control) {
             Ok(frame) => frame,
             Err(error) => return Err(self.protocol(format!("broke off: {error}"))),
@@ -291,37 +304,38 @@ impl RunningStage<'_> {
         match tag {
             Tag::Fault => {
                 let fault: Fault = self.decode(&payload)?;
-                self.found.fault.get_or_insert(fault);
+                self.reply.fault.get_or_insert(fault);
             }
             Tag::Weaker => {
-                let what = self.decode(&payload)?;
-                self.found.weaker.push(what);
+                let reason = self.decode(&payload)?;
+                self.reply.weaker.push(reason);
             }
-            Tag::Measured => self.found.measured = Some(self.decode(&payload)?),
-            Tag::Exited => self.found.exited = Some(self.decode(&payload)?),
+            Tag::Measured => self.reply.measured = Some(self.decode(&payload)?),
+            Tag::Exited => self.reply.exited = Some(self.decode(&payload)?),
             Tag::Output => receiver.begin(self.decode(&payload)?)?,
             Tag::Entry => receiver.entry(&payload, &mut self.control, &self.files, put)?,
-            Tag::Complete => self.found.complete = true,
-            Tag::Usage => self.found.usage = Some(self.decode(&payload)?),
+            Tag::Complete => self.reply.complete = true,
+            Tag::Usage => self.reply.usage = Some(self.decode(&payload)?),
         }
         Ok(true)
     }
 
+    /// Judges the run after its last frame.
     fn conclude(&mut self, receiver: Receiver<'_>) -> Result<StageOutcome, SandboxError> {
         let stage = self.spec.stage.clone();
         if let Some(error) = self.over.take() {
             return Err(error);
         }
-        let RunReply {
+        let HelperReply {
             weaker,
             measured,
             exited,
             fault,
             complete,
             usage,
-        } = std::mem::take(&mut self.found);
+        } = std::mem::take(&mut self.reply);
         let usage = usage.unwrap_or_default();
-        // A limit explains whatever else went wrong.
+        // A reached limit is the cause of all other errors.
         if let Some(limit) = usage.reached.into_iter().next() {
             return Err(SandboxError::Limit { stage, limit });
         }
@@ -329,7 +343,7 @@ impl RunningStage<'_> {
             return Err(explain(stage, fault));
         }
         let (Some(measured), Some(exited)) = (measured, exited) else {
-            return Err(self.protocol("went away before the stage had ended".to_owned()));
+            return Err(self.protocol("ended before the stage".to_owned()));
         };
         if exited.code != 0 {
             let status = match exited.code {
@@ -339,7 +353,7 @@ impl RunningStage<'_> {
             return Err(SandboxError::Failed { stage, status });
         }
         if !complete {
-            return Err(self.protocol("went away before every output was taken".to_owned()));
+            return Err(self.protocol("ended before every output was collected".to_owned()));
         }
         Ok(StageOutcome {
             outputs: receiver.finish()?,
@@ -356,37 +370,28 @@ impl RunningStage<'_> {
 fn explain(stage: String, fault: Fault) -> SandboxError {
     let Fault {
         kind,
-        what,
+        subject,
         problem,
         fix,
     } = fault;
     match kind {
         FaultKind::Unavailable => SandboxError::Unavailable {
             stage,
-            layer: what,
+            layer: subject,
             problem,
             fix,
         },
-        FaultKind::Weaker => SandboxError::Weaker { stage, what },
-        FaultKind::Limit => SandboxError::Limit { stage, limit: what },
+        FaultKind::Weaker => SandboxError::Weaker { stage, reason: subject },
+        FaultKind::Limit => SandboxError::Limit { stage, limit: subject },
         FaultKind::Setup => SandboxError::Setup {
             stage,
-            step: what,
+            step: subject,
             problem,
         },
         FaultKind::Output => SandboxError::Output {
             stage,
-            output: what,
+            output: subject,
             problem,
         },
-    }
-}
-
-/// The output a message is about.
-pub(super) fn refusal(spec: &Spec, output: &OutputSpec, problem: impl ToString) -> SandboxError {
-    SandboxError::Output {
-        stage: spec.stage.clone(),
-        output: output.name.clone(),
-        problem: problem.to_string(),
     }
 }

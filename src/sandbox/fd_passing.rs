@@ -1,16 +1,16 @@
-//! Large files leave the sandbox by descriptor: pid 1 lends them, one at a time, and the executor reads them itself.
+//! Large files leave the sandbox by descriptor: pid 1 passes them, one at a time, and the executor reads them itself.
 //!
 //! ```text
-//! pid 1      entry, over the control socket     …     waits                 goes on
-//! pid 1      descriptor, over its own socket ─┐            ▲
-//! executor                                    └► checks, reads, stores, closes, says so
+//! pid 1      entry, over the control socket      …      waits               continues
+//! pid 1      descriptor, over a second socket ─┐           ▲
+//! executor                                     └► checks, reads, stores, closes, sends DONE
 //! ```
 //!
-//! When this happens nothing else runs in the sandbox, so the bytes do not change while they are read; they are hashed as
-//! they are stored all the same, from one reading. (A store that may have them already reads them once more before, and stores
-//! nothing of that reading.) Pid 1 waits, so no more than one descriptor is on its way and no file of the sandbox outlives it.
+//! No other process is left in the sandbox at this time, so the bytes do not change while they are read. Their digest is still computed
+//! over the same reading that is stored. (A store that may already have the content reads it once before, and stores nothing of that
+//! reading.) Pid 1 waits, so at most one descriptor is outside, and no file of the sandbox outlives it.
 
-use super::helper::{receive_descriptors, send_descriptors};
+use super::descriptors::{receive_descriptors, send_descriptors};
 use crate::store::Content;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::{
@@ -22,17 +22,17 @@ use std::{
     },
 };
 
-/// Files of this many bytes or more are passed, smaller ones sent: below, the messages cost more than the bytes.
+/// Files of this many bytes or more are passed, smaller ones are streamed: for those the messages cost more than the bytes.
 pub(super) const PASS_FD_FROM: u64 = 1 << 20;
 
-/// The byte that gives back what was passed.
+/// The executor's answer after it has closed the descriptor.
 const DONE: u8 = b'd';
 
 fn invalid(problem: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
-/// Lends the executor a file and waits until it needs it no more. The file is open for reading only.
+/// Passes a file, open for reading only, to the executor and waits until the executor has closed it.
 pub(super) fn pass_file(files: &UnixStream, file: OwnedFd) -> io::Result<()> {
     send_descriptors(files, &[file])?;
     let mut byte = [0u8];
@@ -40,18 +40,18 @@ pub(super) fn pass_file(files: &UnixStream, file: OwnedFd) -> io::Result<()> {
     if byte[0] == DONE {
         Ok(())
     } else {
-        Err(invalid("something else came back than was passed"))
+        Err(invalid("the executor answered a passed file with an unknown byte"))
     }
 }
 
-/// A file that pid 1 has passed. Read by offset, for where the descriptor stands is pid 1's to change.
+/// A file that pid 1 has passed. It is read at explicit offsets, because pid 1 can move the shared file offset.
 pub(super) struct PassedFile {
     file: File,
     at: u64,
 }
 
 impl PassedFile {
-    /// Receives what [`pass_file`] sends.
+    /// Receives the file of one [`pass_file`].
     pub(super) fn receive(files: &UnixStream) -> io::Result<Self> {
         let mut passed = receive_descriptors(files, 1)?;
         match (passed.pop(), passed.is_empty()) {
@@ -59,33 +59,33 @@ impl PassedFile {
                 file: file.into(),
                 at: 0,
             }),
-            _ => Err(invalid("none or several files are passed where it should be one")),
+            _ => Err(invalid("zero or several descriptors were passed instead of one")),
         }
     }
 
-    /// Says what is wrong if this is not a regular file of `size` bytes that can be read and nothing else.
+    /// Checks that this is a regular file of `size` bytes, open for reading only; the error says what it is instead.
     pub(super) fn check(&self, size: u64) -> Result<(), String> {
         let found = self.file.metadata().map_err(|e| e.to_string())?;
         let flags = fcntl(&self.file, FcntlArg::F_GETFL).map_err(|e| e.to_string())?;
         let flags = OFlag::from_bits_retain(flags);
         if !found.is_file() {
-            return Err("is passed as something else than a regular file".to_owned());
+            return Err("was passed as something else than a regular file".to_owned());
         }
         if found.len() != size {
             return Err(format!(
-                "was announced with {size} bytes and is passed with {}",
+                "was announced with {size} bytes and passed with {}",
                 found.len()
             ));
         }
-        // With O_PATH the mode of access is 0, which is that of reading.
+        // O_PATH is checked too: its access mode is 0, the same as O_RDONLY.
         if flags.intersection(OFlag::O_ACCMODE | OFlag::O_PATH) != OFlag::O_RDONLY {
-            return Err("is passed with other rights than to read it".to_owned());
+            return Err("was passed with other rights than to read it".to_owned());
         }
         Ok(())
     }
 
-    /// Closes the file and says so.
-    pub(super) fn give_back(self, files: &UnixStream) -> io::Result<()> {
+    /// Closes the file and tells pid 1.
+    pub(super) fn release(self, files: &UnixStream) -> io::Result<()> {
         drop(self.file);
         (&*files).write_all(&[DONE])
     }
@@ -112,7 +112,7 @@ mod tests {
     use std::{os::unix::fs::OpenOptionsExt, thread};
 
     #[test]
-    fn a_passed_file_is_read_from_its_start_and_given_back() {
+    fn a_passed_file_is_read_from_its_start_and_released() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(b"content").expect("written");
@@ -123,13 +123,13 @@ mod tests {
         assert_eq!(text, "content");
         assert!(passed.restart().expect("a file can"));
         assert_eq!(io::read_to_string(&mut passed).expect("readable"), "content");
-        assert!(!sender.is_finished(), "it waits until the file is given back");
-        passed.give_back(&ours).expect("given back");
+        assert!(!sender.is_finished(), "it waits until the file is released");
+        passed.release(&ours).expect("released");
         sender.join().expect("ends").expect("passed");
     }
 
     #[test]
-    fn only_a_regular_file_of_the_size_that_was_said_open_for_reading_passes() {
+    fn only_a_regular_file_of_the_announced_size_open_for_reading_is_accepted() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
         std::fs::write(&path, "content").expect("written");
@@ -142,7 +142,7 @@ mod tests {
                 "shorter",
                 with(&mut read()).into(),
                 8,
-                Some("was announced with 8 bytes and is passed with 7"),
+                Some("was announced with 8 bytes and passed with 7"),
             ),
             (
                 "longer",
@@ -186,7 +186,7 @@ mod tests {
             send_descriptors(&theirs, &passed).expect("sent");
             assert!(PassedFile::receive(&ours).is_err(), "{} descriptors", passed.len());
         }
-        // A count of one, and a message with two.
+        // The count is one, and the message holds two.
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let (a, b) = (file(), file());
         super::super::wire::send_value(&mut &theirs, &1).expect("sent");

@@ -1,4 +1,4 @@
-//! Which host ids stand behind the ids of a stage (user_namespaces(7)).
+//! The host ids that the ids of a stage are mapped to (user_namespaces(7)).
 
 use super::{
     Ids,
@@ -16,10 +16,10 @@ const LAYER: &str = "user namespace with a range of ids";
 pub(super) const REMEDY: &str = "install the package uidmap (newuidmap, newgidmap) and give the user 65536 ids, as root: \
                       usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; or run pnb as root";
 
-/// Maps the ids of the new user namespace of process `pid`, seen from outside of it.
+/// Maps the ids of the new user namespace of process `pid`, from outside of that namespace.
 ///
-/// As root, to unprivileged host ids from `base` on. As another user, id 0 to that user, and further ids to the ranges
-/// the user owns in `/etc/subuid` and `/etc/subgid`, through the set-user-id programs that check this.
+/// As root, ids are mapped to the unprivileged host ids from `base` on. As another user, id 0 is mapped to that user, and further ids to
+/// the user's range in `/etc/subuid` and `/etc/subgid`, by the set-user-id programs newuidmap and newgidmap.
 pub(super) fn map(pid: i32, ids: Ids, base: u32) -> Result<(), Fault> {
     let proc = format!("/proc/{pid}");
     let (uid, gid) = (Uid::effective(), Gid::effective());
@@ -55,7 +55,7 @@ fn write_file(proc: &str, name: &str, text: &str) -> Result<(), Fault> {
     write().step(format!("map ids through {}", path.display()))
 }
 
-/// First id and length of the first range of at least `need` ids that `file` gives `user`, by name or number.
+/// First id of the first range of at least `need` ids that `text`, in the format of subuid(5), gives to the user `name` or `uid`.
 pub(super) fn owned_range(text: &str, name: Option<&str>, uid: u32, need: u32) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.trim().split(':');
@@ -66,7 +66,7 @@ pub(super) fn owned_range(text: &str, name: Option<&str>, uid: u32, need: u32) -
     })
 }
 
-/// The range that `/etc/subuid` or `/etc/subgid` gives the user, or why there is none.
+/// First id of the user's range in `/etc/subuid` or `/etc/subgid`, or why there is none.
 pub(super) fn subordinate_range(file: &str) -> Result<u32, String> {
     let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
     let uid = Uid::effective();
@@ -76,6 +76,7 @@ pub(super) fn subordinate_range(file: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("{file} gives user {uid} no range of {need} ids"))
 }
 
+/// Maps ids with newuidmap or newgidmap.
 fn map_with(program: &str, file: &str, pid: i32, own: u32) -> Result<(), Fault> {
     let unavailable = |problem: String| Fault::unavailable(LAYER, problem, REMEDY);
     let first = subordinate_range(file).map_err(unavailable)?;
@@ -103,7 +104,7 @@ fn map_with(program: &str, file: &str, pid: i32, own: u32) -> Result<(), Fault> 
     Err(unavailable(said.trim().to_owned()))
 }
 
-/// Where a set-user-id mapping program lies.
+/// Path of newuidmap or newgidmap.
 pub(super) fn tool(program: &str) -> Option<String> {
     let places = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin", "/run/wrappers/bin"];
     places

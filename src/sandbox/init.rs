@@ -1,11 +1,14 @@
-//! Pid 1 of a stage: builds its root, starts it, watches it, ends it, takes its outputs.
+//! Pid 1 of a stage: builds the stage's root, starts the stage, supervises and ends it, collects its outputs.
 //!
-//! It is pnb's own code with the privileges of the outer user namespace. The stage, in a user namespace further in,
-//! cannot reach it: it is not dumpable, hidden in `/proc`, and outside the stage's Landlock domain.
+//! It is pnb's own code with the privileges of the outer user namespace. The stage, in a nested user namespace, cannot reach it: pid 1
+//! is not dumpable, hidden in `/proc`, and outside the stage's Landlock domain.
 
 use super::{
-    BuildDir, Ids, Network, Spec, collect, emulator,
-    helper::{Job, receive_descriptors},
+    BuildDir, Ids, Network, Spec, collect,
+    descriptors::receive_descriptors,
+    emulator,
+    ending::{Ending, OrDisconnected},
+    job::Job,
     notify::Answerer,
     rootfs::{self, Plan},
     sys::{self, Cloned},
@@ -38,43 +41,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The host name every stage sees.
+/// The host name of every ordinary stage.
 const HOST_NAME: &str = "pnb";
-/// The domain name every stage sees: that of a kernel that was given none.
+/// The domain name of every ordinary stage: the kernel's own before any is set.
 const NO_DOMAIN: &str = "(none)";
+/// Longest wait in one poll(2).
+const MAX_POLL_MILLIS: u128 = 60_000;
 
-/// Pid 1's whole life.
+/// Runs pid 1 from its start to its end.
 pub(super) fn run(mut job: Job) -> ! {
-    let outcome = live(&mut job);
-    if let Err(Some(fault)) = outcome {
-        // Nobody left to tell when this fails.
+    if let Err(Ending::Fault(fault)) = run_stage(&mut job) {
+        // If this fails, the executor is gone and nothing is left to be told.
         let _ = wire::send(&mut job.control, Tag::Fault, &fault);
     }
     sys::end_process(0)
 }
 
-/// Why pid 1 stops early: a fault to tell, or none when the caller has gone.
-type Ending = Option<Fault>;
-
-fn live(job: &mut Job) -> Result<(), Ending> {
+fn run_stage(job: &mut Job) -> Result<(), Ending> {
     sys::die_with_parent().step("bind the sandbox to its parent")?;
-    let mut sources = receive_descriptors(&job.sync, job.plan.binds.len()).map_err(|_| None)?;
+    let mut sources = receive_descriptors(&job.sync, job.plan.binds.len()).or_disconnected()?;
     become_root_inside(job.request.spec.ids)?;
     if sources.is_empty() {
         for bind in &job.plan.binds {
             sources.push(rootfs::clone_source(bind, None).step(format!("open {}", bind.source.display()))?);
         }
     }
-    let names = job.request.spec.variation.names.clone();
-    let (host, domain) = names.unwrap_or_else(|| (HOST_NAME.to_owned(), NO_DOMAIN.to_owned()));
-    sethostname(host).step("set the host name")?;
-    sys::set_domain_name(&domain).step("set the domain name")?;
+    set_names(&job.request.spec)?;
     if job.request.spec.network == Network::Loopback {
         sys::bring_loopback_up().step("bring the loopback up")?;
     }
     let proc = rootfs::build(&job.request.spec, &job.plan, sources)?;
-    // Held until the end of the sandbox: closing it would take the registration back.
-    let _formats = job.request.spec.emulator.as_ref().map(emulator::register).transpose()?;
+    // Kept open until the end of the sandbox: dropping the mount removes the registration.
+    let _binfmt = job.request.spec.emulator.as_ref().map(emulator::register).transpose()?;
 
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
@@ -89,18 +87,26 @@ fn live(job: &mut Job) -> Result<(), Ending> {
         Cloned::Parent(pid) => Pid::from_raw(pid),
     };
     drop(theirs);
+    // The stage holds the console now: with these open, the executor would never read the end of the log.
     job.console.clear();
-    let mut job_end = Supervisor {
+    let mut supervisor = Supervisor {
         job,
         proc: &proc,
         succeeded: false,
         answerer: None,
     };
-    let result = job_end.supervise(stage, reports, &ends);
-    let emptied = job_end.empty_build_dir(result.is_ok());
+    let result = supervisor.supervise(stage, reports, &ends);
+    let emptied = supervisor.empty_build_dir(result.is_ok());
     result?;
     emptied?;
     Ok(())
+}
+
+fn set_names(spec: &Spec) -> Result<(), Fault> {
+    let names = spec.variation.names.clone();
+    let (host, domain) = names.unwrap_or_else(|| (HOST_NAME.to_owned(), NO_DOMAIN.to_owned()));
+    sethostname(host).step("set the host name")?;
+    sys::set_domain_name(&domain).step("set the domain name")
 }
 
 fn become_root_inside(ids: Ids) -> Result<(), Fault> {
@@ -110,45 +116,38 @@ fn become_root_inside(ids: Ids) -> Result<(), Fault> {
     }
     setresgid(gid, gid, gid).step("become group 0 inside")?;
     setresuid(uid, uid, uid).step("become user 0 inside")?;
+    // A change of ids clears the signal that die_with_parent() has set (prctl(2), PR_SET_PDEATHSIG).
     sys::die_with_parent().step("bind the sandbox to its parent")?;
-    // The stage is a copy of this process and its maps must be writable; pid 1 takes this back before the stage starts.
+    // The stage begins as a copy of this process, and its id maps can be written only while it is dumpable. Pid 1 becomes not
+    // dumpable again before the stage continues.
     prctl::set_dumpable(true).step("let the stage be mapped")
 }
 
+/// Pid 1 while the stage runs, and after.
 struct Supervisor<'a> {
     job: &'a mut Job,
     proc: &'a OwnedFd,
-    /// Whether the workload ended well.
+    /// Whether the workload ended with exit code 0.
     succeeded: bool,
-    /// Who answers in the kernel's place, where somebody does.
+    /// Answers system calls of the stage, where the variation changes their results.
     answerer: Option<Answerer>,
 }
 
 impl Supervisor<'_> {
     fn supervise(&mut self, stage: Pid, mut reports: UnixStream, ends: &SignalFd) -> Result<(), Ending> {
-        let mut started = self.admit(stage, &mut reports);
+        let started = self.admit(stage, &mut reports);
         let begin = Instant::now();
-        let mut ended = None;
         let mut watchdog = Watchdog::new(&self.job.request.spec, &self.job.group, self.job.meminfo.take());
-        if started.is_ok() {
-            ended = match self.watch(stage, ends, begin, &mut watchdog) {
-                Ok(ended) => Some(ended),
-                Err(ending) => {
-                    started = Err(ending);
-                    None
-                }
-            };
-        }
+        let ended = started.and_then(|()| self.watch(stage, ends, begin, &mut watchdog));
         let wall = begin.elapsed();
+        // Before any return: no process of the stage may outlive its supervision.
         end_everything()?;
-        started?;
-        let (code, stopped) = match ended {
-            Some(Ended::Code(code)) => (code, false),
-            Some(Ended::Stopped) => (0, true),
-            None => return Ok(()),
+        let (code, stopped) = match ended? {
+            Ended::Code(code) => (code, false),
+            Ended::Stopped => (0, true),
         };
         if let Some(limit) = full(&self.job.request.spec, code) {
-            return Err(Some(Fault::new(FaultKind::Limit, limit, "")));
+            return Err(Fault::new(FaultKind::Limit, limit, "").into());
         }
         let exited = Exited {
             code,
@@ -156,7 +155,7 @@ impl Supervisor<'_> {
             wall_nanos: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX),
             peak_memory: watchdog.peak(),
         };
-        wire::send(&mut self.job.control, Tag::Exited, &exited).map_err(|_| None)?;
+        wire::send(&mut self.job.control, Tag::Exited, &exited).or_disconnected()?;
         self.succeeded = code == 0;
         if self.succeeded {
             self.unmount_inner_devices()?;
@@ -165,19 +164,50 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Maps the stage's ids and passes on what it found about itself, until it has become the workload.
+    /// Maps the stage's ids and forwards its measurements to the executor, until it becomes the workload.
     fn admit(&mut self, stage: Pid, reports: &mut UnixStream) -> Result<(), Ending> {
         let mut byte = [0u8];
         reports.read_exact(&mut byte).step("start the stage")?;
-        let ids = self.job.request.spec.ids;
-        let deny = ids == Ids::Single;
-        // A line may not span two lines of the namespace further out, which an ordinary user's map has.
-        let map = match ids {
-            Ids::Single => format!("{} 0 1\n", self.job.request.spec.id_inside()),
-            Ids::Range => format!("0 0 1\n1 1 {}\n", ids.count() - 1),
+        self.map_ids(stage)?;
+        prctl::set_dumpable(false).step("hide from the stage")?;
+        reports.write_all(&byte).step("let the stage continue")?;
+        let mut measured = false;
+        while let Some(report) = wire::receive_value(reports).step("read the stage's report")? {
+            match report {
+                StageReport::Weaker(reason) => {
+                    wire::send(&mut self.job.control, Tag::Weaker, &reason).or_disconnected()?;
+                }
+                StageReport::Measured(found) => {
+                    measured = true;
+                    wire::send(&mut self.job.control, Tag::Measured, &found).or_disconnected()?;
+                }
+                StageReport::Listener => {
+                    let received = receive_descriptors(reports, 1).step("receive the notification descriptor")?;
+                    let listener = received.into_iter().next();
+                    let variation = &self.job.request.spec.variation;
+                    self.answerer = listener.map(|listener| Answerer::new(listener, variation));
+                }
+                StageReport::Fault(fault) => return Err(fault.into()),
+            }
+        }
+        if measured {
+            Ok(())
+        } else {
+            Err(Fault::setup("start the stage", "it ended before it had measured itself").into())
+        }
+    }
+
+    /// Writes the id maps of the stage's own user namespace.
+    fn map_ids(&self, stage: Pid) -> Result<(), Fault> {
+        let spec = &self.job.request.spec;
+        // One line of this map must lie within one line of the outer namespace's map. The map of an ordinary user has two lines, id 0
+        // and the subordinate range, so the range is split at id 1 here too.
+        let map = match spec.ids {
+            Ids::Single => format!("{} 0 1\n", spec.id_inside()),
+            Ids::Range => format!("0 0 1\n1 1 {}\n", spec.ids.count() - 1),
         };
         for (name, text) in [("setgroups", "deny"), ("uid_map", &map), ("gid_map", &map)] {
-            if name == "setgroups" && !deny {
+            if name == "setgroups" && spec.ids == Ids::Range {
                 continue;
             }
             let path = format!("{stage}/{name}");
@@ -188,93 +218,77 @@ impl Supervisor<'_> {
                 .write_all(text.as_bytes())
                 .step(format!("write {name} of the stage"))?;
         }
-        prctl::set_dumpable(false).step("hide from the stage")?;
-        reports.write_all(&byte).step("let the stage go on")?;
-        let mut measured = false;
-        while let Some(report) = wire::receive_value(reports).step("hear from the stage")? {
-            match report {
-                StageReport::Weaker(what) => wire::send(&mut self.job.control, Tag::Weaker, &what).map_err(|_| None)?,
-                StageReport::Measured(found) => {
-                    measured = true;
-                    wire::send(&mut self.job.control, Tag::Measured, &found).map_err(|_| None)?;
-                }
-                StageReport::Listener => {
-                    let received = receive_descriptors(reports, 1).step("receive a listener")?;
-                    let listener = received.into_iter().next();
-                    let variation = &self.job.request.spec.variation;
-                    self.answerer = listener.map(|listener| Answerer::new(listener, variation));
-                }
-                StageReport::Fault(fault) => return Err(Some(fault)),
-            }
-        }
-        if measured {
-            Ok(())
-        } else {
-            Err(Some(Fault::setup(
-                "start the stage",
-                "it ended before it had measured itself",
-            )))
-        }
+        Ok(())
     }
 
-    /// Waits until the stage ends, reaches a limit or is ended from outside.
+    /// Waits until the stage ends, reaches a limit or is stopped by the executor.
     fn watch(&mut self, stage: Pid, ends: &SignalFd, begin: Instant, dog: &mut Watchdog) -> Result<Ended, Ending> {
         let wall = self.job.request.spec.limits.wall;
-        // By the clock, as a stage can wake this process as often as it likes.
+        // By the clock, not by the number of wakeups: a stage can wake this process as often as it likes.
         let mut next_check = begin + dog.interval();
         loop {
             let left = wall.saturating_sub(begin.elapsed());
             if left.is_zero() {
-                return Err(Some(Fault::new(FaultKind::Limit, format!("wall time of {wall:?}"), "")));
+                return Err(Fault::new(FaultKind::Limit, format!("wall time of {wall:?}"), "").into());
             }
             let until_check = next_check.saturating_duration_since(Instant::now());
-            let wait = until_check.min(left).max(Duration::from_millis(1));
-            let timeout = PollTimeout::try_from(wait.as_millis().min(60_000) as u64).unwrap_or(PollTimeout::MAX);
-            let mut fds = vec![
-                PollFd::new(ends.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.job.control.as_fd(), PollFlags::POLLIN),
-            ];
-            if let Some(answerer) = &self.answerer {
-                fds.push(PollFd::new(answerer.listener(), PollFlags::POLLIN));
-            }
-            match poll(&mut fds, timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(Some(Fault::setup("watch the stage", error))),
-            }
-            let (some_ended, caller_spoke) = (fds[0].any() == Some(true), fds[1].any() == Some(true));
-            let asked = fds.get(2).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
-            if let Some(answerer) = &mut self.answerer
-                && asked.contains(PollFlags::POLLIN)
-            {
-                answerer.answer()?;
-            }
-            if asked.contains(PollFlags::POLLHUP) {
-                self.answerer = None;
-            }
-            if some_ended {
+            let woken = self.poll(ends, until_check.min(left))?;
+            if woken.stage_ended {
                 while let Ok(Some(_)) = ends.read_signal() {}
                 if let Some(code) = reap(stage)? {
                     return Ok(code);
                 }
             }
-            if caller_spoke {
+            if woken.executor_sent {
                 let mut byte = [0u8];
                 return match self.job.control.read(&mut byte) {
                     Ok(1) if byte[0] == STOP => Ok(Ended::Stopped),
-                    _ => Err(None),
+                    _ => Err(Ending::Disconnected),
                 };
             }
             if Instant::now() < next_check {
                 continue;
             }
             if let Some(Reached(limit)) = dog.check(self.proc, &self.job.group) {
-                return Err(Some(Fault::new(FaultKind::Limit, limit, "")));
+                return Err(Fault::new(FaultKind::Limit, limit, "").into());
             }
             next_check = Instant::now() + dog.interval();
         }
     }
 
-    /// Deletes what is left in a build directory of the host, unless the stage failed and that is to be looked at.
+    /// Waits for at most `time`, and answers a system call of the stage if one waits.
+    fn poll(&mut self, ends: &SignalFd, time: Duration) -> Result<Woken, Ending> {
+        let time = time.max(Duration::from_millis(1)).as_millis().min(MAX_POLL_MILLIS);
+        let timeout = PollTimeout::try_from(time as u64).unwrap_or(PollTimeout::MAX);
+        let mut fds = vec![
+            PollFd::new(ends.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.job.control.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(answerer) = &self.answerer {
+            fds.push(PollFd::new(answerer.listener(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(Fault::setup("watch the stage", error).into()),
+        }
+        let woken = Woken {
+            stage_ended: fds[0].any() == Some(true),
+            executor_sent: fds[1].any() == Some(true),
+        };
+        let notified = fds.get(2).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+        if let Some(answerer) = &mut self.answerer
+            && notified.contains(PollFlags::POLLIN)
+        {
+            answerer.answer()?;
+        }
+        // No process is left that the filter applies to.
+        if notified.contains(PollFlags::POLLHUP) {
+            self.answerer = None;
+        }
+        Ok(woken)
+    }
+
+    /// Deletes the content of a build directory of the host, unless the stage failed and its directory is to be kept.
     fn empty_build_dir(&self, collected: bool) -> Result<(), Fault> {
         let spec = &self.job.request.spec;
         match spec.build_dir {
@@ -297,13 +311,23 @@ impl Supervisor<'_> {
     }
 }
 
-/// How the stage ended.
+/// Reasons for which [`Supervisor::poll`] returned.
+struct Woken {
+    /// A process of the sandbox has ended.
+    stage_ended: bool,
+    /// The executor sent a byte, or is gone.
+    executor_sent: bool,
+}
+
+/// The end of the workload.
 enum Ended {
+    /// It exited, or a signal killed it.
     Code(i32),
+    /// The executor stopped it.
     Stopped,
 }
 
-/// The limit on files that a stage has run into, as far as its remains tell.
+/// The limit on files that the stage has reached, as far as its file systems and its exit code show.
 fn full(spec: &Spec, code: i32) -> Option<String> {
     let limits = &spec.limits;
     let own = spec.build_dir == BuildDir::Tmpfs;
@@ -321,7 +345,7 @@ fn full(spec: &Spec, code: i32) -> Option<String> {
     (code == 128 + Signal::SIGXFSZ as i32).then(|| format!("a file of {} bytes", limits.largest_file()))
 }
 
-/// Exit code of a process: its own, or 128 and the signal.
+/// A process and its exit code: its own, or 128 plus the number of the signal.
 fn code_of(status: WaitStatus) -> Option<(Pid, i32)> {
     match status {
         WaitStatus::Exited(pid, code) => Some((pid, code)),
@@ -330,7 +354,7 @@ fn code_of(status: WaitStatus) -> Option<(Pid, i32)> {
     }
 }
 
-/// Reaps whatever has ended; says how the stage did, once it has.
+/// Reaps all processes that have ended; returns the stage's end if it is among them.
 fn reap(stage: Pid) -> Result<Option<Ended>, Fault> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {

@@ -1,10 +1,9 @@
-//! The second wall: Landlock rules of a stage.
+//! Landlock rules of a stage, the second wall behind the mounts.
 //!
-//! Every right of the ABI is handled, so that all is forbidden but what a rule gives: reading and executing what was
-//! mounted, writing below `/build`, `/tmp`, and the mounts that are declared writable. Nothing below `/proc` can be
-//! opened (its links still work): `mountinfo` would name paths of the host. TCP ports are forbidden but where the spec has
-//! a loopback: then the run's own network namespace is what keeps the host's ports away, and rules by port would add
-//! nothing.
+//! Every right of the ABI is handled, so each access is forbidden unless a rule allows it. Rules allow to read and execute the mounts,
+//! and to write below `/build`, `/tmp` and the writable mounts. No rule allows to open a file below `/proc` (its links still work),
+//! because `mountinfo` would name paths of the host. TCP ports are forbidden unless the spec has a loopback: there the run's own network
+//! namespace separates the ports from the host's, and rules by port would add nothing.
 //! Source: <https://docs.kernel.org/userspace-api/landlock.html>.
 
 use super::{
@@ -17,17 +16,17 @@ use ::landlock::{
 };
 use std::path::PathBuf;
 
-/// The ABI whose rights are handled; never derived from the running kernel.
+/// The ABI of which every right is handled: fixed, never taken from the running kernel.
 const HANDLED: ABI = ABI::V7;
 
-/// [`HANDLED`] as the kernel counts.
+/// [`HANDLED`] as a number.
 pub(super) const ABI_NUMBER: u32 = 7;
 
-/// Where a stage may do what.
+/// Paths of the stage, by the access that is allowed to them.
 pub(super) struct Rules {
-    /// May be listed, read and executed, with all below.
+    /// May be listed, read and executed, with everything below.
     pub read: Vec<PathBuf>,
-    /// May be changed in any way but making device nodes.
+    /// May be changed in any way, except that no device nodes can be made.
     pub write: Vec<PathBuf>,
     /// Device nodes that may be read and written.
     pub devices: Vec<PathBuf>,
@@ -43,17 +42,17 @@ enum LandlockError {
     Path(#[from] PathFdError),
 }
 
-/// What came of it.
+/// The result of applying the rules.
 pub(super) struct Applied {
-    /// ABI of the kernel, 0 without Landlock.
+    /// The kernel's ABI; 0 without Landlock.
     pub abi: i64,
-    /// `fully enforced` and its lesser kin.
+    /// `fully enforced`, `partially enforced` or `not enforced`.
     pub status: String,
-    /// Why it is less than it should be.
+    /// Why the rules are not fully enforced.
     pub weaker: Option<String>,
 }
 
-/// Applies the rules to this thread, for good.
+/// Applies the rules to this thread, irrevocably.
 pub(super) fn apply(rules: &Rules, strict: bool) -> Result<Applied, Fault> {
     let abi = match sys::landlock_abi() {
         Ok(abi) => abi,
@@ -74,7 +73,7 @@ pub(super) fn apply(rules: &Rules, strict: bool) -> Result<Applied, Fault> {
     } else {
         CompatLevel::BestEffort
     };
-    let short = format!("Landlock of this kernel has ABI {abi}, {ABI_NUMBER} is wanted");
+    let short = format!("this kernel has Landlock ABI {abi}, but ABI {ABI_NUMBER} is needed");
     let status = enforce(rules, level).map_err(|error| {
         let problem = format!("{short} ({error})");
         Fault::new(FaultKind::Weaker, problem, "")
@@ -112,7 +111,7 @@ fn enforce(rules: &Rules, level: CompatLevel) -> Result<RulesetStatus, LandlockE
     let grants = [(&rules.read, read), (&rules.write, write), (&rules.devices, device)];
     for (paths, access) in grants {
         for path in paths {
-            // A rule on a file may only hold rights that a file can have.
+            // The kernel refuses a rule on a file that holds rights of directories.
             let access = if path.is_dir() { access } else { access & files };
             ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
         }

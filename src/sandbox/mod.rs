@@ -1,27 +1,45 @@
-//! What each stage runs in: a plain spec, and the executor that obeys it.
+//! The sandbox a stage runs in: a plain [`Spec`], and the [`Executor`] that carries it out.
 //!
 //! ```text
 //! executor            the caller, many threads: sends the spec, reads the log, checks and stores the outputs
 //!   └ helper          pnb again, one thread: keyring, control groups, id maps, mounts that only root can reach
 //!       └ pid 1       in new namespaces: builds the root, watches, kills, collects; hidden from the stage
-//!           └ stage   in a user namespace further in: no capabilities, Landlock, seccomp; then the workload
+//!           └ stage   in a nested user namespace: no capabilities, Landlock, seccomp; then the workload
 //! ```
 //!
-//! Each arrow goes down in privilege. Nothing the stage does after it has started reaches what reports about it.
+//! Privileges shrink from each process to the next. A stage that runs cannot reach the processes that report on it.
+//!
+//! | subject | files |
+//! |---|---|
+//! | the value | `spec`, `limits`, `variation` (differences for a second build), `policy` (the part in the manifest), `error`, `outcome` |
+//! | the four processes | `executor`, `helper`, `init` (pid 1), `workload` (the stage) |
+//! | between processes | `wire` (frames), `descriptors`, `fd_passing` (large files), `job` (inherited by forks), `ending` (an early end) |
+//! | set up by the helper | `idmap` (user ids), `cgroup` (control groups) |
+//! | set up by pid 1 | `rootfs` (mounts), `emulator` (binfmt_misc) |
+//! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
+//! | while the stage runs | `watchdog` (limits), `build_dir` (sizes) |
+//! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
+//! | the host | `probe` (for `pnb doctor`), `sys` (system calls, the only unsafe code) |
 
 mod build_dir;
+mod capability;
 mod cgroup;
 mod collect;
+mod descriptors;
 mod emulator;
+mod ending;
 mod error;
 mod executor;
 mod fd_passing;
 mod helper;
 mod idmap;
 mod init;
+mod job;
 mod landlock;
+mod limits;
 mod notify;
 mod outcome;
+mod policy;
 mod probe;
 mod receive;
 mod rootfs;
@@ -35,12 +53,15 @@ mod wire;
 mod workload;
 
 pub use error::SandboxError;
-pub use executor::{Executor, PutOutput};
-pub use helper::{BuiltinTable, BuiltinWriter, helper_main};
-pub use outcome::{Collected, LogSink, Measured, StageOutcome};
+pub use executor::Executor;
+pub use helper::helper_main;
+pub use job::{BuiltinTable, BuiltinWriter};
+pub use limits::Limits;
+pub use outcome::{Collected, LogSink, Measured, PutOutput, StageOutcome};
+pub use policy::{PolicyWorkload, SandboxPolicy};
 pub use probe::{Layer, probe};
 pub use spec::{
-    Access, BuildDir, Capability, Console, Emulator, Ids, Limits, Mount, Network, OutputKind, OutputSpec, Preparation,
-    RootFs, SandboxPolicy, Spec, Workload,
+    Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,
+    Workload,
 };
 pub use variation::{Processors, VARIATION_DIR, Variation};

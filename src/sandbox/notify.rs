@@ -1,13 +1,13 @@
-//! Answers some system calls of a stage in the kernel's place: directories are listed in another order, the kernel calls itself
-//! something else. This reaches every program, also static and emulated ones, and the built-ins.
+//! Seccomp user notification: pid 1 answers getdents64(2) and uname(2) of a stage, so that directories are listed in another order and
+//! the kernel has another release. This works for every program, static and emulated ones and built-ins included.
 //!
 //! ```text
-//! stage     getdents64 ──► seccomp: ask the listener ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► goes on
-//! pid 1                         └► its descriptor · getdents64 · shuffle · into its memory ┘
+//! stage     getdents64 ──► seccomp: notify the listener ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► continues
+//! pid 1                         └► pidfd_getfd · getdents64 · shuffle · process_vm_writev ┘
 //! ```
 //!
-//! Entries change places within what one call returns, so that every entry is listed once whatever the program asks for. Used
-//! only where a build is repeated under other circumstances.
+//! Entries change places within the result of one call only, so every entry is listed exactly once. Only a repeated build with a
+//! variation uses this.
 //! Source: seccomp_unotify(2), getdents64(2), uname(2).
 
 use super::{
@@ -20,23 +20,23 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-/// Bytes that are asked for at once, at most: more than any C library does.
+/// Largest buffer of one getdents64 call; C libraries use smaller ones.
 const LARGEST: usize = 1 << 20;
-/// Offsets in `struct linux_dirent64`: where the next entry is found, and this one's length.
+/// Offsets in `struct linux_dirent64`: of `d_off`, the position of the next entry, and of `d_reclen`, this entry's length.
 const NEXT: usize = 8;
 const LENGTH: usize = 16;
-/// Bytes of each of the six texts in `struct utsname`, and which of them is the release.
+/// Bytes of each of the six texts in `struct utsname`, and the index of the release among them.
 const TEXT: usize = 65;
 const RELEASE: usize = 2;
 
-/// The calls that are answered in these variation.
+/// The system calls that the variation changes.
 fn calls(variation: &Variation) -> Vec<libc::c_long> {
     let list = variation.shuffle.map(|_| libc::SYS_getdents64);
     let name = variation.kernel.as_ref().map(|_| libc::SYS_uname);
     list.into_iter().chain(name).collect()
 }
 
-/// The filter that hands some calls to a listener and lets everything else pass.
+/// The filter that notifies the listener of `calls` and allows all others.
 fn program(calls: &[libc::c_long]) -> Vec<sock_filter> {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
@@ -53,19 +53,20 @@ fn program(calls: &[libc::c_long]) -> Vec<sock_filter> {
     program
 }
 
-/// Installs the filter for this process, if the variation want one; what it returns is for pid 1.
+/// Installs the filter for this process, if the variation needs one; returns the notification descriptor for pid 1.
 pub(super) fn install(variation: &Variation) -> Result<Option<OwnedFd>, Fault> {
     let calls = calls(variation);
     if calls.is_empty() {
         return Ok(None);
     }
-    let step = "install the filter whose questions are answered here";
+    let step = "install the seccomp notification filter";
     sys::seccomp_listener(&program(&calls)).map(Some).step(step)
 }
 
-/// Answers for one stage.
+/// Answers the notified calls of one stage.
 pub(super) struct Answerer {
     listener: OwnedFd,
+    /// State of the random numbers that choose the order of entries.
     state: u64,
     release: String,
     buffer: Vec<u8>,
@@ -85,42 +86,43 @@ impl Answerer {
         self.listener.as_fd()
     }
 
-    /// Answers the next question.
+    /// Answers the next notification.
     pub(super) fn answer(&mut self) -> Result<(), Fault> {
-        let step = "answer in the kernel's place";
-        // Whoever asked may be gone by now.
+        let step = "answer a seccomp notification";
+        // The calling thread may have been killed by now.
         let Some(asked) = sys::receive_notification(&self.listener).step(step)? else {
             return Ok(());
         };
         let result = if asked.call == libc::SYS_uname {
-            self.name(&asked)
+            self.answer_uname(&asked)
         } else {
-            self.list(&asked)
+            self.answer_getdents(&asked)
         };
         sys::answer_notification(&self.listener, asked.id, result).step(step)
     }
 
-    fn list(&mut self, asked: &sys::Notification) -> io::Result<usize> {
+    fn answer_getdents(&mut self, asked: &sys::Notification) -> io::Result<usize> {
         let directory = sys::descriptor_of(asked.thread, asked.args[0] as i32)?;
         self.buffer.resize((asked.args[2] as usize).min(LARGEST), 0);
         let n = sys::list_entries(&directory, &mut self.buffer)?;
         shuffle(&mut self.buffer[..n], &mut self.state);
-        self.give(asked, n, asked.args[1])?;
+        self.write_back(asked, n, asked.args[1])?;
         Ok(n)
     }
 
-    fn name(&mut self, asked: &sys::Notification) -> io::Result<usize> {
+    fn answer_uname(&mut self, asked: &sys::Notification) -> io::Result<usize> {
         self.buffer = sys::names_of_the_system()?;
         let release = &mut self.buffer[RELEASE * TEXT..][..TEXT];
         release.fill(0);
         let len = self.release.len().min(TEXT - 1);
         release[..len].copy_from_slice(&self.release.as_bytes()[..len]);
-        self.give(asked, self.buffer.len(), asked.args[0])?;
+        self.write_back(asked, self.buffer.len(), asked.args[0])?;
         Ok(0)
     }
 
-    /// Writes the first `n` bytes of the buffer to where the caller wants them.
-    fn give(&self, asked: &sys::Notification, n: usize, address: u64) -> io::Result<()> {
+    /// Writes the first `n` bytes of the buffer to `address` in the calling thread's memory.
+    fn write_back(&self, asked: &sys::Notification, n: usize, address: u64) -> io::Result<()> {
+        // The thread id could be another thread's by now; a valid notification proves that it is not.
         if !sys::notification_is_valid(&self.listener, asked.id) {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -137,7 +139,8 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Puts the entries of one answer into another order. Where each says the next begins stays in place.
+/// Changes the order of the entries of one result. The `d_off` values stay in place, because they are positions, not properties of the
+/// entries.
 fn shuffle(entries: &mut [u8], state: &mut u64) {
     let mut found = Vec::new();
     let mut at = 0;
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_is_listed_once_and_the_places_stay() {
+    fn every_entry_is_listed_once_and_positions_stay() {
         let given: Vec<u8> = (0..20)
             .flat_map(|i| entry(i, 24 + 8 * (u16::from(i) % 3), u64::from(i) + 100))
             .collect();
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_entries_is_left_as_it_is() {
+    fn a_malformed_list_of_entries_is_left_unchanged() {
         for length in [0u16, 3, 200] {
             let mut bytes = entry(1, 24, 5);
             bytes[LENGTH..LENGTH + 2].copy_from_slice(&length.to_ne_bytes());

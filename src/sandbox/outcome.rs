@@ -1,6 +1,10 @@
-//! What a run gives back: the outputs, and what the sandbox measured about itself.
+//! The result of a run: its outputs, and the sandbox' measurements of itself.
 
-use crate::model::{Blake3Digest, Tree, VerityDigest};
+use super::OutputSpec;
+use crate::{
+    model::{Blake3Digest, Tree, VerityDigest},
+    store::Content,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -9,91 +13,95 @@ use std::{
     time::Duration,
 };
 
-/// A stage that ended well.
+/// Stores the content of a collected file. It is given the output the file belongs to, whether the file is executable, and the
+/// content; it returns the content's digest and the number of bytes read, which must be all.
+pub type PutOutput<'a> = dyn FnMut(&OutputSpec, bool, &mut dyn Content) -> io::Result<(VerityDigest, u64)> + 'a;
+
+/// The result of a stage that succeeded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StageOutcome {
     /// Every declared output, by name.
     pub outputs: BTreeMap<String, Collected>,
-    /// What the sandbox found about itself, from inside.
+    /// The sandbox' measurements of itself, from inside.
     pub measured: Measured,
-    /// Layers weaker than a current kernel offers, each with its reason; always empty when strict.
+    /// Layers that are weaker than on a current kernel, each with its reason; always empty when the executor is strict.
     pub weaker: Vec<String>,
     /// Processor time of the stage and its sandbox, user and system.
     pub cpu: Duration,
-    /// Time on the clock from the start of the workload to its end.
+    /// Elapsed time from the start of the workload to its end.
     pub wall: Duration,
-    /// Most memory in use at one time in bytes, as far as the limits' mechanism saw it.
+    /// Peak memory use in bytes, as seen by the mechanism that enforces the memory limit.
     pub peak_memory: u64,
     /// Whether the [`LogSink`] ended the stage.
     pub stopped: bool,
 }
 
-/// One output.
+/// A collected output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Collected {
     /// A directory, every modification time set to the spec's epoch.
     Tree(Tree),
     /// A regular file.
     File {
-        /// Name of its content in the store.
+        /// Digest of its content, which is its name in the store.
         digest: VerityDigest,
-        /// Bytes.
+        /// Length in bytes.
         size: u64,
         /// Permission bits.
         mode: u32,
     },
 }
 
-/// What was found from inside the sandbox just before the workload started. Belongs into the build record, never into the
-/// manifest: it differs between hosts.
+/// Measurements from inside the sandbox, taken just before the workload starts. They are kept in the build record and never in the
+/// manifest, because they differ between hosts.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Measured {
-    /// Namespaces whose identity differs from the caller's.
+    /// Namespaces that are not the caller's.
     pub namespaces: Vec<String>,
-    /// Lines of `/proc/self/uid_map`: the stage's own, innermost namespace.
+    /// Lines of `/proc/self/uid_map`, of the stage's own user namespace.
     pub uid_map: String,
     /// `NoNewPrivs` of `/proc/self/status`.
     pub no_new_privs: bool,
     /// `Seccomp` of `/proc/self/status`; 2 is filtering.
     pub seccomp_mode: u32,
-    /// How many filters are in force.
+    /// Number of seccomp filters in force.
     pub seccomp_filters: u32,
-    /// BLAKE3 of the filter programs.
+    /// BLAKE3 of the seccomp filter programs.
     pub seccomp_programs: Option<Blake3Digest>,
     /// Landlock ABI of the kernel.
     pub landlock_abi: i64,
-    /// What Landlock said when it was applied.
+    /// Status that Landlock reported when its rules were applied, e.g. `fully enforced`.
     pub landlock: String,
-    /// Whether a file that the rules leave out could still be opened.
+    /// Whether a file that no Landlock rule allows could still be opened.
     pub landlock_leaks: bool,
     /// `CapBnd` of `/proc/self/status`.
     pub capabilities_bounding: String,
     /// `CapEff` of `/proc/self/status`.
     pub capabilities_effective: String,
-    /// Network interfaces in sight.
+    /// Visible network interfaces.
     pub network: Vec<String>,
     /// Whether the loopback is up.
     #[serde(default)]
     pub loopback_up: bool,
     /// Resource limits in force: `Max ...` lines of `/proc/self/limits`.
     pub resource_limits: BTreeMap<String, String>,
-    /// What enforces limits on memory and processes.
+    /// Mechanisms that enforce the limits on memory and processes.
     pub limits: String,
     /// Processors the stage may use.
     pub cpus: u32,
     /// Mount points that can be written to.
     pub writable: Vec<String>,
-    /// Open descriptors besides 0, 1, 2 when everything else was closed.
+    /// Descriptors besides 0, 1, 2 that are still open after all others were closed.
     pub leaked_descriptors: Vec<u32>,
 }
 
-/// Receives what a stage prints.
+/// Receives the standard output and error of a stage.
 pub trait LogSink {
-    /// Takes the next bytes. [`ControlFlow::Break`] ends the stage as if it had exited well.
+    /// Takes the next bytes. [`ControlFlow::Break`] ends the stage as if it had exited with code 0.
     ///
     /// # Errors
     ///
-    /// Ends the stage, and the run with [`super::SandboxError::Log`].
+    /// An error ends the stage, and the run with [`super::SandboxError::Log`].
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>>;
 }
 

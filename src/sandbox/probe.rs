@@ -1,27 +1,28 @@
-//! What this host offers, for `pnb doctor`: found by running the smallest sandbox there is, not by guessing.
+//! Layers of the sandbox that this host offers, for `pnb doctor`: found by running the smallest sandbox.
 
 use super::{
     Emulator, Executor, Ids, OutputSpec, RootFs, SandboxError, Spec, StageOutcome, Workload, emulator,
-    helper::{NOTHING, USERNS_FIX},
-    idmap,
-    landlock::ABI_NUMBER,
+    helper::USERNS_FIX, idmap, job::NOTHING, landlock::ABI_NUMBER,
 };
-use crate::{model::Arch, store::Content};
+use crate::{
+    model::{Arch, chain},
+    store::Content,
+};
 use nix::unistd::Uid;
 use std::{io, path::Path};
 
 /// One layer of the sandbox on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layer {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
-    /// What was found, e.g. `ABI 7`.
+    /// What the host offers, e.g. `ABI 7`.
     pub offered: String,
-    /// What is lacking; none when the layer is whole.
+    /// What is missing; `None` when the layer is complete.
     pub problem: Option<String>,
-    /// What to do about it; empty when the layer is whole.
+    /// The way out; empty when the layer is complete.
     pub fix: String,
-    /// Whether no stage can run without it, with or without `--hermetic`.
+    /// Whether no stage can run without it, even without `--hermetic`.
     pub required: bool,
 }
 
@@ -35,14 +36,7 @@ const LIMITS_FIX: &str = "nothing is wrong: the watchdog and resource limits of 
 pub(super) fn smallest(ids: Ids) -> Spec {
     Spec {
         ids,
-        ..Spec::new(
-            "probe",
-            RootFs::Empty,
-            Workload::Builtin {
-                name: NOTHING.to_owned(),
-                args: Vec::new(),
-            },
-        )
+        ..Spec::new("probe", RootFs::Empty, Workload::builtin(NOTHING, Vec::new()))
     }
 }
 
@@ -60,13 +54,13 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
     let single = try_out(Ids::Single);
     let mut layers = Vec::new();
     layers.push(match &single {
-        Ok(outcome) => whole("namespaces", outcome.measured.namespaces.join(", ")),
-        Err(error) => lacking("namespaces", error, USERNS_FIX, true),
+        Ok(outcome) => complete("namespaces", outcome.measured.namespaces.join(", ")),
+        Err(error) => missing("namespaces", error, USERNS_FIX, true),
     });
     layers.push(match try_out(Ids::Range) {
-        Ok(_) if Uid::effective().is_root() => whole("range of ids", "unprivileged host ids, as root".to_owned()),
-        Ok(_) => whole("range of ids", "newuidmap, newgidmap".to_owned()),
-        Err(error) => lacking("range of ids", &error, idmap::REMEDY, true),
+        Ok(_) if Uid::effective().is_root() => complete("range of ids", "unprivileged host ids, as root".to_owned()),
+        Ok(_) => complete("range of ids", "newuidmap, newgidmap".to_owned()),
+        Err(error) => missing("range of ids", &error, idmap::REMEDY, true),
     });
     if let Ok(outcome) = single {
         describe(&outcome, &mut layers);
@@ -75,7 +69,7 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
     layers
 }
 
-/// Whether programs of the other architecture could be run. To be registered, the emulator only has to be there.
+/// Whether programs of the other architecture can be run. The helper stands in for the emulator: a registration needs any program.
 fn emulation(executor: &Executor) -> Layer {
     let foreign = Arch::ALL
         .into_iter()
@@ -92,12 +86,13 @@ fn emulation(executor: &Executor) -> Layer {
     match executor.run(&spec, nothing, &mut io::sink()) {
         Ok(_) => Layer {
             required: false,
-            ..whole("emulation", format!("{foreign}, by a binfmt_misc of the sandbox"))
+            ..complete("emulation", format!("{foreign}, by a binfmt_misc of the sandbox"))
         },
-        Err(error) => lacking("emulation", &error, emulator::FIX, false),
+        Err(error) => missing("emulation", &error, emulator::FIX, false),
     }
 }
 
+/// Adds the layers that a run has measured.
 fn describe(outcome: &StageOutcome, layers: &mut Vec<Layer>) {
     let found = &outcome.measured;
     let state = if found.loopback_up { "up" } else { "down" };
@@ -105,23 +100,23 @@ fn describe(outcome: &StageOutcome, layers: &mut Vec<Layer>) {
         name: "network",
         offered: format!("{}, {state}", found.network.join(", ")),
         problem: (found.loopback_up || found.network != ["lo"])
-            .then(|| "nothing but a loopback that is down is wanted".to_owned()),
+            .then(|| "a stage must see a loopback that is down, and no other interface".to_owned()),
         fix: NETWORK_FIX.to_owned(),
         required: false,
     });
     layers.push(Layer {
         name: "Landlock",
         offered: format!("ABI {}, {}", found.landlock_abi, found.landlock),
-        problem: (found.landlock != "fully enforced").then(|| format!("ABI {ABI_NUMBER} is wanted")),
+        problem: (found.landlock != "fully enforced").then(|| format!("ABI {ABI_NUMBER} is needed")),
         fix: LANDLOCK_FIX.to_owned(),
         required: false,
     });
-    layers.push(whole("seccomp", format!("{} filters", found.seccomp_filters)));
-    layers.push(whole(
+    layers.push(complete("seccomp", format!("{} filters", found.seccomp_filters)));
+    layers.push(complete(
         "capabilities",
         format!("bounding set {}", found.capabilities_bounding),
     ));
-    layers.push(whole("limits", found.limits.clone()));
+    layers.push(complete("limits", found.limits.clone()));
     if (found.limits.contains("watchdog") || found.limits.contains("rlimit"))
         && let Some(last) = layers.last_mut()
     {
@@ -135,7 +130,8 @@ fn describe(outcome: &StageOutcome, layers: &mut Vec<Layer>) {
     }
 }
 
-fn whole(name: &'static str, offered: String) -> Layer {
+/// A complete layer.
+fn complete(name: &'static str, offered: String) -> Layer {
     Layer {
         name,
         offered,
@@ -145,10 +141,11 @@ fn whole(name: &'static str, offered: String) -> Layer {
     }
 }
 
-fn lacking(name: &'static str, error: &SandboxError, fix: &str, required: bool) -> Layer {
+/// A layer that could not be used because of `error`.
+fn missing(name: &'static str, error: &SandboxError, fix: &str, required: bool) -> Layer {
     let text = match error {
         SandboxError::Unavailable { problem, .. } => problem.clone(),
-        other => other.to_string(),
+        other => chain(other),
     };
     Layer {
         name,

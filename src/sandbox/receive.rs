@@ -1,9 +1,8 @@
-//! The executor's end of collecting: builds checked trees out of what pid 1 streams, and refuses what the spec does not
-//! allow, whatever pid 1 may have thought of it.
+//! The executor's half of collecting: builds checked trees from the entries that pid 1 streams, and refuses every entry that the spec
+//! does not allow, although pid 1 has checked it before.
 
 use super::{
-    Collected, Ids, OutputKind, OutputSpec, SandboxError, Spec,
-    executor::{PutOutput, refusal},
+    Collected, Ids, OutputKind, OutputSpec, PutOutput, SandboxError, Spec,
     fd_passing::{PASS_FD_FROM, PassedFile},
     wire::{WireEntry, WireEntryKind, shown},
 };
@@ -17,15 +16,18 @@ use std::{
     os::unix::net::UnixStream,
 };
 
+/// Longest target of a symbolic link: PATH_MAX of Linux, less the NUL byte.
+const MAX_TARGET: usize = 4095;
+
 /// Collects the outputs of one run.
 pub(super) struct Receiver<'a> {
     spec: &'a Spec,
-    current: Option<Current<'a>>,
+    current: Option<OpenOutput<'a>>,
     done: BTreeMap<String, Collected>,
 }
 
 /// The output being received.
-struct Current<'a> {
+struct OpenOutput<'a> {
     output: &'a OutputSpec,
     tree: Option<Tree>,
     file: Option<Collected>,
@@ -47,9 +49,9 @@ impl<'a> Receiver<'a> {
         self.close()?;
         let output = self.spec.outputs.get(index).ok_or_else(|| SandboxError::Protocol {
             stage: self.spec.stage.clone(),
-            problem: format!("speaks of output {index}, which there is not"),
+            problem: format!("announces output {index}, which the spec does not have"),
         })?;
-        self.current = Some(Current {
+        self.current = Some(OpenOutput {
             output,
             tree: None,
             file: None,
@@ -59,6 +61,7 @@ impl<'a> Receiver<'a> {
         Ok(())
     }
 
+    /// The current output has no further entries.
     fn close(&mut self) -> Result<(), SandboxError> {
         let Some(current) = self.current.take() else {
             return Ok(());
@@ -67,21 +70,21 @@ impl<'a> Receiver<'a> {
             OutputKind::Tree => current.tree.filter(|t| !t.is_empty()).map(Collected::Tree),
             OutputKind::File => current.file,
         };
-        let collected = collected.ok_or_else(|| refusal(self.spec, current.output, "is empty"))?;
+        let collected = collected.ok_or_else(|| SandboxError::refusal(self.spec, current.output, "is empty"))?;
         self.done.insert(current.output.name.clone(), collected);
         Ok(())
     }
 
-    /// Every output, when all were received.
+    /// Returns the outputs; one that was not received is an error.
     pub(super) fn finish(mut self) -> Result<BTreeMap<String, Collected>, SandboxError> {
         self.close()?;
         match self.spec.outputs.iter().find(|o| !self.done.contains_key(&o.name)) {
             None => Ok(self.done),
-            Some(missing) => Err(refusal(self.spec, missing, "is missing")),
+            Some(missing) => Err(SandboxError::refusal(self.spec, missing, "is missing")),
         }
     }
 
-    /// Takes one entry, and a file's content off `content`; a large file is borrowed over `files`.
+    /// Takes one entry, and the content of a file from `content`, or by descriptor from `files` if it is large.
     pub(super) fn entry(
         &mut self,
         payload: &[u8],
@@ -97,72 +100,104 @@ impl<'a> Receiver<'a> {
             });
         };
         let output = current.output;
-        let wire = WireEntry::decode(payload).map_err(|e| refusal(spec, output, e))?;
-        let refuse = |problem: String| refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path)));
+        let wire = WireEntry::decode(payload).map_err(|e| SandboxError::refusal(spec, output, e))?;
         current.count(&wire, spec)?;
-        if wire.mode > 0o7777 || (wire.mode & 0o6000 != 0 && !output.allow_setid) {
-            return Err(refuse(format!("has mode {:o}", wire.mode)));
-        }
-        let ids = spec.ids.count();
-        if wire.uid >= ids || wire.gid >= ids {
-            return Err(refuse(format!("belongs to {}:{}", wire.uid, wire.gid)));
-        }
-        let meta = Meta {
-            mode: wire.mode,
-            uid: wire.uid,
-            gid: wire.gid,
-            mtime: spec.epoch,
-            xattrs: BTreeMap::new(),
-        };
-        debug_assert!(spec.ids == Ids::Range || meta.uid == 0);
+        let meta = checked_meta(spec, output, &wire)?;
         let node = match wire.kind {
-            WireEntryKind::Directory => Node::Directory,
             WireEntryKind::File => store(spec, output, &wire, content, files, put)?,
-            WireEntryKind::Link => current
-                .linked(&wire)
-                .ok_or_else(|| refuse("links to what is no file".to_owned()))?,
-            WireEntryKind::Symlink if !wire.rest.is_empty() && !wire.rest.contains(&0) && wire.rest.len() < 4096 => {
-                Node::Symlink {
-                    target: wire.rest.clone(),
-                }
-            }
-            WireEntryKind::Symlink => return Err(refuse("has an impossible target".to_owned())),
-            _ if !output.allow_devices => return Err(refuse("is a device or fifo, which is not declared".to_owned())),
-            WireEntryKind::Fifo => Node::Fifo,
-            WireEntryKind::CharDevice => Node::CharDevice {
-                major: (wire.number >> 32) as u32,
-                minor: wire.number as u32,
-            },
-            WireEntryKind::BlockDevice => Node::BlockDevice {
-                major: (wire.number >> 32) as u32,
-                minor: wire.number as u32,
-            },
+            WireEntryKind::Link => current.linked(&wire).ok_or_else(|| {
+                refuse(
+                    spec,
+                    output,
+                    &wire,
+                    "is a hard link, but not to a file that came before it",
+                )
+            })?,
+            _ => checked_node(spec, output, &wire)?,
         };
-        match (wire.path.is_empty(), output.kind, node) {
-            (true, OutputKind::Tree, Node::Directory) if current.tree.is_none() => current.tree = Some(Tree::new(meta)),
-            (true, OutputKind::File, Node::File { size, digest }) if current.file.is_none() => {
-                let mode = meta.mode;
-                current.file = Some(Collected::File { digest, size, mode });
-            }
-            (false, OutputKind::Tree, node) => {
-                let path = RelPath::new(&wire.path).map_err(|e| refusal(spec, output, e))?;
-                if path.depth() > spec.limits.output_depth as usize + 1 {
-                    return Err(refuse(format!("lies deeper than {}", spec.limits.output_depth)));
-                }
-                let tree = current
-                    .tree
-                    .as_mut()
-                    .ok_or_else(|| refuse("comes before the root".to_owned()))?;
-                tree.insert(path, Entry { meta, node })
-                    .map_err(|e| refusal(spec, output, e))?;
-            }
-            _ => return Err(refuse("does not belong there".to_owned())),
-        }
-        Ok(())
+        current.add(spec, &wire, meta, node)
     }
 }
 
-impl Current<'_> {
+/// An entry of `output` is refused because of `problem`.
+fn refuse(spec: &Spec, output: &OutputSpec, wire: &WireEntry, problem: impl std::fmt::Display) -> SandboxError {
+    SandboxError::refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path)))
+}
+
+/// The owner and mode of an entry, if the spec allows them.
+fn checked_meta(spec: &Spec, output: &OutputSpec, wire: &WireEntry) -> Result<Meta, SandboxError> {
+    if wire.mode > 0o7777 || (wire.mode & 0o6000 != 0 && !output.allow_setid) {
+        return Err(refuse(spec, output, wire, format!("has mode {:o}", wire.mode)));
+    }
+    let ids = spec.ids.count();
+    if wire.uid >= ids || wire.gid >= ids {
+        let problem = format!("belongs to {}:{}", wire.uid, wire.gid);
+        return Err(refuse(spec, output, wire, problem));
+    }
+    debug_assert!(spec.ids == Ids::Range || wire.uid == 0);
+    Ok(Meta {
+        mode: wire.mode,
+        uid: wire.uid,
+        gid: wire.gid,
+        mtime: spec.epoch,
+        xattrs: BTreeMap::new(),
+    })
+}
+
+/// An entry that is no file, if the spec allows it.
+fn checked_node(spec: &Spec, output: &OutputSpec, wire: &WireEntry) -> Result<Node, SandboxError> {
+    let (major, minor) = ((wire.number >> 32) as u32, wire.number as u32);
+    let node = match wire.kind {
+        WireEntryKind::Directory => return Ok(Node::Directory),
+        WireEntryKind::Symlink => {
+            let target = &wire.rest;
+            if target.is_empty() || target.contains(&0) || target.len() > MAX_TARGET {
+                let problem = "is a symbolic link whose target is empty, too long, or holds a NUL byte";
+                return Err(refuse(spec, output, wire, problem));
+            }
+            let target = target.clone();
+            return Ok(Node::Symlink { target });
+        }
+        WireEntryKind::Fifo => Node::Fifo,
+        WireEntryKind::CharDevice => Node::CharDevice { major, minor },
+        WireEntryKind::BlockDevice => Node::BlockDevice { major, minor },
+        WireEntryKind::File | WireEntryKind::Link => return Err(refuse(spec, output, wire, "is a file")),
+    };
+    match output.allow_devices {
+        true => Ok(node),
+        false => Err(refuse(spec, output, wire, "is a device or fifo, which is not declared")),
+    }
+}
+
+impl OpenOutput<'_> {
+    /// Puts a checked entry in its place.
+    fn add(&mut self, spec: &Spec, wire: &WireEntry, meta: Meta, node: Node) -> Result<(), SandboxError> {
+        let output = self.output;
+        match (wire.path.is_empty(), output.kind, node) {
+            (true, OutputKind::Tree, Node::Directory) if self.tree.is_none() => self.tree = Some(Tree::new(meta)),
+            (true, OutputKind::File, Node::File { size, digest }) if self.file.is_none() => {
+                let mode = meta.mode;
+                self.file = Some(Collected::File { digest, size, mode });
+            }
+            (false, OutputKind::Tree, node) => {
+                let path = RelPath::new(&wire.path).map_err(|e| SandboxError::refusal(spec, output, e))?;
+                if path.depth() > spec.limits.output_depth as usize + 1 {
+                    let problem = format!("lies deeper than {}", spec.limits.output_depth);
+                    return Err(refuse(spec, output, wire, problem));
+                }
+                let tree = self
+                    .tree
+                    .as_mut()
+                    .ok_or_else(|| refuse(spec, output, wire, "comes before the root"))?;
+                tree.insert(path, Entry { meta, node })
+                    .map_err(|e| SandboxError::refusal(spec, output, e))?;
+            }
+            _ => return Err(refuse(spec, output, wire, "does not belong there")),
+        }
+        Ok(())
+    }
+
+    /// Counts an entry towards the limits of its output.
     fn count(&mut self, wire: &WireEntry, spec: &Spec) -> Result<(), SandboxError> {
         let limits = &spec.limits;
         self.entries += 1;
@@ -182,6 +217,7 @@ impl Current<'_> {
         })
     }
 
+    /// The file that a hard link names.
     fn linked(&self, wire: &WireEntry) -> Option<Node> {
         let first = RelPath::new(&wire.rest).ok()?;
         let node = self.tree.as_ref()?.get(&first)?.node.clone();
@@ -189,7 +225,7 @@ impl Current<'_> {
     }
 }
 
-/// No more of `content` than was announced.
+/// At most the announced `size` bytes of `content`.
 struct Announced<'a> {
     content: &'a mut dyn Content,
     size: u64,
@@ -214,6 +250,7 @@ impl Content for Announced<'_> {
     }
 }
 
+/// Stores the content of a file.
 fn store(
     spec: &Spec,
     output: &OutputSpec,
@@ -237,7 +274,7 @@ fn store(
         };
         let (digest, stored) = put(output, wire.mode & 0o111 != 0, &mut announced).map_err(failed)?;
         if stored != size || announced.left != 0 {
-            let problem = format!("{stored} bytes were stored of {size} that were sent");
+            let problem = format!("{stored} of {size} bytes were stored");
             return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, problem)));
         }
         Ok(Node::File { size, digest })
@@ -248,16 +285,16 @@ fn store(
     let mut passed = PassedFile::receive(files).map_err(failed)?;
     passed
         .check(size)
-        .map_err(|problem| refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path))))?;
+        .map_err(|problem| SandboxError::refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path))))?;
     let node = take(&mut passed)?;
-    passed.give_back(files).map_err(failed)?;
+    passed.release(files).map_err(failed)?;
     Ok(node)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::{helper::send_descriptors, probe::smallest};
+    use crate::sandbox::{descriptors::send_descriptors, probe::smallest};
     use crate::verity;
     use std::{
         fs::File,
@@ -267,7 +304,7 @@ mod tests {
 
     const SIZE: u64 = 3 * PASS_FD_FROM + 1;
 
-    /// What the executor makes of a pid 1 that announces a file of [`SIZE`] bytes and lends `passed`, and whether it was given back.
+    /// The result for a pid 1 that announces a file of [`SIZE`] bytes and passes `passed`, and whether the descriptor was released.
     fn given(passed: Vec<OwnedFd>) -> (Result<Collected, SandboxError>, bool) {
         let output = OutputSpec {
             name: "out".to_owned(),
@@ -292,14 +329,14 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         send_descriptors(&theirs, &passed).expect("sent");
         let mut put = |_: &OutputSpec, _: bool, content: &mut dyn Content| {
-            // As a store does that hashes first.
+            // As a store that hashes the content before it stores it.
             verity::digest_reader(&mut *content)?;
             assert!(content.restart()?, "it is a file");
             verity::digest_reader(content)
         };
         let mut receiver = Receiver::new(&spec);
-        receiver.begin(0).expect("the output is there");
-        // Nothing comes over the stream: what was passed is all there is.
+        receiver.begin(0).expect("the output is declared");
+        // The stream is empty: the content comes by descriptor only.
         let taken = receiver.entry(&entry.encode(), &mut io::empty(), &ours, &mut put);
         drop(ours);
         let answered = (&theirs).read(&mut [0]).is_ok_and(|n| n == 1);
@@ -320,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lent_file_is_taken_whole_from_its_start_and_given_back() {
+    fn a_passed_file_is_stored_whole_from_its_start_and_released() {
         let file = file(SIZE);
         let passed = for_reading(&file);
         io::Seek::seek(
@@ -328,7 +365,7 @@ mod tests {
             io::SeekFrom::End(0),
         )
         .expect("moved");
-        let (collected, given_back) = given(vec![passed]);
+        let (collected, released) = given(vec![passed]);
         let mut bytes = vec![0; SIZE as usize];
         bytes[..7].copy_from_slice(b"content");
         let digest = verity::digest_bytes(&bytes);
@@ -337,11 +374,11 @@ mod tests {
             size: SIZE,
             mode: 0o644,
         };
-        assert_eq!((collected.expect("taken"), given_back), (expected, true));
+        assert_eq!((collected.expect("taken"), released), (expected, true));
     }
 
     #[test]
-    fn whatever_else_is_lent_is_refused() {
+    fn descriptors_other_than_one_readable_file_of_the_size_are_refused() {
         let whole = file(SIZE);
         let directory = File::open("/").expect("there");
         let (pipe, mut end) = io::pipe().expect("a pipe");
@@ -355,10 +392,10 @@ mod tests {
             ("no file", vec![directory.into()]),
         ];
         for (name, passed) in cases {
-            let (collected, given_back) = given(passed);
-            assert!(collected.is_err() && !given_back, "{name}: {collected:?}");
+            let (collected, released) = given(passed);
+            assert!(collected.is_err() && !released, "{name}: {collected:?}");
         }
-        let (collected, given_back) = given(vec![pipe.into()]);
-        assert!(collected.is_err() && !given_back, "a pipe: {collected:?}");
+        let (collected, released) = given(vec![pipe.into()]);
+        assert!(collected.is_err() && !released, "a pipe: {collected:?}");
     }
 }

@@ -1,11 +1,13 @@
-//! What no stage may ask of the kernel, as data: one row per system call, with the reason.
+//! System calls that are forbidden to stages, as data: one row per call, with the reason.
 //!
-//! Defence in depth behind namespaces, capabilities and Landlock; what leaves the sandbox is decided by the collector.
-//! Rules that share an answer form one program; a guard before them kills foreign system call tables and refuses calls
-//! newer than this list. Source: seccomp(2), the kernel's `scripts/syscall.tbl`.
+//! This is defence in depth behind namespaces, capabilities and Landlock; the collector decides what leaves the sandbox. Rows with the
+//! same error number form one program. A guard program before them kills callers of foreign system call tables and refuses calls newer
+//! than this list. Source: seccomp(2), the kernel's `scripts/syscall.tbl`.
+//!
+//! The text of the rows enters `seccomp_rules` of the manifest's policy: a change of any word in them is a change of the manifest.
 
-use super::{Capability, Ids, Network, Spec, wire::blake3};
-use crate::model::Blake3Digest;
+use super::{Ids, Network, Spec, wire::blake3};
+use crate::model::{Blake3Digest, Capability};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, sock_filter,
@@ -16,28 +18,28 @@ use std::{collections::BTreeMap, fmt::Write};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum When {
     Always,
-    /// Any of these bits is set in the argument.
+    /// Any of these bits is set in the argument of this index.
     AnyBit(u8, u64),
-    /// The lower 32 bits of the argument are this.
+    /// The lower 32 bits of the argument of this index have this value.
     Is(u8, u64),
-    /// The lower 32 bits of the argument are none of these.
+    /// The lower 32 bits of the argument of this index have none of these values.
     IsNot(u8, &'static [u64]),
-    /// The first argument is AF_INET, and of the second these lower bits are none of the values.
+    /// The first argument is AF_INET, and the second one, under this mask, has none of these values.
     InetMaskIsNot(u64, &'static [u64]),
-    /// The first argument is AF_INET, and the lower 32 bits of the third are none of these.
+    /// The first argument is AF_INET, and the lower 32 bits of the third one have none of these values.
     InetProtocolIsNot(&'static [u64]),
-    /// Only for stages that do not keep the capability.
+    /// The stage does not keep the capability.
     Without(Capability),
-    /// Only for stages with a single id.
+    /// The stage has a single id.
     SingleId,
 }
 
-/// One forbidden call.
+/// A forbidden system call.
 struct Row {
     call: libc::c_long,
     name: &'static str,
     when: When,
-    /// What the caller gets; 0 lets it believe that all went well.
+    /// Error number that the call returns; with 0 the call does nothing and seems to succeed.
     errno: libc::c_int,
     why: &'static str,
 }
@@ -50,7 +52,7 @@ macro_rules! rows {
 
 mod errno {
     pub(super) use libc::{EAFNOSUPPORT, ENOSYS, EOPNOTSUPP, EPERM};
-    /// Nothing is done, and the result is 0.
+    /// The call does nothing and returns 0.
     pub(super) const NOTHING: i32 = 0;
 }
 
@@ -60,7 +62,7 @@ use When::{Always, AnyBit, InetMaskIsNot, InetProtocolIsNot, Is, IsNot, SingleId
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 const NEW_NAMESPACES_OR_TIME: u64 = NEW_NAMESPACES | 0x80;
 
-/// `SOCK_TYPE_MASK` of the kernel's linux/net.h: what of a socket's type is not a flag.
+/// `SOCK_TYPE_MASK` of the kernel's linux/net.h: the bits of a socket's type that are not flags.
 const SOCKET_TYPE: u64 = 0xf;
 
 /// Sockets with [`Network::None`].
@@ -151,7 +153,7 @@ const ROWS: &[Row] = rows! {
     getgroups libc::SYS_getgroups, SingleId, NOTHING, "an ordinary user's other groups cannot be dropped: they are not shown";
 };
 
-/// x86-64 calls that no other architecture has.
+/// System calls of x86-64 only.
 #[cfg(target_arch = "x86_64")]
 const ARCH_ROWS: &[Row] = rows! {
     iopl libc::SYS_iopl, Always, EPERM, "the host's hardware";
@@ -164,7 +166,7 @@ const ARCH_ROWS: &[Row] = rows! {
 #[cfg(not(target_arch = "x86_64"))]
 const ARCH_ROWS: &[Row] = &[];
 
-/// First call newer than the list above (open_tree_attr of Linux 6.15).
+/// Number of the first system call newer than the list above (open_tree_attr of Linux 6.15).
 const FIRST_UNKNOWN: u32 = 467;
 
 fn rows(network: Network) -> impl Iterator<Item = &'static Row> {
@@ -184,7 +186,7 @@ impl Row {
         }
     }
 
-    /// The conditions under which the call is refused, any of them.
+    /// The conditions under which the call is refused: one of them is enough.
     fn rules(&self) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
         let word = |arg, op, value| SeccompCondition::new(arg, SeccompCmpArgLen::Dword, op, value);
         match self.when {

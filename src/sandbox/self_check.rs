@@ -1,9 +1,10 @@
-//! What the stage finds out about itself just before it becomes the workload.
+//! The stage's measurements of its own sandbox, taken just before it becomes the workload.
 
 use super::{
     Network, Spec,
+    capability::kernel_capability,
     outcome::Measured,
-    sys,
+    sys::{self, NAMESPACES},
     wire::{Fault, Step},
 };
 use nix::{
@@ -27,7 +28,7 @@ fn read(proc: impl AsFd, name: &str) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// What can be read only while Landlock still lets it.
+/// The measurements that Landlock will forbid to take.
 pub(super) fn before(proc: &OwnedFd) -> Result<Measured, Fault> {
     let interfaces = read(proc, "self/net/dev")?;
     let limits = read(proc, "self/limits")?;
@@ -42,7 +43,7 @@ pub(super) fn before(proc: &OwnedFd) -> Result<Measured, Fault> {
             .filter_map(|l| l.split_once(':'))
             .map(|(name, _)| name.trim().to_owned())
             .collect(),
-        loopback_up: sys::loopback_is_up().step("look at the loopback")?,
+        loopback_up: sys::loopback_is_up().step("read the flags of the loopback")?,
         resource_limits: limits
             .lines()
             .filter(|l| l.starts_with("Max "))
@@ -65,7 +66,7 @@ fn writable_mount(line: &str) -> Option<String> {
     options.split(',').any(|o| o == "rw").then(|| point.to_owned())
 }
 
-/// An open `/proc/self/status`, to be read when it can no longer be opened.
+/// An open `/proc/self/status`, read after Landlock forbids to open it.
 pub(super) struct ProcStatus(File);
 
 impl ProcStatus {
@@ -89,42 +90,43 @@ impl ProcStatus {
     }
 }
 
-/// Tries to open a file that no Landlock rule gives.
+/// Whether a file that no Landlock rule allows can be opened.
 pub(super) fn can_open_forbidden(proc: &OwnedFd) -> bool {
     open(proc, "self/status").is_ok()
 }
 
-/// The first thing that is not as it was meant to be.
+/// The first difference between the measurements and the spec.
 pub(super) fn judge(found: &Measured, spec: &Spec, landlock: bool) -> Option<String> {
     let kept = spec
         .capabilities
         .iter()
-        .fold(0u64, |mask, c| mask | c.kernel().bitmask());
-    let missing = super::spec::NAMESPACES
-        .iter()
-        .find(|n| !found.namespaces.iter().any(|f| f == *n));
+        .fold(0u64, |mask, c| mask | kernel_capability(*c).bitmask());
+    let missing = NAMESPACES.iter().find(|n| !found.namespaces.iter().any(|f| f == *n));
     let problem = |wrong: bool, text: String| wrong.then_some(text);
     missing
         .map(|n| format!("the stage shares its {n} namespace with the host"))
-        .or(problem(!found.no_new_privs, "new privileges can be gained".to_owned()))
+        .or(problem(
+            !found.no_new_privs,
+            "the stage can gain privileges (NoNewPrivs is not 1)".to_owned(),
+        ))
         .or(problem(
             found.seccomp_mode != 2,
             format!("seccomp is in mode {}", found.seccomp_mode),
         ))
         .or(problem(
             landlock && found.landlock_leaks,
-            "Landlock lets through what no rule gives".to_owned(),
+            "Landlock lets the stage open a file that no rule allows".to_owned(),
         ))
         .or(problem(
             u64::from_str_radix(&found.capabilities_bounding, 16) != Ok(kept),
             format!(
-                "capabilities {} are left, {kept:016x} were meant",
+                "the bounding set of capabilities is {}, not {kept:016x}",
                 found.capabilities_bounding
             ),
         ))
         .or(problem(
             found.network.iter().any(|n| n != "lo"),
-            format!("network interfaces are in sight: {:?}", found.network),
+            format!("the stage sees other network interfaces than lo: {:?}", found.network),
         ))
         .or(problem(
             found.loopback_up != (spec.network == Network::Loopback),

@@ -1,57 +1,53 @@
-//! `Spec`: everything a stage's sandbox is made of, as a plain value that can be printed, compared and written down.
+//! `Spec`: a stage's whole sandbox as a plain value that can be printed and compared.
 
-use super::Variation;
-use crate::model::{Arch, Epoch, RelPath};
+use super::{Limits, Variation};
+use crate::model::{Arch, Capability, Epoch, RelPath};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    time::Duration,
 };
 
-/// One run of one stage. The executor obeys it and adds nothing of the host.
+/// One run of one stage. The executor does what the spec says and adds nothing of the host.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Spec {
     /// The stage's name, for messages.
     pub stage: String,
-    /// What the stage sees as `/`.
+    /// The stage's `/`.
     pub root: RootFs,
-    /// What else it sees. Mount points that the root lacks at top level are made.
+    /// Files and directories of the host that the stage sees too. Mount points that the root lacks at top level are made.
     pub mounts: Vec<Mount>,
-    /// What runs.
+    /// The program or built-in that runs.
     pub workload: Workload,
-    /// A writer of pnb itself that runs before a command, in the same sandbox. The command starts if it succeeds.
-    #[serde(default)]
-    pub prepare: Option<Preparation>,
-    /// Environment beside the fixed `PATH`, `HOME`, `LANG`, `TZ` and `SOURCE_DATE_EPOCH`.
+    /// Environment variables beside the fixed `PATH`, `HOME`, `LANG`, `TZ` and `SOURCE_DATE_EPOCH`.
     pub env: BTreeMap<String, String>,
-    /// `SOURCE_DATE_EPOCH`, and the modification time of everything collected.
+    /// `SOURCE_DATE_EPOCH`, and the modification time of all entries of the outputs.
     pub epoch: Epoch,
-    /// How many user ids the stage has.
+    /// Number of user ids the stage has.
     pub ids: Ids,
     /// Capabilities kept, inside the stage's own user namespace only.
     pub capabilities: BTreeSet<Capability>,
-    /// What it may use up.
+    /// Limits of the run.
     pub limits: Limits,
-    /// What is taken out of `/build` when it has ended well.
+    /// Files and directories collected from `/build` when the stage has succeeded.
     pub outputs: Vec<OutputSpec>,
-    /// Where `/build` lies.
+    /// File system of `/build`.
     pub build_dir: BuildDir,
-    /// Whether a build directory on disk is left as it is when the stage fails.
+    /// Whether a build directory on disk keeps its content when the stage fails.
     pub keep_failed: bool,
     /// Directories below `/build` in which a small `/dev` is mounted before the stage starts.
     pub dev_in: Vec<RelPath>,
-    /// Whether `/proc` is mounted. Links in it work; no file in it can be opened, for `mountinfo` names paths of the host.
+    /// Whether `/proc` is mounted. Its links work, but no file in it can be opened, for `mountinfo` names paths of the host.
     pub proc_mount: bool,
-    /// Where standard input, output and error lead.
+    /// Standard input, output and error of the stage.
     pub console: Console,
-    /// What network it has.
+    /// Network of the stage.
     #[serde(default)]
     pub network: Network,
-    /// What runs programs of another architecture.
+    /// Emulator for programs of another architecture.
     #[serde(default)]
     pub emulator: Option<Emulator>,
-    /// What differs from the variation that every stage has.
+    /// Differences from the ordinary surroundings of a stage.
     #[serde(default)]
     pub variation: Variation,
 }
@@ -61,44 +57,44 @@ pub struct Spec {
 pub struct Emulator {
     /// Architecture of the programs.
     pub arch: Arch,
-    /// The program of the host that runs them; static, for it is used from inside a chroot too.
+    /// The emulator, a program of the host; statically linked, because it also has to work inside a chroot.
     pub program: PathBuf,
 }
 
-/// What network a workload has. The host's is never in reach: every run has a network namespace of its own.
+/// Network of a workload. Every run has a network namespace of its own, so the host's network is never in reach.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
-    /// A loopback that is down, and no socket but AF_UNIX. What every stage has: no key of a stage file asks for more.
+    /// A loopback that is down, and AF_UNIX sockets only. Every stage has this; stage files have no key for another.
     #[default]
     None,
-    /// A loopback that is up, with TCP and UDP over IPv4 on it: programs of one run can talk to each other, and to nothing
-    /// else. For machines that boot over a network.
+    /// A loopback that is up, with TCP and UDP over IPv4: programs of one run can reach each other and nothing else. Used for
+    /// machines that boot over a network.
     Loopback,
 }
 
 impl Network {
-    fn is_none(&self) -> bool {
+    pub(super) fn is_none(&self) -> bool {
         *self == Network::None
     }
 }
 
-/// What the stage sees as `/`.
+/// The stage's `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RootFs {
-    /// A directory of the host, seen read-only. `dev`, `proc`, `tmp`, `build` of it are covered by the sandbox' own.
+    /// A directory of the host, seen read-only. The sandbox' own `dev`, `proc`, `tmp`, `build` and `emulator` cover those in it.
     Tree(PathBuf),
-    /// Nothing but the mounts.
+    /// An empty directory: the stage sees the mounts only.
     Empty,
 }
 
-/// One file or directory of the host that the stage sees.
+/// A file or directory of the host that the stage sees.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Mount {
     /// File or directory of the host. Mounts below it are not seen.
     pub source: PathBuf,
-    /// Where the stage sees it, below `/`.
+    /// Its path in the stage, below `/`.
     pub target: RelPath,
     /// Whether the stage may change it.
     pub access: Access,
@@ -108,52 +104,64 @@ pub struct Mount {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
-    /// Never written to; owners are seen as on the host, its root as id 0.
+    /// The mount is never written to. Owners are seen as on the host, its root as id 0.
     ReadOnly,
-    /// A directory is written to as far as the permissions of the host allow the ids that the stage is mapped to; a single file,
-    /// as its owner on the host may.
+    /// The stage writes to a directory as far as the host's permissions allow the ids that the stage is mapped to, and to a single
+    /// file as the file's owner on the host may.
     ReadWrite,
 }
 
-/// What runs in the sandbox.
+/// The program or built-in that runs in the sandbox.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workload {
-    /// A program of the root, by absolute path.
+    /// A program of the root.
     Command {
-        /// Program and arguments.
+        /// Program, by absolute path, and arguments.
         argv: Vec<String>,
+        /// A built-in that runs first, in the same sandbox. The command starts only if it succeeds.
+        before: Option<BuiltinCall>,
     },
-    /// A writer of pnb itself, run in the same sandbox without an exec.
-    Builtin {
-        /// Its name in the table given to [`super::helper_main`].
-        name: String,
-        /// Its arguments, in the writer's own form.
-        args: Vec<u8>,
-    },
+    /// A built-in, run in the same sandbox without an exec.
+    Builtin(BuiltinCall),
 }
 
-/// What runs before a command.
+impl Workload {
+    /// A command with nothing before it.
+    pub fn command(argv: Vec<String>) -> Self {
+        Workload::Command { argv, before: None }
+    }
+
+    /// A built-in and its arguments.
+    pub fn builtin(name: impl Into<String>, args: Vec<u8>) -> Self {
+        Workload::Builtin(BuiltinCall {
+            name: name.into(),
+            args,
+        })
+    }
+}
+
+/// A call of a built-in: code of pnb itself that runs in the sandbox.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Preparation {
-    /// Its name in the table given to [`super::helper_main`].
+pub struct BuiltinCall {
+    /// The built-in's name in the table given to [`super::helper_main`].
     pub name: String,
-    /// Its arguments, in the writer's own form.
+    /// The arguments, in the built-in's own format.
     pub args: Vec<u8>,
 }
 
-/// How many user and group ids a stage has. Inside it is always id 0.
+/// Number of user and group ids a stage has. The stage itself runs as id 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ids {
-    /// One id; everything collected belongs to 0:0.
+    /// One id; all entries of outputs belong to 0:0.
     Single,
-    /// Ids 0 to 65535, for maintainer scripts; owners are collected as seen inside.
+    /// Ids 0 to 65535, for maintainer scripts; entries of outputs keep the owners they have inside.
     Range,
 }
 
 impl Ids {
-    /// How many ids that is.
+    /// The number of ids.
     pub(super) const fn count(self) -> u32 {
         match self {
             Ids::Single => 1,
@@ -162,110 +170,18 @@ impl Ids {
     }
 }
 
-macro_rules! capabilities {
-    ($($(#[$doc:meta])* $name:ident = $cap:ident,)*) => {
-        /// A capability a stage may keep inside its own user namespace (capabilities(7)).
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        pub enum Capability {
-            $($(#[$doc])* $name,)*
-        }
-        impl Capability {
-            /// The kernel's name for it.
-            pub(super) const fn kernel(self) -> caps::Capability {
-                match self {
-                    $(Capability::$name => caps::Capability::$cap,)*
-                }
-            }
-        }
-    };
-}
-
-capabilities! {
-    /// Change owners.
-    Chown = CAP_CHOWN,
-    /// Pass permission checks.
-    DacOverride = CAP_DAC_OVERRIDE,
-    /// Pass checks that the owner must be the caller.
-    Fowner = CAP_FOWNER,
-    /// Keep set-id bits on change.
-    Fsetid = CAP_FSETID,
-    /// Signal processes of other ids.
-    Kill = CAP_KILL,
-    /// Become other groups.
-    Setgid = CAP_SETGID,
-    /// Become other users.
-    Setuid = CAP_SETUID,
-    /// chroot(2).
-    SysChroot = CAP_SYS_CHROOT,
-}
-
-/// What a stage may use up. Reaching any of them fails the stage, naming the limit.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Limits {
-    /// Memory in bytes, all processes, tmpfs and memfd together.
-    pub memory: u64,
-    /// Processes and threads at once.
-    pub processes: u32,
-    /// Time on the clock.
-    pub wall: Duration,
-    /// Bytes of standard output and error.
-    pub log_bytes: u64,
-    /// Bytes below `/build`.
-    pub build_bytes: u64,
-    /// Files and directories below `/build`.
-    pub build_inodes: u64,
-    /// Bytes below `/tmp`.
-    pub tmp_bytes: u64,
-    /// Bytes of each output, by length of its files (holes count).
-    pub output_bytes: u64,
-    /// Entries of each output.
-    pub output_entries: u64,
-    /// Depth of each output's tree.
-    pub output_depth: u32,
-    /// Processors the stage sees.
-    pub cpus: u32,
-}
-
-impl Default for Limits {
-    /// Enough for an ordinary stage: 2 GiB, 512 processes, 10 minutes, one processor.
-    fn default() -> Self {
-        const MIB: u64 = 1 << 20;
-        Self {
-            memory: 2048 * MIB,
-            processes: 512,
-            wall: Duration::from_secs(600),
-            log_bytes: 64 * MIB,
-            build_bytes: 1024 * MIB,
-            build_inodes: 500_000,
-            tmp_bytes: 256 * MIB,
-            output_bytes: 4096 * MIB,
-            output_entries: 500_000,
-            output_depth: 64,
-            cpus: 1,
-        }
-    }
-}
-
-impl Limits {
-    /// Length no file may exceed, holes counted.
-    pub(super) fn largest_file(&self) -> u64 {
-        self.build_bytes.max(self.tmp_bytes)
-    }
-}
-
-/// One thing taken out of `/build`.
+/// A file or directory below `/build` that is collected.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct OutputSpec {
-    /// Name in [`super::AnswerOutcome::outputs`].
+    /// Name in [`super::StageOutcome::outputs`].
     pub name: String,
-    /// Where it lies below `/build`.
+    /// Path below `/build`.
     pub path: RelPath,
     /// File or tree.
     pub kind: OutputKind,
-    /// Whether set-user-id and set-group-id bits may be in it.
+    /// Whether entries may have set-user-id and set-group-id bits.
     pub allow_setid: bool,
-    /// Whether device nodes and fifos may be in it (as metadata).
+    /// Whether the output may hold device nodes and fifos (as metadata).
     pub allow_devices: bool,
 }
 
@@ -273,23 +189,23 @@ pub struct OutputSpec {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputKind {
-    /// One directory with all below it; it must hold something.
+    /// A directory with all entries below it; an empty one is refused.
     Tree,
-    /// One regular file; it must not be empty.
+    /// A regular file; an empty one is refused.
     File,
 }
 
-/// Where `/build` lies.
+/// File system of `/build`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BuildDir {
-    /// In memory; counts towards [`Limits::memory`].
+    /// A tmpfs; its content counts towards [`Limits::memory`].
     Tmpfs,
-    /// An empty directory of the host. Everything in it is deleted at the end.
+    /// An empty directory of the host. Its content is deleted at the end.
     Disk(PathBuf),
 }
 
-/// Where standard input, output and error lead.
+/// Standard input, output and error of a stage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Console {
@@ -299,51 +215,8 @@ pub enum Console {
     Inherit,
 }
 
-/// What of a [`Spec`] is the same on every host: written into the manifest.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct SandboxPolicy {
-    /// Where the stage sees what it reads, and what it may write.
-    pub mounts: BTreeMap<String, Access>,
-    /// Whether `/` is a tree of inputs.
-    pub root: &'static str,
-    /// What runs.
-    pub workload: Workload,
-    /// What runs before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prepare: Option<Preparation>,
-    /// The whole environment.
-    pub env: BTreeMap<String, String>,
-    /// How many user ids it has.
-    pub ids: Ids,
-    /// Capabilities kept inside its own user namespace.
-    pub capabilities: BTreeSet<Capability>,
-    /// What it may use up.
-    pub limits: Limits,
-    /// What is taken out.
-    pub outputs: Vec<OutputSpec>,
-    /// Directories with a small `/dev`.
-    pub dev_in: Vec<RelPath>,
-    /// Whether `/proc` is mounted.
-    pub proc_mount: bool,
-    /// What network it has; not written where it is none.
-    #[serde(skip_serializing_if = "Network::is_none")]
-    pub network: Network,
-    /// The architecture whose programs run under an emulator; not written where there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub emulated: Option<Arch>,
-    /// Namespaces of its own.
-    pub namespaces: [&'static str; 7],
-    /// Landlock ABI whose every right is handled.
-    pub landlock_abi: u32,
-    /// BLAKE3 of the seccomp rules in force, as text.
-    pub seccomp_rules: crate::model::Blake3Digest,
-}
-
-/// The namespaces every stage has for itself.
-pub(super) const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
-
 impl Spec {
-    /// The least there is for `workload` in `root`: one id, nothing mounted, nothing taken out, default limits, a build directory in
+    /// The smallest sandbox for `workload` in `root`: one id, no mounts, no outputs, [`Limits::small`], a build directory in
     /// memory, output to the log, no network.
     pub fn new(stage: impl Into<String>, root: RootFs, workload: Workload) -> Self {
         Self {
@@ -351,12 +224,11 @@ impl Spec {
             root,
             mounts: Vec::new(),
             workload,
-            prepare: None,
             env: BTreeMap::new(),
             epoch: Epoch::new(0),
             ids: Ids::Single,
             capabilities: BTreeSet::new(),
-            limits: Limits::default(),
+            limits: Limits::small(),
             outputs: Vec::new(),
             build_dir: BuildDir::Tmpfs,
             keep_failed: false,
@@ -369,32 +241,7 @@ impl Spec {
         }
     }
 
-    /// The part that does not depend on the host.
-    pub fn policy(&self) -> SandboxPolicy {
-        SandboxPolicy {
-            mounts: self.mounts.iter().map(|m| (m.target.to_string(), m.access)).collect(),
-            root: match self.root {
-                RootFs::Tree(_) => "tree",
-                RootFs::Empty => "empty",
-            },
-            workload: self.workload.clone(),
-            prepare: self.prepare.clone(),
-            env: self.environment(),
-            ids: self.ids,
-            capabilities: self.capabilities.clone(),
-            limits: self.limits.clone(),
-            outputs: self.outputs.clone(),
-            dev_in: self.dev_in.clone(),
-            proc_mount: self.proc_mount,
-            network: self.network,
-            emulated: self.emulator.as_ref().map(|e| e.arch),
-            namespaces: NAMESPACES,
-            landlock_abi: super::landlock::ABI_NUMBER,
-            seccomp_rules: super::seccomp::rules_digest(self),
-        }
-    }
-
-    /// The whole environment of the stage.
+    /// The whole environment of an ordinary stage.
     pub(super) fn environment(&self) -> BTreeMap<String, String> {
         let fixed = [
             ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
@@ -408,21 +255,21 @@ impl Spec {
         env
     }
 
-    /// The environment of a workload, with what its variation add.
+    /// The environment of the workload: that of an ordinary stage and the variation's variables.
     pub(super) fn whole_environment(&self) -> BTreeMap<String, String> {
         let mut env = self.environment();
         env.extend(self.variation.env.clone());
         env
     }
 
-    /// User and group id that a stage with a single one sees itself as.
+    /// User and group id that a stage with a single id sees itself as.
     pub(super) fn id_inside(&self) -> u32 {
-        // A capability does not outlive execve(2) under another id than 0.
+        // Another id than 0 loses its capabilities at execve(2).
         let free = self.ids == Ids::Single && self.capabilities.is_empty();
         self.variation.id.filter(|_| free).unwrap_or(0)
     }
 
-    /// The limits in force.
+    /// The limits with the variation's factor applied.
     pub(super) fn limits_in_force(&self) -> Limits {
         let factor = self.variation.memory_factor.unwrap_or(1);
         Limits {
@@ -431,60 +278,129 @@ impl Spec {
         }
     }
 
-    /// What of the spec contradicts itself.
+    /// The first contradiction in the spec.
     pub(super) fn problem(&self) -> Option<String> {
-        if let Workload::Command { argv } = &self.workload {
-            match argv.first() {
-                None => return Some("the command is empty".to_owned()),
-                Some(program) if !program.starts_with('/') => {
-                    return Some(format!("the program {program:?} is not an absolute path"));
-                }
-                Some(_) if argv.iter().any(|a| a.contains('\0')) => {
-                    return Some("an argument holds a NUL byte".to_owned());
-                }
-                Some(_) => {}
+        self.command_problem()
+            .or_else(|| self.environment_problem())
+            .or_else(|| self.output_problem())
+            .or_else(|| self.mount_problem())
+            .or_else(|| Some(format!("the limit on {} is zero", self.limits.first_zero()?)))
+            .or_else(|| {
+                let lost = !self.capabilities.is_empty() && self.ids == Ids::Single;
+                lost.then(|| "a stage with capabilities needs a range of ids".to_owned())
+            })
+    }
+
+    fn command_problem(&self) -> Option<String> {
+        let Workload::Command { argv, .. } = &self.workload else {
+            return None;
+        };
+        match argv.first() {
+            None => Some("the command is empty".to_owned()),
+            Some(program) if !program.starts_with('/') => {
+                Some(format!("the path of the program {program:?} is not absolute"))
+            }
+            Some(_) => {
+                let nul = argv.iter().find(|a| a.contains('\0'))?;
+                Some(format!("the argument {nul:?} holds a NUL byte"))
             }
         }
-        if self.prepare.is_some() && !matches!(self.workload, Workload::Command { .. }) {
-            return Some("only a command can be prepared for".to_owned());
-        }
-        for (name, value) in self.env.iter().chain(&self.variation.env) {
-            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                return Some(format!("environment variable {name:?} cannot be passed on"));
-            }
-        }
+    }
+
+    fn environment_problem(&self) -> Option<String> {
+        let (name, _) = self
+            .env
+            .iter()
+            .chain(&self.variation.env)
+            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))?;
+        Some(format!(
+            "environment variable {name:?} has an empty name, \"=\" in its name, or a NUL byte"
+        ))
+    }
+
+    fn output_problem(&self) -> Option<String> {
         let mut names = BTreeSet::new();
-        for output in &self.outputs {
-            if !names.insert(&output.name) {
-                return Some(format!("output {:?} is there twice", output.name));
-            }
-        }
+        let twice = self.outputs.iter().find(|output| !names.insert(&output.name))?;
+        Some(format!("output {:?} is declared twice", twice.name))
+    }
+
+    fn mount_problem(&self) -> Option<String> {
         let mut targets = BTreeSet::new();
         for mount in &self.mounts {
-            let own = ["dev", "proc", "tmp"]
-                .iter()
-                .any(|d| mount.target.components().next() == Some(d.as_bytes()));
-            if own || !targets.insert(&mount.target) {
-                return Some(format!("nothing can be mounted on /{}", mount.target));
+            let target = &mount.target;
+            if let Some(own) = ["dev", "proc", "tmp"]
+                .into_iter()
+                .find(|own| target.components().next() == Some(own.as_bytes()))
+            {
+                return Some(format!("/{target} cannot be a mount point: /{own} is the sandbox' own"));
+            }
+            if !targets.insert(target) {
+                return Some(format!("two mounts have the mount point /{target}"));
             }
             if mount.source.is_relative() {
-                return Some(format!("mount source {:?} is not an absolute path", mount.source));
+                return Some(format!(
+                    "the path of the mount source {:?} is not absolute",
+                    mount.source
+                ));
             }
         }
-        let limits = &self.limits;
-        let least = [
-            limits.memory,
-            limits.build_bytes,
-            limits.build_inodes,
-            limits.tmp_bytes,
-            u64::from(limits.processes),
-        ];
-        if least.contains(&0) || limits.cpus == 0 || limits.wall.is_zero() {
-            return Some("a limit is zero".to_owned());
-        }
-        if !self.capabilities.is_empty() && self.ids == Ids::Single {
-            return Some("capabilities need a range of ids".to_owned());
-        }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(argv: &[&str]) -> Spec {
+        let argv = argv.iter().map(|a| (*a).to_owned()).collect();
+        Spec::new("stage", RootFs::Empty, Workload::command(argv))
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_named() {
+        let mut zero = spec(&["/bin/true"]);
+        assert_eq!(zero.problem(), None);
+        zero.limits.tmp_bytes = 0;
+        assert_eq!(zero.problem().as_deref(), Some("the limit on bytes below /tmp is zero"));
+        zero.limits.wall = std::time::Duration::ZERO;
+        assert_eq!(zero.problem().as_deref(), Some("the limit on wall time is zero"));
+    }
+
+    #[test]
+    fn mount_points_are_free_and_outside_of_what_the_sandbox_mounts() {
+        for (targets, problem) in [
+            (&["inputs/a", "inputs/b"][..], None),
+            (
+                &["inputs/a", "inputs/a"],
+                Some("two mounts have the mount point /inputs/a"),
+            ),
+            (
+                &["dev/x"],
+                Some("/dev/x cannot be a mount point: /dev is the sandbox' own"),
+            ),
+        ] {
+            let mut mounted = spec(&["/bin/true"]);
+            mounted.mounts = targets
+                .iter()
+                .map(|target| Mount {
+                    source: "/host".into(),
+                    target: target.parse().expect("a path"),
+                    access: Access::ReadOnly,
+                })
+                .collect();
+            assert_eq!(mounted.problem().as_deref(), problem);
+        }
+    }
+
+    #[test]
+    fn a_command_is_an_absolute_path_and_arguments_without_nul() {
+        for (argv, problem) in [
+            (&[][..], "the command is empty"),
+            (&["sh"], "the path of the program \"sh\" is not absolute"),
+            (&["/bin/sh", "a\0"], "the argument \"a\\0\" holds a NUL byte"),
+        ] {
+            assert_eq!(spec(argv).problem().as_deref(), Some(problem));
+        }
     }
 }

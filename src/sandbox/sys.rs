@@ -1,4 +1,4 @@
-//! The system calls that neither the standard library nor `nix` wraps, each as a safe function.
+//! System calls that neither the standard library nor `nix` wraps, each as a safe function.
 //!
 //! Sources: the kernel's `include/uapi/linux/{mount,keyctl,landlock,securebits,sched,if}.h` and the manual pages named below.
 
@@ -7,8 +7,9 @@
     reason = "the new mount API, clone with namespaces and a few process attributes have no safe wrapper"
 )]
 
-use nix::errno::Errno;
+use nix::{errno::Errno, fcntl::AtFlags, sys::stat::fstatat};
 use std::{
+    collections::BTreeMap,
     ffi::CStr,
     io,
     net::{Ipv4Addr, UdpSocket},
@@ -17,20 +18,36 @@ use std::{
 
 /// Attributes of a mount, `MOUNT_ATTR_*`.
 pub(super) mod attr {
-    /// Nothing below may be changed.
+    /// The mount is read-only.
     pub(in super::super) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-    /// Set-id bits do nothing.
+    /// Set-id bits have no effect.
     pub(in super::super) const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
-    /// Device nodes do nothing.
+    /// Device nodes cannot be opened.
     pub(in super::super) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
-    /// Nothing can be executed.
+    /// Programs cannot be executed.
     pub(in super::super) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 }
 
-/// A socket is needed to ask about interfaces; where it is bound does not matter.
+/// The namespaces of which every stage has its own.
+pub(super) const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
+/// Inode numbers of this process' namespaces, as the procfs `proc` shows them: equal numbers are the same namespace
+/// (namespaces(7)).
+pub(super) fn namespaces_at(proc: impl AsFd) -> BTreeMap<String, u64> {
+    let inode = |name: &str| {
+        let path = format!("self/ns/{name}");
+        fstatat(&proc, path.as_str(), AtFlags::empty()).ok().map(|s| s.st_ino)
+    };
+    NAMESPACES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), inode(name)?)))
+        .collect()
+}
+
+/// Interfaces are asked for through a socket; its address does not matter.
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
 
-/// Which process returned from [`clone_process`].
+/// The process in which [`clone_process`] returned.
 pub(super) enum Cloned {
     /// The new process.
     Child,
@@ -48,13 +65,13 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 
 fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(check(result)?).map_err(|_| io::Error::from(Errno::EBADF))?;
-    // SAFETY: the kernel has just returned this descriptor to us, nobody else knows it.
+    // SAFETY: the kernel has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `fork` into new namespaces (`CLONE_NEW*` of clone(2)); no flag makes a plain fork.
 ///
-/// Only for a process with one thread: the child goes on with a copy of everything.
+/// Only for a process with one thread: the child continues with a copy of its memory.
 pub(super) fn clone_process(namespaces: libc::c_int) -> io::Result<Cloned> {
     // The argument is 64 bits wide; every CLONE_NEW* flag lies in the lower 32.
     let flags = u64::from(namespaces as u32) | libc::SIGCHLD as u64;
@@ -160,9 +177,9 @@ pub(super) fn lock_no_root() -> io::Result<()> {
     check(result.into()).map(drop)
 }
 
-/// close_range(2) of every descriptor but 0, 1, 2 and `kept`; returns those that are open all the same.
+/// close_range(2) of every descriptor but 0, 1, 2 and `kept`; returns the descriptors that are still open.
 ///
-/// Only for a process that will end by execve or [`end_process`]: owners of what is closed here must never be dropped.
+/// Only for a process that ends by execve or [`end_process`]: the owners of the closed descriptors must never be dropped.
 pub(super) fn keep_only(kept: impl AsFd) -> io::Result<Vec<u32>> {
     let kept = kept.as_fd().as_raw_fd() as u32;
     for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
@@ -190,7 +207,7 @@ pub(super) fn list_xattrs(file: impl AsFd) -> io::Result<Vec<u8>> {
     Ok(names)
 }
 
-/// `F_SETLEASE`/`F_RDLCK` of fcntl(2), taken and given back: fails with `EAGAIN` while anybody may still write to `file`.
+/// `F_SETLEASE`/`F_RDLCK` of fcntl(2), taken and released: fails with `EAGAIN` while a descriptor that can write to `file` is open.
 pub(super) fn check_no_writer(file: impl AsFd) -> io::Result<()> {
     let fd = file.as_fd().as_raw_fd();
     // SAFETY: only numbers.
@@ -201,21 +218,21 @@ pub(super) fn check_no_writer(file: impl AsFd) -> io::Result<()> {
 
 /// _exit(2).
 pub(super) fn end_process(code: i32) -> ! {
-    // SAFETY: ends this process at once, running no destructor and flushing nothing, which is what a forked child wants.
+    // SAFETY: ends this process at once, without destructors and without flushing, as a forked child must.
     unsafe { libc::_exit(code) }
 }
 
-/// getppid(2) of the caller and `PR_SET_PDEATHSIG`: the caller is killed when its parent thread ends.
+/// prctl(2) `PR_SET_PDEATHSIG`: the kernel kills the caller when its parent thread ends.
 pub(super) fn die_with_parent() -> io::Result<()> {
     // SAFETY: only numbers.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) };
     check(result.into()).map(drop)
 }
 
-/// Every signal back to its default action.
+/// signal(2): sets every signal to its default action.
 pub(super) fn set_default_signals() {
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code of ours; numbers the kernel reserves fail and stay as they are.
+        // SAFETY: SIG_DFL installs no handler; reserved signal numbers fail and keep their action.
         let _ = unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
@@ -262,16 +279,16 @@ pub(super) fn bring_loopback_up() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
 }
 
-/// Takes a descriptor that has just come in over a socket.
+/// Takes ownership of a descriptor that was just received over a socket.
 pub(super) fn own_received(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel made this descriptor for the message that was just received; nobody else owns it.
+    // SAFETY: the kernel made this descriptor for the message that was just received, so nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// `ADDR_NO_RANDOMIZE` of linux/personality.h.
 pub(super) const ADDR_NO_RANDOMIZE: u64 = 0x004_0000;
 
-/// personality(2): adds to what this process has.
+/// personality(2): adds `bits` to this process' persona.
 pub(super) fn add_personality(bits: u64) -> io::Result<()> {
     const ASK: u64 = 0xffff_ffff;
     // SAFETY: only numbers.
@@ -280,8 +297,8 @@ pub(super) fn add_personality(bits: u64) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_personality, now as u64 | bits) }).map(drop)
 }
 
-/// seccomp(2): installs a filter whose questions the returned descriptor answers. A thread that asks can only be killed while it
-/// waits.
+/// seccomp(2) with `SECCOMP_FILTER_FLAG_NEW_LISTENER`: installs a filter and returns its notification descriptor. A thread that
+/// waits for an answer can be interrupted by SIGKILL only.
 pub(super) fn seccomp_listener(program: &[seccompiler::sock_filter]) -> io::Result<OwnedFd> {
     const SET_MODE_FILTER: libc::c_long = 1;
     const NEW_LISTENER: libc::c_long = 1 << 3;
@@ -296,15 +313,15 @@ pub(super) fn seccomp_listener(program: &[seccompiler::sock_filter]) -> io::Resu
         filter: program.as_ptr(),
     };
     let flags = NEW_LISTENER | WAIT_KILLABLE;
-    // SAFETY: `Program` is struct sock_fprog, and points to as many instructions as it says, which live over the call.
+    // SAFETY: `Program` is struct sock_fprog; `len` is the number of instructions at `filter`, which live over the call.
     owned(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const program) })
 }
 
-/// What a thread asks a listener.
+/// A seccomp notification: a system call that waits for its result.
 pub(super) struct Notification {
-    /// To answer with.
+    /// Identifies the notification in the answer.
     pub id: u64,
-    /// Who asks.
+    /// The calling thread.
     pub thread: i32,
     /// Number of the call.
     pub call: libc::c_long,
@@ -317,9 +334,9 @@ const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
 const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
 
-/// The next question; none when whoever asked is gone.
+/// Receives the next notification; `None` when the calling thread is gone.
 pub(super) fn receive_notification(listener: impl AsFd) -> io::Result<Option<Notification>> {
-    // The first four bytes of a word.
+    // The kernel's structure has 32-bit fields; this is the first one in a 64-bit word.
     let half = |word: u64| {
         word.to_ne_bytes()
             .first_chunk::<4>()
@@ -328,7 +345,7 @@ pub(super) fn receive_notification(listener: impl AsFd) -> io::Result<Option<Not
     // struct seccomp_notif: id, pid and flags, then seccomp_data: number and architecture, instruction pointer, arguments.
     let mut asked = [0u64; 10];
     let fd = listener.as_fd().as_raw_fd();
-    // SAFETY: the kernel writes the 80 bytes that the request's number says; zeros are what it wants to find.
+    // SAFETY: the kernel writes 80 bytes, the size encoded in the request's number, and demands that they are zero before.
     match check(unsafe { libc::ioctl(fd, NOTIF_RECV, asked.as_mut_ptr()) }.into()) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
         Err(e) => Err(e),
@@ -341,14 +358,14 @@ pub(super) fn receive_notification(listener: impl AsFd) -> io::Result<Option<Not
     }
 }
 
-/// Whether the thread that asked still waits.
+/// Whether the calling thread still waits.
 pub(super) fn notification_is_valid(listener: impl AsFd, id: u64) -> bool {
     let fd = listener.as_fd().as_raw_fd();
     // SAFETY: the kernel reads 8 bytes, which live over the call.
     unsafe { libc::ioctl(fd, NOTIF_ID_VALID, &raw const id) == 0 }
 }
 
-/// Gives the thread that asked its result.
+/// Answers a notification: the waiting system call returns `result`.
 pub(super) fn answer_notification(listener: impl AsFd, id: u64, result: io::Result<usize>) -> io::Result<()> {
     let (value, error) = match result {
         Ok(value) => (value as u64, 0i32),
@@ -360,7 +377,7 @@ pub(super) fn answer_notification(listener: impl AsFd, id: u64, result: io::Resu
     last[..4].copy_from_slice(&error.to_ne_bytes());
     words[2] = u64::from_ne_bytes(last);
     let fd = listener.as_fd().as_raw_fd();
-    // SAFETY: the kernel reads the 24 bytes that the request's number says.
+    // SAFETY: the kernel reads 24 bytes, the size encoded in the request's number.
     match check(unsafe { libc::ioctl(fd, NOTIF_SEND, words.as_ptr()) }.into()) {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => other.map(drop),
@@ -375,7 +392,7 @@ pub(super) fn descriptor_of(thread: i32, fd: i32) -> io::Result<OwnedFd> {
         // SAFETY: only numbers.
         owned(unsafe { libc::syscall(libc::SYS_pidfd_open, thread, flags) })
     };
-    // Older kernels know processes only.
+    // Older kernels have pidfds for processes only, not for threads.
     let process = open(THREAD).or_else(|_| open(0))?;
     // SAFETY: only numbers; the descriptor is borrowed over the call.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0u32) })
@@ -389,7 +406,7 @@ pub(super) fn list_entries(directory: impl AsFd, buffer: &mut [u8]) -> io::Resul
     Ok(n as usize)
 }
 
-/// uname(2): `struct utsname` as the kernel fills it in.
+/// uname(2): the bytes of `struct utsname`.
 pub(super) fn names_of_the_system() -> io::Result<Vec<u8>> {
     let mut names = vec![0u8; size_of::<libc::utsname>()];
     // SAFETY: the buffer is as large as the structure, which has no alignment of its own.
@@ -397,7 +414,7 @@ pub(super) fn names_of_the_system() -> io::Result<Vec<u8>> {
     Ok(names)
 }
 
-/// process_vm_writev(2): all of `bytes` into another process.
+/// process_vm_writev(2): writes all of `bytes` into another process.
 pub(super) fn write_memory(thread: i32, bytes: &[u8], address: u64) -> io::Result<()> {
     let local = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
@@ -407,7 +424,7 @@ pub(super) fn write_memory(thread: i32, bytes: &[u8], address: u64) -> io::Resul
         iov_base: address as *mut libc::c_void,
         iov_len: bytes.len(),
     };
-    // SAFETY: `local` is only read, and lives over the call; the kernel checks `remote`, which is of another process.
+    // SAFETY: `local` is only read and lives over the call; `remote` is an address in another process, which the kernel checks.
     let n = unsafe { libc::process_vm_writev(thread, &raw const local, 1, &raw const remote, 1, 0) };
     match check(n as libc::c_long)? {
         n if n as usize == bytes.len() => Ok(()),

@@ -1,21 +1,21 @@
-//! What of a stage's variation can be made different from what every stage has.
+//! Surroundings of a stage that a second build changes on purpose: an output that depends on one of them comes out differently.
 //!
-//! For building a second time: if an output depends on any of this, it comes out differently. A [`Spec`](super::Spec) of an
-//! ordinary build has none of it, and none of it is in the policy: what a stage may do stays the same.
+//! The [`Spec`](super::Spec) of an ordinary build has no variation. A variation is not in the policy, because it changes what a stage
+//! sees, not what it is allowed to do.
 
 use crate::model::RelPath;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// Where [`Variation::files`] is seen, below `/` and below every root with a small `/dev` of its own.
+/// Mount point of [`Variation::files`], below `/` and below every root that has a small `/dev`.
 pub const VARIATION_DIR: &str = "dev/pnb";
 
-/// What differs from the variation that every stage has. The default is that nothing does.
+/// Differences from the ordinary surroundings of a stage. The default has none.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Variation {
-    /// Environment that is added, or takes the place of what is there.
+    /// Environment variables that are added, or replace those of the stage.
     pub env: BTreeMap<String, String>,
-    /// A directory of the host, read-only, at [`VARIATION_DIR`]: what the environment names has to lie somewhere.
+    /// A directory of the host with the files that the variables name, mounted read-only at [`VARIATION_DIR`].
     pub files: Option<PathBuf>,
     /// Host name and domain name.
     pub names: Option<(String, String)>,
@@ -23,25 +23,25 @@ pub struct Variation {
     pub umask: Option<u32>,
     /// User and group id of a stage that has a single one and keeps no capability.
     pub id: Option<u32>,
-    /// A second place of `/build`, below `/`, where the workload starts.
+    /// A second mount point of `/build`, below `/`, which is the workload's working directory.
     pub work_dir: Option<RelPath>,
-    /// Processors.
+    /// Processors the stage sees.
     pub processors: Option<Processors>,
-    /// Whether programs are always laid out in memory alike, instead of differently each time.
+    /// Whether address space layout randomization is off.
     pub fixed_layout: bool,
-    /// The release that the kernel calls itself.
+    /// Kernel release that uname(2) returns.
     pub kernel: Option<String>,
-    /// Limits on memory are multiplied by this, and processes see one on their data where there was none.
+    /// Factor of the memory limit; a stage with one also has a resource limit on its data (`RLIMIT_DATA`).
     pub memory_factor: Option<u64>,
-    /// Directories are listed in an order made of this number.
+    /// Seed of the order in which directories are listed.
     pub shuffle: Option<u64>,
 }
 
-/// Which processors a stage sees.
+/// Processors a stage sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Processors {
-    /// How many.
+    /// Their number.
     pub count: u32,
-    /// Whether they are the last of those there are, instead of the first.
+    /// Whether they are the host's last ones instead of the first ones.
     pub last: bool,
 }

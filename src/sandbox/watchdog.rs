@@ -1,4 +1,4 @@
-//! The watchdog of pid 1: sums up memory and processes where no control group does, and bytes in a build directory on disk.
+//! The watchdog of pid 1: sums up memory and processes where no control group does, and the bytes in a build directory on disk.
 
 use super::{
     BuildDir, Limits, Spec,
@@ -22,31 +22,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often memory is summed up: a process can take about 100 MiB in this time.
+/// Time between two sums of memory; a process can allocate about 100 MiB in it.
 const TICK: Duration = Duration::from_millis(25);
-/// How often a control group is asked.
+/// Time between two looks at a control group.
 const GROUP_TICK: Duration = Duration::from_millis(200);
-/// How often the file system of a build directory on disk is asked how full it is, and the directory summed up at most.
+/// Shortest time between two looks at the file system of a build directory on disk, and between two measurements of the directory.
 const DISK_TICK: Duration = Duration::from_secs(1);
-/// After this time the directory is summed up whatever its file system says: others may have removed as much as the stage wrote.
+/// Longest time between two measurements of the directory: other programs may have freed as much on its file system as the stage wrote.
 const DISK_REST: Duration = Duration::from_secs(15);
-/// A disk pass may take one part in so many of the time.
+/// Measurements of the directory may take one part in this many of the time.
 const DISK_SHARE: u32 = 20;
-/// Below this much available memory of the whole host a stage without a control group ends.
+/// A stage without a control group is ended when the whole host has less available memory than this, bytes.
 const HOST_RESERVE: u64 = 128 << 20;
 
-/// A limit that was reached.
+/// Name and value of a limit that was reached.
 pub(super) struct Reached(pub(super) String);
 
 /// State of the watchdog.
 pub(super) struct Watchdog {
     limits: Limits,
+    /// Whether the watchdog enforces the memory limit.
     memory: bool,
+    /// Whether it enforces the process limit.
     processes: bool,
     disk: Option<DiskWatch>,
     peak: u64,
     meminfo: Option<File>,
-    /// Device number of the kernel's own tmpfs, where memfds live.
+    /// Device number of the kernel's internal tmpfs, on which memfds lie.
     shared_memory: Option<u64>,
 }
 
@@ -64,7 +66,7 @@ impl Watchdog {
         }
     }
 
-    /// How long to wait between two checks.
+    /// Time between two checks.
     pub(super) fn interval(&self) -> Duration {
         if self.memory || self.processes {
             TICK
@@ -73,12 +75,12 @@ impl Watchdog {
         }
     }
 
-    /// Most memory seen.
+    /// Highest memory use seen, bytes.
     pub(super) fn peak(&self) -> u64 {
         self.peak
     }
 
-    /// Looks around; says which limit is reached.
+    /// Checks all limits; returns the first one that is reached.
     pub(super) fn check(&mut self, proc: &OwnedFd, group: &ControlGroup) -> Option<Reached> {
         if let Some(limit) = group.reached().into_iter().next() {
             return Some(Reached(limit));
@@ -93,13 +95,18 @@ impl Watchdog {
                 return Some(Reached(memory_limit(&self.limits)));
             }
             if self.memory && self.host_is_short() {
-                return Some(Reached("memory of the host, which has almost none left".to_owned()));
+                let limit = format!(
+                    "memory of the host, which has less than {} MiB left",
+                    HOST_RESERVE >> 20
+                );
+                return Some(Reached(limit));
             }
         }
         let used = self.disk.as_mut()?.look(&self.limits)?;
         self.judge_disk(&used)
     }
 
+    /// The limit that a measured build directory has reached.
     fn judge_disk(&self, used: &Used) -> Option<Reached> {
         let limits = &self.limits;
         if used.bytes > limits.build_bytes {
@@ -120,6 +127,7 @@ impl Watchdog {
         available.is_some_and(|bytes| bytes < HOST_RESERVE)
     }
 
+    /// Sums up memory and processes of the stage.
     fn look(&self, proc: &OwnedFd) -> Seen {
         let mut seen = Seen::default();
         let mut exact = Seen::default();
@@ -127,7 +135,7 @@ impl Watchdog {
         let mut counted = BTreeSet::new();
         for pid in pids.iter().filter(|pid| **pid != 1) {
             let threads = fstatat(proc, format!("{pid}/task").as_str(), AtFlags::empty());
-            // A directory of directories has one link for each, one for itself and one in its parent.
+            // The link count of a directory is 2 plus its number of subdirectories, which are the threads here.
             seen.processes += threads.map_or(0, |s| u32::try_from(s.st_nlink.saturating_sub(2)).unwrap_or(0));
             let status = read(proc, &format!("{pid}/status"));
             seen.memory += ["RssAnon:", "RssShmem:", "VmSwap:"]
@@ -149,7 +157,7 @@ impl Watchdog {
         if seen.memory <= self.limits.memory {
             return seen;
         }
-        // Pages that several processes share were counted for each: look closer.
+        // The sum counts pages that several processes share once for each of them. Over the limit, take the slower, exact sum.
         counted.clear();
         for pid in pids.iter().filter(|pid| **pid != 1) {
             let rollup = read(proc, &format!("{pid}/smaps_rollup"));
@@ -176,12 +184,15 @@ impl Watchdog {
     }
 }
 
-/// What is known of a build directory on disk.
+/// The last measurement of a build directory on disk.
 struct DiskWatch {
+    /// Earliest time of the next measurement.
     next: Instant,
-    /// When it was summed up last, what was in it then, and how full its file system was.
+    /// Time of the last measurement.
     seen: Instant,
+    /// The directory's content at that time.
     used: Used,
+    /// Bytes and inodes in use on its file system at that time.
     full: (u64, u64),
 }
 
@@ -196,7 +207,7 @@ impl DiskWatch {
         }
     }
 
-    /// Sums the directory up, if it is time and it can hold half of what is still allowed.
+    /// Measures the directory, if it is time and its file system has grown by half of what the limits still allow.
     fn look(&mut self, limits: &Limits) -> Option<Used> {
         let begin = Instant::now();
         if begin < self.next {
@@ -218,7 +229,7 @@ impl DiskWatch {
         Some(used)
     }
 
-    /// Whether the file system, now this full, has grown by half of what is still allowed.
+    /// Whether the file system has grown by half of what the limits still allow, now that `full` of it is in use.
     fn may_be_full(&self, full: (u64, u64), limits: &Limits) -> bool {
         let bytes = limits.build_bytes.saturating_sub(self.used.bytes) / 2;
         let inodes = limits.build_inodes.saturating_sub(self.used.inodes) / 2;
@@ -226,7 +237,7 @@ impl DiskWatch {
     }
 }
 
-/// Bytes and inodes that are taken on the file system of the build directory.
+/// Bytes and inodes in use on the file system of the build directory.
 fn fullness() -> (u64, u64) {
     statvfs("/build").map_or((0, 0), |s| {
         let bytes = s.blocks().saturating_sub(s.blocks_free());
@@ -235,13 +246,14 @@ fn fullness() -> (u64, u64) {
     })
 }
 
+/// Memory in bytes, and the number of processes and threads.
 #[derive(Default)]
 struct Seen {
     memory: u64,
     processes: u32,
 }
 
-/// A `Name:   123 kB` line, in bytes.
+/// The value of the line `Name:   123 kB`, in bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|l| l.strip_prefix(name))?;
     value
@@ -255,14 +267,14 @@ fn field(text: &str, name: &str) -> Option<u64> {
 
 fn read(proc: &OwnedFd, name: &str) -> String {
     let mut text = String::new();
-    // A process that has just ended has nothing to say.
+    // The text stays empty where the process has just ended.
     if let Ok(fd) = openat(proc, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
         let _ = File::from(fd).read_to_string(&mut text);
     }
     text
 }
 
-/// Entries of a directory that are numbers.
+/// Names in a directory that are numbers.
 fn numbers(proc: &OwnedFd, name: &str) -> Vec<u32> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut dir) = Dir::openat(proc, name, flags, Mode::empty()) else {
@@ -280,7 +292,7 @@ mod tests {
     use crate::sandbox::{Ids, probe::smallest};
 
     #[test]
-    fn a_directory_is_summed_up_when_its_file_system_has_grown_by_half_of_what_is_allowed() {
+    fn a_directory_is_measured_when_its_file_system_has_grown_by_half_of_what_is_allowed() {
         let limits = Limits {
             build_bytes: 1000,
             build_inodes: 100,
@@ -302,7 +314,7 @@ mod tests {
             ((0, 0), (7499, 749), false),
             ((0, 0), (7500, 700), true),
             ((0, 0), (7000, 750), true),
-            // Others have removed something.
+            // Other programs have freed space.
             ((0, 0), (1000, 100), false),
             ((600, 0), (7200, 700), true),
             ((600, 60), (7199, 719), false),

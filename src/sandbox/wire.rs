@@ -1,15 +1,15 @@
-//! What the helper and the executor say to each other.
+//! The protocol between the executor and the helper, pid 1 included, over one stream socket.
 //!
-//! Over one stream socket. The executor sends the descriptors of the console with one byte, then one frame with the
-//! [`HelperRequest`]; later a single byte [`STOP`] may end the stage early. Everything the other way is frames:
+//! The executor sends the console's descriptors ([`super::descriptors`]) and the [`HelperRequest`]; later the single byte [`STOP`] may
+//! end the stage early. The helper and pid 1 send frames:
 //!
 //! ```text
 //! tag: u8   length: u64 little endian   payload: length bytes
 //! ```
 //!
-//! The payload is JSON but for [`Tag::FatEntry`]: `kind u8, mode u32, uid u32, gid u32, number u64, path length u16, path,
-//! rest`, integers little endian. A regular file's `number` bytes of content follow the frame as they are, unless there are so
-//! many passed as a descriptor ([`super::fd_passing`]).
+//! The payload is JSON except for [`Tag::Entry`]: `kind u8, mode u32, uid u32, gid u32, number u64, path length u16, path, rest`,
+//! integers little endian. The `number` bytes of a regular file's content follow its frame; the content of a large file is passed as
+//! a descriptor instead ([`super::fd_passing`]).
 
 use super::{Spec, outcome::Measured};
 use crate::model::{Blake3Digest, RelPath};
@@ -19,22 +19,23 @@ use std::io::{self, Read, Write};
 /// Longest payload of a frame; contents of files are not payload.
 const MAX_PAYLOAD: u64 = 1 << 20;
 
-/// The byte that ends a stage early, as if it had exited with 0.
+/// The byte that ends a stage early, as if it had exited with code 0.
 pub(super) const STOP: u8 = b's';
 
-/// What the helper is to do.
+/// The run that the helper is asked for.
 #[derive(Serialize, Deserialize)]
 pub(super) struct HelperRequest {
     pub spec: Spec,
+    /// Whether a missing or weaker layer is an error.
     pub strict: bool,
     /// First host id of the range that root maps stages to.
     pub base_id: u32,
 }
 
-/// What a frame holds.
+/// The kind of a frame, and the type of its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Tag {
-    /// [`Fault`]: the run failed; nothing but `Usage` follows.
+    /// [`Fault`]: the run failed; only `Usage` follows.
     Fault,
     /// `String`: a layer that is weaker than on a current kernel.
     Weaker,
@@ -42,13 +43,13 @@ pub(super) enum Tag {
     Measured,
     /// [`Exited`].
     Exited,
-    /// `usize`: entries of that output follow, its root first.
+    /// `usize`, the index of an output: its entries follow, its root first.
     Output,
-    /// [`WireEntry`], in binary.
+    /// [`WireEntry`], in its binary form.
     Entry,
     /// `()`: every output is complete.
     Complete,
-    /// [`Usage`]: everything is gone, nothing follows.
+    /// [`Usage`]: all processes of the run have ended; no frame follows.
     Usage,
 }
 
@@ -63,26 +64,27 @@ const TAGS: [(u8, Tag); 8] = [
     (b'U', Tag::Usage),
 ];
 
-/// How the workload ended.
+/// The end of the workload.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Exited {
-    /// Exit code, or 128 and the signal's number.
+    /// Exit code, or 128 plus the signal's number.
     pub code: i32,
+    /// Whether [`STOP`] ended it.
     pub stopped: bool,
     pub wall_nanos: u64,
     pub peak_memory: u64,
 }
 
-/// What the whole run used.
+/// Resources the whole run used.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Usage {
     pub cpu_nanos: u64,
     pub peak_memory: Option<u64>,
-    /// Limits the kernel enforced.
+    /// Limits that the kernel enforced.
     pub reached: Vec<String>,
 }
 
-/// Which kind of error a [`Fault`] becomes.
+/// The variant of [`super::SandboxError`] that a [`Fault`] becomes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum FaultKind {
     Unavailable,
@@ -96,20 +98,21 @@ pub(super) enum FaultKind {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Fault {
     pub kind: FaultKind,
-    /// Layer, step, limit or output.
-    pub what: String,
+    /// The layer, step, limit or output that is at fault.
+    pub subject: String,
     pub problem: String,
+    /// The way out; empty where there is none.
     pub fix: String,
 }
 
 impl Fault {
-    pub(super) fn setup(what: impl Into<String>, problem: impl ToString) -> Self {
-        Self::new(FaultKind::Setup, what, problem)
+    pub(super) fn setup(step: impl Into<String>, problem: impl ToString) -> Self {
+        Self::new(FaultKind::Setup, step, problem)
     }
-    pub(super) fn new(kind: FaultKind, what: impl Into<String>, problem: impl ToString) -> Self {
+    pub(super) fn new(kind: FaultKind, subject: impl Into<String>, problem: impl ToString) -> Self {
         Self {
             kind,
-            what: what.into(),
+            subject: subject.into(),
             problem: problem.to_string(),
             fix: String::new(),
         }
@@ -122,7 +125,7 @@ impl Fault {
     }
 }
 
-/// Names the step that failed.
+/// Turns an error into a [`Fault`] that names the failed step.
 pub(super) trait Step<T> {
     fn step(self, step: impl Into<String>) -> Result<T, Fault>;
 }
@@ -133,28 +136,29 @@ impl<T, E: ToString> Step<T> for Result<T, E> {
     }
 }
 
-/// What a stage tells pid 1 before it becomes the workload.
+/// Message from the stage to pid 1, before the stage becomes the workload.
 #[derive(Serialize, Deserialize)]
 pub(super) enum StageReport {
+    /// A layer that is weaker than on a current kernel.
     Weaker(String),
-    /// A descriptor follows: what asks when the workload calls what is answered in the kernel's place.
+    /// The seccomp notification descriptor follows.
     Listener,
     Measured(Box<Measured>),
     Fault(Fault),
 }
 
-/// One entry of an output.
+/// An entry of an output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct WireEntry {
     pub kind: WireEntryKind,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Size of a file, `major << 32 | minor` of a device.
+    /// Size of a file; `major << 32 | minor` of a device.
     pub number: u64,
     /// Path below the output; empty for its root.
     pub path: Vec<u8>,
-    /// Target of a symlink, path of the first of several hard links.
+    /// Target of a symlink; for a hard link, the path under which the file came first.
     pub rest: Vec<u8>,
 }
 
@@ -202,13 +206,13 @@ impl WireEntry {
         fn take<const N: usize>(bytes: &mut &[u8]) -> io::Result<[u8; N]> {
             let (head, tail) = bytes
                 .split_first_chunk()
-                .ok_or_else(|| invalid("an entry is cut short"))?;
+                .ok_or_else(|| invalid("an entry ends early"))?;
             *bytes = tail;
             Ok(*head)
         }
         let [kind] = take::<1>(&mut bytes)?;
         let kind = KINDS.iter().find(|(byte, _)| *byte == kind).map(|(_, kind)| *kind);
-        let kind = kind.ok_or_else(|| invalid("an entry of unknown kind"))?;
+        let kind = kind.ok_or_else(|| invalid("an entry has an unknown kind"))?;
         let mode = u32::from_le_bytes(take(&mut bytes)?);
         let uid = u32::from_le_bytes(take(&mut bytes)?);
         let gid = u32::from_le_bytes(take(&mut bytes)?);
@@ -216,7 +220,7 @@ impl WireEntry {
         let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
         let (path, rest) = bytes
             .split_at_checked(length)
-            .ok_or_else(|| invalid("an entry is cut short"))?;
+            .ok_or_else(|| invalid("an entry ends early"))?;
         Ok(Self {
             kind,
             mode,
@@ -244,7 +248,7 @@ pub(super) fn send(out: &mut impl Write, tag: Tag, value: &impl Serialize) -> io
     send_bytes(out, tag, &serde_json::to_vec(value)?)
 }
 
-/// Reads one frame; none at the end of the stream.
+/// Reads one frame; `None` at the end of the stream.
 pub(super) fn receive(from: &mut impl Read) -> io::Result<Option<(Tag, Vec<u8>)>> {
     let mut head = [0u8; 9];
     let got = loop {
@@ -258,19 +262,21 @@ pub(super) fn receive(from: &mut impl Read) -> io::Result<Option<(Tag, Vec<u8>)>
     }
     from.read_exact(&mut head[got..])?;
     let tag = TAGS.iter().find(|(byte, _)| *byte == head[0]).map(|(_, tag)| *tag);
-    let tag = tag.ok_or_else(|| invalid("a frame of unknown kind"))?;
+    let tag = tag.ok_or_else(|| invalid("a frame has an unknown tag"))?;
     let mut length = [0u8; 8];
     length.copy_from_slice(&head[1..]);
     let length = u64::from_le_bytes(length);
     if length > MAX_PAYLOAD {
-        return Err(invalid("a frame that is too long"));
+        return Err(invalid(&format!(
+            "a frame of {length} bytes is too long, the limit is {MAX_PAYLOAD}"
+        )));
     }
     let mut payload = vec![0; length as usize];
     from.read_exact(&mut payload)?;
     Ok(Some((tag, payload)))
 }
 
-/// Writes a value as JSON behind its length.
+/// Writes the length of a value's JSON, and the JSON.
 pub(super) fn send_value(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
     let mut frame = (bytes.len() as u64).to_le_bytes().to_vec();
@@ -278,7 +284,7 @@ pub(super) fn send_value(out: &mut impl Write, value: &impl Serialize) -> io::Re
     out.write_all(&frame)
 }
 
-/// Reads what [`send_value`] wrote; none at the end of the stream.
+/// Reads a value that [`send_value`] wrote; `None` at the end of the stream.
 pub(super) fn receive_value<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
     let mut length = [0u8; 8];
     match from.read_exact(&mut length) {
@@ -287,7 +293,9 @@ pub(super) fn receive_value<T: DeserializeOwned>(from: &mut impl Read) -> io::Re
     }
     let length = u64::from_le_bytes(length);
     if length > MAX_PAYLOAD {
-        return Err(invalid("a message that is too long"));
+        return Err(invalid(&format!(
+            "a message of {length} bytes is too long, the limit is {MAX_PAYLOAD}"
+        )));
     }
     let mut bytes = vec![0; length as usize];
     from.read_exact(&mut bytes)?;
@@ -299,7 +307,7 @@ pub(super) fn blake3(bytes: &[u8]) -> Blake3Digest {
     Blake3Digest::new(*blake3::hash(bytes).as_bytes())
 }
 
-/// Path of an entry below its output, fit for a message.
+/// Path of an entry below its output, escaped for a message.
 pub(super) fn shown(path: &[u8]) -> String {
     RelPath::new(path).map_or_else(|_| path.escape_ascii().to_string(), |p| p.to_string())
 }

@@ -1,9 +1,11 @@
-//! The stage's own process: goes into a user namespace further in, gives up everything it does not need, measures what is
-//! left, and becomes the workload.
+//! The stage's own process: enters a nested user namespace, gives up every privilege it does not need, measures the result, and becomes
+//! the workload.
 
 use super::{
-    Console, Preparation, Processors, Spec, Workload,
-    helper::{Job, namespaces_at, send_descriptors},
+    BuiltinCall, Console, Measured, Processors, Spec, Workload,
+    capability::kernel_capability,
+    descriptors::send_descriptors,
+    job::Job,
     landlock, notify, seccomp, self_check, sys,
     wire::{self, Fault, FaultKind, StageReport, Step},
 };
@@ -30,42 +32,43 @@ use std::{
 const BUILTIN_FAILED: i32 = 1;
 /// Exit code of a built-in that panicked, which is a defect of it.
 const BUILTIN_PANICKED: i32 = 101;
+/// Exit code of a workload that could not be started, as of a shell.
+const NOT_STARTED: i32 = 127;
 
-/// The stage's process, from its start to the end of the workload.
+/// Runs the stage's process from its start to the end of the workload.
 pub(super) fn run(job: &mut Job, mut reports: UnixStream, proc: &OwnedFd) -> ! {
-    if let Err(fault) = prepare(job, &mut reports, proc) {
-        // Pid 1 sees the end of the stream when this fails.
+    if let Err(fault) = apply_layers(job, &mut reports, proc) {
+        // If this fails, pid 1 reads the end of the stream instead.
         let _ = wire::send_value(&mut reports, &StageReport::Fault(fault));
-        sys::end_process(127)
+        sys::end_process(NOT_STARTED)
     }
     let spec = &job.request.spec;
-    match (&spec.workload, &spec.prepare) {
-        (Workload::Command { argv }, None) => match execute(argv, spec) {
-            Ok(never) => match never {},
-            Err(problem) => {
-                let fault = Fault::setup(format!("run {}", argv[0]), problem);
-                let _ = wire::send_value(&mut reports, &StageReport::Fault(fault));
-                sys::end_process(127)
-            }
-        },
-        (Workload::Command { argv }, Some(Preparation { name, args })) => {
-            let code = call(job, reports, name, args);
-            if code != 0 {
-                sys::end_process(code)
-            }
-            match execute(argv, spec) {
-                Ok(never) => match never {},
-                Err(problem) => {
-                    // Pid 1 takes the workload for begun; the exit code says it too when the log cannot be written.
-                    let _ = writeln!(io::stderr(), "failed to run {}: {problem}", argv[0]);
-                    sys::end_process(127)
-                }
-            }
+    let code = match &spec.workload {
+        Workload::Command { argv, before: None } => {
+            let Err(problem) = execute(argv, spec);
+            let fault = Fault::setup(format!("run {}", argv[0]), problem);
+            let _ = wire::send_value(&mut reports, &StageReport::Fault(fault));
+            NOT_STARTED
         }
-        (Workload::Builtin { name, args }, _) => sys::end_process(call(job, reports, name, args)),
-    }
+        Workload::Command {
+            argv,
+            before: Some(first),
+        } => match call(job, reports, first) {
+            0 => {
+                let Err(problem) = execute(argv, spec);
+                // The stream to pid 1 is closed, because the built-in was the beginning of the workload: only the log and the exit
+                // code are left.
+                let _ = writeln!(io::stderr(), "failed to run {}: {problem}", argv[0]);
+                NOT_STARTED
+            }
+            failed => failed,
+        },
+        Workload::Builtin(builtin) => call(job, reports, builtin),
+    };
+    sys::end_process(code)
 }
 
+/// Becomes the program `argv`; returns only if that fails.
 fn execute(argv: &[String], spec: &Spec) -> Result<Infallible, String> {
     let text = |s: String| CString::new(s).map_err(|e| e.to_string());
     let arguments: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_, _>>()?;
@@ -77,12 +80,12 @@ fn execute(argv: &[String], spec: &Spec) -> Result<Infallible, String> {
     execve(&arguments[0], &arguments, &environment).map_err(|e| e.to_string())
 }
 
-/// Runs a built-in; its exit code.
-fn call(job: &Job, mut reports: UnixStream, name: &str, args: &[u8]) -> i32 {
-    let Some(builtin) = job.builtins.get(name).copied() else {
+/// Runs a built-in; returns its exit code.
+fn call(job: &Job, mut reports: UnixStream, BuiltinCall { name, args }: &BuiltinCall) -> i32 {
+    let Some(builtin) = job.builtins.get(name.as_str()).copied() else {
         let fault = Fault::setup("start the stage", format!("there is no built-in {name:?}"));
         let _ = wire::send_value(&mut reports, &StageReport::Fault(fault));
-        return 127;
+        return NOT_STARTED;
     };
     // The end of this stream tells pid 1 that the workload has begun.
     drop(reports);
@@ -91,65 +94,43 @@ fn call(job: &Job, mut reports: UnixStream, name: &str, args: &[u8]) -> i32 {
         Ok(Err(problem)) => (BUILTIN_FAILED, problem),
         Err(_) => (BUILTIN_PANICKED, "it panicked".to_owned()),
     };
-    // The exit code says it too when the log cannot be written.
+    // If the log cannot be written, the exit code still reports the failure.
     let _ = writeln!(io::stderr(), "built-in {name}: {problem}");
     code
 }
 
-/// Applies every layer, in the one order that works, and reports what it found.
-fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<(), Fault> {
-    let spec = &job.request.spec;
+/// Applies every layer of the sandbox to this process and reports the measurements to pid 1.
+///
+/// The order matters: the new user namespace comes before seccomp forbids to make one, the measurements of `/proc` before Landlock forbids
+/// to open it, `no_new_privs` before Landlock and seccomp, which demand it of a process without capabilities, and the notification filter
+/// last, because pid 1 answers no calls before the stage is admitted.
+fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<(), Fault> {
     let strict = job.request.strict;
     sys::die_with_parent().step("bind the stage to its sandbox")?;
     job.group.enter()?;
-    set_resource_limits(spec)?;
+    set_resource_limits(&job.request.spec)?;
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).step("enter a user namespace of the stage's own")?;
+    // Pid 1 writes the id maps between these two bytes.
     reports.write_all(b"u").step("ask for ids")?;
     reports.read_exact(&mut [0u8]).step("get ids")?;
 
     sys::join_fresh_keyring().step("leave the session keyring")?;
-    let meant = spec.variation.processors;
-    let meant = meant.unwrap_or(Processors {
-        count: spec.limits.cpus,
-        last: false,
-    });
-    let cpus = set_processors(meant)?;
-    if cpus < meant.count {
-        let what = format!("the stage sees {cpus} processors, {} are declared", meant.count);
-        weaker(reports, strict, what)?;
-    }
+    let cpus = take_processors(&job.request.spec, reports, strict)?;
     take_console(job)?;
-    let variation = &job.request.spec.variation;
-    umask(Mode::from_bits_truncate(variation.umask.unwrap_or(0o022)));
-    if variation.fixed_layout {
-        sys::add_personality(sys::ADDR_NO_RANDOMIZE).step("fix the layout of memory")?;
-    }
-    let place = variation
-        .work_dir
-        .as_ref()
-        .map_or("build".to_owned(), ToString::to_string);
-    chdir(format!("/{place}").as_str()).step(format!("enter /{place}"))?;
+    apply_variation(&job.request.spec)?;
     sys::set_default_signals();
     SigSet::all().thread_unblock().step("unblock signals")?;
 
     let spec = &job.request.spec;
-    let mut found = self_check::before(proc)?;
-    let inside = namespaces_at(proc);
-    found.namespaces = inside
-        .into_iter()
-        .filter(|(name, id)| job.host_namespaces.get(name) != Some(id))
-        .map(|(name, _)| name)
-        .collect();
-    found.limits = job.group.mechanism();
+    let mut found = measure_before(job, proc)?;
     found.cpus = cpus;
     let status = self_check::ProcStatus::open(proc)?;
     let probe = proc.try_clone().step("copy a descriptor")?;
-    // What follows needs no descriptor but these three, which then are 3, 4 and 5.
     drop_capabilities(spec)?;
     prctl::set_no_new_privs().step("give up new privileges")?;
     let applied = landlock::apply(&job.plan.rules(spec), strict)?;
-    if let Some(what) = &applied.weaker {
-        weaker(reports, strict, what.clone())?;
+    if let Some(reason) = &applied.weaker {
+        weaker(reports, strict, reason.clone())?;
     }
     let programs = seccomp::programs(spec).step("compile the seccomp filters")?;
     for program in &programs {
@@ -160,28 +141,70 @@ fn prepare(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Result<()
     found.landlock_leaks = self_check::can_open_forbidden(&probe);
     found.seccomp_programs = Some(seccomp::programs_digest(&programs));
     status.read_into(&mut found)?;
-    self_check::judge(&found, spec, applied.weaker.is_none()).map_or(Ok(()), |what| weaker(reports, strict, what))?;
+    self_check::judge(&found, spec, applied.weaker.is_none())
+        .map_or(Ok(()), |problem| weaker(reports, strict, problem))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
     if let Some(listener) = notify::install(&spec.variation)? {
         wire::send_value(reports, &StageReport::Listener).step("report")?;
-        send_descriptors(reports, &[listener]).step("hand over the listener")?;
+        send_descriptors(reports, &[listener]).step("hand over the notification descriptor")?;
     }
     wire::send_value(reports, &StageReport::Measured(Box::new(found))).step("report")
 }
 
-fn weaker(reports: &mut UnixStream, strict: bool, what: String) -> Result<(), Fault> {
-    if strict {
-        return Err(Fault::new(FaultKind::Weaker, what, ""));
+/// Restricts the stage to its processors; returns their number.
+fn take_processors(spec: &Spec, reports: &mut UnixStream, strict: bool) -> Result<u32, Fault> {
+    let declared = spec.variation.processors.unwrap_or(Processors {
+        count: spec.limits.cpus,
+        last: false,
+    });
+    let cpus = set_processors(declared)?;
+    if cpus < declared.count {
+        let reason = format!("the stage sees {cpus} processors, {} are declared", declared.count);
+        weaker(reports, strict, reason)?;
     }
-    wire::send_value(reports, &StageReport::Weaker(what)).step("report")
+    Ok(cpus)
 }
 
-/// Resource limits, as far as the caller's hard limits let them be what they should be on every host.
+/// Sets the umask, the memory layout and the working directory, which a variation may change.
+fn apply_variation(spec: &Spec) -> Result<(), Fault> {
+    let variation = &spec.variation;
+    umask(Mode::from_bits_truncate(variation.umask.unwrap_or(0o022)));
+    if variation.fixed_layout {
+        sys::add_personality(sys::ADDR_NO_RANDOMIZE).step("fix the layout of memory")?;
+    }
+    let dir = variation
+        .work_dir
+        .as_ref()
+        .map_or("build".to_owned(), ToString::to_string);
+    chdir(format!("/{dir}").as_str()).step(format!("enter /{dir}"))
+}
+
+/// The measurements that need `/proc`, taken before Landlock forbids to open it.
+fn measure_before(job: &Job, proc: &OwnedFd) -> Result<Measured, Fault> {
+    let own = sys::namespaces_at(proc)
+        .into_iter()
+        .filter(|(name, inode)| job.host_namespaces.get(name) != Some(inode));
+    Ok(Measured {
+        namespaces: own.map(|(name, _)| name).collect(),
+        limits: job.group.mechanism(),
+        ..self_check::before(proc)?
+    })
+}
+
+/// Reports a weaker layer, which is a fault in a strict run.
+fn weaker(reports: &mut UnixStream, strict: bool, reason: String) -> Result<(), Fault> {
+    if strict {
+        return Err(Fault::new(FaultKind::Weaker, reason, ""));
+    }
+    wire::send_value(reports, &StageReport::Weaker(reason)).step("report")
+}
+
+/// Sets the resource limits to values that are the same on every host, or to the caller's hard limits where those are lower.
 fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
     let limits = spec.limits_in_force();
-    // Counts the processes of the user namespace made next, and pid 1 above it. One more than the limit: what keeps count,
-    // a control group or the watchdog, is to be the first to notice.
+    // Counts the processes of the user namespace made next, and pid 1 above it. One more than the limit, so that the control group or
+    // the watchdog, which name the limit, notice it before fork(2) fails.
     let processes = u64::from(limits.processes) + 2;
     let file = limits.largest_file();
     let wanted = [
@@ -208,7 +231,7 @@ fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Lets the stage see the processors that are wanted; returns how many it really has.
+/// Sets the processors of this process; returns how many of those wanted the host has.
 fn set_processors(wanted: Processors) -> Result<u32, Fault> {
     let own = Pid::from_raw(0);
     let offered = sched_getaffinity(own).step("read the processors")?;
@@ -236,13 +259,13 @@ fn take_console(job: &mut Job) -> Result<(), Fault> {
     dup2_stdout(stdout).step("take standard output")?;
     dup2_stderr(stderr).step("take standard error")?;
     if job.request.spec.console == Console::Inherit && io::stdin().is_terminal() {
-        // A shell steers its jobs from the caller's session; seccomp keeps it from typing into the terminal.
+        // The stage stays in the caller's session, so that a shell has job control; seccomp forbids to inject terminal input.
         let own = getpid();
         setpgid(Pid::from_raw(0), Pid::from_raw(0)).step("make a process group")?;
         let mut terminal_output = SigSet::empty();
         terminal_output.add(Signal::SIGTTOU);
         terminal_output.thread_block().step("block signals")?;
-        // Not the controlling terminal: then there is no foreground to take.
+        // Fails where the terminal is not the controlling one; then there is no foreground to take.
         let _ = tcsetpgrp(io::stdin(), own);
     } else {
         setsid().step("make a session")?;
@@ -255,14 +278,14 @@ fn drop_capabilities(spec: &Spec) -> Result<(), Fault> {
     if spec.capabilities.is_empty() {
         sys::lock_no_root().step(step)?;
     }
-    let kept: Vec<caps::Capability> = spec.capabilities.iter().map(|c| c.kernel()).collect();
+    let kept: Vec<caps::Capability> = spec.capabilities.iter().copied().map(kernel_capability).collect();
     for capability in caps::all() {
-        // A capability the kernel does not know cannot be in the set.
+        // The crate may have a capability that this kernel does not know; it cannot be in the set.
         if !kept.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
             caps::drop(None, CapSet::Bounding, capability).step(step)?;
         }
     }
-    // Kernels that cannot do ambient sets have nothing in them.
+    // Fails on kernels without ambient sets, where there is nothing to clear.
     let _ = caps::clear(None, CapSet::Ambient);
     caps::clear(None, CapSet::Inheritable).step(step)?;
     let kept = kept.into_iter().collect();

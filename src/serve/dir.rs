@@ -1,4 +1,4 @@
-//! The directory that is served: names lead to regular files in it, or to nothing.
+//! The served directory: names lead to regular files below it, or to none.
 
 use super::ServeError;
 use crate::model::RelPath;
@@ -9,7 +9,7 @@ use nix::{
 };
 use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
-/// An open directory. Renaming it or what it lies in changes nothing.
+/// An open directory. It stays the same one when it or a directory above it is renamed.
 #[derive(Debug)]
 pub struct ServedDirectory {
     fd: OwnedFd,
@@ -18,24 +18,24 @@ pub struct ServedDirectory {
 /// A file to be sent.
 pub(super) struct Opened {
     pub(super) file: File,
-    /// Its length when it was opened.
+    /// Its length at the time it was opened.
     pub(super) size: u64,
 }
 
-/// Why there is no file to be sent.
+/// Why no file can be sent.
 pub(super) enum Missing {
-    /// There is no regular file of that name below the directory.
+    /// The directory has no regular file of this name.
     Absent,
-    /// It may not be read.
+    /// The server is not permitted to read it.
     Forbidden,
-    /// Reading it failed.
+    /// Opening it failed.
     Broken(io::Error),
 }
 
 impl From<Errno> for Missing {
     fn from(errno: Errno) -> Self {
         match errno {
-            // EXDEV is a symbolic link that leads out; ENXIO a socket or a fifo that nobody writes to.
+            // EXDEV is a symbolic link that leads out of the directory, ENXIO a socket, or a fifo without a writer.
             Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV | Errno::ENAMETOOLONG | Errno::ENXIO => {
                 Missing::Absent
             }
@@ -45,7 +45,7 @@ impl From<Errno> for Missing {
     }
 }
 
-/// openat2(2) answers EAGAIN when something is renamed while it looks; so often it is asked again.
+/// Most calls of openat2(2) for one path: it fails with EAGAIN when a directory is renamed during the lookup.
 const TRIES: usize = 16;
 
 impl ServedDirectory {
@@ -53,7 +53,7 @@ impl ServedDirectory {
     ///
     /// # Errors
     ///
-    /// [`ServeError::DirectoryBlocks`] when it is missing, not a directory, or may not be entered.
+    /// [`ServeError::Directory`] when it is missing, not a directory, or not permitted to be entered.
     pub fn open(path: &Path) -> Result<Self, ServeError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(path, flags, Mode::empty()).map_err(|errno| ServeError::Directory {
@@ -63,12 +63,12 @@ impl ServedDirectory {
         Ok(Self { fd })
     }
 
-    /// Opens the regular file `path`. Symbolic links are followed as long as they stay below the directory.
+    /// Opens the regular file `path`. Symbolic links are followed while they stay below the directory.
     pub(super) fn file(&self, path: &RelPath) -> Result<Opened, Missing> {
-        // Looked at before it is opened, for opening a device or a fifo can do something.
-        let found = self.look(path, OFlag::O_PATH)?;
+        // The type is checked before the file is opened, because opening a device or a fifo has effects.
+        let found = self.lookup(path, OFlag::O_PATH)?;
         regular(&fstat(&found)?)?;
-        let file = self.look(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        let file = self.lookup(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
         let stat = fstat(&file)?;
         regular(&stat)?;
         Ok(Opened {
@@ -77,7 +77,8 @@ impl ServedDirectory {
         })
     }
 
-    fn look(&self, path: &RelPath, flags: OFlag) -> Result<OwnedFd, Errno> {
+    /// openat2(2) below the directory.
+    fn lookup(&self, path: &RelPath, flags: OFlag) -> Result<OwnedFd, Errno> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);

@@ -1,22 +1,25 @@
-//! Why a directory cannot be served.
+//! `ServeError`: why a directory cannot be served.
 
+use crate::model::Hint;
 use std::{io, path::PathBuf};
 
-/// Why a directory cannot be served. What goes wrong with one request is told to its client and the log instead.
+/// Why a directory cannot be served. Errors of a single request go to its client and to the log instead.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The directory.
+    /// The directory cannot be opened.
     #[error("open the directory {}", path.display())]
     Directory {
-        /// Which.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// The listening socket.
+    /// The listening socket cannot be waited on.
     #[error("wait for requests")]
     Wait {
-        /// Why.
+        /// The operating system's reason.
         source: io::Error,
     },
 }
+
+impl Hint for ServeError {}

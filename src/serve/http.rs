@@ -1,32 +1,26 @@
-//! The HTTP/1.1 server: one thread for each connection, nothing waited for without an end.
+//! The HTTP/1.1 server: one thread per connection, and a time limit on every wait.
 
-use super::{
-    Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake,
-    dir::{Missing, Opened},
-    request::{self, HttpRequest, Method, REASONS},
-};
-use crate::model::RelPath;
+use super::{Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake, connection::Connection};
 use std::{
-    io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::FileExt,
+    io::{self, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// What a client may use up.
+/// Limits on the resources of clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpLimits {
-    /// Connections at once; more are answered with 503.
+    /// Connections at the same time; further ones are answered with 503.
     pub connections: usize,
     /// Bytes of a request's head.
     pub head_bytes: usize,
     /// Time from the end of a response, or the start of the connection, to the end of the next request's head.
     pub head: Duration,
-    /// Time in which a client must take something of a response.
+    /// Longest time in which a client reads none of a response.
     pub stall: Duration,
-    /// Bytes a second that a client must take on the whole; a response may last [`Self::stall`] longer than that.
+    /// Bytes per second that a client must read on average; a response may last [`Self::stall`] longer than that.
     pub slowest: u64,
 }
 
@@ -43,14 +37,8 @@ impl Default for HttpLimits {
     }
 }
 
-/// How long nothing is accepted when the machine has run out of something.
+/// Pause before the next connection when the machine is out of descriptors, memory or threads.
 const SHORT_OF_RESOURCES: Duration = Duration::from_millis(100);
-/// What of an unread request is still taken in before a connection is closed, so that the client sees the answer: bytes,
-/// time.
-const LINGER: (usize, Duration) = (256 << 10, Duration::from_secs(1));
-/// Bytes read from a file, and from a client, at once.
-const CHUNK: usize = 64 << 10;
-const HEAD_CHUNK: usize = 4 << 10;
 
 /// Serves `dir` on `listener` until `stop`; then ends every connection and returns.
 ///
@@ -65,7 +53,7 @@ pub fn serve_http(
     log: Log<'_>,
 ) -> Result<(), ServeError> {
     let wait = |source| ServeError::Wait { source };
-    // A connection that is gone before it is accepted must not block.
+    // accept(2) must not block on a connection that is closed before it is accepted.
     listener.set_nonblocking(true).map_err(wait)?;
     let open = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -84,15 +72,15 @@ pub fn serve_http(
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            // Else small answers wait for the client's delayed acknowledgement.
+            // Otherwise the end of a small answer waits for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
-            let place = ConnectionSlot::take(&open);
-            if place.number > limits.connections {
+            let slot = ConnectionSlot::take(&open);
+            if slot.number > limits.connections {
                 busy(&stream, peer, log);
                 continue;
             }
             let started = thread::Builder::new().spawn_scoped(scope, move || {
-                let _place = place;
+                let _slot = slot;
                 let connection = Connection {
                     stream: &stream,
                     peer,
@@ -111,7 +99,7 @@ pub fn serve_http(
     })
 }
 
-/// One of the connections that are open.
+/// An open connection, counted until it is dropped.
 struct ConnectionSlot<'a> {
     open: &'a AtomicUsize,
     number: usize,
@@ -130,7 +118,7 @@ impl Drop for ConnectionSlot<'_> {
     }
 }
 
-/// Answers 503 as far as that goes without waiting.
+/// Answers 503, without waiting for the client.
 fn busy(mut stream: &TcpStream, peer: SocketAddr, log: Log<'_>) {
     let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
     let _ = stream.write(head.as_bytes());
@@ -142,339 +130,4 @@ fn busy(mut stream: &TcpStream, peer: SocketAddr, log: Log<'_>) {
         bytes: 0,
         problem: Some("too many connections".to_owned()),
     });
-}
-
-/// Why a connection ends before its time.
-enum Broken {
-    /// The server stops.
-    Stopped,
-    /// The client takes too long.
-    Slow,
-    /// The connection, or the file.
-    Io(io::Error),
-}
-
-impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Self {
-        Broken::Io(error)
-    }
-}
-
-impl Broken {
-    fn problem(&self) -> String {
-        match self {
-            Broken::Stopped => "the server was stopped".to_owned(),
-            Broken::Slow => "the client was too slow".to_owned(),
-            Broken::Io(error) => error.to_string(),
-        }
-    }
-}
-
-/// What came of waiting for a request.
-enum Heard {
-    Request(HttpRequest),
-    /// The client has nothing more to ask.
-    Nothing,
-    /// It cannot be understood; answered with this status.
-    Refused(u16),
-}
-
-struct Connection<'a> {
-    stream: &'a TcpStream,
-    peer: SocketAddr,
-    dir: &'a ServedDirectory,
-    limits: &'a HttpLimits,
-    stop: &'a Stop,
-    log: Log<'a>,
-    /// What came in and was not understood yet.
-    buffer: Vec<u8>,
-}
-
-/// The head of a response.
-struct Head<'a> {
-    status: u16,
-    content_type: &'a str,
-    length: u64,
-    /// Further fields, each with its line's end.
-    more: String,
-    keep_alive: bool,
-    old: bool,
-}
-
-impl Head<'_> {
-    fn text(&self) -> String {
-        let connection = match (self.keep_alive, self.old) {
-            (false, _) => "Connection: close\r\n",
-            (true, true) => "Connection: keep-alive\r\n",
-            (true, false) => "",
-        };
-        format!(
-            "HTTP/1.1 {} {}\r\nServer: pnb\r\nContent-Type: {}\r\nContent-Length: {}\r\nX-Content-Type-Options: nosniff\r\n{}{connection}\r\n",
-            self.status,
-            reason(self.status),
-            self.content_type,
-            self.length,
-            self.more,
-        )
-    }
-}
-
-fn reason(status: u16) -> &'static str {
-    REASONS.iter().find(|(s, _)| *s == status).map_or("", |(_, text)| text)
-}
-
-impl Connection<'_> {
-    fn run(mut self) {
-        loop {
-            let keep = match self.hear() {
-                Ok(Heard::Request(request)) => self.answer(&request),
-                Ok(Heard::Refused(status)) => {
-                    let refusal = Refusal::new(status, "-", false);
-                    self.refuse(&refusal)
-                }
-                Ok(Heard::Nothing) | Err(_) => return,
-            };
-            if !keep {
-                self.linger();
-                return;
-            }
-        }
-    }
-
-    /// Waits for the next request's head.
-    fn hear(&mut self) -> Result<Heard, Broken> {
-        let deadline = Instant::now() + self.limits.head;
-        let mut chunk = [0u8; HEAD_CHUNK];
-        loop {
-            if !self.buffer.is_empty() {
-                match request::parse(&self.buffer) {
-                    Ok(Some((request, length))) => {
-                        self.buffer.drain(..length);
-                        return Ok(Heard::Request(request));
-                    }
-                    Ok(None) if self.buffer.len() >= self.limits.head_bytes => {
-                        let first_line = self.buffer.contains(&b'\n');
-                        return Ok(Heard::Refused(if first_line { 431 } else { 414 }));
-                    }
-                    Ok(None) => {}
-                    Err(status) => return Ok(Heard::Refused(status)),
-                }
-            }
-            match self.stop.readable(self.stream, Some(deadline))? {
-                Wake::Ready => {}
-                Wake::Stopped => return Err(Broken::Stopped),
-                Wake::TimedOut if self.buffer.is_empty() => return Ok(Heard::Nothing),
-                Wake::TimedOut => return Ok(Heard::Refused(408)),
-            }
-            let room = (self.limits.head_bytes - self.buffer.len().min(self.limits.head_bytes)).clamp(1, HEAD_CHUNK);
-            match (&mut &*self.stream).read(&mut chunk[..room]) {
-                Ok(0) if self.buffer.is_empty() => return Ok(Heard::Nothing),
-                Ok(0) => return Ok(Heard::Refused(400)),
-                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
-                Err(error) if again(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Answers a request; says whether the connection can go on.
-    fn answer(&self, request: &HttpRequest) -> bool {
-        // A client of HTTP/1.0 is not kept after a refusal, which saves saying so.
-        let refused = |status| Refusal::new(status, &request.shown, request.keep_alive && !request.old);
-        let refusal = match request.method {
-            Method::Refused => refused(405),
-            Method::Unknown => refused(501),
-            Method::Get | Method::Head => {
-                let opened = match &request.path {
-                    Ok(path) => self.dir.file(path).map(|opened| (path, opened)),
-                    Err(status) => return self.refuse(&refused(*status).for_method(request.method)),
-                };
-                match opened {
-                    Ok((path, opened)) => return self.send_file(request, path, &opened),
-                    Err(Missing::Absent) => refused(404),
-                    Err(Missing::Forbidden) => refused(403),
-                    Err(Missing::Broken(error)) => refused(500).because(error.to_string()),
-                }
-            }
-        };
-        self.refuse(&refusal.for_method(request.method))
-    }
-
-    fn refuse(&self, refusal: &Refusal) -> bool {
-        let body = format!("{} {}\n", refusal.status, reason(refusal.status));
-        let head = Head {
-            status: refusal.status,
-            content_type: "text/plain; charset=utf-8",
-            length: body.len() as u64,
-            more: refusal.more.clone(),
-            keep_alive: refusal.keep_alive,
-            old: false,
-        };
-        let mut text = head.text();
-        if !refusal.headless {
-            text.push_str(&body);
-        }
-        let deadline = Instant::now() + self.limits.stall;
-        let sent = self.write(text.as_bytes(), deadline);
-        let problem = sent.as_ref().err().map(Broken::problem);
-        (self.log)(&Served {
-            protocol: Protocol::Http,
-            peer: self.peer,
-            request: refusal.request.clone(),
-            status: Some(refusal.status),
-            bytes: 0,
-            problem: problem.or_else(|| refusal.problem.clone()),
-        });
-        sent.is_ok() && refusal.keep_alive
-    }
-
-    fn send_file(&self, request: &HttpRequest, path: &RelPath, opened: &Opened) -> bool {
-        let mut more = "Accept-Ranges: bytes\r\n".to_owned();
-        let (status, first, length) = match request.range {
-            None => (200, 0, opened.size),
-            Some(range) => match range.within(opened.size) {
-                Some((first, length)) => {
-                    let last = first + length - 1;
-                    more.push_str(&format!("Content-Range: bytes {first}-{last}/{}\r\n", opened.size));
-                    (206, first, length)
-                }
-                None => {
-                    let mut refusal = Refusal::new(416, &request.shown, request.keep_alive && !request.old);
-                    refusal.more = format!("Content-Range: bytes */{}\r\n", opened.size);
-                    return self.refuse(&refusal);
-                }
-            },
-        };
-        let head = Head {
-            status,
-            content_type: request::content_type(path),
-            length,
-            more,
-            keep_alive: request.keep_alive,
-            old: request.old,
-        };
-        let deadline = Instant::now() + self.limits.stall + Duration::from_secs(length / self.limits.slowest.max(1));
-        let mut bytes = 0;
-        let mut sent = self.write(head.text().as_bytes(), deadline);
-        if sent.is_ok() && request.method == Method::Get {
-            sent = self.send_bytes(opened, first, length, deadline, &mut bytes);
-        }
-        (self.log)(&Served {
-            protocol: Protocol::Http,
-            peer: self.peer,
-            request: request.shown.clone(),
-            status: Some(status),
-            bytes,
-            problem: sent.as_ref().err().map(Broken::problem),
-        });
-        sent.is_ok() && request.keep_alive
-    }
-
-    /// Sends a part of a file. Not with sendfile(2), which raises SIGPIPE when the client has gone.
-    fn send_bytes(
-        &self,
-        opened: &Opened,
-        first: u64,
-        length: u64,
-        deadline: Instant,
-        sent: &mut u64,
-    ) -> Result<(), Broken> {
-        let mut chunk = vec![0u8; CHUNK];
-        while *sent < length {
-            let want = usize::try_from(length - *sent).map_or(CHUNK, |left| left.min(CHUNK));
-            let got = match opened.file.read_at(&mut chunk[..want], first + *sent) {
-                // The promised length cannot be kept: the end of the connection tells the client.
-                Ok(0) => return Err(io::Error::other("the file became shorter").into()),
-                Ok(got) => got,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            self.write(&chunk[..got], deadline)?;
-            *sent += got as u64;
-        }
-        Ok(())
-    }
-
-    fn write(&self, mut bytes: &[u8], deadline: Instant) -> Result<(), Broken> {
-        while !bytes.is_empty() {
-            match (&mut &*self.stream).write(bytes) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) if again(&error) => {
-                    let stalled = Instant::now() + self.limits.stall;
-                    match self.stop.writable(self.stream, stalled.min(deadline))? {
-                        Wake::Ready => {}
-                        Wake::Stopped => return Err(Broken::Stopped),
-                        Wake::TimedOut => return Err(Broken::Slow),
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-            if Instant::now() > deadline {
-                return Err(Broken::Slow);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes in what the client is still sending: closing over unread bytes would reset the connection and might take the
-    /// answer with it (RFC 9112, section 9.6).
-    fn linger(&self) {
-        let (most, time) = LINGER;
-        let deadline = Instant::now() + time;
-        let mut chunk = [0u8; HEAD_CHUNK];
-        let mut taken = 0;
-        if self.stream.shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        while taken < most && matches!(self.stop.readable(self.stream, Some(deadline)), Ok(Wake::Ready)) {
-            match (&mut &*self.stream).read(&mut chunk) {
-                Ok(0) => return,
-                Ok(count) => taken += count,
-                Err(error) if again(&error) => {}
-                Err(_) => return,
-            }
-        }
-    }
-}
-
-fn again(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// An answer that is not a file.
-struct Refusal {
-    status: u16,
-    request: String,
-    keep_alive: bool,
-    more: String,
-    /// Whether only the head is sent.
-    headless: bool,
-    problem: Option<String>,
-}
-
-impl Refusal {
-    fn new(status: u16, request: &str, keep_alive: bool) -> Self {
-        Self {
-            status,
-            request: request.to_owned(),
-            keep_alive,
-            more: match status {
-                405 => "Allow: GET, HEAD\r\n".to_owned(),
-                _ => String::new(),
-            },
-            headless: false,
-            problem: None,
-        }
-    }
-
-    fn for_method(mut self, method: Method) -> Self {
-        self.headless = method == Method::Head;
-        self
-    }
-
-    fn because(mut self, problem: String) -> Self {
-        self.problem = Some(problem);
-        self
-    }
 }

@@ -1,14 +1,21 @@
-//! A directory over HTTP and TFTP, read-only: what a machine that boots over a network asks for.
+//! Serves a directory over HTTP and TFTP, read-only, to machines that boot over a network.
 //!
 //! ```text
 //! HTTP   GET, HEAD, one range, keep-alive          RFC 9110, RFC 9112
 //! TFTP   read requests in octet mode               RFC 1350, 2347, 2348, 2349, 7440
 //! ```
 //!
-//! Both take a socket that is already bound and serve until a [`Stop`] is requested, with a thread for each connection or
-//! transfer. Everything that comes in is taken for hostile: sizes, numbers and times are bounded by limits, and a name
-//! leads to a regular file below the directory or to nothing.
+//! Both servers take a bound socket and serve until a [`Stop`] is requested, with one thread per connection or transfer. All input is
+//! treated as hostile: sizes, numbers and times have limits, and a name leads to a regular file below the directory or to none.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `http`, `connection`, `request` | the HTTP server; one connection; parsing a request's head |
+//! | `tftp`, `transfer`, `packet` | the TFTP server; sending one file; parsing and writing packets |
+//! | `dir` | the served directory |
+//! | `stop`, `served`, `error` | stopping a server; log entries; [`ServeError`] |
 
+mod connection;
 mod dir;
 mod error;
 mod http;

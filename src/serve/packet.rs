@@ -13,9 +13,9 @@
 
 /// Longest request (RFC 2347).
 pub(super) const MAX_REQUEST: usize = 512;
-/// Bytes of a DATA packet's head.
+/// Bytes before the data of a DATA packet.
 pub(super) const DATA_HEAD: usize = 4;
-/// Bytes of a block when none were agreed on.
+/// Bytes of a block without the option `blksize`.
 pub(super) const DEFAULT_BLOCK: u16 = 512;
 
 const RRQ: u16 = 1;
@@ -33,35 +33,35 @@ pub(super) mod code {
     pub(in super::super) const ILLEGAL: u16 = 4;
 }
 
-/// Options a client asks for. Unknown ones and values out of bounds are ignored, as RFC 2347 wants.
+/// Options of a read request. Unknown options and values out of bounds are ignored (RFC 2347).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct TftpOptions {
     /// Bytes of a block, 8 to 65464.
     pub(super) block: Option<u16>,
-    /// Seconds until something is sent again, 1 to 255.
+    /// Seconds before a retransmission, 1 to 255.
     pub(super) timeout: Option<u8>,
-    /// Whether the file's size is asked for.
+    /// Whether the client asks for the file's size.
     pub(super) size: bool,
-    /// Blocks sent before one is acknowledged, 1 to 65535.
+    /// Blocks sent without an acknowledgement, 1 to 65535.
     pub(super) window: Option<u16>,
 }
 
 /// A packet from a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Packet<'a> {
-    /// It wants to have a file.
+    /// RRQ: the client asks for a file.
     Read {
         name: &'a [u8],
         mode: &'a [u8],
         options: TftpOptions,
     },
-    /// It wants to write one.
+    /// WRQ: the client offers a file.
     Write { name: &'a [u8] },
-    /// It has everything up to this block.
+    /// ACK: the client has all blocks up to this one.
     Ack(u16),
-    /// It gives up.
+    /// ERROR: the client gives up.
     Error { code: u16, message: &'a [u8] },
-    /// Nothing that a client says to a server.
+    /// DATA or OACK, which a client does not send to a server.
     Other,
 }
 
@@ -70,7 +70,7 @@ fn word(bytes: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_be_bytes(*head), tail))
 }
 
-/// A string up to its NUL.
+/// A string, without its NUL.
 fn string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let end = bytes.iter().position(|b| *b == 0)?;
     let (text, tail) = (&bytes[..end], &bytes[end + 1..]);
@@ -83,7 +83,7 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
-/// Reads a packet; none when it is malformed.
+/// Parses a packet; `None` when it is malformed.
 pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
     let (opcode, mut rest) = word(bytes)?;
     Some(match opcode {
@@ -100,7 +100,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
         ACK => Packet::Ack(word(rest)?.0),
         ERROR => {
             let (code, mut rest) = word(rest)?;
-            // Some clients leave the last NUL out.
+            // Some clients omit the last NUL.
             let message = string(&mut rest).unwrap_or(rest);
             Packet::Error { code, message }
         }
@@ -109,7 +109,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
     })
 }
 
-/// Reads options as far as they go; of several with one name the first stands.
+/// Parses options up to the first malformed one; of several options with one name, the first counts.
 fn options(mut rest: &[u8]) -> TftpOptions {
     let mut out = TftpOptions::default();
     while let (Some(name), Some(value)) = (string(&mut rest), string(&mut rest)) {

@@ -1,15 +1,15 @@
-//! Reading the head of an HTTP request; no I/O.
+//! Parses the head of an HTTP request; no I/O.
 //!
-//! Sources: RFC 9112 (HTTP/1.1), RFC 9110 section 14 (ranges), RFC 3986 section 2.1 (percent-encoding). The syntax is read
-//! by `httparse`; what a request means is decided here.
+//! Sources: RFC 9112 (HTTP/1.1), RFC 9110 section 14 (ranges), RFC 3986 section 2.1 (percent-encoding). `httparse` parses the syntax; this
+//! file interprets it.
 
 use super::served::printable;
 use crate::model::RelPath;
 
-/// Most header fields of a request.
+/// Most header fields in a request.
 const MAX_FIELDS: usize = 64;
 
-/// Statuses that are sent, with their reasons.
+/// Statuses that the server sends, with their reason phrases.
 pub(super) const REASONS: [(u16, &str); 14] = [
     (200, "OK"),
     (206, "Partial Content"),
@@ -27,28 +27,28 @@ pub(super) const REASONS: [(u16, &str); 14] = [
     (505, "HTTP Version Not Supported"),
 ];
 
-/// What a client wants done.
+/// Method of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
     Get,
     Head,
-    /// One that HTTP has and this server does not offer.
+    /// A method of HTTP that this server does not support.
     Refused,
-    /// Anything else.
+    /// Any other word.
     Unknown,
 }
 
-/// A single range of bytes, as asked for.
+/// The byte range of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Range {
-    /// From an offset to another (inclusive), or to the end.
+    /// From an offset to another one (inclusive), or to the end.
     From(u64, Option<u64>),
-    /// The last so many bytes.
+    /// This number of bytes at the end.
     Last(u64),
 }
 
 impl Range {
-    /// First byte and length within a file of `size` bytes; none when nothing of it is there.
+    /// First byte and length in a file of `size` bytes; `None` when the file has no byte of the range.
     pub(super) fn within(self, size: u64) -> Option<(u64, u64)> {
         match self {
             Range::From(first, last) if first < size => {
@@ -70,20 +70,20 @@ pub(super) struct HttpRequest {
     pub(super) method: Method,
     /// Method and target, printable.
     pub(super) shown: String,
-    /// What is asked for, or the status that refuses it.
+    /// Path of the requested file, or the status that refuses the request.
     pub(super) path: Result<RelPath, u16>,
     pub(super) range: Option<Range>,
-    /// Whether the client wants to send more on this connection and can.
+    /// Whether the connection stays open for further requests.
     pub(super) keep_alive: bool,
-    /// Whether it is of HTTP/1.0, where keeping a connection must be said.
+    /// Whether the request is of HTTP/1.0, where an answer must state that the connection stays open.
     pub(super) old: bool,
 }
 
-/// Reads a head from the start of `bytes`: the request and how many bytes it has, or none while the end is missing.
+/// Parses the head at the start of `bytes`; returns the request and the length of its head, or `None` while its end is missing.
 ///
 /// # Errors
 ///
-/// The status to refuse it with.
+/// The status that refuses the request.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut raw = httparse::Request::new(&mut fields);
@@ -117,7 +117,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
     } else {
         has_token("keep-alive")
     };
-    // A body has no meaning here. It is not read, so that nobody can argue about where the next request begins.
+    // A body has no meaning in these methods. The connection is closed instead of reading it, so that it cannot be mistaken for the next
+    // request.
     let body = all("transfer-encoding").next().is_some() || all("content-length").any(|v| v != b"0");
     let method_read = match method {
         "GET" => Method::Get,
@@ -125,7 +126,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
         "CONNECT" | "DELETE" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => Method::Refused,
         _ => Method::Unknown,
     };
-    // Files have no validators here, so that a condition on a range can never hold.
+    // The server sends no validators, so an If-Range condition never holds.
     let mut ranges = all("range");
     let range = match (ranges.next(), ranges.next(), all("if-range").next()) {
         (Some(value), None, None) if method_read == Method::Get => parse_range(value),
@@ -142,7 +143,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
     Ok(Some((request, length)))
 }
 
-/// The file a request target names. A target that cannot be read is 400, one that can be no file's name 404.
+/// The path that a request target names. A malformed target is refused with 400, one that cannot name a file with 404.
 fn parse_target(target: &[u8]) -> Result<RelPath, u16> {
     const SCHEME: &[u8] = b"http://";
     let origin = match target.get(..SCHEME.len()) {
@@ -180,7 +181,7 @@ fn percent_decode(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Reads `bytes=…` with one range; anything else is as if there were none, as RFC 9110 permits.
+/// Parses `bytes=…` with one range; any other value is ignored, as RFC 9110 permits.
 fn parse_range(value: &[u8]) -> Option<Range> {
     let text = std::str::from_utf8(value).ok()?;
     let (unit, range) = text.split_once('=')?;
@@ -198,14 +199,14 @@ fn parse_range(value: &[u8]) -> Option<Range> {
     }
 }
 
-/// A number of decimal digits; what is too large for any file becomes the largest there is.
+/// Parses a decimal number; one that is too large for 64 bits becomes the largest of them.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// `Content-Type` by the end of a file's name. What people read in a browser is text; UEFI's HTTP boot goes by the type of
-/// programs and media (UEFI specification, section 24.7).
+/// `Content-Type` by a file's extension. Scripts and certificates are text, so that browsers show them; UEFI's HTTP boot decides by the
+/// types of programs and media (UEFI specification, section 24.7).
 pub(super) fn content_type(path: &RelPath) -> &'static str {
     let name = path.name();
     let dot = name.iter().rposition(|b| *b == b'.');

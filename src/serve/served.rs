@@ -1,9 +1,9 @@
-//! What the log gets to know about a request.
+//! `Served`: a log entry for each request.
 
 use serde::Serialize;
 use std::{fmt, net::SocketAddr};
 
-/// How a request came.
+/// Protocol of a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -13,30 +13,30 @@ pub enum Protocol {
     Tftp,
 }
 
-/// A request that has ended, well or not.
+/// A request that has ended, successfully or not.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Served {
-    /// How it came.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// Who asked.
+    /// Address of the client.
     pub peer: SocketAddr,
-    /// What was asked for, printable: `GET /kernel`, `RRQ ipxe.efi`; `-` when it could not be read.
+    /// The request, printable: `GET /kernel`, `RRQ ipxe.efi`; `-` when it is malformed.
     pub request: String,
-    /// Status of HTTP, or the error code sent over TFTP; none when there was no need for one.
+    /// Status of HTTP, or error code of TFTP; `None` for a TFTP transfer without an error packet.
     pub status: Option<u16>,
-    /// Bytes of the file that were sent (TFTP: and acknowledged).
+    /// Bytes of the file that were sent; for TFTP, those that were acknowledged.
     pub bytes: u64,
-    /// What went wrong.
+    /// Why the request failed.
     pub problem: Option<String>,
 }
 
-/// Takes what was served, from any thread.
+/// Receives log entries, from any thread.
 pub type Log<'a> = &'a (dyn Fn(&Served) + Sync);
 
-/// Longest request shown.
+/// Most bytes of a request in a log entry.
 const MAX_SHOWN: usize = 200;
 
-/// Bytes from outside, fit for a terminal and a line.
+/// Bytes of a client, escaped and cut so that they are safe in one line of a terminal.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(MAX_SHOWN)];
     let dots = if cut.len() < bytes.len() { "..." } else { "" };

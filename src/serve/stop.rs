@@ -1,4 +1,4 @@
-//! Waiting for a descriptor, a moment, or the end of it all.
+//! `Stop`: waits that a request to stop ends.
 
 use nix::{
     errno::Errno,
@@ -14,46 +14,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Ends servers and everything they are waiting for. Once requested it stays so.
+/// Ends servers and all their waits. A request cannot be withdrawn.
 #[derive(Debug)]
 pub struct Stop {
     waiting: UnixStream,
-    /// Shut down to stop: then `waiting` is at its end, for everybody who looks, for good.
+    /// Shut down by a request: from then on, `waiting` is readable in all threads.
     asking: UnixStream,
 }
 
-/// Why a wait has ended.
+/// Why a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wake {
-    /// The descriptor is ready, or broken, which the next call on it will tell.
+    /// The descriptor is ready, or has an error, which the next call on it returns.
     Ready,
-    /// The time is over.
+    /// The deadline has passed.
     TimedOut,
-    /// The stop was requested.
+    /// A stop was requested.
     Stopped,
 }
 
-/// Longest single poll(2); a longer wait is made of several.
+/// Longest single poll(2); a longer wait takes several.
 const MAX_POLL: Duration = Duration::from_secs(60);
 
 impl Stop {
-    /// A stop that nobody has requested yet.
+    /// A stop that is not requested yet.
     ///
     /// # Errors
     ///
-    /// When there are no descriptors left.
+    /// The process is out of file descriptors.
     pub fn new() -> io::Result<Self> {
         let (waiting, asking) = UnixStream::pair()?;
         Ok(Self { waiting, asking })
     }
 
-    /// Asks every server that has this stop to end.
+    /// Requests every server with this stop to end.
     pub fn request(&self) {
-        // Fails only when it was shut down before.
+        // Fails only if it was requested before.
         let _ = self.asking.shutdown(Shutdown::Both);
     }
 
-    /// Waits until `fd` can be read from, the stop is requested, or `deadline` has come.
+    /// Waits until `fd` is readable, the stop is requested, or `deadline` has passed.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl Stop {
         self.wait(Some((fd.as_fd(), PollFlags::POLLOUT)), Some(deadline))
     }
 
-    /// Waits for `time` to go by, or the stop.
+    /// Waits for `time`, or until the stop is requested.
     pub(super) fn pause(&self, time: Duration) -> io::Result<Wake> {
         self.wait(None, Some(Instant::now() + time))
     }
@@ -79,7 +79,7 @@ impl Stop {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let timeout = match left {
                 None => PollTimeout::NONE,
-                // Rounded up: a wait for less than a millisecond must not become a loop without one.
+                // Rounded up: a wait of less than a millisecond must not become a busy loop.
                 Some(left) => {
                     let millis = left.min(MAX_POLL).as_micros().div_ceil(1000);
                     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)

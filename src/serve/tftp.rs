@@ -1,7 +1,7 @@
-//! The TFTP server: reads requests, and sends each file from a socket and a thread of its own.
+//! The TFTP server: receives requests, and sends each file from its own socket and thread.
 //!
-//! Only `octet` is served. `netascii` would change what is sent: no boot file survives it, and its size could not be told
-//! beforehand.
+//! Only the mode `octet` is supported. `netascii` converts line ends, which damages boot files, and the size sent would not be known
+//! before.
 
 use super::{
     Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake,
@@ -10,35 +10,35 @@ use super::{
     served::printable,
     transfer::Transfer,
 };
-use crate::model::RelPath;
+use crate::model::{RelPath, lock};
 use std::{
     collections::BTreeSet,
     io,
     net::{SocketAddr, UdpSocket},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     thread,
     time::Duration,
 };
 
-/// What a client may use up.
+/// Limits on the resources of clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TftpLimits {
-    /// Transfers at once; more are refused.
+    /// Transfers at the same time; further ones are refused.
     pub transfers: usize,
-    /// Time until something is sent again, where the client asks for none.
+    /// Time before a retransmission, where the client does not choose one.
     pub timeout: Duration,
-    /// How often in a row something is sent again before the client is given up.
+    /// Retransmissions in a row before the transfer is given up.
     pub retries: u32,
-    /// Blocks sent before one is acknowledged, whatever the client asks for.
+    /// Most blocks sent without an acknowledgement; larger windows of clients are reduced to this.
     pub window: u16,
-    /// Bytes a second that a client must acknowledge on the whole; a transfer may last [`Self::grace`] longer than that.
+    /// Bytes per second that a client must acknowledge on average; a transfer may last [`Self::grace`] longer than that.
     pub slowest: u64,
     /// See [`Self::slowest`].
     pub grace: Duration,
 }
 
 impl Default for TftpLimits {
-    /// 64 transfers, again after 1 s up to 5 times, windows of 64 blocks, 1 KiB/s and a minute.
+    /// 64 transfers, up to 5 retransmissions after 1 s each, windows of 64 blocks, 1 KiB/s and a minute.
     fn default() -> Self {
         Self {
             transfers: 64,
@@ -51,10 +51,10 @@ impl Default for TftpLimits {
     }
 }
 
-/// How long nothing is received when the machine has run out of something.
+/// Pause before the next request when the machine is out of descriptors, memory or threads.
 const SHORT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
-/// Transfers under way: who asked, with what bytes.
+/// Running transfers: the client's address and the bytes of its request.
 type Running = Mutex<BTreeSet<(SocketAddr, Vec<u8>)>>;
 
 /// Serves `dir` on `socket` until `stop`; then ends every transfer and returns.
@@ -73,7 +73,7 @@ pub fn serve_tftp(
     socket.set_nonblocking(true).map_err(wait)?;
     let running = Running::default();
     let running = &running;
-    // One byte more than allowed, to see that a request is too long.
+    // One byte more than the limit, so that a longer request is noticed.
     let mut buffer = [0u8; MAX_REQUEST + 1];
     thread::scope(|scope| {
         loop {
@@ -90,23 +90,23 @@ pub fn serve_tftp(
             };
             let ask = match understand(bytes) {
                 Ok(Some(ask)) => ask,
-                // An error must not be answered with one, or two servers would talk for ever.
+                // An error packet must not be answered with another one, or two servers would exchange them forever.
                 Ok(None) => continue,
                 Err(refusal) => {
                     refusal.tell(socket, peer, log);
                     continue;
                 }
             };
-            let Some(place) = TransferSlot::take(running, limits.transfers, (peer, bytes.to_vec())) else {
+            let Some(slot) = TransferSlot::take(running, limits.transfers, (peer, bytes.to_vec())) else {
                 continue;
             };
-            if place.over {
+            if slot.over {
                 let refusal = Refusal::new(&ask.shown, code::OTHER, "too many transfers, try again later");
                 refusal.tell(socket, peer, log);
                 continue;
             }
             let started = thread::Builder::new().spawn_scoped(scope, move || {
-                let _place = place;
+                let _slot = slot;
                 if let Err(refusal) = transfer(&ask, socket, peer, dir, limits, stop, log) {
                     refusal.tell(socket, peer, log);
                 }
@@ -118,18 +118,18 @@ pub fn serve_tftp(
     })
 }
 
-/// A transfer's place among those that run.
+/// A running transfer, counted until it is dropped.
 struct TransferSlot<'a> {
     running: &'a Running,
     key: (SocketAddr, Vec<u8>),
-    /// Whether there are more than there may be.
+    /// Whether there are more transfers than the limit.
     over: bool,
 }
 
 impl<'a> TransferSlot<'a> {
-    /// None when this very request is being served: then the client has sent it twice.
+    /// `None` when the same request is being served: the client has sent it twice.
     fn take(running: &'a Running, most: usize, key: (SocketAddr, Vec<u8>)) -> Option<Self> {
-        let mut set = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = lock(running);
         if !set.insert(key.clone()) {
             return None;
         }
@@ -141,8 +141,7 @@ impl<'a> TransferSlot<'a> {
 
 impl Drop for TransferSlot<'_> {
     fn drop(&mut self) {
-        let mut set = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        set.remove(&self.key);
+        lock(self.running).remove(&self.key);
     }
 }
 
@@ -153,7 +152,7 @@ struct Ask {
     shown: String,
 }
 
-/// What a client is refused with.
+/// A refusal: error code and message.
 struct Refusal {
     shown: String,
     code: u16,
@@ -170,7 +169,7 @@ impl Refusal {
     }
 
     fn tell(&self, socket: &UdpSocket, peer: SocketAddr, log: Log<'_>) {
-        // A lost refusal is asked for again.
+        // Where this packet is lost, the client sends its request again.
         let _ = socket.send_to(&packet::error(self.code, &self.message), peer);
         log(&Served {
             protocol: Protocol::Tftp,
@@ -183,7 +182,7 @@ impl Refusal {
     }
 }
 
-/// Reads a request; none for packets that get no answer.
+/// Interprets a packet; `None` for packets that are not answered.
 fn understand(bytes: &[u8]) -> Result<Option<Ask>, Refusal> {
     match packet::parse(bytes) {
         Some(Packet::Read { name, mode, options }) => {
@@ -191,7 +190,7 @@ fn understand(bytes: &[u8]) -> Result<Option<Ask>, Refusal> {
             if !mode.eq_ignore_ascii_case(b"octet") {
                 return Err(Refusal::new(&shown, code::ILLEGAL, "only octet mode is served"));
             }
-            // Names are below the directory, written with or without a slash before them.
+            // A name is relative to the directory, with or without a leading slash.
             let name = name.strip_prefix(b"/").unwrap_or(name);
             match RelPath::new(name) {
                 Ok(path) => Ok(Some(Ask { path, options, shown })),
@@ -207,7 +206,7 @@ fn understand(bytes: &[u8]) -> Result<Option<Ask>, Refusal> {
     }
 }
 
-/// Sends a file, to its end or the client's.
+/// Sends a file.
 fn transfer(
     ask: &Ask,
     listening: &UdpSocket,
@@ -220,11 +219,11 @@ fn transfer(
     let refuse = |code, message: String| Refusal::new(&ask.shown, code, message);
     let opened = dir.file(&ask.path).map_err(|missing| match missing {
         Missing::Absent => refuse(code::NOT_FOUND, "there is no such file".to_owned()),
-        Missing::Forbidden => refuse(code::ACCESS, "it may not be read".to_owned()),
+        Missing::Forbidden => refuse(code::ACCESS, "reading it is not permitted".to_owned()),
         Missing::Broken(error) => refuse(code::OTHER, error.to_string()),
     })?;
     let socket = listening.local_addr().and_then(|own| {
-        // A socket of its own is what tells transfers apart; connected, it hears nobody but this client.
+        // The port of its own identifies the transfer; a connected socket receives packets of this client only.
         let socket = UdpSocket::bind((own.ip(), 0))?;
         socket.connect(peer)?;
         socket.set_nonblocking(true)?;

@@ -1,7 +1,7 @@
-//! One TFTP transfer: sends blocks, waits for their acknowledgement, sends again.
+//! One TFTP transfer: sends blocks, waits for their acknowledgement, retransmits.
 //!
-//! Blocks are counted from 1 without an end; the packet holds the lower 16 bits, so that after 65535 comes 0. That is what
-//! clients expect which take files of more than 65535 blocks at all.
+//! Blocks are counted from 1; a packet has the lower 16 bits of the number, so 0 follows 65535. Clients that accept files of more than
+//! 65535 blocks expect this.
 
 use super::{
     Stop, TftpLimits, Wake,
@@ -16,25 +16,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Why a transfer ends before its time.
+/// Why a transfer ends early.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// The server stops.
     Stopped,
-    /// The client is silent.
+    /// The client sends no acknowledgements.
     Silent,
-    /// The client takes too long on the whole.
+    /// The client is too slow on average.
     Slow,
-    /// The client has ended it; nothing is wrong when it only wanted to know a size.
+    /// The client has ended the transfer, for example because it only asked for the size.
     Ended { code: u16, message: String },
-    /// The socket.
+    /// An error of the socket.
     Socket(io::Error),
-    /// The file.
+    /// An error of the file.
     File(io::Error),
 }
 
 impl Broken {
-    /// For the log.
+    /// The reason in words, for the log.
     pub(super) fn problem(&self) -> String {
         match self {
             Broken::Stopped => "the server was stopped".to_owned(),
@@ -45,7 +45,7 @@ impl Broken {
         }
     }
 
-    /// The error code that the client was sent.
+    /// The error code that the client is sent.
     pub(super) fn told(&self) -> Option<u16> {
         match self {
             Broken::Stopped | Broken::Slow | Broken::File(_) => Some(code::OTHER),
@@ -64,23 +64,23 @@ pub(super) struct Transfer<'a> {
     timeout: Duration,
     retries: u32,
     deadline: Instant,
-    /// Blocks in all; the last is shorter than the others, and may be empty.
+    /// Number of blocks; the last one is shorter than the others, and may be empty.
     blocks: u64,
-    /// Blocks that the client has.
+    /// Number of blocks that the client has acknowledged.
     acknowledged: u64,
-    /// The answer to options, when there were any that are known.
+    /// The OACK packet, if the request has known options.
     agreed: Option<Vec<u8>>,
     /// A DATA packet.
     buffer: Vec<u8>,
 }
 
-/// What a wait for an acknowledgement came to.
+/// The result of a wait for an acknowledgement.
 enum Heard {
-    /// So many more blocks have arrived.
+    /// This number of further blocks has arrived.
     Progress(u64),
-    /// The client says again what it has: the first block of a window was lost.
+    /// The client repeats its last acknowledgement: the first block of a window was lost.
     Again,
-    /// Nothing in time.
+    /// No acknowledgement arrived in time.
     Silence,
 }
 
@@ -117,12 +117,12 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Bytes that the client has.
+    /// Number of bytes that the client has acknowledged.
     pub(super) fn sent(&self) -> u64 {
         (self.acknowledged * self.block).min(self.opened.size)
     }
 
-    /// Sends everything; tells the client when that fails for a reason it cannot know.
+    /// Sends the file; where that fails for a reason that the client cannot know, sends an error packet.
     pub(super) fn run(&mut self) -> Result<(), Broken> {
         let done = self.agree().and_then(|()| self.send_all());
         if let Err(broken) = &done
@@ -133,7 +133,7 @@ impl<'a> Transfer<'a> {
         done
     }
 
-    /// Says which options hold, and waits until the client agrees by acknowledging block 0.
+    /// Sends the OACK packet, and waits until the client accepts by acknowledging block 0.
     fn agree(&mut self) -> Result<(), Broken> {
         let Some(answer) = self.agreed.take() else {
             return Ok(());
@@ -191,7 +191,7 @@ impl<'a> Transfer<'a> {
     fn send(&self, packet: &[u8]) -> Result<(), Broken> {
         match self.socket.send(packet) {
             Ok(_) => Ok(()),
-            // As good as lost on the way: it is sent again.
+            // The packet counts as lost, and is retransmitted.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
             Err(error) => Err(Broken::Socket(error)),
@@ -200,12 +200,12 @@ impl<'a> Transfer<'a> {
 
     /// Waits for the acknowledgement of `least` to `most` of the blocks after those the client has.
     ///
-    /// A client that misses a block of a window may say so for every block behind it. All that has come in by then counts as
-    /// one answer, for to answer each of them would double the traffic with every window.
+    /// A client that misses a block of a window may repeat its acknowledgement for every block after it. All packets that have arrived by
+    /// then count as one answer: a retransmission for each of them would double the traffic with every window.
     fn hear(&self, least: u64, most: u64) -> Result<Heard, Broken> {
         let until = (Instant::now() + self.timeout).min(self.deadline);
         let mut heard = Heard::Silence;
-        // No client has more than this to say to a window and its repetition.
+        // Most packets that a client sends for a window and its retransmission, with room to spare.
         let mut patience = 4 * self.window + 64;
         loop {
             let wait = match heard {
@@ -223,8 +223,8 @@ impl<'a> Transfer<'a> {
                 heard = match heard {
                     Heard::Progress(before) if count <= before || count > most => Heard::Progress(before),
                     _ if (least..=most).contains(&count) => Heard::Progress(count),
-                    // Without windows this is an old packet that was late, and answering it would double every block
-                    // from here on (RFC 1123, section 4.2.3.1).
+                    // Without windows this is a delayed duplicate, and retransmitting for it would double every further block
+                    // (RFC 1123, section 4.2.3.1).
                     Heard::Silence if count == 0 && self.window > 1 => Heard::Again,
                     other => other,
                 };
@@ -236,7 +236,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// The next packet, when it is an acknowledgement.
+    /// Receives a packet; `None` when it is not an acknowledgement.
     fn receive(&self) -> Result<Option<u16>, Broken> {
         let mut buffer = [0u8; MAX_REQUEST];
         let length = match self.socket.recv(&mut buffer) {
@@ -257,7 +257,7 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// The number of a block as packets have it.
+/// The number of a block in packets.
 fn wire_number(block: u64) -> u16 {
     (block & 0xffff) as u16
 }
@@ -290,7 +290,7 @@ mod tests {
         let stop = Stop::new().expect("a socket pair");
         let limits = TftpLimits::default();
         let mut transfer = Transfer::new(&server, &opened, &TftpOptions::default(), &limits, &stop);
-        // The client has got this far; what comes before is no different.
+        // The client has acknowledged the blocks before; they are sent in the same way.
         transfer.acknowledged = first;
         let numbers = thread::scope(|scope| {
             let client = scope.spawn(|| {

@@ -1,14 +1,14 @@
-//! Objects become files of an artifact. Nothing leaves the store that was not hashed on the way.
+//! Objects become files of an artifact; their content is hashed on the way out.
 
 use super::{
-    Store,
+    ObjectMode, Store,
     error::{IoContext, Operation, StoreError},
     hash_cache::Stamp,
     incoming::{CHUNK, Spare},
     sparse::{Pages, read_at, write_sparse_at},
 };
 use crate::{
-    model::VerityDigest,
+    model::{VerityDigest, lock},
     verity::{self, Digests},
 };
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -17,28 +17,28 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
-/// Copies that were made beside their objects, by digest.
+/// Copies that were written together with their objects, by digest.
 #[derive(Debug, Default)]
 pub(super) struct Spares(Mutex<BTreeMap<VerityDigest, Vec<Spare>>>);
 
 impl Store {
     pub(super) fn keep_spare(&self, spare: Spare) {
-        let mut spares = self.spares.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spares = lock(&self.spares.0);
         spares.entry(spare.digests.verity).or_default().push(spare);
     }
 
     fn take_spare(&self, digest: &VerityDigest) -> Option<Spare> {
-        let mut spares = self.spares.0.lock().unwrap_or_else(PoisonError::into_inner);
-        spares.get_mut(digest)?.pop()
+        lock(&self.spares.0).get_mut(digest)?.pop()
     }
 
-    /// Puts the bytes of an object into the new file `target`, in which blocks of zeros are holes. They are the copy that
-    /// [`Store::put_artifact`] made, if it did and nobody has touched that since; otherwise the object is read and hashed, and
-    /// one that is damaged is an error. In a ephemeral store `target` becomes a link to an object that was hashed, and no file is made of
-    /// what [`Store::hash_artifact`] was given.
+    /// Writes the content of an object to the new file `target`, in which blocks of zeros are holes.
+    ///
+    /// The copy that [`Store::put_artifact`] made is renamed to `target`, if there is one and its inode has not changed. Otherwise the
+    /// object is copied and hashed, and a damaged one is an error. In an ephemeral store, `target` becomes a link to an object that was
+    /// hashed; for an artifact that [`Store::hash_artifact`] has hashed, only the digests are returned and no file is made.
     pub fn copy_out(&self, digest: &VerityDigest, target: &Path) -> Result<Digests, StoreError> {
         if let Some(spare) = self.take_spare(digest)
             && fs::symlink_metadata(&spare.path).is_ok_and(|found| Stamp::from(&found) == spare.stamp)
@@ -61,7 +61,7 @@ impl Store {
                 self.copy((&from, &source), (&to, target), &mut |bytes| both.update(bytes))?;
                 both.finish()
             }
-            // Of bytes that have the one digest the other one is known.
+            // The SHA-256 belongs to the fs-verity digest, which is computed again: one hash is enough.
             Some(sha256) => {
                 let mut hasher = verity::Hasher::new();
                 self.copy((&from, &source), (&to, target), &mut |bytes| hasher.update(bytes))?;
@@ -83,15 +83,15 @@ impl Store {
         Ok(digests)
     }
 
-    /// Links an object that this program has hashed to the new file `target`, if the store is one whose files nobody will edit.
+    /// Makes `target` a link to an object that this program has hashed, if the store is ephemeral: its artifacts are not edited.
     fn link_out(&self, digest: &VerityDigest, target: &Path) -> Result<Option<Digests>, StoreError> {
         let Some(sha256) = self.known.sha256_of(digest).filter(|_| self.ephemeral) else {
             return Ok(None);
         };
         let source = self.object_path(digest)?;
         let found = fs::symlink_metadata(&source).at(Operation::Open, &source)?;
-        let executable = source != self.object_file(digest, false);
-        if !self.known.holds(digest, executable, &found) || fs::hard_link(&source, target).is_err() {
+        let mode = ObjectMode::of_executable(source != self.object_file(digest, ObjectMode::Plain));
+        if !self.known.holds(digest, mode, &found) || fs::hard_link(&source, target).is_err() {
             return Ok(None);
         }
         Ok(Some(Digests {
@@ -101,15 +101,16 @@ impl Store {
         }))
     }
 
-    /// Both digests of what the store has under this name, which is damaged if the fs-verity digest is another one. Hashed, unless
-    /// this program has done so and the inode still looks the same.
+    /// Both digests of the content of an object, which is damaged if the fs-verity digest differs from `digest`. The content is hashed,
+    /// unless this program has hashed it before and the inode has the same stamp.
     pub fn digests_of(&self, digest: &VerityDigest) -> Result<Digests, StoreError> {
-        let executable = !self.object_file(digest, false).exists();
+        let plain = self.object_file(digest, ObjectMode::Plain);
+        let mode = ObjectMode::of_executable(!plain.exists());
         let path = self.object_path(digest)?;
         let file = File::open(&path).at(Operation::Open, &path)?;
         let found = file.metadata().at(Operation::Open, &path)?;
         if let Some(sha256) = self.known.sha256_of(digest)
-            && self.known.holds(digest, executable, &found)
+            && self.known.holds(digest, mode, &found)
         {
             return Ok(Digests {
                 sha256,
@@ -125,12 +126,12 @@ impl Store {
         let digests = both.finish();
         self.known.insert_sha256(&digests.verity, digests.sha256);
         if digests.verity == *digest {
-            self.known.insert(digest, executable, Stamp::from(&found));
+            self.known.insert(digest, mode, Stamp::from(&found));
         }
         Ok(digests)
     }
 
-    /// Copies a whole file into an empty one, showing `see` its bytes.
+    /// Copies a whole file into an empty one; `see` is called with its bytes in order.
     fn copy(
         &self,
         from: (&File, &Path),
@@ -147,7 +148,7 @@ impl Store {
         to.set_len(size).at(Operation::Write, target)
     }
 
-    /// Hands on the content of a file in pieces.
+    /// Reads a file; `take` is called with its bytes in order.
     fn read(
         &self,
         (file, path): (&File, &Path),
@@ -194,11 +195,17 @@ mod tests {
             Self { dir, store }
         }
 
+        /// Stores an artifact that will be copied out `copies` times; returns its digest.
+        fn put(&self, bytes: &[u8], copies: usize) -> VerityDigest {
+            let stored = self.store.put_artifact(ObjectMode::Plain, &mut Once(bytes), copies);
+            stored.expect("stored").0
+        }
+
         fn out(&self, name: &str) -> PathBuf {
             self.dir.path().join(name)
         }
 
-        /// What lies in this program's scratch directory beside its lock.
+        /// Files in this program's scratch directory, without its lock.
         fn scratch(&self) -> Vec<PathBuf> {
             let dir = self.store.scratch_path("x").parent().expect("scratch").to_owned();
             let names = sorted_names(&dir).expect("listed");
@@ -222,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_comes_out_with_both_digests() {
+    fn content_comes_out_as_it_went_in_with_both_digests() {
         let place = Fixture::new();
         for (n, bytes) in [large(), large()[..BUFFER].to_vec(), b"small".to_vec()]
             .iter()
@@ -230,11 +237,11 @@ mod tests {
         {
             let put = place
                 .store
-                .put_artifact(false, &mut Once(&bytes[..]), 1)
+                .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 1)
                 .expect("stored");
             let expected = digests(bytes);
             assert_eq!(put, (expected.verity, expected.size));
-            // The copy that was made beside the object, and then one of the object.
+            // The copy that was written with the object, and then one of the object.
             for round in 0..2 {
                 let out = place.out(&format!("{n}-{round}"));
                 assert_eq!(place.store.copy_out(&expected.verity, &out).expect("copied"), expected);
@@ -249,10 +256,7 @@ mod tests {
     fn zeros_are_holes_in_object_and_copies() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(false, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         for name in ["first", "second"] {
             place.store.copy_out(&digest, &place.out(name)).expect("copied");
         }
@@ -272,10 +276,7 @@ mod tests {
     fn a_copy_is_a_file_of_its_own() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(false, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         for name in ["first", "second"] {
             place.store.copy_out(&digest, &place.out(name)).expect("copied");
             fs::write(place.out(name), "edited").expect("a file that may be edited");
@@ -290,13 +291,15 @@ mod tests {
         let store = Store::open_ephemeral(&dir.path().join("store"), SharedStores::default()).expect("opens");
         let out = dir.path().join("out");
         let bytes = large();
-        let (digest, _) = store.put_artifact(false, &mut Once(&bytes[..]), 1).expect("stored");
+        let (digest, _) = store
+            .put_artifact(ObjectMode::Plain, &mut Once(&bytes[..]), 1)
+            .expect("stored");
         assert_eq!(store.copy_out(&digest, &out).expect("linked"), digests(&bytes));
         let object = store.object_path(&digest).expect("there");
         let inode = |path: &Path| fs::metadata(path).expect("there").ino();
         assert_eq!(inode(&out), inode(&object));
         store.copy_out(&digest, &out).expect_err("it is there");
-        // What was changed since is read, and found out.
+        // A change since then is noticed by the stamp, and found by hashing.
         fs::remove_file(&object).expect("ours");
         fs::write(&object, "other").expect("ours");
         let err = store
@@ -309,12 +312,9 @@ mod tests {
     fn a_damaged_object_does_not_get_out() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(false, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         place.store.copy_out(&digest, &place.out("first")).expect("copied");
-        // Same length, same time: only its bytes tell.
+        // Same length, same time: only the content differs.
         let object = place.store.object_path(&digest).expect("there");
         let mut damaged = bytes;
         damaged[3 * CHUNK] ^= 1;
@@ -326,7 +326,7 @@ mod tests {
             .copy_out(&digest, &place.out("second"))
             .expect_err("damaged");
         assert!(matches!(err, StoreError::Corrupt { .. }), "{err}");
-        // A program that has not seen it put in finds it too.
+        // A program that has not stored the object finds the damage too.
         let other = Store::open(place.store.root()).expect("opens");
         let err = other.copy_out(&digest, &place.out("third")).expect_err("damaged");
         assert!(matches!(err, StoreError::Corrupt { .. }), "{err}");
@@ -336,10 +336,7 @@ mod tests {
     fn a_copy_that_was_touched_is_not_used() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(false, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         let [spare] = &place.scratch()[..] else {
             panic!("one copy is kept: {:?}", place.scratch())
         };
@@ -353,12 +350,9 @@ mod tests {
     fn as_many_copies_are_kept_as_were_asked_for() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(false, &mut Once(&bytes[..]), 2)
-            .expect("stored");
+        let digest = place.put(&bytes, 2);
         assert_eq!(place.scratch().len(), 2);
-        // With the object gone there is nothing else that they could come from.
+        // Without the object, the files can only be the copies.
         fs::remove_file(place.store.object_path(&digest).expect("there")).expect("ours");
         for name in ["first", "second"] {
             let copied = place.store.copy_out(&digest, &place.out(name)).expect("copied");
@@ -374,10 +368,7 @@ mod tests {
     fn nothing_that_exists_is_replaced() {
         let place = Fixture::new();
         let bytes = large();
-        let (digest, _) = place
-            .store
-            .put_artifact(false, &mut Once(&bytes[..]), 1)
-            .expect("stored");
+        let digest = place.put(&bytes, 1);
         fs::write(place.out("mine"), "mine").expect("written");
         place
             .store
@@ -389,7 +380,10 @@ mod tests {
     #[test]
     fn both_digests_of_an_object_are_what_it_holds() {
         let place = Fixture::new();
-        let (digest, _) = place.store.put_object(false, &mut &b"content"[..]).expect("stored");
+        let (digest, _) = place
+            .store
+            .put_object(ObjectMode::Plain, &mut &b"content"[..])
+            .expect("stored");
         for _ in 0..2 {
             assert_eq!(place.store.digests_of(&digest).expect("readable"), digests(b"content"));
         }

@@ -1,8 +1,9 @@
-//! Buffers that the kernel copies to at full speed, and that are used again.
+//! Page-aligned buffers, to which the kernel copies at full speed, and a pool of them.
 
+use crate::model::lock;
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 /// Bytes of a page.
@@ -10,8 +11,8 @@ const PAGE: usize = 4096;
 /// Bytes of the buffers that [`Buffers`] keeps.
 pub(super) const BUFFER: usize = 4 << 20;
 
-/// Bytes that begin where a page does. The C library puts large allocations 16 bytes behind that, and there some processors copy at
-/// a third of their speed with the instruction that the kernel reads files by (`rep movsb`; measured on AMD's Zen 3).
+/// A buffer that begins at a page. The C library begins large allocations 16 bytes after a page, where `rep movsb`, the instruction by
+/// which the kernel copies file content, has a third of its speed on some processors (measured on AMD's Zen 3).
 #[derive(Debug)]
 pub struct PageBuffer {
     bytes: Vec<u8>,
@@ -23,7 +24,7 @@ impl PageBuffer {
     /// `len` zeros.
     pub fn new(len: usize) -> Self {
         let bytes = vec![0; len + PAGE];
-        // It may say that it does not know; any place is right then.
+        // align_offset() may fail by its contract; the buffer is then slower, but correct.
         let start = Some(bytes.as_ptr().align_offset(PAGE)).filter(|n| *n < PAGE);
         Self {
             bytes,
@@ -46,18 +47,18 @@ impl DerefMut for PageBuffer {
     }
 }
 
-/// Buffers that were used before: making one means writing zeros to all of it.
+/// A pool of buffers: a new one would have to be filled with zeros.
 #[derive(Debug, Default)]
 pub(super) struct Buffers(Mutex<Vec<PageBuffer>>);
 
 impl Buffers {
     pub(super) fn take(&self) -> PageBuffer {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.pop().unwrap_or_else(|| PageBuffer::new(BUFFER))
+        let free = lock(&self.0).pop();
+        free.unwrap_or_else(|| PageBuffer::new(BUFFER))
     }
 
     pub(super) fn give_back(&self, buffer: PageBuffer) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        lock(&self.0).push(buffer);
     }
 }
 

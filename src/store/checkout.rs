@@ -1,47 +1,55 @@
-//! Trees in the store, and trees laid out for mounting.
+//! Checkouts: trees of the store laid out as directories, for mounting.
 
 use super::{
-    Store,
+    ObjectMode, Store,
     error::{IoContext, Operation, StoreError},
     objects::set_mtime,
 };
-use crate::model::{Node, RelPath, Tree, VerityDigest, parse_dump, write_dump};
+use crate::model::{EMPTY_FILE, Node, RelPath, Tree, VerityDigest, lock, parse_dump, write_dump};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{MetadataExt, PermissionsExt, symlink},
+        fs::{MetadataExt, symlink},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread,
 };
 
-/// A place that is filled by who comes first, while others wait.
+/// The path of a copied checkout. The first thread that asks makes the copy while it holds the lock.
 type CheckoutSlot = Arc<Mutex<Option<PathBuf>>>;
 
-/// Where the copy of each tree is that one was made of.
+/// Copied checkouts, by the tree's digest.
 #[derive(Debug, Default)]
 pub(super) struct Copies(Mutex<BTreeMap<VerityDigest, CheckoutSlot>>);
 
 impl Copies {
-    fn place(&self, digest: &VerityDigest) -> CheckoutSlot {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(places.entry(*digest).or_default())
+    fn slot(&self, digest: &VerityDigest) -> CheckoutSlot {
+        Arc::clone(lock(&self.0).entry(*digest).or_default())
     }
+}
+
+/// Whether a checkout's files share the store's inodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Layout {
+    /// Hard links to objects.
+    Links,
+    /// Copies of objects.
+    Copies,
 }
 
 impl Store {
     /// Stores a tree's dump; its contents must already be objects. Returns the dump's digest.
     pub fn put_tree(&self, tree: &Tree) -> Result<VerityDigest, StoreError> {
-        let (digest, _) = self.put_object(false, &mut write_dump(tree).as_bytes())?;
+        let (digest, _) = self.put_object(ObjectMode::Plain, &mut write_dump(tree).as_bytes())?;
         Ok(digest)
     }
 
-    /// Reads a tree back, its dump checked against `digest`.
+    /// Reads a tree back and checks its dump against `digest`.
     pub fn tree(&self, digest: &VerityDigest) -> Result<Tree, StoreError> {
         let bytes = self.read_object(digest)?;
         parse_dump(&String::from_utf8_lossy(&bytes)).map_err(|source| StoreError::Model {
@@ -50,40 +58,32 @@ impl Store {
         })
     }
 
-    /// Hashes every object of a tree, on all processors; once per tree and program.
+    /// Hashes every object of a tree, on all processors. A tree is hashed once in the life of a program.
     pub fn verify_tree(&self, digest: &VerityDigest, tree: &Tree) -> Result<(), StoreError> {
-        if self.verified.lock().is_ok_and(|done| done.contains(digest)) {
+        if lock(&self.verified).contains(digest) {
             return Ok(());
         }
-        let objects: Vec<VerityDigest> = tree.objects().into_keys().collect();
+        // Checkouts do not link to the empty object, so the store need not have it.
+        let mut objects: Vec<VerityDigest> = tree.objects().into_keys().collect();
+        objects.retain(|d| *d != EMPTY_FILE);
         let workers = thread::available_parallelism().map_or(1, usize::from);
         let chunk = objects.len().div_ceil(workers).max(1);
         thread::scope(|scope| {
             let handles: Vec<_> = objects
                 .chunks(chunk)
-                .map(|part| scope.spawn(move || part.iter().try_for_each(|d| self.verify_object_or_empty(d))))
+                .map(|part| scope.spawn(move || part.iter().try_for_each(|d| self.verify_object(d))))
                 .collect();
             handles
                 .into_iter()
                 .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect::<Result<Vec<()>, _>>()
         })?;
-        if let Ok(mut done) = self.verified.lock() {
-            done.insert(*digest);
-        }
+        lock(&self.verified).insert(*digest);
         Ok(())
     }
 
-    fn verify_object_or_empty(&self, digest: &VerityDigest) -> Result<(), StoreError> {
-        if *digest == crate::verity::digest_bytes(b"") {
-            Ok(())
-        } else {
-            self.verify_object(digest)
-        }
-    }
-
-    /// A directory holding the tree's files as hard links to checked objects: 0444 or 0555, one fixed time, owned by
-    /// the store's owner. Devices and pipes are left out; owners and modes are in the dump.
+    /// A directory with the tree's files as hard links to hashed objects: mode 0444 or 0555, one fixed time, owned by the store's owner.
+    /// Devices and pipes are left out. The dump has the owners and modes of the tree.
     pub fn checkout(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
         let tree = self.tree(digest)?;
         self.verify_tree(digest, &tree)?;
@@ -96,7 +96,7 @@ impl Store {
         self.lay_out(&tree, &fresh)?;
         match fs::rename(&fresh, &path) {
             Ok(()) => Ok(path),
-            // Another builder was first: its checkout is as good as ours.
+            // Another builder was faster; its checkout is the same.
             Err(_) if path.exists() => {
                 let _ = fs::remove_dir_all(&fresh);
                 Ok(path)
@@ -105,36 +105,35 @@ impl Store {
         }
     }
 
-    /// As [`Store::checkout`], of files that are copies: made once, and gone when this program ends.
+    /// As [`Store::checkout`], but with copies instead of links. Each tree is copied once; the copies are removed when this program ends.
     pub fn copied_checkout(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
-        let place = self.copies.place(digest);
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = &*place {
+        let slot = self.copies.slot(digest);
+        let mut copied = lock(&slot);
+        if let Some(path) = &*copied {
             return Ok(path.clone());
         }
         let target = self.scratch_path("copied");
         self.copy_tree(digest, &target)?;
-        Ok(place.insert(target).clone())
+        Ok(copied.insert(target).clone())
     }
 
-    /// Removes the copy that [`Store::copied_checkout`] made of a tree, if there is one. Nothing may use it any more.
+    /// Removes the copy that [`Store::copied_checkout`] made of a tree, if there is one. It must not be in use.
     pub fn remove_copied_checkout(&self, digest: &VerityDigest) {
-        let place = self.copies.place(digest);
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = place.take() {
-            // What cannot be removed now goes with the scratch directory it is in.
+        let slot = self.copies.slot(digest);
+        if let Some(path) = lock(&slot).take() {
+            // Files that cannot be removed now are removed with the scratch directory.
             let _ = fs::remove_dir_all(path);
         }
     }
 
-    /// Makes `target`, with copies of the tree's files as [`Store::checkout`] would have them.
+    /// Makes the directory `target` with copies of the tree's files; modes and times are those of [`Store::checkout`].
     pub fn copy_tree(&self, digest: &VerityDigest, target: &Path) -> Result<(), StoreError> {
         let tree = self.tree(digest)?;
         self.verify_tree(digest, &tree)?;
-        self.lay_out_files(&tree, target, true)
+        self.lay_out_files(&tree, target, Layout::Copies)
     }
 
-    /// One of the store's files if that is its only name, and else a copy of it, which goes when this program ends.
+    /// The store's file `file` if it has no other hard link, otherwise a copy of it, which is removed when this program ends.
     pub fn copy_if_linked(&self, file: &Path) -> Result<PathBuf, StoreError> {
         if fs::metadata(file).at(Operation::Open, file)?.nlink() == 1 {
             return Ok(file.to_owned());
@@ -144,36 +143,36 @@ impl Store {
         Ok(target)
     }
 
-    /// Copies one of the store's files to `target`, with its mode and time.
+    /// Copies the store's file `file` to `target`, with its mode and time.
     pub fn copy_file(&self, file: &Path, target: &Path) -> Result<(), StoreError> {
         fs::copy(file, target).at(Operation::Create, target)?;
         set_mtime(target)
     }
 
-    /// Makes `target` and lays the tree out below it.
+    /// Makes the directory `target` with the tree's files as hard links.
     pub fn lay_out(&self, tree: &Tree, target: &Path) -> Result<(), StoreError> {
-        self.lay_out_files(tree, target, false)
+        self.lay_out_files(tree, target, Layout::Links)
     }
 
-    fn lay_out_files(&self, tree: &Tree, target: &Path, copies: bool) -> Result<(), StoreError> {
+    fn lay_out_files(&self, tree: &Tree, target: &Path, layout: Layout) -> Result<(), StoreError> {
         fs::create_dir(target).at(Operation::Create, target)?;
         for (rel, entry) in tree.iter() {
             let path = target.join(rel.as_path());
             match &entry.node {
                 Node::Directory => fs::create_dir(&path).at(Operation::Create, &path)?,
                 Node::File { size: 0, .. } => {
-                    let mode = if entry.meta.mode & 0o111 == 0 { 0o444 } else { 0o555 };
+                    let permissions = ObjectMode::of(entry.meta.mode).permissions();
                     File::create(&path).at(Operation::Create, &path)?;
                     set_mtime(&path)?;
-                    fs::set_permissions(&path, Permissions::from_mode(mode)).at(Operation::Write, &path)?;
+                    fs::set_permissions(&path, permissions).at(Operation::Write, &path)?;
                 }
                 Node::File { digest, .. } => {
-                    let executable = entry.meta.mode & 0o111 != 0;
-                    if copies {
-                        self.copy_file(&self.object_inode(digest, executable)?, &path)?;
-                    // Nearly always the inode is there.
-                    } else if fs::hard_link(self.object_file(digest, executable), &path).is_err() {
-                        link_or_copy(&self.object_inode(digest, executable)?, &path)?;
+                    let mode = ObjectMode::of(entry.meta.mode);
+                    if layout == Layout::Copies {
+                        self.copy_file(&self.object_inode(digest, mode)?, &path)?;
+                    // The object nearly always has a file of this mode, so its existence is not checked first.
+                    } else if fs::hard_link(self.object_file(digest, mode), &path).is_err() {
+                        link_or_copy(&self.object_inode(digest, mode)?, &path)?;
                     }
                 }
                 Node::Symlink { target } => {
@@ -183,7 +182,7 @@ impl Store {
                 Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Fifo => {}
             }
         }
-        // Last, because adding a name to a directory sets its time.
+        // After the files, because adding a name to a directory sets its time.
         let directories = tree.iter().rev().filter(|(_, entry)| entry.node == Node::Directory);
         for (rel, _) in directories {
             set_mtime(&target.join(rel.as_path()))?;
@@ -191,8 +190,8 @@ impl Store {
         set_mtime(target)
     }
 
-    /// A checkout that exists is used only if every directory holds what it should and no more, and every file is one of
-    /// the store's inodes (which were just hashed) or hashes right itself.
+    /// Checks an existing checkout: every directory has exactly the entries of the tree, and every file is an inode of the store (which
+    /// was just hashed) or has the right digest itself.
     fn recheck(&self, path: &Path, tree: &Tree) -> Result<(), StoreError> {
         let mut children: BTreeMap<Option<RelPath>, usize> = BTreeMap::from([(None, 0)]);
         for (rel, entry) in tree.iter() {
@@ -206,14 +205,14 @@ impl Store {
             if entry.node == Node::Directory {
                 children.entry(Some(rel.clone())).or_default();
             }
-            let place = path.join(rel.as_path());
+            let file = path.join(rel.as_path());
             let same = match &entry.node {
-                Node::File { digest, size } => self.is_object(&place, digest, *size, entry.meta.mode & 0o111 != 0)?,
-                Node::Symlink { target } => fs::read_link(&place).is_ok_and(|t| t.as_os_str().as_bytes() == target),
-                _ => fs::symlink_metadata(&place).is_ok_and(|m| m.is_dir()),
+                Node::File { digest, size } => self.is_object(&file, digest, *size, ObjectMode::of(entry.meta.mode))?,
+                Node::Symlink { target } => fs::read_link(&file).is_ok_and(|t| t.as_os_str().as_bytes() == target),
+                _ => fs::symlink_metadata(&file).is_ok_and(|m| m.is_dir()),
             };
             if !same {
-                return Err(StoreError::Checkout { path: place });
+                return Err(StoreError::Checkout { path: file });
             }
         }
         for (dir, expected) in children {
@@ -225,26 +224,27 @@ impl Store {
         Ok(())
     }
 
-    fn is_object(&self, place: &Path, digest: &VerityDigest, size: u64, executable: bool) -> Result<bool, StoreError> {
-        let Ok(found) = fs::symlink_metadata(place) else {
+    /// Whether `file` has the content of the object `digest`.
+    fn is_object(&self, file: &Path, digest: &VerityDigest, size: u64, mode: ObjectMode) -> Result<bool, StoreError> {
+        let Ok(found) = fs::symlink_metadata(file) else {
             return Ok(false);
         };
         if !found.is_file() || found.len() != size {
             return Ok(false);
         }
-        if size == 0 || self.known.holds(digest, executable, &found) {
+        if size == 0 || self.known.holds(digest, mode, &found) {
             return Ok(true);
         }
-        let inode = self.object_inode(digest, executable)?;
+        let inode = self.object_inode(digest, mode)?;
         if fs::metadata(&inode).at(Operation::Open, &inode)?.ino() == found.ino() {
             return Ok(true);
         }
-        let file = File::open(place).at(Operation::Open, place)?;
-        Ok(crate::verity::digest_reader(file).at(Operation::Read, place)?.0 == *digest)
+        let content = File::open(file).at(Operation::Open, file)?;
+        Ok(crate::verity::digest_reader(content).at(Operation::Read, file)?.0 == *digest)
     }
 }
 
-/// Hard links where the file system has room for one more, copies otherwise (ext4 holds 65,000 links to an inode).
+/// Makes a hard link, or a copy where the file system allows no further link (ext4 has at most 65,000 links to an inode).
 fn link_or_copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     match fs::hard_link(from, to) {
         Err(e) if e.kind() == io::ErrorKind::TooManyLinks || e.kind() == io::ErrorKind::CrossesDevices => {

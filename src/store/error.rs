@@ -1,7 +1,8 @@
-//! Why the store could not do what it was asked.
+//! `StoreError`: why the store failed.
 
-use crate::model::{ModelError, VerityDigest};
+use crate::model::{Hint, ModelError, VerityDigest};
 use std::{
+    borrow::Cow,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -9,97 +10,103 @@ use std::{
 /// An error of the store; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The operating system refused.
+    /// The operating system refused an operation.
     #[error("{operation} {path:?}")]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: Operation,
-        /// On which path.
+        /// Its path.
         path: PathBuf,
-        /// The reason given.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// The directory is a store of another format, or no store.
-    #[error("open the store: {path:?} says {found:?}\n\nhint: give another directory with --store or PNB_STORE")]
+    /// The store has another format.
+    #[error("open the store: {path:?} names the format {found:?}, which this pnb does not know")]
     Format {
         /// The file that names the format.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         found: String,
     },
-    /// The directory holds something else.
-    #[error(
-        "make a store in {path:?}: it is not empty and no store\n\nhint: give another directory with --store or PNB_STORE"
-    )]
+    /// The directory holds files that are not a store's.
+    #[error("make a store in {path:?}: the directory is not empty, and it is not a store")]
     NotAStore {
         /// The directory.
         path: PathBuf,
     },
-    /// Somebody else holds the store.
-    #[error(
-        "lock the store {path:?}: it is in use by another pnb\n\nhint: wait for it to end; garbage collection runs alone"
-    )]
+    /// Another program has locked the store.
+    #[error("lock the store {path:?}: another pnb uses it")]
     Busy {
         /// The store.
         path: PathBuf,
     },
-    /// An object's bytes are not what its name says.
-    #[error(
-        "trust the object {path:?}: its content changed\nexpected: {expected}\n  actual: {actual}\n\nhint: `pnb store verify --repair` removes damaged objects, and the next build makes or fetches them again"
-    )]
+    /// The content of an object does not have the digest that names it.
+    #[error("trust the object {path:?}: its content changed\nexpected: {expected}\n  actual: {actual}")]
     Corrupt {
         /// The object's file.
         path: PathBuf,
-        /// Its name.
+        /// The digest that names it.
         expected: VerityDigest,
-        /// What its bytes hash to.
+        /// The digest of its content.
         actual: VerityDigest,
     },
-    /// An object that something refers to is gone.
-    #[error(
-        "find the object {digest} in the store\n\nhint: `pnb store verify --repair` drops the records that need it"
-    )]
+    /// The store does not have an object that a tree or a record names.
+    #[error("find the object {digest} in the store")]
     Missing {
-        /// Its name.
+        /// The object's digest.
         digest: VerityDigest,
     },
-    /// A tree or record in the store does not parse.
+    /// A tree in the store does not parse.
     #[error("read {what}")]
     Model {
-        /// Which one.
+        /// The tree, for a message.
         what: String,
-        /// Why.
+        /// Why it does not parse.
         source: ModelError,
     },
-    /// A record does not parse.
-    #[error("read the build record {path:?}")]
+    /// A build record cannot be written as JSON.
+    #[error("write the build record {path:?}")]
     Record {
-        /// Its file.
+        /// The record's file.
         path: PathBuf,
-        /// Why.
+        /// The serializer's reason.
         source: serde_json::Error,
     },
-    /// Somebody changed a laid-out tree.
-    #[error(
-        "trust the checkout: {path:?} was changed, added or removed\n\nhint: remove the store's checkouts directory; it is made again"
-    )]
+    /// A checkout was changed.
+    #[error("trust the checkout: {path:?} was changed, added or removed")]
     Checkout {
-        /// The place that differs.
+        /// The file or directory that differs.
         path: PathBuf,
     },
-    /// A file of the repository that cannot be an input.
+    /// A file of the repository cannot be an input.
     #[error("take {path:?} as an input: {problem}")]
     Input {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it cannot be an input.
         problem: String,
     },
 }
 
-/// What was tried when the operating system refused.
+impl Hint for StoreError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let text = match self {
+            Self::Format { .. } | Self::NotAStore { .. } => "give another directory with --store or PNB_STORE",
+            Self::Busy { .. } => "wait until it ends: garbage collection needs the store for itself",
+            Self::Corrupt { .. } => {
+                "`pnb store verify --repair` removes damaged objects, and the next build makes or fetches them again"
+            }
+            Self::Missing { .. } => "`pnb store verify --repair` drops the records that need it",
+            Self::Checkout { .. } => "remove the store's directory checkouts; the next build makes it again",
+            Self::Io { .. } | Self::Model { .. } | Self::Record { .. } | Self::Input { .. } => return None,
+        };
+        Some(text.into())
+    }
+}
+
+/// An operation that the operating system refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each variant is the verb it is called")]
+#[expect(missing_docs, reason = "the name of each variant is its verb")]
 pub enum Operation {
     Create,
     Open,

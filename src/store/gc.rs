@@ -1,4 +1,4 @@
-//! Checking the whole store, and removing what nothing refers to.
+//! Checks the whole store, and removes objects that no record and no lock needs.
 
 use super::{
     Output, Record, Store,
@@ -6,23 +6,23 @@ use super::{
     objects::sorted_names,
     record::parse_record,
 };
-use crate::model::{Sha256Digest, StageKey, VerityDigest};
+use crate::model::{Sha256Digest, StageKey, VerityDigest, chain};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-/// One object or record that is not what it should be.
+/// A damaged object or record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// Its file.
     pub path: PathBuf,
-    /// What is wrong.
+    /// The damage.
     pub problem: String,
 }
 
-/// What a check of the whole store found.
+/// The result of a check of the whole store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreCheck {
     /// Objects hashed.
@@ -31,11 +31,11 @@ pub struct StoreCheck {
     pub bytes: u64,
     /// Records read.
     pub records: u64,
-    /// Everything found wrong.
+    /// All damage found.
     pub damage: Vec<Damage>,
 }
 
-/// What garbage collection did.
+/// The result of garbage collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcSummary {
     /// Files removed.
@@ -79,59 +79,44 @@ impl Store {
         Ok(records)
     }
 
-    /// Hashes every object and reads every record. With `repair`, damaged objects and the records that need them are
-    /// removed, so that the next build fetches or makes them again.
+    /// Hashes every object and reads every record. With `repair`, damaged objects and the records that need them are removed, so that the
+    /// next build fetches or makes them again.
     pub fn check(&self, repair: bool, progress: &mut dyn FnMut(u64)) -> Result<StoreCheck, StoreError> {
         let mut check = StoreCheck::default();
         for (hex, path) in self.object_files()? {
-            let hashed = File::open(&path).and_then(crate::verity::digest_reader);
-            let (actual, size) = match hashed {
-                Ok(hashed) => hashed,
+            let problem = match File::open(&path).and_then(crate::verity::digest_reader) {
+                // Not removed: the disk may be at fault, and the content may be whole.
                 Err(e) => {
-                    check.damage.push(Damage {
-                        path,
-                        problem: format!("cannot be read: {e}"),
-                    });
+                    let problem = format!("cannot be read: {e}");
+                    check.damage.push(Damage { path, problem });
                     continue;
                 }
-            };
-            check.objects += 1;
-            check.bytes += size;
-            progress(check.bytes);
-            if actual.to_hex() != hex {
-                if repair {
-                    fs::remove_file(&path).at(Operation::Remove, &path)?;
+                Ok((actual, size)) => {
+                    check.objects += 1;
+                    check.bytes += size;
+                    progress(check.bytes);
+                    (actual.to_hex() != hex).then(|| format!("content hashes to {actual}"))
                 }
-                check.damage.push(Damage {
-                    path,
-                    problem: format!("content hashes to {actual}"),
-                });
-            }
+            };
+            check.note(path, problem, repair)?;
         }
+        // After the objects, so that records of objects removed above are found.
         for (path, record) in self.records()? {
             check.records += 1;
             let problem = match record {
                 None => Some("does not parse".to_owned()),
-                Some((_, record)) => self.reachable(&record).err().map(|e| e.to_string()),
+                Some((_, record)) => self.reachable(&record).err().map(|e| chain(&e)),
             };
-            if let Some(problem) = problem {
-                if repair {
-                    fs::remove_file(&path).at(Operation::Remove, &path)?;
-                }
-                check.damage.push(Damage { path, problem });
-            }
+            check.note(path, problem, repair)?;
         }
         if repair && !check.damage.is_empty() {
-            let checkouts = self.root.join("checkouts");
-            for name in sorted_names(&checkouts)? {
-                let path = checkouts.join(name);
-                fs::remove_dir_all(&path).at(Operation::Remove, &path)?;
-            }
+            // Checkouts may have links to damaged inodes.
+            self.remove_directories("checkouts")?;
         }
         Ok(check)
     }
 
-    /// Every object a record needs; an error when one is not there.
+    /// Every object a record needs; an error when the store does not have one of them.
     fn reachable(&self, record: &Record) -> Result<BTreeSet<VerityDigest>, StoreError> {
         let mut found = BTreeSet::new();
         for output in record.outputs.values() {
@@ -147,30 +132,22 @@ impl Store {
         }
     }
 
-    /// Removes everything but: the newest record of each stage and what it needs, and the inputs in `pinned` (the lock's
-    /// files). Checkouts are removed whole; they are made again when needed. Call it on a store opened exclusively.
+    /// Removes everything except the latest record of each stage, the objects it needs, and the inputs in `pinned` (the lock's files).
+    /// Checkouts are all removed; the next build makes them again. The store must have been opened exclusively.
     pub fn collect(&self, pinned: &BTreeSet<Sha256Digest>) -> Result<GcSummary, StoreError> {
-        let mut result = GcSummary::default();
+        let mut summary = GcSummary::default();
+        let latest = self.latest_keys()?;
         let mut keep: BTreeSet<VerityDigest> = pinned.iter().filter_map(|s| self.find_sha256(s)).collect();
-        let mut newest = BTreeSet::new();
-        for name in sorted_names(&self.root.join("records"))? {
-            if name.to_string_lossy().starts_with("latest-")
-                && let Ok(text) = fs::read_to_string(self.root.join("records").join(&name))
-                && let Ok(key) = text.trim_end().parse::<StageKey>()
-            {
-                newest.insert(key);
-            }
-        }
         for (path, record) in self.records()? {
             match record {
-                Some((key, record)) if newest.contains(&key) => {
+                Some((key, record)) if latest.contains(&key) => {
                     match self.reachable(&record) {
                         Ok(objects) => keep.extend(objects),
-                        // It is worth nothing without them, and its stage runs again.
-                        Err(_) => remove(&path, &mut result)?,
+                        // Without its objects the record is of no use: its stage runs again.
+                        Err(_) => summary.remove(&path)?,
                     }
                 }
-                _ => remove(&path, &mut result)?,
+                _ => summary.remove(&path)?,
             }
         }
         for dir in ["logs", "locks"] {
@@ -178,27 +155,44 @@ impl Store {
             for name in sorted_names(&dir)? {
                 let text = name.to_string_lossy();
                 let key = text.strip_suffix(".log").unwrap_or(&text).parse::<StageKey>();
-                if !text.starts_with("latest-") && !key.is_ok_and(|k| newest.contains(&k)) {
-                    remove(&dir.join(&name), &mut result)?;
+                if !text.starts_with("latest-") && !key.is_ok_and(|k| latest.contains(&k)) {
+                    summary.remove(&dir.join(&name))?;
                 }
             }
         }
         for dir in ["checkouts", "failed"] {
-            let dir = self.root.join(dir);
-            for name in sorted_names(&dir)? {
-                let path = dir.join(name);
-                fs::remove_dir_all(&path).at(Operation::Remove, &path)?;
+            self.remove_directories(dir)?;
+        }
+        let downloads = self.downloads();
+        for name in sorted_names(&downloads)? {
+            summary.remove(&downloads.join(name))?;
+        }
+        self.collect_objects(&keep, &mut summary)?;
+        Ok(summary)
+    }
+
+    /// Keys of the latest record of each stage.
+    fn latest_keys(&self) -> Result<BTreeSet<StageKey>, StoreError> {
+        let records = self.root.join("records");
+        let mut latest = BTreeSet::new();
+        for name in sorted_names(&records)? {
+            if name.to_string_lossy().starts_with("latest-")
+                && let Ok(text) = fs::read_to_string(records.join(&name))
+                && let Ok(key) = text.trim_end().parse::<StageKey>()
+            {
+                latest.insert(key);
             }
         }
-        let downloads = self.root.join("downloads");
-        for name in sorted_names(&downloads)? {
-            remove(&downloads.join(name), &mut result)?;
-        }
+        Ok(latest)
+    }
+
+    /// Removes all objects except those in `keep`, and the SHA-256 entries of removed objects.
+    fn collect_objects(&self, keep: &BTreeSet<VerityDigest>, summary: &mut GcSummary) -> Result<(), StoreError> {
         for (hex, path) in self.object_files()? {
             if hex.parse().is_ok_and(|d| keep.contains(&d)) {
-                result.kept += 1;
+                summary.kept += 1;
             } else {
-                remove(&path, &mut result)?;
+                summary.remove(&path)?;
             }
         }
         let index = self.content.join("sha256");
@@ -207,16 +201,41 @@ impl Store {
                 let path = index.join(&prefix).join(&name);
                 let target = fs::read_to_string(&path).at(Operation::Read, &path)?;
                 if !target.trim_end().parse().is_ok_and(|d| keep.contains(&d)) {
-                    remove(&path, &mut result)?;
+                    summary.remove(&path)?;
                 }
             }
         }
-        Ok(result)
+        Ok(())
+    }
+
+    /// Removes all directories below `name` of the store.
+    fn remove_directories(&self, name: &str) -> Result<(), StoreError> {
+        let dir = self.root.join(name);
+        for name in sorted_names(&dir)? {
+            let path = dir.join(name);
+            fs::remove_dir_all(&path).at(Operation::Remove, &path)?;
+        }
+        Ok(())
     }
 }
 
-fn remove(path: &std::path::Path, result: &mut GcSummary) -> Result<(), StoreError> {
-    result.removed += 1;
-    result.freed += fs::symlink_metadata(path).map_or(0, |m| m.len());
-    fs::remove_file(path).at(Operation::Remove, path)
+impl StoreCheck {
+    /// Adds a problem of the file `path`, and removes the file if it is to be repaired.
+    fn note(&mut self, path: PathBuf, problem: Option<String>, repair: bool) -> Result<(), StoreError> {
+        let Some(problem) = problem else { return Ok(()) };
+        if repair {
+            fs::remove_file(&path).at(Operation::Remove, &path)?;
+        }
+        self.damage.push(Damage { path, problem });
+        Ok(())
+    }
+}
+
+impl GcSummary {
+    /// Removes a file and counts it.
+    fn remove(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.removed += 1;
+        self.freed += fs::symlink_metadata(path).map_or(0, |m| m.len());
+        fs::remove_file(path).at(Operation::Remove, path)
+    }
 }

@@ -1,7 +1,7 @@
-//! Files of the repository as trees: what a stage sees of them, and what enters its key.
+//! Import of files of the repository as trees, which stages see and whose digests enter stage keys.
 
 use super::{
-    Store,
+    ObjectMode, Store,
     error::{IoContext, Operation, StoreError},
     objects::sorted_names,
 };
@@ -12,25 +12,26 @@ use std::{
     path::Path,
 };
 
-/// More than this in one directory of stage files is a mistake, such as pointing at a build directory.
+/// Most entries of a directory of stage files; more of them is a mistake, such as the path of a build directory.
 const MAX_ENTRIES: usize = 20_000;
 
 impl Store {
-    /// Takes the directory `dir` (or a single file, under its own name) into the store: root-owned, 0755 or 0644 by the
-    /// owner's execute bit as git keeps it, times set to `epoch`. Names for which `skip` says so are left out.
+    /// Stores the directory `dir` (or a single file, under its own name) as a tree: owned by root, mode 0755 or 0644 by the owner's
+    /// execute bit, as in git, times set to `epoch`. Names for which `skip` returns true are left out.
     pub fn snapshot(&self, dir: &Path, epoch: Epoch, skip: &dyn Fn(&RelPath) -> bool) -> Result<Tree, StoreError> {
         let mut tree = Tree::new(Meta::root(0o755, epoch));
         let meta = fs::symlink_metadata(dir).at(Operation::Open, dir)?;
         if meta.is_dir() {
-            self.take_directory(&mut tree, dir, None, epoch, skip)?;
+            self.import_directory(&mut tree, dir, None, epoch, skip)?;
         } else {
             let name = dir.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
-            self.take(&mut tree, dir, rel(dir, name)?, epoch)?;
+            self.import_entry(&mut tree, dir, rel(dir, name)?, epoch)?;
         }
         Ok(tree)
     }
 
-    fn take_directory(
+    /// Adds everything below `dir` to the tree.
+    fn import_directory(
         &self,
         tree: &mut Tree,
         dir: &Path,
@@ -48,18 +49,19 @@ impl Store {
             if tree.len() >= MAX_ENTRIES {
                 return Err(StoreError::Input {
                     path: dir.to_owned(),
-                    problem: format!("it holds more than {MAX_ENTRIES} files"),
+                    problem: format!("the directory holds more than {MAX_ENTRIES} files"),
                 });
             }
-            self.take(tree, &path, name.clone(), epoch)?;
+            self.import_entry(tree, &path, name.clone(), epoch)?;
             if tree.get(&name).is_some_and(|e| e.node == Node::Directory) {
-                self.take_directory(tree, &path, Some(&name), epoch, skip)?;
+                self.import_directory(tree, &path, Some(&name), epoch, skip)?;
             }
         }
         Ok(())
     }
 
-    fn take(&self, tree: &mut Tree, path: &Path, name: RelPath, epoch: Epoch) -> Result<(), StoreError> {
+    /// Adds one file, directory or symbolic link to the tree.
+    fn import_entry(&self, tree: &mut Tree, path: &Path, name: RelPath, epoch: Epoch) -> Result<(), StoreError> {
         let found = fs::symlink_metadata(path).at(Operation::Open, path)?;
         let executable = found.permissions().mode() & 0o100 != 0;
         let (node, mode) = if found.is_dir() {
@@ -70,12 +72,12 @@ impl Store {
             (Node::Symlink { target }, 0o777)
         } else if found.is_file() {
             let mut file = File::open(path).at(Operation::Open, path)?;
-            let (digest, size) = self.put_object(executable, &mut file)?;
+            let (digest, size) = self.put_object(ObjectMode::of_executable(executable), &mut file)?;
             (Node::File { size, digest }, if executable { 0o755 } else { 0o644 })
         } else {
             return Err(StoreError::Input {
                 path: path.to_owned(),
-                problem: "it is neither a file, a directory nor a symbolic link".to_owned(),
+                problem: "only files, directories and symbolic links can be inputs".to_owned(),
             });
         };
         let meta = Meta::root(mode, epoch);

@@ -1,7 +1,7 @@
-//! Content on its way into the store: hashed before a file is made of it when it is small, as it is written when it is large.
+//! Content becomes an object. Small content is hashed in memory before a file is made; large content is hashed while it is written.
 
 use super::{
-    Store,
+    ObjectMode, Store,
     buffer::BUFFER,
     error::{IoContext, Operation, StoreError},
     hash_cache::Stamp,
@@ -18,18 +18,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes of large content that are read, hashed and written before the next: they fit in a processor's own cache.
+/// Bytes of large content that are read, hashed and written at once: they fit in the cache of one processor.
 pub(super) const CHUNK: usize = 256 << 10;
 
-/// What is to be stored: bytes that are read once, or as often as is asked for.
+/// Content to be stored. It can be read once, or, if it can restart, any number of times.
 pub trait Content: Read {
-    /// Goes back to the first byte; `false` where that cannot be. What follows may be other bytes than before.
+    /// Goes back to the first byte; `false` where that is impossible. The bytes may differ from those of the first reading.
     fn restart(&mut self) -> io::Result<bool> {
         Ok(false)
     }
 }
 
-/// Content that is read once.
+/// Content that can be read once.
 #[derive(Debug)]
 pub struct Once<R>(pub R);
 
@@ -41,7 +41,7 @@ impl<R: Read> Read for Once<R> {
 
 impl<R: Read> Content for Once<R> {}
 
-/// A second file with the bytes of an object, which this program keeps for an artifact.
+/// A second file with the content of an object, which this program will rename to a file of an artifact.
 #[derive(Debug)]
 pub(super) struct Spare {
     pub(super) path: PathBuf,
@@ -49,7 +49,7 @@ pub(super) struct Spare {
     pub(super) digests: Digests,
 }
 
-/// What is computed of an object's bytes on the way in.
+/// The digests computed while content is stored: fs-verity only, or SHA-256 too.
 enum Hashing {
     Verity(verity::Hasher),
     Both(verity::Both),
@@ -64,7 +64,7 @@ impl Hashing {
     }
 }
 
-/// A file that is being written from its start on.
+/// A file that is written from start to end.
 struct Growing {
     file: File,
     path: PathBuf,
@@ -89,39 +89,39 @@ impl Growing {
         Ok(())
     }
 
-    /// Gives the file its length, which it lacks when it ends in zeros.
+    /// Sets the length, which is too small where the file ends in a hole.
     fn finish(&self) -> Result<(), StoreError> {
         self.file.set_len(self.size).at(Operation::Write, &self.path)
     }
 }
 
 impl Store {
-    /// Stores everything `content` gives. `executable` only sets the permission bits of the inode that checkouts link to.
-    pub fn put_object(&self, executable: bool, content: &mut dyn Read) -> Result<(VerityDigest, u64), StoreError> {
-        self.put(executable, &mut Once(content), 0)
+    /// Stores `content` as an object whose file has the mode `mode`; returns its digest and length.
+    pub fn put_object(&self, mode: ObjectMode, content: &mut dyn Read) -> Result<(VerityDigest, u64), StoreError> {
+        self.put(mode, &mut Once(content), 0)
     }
 
-    /// As [`Store::put_object`], for what this program will ask [`Store::copy_out`] for so many times: when it is large, the copies
-    /// for that are made here, of bytes that are at hand and were hashed.
+    /// As [`Store::put_object`], for content that [`Store::copy_out`] will write `copies` times. Copies of large content are written here
+    /// together with the object, from the bytes that were just hashed.
     pub fn put_artifact(
         &self,
-        executable: bool,
+        mode: ObjectMode,
         content: &mut dyn Content,
         copies: usize,
     ) -> Result<(VerityDigest, u64), StoreError> {
-        self.put(executable, content, copies)
+        self.put(mode, content, copies)
     }
 
-    /// As [`Store::put_artifact`], but of what is large only the digests are kept: [`Store::copy_out`] knows them, and makes no file.
+    /// As [`Store::put_artifact`], but large content is only hashed: [`Store::copy_out`] returns its digests and makes no file.
     pub fn hash_artifact(
         &self,
-        executable: bool,
+        mode: ObjectMode,
         content: &mut dyn Content,
     ) -> Result<(VerityDigest, u64), StoreError> {
         let mut buffer = self.buffers.take();
         let hashed = next(content, &mut buffer).and_then(|mut n| {
             if n < BUFFER {
-                return self.put_bytes(executable, &buffer[..n]);
+                return self.put_bytes(mode, &buffer[..n]);
             }
             let mut both = verity::Both::new();
             while n > 0 {
@@ -138,12 +138,12 @@ impl Store {
 
     fn put(
         &self,
-        executable: bool,
+        mode: ObjectMode,
         content: &mut dyn Content,
         copies: usize,
     ) -> Result<(VerityDigest, u64), StoreError> {
         let mut buffer = self.buffers.take();
-        let stored = self.put_with(&mut buffer, executable, content, copies);
+        let stored = self.put_with(&mut buffer, mode, content, copies);
         self.buffers.give_back(buffer);
         stored
     }
@@ -151,32 +151,33 @@ impl Store {
     fn put_with(
         &self,
         buffer: &mut [u8],
-        executable: bool,
+        mode: ObjectMode,
         content: &mut dyn Content,
         copies: usize,
     ) -> Result<(VerityDigest, u64), StoreError> {
         let n = next(content, buffer)?;
         if n < BUFFER {
-            return self.put_bytes(executable, &buffer[..n]);
+            return self.put_bytes(mode, &buffer[..n]);
         }
         if self.shared.objects.is_some() && restart(content)? {
-            if let Some(found) = self.find_large(executable, buffer, content, copies)? {
+            if let Some(found) = self.find_large(mode, buffer, content, copies)? {
                 return Ok(found);
             }
-            // What is read now is hashed anew.
+            // The second reading may give other bytes, so it is hashed again.
             restart(content)?;
             let n = next(content, buffer)?;
             if n < BUFFER {
-                return self.put_bytes(executable, &buffer[..n]);
+                return self.put_bytes(mode, &buffer[..n]);
             }
         }
-        self.put_large(executable, buffer, content, copies)
+        self.put_large(mode, buffer, content, copies)
     }
 
-    /// Hashes all that `content` gives: what it is, if the store has that already and knows of it what [`Store::copy_out`] has to.
+    /// Hashes large content; returns its digest and length if nothing has to be written: the store has the object, and for an artifact
+    /// (`copies` > 0) it also knows the SHA-256 that [`Store::copy_out`] returns.
     fn find_large(
         &self,
-        executable: bool,
+        mode: ObjectMode,
         buffer: &mut [u8],
         content: &mut dyn Content,
         copies: usize,
@@ -192,33 +193,33 @@ impl Store {
         }
         let size = hasher.size();
         let digest = hasher.finish();
-        // What the other store did not keep is needed by no stage.
+        // An artifact that the other store has only hashed need not be stored: no stage has it as input.
         let found = match copies {
-            0 => self.object_file(&digest, executable).exists(),
+            0 => self.object_file(&digest, mode).exists(),
             _ => {
                 self.known.unkept(&digest).is_some()
-                    || self.known.sha256_of(&digest).is_some() && self.object_file(&digest, executable).exists()
+                    || self.known.sha256_of(&digest).is_some() && self.object_file(&digest, mode).exists()
             }
         };
         Ok(found.then_some((digest, size)))
     }
 
-    fn put_bytes(&self, executable: bool, bytes: &[u8]) -> Result<(VerityDigest, u64), StoreError> {
+    fn put_bytes(&self, mode: ObjectMode, bytes: &[u8]) -> Result<(VerityDigest, u64), StoreError> {
         let digest = verity::digest_bytes(bytes);
-        // Most of what stages give is there already, and a file that is made to be removed costs more than all the rest.
-        if !self.object_file(&digest, executable).exists() {
+        // The store already has most small outputs, and a file that is made and removed again costs more than hashing.
+        if !self.object_file(&digest, mode).exists() {
             let mut object = Growing::new(self.scratch_path("object"), Pages::Stay)?;
             object.write(bytes)?;
             object.finish()?;
-            self.settle(&object.file, &object.path, &digest, executable)?;
+            self.settle(&object.file, &object.path, &digest, mode)?;
         }
         Ok((digest, bytes.len() as u64))
     }
 
-    /// Stores the whole `buffer`, and what `content` gives after it.
+    /// Stores the full `buffer`, and the rest of `content` after it.
     fn put_large(
         &self,
-        executable: bool,
+        mode: ObjectMode,
         buffer: &mut [u8],
         content: &mut dyn Content,
         copies: usize,
@@ -228,7 +229,7 @@ impl Store {
             _ => (Pages::Drop, Hashing::Both(verity::Both::new())),
         };
         let mut object = Growing::new(self.scratch_path("object"), pages)?;
-        // A link to the object does as well.
+        // In an ephemeral store, copy_out() makes links to the object instead.
         let spares = if self.ephemeral { 0 } else { copies };
         let mut spares = (0..spares)
             .map(|_| Growing::new(self.scratch_path("spare"), pages))
@@ -262,14 +263,15 @@ impl Store {
                 digests.verity
             }
         };
-        self.settle(&object.file, &object.path, &digest, executable)?;
+        self.settle(&object.file, &object.path, &digest, mode)?;
         Ok((digest, object.size))
     }
 }
 
+/// Stands for the path in errors of reading content.
 const CONTENT: &str = "the content of an object";
 
-/// Reads until `buffer` is full or nothing is left; returns how much there was.
+/// Reads until `buffer` is full or the content ends; returns the number of bytes read.
 fn next(content: &mut dyn Content, buffer: &mut [u8]) -> Result<usize, StoreError> {
     fill(content, buffer).at(Operation::Read, Path::new(CONTENT))
 }

@@ -1,7 +1,7 @@
-//! A scratch directory in memory, for stores that are needed no longer than a program runs.
+//! A scratch directory in memory, for stores that exist only while a program runs.
 //!
-//! Linux keeps shared memory in a tmpfs that every user may write to. Whether a store may lie there is asked of everything that could
-//! run out: that file system, the machine's memory, and the control groups this program is in. Sources: shm_overview(7),
+//! Linux keeps shared memory in a tmpfs that every user may write to. A store fits there if three limits allow it: the size of that
+//! file system, the machine's memory, and the memory limits of this program's control groups. Sources: shm_overview(7),
 //! proc_meminfo(5), the kernel's admin-guide/cgroup-v2.rst (`memory.*`) and cgroup-v1/memory.rst.
 
 use super::{Scratch, error::StoreError, scratch::sweep};
@@ -16,12 +16,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The tmpfs.
+/// Mount point of the tmpfs for shared memory.
 const SHARED: &str = "/dev/shm";
-/// Where control groups are mounted.
+/// Mount point of the control groups.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Names of a memory controller's files: its limit, what is used, and of that what the kernel can drop (a line of `memory.stat`).
+/// Names of a memory controller's files for the limit and the use, and the line of `memory.stat` for droppable page cache.
 struct Names {
     limit: &'static str,
     used: &'static str,
@@ -40,7 +40,7 @@ const VERSION_1: Names = Names {
 };
 
 impl Scratch {
-    /// A scratch directory in memory, if `bytes` more fit there. `None` when they do not, and when programs cannot be run from there.
+    /// A scratch directory in memory. `None` when `bytes` more do not fit there, or when programs cannot be executed from there.
     pub fn in_memory(bytes: u64) -> Option<Self> {
         let shared = Path::new(SHARED);
         if statfs(shared).ok()?.filesystem_type() != TMPFS_MAGIC {
@@ -66,32 +66,32 @@ impl Scratch {
     }
 }
 
-/// Gives back the memory of programs of this user that were killed.
+/// Frees the memory of scratch directories whose programs were killed.
 pub(super) fn sweep_memory() -> Result<(), StoreError> {
     let path = own_path(Path::new(SHARED));
     if is_own(&path) { sweep(&path) } else { Ok(()) }
 }
 
-/// Where this user's scratch directories lie.
+/// Parent of this user's scratch directories.
 fn own_path(shared: &Path) -> PathBuf {
     shared.join(format!("pnb-{}", nix::unistd::geteuid()))
 }
 
-/// Whether it is a directory that this user made and nobody else can enter.
+/// Whether `path` is a directory of this user that no other user can enter.
 fn is_own(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| {
         found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0
     })
 }
 
-/// Bytes that the machine can give, of the text of `/proc/meminfo`.
+/// Bytes of available memory, from the text of `/proc/meminfo`.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
     kib.checked_mul(1024)
 }
 
-/// Bytes that the control groups in `own` (the text of `/proc/self/cgroup`) and all above them leave; `None` without a limit.
+/// Bytes that the control groups in `own` (the text of `/proc/self/cgroup`) and their ancestors still allow; `None` without a limit.
 fn left_to(own: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let mut least = None;
     for line in own.lines() {
@@ -111,7 +111,7 @@ fn left_to(own: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     least
 }
 
-/// Bytes that one group leaves: what can be dropped is not used.
+/// Bytes that one group still allows; droppable page cache counts as free.
 fn left_in(dir: &Path, names: &Names, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let number = |name: &str| read(&dir.join(name))?.trim().parse::<u64>().ok();
     let limit = number(names.limit)?;
@@ -147,7 +147,7 @@ mod tests {
         }
     }
 
-    /// What is left, where the files of control groups are these.
+    /// The bytes left under control groups with these files.
     fn left(own: &str, files: &[(&str, &str)]) -> Option<u64> {
         let files: BTreeMap<PathBuf, &str> = files.iter().map(|(p, t)| (Path::new(GROUPS).join(p), *t)).collect();
         left_to(own, &|path| files.get(path).map(|text| (*text).to_owned()))
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_used_only_if_nobody_else_can_enter_it() {
+    fn a_directory_is_used_only_if_no_other_user_can_enter_it() {
         let shared = tempfile::tempdir().expect("a directory");
         let path = own_path(shared.path());
         assert!(!is_own(&path));

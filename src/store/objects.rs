@@ -1,4 +1,4 @@
-//! Objects: put in once, named by fs-verity digest, hashed again before use.
+//! Objects: named by the fs-verity digest of their content, stored once, hashed again before use.
 
 use super::{
     Store,
@@ -24,9 +24,52 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Names in a directory, sorted: the one listing the store uses.
+/// Permission bits of an object's file. The same content can have one file of each mode, because checkouts are hard links.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ObjectMode {
+    /// 0444.
+    Plain,
+    /// 0555.
+    Executable,
+}
+
+impl ObjectMode {
+    /// Both modes.
+    pub(super) const ALL: [ObjectMode; 2] = [ObjectMode::Plain, ObjectMode::Executable];
+
+    /// The mode of an executable file, or of another one.
+    pub const fn of_executable(executable: bool) -> Self {
+        if executable {
+            ObjectMode::Executable
+        } else {
+            ObjectMode::Plain
+        }
+    }
+
+    /// The mode of a file with the permission bits `mode`: executable if anyone may execute it.
+    pub(super) const fn of(mode: u32) -> Self {
+        Self::of_executable(mode & 0o111 != 0)
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            ObjectMode::Plain => ObjectMode::Executable,
+            ObjectMode::Executable => ObjectMode::Plain,
+        }
+    }
+
+    /// The permission bits.
+    pub(super) fn permissions(self) -> Permissions {
+        Permissions::from_mode(match self {
+            ObjectMode::Plain => 0o444,
+            ObjectMode::Executable => 0o555,
+        })
+    }
+}
+
+/// Names in a directory, sorted: the store's only way to list one.
 pub(super) fn sorted_names(dir: &Path) -> Result<Vec<OsString>, StoreError> {
-    #[expect(clippy::disallowed_methods, reason = "this is the sorted listing")]
+    #[expect(clippy::disallowed_methods, reason = "the names are sorted below")]
     let entries = fs::read_dir(dir).at(Operation::List, dir)?;
     let mut names = Vec::new();
     for entry in entries {
@@ -37,25 +80,25 @@ pub(super) fn sorted_names(dir: &Path) -> Result<Vec<OsString>, StoreError> {
 }
 
 impl Store {
-    /// Moves a finished, hashed file on the store's file system under the object's name.
-    pub fn adopt(&self, file: &Path, digest: &VerityDigest, executable: bool) -> Result<(), StoreError> {
+    /// Makes an object of the complete, hashed file `file` on the store's file system, by renaming it.
+    pub fn adopt(&self, file: &Path, digest: &VerityDigest, mode: ObjectMode) -> Result<(), StoreError> {
         let open = File::open(file).at(Operation::Open, file)?;
-        self.settle(&open, file, digest, executable)
+        self.settle(&open, file, digest, mode)
     }
 
+    /// Renames the open file `file` at `from` to the object's name, or removes it if the object exists.
     pub(super) fn settle(
         &self,
         file: &File,
         from: &Path,
         digest: &VerityDigest,
-        executable: bool,
+        mode: ObjectMode,
     ) -> Result<(), StoreError> {
-        let path = self.object_file(digest, executable);
+        let path = self.object_file(digest, mode);
         if path.exists() {
             return fs::remove_file(from).at(Operation::Remove, from);
         }
-        let mode = if executable { 0o555 } else { 0o444 };
-        file.set_permissions(Permissions::from_mode(mode))
+        file.set_permissions(mode.permissions())
             .and_then(|()| file.set_times(fixed_times()))
             .at(Operation::Write, from)?;
         let stamp = Stamp::from(&file.metadata().at(Operation::Open, from)?);
@@ -68,51 +111,50 @@ impl Store {
             }
             renamed => renamed.at(Operation::Rename, &path)?,
         }
-        self.known.insert(digest, executable, stamp);
+        self.known.insert(digest, mode, stamp);
         Ok(())
     }
 
-    /// The inode that checkouts of executables (or of other files) link to.
-    pub(super) fn object_file(&self, digest: &VerityDigest, executable: bool) -> PathBuf {
+    /// Path of the object's file with this mode, whether it exists or not.
+    pub(super) fn object_file(&self, digest: &VerityDigest, mode: ObjectMode) -> PathBuf {
         let hex = digest.to_hex();
-        let name = if executable {
-            format!("{}.x", &hex[2..])
-        } else {
-            hex[2..].to_owned()
+        let name = match mode {
+            ObjectMode::Plain => hex[2..].to_owned(),
+            ObjectMode::Executable => format!("{}.x", &hex[2..]),
         };
         self.content.join("objects").join(&hex[..2]).join(name)
     }
 
-    /// A file holding the object; `None` when the store does not have it.
+    /// A file of the object, of either mode; `None` when the store does not have the object.
     pub fn find_object(&self, digest: &VerityDigest) -> Option<PathBuf> {
-        [false, true]
+        ObjectMode::ALL
             .into_iter()
-            .map(|x| self.object_file(digest, x))
+            .map(|mode| self.object_file(digest, mode))
             .find(|p| p.exists())
     }
 
-    /// A file holding the object.
+    /// A file of the object, of either mode.
     pub fn object_path(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
         self.find_object(digest).ok_or(StoreError::Missing { digest: *digest })
     }
 
-    /// A file holding the object, never executable: what a stage gets as a file input.
+    /// The object's plain file, which a stage gets as a file input.
     pub fn plain_object(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
-        self.object_inode(digest, false)
+        self.object_inode(digest, ObjectMode::Plain)
     }
 
-    /// The inode with the wanted permission, copied from the other one if only that is there.
-    pub(super) fn object_inode(&self, digest: &VerityDigest, executable: bool) -> Result<PathBuf, StoreError> {
-        let path = self.object_file(digest, executable);
+    /// The object's file with this mode; it is copied from the file with the other mode if only that exists.
+    pub(super) fn object_inode(&self, digest: &VerityDigest, mode: ObjectMode) -> Result<PathBuf, StoreError> {
+        let path = self.object_file(digest, mode);
         if path.exists() {
             return Ok(path);
         }
-        let other = self.object_file(digest, !executable);
+        let other = self.object_file(digest, mode.other());
         let mut file = match File::open(&other) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing { digest: *digest }),
             opened => opened.at(Operation::Open, &other)?,
         };
-        let (copied, _) = self.put_object(executable, &mut file)?;
+        let (copied, _) = self.put_object(mode, &mut file)?;
         if copied != *digest {
             return Err(StoreError::Corrupt {
                 path: other,
@@ -123,23 +165,23 @@ impl Store {
         Ok(path)
     }
 
-    /// Opens an object without hashing it; for bytes that are hashed while they are used.
+    /// Opens an object without hashing it, for callers that hash the bytes while they use them.
     pub fn open_object(&self, digest: &VerityDigest) -> Result<File, StoreError> {
         let path = self.object_path(digest)?;
         File::open(&path).at(Operation::Open, &path)
     }
 
-    /// Hashes an object (each inode of it that this program has not seen whole yet) and compares with its name.
+    /// Hashes every file of an object that this program has not hashed yet, and compares the digests with the object's name.
     pub fn verify_object(&self, digest: &VerityDigest) -> Result<(), StoreError> {
         let mut seen = false;
-        for executable in [false, true] {
-            let path = self.object_file(digest, executable);
+        for mode in ObjectMode::ALL {
+            let path = self.object_file(digest, mode);
             let found = match fs::symlink_metadata(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 found => found.at(Operation::Open, &path)?,
             };
             seen = true;
-            if self.known.holds(digest, executable, &found) {
+            if self.known.holds(digest, mode, &found) {
                 continue;
             }
             let mut file = File::open(&path).at(Operation::Open, &path)?;
@@ -155,7 +197,7 @@ impl Store {
                     actual,
                 });
             }
-            self.known.insert(digest, executable, stamp);
+            self.known.insert(digest, mode, stamp);
         }
         if seen {
             Ok(())
@@ -164,7 +206,7 @@ impl Store {
         }
     }
 
-    /// Reads a small object whole, checked.
+    /// Reads a small object into memory and checks its digest.
     pub fn read_object(&self, digest: &VerityDigest) -> Result<Vec<u8>, StoreError> {
         let path = self.object_path(digest)?;
         let bytes = fs::read(&path).at(Operation::Read, &path)?;
@@ -184,7 +226,7 @@ impl Store {
         self.content.join("sha256").join(&hex[..2]).join(&hex[2..])
     }
 
-    /// The object with this SHA-256, if the store has it. Its bytes are not read.
+    /// The object with this SHA-256, if the store has it. Its content is not read.
     pub fn find_sha256(&self, sha256: &Sha256Digest) -> Option<VerityDigest> {
         let digest = fs::read_to_string(self.sha256_file(sha256))
             .ok()?
@@ -194,7 +236,7 @@ impl Store {
         self.find_object(&digest).map(|_| digest)
     }
 
-    /// Notes that the object `digest` has this SHA-256. The caller has computed both over the same bytes.
+    /// Records that the object `digest` has this SHA-256. The caller has computed both over the same bytes.
     pub fn link_sha256(&self, sha256: &Sha256Digest, digest: &VerityDigest) -> Result<(), StoreError> {
         self.known.insert_sha256(digest, *sha256);
         let path = self.sha256_file(sha256);
@@ -204,13 +246,13 @@ impl Store {
         self.write_atomic(&path, format!("{digest}\n").as_bytes())
     }
 
-    /// Forgets what [`Store::link_sha256`] noted.
+    /// Removes the record of [`Store::link_sha256`].
     pub fn unlink_sha256(&self, sha256: &Sha256Digest) -> Result<(), StoreError> {
         let path = self.sha256_file(sha256);
         fs::remove_file(&path).at(Operation::Remove, &path)
     }
 
-    /// Writes a small file under a temporary name and renames it.
+    /// Writes a small file under a temporary name and renames it into place.
     pub(super) fn write_atomic(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let fresh = self.scratch_path("file");
         fs::write(&fresh, bytes).at(Operation::Write, &fresh)?;
@@ -218,7 +260,7 @@ impl Store {
     }
 }
 
-/// Reads until `buffer` is full or nothing is left; returns how much there was.
+/// Reads until `buffer` is full or the content ends; returns the number of bytes read.
 pub(super) fn fill(content: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
@@ -243,13 +285,13 @@ fn digest_with(file: &mut File, buffer: &mut [u8]) -> io::Result<VerityDigest> {
     }
 }
 
-/// Everything in a checkout carries the same time, so that checkouts of equal trees look equal.
+/// The modification time of all objects and checkouts, so that checkouts of equal trees are equal.
 fn fixed_times() -> fs::FileTimes {
     let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
     fs::FileTimes::new().set_modified(time).set_accessed(time)
 }
 
-/// Gives a file, directory or symbolic link the time that everything in a checkout carries.
+/// Sets the time of a file, directory or symbolic link to that of all objects and checkouts.
 pub(super) fn set_mtime(path: &Path) -> Result<(), StoreError> {
     let time = TimeSpec::new(1, 0);
     utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink)

@@ -1,4 +1,4 @@
-//! Build records: what a stage made, keyed by everything that could have changed it.
+//! Build records: the outputs of a stage run, under a key of everything that could have changed them.
 
 use super::{
     Store,
@@ -27,7 +27,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// The object that holds the file, or the dump of the tree.
+    /// Digest of the file's content, or of the tree's dump.
     pub fn digest(&self) -> &VerityDigest {
         match self {
             Output::Tree { digest } | Output::File { digest, .. } => digest,
@@ -41,15 +41,15 @@ impl Output {
 pub struct Record {
     /// Stage name.
     pub stage: String,
-    /// Architecture it was made for.
+    /// Architecture of the outputs.
     pub arch: Arch,
-    /// The canonical form whose BLAKE3 is the key, for explaining why a later run differs.
+    /// The canonical form whose BLAKE3 is the key; it explains why a later run has another key.
     pub canonical: String,
     /// Outputs by name.
     pub outputs: BTreeMap<String, Output>,
     /// The policy the stage ran under: equal on every host.
     pub policy: serde_json::Value,
-    /// What the sandbox measured from inside: may differ between hosts.
+    /// The sandbox' measurements of itself: they may differ between hosts.
     pub measured: serde_json::Value,
     /// Layers that were missing or weaker than the policy asks; empty for a hermetic run.
     pub weaker: Vec<String>,
@@ -57,7 +57,7 @@ pub struct Record {
     pub cpu_ms: u64,
     /// Wall time in milliseconds.
     pub wall_ms: u64,
-    /// Highest memory use seen, in bytes.
+    /// Peak memory use in bytes.
     pub peak_memory: u64,
 }
 
@@ -66,14 +66,14 @@ impl Store {
         self.root.join("records").join(key.to_string())
     }
 
-    /// The record of `key`, if there is one and every object it names is there.
+    /// The record of `key`, if there is one and the store has every object it names.
     pub fn record(&self, key: &StageKey) -> Result<Option<Record>, StoreError> {
         let record = self.record_text(key)?;
         Ok(record.filter(|r| r.outputs.values().all(|o| self.find_object(o.digest()).is_some())))
     }
 
-    /// The record of `key`, whatever became of its outputs. One that is damaged, or of another version of pnb, is as good as
-    /// none: the stage runs again.
+    /// The record of `key`, whether or not the store still has its outputs. A record that is damaged, or of another version of pnb, counts
+    /// as missing, so its stage runs again.
     fn record_text(&self, key: &StageKey) -> Result<Option<Record>, StoreError> {
         let path = self.record_file(key);
         let text = match fs::read_to_string(&path) {
@@ -84,7 +84,7 @@ impl Store {
         Ok(parse_record(key, &text))
     }
 
-    /// Keeps a record, and notes it as the newest of its stage and architecture.
+    /// Stores a record and makes it the latest one of its stage and architecture.
     pub fn put_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
         let path = self.record_file(key);
         let json = serde_json::to_string(record).map_err(|source| StoreError::Record {
@@ -101,7 +101,7 @@ impl Store {
         self.root.join("records").join(format!("latest-{stage}-{arch}"))
     }
 
-    /// Key and record of the newest run of a stage, whatever its inputs were and whether its outputs are still there.
+    /// Key and record of the latest run of a stage, with any inputs, whether or not the store still has its outputs.
     pub fn latest_record(&self, stage: &str, arch: Arch) -> Result<Option<(StageKey, Record)>, StoreError> {
         let Ok(text) = fs::read_to_string(self.latest_file(stage, arch)) else {
             return Ok(None);
@@ -112,7 +112,7 @@ impl Store {
         Ok(self.record_text(&key)?.map(|record| (key, record)))
     }
 
-    /// Forgets a record, so that its stage runs again.
+    /// Removes a record, so that its stage runs again.
     pub fn drop_record(&self, key: &StageKey) -> Result<(), StoreError> {
         let path = self.record_file(key);
         match fs::remove_file(&path) {
@@ -122,7 +122,7 @@ impl Store {
     }
 }
 
-/// Reads a record's file: BLAKE3 of the second line, and the record as JSON; its canonical form must be the one of `key`.
+/// Reads a record's file: the BLAKE3 of the second line, and the record as JSON, whose canonical form must have the key `key`.
 pub(super) fn parse_record(key: &StageKey, text: &str) -> Option<Record> {
     let (digest, json) = text.trim_end().split_once('\n')?;
     if blake3::hash(json.as_bytes()).to_hex().as_str() != digest {

@@ -1,4 +1,4 @@
-//! One scratch directory per running program, removed with it or by the next one.
+//! Scratch directories: one per running program, removed by it or, if it was killed, by the next program.
 
 use super::error::{IoContext, Operation, StoreError};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
@@ -10,22 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How the names of scratch directories begin.
+/// First part of the names of scratch directories.
 const PREFIX: &str = "run-";
 
 /// `FS_TOPDIR_FL` of linux/fs.h.
 const TOPDIR: IFlags = IFlags::from_bits_retain(0x0002_0000);
 
-/// Directories that [`quiet_directory`] tries at most.
+/// Most directories that [`quiet_directory`] tries.
 const CANDIDATES: usize = 8;
-/// A place where a file is made in less is good enough. Measured on ext4: 10 µs; 20 to 250 where much was removed.
+/// A directory in which a file is made in less time is accepted. Measured on ext4: 10 µs; 20 to 250 µs where much was removed.
 const QUICK: Duration = Duration::from_micros(20);
 
-/// Makes a directory in `base` whose name begins with `prefix`, where files are made fast.
+/// Makes a directory in `base` whose name begins with `prefix`, in a part of the disk where files are made fast.
 ///
-/// Where much was removed within the last minutes, ext4 looks at every inode that was freed before it takes one: up to 12 of the 60
-/// CPU seconds of two cold builds were measured for that. It puts directories somewhere else on the disk each when their parent is
-/// marked as chattr(1) `+T` does, so some are tried, and the best is kept. Other file systems refuse the mark and get one directory.
+/// Where many files were removed within the last minutes, ext4 examines every freed inode before it takes one; this was up to 12 of the
+/// 60 CPU seconds of two cold builds. ext4 puts each subdirectory of a directory marked `+T` (chattr(1)) into another part of the disk, so
+/// several are tried and the fastest is kept. Other file systems refuse the mark; there, one directory is made.
 pub fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
     let spread = spread(base);
     let fresh = || tempfile::Builder::new().prefix(prefix).tempdir_in(base);
@@ -39,7 +39,7 @@ pub fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
             let other = fresh()?;
             let took = time_of_a_file(other.path())?;
             if took < least {
-                // The one before is removed.
+                // The assignment drops the directory before, which removes it.
                 (least, best) = (took, other);
             }
         }
@@ -47,14 +47,14 @@ pub fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
     Ok(best.keep())
 }
 
-/// Marks a directory for [`quiet_directory`]; whether the file system knows what that means.
+/// Marks a directory `+T` for [`quiet_directory`]; returns whether the file system supports the mark.
 fn spread(dir: &Path) -> bool {
     let Ok(file) = File::open(dir) else { return false };
     let Ok(flags) = ioctl_getflags(&file) else { return false };
     flags.contains(TOPDIR) || ioctl_setflags(&file, flags | TOPDIR).is_ok()
 }
 
-/// How long it takes to make a file in an empty directory: the shortest of three times.
+/// Time to make a file in an empty directory: the shortest of three measurements.
 fn time_of_a_file(dir: &Path) -> io::Result<Duration> {
     let mut least = Duration::MAX;
     for n in 0..3 {
@@ -69,7 +69,7 @@ fn time_of_a_file(dir: &Path) -> io::Result<Duration> {
     Ok(least)
 }
 
-/// A directory below the store's `tmp/` that this program alone uses.
+/// A directory that only this program uses, below the store's `tmp/` or in memory.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -78,11 +78,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one, after removing those whose owner is gone.
+    /// Makes a scratch directory below `tmp`, after removing those whose programs are gone.
     pub(super) fn new(tmp: &Path) -> Result<Self, StoreError> {
         sweep(tmp)?;
         let path = quiet_directory(tmp, PREFIX).at(Operation::Create, tmp)?;
-        // Locked before it has the name that the sweep looks for.
+        // Locked before it gets the name that sweep() looks for.
         let (fresh, lock) = (path.join("lock.new"), path.join("lock"));
         let file = File::create(&fresh).at(Operation::Create, &fresh)?;
         file.lock().at(Operation::Lock, &fresh)?;
@@ -94,7 +94,7 @@ impl Scratch {
         })
     }
 
-    /// A path that was not handed out before.
+    /// A path in the directory that was not returned before.
     pub fn fresh(&self, name: &str) -> PathBuf {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         self.path.join(format!("{n}-{name}"))
@@ -103,12 +103,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed now is swept by the next program that opens the store.
+        // Where this fails, the next program that opens the store removes the directory.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Removes directories whose lock nobody holds. A directory without a lock file is being made: leave it.
+/// Removes scratch directories whose lock is free. A directory without a lock is just being made by another program and stays.
 pub(super) fn sweep(tmp: &Path) -> Result<(), StoreError> {
     for name in super::objects::sorted_names(tmp)? {
         if !name.to_string_lossy().starts_with(PREFIX) {
@@ -131,7 +131,7 @@ mod tests {
     use crate::store::objects::sorted_names;
 
     #[test]
-    fn of_the_directories_that_are_tried_one_is_left_and_it_is_empty() {
+    fn one_of_the_tried_directories_is_left_and_it_is_empty() {
         let base = tempfile::tempdir().expect("a directory");
         for n in 1..=3 {
             let made = quiet_directory(base.path(), "build-").expect("made");

@@ -1,4 +1,4 @@
-//! Files in which blocks of zeros are holes: they take no room, and no time to write.
+//! Sparse files: blocks of zeros become holes, which take no space and no time to write.
 
 use super::buffer::PageBuffer;
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
@@ -12,23 +12,23 @@ use std::{
 const BLOCK: usize = 4096;
 /// Bytes that [`copy_sparse`] reads at once.
 const COPIED: usize = 1 << 20;
-/// Fewer bytes than this are written through memory in any case: a write for each would cost more than the pages.
+/// Writes of fewer bytes always go through the page cache: uncached, each of them would cost more than its pages.
 const PASSED: usize = 64 << 10;
-/// `RWF_DONTCACHE` of the kernel's linux/fs.h, since Linux 6.14: what is read or written does not stay in memory.
+/// `RWF_DONTCACHE` of the kernel's linux/fs.h, since Linux 6.14: the pages read or written do not stay in the page cache.
 const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
-/// What becomes of the memory that holds what was read or written.
+/// What happens to the page cache of a file's bytes after they were read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pages {
-    /// It stays, because somebody will read it soon.
+    /// The pages stay, because the bytes will be read soon.
     Stay,
-    /// The kernel may take it back at once: new pages for a file cost several times what the copying does. A hint; the bytes are
-    /// written all the same where it is not known.
+    /// The kernel may free the pages at once: allocating new pages for a file costs several times as much as copying the bytes. Kernels
+    /// and file systems that do not support this keep the pages.
     Drop,
 }
 
-/// Writes `bytes` at `offset` of a file that holds nothing there yet, and leaves out blocks of zeros. Returns whether the last
-/// block was left out: then the file still has to get its length.
+/// Writes `bytes` at `offset` of a file that has no data there yet, and skips blocks of zeros. Returns whether the last block was
+/// skipped: the caller must then set the file's length.
 pub(super) fn write_sparse_at(file: &File, bytes: &[u8], offset: u64, pages: Pages) -> io::Result<bool> {
     let first = (BLOCK - (offset % BLOCK as u64) as usize).min(bytes.len());
     let mut run = 0;
@@ -53,14 +53,14 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64, pages: Pages) ->
                 offset += n as u64;
             }
             Err(Errno::INTR) => {}
-            // A kernel or file system without it; whatever else is wrong the plain way says too.
+            // Not supported by this kernel or file system. Any other error comes again from the plain write below.
             _ => break,
         }
     }
     file.write_all_at(bytes, offset)
 }
 
-/// Reads at `offset` as much as is there or fits.
+/// Reads at `offset` until `bytes` is full or the file ends, or less; 0 at the end of the file.
 pub(super) fn read_at(file: &File, bytes: &mut [u8], offset: u64, pages: Pages) -> io::Result<usize> {
     if pages == Pages::Drop
         && let Ok(n) = preadv2(file, &mut [IoSliceMut::new(bytes)], offset, UNCACHED)
@@ -70,8 +70,8 @@ pub(super) fn read_at(file: &File, bytes: &mut [u8], offset: u64, pages: Pages) 
     file.read_at(bytes, offset)
 }
 
-/// Copies all that `from` gives to where `to` holds nothing yet, from byte `at` on, and leaves out blocks of zeros. Returns how
-/// many bytes it gave; when they end in zeros, `to` still has to get its length.
+/// Copies all bytes of `from` into `to`, which has no data yet from byte `at` on, and skips blocks of zeros. Returns the number of bytes;
+/// if they end in zeros, the caller must set the length of `to`.
 pub fn copy_sparse(from: &mut impl Read, to: &File, at: u64) -> io::Result<u64> {
     let mut buffer = PageBuffer::new(COPIED);
     let mut copied = 0;
@@ -149,8 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn where_pages_cannot_pass_the_bytes_are_written_all_the_same() {
-        // A memfd has no disk behind it to which pages could go.
+    fn the_bytes_are_written_where_pages_cannot_be_dropped() {
+        // A memfd has no disk to which pages could be written back.
         let name = c"sparse";
         let memory = nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::empty()).expect("memory");
         let mut file = File::from(memory);

@@ -1,13 +1,16 @@
-//! The store's promises, each broken on purpose.
+//! Tests of the store: each promise is broken on purpose.
 
 use super::*;
 use crate::{
-    model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
+    model::{Arch, Entry, Epoch, Hint, Meta, Node, RelPath, StageKey, Tree, VerityDigest},
     verity::{self, digest_bytes},
 };
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 fn path(p: &str) -> RelPath {
@@ -16,7 +19,7 @@ fn path(p: &str) -> RelPath {
 
 fn one_file_tree(store: &Store, content: &str, mode: u32) -> (Tree, VerityDigest) {
     let (digest, size) = store
-        .put_object(mode & 0o111 != 0, &mut content.as_bytes())
+        .put_object(ObjectMode::of(mode), &mut content.as_bytes())
         .expect("stored");
     let mut tree = Tree::new(Meta::root(0o755, Epoch::new(9)));
     let meta = Meta::root(mode, Epoch::new(9));
@@ -67,7 +70,11 @@ fn a_flipped_bit_is_found_before_use_and_repaired_away() {
         dump
     };
     let store = Store::open(dir.path()).expect("opens");
-    let err = store.checkout(&dump).expect_err("the object changed").to_string();
+    let err = store.checkout(&dump).expect_err("the object changed");
+    let hint = err.hint().expect("there is a way out").into_owned();
+    assert!(hint.starts_with("`pnb store verify --repair`"), "{hint}");
+    let err = err.to_string();
+    assert!(!err.contains(&hint), "{err}");
     assert!(
         err.contains("its content changed\nexpected: ") && err.contains("\n  actual: "),
         "{err}"
@@ -142,7 +149,7 @@ fn collection_runs_alone_and_keeps_what_the_newest_records_need() {
 }
 
 #[test]
-fn a_damaged_record_is_as_good_as_none() {
+fn a_damaged_record_counts_as_missing() {
     let dir = tempfile::tempdir().expect("scratch");
     let store = Store::open(dir.path()).expect("opens");
     let key = StageKey::new(*blake3::hash(b"canonical").as_bytes());
@@ -170,7 +177,7 @@ fn a_damaged_record_is_as_good_as_none() {
 }
 
 #[test]
-fn a_directory_with_something_else_in_it_is_no_store() {
+fn a_directory_with_other_files_is_not_a_store() {
     let dir = tempfile::tempdir().expect("scratch");
     fs::create_dir_all(dir.path().join("tmp/mine")).expect("made");
     fs::write(dir.path().join("tmp/mine/lock"), "").expect("made");
@@ -185,14 +192,14 @@ fn a_directory_with_something_else_in_it_is_no_store() {
 }
 
 #[test]
-fn content_that_is_there_makes_no_second_file_and_large_content_goes_through_one() {
+fn stored_content_makes_no_second_file_and_large_content_leaves_no_scratch() {
     let dir = tempfile::tempdir().expect("scratch");
     let store = Store::open(dir.path()).expect("opens");
     let large: Vec<u8> = (0..9_000_001u32).map(|i| (i % 251) as u8).collect();
     for content in [&b"small"[..], &large, b""] {
         let mut inodes = BTreeSet::new();
         for _ in 0..2 {
-            let (digest, size) = store.put_object(false, &mut &*content).expect("stored");
+            let (digest, size) = store.put_object(ObjectMode::Plain, &mut &*content).expect("stored");
             assert_eq!(
                 (digest, size),
                 (crate::verity::digest_bytes(content), content.len() as u64)
@@ -213,12 +220,16 @@ fn content_that_is_there_makes_no_second_file_and_large_content_goes_through_one
 fn an_object_that_changes_after_it_was_written_is_hashed_again() {
     let dir = tempfile::tempdir().expect("scratch");
     let store = Store::open(dir.path()).expect("opens");
-    let (digest, _) = store.put_object(false, &mut &b"content"[..]).expect("stored");
+    let (digest, _) = store
+        .put_object(ObjectMode::Plain, &mut &b"content"[..])
+        .expect("stored");
     store.verify_object(&digest).expect("whole");
     flip(&store.object_path(&digest).expect("there"));
     assert!(matches!(store.verify_object(&digest), Err(StoreError::Corrupt { .. })));
-    // Put in place of the inode that was seen: the same length and time, another inode.
-    let (digest, _) = store.put_object(true, &mut &b"program"[..]).expect("stored");
+    // Another inode with the same length and time takes the place of the hashed one.
+    let (digest, _) = store
+        .put_object(ObjectMode::Executable, &mut &b"program"[..])
+        .expect("stored");
     let path = store.object_path(&digest).expect("there");
     let other = store.scratch_path("other");
     fs::write(&other, "PROGRAM").expect("writable");
@@ -245,18 +256,20 @@ fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing
     let inode = |path: PathBuf| fs::metadata(path).expect("there").ino();
     let mut inodes = Vec::new();
     for content in contents {
-        let (digest, _) = first.put_object(false, &mut &*content).expect("stored");
+        let (digest, _) = first.put_object(ObjectMode::Plain, &mut &*content).expect("stored");
         inodes.push(inode(first.object_path(&digest).expect("there")));
     }
     first.lock_stage(&key).expect("a lock");
     let second = with_objects_of(&first, &dir.path().join("second"));
     drop(first);
     for (content, expected) in contents.into_iter().zip(inodes) {
-        let (digest, _) = second.put_object(false, &mut &*content).expect("stored");
+        let (digest, _) = second.put_object(ObjectMode::Plain, &mut &*content).expect("stored");
         assert_eq!(inode(second.object_path(&digest).expect("there")), expected);
         second.verify_object(&digest).expect("whole");
     }
-    let (other, _) = second.put_object(false, &mut &b"of the second"[..]).expect("stored");
+    let (other, _) = second
+        .put_object(ObjectMode::Plain, &mut &b"of the second"[..])
+        .expect("stored");
     let place = second.object_path(&other).expect("there");
     assert!(
         place.starts_with(dir.path().canonicalize().expect("there").join("first")),
@@ -266,7 +279,7 @@ fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing
 }
 
 #[test]
-fn a_tree_is_copied_once_for_all_who_ask() {
+fn a_tree_is_copied_once_for_all_callers() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(dir.path()).expect("opens");
     let (tree, dump) = one_file_tree(&store, "content", 0o644);
@@ -288,10 +301,10 @@ fn a_tree_is_copied_once_for_all_who_ask() {
     assert_eq!(fs::read(again.join("file")).expect("readable"), b"content");
 }
 
-/// Content that is read again from a file, as what a stage lends.
+/// Content that can restart, as a file that a stage passes.
 struct Again<'a> {
     bytes: &'a [u8],
-    /// What is read after starting again, if it is something else.
+    /// Bytes after the second restart, if they differ.
     then: Option<&'a [u8]>,
     at: usize,
     restarts: usize,
@@ -329,19 +342,21 @@ impl Content for Again<'_> {
 }
 
 #[test]
-fn what_the_other_store_has_is_hashed_and_not_written() {
+fn content_that_the_other_store_has_is_hashed_and_not_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let [known, plain, new] = [7u8, 8, 9].map(|n| vec![n; 2 * buffer::BUFFER + 5]);
-    let (artifact, _) = first.put_artifact(false, &mut Once(&known[..]), 1).expect("stored");
-    first.put_object(false, &mut &plain[..]).expect("stored");
-    // Alone a store reads once: what comes is new as a rule.
+    let (artifact, _) = first
+        .put_artifact(ObjectMode::Plain, &mut Once(&known[..]), 1)
+        .expect("stored");
+    first.put_object(ObjectMode::Plain, &mut &plain[..]).expect("stored");
+    // A store without another one reads content once, because it is usually new.
     let mut content = Again::new(&known, None);
-    first.put_artifact(false, &mut content, 1).expect("stored");
+    first.put_artifact(ObjectMode::Plain, &mut content, 1).expect("stored");
     assert_eq!(content.restarts, 0);
 
     let second = with_objects_of(&first, &dir.path().join("second"));
-    // Bytes, copies that will be asked for, and how often they are started again: once to hash, twice to store them too.
+    // Bytes, number of copies, and number of restarts: one to hash the bytes, two to store them as well.
     for (bytes, copies, restarts) in [
         (&known, 1, 1),
         (&known, 0, 1),
@@ -351,7 +366,9 @@ fn what_the_other_store_has_is_hashed_and_not_written() {
         (&new, 0, 1),
     ] {
         let mut content = Again::new(bytes, None);
-        let put = second.put_artifact(false, &mut content, copies).expect("stored");
+        let put = second
+            .put_artifact(ObjectMode::Plain, &mut content, copies)
+            .expect("stored");
         assert_eq!(
             put,
             (digest_bytes(bytes), bytes.len() as u64),
@@ -367,14 +384,14 @@ fn what_the_other_store_has_is_hashed_and_not_written() {
 }
 
 #[test]
-fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
+fn content_that_changes_between_readings_is_stored_as_it_was_read_last() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let second = with_objects_of(&first, &dir.path().join("second"));
     let [before, after] = [1u8, 2].map(|n| vec![n; 2 * buffer::BUFFER]);
     for then in [&after[..], &after[..100], &after[..buffer::BUFFER]] {
         let put = second
-            .put_artifact(false, &mut Again::new(&before, Some(then)), 0)
+            .put_artifact(ObjectMode::Plain, &mut Again::new(&before, Some(then)), 0)
             .expect("stored");
         assert_eq!(put, (digest_bytes(then), then.len() as u64));
         assert_eq!(
@@ -386,10 +403,12 @@ fn what_becomes_something_else_while_it_is_read_again_is_stored_as_that() {
 }
 
 #[test]
-fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
+fn a_file_with_other_links_is_copied_and_one_without_is_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(&dir.path().join("store")).expect("opens");
-    let (digest, _) = store.put_object(false, &mut &b"content"[..]).expect("stored");
+    let (digest, _) = store
+        .put_object(ObjectMode::Plain, &mut &b"content"[..])
+        .expect("stored");
     let object = store.plain_object(&digest).expect("there");
     assert_eq!(store.copy_if_linked(&object).expect("given"), object);
     fs::hard_link(&object, dir.path().join("other")).expect("linked");
@@ -401,14 +420,18 @@ fn a_file_that_has_other_names_is_copied_and_one_that_has_none_is_not() {
 }
 
 #[test]
-fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
+fn an_artifact_that_is_only_hashed_has_digests_and_no_object() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = Store::open_ephemeral(&dir.path().join("first"), SharedStores::default()).expect("opens");
     let large = vec![3; buffer::BUFFER + 70_001];
-    let (digest, size) = first.hash_artifact(false, &mut Once(&large[..])).expect("hashed");
+    let (digest, size) = first
+        .hash_artifact(ObjectMode::Plain, &mut Once(&large[..]))
+        .expect("hashed");
     assert_eq!((digest, size), (digest_bytes(&large), large.len() as u64));
     assert_eq!(first.find_object(&digest), None);
-    let (small, _) = first.hash_artifact(false, &mut Once(&b"small"[..])).expect("stored");
+    let (small, _) = first
+        .hash_artifact(ObjectMode::Plain, &mut Once(&b"small"[..]))
+        .expect("stored");
     assert!(first.find_object(&small).is_some());
     let mut both = verity::Both::new();
     both.update(&large);
@@ -419,13 +442,13 @@ fn an_artifact_that_is_only_hashed_is_known_and_not_there() {
         assert_eq!(store.copy_out(&digest, &target).expect("known"), digests);
         assert!(!target.exists());
     }
-    // As an artifact it is as good as there, as anything else it is stored.
+    // For an artifact, its digests are enough; for anything else it is stored.
     second
-        .put_artifact(false, &mut Again::new(&large, None), 1)
+        .put_artifact(ObjectMode::Plain, &mut Again::new(&large, None), 1)
         .expect("known");
     assert_eq!(second.find_object(&digest), None);
     second
-        .put_artifact(false, &mut Again::new(&large, None), 0)
+        .put_artifact(ObjectMode::Plain, &mut Again::new(&large, None), 0)
         .expect("stored");
     assert!(second.find_object(&digest).is_some());
     let target = dir.path().join("out");

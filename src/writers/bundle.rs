@@ -1,6 +1,6 @@
-//! Kernel and initramfs as boot loaders take them.
+//! Kernel and initramfs in the form that boot loaders load.
 //!
-//! An initramfs is several archives one after the other; the kernel unpacks each over the one before.
+//! An initramfs is a sequence of archives; the kernel unpacks each over the one before.
 //!
 //! ```text
 //! early.cpio          microcode, uncompressed: the kernel reads it before it can decompress
@@ -8,9 +8,9 @@
 //! zstd(last segment)  /etc/powernode/root-digest, and for direct boot /powernode/root.ext4
 //! ```
 //!
-//! `initramfs` makes the first two, which do not depend on the root, when dracut's archive has all that [`super::contents`] asks for; `initramfs-media` adds the digest, for media that hold the
-//! root beside the initramfs; `kernel-initrd` adds digest and root. So a changed root costs neither dracut nor its
-//! compression. Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
+//! `initramfs` makes the first two, which do not depend on the root, if dracut's archive passes the checks of [`super::contents`].
+//! `initramfs-media` adds the digest, for media that carry the root beside the initramfs. `kernel-initrd` adds the digest and the root.
+//! So a changed root needs no new run of dracut and no new compression of its archive. Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
 
 use super::{Context, WriterError, build, contents, input};
 use crate::{
@@ -24,13 +24,13 @@ use std::{
     path::Path,
 };
 
-/// Level for both segments: modules are xz already, and higher levels gain 3 % for four times the work.
+/// zstd level of both segments. Modules are compressed with xz already, and higher levels save 3 % for four times the CPU time.
 const LEVEL: i32 = 3;
 
-/// What a segment holds: name of the input, place in the archive.
+/// The files of the last segment: name of the input, path in the archive.
 const DIGEST: (&str, &str) = ("root-digest", "etc/powernode/root-digest");
 const ROOT: (&str, &str) = ("root.ext4", "powernode/root.ext4");
-/// The archive of every writer here.
+/// Name of the output of every writer in this file.
 const INITRAMFS: &str = "initramfs.cpio.zst";
 
 pub(super) fn initramfs(context: &Context) -> Result<(), WriterError> {
@@ -56,7 +56,8 @@ pub(super) fn kernel_initrd(context: &Context) -> Result<(), WriterError> {
     with_segment(context, &[DIGEST, ROOT])
 }
 
-/// The input initramfs, and behind it an archive with `files`, which is written twice: once to learn its length, once for good.
+/// Writes the input initramfs and, behind it, an archive with `files`. The archive is written twice: first only to learn its length,
+/// which zstd must know beforehand.
 fn with_segment(context: &Context, files: &[(&str, &str)]) -> Result<(), WriterError> {
     let mut contents = Vec::new();
     for (name, place) in files {
@@ -76,7 +77,7 @@ fn with_segment(context: &Context, files: &[(&str, &str)]) -> Result<(), WriterE
     out.flush().map_err(WriterError::io("write", &path))
 }
 
-/// Writes an archive of files at their places, with the directories above them; returns its length.
+/// Writes an archive of files with the directories above them; returns its length in bytes.
 fn segment<'a>(
     context: &Context,
     contents: &'a [(RelPath, u64, File)],

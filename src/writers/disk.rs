@@ -1,8 +1,8 @@
-//! `disk-image`: a disk that boots by UEFI, UEFI Secure Boot and, on amd64, BIOS. `pi-card`: one that a Raspberry Pi 4 boots.
+//! `disk-image`: a disk that boots by UEFI, UEFI Secure Boot and, on amd64, BIOS. `pi-card`: a card that boots a Raspberry Pi 4.
 //!
 //! ```text
-//! sector 0      protective MBR, with GRUB's first sector for BIOS; of a card a hybrid MBR, which has the boot partition too
-//! powernode-bios      BIOS boot: GRUB's core; only with a BIOS to boot by
+//! sector 0      protective MBR, with GRUB's first sector for BIOS; on a card a hybrid MBR, which lists the boot partition too
+//! powernode-bios      BIOS boot: GRUB's core; only on a disk that a BIOS boots
 //! powernode-esp       boot partition, FAT32, label POWERNODE: shim, GRUB and its menu, or the firmware of a Pi with its
 //!                     config.txt, cmdline.txt and device trees; kernel, initramfs, identity.cfg, powernode-ca.pem
 //! powernode-root      root.ext4: composefs image and objects
@@ -10,8 +10,8 @@
 //! end           the table again
 //! ```
 //!
-//! All names and numbers come from the root's digest: equal roots give equal bytes. No device, no mount and no privilege is
-//! needed. The plan and the parts that `powernode.install=` writes are made from the finished image ([`super::plan`]).
+//! All identifiers are derived from the root's digest, so equal roots give equal bytes. No device, no mount and no privilege is
+//! needed. The plan and the parts for `powernode.install=` are made from the finished image ([`super::plan`]).
 
 use super::{Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::SharedExtent, root::run_tool};
 use crate::{
@@ -22,10 +22,11 @@ use crate::{
         gpt::{self, DiskTable, Partition, PartitionRequest, types},
         grub,
     },
-    model::VerityDigest,
+    model::{RelPath, VerityDigest},
     store::copy_sparse,
 };
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Seek, SeekFrom, Write},
     path::Path,
@@ -33,36 +34,36 @@ use std::{
 
 /// Name of the format in derived identifiers.
 const DERIVED: &str = "gpt";
-/// Partitions are whole MiB long, as they begin at whole MiB.
+/// Partitions begin at whole MiB, so their sizes are whole MiB too.
 const MIB: u64 = 1 << 20;
 /// Room for GRUB's core, bytes.
 const BIOS_BOOT: u64 = 1 << 20;
-/// What the EFI system partition has beyond its content, for files that firmware or an operator leaves there, bytes.
+/// Free space of the EFI system partition for files of the firmware or of an operator, bytes.
 const ESP_SPARE: u64 = 8 << 20;
 /// Label of the boot FAT, by which 90powernode finds identity.cfg.
 const ESP_LABEL: &str = "POWERNODE";
 /// `/persist` before it is grown, bytes.
 const PERSIST: u64 = 64 << 20;
-/// Its label, of which ext4 has 16 characters; 90powernode goes by the name of the partition.
+/// Label of `/persist`: ext4 allows 16 characters. 90powernode finds it by the name of the partition instead.
 const LABEL: &str = "powernode-data";
-/// Its journal, MiB.
+/// Size of its journal, MiB.
 const JOURNAL: &str = "size=8";
-/// Features of `/persist`: those of any ext4 of today, fs-verity for the objects of modules, and room to grow.
+/// Features of `/persist`: the usual ones of ext4, fs-verity for the objects of modules, and a resize inode for growing.
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,extent,64bit,flex_bg,sparse_super,large_file,\
                         huge_file,dir_nlink,extra_isize,filetype,metadata_csum,verity";
-/// Files of the medium that the disk has too: place on the ESP, and name beside `root.ext4`.
+/// Files of an installation medium that the disk has too: path on the ESP, and name beside `root.ext4`.
 const SHARED: [(&str, &str); 2] = [
     ("powernode/vmlinuz", "vmlinuz"),
     ("powernode/initramfs.cpio.zst", "initramfs.cpio.zst"),
 ];
 const ROOT: &str = "root.ext4";
-/// Name of its partition, and the word of a menu that its GUID takes the place of.
+/// Name of its partition, and the placeholder of its GUID in a menu.
 const ROOT_PARTITION: &str = "powernode-root";
 const PARTUUID: &str = "@ROOT_PARTUUID@";
 /// Names by which 90powernode finds the boot partition and `/persist`.
 const ESP_PARTITION: &str = "powernode-esp";
 const PERSIST_PARTITION: &str = "powernode-persist";
-/// What a master boot record calls FAT32.
+/// Type of a FAT32 partition in a master boot record.
 const HYBRID_FAT32: u8 = 0x0c;
 /// The output with the plan of an installation.
 const PLAN: &str = "install";
@@ -91,35 +92,39 @@ pub(super) fn pi_card(context: &Context) -> Result<(), WriterError> {
     write(context, boot)
 }
 
-/// What disks differ by.
+/// The parts that differ between a disk and a card.
 struct Boot {
-    /// What starts the kernel, by place on the boot partition.
+    /// The files that start the kernel, by path on the boot partition.
     files: Files,
-    /// What the partition table calls that partition.
+    /// Type of the boot partition in the table.
     type_guid: Guid,
-    /// GRUB's first sector and its core.
+    /// GRUB's first sector and its core, for a disk that a BIOS boots.
     bios: Option<(Vec<u8>, Vec<u8>)>,
     record: Record,
 }
 
-/// What the first sector says of the partitions.
+/// The partitions that the master boot record lists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Record {
-    /// Nothing but that there is a GPT.
+    /// Only the partition that protects the GPT.
     Protective,
-    /// Where the boot partition is as well, for firmware that knows no GPT.
+    /// The boot partition too, for firmware that does not read a GPT.
     Hybrid,
 }
 
 fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     let root = efi::root_digest()?;
+    let (menus, persist) = (build("menu"), build("persist.ext4"));
     let mut files = boot.files;
-    // A second disk with another root has the same labels.
+    // A second disk may have the same labels and another root, so the menu names the root partition by its GUID.
     let partuuid = Guid::derived(DERIVED, ROOT_PARTITION, &root).to_string();
-    files.extend(efi::overlay(context, &root, &[(PARTUUID, partuuid)], &build("menu"))?);
+    files.extend(efi::overlay(context, &root, &[(PARTUUID, partuuid)], &menus)?);
     for (place, name) in SHARED {
         files.insert(efi::rel(place)?, input(name));
     }
+    make_persist(context, &root, &persist)?;
+
+    // The boot partition is laid out twice: first for its size, then for its place in the table, which its boot sector states.
     let volume = FatVolume {
         kind: FatKind::Fat32,
         label: ESP_LABEL.to_owned(),
@@ -128,23 +133,15 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
         hidden_sectors: 0,
         size: VolumeSize::Content { spare: ESP_SPARE },
     };
-    let persist = build("persist.ext4");
-    make_persist(context, &root, &persist)?;
-
-    let size_of = |path: &Path| {
-        fs::metadata(path)
-            .map(|m| m.len())
-            .map_err(WriterError::io("open", path))
-    };
     let esp = efi::lay_out(&volume, &files)?.size().next_multiple_of(MIB);
     let objects = size_of(&input(ROOT))?.next_multiple_of(MIB);
     let table = partitions(&root, boot.bios.is_some(), (boot.type_guid, esp), objects)?;
-    let [esp_part, objects_part, persist_part] = named(&table)?;
-    let hidden_sectors = u32::try_from(esp_part.first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
+    let parts = named(&table)?;
+    let hidden_sectors = u32::try_from(parts.esp.first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
     let esp = efi::lay_out(
         &FatVolume {
             hidden_sectors,
-            size: VolumeSize::Sectors(esp_part.sectors),
+            size: VolumeSize::Sectors(parts.esp.sectors),
             ..volume
         },
         &files,
@@ -153,65 +150,78 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     let path = build("disk.raw");
     let mut disk = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     disk.set_len(table.size()).map_err(WriterError::io("write", &path))?;
-    let extents = fat::write(&esp, esp_part.offset(), &efi::opener(&files), &mut disk)?.extents;
-    copy_in(&input(ROOT), &disk, objects_part.offset())?;
-    copy_in(&persist, &disk, persist_part.offset())?;
-    let code = match &boot.bios {
+    let extents = fat::write(&esp, parts.esp.offset(), &efi::opener(&files), &mut disk)?.extents;
+    copy_in(&input(ROOT), &disk, parts.root.offset())?;
+    copy_in(&persist, &disk, parts.persist.offset())?;
+    write_table(&table, boot.bios.as_ref(), boot.record, (&path, &mut disk))?;
+    disk.flush().map_err(WriterError::io("write", &path))?;
+
+    if context.gives(PLAN) {
+        plan::write(&path, shared_extents(&parts, &extents)?, &build(PLAN))?;
+    }
+    fs::remove_file(&persist).map_err(WriterError::io("remove", &persist))?;
+    fs::remove_dir_all(&menus).map_err(WriterError::io("remove", &menus))?;
+    let (size, boot) = (table.size(), esp.size());
+    let _ = writeln!(io::stdout(), "{size} bytes, {boot} of them the boot partition");
+    Ok(())
+}
+
+/// Writes the partition table and the master boot record, and GRUB's code for a BIOS into both.
+fn write_table(
+    table: &DiskTable,
+    bios: Option<&(Vec<u8>, Vec<u8>)>,
+    record: Record,
+    (path, disk): (&Path, &mut File),
+) -> Result<(), WriterError> {
+    let code = match bios {
         None => None,
         Some((first, core)) => {
             let bios = &table.partitions[0];
             let (code, core) = grub::embed(first, core, bios.first_lba, bios.sectors)?;
             disk.seek(SeekFrom::Start(bios.offset()))
                 .and_then(|_| disk.write_all(&core))
-                .map_err(WriterError::io("write", &path))?;
+                .map_err(WriterError::io("write", path))?;
             Some(code)
         }
     };
-    gpt::write(&table, code.as_ref(), &mut disk)?;
-    if boot.record == Record::Hybrid {
-        let record = gpt::hybrid(esp_part, HYBRID_FAT32)?;
+    gpt::write(table, code.as_ref(), disk)?;
+    if record == Record::Hybrid {
+        let record = gpt::hybrid(named(table)?.esp, HYBRID_FAT32)?;
         disk.rewind()
             .and_then(|()| disk.write_all(&record.to_bytes()))
-            .map_err(WriterError::io("write", &path))?;
+            .map_err(WriterError::io("write", path))?;
     }
-    disk.flush().map_err(WriterError::io("write", &path))?;
-
-    if context.gives(PLAN) {
-        let mut known = vec![SharedExtent {
-            offset: objects_part.offset(),
-            len: size_of(&input(ROOT))?,
-            file: ROOT,
-        }];
-        for (place, file) in SHARED {
-            let extent = extents.get(&efi::rel(place)?).copied();
-            let (offset, len) =
-                extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
-            known.push(SharedExtent {
-                offset: esp_part.offset() + offset,
-                len,
-                file,
-            });
-        }
-        plan::write(&path, known, &build(PLAN))?;
-    }
-    for scratch in [&persist, &build("menu")] {
-        let removed = if scratch.is_dir() {
-            fs::remove_dir_all(scratch)
-        } else {
-            fs::remove_file(scratch)
-        };
-        removed.map_err(WriterError::io("remove", scratch))?;
-    }
-    let _ = writeln!(
-        io::stdout(),
-        "{} bytes, {} of them the boot partition",
-        table.size(),
-        esp.size()
-    );
     Ok(())
 }
 
-/// The table, with identifiers made of the root's digest.
+/// The extents of the disk that are files of an installation medium; `files` has the extents of the boot partition.
+fn shared_extents(
+    parts: &NamedPartitions<'_>,
+    files: &BTreeMap<RelPath, (u64, u64)>,
+) -> Result<Vec<SharedExtent>, WriterError> {
+    let mut shared = vec![SharedExtent {
+        offset: parts.root.offset(),
+        len: size_of(&input(ROOT))?,
+        file: ROOT,
+    }];
+    for (place, file) in SHARED {
+        let extent = files.get(&efi::rel(place)?).copied();
+        let (offset, len) = extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
+        shared.push(SharedExtent {
+            offset: parts.esp.offset() + offset,
+            len,
+            file,
+        });
+    }
+    Ok(shared)
+}
+
+fn size_of(path: &Path) -> Result<u64, WriterError> {
+    let found = fs::metadata(path).map_err(WriterError::io("open", path))?;
+    Ok(found.len())
+}
+
+/// The partition table, with identifiers derived from the root's digest.
 fn partitions(
     root: &VerityDigest,
     bios: bool,
@@ -239,13 +249,23 @@ fn partitions(
     gpt::plan(Guid::derived(DERIVED, "disk", root), &wanted, None)
 }
 
-/// The partitions that every disk has: boot, root, persist.
-fn named(table: &DiskTable) -> Result<[&Partition; 3], WriterError> {
+/// The partitions that every disk has.
+struct NamedPartitions<'a> {
+    esp: &'a Partition,
+    root: &'a Partition,
+    persist: &'a Partition,
+}
+
+fn named(table: &DiskTable) -> Result<NamedPartitions<'_>, WriterError> {
     let find = |name: &str| {
         let found = table.partitions.iter().find(|p| p.name == name);
         found.ok_or_else(|| WriterError::Missing(format!("make the disk: it has no partition {name}")))
     };
-    Ok([find(ESP_PARTITION)?, find(ROOT_PARTITION)?, find(PERSIST_PARTITION)?])
+    Ok(NamedPartitions {
+        esp: find(ESP_PARTITION)?,
+        root: find(ROOT_PARTITION)?,
+        persist: find(PERSIST_PARTITION)?,
+    })
 }
 
 /// An empty ext4 file system for `/persist`.
@@ -285,7 +305,7 @@ fn make_persist(context: &Context, root: &VerityDigest, path: &Path) -> Result<(
     Ok(())
 }
 
-/// Copies a file into `out` from byte `at` on, where there are zeros yet.
+/// Copies a file to byte `at` of `out`, which must be zero there.
 fn copy_in(from: &Path, out: &File, at: u64) -> Result<(), WriterError> {
     let mut file = File::open(from).map_err(WriterError::io("open", from))?;
     copy_sparse(&mut file, out, at)

@@ -1,9 +1,9 @@
-//! `dpkg-root`: what a stage that runs dpkg finds in `/build/root` when its command starts.
+//! `dpkg-root`: prepares `/build/root` for the command of a stage that runs dpkg.
 //!
-//! Input: `packages`, with an index. Every package is decompressed once, here, on all processors; dpkg would do it again for each
-//! time it looks into one. Left behind are the packages with uncompressed members in `root/debs`, and in `root` the files of those
-//! that scripts may call before dpkg has unpacked anything, owners and modes as packed. Their times are those of now; what the
-//! stage gives gets its own.
+//! Input: `packages`, with an index. Every package is decompressed once, here, on all processors; dpkg would decompress it each time it
+//! opens it. Results: the packages with uncompressed members in `root/debs`; and in `root` the files of the packages that maintainer
+//! scripts may call before dpkg has unpacked any package, with owners and modes as packed. Their modification times are the current
+//! time; the outputs of the stage get theirs later.
 
 use super::{Context, WriterError, build, input, unpack};
 use crate::debian::{
@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is for people to read, and for no script: nearly half of all files.
+/// Directories that no script reads, with nearly half of all files.
 const UNREAD: [&str; 3] = ["usr/share/doc", "usr/share/locale", "usr/share/man"];
 
 pub(super) fn dpkg_root(context: &Context) -> Result<(), WriterError> {
@@ -45,7 +45,7 @@ fn lay_out(packages: &Path, root: &Path, threads: u32) -> Result<(), WriterError
         return Err(WriterError::Missing(problem));
     }
     let first: Vec<&PathBuf> = debs.iter().filter(|deb| needed.contains(&name(deb))).collect();
-    // One after the other, so that of two packages with the same path always the later one wins.
+    // One package after the other, so that of two files with the same path always the later one stays.
     for deb in &first {
         extract(&place(deb), root)?;
     }
@@ -54,7 +54,7 @@ fn lay_out(packages: &Path, root: &Path, threads: u32) -> Result<(), WriterError
     Ok(())
 }
 
-/// What an index says of one package.
+/// A package in the index.
 struct Indexed {
     file: Vec<u8>,
     essential: bool,
@@ -62,8 +62,8 @@ struct Indexed {
     depends: Relations,
 }
 
-/// The files of the packages that a script may count on before anything is unpacked: essential ones, what any package names in
-/// `Pre-Depends`, and what those depend on. Of alternatives and of what provides a name, all are.
+/// The file names of the packages that a script may rely on before any package is unpacked: essential packages, the `Pre-Depends` of
+/// every package, and the dependencies of those. All alternatives and all providers of a name are included.
 /// Source: Debian Policy 6.5 and 7.2.
 fn needed_first(index: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
     let file = File::open(index).map_err(WriterError::io("open", index))?;
@@ -132,7 +132,7 @@ fn extract(deb: &Path, root: &Path) -> Result<(), WriterError> {
     Ok(())
 }
 
-/// Makes one entry; what is at its path already is replaced, unless both are directories.
+/// Writes one entry. It replaces an existing entry at its path, unless both are directories.
 fn place(root: &Path, path: &Path, header: &EntryHeader, content: &mut dyn Read) -> io::Result<()> {
     if let Some(parent) = path.parent()
         && !parent.is_dir()
@@ -158,7 +158,7 @@ fn place(root: &Path, path: &Path, header: &EntryHeader, content: &mut dyn Read)
             make_room(path)?;
             let mut file = File::create_new(path)?;
             io::copy(content, &mut file)?;
-            // The owner first: changing it takes set-id bits away.
+            // The owner first, because a change of owner clears set-id bits.
             fchown(&file, Some(meta.uid), Some(meta.gid))?;
             file.set_permissions(mode)
         }
@@ -169,7 +169,7 @@ fn place(root: &Path, path: &Path, header: &EntryHeader, content: &mut dyn Read)
         }
         TarEntryKind::HardLink(target) => {
             let target = root.join(target.as_path());
-            // Another package's file at this path would be the same file already.
+            // A file of another package at this path must not stay: the link would fail.
             make_room(path)?;
             fs::hard_link(target, path)
         }
@@ -226,7 +226,7 @@ mod tests {
         fs::write(dir.join(name), out).expect("written");
     }
 
-    /// A package index: name, what else is said of it; the file is `<name>_1_all.deb`.
+    /// A package index: each name with its other fields; the file is `<name>_1_all.deb`.
     fn index(dir: &Path, packages: &[(&str, &str)]) -> PathBuf {
         let paragraphs = packages
             .iter()

@@ -1,6 +1,6 @@
-//! `efi-image`: the FAT image that UEFI starts optical media from; and what it shares with the EFI system partition of a disk.
+//! `efi-image`: the FAT image from which UEFI starts optical media; and the files it shares with the EFI system partition of a disk.
 
-use super::{Context, WriterError, build, input, tree_input};
+use super::{Context, WriterError, build, command_line, input, tree_input};
 use crate::{
     image::{
         ImageError,
@@ -15,28 +15,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Label of the image: nobody keeps an identity there.
+/// Label of the image, which differs from the label of a disk's boot partition because it never holds an identity.
 const LABEL: &str = "PNEFI";
-/// The menu of GRUB, on the volume and as an output.
+/// GRUB's menu: its path on the volume. It is also an output.
 const MENU: &str = "EFI/debian/grub.cfg";
-/// Words that a menu may hold, each with what takes its place.
+/// Placeholders that a menu may contain.
 const COMMAND_LINE: &str = "@COMMAND_LINE@";
 const RECOVERY: &str = "@RECOVERY_COMMAND_LINE@";
 const ROOT_DIGEST: &str = "@ROOT_DIGEST@";
 const SERVER: &str = "@SERVER@";
 const CA_WORD: &str = "@CA_PEM_FILE@";
-/// The template of identity.cfg, and what the operator said of the platform: its address and its certificate authority.
+/// The input with the template of identity.cfg, and the input with the address and the certificate authority of the platform.
 const IDENTITY: &str = "identity";
 const PLATFORM: &str = "platform";
 const PLATFORM_URL: &str = "url";
 const PLATFORM_CA: &str = "ca.pem";
-/// The certificate beside identity.cfg, as the platform's contract names it.
+/// Name of the certificate beside identity.cfg, as the platform's contract requires it.
 const CA_FILE: &str = "powernode-ca.pem";
-/// The word by which 90powernode is told to boot, and to recover.
+/// The kernel parameters with which 90powernode boots the root, and with which it starts the recovery.
 const BOOT: &str = "powernode.boot=1";
 const NO_BOOT: &str = "powernode.boot=0";
 
-/// Files by their place on a FAT volume, each with where its content is.
+/// The files of a FAT volume: path on the volume, path of the content.
 pub(super) type Files = BTreeMap<RelPath, PathBuf>;
 
 pub(super) fn efi_image(context: &Context) -> Result<(), WriterError> {
@@ -65,7 +65,7 @@ pub(super) fn efi_image(context: &Context) -> Result<(), WriterError> {
     fs::remove_dir_all(&menus).map_err(WriterError::io("remove", &menus))
 }
 
-/// The digest that everything on a medium is named by.
+/// The digest of the root, from which all identifiers on a medium are derived.
 pub(super) fn root_digest() -> Result<VerityDigest, WriterError> {
     let path = input("root-digest");
     let text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
@@ -79,7 +79,7 @@ pub(super) fn rel(text: &str) -> Result<RelPath, WriterError> {
     RelPath::new(text).map_err(|e| WriterError::Missing(e.to_string()))
 }
 
-/// shim, GRUB and the key manager, as firmware and shim look for them, out of the packages in the input `loaders`.
+/// shim, GRUB and the key manager from the packages in the input `loaders`, at the paths where firmware and shim look for them.
 pub(super) fn loaders(arch: Arch) -> Result<Files, WriterError> {
     let (suffix, upper, grub) = match arch {
         Arch::Amd64 => ("x64", "X64", "x86_64-efi-signed"),
@@ -106,7 +106,7 @@ pub(super) fn loaders(arch: Arch) -> Result<Files, WriterError> {
         let path = input("loaders/usr/lib").join(&from);
         if !fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() > 0) {
             return Err(WriterError::Missing(format!(
-                "find the boot loader: the package {package} holds no /usr/lib/{from}"
+                "find the boot loader: the package {package} has no /usr/lib/{from}"
             )));
         }
         files.insert(rel(&format!("EFI/BOOT/{to}"))?, path);
@@ -114,15 +114,16 @@ pub(super) fn loaders(arch: Arch) -> Result<Files, WriterError> {
     Ok(files)
 }
 
-/// The files of the inputs `esp` and `identity`, the words in them and `more` filled in, and the certificate of the platform; what is
-/// made is written below the new directory `scratch`.
+/// The files of the inputs `esp` and `identity` with their placeholders filled in, those of `more` too, and the certificate of the
+/// platform. Files with filled placeholders are written below the new directory `scratch`.
 pub(super) fn overlay(
     context: &Context,
     root: &VerityDigest,
     more: &[(&str, String)],
     scratch: &Path,
 ) -> Result<Files, WriterError> {
-    let words = command_line(context.arch)?;
+    let words = command_line::of_inputs(&input(""), context.arch)?;
+    check_command_line(&words).map_err(|problem| WriterError::Missing(format!("write the boot menu: {problem}")))?;
     let mut filled = vec![
         (RECOVERY, words.replace(BOOT, NO_BOOT)),
         (COMMAND_LINE, words),
@@ -154,7 +155,7 @@ pub(super) fn overlay(
     Ok(files)
 }
 
-/// Adds the files of the tree `name` to `files`, the words in them filled in.
+/// Adds the files of the tree `name` to `files`, with their placeholders filled in.
 fn fill(name: &str, words: &[(&str, String)], scratch: &Path, files: &mut Files) -> Result<(), WriterError> {
     let tree = tree_input(name)?;
     for (number, (place, entry)) in tree.tree.iter().enumerate() {
@@ -173,32 +174,18 @@ fn fill(name: &str, words: &[(&str, String)], scratch: &Path, files: &mut Files)
     Ok(())
 }
 
-/// The kernel command line: the architecture's, and what the variant adds.
-fn command_line(arch: Arch) -> Result<String, WriterError> {
-    let path = input("command-line").join(arch.as_str());
-    let mut text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
-    let added = input("added/cmdline");
-    if added.exists() {
-        text.push(' ');
-        text.push_str(&fs::read_to_string(&added).map_err(WriterError::io("read", &added))?);
-    }
-    checked(&text).map_err(|problem| WriterError::Missing(format!("write the boot menu: {problem}")))
-}
-
-/// The words of a command line, if a menu of GRUB takes none of them for syntax and they ask for a boot.
-fn checked(text: &str) -> Result<String, String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let line = words.join(" ");
+/// Refuses a command line with characters that a menu of GRUB may read as syntax, or without the word that asks for a boot.
+fn check_command_line(line: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "=,._/: -".contains(c);
     if let Some(odd) = line.chars().find(|c| !plain(*c)) {
         return Err(format!(
-            "the kernel command line holds {odd:?}, which GRUB could take for syntax"
+            "the kernel command line has {odd:?}, which GRUB may read as syntax"
         ));
     }
-    if !words.contains(&BOOT) {
+    if !line.split(' ').any(|word| word == BOOT) {
         return Err(format!("the kernel command line has no {BOOT}"));
     }
-    Ok(line)
+    Ok(())
 }
 
 pub(super) fn lay_out(volume: &FatVolume, files: &Files) -> Result<FatLayout, WriterError> {
@@ -215,7 +202,7 @@ pub(super) fn lay_out(volume: &FatVolume, files: &Files) -> Result<FatLayout, Wr
     Ok(fat::plan(volume, &items)?)
 }
 
-/// Opens contents by their place.
+/// A function that opens contents by their path on the volume.
 pub(super) fn opener(files: &Files) -> impl Fn(&RelPath) -> io::Result<Box<dyn Read>> + '_ {
     |place| {
         let path = files.get(place).ok_or(io::ErrorKind::NotFound)?;
@@ -229,17 +216,14 @@ mod tests {
 
     #[test]
     fn a_command_line_that_a_menu_would_read_otherwise_is_refused() {
-        assert_eq!(
-            checked("powernode.boot=1\n a=b,c:1 \n"),
-            Ok("powernode.boot=1 a=b,c:1".to_owned())
-        );
+        assert_eq!(check_command_line("powernode.boot=1 a=b,c:1"), Ok(()));
         for (text, why) in [
             ("powernode.boot=1 a=$b", "'$'"),
             ("powernode.boot=1 a=\"b\"", "'\"'"),
             ("powernode.boot=1 a;b", "';'"),
             ("powernode.boot=10", "no powernode.boot=1"),
         ] {
-            let problem = checked(text).expect_err(why);
+            let problem = check_command_line(text).expect_err(why);
             assert!(problem.contains(why), "{problem}");
         }
     }

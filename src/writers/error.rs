@@ -1,4 +1,4 @@
-//! Why a writer could not write.
+//! The errors of writers.
 
 use crate::{
     debian::{DebError, MetadataError},
@@ -20,7 +20,7 @@ pub enum WriterError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// An input does not parse.
@@ -28,7 +28,7 @@ pub enum WriterError {
     Input {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<ModelError>,
     },
     /// A package is malformed.
@@ -40,23 +40,23 @@ pub enum WriterError {
     /// Trees do not fit together.
     #[error("merge {what}")]
     Merge {
-        /// What was being added.
+        /// The tree that was being added.
         what: String,
-        /// Why not.
+        /// The conflict.
         source: ModelError,
     },
     /// A format could not be written.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// What was made cannot work where it is for.
+    /// An initramfs, a root or an agent cannot work on its target.
     #[error("accept {what}:\n    {problems}")]
     Contents {
-        /// What it is.
+        /// The initramfs, the root or the agent.
         what: String,
-        /// What is wrong with it, a line each.
+        /// The problems, one on each line.
         problems: String,
     },
-    /// Something an input must hold is not there.
+    /// A required part of an input is missing or wrong; the text is the whole message.
     #[error("{0}")]
     Missing(String),
 }

@@ -1,9 +1,9 @@
-//! `initramfs-modules`: what dracut finds in `/build/modules` when it starts, the kernel modules of the initramfs.
+//! `initramfs-modules`: the kernel modules of the initramfs, in `/build/modules`, where dracut takes them.
 //!
-//! Inputs: the tree `kernel`; the files `module-facts` and `version` of the stage that read the modules; the directory `dracut`, in
-//! which `kernel-modules/common` and `kernel-modules/<architecture>` say what is wanted. Left behind below
-//! `/build/modules/<version>` are the modules, the lists beside them, and indexes of just these modules. dracut would call a program
-//! for each list and each file, decompress every module twice, and come to the same.
+//! Inputs: the tree `kernel`; the files `module-facts` and `version` of the stage that read the modules; the directory `dracut`, whose
+//! `kernel-modules/common` and `kernel-modules/<architecture>` name the wanted modules. Result, below `/build/modules/<version>`: the
+//! modules, the lists beside them, and indexes of these modules alone. dracut would run a program for each list and each file and
+//! decompress every module twice, with the same result.
 
 use super::{Context, WriterError, build, input, kernel};
 use crate::image::kmod::{Chooser, ModuleFacts, ModuleSet, parse_facts, parse_wanted};
@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-/// Lists of the package that stay beside the modules.
+/// Lists of the package that are copied beside the modules.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 pub(super) fn initramfs_modules(context: &Context) -> Result<(), WriterError> {

@@ -1,4 +1,4 @@
-//! `install-agent`: the pinned agent at its place in the root.
+//! `install-agent`: the pinned agent at its path in the root.
 //!
 //! Input: the file `agent`, a static program for the node's architecture, or a script (the diagnostic agent is one). Output: `tree`
 //! with `usr/sbin/powernode-agent` (`/sbin` is a link to `usr/sbin`).

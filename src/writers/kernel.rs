@@ -1,8 +1,8 @@
-//! `kernel`: takes a kernel's package apart for the stages after it, and computes the indexes of its modules.
+//! `kernel`: the parts of a kernel's package that later stages need, and the indexes of its modules.
 //!
-//! Input: the tree `kernel`. Outputs: `vmlinuz`; `version`; the tree `indexes` with what depmod would write, below
-//! `usr/lib/modules/<version>`; `module-facts`, which spares later stages reading the modules again. The modules themselves stay in
-//! the package's tree.
+//! Input: the tree `kernel`. Outputs: `vmlinuz`; `version`; the tree `indexes` with the files that depmod would write below
+//! `usr/lib/modules/<version>`; and `module-facts`, so that later stages need not read the modules again. The modules themselves stay
+//! in the package's tree.
 
 use super::{Context, WriterError, build, input, tree_input, unpack::in_parallel};
 use crate::{
@@ -16,7 +16,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Where modules lie in the package.
+/// Directory of the modules in the package.
 pub(super) const MODULES: &str = "usr/lib/modules";
 
 pub(super) fn kernel(context: &Context) -> Result<(), WriterError> {
@@ -28,7 +28,7 @@ pub(super) fn kernel(context: &Context) -> Result<(), WriterError> {
         return Err(WriterError::Missing(format!("find a module in {place:?}")));
     }
     let files: Vec<PathBuf> = paths.iter().map(|p| place.join(p)).collect();
-    // What a module is decompressed into serves for the next one.
+    // A reader is used again for the next module, because it keeps its decompression buffer.
     let readers = Mutex::new(Vec::new());
     let facts = in_parallel(&files, context.threads, |index| {
         let content = fs::read(&files[index]).map_err(WriterError::io("read", &files[index]))?;
@@ -62,12 +62,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The one version that the package has modules of.
+/// The version of the kernel: the package must have modules of exactly one.
 fn version_of(package: &Tree) -> Result<String, WriterError> {
     let failed = |found: Vec<String>| {
-        let found = found.join(", ");
+        let (count, names) = (found.len(), found.join(", "));
         WriterError::Missing(format!(
-            "find the kernel's version: not one directory in {MODULES}, but: {found}"
+            "find the kernel's version: {MODULES} must have exactly one directory, but has {count} ({names})"
         ))
     };
     let place = RelPath::new(MODULES).map_err(|source| WriterError::Merge {
@@ -102,14 +102,14 @@ pub(super) fn list(place: &Path, name: &str) -> Result<String, WriterError> {
     fs::read_to_string(&path).map_err(WriterError::io("read", &path))
 }
 
-/// What is built in, of the lists beside the modules.
+/// The built-in modules, from the lists beside the modules.
 pub(super) fn builtin(place: &Path) -> Result<BuiltinModules, WriterError> {
     let modinfo = place.join("modules.builtin.modinfo");
     let modinfo = fs::read(&modinfo).map_err(WriterError::io("read", &modinfo))?;
     Ok(BuiltinModules::parse(&list(place, "modules.builtin")?, &modinfo)?)
 }
 
-/// Writes the indexes into `dir`, which is made.
+/// Writes the indexes into the new directory `dir`.
 pub(super) fn write_indexes(set: &ModuleSet, builtin: &BuiltinModules, dir: &Path) -> Result<(), WriterError> {
     fs::create_dir_all(dir).map_err(WriterError::io("create", dir))?;
     for (name, content) in indexes(set, builtin)? {
@@ -157,9 +157,12 @@ mod tests {
         assert_eq!(version_of(&one).expect("one"), "1");
         assert_eq!(module_paths(&one, "1"), ["kernel/a/x.ko.xz", "updates/z.ko"]);
         let two = package(&[("usr/lib/modules/1", true), ("usr/lib/modules/2", true)]);
-        for (tree, found) in [(two, "1, 2"), (package(&[("usr/lib/modules/file", false)]), "")] {
+        for (tree, found) in [(two, "2 (1, 2)"), (package(&[("usr/lib/modules/file", false)]), "0 ()")] {
             let error = version_of(&tree).expect_err("not one").to_string();
-            assert!(error.ends_with(&format!("in usr/lib/modules, but: {found}")), "{error}");
+            assert!(
+                error.ends_with(&format!("exactly one directory, but has {found}")),
+                "{error}"
+            );
         }
     }
 

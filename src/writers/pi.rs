@@ -1,7 +1,7 @@
-//! What a Raspberry Pi 4 finds on the boot partition of its card beside config.txt: its firmware and device trees.
+//! The firmware and the device trees on the boot partition of a card for the Raspberry Pi 4.
 //!
-//! Which files is said by two lists in the stage's directory, one path a line: `firmware`, of the package raspi-firmware, and
-//! `devicetrees`, of the kernel's package. All of them lie at the top of the partition, as the firmware looks for them.
+//! Two lists in the stage's directory name the files, one path on each line: `firmware` those of the package raspi-firmware, and
+//! `devicetrees` those of the kernel's package. All files lie at the top of the partition, where the firmware looks for them.
 
 use super::{WriterError, efi, efi::Files, input};
 use std::{
@@ -9,10 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where the stage's own directory lies.
+/// The stage's own directory.
 const STAGE: &str = "/stage";
 
-/// The files by their place on the partition.
+/// The files by their path on the partition.
 pub(super) fn files() -> Result<Files, WriterError> {
     let version = input("version");
     let version = fs::read_to_string(&version).map_err(WriterError::io("read", &version))?;
@@ -35,14 +35,14 @@ fn add(files: &mut Files, list: &Path, package: &str, base: &Path) -> Result<(),
         if !fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() > 0) {
             let shown = path.strip_prefix("/inputs").unwrap_or(&path).display();
             return Err(WriterError::Missing(format!(
-                "find {line:?}, which {} names: the package {package} holds no such file ({shown})",
+                "find {line:?}, which {} lists: the package {package} has no such file ({shown})",
                 list.display()
             )));
         }
         let name = line.rsplit('/').next().unwrap_or(line);
         if files.insert(efi::rel(name)?, path).is_some() {
             return Err(WriterError::Missing(format!(
-                "lay out the boot partition: {} has two files {name:?}",
+                "lay out the boot partition: {} lists two files {name:?}",
                 list.display()
             )));
         }
@@ -75,7 +75,7 @@ mod tests {
         let twice = add(&mut files, &list, "linux-image", dir.path()).expect_err("twice");
         assert!(twice.to_string().contains("two files \"a.dtb\""), "{twice}");
         for (line, why) in [
-            ("broadcom/b.dtb", "the package linux-image holds no such file"),
+            ("broadcom/b.dtb", "the package linux-image has no such file"),
             ("../a.dtb", ".."),
         ] {
             fs::write(&list, line).expect("written");

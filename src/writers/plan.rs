@@ -1,4 +1,4 @@
-//! What `powernode.install=` writes: the whole disk image as extents, each of them a file of the medium or zeros.
+//! The plan of `powernode.install=`: the whole disk image as extents, each of them a file of the medium or zeros.
 //!
 //! ```text
 //! powernode-install 1
@@ -8,9 +8,9 @@
 //! …
 //! ```
 //!
-//! Offset, length, SHA-256 of the bytes, and the file, relative to the directory of `root.ext4` on the medium. The extents are
-//! sorted and leave no gap. Files that the medium has anyway (kernel, initramfs, root) are named where the disk has them, so
-//! nothing is on the medium twice.
+//! Each line has offset, length, SHA-256 of the bytes, and the file, relative to the directory of `root.ext4` on the medium. The
+//! extents are sorted and leave no gap. Files that the medium has anyway (kernel, initramfs, root) are extents of the disk too, so no
+//! bytes are on the medium twice.
 
 use super::WriterError;
 use sha2::{Digest as _, Sha256};
@@ -25,25 +25,25 @@ use std::{
 const HEADER: &str = "powernode-install 1";
 /// Name of the plan in its directory.
 const PLAN: &str = "plan";
-/// Directory of the parts, as the plan names it.
+/// Directory of the parts: its name in the plan.
 const DIRECTORY: &str = "install";
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
-/// Zeros shorter than this are not worth an extent of their own, bytes.
+/// Shortest run of zeros that gets an extent of its own, bytes.
 const GRAIN: u64 = 64 << 10;
 
-/// Bytes of the disk that are a file of the medium.
+/// An extent of the disk that is a file of the medium.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct SharedExtent {
-    /// Where on the disk, bytes.
+    /// Offset on the disk, bytes.
     pub(super) offset: u64,
-    /// How many.
+    /// Length, bytes.
     pub(super) len: u64,
     /// The file on the medium.
     pub(super) file: &'static str,
 }
 
-/// Writes the plan of `disk` and the parts no file of the medium has into the new directory `dir`.
+/// Writes the plan of `disk`, and the parts that are no file of the medium, into the new directory `dir`.
 pub(super) fn write(disk: &Path, mut known: Vec<SharedExtent>, dir: &Path) -> Result<(), WriterError> {
     known.sort();
     fs::create_dir(dir).map_err(WriterError::io("create", dir))?;
@@ -57,7 +57,7 @@ pub(super) fn write(disk: &Path, mut known: Vec<SharedExtent>, dir: &Path) -> Re
         let sha256 = sha256.map_err(WriterError::io("read", disk))?;
         let _ = writeln!(plan, "{} {} {sha256} {}", one.offset, one.len, one.file);
         let end = one.offset + one.len;
-        // The installer wants everything but the end of a file at whole sectors.
+        // The installer needs every extent to begin at a whole sector.
         at = end.next_multiple_of(SECTOR).min(size);
         if at > end {
             scan(&mut file, end, at, dir, &mut plan).map_err(WriterError::io("read", disk))?;
@@ -68,11 +68,11 @@ pub(super) fn write(disk: &Path, mut known: Vec<SharedExtent>, dir: &Path) -> Re
     fs::write(&path, plan).map_err(WriterError::io("write", &path))
 }
 
-/// Divides the bytes from `at` to `end` into zeros and parts, which it writes.
+/// Divides the bytes from `at` to `end` into runs of zeros and parts, and writes the parts.
 fn scan(disk: &mut File, at: u64, end: u64, dir: &Path, plan: &mut String) -> io::Result<()> {
     let mut run: Option<(u64, bool)> = None;
     let mut here = at;
-    // Slices are compared by memcmp, which is fast however pnb was compiled.
+    // Comparing slices calls memcmp, which is fast in an unoptimised pnb too.
     let zeros = vec![0; GRAIN as usize];
     let mut grain = zeros.clone();
     disk.seek(SeekFrom::Start(at))?;

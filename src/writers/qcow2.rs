@@ -4,7 +4,7 @@ use super::{Context, WriterError, build, input};
 use crate::image::qcow2;
 use std::{fs::File, num::NonZeroU32};
 
-/// Level of its clusters: most of the disk is compressed already, and higher levels gain little for much work.
+/// zstd level of the clusters. Most of the disk is compressed already, so higher levels save little.
 const LEVEL: i32 = 3;
 
 pub(super) fn qcow2(context: &Context) -> Result<(), WriterError> {

@@ -1,7 +1,7 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
-//! Inputs: the trees `rootfs`, `kernel` (of which only the modules are taken), `indexes`, `agent` and `overlay` (in this order; only
-//! the overlay may replace files). What is merged of them must be able to run on the architecture ([`super::contents`]). Outputs:
+//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, merged in this order; only the overlay may
+//! replace files. The merged tree must be able to run on the architecture ([`super::contents`]). Outputs:
 //! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal, and
 //! `root.dump`, the merged tree as text.
 
@@ -22,9 +22,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where the tools tree has the programs of e2fsprogs.
+/// Directory of the programs of e2fsprogs in the tools tree.
 const SBIN: &str = "/usr/sbin";
-/// Where modules lie in the kernel package and in the root.
+/// Directory of the modules in the kernel package and in the root.
 const MODULES: &str = "usr/lib/modules";
 
 pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
@@ -65,8 +65,8 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     fs::remove_file(&image_path).map_err(WriterError::io("remove", &image_path))
 }
 
-/// The modules of an unpacked kernel package, read-only as stages see them; `build` and `source`, which point at header packages
-/// that are not in the root, stay behind.
+/// The modules of an unpacked kernel package, made read-only. The links `build` and `source` are left out: they lead to header packages
+/// that are not in the root.
 fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
     let mut modules = Tree::new(Meta::root(0o755, epoch));
     let failed = |source| WriterError::Merge {
@@ -123,7 +123,7 @@ fn file_system(
     Ok(())
 }
 
-/// Runs a program of the tools tree, with nothing but the call's own environment.
+/// Runs a program of the tools tree with exactly the environment of the call.
 pub(super) fn run_tool(call: &ToolCall) -> io::Result<ToolOutput> {
     let (program, arguments) = call
         .argv

@@ -1,6 +1,6 @@
-//! `unpack`: packages as one tree, extracted only: no maintainer script runs.
+//! `unpack`: packages extracted into one tree. No maintainer script runs.
 //!
-//! Inputs: `packages`, and optionally the tree `overlay`, which is laid over them. Output: `tree`.
+//! Inputs: `packages`, and optionally the tree `overlay`, whose files replace those of packages. Output: `tree`.
 
 use super::{Context, WriterError, build, input, tree_input};
 use crate::{
@@ -71,7 +71,7 @@ pub(super) fn packages(dir: &Path) -> Result<Vec<PathBuf>, WriterError> {
     Ok(found)
 }
 
-/// Does `work` for the index of every file on several threads, the largest first; the results are in the files' order.
+/// Runs `work` for the index of every file on several threads, largest file first. The results have the order of the files.
 pub(super) fn in_parallel<T: Send>(
     files: &[PathBuf],
     threads: u32,
@@ -131,7 +131,7 @@ fn unpack_one(deb: &Path, spool: &Path, contents: &UnpackedFiles) -> Result<Tree
     Ok(deb_tree(file, &name, &TarLimits::default(), &mut put)?)
 }
 
-/// Makes the tree of files; set-id bits are dropped, because nothing here runs as anybody else.
+/// Writes the tree as files. Set-id bits are dropped: no program of the tree runs as another user here.
 fn lay_out(tree: &Tree, contents: &BTreeMap<VerityDigest, PathBuf>, target: &Path) -> Result<(), WriterError> {
     fs::create_dir(target).map_err(WriterError::io("create", target))?;
     let mut placed: BTreeMap<VerityDigest, Vec<(u32, PathBuf)>> = BTreeMap::new();

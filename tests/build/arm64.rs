@@ -1,6 +1,6 @@
 //! arm64, built on whatever machine runs the tests: every family is made and boots.
 
-use crate::{project::*, tools::in_tools};
+use crate::{project::*, tools::check};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -49,39 +49,22 @@ const UEFI: [&str; 4] = [
     "firmware=uefi",
 ];
 
-#[test]
-fn kernel_and_initramfs_boot_directly() {
-    if !all() {
-        return;
-    }
-    let instance = format!("instance_uuid={INSTANCE}");
-    let ready = format!("powernode: ready instance={INSTANCE} source=fw_cfg root=");
-    boots("kernel-initrd", &["--fw-cfg", &instance], &[&ready, "agent=active"]);
+/// Under Secure Boot, which must be on.
+fn boots_securely(variant: &str) {
+    let state = [&UEFI[..], &["secure_boot=on"]].concat();
+    boots(variant, &["--firmware", "secureboot"], &state);
 }
 
 #[test]
-fn media_boot_by_uefi_and_secure_boot() {
-    if !all() {
-        return;
-    }
-    for variant in ["raw", "disk-image-arm64-uefi"] {
-        boots(variant, &["--firmware", "uefi"], &UEFI);
-        boots(
-            variant,
-            &["--firmware", "secureboot"],
-            &[&UEFI[..], &["secure_boot=on"]].concat(),
-        );
-    }
-    boots("qcow2", &["--firmware", "uefi"], &UEFI);
-    boots("iso", &["--firmware", "uefi", "--as", "cdrom"], &UEFI);
-    boots("ipxe", &["--firmware", "uefi", "--as", "net"], &UEFI);
+#[ignore = "long: arm64 is built, and two boots; cargo test -- --include-ignored"]
+fn a_disk_boots_by_uefi_and_another_by_secure_boot() {
+    boots("disk-image-arm64-uefi", &["--firmware", "uefi"], &UEFI);
+    boots_securely("raw");
 }
 
 #[test]
+#[ignore = "long: arm64 is built, and a boot; cargo test -- --include-ignored"]
 fn a_card_boots_in_qemus_raspberry_pi() {
-    if !all() {
-        return;
-    }
     boots(
         "disk-image-rpi4",
         &[],
@@ -90,10 +73,8 @@ fn a_card_boots_in_qemus_raspberry_pi() {
 }
 
 #[test]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
-    if !all() {
-        return;
-    }
     let said = good(pnb(repository(), &store()).arg("audit").arg(images()));
     assert!(said.contains("variants"), "{said}");
     let versions = |images: &Path, arch: &str| {
@@ -121,22 +102,17 @@ fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
 }
 
 #[test]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn the_formats_own_programs_find_nothing_to_say() {
-    if !all() {
-        return;
-    }
-    let tools = tree_of("check-tools");
     for (variant, file) in [
         ("raw", "disk.raw"),
         ("disk-image-arm64-uefi", "disk.img"),
         ("disk-image-rpi4", "disk.img"),
     ] {
         let image = images().join(variant).join("arm64").join(file);
-        let (clean, said) = in_tools(
-            &tools,
+        let (said, _) = check(
             &[&image],
-            "set -eu
-            sgdisk -v /inputs/0
+            "sgdisk -v /inputs/0
             offset=$(sgdisk -i 1 /inputs/0 | sed -n 's/^First sector: \\([0-9]*\\).*/\\1/p')
             size=$(sgdisk -i 1 /inputs/0 | sed -n 's/^Partition size: \\([0-9]*\\).*/\\1/p')
             dd if=/inputs/0 of=/build/boot bs=512 skip=$offset count=$size status=none
@@ -144,7 +120,7 @@ fn the_formats_own_programs_find_nothing_to_say() {
             mdir -/ -b -i /build/boot ::
             mtype -i /build/boot ::identity.cfg",
         );
-        assert!(clean && said.contains("No problems found"), "{variant}\n{said}");
+        assert!(said.contains("No problems found"), "{variant}\n{said}");
         for want in ["::/powernode/vmlinuz", "ID=\n", "SERVER=\n"] {
             assert!(said.contains(want), "{variant}: {want:?} is not in:\n{said}");
         }
@@ -163,10 +139,8 @@ fn the_formats_own_programs_find_nothing_to_say() {
 }
 
 #[test]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
-    if !all() {
-        return;
-    }
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     let pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
     let ca = dir.path().join("ca.pem");
@@ -186,14 +160,11 @@ fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
         .arg(dir.path().join("images"));
     good(&mut command);
     let artifact = dir.path().join("images/disk-image-arm64-uefi/arm64");
-    let (clean, said) = in_tools(
-        &tree_of("check-tools"),
+    let (said, _) = check(
         &[&artifact.join("disk.img")],
-        "set -eu
-        mtype -i /inputs/0@@1M ::identity.cfg
+        "mtype -i /inputs/0@@1M ::identity.cfg
         mtype -i /inputs/0@@1M ::powernode-ca.pem",
     );
-    assert!(clean, "{said}");
     for want in [
         "ID=\nKEY=\nSERVER=https://platform.example:3000\nCA_PEM_FILE=powernode-ca.pem\n",
         pem,
@@ -212,10 +183,8 @@ fn what_is_said_of_the_platform_is_on_the_boot_partition_and_in_the_manifest() {
 }
 
 #[test]
+#[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
-    if !all() {
-        return;
-    }
     images();
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     copy_of_project(dir.path());
@@ -232,37 +201,58 @@ fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
     );
 }
 
-#[test]
-fn tools_of_another_architecture_make_the_same() {
-    if !all() {
-        return;
+/// What `.ci/nightly` runs, and `.ci/run` does not.
+mod nightly {
+    use super::*;
+
+    #[test]
+    #[ignore = "nightly: five boots; cargo test -- --ignored nightly::"]
+    fn the_other_media_boot_by_uefi_and_secure_boot() {
+        boots("raw", &["--firmware", "uefi"], &UEFI);
+        boots_securely("disk-image-arm64-uefi");
+        boots("qcow2", &["--firmware", "uefi"], &UEFI);
+        boots("iso", &["--firmware", "uefi", "--as", "cdrom"], &UEFI);
+        boots("ipxe", &["--firmware", "uefi", "--as", "net"], &UEFI);
     }
-    let other = if cfg!(target_arch = "aarch64") {
-        "amd64"
-    } else {
-        "arm64"
-    };
-    let made = |tools: &[&str]| {
-        let mut command = pnb(repository(), &store());
-        good(
-            command
-                .args([
-                    "build",
-                    "--hermetic",
-                    "--allow-dirty",
-                    "--arch",
-                    "amd64",
-                    "--stage",
-                    "grub-bios",
-                ])
-                .args(tools),
-        );
-        ["boot.img", "core.img", "eltorito.img"].map(|output| {
+
+    #[test]
+    #[ignore = "nightly: arm64 is built, and a boot; cargo test -- --ignored nightly::"]
+    fn kernel_and_initramfs_boot_directly() {
+        let instance = format!("instance_uuid={INSTANCE}");
+        let ready = format!("powernode: ready instance={INSTANCE} source=fw_cfg root=");
+        boots("kernel-initrd", &["--fw-cfg", &instance], &[&ready, "agent=active"]);
+    }
+
+    #[test]
+    #[ignore = "nightly: tools run under the emulator; cargo test -- --ignored nightly::"]
+    fn tools_of_another_architecture_make_the_same() {
+        let other = if cfg!(target_arch = "aarch64") {
+            "amd64"
+        } else {
+            "arm64"
+        };
+        let made = |tools: &[&str]| {
             let mut command = pnb(repository(), &store());
-            let path = good(command.args(["store", "path", "grub-bios/amd64", "--output", output]));
-            fs::read(path.trim()).expect(output)
-        })
-    };
-    let own = made(&[]);
-    assert!(own == made(&["--tools", other]), "other tools made other bytes");
+            good(
+                command
+                    .args([
+                        "build",
+                        "--hermetic",
+                        "--allow-dirty",
+                        "--arch",
+                        "amd64",
+                        "--stage",
+                        "grub-bios",
+                    ])
+                    .args(tools),
+            );
+            ["boot.img", "core.img", "eltorito.img"].map(|output| {
+                let mut command = pnb(repository(), &store());
+                let path = good(command.args(["store", "path", "grub-bios/amd64", "--output", output]));
+                fs::read(path.trim()).expect(output)
+            })
+        };
+        let own = made(&[]);
+        assert!(own == made(&["--tools", other]), "other tools made other bytes");
+    }
 }

@@ -216,7 +216,7 @@ rm -r /build/changed
         "/kernel/fs/isofs/isofs.ko.xz is listed in usr/lib/modules/6",
         "usr/bin/setsid is for arm64, the target is x86-64",
         "usr/sbin/blkid needs the library libblkid.so.1, which is not there (looked for in /usr/lib/x86_64-linux-gnu, /usr/lib)",
-        "usr/bin/udevadm opens the library libkmod.so.2 when it runs (it loads kernel modules with it), which is not there",
+        "usr/bin/udevadm opens the library libkmod.so.2 at run time (it loads kernel modules with it), but the library is not there",
     ] {
         assert!(said.contains(want), "{want} is not in:\n{said}");
     }

@@ -1,13 +1,11 @@
 //! What the formats' own programs say of the artifacts.
 
-use crate::{project::*, tools::in_tools};
+use crate::{project::*, tools};
 use std::{fs, path::Path};
 
 /// Runs `script` over `files`; it must end well, and what it prints is returned.
 fn check(files: &[&Path], script: &str) -> String {
-    let (good, said) = in_tools(&tree_of("check-tools"), files, &format!("set -eu\n{script}"));
-    assert!(good, "{script}\n{said}");
-    said
+    tools::check(files, script).0
 }
 
 fn root_digest() -> String {

@@ -1,6 +1,6 @@
 //! The indexes of the kernel's modules, and the modules of the initramfs, against the programs that are the measure of them.
 
-use crate::{project::*, tools::in_tools};
+use crate::{project::*, tools::run};
 use pnb::image::cpio::CpioReader;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -20,9 +20,7 @@ fn output_of(stage: &str, arch: &str, output: &str) -> PathBuf {
 
 /// Runs `script` with the pinned build tools over `files`; what it prints.
 fn with_tools(files: &[&Path], script: &str) -> String {
-    let (good, said) = in_tools(&tree_of("tools"), files, &format!("set -eu\n{script}"));
-    assert!(good, "{script}\n{said}");
-    said
+    run(&tree_of("tools"), files, script).expect("the script ends well").0
 }
 
 /// What sha256sum says of each file.

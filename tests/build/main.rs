@@ -1,7 +1,7 @@
 //! The product as its users meet it: one real build, audited, booted, changed, broken.
 //!
-//! The packages come from the store of whoever runs the tests; `pnb fetch` gets what it lacks. `PNB_TEST=all` adds what takes
-//! longer: a second build elsewhere as another user, and boots of artifacts that were tampered with.
+//! The packages come from the user's own store, and over the network into it. What takes long is ignored unless asked for:
+//! `cargo test --test build -- --include-ignored` adds a second build elsewhere as another user, arm64, and more boots.
 
 mod arm64;
 mod audit;

@@ -1,6 +1,6 @@
 //! Every family boots by every firmware it claims to, and refuses what was tampered with.
 
-use crate::{project::*, tools::in_tools};
+use crate::{project::*, tools::check};
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
@@ -45,43 +45,24 @@ fn a_disk_boots_under_secure_boot() {
     boots("raw", "secureboot", "disk");
 }
 
+/// With the disk under Secure Boot above, and the installed disk under UEFI below: each variant, each firmware and each way to attach
+/// a medium once. The other pairs are in [`nightly`].
 #[test]
-fn disks_boot_by_bios_and_uefi() {
-    if !all() {
-        return;
-    }
-    for (variant, firmware) in [("raw", "bios"), ("raw", "uefi"), ("qcow2", "bios"), ("qcow2", "uefi")] {
-        boots(variant, firmware, "disk");
+#[ignore = "long: four boots; cargo test -- --include-ignored"]
+fn each_variant_each_firmware_and_each_attachment_boots_once() {
+    for (variant, firmware, attach) in [
+        ("qcow2", "bios", "disk"),
+        ("iso", "uefi", "cdrom"),
+        ("iso", "bios", "usb"),
+        ("ipxe", "secureboot", "net"),
+    ] {
+        boots(variant, firmware, attach);
     }
 }
 
 #[test]
-fn the_medium_boots_as_cd_and_as_stick() {
-    if !all() {
-        return;
-    }
-    for attach in ["cdrom", "usb"] {
-        for firmware in ["bios", "uefi", "secureboot"] {
-            boots("iso", firmware, attach);
-        }
-    }
-}
-
-#[test]
-fn the_network_boots_by_every_firmware() {
-    if !all() {
-        return;
-    }
-    for firmware in ["bios", "uefi", "secureboot"] {
-        boots("ipxe", firmware, "net");
-    }
-}
-
-#[test]
+#[ignore = "long: an installation and two boots; cargo test -- --include-ignored"]
 fn the_medium_installs_a_disk_that_boots_and_keeps_what_it_is_given() {
-    if !all() {
-        return;
-    }
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     let disk = dir.path().join("installed.raw");
     let iso = images().join("iso/amd64");
@@ -116,13 +97,9 @@ fn the_medium_installs_a_disk_that_boots_and_keeps_what_it_is_given() {
             assert!(said.contains(want), "{want} is not in:\n{said}");
         }
     }
-    let (clean, said) = in_tools(
-        &tree_of("check-tools"),
-        &[&disk],
-        "set -eu\nsgdisk -v /inputs/0\nsgdisk -i 4 /inputs/0",
-    );
+    let (said, _) = check(&[&disk], "sgdisk -v /inputs/0\nsgdisk -i 4 /inputs/0");
     assert!(
-        clean && said.contains("No problems found") && said.contains("'powernode-persist'"),
+        said.contains("No problems found") && said.contains("'powernode-persist'"),
         "{said}"
     );
     let sectors = said.split("Partition size: ").nth(1).and_then(|s| s.split(' ').next());
@@ -142,10 +119,8 @@ fn is_zero(path: &Path) -> bool {
 }
 
 #[test]
+#[ignore = "long: a boot; cargo test -- --include-ignored"]
 fn a_disk_too_small_is_refused_untouched() {
-    if !all() {
-        return;
-    }
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     let disk = dir.path().join("small.raw");
     let words = "powernode.install=/dev/vda powernode.install.confirm=yes";
@@ -168,49 +143,13 @@ fn find(path: &Path, needle: &[u8]) -> u64 {
 }
 
 #[test]
+#[ignore = "long: a boot; cargo test -- --include-ignored"]
 fn a_changed_kernel_is_refused_by_secure_boot() {
-    if !all() {
-        return;
-    }
     let (_dir, disk) = copy_of(&images().join("raw/amd64/disk.raw"));
     let kernel = fs::read(artifact().join("kernel")).expect("there");
     flip(&disk, find(&disk, &kernel[..4096]) + kernel.len() as u64 / 2);
     let said = bad(&mut boot(&disk, &["--firmware", "secureboot"]), 9);
     assert!(said.contains("bad shim signature"), "{said}");
-}
-
-#[test]
-fn a_changed_disk_is_refused_or_fails_where_it_was_changed() {
-    if !all() {
-        return;
-    }
-    let original = images().join("raw/amd64/disk.raw");
-    // The image names the object of each file in an attribute; EROFS keeps the prefix "trusted." as a number.
-    let (_dir, disk) = copy_of(&original);
-    flip(&disk, find(&disk, b"overlay.redirect") + 40);
-    let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
-    assert!(said.contains("powernode: refused: "), "{said}");
-
-    // Without these a node hangs or does nothing, so they are read before it starts.
-    let (_dir, disk) = copy_of(&original);
-    let agent = fs::read(repository().join("agent/diagnostic/powernode-agent")).expect("there");
-    flip(&disk, find(&disk, &agent) + 64);
-    let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
-    assert!(
-        said.contains("powernode: refused: /usr/sbin/powernode-agent of the root is damaged"),
-        "{said}"
-    );
-
-    // Any other file is an error where it is used: the unit that needs it fails, and the kernel says why.
-    let (_dir, disk) = copy_of(&original);
-    let resolved = fs::read(tree_of("rootfs").join("usr/lib/systemd/systemd-resolved")).expect("there");
-    flip(&disk, find(&disk, &resolved[..4096]) + 2000);
-    let said = good_boot(&mut boot(&disk, &["--firmware", "bios"]));
-    assert!(said.contains("FILE CORRUPTED!"), "{said}");
-    let failed = said
-        .lines()
-        .any(|l| l.contains("FAILED") && l.contains("systemd-resolved.service"));
-    assert!(failed, "{said}");
 }
 
 #[test]
@@ -236,5 +175,71 @@ fn what_cannot_be_booted_is_said_at_once() {
     ] {
         let said = bad(&mut boot(path, arguments), 2);
         assert!(said.contains(want), "{want} is not in:\n{said}");
+    }
+}
+
+/// What `.ci/nightly` runs, and `.ci/run` does not.
+mod nightly {
+    use super::*;
+
+    #[test]
+    #[ignore = "nightly: three boots; cargo test -- --ignored nightly::"]
+    fn the_other_disks_boot_by_bios_and_uefi() {
+        for (variant, firmware) in [("raw", "bios"), ("raw", "uefi"), ("qcow2", "uefi")] {
+            boots(variant, firmware, "disk");
+        }
+    }
+
+    #[test]
+    #[ignore = "nightly: four boots; cargo test -- --ignored nightly::"]
+    fn the_medium_boots_as_cd_and_as_stick_by_the_other_firmware() {
+        for (attach, firmware) in [
+            ("cdrom", "bios"),
+            ("cdrom", "secureboot"),
+            ("usb", "uefi"),
+            ("usb", "secureboot"),
+        ] {
+            boots("iso", firmware, attach);
+        }
+    }
+
+    #[test]
+    #[ignore = "nightly: two boots; cargo test -- --ignored nightly::"]
+    fn the_network_boots_by_the_other_firmware() {
+        for firmware in ["bios", "uefi"] {
+            boots("ipxe", firmware, "net");
+        }
+    }
+
+    #[test]
+    #[ignore = "nightly: three boots; cargo test -- --ignored nightly::"]
+    fn a_changed_disk_is_refused_or_fails_where_it_was_changed() {
+        let original = images().join("raw/amd64/disk.raw");
+        // The image names the object of each file in an attribute; EROFS keeps the prefix "trusted." as a number.
+        let (_dir, disk) = copy_of(&original);
+        flip(&disk, find(&disk, b"overlay.redirect") + 40);
+        let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
+        assert!(said.contains("powernode: refused: "), "{said}");
+
+        // Without these a node hangs or does nothing, so they are read before it starts.
+        let (_dir, disk) = copy_of(&original);
+        let agent = fs::read(repository().join("agent/diagnostic/powernode-agent")).expect("there");
+        flip(&disk, find(&disk, &agent) + 64);
+        let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 9);
+        assert!(
+            said.contains("powernode: refused: /usr/sbin/powernode-agent of the root is damaged"),
+            "{said}"
+        );
+
+        // Any other file is an error where it is used: the unit that needs it fails, and the kernel says why.
+        let (_dir, disk) = copy_of(&original);
+        let resolved = fs::read(tree_of("rootfs").join("usr/lib/systemd/systemd-resolved")).expect("there");
+        flip(&disk, find(&disk, &resolved[..4096]) + 2000);
+        let said = good_boot(&mut boot(&disk, &["--firmware", "bios"]));
+        assert!(said.contains("FILE CORRUPTED!"), "{said}");
+        let failed = said
+            .lines()
+            .any(|l| l.contains("FAILED") && l.contains("systemd-resolved.service"));
+        assert!(failed, "{said}");
     }
 }

@@ -10,12 +10,6 @@ use std::{
 /// Name of the instance that boots.
 pub(crate) const INSTANCE: &str = "6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10";
 
-/// Whether everything is to be tried.
-pub(crate) fn all() -> bool {
-    #[expect(clippy::disallowed_methods, reason = "how the tests are asked for everything")]
-    std::env::var("PNB_TEST").is_ok_and(|v| v == "all")
-}
-
 /// The repository.
 pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -332,6 +332,7 @@ asked 2 'powernode.install=/dev/sdb powernode.install.confirm=yes' 'powernode.ro
 for bad in '' sdb yes LABEL=x /dev /dev/ /etc/passwd; do
     asked 2 "powernode.install=$bad powernode.install.confirm=yes" 'is not a device below /dev'
 done
+# shellcheck disable=SC2016  # nothing here may be expanded
 for bad in /dev/../etc/passwd /dev//sda '/dev/sd*' '/dev/$x' /dev/sda/; do
     asked 2 "powernode.install=$bad powernode.install.confirm=yes" 'is not a plain absolute path'
 done

@@ -102,6 +102,7 @@ file cmdline "powernode.instance_uuid=$UUID powernode.bootstrap_token=tok-1 powe
 status 0 powernode_claim_early
 is 'source' "$PN_SOURCE|$PN_ID|$PN_KEY|$PN_SERVER|$PN_CA_URL" "cmdline|$UUID|tok-1|https://p.example|http://p.example/ca.pem"
 is 'certificate' "$PN_CA_PEM" "$PEM"
+# shellcheck disable=SC2016  # nothing here may be expanded
 for bad in powernode.bootstrap_token=a\"b 'powernode.bootstrap_token=$(id)' powernode.bootstrap_token= powernode.ca_url=ftp://x/ \
     powernode.ca_url=https:/// powernode.ca=@@@@ powernode.ca=aGVsbG8= "powernode.instance_uuid=$UUID" powernode.platform_url=p.example; do
     fresh
@@ -383,6 +384,7 @@ modules '10 b /m/b
 modules '010 b /m/b
 9 a /m/a
 ' '/m/b:/m/a'
+# shellcheck disable=SC2016  # nothing here may be expanded
 for bad in 'x a /m' '-1 a /m' '1 a' '1 a m' '1 a /m:x' '1 a /m,x' '1 a /m x' '1 a b/ /m' '1 a /m
 1 a /n' '1 a /m
 2 b /m' '99999999999 a /m' '1 $(id) /m'; do
@@ -416,6 +418,7 @@ ID='$UUID'
 KEY='tok'
 SERVER='https://s.example'
 CA_PEM_FILE='$tmp/run/ca.pem'"
+# shellcheck disable=SC2012  # the mode of one file whose name is known
 is 'only root may read it' "$(ls -l "$tmp/run/identity" | cut -c1-10)" '-rw-------'
 is 'certificate' "$(cat "$tmp/run/ca.pem")" "$PEM"
 is 'digest' "$(cat "$tmp/run/root-digest")" $HEX

@@ -1,7 +1,7 @@
 //! Hosts that lack a layer, and callers that are killed.
 
 use crate::host::*;
-use pnb::sandbox::*;
+use pnb::{model::Hint, sandbox::*};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -60,19 +60,23 @@ fn without_user_namespaces_there_is_one_clear_error() {
         SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag).expect("a condition");
     let rules = vec![SeccompRule::new(vec![condition]).expect("a rule")];
     for strict in [true, false] {
-        let text = on_a_host_without(libc::SYS_clone, rules.clone(), libc::EPERM, strict)
-            .expect_err("refused")
-            .to_string();
+        let error = on_a_host_without(libc::SYS_clone, rules.clone(), libc::EPERM, strict).expect_err("refused");
+        let (text, hint) = (error.to_string(), error.hint().unwrap_or_default());
         assert!(
-            text.contains("no user namespace on this host") && text.contains("hint: allow user namespaces"),
-            "{text}"
+            text.contains("no user namespace on this host") && hint.starts_with("allow user namespaces"),
+            "{text}, {hint}"
         );
     }
 }
 
-/// Not a test by itself: a caller to be killed.
+/// What the sleeping processes of this caller are told apart by.
+fn mark(caller: u32) -> String {
+    format!("8765.{caller}")
+}
+
+/// The caller that the next test kills; left alone, it meets the limit of its stage.
 #[test]
-#[ignore = "run by a_killed_caller_leaves_nothing"]
+#[ignore = "long: it waits ten seconds for a limit, and a_killed_caller_leaves_nothing runs it; cargo test -- --include-ignored"]
 fn a_caller_that_waits() {
     struct Print;
     impl LogSink for Print {
@@ -82,14 +86,15 @@ fn a_caller_that_waits() {
         }
     }
     let host = Host::new();
-    let spec = host.shell("echo; echo up; (setsid sleep 8765.5 &) ; sleep 8765.5");
-    let _ = run_into(&spec, true, &mut Print).0;
+    let mark = mark(std::process::id());
+    let mut spec = host.shell(&format!("echo; echo up; (setsid sleep {mark} &) ; sleep {mark}"));
+    spec.limits.wall = Duration::from_secs(10);
+    let text = run_into(&spec, true, &mut Print).0.expect_err("ended").to_string();
+    assert!(text.contains("10 s"), "{text}");
 }
 
 #[test]
 fn a_killed_caller_leaves_nothing() {
-    // Other tests run at the same time: what counts is this stage's sleep, and helpers without a parent.
-    let list = || processes().iter().filter(|p| p.contains("8765.5")).count();
     // Groups of builders that are gone. A run sweeps the groups beside its own; others' lie where they were before, too.
     let script = "for d in $(find /sys/fs/cgroup -maxdepth 6 -type d -name 'pnb-*' 2>/dev/null); do [ -d /proc/${d##*pnb-} ] || echo $d; done";
     let left = || -> BTreeSet<String> {
@@ -102,6 +107,9 @@ fn a_killed_caller_leaves_nothing() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("runs");
+    // Other tests run at the same time: what counts is this stage's sleep.
+    let sleeps = mark(caller.id());
+    let list = || processes().iter().filter(|p| p.contains(&sleeps)).count();
     let out = BufReader::new(caller.stdout.take().expect("piped"));
     assert!(
         out.lines().map_while(Result::ok).any(|l| l == "up"),

@@ -64,12 +64,12 @@ impl Host {
             epoch: Epoch::new(1_750_000_000),
             limits: Limits {
                 wall: Duration::from_secs(30),
-                ..Limits::default()
+                ..Limits::small()
             },
             ..Spec::new(
                 "test",
                 RootFs::Tree(self.dir.path().to_owned()),
-                Workload::Command { argv },
+                Workload::command(argv),
             )
         }
     }

@@ -129,10 +129,7 @@ fn machine(host: &Host, dir: &Path, argv: &[&str], port: u16) -> Spec {
             port,
         }),
     };
-    spec.workload = Workload::Builtin {
-        name: MACHINE.to_owned(),
-        args: serde_json::to_vec(&arguments).expect("JSON"),
-    };
+    spec.workload = Workload::builtin(MACHINE, serde_json::to_vec(&arguments).expect("JSON"));
     spec
 }
 

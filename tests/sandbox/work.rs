@@ -1,7 +1,7 @@
 //! Stages that behave.
 
 use crate::host::*;
-use pnb::sandbox::*;
+use pnb::{model::Capability, sandbox::*};
 use std::{fs, io, ops::ControlFlow, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 #[test]
@@ -134,29 +134,27 @@ fn a_built_in_runs_in_the_same_sandbox() {
     let mut spec = host.shell("");
     spec.root = RootFs::Empty;
     spec.mounts.clear();
-    spec.workload = Workload::Builtin {
-        name: "nothing".into(),
-        args: Vec::new(),
-    };
+    spec.workload = Workload::builtin("nothing", Vec::new());
     let (outcome, log) = run(&spec);
     let found = outcome.unwrap_or_else(|e| panic!("failed to {e}\n{log}")).measured;
     assert_eq!((found.seccomp_mode, found.landlock.as_str()), (2, "fully enforced"));
-    spec.workload = Workload::Builtin {
-        name: "unheard-of".into(),
-        args: Vec::new(),
-    };
+    spec.workload = Workload::builtin("unheard-of", Vec::new());
     assert!(refused(&spec).contains("there is no built-in \"unheard-of\""));
 }
 
 #[test]
-fn a_built_in_prepares_for_a_command() {
+fn a_built_in_runs_before_a_command() {
     let host = Host::new();
-    let prepared = |name: &str| {
-        let mut spec = host.shell("echo started");
+    let preceded = |name: &str, argv: &[&str]| {
+        let mut spec = host.shell("");
         let (name, args) = (name.to_owned(), Vec::new());
-        spec.prepare = Some(Preparation { name, args });
+        spec.workload = Workload::Command {
+            argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+            before: Some(BuiltinCall { name, args }),
+        };
         spec
     };
+    let prepared = |name: &str| preceded(name, &["/bin/sh", "-c", "echo started"]);
     let (outcome, log) = run(&prepared("nothing"));
     let found = outcome.unwrap_or_else(|e| panic!("failed to {e}\n{log}")).measured;
     assert_eq!((found.seccomp_mode, log.as_str()), (2, "started\n"));
@@ -169,24 +167,13 @@ fn a_built_in_prepares_for_a_command() {
         "{log}"
     );
     assert!(refused(&prepared("unheard-of")).contains("there is no built-in \"unheard-of\""));
-    // A program that is not there is found after the preparation.
-    let mut spec = prepared("nothing");
-    spec.workload = Workload::Command {
-        argv: vec!["/usr/bin/unheard-of".into()],
-    };
-    let (outcome, log) = run(&spec);
+    // A missing program is found after the built-in has run.
+    let (outcome, log) = run(&preceded("nothing", &["/usr/bin/unheard-of"]));
     let error = outcome.expect_err("fails").to_string();
     assert!(
         error.contains("exit code 127") && log.contains("failed to run /usr/bin/unheard-of"),
         "{error}\n{log}"
     );
-    // A built-in does it all.
-    let mut spec = prepared("nothing");
-    spec.workload = Workload::Builtin {
-        name: "nothing".into(),
-        args: Vec::new(),
-    };
-    assert!(refused(&spec).contains("only a command can be prepared for"));
 }
 
 #[test]

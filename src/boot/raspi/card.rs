@@ -1,4 +1,4 @@
-//! A card as the firmware of a Raspberry Pi 4 finds it, and what it loads from there.
+//! `Card`: finds and loads the boot files of an SD card, as the firmware of a Raspberry Pi 4 does.
 
 use super::{super::loaders::unstretched, Config, emulated};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
         fat::{Fat, FatEntry, FatFile},
     },
     inspect::{self, PartKind, SpoolDirectory},
-    model::RelPath,
+    model::{Hint, RelPath, chain},
 };
 use std::{
     fs::{self, File},
@@ -15,56 +15,58 @@ use std::{
     path::Path,
 };
 
-/// Larger files of the boot partition are refused, bytes: kernel and initramfs, device tree, texts.
+/// Largest files of the boot partition, bytes: kernel and initramfs, device tree, texts.
 const MAX_LOADED: u64 = 1 << 30;
 const MAX_DEVICE_TREE: u64 = 1 << 20;
 const MAX_TEXT: u64 = 64 << 10;
-/// What configures the firmware.
+/// The firmware's configuration.
 const CONFIG: &str = "config.txt";
-/// Where the Image of an arm64 kernel has its magic, and the magic. Source: `Documentation/arch/arm64/booting.rst` of Linux.
+/// Offset of the magic number in the Image of an arm64 kernel, and the magic number. Source: `Documentation/arch/arm64/booting.rst` of Linux.
 const IMAGE_MAGIC_AT: u64 = 56;
 const IMAGE_MAGIC: &[u8] = b"ARM\x64";
-/// How a gzip file begins; the firmware unpacks a kernel in one.
+/// First bytes of a gzip file; the firmware unpacks a compressed kernel.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 
-/// Why a card cannot be started.
+/// Why a card cannot be booted; every message completes "failed to …".
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CardError {
-    /// The partition that the firmware starts from is not there or not readable.
+    /// The boot partition is missing or unreadable.
     #[error("find the boot partition of {card:?}: {problem}")]
     Partition {
         /// The image.
         card: String,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
-    /// A file that the firmware or the kernel needs.
+    /// A file that the firmware or the kernel needs is missing or unusable.
     #[error("load {file} of {card:?}: {problem}")]
     File {
         /// The image.
         card: String,
         /// The file on the boot partition.
         file: String,
-        /// What is wrong with it.
+        /// The fault of the file.
         problem: String,
     },
 }
 
-/// Names of the files that [`Card::load`] makes.
+impl Hint for CardError {}
+
+/// Name of the kernel that [`Card::load`] writes.
 pub const KERNEL: &str = "kernel";
-/// The same.
+/// Name of the initramfs that [`Card::load`] writes.
 pub const INITRAMFS: &str = "initramfs";
-/// The same.
+/// Name of the device tree that [`Card::load`] writes.
 pub const DEVICE_TREE: &str = "device-tree.dtb";
 
-/// A card, as the firmware sees it: the FAT file system of its boot partition.
+/// A card: the FAT file system of its boot partition.
 pub struct Card {
     name: String,
     boot: Fat<Source>,
 }
 
 impl Card {
-    /// Finds the boot partition of the card `source`: the first one with a FAT file system. `name` is the card's in errors.
+    /// Finds the boot partition of the card `source`, the first partition with a FAT file system. `name` names the card in errors.
     pub fn open(source: &Source, name: &str, scratch: &SpoolDirectory) -> Result<Self, CardError> {
         let bad = |problem: String| CardError::Partition {
             card: name.to_owned(),
@@ -84,26 +86,26 @@ impl Card {
         })
     }
 
-    /// Whether it is configured as one: other disks have a FAT partition too.
+    /// Whether the boot partition has a `config.txt`: disks that are not cards have a FAT partition too.
     pub fn has_config(&self) -> bool {
         self.entry(CONFIG).is_ok_and(|entry| entry.is_some())
     }
 
-    /// Loads what the firmware would: copies of kernel, initramfs and device tree in the existing directory `to`; gives the
-    /// command line. What the emulated machine differs in is changed in the device tree and in the command line.
+    /// Loads the files that the firmware would load: writes copies of kernel, initramfs and device tree to the existing directory `to`, and
+    /// returns the command line. Device tree and command line are adapted to the emulated machine.
     pub fn load(&self, to: &Path) -> Result<String, CardError> {
         let config = Config::parse(&self.text(CONFIG)?, &|file| self.text(file).map_err(|e| e.to_string()));
         let config = config.map_err(|problem| self.bad(CONFIG, problem))?;
         let exists = |file: &str| Ok(self.entry(file)?.is_some());
         let files = config.files(&exists).map_err(|problem| self.bad(CONFIG, problem))?;
-        // Without these the board does not come to the kernel, although the emulation does.
+        // The board needs these files to start the kernel; the emulation does not read them.
         for file in &files.firmware {
             self.open_file(file, MAX_LOADED)?;
         }
         let device_tree = files.device_tree.as_deref().ok_or_else(|| {
             self.bad(
                 CONFIG,
-                "device_tree= is empty: the kernel would know of no device".to_owned(),
+                "device_tree= is empty, so the kernel would find no device".to_owned(),
             )
         })?;
         if files.initramfs.is_empty() {
@@ -114,7 +116,7 @@ impl Card {
 
         let kernel = self.open_file(&files.kernel, MAX_LOADED)?;
         if !is_kernel(&kernel) {
-            let problem = "it is no Image of an arm64 kernel, nor one in gzip".to_owned();
+            let problem = "it is neither an Image of an arm64 kernel nor one compressed by gzip".to_owned();
             return Err(self.bad(&files.kernel, problem));
         }
         self.copy(&[&files.kernel], &to.join(KERNEL))?;
@@ -136,7 +138,7 @@ impl Card {
 
     fn entry(&self, file: &str) -> Result<Option<FatEntry>, String> {
         let path = RelPath::new(file).map_err(|e| e.to_string())?;
-        let entry = self.boot.lookup(&path).map_err(|e| inspect::chain(&e))?;
+        let entry = self.boot.lookup(&path).map_err(|e| chain(&e))?;
         Ok(entry.filter(|e| !e.directory))
     }
 
@@ -147,7 +149,7 @@ impl Card {
         if u64::from(entry.size) > most {
             return Err(bad(format!("it has {} bytes, more than {most}", entry.size)));
         }
-        self.boot.file(&entry).map_err(|e| bad(inspect::chain(&e)))
+        self.boot.file(&entry).map_err(|e| bad(chain(&e)))
     }
 
     fn bytes(&self, file: &str, most: u64) -> Result<Vec<u8>, CardError> {
@@ -164,7 +166,7 @@ impl Card {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Copies files one behind the other.
+    /// Concatenates files.
     fn copy(&self, files: &[&str], to: &Path) -> Result<(), CardError> {
         let mut out = File::create_new(to).map_err(|e| self.bad(&to.to_string_lossy(), e.to_string()))?;
         for file in files {
@@ -175,6 +177,7 @@ impl Card {
     }
 }
 
+/// Whether a file begins as a kernel that the firmware starts.
 fn is_kernel(file: &impl ReadAt) -> bool {
     let holds = |at: u64, magic: &[u8]| {
         let mut bytes = [0; 4];
@@ -184,12 +187,12 @@ fn is_kernel(file: &impl ReadAt) -> bool {
     holds(IMAGE_MAGIC_AT, IMAGE_MAGIC) || holds(0, GZIP_MAGIC)
 }
 
-/// The one line of `cmdline.txt`.
+/// The single line of `cmdline.txt`.
 fn checked_line(text: &str) -> Result<&str, String> {
     let line = text.trim_ascii_end();
     match line.bytes().find(|b| !(0x20..0x7f).contains(b)) {
         None => Ok(line),
-        Some(b'\n') => Err("it has more than one line, and the firmware reads one".to_owned()),
-        Some(byte) => Err(format!("it holds the byte {byte:#04x}, which is no printable ASCII")),
+        Some(b'\n') => Err("it has more than one line, but the firmware reads only one".to_owned()),
+        Some(byte) => Err(format!("it holds the byte {byte:#04x}, which is not printable ASCII")),
     }
 }

@@ -2,36 +2,36 @@
 //!
 //! ```text
 //! # comment
-//! [pi4]                              what follows is for these boards only
-//! kernel=vmlinuz                     a setting; the last one stands
+//! [pi4]                              a filter: the lines below are for these boards only
+//! kernel=vmlinuz                     a setting; the last one counts
 //! initramfs initrd.img followkernel  no "=": file and address
 //! include more.txt                   the lines of another file
 //! ```
 //!
 //! Source: the chapter "config.txt" of the Raspberry Pi documentation, sections "What is config.txt?", "Boot options" and
-//! "Conditional filters". The firmware itself is not published; what the chapter does not say is decided so that a mistake shows:
-//! a filter that is not known holds for no board.
+//! "Conditional filters". The firmware's source is not published. Where the chapter is silent, this file chooses the behaviour that
+//! makes mistakes visible: an unknown filter matches no board.
 
 use std::collections::BTreeMap;
 
-/// What a line has beyond this many characters is ignored.
+/// Characters of a line that the firmware reads.
 const MAX_LINE: usize = 98;
-/// Files that include each other deeper than this are refused; the firmware has no documented limit.
+/// Deepest include; the firmware has no documented limit.
 const MAX_DEPTH: usize = 8;
-/// So are more bytes than this in all of them together.
+/// Most bytes of the file and its includes together.
 const MAX_BYTES: usize = 1 << 20;
-/// The name of the filter for this board, and of its board type.
+/// The filter of this board by name, and its number as a board type.
 const MODEL: &str = "pi4";
 const BOARD_TYPE: u32 = 0x11;
-/// The kernel when none is named.
+/// The default kernel.
 const KERNEL: &str = "kernel8.img";
-/// The device tree of this board when none is named; upstream and the Raspberry Pi's own kernel call it the same.
+/// The default device tree of this board; it has the same name in upstream kernels and the Raspberry Pi's own.
 const DEVICE_TREE: &str = "bcm2711-rpi-4-b.dtb";
 const COMMAND_LINE: &str = "cmdline.txt";
-/// Where the operating system's files are when `upstream_kernel=1` and they are there.
+/// Prefix of the operating system's files with `upstream_kernel=1`, if the files exist there.
 const UPSTREAM: &str = "upstream/";
 
-/// The settings that hold for this board.
+/// The settings that apply to this board.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Config {
     settings: BTreeMap<String, String>,
@@ -40,19 +40,19 @@ pub struct Config {
 /// The files that the firmware loads, by their paths on the boot partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BootFiles {
-    /// The firmware's own second half: its program, and what adjusts that to the memory.
+    /// The firmware's second stage: its program, and the file with its memory adjustments.
     pub firmware: [String; 2],
     /// The kernel.
     pub kernel: String,
-    /// The initramfs, in pieces that are put one behind the other; none for a kernel without one.
+    /// The files whose concatenation is the initramfs; empty for a kernel without one.
     pub initramfs: Vec<String>,
-    /// The device tree; none when the configuration says so.
+    /// The device tree; `None` when the configuration disables it.
     pub device_tree: Option<String>,
     /// The kernel's command line.
     pub command_line: String,
 }
 
-/// Which filters stand, by their kind: one of a kind replaces the other.
+/// The current filter of each kind, and whether it matches this board. A filter replaces the one of the same kind.
 #[derive(Default)]
 struct Filters(BTreeMap<&'static str, bool>);
 
@@ -68,7 +68,7 @@ impl Filters {
             _ if starts("EDID=") => ("display", false),
             _ if starts("0x") => ("serial number", false),
             _ if starts("gpio") => ("pin", false),
-            // Says which port the settings are for, and none that is looked at here has a port.
+            // Limits settings to one HDMI port; the settings read here have no port.
             _ if starts("HDMI:") => ("port", true),
             _ => match name.strip_prefix("board-type=") {
                 Some(number) => ("model", integer(number) == BOARD_TYPE),
@@ -84,11 +84,11 @@ impl Filters {
 }
 
 impl Config {
-    /// Reads the text of `config.txt`; `include` gives the text of another file of the boot partition. No text is malformed:
-    /// lines that mean nothing are passed over, as the firmware does.
+    /// Parses the text of `config.txt`; `include` returns the text of another file of the boot partition. No text is malformed: unknown
+    /// lines are ignored, as the firmware does.
     ///
     /// # Errors
-    /// What `include` says, and files that include each other too deeply or are too much: why, in words.
+    /// An error of `include`, or includes that are too deep or too large; the text says which.
     pub fn parse(text: &str, include: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String> {
         let mut config = Self::default();
         let mut left = MAX_BYTES;
@@ -105,12 +105,12 @@ impl Config {
         left: &mut usize,
     ) -> Result<(), String> {
         if depth > MAX_DEPTH {
-            return Err(format!("files include each other more than {MAX_DEPTH} deep"));
+            return Err(format!("its includes are more than {MAX_DEPTH} deep"));
         }
-        // A line costs something even when it is empty.
+        // One more than its length, so that empty files that include each other reach the limit too.
         *left = left
             .checked_sub(text.len() + 1)
-            .ok_or_else(|| format!("it has more than {MAX_BYTES} bytes, with what it includes"))?;
+            .ok_or_else(|| format!("it has more than {MAX_BYTES} bytes, its includes counted"))?;
         for line in text.lines() {
             let end = line.char_indices().nth(MAX_LINE).map_or(line.len(), |(at, _)| at);
             let line = line[..end].trim();
@@ -151,10 +151,10 @@ impl Config {
         self.get(key).is_some_and(|value| integer(value) != 0)
     }
 
-    /// The files to load; `exists` says whether the boot partition has a file.
+    /// The files to load; `exists` returns whether the boot partition has a file.
     ///
     /// # Errors
-    /// What `exists` says, and a kernel that is to be started in 32-bit mode: why, in words.
+    /// An error of `exists`, or a kernel that would start in 32-bit mode; the text says which.
     pub fn files(&self, exists: &dyn Fn(&str) -> Result<bool, String>) -> Result<BootFiles, String> {
         if self.get("arm_64bit").is_some() && !self.is_set("arm_64bit") {
             return Err("arm_64bit=0 starts the processors in 32-bit mode".to_owned());
@@ -169,7 +169,7 @@ impl Config {
         let device_tree = self.get("device_tree").unwrap_or(DEVICE_TREE);
         let default = if self.is_set("upstream_kernel") { UPSTREAM } else { "" };
         let mut prefix = self.get("os_prefix").unwrap_or(default);
-        // It counts only if the kernel and the device tree are there.
+        // The prefix applies only if the kernel and the device tree exist under it.
         for file in [kernel, device_tree] {
             if !prefix.is_empty() && !file.is_empty() && !exists(&prefixed(prefix, file))? {
                 prefix = "";
@@ -192,7 +192,7 @@ impl Config {
     }
 }
 
-/// The path of a file of the operating system; an absolute one has no prefix.
+/// The path of a file of the operating system; an absolute path gets no prefix.
 fn prefixed(prefix: &str, file: &str) -> String {
     match file.strip_prefix('/') {
         Some(absolute) => absolute.to_owned(),
@@ -200,7 +200,7 @@ fn prefixed(prefix: &str, file: &str) -> String {
     }
 }
 
-/// A number, decimal or with `0x`; what is none counts as 0.
+/// Parses a number, decimal or with `0x`; malformed text counts as 0.
 fn integer(text: &str) -> u32 {
     let number = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_setting_stands_and_comments_and_filters_of_other_boards_do_not_count() {
+    fn the_last_setting_counts_and_comments_and_filters_of_other_boards_do_not() {
         let config = parse(
             "# kernel=a\n  kernel=b  \r\nkernel=c\nkernel =d\n[pi3]\nkernel=e\n[cm4]\nkernel=f\n[none]\nkernel=g\n\
              [no such board]\nkernel=h\n[all]\nkernel_address=0\nunknown\n\n=\n",
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_line_has_beyond_its_limit_is_ignored() {
+    fn the_rest_of_a_long_line_is_ignored() {
         let long = format!("kernel={}\n", "k".repeat(200));
         assert_eq!(parse(&long).get("kernel").map(str::len), Some(98 - "kernel=".len()));
         let wide = format!("kernel={}\n", "ü".repeat(200));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn included_lines_stand_where_they_are_included() {
+    fn included_lines_replace_the_include() {
         let include = |name: &str| match name {
             "a.txt" => Ok("kernel=a\n[pi3]\n".to_owned()),
             "self.txt" => Ok("include self.txt\n".to_owned()),
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_counts_when_kernel_and_device_tree_are_behind_it() {
+    fn a_prefix_applies_when_kernel_and_device_tree_exist_under_it() {
         let text = "os_prefix=new/\nkernel=k\ninitramfs i\ncmdline=/c.txt\n";
         let both = ["new/k", "new/bcm2711-rpi-4-b.dtb"];
         let found = files(text, &both);

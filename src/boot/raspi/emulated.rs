@@ -1,8 +1,8 @@
-//! What QEMU's raspi4b is not: the differences between the board and the emulation, as changes to what the card holds.
+//! Differences between a Raspberry Pi 4 and QEMU's raspi4b, as changes to the device tree and the command line.
 //!
-//! They are made to copies for one run. Nothing here is a fault of the card: the kernel believes its device tree, and with the
-//! board's own the emulated machine stops at the first register that is not there. QEMU itself disables PCIe, Ethernet, the
-//! random number generator and the thermometer, and says so; what follows is what it leaves.
+//! The changes are made to copies for one run; the card is not at fault. The kernel trusts its device tree, and with the board's own tree
+//! the emulated machine stops at the first register that is not emulated. QEMU itself disables PCIe, Ethernet, the random number generator
+//! and the thermometer in the tree, and reports it; the changes here are for the other devices.
 
 use dtoolkit::{
     Node,
@@ -10,33 +10,33 @@ use dtoolkit::{
     model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty},
 };
 
-/// A device tree larger than this is refused; the board's has 39 KiB.
+/// Largest device tree, bytes; the board's has 39 KiB.
 const MAX_DEVICE_TREE: usize = 1 << 20;
-/// So is one with nodes in more nodes than this; the board's has 6.
+/// Deepest nesting of nodes; the board's tree has 6.
 const MAX_DEPTH: usize = 32;
-/// Where a flattened tree says its length: a big-endian word.
+/// Position of a flattened tree's length: a big-endian word.
 const TOTAL_SIZE: std::ops::Range<usize> = 4..8;
-/// The emulated machine's console: its first serial port, and no other, as there is no display to be seen.
+/// The emulated machine's only console: its first serial port, because it has no display.
 const CONSOLE: &str = "console=ttyAMA0,115200";
 
 /// A change to a node.
 #[derive(Debug)]
 enum Change {
-    /// The device is not there.
+    /// Disables a device.
     Disable,
-    /// The device is there, whatever the tree says.
+    /// Enables a device.
     Enable,
-    /// It has not these properties.
+    /// Removes properties.
     Remove(&'static [&'static str]),
-    /// It does not have this node below it.
+    /// Removes a child node.
     RemoveChild(&'static str),
 }
 
-/// The controller that QEMU puts the card into.
+/// The controller to which QEMU attaches the card.
 const CARD: &str = "/soc/mmc@7e300000";
 const NO_HDMI: &str = "HDMI is not emulated: reading a register of it is an external abort";
 
-/// Where, what, and why. A node that is not there needs no change.
+/// Path of a node, the change, and its reason. Where the tree lacks the node, no change is needed.
 const CHANGES: &[(&str, Change, &str)] = &[
     ("/soc/clock@7ef00000", Change::Disable, NO_HDMI),
     ("/soc/interrupt-controller@7ef00100", Change::Disable, NO_HDMI),
@@ -47,7 +47,7 @@ const CHANGES: &[(&str, Change, &str)] = &[
     (
         "/emmc2bus/mmc@7e340000",
         Change::Disable,
-        "the board has its card here and QEMU has nothing; two controllers would take turns at being the first",
+        "the board has its card here and QEMU has none; with two controllers, the card would not always be the first device",
     ),
     (
         CARD,
@@ -57,60 +57,60 @@ const CHANGES: &[(&str, Change, &str)] = &[
     (
         CARD,
         Change::Remove(&["mmc-pwrseq", "non-removable"]),
-        "the module is reset by a pin of the firmware, which is not emulated, and the driver would wait for it; a card is no part of the board",
+        "the driver would wait for the pin of the firmware that resets the wireless module, which is not emulated; a card can be removed",
     ),
     (CARD, Change::RemoveChild("wifi@1"), "there is no wireless module"),
     (
         "/soc/serial@7e201000",
         Change::RemoveChild("bluetooth"),
-        "the board has its Bluetooth at this port, QEMU has the console; its driver would take the port for itself and wait for a line to be ready",
+        "the board has its Bluetooth at this port, QEMU has the console; the Bluetooth driver would take the port and wait for a control line",
     ),
     (
         "/wifi-pwrseq",
         Change::Disable,
-        "the same pin: three lines about it would be all that is heard of it",
+        "the same pin: without this change, the kernel reports three errors about it",
     ),
 ];
 
-/// The device tree `dtb` with everything changed that QEMU's machine differs in.
+/// Adapts the device tree `dtb` to QEMU's machine.
 ///
 /// # Errors
-/// Bytes that are no flattened device tree, and one without the controller of the card: why, in words.
+/// The bytes are not a flattened device tree, or the tree lacks the controller of the card; the text says which.
 pub(super) fn device_tree(dtb: &[u8]) -> Result<Vec<u8>, String> {
     let mut tree = read(dtb)?;
     for (place, change, _) in CHANGES {
         match tree.find_node_mut(place) {
             Some(node) => change.make(node)?,
-            None if *place == CARD => return Err(format!("it has no node {CARD}, where QEMU has the card")),
+            None if *place == CARD => return Err(format!("it has no node {CARD}, to which QEMU attaches the card")),
             None => {}
         }
     }
     Ok(tree.to_dtb())
 }
 
-/// Reads a flattened tree that anybody may have made.
+/// Parses a flattened tree from an untrusted source.
 fn read(dtb: &[u8]) -> Result<DeviceTree, String> {
-    let none = |problem: String| format!("it is no flattened device tree: {problem}");
+    let none = |problem: String| format!("it is not a flattened device tree: {problem}");
     let size = dtb
         .get(TOTAL_SIZE)
         .and_then(|b| Some(u32::from_be_bytes(b.try_into().ok()?)));
     let size = size.map_or(usize::MAX, |size| size as usize);
-    // Loaders leave room behind the tree.
+    // Loaders leave unused bytes after the tree.
     let dtb = dtb
         .get(..size)
-        .ok_or_else(|| none(format!("{} bytes are not all of it", dtb.len())))?;
+        .ok_or_else(|| none(format!("it ends after {} bytes", dtb.len())))?;
     if dtb.len() > MAX_DEVICE_TREE {
         return Err(format!("it has {} bytes, more than {MAX_DEVICE_TREE}", dtb.len()));
     }
     let flat = Fdt::new(dtb).map_err(|e| none(e.to_string()))?;
-    // The library calls itself for each level.
+    // The library recurses once per level.
     if deeper(&flat.root(), MAX_DEPTH) {
-        return Err(format!("it has nodes in more than {MAX_DEPTH} nodes"));
+        return Err(format!("its nodes are nested more than {MAX_DEPTH} deep"));
     }
     Ok(DeviceTree::from_fdt(&flat))
 }
 
-/// Whether a node has more than `levels` of nodes below it.
+/// Whether nodes are nested more than `levels` deep below a node.
 fn deeper(node: &FdtNode<'_>, levels: usize) -> bool {
     let mut children = node.children();
     match levels.checked_sub(1) {
@@ -140,7 +140,7 @@ impl Change {
     }
 }
 
-/// The command line with the emulated machine's console in the place of all that it names.
+/// Replaces all consoles in the command line with that of the emulated machine.
 pub(super) fn command_line(words: &str) -> String {
     let others = words.split_whitespace().filter(|word| !word.starts_with("console="));
     others.chain([CONSOLE]).collect::<Vec<_>>().join(" ")
@@ -160,7 +160,7 @@ mod tests {
         DeviceTreeProperty::new(name, value).expect("a name")
     }
 
-    /// What of the board's tree is changed, and beside it what is not.
+    /// The nodes of the board's tree that are changed, and some that are not.
     fn board() -> DeviceTree {
         let mut tree = DeviceTree::new();
         let mut soc = node("soc");
@@ -211,10 +211,10 @@ mod tests {
         let mut other = board();
         other.root.child_mut("soc").expect("there").remove_child("mmc@7e300000");
         for (bytes, why) in [
-            (whole[..whole.len() - 1].to_vec(), "are not all of it"),
-            (whole[..7].to_vec(), "are not all of it"),
-            (Vec::new(), "are not all of it"),
-            (vec![0; 64], "no flattened device tree"),
+            (whole[..whole.len() - 1].to_vec(), "it ends after"),
+            (whole[..7].to_vec(), "it ends after"),
+            (Vec::new(), "it ends after"),
+            (vec![0; 64], "not a flattened device tree"),
             (other.to_dtb(), "no node /soc/mmc@7e300000"),
         ] {
             let problem = device_tree(&bytes).expect_err(why);
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    /// A tree of nodes in nodes, written by hand: the library would call itself as often to write it.
+    /// A tree of nested nodes, written by hand, because the library recurses when it writes one.
     fn deep(levels: usize) -> Vec<u8> {
         let mut nodes = Vec::new();
         nodes.extend([[0, 0, 0, 1], [0; 4]].concat());
@@ -256,7 +256,7 @@ mod tests {
         assert!(read(&deep(MAX_DEPTH)).is_ok());
         for levels in [MAX_DEPTH + 1, 80_000] {
             let problem = device_tree(&deep(levels)).expect_err("deep");
-            assert!(problem.contains("more than 32 nodes"), "{problem}");
+            assert!(problem.contains("more than 32 deep"), "{problem}");
         }
         let problem = device_tree(&deep(100_000)).expect_err("large");
         assert!(problem.contains("more than 1048576"), "{problem}");

@@ -1,8 +1,8 @@
-//! The part of a Raspberry Pi 4's firmware: what comes before the kernel on a board, for a machine that has none of it.
+//! The work of a Raspberry Pi 4's firmware before the kernel starts, for QEMU's machine `raspi4b`, which has no firmware.
 //!
-//! A board's firmware finds the first FAT partition of the card, follows `config.txt` there, puts kernel, initramfs and device
-//! tree into memory and starts the kernel with the words of `cmdline.txt`. QEMU's machine `raspi4b` begins at the kernel. So
-//! [`Card::load`] does the same with an image, and `emulated` knows where that machine is not the board.
+//! The firmware of a board finds the first FAT partition of the card, reads `config.txt`, loads kernel, initramfs and device tree into
+//! memory and starts the kernel with the command line in `cmdline.txt`. [`Card::load`] does the same with an image; `emulated` adapts the
+//! device tree and the command line to the differences between board and emulation.
 
 mod card;
 mod config;

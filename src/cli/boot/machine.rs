@@ -71,7 +71,7 @@ pub(super) fn run(
     let tools = tools.ok_or_else(|| BootError::NoTools { node: node.clone() })?;
     let argv = machine.command(args.interactive);
     let workload = match &machine.network {
-        None => Workload::Command { argv },
+        None => Workload::command(argv),
         Some(_) => {
             let served = ServedMachine {
                 argv,
@@ -80,10 +80,7 @@ pub(super) fn run(
                     port: HTTP_PORT,
                 }),
             };
-            Workload::Builtin {
-                name: MACHINE.to_owned(),
-                args: serde_json::to_vec(&served).map_err(BootError::Served)?,
-            }
+            Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(BootError::Served)?)
         }
     };
     let spec = Spec {
@@ -96,7 +93,7 @@ pub(super) fn run(
             // This limits the length of every file that QEMU writes, too.
             build_bytes: FORGOTTEN.max(largest_disk(&mounts)),
             cpus: 2,
-            ..Limits::default()
+            ..Limits::small()
         },
         mounts,
         console: if args.interactive {

@@ -1,4 +1,4 @@
-//! What a program runs on: the first bytes of an ELF file.
+//! The machine that a program is for, from the first bytes of an ELF file.
 
 use crate::model::Arch;
 use object::elf as abi;
@@ -6,12 +6,12 @@ use std::fmt;
 
 /// First bytes of every ELF file.
 pub const MAGIC: &[u8; 4] = b"\x7fELF";
-/// Bytes from which [`ElfMachine::of_head`] tells everything: the header of 64-bit files.
+/// Bytes that [`ElfMachine::of_head`] needs at most: the header of a 64-bit file.
 pub const HEAD_SIZE: usize = 64;
-/// Bytes without which it tells nothing.
+/// Bytes that it needs at least.
 const LEAST: usize = 20;
 
-/// Machine, width of its words and order of its bytes.
+/// Machine, word size and byte order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ElfMachine {
     number: u16,
@@ -20,7 +20,7 @@ pub struct ElfMachine {
 }
 
 impl ElfMachine {
-    /// What programs of an architecture are for.
+    /// The machine of an architecture.
     pub const fn of(arch: Arch) -> Self {
         let number = match arch {
             Arch::Amd64 => abi::EM_X86_64.0,
@@ -33,10 +33,10 @@ impl ElfMachine {
         }
     }
 
-    /// What the file that begins with these bytes is for; if nothing, why not.
+    /// The machine of the file that begins with these bytes; the error is the problem with them.
     pub fn of_head(head: &[u8]) -> Result<Self, &'static str> {
         if !head.starts_with(MAGIC) {
-            return Err("it does not begin as one");
+            return Err("it does not begin with the ELF magic");
         }
         if head.len() < LEAST {
             return Err("its header is cut off");
@@ -65,7 +65,7 @@ impl ElfMachine {
     }
 }
 
-/// Its usual name, with width and byte order where they are not the usual ones.
+/// The usual name, with word size and byte order where they are unusual.
 impl fmt::Display for ElfMachine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, usual) = match abi::Machine(self.number) {

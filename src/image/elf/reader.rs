@@ -11,45 +11,45 @@ use std::io::{self, ErrorKind};
 const FORMAT: &str = "an ELF file";
 /// Most bytes of program headers; the kernel starts no program with more (`load_elf_phdrs` in fs/binfmt_elf.c).
 const MAX_HEADERS: usize = 64 << 10;
-/// Longest dynamic section that is read, bytes; those of the largest programs have a few kilobytes.
+/// A longer dynamic section is refused, bytes; the largest programs have a few kilobytes.
 const MAX_DYNAMIC: u64 = 256 << 10;
-/// Longest name, path or list of paths with its NUL, bytes (`PATH_MAX`).
+/// Longest name, path or list of paths with its NUL, in bytes (`PATH_MAX`).
 pub(super) const MAX_STRING: usize = 4096;
-/// Most names a file may need.
+/// Most libraries that a file may need.
 pub(super) const MAX_NEEDED: usize = 1024;
 
-/// What a file is.
+/// Type of an ELF file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum ElfKind {
-    /// Not linked yet: an object file, or a kernel module.
+    /// An object file that is not linked yet, or a kernel module.
     Relocatable,
-    /// A program at a fixed address.
+    /// A program for a fixed address.
     Executable,
     /// A library, or a program for any address.
     Shared,
-    /// Anything else, by its number: core dumps and what an operating system defines for itself.
+    /// Another type, by its number: core dumps and types that operating systems define.
     Other(u16),
 }
 
 /// An ELF file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Elf {
-    /// What it runs on.
+    /// Machine that the file is for.
     pub machine: ElfMachine,
-    /// What it is.
+    /// Type of the file.
     pub kind: ElfKind,
-    /// Absolute path of the dynamic loader; none for libraries and static programs.
+    /// Absolute path of the dynamic loader; `None` for libraries and static programs.
     pub interpreter: Option<Vec<u8>>,
-    /// `DT_NEEDED`: libraries it is loaded with, in their order; a name, or a path when there is a `/` in it.
+    /// `DT_NEEDED`: the libraries that are loaded with the file, in their order; a name, or a path if it contains a `/`.
     pub needed: Vec<Vec<u8>>,
-    /// `DT_RUNPATH`, or where there is none `DT_RPATH`: directories searched first, `$ORIGIN` and the like not filled in.
+    /// `DT_RUNPATH`, or else `DT_RPATH`: the directories that are searched first, with `$ORIGIN` and the like unexpanded.
     pub search: Vec<Vec<u8>>,
-    /// `DT_SONAME`: the name others need it by.
+    /// `DT_SONAME`: the name by which other files need this library.
     pub soname: Option<Vec<u8>>,
 }
 
-/// Reads the headers of `source`. Nothing is believed: memory does not grow with what a header claims, and whatever is not as it
-/// should be is an error that says where.
+/// Reads the headers of `source`, which is of unknown origin: memory does not grow with a header's claim, and an invalid structure is
+/// an error with its offset.
 pub fn read_elf(source: &dyn ReadAt) -> Result<Elf, ImageError> {
     let size = source.size().map_err(|e| failed(0, e))?;
     let head = bytes(source, 0, size.min(HEAD_SIZE as u64) as usize)?;
@@ -69,10 +69,10 @@ fn read<H: FileHeader<Endian = Endianness>>(
     if head.len() < size_of::<H>() {
         return Err(corrupt(0, "its header is cut off"));
     }
-    let header = H::parse(head).map_err(|_| corrupt(0, "its header is of no known version"))?;
+    let header = H::parse(head).map_err(|_| corrupt(0, "the header has an unknown version"))?;
     let endian = header
         .endian()
-        .map_err(|_| corrupt(0, "its header is of no known byte order"))?;
+        .map_err(|_| corrupt(0, "the header has an unknown byte order"))?;
     let mut elf = Elf {
         machine,
         kind: match header.e_type(endian) {
@@ -94,7 +94,7 @@ fn read<H: FileHeader<Endian = Endianness>>(
     if each != size_of::<H::ProgramHeader>() || count * each > MAX_HEADERS {
         return Err(corrupt(
             at,
-            format!("{count} program headers of {each} bytes each are no table of them"),
+            format!("{count} program headers of {each} bytes are not a valid table"),
         ));
     }
     let table = bytes(source, at, count * each)?;
@@ -109,7 +109,7 @@ fn read<H: FileHeader<Endian = Endianness>>(
         if len > MAX_DYNAMIC {
             return Err(corrupt(
                 at,
-                format!("a dynamic section of {len} bytes is more than {MAX_DYNAMIC}"),
+                format!("the dynamic section has {len} bytes, more than {MAX_DYNAMIC}"),
             ));
         }
         let table = bytes(source, at, len as usize)?;
@@ -120,7 +120,7 @@ fn read<H: FileHeader<Endian = Endianness>>(
     Ok(elf)
 }
 
-/// Fills in what stands in the dynamic section.
+/// Adds the names in the dynamic section to `elf`.
 fn dynamic<H: FileHeader<Endian = Endianness>>(
     source: &dyn ReadAt,
     endian: Endianness,
@@ -138,8 +138,9 @@ fn dynamic<H: FileHeader<Endian = Endianness>>(
         return Ok(());
     }
     let (Some(address), Some(size)) = (value(abi::DT_STRTAB), value(abi::DT_STRSZ)) else {
-        return Err(corrupt(0, "its dynamic section has names, but no table of strings"));
+        return Err(corrupt(0, "the dynamic section has names, but no table of strings"));
     };
+    // The table is given by its address in memory; the segment that is loaded there gives the offset in the file.
     let place = headers
         .iter()
         .filter(|h| h.p_type(endian) == abi::PT_LOAD)
@@ -151,12 +152,15 @@ fn dynamic<H: FileHeader<Endian = Endianness>>(
     let (at, len) = place.ok_or_else(|| {
         corrupt(
             0,
-            format!("its table of strings, at address {address:#x}, is in no part that is loaded"),
+            format!("the table of strings at address {address:#x} lies in no loaded segment"),
         )
     })?;
     let name = |offset: u64| match at.checked_add(offset) {
         Some(at) if offset < len => string(source, at, len - offset),
-        _ => Err(corrupt(at, format!("a name is at {offset} of a table of {len} bytes"))),
+        _ => Err(corrupt(
+            at,
+            format!("a name is at offset {offset} of a string table of {len} bytes"),
+        )),
     };
     for (_, offset) in entries().filter(|(tag, _)| *tag == abi::DT_NEEDED) {
         if elf.needed.len() == MAX_NEEDED {
@@ -173,22 +177,22 @@ fn dynamic<H: FileHeader<Endian = Endianness>>(
     Ok(())
 }
 
-/// A table read from `at`, as what it holds.
+/// A table that was read from `at`, as a slice of its entries.
 fn entries_of<T: pod::Pod>(table: &[u8], at: u64) -> Result<&[T], ImageError> {
-    pod::slice_from_all_bytes(table).map_err(|()| corrupt(at, "a table does not hold whole entries"))
+    pod::slice_from_all_bytes(table).map_err(|()| corrupt(at, "a table does not consist of whole entries"))
 }
 
-/// The bytes up to a NUL, of at most `len` bytes at `at`.
+/// The bytes at `at` up to a NUL, which must be within `len` bytes.
 fn string(source: &dyn ReadAt, at: u64, len: u64) -> Result<Vec<u8>, ImageError> {
     let size = source.size().map_err(|e| failed(at, e))?;
     let len = len.min(size.saturating_sub(at)).min(MAX_STRING as u64);
     let mut text = bytes(source, at, len as usize)?;
     let end = text.iter().position(|b| *b == 0);
-    text.truncate(end.ok_or_else(|| corrupt(at, format!("a name does not end within {len} bytes")))?);
+    text.truncate(end.ok_or_else(|| corrupt(at, format!("a name has no NUL within {len} bytes")))?);
     Ok(text)
 }
 
-/// `len` bytes, which the caller has bounded.
+/// Reads `len` bytes; the caller has bounded `len`.
 fn bytes(source: &dyn ReadAt, at: u64, len: usize) -> Result<Vec<u8>, ImageError> {
     let mut out = vec![0; len];
     source.read_exact_at(&mut out, at).map_err(|e| failed(at, e))?;
@@ -197,7 +201,7 @@ fn bytes(source: &dyn ReadAt, at: u64, len: usize) -> Result<Vec<u8>, ImageError
 
 fn failed(offset: u64, source: io::Error) -> ImageError {
     match source.kind() {
-        ErrorKind::UnexpectedEof => corrupt(offset, "the file ends before it"),
+        ErrorKind::UnexpectedEof => corrupt(offset, "the file ends before a structure that lies there"),
         _ => ImageError::Input {
             format: FORMAT,
             offset,

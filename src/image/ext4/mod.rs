@@ -37,8 +37,6 @@ mod regions;
 mod size;
 mod staging;
 mod superblock;
-#[cfg(test)]
-mod tests;
 mod tools;
 mod verity;
 mod volume;

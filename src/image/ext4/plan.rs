@@ -1,4 +1,4 @@
-//! What goes into the file system, checked and in order.
+//! Checks and sorts the files of the file system.
 
 use super::format::{BLOCK, FORMAT, IMAGE_PATH, OBJECTS_PATH, VERITY_ALIGN};
 use crate::{
@@ -8,21 +8,21 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Largest file: 2^32 blocks less the tail, far above anything an image holds.
+/// Largest file: 2^32 blocks less the verity metadata, far above any file of an image.
 const MAX_FILE: u64 = 1 << 43;
 
 /// A file to be stored under fs-verity.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerityFile {
-    /// Where it goes.
+    /// Path in the file system.
     pub path: RelPath,
-    /// Length of its data in bytes.
+    /// Length of the data in bytes.
     pub size: u64,
-    /// fs-verity digest its data must have.
+    /// fs-verity digest that the data must have.
     pub digest: VerityDigest,
 }
 
-/// Files in the order of their paths, and the directories they need.
+/// Files in the order of their paths, and their directories.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ext4Layout {
     pub(super) items: Vec<VerityFile>,
@@ -30,7 +30,7 @@ pub struct Ext4Layout {
 }
 
 impl Ext4Layout {
-    /// The files, in the order they are stored.
+    /// The files, in the order in which they are stored.
     pub fn items(&self) -> &[VerityFile] {
         &self.items
     }
@@ -41,7 +41,7 @@ impl Ext4Layout {
     }
 }
 
-/// The files of a root: the composefs image `image` of `size` bytes, and `objects` by digest and size.
+/// The files of a root: the composefs image with the digest `image` and `size` bytes, and `objects` by digest and size.
 pub fn root_items(
     image: VerityDigest,
     size: u64,
@@ -63,8 +63,8 @@ pub fn root_items(
     Ok(items)
 }
 
-/// Checks `items` and puts them in order. Paths may hold ASCII letters, digits, `-`, `.`, `_` and `/` and at most 100 bytes,
-/// because they pass through tar headers and debugfs commands.
+/// Checks and sorts `items`. Paths may have at most 100 bytes and only ASCII letters, digits, `-`, `.`, `_` and `/`, because they
+/// pass through tar headers and debugfs commands.
 pub fn plan(items: &[VerityFile]) -> Result<Ext4Layout, ImageError> {
     let mut files = BTreeMap::new();
     let mut directories = BTreeSet::new();
@@ -74,7 +74,7 @@ pub fn plan(items: &[VerityFile]) -> Result<Ext4Layout, ImageError> {
         if !item.path.as_bytes().iter().all(plain) || name.len() > 100 {
             return Err(refuse(
                 &name,
-                "the path is longer than 100 bytes or holds others than letters, digits, \"-\", \".\", \"_\""
+                "the path is longer than 100 bytes or has other characters than letters, digits, \"-\", \".\" and \"_\""
                     .to_owned(),
             ));
         }
@@ -87,13 +87,13 @@ pub fn plan(items: &[VerityFile]) -> Result<Ext4Layout, ImageError> {
             directories.insert(directory);
         }
         if files.insert(item.path.clone(), item.clone()).is_some() {
-            return Err(refuse(&name, "the path is there twice".to_owned()));
+            return Err(refuse(&name, "two files have this path".to_owned()));
         }
     }
     if let Some(both) = directories.iter().find(|d| files.contains_key(*d)) {
         return Err(refuse(
             &both.to_string(),
-            "the path is a file and a directory".to_owned(),
+            "the path is both a file and the directory of another file".to_owned(),
         ));
     }
     Ok(Ext4Layout {
@@ -102,7 +102,7 @@ pub fn plan(items: &[VerityFile]) -> Result<Ext4Layout, ImageError> {
     })
 }
 
-/// Where the parts of a verity file of `size` bytes of data lie, as byte offsets in the file.
+/// Byte offsets of the parts of a verity file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Extents {
     /// End of the data, padded to a block.

@@ -1,7 +1,7 @@
-//! How many blocks and inodes the file system has: what its files take and not more.
+//! The number of blocks and inodes of the file system: as many as its files need, and no more.
 //!
-//! Every number that is not exact errs upwards, and by a handful of blocks: how often a file's blocks are torn apart by
-//! a group's own blocks depends on where mke2fs puts it.
+//! Estimates are too high by a few blocks at most. They are needed because the number of extents of a file depends on where mke2fs
+//! places it: the own blocks of a group may split it.
 
 use super::{
     format::{BLOCK, INODE_SIZE},
@@ -10,27 +10,27 @@ use super::{
 use crate::model::RelPath;
 use std::collections::BTreeMap;
 
-/// Blocks a group's bitmap can describe.
+/// Blocks that the bitmap of a group can describe.
 const BLOCKS_PER_GROUP: u64 = 8 * BLOCK;
 /// Bytes of a group descriptor without the 64bit feature.
 const DESCRIPTOR: u64 = 32;
 /// Inodes below the first one for files.
 const RESERVED_INODES: u64 = 10;
-/// Blocks that mke2fs gives `lost+found`: 16 KiB.
+/// Blocks that mke2fs allocates for `lost+found`: 16 KiB.
 const LOST_FOUND: u64 = 4;
-/// A last group smaller than its own blocks and this many more is dropped by mke2fs.
+/// mke2fs drops a last group with fewer blocks than its own structures and this many more.
 const LEAST_LAST_GROUP: u64 = 50;
 /// Extents in an inode, and in a block (12 bytes each behind a header of 12, a checksum of 4).
 const EXTENTS_IN_INODE: u64 = 4;
 const EXTENTS_IN_BLOCK: u64 = (BLOCK - 16) / 12;
-/// Most blocks one extent can say.
+/// Most blocks of one extent.
 const EXTENT_LENGTH: u64 = 32_768;
-/// Bytes of a directory block that entries can use: the last twelve are its checksum.
+/// Bytes of a directory block for entries: the last twelve hold its checksum.
 const DIRECTORY_BLOCK: u64 = BLOCK - 12;
-/// The entries `.` and `..`.
+/// Bytes of the entries `.` and `..`.
 const DOTS: u64 = 24;
 
-/// What one file takes: blocks that are not all zero, and runs of them.
+/// The space of one file: its blocks that are not all zero, and the number of runs that they form.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct Blocks {
     pub(super) count: u64,
@@ -38,33 +38,33 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// With the blocks that hold the extents themselves, when they do not fit the inode.
+    /// Number of blocks, including those of the extent tree when the extents do not fit the inode.
     pub(super) fn total(self) -> u64 {
         let extents = self.runs + self.count / EXTENT_LENGTH;
         if extents <= EXTENTS_IN_INODE {
             return self.count;
         }
-        // Leaves are at least half full, and one block holds the indices of 340 of them.
+        // Leaves are at least half full, and one block holds the indexes of 340 leaves.
         let leaves = extents.div_ceil(EXTENTS_IN_BLOCK / 2);
         self.count + leaves + leaves.div_ceil(EXTENTS_IN_BLOCK / 2)
     }
 }
 
-/// Size of a file system, as mke2fs takes it.
+/// Size of a file system: the arguments of mke2fs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ext4Size {
     pub(super) blocks: u64,
     pub(super) inodes: u64,
 }
 
-/// For the directories of `layout` and files that take `file_blocks` together.
+/// The size for the directories of `layout` and for files that take `file_blocks` in total.
 pub(super) fn size(layout: &Ext4Layout, file_blocks: u64) -> Ext4Size {
     let content = file_blocks + directory_blocks(layout) + LOST_FOUND;
     let inodes = RESERVED_INODES + 1 + (layout.items.len() + layout.directories.len()) as u64;
     let mut groups = 1;
     loop {
         let (own, last) = overhead(groups, inodes);
-        // One more block for each group: its own blocks may tear a file into more extents than its inode holds.
+        // One more block for each group: its own blocks may split a file into more extents than its inode holds.
         let mut blocks = content + own + groups;
         let full = (groups - 1) * BLOCKS_PER_GROUP;
         if blocks > full + BLOCKS_PER_GROUP {
@@ -76,7 +76,7 @@ pub(super) fn size(layout: &Ext4Layout, file_blocks: u64) -> Ext4Size {
     }
 }
 
-/// Blocks that all of `groups` groups keep for themselves, and how many of them the last one keeps.
+/// Number of blocks with the structures of `groups` groups, and of those in the last group.
 fn overhead(groups: u64, inodes: u64) -> (u64, u64) {
     let inodes_per_block = BLOCK / INODE_SIZE;
     let table = inodes.div_ceil(groups).div_ceil(inodes_per_block);
@@ -85,7 +85,7 @@ fn overhead(groups: u64, inodes: u64) -> (u64, u64) {
     ((0..groups).map(own).sum(), own(groups - 1))
 }
 
-/// With sparse_super: groups 0, 1 and the powers of 3, 5 and 7.
+/// Whether a group begins with a superblock under sparse_super: groups 0 and 1, and the powers of 3, 5 and 7.
 pub(super) fn has_superblock(group: u64) -> bool {
     let power_of = |base: u64| {
         let mut power = base;
@@ -97,7 +97,7 @@ pub(super) fn has_superblock(group: u64) -> bool {
     group <= 1 || power_of(3) || power_of(5) || power_of(7)
 }
 
-/// Blocks of the root and of every directory: entries go into the first block with room, as `ext2fs_link` does.
+/// Number of blocks of the root and of every directory. An entry goes into the first block with room, as in `ext2fs_link`.
 fn directory_blocks(layout: &Ext4Layout) -> u64 {
     let mut rooms: BTreeMap<Option<RelPath>, Vec<u64>> = BTreeMap::new();
     let first = || vec![DIRECTORY_BLOCK - DOTS];
@@ -117,7 +117,7 @@ fn directory_blocks(layout: &Ext4Layout) -> u64 {
     }
     let total = |blocks: &Vec<u64>| {
         let count = blocks.len() as u64;
-        // Blocks that were added one by one lie apart.
+        // Blocks that were added one by one are not adjacent.
         Blocks { count, runs: count }.total()
     };
     rooms.values().map(total).sum()

@@ -1,7 +1,7 @@
-//! The files with their verity tails, as a tar that `mke2fs -d` reads.
+//! The files with their verity metadata, as a tar that `mke2fs -d` reads.
 //!
-//! Members are in the old GNU form for sparse files: up to four pieces, `offset` and `length` of each in the header, the
-//! pieces one after the other behind it. Two are needed: the data, and the tail.
+//! Members have the old GNU form for sparse files: the header has `offset` and `length` of up to four pieces, which follow it one
+//! after the other. Two pieces are needed: the data, and the metadata.
 //! Source: <https://www.gnu.org/software/tar/manual/html_node/Standard.html> (`struct oldgnu_header`).
 
 use super::{
@@ -17,11 +17,11 @@ use crate::{
 use std::io::Write;
 
 const TAR: &str = "a tar archive";
-/// A tar ends with two records of zeros and is padded to twenty.
+/// A tar ends with two records of zeros and is padded to a multiple of twenty records.
 const RECORD: u64 = 512;
 const TAR_ALIGN: u64 = 20 * RECORD;
 
-/// What was staged: the layout, and what it takes.
+/// A layout whose files are staged, with the size of the file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Staged {
     pub(super) layout: Ext4Layout,
@@ -30,7 +30,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// What was planned.
+    /// The layout.
     pub fn layout(&self) -> &Ext4Layout {
         &self.layout
     }
@@ -41,7 +41,7 @@ impl Staged {
     }
 }
 
-/// Writes the tar of `layout` to `writer`: directories with mode 0555 and files with mode 0444, all of root and of the time
+/// Writes the tar of `layout` to `writer`: directories with mode 0555 and files with mode 0444, all owned by root and with the time
 /// `epoch`. Each content is read once and checked against its digest.
 pub fn write_staging_tar(
     layout: Ext4Layout,
@@ -131,7 +131,7 @@ fn write_file(item: &VerityFile, epoch: Epoch, open: Open<'_>, out: &mut TarOutp
     let mut in_run = false;
     let baked = MerkleTree::build_tee(content, item.size, |piece| {
         for block in piece.chunks(BLOCK as usize) {
-            // mke2fs makes a hole of a block of zeros.
+            // mke2fs stores a block of zeros as a hole.
             let used = block.iter().any(|b| *b != 0);
             blocks.count += u64::from(used);
             blocks.runs += u64::from(used && !in_run);
@@ -158,7 +158,7 @@ fn write_file(item: &VerityFile, epoch: Epoch, open: Open<'_>, out: &mut TarOutp
     Ok(blocks)
 }
 
-/// What can go wrong while data passes through.
+/// An error of reading the content or of writing the tar.
 enum StagingFailure {
     Verity(VerityError),
     Output(ImageError),

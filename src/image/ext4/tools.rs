@@ -1,4 +1,4 @@
-//! The three programs of e2fsprogs that turn the staged tar into the file system, as plain calls that a sandbox carries out.
+//! The three programs of e2fsprogs that turn the staged tar into the file system, as plain calls for a sandbox.
 
 use super::{
     format::{BLOCK, FORMAT, INODE_SIZE, LABEL},
@@ -11,14 +11,14 @@ use crate::{
 };
 use std::{fmt::Write, io};
 
-/// Everything an ext4 of today has that a read-only file system can use; `none` first, so that no configuration of the
-/// host adds to it. Without resize_inode, 64bit and a journal nothing is kept for later.
+/// The features of today's ext4 that a read-only file system can use; `none` first, so that the host's configuration adds no other.
+/// Without resize_inode, 64bit and a journal, no space is reserved.
 const FEATURES: &str =
     "none,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,filetype,metadata_csum,verity";
 /// Inode flags of a verity file: `EXT4_EXTENTS_FL | EXT4_VERITY_FL`.
 const FLAGS: &str = "0x180000";
 
-/// A program to run: nothing but this reaches it.
+/// A program to run, with everything that it receives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ToolCall {
     /// Program and arguments.
@@ -27,7 +27,7 @@ pub struct ToolCall {
     pub env: Vec<(&'static str, String)>,
 }
 
-/// What a program left behind.
+/// The result of a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ToolOutput {
     /// Exit status; `None` when it was killed.
@@ -41,18 +41,18 @@ pub struct ToolOutput {
 /// Runs a program to its end, with an empty standard input.
 pub type ToolRunner<'a> = &'a dyn Fn(&ToolCall) -> io::Result<ToolOutput>;
 
-/// Files as the programs see them.
+/// Paths of the files, as the programs see them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Paths<'a> {
-    /// What [`write_staging_tar`](super::write_staging_tar) wrote.
+    /// The tar of [`write_staging_tar`](super::write_staging_tar).
     pub tar: &'a str,
-    /// What [`debugfs_script`] gave.
+    /// The commands of [`debugfs_script`].
     pub script: &'a str,
     /// The file system; it must not exist yet.
     pub image: &'a str,
 }
 
-/// Commands that make verity files of the staged files: the length of the data, then the flags.
+/// The debugfs commands that turn the staged files into verity files: they set the length of the data, then the flags.
 pub fn debugfs_script(layout: &Ext4Layout) -> String {
     let mut script = String::with_capacity(layout.items.len() * 200);
     for item in &layout.items {
@@ -65,8 +65,8 @@ pub fn debugfs_script(layout: &Ext4Layout) -> String {
     script
 }
 
-/// mke2fs, debugfs and e2fsck, in this order. `root` is the digest of the root: the file system's identifiers come from it,
-/// so that equal roots give equal bytes and different roots different identifiers.
+/// The calls of mke2fs, debugfs and e2fsck, in this order. The identifiers of the file system are derived from the root digest
+/// `root`, so that equal roots give equal bytes, and different roots different identifiers.
 pub fn calls(staged: &Staged, root: &VerityDigest, paths: Paths<'_>) -> [ToolCall; 3] {
     let uuid = Guid::derived("ext4", "uuid", root).to_string();
     let extended = format!(
@@ -98,7 +98,7 @@ pub fn calls(staged: &Staged, root: &VerityDigest, paths: Paths<'_>) -> [ToolCal
     ]
 }
 
-/// Makes the file system at `paths.image` and has it checked. When it fails, what stands there is not to be used.
+/// Makes the file system at `paths.image` and checks it. After an error the file there must not be used.
 pub fn make(staged: &Staged, root: &VerityDigest, paths: Paths<'_>, tools: ToolRunner<'_>) -> Result<(), ImageError> {
     for call in calls(staged, root, paths) {
         let tool = &call.argv[0];
@@ -106,7 +106,7 @@ pub fn make(staged: &Staged, root: &VerityDigest, paths: Paths<'_>, tools: ToolR
             tool: tool.clone(),
             source,
         })?;
-        // debugfs ends well whatever its commands did; it says its name on standard error and, if all is well, no more.
+        // debugfs exits with status 0 even if a command failed; without a failure it prints only its version to standard error.
         let stderr = String::from_utf8_lossy(&output.stderr);
         let mut complaints = stderr.lines().filter(|line| !line.starts_with("debugfs 1."));
         let fine = output.status == Some(0) && (tool != "debugfs" || complaints.next().is_none());
@@ -128,5 +128,5 @@ fn explain(output: &ToolOutput) -> String {
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with("debugfs: sif ")).collect();
     let last = &lines[lines.len().saturating_sub(10)..];
-    format!("{status} in making {FORMAT}\n{}", last.join("\n"))
+    format!("{status} while making {FORMAT}\n{}", last.join("\n"))
 }

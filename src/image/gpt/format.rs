@@ -6,23 +6,23 @@ pub(super) use crate::image::mbr::SECTOR;
 
 /// Name of the format in messages.
 pub(super) const FORMAT: &str = "a GUID partition table";
-/// Begins a header.
+/// First bytes of a header.
 pub(super) const SIGNATURE: [u8; 8] = *b"EFI PART";
 /// Revision 1.0, the only one.
 pub(super) const REVISION: u32 = 0x0001_0000;
 /// Bytes of a header.
 pub(super) const HEADER_SIZE: usize = 92;
-/// Entries in the array; UEFI wants room for at least 16 KiB.
+/// Number of entries in the array; UEFI requires at least 16 KiB for it.
 pub(super) const ENTRIES: usize = 128;
 /// Bytes of an entry.
 pub(super) const ENTRY_SIZE: usize = 128;
 /// Sectors of the array.
 pub(super) const ARRAY_SECTORS: u64 = (ENTRIES * ENTRY_SIZE) as u64 / SECTOR;
-/// Sectors in front of the first that a partition may have: record, header, array.
+/// Sectors in front of the first usable one: master boot record, header, array.
 pub(super) const FRONT: u64 = 2 + ARRAY_SECTORS;
-/// Sectors behind the last that a partition may have: array, header.
+/// Sectors behind the last usable one: array, header.
 pub(super) const BACK: u64 = 1 + ARRAY_SECTORS;
-/// UTF-16 units of a name.
+/// Most UTF-16 units of a name.
 pub(super) const NAME_UNITS: usize = 36;
 
 // Offsets in a header.

@@ -1,14 +1,14 @@
-//! What a disk holds, and where: partitions planned one after the other, or checked where somebody put them.
+//! Partition tables as values: partitions placed one after the other, or read and checked.
 
 use super::format::{BACK, ENTRIES, FORMAT, FRONT, NAME_UNITS, SECTOR};
 use crate::image::{Guid, ImageError};
 
-/// Sectors of 1 MiB: partitions begin at its multiples, which suits every disk and flash, and disks end at one.
+/// Sectors of 1 MiB. Partitions begin at multiples of it, which suit the blocks of every disk and flash, and disks end at one.
 const ALIGN: u64 = (1 << 20) / SECTOR;
-/// More sectors than a disk can have: its bytes must be a signed 64-bit number.
+/// Most sectors of a disk, whose size in bytes must fit a signed 64-bit number.
 const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR;
 
-/// What partitions are for, by type GUID.
+/// Type GUIDs of partitions.
 pub mod types {
     use crate::image::Guid;
 
@@ -16,26 +16,26 @@ pub mod types {
     pub const BIOS_BOOT: Guid = Guid::new(0x21686148_6449_6e6f_744e_656564454649);
     /// The EFI system partition (UEFI 2.10, table 5-7).
     pub const EFI_SYSTEM: Guid = Guid::new(0xc12a7328_f81f_11d2_ba4b_00a0c93ec93b);
-    /// Files of Linux (`GPT fdisk` 8300).
+    /// Linux file systems (`GPT fdisk` 8300).
     pub const LINUX_DATA: Guid = Guid::new(0x0fc63daf_8483_4772_8e79_3d69d8477de4);
-    /// FAT and NTFS of Windows (`GPT fdisk` 0700).
+    /// FAT and NTFS file systems of Windows (`GPT fdisk` 0700).
     pub const BASIC_DATA: Guid = Guid::new(0xebd0a0a2_b9e5_4433_87c0_68b6b72699c7);
 }
 
 /// A partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Partition {
-    /// Its label, 36 UTF-16 units at most.
+    /// Label, at most 36 UTF-16 units.
     pub name: String,
-    /// What it is for: one of [`types`], or another.
+    /// Type: one of [`types`], or another.
     pub type_guid: Guid,
-    /// Its own name, unlike any other.
+    /// Unique GUID.
     pub guid: Guid,
     /// First sector.
     pub first_lba: u64,
     /// Number of sectors.
     pub sectors: u64,
-    /// Flags: bit 0 required by the platform, bit 2 to be booted by a BIOS, bits 48 to 63 as the type says.
+    /// Flags: bit 0 required by the platform, bit 2 bootable by a BIOS, bits 48 to 63 defined by the type.
     pub attributes: u64,
 }
 
@@ -50,14 +50,14 @@ impl Partition {
     }
 }
 
-/// A disk's table.
+/// The partition table of a disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskTable {
-    /// Its name, unlike any other.
+    /// Unique GUID of the disk.
     pub guid: Guid,
     /// Partitions in the order of their entries; Linux counts them from 1.
     pub partitions: Vec<Partition>,
-    /// Sectors of the whole disk.
+    /// Number of sectors of the whole disk.
     pub sectors: u64,
 }
 
@@ -67,10 +67,10 @@ impl DiskTable {
         self.sectors.saturating_mul(SECTOR)
     }
 
-    /// What keeps this from being a valid table, in words; `Ok` if nothing does.
+    /// Checks the table; the error is the first problem.
     pub(super) fn check(&self) -> Result<(), String> {
         if !(FRONT + BACK + 1..=MAX_SECTORS).contains(&self.sectors) {
-            return Err(format!("a disk of {} sectors cannot be", self.sectors));
+            return Err(format!("a disk cannot have {} sectors", self.sectors));
         }
         if self.partitions.len() > ENTRIES {
             return Err(format!(
@@ -84,7 +84,7 @@ impl DiskTable {
             let end = first_lba.checked_add(sectors);
             if sectors == 0 || first_lba < usable.start || end.is_none_or(|end| end > usable.end) {
                 return Err(format!(
-                    "partition {number} with {sectors} sectors from {first_lba} on does not lie within sectors {} to {}",
+                    "partition {number} of {sectors} sectors from sector {first_lba} on does not lie within the sectors {} to {}",
                     usable.start,
                     usable.end - 1,
                 ));
@@ -95,7 +95,7 @@ impl DiskTable {
             let units = partition.name.encode_utf16().count();
             if units > NAME_UNITS || partition.name.contains('\0') {
                 return Err(format!(
-                    "partition {number} cannot have the name {:?} of {units} units",
+                    "partition {number} cannot have the name {:?} of {units} UTF-16 units",
                     partition.name
                 ));
             }
@@ -103,7 +103,7 @@ impl DiskTable {
         let mut names: Vec<Guid> = self.partitions.iter().map(|p| p.guid).chain([self.guid]).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("the GUID {} names two things", pair[0]));
+            return Err(format!("the GUID {} is used twice", pair[0]));
         }
         let mut ranges: Vec<_> = (1..)
             .zip(&self.partitions)
@@ -120,23 +120,23 @@ impl DiskTable {
     }
 }
 
-/// A partition that still needs a place.
+/// A partition without a place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionRequest {
-    /// Its label, 36 UTF-16 units at most.
+    /// Label, at most 36 UTF-16 units.
     pub name: String,
-    /// What it is for.
+    /// Type.
     pub type_guid: Guid,
-    /// Its own name.
+    /// Unique GUID.
     pub guid: Guid,
-    /// Bytes it must have, at least 1.
+    /// Least size in bytes, at least 1.
     pub size: u64,
     /// Flags, as in [`Partition`].
     pub attributes: u64,
 }
 
-/// Gives each of `wanted` a place, in this order, at the next multiple of 1 MiB. The disk is as long as `size` says in bytes, a
-/// multiple of 512, or else as short as a multiple of 1 MiB can be. What does not fit or cannot be named is an error.
+/// Places the partitions `wanted`, in this order, each at the next multiple of 1 MiB. The disk has `size` bytes, a multiple of 512,
+/// or without a `size` the least multiple of 1 MiB. A partition that does not fit, or has an invalid name, is an error.
 pub fn plan(guid: Guid, wanted: &[PartitionRequest], size: Option<u64>) -> Result<DiskTable, ImageError> {
     let refuse = |problem: String| ImageError::Request {
         format: FORMAT,
@@ -163,7 +163,9 @@ pub fn plan(guid: Guid, wanted: &[PartitionRequest], size: Option<u64>) -> Resul
     }
     let sectors = match size {
         Some(size) if !size.is_multiple_of(SECTOR) => {
-            return Err(refuse(format!("{size} bytes are not a number of whole sectors")));
+            return Err(refuse(format!(
+                "a disk of {size} bytes does not end at a sector of {SECTOR} bytes"
+            )));
         }
         Some(size) => size / SECTOR,
         None => (end + BACK).next_multiple_of(ALIGN),

@@ -65,17 +65,19 @@ fn what_cannot_be_is_refused() {
         assert!(matches!(error, ImageError::Request { .. }), "{error:?}");
         error.to_string()
     };
-    assert!(error(&|_| (), Some((14344 + 32) * 512)).contains("partition 4 with 8 sectors from 14336 on does not lie"));
-    assert!(error(&|_| (), Some(1000)).contains("1000 bytes are not a number of whole sectors"));
-    assert!(error(&|_| (), Some(512)).contains("a disk of 1 sectors cannot be"));
-    assert!(error(&|l| l[0].size = 0, None).contains("partition 1 with 0 sectors"));
+    assert!(
+        error(&|_| (), Some((14344 + 32) * 512)).contains("partition 4 of 8 sectors from sector 14336 on does not lie")
+    );
+    assert!(error(&|_| (), Some(1000)).contains("a disk of 1000 bytes does not end at a sector"));
+    assert!(error(&|_| (), Some(512)).contains("a disk cannot have 1 sectors"));
+    assert!(error(&|l| l[0].size = 0, None).contains("partition 1 of 0 sectors"));
     for size in [u64::MAX, 1 << 63, (1 << 63) - (1 << 20)] {
         assert!(error(&|l| l[3].size = size, None).contains("ends beyond any disk"));
     }
-    assert!(error(&|l| l[0].name = "x".repeat(37), None).contains("of 37 units"));
+    assert!(error(&|l| l[0].name = "x".repeat(37), None).contains("of 37 UTF-16 units"));
     assert!(error(&|l| l[0].name = "a\0b".to_owned(), None).contains("cannot have the name"));
     assert!(error(&|l| l[0].type_guid = Guid::NIL, None).contains("partition 1 has no type"));
-    assert!(error(&|l| l[0].guid = l[1].guid, None).contains("names two things"));
+    assert!(error(&|l| l[0].guid = l[1].guid, None).contains("is used twice"));
     let many = |l: &mut Vec<PartitionRequest>| {
         *l = (0..129)
             .map(|i| PartitionRequest {
@@ -185,7 +187,10 @@ fn damage_to_each_copy_is_named() {
     };
     let theirs = image(&other, None);
     let mixed = error(&|b| b[last..].copy_from_slice(&theirs[last..]));
-    assert!(mixed.ends_with("the backup copy differs from the primary"), "{mixed}");
+    assert!(
+        mixed.ends_with("the backup copy differs from the primary copy"),
+        "{mixed}"
+    );
 }
 
 /// Sets the sums of both headers and arrays to what they should be.

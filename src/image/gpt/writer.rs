@@ -1,4 +1,4 @@
-//! Writes the record, both headers and both arrays; what lies between them is not touched.
+//! Writes the master boot record, both headers and both arrays; the bytes between them are not touched.
 
 use super::{
     DiskTable, Partition,
@@ -12,8 +12,9 @@ use crate::image::{
 };
 use std::io::{Seek, SeekFrom, Write};
 
-/// Writes the table of `disk` at its front and its end; `out` begins at the disk's first byte. `boot_code` is what a BIOS runs,
-/// for which [`crate::image::grub::embed`] makes GRUB's; none are zeros. A table that cannot be is an error, and nothing is written.
+/// Writes the table of `disk` at the begin and the end of the disk; `out` begins at its first byte. `boot_code` is the code that a
+/// BIOS runs, e.g. GRUB's from [`crate::image::grub::embed`]; without it the place stays zeros. An invalid table is an error, and
+/// nothing is written.
 pub fn write<W: Write + Seek>(
     disk: &DiskTable,
     boot_code: Option<&[u8; BOOT_CODE]>,
@@ -41,15 +42,15 @@ pub fn write<W: Write + Seek>(
     Ok(())
 }
 
-/// A master boot record that has `partition` as type `kind` beside the entry that protects the table, for firmware that knows no GPT:
-/// Linux and every program that knows GPT go by the GPT all the same (block/partitions/efi.c, `GPT_MBR_HYBRID`). A partition beyond
-/// 2 TiB cannot be in one.
+/// A hybrid master boot record, for firmware that does not support GPT: it has `partition` with the type `kind` beside the
+/// protective entry. Linux and other programs that support GPT still use the GPT (block/partitions/efi.c, `GPT_MBR_HYBRID`). A
+/// partition beyond 2 TiB is an error.
 pub fn hybrid(partition: &Partition, kind: u8) -> Result<Mbr, ImageError> {
     let number = |n: u64| {
         u32::try_from(n).map_err(|_| ImageError::Request {
             format: FORMAT,
             problem: format!(
-                "partition {:?} lies beyond what a master boot record can say",
+                "partition {:?} lies beyond the 2 TiB that a master boot record can address",
                 partition.name
             ),
         })
@@ -88,12 +89,12 @@ fn array(disk: &DiskTable) -> Vec<u8> {
     array
 }
 
-/// A header in its sector: `own` place, the `other` header's, the array's.
+/// A header, padded to its sector. `own`, `other` and `array` are the sectors of this header, of the other one, and of the array.
 fn header(disk: &DiskTable, sum: u32, [own, other, array]: [u64; 3]) -> Vec<u8> {
     let mut bytes = SIGNATURE.to_vec();
     bytes.extend(REVISION.to_le_bytes());
     bytes.extend((HEADER_SIZE as u32).to_le_bytes());
-    // The sum over the header, taken while it is 0, and four reserved bytes.
+    // The CRC-32 of the header, computed while it is 0, and four reserved bytes.
     bytes.extend([0; 8]);
     for lba in [own, other, FRONT, disk.sectors - BACK - 1] {
         bytes.extend(lba.to_le_bytes());

@@ -1,14 +1,14 @@
-//! Which modules belong into an initramfs: those asked for, what they need, and what they name themselves.
+//! The modules of an initramfs: the requested modules, their dependencies, and the modules that they name themselves.
 //!
-//! A name is looked up as modprobe does it without configuration: a module of that name, else the modules with an alias that
-//! matches. What a module names itself (`softdep`, `weakdep`) is looked up in the same way; of several such lines of a module
-//! the first counts. What is built in or not there is passed over. This is what `dracut-install -m` installs.
+//! A name is looked up as modprobe does without configuration: the module of that name, or else the modules with a matching alias.
+//! Modules that a module names itself (`softdep`, `weakdep`) are looked up in the same way; of several such lines of a module the
+//! first counts. Modules that are built in or do not exist are skipped. `dracut-install -m` installs the same modules.
 
 use super::{ModuleSet, module::refuse, tables::normal_alias};
 use crate::image::ImageError;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is asked for.
+/// An entry of the list of requested modules.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ModuleRequest {
     /// Every module in this directory of `kernel`, `extra` and `updates`.
@@ -17,11 +17,11 @@ pub enum ModuleRequest {
     Name(String),
 }
 
-/// Where modules are that a directory is asked of.
+/// The directories whose subdirectories can be requested.
 const PLACES: [&str; 3] = ["kernel", "extra", "updates"];
 
-/// Takes a list apart: names and, with `=` before them, directories, between spaces; `#` begins a comment. `name` is what messages
-/// call it.
+/// Parses a list of names and, with `=` in front, directories, separated by spaces; `#` begins a comment. `name` is the list's name
+/// in messages.
 pub fn parse_wanted(name: &str, list: &str) -> Result<Vec<ModuleRequest>, ImageError> {
     let mut wanted = Vec::new();
     for line in list.lines() {
@@ -29,7 +29,12 @@ pub fn parse_wanted(name: &str, list: &str) -> Result<Vec<ModuleRequest>, ImageE
         for word in line.split_whitespace() {
             wanted.push(match word.strip_prefix('=') {
                 Some(directory) if !directory.is_empty() => ModuleRequest::Directory(directory.to_owned()),
-                Some(_) => return Err(refuse(name, "a \"=\" has no directory behind it")),
+                Some(_) => {
+                    return Err(refuse(
+                        name,
+                        "a \"=\" has no directory behind it; write e.g. =drivers/net",
+                    ));
+                }
                 None => ModuleRequest::Name(word.to_owned()),
             });
         }
@@ -45,13 +50,13 @@ pub fn parse_wanted(name: &str, list: &str) -> Result<Vec<ModuleRequest>, ImageE
 pub struct Chooser<'a> {
     set: &'a ModuleSet,
     names: BTreeMap<&'a str, usize>,
-    /// Aliases as loaders ask for them, without and with wildcards.
+    /// Normalised aliases, without and with wildcards.
     exact: BTreeMap<String, Vec<usize>>,
     patterns: Vec<(String, usize)>,
 }
 
 impl<'a> Chooser<'a> {
-    /// For the modules of `set`.
+    /// Prepares look-ups among the modules of `set`.
     pub fn new(set: &'a ModuleSet) -> Self {
         let mut chooser = Self {
             set,
@@ -72,7 +77,7 @@ impl<'a> Chooser<'a> {
         chooser
     }
 
-    /// Paths of what is wanted with everything that belongs to it, sorted.
+    /// Paths of the requested modules and of every module that belongs to them, sorted.
     pub fn choose(&self, wanted: &[ModuleRequest]) -> BTreeSet<&'a str> {
         let mut next = Vec::new();
         for one in wanted {
@@ -126,9 +131,10 @@ fn is_heading(word: &str) -> bool {
     word == "pre:" || word == "post:"
 }
 
-/// Whether a pattern of fnmatch(3) fits the whole of `text`: `*`, `?`, `[…]`, and `\` before what stands for itself.
+/// Whether a pattern of fnmatch(3) matches the whole of `text`: `*`, `?`, `[…]`, and `\` in front of a literal character.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    // Where to go on when what follows the last `*` does not fit: behind it, one character later.
+    // Position behind the last `*`, and the position in the text up to which that `*` matches: on a mismatch it takes one character
+    // more.
     let mut retry: Option<(usize, usize)> = None;
     let (mut p, mut t) = (0, 0);
     loop {
@@ -156,7 +162,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Whether the first element of a pattern fits a character; the element's length.
+/// The length of the first element of a pattern, if the element matches the character.
 fn one_fits(pattern: &[u8], c: u8) -> Option<usize> {
     match *pattern.first()? {
         b'?' => Some(1),

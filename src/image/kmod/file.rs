@@ -1,11 +1,11 @@
-//! A module: an ELF object for relocation, 64-bit and little-endian, plain or in one xz stream or zstd frame.
+//! Reads a module: a relocatable ELF object, 64-bit and little-endian, plain or in one xz stream or zstd frame.
 //!
 //! | section | holds |
 //! |---|---|
 //! | `.modinfo` | `key=value`, NUL, one after the other |
-//! | `.symtab` | undefined symbols are what the module needs; `__crc_<name>` is there for each symbol it exports |
+//! | `.symtab` | the needed symbols are undefined; each exported symbol has a `__crc_<name>` |
 //! | `__ksymtab_strings` | names of exported symbols, for a kernel without symbol versions |
-//! | `__versions` | 64 bytes each: le64 checksum, name and NUL; what the module needs, also what is in no symbol table |
+//! | `__versions` | 64 bytes each: le64 checksum, name and NUL of a needed symbol, also of those missing in the symbol table |
 
 use super::{ModuleFacts, module::refuse, prefix};
 use crate::{image::ImageError, model::Arch};
@@ -19,27 +19,27 @@ use std::io::Read;
 
 const XZ: &[u8] = b"\xfd7zXZ\0";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
-/// Largest module, uncompressed, bytes. The largest of Debian has 20 MiB.
+/// A module with more bytes, uncompressed, is refused. Debian's largest has 20 MiB.
 const MAX_MODULE: usize = 512 << 20;
-/// What a decoder may take, bytes; modules are compressed with a dictionary of 1 MiB.
+/// Memory limit of a decoder, bytes; modules are compressed with a dictionary of 1 MiB.
 const MAX_MEMORY: u64 = 128 << 20;
-/// Largest window of a zstd frame, as a power of two.
+/// log2 of the largest window of a zstd frame.
 const MAX_WINDOW_LOG: u32 = 27;
-/// How much is unpacked before the next look whether it is enough, bytes.
+/// Bytes that are unpacked before the next check whether they suffice.
 const STEP: usize = 8 << 10;
-/// Of an xz stream, its last bytes: a CRC-32 of the six behind it, the length of the index, flags, and these two.
+/// The last bytes of an xz stream: a CRC-32 of the six bytes behind it, the length of the index, flags, and the magic [`XZ_END`].
 const XZ_FOOTER: usize = 12;
 const XZ_END: &[u8] = b"YZ";
-/// What there is room for at first, bytes.
+/// Initial size of the buffer, bytes.
 const FIRST_ROOM: usize = 4 << 20;
-/// One entry of `__versions`, bytes, and where the name begins in it.
+/// Bytes of an entry of `__versions`, and the offset of the name in it.
 const VERSION: usize = 64;
 const VERSION_NAME: usize = 8;
 
 type ElfHeader = FileHeader64<LittleEndian>;
 const ENDIAN: LittleEndian = LittleEndian;
 
-/// Reads modules one after the other; what one is decompressed into serves for the next.
+/// Reads modules one after the other, with one buffer for all.
 #[derive(Debug, Default)]
 pub struct ModuleReader {
     plain: Vec<u8>,
@@ -47,8 +47,8 @@ pub struct ModuleReader {
 }
 
 impl ModuleReader {
-    /// What the module `path`, relative to `lib/modules/<version>`, says of itself. `content` is the file. One that is truncated,
-    /// in another form, or for another architecture than `arch` is an error that names it.
+    /// Reads the facts of the module `path`, relative to `lib/modules/<version>`, from its file `content`. A truncated file, one of
+    /// another format, and one for an architecture other than `arch` are errors with the path.
     pub fn read(&mut self, path: &str, content: &[u8], arch: Arch) -> Result<ModuleFacts, ImageError> {
         let facts = ModuleFacts {
             path: path.to_owned(),
@@ -58,8 +58,8 @@ impl ModuleReader {
             .map_err(|problem| refuse(path, problem))
     }
 
-    /// How many xz streams were unpacked to their end. Of a kernel's modules only the smallest are; when all are, reading takes half as
-    /// long again.
+    /// Number of xz streams that were unpacked to their end. For most kernels these are only the smallest modules; unpacking all to
+    /// their end takes half as long again.
     pub fn whole(&self) -> usize {
         self.whole
     }
@@ -78,7 +78,7 @@ impl ModuleReader {
             {
                 return Ok(facts);
             }
-            // It is not as expected.
+            // The tables do not have the expected form: read the whole module.
             self.whole += 1;
             let (plain, _) = self.unpack_xz(content, |_| None::<()>)?;
             whole_facts(facts, plain, arch)
@@ -91,7 +91,7 @@ impl ModuleReader {
         }
     }
 
-    /// Unpacks as much as `enough` wants, which is asked again and again with what there is; its answer, if it gave one.
+    /// Unpacks until `enough`, which is called after each step with all bytes so far, returns a value; `None` is the end of the stream.
     fn unpack_xz<T>(
         &mut self,
         content: &[u8],
@@ -99,7 +99,7 @@ impl ModuleReader {
     ) -> Result<(&[u8], Option<T>), String> {
         let failed = |e: liblzma::stream::Error| format!("its xz stream is broken: {e}");
         check_xz_end(content)?;
-        // The file is known by its digest before it is read: a checksum within it says nothing more.
+        // The digest of the file was checked before, so the checksum within it adds nothing.
         let mut stream = Stream::new_stream_decoder(MAX_MEMORY, IGNORE_CHECK).map_err(failed)?;
         let mut done = 0;
         loop {
@@ -147,20 +147,20 @@ impl ModuleReader {
     }
 }
 
-/// Whether an xz stream has its end, which is not unpacked to when less is enough.
+/// Checks that an xz stream is complete by its footer, since most streams are not unpacked to their end.
 fn check_xz_end(content: &[u8]) -> Result<(), String> {
     let footer = content.len().checked_sub(XZ_FOOTER).map(|at| &content[at..]);
     let sound = footer.is_some_and(|f| f.ends_with(XZ_END) && crc32fast::hash(&f[4..10]).to_le_bytes() == f[..4]);
     if sound {
         Ok(())
     } else {
-        Err("its xz stream has no end: it is cut off, or more is behind it".to_owned())
+        Err("its xz stream is cut off, or bytes follow it".to_owned())
     }
 }
 
-/// Checks that a file is an object for relocation for this architecture.
+/// Checks that a file is a relocatable object for this architecture.
 fn checked_header(elf: &[u8], arch: Arch) -> Result<&ElfHeader, String> {
-    let header = ElfHeader::parse(elf).map_err(|e| format!("it is no 64-bit ELF file: {e}"))?;
+    let header = ElfHeader::parse(elf).map_err(|e| format!("it is not a 64-bit ELF file: {e}"))?;
     if !header.is_little_endian() {
         return Err("it is not little-endian".to_owned());
     }
@@ -171,17 +171,17 @@ fn checked_header(elf: &[u8], arch: Arch) -> Result<&ElfHeader, String> {
     if header.e_machine(ENDIAN) != machine {
         let found = header.e_machine(ENDIAN).0;
         return Err(format!(
-            "it is for machine {found}, not for {arch}, which is {}",
+            "it is for machine {found}, not for {arch} (machine {})",
             machine.0
         ));
     }
     if header.e_type(ENDIAN) != elf::ET_REL {
-        return Err("it is no object for relocation".to_owned());
+        return Err("it is not a relocatable object".to_owned());
     }
     Ok(header)
 }
 
-/// Facts of what was found in a part of a module; `None` if the rest is needed too.
+/// The facts from the tables found in a part of a module; `None` if the rest of the module is needed too.
 fn early_facts(
     mut facts: ModuleFacts,
     plain: &[u8],
@@ -193,14 +193,14 @@ fn early_facts(
     for symbol in &found.symbols {
         take_symbol(symbol.name, symbol.undefined, &mut facts)?;
     }
-    // Without versions exported symbols are known from a section of which only the headers say where it is.
+    // Without symbol versions the exported symbols are in a section that only the section headers locate.
     let export = |name: &[u8]| name.starts_with(b"__ksymtab_") || name.starts_with(b"__kstrtab_");
     let exports = found.symbols.iter().any(|s| export(s.name));
     Ok((!exports || !facts.exports.is_empty()).then_some(facts))
 }
 
 fn whole_facts(mut facts: ModuleFacts, elf: &[u8], arch: Arch) -> Result<ModuleFacts, String> {
-    let broken = |e: object::read::Error| format!("it is no sound ELF file: {e}");
+    let broken = |e: object::read::Error| format!("its ELF structures are broken: {e}");
     let header = checked_header(elf, arch)?;
     let sections = header.sections(ENDIAN, elf).map_err(broken)?;
     let section = |name: &str| match sections.section_by_name(ENDIAN, name.as_bytes()) {
@@ -242,20 +242,20 @@ fn take_symbol(name: &[u8], undefined: bool, facts: &mut ModuleFacts) -> Result<
     Ok(())
 }
 
-/// Takes exported and needed symbols from the symbol table, and the rest of the needed ones from the versions.
+/// Takes exported and needed symbols from the symbol table, and the remaining needed symbols from the versions.
 fn symbols(
     sections: &SectionTable<'_, ElfHeader>,
     elf: &[u8],
     versions: Option<&[u8]>,
     facts: &mut ModuleFacts,
 ) -> Result<(), String> {
-    let broken = |e: object::read::Error| format!("it has no sound symbol table: {e}");
+    let broken = |e: object::read::Error| format!("its symbol table is broken: {e}");
     let table = sections.symbols(ENDIAN, elf, elf::SHT_SYMTAB).map_err(broken)?;
     if table.is_empty() {
         return Err("it has no symbol table".to_owned());
     }
     let mut needed = Vec::new();
-    // The first symbol is none.
+    // The first entry of a symbol table is always empty.
     for symbol in table.iter().skip(1) {
         let name = symbol.name(ENDIAN, table.strings()).map_err(broken)?;
         let undefined = symbol.st_shndx(ENDIAN) == elf::SHN_UNDEF;
@@ -268,7 +268,7 @@ fn symbols(
     let versions = versions.unwrap_or_default();
     if !versions.len().is_multiple_of(VERSION) {
         return Err(format!(
-            "its __versions have {} bytes, which is no multiple of {VERSION}",
+            "its section __versions has {} bytes, which is not a multiple of {VERSION}",
             versions.len()
         ));
     }
@@ -277,7 +277,7 @@ fn symbols(
         let end = name
             .iter()
             .position(|b| *b == 0)
-            .ok_or("a name in its __versions has no end")?;
+            .ok_or("a name in its section __versions has no NUL")?;
         if needed.binary_search(&&name[..end]).is_err() {
             facts.needs.push(text(&name[..end])?);
         }
@@ -285,17 +285,17 @@ fn symbols(
     Ok(())
 }
 
-/// The strings of a section, however many NULs are between them.
+/// The strings of a section, separated by any number of NULs.
 fn strings(section: &[u8]) -> impl Iterator<Item = &[u8]> {
     section.split(|b| *b == 0).filter(|s| !s.is_empty())
 }
 
-/// A word or line of an index.
+/// Text for an index, which must be printable ASCII.
 fn text(bytes: &[u8]) -> Result<String, String> {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.bytes().all(|b| (b' '..0x7f).contains(&b)) => Ok(text.to_owned()),
         _ => Err(format!(
-            "it says \"{}\", which is not printable ASCII",
+            "it contains \"{}\", which is not printable ASCII",
             bytes.escape_ascii()
         )),
     }

@@ -1,5 +1,5 @@
-//! What is built into the kernel: `modules.builtin`, a path on each line, and `modules.builtin.modinfo`, `module.key=value` and NUL
-//! one after the other.
+//! The modules that are built into the kernel: `modules.builtin` has a path on each line, and `modules.builtin.modinfo` a sequence of
+//! `module.key=value` and NUL.
 
 use super::module::{module_name, refuse};
 use crate::image::ImageError;
@@ -10,14 +10,14 @@ const MODINFO: &str = "modules.builtin.modinfo";
 /// Modules that are built into the kernel.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct BuiltinModules {
-    /// Their names, in the order of the list.
+    /// Names, in the order of the list.
     pub(super) names: Vec<String>,
-    /// Their aliases, and which module has each.
+    /// Aliases, each with its module.
     pub(super) aliases: Vec<(String, String)>,
 }
 
 impl BuiltinModules {
-    /// Takes both files apart.
+    /// Parses both files.
     pub fn parse(list: &str, modinfo: &[u8]) -> Result<Self, ImageError> {
         let mut builtin = Self::default();
         for (number, line) in list.lines().enumerate() {
@@ -30,7 +30,13 @@ impl BuiltinModules {
             return Err(refuse(LIST, "it is empty"));
         }
         for entry in modinfo.split(|b| *b == 0).filter(|e| !e.is_empty()) {
-            let bad = || refuse(MODINFO, format!("it has the entry \"{}\"", entry.escape_ascii()));
+            let bad = || {
+                let entry = entry.escape_ascii();
+                refuse(
+                    MODINFO,
+                    format!("it has the entry \"{entry}\", which is not module.key=value"),
+                )
+            };
             let entry = std::str::from_utf8(entry).map_err(|_| bad())?;
             let (module, rest) = entry.split_once('.').ok_or_else(bad)?;
             let (key, value) = rest.split_once('=').ok_or_else(bad)?;

@@ -2,20 +2,20 @@
 
 use crate::image::ImageError;
 
-/// What is known of a module by reading it.
+/// The facts that are read from a module.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ModuleFacts {
-    /// Where it is below `lib/modules/<version>`, such as `kernel/fs/ext4/ext4.ko.xz`.
+    /// Path below `lib/modules/<version>`, such as `kernel/fs/ext4/ext4.ko.xz`.
     pub path: String,
-    /// Patterns of what it drives, in its own order.
+    /// Patterns for the devices that the module drives, in its own order.
     pub aliases: Vec<String>,
-    /// Modules that modprobe loads before and after it, if they are there: `pre: a b post: c`.
+    /// Modules that modprobe loads before and after it, where they exist: `pre: a b post: c`.
     pub softdeps: Vec<String>,
-    /// Modules that it may want later.
+    /// Modules that it may load later.
     pub weakdeps: Vec<String>,
-    /// Symbols it has for other modules.
+    /// Symbols that it exports.
     pub exports: Vec<String>,
-    /// Symbols it leaves undefined, in the order of its symbol table.
+    /// Its undefined symbols, in the order of the symbol table.
     pub needs: Vec<String>,
 }
 
@@ -27,13 +27,13 @@ pub fn is_module(name: &str) -> bool {
     ENDINGS.iter().any(|e| name.len() > e.len() && name.ends_with(e))
 }
 
-/// The name a module is loaded by: that of its file up to the first dot, `_` for `-`.
+/// The name under which a module is loaded: the file name up to the first dot, with `_` for `-`.
 pub(super) fn module_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
 
-/// The path as it would be uncompressed, which is how `modules.order` has it.
+/// The path without the ending of a compression, as `modules.order` lists it.
 pub(super) fn plain_path(path: &str) -> &str {
     path.strip_suffix(".xz")
         .or_else(|| path.strip_suffix(".zst"))

@@ -1,18 +1,22 @@
-//! What a module says of itself, read before it is unpacked to its end.
+//! Finds the tables of a module in a prefix of its bytes, so that a compressed module need not be unpacked to its end.
 //!
-//! A linker lays a module out like this, and says so at the very end only:
+//! A linker lays a module out in this order, and states the offsets only in the section headers at the very end:
 //!
 //! ```text
 //! header · content of the sections that are loaded, .modinfo among them · … · .symtab · .strtab · relocations · section headers
 //! ```
 //!
-//! Relocations are a third of what unpacking costs, and nothing is wanted of them. So the symbol table is looked for by its form, as
-//! soon as it may be there: an entry of zeros, the symbol of a section, further local symbols, the others, and directly behind them
-//! a table of strings in which each symbol's name lies, all printable. `.modinfo` is where `vermagic=` is in it, and the symbols of
-//! one section cover it without a gap: the kernel's build defines each `key=value` as an object. When anything is otherwise the
-//! module is unpacked to its end and read by its section headers; that costs time and changes nothing.
+//! The relocations take a third of the time of unpacking and are not needed. So the symbol table is searched by its form while the
+//! module is unpacked: an entry of zeros, the symbol of a section, further local symbols, the other symbols, and directly behind them
+//! a printable table of strings with each symbol's name. `.modinfo` is the section that contains `vermagic=` and that the symbols of
+//! one section cover without a gap, because the kernel's build defines each `key=value` as an object.
 //!
-//! Of `__versions` nothing is taken: what is in no symbol table there is `module_layout`, which is the kernel's own.
+//! The guess cannot change a result: a module whose tables do not have this form is unpacked to its end and read by its section
+//! headers, and the tests compare both ways. The only purpose is the saved time of a kernel stage; docs/dependencies.md has the
+//! measured saving, by which to judge whether this file is worth keeping. Without it, `file.rs` reads every module whole.
+//!
+//! `__versions` is not read: the only symbol in it that is missing in the symbol table is `module_layout`, which the kernel itself
+//! has.
 
 use memchr::memmem;
 use object::{
@@ -26,50 +30,51 @@ const ENDIAN: LittleEndian = LittleEndian;
 /// Bytes of a symbol, and of the header of a file.
 const SYMBOL: usize = size_of::<Sym64<LittleEndian>>();
 const HEADER: usize = size_of::<FileHeader64<LittleEndian>>();
-/// The first symbol, the name of the second, and that it is a section: `STT_SECTION`, local, of default visibility.
+/// First bytes of a symbol table: the empty symbol, and name, type and visibility of the second symbol: none, `STT_SECTION`, local,
+/// default.
 const TABLE_START: [u8; SYMBOL + 6] = {
     let mut start = [0; SYMBOL + 6];
     start[SYMBOL + 4] = 3;
     start
 };
-/// Largest offset of a name.
+/// Largest offset of a name that is accepted.
 const MAX_NAMES: usize = 16 << 20;
-/// Every module's `struct module`.
+/// The symbol of `struct module`, which every module has.
 const THIS_MODULE: &[u8] = b"__this_module";
-/// What the kernel's build puts into every `.modinfo`.
+/// A key that the kernel's build puts into every `.modinfo`.
 const VERMAGIC: &[u8] = b"vermagic=";
 
 /// A symbol of the table.
 pub(super) struct Symbol<'a> {
-    /// Its name.
+    /// Name.
     pub(super) name: &'a [u8],
-    /// Whether it is left undefined.
+    /// Whether it is undefined.
     pub(super) undefined: bool,
     section: u16,
     value: u64,
     size: u64,
 }
 
-/// What was found of a module.
+/// The tables of a module.
 pub(super) struct ModuleTables<'a> {
     /// Content of `.modinfo`.
     pub(super) modinfo: &'a [u8],
-    /// Symbols in their order, without the first, which is none.
+    /// Symbols in their order, without the empty first one.
     pub(super) symbols: Vec<Symbol<'a>>,
 }
 
-/// Looks for the tables of a module while it is being unpacked.
+/// Searches the tables of a module while it is unpacked.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// Up to where no table can begin.
+    /// Offset in front of which no table begins.
     looked: usize,
-    /// Where one begins, and how many symbols were taken for such so far.
+    /// Offset of a possible table, and the number of its entries that were accepted so far.
     table: Option<(usize, usize)>,
 }
 
 impl Search {
-    /// Looks through `plain`, the module as far as it is unpacked, which has to be more each time. What is returned is where the
-    /// symbol table and the strings behind it are, when both are complete.
+    /// Searches `plain`, the module as far as it is unpacked, which must be longer in each call. Returns the ranges of the symbol table
+    /// and of the strings behind it once both are complete.
     pub(super) fn look(&mut self, plain: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
         let header: &FileHeader64<LittleEndian> = at(plain, 0)?;
         let sections = header.e_shnum(ENDIAN);
@@ -96,7 +101,7 @@ impl Search {
                 self.table = Some((start, count));
                 return None;
             }
-            // That was something else.
+            // This was not a symbol table.
             self.table = None;
             self.looked = start + 1;
         }
@@ -118,15 +123,15 @@ impl Search {
 }
 
 enum Strings {
-    /// All of them are there, up to this offset.
+    /// The strings are complete and end at this offset.
     Complete(usize),
-    /// Some are not unpacked yet.
+    /// Some strings are not unpacked yet.
     Cut,
-    /// These are no strings.
+    /// The bytes are not a table of strings.
     Other,
 }
 
-/// Where the strings of the symbols from `start` to `strings` end.
+/// Finds the end of the strings of the symbols from `start` to `strings`.
 fn strings_end(plain: &[u8], start: usize, strings: usize) -> Strings {
     let last = symbols(plain, start..strings).map(|s| s.st_name(ENDIAN) as usize).max();
     let Some(last) = last.and_then(|last| plain.get(strings + last..)) else {
@@ -154,7 +159,7 @@ fn is_symbol(symbol: &Sym64<LittleEndian>, sections: u16) -> bool {
         && (section < sections || [elf::SHN_ABS.0, elf::SHN_COMMON.0].contains(&section))
 }
 
-/// Takes the tables that a search found apart; `None` when they are not as a module's are.
+/// Reads the tables that a search found; `None` when they are not those of a module.
 pub(super) fn found(plain: &[u8], table: Range<usize>, strings: Range<usize>) -> Option<ModuleTables<'_>> {
     let before = &plain[..table.start];
     let names = &plain[strings];
@@ -189,7 +194,7 @@ pub(super) fn found(plain: &[u8], table: Range<usize>, strings: Range<usize>) ->
     })
 }
 
-/// `.modinfo`, if the string at `at` is one of it.
+/// The section `.modinfo`, if the string at `at` belongs to it.
 fn modinfo<'a>(before: &'a [u8], at: usize, symbols: &[Symbol<'_>]) -> Option<&'a [u8]> {
     let length = memchr::memchr(0, &before[at..])? as u64 + 1;
     let candidates = symbols
@@ -198,7 +203,8 @@ fn modinfo<'a>(before: &'a [u8], at: usize, symbols: &[Symbol<'_>]) -> Option<&'
     candidates.filter_map(|one| covered(before, at, one, symbols)).next()
 }
 
-/// The section of `one`, which is at `at`, if its objects are `key=value` and NUL each, one directly after the other.
+/// The section of the symbol `one`, whose object is at `at`, if each object of the section is `key=value` with a NUL and follows the
+/// previous one directly.
 fn covered<'a>(before: &'a [u8], at: usize, one: &Symbol<'_>, symbols: &[Symbol<'_>]) -> Option<&'a [u8]> {
     let start = at.checked_sub(usize::try_from(one.value).ok()?)?;
     let mut objects: Vec<(u64, u64)> = symbols

@@ -1,4 +1,4 @@
-//! Modules in their order, and which of them each needs.
+//! The modules of a kernel in their order, and their dependencies.
 
 use super::{
     ModuleFacts, hash,
@@ -16,11 +16,11 @@ pub struct ModuleSet {
     modules: Vec<Member>,
 }
 
-/// Which module a symbol comes from, by a hash of the symbol: most of three hundred thousand questions are about symbols of the
-/// kernel itself.
+/// The module that exports a symbol, in buckets by a hash of the symbol. Most of the 300,000 look-ups are for symbols of the kernel
+/// itself, which no module exports, so a miss must be quick.
 pub(super) struct Owners<'a>(Vec<Vec<(&'a str, usize)>>);
 
-/// Buckets of [`Owners`].
+/// Number of buckets of [`Owners`].
 const OWNER_BUCKETS: u32 = 1 << 16;
 
 impl<'a> Owners<'a> {
@@ -38,19 +38,19 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// A module among the others.
+/// A module of the set.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) facts: ModuleFacts,
     pub(super) name: String,
-    /// Modules whose symbols it uses itself, by place.
+    /// Indexes of the modules whose symbols it uses directly.
     needs: Vec<usize>,
-    /// Place in an order in which each module is before those it needs.
+    /// Position in an order in which each module comes before those that it needs.
     rank: usize,
 }
 
 impl ModuleSet {
-    /// Puts modules in the order of `modules.order` and finds out what they need. Two modules of one name and a cycle are errors.
+    /// Sorts modules in the order of `modules.order` and resolves their dependencies. Two modules of one name, and a cycle, are errors.
     pub fn new(modules: Vec<ModuleFacts>, order: &str) -> Result<Self, ImageError> {
         let mut set = Self {
             modules: sorted(modules, order)?,
@@ -69,8 +69,8 @@ impl ModuleSet {
         self.modules.iter().map(|m| &m.facts)
     }
 
-    /// Exported symbols and the places of the modules they come from, in the order of the indexes. Of two modules that export
-    /// the same symbol the later counts.
+    /// Exported symbols with the indexes of their modules, in the order of kmod's hash table. If two modules export the same symbol,
+    /// the later one counts.
     pub(super) fn symbols(&self) -> Vec<(&str, usize)> {
         let mut symbols: Vec<_> = self.owners().0.into_iter().flatten().collect();
         symbols.sort_by_cached_key(|(name, _)| (hash::bucket(name, hash::SYMBOL_BUCKETS), *name));
@@ -85,7 +85,7 @@ impl ModuleSet {
         owners
     }
 
-    /// Places of everything the module at `at` needs, also through others: those that need others first.
+    /// Indexes of all direct and indirect dependencies of the module at `at`, each in front of its own dependencies.
     pub(super) fn all_needs(&self, at: usize) -> Vec<usize> {
         let mut seen = vec![false; self.modules.len()];
         let mut found = Vec::new();
@@ -119,7 +119,8 @@ impl ModuleSet {
         }
     }
 
-    /// Ranks modules: the last of those that no module without a rank needs is the next.
+    /// Ranks modules, dependents first. Of several modules whose dependents all have a rank, the last in the order is next, as in
+    /// depmod.
     fn rank(&mut self) -> Result<(), ImageError> {
         let mut users = vec![0usize; self.modules.len()];
         for &need in self.modules.iter().flat_map(|m| &m.needs) {
@@ -154,7 +155,10 @@ impl ModuleSet {
 
 fn sorted(modules: Vec<ModuleFacts>, order: &str) -> Result<Vec<Member>, ImageError> {
     if !order.is_empty() && !order.ends_with('\n') {
-        return Err(refuse(ORDER, "its last line has no end"));
+        return Err(refuse(
+            ORDER,
+            "its last line does not end with a newline: the file is cut off",
+        ));
     }
     let mut places = BTreeMap::new();
     for (place, line) in order.lines().enumerate() {
@@ -165,7 +169,10 @@ fn sorted(modules: Vec<ModuleFacts>, order: &str) -> Result<Vec<Member>, ImageEr
     for facts in modules {
         let name = module_name(&facts.path);
         if let Some(other) = names.insert(name.clone(), facts.path.clone()) {
-            return Err(refuse(&facts.path, format!("it has the same name as {other}, {name}")));
+            return Err(refuse(
+                &facts.path,
+                format!("it has the same module name as {other}: {name}"),
+            ));
         }
         let place = match places.get(plain_path(&facts.path)) {
             Some(place) => (*place, 0),

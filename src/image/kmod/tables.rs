@@ -1,10 +1,10 @@
-//! The eleven files.
+//! Writes the eleven index files.
 
 use super::{BuiltinModules, ModuleSet, set::Member, trie::Keys};
 use crate::image::ImageError;
 use std::{collections::BTreeMap, fmt::Write};
 
-/// Names of what [`indexes`] makes, sorted.
+/// Names of the files that [`indexes`] makes, sorted.
 pub const INDEX_FILES: [&str; 11] = [
     "modules.alias",
     "modules.alias.bin",
@@ -19,7 +19,7 @@ pub const INDEX_FILES: [&str; 11] = [
     "modules.weakdep",
 ];
 
-/// Content of every index of `modules`, by name.
+/// The content of every index of `modules`, by file name.
 pub fn indexes(modules: &ModuleSet, builtin: &BuiltinModules) -> Result<BTreeMap<&'static str, Vec<u8>>, ImageError> {
     let mut files = BTreeMap::new();
     dependencies(modules, &mut files)?;
@@ -113,7 +113,8 @@ fn own_words(title: &str, key: &str, members: &[Member], words: fn(&Member) -> &
     text
 }
 
-/// A device node and its numbers are two aliases of a module; a module with the first only is passed over.
+/// The lines of `modules.devname`. The device node and its numbers are two aliases of a module; a module with the node only is
+/// skipped.
 fn devices(members: &[Member]) -> String {
     let mut text = String::new();
     for member in members {
@@ -145,7 +146,7 @@ fn device_numbers(alias: &str) -> Option<(char, u32, u32)> {
     Some((kind, major.parse().ok()?, rest[..digits].parse().ok()?))
 }
 
-/// An alias as loaders ask for it: `_` for `-`, but in brackets. `None` if a bracket has no partner.
+/// The form of an alias in which loaders look it up: `_` for `-`, except in brackets. `None` if a bracket is not paired.
 pub(super) fn normal_alias(alias: &str) -> Option<String> {
     let mut normal = String::with_capacity(alias.len());
     let mut within = false;

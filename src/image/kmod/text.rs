@@ -1,4 +1,4 @@
-//! Facts of many modules as text, so that who needs them does not read the modules again.
+//! The facts of many modules as text, so that a later stage need not read the modules again.
 //!
 //! ```text
 //! pnb module facts 1
@@ -14,10 +14,10 @@ use crate::image::ImageError;
 
 /// First line.
 const HEADER: &str = "pnb module facts 1";
-/// What messages call the text.
+/// Name of the text in messages.
 const NAME: &str = "module facts";
 
-/// Writes the facts of all modules. Of the symbols that they need only those are kept that one of them exports.
+/// Writes the facts of all modules. Needed symbols are kept only if one of the modules exports them.
 pub fn write_facts(modules: &ModuleSet) -> String {
     let owners = modules.owners();
     let mut out = format!("{HEADER}\n");
@@ -42,7 +42,7 @@ pub fn write_facts(modules: &ModuleSet) -> String {
     out
 }
 
-/// Reads what [`write_facts`] wrote.
+/// Reads the text of [`write_facts`].
 pub fn parse_facts(text: &str) -> Result<Vec<ModuleFacts>, ImageError> {
     let bad = |number: usize, line: &str| refuse(NAME, format!("line {} is {line:?}", number + 1));
     let mut lines = text.lines().enumerate();

@@ -1,4 +1,4 @@
-//! An index as a tree of characters: keys of 7-bit ASCII, each with values in the order of a number.
+//! A binary index: a trie of keys of 7-bit ASCII, each with values in the order of a number.
 //!
 //! ```text
 //! file   be32 b007f457 · be32 00020001 · be32 root
@@ -7,8 +7,8 @@
 //!        be32 count · (be32 number · value, NUL)…        if it has values (4)
 //! ```
 //!
-//! A node is named by its offset, with what it has in the upper four bits; 0 is no node. The character of a child's slot and
-//! the child's prefix behind it are the way to its key; only the root has no prefix of its own. Nodes are written before their
+//! A reference to a node is its offset, with flags for its parts in the upper four bits; 0 means no node. A key consists of the
+//! prefixes of the nodes on the way to its node, and between them the characters of the slots. Nodes are written before their
 //! children. Source: `tools/depmod.c` of kmod 34.
 
 use super::module::refuse;
@@ -17,22 +17,22 @@ use std::collections::BTreeMap;
 
 const MAGIC: u32 = 0xb007_f457;
 const VERSION: u32 = 0x0002_0001;
-/// Where the root is.
+/// Offset of the root.
 const FIRST: u32 = 12;
 const PREFIX: u32 = 0x8000_0000;
 const VALUES: u32 = 0x4000_0000;
 const CHILDREN: u32 = 0x2000_0000;
-/// Offsets are below this.
+/// Offsets are less than this: the bits above are flags.
 const MAX_SIZE: u64 = 0x1000_0000;
-/// Longest key; what reads indexes has buffers of 4096.
+/// Longest key; readers of indexes have buffers of 4096 bytes.
 const MAX_KEY: usize = 4095;
 
-/// What an index is made of.
+/// The keys of an index and their values.
 #[derive(Debug, Default)]
 pub(super) struct Keys<'a>(BTreeMap<String, Vec<(u32, &'a str)>>);
 
 impl<'a> Keys<'a> {
-    /// Adds a value. Of values with the same number the one that was added last comes first.
+    /// Adds a value. Of values with the same number, the last added comes first.
     pub(super) fn add(&mut self, key: String, number: u32, value: &'a str) {
         let values = self.0.entry(key).or_default();
         let at = values.partition_point(|(n, _)| *n < number);
@@ -46,7 +46,7 @@ impl<'a> Keys<'a> {
                 let start: String = key.chars().take(80).collect();
                 return Err(refuse(
                     name,
-                    format!("it cannot hold the key {start:?}: too long, or not ASCII"),
+                    format!("it cannot hold the key {start:?}, which is longer than {MAX_KEY} bytes or not ASCII"),
                 ));
             }
         }
@@ -55,7 +55,7 @@ impl<'a> Keys<'a> {
         if u64::from(FIRST) + root.total > MAX_SIZE {
             return Err(refuse(
                 name,
-                format!("it would have {} bytes, more than it can", root.total),
+                format!("it would have {} bytes, more than {MAX_SIZE}", root.total),
             ));
         }
         let mut out = Vec::with_capacity(root.total as usize + FIRST as usize);
@@ -79,7 +79,7 @@ struct TrieNode<'a> {
 }
 
 impl<'a> TrieNode<'a> {
-    /// The node of sorted `keys`, which agree up to `at`, and whose prefix is from there to `end`.
+    /// The node of the sorted `keys`, which agree up to `end`; its prefix is the range from `at` to `end`.
     fn new(keys: &[Key<'a>], at: usize, end: usize) -> Self {
         let mut node = TrieNode {
             prefix: keys.first().map_or(&[], |(key, _)| &key[at..end]),

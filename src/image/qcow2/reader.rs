@@ -1,16 +1,22 @@
-//! Shows the disk in a qcow2 image that anybody may have made: nothing is trusted, and memory is that of two clusters.
+//! Reads the disk in a qcow2 image of unknown origin: nothing is trusted, and the memory is that of two clusters.
 //!
-//! Versions 2 and 3, plain, zero and compressed clusters (deflate and zstd). What needs more than the file itself (a backing
-//! file, a key, a data file), snapshots and extended L2 entries are refused.
+//! Versions 2 and 3 are read, with plain, zero and compressed clusters (deflate and zstd). Images that need more than the file
+//! itself (a backing file, a key, a data file), snapshots and extended L2 entries are errors.
 
-use super::format::*;
+use super::format::{
+    BACKING_FILE_OFFSET_AT, CLUSTER_BITS_AT, COMPRESSED, COMPRESSION_DEFLATE, COMPRESSION_TYPE_AT, COMPRESSION_ZSTD,
+    COPIED, CRYPT_METHOD_AT, ENTRY, FORMAT, HEADER_LEN, HEADER_LENGTH_AT, HEADER_V2, HEADER_V3, INCOMPAT_COMPRESSION,
+    INCOMPAT_CORRUPT, INCOMPAT_DATA_FILE, INCOMPAT_DIRTY, INCOMPAT_EXTENDED_L2, INCOMPATIBLE_FEATURES_AT, L1_SIZE_AT,
+    L1_TABLE_OFFSET_AT, MAGIC, MAX_CLUSTER_BITS, MAX_L1_BYTES, MIN_CLUSTER_BITS, NB_SNAPSHOTS_AT, OFFSET, SECTOR,
+    SIZE_AT, VERSION_AT, ZERO, compressed_place,
+};
 use crate::image::{ImageError, ReadAt};
 use std::{
     io::{self, Read},
     sync::{Mutex, PoisonError},
 };
 
-/// A zstd frame that wants more memory than 2^23 bytes is refused: what RFC 8878 says every decoder should take.
+/// A zstd frame with a window above 2^23 bytes is refused: the size that RFC 8878 asks every decoder to support.
 const MAX_WINDOW_LOG: u32 = 23;
 
 /// The disk in a qcow2 image. Reading past its end is an error of kind `UnexpectedEof`, a broken table or cluster one of kind
@@ -25,21 +31,21 @@ pub struct Qcow2<R> {
     cluster_bits: u32,
     l1_offset: u64,
     zstd: bool,
-    /// Entries have [`ZERO`].
+    /// Whether L2 entries may have the flag [`ZERO`].
     has_zero: bool,
     kept: Mutex<Kept>,
 }
 
-/// What was read last.
+/// The table and the cluster that were read last.
 #[derive(Debug, Default)]
 struct Kept {
-    /// An L2 table by its index in the L1 table; empty when there is none.
+    /// An L2 table with its index in the L1 table; empty where the disk has no L2 table.
     l2: Option<(u64, Vec<u8>)>,
-    /// A cluster that was compressed, by its index on the disk.
+    /// The bytes of a compressed cluster with its index on the disk.
     cluster: Option<(u64, Vec<u8>)>,
 }
 
-/// Where a cluster of the disk is.
+/// Place of a cluster of the disk.
 enum ClusterLocation {
     Zeros,
     Plain(u64),
@@ -59,93 +65,112 @@ fn invalid(problem: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem.into())
 }
 
-impl<R: ReadAt> Qcow2<R> {
-    /// Reads the header and checks that the L1 table is there.
-    pub fn open(image: R) -> Result<Self, ImageError> {
-        let input = |source| ImageError::Input {
-            format: FORMAT,
-            offset: 0,
-            source,
-        };
-        let bad = |offset: usize, problem: String| ImageError::Corrupt {
-            format: FORMAT,
-            offset: offset as u64,
-            problem,
-        };
-        let file_size = image.size().map_err(input)?;
-        let mut header = [0; HEADER_LEN];
-        let present = file_size.min(HEADER_LEN as u64) as usize;
-        image.read_exact_at(&mut header[..present], 0).map_err(input)?;
-        if !header.starts_with(&MAGIC) {
-            return Err(bad(0, format!("magic is \"{}\"", header[..4].escape_ascii())));
-        }
-        let version = be32(&header, 4);
-        let least = match version {
-            2 => HEADER_V2,
-            3 => HEADER_V3,
-            _ => return Err(bad(4, format!("version {version} is not read here"))),
-        };
-        let header_len = if version == 2 {
-            HEADER_V2
-        } else {
-            be32(&header, 100) as usize
-        };
-        if header_len < least || present < least {
-            return Err(bad(
-                100,
-                format!("its header has {header_len} bytes, less than {least}"),
-            ));
-        }
-        // Fields behind the header are not there: they count as zeros.
-        header[header_len.min(HEADER_LEN)..].fill(0);
+fn input(source: io::Error) -> ImageError {
+    ImageError::Input {
+        format: FORMAT,
+        offset: 0,
+        source,
+    }
+}
 
-        let incompatible = be64(&header, 72);
-        let refused = [
-            (8, be64(&header, 8) != 0, "it has a backing file"),
-            (32, be32(&header, 32) != 0, "it is encrypted"),
-            (60, be32(&header, 60) != 0, "it has snapshots"),
-            (72, incompatible & INCOMPAT_CORRUPT != 0, "it is marked corrupt"),
-            (
-                72,
-                incompatible & INCOMPAT_DATA_FILE != 0,
-                "it has an external data file",
-            ),
-            (
-                72,
-                incompatible & INCOMPAT_EXTENDED_L2 != 0,
-                "it has extended L2 entries",
-            ),
-        ];
-        if let Some((offset, _, what)) = refused.into_iter().find(|(_, is, _)| *is) {
-            return Err(bad(offset, format!("{what}, which is not read here")));
-        }
-        // A dirty image may have wrong counts, which are not read.
-        let unknown = incompatible & !(INCOMPAT_DIRTY | INCOMPAT_COMPRESSION);
-        if unknown != 0 {
-            return Err(bad(72, format!("features {unknown:#x} are not known")));
-        }
-        let zstd = match (incompatible & INCOMPAT_COMPRESSION != 0, header[104]) {
-            (false, COMPRESSION_DEFLATE) => false,
-            (true, COMPRESSION_ZSTD) => true,
-            (_, other) => return Err(bad(104, format!("compression type {other} is not read here"))),
-        };
-        let cluster_bits = be32(&header, 20);
+fn bad(offset: usize, problem: String) -> ImageError {
+    ImageError::Corrupt {
+        format: FORMAT,
+        offset: offset as u64,
+        problem,
+    }
+}
+
+/// The header, with zeros in place of fields that a shorter header lacks.
+fn read_header(image: &impl ReadAt, file_size: u64) -> Result<[u8; HEADER_LEN], ImageError> {
+    let mut header = [0; HEADER_LEN];
+    let present = file_size.min(HEADER_LEN as u64) as usize;
+    image.read_exact_at(&mut header[..present], 0).map_err(input)?;
+    if !header.starts_with(&MAGIC) {
+        let found = header[..MAGIC.len()].escape_ascii();
+        return Err(bad(0, format!("the magic is \"{found}\"")));
+    }
+    let version = be32(&header, VERSION_AT);
+    // Version 2 has no field for the length of its header.
+    let (least, length) = match version {
+        2 => (HEADER_V2, HEADER_V2),
+        3 => (HEADER_V3, be32(&header, HEADER_LENGTH_AT) as usize),
+        _ => return Err(bad(VERSION_AT, format!("version {version} is not supported"))),
+    };
+    if length < least || present < least {
+        let problem = format!("its header has {length} bytes, less than {least}");
+        return Err(bad(HEADER_LENGTH_AT, problem));
+    }
+    header[length.min(HEADER_LEN)..].fill(0);
+    Ok(header)
+}
+
+/// Whether clusters are compressed with zstd instead of deflate. Features without which the disk cannot be read are errors.
+fn compression(header: &[u8; HEADER_LEN]) -> Result<bool, ImageError> {
+    let incompatible = be64(header, INCOMPATIBLE_FEATURES_AT);
+    let feature = |bit: u64, problem| (INCOMPATIBLE_FEATURES_AT, incompatible & bit != 0, problem);
+    let refused = [
+        (
+            BACKING_FILE_OFFSET_AT,
+            be64(header, BACKING_FILE_OFFSET_AT) != 0,
+            "it has a backing file",
+        ),
+        (CRYPT_METHOD_AT, be32(header, CRYPT_METHOD_AT) != 0, "it is encrypted"),
+        (NB_SNAPSHOTS_AT, be32(header, NB_SNAPSHOTS_AT) != 0, "it has snapshots"),
+        feature(INCOMPAT_CORRUPT, "it is marked corrupt"),
+        feature(INCOMPAT_DATA_FILE, "it has an external data file"),
+        feature(INCOMPAT_EXTENDED_L2, "it has extended L2 entries"),
+    ];
+    if let Some((offset, _, problem)) = refused.into_iter().find(|(_, is, _)| *is) {
+        return Err(bad(offset, format!("{problem}, which is not supported")));
+    }
+    // The dirty bit means that the refcounts may be wrong, which are not read here.
+    let unknown = incompatible & !(INCOMPAT_DIRTY | INCOMPAT_COMPRESSION);
+    if unknown != 0 {
+        let problem = format!("the incompatible features {unknown:#x} are unknown");
+        return Err(bad(INCOMPATIBLE_FEATURES_AT, problem));
+    }
+    // The type of compression must be deflate unless the feature bit announces another.
+    match (incompatible & INCOMPAT_COMPRESSION != 0, header[COMPRESSION_TYPE_AT]) {
+        (false, COMPRESSION_DEFLATE) => Ok(false),
+        (true, COMPRESSION_ZSTD) => Ok(true),
+        (_, other) => Err(bad(
+            COMPRESSION_TYPE_AT,
+            format!("compression type {other} is not supported"),
+        )),
+    }
+}
+
+/// Offset of the L1 table, which must cover a disk of `size` bytes and lie within the file.
+fn l1_offset(header: &[u8; HEADER_LEN], size: u64, cluster_bits: u32, file_size: u64) -> Result<u64, ImageError> {
+    let (entries, offset) = (u64::from(be32(header, L1_SIZE_AT)), be64(header, L1_TABLE_OFFSET_AT));
+    // An entry of L1 is an L2 table of one cluster, which has 2^(cluster_bits - 3) entries of one cluster each.
+    let needed = size.div_ceil(1 << (2 * cluster_bits - 3));
+    let bytes = entries * ENTRY;
+    if entries < needed || bytes > MAX_L1_BYTES {
+        let problem = format!("its L1 table has {entries} entries, but a disk of {size} bytes needs {needed}");
+        return Err(bad(L1_SIZE_AT, problem));
+    }
+    let aligned = offset.is_multiple_of(1 << cluster_bits);
+    if !aligned || offset.checked_add(bytes).is_none_or(|end| end > file_size) {
+        let problem = format!("its L1 table of {bytes} bytes is at {offset}, but the file has {file_size} bytes");
+        return Err(bad(L1_TABLE_OFFSET_AT, problem));
+    }
+    Ok(offset)
+}
+
+impl<R: ReadAt> Qcow2<R> {
+    /// Checks the header and the place of the L1 table.
+    pub fn open(image: R) -> Result<Self, ImageError> {
+        let file_size = image.size().map_err(input)?;
+        let header = read_header(&image, file_size)?;
+        let zstd = compression(&header)?;
+        let cluster_bits = be32(&header, CLUSTER_BITS_AT);
         if !(MIN_CLUSTER_BITS..=MAX_CLUSTER_BITS).contains(&cluster_bits) {
-            return Err(bad(20, format!("clusters have 2^{cluster_bits} bytes")));
+            return Err(bad(CLUSTER_BITS_AT, format!("a cluster has 2^{cluster_bits} bytes")));
         }
-        let size = be64(&header, 24);
-        let (l1_entries, l1_offset) = (u64::from(be32(&header, 36)), be64(&header, 40));
-        let needed = size.div_ceil(1 << (2 * cluster_bits - 3));
-        let l1_bytes = l1_entries * ENTRY;
-        if l1_entries < needed || l1_bytes > MAX_L1_BYTES {
-            let problem = format!("its L1 table has {l1_entries} entries, a disk of {size} bytes needs {needed}");
-            return Err(bad(36, problem));
-        }
-        let aligned = l1_offset.is_multiple_of(1 << cluster_bits);
-        if !aligned || l1_offset.checked_add(l1_bytes).is_none_or(|end| end > file_size) {
-            let problem = format!("its L1 table of {l1_bytes} bytes is at {l1_offset}, the file has {file_size} bytes");
-            return Err(bad(40, problem));
-        }
+        let size = be64(&header, SIZE_AT);
+        let l1_offset = l1_offset(&header, size, cluster_bits, file_size)?;
         Ok(Self {
             image,
             file_size,
@@ -153,7 +178,7 @@ impl<R: ReadAt> Qcow2<R> {
             cluster_bits,
             l1_offset,
             zstd,
-            has_zero: version > 2,
+            has_zero: be32(&header, VERSION_AT) > 2,
             kept: Mutex::default(),
         })
     }
@@ -162,7 +187,7 @@ impl<R: ReadAt> Qcow2<R> {
         1 << self.cluster_bits
     }
 
-    /// Where cluster `index` of the disk is; its L2 table becomes the one that is kept.
+    /// The place of cluster `index` of the disk. The L2 table that names it is kept for the next call.
     fn place(&self, index: u64, kept: &mut Kept) -> io::Result<ClusterLocation> {
         let entries = self.cluster_size() / ENTRY;
         let (table, row) = (index / entries, (index % entries * ENTRY) as usize);
@@ -190,7 +215,7 @@ impl<R: ReadAt> Qcow2<R> {
             if entry & COPIED != 0 || offset >= self.file_size {
                 return Err(bad());
             }
-            // The last sector need not be whole.
+            // The last sector may be incomplete.
             let len = len.min(self.file_size - offset);
             return Ok(ClusterLocation::Compressed { offset, len });
         }
@@ -207,7 +232,7 @@ impl<R: ReadAt> Qcow2<R> {
 
     /// Unpacks the compressed cluster `index`.
     fn unpack(&self, index: u64, offset: u64, len: u64) -> io::Result<Vec<u8>> {
-        // At most a cluster and a sector, however long the entry says it is.
+        // At most a cluster and a sector, whatever length the entry states.
         let len = len.min(self.cluster_size() + SECTOR) as usize;
         let mut packed = vec![0; len];
         self.image.read_exact_at(&mut packed, offset)?;
@@ -220,7 +245,11 @@ impl<R: ReadAt> Qcow2<R> {
         } else {
             flate2::bufread::DeflateDecoder::new(&packed[..]).read_exact(&mut cluster)
         };
-        unpacked.map_err(|e| invalid(format!("cluster {index}, compressed at {offset}: {e}")))?;
+        unpacked.map_err(|e| {
+            invalid(format!(
+                "the compressed cluster {index} at byte {offset} cannot be unpacked: {e}"
+            ))
+        })?;
         Ok(cluster)
     }
 
@@ -231,7 +260,7 @@ impl<R: ReadAt> Qcow2<R> {
             ClusterLocation::Zeros => buffer.fill(0),
             ClusterLocation::Plain(offset) => {
                 drop(kept);
-                // A file may end within its last cluster; what is missing is zeros.
+                // A file may end within its last cluster; missing bytes are zeros.
                 let from = offset + start as u64;
                 let present = self.file_size.saturating_sub(from).min(buffer.len() as u64) as usize;
                 self.image.read_exact_at(&mut buffer[..present], from)?;

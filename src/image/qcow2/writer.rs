@@ -1,8 +1,8 @@
 //! Writes a qcow2 image: clusters are compressed by several threads and placed by one, in the order of the disk.
 //!
-//! Where a cluster comes to lie depends on what came before it and on nothing else, so the bytes are the same whatever the
-//! number of threads, and whether or not the source knows its holes. Each thread takes every n-th run of clusters and hands
-//! back one run after the other through a short queue; memory is a few MiB for each thread, and 8 bytes for each cluster.
+//! The place of a cluster depends only on the clusters before it, so the bytes are the same for any number of threads, and whether or
+//! not the source knows its holes. Each of n threads takes every n-th run of clusters and returns one run after the other through a
+//! short queue. Memory is a few MiB for each thread, and 8 bytes for each cluster.
 
 use super::format::{
     BLOCK_COUNTS, CLUSTER, COPIED, ENTRY, FORMAT, L2_ENTRIES, MAX_L1_BYTES, Qcow2Header, SECTOR, compressed_entry,
@@ -17,33 +17,33 @@ use std::{
     thread,
 };
 
-/// The zstd level that costs about as much as reading the disk.
+/// The zstd level at which compressing takes about as long as reading the disk.
 pub const DEFAULT_LEVEL: i32 = 3;
 const SOURCE: &str = "a disk to convert";
-/// Clusters that a thread compresses before it hands them over: 1 MiB.
+/// Number of clusters that a thread compresses before it passes them on: 1 MiB.
 const RUN: u64 = 16;
-/// Runs that a thread may be ahead.
+/// Number of finished runs that a thread may hold.
 const AHEAD: usize = 2;
 static ZEROS: [u8; CLUSTER as usize] = [0; CLUSTER as usize];
 
-/// What was written.
+/// Sizes of a written image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Qcow2Summary {
-    /// Bytes of the disk: those of the source, and zeros up to a multiple of 512.
+    /// Bytes of the disk: the source, and zeros up to a multiple of 512.
     pub virtual_size: u64,
     /// Bytes of the image.
     pub file_size: u64,
-    /// Clusters of 64 KiB that are stored compressed.
+    /// Number of 64-KiB clusters that are stored compressed.
     pub compressed: u64,
-    /// Clusters of 64 KiB that are stored as they are, because they do not shrink.
+    /// Number of 64-KiB clusters that are stored uncompressed, because compression does not shrink them.
     pub plain: u64,
 }
 
-/// A cluster of the disk that is not all zeros.
+/// A cluster of the disk that does not consist of zeros.
 struct Stored {
-    /// Which one of the disk it is.
+    /// Index on the disk.
     index: u64,
-    /// Its bytes if there is a cluster of them, else one zstd frame.
+    /// One zstd frame, or the bytes of the cluster if there are as many as a cluster has.
     bytes: Vec<u8>,
 }
 
@@ -51,7 +51,7 @@ type Batch = Result<Vec<Stored>, ImageError>;
 
 /// Writes `source` to `out`, which must be empty, each cluster compressed at zstd `level` (1 to 19) by `workers` threads.
 ///
-/// The header is written last. Any number of workers gives the same bytes.
+/// The header is written last. The bytes are the same for any number of workers.
 pub fn write(
     source: &(dyn ReadAt + Sync),
     out: impl Write + Seek,
@@ -63,12 +63,16 @@ pub fn write(
         problem,
     };
     if !(1..=MAX_LEVEL).contains(&level) {
-        return Err(refuse(format!("level {level} is not between 1 and {MAX_LEVEL}")));
+        return Err(refuse(format!(
+            "the zstd level {level} is not between 1 and {MAX_LEVEL}"
+        )));
     }
     let source_size = source.size().map_err(|e| input(0, e))?;
     let l1_entries = source_size.div_ceil(CLUSTER * L2_ENTRIES).max(1);
     if l1_entries > MAX_L1_BYTES / ENTRY {
-        return Err(refuse(format!("a disk of {source_size} bytes is too large for it")));
+        return Err(refuse(format!(
+            "a disk of {source_size} bytes is too large for the format"
+        )));
     }
     let runs = data_runs(source, source_size)?;
     let mut image = Image::new(out, l1_entries);
@@ -82,10 +86,10 @@ pub fn write(
             let own = runs.iter().cloned().flatten().skip(worker).step_by(workers);
             scope.spawn(move || compress_runs(source, source_size, level, own, &sender));
         }
-        // The queues end with this closure, which ends the threads also after an error.
+        // The queues are dropped at the end of this closure, which ends the threads after an error too.
         for number in 0..count {
             let run = queues[(number % workers as u64) as usize].recv();
-            let run = run.map_err(|_| refuse("a thread that compresses has ended early".to_owned()))?;
+            let run = run.map_err(|_| refuse("a compressing thread ended early".to_owned()))?;
             for stored in run? {
                 image.store(&stored)?;
             }
@@ -103,7 +107,7 @@ fn input(offset: u64, source: std::io::Error) -> ImageError {
     }
 }
 
-/// The runs that may hold data, by number, sorted.
+/// The numbers of the runs that may hold data, sorted.
 fn data_runs(source: &dyn ReadAt, size: u64) -> Result<Vec<Range<u64>>, ImageError> {
     const BYTES: u64 = RUN * CLUSTER;
     let mut found: Vec<Range<u64>> = Vec::new();
@@ -113,7 +117,7 @@ fn data_runs(source: &dyn ReadAt, size: u64) -> Result<Vec<Range<u64>>, ImageErr
             break;
         };
         let runs = data.start.max(at) / BYTES..data.end.min(size).div_ceil(BYTES);
-        // Progress by a run at least, whatever the source says.
+        // At least one run of progress, whatever the source returns.
         at = (runs.end * BYTES).max((at / BYTES + 1) * BYTES);
         match found.last_mut() {
             Some(last) if last.end >= runs.start => last.end = last.end.max(runs.end),
@@ -124,7 +128,7 @@ fn data_runs(source: &dyn ReadAt, size: u64) -> Result<Vec<Range<u64>>, ImageErr
     Ok(found)
 }
 
-/// Hands over the runs `own`, until all are done, one fails, or nobody takes them any more.
+/// Compresses the runs `own` and sends each to `queue`, until one fails or the receiver is gone.
 fn compress_runs(
     source: &dyn ReadAt,
     size: u64,
@@ -148,9 +152,9 @@ fn compress_runs(
     }
 }
 
-/// The clusters in `bytes`, of which the first is cluster `first` of the disk.
+/// Compresses the clusters in `bytes`, of which the first is cluster `first` of the disk.
 ///
-/// The compressor is new in each run, so that nothing of one run can show in another.
+/// Each run has a new compressor, so that no state of one run can influence another.
 fn compress_run(first: u64, bytes: &[u8], level: i32) -> Batch {
     let failed = |source| ImageError::Write { format: FORMAT, source };
     let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
@@ -173,19 +177,19 @@ fn compress_run(first: u64, bytes: &[u8], level: i32) -> Batch {
     Ok(run)
 }
 
-/// The image as it grows.
+/// The image that is being written.
 struct Image<W> {
     out: W,
-    /// Where `out` stands.
+    /// Position of `out`.
     position: u64,
     l1_entries: u64,
     /// L2 tables by their index in the L1 table.
     l2: BTreeMap<u64, Vec<u64>>,
-    /// How often each cluster of the file is used, up to `next`.
+    /// Number of uses of each cluster of the file, up to `next`.
     refcounts: Vec<u16>,
-    /// The next cluster that is not used.
+    /// Offset of the first unused cluster.
     next: u64,
-    /// What is left of the cluster that compressed ones go to.
+    /// The unused rest of the last cluster with compressed clusters in it.
     open: Range<u64>,
     compressed: u64,
     plain: u64,
@@ -197,7 +201,7 @@ impl<W: Write + Seek> Image<W> {
         let used = 1 + (l1_entries * ENTRY).div_ceil(CLUSTER);
         Self {
             out,
-            // Not known, so the first thing to do is to seek.
+            // Unknown, so that the first write seeks.
             position: u64::MAX,
             l1_entries,
             l2: BTreeMap::new(),
@@ -227,7 +231,7 @@ impl<W: Write + Seek> Image<W> {
         Ok(())
     }
 
-    /// Takes `count` clusters at the end, each used once.
+    /// Reserves `count` clusters at the end, each used once.
     fn place_clusters(&mut self, count: u64) -> u64 {
         let offset = self.next;
         self.next += count * CLUSTER;
@@ -235,8 +239,8 @@ impl<W: Write + Seek> Image<W> {
         offset
     }
 
-    /// Takes `len` bytes, less than a cluster: behind the last ones if they fit there or may go on into the next cluster.
-    /// A cluster holds less than 65,536 of them, as no zstd frame is of one byte, so its count does not overflow.
+    /// Reserves `len` bytes, less than a cluster, behind the last compressed cluster. They may cross into a fresh cluster if that is
+    /// adjacent. No refcount overflows: a cluster holds less than 65,536 frames, since no zstd frame has only one byte.
     fn place_compressed(&mut self, len: u64) -> u64 {
         if len > self.open.end - self.open.start {
             let goes_on = self.open.end == self.next;
@@ -263,7 +267,7 @@ impl<W: Write + Seek> Image<W> {
         Ok(())
     }
 
-    /// Writes the tables behind the clusters, then the header.
+    /// Writes the L2 and refcount tables behind the clusters, then the L1 table and the header.
     fn finish(mut self, virtual_size: u64) -> Result<Qcow2Summary, ImageError> {
         let mut l1 = vec![0; self.l1_entries as usize];
         for (index, table) in std::mem::take(&mut self.l2) {
@@ -271,7 +275,7 @@ impl<W: Write + Seek> Image<W> {
             l1[index as usize] = offset | COPIED;
             self.put(offset, &be_bytes(&table))?;
         }
-        // The counts count the clusters that they themselves lie in.
+        // The refcount blocks count their own clusters too, so their number is searched until it fits.
         let data = self.next / CLUSTER;
         let (mut blocks, mut table) = (0, 0);
         while blocks * BLOCK_COUNTS < data + blocks + table || table * L2_ENTRIES < blocks {

@@ -9,7 +9,7 @@ use crate::{
         resolve::{ResolvedStage, resolve_stage},
         run::run_stage,
     },
-    repro::{Axis, Cause, Finding, compare, standing_still},
+    repro::{Axis, Cause, Divergent, Finding, compare, standing_still},
     store::{Output, Store},
 };
 use std::{
@@ -77,8 +77,8 @@ impl Bisection<'_> {
             };
             let compared = self.compare(name, expected, other.as_ref(), found)?;
             findings.push(Finding {
-                node: self.node.to_string(),
-                output: name.clone(),
+                node: self.node.clone(),
+                found: Divergent::Output(name.clone()),
                 cause,
                 differences: compared.differences,
                 total: compared.total,
@@ -109,8 +109,8 @@ impl Bisection<'_> {
             }
         }
         Ok(Finding {
-            node: self.node.to_string(),
-            output: format!("none: {error}"),
+            node: self.node.clone(),
+            found: Divergent::Failed(error.to_string()),
             cause,
             differences: Vec::new(),
             total: 0,

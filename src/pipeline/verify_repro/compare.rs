@@ -33,10 +33,7 @@ impl Reference {
             let id = NodeId::new(stage.stage.clone(), stage.arch);
             (id, (stage.key, stage.outputs.clone()))
         });
-        let target = Target {
-            variant: claim.variant(),
-            arch: claim.arch(),
-        };
+        let target = claim.target();
         let files = manifest
             .artifacts
             .iter()
@@ -106,8 +103,8 @@ impl ReproRequest<'_> {
                 })
             });
             stages.push(StageResult {
-                node: id.to_string(),
-                needs: closure.needs[id].iter().map(ToString::to_string).collect(),
+                node: id.clone(),
+                needs: closure.needs[id].clone(),
                 state,
                 outputs: both.collect(),
             });
@@ -117,7 +114,7 @@ impl ReproRequest<'_> {
         let made = made.filter(|name| !claimed || expected.files.contains_key(*name) || !is_statement(&name.1));
         let names: BTreeSet<&(Target, RelPath)> = expected.files.keys().chain(made).collect();
         let artifacts = names.into_iter().map(|name| ArtifactResult {
-            artifact: name.0.to_string(),
+            artifact: name.0,
             file: name.1.clone(),
             first: expected.files.get(name).copied(),
             second: second.made.files.get(name).copied(),

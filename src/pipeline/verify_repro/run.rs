@@ -8,7 +8,7 @@ use crate::{
     pipeline::{
         BuildContext, CODE_SANDBOX, CODE_WRITERS, Circumstances, Events, Origins, PipelineError, Project, RunOptions,
     },
-    repro::{ArtifactResult, Axis, BuiltFrom, Claim, Finding, ReproVerdict, StageResult, State, Tried},
+    repro::{Axis, BuiltFrom, Claim, ReproSetup, ReproVerdict, StageResult, State, Tried},
     store::Store,
 };
 use std::{
@@ -108,9 +108,7 @@ impl<'a> ReproRequest<'a> {
         };
         let mut findings = Vec::new();
         for stage in stages.iter().filter(|s| s.state == State::FirstDivergent) {
-            if let Some(id) = second.outcome.order.iter().find(|id| id.to_string() == stage.node) {
-                findings.extend(bisection(id).explain_outputs()?);
-            }
+            findings.extend(bisection(&stage.node).explain_outputs()?);
         }
         if let Some((node, error)) = failed {
             // When everything the stage needs came out the same, it fails because of the variation.
@@ -119,7 +117,7 @@ impl<'a> ReproRequest<'a> {
                 findings.push(bisection(&node).explain_failure(error)?);
             }
             stages.push(StageResult {
-                node: node.to_string(),
+                node,
                 needs: Vec::new(),
                 state: if first_to_differ {
                     State::FirstDivergent
@@ -130,7 +128,8 @@ impl<'a> ReproRequest<'a> {
             });
         }
         let manifests = reference.built().unwrap_or(&second).manifests.clone();
-        let verdict = self.verdict(claim, axes, not_varied, stages, artifacts, findings)?;
+        let setup = self.setup(claim, axes, not_varied)?;
+        let verdict = ReproVerdict::new(setup, stages, artifacts, findings);
         Ok(ReproResult { verdict, manifests })
     }
 
@@ -167,15 +166,12 @@ impl<'a> ReproRequest<'a> {
         self.build_in(&scratch.join(FAR), objects, jobs, options)
     }
 
-    fn verdict(
+    fn setup(
         &self,
         claim: Option<&Claim>,
         axes: BTreeSet<Axis>,
         not_varied: Vec<(Axis, String)>,
-        stages: Vec<StageResult>,
-        artifacts: Vec<ArtifactResult>,
-        findings: Vec<Finding>,
-    ) -> Result<ReproVerdict, PipelineError> {
+    ) -> Result<ReproSetup, PipelineError> {
         let project = self.project;
         let order = closure_of(&project.graph, self.nodes)?.order;
         let packages: BTreeSet<Sha256Digest> = order
@@ -183,24 +179,14 @@ impl<'a> ReproRequest<'a> {
             .flat_map(|id| project.lock.packages_of(id))
             .map(|p| p.sha256)
             .collect();
-        let tried = axes.into_iter().map(|axis| Tried {
-            axis,
-            first: axis.first().to_owned(),
-            second: axis.second().to_owned(),
-        });
-        let equal = stages.iter().all(|s| s.state == State::Equal) && artifacts.iter().all(|a| a.first == a.second);
-        Ok(ReproVerdict {
-            equal,
-            what: self.nodes.iter().map(ToString::to_string).collect(),
+        Ok(ReproSetup {
+            what: self.nodes.to_vec(),
             against: claim.map(|claim| claim.given().display().to_string()),
             host: self.circumstances.host.clone(),
             started: self.circumstances.started,
             finished: self.circumstances.started,
-            axes: tried.collect(),
+            axes: axes.into_iter().map(Tried::from).collect(),
             not_varied,
-            stages,
-            artifacts,
-            findings,
             inputs: BuiltFrom {
                 pnb: env!("CARGO_PKG_VERSION").to_owned(),
                 code_sandbox: CODE_SANDBOX.to_owned(),
@@ -217,19 +203,19 @@ impl<'a> ReproRequest<'a> {
 
 /// The statement for `build-record.json`.
 pub fn reproducibility(verdict: &ReproVerdict) -> Reproducibility {
-    let varied = verdict.axes.iter().map(|tried| {
+    let varied = verdict.setup.axes.iter().map(|tried| {
         let values = Varied {
             first: tried.first.clone(),
             second: tried.second.clone(),
         };
         (tried.axis.to_string(), values)
     });
-    let not_varied = verdict.not_varied.iter();
+    let not_varied = verdict.setup.not_varied.iter();
     Reproducibility {
         varied: varied.collect(),
         not_varied: not_varied.map(|(axis, why)| (axis.to_string(), why.clone())).collect(),
-        host: verdict.host.clone(),
-        finished: verdict.finished,
+        host: verdict.setup.host.clone(),
+        finished: verdict.setup.finished,
         outputs: verdict.outputs(),
         equal: verdict.equal,
     }

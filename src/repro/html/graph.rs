@@ -1,32 +1,34 @@
-//! The stages as a picture: columns from left to right, each stage right of all it needs.
+//! The graph of the stages as an SVG: columns from left to right, each stage to the right of every stage it needs.
 //!
-//! After Sugiyama: stages get columns, lines that pass a column get a place in it, places in a column are put in the order of
-//! what they hang on, and then everything has coordinates. A line that follows from two others is left out.
+//! A layered layout after Sugiyama: each stage gets a column; a line that crosses a column gets a slot in it; the slots of a column
+//! are sorted by the slots they are joined to; then every slot gets its coordinates. A line that other lines imply is left out.
 
-use super::text::{Text, visible};
-use crate::repro::StageResult;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
+use super::{
+    page::words,
+    text::{Text, visible},
 };
+use crate::{model::NodeId, repro::StageResult};
+use maud::{Markup, html};
+use std::collections::{BTreeMap, BTreeSet};
 
-// Lengths in units of the picture: pixels, where it is not made smaller.
+// Lengths in units of the picture, which are pixels as long as it is not scaled down.
 const WIDTH: usize = 168;
 const HEIGHT: usize = 44;
-/// Height of the place of a line that only passes.
+/// Height of a slot that a line only passes through.
 const PASSING: usize = 10;
 const GAP_X: usize = 36;
 const GAP_Y: usize = 14;
 const MARGIN: usize = 6;
-/// Characters of a name that fit in a box.
+/// Characters of a name that fit into a box.
 const LABEL: usize = 22;
-/// How often the columns are put in order, forth and back.
+/// Number of times the columns are sorted, forwards and backwards in turn.
 const SWEEPS: usize = 8;
 
-/// A place in a column: of a stage, or of a line on its way.
+/// A slot in a column: for a stage, or for a line that passes through.
 struct ColumnSlot {
+    /// The stage's number; `None` where only a line passes.
     stage: Option<usize>,
-    /// Places in the columns before and after that it is joined to.
+    /// Slots in the columns before and after that this slot is joined to.
     left: Vec<usize>,
     right: Vec<usize>,
     y: usize,
@@ -38,75 +40,75 @@ impl ColumnSlot {
     }
 }
 
-/// The picture, and its width; the box of stage n leads to `#stage-n`.
-pub(super) fn svg(stages: &[StageResult]) -> (String, usize) {
+/// The picture and its width. The box of stage n is a link to `#stage-n`.
+pub(super) fn svg(stages: &[StageResult]) -> (Markup, usize) {
     let needs = reduced(stages);
     let columns = columns(&needs);
-    let mut places: Vec<ColumnSlot> = Vec::new();
+    let mut slots: Vec<ColumnSlot> = Vec::new();
     let mut grid: Vec<Vec<usize>> = vec![Vec::new(); columns.iter().max().map_or(0, |last| last + 1)];
-    let mut put = |stage, column: usize, places: &mut Vec<ColumnSlot>| {
+    let mut put = |stage, column: usize, slots: &mut Vec<ColumnSlot>| {
         let (left, right) = (Vec::new(), Vec::new());
-        places.push(ColumnSlot {
+        slots.push(ColumnSlot {
             stage,
             left,
             right,
             y: 0,
         });
-        grid[column].push(places.len() - 1);
-        places.len() - 1
+        grid[column].push(slots.len() - 1);
+        slots.len() - 1
     };
-    // The place of stage n is the n-th.
+    // Slot n belongs to stage n.
     for (stage, column) in columns.iter().enumerate() {
-        put(Some(stage), *column, &mut places);
+        put(Some(stage), *column, &mut slots);
     }
-    // Lines from one stage share their way: one place of it in a column is enough.
+    // Lines that begin at one stage share one slot in each column they pass.
     let mut passing: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for (stage, needs) in needs.iter().enumerate() {
         for need in needs {
             let mut from = *need;
             for column in columns[*need] + 1..columns[stage] {
                 let known = passing.get(&(*need, column)).copied();
-                let next = known.unwrap_or_else(|| put(None, column, &mut places));
+                let next = known.unwrap_or_else(|| put(None, column, &mut slots));
                 if known.is_none() {
                     passing.insert((*need, column), next);
-                    join(&mut places, from, next);
+                    join(&mut slots, from, next);
                 }
                 from = next;
             }
-            join(&mut places, from, stage);
+            join(&mut slots, from, stage);
         }
     }
-    order(&mut grid, &places);
-    let tall = |column: &[usize]| column.iter().map(|p| places[*p].height() + GAP_Y).sum::<usize>();
+    order(&mut grid, &slots);
+    let tall = |column: &[usize]| column.iter().map(|p| slots[*p].height() + GAP_Y).sum::<usize>();
     let height = grid.iter().map(|c| tall(c)).max().unwrap_or(0).saturating_sub(GAP_Y) + 2 * MARGIN;
     let tops: Vec<usize> = grid.iter().map(|c| (height + GAP_Y - tall(c)) / 2).collect();
     for (column, top) in grid.iter().zip(tops) {
         let mut y = top;
-        for place in column {
-            places[*place].y = y;
-            y += places[*place].height() + GAP_Y;
+        for slot in column {
+            slots[*slot].y = y;
+            y += slots[*slot].height() + GAP_Y;
         }
     }
     let width = (grid.len() * (WIDTH + GAP_X)).saturating_sub(GAP_X) + 2 * MARGIN;
-    (draw(stages, &grid, &places, (width, height)), width)
+    (draw(stages, &grid, &slots, (width, height)), width)
 }
 
-fn join(places: &mut [ColumnSlot], from: usize, to: usize) {
-    places[from].right.push(to);
-    places[to].left.push(from);
+fn join(slots: &mut [ColumnSlot], from: usize, to: usize) {
+    slots[from].right.push(to);
+    slots[to].left.push(from);
 }
 
-/// What each stage needs, by number, without what another of its needs needs already.
+/// The stages that each stage needs, by number, without those that it needs through another stage anyway.
 fn reduced(stages: &[StageResult]) -> Vec<Vec<usize>> {
-    let number: BTreeMap<&str, usize> = stages.iter().enumerate().map(|(n, s)| (s.node.as_str(), n)).collect();
+    let number: BTreeMap<&NodeId, usize> = stages.iter().enumerate().map(|(n, s)| (&s.node, n)).collect();
     let mut below: Vec<BTreeSet<usize>> = Vec::new();
     let mut out = Vec::new();
     for (n, stage) in stages.iter().enumerate() {
-        // Each stage stands after those it needs; whatever does not is no stage of the picture.
+        // A verdict lists each stage after the stages it needs; names that are not listed before it are not drawn.
         let needs: BTreeSet<usize> = stage
             .needs
             .iter()
-            .filter_map(|name| number.get(name.as_str()).copied())
+            .filter_map(|need| number.get(need).copied())
             .collect();
         let needs: BTreeSet<usize> = needs.into_iter().filter(|need| *need < n).collect();
         let deeper: BTreeSet<usize> = needs.iter().flat_map(|need| &below[*need]).copied().collect();
@@ -116,7 +118,7 @@ fn reduced(stages: &[StageResult]) -> Vec<Vec<usize>> {
     out
 }
 
-/// The column of each stage: as far left as what it needs lets it, then as far right as what needs it.
+/// The column of each stage: first as far left as the stages it needs allow, then moved right up to the stages that need it.
 fn columns(needs: &[Vec<usize>]) -> Vec<usize> {
     let mut column: Vec<usize> = Vec::new();
     for needs in needs {
@@ -133,8 +135,8 @@ fn columns(needs: &[Vec<usize>]) -> Vec<usize> {
     column
 }
 
-/// Puts the places of each column in the order of the middle of what they are joined to, in turns from both sides.
-fn order(grid: &mut [Vec<usize>], places: &[ColumnSlot]) {
+/// Sorts the slots of each column by the mean rank of the slots they are joined to, in turns from the left and from the right.
+fn order(grid: &mut [Vec<usize>], slots: &[ColumnSlot]) {
     for sweep in 0..SWEEPS {
         let forth = sweep % 2 == 0;
         for step in 1..grid.len() {
@@ -145,82 +147,76 @@ fn order(grid: &mut [Vec<usize>], places: &[ColumnSlot]) {
             };
             let rank: BTreeMap<usize, usize> = grid[other].iter().enumerate().map(|(r, p)| (*p, r)).collect();
             let mut keyed: Vec<(u64, usize)> = Vec::new();
-            for (own, place) in grid[column].iter().enumerate() {
-                let joined = if forth {
-                    &places[*place].left
-                } else {
-                    &places[*place].right
-                };
+            for (own, slot) in grid[column].iter().enumerate() {
+                let joined = if forth { &slots[*slot].left } else { &slots[*slot].right };
                 let ranks: Vec<u64> = joined.iter().map(|j| rank[j] as u64).collect();
                 let middle = match ranks.len() as u64 {
                     0 => own as u64 * 1000,
                     n => ranks.iter().sum::<u64>() * 1000 / n,
                 };
-                keyed.push((middle, *place));
+                keyed.push((middle, *slot));
             }
             keyed.sort_by_key(|(middle, _)| *middle);
-            grid[column] = keyed.into_iter().map(|(_, place)| place).collect();
+            grid[column] = keyed.into_iter().map(|(_, slot)| slot).collect();
         }
     }
 }
 
-fn draw(stages: &[StageResult], grid: &[Vec<usize>], places: &[ColumnSlot], (width, height): (usize, usize)) -> String {
-    let mut x = vec![0; places.len()];
+fn draw(stages: &[StageResult], grid: &[Vec<usize>], slots: &[ColumnSlot], (width, height): (usize, usize)) -> Markup {
+    let mut x = vec![0; slots.len()];
     for (column, inside) in grid.iter().enumerate() {
-        for place in inside {
-            x[*place] = MARGIN + column * (WIDTH + GAP_X);
+        for slot in inside {
+            x[*slot] = MARGIN + column * (WIDTH + GAP_X);
         }
     }
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" style=\"min-width:{}px\" role=\"group\" \
-         aria-label=\"Stages and what they need\">",
-        width * 2 / 3
-    );
-    for (from, place) in places.iter().enumerate() {
-        let middle = |p: usize| places[p].y + places[p].height() / 2;
-        if place.stage.is_none() {
-            let (x, y) = (x[from], middle(from));
-            let _ = writeln!(out, "<path class=\"line\" d=\"M{x} {y}H{}\"/>", x + WIDTH);
-        }
-        for to in &place.right {
-            let (x1, y1, x2, y2) = (x[from] + WIDTH, middle(from), x[*to], middle(*to));
-            let half = (x1 + x2) / 2;
-            let _ = writeln!(
-                out,
-                "<path class=\"line\" d=\"M{x1} {y1}C{half} {y1} {half} {y2} {x2} {y2}\"/>"
-            );
+    html! {
+        svg viewBox={ "0 0 " (width) " " (height) } width=(width) height=(height) style={ "min-width:" (width * 2 / 3) "px" }
+            role="group" aria-label="Stages and the stages they need"
+        {
+            @for (n, slot) in slots.iter().enumerate() { (lines(n, slot, slots, &x)) }
+            @for (n, stage) in stages.iter().enumerate() { (stage_box(n, stage, x[n], slots[n].y)) }
         }
     }
-    for (n, stage) in stages.iter().enumerate() {
-        let (x, y) = (x[n], places[n].y);
-        let (name, arch) = stage.node.rsplit_once('/').unwrap_or((&stage.node, ""));
-        let (class, sign, word) = super::words(stage.state);
-        let _ = writeln!(
-            out,
-            "<a href=\"#stage-{n}\"><g class=\"state {class}\"><title>{}: {word}</title>\
-             <rect x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"6\"/>\
-             <text class=\"name\" x=\"{tx}\" y=\"{}\">{}</text><text x=\"{tx}\" y=\"{}\">{sign} {word}</text>\
-             <text class=\"arch\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text></g></a>",
-            Text(&stage.node),
-            y + 18,
-            Text(&short(name)),
-            y + 35,
-            x + WIDTH - 9,
-            y + 35,
-            Text(&short(arch)),
-            tx = x + 9,
-        );
-    }
-    out.push_str("</svg>\n");
-    out
 }
 
-/// A name that fits: of a long one the beginning and the end. It is text as [`Text`] shows it, but not yet for HTML.
+/// The lines that begin in a slot, and the line through it where no stage stands in it.
+fn lines(n: usize, slot: &ColumnSlot, slots: &[ColumnSlot], x: &[usize]) -> Markup {
+    let middle = |slot: usize| slots[slot].y + slots[slot].height() / 2;
+    let through = slot
+        .stage
+        .is_none()
+        .then(|| format!("M{} {}H{}", x[n], middle(n), x[n] + WIDTH));
+    let onward = slot.right.iter().map(|to| {
+        let (x1, y1, x2, y2) = (x[n] + WIDTH, middle(n), x[*to], middle(*to));
+        let half = (x1 + x2) / 2;
+        format!("M{x1} {y1}C{half} {y1} {half} {y2} {x2} {y2}")
+    });
+    html! {
+        @for curve in through.into_iter().chain(onward) { path class="line" d=(curve) {} }
+    }
+}
+
+/// The box of stage `n`, a link to its outputs.
+fn stage_box(n: usize, stage: &StageResult, x: usize, y: usize) -> Markup {
+    let (class, sign, word) = words(stage.state);
+    let (left, right, above, below) = (x + 9, x + WIDTH - 9, y + 18, y + 35);
+    html! {
+        a href={ "#stage-" (n) } {
+            g class={ "state " (class) } {
+                title { (Text(&stage.node)) ": " (word) }
+                rect x=(x) y=(y) width=(WIDTH) height=(HEIGHT) rx="6" {}
+                text class="name" x=(left) y=(above) { (short(&stage.node.stage)) }
+                text x=(left) y=(below) { (sign) " " (word) }
+                text class="arch" x=(right) y=(below) text-anchor="end" { (stage.node.arch) }
+            }
+        }
+    }
+}
+
+/// A name that fits into a box: a long name is cut in the middle. Invisible characters are visible, HTML is not yet escaped.
 fn short(name: &str) -> String {
     let all: Vec<char> = visible(name).chars().collect();
-    // Letters that no name of a stage has may be twice as wide.
+    // Other letters than those of usual stage names may be twice as wide.
     let narrow = |c: &char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
     let room = if all.iter().all(narrow) { LABEL } else { LABEL / 2 };
     if all.len() <= room {
@@ -234,12 +230,13 @@ fn short(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repro::State;
+    use crate::{model::Arch, repro::State};
 
-    fn stage(node: &str, needs: &[&str]) -> StageResult {
+    fn stage(name: &str, needs: &[&str]) -> StageResult {
+        let node = |name: &str| NodeId::new(name, Arch::Amd64);
         StageResult {
-            node: node.to_owned(),
-            needs: needs.iter().map(|n| (*n).to_owned()).collect(),
+            node: node(name),
+            needs: needs.iter().map(|n| node(n)).collect(),
             state: State::Equal,
             outputs: Vec::new(),
         }
@@ -267,7 +264,7 @@ mod tests {
 
     #[test]
     fn no_two_boxes_lie_on_each_other() {
-        let names: Vec<String> = (0..40).map(|n| format!("stage-{n}/amd64")).collect();
+        let names: Vec<String> = (0..40).map(|n| format!("stage-{n}")).collect();
         let stages: Vec<StageResult> = (0..40)
             .map(|n: usize| {
                 let needs: Vec<&str> = (0..n)
@@ -277,7 +274,7 @@ mod tests {
                 stage(&names[n], &needs)
             })
             .collect();
-        let (picture, _) = svg(&stages);
+        let picture = svg(&stages).0.into_string();
         let number = |text: &str, name: &str| -> usize {
             let from = text.find(name).expect("there") + name.len();
             text[from..]
@@ -300,7 +297,7 @@ mod tests {
                 assert!(x != other_x || y.abs_diff(*other_y) >= HEIGHT, "box {n}");
             }
         }
-        assert_eq!(picture, svg(&stages).0);
+        assert_eq!(picture, svg(&stages).0.into_string());
     }
 
     #[test]
@@ -313,6 +310,6 @@ mod tests {
 
     #[test]
     fn no_stages_make_an_empty_picture() {
-        assert!(svg(&[]).0.contains("viewBox=\"0 0 12 12\""));
+        assert!(svg(&[]).0.into_string().contains("viewBox=\"0 0 12 12\""));
     }
 }

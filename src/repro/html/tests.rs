@@ -1,26 +1,34 @@
-//! The page as text: what is on it, in what order, and that nothing on it is markup but its own.
+//! The page as text: its contents and their order, and that no value from outside becomes markup.
 
-use super::*;
+use super::html;
 use crate::{
     inspect::{Difference, LikelyCause, What},
     manifest::Host,
-    model::{Arch, VerityDigest},
-    repro::{Axis, BuiltFrom, Cause, Finding, OutputResult, StageResult, Tried},
+    model::{Arch, NodeId, Sha256Digest, VerityDigest},
+    repro::{
+        ArtifactResult, Axis, BuiltFrom, Cause, Divergent, Finding, OutputResult, ReproSetup, ReproVerdict,
+        StageResult, State,
+    },
 };
+use std::collections::BTreeSet;
 
-/// What must never come out as it is.
+/// A value that must never reach the page unescaped.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\"'&\0\x1b\u{202e}";
-const HARMLESS: &str = "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&quot;&#39;&amp;\\0\\u{1b}\\u{202e}";
+const HARMLESS: &str = "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&quot;'&amp;\\0\\u{1b}\\u{202e}";
 
 fn sha(byte: u8) -> Sha256Digest {
     Sha256Digest::new([byte; 32])
 }
 
-fn stage(node: &str, needs: &[&str], state: State) -> StageResult {
+fn node(text: &str) -> NodeId {
+    text.parse().expect("a node")
+}
+
+fn stage(name: &str, needs: &[&str], state: State) -> StageResult {
     let second = if state == State::Equal { 1 } else { 2 };
     StageResult {
-        node: node.to_owned(),
-        needs: needs.iter().map(|n| (*n).to_owned()).collect(),
+        node: node(name),
+        needs: needs.iter().map(|n| node(n)).collect(),
         state,
         outputs: vec![OutputResult {
             name: "tree".to_owned(),
@@ -32,9 +40,8 @@ fn stage(node: &str, needs: &[&str], state: State) -> StageResult {
 }
 
 fn equal() -> ReproVerdict {
-    ReproVerdict {
-        equal: true,
-        what: vec!["raw/amd64".to_owned()],
+    let setup = ReproSetup {
+        what: vec![node("raw/amd64")],
         against: None,
         host: Host {
             name: "host".to_owned(),
@@ -44,23 +51,8 @@ fn equal() -> ReproVerdict {
         },
         started: 1_795_252_544,
         finished: 1_795_252_605,
-        axes: vec![Tried {
-            axis: Axis::TimeZone,
-            first: Axis::TimeZone.first().to_owned(),
-            second: Axis::TimeZone.second().to_owned(),
-        }],
+        axes: vec![Axis::TimeZone.into()],
         not_varied: vec![(Axis::Clock, "there is no libfaketime".to_owned())],
-        stages: vec![
-            stage("tools/amd64", &[], State::Equal),
-            stage("raw/amd64", &["tools/amd64"], State::Equal),
-        ],
-        artifacts: vec![ArtifactResult {
-            artifact: "raw/amd64".to_owned(),
-            file: "disk.raw".parse().expect("a path"),
-            first: Some(sha(7)),
-            second: Some(sha(7)),
-        }],
-        findings: Vec::new(),
         inputs: BuiltFrom {
             pnb: "0.1.0".to_owned(),
             code_sandbox: "5a".repeat(32),
@@ -71,13 +63,24 @@ fn equal() -> ReproVerdict {
             source_date_epoch: 1_795_252_544,
             packages: 12,
         },
-    }
+    };
+    let stages = vec![
+        stage("tools/amd64", &[], State::Equal),
+        stage("raw/amd64", &["tools/amd64"], State::Equal),
+    ];
+    let artifacts = vec![ArtifactResult {
+        artifact: "raw/amd64".parse().expect("an artifact"),
+        file: "disk.raw".parse().expect("a path"),
+        first: Some(sha(7)),
+        second: Some(sha(7)),
+    }];
+    ReproVerdict::new(setup, stages, artifacts, Vec::new())
 }
 
-fn finding(node: &str, differences: Vec<Difference>) -> Finding {
+fn finding(name: &str, differences: Vec<Difference>) -> Finding {
     Finding {
-        node: node.to_owned(),
-        output: "tree".to_owned(),
+        node: node(name),
+        found: Divergent::Output("tree".to_owned()),
         cause: Cause::Axes {
             axes: vec![Axis::TimeZone],
         },
@@ -251,7 +254,7 @@ fn files_alone_can_differ() {
     let mut verdict = equal();
     verdict.equal = false;
     verdict.artifacts[0].second = None;
-    verdict.against = Some("/srv/build-manifest.json".to_owned());
+    verdict.setup.against = Some("/srv/build-manifest.json".to_owned());
     let page = html(&verdict);
     is_whole(&page);
     in_order(
@@ -275,7 +278,7 @@ fn every_kind_of_difference_has_its_words() {
         ),
         (
             What::Format { a, b },
-            vec!["Of another kind.", "<mark>a</mark>", "<mark>b</mark>"],
+            vec!["The kinds differ.", "<mark>a</mark>", "<mark>b</mark>"],
         ),
         (
             What::Field {
@@ -295,13 +298,13 @@ fn every_kind_of_difference_has_its_words() {
         ),
         (
             What::About { offset: 4, bytes: 2 },
-            vec!["In what describes it 2 bytes differ, the first at byte 4."],
+            vec!["In its metadata 2 bytes differ, the first at byte 4."],
         ),
         (
             What::Damaged {
                 problem: "a bad sum".to_owned(),
             },
-            vec!["Cannot be compared: a bad sum."],
+            vec!["The contents cannot be compared: a bad sum."],
         ),
         (
             What::Moved {
@@ -333,30 +336,30 @@ fn every_kind_of_difference_has_its_words() {
 fn whatever_a_name_holds_is_text() {
     let mut verdict = many();
     let hostile = || HOSTILE.to_owned();
-    verdict.what = vec![hostile()];
-    verdict.against = Some(hostile());
-    verdict.host.name = hostile();
-    verdict.host.kernel = hostile();
-    verdict.axes[0].first = hostile();
-    verdict.axes[0].second = hostile();
-    verdict.not_varied[0].1 = hostile();
-    verdict.stages[1].node = hostile();
+    let hostile_node = || NodeId::new(HOSTILE, Arch::Amd64);
+    verdict.setup.what = vec![hostile_node()];
+    verdict.setup.against = Some(hostile());
+    verdict.setup.host.name = hostile();
+    verdict.setup.host.kernel = hostile();
+    verdict.setup.axes[0].first = hostile();
+    verdict.setup.axes[0].second = hostile();
+    verdict.setup.not_varied[0].1 = hostile();
+    verdict.stages[1].node = hostile_node();
     verdict.stages[1].outputs[0].name = hostile();
-    verdict.stages[2].needs = vec![hostile(), format!("{HOSTILE} not there")];
-    verdict.artifacts[0].artifact = hostile();
+    verdict.stages[2].needs = vec![hostile_node(), NodeId::new(format!("{HOSTILE} not there"), Arch::Amd64)];
     // A path cannot hold NUL.
     verdict.artifacts[0].file = HOSTILE.replace(['\0', '/'], "").parse().expect("a path");
-    verdict.findings[0].node = hostile();
-    verdict.findings[0].output = hostile();
+    verdict.findings[0].node = hostile_node();
+    verdict.findings[0].found = Divergent::Output(hostile());
     let (a, b) = (Some(hostile()), None);
     let field = hostile();
     let path = vec![hostile(), hostile()];
     let what = What::Field { field, a, b };
     let hint = None;
     verdict.findings[0].differences = vec![Difference { path, what, hint }];
-    verdict.inputs.pnb = hostile();
-    verdict.inputs.revision = Some(hostile());
-    verdict.inputs.uncommitted = vec![hostile()];
+    verdict.setup.inputs.pnb = hostile();
+    verdict.setup.inputs.revision = Some(hostile());
+    verdict.setup.inputs.uncommitted = vec![hostile()];
     let page = html(&verdict);
     is_whole(&page);
     assert!(!page.contains("<img") && !page.contains("<script"), "{page}");
@@ -366,6 +369,26 @@ fn whatever_a_name_holds_is_text() {
     );
     let times = page.matches(HARMLESS).count();
     assert!(times >= 20, "{times} of the names are there:\n{page}");
+}
+
+#[test]
+fn a_failed_stage_is_reported_with_the_lines_of_its_error() {
+    let mut verdict = one();
+    verdict.findings[0].found = Divergent::Failed(format!("exit code 9\nlog: {HOSTILE}"));
+    verdict.findings[0].differences.clear();
+    let page = html(&verdict);
+    is_whole(&page);
+    let log = format!("<code>log: {HARMLESS}</code>");
+    in_order(
+        &page,
+        &[
+            "raw/amd64</a> failed in the second build",
+            "it depends on",
+            "<code>exit code 9</code>",
+            &log,
+        ],
+    );
+    assert!(!page.contains("not listed here"), "{page}");
 }
 
 #[test]

@@ -1,43 +1,31 @@
-//! Text on a page: whatever it holds, it stays text.
+//! Text on a page, and numbers in words.
 
 use crate::model::Epoch;
-use std::fmt::{self, Display, Write};
+use maud::Render;
+use std::fmt::Display;
 
-/// Text as HTML shows it, in an element or in a quoted attribute.
+/// Text from outside, made visible and escaped for HTML: in an element or in an attribute.
 ///
-/// What HTML would read as markup is written as a reference. Control characters, invisible ones and those that change the
-/// direction of writing are told by their numbers: two names that look alike must not be two.
-pub(super) struct Text<'a>(pub &'a str);
+/// Control characters, invisible characters and those that change the direction of writing are shown by their numbers, so that two
+/// different names never look alike.
+pub(super) struct Text<T>(pub T);
 
-impl Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                _ => show(c, f)?,
-            }
-        }
-        Ok(())
+impl<T: Display> Render for Text<T> {
+    fn render_to(&self, page: &mut String) {
+        visible(&self.0.to_string()).render_to(page);
     }
 }
 
-/// The same, not yet for HTML: to be cut, and then shown as [`Text`].
+/// The text with every such character replaced by its number, not yet escaped for HTML.
 pub(super) fn visible(text: &str) -> String {
-    let mut out = String::new();
-    // Writing to a string does not fail.
-    let _ = text.chars().try_for_each(|c| show(c, &mut out));
-    out
-}
-
-fn show(c: char, out: &mut impl Write) -> fmt::Result {
-    match c {
-        '\\' | '\'' | '"' => out.write_char(c),
-        _ => write!(out, "{}", c.escape_debug()),
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '\'' | '"' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
     }
+    out
 }
 
 /// `1 output`, `2 outputs`.
@@ -48,11 +36,11 @@ pub(super) fn count(number: u64, thing: &str) -> String {
     }
 }
 
-/// `a`, `a and b`, `a, b and c`; of more than four the first three.
-pub(super) fn list(names: &[&str]) -> String {
+/// `a`, `a and b`, `a, b and c`; of more than four names only the first three.
+pub(super) fn list(names: &[String]) -> String {
     match names {
         [] => String::new(),
-        [only] => (*only).to_owned(),
+        [only] => only.clone(),
         [first @ .., last] if names.len() <= 4 => format!("{} and {last}", first.join(", ")),
         _ => format!("{} and {} more", names[..3].join(", "), names.len() - 3),
     }
@@ -73,7 +61,7 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// What two texts have in common at their beginnings and ends, and what is between, of each.
+/// The common beginning of two texts, the middle of each, and their common end.
 pub(super) fn parts<'a>(a: &'a str, b: &'a str) -> (&'a str, [&'a str; 2], &'a str) {
     let same = |(x, y): &(char, char)| x == y;
     let before: usize = a
@@ -95,10 +83,10 @@ mod tests {
 
     #[test]
     fn nothing_is_markup_and_nothing_is_invisible() {
-        let text = |text: &str| Text(text).to_string();
+        let text = |text: &str| Text(text).render().into_string();
         assert_eq!(
             text("</script><a b='c' d=\"e\">&amp;"),
-            "&lt;/script&gt;&lt;a b=&#39;c&#39; d=&quot;e&quot;&gt;&amp;amp;"
+            "&lt;/script&gt;&lt;a b='c' d=&quot;e&quot;&gt;&amp;amp;"
         );
         assert_eq!(text("a\0b\x1b[31m\r\n\t"), "a\\0b\\u{1b}[31m\\r\\n\\t");
         assert_eq!(text("gpj.\u{202e}exe\u{feff}"), "gpj.\\u{202e}exe\\u{feff}");
@@ -111,9 +99,10 @@ mod tests {
             (count(1, "file"), count(0, "file")),
             ("1 file".to_owned(), "0 files".to_owned())
         );
-        assert_eq!(list(&["a", "b"]), "a and b");
-        assert_eq!(list(&["a", "b", "c", "d"]), "a, b, c and d");
-        assert_eq!(list(&["a", "b", "c", "d", "e"]), "a, b, c and 2 more");
+        let list = |names: &str| list(&names.chars().map(String::from).collect::<Vec<_>>());
+        assert_eq!(list("ab"), "a and b");
+        assert_eq!(list("abcd"), "a, b, c and d");
+        assert_eq!(list("abcde"), "a, b, c and 2 more");
         assert_eq!(
             (duration(59), duration(61), duration(7322)),
             ("59 s".into(), "1 min 1 s".into(), "2 h 2 min 2 s".into())

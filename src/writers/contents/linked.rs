@@ -1,4 +1,4 @@
-//! Programs and libraries: whether the kernel and the dynamic loader of the target can start each of them.
+//! Programs and libraries: checks that the kernel and the dynamic loader of the target can start each of them.
 
 use super::{
     loader::{Loader, triplet},
@@ -12,16 +12,16 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A library that programs open with dlopen: no list of needed libraries names it.
+/// A library that programs open with dlopen, so that no list of needed libraries names it.
 struct Opened {
     library: &'static str,
-    /// Programs that cannot do without it, where they are there. `{triplet}` is that of the architecture.
+    /// Programs that need it, as far as the tree has them. `{triplet}` stands for that of the architecture.
     by: &'static [&'static str],
     reason: &'static str,
 }
 
-/// Libraries that are opened at run time and that a node does not come up without. What systemd opens for features no node uses
-/// (the notes `.note.dlopen` in its libraries call them suggested) is not here.
+/// Libraries that are opened at run time and that a node needs to boot. Libraries that systemd opens for features no node uses are not
+/// listed (the notes `.note.dlopen` of its libraries call them suggested).
 const OPENED: &[Opened] = &[
     Opened {
         library: "libkmod.so.2",
@@ -39,7 +39,7 @@ const OPENED: &[Opened] = &[
     },
 ];
 
-/// Everything that keeps ELF files of the tree from being started or loaded. Kernel modules are looked at by [`modules`].
+/// The reasons why ELF files of the tree cannot be started or loaded. Kernel modules are checked by [`modules`].
 pub(super) fn check(view: View<'_>, arch: Arch) -> Vec<Problem> {
     let target = ElfMachine::of(arch);
     let mut loader = Loader::new(view, arch);
@@ -107,8 +107,8 @@ pub(super) fn elfs_of<'a>(view: View<'a>) -> impl Iterator<Item = (&'a RelPath, 
     })
 }
 
-/// Which file lacks which library: in the company of each program that is loaded with it, and alone when there is none. Who opens a
-/// file that no program is loaded with knows its directory, so that what lies beside it is there, too.
+/// The pairs of a file and a library that it does not get. A library is loaded together with each program that needs it. A library that
+/// no program needs is loaded alone; the program that opens it knows its directory, so libraries beside it count as found.
 fn lacking<'a>(loader: &mut Loader<'a>, elfs: &BTreeMap<&RelPath, &'a Elf>) -> BTreeSet<(RelPath, Vec<u8>)> {
     let (mut lacks, mut reached) = (BTreeSet::new(), BTreeSet::new());
     let own = |loader: &Loader<'_>, elf: &Elf| elf.machine == loader.target();
@@ -128,7 +128,7 @@ fn lacking<'a>(loader: &mut Loader<'a>, elfs: &BTreeMap<&RelPath, &'a Elf>) -> B
     lacks
 }
 
-/// What is wrong with the interpreter of the script at `path`; nothing when it is no script.
+/// The problem of the interpreter of the script at `path`; `None` when the file is not a script.
 pub(super) fn check_script(view: View<'_>, path: &RelPath) -> Option<Problem> {
     let Some(FileContent::Script(interpreter)) = view.content(view.tree.get(path)?) else {
         return None;

@@ -1,9 +1,9 @@
-//! The dynamic loader of the target: which libraries a program is started with. Source: `ld.so(8)`, and glibc's elf/dl-load.c.
+//! The dynamic loader of the target: its search for the libraries of a program. Source: `ld.so(8)`, and glibc's elf/dl-load.c.
 //!
-//! A library is looked for in the directories of the file that needs it (`DT_RUNPATH`, or `DT_RPATH` where there is none), then in
-//! Debian's own. One that is loaded already is not looked for again, whatever directory it came from: that is how a library in a
-//! directory of its own finds its neighbour, which the program named. That a `DT_RPATH` also holds for what its file loads is left
-//! out: no file of Debian has one.
+//! The loader searches the directories that the file names (`DT_RUNPATH`, or else `DT_RPATH`), then Debian's own directories. It does not
+//! search for a library that is loaded already, whatever directory that came from: so a library in a private directory gets its
+//! neighbour if the program has loaded it. The rule that a `DT_RPATH` also holds for the libraries of its file is left out, because no
+//! file of Debian has a `DT_RPATH`.
 
 use super::view::{FileContent, View};
 use crate::{
@@ -32,16 +32,16 @@ const fn own_path(arch: Arch) -> &'static str {
 pub(super) struct Loader<'a> {
     view: View<'a>,
     arch: Arch,
-    /// Directories searched for every file, each once.
+    /// Directories that are searched for every file, without repetitions.
     standard: Vec<RelPath>,
-    /// Where in them a library is, by name.
+    /// Paths of libraries in these directories, by name.
     known: BTreeMap<Vec<u8>, Option<RelPath>>,
 }
 
 impl<'a> Loader<'a> {
     pub(super) fn new(view: View<'a>, arch: Arch) -> Self {
         let triplet = triplet(arch);
-        // Its built-in list (`ld.so --help`), which holds without a cache. `/lib` is a link to `/usr/lib`.
+        // The built-in list (`ld.so --help`), which is used without a cache. `/lib` is a link to `/usr/lib`.
         let mut standard = Vec::new();
         for directory in ["/lib/{}", "/usr/lib/{}", "/lib", "/usr/lib"].map(|d| d.replace("{}", triplet)) {
             match view.follow(directory.as_bytes()) {
@@ -57,12 +57,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// What it loads.
+    /// The machine whose files it loads.
     pub(super) fn target(&self) -> ElfMachine {
         ElfMachine::of(self.arch)
     }
 
-    /// Loads the file at `path` with everything it needs. `reached` gets the libraries, `lacks` what a file did not get.
+    /// Loads the file at `path` and all its libraries. `reached` gets the paths of the libraries, `lacks` each missing library with the
+    /// file that needs it.
     pub(super) fn start(
         &mut self,
         path: &RelPath,
@@ -70,7 +71,7 @@ impl<'a> Loader<'a> {
         reached: &mut BTreeSet<RelPath>,
         lacks: &mut BTreeSet<(RelPath, Vec<u8>)>,
     ) {
-        // By the names that they are needed by.
+        // The names under which libraries are needed.
         let mut loaded: BTreeSet<&[u8]> = elf.soname.iter().map(Vec::as_slice).collect();
         let mut left = VecDeque::from([(path.clone(), elf)]);
         while let Some((path, elf)) = left.pop_front() {
@@ -118,7 +119,7 @@ impl<'a> Loader<'a> {
     }
 
     fn find_in_standard(&self, name: &[u8]) -> Option<(RelPath, &'a Elf)> {
-        // It is there itself before anything else, under its own name.
+        // The loader itself is always loaded, under its own name.
         let own = own_path(self.arch).as_bytes();
         if own.ends_with(&[b"/", name].concat())
             && let Some(found) = self.library(own)
@@ -130,7 +131,7 @@ impl<'a> Loader<'a> {
         places.find_map(|place| self.library(place.as_bytes()))
     }
 
-    /// What `path` leads to, if that can be loaded.
+    /// The library that `path` leads to, if it can be loaded.
     pub(super) fn library(&self, path: &[u8]) -> Option<(RelPath, &'a Elf)> {
         let (path, entry) = self.view.follow(path)?;
         match self.view.content(entry) {
@@ -141,13 +142,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Where a file's libraries are looked for, for people.
+    /// The directories that are searched for the libraries of a file, as text.
     pub(super) fn searched(&self, elf: &Elf) -> Vec<String> {
         let own = elf.search.iter().map(|d| d.escape_ascii().to_string());
         own.chain(self.standard.iter().map(|d| format!("/{d}"))).collect()
     }
 
-    /// A directory of a file's own list with the loader's words filled in; `None` for one that depends on who runs it.
+    /// A directory of a file's own list with the loader's variables filled in; `None` for a relative directory or another variable.
     fn expand(&self, directory: &[u8], path: &RelPath) -> Option<Vec<u8>> {
         let origin = path.parent().map_or(Vec::new(), |p| [b"/", p.as_bytes()].concat());
         let library = format!("lib/{}", triplet(self.arch));

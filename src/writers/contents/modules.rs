@@ -1,12 +1,13 @@
-//! Kernel modules: whether those that were asked for are there, with everything they need, for the right machine.
+//! Kernel modules: the required drivers, the modules they need, and their machine.
 //!
 //! ```text
 //! modules.dep      kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz kernel/fs/jbd2/jbd2.ko.xz
 //! modules.builtin  kernel/fs/fuse/virtiofs.ko
 //! ```
 //!
-//! Paths are relative to the directory of the kernel's version. depmod writes what it sees: the index of an initramfs says nothing about
-//! a module that was left out. So the kernel's own index, of all its modules, is asked too. Source: `modules.dep(5)`.
+//! Paths are relative to the directory of the kernel's version. The index of an initramfs lists only the modules that depmod found there,
+//! so it does not show that a module was left out; the kernel's own index, which lists all modules, is read too.
+//! Source: `modules.dep(5)`.
 
 use super::{
     problem::Problem,
@@ -18,26 +19,26 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where modules are, each kernel's in a directory of its version.
+/// Directory of the modules, with a directory for each version of the kernel.
 const MODULES: &str = "usr/lib/modules";
 const DEPENDENCIES: &str = "modules.dep";
 const BUILT_IN: &str = "modules.builtin";
-/// What names of modules end with.
+/// Endings of the file names of modules.
 const ENDINGS: [&str; 3] = [".ko", ".ko.xz", ".ko.zst"];
 
-/// A kernel whose modules a tree has some of.
+/// A kernel and the dependencies of its modules.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct KernelModules {
-    /// Its version, as `uname -r` says it.
+    /// Its version, as `uname -r` prints it.
     pub(super) version: String,
-    /// What its modules need.
+    /// The modules that each of its modules needs.
     pub(super) needs: Needs,
 }
 
-/// What each module needs: paths below the directory of the version.
+/// The modules that each module needs: paths below the directory of the version.
 pub(super) type Needs = BTreeMap<String, Vec<String>>;
 
-/// The name of a module, as modprobe knows it, when its file is called `name`.
+/// The name by which modprobe knows the module in the file `name`.
 fn module_name(name: &str) -> Option<String> {
     let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending))?;
     Some(stem.replace('-', "_"))
@@ -54,7 +55,7 @@ pub(super) fn is_module(path: &RelPath) -> bool {
     below(path).is_some_and(|inside| ENDINGS.iter().any(|ending| inside.ends_with(ending)))
 }
 
-/// Whether the text at `path` is read by this file.
+/// Whether an index of modules is expected at `path`.
 pub(super) fn is_index(path: &RelPath) -> bool {
     let name = below(path).and_then(|inside| inside.split_once('/'));
     name.is_some_and(|(_, name)| [DEPENDENCIES, BUILT_IN].contains(&name))
@@ -66,7 +67,7 @@ fn parse_needs(text: &str) -> Result<Needs, String> {
     for (number, line) in text.lines().enumerate() {
         let (module, others) = line
             .split_once(':')
-            .ok_or_else(|| format!("read line {}: there is no colon in it", number + 1))?;
+            .ok_or_else(|| format!("read line {}: it has no colon", number + 1))?;
         needs.insert(
             module.to_owned(),
             others.split_whitespace().map(str::to_owned).collect(),
@@ -75,12 +76,14 @@ fn parse_needs(text: &str) -> Result<Needs, String> {
     Ok(needs)
 }
 
-/// The kernel whose index is in this tree: there must be one.
+/// The kernel whose index is in this tree, which must be exactly one.
 pub(super) fn kernel(view: View<'_>) -> Result<KernelModules, Problem> {
     let versions = versions(view.tree);
     let [version] = &versions[..] else {
-        let wanted = format!("the one kernel in {MODULES} (there are {})", versions.len());
-        return Err(Problem::NotThere { wanted });
+        return Err(Problem::Kernels {
+            directory: MODULES,
+            count: versions.len(),
+        });
     };
     Ok(KernelModules {
         version: version.clone(),
@@ -113,8 +116,8 @@ fn needs_of(view: View<'_>, version: &str) -> Result<Needs, Problem> {
     })
 }
 
-/// Everything that is wrong with the modules of the tree and their indexes. `whole` is the kernel that they were taken from, if they
-/// are only some of its modules. `machines`: whether compressed modules were looked into.
+/// The problems of the modules of the tree and of their indexes. `whole` is the kernel that the modules were taken from, if they are only
+/// some of its modules. `machines` says whether the machines of compressed modules were read and can be checked.
 pub(super) fn check(view: View<'_>, arch: Arch, whole: Option<&KernelModules>, machines: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     for version in versions(view.tree) {
@@ -165,12 +168,12 @@ fn for_other_machines(view: View<'_>, path: &RelPath, entry: &crate::model::Entr
     let found = match (view.content(entry), &entry.node) {
         (Some(FileContent::Packed(machine)), _) => *machine,
         (Some(FileContent::Elf(elf)), _) => elf.machine,
-        // What the link leads to is looked at where it is.
+        // The target of a link is checked at its own path.
         (_, Node::Symlink { .. }) => return None,
         (found, _) => {
             let problem = match found {
                 Some(FileContent::Broken(problem)) => problem.clone(),
-                _ => "read a kernel module: it is no ELF file".to_owned(),
+                _ => "read a kernel module: it is not an ELF file".to_owned(),
             };
             let path = path.to_string();
             return Some(Problem::Unreadable { path, problem });
@@ -183,7 +186,7 @@ fn for_other_machines(view: View<'_>, path: &RelPath, entry: &crate::model::Entr
     })
 }
 
-/// Which of these drivers the kernel does not find in the tree and does not have built in.
+/// The drivers of `names` that are neither modules in the tree nor built into the kernel.
 pub(super) fn missing_drivers(view: View<'_>, version: &str, names: &[String]) -> Vec<Problem> {
     let built_in = match index(view, version, BUILT_IN) {
         Ok(text) => text,

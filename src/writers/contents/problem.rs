@@ -1,45 +1,52 @@
-//! What can be wrong with a tree, in words: each names the file and what it lacks.
+//! The problems of a tree, in words: each names the file and its defect.
 
 use crate::image::elf::ElfMachine;
 use std::fmt;
 
-/// One thing that keeps a tree from working.
+/// A reason why a tree cannot work.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Problem {
-    /// A file that was asked for.
+    /// A required file is missing.
     NotThere {
         /// Its path or pattern.
         wanted: String,
     },
-    /// A program that was asked for and that nobody may run.
+    /// The tree must have the modules of exactly one kernel.
+    Kernels {
+        /// The directory of the kernels.
+        directory: &'static str,
+        /// Number of kernels there.
+        count: usize,
+    },
+    /// A required program is not executable.
     NotExecutable {
         /// Its path.
         path: String,
     },
-    /// A file that is not what its name or its first bytes promise.
+    /// A file cannot be read in the format that its name or its first bytes announce.
     Unreadable {
         /// Its path.
         path: String,
-        /// Why, completing "failed to …".
+        /// The problem, completing "failed to …".
         problem: String,
     },
-    /// A file for other machines.
+    /// A file is for another machine.
     Machine {
         /// Its path.
         path: String,
-        /// What it is for.
+        /// The machine it is for.
         found: ElfMachine,
-        /// What it should be for.
+        /// The machine of the tree.
         target: ElfMachine,
     },
-    /// The dynamic loader, or the interpreter of a script.
+    /// The interpreter of a script, or the dynamic loader of a program, is missing.
     Interpreter {
         /// Path of the program.
         path: String,
         /// Path of the interpreter.
         interpreter: String,
     },
-    /// A library that a file is loaded with.
+    /// A library that a file needs is missing.
     Library {
         /// Path of the file.
         path: String,
@@ -48,37 +55,37 @@ pub(super) enum Problem {
         /// Directories that were searched.
         searched: Vec<String>,
     },
-    /// A library that a program opens when it runs.
+    /// A library that a program opens at run time is missing.
     Opened {
         /// Path of the program.
         path: String,
         /// Name of the library.
         library: String,
-        /// What it is opened for.
+        /// Its purpose.
         reason: &'static str,
     },
-    /// A driver that was asked for.
+    /// A required driver is missing.
     Driver {
         /// Its name.
         name: String,
-        /// Where it was looked for.
+        /// The directory where it must be.
         directory: String,
     },
-    /// A kernel module that another one needs.
+    /// A kernel module that another module needs is missing.
     Needs {
         /// Path of the module.
         path: String,
-        /// Path of what it needs.
+        /// Path of the module it needs.
         needs: String,
     },
-    /// A kernel module that modprobe does not find.
+    /// A kernel module is not in the index, so modprobe does not find it.
     Unlisted {
         /// Path of the module.
         path: String,
         /// Path of the index that lacks it.
         index: String,
     },
-    /// A module of the index that is not there.
+    /// A module of the index is missing.
     Listed {
         /// Path of the module.
         path: String,
@@ -91,6 +98,12 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::NotThere { wanted } => write!(f, "{wanted} is not there"),
+            Problem::Kernels { directory, count } => {
+                write!(
+                    f,
+                    "{directory} must have the modules of exactly one kernel, but has {count}"
+                )
+            }
             Problem::NotExecutable { path } => write!(f, "{path} is not executable"),
             Problem::Unreadable { path, problem } => write!(f, "{path}: failed to {problem}"),
             Problem::Machine { path, found, target } => write!(f, "{path} is for {found}, the target is {target}"),
@@ -111,7 +124,7 @@ impl fmt::Display for Problem {
             Problem::Opened { path, library, reason } => {
                 write!(
                     f,
-                    "{path} opens the library {library} when it runs ({reason}), which is not there"
+                    "{path} opens the library {library} at run time ({reason}), but the library is not there"
                 )
             }
             Problem::Driver { name, directory } => {
@@ -122,7 +135,7 @@ impl fmt::Display for Problem {
             }
             Problem::Needs { path, needs } => write!(f, "{path} needs {needs}, which is not there"),
             Problem::Unlisted { path, index } => write!(f, "{path} is not listed in {index}"),
-            Problem::Listed { path, index } => write!(f, "{path} is listed in {index} and not there"),
+            Problem::Listed { path, index } => write!(f, "{path} is listed in {index}, but not there"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads of a file what decides whether it can work: never more of it than that.
+//! Recognition of a file by its name and its first bytes; no more of the file is read than that needs.
 
 use super::{modules, view::FileContent};
 use crate::{
@@ -12,15 +12,14 @@ use std::io::{self, BufReader, Read};
 
 /// Longest first line of a script, bytes (`BINPRM_BUF_SIZE` of the kernel).
 const MAX_LINE: usize = 256;
-/// Longest index of kernel modules, bytes; a kernel with all its modules has less than one MiB.
+/// Longest index of kernel modules, bytes; the index of a whole kernel has less than one MiB.
 const MAX_INDEX: u64 = 16 << 20;
-/// Memory that decompressing the first bytes of xz may take, bytes.
+/// Most memory for decompressing the first bytes of an xz file, bytes.
 const XZ_MEMORY: u64 = 64 << 20;
-/// How much compressed input is read at a time: the first bytes of xz need no more.
+/// Bytes of compressed input that are read at a time: the first bytes of an xz file need no more.
 const PIECE: usize = 4096;
 
-/// Looks into the file at `path`; `None` when nothing of it matters. Kernel modules that are compressed are only looked into
-/// with `modules`.
+/// Recognises the file at `path`; `None` when its contents do not matter. Compressed kernel modules are read only if `modules` is set.
 pub(super) fn look(path: &RelPath, source: &dyn ReadAt, modules: bool) -> io::Result<Option<FileContent>> {
     let size = source.size()?;
     if modules::is_index(path) {
@@ -65,7 +64,7 @@ fn index(source: &dyn ReadAt, size: u64) -> io::Result<FileContent> {
     ))
 }
 
-/// A script whose interpreter has an absolute path, as the kernel starts it.
+/// A script whose interpreter has an absolute path, as the kernel requires.
 fn script(source: &dyn ReadAt, size: u64) -> io::Result<Option<FileContent>> {
     let mut line = vec![0; size.min(MAX_LINE as u64) as usize];
     source.read_exact_at(&mut line, 0)?;
@@ -75,7 +74,7 @@ fn script(source: &dyn ReadAt, size: u64) -> io::Result<Option<FileContent>> {
     Ok(program.starts_with(b"/").then(|| FileContent::Script(program.to_vec())))
 }
 
-/// What the file would be without its compression. A stream that ends early or is none is a finding, not a failure.
+/// The machine of a compressed ELF file. A damaged stream makes the file [`FileContent::Broken`], not the call fail.
 fn packed(path: &RelPath, source: &dyn ReadAt) -> io::Result<FileContent> {
     let input = BufReader::with_capacity(PIECE, ReadCursor::new(source));
     let mut head = Vec::new();

@@ -1,4 +1,4 @@
-//! `contents.toml`: what must be in an initramfs. `stages/README.md` is the same for people.
+//! `contents.toml`: the required contents of an initramfs. `stages/README.md` describes the file.
 
 use super::{problem::Problem, view::View};
 use crate::{
@@ -9,19 +9,19 @@ use globset::GlobBuilder;
 use serde::Deserialize;
 use std::path::Path;
 
-/// Where programs are.
+/// Directories of programs.
 const PROGRAMS: [&str; 2] = ["usr/bin", "usr/sbin"];
-/// What makes a path a pattern.
+/// Characters that make a path a pattern.
 const PATTERN: [char; 4] = ['*', '?', '[', '{'];
 
-/// What must be there.
+/// The required programs, files and drivers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requirements {
     /// Names of programs, in `usr/bin` or `usr/sbin`.
     #[serde(default)]
     pub(super) programs: Vec<String>,
-    /// Paths, or patterns of paths of which one must be there.
+    /// Paths, and patterns that at least one path must match.
     #[serde(default)]
     pub(super) files: Vec<String>,
     /// Names of kernel modules.
@@ -39,7 +39,7 @@ struct File {
     arm64: Requirements,
 }
 
-/// Reads what is wanted for `arch`. A list that asks for nothing of a kind would check nothing and is an error.
+/// Reads the requirements for `arch`. An empty list of programs, files or drivers would check nothing and is an error.
 pub(super) fn parse_wanted(text: &str, arch: Arch) -> Result<Requirements, String> {
     let file: File = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
@@ -60,7 +60,7 @@ pub(super) fn parse_wanted(text: &str, arch: Arch) -> Result<Requirements, Strin
         ("drivers", &wanted.drivers),
     ] {
         if list.is_empty() {
-            return Err(format!("it asks for no {kind}"));
+            return Err(format!("it requires no {kind}"));
         }
     }
     for pattern in wanted.files.iter().filter(|f| f.contains(PATTERN)) {
@@ -69,7 +69,7 @@ pub(super) fn parse_wanted(text: &str, arch: Arch) -> Result<Requirements, Strin
     Ok(wanted)
 }
 
-/// As [`parse_wanted`], of the file at `path`.
+/// Reads the requirements in the file `path`.
 pub(super) fn load_wanted(path: &Path, arch: Arch) -> Result<Requirements, WriterError> {
     let text = std::fs::read_to_string(path).map_err(WriterError::io("read", path))?;
     parse_wanted(&text, arch).map_err(|problem| WriterError::Missing(format!("read {path:?}: {problem}")))
@@ -80,7 +80,7 @@ fn glob(pattern: &str) -> Result<globset::GlobMatcher, String> {
     Ok(glob.map_err(|e| e.to_string())?.compile_matcher())
 }
 
-/// The programs and files that are not in the tree. A link must lead to something.
+/// The required programs and files that are missing from the tree. A link counts only if its target exists.
 pub(super) fn missing(view: View<'_>, wanted: &Requirements) -> Vec<Problem> {
     let mut problems = Vec::new();
     for program in &wanted.programs {

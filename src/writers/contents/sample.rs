@@ -1,4 +1,4 @@
-//! A tree for tests, with what is read of its files.
+//! A tree for tests, with its recognised files.
 
 use super::{
     recognise::look,
@@ -54,7 +54,7 @@ impl Sample {
         }
     }
 
-    /// Replaces what may be there.
+    /// Replaces an entry, or adds it.
     fn insert(&mut self, path: &str, mode: u32, node: Node) {
         let path: RelPath = path.parse().expect("a path");
         let meta = Meta::root(mode, Epoch::new(0));

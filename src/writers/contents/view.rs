@@ -1,4 +1,4 @@
-//! A file tree with what was read of its files, and where its paths lead.
+//! A file tree with its recognised files, and the following of its paths through links.
 
 use crate::{
     image::elf::{Elf, ElfMachine},
@@ -6,28 +6,28 @@ use crate::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
-/// Most links that are followed for one path, as the kernel (`MAXSYMLINKS`).
+/// Most links that are followed for one path, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: u32 = 40;
 
-/// What was read of a file.
+/// A recognised file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum FileContent {
     /// An ELF file.
     Elf(Elf),
-    /// A compressed ELF file, of which only the first bytes were read.
+    /// A compressed ELF file, whose first bytes were read.
     Packed(ElfMachine),
     /// A script with the path of its interpreter.
     Script(Vec<u8>),
     /// An index of kernel modules, as text.
     Index(String),
-    /// A file that should be one of these and cannot be read as such.
+    /// A file that should be one of these, but cannot be read; with the problem.
     Broken(String),
 }
 
-/// What was read, by digest. Files of which nothing matters are not in it.
+/// The recognised files by digest. Other files are not in the map.
 pub(super) type ContentsByDigest = BTreeMap<VerityDigest, FileContent>;
 
-/// A tree and what was read of it.
+/// A tree and its recognised files.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     /// Names, links and modes.
@@ -37,7 +37,7 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// What was read of a file of the tree.
+    /// The recognised content of an entry.
     pub(super) fn content(&self, entry: &Entry) -> Option<&'a FileContent> {
         match &entry.node {
             Node::File { digest, .. } => self.contents.get(digest),
@@ -45,8 +45,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The entry a path leads to, every link on the way followed inside the tree, and the path without links. A relative path
-    /// begins at the top. `None`: nothing is there, or the path leads to the top itself.
+    /// The entry that a path leads to and its path without links; every link is followed inside the tree. A relative path begins at the
+    /// top. `None` when no entry is there, or when the path leads to the top itself.
     pub(super) fn follow(&self, path: &[u8]) -> Option<(RelPath, &'a Entry)> {
         let mut left: VecDeque<Vec<u8>> = names(path).collect();
         let mut here: Option<RelPath> = None;

@@ -1,11 +1,10 @@
-//! The reader against images of mke2fs, whole and damaged.
+//! The reader of ext4 against images of mke2fs, whole and damaged.
 
-use super::{
-    Ext4,
-    format::{VERITY_ALIGN, le16},
-};
-use crate::{
-    image::ReadAt,
+#[path = "fixture/tools.rs"]
+mod tools;
+
+use pnb::{
+    image::{ReadAt, ext4::Ext4},
     model::RelPath,
     verity::{MerkleTree, digest_bytes},
 };
@@ -15,21 +14,9 @@ use std::{
     io::{self, Read},
     os::unix::fs::FileExt,
     path::Path,
-    process::Command,
     sync::OnceLock,
 };
-
-fn run(program: &str, args: &[&str], allowed: &[i32]) {
-    let path = format!("/usr/sbin:/sbin:{}", "/usr/bin:/bin");
-    let out = Command::new(program)
-        .args(args)
-        .env("PATH", path)
-        .output()
-        .expect(program);
-    let code = out.status.code().expect("not killed");
-    let text = String::from_utf8_lossy(&out.stderr);
-    assert!(allowed.contains(&code), "{program} {args:?}: {code} {text}");
-}
+use tools::check as check_tools;
 
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
@@ -41,11 +28,21 @@ const SEALED: usize = 300 * 4096 + 17;
 /// One image with what the reader must understand: a directory with an index, an extent tree of depth two, holes, links,
 /// and a file with verity baked in.
 fn image() -> &'static [u8] {
-    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| build(&["-b", "4096", "-O", "verity,^has_journal"]))
+    &images()["plain"]
 }
 
-fn build(options: &[&str]) -> Vec<u8> {
+/// What debugfs says of [`image`].
+fn said(name: &str) -> &'static str {
+    std::str::from_utf8(&images()[name]).expect("text")
+}
+
+/// That image as `plain`, the same files in another shape as `other`, and what debugfs says of the first.
+fn images() -> &'static tools::Contents {
+    static IMAGES: OnceLock<tools::Contents> = OnceLock::new();
+    IMAGES.get_or_init(build)
+}
+
+fn build() -> tools::Contents {
     let dir = tempfile::tempdir().expect("scratch");
     let src = dir.path().join("src");
     fs::create_dir_all(src.join("many")).expect("made");
@@ -65,39 +62,31 @@ fn build(options: &[&str]) -> Vec<u8> {
         holes.write_all_at(&i.to_le_bytes(), i * 2 * 4096).expect("written");
     }
     write_sealed(&src.join("sealed"), &pattern(SEALED));
-    let image = dir.path().join("image");
-    let image = image.to_str().expect("UTF-8");
-    let mut args = vec![
-        "-q",
-        "-t",
-        "ext4",
-        "-m",
-        "0",
-        "-N",
-        "2000",
-        "-d",
-        src.to_str().expect("UTF-8"),
-    ];
-    args.extend(options);
-    args.extend([image, "14M"]);
-    run("mke2fs", &args, &[0]);
-    // Gives large directories their index.
-    run("e2fsck", &["-fyD", image], &[0, 1]);
-    for command in [
-        format!("sif /sealed size {SEALED}"),
-        "sif /sealed flags 0x180000".to_owned(),
-    ] {
-        run("debugfs", &["-w", "-R", &command, image], &[0]);
-    }
-    run("e2fsck", &["-fn", image], &[0]);
-    fs::read(image).expect("readable")
+    // e2fsck -D gives large directories their index.
+    let script = format!(
+        "make() {{
+            image=$1
+            shift
+            mke2fs -q -t ext4 -m 0 -N 2000 -d /inputs/0 \"$@\" $image 14M
+            e2fsck -fyD $image || test $? = 1
+            debugfs -w -R 'sif /sealed size {SEALED}' $image
+            debugfs -w -R 'sif /sealed flags 0x180000' $image
+            e2fsck -fn $image
+        }}
+        make out/plain -b 4096 -O verity,^has_journal
+        make out/other -b 1024 -O ^64bit,^metadata_csum,^flex_bg,^has_journal,verity -I 128
+        debugfs -R 'stat /many' out/plain >out/many
+        debugfs -R 'ex /holes' out/plain >out/holes
+        debugfs -R 'imap /sealed' out/plain >out/sealed"
+    );
+    check_tools(&[&src], &script).1
 }
 
 /// `data`, then its verity metadata where ext4 keeps it, in a file as long as all that.
 fn write_sealed(path: &Path, data: &[u8]) {
     let baked = MerkleTree::build(data, data.len() as u64).expect("in memory");
     let file = fs::File::create(path).expect("made");
-    let tree_at = (data.len() as u64).next_multiple_of(VERITY_ALIGN);
+    let tree_at = (data.len() as u64).next_multiple_of(65_536);
     let tail_at = tree_at + baked.tree.len() as u64;
     file.write_all_at(data, 0).expect("written");
     file.write_all_at(&baked.tree, tree_at).expect("written");
@@ -125,10 +114,6 @@ fn check(fs: &Ext4<Vec<u8>>) {
     assert_eq!(content(fs, "data"), pattern(70_000));
     let many = fs.lookup(&path("many")).expect("readable").expect("there");
     assert_eq!(fs.read_dir(&many).expect("readable").len(), 1500);
-    assert!(
-        many.flags & 0x1000 != 0,
-        "the directory has no index, so the test shows nothing"
-    );
     assert_eq!(content(fs, "many/a file with a rather long name number 1234"), b"1234");
     assert!(fs.lookup(&path("many/nothing")).expect("readable").is_none());
     assert!(fs.lookup(&path("data/below")).expect("readable").is_none());
@@ -142,6 +127,15 @@ fn check(fs: &Ext4<Vec<u8>>) {
 fn reads_what_mke2fs_writes() {
     let fs = Ext4::open(image().to_vec()).expect("valid");
     check(&fs);
+    let flags = said("many")
+        .split("Flags: 0x")
+        .nth(1)
+        .and_then(|s| s.split_whitespace().next());
+    let flags = u32::from_str_radix(flags.expect("flags"), 16).expect("a number");
+    assert!(
+        flags & 0x1000 != 0,
+        "the directory has no index, so the test shows nothing"
+    );
     let holes = content(&fs, "holes");
     assert_eq!(holes.len(), 1499 * 2 * 4096 + 8);
     for i in 0..1500usize {
@@ -150,8 +144,12 @@ fn reads_what_mke2fs_writes() {
         assert!(holes[at + 8..].iter().take(8184).all(|b| *b == 0));
     }
     let inode = fs.lookup(&path("holes")).expect("readable").expect("there");
+    // Levels are written as "0/ 1" for the root of a tree of depth one.
+    let depth = said("holes")
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("0/")?.split_whitespace().next());
     assert!(
-        le16(&inode.block, 6) > 0,
+        depth.map(|d| d.parse::<u32>().expect("a depth")).any(|d| d > 0),
         "the extent tree is flat, so the test shows nothing"
     );
     assert_eq!(fs.verity(&inode).expect("readable"), None);
@@ -159,17 +157,7 @@ fn reads_what_mke2fs_writes() {
 
 #[test]
 fn reads_other_shapes() {
-    check(
-        &Ext4::open(build(&[
-            "-b",
-            "1024",
-            "-O",
-            "^64bit,^metadata_csum,^flex_bg,^has_journal,verity",
-            "-I",
-            "128",
-        ]))
-        .expect("valid"),
-    );
+    check(&Ext4::open(images()["other"].clone()).expect("valid"));
 }
 
 #[test]
@@ -200,8 +188,14 @@ fn damage_is_named() {
     assert!(open(&|b| b[1024 + 0x18] = 9).contains("block size is 2^19"));
     assert!(open(&|b| b[1024 + 0x28..1024 + 0x2c].fill(0)).contains("groups of 0"));
 
-    let fs = Ext4::open(image().to_vec()).expect("valid");
-    let at = fs.lookup(&path("sealed")).expect("readable").expect("there").offset as usize;
+    // "located at block 12, offset 0x0300"
+    let place = said("sealed")
+        .split("located at block ")
+        .nth(1)
+        .and_then(|s| s.trim().split_once(", offset 0x"));
+    let (block, offset) = place.expect("a place");
+    let offset = usize::from_str_radix(offset, 16).expect("a number");
+    let at = block.parse::<usize>().expect("a number") * 4096 + offset;
     let sealed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = image().to_vec();
         change(&mut bytes);
@@ -210,8 +204,8 @@ fn damage_is_named() {
         fs.verity(&inode).map(|_| ())
     };
     let error = |change: &dyn Fn(&mut Vec<u8>)| sealed(change).expect_err("damaged").to_string();
-    assert!(error(&|b| b[at + 0x28] = 0).contains("a node of the extent tree has the magic"));
-    assert!(error(&|b| b[at + 0x28 + 6] = 9).contains("the extent tree has the depth 9"));
+    assert!(error(&|b| b[at + 0x28] = 0).contains("extent node with magic"));
+    assert!(error(&|b| b[at + 0x28 + 6] = 9).contains("extent tree of depth 9"));
     assert!(error(&|b| b[at + 0x28 + 12 + 8..at + 0x28 + 24].fill(0xff)).contains("stored at block"));
     assert!(error(&|b| b[at + 0x7] = 0x7f).contains("nothing behind the data"));
     assert!(error(&|b| b[at + 0x1a] = 0).contains("is not in use"));

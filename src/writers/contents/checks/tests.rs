@@ -1,11 +1,11 @@
 //! Trees that work, and trees that lack one thing.
 
-use super::{modules::KernelModules, sample::Sample, *};
+use super::{super::sample::Sample, modules::KernelModules, *};
 use crate::image::elf::sample::{ARM64, EXECUTABLE, ElfFile, RELOCATABLE, SHARED, X86_64};
 
 const VERSION: &str = "6.12.1-test";
 
-/// What differs between the architectures.
+/// Machine number, directory name and loader of an architecture.
 fn names(arch: Arch) -> (u16, &'static str, &'static str) {
     match arch {
         Arch::Amd64 => (X86_64, "x86_64-linux-gnu", "/lib64/ld-linux-x86-64.so.2"),
@@ -180,9 +180,9 @@ fn what_a_program_lacks_is_named() {
     # amd64, no private library
     usr/bin/udevadm needs the library libsystemd-shared-257.so, which is not there (looked for in /usr/lib/x86_64-linux-gnu/systemd, /usr/lib/x86_64-linux-gnu, /usr/lib)
     # amd64, no opened library
-    usr/bin/udevadm opens the library libkmod.so.2 when it runs (it loads kernel modules with it), which is not there
+    usr/bin/udevadm opens the library libkmod.so.2 at run time (it loads kernel modules with it), but the library is not there
     # amd64, no libgcc
-    usr/lib/x86_64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 when it runs (a thread that is cancelled or ends itself aborts the program without it), which is not there
+    usr/lib/x86_64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 at run time (a thread that is cancelled or ends itself aborts the program without it), but the library is not there
     # amd64, text for a library
     usr/bin/udevadm needs the library libc.so.6, which is not there (looked for in /usr/lib/x86_64-linux-gnu/systemd, /usr/lib/x86_64-linux-gnu, /usr/lib)
     usr/sbin/e2fsck needs the library libc.so.6, which is not there (looked for in /usr/lib/x86_64-linux-gnu, /usr/lib)
@@ -193,7 +193,7 @@ fn what_a_program_lacks_is_named() {
     usr/bin/busybox: failed to read an ELF file at byte 0: its header is cut off
     # amd64, a library of the other architecture
     usr/lib/x86_64-linux-gnu/libgcc_s.so.1 is for arm64, the target is x86-64
-    usr/lib/x86_64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 when it runs (a thread that is cancelled or ends itself aborts the program without it), which is not there
+    usr/lib/x86_64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 at run time (a thread that is cancelled or ends itself aborts the program without it), but the library is not there
     # arm64, no loader
     usr/bin/udevadm needs the interpreter /lib/ld-linux-aarch64.so.1, which is not there
     usr/sbin/e2fsck needs the interpreter /lib/ld-linux-aarch64.so.1, which is not there
@@ -206,9 +206,9 @@ fn what_a_program_lacks_is_named() {
     # arm64, no private library
     usr/bin/udevadm needs the library libsystemd-shared-257.so, which is not there (looked for in /usr/lib/aarch64-linux-gnu/systemd, /usr/lib/aarch64-linux-gnu, /usr/lib)
     # arm64, no opened library
-    usr/bin/udevadm opens the library libkmod.so.2 when it runs (it loads kernel modules with it), which is not there
+    usr/bin/udevadm opens the library libkmod.so.2 at run time (it loads kernel modules with it), but the library is not there
     # arm64, no libgcc
-    usr/lib/aarch64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 when it runs (a thread that is cancelled or ends itself aborts the program without it), which is not there
+    usr/lib/aarch64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 at run time (a thread that is cancelled or ends itself aborts the program without it), but the library is not there
     # arm64, text for a library
     usr/bin/udevadm needs the library libc.so.6, which is not there (looked for in /usr/lib/aarch64-linux-gnu/systemd, /usr/lib/aarch64-linux-gnu, /usr/lib)
     usr/sbin/e2fsck needs the library libc.so.6, which is not there (looked for in /usr/lib/aarch64-linux-gnu, /usr/lib)
@@ -219,7 +219,7 @@ fn what_a_program_lacks_is_named() {
     usr/bin/busybox: failed to read an ELF file at byte 0: its header is cut off
     # arm64, a library of the other architecture
     usr/lib/aarch64-linux-gnu/libgcc_s.so.1 is for x86-64, the target is arm64
-    usr/lib/aarch64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 when it runs (a thread that is cancelled or ends itself aborts the program without it), which is not there
+    usr/lib/aarch64-linux-gnu/libc.so.6 opens the library libgcc_s.so.1 at run time (a thread that is cancelled or ends itself aborts the program without it), but the library is not there
     "#);
 }
 
@@ -311,13 +311,13 @@ fn a_library_is_there_when_every_program_that_loads_it_has_loaded_it() {
     let with = |programs: &[&[&str]]| beside("opt/own/libcore.so", programs);
     let lacks = "opt/own/libcore.so needs the library libshared.so, which is not there (looked for in \
                  /usr/lib/x86_64-linux-gnu, /usr/lib)\n";
-    // Its neighbour was named by the program, under whatever name.
+    // The program has loaded its neighbour, under any name.
     assert_eq!(with(&[&["libcore.so", "libshared.so"]]), "");
     assert_eq!(with(&[&["libcore.so", "other-name.so"]]), "");
-    // Nobody did, or not every program.
+    // No program has loaded it, or not every program.
     assert_eq!(with(&[&["libcore.so"]]), lacks);
     assert_eq!(with(&[&["libcore.so", "libshared.so"], &["libcore.so"]]), lacks);
-    // Nobody is loaded with it, but it can be opened.
+    // No program needs it, but it can be opened.
     assert_eq!(with(&[&["libshared.so"]]), "");
     let lacks = lacks.replace("opt/own", "opt/other");
     assert_eq!(beside("opt/other/libcore.so", &[&["libshared.so"]]), lacks);
@@ -379,7 +379,7 @@ fn modules_are_there_with_what_they_need_and_for_the_target() {
     # nothing
     # a module it needs is gone
     usr/lib/modules/6.12.1-test/kernel/fs/ext4/ext4.ko.xz needs usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst, which is not there
-    usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst is listed in usr/lib/modules/6.12.1-test/modules.dep and not there
+    usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst is listed in usr/lib/modules/6.12.1-test/modules.dep, but not there
     # gone, and its index does not know
     usr/lib/modules/6.12.1-test/kernel/fs/ext4/ext4.ko.xz needs usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst, which is not there
     # a module its index does not know
@@ -387,7 +387,7 @@ fn modules_are_there_with_what_they_need_and_for_the_target() {
     # no index
     usr/lib/modules/6.12.1-test/modules.dep is not there
     # an index of another form
-    usr/lib/modules/6.12.1-test/modules.dep: failed to read line 1: there is no colon in it
+    usr/lib/modules/6.12.1-test/modules.dep: failed to read line 1: it has no colon
     # for another machine
     usr/lib/modules/6.12.1-test/kernel/drivers/usb/usb-storage.ko is for arm64, the target is x86-64
     usr/lib/modules/6.12.1-test/kernel/fs/ext4/ext4.ko.xz is for arm64, the target is x86-64
@@ -398,7 +398,7 @@ fn modules_are_there_with_what_they_need_and_for_the_target() {
     usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst: failed to read a compressed ELF file: incomplete frame
     # something else
     usr/lib/modules/6.12.1-test/kernel/drivers/usb/usb-storage.ko: failed to read a kernel module: it is no ELF file
-    usr/lib/modules/6.12.1-test/kernel/fs/ext4/ext4.ko.xz: failed to read a compressed ELF file: it does not begin as one
+    usr/lib/modules/6.12.1-test/kernel/fs/ext4/ext4.ko.xz: failed to read a compressed ELF file: it does not begin with the ELF magic
     usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst: failed to read a compressed ELF file: Unknown frame descriptor
     "#);
 }
@@ -427,12 +427,18 @@ fn drivers_are_in_the_tree_or_in_the_kernel() {
 fn the_indexes_are_those_of_one_kernel() {
     let mut sample = Sample::default();
     let none = modules::kernel(sample.view()).expect_err("none").to_string();
-    assert_eq!(none, "the one kernel in usr/lib/modules (there are 0) is not there");
+    assert_eq!(
+        none,
+        "usr/lib/modules must have the modules of exactly one kernel, but has 0"
+    );
     for version in ["1", "2"] {
         sample.file(&format!("usr/lib/modules/{version}/modules.dep"), b"");
     }
     let two = modules::kernel(sample.view()).expect_err("two").to_string();
-    assert_eq!(two, "the one kernel in usr/lib/modules (there are 2) is not there");
+    assert_eq!(
+        two,
+        "usr/lib/modules must have the modules of exactly one kernel, but has 2"
+    );
 }
 
 const LIST: &str = r#"
@@ -493,8 +499,8 @@ fn a_list_with_a_mistake_is_refused() {
         said.push_str(&format!("{error}\n"));
     }
     insta::assert_snapshot!(said, @r#"
-    it asks for no drivers
-    it asks for no programs
+    it requires no drivers
+    it requires no programs
     line 9: unknown field `file`, expected one of `programs`, `files`, `drivers`
     line 7: unknown field `riscv64`, expected one of `both`, `amd64`, `arm64`
     line 2: unknown field `all`, expected one of `both`, `amd64`, `arm64`
@@ -505,7 +511,7 @@ fn a_list_with_a_mistake_is_refused() {
 
 #[test]
 fn the_list_in_the_repository_can_be_read() {
-    let list = include_str!("../../../stages/initramfs-base/contents.toml");
+    let list = include_str!("../../../../stages/initramfs-base/contents.toml");
     let amd64 = requirements::parse_wanted(list, Arch::Amd64).expect("a list");
     let arm64 = requirements::parse_wanted(list, Arch::Arm64).expect("a list");
     assert!(amd64.drivers.contains(&"ata_piix".to_owned()) && arm64.drivers.contains(&"bcm2835".to_owned()));
@@ -595,9 +601,9 @@ fn an_agent_is_a_static_program_for_the_node_or_a_script() {
     failed to install the agent: it is for x86-64, the target is arm64
     failed to install the agent: it is for arm64, the target is x86-64
     failed to install the agent: it is for x86, the target is x86-64
-    failed to install the agent: it is a dynamic program that needs /lib64/ld-linux-x86-64.so.2; an agent is a static one, which any root can start
-    failed to install the agent: it needs the library libc.so.6; an agent is a static program
-    failed to install the agent: it is an ELF file, but no program
+    failed to install the agent: it is a dynamic program that needs /lib64/ld-linux-x86-64.so.2; an agent must be a static program, which any root can start
+    failed to install the agent: it needs the library libc.so.6; an agent must be a static program
+    failed to install the agent: it is an ELF file, but not a program
     failed to install the agent: failed to read an ELF file at byte 0: its header is cut off
     failed to install the agent: it is neither an ELF program nor a script that begins with #! and an absolute path
     failed to install the agent: it is neither an ELF program nor a script that begins with #! and an absolute path

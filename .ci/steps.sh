@@ -1,0 +1,100 @@
+# What .ci/run and .ci/nightly share: steps, each with its cost, and a table of them at the end. Sourced by both.
+# shellcheck shell=bash
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+costs=()
+failed=()
+begin=$SECONDS
+
+# as_root COMMAND...: runs it as root.
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# step NAME COMMAND...: runs the command, and notes its seconds on the clock and of the processor. A step that fails does not keep the
+# others from running: the table shows all that is wrong.
+step() {
+    local name=$1 times status=0
+    shift
+    printf '\n== %s\n' "$name"
+    times=$(mktemp)
+    TIMEFORMAT='%0R %0U %0S'
+    { time "$@" 2>&3 || status=$?; } 3>&2 2>"$times"
+    [ "$status" = 0 ] || failed+=("$name")
+    local wall user system
+    read -r wall user system < <(tail -n 1 "$times")
+    rm "$times"
+    costs+=("$(printf '%6s %6s  %s%s' "$wall" "$((user + system))" "$name" "$([ "$status" = 0 ] || echo ' (failed)')")")
+}
+
+# table: what each step cost. The status is 1 when one failed.
+table() {
+    printf '\n wall s  CPU s  step\n'
+    printf '%s\n' "${costs[@]}"
+    printf '%6s         in all\n' "$((SECONDS - begin))"
+    [ "${#failed[@]}" = 0 ]
+}
+
+# The one program that no test can run from the lock: newuidmap and newgidmap have the set-user-id bit. Git and a C compiler build pnb.
+host_packages() {
+    local missing=() package
+    for package in build-essential git uidmap; do
+        dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
+    done
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+# promised_rust: the compiler in use is the one that Cargo.toml promises; every step after this one tries that promise.
+promised_rust() {
+    local promised used
+    promised=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    used=$(rustc --version | cut -d ' ' -f 2)
+    echo "Cargo.toml promises Rust $promised, rustc is $used"
+    case $used in
+        "$promised" | "$promised".*) ;;
+        *) return 1 ;;
+    esac
+}
+
+# deny CHECK...: cargo-deny, compiled once for a target directory, or the machine's own.
+deny() {
+    local version=0.20.2 tools=target/ci-tools
+    if ! command -v cargo-deny >/dev/null; then
+        # Without optimisation it takes a third of the time to compile; it runs for a second.
+        [ -x "$tools/bin/cargo-deny" ] || cargo install --debug --locked --root "$tools" --target-dir "$tools/build" "cargo-deny@$version" || return
+        PATH=$PWD/$tools/bin:$PATH
+    fi
+    cargo deny --locked check "$@"
+}
+
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items; }
+
+# lints: all that needs no test to run.
+lints() {
+    step "toolchain" promised_rust
+    step "cargo fmt" cargo fmt --check
+    step "cargo clippy" cargo clippy --locked --all-targets -- -D warnings
+    step "cargo doc" documentation
+}
+
+# binaries: the test programs, as arguments of `cargo test`: --lib, --bin pnb, --test NAME.
+binaries() {
+    cargo test --locked --no-run 2>&1 | sed -n \
+        -e 's|^ *Executable unittests src/lib\.rs .*|--lib|p' \
+        -e 's|^ *Executable unittests src/main\.rs .*|--bin pnb|p' \
+        -e 's|^ *Executable tests/\([a-z0-9_]*\)\(/main\)\{0,1\}\.rs .*|--test \1|p'
+}
+
+# each_binary ARGUMENT...: every test program is a step of its own, with these arguments; then the examples in the documentation.
+each_binary() {
+    local list binary
+    mapfile -t list < <(binaries)
+    if [ "${#list[@]}" -lt 20 ]; then
+        echo "only ${#list[@]} test programs were found" >&2
+        failed+=("list of test programs")
+    fi
+    for binary in "${list[@]}"; do
+        # shellcheck disable=SC2086  # two words
+        step "test $binary" cargo test --locked $binary -- "$@"
+    done
+    step "test --doc" cargo test --locked --doc
+}

@@ -1,0 +1,174 @@
+//! `SandboxPolicy`: the part of a spec that is the same on every host, as records and manifests have it.
+//!
+//! Field names and values are a format: the tests below pin them.
+
+use super::{
+    Access, BuiltinCall, Ids, Limits, Network, OutputSpec, RootFs, Spec, Workload, landlock, seccomp, sys::NAMESPACES,
+};
+use crate::model::{Arch, Blake3Digest, Capability, RelPath};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The part of a [`Spec`] that is the same on every host. It is written into the manifest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct SandboxPolicy {
+    /// Mount points, each with whether the stage may write to it.
+    pub mounts: BTreeMap<String, Access>,
+    /// `tree` for a root made of inputs, `empty` for a root of mounts only.
+    pub root: &'static str,
+    /// The program or built-in that runs.
+    pub workload: PolicyWorkload,
+    /// The built-in that runs before a command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepare: Option<BuiltinCall>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Number of user ids.
+    pub ids: Ids,
+    /// Capabilities kept inside the stage's own user namespace.
+    pub capabilities: BTreeSet<Capability>,
+    /// Limits of the run.
+    pub limits: Limits,
+    /// Files and directories collected.
+    pub outputs: Vec<OutputSpec>,
+    /// Directories with a small `/dev`.
+    pub dev_in: Vec<RelPath>,
+    /// Whether `/proc` is mounted.
+    pub proc_mount: bool,
+    /// The network; left out where the stage has none.
+    #[serde(skip_serializing_if = "Network::is_none")]
+    pub network: Network,
+    /// The architecture whose programs run under an emulator; left out where there is no emulator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<Arch>,
+    /// Namespaces of the stage's own.
+    pub namespaces: [&'static str; 7],
+    /// Landlock ABI of which every right is handled.
+    pub landlock_abi: u32,
+    /// BLAKE3 of the seccomp rules in force, as text.
+    pub seccomp_rules: Blake3Digest,
+}
+
+/// A [`Workload`] without the built-in before a command, which is [`SandboxPolicy::prepare`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyWorkload {
+    /// A program of the root.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// A built-in.
+    Builtin(BuiltinCall),
+}
+
+impl Spec {
+    /// The part that is the same on every host.
+    pub fn policy(&self) -> SandboxPolicy {
+        let (workload, prepare) = match self.workload.clone() {
+            Workload::Command { argv, before } => (PolicyWorkload::Command { argv }, before),
+            Workload::Builtin(call) => (PolicyWorkload::Builtin(call), None),
+        };
+        SandboxPolicy {
+            mounts: self.mounts.iter().map(|m| (m.target.to_string(), m.access)).collect(),
+            root: match self.root {
+                RootFs::Tree(_) => "tree",
+                RootFs::Empty => "empty",
+            },
+            workload,
+            prepare,
+            env: self.environment(),
+            ids: self.ids,
+            capabilities: self.capabilities.clone(),
+            limits: self.limits.clone(),
+            outputs: self.outputs.clone(),
+            dev_in: self.dev_in.clone(),
+            proc_mount: self.proc_mount,
+            network: self.network,
+            emulated: self.emulator.as_ref().map(|e| e.arch),
+            namespaces: NAMESPACES,
+            landlock_abi: landlock::ABI_NUMBER,
+            seccomp_rules: seccomp::rules_digest(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{Emulator, Mount, OutputKind};
+    use std::time::Duration;
+
+    /// The policy as it is written into records and manifests, without the digest that depends on the architecture.
+    fn written(spec: &Spec) -> String {
+        let policy = spec.policy();
+        let json = serde_json::to_string(&policy).expect("JSON");
+        json.replace(&policy.seccomp_rules.to_hex(), "RULES")
+    }
+
+    #[test]
+    fn the_policy_of_a_command_with_a_built_in_before_it_is_written_as_it_always_was() {
+        let argv = ["/bin/sh", "/stage/build.sh"].map(str::to_owned).to_vec();
+        let workload = Workload::Command {
+            argv,
+            before: Some(BuiltinCall {
+                name: "unpack".to_owned(),
+                args: b"{}".to_vec(),
+            }),
+        };
+        let mut spec = Spec::new("root/amd64", RootFs::Tree("/host".into()), workload);
+        spec.mounts.push(Mount {
+            source: "/host/debs".into(),
+            target: "inputs/debs".parse().expect("a path"),
+            access: Access::ReadOnly,
+        });
+        spec.ids = Ids::Range;
+        spec.capabilities = [Capability::Chown, Capability::DacOverride, Capability::SysChroot].into();
+        spec.outputs.push(OutputSpec {
+            name: "tree".to_owned(),
+            path: "root".parse().expect("a path"),
+            kind: OutputKind::Tree,
+            allow_setid: true,
+            allow_devices: false,
+        });
+        spec.dev_in.push("root".parse().expect("a path"));
+        spec.limits.wall = Duration::from_secs(90);
+        assert_eq!(
+            written(&spec),
+            concat!(
+                r#"{"mounts":{"inputs/debs":"read-only"},"root":"tree","#,
+                r#""workload":{"command":{"argv":["/bin/sh","/stage/build.sh"]}},"#,
+                r#""prepare":{"name":"unpack","args":[123,125]},"#,
+                r#""env":{"HOME":"/homeless","LANG":"C.UTF-8","PATH":"/usr/sbin:/usr/bin:/sbin:/bin","#,
+                r#""SOURCE_DATE_EPOCH":"0","TZ":"UTC"},"#,
+                r#""ids":"range","capabilities":["chown","dac-override","sys-chroot"],"#,
+                r#""limits":{"memory":2147483648,"processes":512,"wall":{"secs":90,"nanos":0},"log_bytes":67108864,"#,
+                r#""build_bytes":1073741824,"build_inodes":500000,"tmp_bytes":268435456,"output_bytes":4294967296,"#,
+                r#""output_entries":500000,"output_depth":64,"cpus":1},"#,
+                r#""outputs":[{"name":"tree","path":"root","kind":"tree","allow_setid":true,"allow_devices":false}],"#,
+                r#""dev_in":["root"],"proc_mount":true,"#,
+                r#""namespaces":["cgroup","ipc","mnt","net","pid","user","uts"],"#,
+                r#""landlock_abi":7,"seccomp_rules":"RULES"}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn the_policy_of_a_built_in_is_written_as_it_always_was() {
+        let mut spec = Spec::new("efi/arm64", RootFs::Empty, Workload::builtin("efi", vec![7]));
+        spec.network = Network::Loopback;
+        spec.emulator = Some(Emulator {
+            arch: Arch::Arm64,
+            program: "/host/qemu".into(),
+        });
+        let text = written(&spec);
+        assert!(
+            text.starts_with(r#"{"mounts":{},"root":"empty","workload":{"builtin":{"name":"efi","args":[7]}},"env":{"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#""proc_mount":true,"network":"loopback","emulated":"arm64","namespaces":["#),
+            "{text}"
+        );
+    }
+}

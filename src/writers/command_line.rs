@@ -1,0 +1,100 @@
+//! The kernel command line of a variant: words for every variant of an architecture, and words that the variant adds.
+//!
+//! The writers put it into the boot menu, and the pipeline states it in the manifest. The first reads the files as inputs of a stage,
+//! the second in the project; both join them here.
+
+use super::WriterError;
+use crate::model::{Arch, Variant};
+use std::{fs, path::Path};
+
+/// Directory with one file for each architecture: the name of the input, and of the directory below `stages/`.
+const SHARED: &str = "command-line";
+/// The variant's own file: its path below the inputs, and its name in the directory of the variant's stage.
+const ADDED_INPUT: &str = "added/cmdline";
+const ADDED: &str = "cmdline";
+
+/// The command line that a writer with the inputs in `inputs` puts into a boot menu, as one line.
+pub(super) fn of_inputs(inputs: &Path, arch: Arch) -> Result<String, WriterError> {
+    join(&inputs.join(SHARED), &inputs.join(ADDED_INPUT), arch)
+}
+
+/// The command line that the manifest of `variant` states, from the project's directory `stages`, as one line.
+pub fn command_line(stages: &Path, variant: Variant, arch: Arch) -> Result<String, WriterError> {
+    join(&stages.join(SHARED), &stages.join(variant.as_str()).join(ADDED), arch)
+}
+
+/// The words of the architecture's file in `shared`, then those of the file `added` where it exists, with one space between two words.
+fn join(shared: &Path, added: &Path, arch: Arch) -> Result<String, WriterError> {
+    let read = |path: &Path| fs::read_to_string(path).map_err(WriterError::io("read", path));
+    let mut text = read(&shared.join(arch.as_str()))?;
+    if added.exists() {
+        text.push(' ');
+        text.push_str(&read(added)?);
+    }
+    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lays out the inputs of `stage` that are files of the project, as its stage.toml declares them.
+    fn lay_out_inputs(project: &Path, stage: &str, inputs: &Path) {
+        let file = project.join("stages").join(stage).join("stage.toml");
+        let text = fs::read_to_string(&file).expect("readable");
+        let stage: toml::Table = toml::from_str(&text).expect("TOML");
+        for (name, input) in stage["inputs"].as_table().expect("a table") {
+            let Some(path) = input.get("files").and_then(toml::Value::as_str) else {
+                continue;
+            };
+            let from = project.join(path);
+            let to = inputs.join(name);
+            // A directory is the input itself; a file lies in the input under its own name.
+            if from.is_dir() {
+                std::os::unix::fs::symlink(&from, &to).expect("linked");
+            } else {
+                fs::create_dir(&to).expect("made");
+                fs::copy(&from, to.join(from.file_name().expect("a name"))).expect("copied");
+            }
+        }
+    }
+
+    #[test]
+    fn the_manifest_states_the_command_line_that_the_boot_menu_has() {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // The stage that writes the menu of each variant that boots by a menu; qcow2 has the disk of raw.
+        for (variant, stage) in [
+            (Variant::Raw, "raw"),
+            (Variant::Qcow2, "raw"),
+            (Variant::Iso, "iso-efi"),
+            (Variant::DiskImageArm64Uefi, "disk-image-arm64-uefi"),
+            (Variant::DiskImageRpi4, "disk-image-rpi4"),
+        ] {
+            let inputs = tempfile::tempdir().expect("a directory");
+            lay_out_inputs(project, stage, inputs.path());
+            for arch in Arch::ALL.into_iter().filter(|arch| variant.supports(*arch)) {
+                let written = of_inputs(inputs.path(), arch).expect("readable");
+                let stated = command_line(&project.join("stages"), variant, arch).expect("readable");
+                assert_eq!(written, stated, "{variant} {arch}");
+                let added = fs::read_to_string(project.join("stages").join(variant.as_str()).join(ADDED));
+                let added = added.expect("readable");
+                assert!(
+                    written.starts_with("powernode.boot=1 ") && written.ends_with(added.trim()),
+                    "{variant} {arch}: {written}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_variant_may_add_nothing_and_a_missing_architecture_is_named() {
+        let stages = tempfile::tempdir().expect("a directory");
+        let shared = stages.path().join(SHARED);
+        fs::create_dir(&shared).expect("made");
+        fs::write(shared.join("amd64"), "a=1\n  b\n").expect("written");
+        let line = |arch| command_line(stages.path(), Variant::Oci, arch);
+        assert_eq!(line(Arch::Amd64).expect("readable"), "a=1 b");
+        let error = line(Arch::Arm64).expect_err("no file").to_string();
+        assert_eq!(error, format!("read {:?}", shared.join("arm64")));
+    }
+}
