@@ -62,6 +62,8 @@ pub enum PolicyError {
     },
 }
 
+impl Hint for AuditError {}
+
 impl Hint for PolicyError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let PolicyError::Version { known, .. } = self else {

@@ -11,6 +11,7 @@ use clap::Args;
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Policy, audit_set},
     manifest::MANIFEST_FILE,
+    model::Hint,
     pipeline::sha256_of,
 };
 use std::{io, path::PathBuf};
@@ -47,6 +48,8 @@ impl Fatal for UnreadableLock {
         Exit::Lock
     }
 }
+
+impl Hint for UnreadableLock {}
 
 pub(super) fn audit(common: &Common, args: &AuditArgs, report: &Report) -> Result<Exit, Failure> {
     let policy = args.policy.as_deref().map(Policy::load).transpose()?;

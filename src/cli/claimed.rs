@@ -3,7 +3,7 @@
 use super::{Exit, failure::Fatal};
 use pnb::{
     manifest::{Manifest, PlatformFact},
-    model::GitSha,
+    model::{GitSha, Hint},
     pipeline::{AGENT, CODE_SANDBOX, CODE_WRITERS, LOCKFILE, Project, Revision},
 };
 use std::borrow::Cow;
@@ -54,8 +54,10 @@ impl Fatal for ClaimMismatch {
             BuildInput::Agent | BuildInput::Platform | BuildInput::Tools => Exit::Usage,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl Hint for ClaimMismatch {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self.what {
             BuildInput::Lock => "check out the revision that the manifest names",
             BuildInput::Version | BuildInput::StageCode | BuildInput::WriterCode => {

@@ -9,7 +9,7 @@ use pnb::{
     fetch::{self, Sources},
     graph::GraphError,
     inspect::SpoolDirectory,
-    model::{Arch, NodeId, Target, Variant},
+    model::{Arch, Hint, NodeId, Target, Variant},
     pipeline::{Origins, Project, RunOptions},
     store::Store,
 };
@@ -53,8 +53,10 @@ impl Fatal for ContextError {
             ContextError::Scratch { .. } => Exit::Store,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl Hint for ContextError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             ContextError::NoHome => "name one with --store or PNB_STORE",
             ContextError::NoCommit | ContextError::Uncommitted { .. } => {

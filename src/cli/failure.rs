@@ -16,14 +16,9 @@ use pnb::{
 use std::{borrow::Cow, error::Error};
 
 /// An error that can end the program.
-pub(super) trait Fatal: Error {
+pub(super) trait Fatal: Hint {
     /// The exit code.
     fn exit(&self) -> Exit;
-
-    /// The way out, where there is one.
-    fn way_out(&self) -> Option<Cow<'_, str>> {
-        None
-    }
 }
 
 /// Why a command failed.
@@ -48,7 +43,7 @@ impl Failure {
 
     /// The way out, where there is one.
     pub(super) fn hint(&self) -> Option<Cow<'_, str>> {
-        self.0.way_out()
+        self.0.hint()
     }
 }
 
@@ -73,19 +68,11 @@ impl Fatal for PipelineError {
             _ => Exit::Failure,
         }
     }
-
-    fn way_out(&self) -> Option<Cow<'_, str>> {
-        self.hint()
-    }
 }
 
 impl Fatal for GraphError {
     fn exit(&self) -> Exit {
         Exit::Graph
-    }
-
-    fn way_out(&self) -> Option<Cow<'_, str>> {
-        self.hint()
     }
 }
 
@@ -98,10 +85,6 @@ impl Fatal for VendorError {
             VendorError::Write { .. } => Exit::Failure,
         }
     }
-
-    fn way_out(&self) -> Option<Cow<'_, str>> {
-        self.hint()
-    }
 }
 
 impl Fatal for RelockError {
@@ -111,10 +94,6 @@ impl Fatal for RelockError {
             _ => Exit::Lock,
         }
     }
-
-    fn way_out(&self) -> Option<Cow<'_, str>> {
-        self.hint()
-    }
 }
 
 impl Fatal for MediaError {
@@ -123,10 +102,6 @@ impl Fatal for MediaError {
             MediaError::CardSize { .. } | MediaError::KeptName { .. } => Exit::Usage,
             _ => Exit::Boot,
         }
-    }
-
-    fn way_out(&self) -> Option<Cow<'_, str>> {
-        self.hint()
     }
 }
 

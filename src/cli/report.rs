@@ -2,10 +2,9 @@
 
 use super::failure::Failure;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pnb::pipeline::Event;
+use pnb::{model::chain, pipeline::Event};
 use std::{
     collections::BTreeMap,
-    error::Error,
     io::{self, IsTerminal, Write},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -80,7 +79,8 @@ impl Report {
     /// Prints the error that ends the program, with its causes and hints.
     pub(super) fn error(&self, failure: &Failure) {
         self.clear();
-        let (message, hints) = message_and_hints(failure);
+        let message = chain(failure.error());
+        let hints: Vec<_> = failure.hint().into_iter().collect();
         if self.json {
             let exit = failure.exit().code();
             let value = serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit });
@@ -196,29 +196,6 @@ impl Report {
             }
         }
     }
-}
-
-/// The messages of a failure and its causes in one line, and every hint.
-///
-/// Errors of rooms that do not name the way out as a value yet have it at the end of their message, after an empty line. This is
-/// the only place that takes such messages apart; it becomes [`pnb::model::chain`] once the last of them is gone.
-fn message_and_hints(failure: &Failure) -> (String, Vec<String>) {
-    let mut messages = Vec::new();
-    let mut hints = Vec::new();
-    let mut next: Option<&dyn Error> = Some(failure.error());
-    while let Some(error) = next {
-        let text = error.to_string();
-        match text.split_once("\n\nhint: ") {
-            Some((message, hint)) => {
-                messages.push(message.to_owned());
-                hints.push(hint.to_owned());
-            }
-            None => messages.push(text),
-        }
-        next = error.source();
-    }
-    hints.extend(failure.hint().map(String::from));
-    (messages.join(": "), hints)
 }
 
 /// A number of bytes, such as `1.5 MiB`.

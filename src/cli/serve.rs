@@ -14,7 +14,10 @@ use nix::{
     },
     unistd::Uid,
 };
-use pnb::serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp};
+use pnb::{
+    model::Hint,
+    serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp},
+};
 use std::{
     borrow::Cow,
     io,
@@ -65,8 +68,10 @@ impl Fatal for ServingError {
     fn exit(&self) -> Exit {
         Exit::Failure
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl Hint for ServingError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             ServingError::Directory(_) => "name a directory, such as images/ipxe/amd64",
             ServingError::Listen { address, source, .. } => match source.kind() {

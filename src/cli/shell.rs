@@ -9,7 +9,7 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    model::NodeId,
+    model::{Hint, NodeId},
     pipeline::{self, BuildContext, OutputsByNode, resolve_stage, shell_spec},
     sandbox::{Executor, OutputSpec, RootFs},
     store::Content,
@@ -43,6 +43,8 @@ impl Fatal for NoShell {
         Exit::Stage
     }
 }
+
+impl Hint for NoShell {}
 
 pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;

@@ -9,7 +9,7 @@ use super::{
 };
 use clap::{Args, Subcommand};
 use pnb::{
-    model::{Arch, ModelError, NodeId},
+    model::{Arch, Hint, ModelError, NodeId},
     store::{Output, Store},
 };
 use std::{borrow::Cow, collections::BTreeSet};
@@ -142,8 +142,10 @@ impl Fatal for PathError {
             PathError::NotBuilt { .. } | PathError::NoOutput { .. } => Exit::Store,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl Hint for PathError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             PathError::NotBuilt { node } => Some(build_it(node).into()),
             _ => None,

@@ -1,5 +1,6 @@
 //! Why something could not be looked into.
 
+use crate::model::Hint;
 use std::{io, path::PathBuf};
 
 /// Errors of the inspect room; each message completes "failed to …". That bytes are damaged is no error of looking: it is what
@@ -31,6 +32,8 @@ pub enum InspectError {
         problem: String,
     },
 }
+
+impl Hint for InspectError {}
 
 /// A message with everything that caused it, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -148,3 +148,5 @@ pub enum ChallengeError {
         builders: usize,
     },
 }
+
+impl Hint for ChallengeError {}

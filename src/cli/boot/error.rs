@@ -3,7 +3,7 @@
 use super::super::{Exit, failure::Fatal};
 use pnb::{
     manifest::ManifestError,
-    model::{Arch, NodeId, Variant},
+    model::{Arch, Hint, NodeId, Variant},
     sandbox::SandboxError,
 };
 use std::{borrow::Cow, io, path::PathBuf};
@@ -98,8 +98,10 @@ impl Fatal for BootError {
             | BootError::Judged { .. } => Exit::Boot,
         }
     }
+}
 
-    fn way_out(&self) -> Option<Cow<'_, str>> {
+impl Hint for BootError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             BootError::Append => {
                 "--firmware direct takes kernel and initramfs off it and boots them with the words of --append"
@@ -107,6 +109,7 @@ impl Fatal for BootError {
             BootError::NoCommandLine => "name the directory of the artifact",
             BootError::BothArches { .. } => "choose one with --arch",
             BootError::NoManifest { .. } => "name the directory of an artifact, such as images/raw/amd64",
+            BootError::Machine(error) => return error.hint(),
             _ => return None,
         };
         Some(way.into())
