@@ -276,7 +276,7 @@ fn what_the_machine_of_an_image_does_not_have_is_said_at_once() {
         (
             "card.img",
             &["--fw-cfg", "instance_uuid=x"][..],
-            "it has no fw_cfg; identity.cfg",
+            "it has no fw_cfg; write identity.cfg",
         ),
         ("card.img", &["--share", "."], "it has no 9p"),
         ("card.img", &["--disk", "x.raw"], "it has no second disk"),

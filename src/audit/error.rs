@@ -62,6 +62,8 @@ pub enum PolicyError {
     },
 }
 
+impl Hint for AuditError {}
+
 impl Hint for PolicyError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let PolicyError::Version { known, .. } = self else {
@@ -91,5 +93,3 @@ fn failed(report: &AuditReport) -> String {
         .collect();
     failed.join("\n")
 }
-
-impl Hint for AuditError {}

@@ -11,6 +11,7 @@ use clap::Args;
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Policy, audit_set},
     manifest::MANIFEST_FILE,
+    model::Hint,
     pipeline::sha256_of,
 };
 use std::{io, path::PathBuf};
@@ -42,13 +43,13 @@ struct UnreadableLock {
     source: io::Error,
 }
 
-impl pnb::model::Hint for UnreadableLock {}
-
 impl Fatal for UnreadableLock {
     fn exit(&self) -> Exit {
         Exit::Lock
     }
 }
+
+impl Hint for UnreadableLock {}
 
 pub(super) fn audit(common: &Common, args: &AuditArgs, report: &Report) -> Result<Exit, Failure> {
     let policy = args.policy.as_deref().map(Policy::load).transpose()?;

@@ -3,7 +3,7 @@
 use super::{Exit, failure::Fatal};
 use pnb::{
     manifest::{Manifest, PlatformFact},
-    model::GitSha,
+    model::{GitSha, Hint},
     pipeline::{AGENT, CODE_SANDBOX, CODE_WRITERS, LOCKFILE, Project, Revision},
 };
 use std::borrow::Cow;
@@ -11,15 +11,15 @@ use std::borrow::Cow;
 /// The build of the manifest cannot be repeated with what is here.
 #[derive(Debug, thiserror::Error)]
 #[error("repeat the build of the manifest: {what} differs\nexpected: {expected}\n  actual: {actual}")]
-pub(super) struct Mismatch {
-    what: Origin,
+pub(super) struct ClaimMismatch {
+    what: BuildInput,
     expected: String,
     actual: String,
 }
 
-/// The part of a build's origin that differs.
+/// The input of a build that differs.
 #[derive(Clone, Copy, Debug)]
-enum Origin {
+enum BuildInput {
     Lock,
     Version,
     StageCode,
@@ -30,43 +30,43 @@ enum Origin {
     Tools,
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for BuildInput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Origin::Lock => write!(f, "the SHA-256 of {LOCKFILE}"),
-            Origin::Version => f.write_str("the version of pnb"),
-            Origin::StageCode => f.write_str("the code of pnb that runs stages"),
-            Origin::WriterCode => f.write_str("the code of pnb that writes formats"),
-            Origin::Revision => f.write_str("the revision of the project"),
-            Origin::Agent => f.write_str("the agent"),
-            Origin::Platform => f.write_str("the platform"),
-            Origin::Tools => f.write_str("the architecture of the tools"),
+            BuildInput::Lock => write!(f, "the SHA-256 of {LOCKFILE}"),
+            BuildInput::Version => f.write_str("the version of pnb"),
+            BuildInput::StageCode => f.write_str("the code of pnb that runs stages"),
+            BuildInput::WriterCode => f.write_str("the code of pnb that writes formats"),
+            BuildInput::Revision => f.write_str("the revision of the project"),
+            BuildInput::Agent => f.write_str("the agent"),
+            BuildInput::Platform => f.write_str("the platform"),
+            BuildInput::Tools => f.write_str("the architecture of the tools"),
         }
     }
 }
 
-impl Fatal for Mismatch {
+impl Fatal for ClaimMismatch {
     fn exit(&self) -> Exit {
         match self.what {
-            Origin::Lock => Exit::OtherLock,
-            Origin::Version | Origin::StageCode | Origin::WriterCode => Exit::OtherBuilder,
-            Origin::Revision => Exit::OtherRevision,
-            Origin::Agent | Origin::Platform | Origin::Tools => Exit::Usage,
+            BuildInput::Lock => Exit::OtherLock,
+            BuildInput::Version | BuildInput::StageCode | BuildInput::WriterCode => Exit::OtherBuilder,
+            BuildInput::Revision => Exit::OtherRevision,
+            BuildInput::Agent | BuildInput::Platform | BuildInput::Tools => Exit::Usage,
         }
     }
 }
 
-impl pnb::model::Hint for Mismatch {
+impl Hint for ClaimMismatch {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self.what {
-            Origin::Lock => "check out the revision that the manifest names",
-            Origin::Version | Origin::StageCode | Origin::WriterCode => {
+            BuildInput::Lock => "check out the revision that the manifest names",
+            BuildInput::Version | BuildInput::StageCode | BuildInput::WriterCode => {
                 "build pnb from the revision that the manifest names"
             }
-            Origin::Revision => "check out the revision with git, with no file changed",
-            Origin::Agent => "name its file with --agent FILE",
-            Origin::Platform => "give the same --platform-url and --ca-pem",
-            Origin::Tools => "choose it with --tools ARCH",
+            BuildInput::Revision => "check out the revision with git, with no file changed",
+            BuildInput::Agent => "name its file with --agent FILE",
+            BuildInput::Platform => "give the same --platform-url and --ca-pem",
+            BuildInput::Tools => "choose it with --tools ARCH",
         };
         Some(way.into())
     }
@@ -75,11 +75,11 @@ impl pnb::model::Hint for Mismatch {
 /// The text for a missing value.
 const NONE: &str = "none";
 
-/// Compares every origin of the build that `manifest` describes with the present one.
+/// Compares every input of the build that `manifest` describes with the present one.
 ///
 /// # Errors
 /// The first that differs.
-pub(super) fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), Mismatch> {
+pub(super) fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), ClaimMismatch> {
     let builder = &manifest.builder;
     let agent = project
         .lock
@@ -88,43 +88,47 @@ pub(super) fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), 
     // A manifest without a platform was built without one, or by a pnb that did not record it: both are accepted.
     let ours = project.platform.fact();
     let theirs = manifest.platform.as_ref().unwrap_or(&ours);
-    let origins = [
+    let inputs = [
         (
-            Origin::Lock,
+            BuildInput::Lock,
             manifest.lockfile.sha256.to_string(),
             project.lock_sha256.to_string(),
         ),
         (
-            Origin::Version,
+            BuildInput::Version,
             builder.version.clone(),
             env!("CARGO_PKG_VERSION").to_owned(),
         ),
-        (Origin::StageCode, builder.code.sandbox.clone(), CODE_SANDBOX.to_owned()),
         (
-            Origin::WriterCode,
+            BuildInput::StageCode,
+            builder.code.sandbox.clone(),
+            CODE_SANDBOX.to_owned(),
+        ),
+        (
+            BuildInput::WriterCode,
             builder.code.writers.clone(),
             CODE_WRITERS.to_owned(),
         ),
         (
-            Origin::Revision,
+            BuildInput::Revision,
             revision(manifest.git_sha.as_deref(), manifest.source.dirty),
             revision_of(&project.revision),
         ),
         (
-            Origin::Agent,
+            BuildInput::Agent,
             manifest.agent.sha256.to_string(),
             agent.unwrap_or_else(|| NONE.to_owned()),
         ),
-        (Origin::Platform, platform(theirs), platform(&ours)),
+        (BuildInput::Platform, platform(theirs), platform(&ours)),
         (
-            Origin::Tools,
+            BuildInput::Tools,
             builder.build_arch.to_string(),
             project.graph.build_arch().to_string(),
         ),
     ];
-    match origins.into_iter().find(|(_, expected, actual)| expected != actual) {
+    match inputs.into_iter().find(|(_, expected, actual)| expected != actual) {
         None => Ok(()),
-        Some((what, expected, actual)) => Err(Mismatch { what, expected, actual }),
+        Some((what, expected, actual)) => Err(ClaimMismatch { what, expected, actual }),
     }
 }
 

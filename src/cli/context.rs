@@ -9,7 +9,7 @@ use pnb::{
     fetch::{self, Sources},
     graph::GraphError,
     inspect::SpoolDirectory,
-    model::{Arch, NodeId, Target, Variant},
+    model::{Arch, Hint, NodeId, Target, Variant},
     pipeline::{Origins, Project, RunOptions},
     store::Store,
 };
@@ -55,7 +55,7 @@ impl Fatal for ContextError {
     }
 }
 
-impl pnb::model::Hint for ContextError {
+impl Hint for ContextError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             ContextError::NoHome => "name one with --store or PNB_STORE",

@@ -8,7 +8,7 @@ use super::{
     report::Report,
 };
 use clap::Args;
-use pnb::model::NodeId;
+use pnb::model::{Hint, NodeId};
 use std::{borrow::Cow, fs, io, path::PathBuf};
 
 /// Options of `pnb log`.
@@ -41,7 +41,7 @@ impl Fatal for LogError {
     }
 }
 
-impl pnb::model::Hint for LogError {
+impl Hint for LogError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             LogError::NotRun { node } => Some(build_it(node).into()),

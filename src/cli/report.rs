@@ -80,16 +80,16 @@ impl Report {
     pub(super) fn error(&self, failure: &Failure) {
         self.clear();
         let message = chain(failure.error());
-        let hint = failure.hint();
+        let hints: Vec<_> = failure.hint().into_iter().collect();
         if self.json {
             let exit = failure.exit().code();
-            let value = serde_json::json!({ "event": "error", "message": message, "hints": hint.iter().collect::<Vec<_>>(), "exit": exit });
+            let value = serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit });
             let _ = writeln!(io::stdout(), "{value}");
             return;
         }
         let mut err = io::stderr().lock();
         let _ = writeln!(err, "error: failed to {message}");
-        if let Some(hint) = hint {
+        for hint in hints {
             let _ = writeln!(err, "\nhint: {hint}");
         }
     }

@@ -14,7 +14,10 @@ use nix::{
     },
     unistd::Uid,
 };
-use pnb::serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp};
+use pnb::{
+    model::Hint,
+    serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp},
+};
 use std::{
     borrow::Cow,
     io,
@@ -67,7 +70,7 @@ impl Fatal for ServingError {
     }
 }
 
-impl pnb::model::Hint for ServingError {
+impl Hint for ServingError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             ServingError::Directory(_) => "name a directory, such as images/ipxe/amd64",

@@ -9,7 +9,7 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    model::NodeId,
+    model::{Hint, NodeId},
     pipeline::{self, BuildContext, OutputsByNode, resolve_stage, shell_spec},
     sandbox::{Executor, OutputSpec, RootFs},
     store::Content,
@@ -38,13 +38,13 @@ struct NoShell {
     tools: NodeId,
 }
 
-impl pnb::model::Hint for NoShell {}
-
 impl Fatal for NoShell {
     fn exit(&self) -> Exit {
         Exit::Stage
     }
 }
+
+impl Hint for NoShell {}
 
 pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;

@@ -9,7 +9,7 @@ use super::{
 };
 use clap::{Args, Subcommand};
 use pnb::{
-    model::{Arch, ModelError, NodeId},
+    model::{Arch, Hint, ModelError, NodeId},
     store::{Output, Store},
 };
 use std::{borrow::Cow, collections::BTreeSet};
@@ -144,7 +144,7 @@ impl Fatal for PathError {
     }
 }
 
-impl pnb::model::Hint for PathError {
+impl Hint for PathError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             PathError::NotBuilt { node } => Some(build_it(node).into()),

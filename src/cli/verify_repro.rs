@@ -12,6 +12,7 @@ use super::{
 };
 use clap::{Args, builder::TypedValueParser};
 use pnb::{
+    model::Hint,
     pipeline::{self, Circumstances, Program, ReproRequest, ReproResult, RunOptions},
     repro::{self, Axis, Claim, ReproVerdict, State, UnknownAxis},
 };
@@ -117,13 +118,13 @@ struct UnwrittenReport {
     source: io::Error,
 }
 
-impl pnb::model::Hint for UnwrittenReport {}
-
 impl Fatal for UnwrittenReport {
     fn exit(&self) -> Exit {
         Exit::Failure
     }
 }
+
+impl Hint for UnwrittenReport {}
 
 pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Report) -> Result<Exit, Failure> {
     let started = now();

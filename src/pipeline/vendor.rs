@@ -81,6 +81,7 @@ impl Hint for VendorError {
                 Some("`pnb store verify --repair` removes what is damaged; then run the command again".into())
             }
             VendorError::Fetch(error) => error.hint(),
+            VendorError::Store(error) => error.hint(),
             _ => None,
         }
     }

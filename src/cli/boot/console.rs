@@ -1,30 +1,29 @@
 //! The console of the machine: shown while it runs, and judged.
 
+use super::super::report::Report;
 use pnb::{
     boot::{BootVerdict, Judge},
     sandbox::LogSink,
 };
-use std::{
-    io::{self, Write},
-    ops::ControlFlow,
-};
+use std::{io, ops::ControlFlow};
 
-/// Shows the machine's console and ends the machine once there is a verdict.
-pub(super) struct BootConsole {
+/// Shows the console of the machine, and ends the machine once there is a verdict.
+pub(super) struct BootConsole<'a> {
     pub(super) judge: Judge,
-    pub(super) show: bool,
+    /// Where the console is shown, if it is.
+    pub(super) screen: Option<&'a Report>,
 }
 
-impl LogSink for BootConsole {
+impl LogSink for BootConsole<'_> {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
-        if self.show {
+        if let Some(screen) = self.screen {
             // Drop escape sequences of the machine, which would move the cursor of the terminal.
             let text: Vec<u8> = bytes
                 .iter()
                 .copied()
                 .filter(|b| *b == b'\n' || *b == b'\t' || *b >= 0x20)
                 .collect();
-            let _ = io::stdout().write_all(&text);
+            screen.bytes(&text);
         }
         Ok(match self.judge.take(bytes) {
             // An installing machine powers off by itself once the disk is written.

@@ -3,7 +3,7 @@
 use super::super::{Exit, failure::Fatal};
 use pnb::{
     manifest::ManifestError,
-    model::{Arch, NodeId, Variant},
+    model::{Arch, Hint, NodeId, Variant},
     sandbox::SandboxError,
 };
 use std::{borrow::Cow, io, path::PathBuf};
@@ -100,7 +100,7 @@ impl Fatal for BootError {
     }
 }
 
-impl pnb::model::Hint for BootError {
+impl Hint for BootError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             BootError::Append => {
@@ -109,6 +109,7 @@ impl pnb::model::Hint for BootError {
             BootError::NoCommandLine => "name the directory of the artifact",
             BootError::BothArches { .. } => "choose one with --arch",
             BootError::NoManifest { .. } => "name the directory of an artifact, such as images/raw/amd64",
+            BootError::Machine(error) => return error.hint(),
             _ => return None,
         };
         Some(way.into())

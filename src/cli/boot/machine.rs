@@ -52,7 +52,7 @@ pub(super) fn run(
     store: &Store,
     machine: &Machine,
     mounts: Vec<Mount>,
-    console: &mut BootConsole,
+    console: &mut BootConsole<'_>,
 ) -> Result<Result<(), SandboxError>, Failure> {
     let project = project(common)?;
     let options = run_options()?;

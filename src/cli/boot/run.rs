@@ -88,7 +88,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
     };
     let mut console = BootConsole {
         judge: Judge::default(),
-        show: !common.json && !common.quiet,
+        screen: (!common.json && !common.quiet).then_some(report),
     };
     let ended = machine::run(
         common,
