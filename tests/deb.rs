@@ -591,14 +591,14 @@ fn hostile_containers_are_refused_by_name() {
     no version: read X: begins with member "control.tar" instead of "debian-binary"
     new version: read X: has format version "3.0\n" instead of 2.0
     long version: read X: has format version "22222222222222222222" instead of 2.0
-    no control: read X: has member "data.tar" where "control.tar" must stand
+    no control: read X: has member "data.tar" where "control.tar" is expected
     no data: read X: has no member "data.tar"
-    wrong order: read X: has member "data.tar" where "control.tar" must stand
-    extra before data: read X: has member "_gpgorigin" where "data.tar" must stand
+    wrong order: read X: has member "data.tar" where "control.tar" is expected
+    extra before data: read X: has member "_gpgorigin" where "data.tar" is expected
     extra after data: read X: has a member "_gpgorigin" after "data.tar"
     data twice: read X: has a member "data.tar" after "data.tar"
     unknown compression: read X: member "data.tar.bz2" has an unknown compression
-    no compression by that name: read X: has member "data.tarball" where "data.tar" must stand
+    no compression by that name: read X: has member "data.tarball" where "data.tar" is expected
     not xz: read X: data.tar.xz: at the start: stream/file format not recognized
     not zstd: read X: data.tar.zst: at the start: Unknown frame descriptor
     not gzip: read X: data.tar.gz: at the start: invalid gzip header

@@ -160,7 +160,7 @@ impl<R: BufRead> BufRead for ArReader<R> {
     }
 }
 
-/// Fills `buf`; a file that ends before is told as such.
+/// Fills `buf`; the error of a file that is too short names the structure `what`.
 fn exact(reader: &mut impl Read, buf: &mut [u8], what: &str) -> Result<(), ArError> {
     reader.read_exact(buf).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => ArError::Form(format!("ends within {what}")),

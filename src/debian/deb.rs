@@ -342,7 +342,7 @@ impl Package<'_> {
         }
     }
 
-    /// Opens the archive and takes the format version in.
+    /// Opens the archive and checks the format version.
     fn open<R: Read>(&self, reader: R) -> Result<ArReader<BufReader<R>>, DebError> {
         const FIRST: &str = "debian-binary";
         let buffered = BufReader::with_capacity(BUFFER, reader);
@@ -364,11 +364,11 @@ impl Package<'_> {
         Ok(ar)
     }
 
-    /// Goes to the next member, which must be called `stem` plus a compression; returns its full name.
+    /// Goes to the next member, whose name must be `stem` with or without the ending of a compression; returns the whole name.
     fn member<R: BufRead>(&self, ar: &mut ArReader<R>, stem: &str) -> Result<String, DebError> {
         match ar.next_member().map_err(|e| self.ar(e, stem))? {
             Some((name, _)) if name == stem || name.strip_prefix(stem).is_some_and(|s| s.starts_with('.')) => Ok(name),
-            Some((name, _)) => Err(self.archive(format!("has member {name:?} where {stem:?} must stand"))),
+            Some((name, _)) => Err(self.archive(format!("has member {name:?} where {stem:?} is expected"))),
             None => Err(self.archive(format!("has no member {stem:?}"))),
         }
     }
@@ -390,7 +390,7 @@ impl Package<'_> {
         self.at_end(part.into_inner(), member)
     }
 
-    /// The current member's content, decompressed.
+    /// The decompressed content of the current member.
     fn part<'a, R: BufRead>(
         &self,
         ar: &'a mut ArReader<R>,
@@ -401,7 +401,7 @@ impl Package<'_> {
             .ok_or_else(|| self.archive(format!("member {member:?} has an unknown compression")))
     }
 
-    /// Whether a member was read to its end.
+    /// Checks that a member was read to its end.
     fn at_end(&self, rest: &mut impl BufRead, member: &str) -> Result<(), DebError> {
         if rest.fill_buf().map_err(|e| self.read(member, e))?.is_empty() {
             return Ok(());
@@ -411,7 +411,7 @@ impl Package<'_> {
         )))
     }
 
-    /// Whether `member` is the last one.
+    /// Checks that `member` is the last one.
     fn nothing_after<R: BufRead>(&self, ar: &mut ArReader<R>, member: &str) -> Result<(), DebError> {
         match ar.next_member().map_err(|e| self.ar(e, member))? {
             None => Ok(()),
@@ -419,7 +419,7 @@ impl Package<'_> {
         }
     }
 
-    /// The header of a member that is written.
+    /// The header of a member to write.
     fn header(&self, name: &str, size: u64) -> Result<Vec<u8>, DebError> {
         ar::header(name, size).ok_or_else(|| self.archive(format!("member {name:?} of {size} bytes is too large")))
     }
@@ -434,7 +434,7 @@ impl Package<'_> {
     }
 }
 
-/// One part of a package, being decompressed.
+/// A member of a package that is decompressed while it is read.
 enum MemberDecoder<B> {
     Plain(B),
     Gzip(flate2::bufread::GzDecoder<B>),
@@ -443,15 +443,15 @@ enum MemberDecoder<B> {
 }
 
 impl<B: BufRead> MemberDecoder<B> {
-    /// `None` when the name's ending is no known compression.
+    /// A decompressor for `member`; `None` when the ending of its name is not a known compression.
     fn new(reader: B, member: &str) -> io::Result<Option<Self>> {
         let ending = member.split_once(".tar").map(|(_, ending)| ending);
         Ok(match ending {
             Some("") => Some(Self::Plain(reader)),
             Some(".gz") => Some(Self::Gzip(flate2::bufread::GzDecoder::new(reader))),
             Some(".xz") => {
-                // A package is known by its SHA-256 before it is opened: a checksum within it says nothing more, and to compute it is a
-                // tenth of the work.
+                // The SHA-256 of the package was checked before, so the checksum of the stream adds nothing; to compute it is a tenth of
+                // the work.
                 let flags = liblzma::stream::IGNORE_CHECK;
                 let stream = liblzma::stream::Stream::new_stream_decoder(MAX_MEMORY, flags)?;
                 Some(Self::Xz(liblzma::bufread::XzDecoder::new_stream(reader, stream)))

@@ -46,7 +46,7 @@ impl Relations {
     /// Checks the text of a field. Empty groups are skipped, as Debian's own tools do.
     ///
     /// # Errors
-    /// The relation that does not parse and what is wrong with it.
+    /// The invalid relation and the problem with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let relations = Self(text.trim().into());
         for group in relations.groups() {
@@ -75,7 +75,7 @@ impl Relations {
 impl<'a> Alternatives<'a> {
     /// The alternatives, in order of preference.
     pub fn alternatives(self) -> impl Iterator<Item = Relation<'a>> {
-        // Every group comes out of a `Relations`, whose text was checked.
+        // Every group comes from a `Relations`, whose text was checked.
         self.0.split('|').filter_map(|part| parse_relation(part).ok())
     }
 

@@ -163,7 +163,7 @@ mod tests {
         a.cmp(&b)
     }
 
-    /// What `dpkg --compare-versions` says of each pair.
+    /// Pairs of versions with their order by `dpkg --compare-versions`.
     const TABLE: &[(&str, &str, Ordering)] = &[
         ("1.0", "1.0", Ordering::Equal),
         ("1.0", "0:1.00", Ordering::Equal),

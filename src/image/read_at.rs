@@ -202,7 +202,7 @@ mod tests {
         file.set_len(32 << 20).expect("grown");
         (&file).seek(SeekFrom::Start(5)).expect("inside");
         let data = file.next_data(0).expect("readable").expect("there");
-        // The whole file where the file system knows no holes, else a block of it.
+        // A block of the file, or the whole file where the file system does not support holes.
         assert!(data.start <= 8 << 20 && data.end >= (8 << 20) + 4, "{data:?}");
         assert_eq!((&file).stream_position().expect("known"), 5);
         assert_eq!(file.next_data(32 << 20).expect("readable"), None);

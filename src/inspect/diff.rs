@@ -353,7 +353,7 @@ impl Walk<'_> {
                 cover(&mut explained, x);
                 cover(&mut explained, y);
             } else if elsewhere && !x.derived {
-                // An equal pair at another place: one report for all of them, for mostly one change moved everything behind it.
+                // An equal pair at another place. All such pairs are one report: mostly a single change moved the parts behind it.
                 cover(&mut explained, x);
                 cover(&mut explained, y);
                 count_moved(&mut moved, x, y);

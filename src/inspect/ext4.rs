@@ -227,7 +227,7 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     }
 }
 
-/// The text of a UUID whose bytes are in the order of the text.
+/// The text of a UUID from its bytes, which are in the order of the text.
 pub(super) fn uuid(bytes: &[u8; 16]) -> String {
     let hex = hex::encode(bytes);
     format!(

@@ -10,8 +10,8 @@
 //!
 //! The files of this folder use each other in a circle, because the subject is recursive: `part` asks `detect` for the format of its
 //! bytes, `detect` calls the file of that format (`disks`, `ext4`, `media`, `programs`, `streams`, `text`, `trees`), and that returns
-//! the parts inside, which can be looked into in the same way. The circle ends with the parts of a format that has none; callers
-//! bound its depth.
+//! the parts inside, which can be looked into in the same way. The circle ends at a format without parts; callers bound
+//! its depth.
 
 mod detect;
 mod diff;

@@ -136,7 +136,7 @@ impl Message {
         hash(&alone)
     }
 
-    /// The hash of everything taken.
+    /// The hash of all bytes taken.
     pub(super) fn finish(mut self) -> Hash {
         let used = self.used();
         let bits = self.size.wrapping_mul(8).to_be_bytes();
@@ -157,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
     use sha2::{Digest as _, Sha256};
 
-    /// What the crate says by itself.
+    /// The hash by the crate itself.
     fn expected(bytes: &[u8]) -> Hash {
         Sha256::digest(bytes).into()
     }

@@ -143,7 +143,7 @@ pub(super) struct Superblock {
     pub(super) build_time: u64,
     /// Size of the image, in blocks.
     pub(super) blocks: u32,
-    /// The block from whose begin references to shared attributes are counted.
+    /// The block that references to shared attributes are counted from.
     pub(super) xattr_block: u32,
 }
 

@@ -176,7 +176,7 @@ impl<'a> Attributes<'a> {
         self.local.iter().any(acl)
     }
 
-    /// Size on disk behind the inode's header, 0 for none.
+    /// Bytes on disk behind the inode's header; 0 without attributes.
     pub(super) fn size(&self) -> u64 {
         if self.filter == 0 {
             return 0;

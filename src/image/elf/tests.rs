@@ -1,4 +1,4 @@
-//! ELF files made to measure, real ones, and ones that lie.
+//! ELF files that are made for the tests, real ones, and invalid ones.
 
 use super::reader::{MAX_NEEDED, MAX_STRING};
 use super::{
@@ -153,7 +153,7 @@ fn more_libraries_than_anybody_needs_are_refused() {
     assert!(problem(&file.bytes()).contains("more than 1024 libraries"));
 }
 
-/// Where a real file says something about itself: its headers, and its dynamic section.
+/// Ranges of a real file that the reader evaluates: the headers and the dynamic section.
 fn telling() -> Vec<usize> {
     let real = real();
     let word = |at: usize| u64::from_le_bytes(real[at..at + 8].try_into().expect("eight")) as usize;

@@ -64,7 +64,7 @@ pub(super) const INCOMPAT_64BIT: u32 = 0x80;
 pub(super) const RO_SPARSE_SUPER: u32 = 0x1;
 
 // `struct ext4_group_desc`, each field with its high half, which a descriptor of 64 bytes has.
-/// Bytes of a descriptor without the feature 64bit, and the most bytes of one that are read.
+/// Bytes of a descriptor without the feature 64bit, and the number of bytes that are read of a longer one.
 pub(super) const DESCRIPTOR_32: u64 = 32;
 pub(super) const DESCRIPTOR_READ: usize = 64;
 pub(super) const BG_BLOCK_BITMAP: (usize, usize) = (0x0, 0x20);

@@ -247,7 +247,7 @@ impl<R: ReadAt> Ext4<R> {
         Ok(inode)
     }
 
-    /// Offset and bytes of the descriptor of a group; the high halves are zeros where it has none.
+    /// Offset and bytes of the descriptor of a group; the high halves are zeros in a descriptor of 32 bytes.
     pub(super) fn descriptor(&self, group: u64) -> Result<(u64, [u8; DESCRIPTOR_READ]), ImageError> {
         let at = self.descriptors + group * self.descriptor_size;
         let mut descriptor = [0; DESCRIPTOR_READ];

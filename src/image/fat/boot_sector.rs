@@ -13,7 +13,7 @@ use super::{
 };
 use crate::image::ImageError;
 
-/// The boot sector's statements about a volume, checked against each other. Offsets are bytes in the volume.
+/// The fields of a boot sector, checked against each other. Offsets are bytes in the volume.
 #[derive(Clone, Debug)]
 pub(super) struct BootSector {
     pub(super) kind: FatKind,
@@ -47,7 +47,7 @@ pub(super) struct BootSector {
     pub(super) backup: u64,
 }
 
-/// Sizes of the parts in front of the clusters, in sectors unless they say otherwise.
+/// Sizes of the parts in front of the clusters, in sectors except for `root_entries`.
 struct Front {
     reserved: u64,
     tables: u8,
@@ -82,7 +82,7 @@ impl BootSector {
         }
         let clusters = count_clusters(size - data_offset, cluster)?;
         let kind = kind(clusters, &front)?;
-        // The extended boot record says in a byte of its own whether serial number and label are set.
+        // A byte of the extended boot record tells whether serial number and label are set.
         let extended = if front.fat32 { EXTENDED_FAT32 } else { EXTENDED_FAT16 };
         let (mut label, mut serial) = ([b' '; SHORT_SIZE], 0);
         if boot[extended + BS_BOOT_SIG] == EXTENDED_BOOT_SIGNATURE {

@@ -5,11 +5,11 @@
 
 /// Name of the format in messages.
 pub(super) const FORMAT: &str = "a FAT volume";
-/// `BPB_BytsPerSec`: bytes of a sector. The specification allows more; nothing makes it.
+/// `BPB_BytsPerSec`: bytes of a sector. The specification also allows 1024, 2048 and 4096, which are not read here.
 pub(super) const SECTOR: u64 = 512;
 /// `BPB_NumFATs`: number of tables in a volume that is written here.
 pub(super) const TABLES: u64 = 2;
-/// Number of the first cluster; the first two numbers of a table stand for no cluster.
+/// Number of the first cluster; the first two numbers of a table belong to no cluster.
 pub(super) const FIRST_CLUSTER: u32 = 2;
 /// A volume with fewer clusters is FAT12.
 pub(super) const MIN_FAT16: u32 = 4085;
@@ -128,7 +128,7 @@ pub(super) const ATTR_LONG: u8 = 0x0f;
 /// `ATTR_LONG_NAME_MASK`: the attribute bits to compare with [`ATTR_LONG`].
 pub(super) const ATTR_LONG_MASK: u8 = 0x3f;
 
-/// First byte of an entry behind which there is none.
+/// First byte of the entry that ends a directory.
 pub(super) const ENTRY_END: u8 = 0;
 /// First byte of an entry that was deleted.
 pub(super) const ENTRY_DELETED: u8 = 0xe5;

@@ -9,7 +9,7 @@ pub enum FatKind {
     Fat12,
     /// 16 bits: 2 MiB and more.
     Fat16,
-    /// 32 bits, of which 28 count: 33 MiB and more; the kind that UEFI wants on a fixed disk.
+    /// 32 bits, of which 28 count: 33 MiB and more; the kind that UEFI requires on a fixed disk.
     Fat32,
 }
 

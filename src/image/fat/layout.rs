@@ -11,7 +11,7 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// No volume is made whose number of clusters is nearer to the one where the kind changes: readers differ in how they count.
+/// Least distance of the number of clusters from the number at which the kind changes, since readers differ in how they count.
 const MARGIN: u32 = 16;
 /// Reserved sectors of FAT32.
 pub(super) const RESERVED_FAT32: u64 = 32;
@@ -319,7 +319,7 @@ fn parts(volume: &FatVolume, cluster_sectors: u64, needed: u64, least: u64) -> O
             (clusters, table, front.saturating_add(data))
         }
         VolumeSize::Sectors(sectors) => {
-            // The table counts a few clusters more than there are: those whose sectors it takes itself.
+            // The table has a few numbers too many: it is sized for the clusters in whose sectors the tables themselves lie, too.
             let rest = sectors.saturating_sub(reserved + root);
             let table = table(rest / cluster_sectors);
             let rest = rest.saturating_sub(table.saturating_mul(TABLES));

@@ -206,7 +206,7 @@ fn short_names_are_unlike_every_other_name() {
             "X+"
         ]
     );
-    // The made-up name steps aside for one that is there.
+    // A generated name differs from the names of other entries.
     assert_eq!(short(&["LONGFILENAME", "LONGFI~1"]), ["LONGFI~2+", "LONGFI~1"]);
     let many: Vec<_> = (0..12).map(|i| format!("a long name {i}")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();

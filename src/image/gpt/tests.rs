@@ -193,7 +193,7 @@ fn damage_to_each_copy_is_named() {
     );
 }
 
-/// Sets the sums of both headers and arrays to what they should be.
+/// Corrects the checksums of both headers and arrays.
 fn sum_up(bytes: &mut [u8]) {
     let last = bytes.len() - 512;
     for (header, array) in [(512, 1024), (last, last - 16384)] {
@@ -236,7 +236,7 @@ proptest! {
         if let Ok(found) = &before {
             prop_assert_eq!(found, &disk);
         }
-        // With the sums made right, the checks behind them must stand alone.
+        // With correct checksums, the other checks must suffice.
         sum_up(&mut bytes);
         if let Ok(found) = read(&bytes) {
             prop_assert_eq!(found.check(), Ok(()));
