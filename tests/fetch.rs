@@ -442,7 +442,7 @@ fn ranges_that_lie_are_refused() {
     insta::assert_snapshot!(told.join("\n"), @r###"
     sends bytes from 999 on when asked for those from 1000 on
     sends bytes from 5 on when asked for those from 0 on
-    sent a part of the file with Content-Range "bytes"
+    sends a part of the file with the unusable Content-Range "bytes"
     "###);
 }
 

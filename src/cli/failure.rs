@@ -51,7 +51,6 @@ impl Fatal for PipelineError {
     fn exit(&self) -> Exit {
         match self {
             PipelineError::InMemory { source, .. } => source.exit(),
-            PipelineError::NotHermetic { .. } => Exit::Hermetic,
             PipelineError::Lock(_)
             | PipelineError::NoLock { .. }
             | PipelineError::NotLocked { .. }

@@ -1,4 +1,4 @@
-//! Which format bytes have, judged by their first ones.
+//! Finds the format of bytes by the first ones.
 
 use super::{
     disks, ext4, media,
@@ -7,9 +7,9 @@ use super::{
 };
 use crate::image::{ReadAt, Source, composefs, cpio::Compression};
 
-/// How much of the beginning is looked at: the magic of ISO 9660 comes last, in sector 16.
+/// Bytes at the begin that are examined: the last magic is that of ISO 9660, in sector 16.
 const HEAD: u64 = 17 * 2048;
-/// `EXT4_SUPER_MAGIC` lies here.
+/// Offset of `EXT4_SUPER_MAGIC`.
 const EXT4_MAGIC_AT: usize = 1024 + 0x38;
 const EXT4_MAGIC: &[u8] = &[0x53, 0xef];
 /// "newc" without and with checksums.
@@ -22,12 +22,12 @@ const STREAM_MAGIC: [(&[u8], Compression); 3] = [
 /// POSIX.1-1988 `ustar`.
 const TAR_MAGIC_AT: usize = 257;
 
-/// What bytes begin like.
+/// Format of bytes, by their begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Format {
     Composefs,
     Ext4,
-    /// An archive or a stream, perhaps several.
+    /// A cpio archive or a compressed stream, or several of them.
     Stream(Compression),
     Ar,
     Elf,
@@ -41,7 +41,7 @@ pub(super) enum Format {
     Other,
 }
 
-/// The first bytes of `source`, which has `size`.
+/// The first bytes of `source`, which has `size` bytes.
 pub(super) fn head(source: &Source, size: u64) -> std::io::Result<Vec<u8>> {
     let mut head = vec![0; size.min(HEAD) as usize];
     source.read_exact_at(&mut head, 0)?;

@@ -1,9 +1,9 @@
-//! Two parts walked together: what differs, told where it lies.
+//! Compares two parts by walking both together, and reports each difference with its place.
 //!
-//! Bytes are compared first. Where ranges differ, both sides are looked into, the parts inside are matched by name, and each
-//! pair whose bytes differ is walked in turn. Ranges in a pair that reported something are explained; what is left is looked
-//! for in the headers that describe parts, then in the tables of the format, and what is in none of these is reported as
-//! lying outside of every part. So no differing byte goes unreported, whatever the formats are.
+//! Bytes are compared first. Where ranges differ, the parts inside are found on both sides and matched by name, and each pair whose
+//! bytes differ is walked in turn. The ranges of a pair with a reported difference are explained. The rest is attributed to the
+//! headers that describe parts, then to the tables of the format, and finally reported as outside of every part. So no differing byte
+//! goes unreported, whatever the formats are.
 
 use super::{
     error::{InspectError, is_damage},
@@ -19,26 +19,26 @@ use std::{
     io,
 };
 
-/// Formats that hold just one thing or are plain from the names inside: they stay out of the path.
+/// Formats that hold one part only, or are evident from the names inside: they are left out of the path.
 const SILENT: [&str; 6] = ["GPT disk", "MBR disk", "initramfs", "zstd", "gzip", "xz"];
-/// How deep one thing is looked for in another.
+/// Greatest depth of parts within parts.
 const MAX_DEPTH: usize = 32;
-/// From this size on both sides are looked into at the same time, bytes.
+/// From this size on, both sides are read at the same time, bytes.
 const LARGE: u64 = 16 << 20;
-/// Bytes shown before and from the first differing one.
+/// Number of bytes that are shown in front of the first differing byte, and from it on.
 const BEFORE: u64 = 8;
 const AFTER: u64 = 24;
-/// A compressed stream or a virtual disk whose content is equal.
+/// Name of the difference between compressed streams or virtual disks with equal content.
 const AGAIN: &str = "(the same content, stored in another way)";
-/// What lies in no part.
+/// Name of bytes in no part.
 const OUTSIDE: &str = "(outside of every part)";
 
-/// What two things differ in.
+/// The differences between two parts.
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct Comparison {
-    /// The differences, in the order of the first one's parts, as many as were asked for.
+    /// The differences, in the order of the first side's parts, up to the requested number.
     pub differences: Vec<Difference>,
-    /// How many there are in all.
+    /// Number of all differences.
     pub total: u64,
 }
 
@@ -52,95 +52,95 @@ impl Comparison {
 /// One difference.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Difference {
-    /// Names of the parts, the outermost first.
+    /// Names of the parts around the difference, the outermost first.
     pub path: Vec<String>,
-    /// What differs there.
+    /// The difference.
     #[serde(flatten)]
     pub what: What,
-    /// What the difference looks like.
+    /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<LikelyCause>,
 }
 
-/// What differs at a place.
+/// A difference at a place.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(tag = "difference", rename_all = "kebab-case")]
 pub enum What {
-    /// The part is only in the first.
+    /// The part exists only in the first side.
     OnlyInA {
-        /// Its bytes.
+        /// Its size in bytes.
         size: u64,
     },
-    /// The part is only in the second.
+    /// The part exists only in the second side.
     OnlyInB {
-        /// Its bytes.
+        /// Its size in bytes.
         size: u64,
     },
-    /// It is another kind of thing, has another format, or is damaged on one side.
+    /// The part has another kind or format on each side, or is damaged on one side.
     Format {
-        /// What it is in the first.
+        /// Kind or format in the first.
         a: String,
-        /// What it is in the second.
+        /// Kind or format in the second.
         b: String,
     },
-    /// A fact about it.
+    /// A fact about the part differs.
     Field {
-        /// Which.
+        /// Name of the fact.
         field: String,
-        /// Its value in the first; none when it has none there.
+        /// Value in the first; `None` when it has none.
         a: Option<String>,
-        /// Its value in the second.
+        /// Value in the second.
         b: Option<String>,
     },
-    /// The version of a package that a manifest or SBOM lists.
+    /// The version of a package in a manifest or SBOM differs.
     Package {
-        /// The package.
+        /// Name of the package.
         package: String,
-        /// Its version in the first; none when it is not there.
+        /// Version in the first; `None` when it is not listed.
         a: Option<String>,
-        /// Its version in the second.
+        /// Version in the second.
         b: Option<String>,
     },
-    /// Its bytes.
+    /// The bytes of the part differ.
     Content {
-        /// The first differing byte, counted from the part's own start.
+        /// Offset of the first differing byte in the part.
         offset: u64,
-        /// How many bytes differ.
+        /// Number of differing bytes.
         bytes: u64,
-        /// Sizes of both.
+        /// Sizes of the part on both sides.
         sizes: (u64, u64),
-        /// The bytes around the first differing one, in the first, unprintable ones escaped.
+        /// The bytes around the first differing byte in the first, unprintable bytes escaped.
         a: String,
         /// The same in the second.
         b: String,
     },
-    /// Bytes that describe it rather than its own: a header, an inode.
+    /// Bytes that describe the part differ: a header, an inode.
     About {
-        /// The first differing byte, counted in what holds the part.
+        /// Offset of the first differing byte in the holder of the part.
         offset: u64,
-        /// How many bytes differ.
+        /// Number of differing bytes.
         bytes: u64,
     },
-    /// Bytes that cannot be read because what holds them is damaged on at least one side.
+    /// The bytes cannot be read because their holder is damaged on at least one side.
     Damaged {
-        /// What the reader said.
+        /// The reader's error.
         problem: String,
     },
-    /// Parts that are equal but lie elsewhere in what holds them.
+    /// Parts are equal but have another place in their holder.
     Moved {
-        /// How many.
+        /// Number of these parts.
         parts: u64,
-        /// The first of them.
+        /// Name of the first one.
         first: String,
-        /// Where it begins in the first.
+        /// Its offset in the first.
         a: u64,
-        /// Where it begins in the second.
+        /// Its offset in the second.
         b: u64,
     },
 }
 
-/// Compares two parts; `limit` differences are kept, all are counted. `children` are given where the parts are directories of
-/// the host, whose bytes nothing holds.
+/// Compares two parts; `limit` differences are kept, and all are counted. Directories of the host come with the parts of their files,
+/// since they have no bytes of their own.
 pub fn diff(
     a: (&Part, Option<&[Part]>),
     b: (&Part, Option<&[Part]>),
@@ -199,7 +199,7 @@ impl Walk<'_> {
         out
     }
 
-    /// Compares two parts with one name. `known`: the only ranges where they may differ.
+    /// Compares two parts of the same name. If `known` is given, the parts differ at most in these ranges.
     fn pair(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         let depth = self.path.len();
         match self.readable(a, b, known) {
@@ -245,7 +245,7 @@ impl Walk<'_> {
                 },
                 None,
             );
-            // The whole side says what the bytes are that differ.
+            // The parts of the undamaged side tell what the differing bytes are.
             let (parts, format) = if whole(&look_a) || !whole(&look_b) {
                 (look_a.children, look_a.format)
             } else {
@@ -260,7 +260,7 @@ impl Walk<'_> {
             look_a.format == "JSON" && look_b.format == "JSON",
         );
         if look_a.children.is_empty() && look_b.children.is_empty() {
-            // The fields of JSON are all there is in it.
+            // JSON has no content beside its fields.
             if look_a.format == "JSON" && self.out.total > before {
                 return Ok(());
             }
@@ -325,7 +325,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Matches the parts of two things; `spans` are where the things differ.
+    /// Matches the parts inside two holders and compares each pair; `spans` are the ranges in which the holders differ.
     fn children(
         &mut self,
         holders: Option<(&Part, &Part)>,
@@ -333,60 +333,36 @@ impl Walk<'_> {
         b: &[Part],
         spans: Vec<Span>,
     ) -> Result<(), InspectError> {
-        let of_b: BTreeMap<&str, &Part> = b
-            .iter()
-            .filter(|p| p.kind != PartKind::Region)
-            .map(|p| (p.key.as_str(), p))
-            .collect();
-        let keys_of_a: BTreeSet<&str> = a
-            .iter()
-            .filter(|p| p.kind != PartKind::Region)
-            .map(|p| p.key.as_str())
-            .collect();
+        let by_key = |parts| files(parts).map(|p: &Part| (p.key.as_str(), p)).collect();
+        let (of_a, of_b): (BTreeMap<&str, &Part>, BTreeMap<&str, &Part>) = (by_key(a), by_key(b));
         let mut explained: Vec<Span> = Vec::new();
         let mut quiet: Vec<&Part> = Vec::new();
         let mut moved: Option<What> = None;
-        for x in a.iter().filter(|p| p.kind != PartKind::Region) {
+        for x in files(a) {
             let Some(y) = of_b.get(x.key.as_str()) else {
                 self.below(&x.name, |walk| walk.report(What::OnlyInA { size: x.size }, None));
                 cover(&mut explained, x);
                 continue;
             };
-            let same_place = x.extents == y.extents && x.size == y.size;
-            let in_holder = !x.extents.is_empty() && !y.extents.is_empty();
-            let known = match (x.derived, same_place && in_holder) {
-                (false, true) => Some(spans::translate(&spans, &x.extents)),
-                // What the same bytes decompress to is the same.
-                (true, true) if spans::within(&spans, &x.extents).is_empty() => Some(Vec::new()),
-                _ => None,
-            };
             let before = self.out.total;
+            let known = known_spans(x, y, &spans);
             self.below(&x.name, |walk| walk.pair(x, y, known))?;
             let elsewhere = x.extents != y.extents || x.about != y.about;
             if self.out.total > before {
+                // The pair reported its differences, which explain its ranges.
                 cover(&mut explained, x);
                 cover(&mut explained, y);
             } else if elsewhere && !x.derived {
+                // An equal pair at another place: one report for all of them, for mostly one change moved everything behind it.
                 cover(&mut explained, x);
                 cover(&mut explained, y);
-                let place = |p: &Part| p.extents.first().or(p.about.first()).map_or(0, |e| e.from);
-                let first = What::Moved {
-                    parts: 0,
-                    first: x.name.clone(),
-                    a: place(x),
-                    b: place(y),
-                };
-                if let What::Moved { parts, .. } = moved.get_or_insert(first) {
-                    *parts += 1;
-                }
+                count_moved(&mut moved, x, y);
             } else {
+                // An equal pair at the same place: only the bytes that describe it can differ.
                 quiet.push(x);
             }
         }
-        for y in b
-            .iter()
-            .filter(|p| p.kind != PartKind::Region && !keys_of_a.contains(p.key.as_str()))
-        {
+        for y in files(b).filter(|p| !of_a.contains_key(p.key.as_str())) {
             self.below(&y.name, |walk| walk.report(What::OnlyInB { size: y.size }, None));
             cover(&mut explained, y);
         }
@@ -402,7 +378,7 @@ impl Walk<'_> {
         self.rest(holder_a, holder_b, &quiet, a.iter().chain(b), rest)
     }
 
-    /// Tells where the differing ranges `rest` lie by what the whole side's `parts` say.
+    /// Attributes the differing ranges `rest` to the `parts` of the undamaged side.
     fn blame(&mut self, a: &Part, b: &Part, parts: &[Part], mut rest: Vec<Span>) -> Result<(), InspectError> {
         for part in parts.iter().filter(|p| p.kind != PartKind::Region) {
             if rest.is_empty() {
@@ -414,7 +390,7 @@ impl Walk<'_> {
         self.rest(a, b, &all, parts.iter(), rest)
     }
 
-    /// Reports `rest`, the differing ranges in no part, by the headers of parts and the tables they lie in.
+    /// Reports `rest`, the differing ranges outside of all parts, by the headers that describe a part and by the tables of the format.
     fn rest<'p>(
         &mut self,
         a: &Part,
@@ -452,7 +428,7 @@ impl Walk<'_> {
         self.below(if again { AGAIN } else { OUTSIDE }, |walk| walk.content(a, b, &rest))
     }
 
-    /// Reports what of `rest` lies in `extents` as content of `part`, and returns what is left.
+    /// Reports the ranges of `rest` within `extents` as content of `part`, and returns the remaining ranges.
     fn claim(
         &mut self,
         a: &Part,
@@ -481,7 +457,7 @@ impl Walk<'_> {
             )
         };
         if part.derived {
-            // The bytes of a compressed stream are not those of its content.
+            // A compressed stream has other bytes than its content.
             let name = format!("{} (as stored)", part.name);
             self.below(&name, |walk| walk.content(a, b, &hit))?;
         } else {
@@ -498,7 +474,7 @@ impl Walk<'_> {
         self.read(spans::scan(&a.source, &b.source, &left))
     }
 
-    /// Reports that bytes differ in `spans`, which begin with a differing one.
+    /// Reports the differing bytes in `spans`, whose first byte differs.
     fn content(&mut self, a: &Part, b: &Part, spans: &[Span]) -> Result<(), InspectError> {
         let bytes = self.read(spans::count(&a.source, &b.source, spans))?;
         let first = spans.first().map_or(0, |s| s.start);
@@ -517,7 +493,7 @@ impl Walk<'_> {
     }
 }
 
-/// Where two parts may differ: all of them, but holes in both.
+/// The ranges in which two parts may differ: everything except holes in both.
 fn possible(a: &Part, b: &Part) -> Vec<Span> {
     let (common, end) = (a.size.min(b.size), a.size.max(b.size));
     if a.derived || b.derived {
@@ -530,6 +506,37 @@ fn possible(a: &Part, b: &Part) -> Vec<Span> {
         .map(|e| e.at..e.at.saturating_add(e.len).min(end));
     let longer = Span { start: common, end };
     spans::normal(stored.chain([longer]).collect())
+}
+
+/// The parts that are not structures of the format itself.
+fn files(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    parts.iter().filter(|p| p.kind != PartKind::Region)
+}
+
+/// The ranges in which a pair can differ at most, in offsets of the parts, if the differing ranges `spans` of the holders tell them.
+fn known_spans(x: &Part, y: &Part, spans: &[Span]) -> Option<Vec<Span>> {
+    let same_place = x.extents == y.extents && x.size == y.size;
+    let in_holder = !x.extents.is_empty() && !y.extents.is_empty();
+    match (x.derived, same_place && in_holder) {
+        (false, true) => Some(spans::translate(spans, &x.extents)),
+        // Equal compressed bytes have equal content.
+        (true, true) if spans::within(spans, &x.extents).is_empty() => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+/// Adds an equal pair with different places to the report of them.
+fn count_moved(moved: &mut Option<What>, x: &Part, y: &Part) {
+    let place = |p: &Part| p.extents.first().or(p.about.first()).map_or(0, |e| e.from);
+    let first = What::Moved {
+        parts: 0,
+        first: x.name.clone(),
+        a: place(x),
+        b: place(y),
+    };
+    if let What::Moved { parts, .. } = moved.get_or_insert(first) {
+        *parts += 1;
+    }
 }
 
 fn cover(explained: &mut Vec<Span>, part: &Part) {

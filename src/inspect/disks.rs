@@ -1,7 +1,7 @@
-//! Disks: GUID partition tables, master boot records, and qcow2 images that hold a disk.
+//! Disks with GUID partition tables or master boot records, and qcow2 images with a disk inside.
 
 use super::{
-    error::chain,
+    error::one_line,
     part::{Look, Part, PartExtent, PartKind},
 };
 use crate::image::{
@@ -19,24 +19,24 @@ use std::{
 pub(super) const GPT_MAGIC: &[u8] = b"EFI PART";
 pub(super) const GPT_MAGIC_AT: usize = SECTOR as usize;
 pub(super) const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
-/// A larger disk in a qcow2 image is not looked at: even zeros take time to read, bytes.
+/// A larger disk in a qcow2 image is not inspected, bytes: even zeros take time to read.
 const MAX_DISK: u64 = 64 << 30;
-/// What is kept of a disk in a qcow2 image: pieces of this many bytes, and how many.
+/// Size of a cached piece of a disk in a qcow2 image, in bytes, and the number of cached pieces.
 const PIECE: u64 = 64 * 1024;
 const PIECES: usize = 128;
 
-/// Whether a master boot record with a believable table begins here.
+/// Whether a master boot record with a plausible table begins here.
 pub(super) fn is_mbr(head: &[u8]) -> bool {
     let Some(record) = head.get(..SECTOR as usize) else {
         return false;
     };
     let entries = record[BOOT_CODE + 6..SECTOR as usize - 2].as_chunks::<16>().0;
-    let believable = entries.iter().all(|e| matches!(e[0], 0 | 0x80));
+    let plausible = entries.iter().all(|e| matches!(e[0], 0 | 0x80));
     let used = entries.iter().any(|e| e[4] != 0 && e[12..16] != [0; 4]);
-    record.ends_with(&[0x55, 0xaa]) && believable && used
+    record.ends_with(&[0x55, 0xaa]) && plausible && used
 }
 
-/// The table's own bytes at the beginning of any disk.
+/// Adds the regions of the master boot record, with which every disk begins.
 fn record(source: &Source, look: &mut Look) {
     let code = BOOT_CODE as u64;
     look.children
@@ -77,7 +77,7 @@ pub(super) fn gpt(source: &Source, size: u64) -> Look {
     let disk = match gpt::read(source) {
         Ok(disk) => disk,
         Err(error) => {
-            look.problem = Some(chain(&error));
+            look.problem = Some(one_line(&error));
             return look;
         }
     };
@@ -105,7 +105,7 @@ pub(super) fn gpt(source: &Source, size: u64) -> Look {
     look
 }
 
-/// What a partition is for.
+/// Name of a partition's type.
 fn purpose(guid: Guid) -> String {
     match guid {
         types::BIOS_BOOT => "BIOS boot".to_owned(),
@@ -116,7 +116,7 @@ fn purpose(guid: Guid) -> String {
     }
 }
 
-/// A disk with a master boot record only.
+/// A disk with a master boot record and no GPT.
 pub(super) fn mbr(source: &Source, size: u64) -> Look {
     let mut look = Look {
         format: "MBR disk",
@@ -126,7 +126,7 @@ pub(super) fn mbr(source: &Source, size: u64) -> Look {
     let read = match mbr::read(source) {
         Ok(read) => read,
         Err(error) => {
-            look.problem = Some(chain(&error));
+            look.problem = Some(one_line(&error));
             return look;
         }
     };
@@ -138,7 +138,10 @@ pub(super) fn mbr(source: &Source, size: u64) -> Look {
             u64::from(partition.sectors) * SECTOR,
         );
         if from + len > size {
-            look.problem = Some(format!("partition {} ends behind the disk", partition.slot + 1));
+            look.problem = Some(format!(
+                "partition {} ends behind the end of the disk",
+                partition.slot + 1
+            ));
             continue;
         }
         let part = Part::slice(
@@ -162,12 +165,12 @@ pub(super) fn qcow2(source: &Source, size: u64) -> Look {
         format: "qcow2",
         ..Look::default()
     };
-    let disk = Qcow2::open(source.clone()).map_err(|e| chain(&e));
+    let disk = Qcow2::open(source.clone()).map_err(|e| one_line(&e));
     let disk = disk.and_then(|disk| disk.size().map(|len| (disk, len)).map_err(|e| e.to_string()));
     match disk {
         Err(problem) => look.problem = Some(problem),
         Ok((_, len)) if len > MAX_DISK => {
-            look.problem = Some(format!("its disk of {len} bytes is larger than {MAX_DISK}"))
+            look.problem = Some(format!("its disk has {len} bytes, more than {MAX_DISK}"))
         }
         Ok((disk, len)) => {
             look.fields.insert("disk size".to_owned(), len.to_string());
@@ -192,7 +195,7 @@ pub(super) fn qcow2(source: &Source, size: u64) -> Look {
     look
 }
 
-/// What a header that was found good says.
+/// The version in a header that was found valid.
 fn header(source: &Source) -> Option<(String, String)> {
     let mut bytes = [0; 8];
     source.read_exact_at(&mut bytes, 0).ok()?;
@@ -200,7 +203,7 @@ fn header(source: &Source) -> Option<(String, String)> {
     Some(("version".to_owned(), version.to_string()))
 }
 
-/// Keeps the pieces that were read last, so that small reads here and there do not decompress a cluster each.
+/// Caches the pieces of a disk that were read last, so that scattered small reads do not decompress a cluster each.
 struct Pieces {
     inner: Source,
     size: u64,
@@ -215,7 +218,7 @@ struct Kept {
 }
 
 impl Pieces {
-    /// Fills `buffer`, which lies in one piece.
+    /// Fills `buffer` from `offset` on; the range lies in one piece.
     fn read_in_piece(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let number = offset / PIECE;
         let start = number * PIECE;
@@ -253,7 +256,7 @@ impl ReadAt for Pieces {
         {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Long reads pass by: they would only drive out what is used again.
+        // Long reads bypass the cache: they would only replace pieces that are used again.
         if buffer.len() as u64 >= PIECE {
             return self.inner.read_exact_at(buffer, offset);
         }

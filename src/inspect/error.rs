@@ -1,52 +1,45 @@
-//! Why something could not be looked into.
+//! Why an artifact could not be inspected.
 
-use crate::model::Hint;
+use crate::model::{Hint, chain};
 use std::{io, path::PathBuf};
 
-/// Errors of the inspect room; each message completes "failed to …". That bytes are damaged is no error of looking: it is what
-/// is found.
+/// Errors of the inspect room; each message completes "failed to …". Damaged bytes are not an error but a finding.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// The operating system refused.
+    /// A file of the host could not be read.
     #[error("read {path:?}")]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// The reason given.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// The bytes of a part could not be read.
     #[error("read the bytes of {part:?}")]
     Read {
-        /// The part's place, as in a report.
+        /// The part, as in a report.
         part: String,
-        /// The reason given.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// An artifact has no root where its format keeps it.
+    /// An artifact has no root at the place that its format has for it.
     #[error("find the root: {problem}")]
     NoRoot {
-        /// What is missing or wrong.
+        /// The missing file or partition, or another problem.
         problem: String,
     },
 }
 
-impl Hint for InspectError {}
-
-/// A message with everything that caused it, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text.replace('\n', " ")
+/// The message of an error and those of its causes, on one line of a report.
+pub(super) fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    chain(error).replace('\n', " ")
 }
 
-/// Whether bytes could not be read because an image says what cannot be, rather than because the host refused.
+/// Whether bytes could not be read because the image is damaged, rather than because of the host.
 pub(super) fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
+
+impl Hint for InspectError {}

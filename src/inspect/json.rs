@@ -1,16 +1,16 @@
-//! JSON, taken apart into one field per value, so that a comparison names what changed.
+//! JSON as one field for each value, so that a comparison names the values that changed.
 //!
-//! A field is named by the way to it, `artifacts/kernel/sha256`. An element of a list is named by what identifies it (its
-//! `name`, with architecture and version left out), or else by its number: a package that was inserted does not shift the rest.
+//! A field is named by its path, e.g. `artifacts/kernel/sha256`. An element of a list is named by its identifier (its `name`, with the
+//! architecture but without the version), or else by its index, so that an inserted package does not rename the elements behind it.
 
 use super::part::{Fields, Look};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// More values than this are not taken apart.
+/// Values above this number are not listed.
 const MAX_VALUES: usize = 500_000;
-/// A longer way is cut, bytes: hostile nesting would make the fields quadratic.
-const MAX_WAY: usize = 512;
+/// A longer path is cut, bytes: with hostile nesting the paths would need quadratic memory.
+const MAX_PATH: usize = 512;
 
 /// `None` when `text` is not one JSON object or list.
 pub(super) fn look(text: &str) -> Option<Look> {
@@ -23,21 +23,21 @@ pub(super) fn look(text: &str) -> Option<Look> {
         ..Look::default()
     };
     let mut waiting = vec![(String::new(), &value)];
-    while let Some((way, value)) = waiting.pop() {
+    while let Some((path, value)) = waiting.pop() {
         if look.fields.len() + waiting.len() > MAX_VALUES {
             look.problem = Some(format!("it has more than {MAX_VALUES} values"));
             break;
         }
         let below = |name: &str| {
-            let mut way = if way.is_empty() {
+            let mut path = if path.is_empty() {
                 name.to_owned()
             } else {
-                format!("{way}/{name}")
+                format!("{path}/{name}")
             };
-            if let Some((at, _)) = way.char_indices().find(|(at, _)| *at > MAX_WAY) {
-                way.truncate(at);
+            if let Some((at, _)) = path.char_indices().find(|(at, _)| *at > MAX_PATH) {
+                path.truncate(at);
             }
-            way
+            path
         };
         match value {
             Value::Object(map) if !map.is_empty() => {
@@ -47,22 +47,22 @@ pub(super) fn look(text: &str) -> Option<Look> {
                 let names = names(list);
                 waiting.extend(list.iter().zip(&names).map(|(value, name)| (below(name), value)));
             }
-            Value::String(text) => insert(&mut look.fields, way, text.clone()),
-            other => insert(&mut look.fields, way, other.to_string()),
+            Value::String(text) => insert(&mut look.fields, path, text.clone()),
+            other => insert(&mut look.fields, path, other.to_string()),
         }
     }
     Some(look)
 }
 
-/// A way that was cut may lead to several values.
-fn insert(fields: &mut Fields, way: String, value: String) {
+/// Inserts a field; the values of one cut path are joined.
+fn insert(fields: &mut Fields, path: String, value: String) {
     fields
-        .entry(way)
+        .entry(path)
         .and_modify(|old| *old = format!("{old}, {value}"))
         .or_insert(value);
 }
 
-/// What the elements of a list are called.
+/// The names of the elements of a list.
 fn names(list: &[Value]) -> Vec<String> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut out = Vec::with_capacity(list.len());
@@ -87,11 +87,12 @@ fn names(list: &[Value]) -> Vec<String> {
     out
 }
 
-/// The versions of packages: fields `packages/<name>/version` of a manifest and `components/<name>/version` of an SBOM.
-pub(super) fn package(way: &str) -> Option<&str> {
-    let rest = way
+/// The name of the package whose version a field holds: `packages/<name>/version` of a manifest, `components/<name>/version` of an
+/// SBOM.
+pub(super) fn package(path: &str) -> Option<&str> {
+    let rest = path
         .strip_prefix("packages/")
-        .or_else(|| way.strip_prefix("components/"))?;
+        .or_else(|| path.strip_prefix("components/"))?;
     rest.strip_suffix("/version")
 }
 
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_named_by_the_way_to_them() {
+    fn values_are_named_by_their_paths() {
         let text = r#"{"a":{"b":[1,{"name":"libc6","arch":"amd64","version":"2.41"}],"e":[]},"n":null}"#;
         let look = look(text).expect("JSON");
         let fields: Vec<String> = look.fields.iter().map(|(k, v)| format!("{k}={v}")).collect();

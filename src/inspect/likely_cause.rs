@@ -1,16 +1,16 @@
-//! What a difference looks like: a first guess for whoever has to find its cause.
+//! The likely cause of a difference, guessed from its bytes.
 
-/// A likely nature of a difference.
+/// A likely cause of a difference.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LikelyCause {
     /// A date or a time.
     Time,
-    /// A path of the machine that built.
+    /// A path of the build machine.
     Path,
     /// An identifier or other bytes without a pattern.
     Random,
-    /// The same things in another order.
+    /// The same elements in another order.
     Order,
 }
 
@@ -31,10 +31,10 @@ const TIMES: [&str; 9] = [
     "modified", "changed", "accessed", "made", "mounted", "written", "checked", "linked", "created",
 ];
 const IDENTIFIERS: [&str; 6] = ["uuid", "guid", "serial", "hash seed", "disk guid", "serialNumber"];
-/// Where builds happen.
+/// Directories in which builds happen.
 const PATHS: [&str; 5] = ["/tmp/", "/build/", "/home/", "/root/", "/var/tmp/"];
 
-/// What a field's two values look like.
+/// The likely cause of a difference between two values of a field.
 pub(super) fn of_field(name: &str, a: Option<&str>, b: Option<&str>) -> Option<LikelyCause> {
     let last = name.rsplit('/').next().unwrap_or(name);
     if TIMES.contains(&last) || last.to_ascii_lowercase().contains("time") {
@@ -46,7 +46,7 @@ pub(super) fn of_field(name: &str, a: Option<&str>, b: Option<&str>) -> Option<L
     of_bytes(a?.as_bytes(), b?.as_bytes())
 }
 
-/// What the bytes around the first difference look like.
+/// The likely cause of a difference, from the bytes around it.
 pub(super) fn of_bytes(a: &[u8], b: &[u8]) -> Option<LikelyCause> {
     if a == b {
         return None;

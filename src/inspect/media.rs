@@ -1,32 +1,32 @@
-//! File systems of boot media: FAT and ISO 9660, with what firmware starts from it.
+//! File systems of boot media: FAT, and ISO 9660 with its boot images.
 
 use super::{
-    error::chain,
+    error::one_line,
     ext4::{shown, time},
-    part::{Look, Part, PartExtent, PartKind},
+    part::{Fields, Look, Part, PartExtent, PartKind},
 };
 use crate::image::{
     ImageError, ReadAt, Source,
     fat::{self, Fat},
     gpt,
-    iso::{BootPlatform, Iso, IsoKind},
+    iso::{BootPlatform, Iso, IsoEntry, IsoKind},
     mbr::{self, SECTOR},
 };
 
-/// Sectors of ISO 9660 have this many bytes; the first 16 are left alone.
+/// Bytes of a sector of ISO 9660, which leaves the first 16 unused.
 const ISO_SECTOR: u64 = 2048;
 pub(super) const ISO_MAGIC: &[u8] = b"CD001";
 pub(super) const ISO_MAGIC_AT: usize = 16 * ISO_SECTOR as usize + 1;
-/// Volume descriptors that are shown as one table.
+/// Number of unused sectors, and of sectors that are shown as the volume descriptors.
 const DESCRIPTORS: u64 = 16;
 /// Type of an EFI system partition in a master boot record.
 const MBR_EFI: u8 = 0xef;
 /// Bytes of a directory entry of FAT.
 const FAT_ENTRY: u64 = 32;
-/// Where an entry has its attributes: read-only 1, hidden 2, system 4, directory 0x10, to be archived 0x20.
+/// Offset of the attributes in an entry: read-only 1, hidden 2, system 4, directory 0x10, archive 0x20.
 const FAT_ATTRIBUTES: u64 = 11;
 
-/// Whether a FAT boot sector begins here: a jump, sectors of 512 bytes, one or two tables and the mark at its end.
+/// Whether a FAT boot sector begins here: a jump, sectors of 512 bytes, one or two tables, and the signature at its end.
 pub(super) fn is_fat(head: &[u8]) -> bool {
     let Some(boot) = head.get(..SECTOR as usize) else {
         return false;
@@ -43,7 +43,7 @@ pub(super) fn fat(source: &Source, size: u64) -> Look {
         ..Look::default()
     };
     if let Err(error) = fat_parts(source, size, &mut look) {
-        look.problem = Some(chain(&error));
+        look.problem = Some(one_line(&error));
     }
     look
 }
@@ -98,7 +98,8 @@ fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     Ok(())
 }
 
-/// The tables, as the boot sector places them.
+/// Adds the regions in front of the clusters, at the offsets that the boot sector states. It is not checked, so that a damaged
+/// volume has regions too.
 fn fat_tables(source: &Source, size: u64, look: &mut Look) {
     let mut boot = [0; SECTOR as usize];
     if source.read_exact_at(&mut boot, 0).is_err() {
@@ -159,7 +160,7 @@ pub(super) fn iso(source: &Source, size: u64) -> Look {
         descriptors,
     ));
     if let Err(error) = iso_parts(source, size, &mut look) {
-        look.problem = Some(chain(&error));
+        look.problem = Some(one_line(&error));
     }
     look
 }
@@ -170,6 +171,23 @@ fn moment(seconds: i64) -> String {
 
 fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
     let fs = Iso::open(source.clone())?;
+    volume_fields(&fs, &mut look.fields);
+    for (path, entry) in fs.tree()? {
+        if entry.kind == IsoKind::File {
+            // The error names the reason if the data cannot be read.
+            fs.file(&entry)?;
+        }
+        look.children.push(iso_entry(source, size, format!("/{path}"), &entry));
+    }
+    let root = fs.root();
+    if root.start.checked_add(root.size).is_some_and(|end| end <= size) {
+        look.children
+            .push(Part::slice("/", PartKind::Directory, source, root.start, root.size));
+    }
+    boot_images(&fs, source, size, look)
+}
+
+fn volume_fields(fs: &Iso<Source>, fields: &mut Fields) {
     let volume = fs.volume();
     for (name, value) in [
         ("label", &volume.label),
@@ -180,7 +198,7 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         ("application", &volume.application),
     ] {
         if !value.is_empty() {
-            look.fields.insert(name.to_owned(), shown(value));
+            fields.insert(name.to_owned(), shown(value));
         }
     }
     for (name, value) in [
@@ -190,53 +208,39 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         ("effective", volume.effective),
     ] {
         if let Some(value) = value {
-            look.fields.insert(name.to_owned(), moment(value));
+            fields.insert(name.to_owned(), moment(value));
         }
     }
-    look.fields.insert("volume size".to_owned(), volume.size.to_string());
+    fields.insert("volume size".to_owned(), volume.size.to_string());
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-    look.fields.insert("Rock Ridge".to_owned(), yes(fs.has_rock_ridge()));
-    look.fields.insert("Joliet".to_owned(), yes(fs.has_joliet()));
-    for (path, entry) in fs.tree()? {
-        let (kind, len) = match &entry.kind {
-            IsoKind::File => (PartKind::File, entry.size),
-            IsoKind::Directory => (PartKind::Directory, entry.size),
-            IsoKind::Symlink(_) => (PartKind::Symlink, 0),
-            IsoKind::Special => (PartKind::Special, 0),
-        };
-        let inside = entry.start.checked_add(len).is_some_and(|end| end <= size);
-        if kind == PartKind::File {
-            // Says what keeps its data from being read.
-            fs.file(&entry)?;
-        }
-        let mut part = Part::slice(
-            format!("/{path}"),
-            kind,
-            source,
-            entry.start,
-            if inside { len } else { 0 },
-        );
-        if let IsoKind::Symlink(target) = &entry.kind {
-            part = part.with("target", shown(target));
-        }
-        if let Some(posix) = entry.posix {
-            part = part.with("mode", format!("{:04o}", posix.mode & 0o7777));
-            part = part.with("owner", format!("{}:{}", posix.uid, posix.gid));
-        }
-        if let Some(modified) = entry.modified {
-            part = part.with("modified", moment(modified));
-        }
-        look.children.push(part);
-    }
-    let root = fs.root();
-    if root.start.checked_add(root.size).is_some_and(|end| end <= size) {
-        look.children
-            .push(Part::slice("/", PartKind::Directory, source, root.start, root.size));
-    }
-    boot_images(&fs, source, size, look)
+    fields.insert("Rock Ridge".to_owned(), yes(fs.has_rock_ridge()));
+    fields.insert("Joliet".to_owned(), yes(fs.has_joliet()));
 }
 
-/// What firmware starts: entries of the boot catalog, and an EFI system partition behind the file system.
+/// The part of a directory entry; without bytes if its extent goes past the end of the image.
+fn iso_entry(source: &Source, size: u64, name: String, entry: &IsoEntry) -> Part {
+    let (kind, len) = match &entry.kind {
+        IsoKind::File => (PartKind::File, entry.size),
+        IsoKind::Directory => (PartKind::Directory, entry.size),
+        IsoKind::Symlink(_) => (PartKind::Symlink, 0),
+        IsoKind::Special => (PartKind::Special, 0),
+    };
+    let inside = entry.start.checked_add(len).is_some_and(|end| end <= size);
+    let mut part = Part::slice(name, kind, source, entry.start, if inside { len } else { 0 });
+    if let IsoKind::Symlink(target) = &entry.kind {
+        part = part.with("target", shown(target));
+    }
+    if let Some(posix) = entry.posix {
+        part = part.with("mode", format!("{:04o}", posix.mode & 0o7777));
+        part = part.with("owner", format!("{}:{}", posix.uid, posix.gid));
+    }
+    if let Some(modified) = entry.modified {
+        part = part.with("modified", moment(modified));
+    }
+    part
+}
+
+/// Adds the programs that firmware starts: the images of the boot catalog, and an EFI system partition behind the file system.
 fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
     if let Some((from, len)) =
         efi_partition(source).filter(|(from, len)| from.checked_add(*len).is_some_and(|e| e <= size))
@@ -265,6 +269,7 @@ fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) ->
             BootPlatform::Efi => "EFI".to_owned(),
             BootPlatform::Other(id) => format!("platform {id:#04x}"),
         };
+        // A boot image is mostly also a file of the file system, which then is its part.
         let holder = look
             .children
             .iter()
@@ -299,7 +304,7 @@ fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) ->
     Ok(())
 }
 
-/// The EFI system partition of a hybrid image, by either of its tables: offset and length in bytes.
+/// Offset and length in bytes of the EFI system partition of a hybrid image, from its GPT or its master boot record.
 fn efi_partition(source: &Source) -> Option<(u64, u64)> {
     let table = gpt::read(source).ok();
     let found = table.and_then(|t| t.partitions.into_iter().find(|p| p.type_guid == gpt::types::EFI_SYSTEM));

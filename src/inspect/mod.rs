@@ -1,12 +1,17 @@
-//! What is inside an artifact, and how two artifacts differ, told in the words of their formats.
+//! Lists the content of an artifact, and explains the differences between two artifacts, in the terms of their formats.
 //!
-//! [`open`] makes a [`Part`] of bytes at any offset; [`Part::look`] says what format they have and which parts they hold,
-//! down to the files of a file system in a partition of a disk in a qcow2 image. Nothing is mounted, nothing is taken on
-//! trust, and memory does not grow with the image: only compressed streams are laid down, in an unlinked file.
+//! [`open`] makes a [`Part`] of bytes at any offset; [`Part::look`] finds their format and the parts inside, down to the files of a
+//! file system in a partition of a disk in a qcow2 image. Nothing is mounted, the bytes are not trusted, and memory does not grow with
+//! the image: the content of compressed streams is written to an unlinked file.
 //!
-//! [`diff()`] walks two such trees together. It compares bytes first, so that equal ranges cost a `memcmp`, and explains only
-//! what differs: every differing byte lies in something that is reported, or is reported itself. [`find_root`] takes the root
-//! out of any artifact that carries one.
+//! [`diff()`] walks two such trees together. It compares bytes first, so that equal ranges cost a `memcmp`, and explains only the
+//! differences: every differing byte lies in a part that is reported, or is reported itself. [`find_root`] finds the root in any
+//! artifact that carries one.
+//!
+//! The files of this folder use each other in a circle, because the subject is recursive: `part` asks `detect` for the format of its
+//! bytes, `detect` calls the file of that format (`disks`, `ext4`, `media`, `programs`, `streams`, `text`, `trees`), and that returns
+//! the parts inside, which can be looked into in the same way. The circle ends with the parts of a format that has none; callers
+//! bound its depth.
 
 mod detect;
 mod diff;
@@ -26,7 +31,7 @@ mod text;
 mod trees;
 
 pub use diff::{Comparison, Difference, What, diff};
-pub use error::{InspectError, chain};
+pub use error::InspectError;
 pub use likely_cause::LikelyCause;
 pub use part::{Fields, Look, Part, PartKind, SpoolDirectory, open, open_path};
 pub use root::{FoundRoot, find_file, find_root};

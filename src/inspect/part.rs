@@ -1,4 +1,4 @@
-//! A part of an artifact: bytes with a name and a place, whose format is found when somebody looks.
+//! A part of an artifact: bytes with a name and a place. Its format is found on demand.
 
 use super::{detect, error::InspectError};
 use crate::{
@@ -18,12 +18,12 @@ use std::{
 /// Named facts about a part, such as a label or a time.
 pub type Fields = BTreeMap<String, String>;
 
-/// More files than this in one directory of the host are not looked at.
+/// A directory of the host with more files is refused.
 const MAX_ENTRIES: usize = 100_000;
-/// Files of the host larger than this stay open once they were read.
+/// Files of the host above this size stay open after the first read, bytes.
 const KEEP_OPEN: u64 = 1 << 20;
 
-/// What a part is to the thing that holds it.
+/// Kind of a part within its holder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartKind {
@@ -37,11 +37,11 @@ pub enum PartKind {
     Special,
     /// A partition of a disk.
     Partition,
-    /// One of several pieces that make up a file, such as an archive of an initramfs.
+    /// One of several pieces of a file, e.g. an archive of an initramfs.
     Segment,
-    /// What a compressed stream or a virtual disk holds.
+    /// The content of a compressed stream or of a virtual disk.
     Content,
-    /// Bytes of the format itself, such as a table.
+    /// A structure of the format itself, e.g. a table.
     Region,
 }
 
@@ -61,25 +61,25 @@ impl PartKind {
     }
 }
 
-/// A run of a part's bytes and where it lies in what holds the part.
+/// A run of a part's bytes, and its place in the holder of the part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PartExtent {
     /// Offset in the part.
     pub(super) at: u64,
-    /// Offset in what holds it.
+    /// Offset in the holder.
     pub(super) from: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub(super) len: u64,
 }
 
-/// Where unlinked files may be laid down: what compressed streams hold.
+/// A directory for unlinked files with the content of compressed streams.
 #[derive(Clone, Debug)]
 pub struct SpoolDirectory {
     dir: PathBuf,
 }
 
 impl SpoolDirectory {
-    /// In the existing directory `dir`; nothing stays there.
+    /// Uses the existing directory `dir`; no file remains in it.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
     }
@@ -93,37 +93,37 @@ impl SpoolDirectory {
 /// A part of an artifact.
 #[derive(Clone)]
 pub struct Part {
-    /// Its name among its neighbours.
+    /// Name, unique within the holder.
     pub name: String,
-    /// What it is to them.
+    /// Kind within the holder.
     pub kind: PartKind,
-    /// Where its first byte lies in what holds it; 0 when it lies nowhere as it is.
+    /// Offset of the first byte in the holder; 0 when the bytes are not stored as they are.
     pub offset: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// What its holder says of it.
+    /// Facts from the holder.
     pub fields: Fields,
-    /// What it is matched by in a comparison; its name, or less than that.
+    /// Key by which a comparison matches the part: its name, or a part of the name.
     pub(super) key: String,
     pub(super) source: Source,
-    /// Where its bytes lie in its holder; when `derived`, where the bytes lie that it is made from.
+    /// Place of the bytes in the holder; of a `derived` part, of the bytes from which it is made.
     pub(super) extents: Vec<PartExtent>,
-    /// Whether its bytes are made from its holder's (decompressed) rather than a part of them.
+    /// Whether the bytes are made from the holder's, e.g. decompressed, instead of being a range of them.
     pub(super) derived: bool,
-    /// Bytes of the holder that describe it: a header, an inode.
+    /// Ranges of the holder that describe the part: a header, an inode.
     pub(super) about: Vec<PartExtent>,
 }
 
-/// What is found in a part's bytes.
+/// The findings in a part's bytes.
 #[derive(Clone, Default)]
 pub struct Look {
-    /// The format, such as `ext4`; `data` when it is none that is known.
+    /// Format, e.g. `ext4`; `data` when it is unknown.
     pub format: &'static str,
-    /// What the bytes say of themselves.
+    /// Facts from the bytes themselves.
     pub fields: Fields,
-    /// What they hold.
+    /// The parts inside.
     pub children: Vec<Part>,
-    /// Why no more was found: what is damaged or not understood.
+    /// The damaged or unsupported structure because of which the findings are incomplete.
     pub problem: Option<String>,
 }
 
@@ -138,7 +138,7 @@ impl Part {
         Self::scattered(name, kind, holder, extents, len)
     }
 
-    /// A part of `size` bytes that lie in `holder` as `extents` say, sorted by `at`; what none covers is zeros.
+    /// A part of `size` bytes, placed in `holder` by `extents`, which are sorted by `at`; a range without an extent reads as zeros.
     pub(super) fn scattered(
         name: impl Into<String>,
         kind: PartKind,
@@ -165,7 +165,7 @@ impl Part {
         }
     }
 
-    /// A part with bytes of its own, made from `made_from` of its holder.
+    /// A part with bytes of its own, made from the ranges `made_from` of its holder.
     pub(super) fn derived(name: impl Into<String>, source: Source, size: u64, made_from: Vec<PartExtent>) -> Self {
         let name = name.into();
         Self {
@@ -203,12 +203,12 @@ impl Part {
         self
     }
 
-    /// Its bytes.
+    /// The bytes of the part.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// SHA-256 of its bytes; reads all of them.
+    /// SHA-256 of the bytes, which are all read.
     pub fn digest(&self) -> io::Result<Sha256Digest> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
@@ -221,7 +221,7 @@ impl Part {
         }
     }
 
-    /// Finds out what its bytes are and what they hold.
+    /// Finds the format of the bytes and the parts inside.
     pub fn look(&self, scratch: &SpoolDirectory) -> Look {
         match self.kind {
             PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content => {
@@ -248,7 +248,7 @@ impl std::fmt::Debug for Part {
     }
 }
 
-/// A part of these bytes, which nothing holds.
+/// A part of bytes without a holder.
 pub fn open(source: Source, name: impl Into<String>) -> io::Result<Part> {
     let size = source.size()?;
     let mut part = Part::derived(name, source, size, Vec::new());
@@ -256,7 +256,7 @@ pub fn open(source: Source, name: impl Into<String>) -> io::Result<Part> {
     Ok(part)
 }
 
-/// The file or directory at `path`: a part, and for a directory what it holds, by relative path.
+/// The part of the file or directory at `path`, and for a directory the parts of its files, named by relative path.
 pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -307,7 +307,7 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
             found.insert(relative, part);
             if found.len() > MAX_ENTRIES {
                 return Err(at(path)(io::Error::other(format!(
-                    "it holds more than {MAX_ENTRIES} files"
+                    "the directory holds more than {MAX_ENTRIES} files"
                 ))));
             }
         }
@@ -318,7 +318,7 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
     ))
 }
 
-/// A file of the host that is opened when it is read.
+/// A file of the host that is opened at the first read.
 struct Lazy {
     path: PathBuf,
     size: u64,
@@ -342,10 +342,10 @@ impl ReadAt for Lazy {
     }
 }
 
-/// Bytes that lie in several runs of others; what no run covers is zeros.
+/// Bytes from several runs of a holder; a range without a run reads as zeros.
 struct Scattered {
     holder: Source,
-    /// Sorted by `at`, not overlapping there.
+    /// Sorted by `at`, without overlap.
     extents: Vec<PartExtent>,
     size: u64,
 }

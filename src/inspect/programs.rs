@@ -1,4 +1,4 @@
-//! Programs that firmware or Linux starts: EFI binaries, kernels, ELF.
+//! Programs: EFI binaries, kernels, ELF files.
 //!
 //! ```text
 //! EFI      "MZ" · le32 at 0x3c: offset of "PE\0\0" · 20 bytes COFF header · optional header with 16 data directories
@@ -20,9 +20,9 @@ use std::io;
 
 /// Longest version string of a kernel, bytes.
 const MAX_VERSION: usize = 256;
-/// Most sections or program headers that are read.
+/// Sections or program headers above this number are not read.
 const MAX_HEADERS: u64 = 128;
-/// Longest notes that are read, bytes.
+/// Longer notes are not read, bytes.
 const MAX_NOTES: u64 = 64 * 1024;
 
 fn bytes<const N: usize>(source: &Source, at: u64) -> io::Result<[u8; N]> {
@@ -85,7 +85,7 @@ fn bzimage(source: &Source, fields: &mut Fields) -> io::Result<()> {
         source.read_exact_at(&mut text, pointer + 0x200)?;
         let text = text.split(|b| *b == 0).next().unwrap_or_default();
         fields.insert("version".to_owned(), shown(text));
-        // "6.12.43+deb13-amd64 (debian-kernel@…) #1 SMP …": the first word is what `uname -r` says.
+        // "6.12.43+deb13-amd64 (debian-kernel@…) #1 SMP …": the first word is the output of `uname -r`.
         let release = text.split(|b| *b == b' ').next().unwrap_or_default();
         fields.insert("release".to_owned(), shown(release));
     }
@@ -95,7 +95,7 @@ fn bzimage(source: &Source, fields: &mut Fields) -> io::Result<()> {
 fn pe(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
     let at = u64::from(le32(source, 0x3c)?);
     if bytes::<4>(source, at)? != *b"PE\0\0" {
-        return Err(io::Error::other("there is none"));
+        return Err(io::Error::other("there is no PE signature"));
     }
     let fields = &mut look.fields;
     let machine = match le16(source, at + 4)? {
@@ -149,7 +149,7 @@ fn pe(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
     Ok(())
 }
 
-/// An arm64 kernel without a PE header, or an ELF program.
+/// An ELF file.
 pub(super) fn elf(source: &Source, size: u64) -> Look {
     let mut look = Look {
         format: "ELF",

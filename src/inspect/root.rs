@@ -1,16 +1,16 @@
-//! Where an artifact keeps its root: the ext4 file system with `/image.cfs`, and the digest stated beside it.
+//! Finds the root in an artifact: the ext4 file system with `/image.cfs`, and the digest that the artifact states.
 //!
 //! | artifact | file system | stated digest |
 //! |---|---|---|
 //! | initramfs of kernel-initrd and ipxe | `powernode/root.ext4` in its last archive | `etc/powernode/root-digest` there |
 //! | raw disk | the partition named `powernode-root` | in the last archive of `/powernode/initramfs.cpio.zst` on a FAT partition |
-//! | qcow2 | as the disk in it | as the disk in it |
+//! | qcow2 | as on the disk inside | as on the disk inside |
 //! | ISO 9660 | `/powernode/root.ext4` | in the last archive of `/powernode/initramfs.cpio.zst` |
 
 use super::{
     InspectError,
     detect::{self, Format},
-    error::chain,
+    error::one_line,
     part::{Look, Part, PartKind, SpoolDirectory, open},
     streams::{decoder, spool},
 };
@@ -21,23 +21,23 @@ use crate::image::{
 };
 use std::{io::Read, sync::Arc};
 
-/// The root's file system in the last archive, and on ISO 9660 with a slash before it.
+/// Path of the root's file system in the last archive, and on ISO 9660 with a slash in front.
 const ROOT_IMAGE: &[u8] = b"powernode/root.ext4";
-/// The digest that the initramfs compares with.
+/// Path of the digest with which the initramfs compares the root.
 const ROOT_DIGEST: &[u8] = b"etc/powernode/root-digest";
-/// The initramfs on media with a boot loader.
+/// Path of the initramfs on media with a boot loader.
 const INITRAMFS: &str = "/powernode/initramfs.cpio.zst";
-/// More than a digest and a line feed is not read.
+/// Bytes of the digest's file that are read: more than a digest and a line feed.
 const MAX_DIGEST: u64 = 4096;
-/// The last archive may not be larger than this when decompressed, bytes.
+/// A larger last archive, decompressed, is refused, bytes.
 const MAX_ARCHIVE: u64 = 8 << 30;
 
-/// The root of an artifact, as it lies there.
+/// The root of an artifact.
 #[derive(Clone)]
 pub struct FoundRoot {
     /// The ext4 file system with `/image.cfs` and `/objects`.
     pub image: Source,
-    /// What the artifact itself says the root's digest is: the bytes of `/etc/powernode/root-digest` in its initramfs.
+    /// The root digest that the artifact states: the bytes of `/etc/powernode/root-digest` in its initramfs.
     pub stated: Vec<u8>,
 }
 
@@ -64,7 +64,7 @@ pub fn find_root(source: &Source, name: &str, scratch: &SpoolDirectory) -> Resul
 
 fn find_in(part: &Part, scratch: &SpoolDirectory, depth: usize) -> Result<FoundRoot, InspectError> {
     let format = beginning(part)?;
-    // Whether something else is an archive at all is said by whoever reads it.
+    // Bytes of an unknown format are read as an archive; the error of that names the problem.
     if matches!(format, Format::Stream(_) | Format::Other) {
         let found = last_archive(part, scratch, true)?;
         let image = found.image.ok_or_else(|| lacks(&part.name, ROOT_IMAGE))?;
@@ -80,7 +80,11 @@ fn find_in(part: &Part, scratch: &SpoolDirectory, depth: usize) -> Result<FoundR
     match look.format {
         "qcow2" if depth > 0 => {
             let disk = look.children.iter().find(|c| c.kind == PartKind::Content);
-            find_in(disk.ok_or_else(|| none("there is no disk in it"))?, scratch, depth - 1)
+            find_in(
+                disk.ok_or_else(|| none("the qcow2 image has no readable disk"))?,
+                scratch,
+                depth - 1,
+            )
         }
         "ISO 9660" => {
             let image =
@@ -107,7 +111,7 @@ fn find_in(part: &Part, scratch: &SpoolDirectory, depth: usize) -> Result<FoundR
                 stated,
             })
         }
-        other => Err(none(format!("{:?} is {other}, which carries no root", part.name))),
+        other => Err(none(format!("{:?} is {other}, which cannot carry a root", part.name))),
     }
 }
 
@@ -131,7 +135,7 @@ pub fn find_file(source: &Source, name: &str, path: &str, scratch: &SpoolDirecto
     Err(none(format!("{name:?} holds no {path}")))
 }
 
-/// What the initramfs on the disk's FAT partition states.
+/// The root digest that the initramfs on the disk's FAT partition states.
 fn stated_on(disk: &Look, part: &Part, scratch: &SpoolDirectory) -> Result<Vec<u8>, InspectError> {
     for partition in disk.children.iter().filter(|c| c.kind == PartKind::Partition) {
         if beginning(partition)? != Format::Fat {
@@ -175,10 +179,10 @@ struct Archive {
     stated: Vec<u8>,
 }
 
-/// Reads the last archive of an initramfs, which must be one zstd frame. The file system in it is laid down only if wanted.
+/// Reads the last archive of an initramfs, which must be one zstd frame. The file system in it is unpacked only if `want_image`.
 fn last_archive(part: &Part, scratch: &SpoolDirectory, want_image: bool) -> Result<Archive, InspectError> {
     let name = &part.name;
-    let bad = |error: &dyn std::error::Error| none(format!("{name:?}: {}", chain(error)));
+    let bad = |error: &(dyn std::error::Error + 'static)| none(format!("{name:?}: {}", one_line(error)));
     let found = segments(ReadCursor::new(part.source())).map_err(|e| bad(&e))?;
     let last = found.last().ok_or_else(|| none(format!("{name:?} holds no archive")))?;
     if last.compression != Compression::Zstd {

@@ -1,21 +1,21 @@
-//! Ranges of bytes: which differ, which are explained, and where they lie in something inside.
+//! Ranges of bytes: those that differ, those that are explained, and their places in the parts inside.
 
 use super::part::PartExtent;
 use crate::image::{ReadAt, Source};
 use std::{io, ops::Range};
 
-/// Bytes `start..end`. Lists of them are sorted and do not touch.
+/// The bytes `start..end`. Spans in a list are sorted and do not touch.
 pub(super) type Span = Range<u64>;
 
-/// How much is read at a time from either side.
+/// Bytes that are read at a time from each side.
 const CHUNK: u64 = 1 << 20;
-/// What is compared at a time within a chunk that differs.
+/// Bytes that are compared at a time within a differing chunk.
 const BLOCK: usize = 4096;
 /// Differing bytes nearer than this become one range, so that noise does not cost memory.
 const NEAR: u64 = BLOCK as u64;
 
-/// The ranges within `within` where the two differ. Each begins and ends with a differing byte; inside there may be equal
-/// ones. Where one has ended and the other has not, they differ.
+/// The ranges within `within` in which the two differ. Each begins and ends with a differing byte, and may have equal bytes inside.
+/// Bytes behind the end of one side differ.
 pub(super) fn scan(a: &Source, b: &Source, within: &[Span]) -> io::Result<Vec<Span>> {
     let (size_a, size_b) = (a.size()?, b.size()?);
     let (common, end) = (size_a.min(size_b), size_a.max(size_b));
@@ -47,14 +47,14 @@ pub(super) fn scan(a: &Source, b: &Source, within: &[Span]) -> io::Result<Vec<Sp
     Ok(found)
 }
 
-/// One for each side, no larger than the longest range needs.
+/// A buffer for each side, no larger than the longest range.
 fn buffers(within: &[Span]) -> (Vec<u8>, Vec<u8>) {
     let longest = within.iter().map(|s| s.end.saturating_sub(s.start)).max().unwrap_or(0);
     let len = longest.min(CHUNK) as usize;
     (vec![0; len], vec![0; len])
 }
 
-/// The first differing byte, and the one behind the last.
+/// Offset of the first differing byte, and the offset behind the last one.
 fn edges(a: &[u8], b: &[u8]) -> Option<(u64, u64)> {
     if a == b {
         return None;
@@ -107,7 +107,7 @@ pub(super) fn normal(mut spans: Vec<Span>) -> Vec<Span> {
     out
 }
 
-/// What of `spans` is in none of `covered`.
+/// The parts of `spans` outside of all `covered`.
 pub(super) fn subtract(spans: &[Span], covered: &[Span]) -> Vec<Span> {
     let mut out = Vec::new();
     for span in spans {
@@ -126,7 +126,7 @@ pub(super) fn subtract(spans: &[Span], covered: &[Span]) -> Vec<Span> {
     out
 }
 
-/// What of `spans` lies in the ranges of the parent that `extents` name, in the parent's offsets.
+/// The parts of `spans` in the ranges of the holder that `extents` name, in offsets of the holder.
 pub(super) fn within(spans: &[Span], extents: &[PartExtent]) -> Vec<Span> {
     let mut out = Vec::new();
     for extent in extents {
@@ -139,7 +139,7 @@ pub(super) fn within(spans: &[Span], extents: &[PartExtent]) -> Vec<Span> {
     normal(out)
 }
 
-/// As [`within`], in the offsets of what the extents hold.
+/// Like [`within`], in offsets of the part that the extents place.
 pub(super) fn translate(spans: &[Span], extents: &[PartExtent]) -> Vec<Span> {
     let mut out = Vec::new();
     for extent in extents {

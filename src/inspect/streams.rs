@@ -1,7 +1,7 @@
-//! Compressed streams, cpio archives, and the initramfs that is several of them one after the other.
+//! Compressed streams, cpio archives, and initramfs files, which consist of several of them.
 
 use super::{
-    error::chain,
+    error::one_line,
     ext4::{shown, time},
     part::{Fields, Look, Part, PartExtent, PartKind, SpoolDirectory},
 };
@@ -16,20 +16,20 @@ use std::{
     sync::Arc,
 };
 
-/// A stream that holds more is not laid down, bytes.
+/// A stream with more content is refused, bytes.
 const MAX_CONTENT: u64 = 8 << 30;
-/// Memory that decompressing xz may take, bytes.
+/// Memory limit for decompressing xz, bytes.
 const XZ_MEMORY: u64 = 256 << 20;
-/// How much is decompressed at a time; runs of zeros of this length stay holes.
+/// Bytes that are decompressed at a time; a piece of zeros stays a hole.
 const PIECE: usize = 128 * 1024;
-/// More entries than this are not listed.
+/// Entries above this number are not listed.
 const MAX_ENTRIES: usize = 200_000;
-/// Content longer than this is jumped over rather than read.
+/// Longer content is skipped by seeking instead of reading, bytes.
 const JUMP: u64 = 256 * 1024;
-/// `S_IFMT` and its values.
+/// `S_IFMT`.
 const TYPE_MASK: u32 = 0o170_000;
 
-/// Name of the format a compression makes.
+/// Name of the format of a compression.
 pub(super) const fn format_of(compression: Compression) -> &'static str {
     match compression {
         Compression::None => "cpio",
@@ -39,9 +39,9 @@ pub(super) const fn format_of(compression: Compression) -> &'static str {
     }
 }
 
-/// A stream or an archive, or several of them.
+/// A stream, an archive, or an initramfs of several of them.
 pub(super) fn look(source: &Source, size: u64, compression: Compression, scratch: &SpoolDirectory) -> Look {
-    // More than one segment makes an initramfs; a lone stream may hold anything.
+    // Several segments are an initramfs; a single stream may have any content.
     match segments(ReadCursor::new(source)) {
         Ok(found) if found.len() > 1 => {
             let mut look = Look {
@@ -55,13 +55,13 @@ pub(super) fn look(source: &Source, size: u64, compression: Compression, scratch
             }
             look
         }
-        // Whatever is wrong with the only segment is found again below.
+        // A problem with the only segment is found again below.
         _ if compression == Compression::None => archive(source, size),
         _ => stream(source, size, compression, scratch),
     }
 }
 
-/// What a compressed stream holds.
+/// A compressed stream.
 fn stream(source: &Source, size: u64, compression: Compression, scratch: &SpoolDirectory) -> Look {
     let mut look = Look {
         format: format_of(compression),
@@ -82,7 +82,7 @@ fn stream(source: &Source, size: u64, compression: Compression, scratch: &SpoolD
     look
 }
 
-/// Reads what `source` holds.
+/// A reader of the decompressed bytes of `source`.
 pub(super) fn decoder(source: &Source, compression: Compression) -> io::Result<Box<dyn Read>> {
     let input = BufReader::with_capacity(PIECE, ReadCursor::new(source.clone()));
     Ok(match compression {
@@ -99,7 +99,7 @@ pub(super) fn decoder(source: &Source, compression: Compression) -> io::Result<B
     })
 }
 
-/// Lays down what `source` holds in a file without a name, zeros as holes.
+/// Writes the decompressed bytes of `source` to an unlinked file, with holes for zeros; returns the file and its length.
 pub(super) fn decompressed(
     source: &Source,
     compression: Compression,
@@ -108,7 +108,7 @@ pub(super) fn decompressed(
     spool(&mut decoder(source, compression)?, scratch)
 }
 
-/// Lays down what `reader` gives, at most 8 GiB.
+/// Writes the bytes of `reader`, at most 8 GiB, to an unlinked file.
 pub(super) fn spool(reader: &mut dyn Read, scratch: &SpoolDirectory) -> io::Result<(File, u64)> {
     let file = scratch.file()?;
     let mut piece = vec![0; PIECE];
@@ -128,7 +128,9 @@ pub(super) fn spool(reader: &mut dyn Read, scratch: &SpoolDirectory) -> io::Resu
         }
         at += n as u64;
         if at > MAX_CONTENT {
-            return Err(io::Error::other(format!("it holds more than {MAX_CONTENT} bytes")));
+            return Err(io::Error::other(format!(
+                "it has more than {MAX_CONTENT} bytes of content"
+            )));
         }
         if n < piece.len() {
             file.set_len(at)?;
@@ -144,7 +146,7 @@ fn archive(source: &Source, size: u64) -> Look {
         ..Look::default()
     };
     if let Err(error) = entries(source, size, &mut look) {
-        look.problem = Some(chain(&error));
+        look.problem = Some(one_line(&error));
     }
     look.fields
         .insert("entries".to_owned(), look.children.len().to_string());
@@ -200,12 +202,12 @@ fn entries(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError
 fn tail(source: &Source, from: u64) -> ReadCursor<Source> {
     use std::io::{Seek, SeekFrom};
     let mut cursor = ReadCursor::new(source.clone());
-    // Seeking to an absolute place cannot fail.
+    // Seeking to an absolute offset cannot fail.
     let _ = cursor.seek(SeekFrom::Start(from));
     cursor
 }
 
-/// Parts with one name are told apart by their number.
+/// Numbers parts of the same name.
 pub(super) fn unique(children: &mut [Part]) {
     let mut seen = std::collections::BTreeMap::new();
     for child in children {

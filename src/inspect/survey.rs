@@ -1,4 +1,4 @@
-//! A part and what is in it, as far as somebody wants to see: plain values to print.
+//! A part and the parts inside, down to a given depth, as plain values to print.
 
 use super::{
     error::{InspectError, is_damage},
@@ -6,14 +6,14 @@ use super::{
 };
 use crate::model::Sha256Digest;
 
-/// Things that hold more parts than this are counted, and only what matters for booting is listed.
+/// In a part with more parts than this, only those that matter for booting are listed; all are counted.
 const MANY: usize = 48;
-/// How deep one thing is looked for in another, whatever is asked for.
+/// Greatest depth, whatever depth is requested.
 const MAX_DEPTH: usize = 32;
-/// Bytes that are hashed at most: this many times the whole, and as many as that.
+/// Limit of hashed bytes: this many times the size of the whole, but at least the second number.
 const HASHED: u64 = 16;
 const HASHED_AT_LEAST: u64 = 1 << 30;
-/// Ends of the names that are listed of many.
+/// Endings of names that matter for booting.
 const MATTERS: [&str; 12] = [
     ".cfg",
     ".cfs",
@@ -29,41 +29,41 @@ const MATTERS: [&str; 12] = [
     ".signed",
 ];
 
-/// A part and what was found in it.
+/// A part and the findings in it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct SurveyNode {
-    /// Its name among its neighbours.
+    /// Name, unique within the holder.
     pub name: String,
-    /// What it is to them.
+    /// Kind within the holder.
     pub kind: PartKind,
-    /// What its bytes are; none when nobody looked.
+    /// Format of the bytes; `None` when it was not determined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<&'static str>,
-    /// Where it begins in what holds it.
+    /// Offset in the holder.
     pub offset: u64,
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// SHA-256 of them, of files and partitions; none of what is far larger than what holds it.
+    /// SHA-256 of a file or partition; `None` when the limit of hashed bytes was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
-    /// What its holder says of it.
+    /// Facts from the holder.
     #[serde(skip_serializing_if = "Fields::is_empty")]
     pub fields: Fields,
-    /// What its bytes say of themselves.
+    /// Facts from the bytes themselves.
     #[serde(skip_serializing_if = "Fields::is_empty")]
     pub content: Fields,
-    /// What is damaged or not understood.
+    /// The damaged or unsupported structure, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// How many files it holds in all, and how many bytes these have; none when it holds none.
+    /// Number and total size of all files inside; `None` without files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<(u64, u64)>,
-    /// What it holds; where there are many, only what matters for booting.
+    /// The parts inside; of many, only those that matter for booting.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<SurveyNode>,
 }
 
-/// Looks into `part`, `depth` levels deep: 0 says only what its holder says. With `all` every file is listed.
+/// Surveys `part` down to `depth` levels; 0 gives only the facts from its holder. With `all` every file is listed.
 pub fn survey(part: &Part, scratch: &SpoolDirectory, depth: usize, all: bool) -> Result<SurveyNode, InspectError> {
     let budget = part.size.saturating_mul(HASHED).saturating_add(HASHED_AT_LEAST);
     Survey { scratch, all, budget }.node(part, depth)
@@ -72,7 +72,7 @@ pub fn survey(part: &Part, scratch: &SpoolDirectory, depth: usize, all: bool) ->
 struct Survey<'a> {
     scratch: &'a SpoolDirectory,
     all: bool,
-    /// Bytes that may still be hashed: hostile images hold one range many times, or holes without end.
+    /// Bytes that may still be hashed. Hostile images list one range many times, or have huge holes.
     budget: u64,
 }
 
@@ -95,7 +95,7 @@ impl Survey<'_> {
             self.budget -= part.size;
             match part.digest() {
                 Ok(digest) => node.sha256 = Some(digest),
-                // What is damaged is a finding; that the host cannot read is not.
+                // Damage is a finding; a read error of the host is not.
                 Err(error) if is_damage(&error) => node.problem = Some(format!("its bytes cannot be read: {error}")),
                 Err(source) => {
                     return Err(InspectError::Read {
@@ -116,7 +116,7 @@ impl Survey<'_> {
         let look = part.look(self.scratch);
         node.format = Some(look.format);
         node.problem = node.problem.or(look.problem);
-        // JSON is its own best listing.
+        // JSON is not listed: it is readable itself.
         if look.format != "JSON" {
             node.content = look.fields;
         }
@@ -135,7 +135,7 @@ impl Survey<'_> {
     }
 }
 
-/// The bytes a file has: of one whose content is an object, the object's.
+/// Size of a file; of a file whose content is an object, the size of the object.
 fn bytes_of(part: &Part) -> u64 {
     part.fields
         .get("size")

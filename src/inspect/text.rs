@@ -1,4 +1,4 @@
-//! Text: the menus of GRUB, digests, and anything else that is read as lines.
+//! Text: GRUB menus, digests, scripts and other text.
 
 use super::{
     json,
@@ -6,12 +6,12 @@ use super::{
 };
 use crate::image::{ReadAt, Source};
 
-/// Longer text is data, bytes.
+/// A longer text is shown as data, bytes.
 const MAX_TEXT: u64 = 16 << 20;
-/// More boot entries than this are not listed.
+/// Boot entries above this number are not listed.
 const MAX_MENU: usize = 64;
 
-/// The text in `source` when it is text.
+/// The findings in `source` if it is text.
 pub(super) fn look(source: &Source, size: u64, head: &[u8]) -> Option<Look> {
     let printable = |b: &u8| matches!(b, b'\n' | b'\t' | b'\r' | 0x1b) || *b >= 0x20;
     if size == 0 || size > MAX_TEXT || !head.iter().all(printable) {
@@ -46,7 +46,7 @@ pub(super) fn look(source: &Source, size: u64, head: &[u8]) -> Option<Look> {
     })
 }
 
-/// The entries of a GRUB menu: titles, and the lines that start a kernel.
+/// Adds the entries of a GRUB menu: titles, and the lines that load a kernel.
 fn menu(text: &str, fields: &mut Fields) {
     let mut entry = 0;
     for line in text.lines().map(str::trim) {
@@ -68,7 +68,7 @@ fn menu(text: &str, fields: &mut Fields) {
     }
 }
 
-/// What a title says, without its quotes and what follows them.
+/// A title without its quotes and the options behind them.
 fn title(text: &str) -> String {
     let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'));
     match quote {

@@ -1,7 +1,7 @@
-//! Images and archives that hold a tree of files: composefs, tar, and ar with the members of a Debian package.
+//! Images and archives with a tree of files: composefs, tar, and ar, of which Debian packages consist.
 
 use super::{
-    error::chain,
+    error::one_line,
     ext4::{shown, time},
     part::{Fields, Look, Part, PartExtent, PartKind},
     streams::unique,
@@ -12,9 +12,9 @@ use crate::{
 };
 use std::io;
 
-/// A larger composefs image is not read: it is needed in memory, bytes.
+/// A larger composefs image is not read, since it is held in memory, bytes.
 const MAX_IMAGE: u64 = 128 << 20;
-/// More entries than this are not listed.
+/// Entries above this number are not listed.
 const MAX_ENTRIES: usize = 200_000;
 
 /// A composefs image: its root digest, and every entry with the digest of its content.
@@ -24,7 +24,7 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
         ..Look::default()
     };
     if size > MAX_IMAGE {
-        look.problem = Some(format!("{size} bytes are more than {MAX_IMAGE}"));
+        look.problem = Some(format!("it has {size} bytes, more than {MAX_IMAGE}"));
         return look;
     }
     let mut image = vec![0; size as usize];
@@ -37,59 +37,13 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
     let listed = match composefs::list(&image, MAX_ENTRIES) {
         Ok(listed) => listed,
         Err(error) => {
-            look.problem = Some(chain(&error));
+            look.problem = Some(one_line(&error));
             return look;
         }
     };
     look.fields.insert("entries".to_owned(), listed.len().to_string());
-    for entry in listed {
-        let kind = match entry.mode & 0o170_000 {
-            0o100_000 => PartKind::File,
-            0o040_000 => PartKind::Directory,
-            0o120_000 => PartKind::Symlink,
-            _ => PartKind::Special,
-        };
-        let mut fields = Fields::new();
-        let mut field = |name: &str, value: String| fields.insert(name.to_owned(), value);
-        field("mode", format!("{:04o}", entry.mode & 0o7777));
-        field("owner", format!("{}:{}", entry.uid, entry.gid));
-        field(
-            "modified",
-            u32::try_from(entry.mtime).map_or_else(|_| entry.mtime.to_string(), time),
-        );
-        if kind == PartKind::File {
-            field("size", entry.size.to_string());
-        }
-        if let Some(object) = entry.object {
-            field("object", object.to_string());
-        }
-        if let Some(target) = &entry.target {
-            field("target", shown(target));
-        }
-        // The format's own: overlayfs finds objects in 256 directories, which these entries hide.
-        if kind == PartKind::Special
-            && matches!(entry.path[..], [b'/', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
-        {
-            let name = format!("hidden entry {}", shown(&entry.path));
-            look.children.push(Part::slice(
-                name,
-                PartKind::Region,
-                source,
-                entry.inode.0,
-                entry.inode.1,
-            ));
-            continue;
-        }
-        let (from, len) = entry.inline.filter(|_| kind == PartKind::File).unwrap_or((0, 0));
-        let extents = if len > 0 {
-            vec![PartExtent { at: 0, from, len }]
-        } else {
-            Vec::new()
-        };
-        let part = Part::scattered(shown(&entry.path), kind, source, extents, len);
-        let mut part = part.described_by(entry.inode.0, entry.inode.1);
-        part.fields = fields;
-        look.children.push(part);
+    for entry in &listed {
+        look.children.push(composefs_entry(source, entry));
     }
     look.children
         .push(Part::slice("superblock", PartKind::Region, source, 0, size.min(1152)));
@@ -97,6 +51,50 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
         .sort_by(|a, b| (a.kind == PartKind::Region, &a.name).cmp(&(b.kind == PartKind::Region, &b.name)));
     unique(&mut look.children);
     look
+}
+
+/// The part of an entry of a composefs image.
+fn composefs_entry(source: &Source, entry: &composefs::Listed) -> Part {
+    let kind = match entry.mode & 0o170_000 {
+        0o100_000 => PartKind::File,
+        0o040_000 => PartKind::Directory,
+        0o120_000 => PartKind::Symlink,
+        _ => PartKind::Special,
+    };
+    // The 256 entries that hide the directories of objects from overlayfs belong to the format, not to the tree.
+    if kind == PartKind::Special
+        && matches!(entry.path[..], [b'/', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+    {
+        let name = format!("hidden entry {}", shown(&entry.path));
+        return Part::slice(name, PartKind::Region, source, entry.inode.0, entry.inode.1);
+    }
+    let mut fields = Fields::new();
+    let mut field = |name: &str, value: String| fields.insert(name.to_owned(), value);
+    field("mode", format!("{:04o}", entry.mode & 0o7777));
+    field("owner", format!("{}:{}", entry.uid, entry.gid));
+    field(
+        "modified",
+        u32::try_from(entry.mtime).map_or_else(|_| entry.mtime.to_string(), time),
+    );
+    if kind == PartKind::File {
+        field("size", entry.size.to_string());
+    }
+    if let Some(object) = entry.object {
+        field("object", object.to_string());
+    }
+    if let Some(target) = &entry.target {
+        field("target", shown(target));
+    }
+    let (from, len) = entry.inline.filter(|_| kind == PartKind::File).unwrap_or((0, 0));
+    let extents = if len > 0 {
+        vec![PartExtent { at: 0, from, len }]
+    } else {
+        Vec::new()
+    };
+    let part = Part::scattered(shown(&entry.path), kind, source, extents, len);
+    let mut part = part.described_by(entry.inode.0, entry.inode.1);
+    part.fields = fields;
+    part
 }
 
 /// A tar archive.
@@ -153,7 +151,7 @@ fn tar_entries(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes of an ar member's header, and the magic before the first; `ar(5)`.
+/// Bytes of the header of an ar member, and the magic in front of the first; `ar(5)`.
 const AR_HEADER: u64 = 60;
 pub(super) const AR_MAGIC: &[u8] = b"!<arch>\n";
 
@@ -176,7 +174,7 @@ pub(super) fn ar(source: &Source, size: u64) -> Look {
             .ok()
             .filter(|len| *len <= size - at - AR_HEADER && header[58..] == *b"`\n")
         else {
-            look.problem = Some(format!("the header at byte {at} is none"));
+            look.problem = Some(format!("there is no valid header at byte {at}"));
             break;
         };
         let name = text(0..16).trim_end_matches('/').to_owned();

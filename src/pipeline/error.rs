@@ -29,14 +29,6 @@ pub enum PipelineError {
         /// The answer of git.
         problem: String,
     },
-    /// `--hermetic` cannot be kept.
-    #[error("build hermetically: {problem}")]
-    NotHermetic {
-        /// The obstacle.
-        problem: String,
-        /// The way out.
-        hint: &'static str,
-    },
     /// The lock.
     #[error(transparent)]
     Lock(Box<LockError>),
@@ -158,7 +150,6 @@ impl Hint for PipelineError {
             Self::Git { .. } => Some(
                 "install git; for a repository of another user, `git config --global --add safe.directory DIR`".into(),
             ),
-            Self::NotHermetic { hint, .. } => Some((*hint).into()),
             Self::NoLock { .. } => Some("`pnb lock` writes it".into()),
             Self::NotLocked { .. } => Some("`pnb lock` adds the missing packages and files".into()),
             Self::LocalFile { .. } => Some("after changing it on purpose, run `pnb lock`".into()),

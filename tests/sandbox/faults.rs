@@ -90,7 +90,7 @@ fn a_caller_that_waits() {
     let mut spec = host.shell(&format!("echo; echo up; (setsid sleep {mark} &) ; sleep {mark}"));
     spec.limits.wall = Duration::from_secs(10);
     let text = run_into(&spec, true, &mut Print).0.expect_err("ended").to_string();
-    assert!(text.contains("10 s"), "{text}");
+    assert!(text.contains("wall time of 10s"), "{text}");
 }
 
 #[test]

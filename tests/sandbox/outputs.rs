@@ -210,8 +210,8 @@ fn a_store_that_fails_in_the_middle_of_a_large_file_ends_the_run() {
         strict: true,
     };
     for (read, says) in [
-        (0, "0 bytes were stored of 3000000"),
-        (1_500_000, "1500000 bytes were stored of 3000000"),
+        (0, "0 of 3000000 bytes were stored"),
+        (1_500_000, "1500000 of 3000000 bytes were stored"),
     ] {
         let mut put = |_: &OutputSpec, _: bool, content: &mut dyn Content| {
             let read = io::copy(&mut content.take(read), &mut io::sink())?;

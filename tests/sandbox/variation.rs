@@ -8,7 +8,7 @@ use nix::{
 use pnb::sandbox::{Access, BuildDir, Processors, Variation};
 use std::fs;
 
-/// What `script` prints in these variation.
+/// The output of `script` under a variation.
 fn said(script: &str, variation: Variation) -> String {
     let host = Host::new();
     let mut spec = host.shell(script);
@@ -17,7 +17,7 @@ fn said(script: &str, variation: Variation) -> String {
 }
 
 #[test]
-fn each_of_them_is_what_was_asked_for() {
+fn each_variation_has_its_effect() {
     let none = Variation::default;
     let env = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
     let own = sched_getaffinity(Pid::from_raw(0)).expect("known");
@@ -156,7 +156,7 @@ fn listings_come_in_another_order_that_the_seed_decides() {
 }
 
 #[test]
-fn what_is_lent_lies_below_dev_and_in_every_inner_root() {
+fn files_of_a_variation_lie_below_dev_and_in_every_inner_root() {
     let passed = scratch();
     fs::write(passed.path().join("file"), "passed").expect("written");
     let host = Host::new();
@@ -168,12 +168,12 @@ fn what_is_lent_lies_below_dev_and_in_every_inner_root() {
         if let Some(dir) = &build_dir {
             spec.build_dir = BuildDir::Disk(dir.path().to_owned());
         }
-        assert_eq!(printed(&spec).trim(), "lentlentno\ny");
+        assert_eq!(printed(&spec).trim(), "passedpassedno\ny");
     }
 }
 
 #[test]
-fn the_policy_does_not_speak_of_them() {
+fn the_policy_has_no_variation() {
     let host = Host::new();
     let mut spec = host.shell("true");
     let policy = spec.policy();

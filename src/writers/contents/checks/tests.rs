@@ -397,7 +397,7 @@ fn modules_are_there_with_what_they_need_and_for_the_target() {
     usr/lib/modules/6.12.1-test/kernel/fs/ext4/ext4.ko.xz: failed to read a compressed ELF file: premature eof
     usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst: failed to read a compressed ELF file: incomplete frame
     # something else
-    usr/lib/modules/6.12.1-test/kernel/drivers/usb/usb-storage.ko: failed to read a kernel module: it is no ELF file
+    usr/lib/modules/6.12.1-test/kernel/drivers/usb/usb-storage.ko: failed to read a kernel module: it is not an ELF file
     usr/lib/modules/6.12.1-test/kernel/fs/ext4/ext4.ko.xz: failed to read a compressed ELF file: it does not begin with the ELF magic
     usr/lib/modules/6.12.1-test/kernel/lib/crc16.ko.zst: failed to read a compressed ELF file: Unknown frame descriptor
     "#);
