@@ -26,7 +26,7 @@
 //! | [`repro`] | the circumstances of a build, verdicts on two builds, claims of other builders | [`repro::Axis`] |
 //! | [`serve`] | a directory over HTTP and TFTP | [`serve::serve_http`] |
 //! | [`boot`] | QEMU, its firmware and servers, and the judgement of its console | [`boot::Machine`] |
-//! | [`pipeline`] | the scheduler, which joins the rooms | [`pipeline::build`] |
+//! | [`pipeline`] | the scheduler, which joins the rooms | [`pipeline::BuildContext`] |
 //!
 //! # Example
 //!

@@ -404,3 +404,57 @@ impl RemoteIndexes<'_> {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pinned(files: &str) -> Result<Vec<PinnedFile>, String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join(STAGES)).expect("made");
+        fs::write(dir.path().join(STAGES).join(FILES), files).expect("written");
+        fs::write(dir.path().join("agent"), "abc").expect("written");
+        pinned_files(dir.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_of_the_project_is_measured_and_a_download_is_taken_as_stated() {
+        let zeros = "0".repeat(64);
+        let download =
+            format!("[[file]]\nname = \"b\"\nurl = \"https://example.org/b\"\nsize = 7\nsha256 = \"{zeros}\"\n");
+        let files = pinned(&format!("{download}[[file]]\nname = \"a\"\npath = \"agent\"\n")).expect("two files");
+        let found: Vec<(&str, u64)> = files.iter().map(|file| (file.name.as_str(), file.size)).collect();
+        assert_eq!(found, [("a", 3), ("b", 7)]);
+        // SHA-256 of "abc", from FIPS 180-2, appendix B.1.
+        assert_eq!(
+            files[0].sha256.to_string(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(files[1].sha256.to_string(), zeros);
+    }
+
+    #[test]
+    fn a_file_that_is_neither_is_named() {
+        for (files, problem) in [
+            ("[[file]]\nname = \"a\"\npath = \"gone\"\n", "a: gone: "),
+            (
+                "[[file]]\nname = \"a\"\npath = \"agent\"\nsize = 3\n",
+                "the file \"a\" has other keys than",
+            ),
+            (
+                "[[file]]\nname = \"a\"\nurl = \"https://example.org/a\"\n",
+                "the file \"a\" has other keys than",
+            ),
+            ("[[file]]\nname = \"a\"\npath = \"../x\"\n", "path \"../x\""),
+            ("[[files]]\n", "unknown field `files`"),
+        ] {
+            let error = pinned(files).expect_err(files);
+            assert!(
+                error.starts_with("read stages/files.toml: ") && error.contains(problem),
+                "{error}"
+            );
+        }
+        let empty = tempfile::tempdir().expect("a directory");
+        assert_eq!(pinned_files(empty.path()).expect("no file is no error"), []);
+    }
+}

@@ -356,7 +356,7 @@ fn what_is_not_the_same_as_here_is_the_answer_each_with_its_code() {
             33,
             "revision",
         ),
-        (code.as_str(), other.as_str(), 34, "pnb's code"),
+        (code.as_str(), other.as_str(), 34, "the code of pnb"),
         (
             &format!("\"version\": \"{version}\""),
             "\"version\": \"99.0.0\"",
