@@ -384,78 +384,78 @@ macro_rules! refused {
 }
 
 refused!(unsigned, { document: |_| "Origin: Ubuntu\n".to_owned() },
-    @"archive noble is refused: InRelease line 1: not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE");
+    @"verify the archive noble: InRelease line 1: not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE");
 refused!(signature_cut_off, { document: |text| text.split("-----BEGIN PGP SIGNATURE").next().unwrap_or_default().to_owned() },
-    @"archive noble is refused: InRelease line 16: not signed: the text ends without a signature");
+    @"verify the archive noble: InRelease line 16: not signed: the text ends without a signature");
 refused!(text_before, { document: |text| format!("Origin: Evil\n{text}") },
-    @"archive noble is refused: InRelease line 1: not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE");
+    @"verify the archive noble: InRelease line 1: not signed: a signed document begins with BEGIN PGP SIGNED MESSAGE");
 refused!(text_among_headers, { document: |text| text.replacen("\n\n", "\nSuite: evil\n\n", 1) },
-    @"archive noble is refused: InRelease line 3: only Hash lines may stand before the signed text");
+    @"verify the archive noble: InRelease line 3: only Hash lines may stand before the signed text");
 refused!(text_after, { document: |text| format!("{}\nSuite: evil\n", text.trim_end()) },
-    @"archive noble is refused: InRelease line 24: bytes after the signed block");
+    @"verify the archive noble: InRelease line 24: bytes after the signed block");
 refused!(two_blocks, { document: |text| format!("{}\n{text}", text.trim_end()) },
-    @"archive noble is refused: InRelease line 24: bytes after the signed block");
+    @"verify the archive noble: InRelease line 24: bytes after the signed block");
 refused!(changed_text, { document: |text| text.replace("Suite: noble", "Suite: noblf") },
-    @"archive noble is refused: InRelease: signature by <key> does not match the text");
+    @"verify the archive noble: InRelease: signature by <key> does not match the text");
 refused!(unknown_key, { sign: |text, _| sign(text, &new_key(2).primary_key, HashAlgorithm::Sha256, DATE) },
-    @r"
-archive noble is refused: InRelease is not signed by a trusted key:
+    @"
+verify the archive noble: InRelease is not signed by a trusted key:
   key <key>: not in the keyring
 ");
 refused!(expired_key, { public: |key, public| limit_key(key, public, 100) },
-    @r"
-archive noble is refused: InRelease is not signed by a trusted key:
+    @"
+verify the archive noble: InRelease is not signed by a trusted key:
   key <key>: the key expired on 2026-01-25T09:15:44Z
 ");
 refused!(revoked_key, { public: revoke_key },
-    @r"
-archive noble is refused: InRelease is not signed by a trusted key:
+    @"
+verify the archive noble: InRelease is not signed by a trusted key:
   key <key>: the key is revoked
 ");
 refused!(revoked_subkey, { public: revoke_subkey },
-    @r"
-archive noble is refused: InRelease is not signed by a trusted key:
+    @"
+verify the archive noble: InRelease is not signed by a trusted key:
   key <key>: the subkey is revoked
 ");
 refused!(foreign_subkey, { public: |_, public| {
         let other = new_key(3).to_public_key();
         public.public_subkeys[0].signatures = other.public_subkeys[0].signatures.clone();
     } },
-    @r"
-archive noble is refused: InRelease is not signed by a trusted key:
+    @"
+verify the archive noble: InRelease is not signed by a trusted key:
   key <key>: the subkey is not bound to its primary key
 ");
 refused!(no_self_signature, { public: |_, public| {
         let other = new_key(3).to_public_key();
         public.details.users[0].signatures = other.details.users[0].signatures.clone();
     } },
-    @r"
-archive noble is refused: InRelease is not signed by a trusted key:
+    @"
+verify the archive noble: InRelease is not signed by a trusted key:
   key <key>: the key has no valid self-signature
 ");
 refused!(signed_later, { sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE + 2 * DAY) },
-    @r"
-archive noble is refused: InRelease is not signed by a trusted key:
+    @"
+verify the archive noble: InRelease is not signed by a trusted key:
   key <key>: signature was made after the moment it is judged at (2026-11-23T09:15:44Z)
 ");
 refused!(no_longer_valid, { now: DATE + 8 * DAY },
-    @"archive noble is refused: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z");
+    @"verify the archive noble: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z");
 refused!(dated_after_the_snapshot, {
         snapshot: Some("20261121T091543Z"),
         sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE - DAY),
     },
-    @"archive noble is refused: InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z");
+    @"verify the archive noble: InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z");
 refused!(another_suite, { release: |text| text.replace("Suite: noble", "Suite: jammy").replace("Codename: noble", "Codename: jammy") },
-    @r#"archive noble is refused: InRelease: is for suite "jammy" ("jammy"), not for "noble""#);
+    @r#"verify the archive noble: InRelease: is for suite "jammy" ("jammy"), not for "noble""#);
 refused!(no_such_component, { archives: |text| text.replace("universe", "multiverse") },
-    @r#"archive noble: suite noble has no component "multiverse""#);
+    @r#"lock the archive noble: suite noble has no component "multiverse""#);
 refused!(no_such_architecture, { release: |text| text.replace("Architectures: amd64", "Architectures: riscv64") },
-    @"archive noble: suite noble has no architecture amd64");
+    @"lock the archive noble: suite noble has no architecture amd64");
 refused!(snapshot_in_the_future, { snapshot: Some("20270101T000000Z") },
-    @"snapshot 20270101T000000Z lies in the future");
+    @"use the snapshot 20270101T000000Z: it lies in the future");
 refused!(sources_differ, { arm_version: "2.40-1" },
-    @r"
-amd64 and arm64 are not of the same sources:
+    @"
+lock both architectures from the same sources:
   glibc in rootfs: amd64 2.39-0ubuntu8, arm64 2.40-1
 ");
 
@@ -488,8 +488,8 @@ fn a_weak_hash_counts_for_nothing() {
         .lock()
         .expect("the key itself is trusted");
     let weak = shape(|text, _| sign(text, &rsa_key().primary_key, HashAlgorithm::Sha1, DATE));
-    insta::assert_snapshot!(weak.refusal(), @r"
-    archive noble is refused: InRelease is not signed by a trusted key:
+    insta::assert_snapshot!(weak.refusal(), @"
+    verify the archive noble: InRelease is not signed by a trusted key:
       key <key>: hash SHA1 is too weak
     ");
 }
@@ -533,10 +533,10 @@ fn going_back_in_time_needs_a_snapshot() {
         previous: Some(previous.clone()),
         ..Shape::default()
     };
-    insta::assert_snapshot!(shape.refusal(), @r"
-    archive noble: release of 2026-11-21T09:15:44Z is older than the locked one of 2026-11-21T10:15:44Z
+    insta::assert_snapshot!(shape.refusal(), @"
+    lock the archive noble: its release of 2026-11-21T09:15:44Z is older than the locked one of 2026-11-21T10:15:44Z
 
-    hint: a mirror that goes back in time is behind or hostile; name the moment with --snapshot to go back on purpose
+    hint: a mirror that goes back in time is outdated or hostile; to go back on purpose, name the moment with --snapshot
     ");
     let shape = Shape {
         previous: Some(previous),
@@ -560,14 +560,14 @@ fn an_index_that_was_not_signed_is_refused() {
     };
     let refusal = shape.refusal();
     assert!(
-        refusal.starts_with("archive noble: dists/noble/main/binary-amd64/by-hash/SHA256/"),
+        refusal.starts_with("verify dists/noble/main/binary-amd64/by-hash/SHA256/"),
         "{refusal}"
     );
     assert!(
-        refusal.contains("is not the file that was signed\n  expected: "),
+        refusal.contains("is not the file that was signed\nexpected: "),
         "{refusal}"
     );
-    assert!(refusal.contains("\n  actual:   "), "{refusal}");
+    assert!(refusal.contains("\n  actual: "), "{refusal}");
 }
 
 /// What apt-get would install of each list of names, `name=version` each, from the package index of `repository`.

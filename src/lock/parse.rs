@@ -283,7 +283,7 @@ mod tests {
             ),
             (
                 sample().replace("20261123T130000Z\"\nsnap", "now\"\nsnap"),
-                "read lockfile.toml, line 9: \"now\" is not a moment of the form YYYYMMDDThhmmssZ",
+                "read lockfile.toml, line 10: \"now\" is not a moment of the form YYYYMMDDThhmmssZ",
             ),
             (
                 sample().replace("size = 1", "size = -1"),

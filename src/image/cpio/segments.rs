@@ -74,7 +74,7 @@ pub fn segments(mut input: impl Read + Seek) -> Result<Vec<Segment>, ImageError>
             (Compression::Xz, len.map_err(|e| failed(offset, e))?)
         } else {
             let text = format!(
-                "\"{}\" is neither the begin of an archive nor of a known compression",
+                "\"{}\" is neither the beginning of an archive nor a known compression",
                 magic.escape_ascii()
             );
             return Err(corrupt(offset, &text));
