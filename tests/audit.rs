@@ -345,7 +345,11 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
     assert_fails(other, Class::Root, &format!("actual: {root}"));
     let mut plain = good_files();
     plain.insert(path("initramfs.cpio.zst"), b"not an archive".to_vec());
-    assert_fails(audit_of(&plain, |_| {}), Class::Root, "is neither the begin of an archive");
+    assert_fails(
+        audit_of(&plain, |_| {}),
+        Class::Root,
+        "is neither the begin of an archive",
+    );
 }
 
 /// Everything hashes to what is listed, but the statements contradict themselves or each other.

@@ -36,8 +36,13 @@ fn files(ending: &str) -> BTreeMap<PathBuf, String> {
     found
 }
 
+/// Fails with a line for each problem, and says where the rules are explained.
 fn report(problems: Vec<String>) {
-    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+    assert!(
+        problems.is_empty(),
+        "\n{}\nCONTRIBUTING.md explains the rules",
+        problems.join("\n")
+    );
 }
 
 #[test]
@@ -188,4 +193,105 @@ fn one_version_of_rust_is_named_everywhere() {
     assert_eq!(version_in("clippy.toml", "msrv"), promised, "clippy.toml");
     let channel = version_in("rust-toolchain.toml", "channel");
     assert_eq!(channel, format!("{promised}.0"), "rust-toolchain.toml");
+}
+
+/// Name and line of every type that a file of the crate lets others see, its unit tests left out.
+fn visible_types(text: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if line == "#[cfg(test)]" {
+            break;
+        }
+        let Some(rest) = line.strip_prefix("pub") else { continue };
+        let rest = match rest.strip_prefix('(') {
+            Some(scope) => scope.split_once(')').map_or("", |(_, rest)| rest),
+            None => rest,
+        };
+        let rest = rest.trim_start();
+        let kinds = ["struct ", "enum ", "trait ", "type ", "union "];
+        if let Some(rest) = kinds.iter().find_map(|kind| rest.strip_prefix(kind)) {
+            found.push((word(rest), number + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_name_of_a_visible_type_is_unique() {
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (path, text) in files("rs").iter().filter(|(path, _)| path.starts_with("src")) {
+        for (name, line) in visible_types(text) {
+            let place = format!("{}:{line}", path.display());
+            if let Some(first) = seen.insert(name.clone(), place.clone()) {
+                problems.push(format!("{place}: {name} is the name of a type in {first} too"));
+            }
+        }
+    }
+    assert!(seen.len() > 300, "only {} types were found", seen.len());
+    report(problems);
+}
+
+#[test]
+fn mod_rs_only_declares() {
+    let items = [
+        "fn ",
+        "const ",
+        "static ",
+        "struct ",
+        "enum ",
+        "trait ",
+        "type ",
+        "impl ",
+        "impl<",
+        "macro_rules!",
+        "unsafe ",
+    ];
+    let mut problems = Vec::new();
+    for (path, text) in files("rs") {
+        if !path.ends_with("mod.rs") || !path.starts_with("src") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let mut code = line.trim_start();
+            for scope in ["pub(crate) ", "pub(super) ", "pub "] {
+                code = code.strip_prefix(scope).unwrap_or(code);
+            }
+            if items.iter().any(|item| code.starts_with(item)) {
+                let place = format!("{}:{}", path.display(), number + 1);
+                problems.push(format!(
+                    "{place}: an item; mod.rs declares modules and re-exports names"
+                ));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn names_of_nodes_and_artifacts_are_written_by_their_types() {
+    let mut problems = Vec::new();
+    for (path, text) in files("rs") {
+        if !path.starts_with("src") {
+            continue;
+        }
+        // The arguments of a call may stand in the next two lines.
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let call = lines[number..lines.len().min(number + 3)].join(" ");
+            let names = |name: &str| {
+                call.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .any(|w| w == name)
+            };
+            let by_place = line.contains("\"{}/{}") && names("arch");
+            let by_name = ["}/{arch}", "}/{variant}", "{variant}/{"]
+                .iter()
+                .any(|p| line.contains(p));
+            if by_place || by_name {
+                let way = "a stage and an architecture is a NodeId, a variant and an architecture a Target";
+                problems.push(format!("{}:{}: {way}", path.display(), number + 1));
+            }
+        }
+    }
+    report(problems);
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use pnb::{
     inspect::{self, PartKind, SurveyNode, survey},
     manifest::{MANIFEST_FILE, Manifest, is_statement},
-    model::RelPath,
+    model::{RelPath, Target, Variant},
 };
 use std::{
     fs,
@@ -91,10 +91,14 @@ fn line(out: &mut String, indent: usize, name: &str, value: &str) {
 
 fn facts(m: &Manifest) -> String {
     let mut out = String::new();
-    let variants: Vec<&str> = m.variants.iter().map(|v| v.as_str()).collect();
+    let target = |variant: &Variant| Target {
+        variant: *variant,
+        arch: m.arch,
+    };
+    let targets: Vec<String> = m.variants.iter().map(|v| target(v).to_string()).collect();
     let agent = format!("{} ({:?})", m.agent.name, m.agent.kind).to_lowercase();
     for (name, value) in [
-        ("artifact", format!("{}/{}", variants.join(", "), m.arch)),
+        ("artifact", targets.join(", ")),
         ("root digest", m.fsverity_root_hash.to_string()),
         ("kernel", m.kernel_version.clone()),
         ("command line", m.kernel_command_line.clone()),

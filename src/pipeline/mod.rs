@@ -10,6 +10,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `project.rs`, `platform.rs`, `git.rs` | the project: lock, stages, revision, and facts about the platform from the caller |
+//! | `code.rs` | digests of pnb's own source |
 //! | `context.rs` | the values that all parts of a build share |
 //! | `scheduler.rs` | which nodes run, in what order, and how many at once |
 //! | `resolve.rs` | a node's inputs as digests, and its key |
@@ -20,6 +21,7 @@
 //! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
+mod code;
 mod context;
 mod error;
 mod event;
@@ -39,6 +41,7 @@ mod scheduler;
 mod vendor;
 mod verify_repro;
 
+pub use code::{CODE_SANDBOX, CODE_WRITERS};
 pub use context::BuildContext;
 pub use error::PipelineError;
 pub use event::{Event, Events};
@@ -55,8 +58,3 @@ pub use run::{Changed, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan};
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};
-
-/// Digest of the source of the rooms that run stages.
-pub const CODE_SANDBOX: &str = env!("PNB_CODE_SANDBOX");
-/// Digest of the source of the writers and of the crates they use.
-pub const CODE_WRITERS: &str = env!("PNB_CODE_WRITERS");

@@ -1,7 +1,7 @@
 //! The comparison of several builders, as text.
 
 use super::{Challenge, Divergence, Seen, StageRow};
-use crate::model::plain;
+use crate::model::{Target, plain};
 use std::fmt::Write;
 
 fn numbers(builders: &[usize]) -> String {
@@ -28,7 +28,11 @@ fn list<T>(out: &mut String, indent: &str, seen: &[Seen<T>], show: impl Fn(&T) -
 impl Challenge {
     /// The comparison as text: the builders by number, the inputs, the artifacts, the divergences, the groups that agree.
     pub fn table(&self) -> String {
-        let mut out = format!("{}/{}\n\nbuilders\n", self.variant, self.arch);
+        let target = Target {
+            variant: self.variant,
+            arch: self.arch,
+        };
+        let mut out = format!("{target}\n\nbuilders\n");
         for (index, name) in self.builders.iter().enumerate() {
             let _ = writeln!(out, "  {}  {name}", index + 1);
         }

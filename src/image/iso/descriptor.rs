@@ -3,7 +3,7 @@
 use super::{
     boot,
     format::{SECTOR, both16, both32, corrupt, le32, long_date, padded, read_sector},
-    record::{DIRECTORY, RECORD, Record},
+    record::{DIRECTORY, DirectoryRecord, RECORD},
 };
 use crate::image::{ImageError, ReadAt};
 
@@ -105,7 +105,7 @@ impl Descriptors {
     }
 
     /// The volume and the record of its root directory, checked against the size of the image.
-    pub(super) fn primary(&self, image_size: u64) -> Result<(IsoVolume, Record<'_>), ImageError> {
+    pub(super) fn primary(&self, image_size: u64) -> Result<(IsoVolume, DirectoryRecord<'_>), ImageError> {
         let sector = &self.sector;
         let offset = u64::from(self.block) * SECTOR;
         let bad = |problem: String| corrupt(offset, format!("primary volume descriptor: {problem}"));
@@ -134,7 +134,7 @@ impl Descriptors {
             effective: long_date(&sector[864..]),
         };
         let at = offset + ROOT_RECORD as u64;
-        let record = Record::parse(&sector[ROOT_RECORD..ROOT_RECORD + RECORD + 1], at)?;
+        let record = DirectoryRecord::parse(&sector[ROOT_RECORD..ROOT_RECORD + RECORD + 1], at)?;
         if record.flags & DIRECTORY == 0 {
             return Err(corrupt(at, "the record of the root is not that of a directory"));
         }

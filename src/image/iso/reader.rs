@@ -5,7 +5,7 @@ use super::{
     boot::{self, BootCatalog, BootEntry, BootInfo},
     descriptor::Descriptors,
     format::{FORMAT, SECTOR, corrupt, input, read_sector},
-    record::{ASSOCIATED, DIRECTORY, MULTI_EXTENT, Record},
+    record::{ASSOCIATED, DIRECTORY, DirectoryRecord, MULTI_EXTENT},
     rock_ridge::{self, Posix, RockRidge},
 };
 use crate::{
@@ -83,7 +83,7 @@ impl<R: ReadAt> Iso<R> {
         // The first record of the root directory stands for the root itself. It announces Rock Ridge and carries the root's own
         // Rock Ridge entries.
         let own = read_sector(&image, root.start)?;
-        let own = Record::parse(&own[..usize::from(own[0])], root.start)?;
+        let own = DirectoryRecord::parse(&own[..usize::from(own[0])], root.start)?;
         let rock_ridge = rock_ridge::announced(own.system_use);
         if rock_ridge.is_some() {
             let found = rock_ridge::parse(&image, own.system_use, root.start)?;
@@ -146,7 +146,7 @@ impl<R: ReadAt> Iso<R> {
                 let bytes = sector.get(at..at + len);
                 let bytes = bytes.ok_or_else(|| corrupt(here, "directory record: it crosses a sector"))?;
                 at += len;
-                let record = Record::parse(bytes, here)?;
+                let record = DirectoryRecord::parse(bytes, here)?;
                 // The names 0 and 1 stand for the directory itself and its parent. Associated files are not part of the tree.
                 if matches!(record.name, [0 | 1]) || record.flags & ASSOCIATED != 0 {
                     continue;
@@ -175,7 +175,7 @@ impl<R: ReadAt> Iso<R> {
         Ok(found.into_values().collect())
     }
 
-    fn entry(&self, record: &Record<'_>, offset: u64) -> Result<IsoEntry, ImageError> {
+    fn entry(&self, record: &DirectoryRecord<'_>, offset: u64) -> Result<IsoEntry, ImageError> {
         let found = match self.rock_ridge {
             Some(skip) => {
                 let area = record.system_use.get(skip..).unwrap_or_default();

@@ -22,7 +22,7 @@ pub(super) const ASSOCIATED: u8 = 4;
 pub(super) const MULTI_EXTENT: u8 = 128;
 
 /// A directory record without its Rock Ridge entries.
-pub(super) struct Record<'a> {
+pub(super) struct DirectoryRecord<'a> {
     pub(super) name: &'a [u8],
     pub(super) system_use: &'a [u8],
     pub(super) start: u64,
@@ -32,7 +32,7 @@ pub(super) struct Record<'a> {
     pub(super) problem: Option<&'static str>,
 }
 
-impl<'a> Record<'a> {
+impl<'a> DirectoryRecord<'a> {
     /// Parses a whole record, which lies at `offset` in the image.
     pub(super) fn parse(bytes: &'a [u8], offset: u64) -> Result<Self, ImageError> {
         let bad = |problem: &str| corrupt(offset, format!("directory record: {problem}"));
