@@ -295,3 +295,67 @@ fn names_of_nodes_and_artifacts_are_written_by_their_types() {
     }
     report(problems);
 }
+
+/// The names between a table's head and the next one in Cargo.toml.
+fn dependencies(manifest: &str, table: &str) -> Vec<String> {
+    let head = format!("[{table}]");
+    let body = manifest.lines().skip_while(|line| **line != head).skip(1);
+    let body = body.take_while(|line| !line.starts_with('['));
+    body.filter_map(|line| Some(line.split_once(" = ")?.0.to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let manifest = include_str!("../Cargo.toml");
+    let reasons = include_str!("../docs/dependencies.md");
+    let rows: Vec<&str> = reasons.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut problems = Vec::new();
+    for table in ["dependencies", "build-dependencies", "dev-dependencies"] {
+        let names = dependencies(manifest, table);
+        assert!(!names.is_empty(), "Cargo.toml has no [{table}]");
+        for name in names {
+            let cell = |row: &&&str| {
+                row.split(" | ")
+                    .next()
+                    .is_some_and(|cell| cell.contains(&format!("`{name}`")))
+            };
+            if !rows.iter().any(|row| cell(&row)) {
+                problems.push(format!("docs/dependencies.md: no row for {name}"));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn files_that_documents_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec!["README.md", "CONTRIBUTING.md", "SECURITY.md", "stages/README.md"]
+        .into_iter()
+        .map(|name| root.join(name))
+        .collect::<Vec<_>>();
+    #[expect(clippy::disallowed_methods, reason = "each is looked at by itself")]
+    let entries = fs::read_dir(root.join("docs")).expect("readable");
+    documents.extend(entries.map(|entry| entry.expect("readable").path()));
+    let (mut seen, mut problems) = (0, Vec::new());
+    for document in documents
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+    {
+        let text = fs::read_to_string(document).expect("UTF-8");
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let ours = ["src/", "tests/", "benches/", "examples/", "docs/", ".ci/"];
+            let plain = |c: char| c.is_ascii_alphanumeric() || "./_-".contains(c);
+            if !ours.iter().any(|dir| quoted.starts_with(dir)) || !quoted.chars().all(plain) {
+                continue;
+            }
+            seen += 1;
+            if !root.join(quoted).exists() {
+                problems.push(format!("{}: {quoted} does not exist", document.display()));
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} names of files were found");
+    report(problems);
+}
