@@ -7,12 +7,14 @@
 //! | `served` | the built-in that runs QEMU beside an HTTP server |
 //! | `raspi` | the firmware of a Raspberry Pi 4, as far as it loads files |
 //! | `judge` | the verdict on the console |
+//! | `progress` | whether a machine without a verdict is slow or stands still |
 
 mod command;
 mod judge;
 mod loaders;
 mod machine;
 mod media;
+mod progress;
 pub mod raspi;
 mod served;
 mod target;
@@ -21,5 +23,6 @@ pub use judge::{BootVerdict, Judge};
 pub use loaders::Loaders;
 pub use machine::{Attach, DirectKernel, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, NetworkBoot};
 pub use media::{ARTIFACT, MachineFiles, MediaError, MediaRequest, make_disk};
+pub use progress::{Pace, Progress};
 pub use served::{HttpRoot, MACHINE, ServedMachine, table};
 pub use target::{BootMedia, HTTP_PORT};

@@ -27,7 +27,11 @@ fn build_arm64(project: &Path, store: &Path) -> Command {
 
 fn boot(path: &Path, arguments: &[&str]) -> Command {
     let mut command = pnb(repository(), &store());
-    command.arg("boot").arg(path).args(["--timeout", "900"]).args(arguments);
+    command
+        .arg("boot")
+        .arg(path)
+        .args(["--timeout", &patience(900)])
+        .args(arguments);
     command
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 fn boot(dir: &Path) -> std::process::Command {
     let mut command = pnb(repository(), &store());
-    command.arg("boot").arg(dir).args(["--timeout", "400"]);
+    command.arg("boot").arg(dir).args(["--timeout", &patience(400)]);
     command
 }
 
@@ -25,6 +25,34 @@ fn it_reaches_multi_user_with_the_identity_of_the_firmware() {
     let root = manifest["fsverity_root_hash"].as_str().expect("text");
     let line = format!("powernode: ready instance={INSTANCE} source=fw_cfg root={root} agent=active");
     assert!(said.contains(&line), "{line} is not in:\n{said}");
+}
+
+#[test]
+fn a_slow_machine_is_told_from_one_that_stands_still() {
+    let mut slow = pnb(repository(), &store());
+    slow.arg("boot").arg(artifact()).args(["--timeout", "12"]);
+    let said = bad(&mut slow, 9);
+    assert!(
+        said.contains("the machine is slow: no verdict yet, wall time of 12s"),
+        "{said}"
+    );
+    assert!(said.contains("hint: --timeout 24 gives it twice the time"), "{said}");
+
+    // A disk without a boot loader: the firmware finds nothing to start, and no line reaches the console.
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let disk = dir.path().join("empty.raw");
+    fs::File::create(&disk).and_then(|f| f.set_len(1 << 20)).expect("made");
+    let mut still = pnb(repository(), &store());
+    still
+        .arg("boot")
+        .arg(&disk)
+        .args(["--firmware", "bios", "--timeout", "8"]);
+    let said = bad(&mut still, 9);
+    assert!(
+        said.contains("the machine stands still: no verdict, wall time of 8s"),
+        "{said}"
+    );
+    assert!(!said.contains("gives it twice the time"), "{said}");
 }
 
 /// The last segment of the initramfs, unpacked; `change` gets it and the whole is put together again.

@@ -11,7 +11,11 @@ use std::{
 /// `pnb boot`, with time enough for an emulated machine beside other tests.
 fn boot(path: &Path, arguments: &[&str]) -> Command {
     let mut command = pnb(repository(), &store());
-    command.arg("boot").arg(path).args(["--timeout", "400"]).args(arguments);
+    command
+        .arg("boot")
+        .arg(path)
+        .args(["--timeout", &patience(400)])
+        .args(arguments);
     command
 }
 

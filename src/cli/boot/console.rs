@@ -2,16 +2,36 @@
 
 use super::super::report::Report;
 use pnb::{
-    boot::{BootVerdict, Judge},
+    boot::{BootVerdict, Judge, Pace, Progress},
     sandbox::LogSink,
 };
-use std::{io, ops::ControlFlow};
+use std::{io, ops::ControlFlow, time::Instant};
 
 /// Shows the console of the machine, and ends the machine once there is a verdict.
 pub(super) struct BootConsole<'a> {
-    pub(super) judge: Judge,
+    judge: Judge,
+    progress: Progress,
+    /// The first byte of the console, which comes soon after the machine's start.
+    started: Option<Instant>,
     /// Where the console is shown, if it is.
-    pub(super) screen: Option<&'a Report>,
+    screen: Option<&'a Report>,
+}
+
+impl<'a> BootConsole<'a> {
+    pub(super) fn new(screen: Option<&'a Report>) -> Self {
+        Self {
+            judge: Judge::default(),
+            progress: Progress::default(),
+            started: None,
+            screen,
+        }
+    }
+
+    /// The verdict, and the pace of the machine until now, which says what to do where there is none.
+    pub(super) fn end(self) -> (Option<BootVerdict>, Pace) {
+        let now = self.started.map(|at| at.elapsed()).unwrap_or_default();
+        (self.judge.verdict(), self.progress.pace(now))
+    }
 }
 
 impl LogSink for BootConsole<'_> {
@@ -25,6 +45,8 @@ impl LogSink for BootConsole<'_> {
                 .collect();
             screen.bytes(&text);
         }
+        let started = *self.started.get_or_insert_with(Instant::now);
+        self.progress.take(bytes, started.elapsed());
         Ok(match self.judge.take(bytes) {
             // An installing machine powers off by itself once the disk is written.
             None | Some(BootVerdict::Installed { .. }) => ControlFlow::Continue(()),

@@ -72,7 +72,14 @@ pub(super) enum BootError {
     Machine(#[from] SandboxError),
     /// The machine ran, and did not come to the state that it must come to.
     #[error("boot {}: {problem}", path.display())]
-    Judged { path: PathBuf, problem: String },
+    Judged {
+        path: PathBuf,
+        problem: String,
+        /// Whether the machine was only slow.
+        slow: bool,
+        /// The seconds that it had.
+        timeout: u64,
+    },
 }
 
 impl Fatal for BootError {
@@ -110,6 +117,11 @@ impl Hint for BootError {
             BootError::BothArches { .. } => "choose one with --arch",
             BootError::NoManifest { .. } => "name the directory of an artifact, such as images/raw/amd64",
             BootError::Machine(error) => return error.hint(),
+            BootError::Judged {
+                slow: true, timeout, ..
+            } => {
+                return Some(format!("--timeout {} gives it twice the time", timeout * 2).into());
+            }
             _ => return None,
         };
         Some(way.into())

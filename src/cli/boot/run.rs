@@ -10,8 +10,8 @@ use super::{
 };
 use pnb::{
     boot::{
-        ARTIFACT, Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Judge, Machine, MachineFiles, MediaRequest,
-        NetworkBoot,
+        ARTIFACT, Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NetworkBoot,
+        Pace,
     },
     sandbox::SandboxError,
 };
@@ -86,10 +86,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         fw_cfg: keys,
         share,
     };
-    let mut console = BootConsole {
-        judge: Judge::default(),
-        screen: (!common.json && !common.quiet).then_some(report),
-    };
+    let mut console = BootConsole::new((!common.json && !common.quiet).then_some(report));
     let ended = machine::run(
         common,
         args,
@@ -105,7 +102,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
             Err(error) => Err(BootError::from(error).into()),
         };
     }
-    judge(&target, args, firmware, console.judge.verdict(), ended, report)
+    judge(&target, args, firmware, console.end(), ended, report)
 }
 
 /// Refuses what QEMU's Raspberry Pi does not have.
@@ -137,7 +134,7 @@ fn judge(
     target: &BootTarget,
     args: &BootArgs,
     firmware: Firmware,
-    verdict: Option<BootVerdict>,
+    (verdict, pace): (Option<BootVerdict>, Pace),
     ended: Result<(), SandboxError>,
     report: &Report,
 ) -> Result<Exit, Failure> {
@@ -156,12 +153,16 @@ fn judge(
         (Some(BootVerdict::Refused { reason }), _) => Some(format!("the machine refused: {reason}")),
         (Some(BootVerdict::Rejected { line }), _) => Some(format!("the boot loader refused: {line}")),
         (Some(BootVerdict::Panicked { line }), _) => Some(line.clone()),
+        (None, Err(SandboxError::Limit { limit, .. })) if limit.starts_with("wall time") => {
+            Some(out_of_time(&limit, &pace))
+        }
         (None, Err(SandboxError::Limit { limit, .. })) => Some(format!("no verdict on the console, {limit}")),
         (None, Err(error)) => Some(error.to_string()),
         (None, Ok(())) => Some("the machine ended without a verdict on the console".to_owned()),
     };
     if report.json() {
-        report.line(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem }));
+        let pace = verdict.is_none().then_some(pace);
+        report.line(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem, "pace": pace }));
         return Ok(if problem.is_none() { Exit::Success } else { Exit::Boot });
     }
     match &verdict {
@@ -186,8 +187,25 @@ fn judge(
         Some(problem) => Err(BootError::Judged {
             path: args.path.clone(),
             problem,
+            slow: verdict.is_none() && matches!(pace, Pace::Slow { .. }),
+            timeout: args.timeout,
         }
         .into()),
+    }
+}
+
+/// A machine without a verdict at the end of its time: slow, or standing still.
+fn out_of_time(limit: &str, pace: &Pace) -> String {
+    match pace {
+        Pace::Slow { line } => {
+            format!("the machine is slow: no verdict yet, {limit}, and the console still moves\nlast line: {line}")
+        }
+        Pace::Still { seconds, line } => {
+            format!(
+                "the machine stands still: no verdict, {limit}, nothing new on the console for {seconds} s\nlast line: {line}"
+            )
+        }
+        Pace::Silent => format!("the machine stands still: no verdict, {limit}, and nothing was ever on the console"),
     }
 }
 
