@@ -193,6 +193,8 @@ fn one_version_of_rust_is_named_everywhere() {
     assert_eq!(version_in("clippy.toml", "msrv"), promised, "clippy.toml");
     let channel = version_in("rust-toolchain.toml", "channel");
     assert_eq!(channel, format!("{promised}.0"), "rust-toolchain.toml");
+    let readme = include_str!("../README.md");
+    assert!(readme.contains(&format!("Rust ≥ {promised} with cargo")), "README.md");
 }
 
 /// Name and line of every type that a file of the crate lets others see, its unit tests left out.
