@@ -76,20 +76,22 @@ lints() {
     step "cargo doc" documentation
 }
 
-# binaries: the test programs, as arguments of `cargo test`: --lib, --bin pnb, --test NAME.
+# binaries: the test programs, as arguments of `cargo test`: --lib, --bin pnb, --example NAME, --test NAME.
 binaries() {
     cargo test --locked --no-run 2>&1 | sed -n \
         -e 's|^ *Executable unittests src/lib\.rs .*|--lib|p' \
         -e 's|^ *Executable unittests src/main\.rs .*|--bin pnb|p' \
+        -e 's|^ *Executable unittests examples/\([a-z0-9_]*\)\.rs .*|--example \1|p' \
         -e 's|^ *Executable tests/\([a-z0-9_]*\)\(/main\)\{0,1\}\.rs .*|--test \1|p'
 }
 
 # each_binary ARGUMENT...: every test program is a step of its own, with these arguments; then the examples in the documentation.
 each_binary() {
-    local list binary
+    local list binary all
     mapfile -t list < <(binaries)
-    if [ "${#list[@]}" -lt 20 ]; then
-        echo "only ${#list[@]} test programs were found" >&2
+    all=$(cargo test --locked --no-run 2>&1 | grep -c '^ *Executable')
+    if [ "$all" -lt 20 ] || [ "${#list[@]}" != "$all" ]; then
+        echo "there are $all test programs, and ${#list[@]} of them would run" >&2
         failed+=("list of test programs")
     fi
     for binary in "${list[@]}"; do

@@ -348,7 +348,7 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
     assert_fails(
         audit_of(&plain, |_| {}),
         Class::Root,
-        "is neither the begin of an archive",
+        "is neither the beginning of an archive",
     );
 }
 

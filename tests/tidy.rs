@@ -1,7 +1,7 @@
 //! The manners of the house, as far as a program can see them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -21,7 +21,9 @@ const UNSAFE: &[&str] = &["src/sandbox/sys.rs"];
 fn files(ending: &str) -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeMap::new();
-    let mut open = vec![root.join("src"), root.join("tests"), root.join("build.rs")];
+    let mut open = ["src", "tests", "examples", "benches", "build.rs"]
+        .map(|name| root.join(name))
+        .to_vec();
     while let Some(path) = open.pop() {
         if path.is_dir() {
             #[expect(clippy::disallowed_methods, reason = "the files go into a sorted map")]
@@ -201,7 +203,7 @@ fn one_version_of_rust_is_named_everywhere() {
 fn visible_types(text: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        if line == "#[cfg(test)]" {
+        if line == "mod tests {" {
             break;
         }
         let Some(rest) = line.strip_prefix("pub") else { continue };
@@ -247,6 +249,9 @@ fn mod_rs_only_declares() {
         "impl ",
         "impl<",
         "macro_rules!",
+        "async ",
+        "extern ",
+        "union ",
         "unsafe ",
     ];
     let mut problems = Vec::new();
@@ -256,8 +261,9 @@ fn mod_rs_only_declares() {
         }
         for (number, line) in text.lines().enumerate() {
             let mut code = line.trim_start();
-            for scope in ["pub(crate) ", "pub(super) ", "pub "] {
-                code = code.strip_prefix(scope).unwrap_or(code);
+            if let Some(rest) = code.strip_prefix("pub") {
+                let scoped = rest.strip_prefix('(').and_then(|scope| scope.split_once(')'));
+                code = scoped.map_or(rest, |(_, rest)| rest).trim_start();
             }
             if items.iter().any(|item| code.starts_with(item)) {
                 let place = format!("{}:{}", path.display(), number + 1);
@@ -313,10 +319,12 @@ fn every_dependency_has_its_reason() {
     let reasons = include_str!("../docs/dependencies.md");
     let rows: Vec<&str> = reasons.lines().filter(|line| line.starts_with("| `")).collect();
     let mut problems = Vec::new();
+    let mut known = BTreeSet::new();
     for table in ["dependencies", "build-dependencies", "dev-dependencies"] {
         let names = dependencies(manifest, table);
         assert!(!names.is_empty(), "Cargo.toml has no [{table}]");
         for name in names {
+            known.insert(name.clone());
             let cell = |row: &&&str| {
                 row.split(" | ")
                     .next()
@@ -325,6 +333,14 @@ fn every_dependency_has_its_reason() {
             if !rows.iter().any(|row| cell(&row)) {
                 problems.push(format!("docs/dependencies.md: no row for {name}"));
             }
+        }
+    }
+    // The first two tables are about the dependencies of Cargo.toml.
+    let tables = reasons.split("\n## Written by hand").next().expect("a text");
+    for row in tables.lines().filter(|line| line.starts_with("| `")) {
+        let cell = row.split(" | ").next().expect("a cell");
+        for name in cell.split('`').skip(1).step_by(2).filter(|name| !known.contains(*name)) {
+            problems.push(format!("docs/dependencies.md: Cargo.toml has no {name}"));
         }
     }
     report(problems);

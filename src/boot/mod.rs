@@ -23,6 +23,6 @@ pub use judge::{BootVerdict, Judge};
 pub use loaders::Loaders;
 pub use machine::{Attach, DirectKernel, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, NetworkBoot};
 pub use media::{ARTIFACT, MachineFiles, MediaError, MediaRequest, make_disk};
-pub use progress::{Pace, Progress};
+pub use progress::{ConsoleProgress, Pace};
 pub use served::{HttpRoot, MACHINE, ServedMachine, table};
 pub use target::{BootMedia, HTTP_PORT};

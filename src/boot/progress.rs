@@ -34,16 +34,24 @@ pub enum Pace {
 
 /// The lines of a console, with the moment of the last one.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub struct ConsoleProgress {
     line: Vec<u8>,
+    /// Whether the next bytes belong to an escape sequence.
+    escape: bool,
     last: Option<(Duration, String)>,
 }
 
-impl Progress {
+impl ConsoleProgress {
     /// Takes the next bytes of the console, which came at `now` since the machine's start.
     pub fn take(&mut self, bytes: &[u8], now: Duration) {
         for &byte in bytes {
+            if self.escape {
+                // A sequence such as `ESC [ 3 2 m` ends with a letter.
+                self.escape = !byte.is_ascii_alphabetic();
+                continue;
+            }
             match byte {
+                0x1b => self.escape = true,
                 b'\n' => {
                     let text = String::from_utf8_lossy(&self.line).trim().to_owned();
                     self.line.clear();
@@ -51,7 +59,7 @@ impl Progress {
                         self.last = Some((now, text));
                     }
                 }
-                // Escape sequences and other control characters are not for messages.
+                // Other control characters are not for messages.
                 0x20.. if self.line.len() < MAX_LINE => self.line.push(byte),
                 _ => {}
             }
@@ -83,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_console_that_moved_lately_is_slow_and_one_that_stopped_stands_still() {
-        let mut progress = Progress::default();
+        let mut progress = ConsoleProgress::default();
         assert_eq!(progress.pace(seconds(400)), Pace::Silent);
         progress.take(b"[  1.0] Linux version\n[  2", seconds(100));
         let line = "[  1.0] Linux version".to_owned();
@@ -96,13 +104,13 @@ mod tests {
         assert_eq!(progress.pace(seconds(400)), still);
         // The end of a line counts, not its beginning; a quarter of the whole time may pass without one.
         progress.take(b".0] \x1b[32mmounted\x1b[0m\r\n", seconds(310));
-        let line = "[  2.0] [32mmounted[0m".to_owned();
+        let line = "[  2.0] mounted".to_owned();
         assert_eq!(progress.pace(seconds(400)), Pace::Slow { line });
     }
 
     #[test]
     fn reports_of_a_stall_are_no_progress() {
-        let mut progress = Progress::default();
+        let mut progress = ConsoleProgress::default();
         progress.take(b"systemd[1]: Started dbus\n", seconds(50));
         for at in [110, 200, 290, 380] {
             progress.take(b"rcu: INFO: rcu_preempt self-detected stall on CPU\n\n", seconds(at));

@@ -6,7 +6,7 @@ use super::{
     failure::{Failure, Fatal},
 };
 use pnb::{
-    fetch::{self, Sources},
+    fetch::{self, FetchError, Sources},
     graph::GraphError,
     inspect::SpoolDirectory,
     model::{Arch, Hint, NodeId, Target, Variant},
@@ -101,7 +101,7 @@ pub(super) fn store(common: &Common) -> Result<Arc<Store>, Failure> {
 }
 
 /// Where pinned files may come from.
-pub(super) fn origins(common: &Common) -> Result<Origins, Failure> {
+pub(super) fn origins(common: &Common) -> Result<Origins, FetchError> {
     let mirror = common.mirror.as_deref().map(str::parse).transpose()?;
     Ok(Origins {
         sources: Sources {

@@ -54,6 +54,9 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
                 path.display(),
                 chain(error.error())
             ));
+            if let Some(hint) = error.hint() {
+                report.line(format_args!("{:<8} fix: {hint}", ""));
+            }
         }
     }
     Ok(if whole { Exit::Success } else { Exit::Hermetic })

@@ -90,6 +90,7 @@ impl Fatal for RelockError {
     fn exit(&self) -> Exit {
         match self {
             RelockError::Stages(error) => error.exit(),
+            RelockError::Origins(error) => error.exit(),
             _ => Exit::Lock,
         }
     }

@@ -45,7 +45,7 @@ pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<
         suites: &args.suite,
         now: u32::try_from(now()).unwrap_or(u32::MAX),
     };
-    let done = wants.relock(&request, &origins(common)?, &|event| match event {
+    let done = wants.relock(&request, || origins(common), &|event| match event {
         RelockEvent::Resolving { sets } => report.note(format_args!("     lock {sets} package sets")),
         RelockEvent::Read { archive, path, bytes } => {
             report.note(format_args!("     read {archive} {path} ({})", size(bytes)));

@@ -72,11 +72,11 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         .map(|(id, done)| (id, done.record.outputs))
         .collect();
     let stage = resolve_stage(&project, &store, &node, &outputs)?;
-    let mut spec = shell_spec(&context, &stage, args.command.as_deref())?;
-    if spec.root == RootFs::Empty {
+    let mut placement = shell_spec(&context, &stage, args.command.as_deref())?;
+    if placement.spec.root == RootFs::Empty {
         let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
         let tree = tree.ok_or_else(|| NoShell { tools: tools.clone() })?;
-        spec.root = RootFs::Tree(store.checkout(tree.digest())?);
+        placement.spec.root = RootFs::Tree(store.checkout(tree.digest())?);
     }
     report.clear();
     report.note(format_args!(
@@ -87,7 +87,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         strict: false,
     };
     let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));
-    match executor.run(&spec, &mut put, &mut io::sink()) {
+    match executor.run(&placement.spec, &mut put, &mut io::sink()) {
         Ok(_) => Ok(Exit::Success),
         Err(pnb::sandbox::SandboxError::Failed { status, .. }) => {
             report.note(format_args!("the shell ended with {status}"));

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
 /// The content of `debian-binary`: the version of the format, of which there is only one.
 const FORMAT: &[u8] = b"2.0\n";
-/// Name of the data archive in errors, and the begin of its name in the package.
+/// Name of the data archive in errors, and the beginning of its name in the package.
 const DATA: &str = "data.tar";
 /// A larger control file is refused, bytes.
 const MAX_CONTROL: u64 = 1 << 20;

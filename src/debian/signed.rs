@@ -190,7 +190,7 @@ impl Frame {
             if line == BEGIN_SIGNATURE {
                 return Ok(body.join("\n"));
             }
-            // A dash at the begin of a line must be escaped, so that no line of the text can end the text early.
+            // A dash at the beginning of a line must be escaped, so that no line of the text can end the text early.
             let line = match line.strip_prefix("- ") {
                 Some(unescaped) => unescaped,
                 None if line.starts_with('-') => {

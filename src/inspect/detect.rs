@@ -7,7 +7,7 @@ use super::{
 };
 use crate::image::{ReadAt, Source, composefs, cpio::Compression};
 
-/// Bytes at the begin that are examined: the last magic is that of ISO 9660, in sector 16.
+/// Bytes at the beginning that are examined: the last magic is that of ISO 9660, in sector 16.
 const HEAD: u64 = 17 * 2048;
 /// Offset of `EXT4_SUPER_MAGIC`.
 const EXT4_MAGIC_AT: usize = 1024 + 0x38;

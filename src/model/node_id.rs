@@ -78,8 +78,8 @@ impl<'de> Deserialize<'de> for NodeId {
     }
 }
 
-/// An artifact for an architecture, `raw/amd64`: one directory below `images/`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// An artifact for an architecture, `raw/amd64`: one directory below `images/`. Targets are ordered as their text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Target {
     /// The family.
     pub variant: Variant,
@@ -96,6 +96,17 @@ impl Target {
     /// The node of the stage that makes it.
     pub fn node(self) -> NodeId {
         NodeId::new(self.variant.as_str(), self.arch)
+    }
+}
+
+impl Ord for Target {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.node().cmp(&other.node())
+    }
+}
+impl PartialOrd for Target {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -143,6 +154,14 @@ mod tests {
             error.to_string(),
             "\"root\" is not a stage and an architecture, such as NAME/amd64"
         );
+    }
+
+    #[test]
+    fn targets_are_ordered_as_text() {
+        let targets = Variant::ALL.map(|variant| Arch::ALL.map(|arch| Target { variant, arch }));
+        let mut targets = targets.concat();
+        targets.sort();
+        assert!(targets.iter().map(ToString::to_string).is_sorted());
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use export::{Circumstances, Program, export, state};
 pub use facts::command_line;
 pub use git::Revision;
 pub use origins::Origins;
-pub use placement::shell_spec;
+pub use placement::{Placement, shell_spec};
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};
 pub use relock::{LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};

@@ -12,21 +12,30 @@ use crate::{
     sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Workload},
     store::{self, StoreError},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 /// How long a shell in a stage's sandbox may stay open.
 const SHELL_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The paths of a run: the sandbox to run it in, and the directories that belong to this run alone.
-pub(super) struct Placement {
+pub struct Placement {
     /// The sandbox.
-    pub(super) spec: Spec,
-    /// Directories of packages; the caller removes them when the run has ended.
-    pub(super) scratch: Vec<PathBuf>,
+    pub spec: Spec,
+    /// Directories of packages, which the run sees; removed with this value.
+    pub(super) packages: PackageDirectories,
+}
+
+/// Directories of packages that were laid out for one run. They are removed when this value is dropped, also on the way out of an error.
+#[derive(Default)]
+pub(super) struct PackageDirectories(Vec<PathBuf>);
+
+impl Drop for PackageDirectories {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            // A directory that cannot be removed now goes with the store's scratch directory, in which it is.
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
 }
 
 /// Puts everything that a recipe names at a path of this machine: fetches pinned files, checks trees out, makes the build directory.
@@ -34,12 +43,12 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
     let mut inputs = Inputs {
         context,
         mounts: Vec::new(),
-        scratch: Vec::new(),
+        packages: PackageDirectories::default(),
     };
     for (target, input) in &recipe.inputs {
         inputs.place(&recipe, target, input)?;
     }
-    let Inputs { mounts, scratch, .. } = inputs;
+    let Inputs { mounts, packages, .. } = inputs;
     let root = match &recipe.root {
         Some(digest) => RootFs::Tree(context.store.checkout(digest)?),
         None => RootFs::Empty,
@@ -64,33 +73,38 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
         console: Console::Log,
         network: Network::None,
     };
-    Ok(Placement { spec, scratch })
+    Ok(Placement { spec, packages })
 }
 
-/// The sandbox of a stage with a shell in place of its command, on this terminal. Its inputs are fetched and placed; the directories of
-/// packages go with the store's scratch.
+/// The sandbox of a stage with a shell in place of its command, on this terminal. Its inputs are fetched and placed. A writer that runs
+/// before the command runs before the shell too, so that the shell finds its files in `/build`.
 pub fn shell_spec(
     context: &BuildContext<'_>,
     resolved: &ResolvedStage,
     command: Option<&str>,
-) -> Result<Spec, PipelineError> {
-    let mut spec = place(context, Recipe::new(context.project, resolved)?)?.spec;
+) -> Result<Placement, PipelineError> {
+    let mut placement = place(context, Recipe::new(context.project, resolved)?)?;
+    let spec = &mut placement.spec;
     let mut argv = vec!["/bin/sh".to_owned()];
     if let Some(command) = command {
         argv.extend(["-c".to_owned(), command.to_owned()]);
     }
-    spec.workload = Workload::Command { argv, before: None };
+    let before = match &mut spec.workload {
+        Workload::Command { before, .. } => before.take(),
+        Workload::Builtin(_) => None,
+    };
+    spec.workload = Workload::Command { argv, before };
     spec.console = Console::Inherit;
     spec.outputs.clear();
     spec.limits.wall = SHELL_TIME;
-    Ok(spec)
+    Ok(placement)
 }
 
 /// Inputs on their way to paths of this machine.
 struct Inputs<'a> {
     context: &'a BuildContext<'a>,
     mounts: Vec<Mount>,
-    scratch: Vec<PathBuf>,
+    packages: PackageDirectories,
 }
 
 impl Inputs<'_> {
@@ -123,8 +137,7 @@ impl Inputs<'_> {
                 self.mount(self.own(pinned.plain_object(&digest)?)?, target.clone());
             }
             ResolvedInput::Packages(packages, index) => {
-                let dir = self.packages(recipe, packages, index.as_deref())?;
-                self.scratch.push(dir.clone());
+                let dir = self.lay_out(recipe, packages, index.as_deref())?;
                 self.mount(dir, target.clone());
             }
         }
@@ -160,8 +173,8 @@ impl Inputs<'_> {
     }
 
     /// Fetches packages and lays them out in a directory.
-    fn packages(
-        &self,
+    fn lay_out(
+        &mut self,
         recipe: &Recipe<'_>,
         packages: &[Package],
         index: Option<&str>,
@@ -175,6 +188,7 @@ impl Inputs<'_> {
         let pairs: Vec<(&Package, VerityDigest)> = packages.into_iter().zip(digests).collect();
         // Hard links must be on the file system of the files they link to.
         let dir = if self.copies() { store } else { pinned }.scratch_path("packages");
+        self.packages.0.push(dir.clone());
         let index = index.map(|suite| (suite, recipe.epoch));
         lay_out_packages(pinned, &pairs, &dir, index, self.copies())?;
         Ok(dir)
@@ -220,9 +234,22 @@ fn build_dir(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<BuildDir
     ))
 }
 
-/// Removes the directories that were made for one run. What cannot be removed goes with the store's scratch directory.
-pub(super) fn remove(scratch: &[impl AsRef<Path>]) {
-    for dir in scratch {
-        let _ = fs::remove_dir_all(dir);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_packages_go_with_their_run() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let [own, other] = ["packages-1", "packages-2"].map(|name| {
+            let dir = scratch.path().join(name);
+            fs::create_dir(&dir).expect("made");
+            fs::write(dir.join("a.deb"), "x").expect("written");
+            dir
+        });
+        let packages = PackageDirectories(vec![own.clone(), scratch.path().join("never-made")]);
+        assert!(own.exists());
+        drop(packages);
+        assert_eq!((own.exists(), other.exists()), (false, true));
     }
 }

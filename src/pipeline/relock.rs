@@ -2,7 +2,9 @@
 
 use super::{LOCKFILE, Origins, PipelineError, Project, STAGES, vendor::sha256_of, wanted_sets};
 use crate::{
-    fetch::{Base, FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Transport, Transports},
+    fetch::{
+        Base, FetchError, FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Transport, Transports,
+    },
     lock::{
         self, ArchiveLocation, Indexes, LockChange, LockError, LockProblem, LockRequest, Lockfile, MAX_INRELEASE,
         PinnedFile, WantedArchive, WantedSet,
@@ -32,6 +34,9 @@ pub enum RelockError {
     /// The lock or an archive is wrong, or no choice of packages fits.
     #[error(transparent)]
     Lock(Box<LockError>),
+    /// The list of mirrors is wrong.
+    #[error(transparent)]
+    Origins(FetchError),
     /// There is no lock that could be compared with the stages.
     #[error("read {LOCKFILE}: there is none yet")]
     NoLock,
@@ -61,6 +66,12 @@ pub enum RelockError {
     },
 }
 
+impl From<FetchError> for RelockError {
+    fn from(error: FetchError) -> Self {
+        RelockError::Origins(error)
+    }
+}
+
 impl From<LockError> for RelockError {
     fn from(error: LockError) -> Self {
         RelockError::Lock(Box::new(error))
@@ -73,6 +84,7 @@ impl Hint for RelockError {
             RelockError::NoLock => Some("`pnb lock` writes it".into()),
             RelockError::Stages(error) => error.hint(),
             RelockError::Lock(error) => error.hint(),
+            RelockError::Origins(error) => error.hint(),
             _ => None,
         }
     }
@@ -189,14 +201,14 @@ impl LockWants {
     }
 
     /// Chooses and pins every input, and writes the lock. A complete lock keeps its versions unless newer ones are asked for;
-    /// pinned files are always read again.
+    /// pinned files are always read again. `origins` is called only when archives have to be read.
     ///
     /// # Errors
     /// An archive cannot be read or is refused, no choice of packages fits, or the lock cannot be written.
     pub fn relock(
         &self,
         request: &RelockRequest<'_>,
-        origins: &Origins,
+        origins: impl FnOnce() -> Result<Origins, FetchError>,
         events: &dyn Fn(RelockEvent<'_>),
     ) -> Result<Relocked, RelockError> {
         let newest = request.update || request.snapshot.is_some() || !request.suites.is_empty();
@@ -205,7 +217,7 @@ impl LockWants {
                 files: self.files.clone(),
                 ..old.clone()
             },
-            _ => self.resolve(request, origins, events)?,
+            _ => self.resolve(request, &origins()?, events)?,
         };
         let text = lock::write_lock(&lock)?;
         let path = self.root.join(LOCKFILE);

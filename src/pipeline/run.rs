@@ -1,7 +1,8 @@
 //! Running one stage: fetch, lay out, sandbox, take the outputs.
 
 use super::{
-    BuildContext, Event, PipelineError, placement,
+    BuildContext, Event, PipelineError,
+    placement::{Placement, place},
     recipe::{PROCESSORS, Recipe},
     recorder::Recorder,
     resolve::{ResolvedInput, ResolvedStage},
@@ -95,12 +96,12 @@ fn other_processors(declared: u32) -> Processors {
 pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Result<Record, PipelineError> {
     let BuildContext { project, store, .. } = *context;
     let id = &resolved.id;
-    let placement = placement::place(context, Recipe::new(project, resolved)?)?;
-    let spec = &placement.spec;
+    let Placement { spec, packages } = place(context, Recipe::new(project, resolved)?)?;
+    let spec = &spec;
     let log = store.start_log(&resolved.key, &id.stage, id.arch)?;
     let mut recorder = Recorder::new(context, &log, id)?;
     let result = execute(context, spec, id, &mut recorder);
-    placement::remove(&placement.scratch);
+    drop(packages);
     let kept = finish_build_dir(context, spec, result.is_ok())?;
     let (tail, flushed) = recorder.finish();
     if result.is_ok() {

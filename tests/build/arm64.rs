@@ -200,7 +200,7 @@ fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
     let said = bad(command.arg(dir.path().join("images")), 7);
     assert!(
         said.contains("\"broadcom/bcm2711-rpi-500.dtb\"")
-            && said.contains("the package linux-image holds no such file"),
+            && said.contains("the package linux-image has no such file"),
         "{said}"
     );
 }

@@ -139,6 +139,10 @@ fn a_failed_stage_shows_its_last_lines_its_log_and_the_way_in() {
     let inside = "test -d /inputs/loaders/usr && test ! -e /home/* && echo inside as $(id -u) with $PNB_STAGE";
     let shell = good(pnb(dir.path(), &store()).args(["shell", "grub-bios", "--command", inside]));
     assert!(shell.contains("inside as 0 with grub-bios"), "{shell}");
+    // The writer that prepares for the command prepares for the shell too.
+    let inside = "test -e /build/modules/*/modules.dep && echo prepared";
+    let shell = good(pnb(repository(), &store()).args(["shell", "initramfs", "--command", inside]));
+    assert!(shell.contains("prepared"), "{shell}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::super::report::Report;
 use pnb::{
-    boot::{BootVerdict, Judge, Pace, Progress},
+    boot::{BootVerdict, ConsoleProgress, Judge, Pace},
     sandbox::LogSink,
 };
 use std::{io, ops::ControlFlow, time::Instant};
@@ -10,7 +10,7 @@ use std::{io, ops::ControlFlow, time::Instant};
 /// Shows the console of the machine, and ends the machine once there is a verdict.
 pub(super) struct BootConsole<'a> {
     judge: Judge,
-    progress: Progress,
+    progress: ConsoleProgress,
     /// The first byte of the console, which comes soon after the machine's start.
     started: Option<Instant>,
     /// Where the console is shown, if it is.
@@ -21,7 +21,7 @@ impl<'a> BootConsole<'a> {
     pub(super) fn new(screen: Option<&'a Report>) -> Self {
         Self {
             judge: Judge::default(),
-            progress: Progress::default(),
+            progress: ConsoleProgress::default(),
             started: None,
             screen,
         }

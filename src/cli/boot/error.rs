@@ -75,10 +75,7 @@ pub(super) enum BootError {
     Judged {
         path: PathBuf,
         problem: String,
-        /// Whether the machine was only slow.
-        slow: bool,
-        /// The seconds that it had.
-        timeout: u64,
+        hint: Option<String>,
     },
 }
 
@@ -117,11 +114,7 @@ impl Hint for BootError {
             BootError::BothArches { .. } => "choose one with --arch",
             BootError::NoManifest { .. } => "name the directory of an artifact, such as images/raw/amd64",
             BootError::Machine(error) => return error.hint(),
-            BootError::Judged {
-                slow: true, timeout, ..
-            } => {
-                return Some(format!("--timeout {} gives it twice the time", timeout * 2).into());
-            }
+            BootError::Judged { hint, .. } => return hint.as_deref().map(Cow::from),
             _ => return None,
         };
         Some(way.into())

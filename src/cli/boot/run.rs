@@ -13,9 +13,10 @@ use pnb::{
         ARTIFACT, Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NetworkBoot,
         Pace,
     },
+    model::{Hint, chain},
     sandbox::SandboxError,
 };
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
@@ -144,25 +145,34 @@ fn judge(
             format!("the machine verified another root than the manifest names\nexpected: {pinned}\n  actual: {root}")
         })
     };
-    let problem = match (&verdict, ended) {
+    let (mut hint, mut late) = (None, None);
+    let mut failed = |error: &SandboxError| {
+        hint = error.hint().map(Cow::into_owned);
+        Some(chain(error))
+    };
+    let problem = match (&verdict, &ended) {
         (Some(BootVerdict::Ready { root, agent, state, .. }), _) => other(root)
             .or_else(|| (agent != "active").then(|| "the agent is not running".to_owned()))
             .or_else(|| unlocked(firmware, state)),
         (Some(BootVerdict::Installed { root, .. }), Ok(())) => other(root),
-        (Some(BootVerdict::Installed { .. }), Err(error)) => Some(error.to_string()),
+        (Some(BootVerdict::Installed { .. }), Err(error)) => failed(error),
         (Some(BootVerdict::Refused { reason }), _) => Some(format!("the machine refused: {reason}")),
         (Some(BootVerdict::Rejected { line }), _) => Some(format!("the boot loader refused: {line}")),
         (Some(BootVerdict::Panicked { line }), _) => Some(line.clone()),
         (None, Err(SandboxError::Limit { limit, .. })) if limit.starts_with("wall time") => {
-            Some(out_of_time(&limit, &pace))
+            let problem = out_of_time(limit, &pace);
+            if matches!(pace, Pace::Slow { .. }) {
+                hint = Some(format!("--timeout {} gives it twice the time", args.timeout * 2));
+            }
+            late = Some(pace);
+            Some(problem)
         }
         (None, Err(SandboxError::Limit { limit, .. })) => Some(format!("no verdict on the console, {limit}")),
-        (None, Err(error)) => Some(error.to_string()),
+        (None, Err(error)) => failed(error),
         (None, Ok(())) => Some("the machine ended without a verdict on the console".to_owned()),
     };
     if report.json() {
-        let pace = verdict.is_none().then_some(pace);
-        report.line(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem, "pace": pace }));
+        report.line(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem, "pace": late }));
         return Ok(if problem.is_none() { Exit::Success } else { Exit::Boot });
     }
     match &verdict {
@@ -187,8 +197,7 @@ fn judge(
         Some(problem) => Err(BootError::Judged {
             path: args.path.clone(),
             problem,
-            slow: verdict.is_none() && matches!(pace, Pace::Slow { .. }),
-            timeout: args.timeout,
+            hint,
         }
         .into()),
     }

@@ -43,7 +43,7 @@ pub(super) struct ErofsLayout {
     pub(super) root_nid: u16,
     /// The earliest modification time in the tree, in seconds; inodes with this time can have the compact form.
     pub(super) build_time: u64,
-    /// Byte offset behind the last inode: the begin of the shared attributes.
+    /// Byte offset behind the last inode: the beginning of the shared attributes.
     pub(super) inodes_end: u64,
     /// The block in which the shared attributes begin.
     pub(super) xattr_block: u32,
@@ -140,7 +140,7 @@ fn place(inode: &ErofsInode<'_>, start: u64, build_time: u64) -> InodePlacement 
         }
     } else {
         let room = (offset + head).next_multiple_of(BLOCK) - (offset + head);
-        // No room left means the begin of a block, with room for any tail.
+        // No room left means the beginning of a block, with room for any tail.
         if room > 0 && room < tail_size(inode, layout) {
             offset += room.next_multiple_of(SLOT);
         }

@@ -1,6 +1,6 @@
 //! Where the fields of ext4's structures lie, and the values that have a meaning; all integers are little-endian.
 //!
-//! The names are those of <https://docs.kernel.org/filesystems/ext4/>; offsets are bytes from the begin of the structure.
+//! The names are those of <https://docs.kernel.org/filesystems/ext4/>; offsets are bytes from the beginning of the structure.
 
 /// Name of the format in messages of the writer, and of the reader.
 pub(super) const FORMAT: &str = "an ext4 file system";

@@ -1,7 +1,7 @@
 //! Where the fields of a volume's structures lie, and the values that have a meaning.
 //!
 //! The names are those of Microsoft's "FAT32 File System Specification" 1.03 (`fatgen103`), where a field is called e.g.
-//! `BPB_BytsPerSec`. All integers are little-endian; offsets are bytes from the begin of the structure.
+//! `BPB_BytsPerSec`. All integers are little-endian; offsets are bytes from the beginning of the structure.
 
 /// Name of the format in messages.
 pub(super) const FORMAT: &str = "a FAT volume";

@@ -12,7 +12,7 @@ use crate::image::{
 };
 use std::io::{Seek, SeekFrom, Write};
 
-/// Writes the table of `disk` at the begin and the end of the disk; `out` begins at its first byte. `boot_code` is the code that a
+/// Writes the table of `disk` at the beginning and the end of the disk; `out` begins at its first byte. `boot_code` is the code that a
 /// BIOS runs, e.g. GRUB's from [`crate::image::grub::embed`]; without it the place stays zeros. An invalid table is an error, and
 /// nothing is written.
 pub fn write<W: Write + Seek>(

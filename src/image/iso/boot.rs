@@ -170,7 +170,7 @@ pub(super) fn catalog(image: &impl ReadAt, lba: u32) -> Result<BootCatalog, Imag
             0 if entries.len() == 1 => break,
             SECTION | LAST_SECTION => {}
             other => {
-                let problem = format!("{other:#04x} is not the begin of a section of the boot catalog");
+                let problem = format!("{other:#04x} is not the beginning of a section of the boot catalog");
                 return Err(corrupt(at, problem));
             }
         }
