@@ -130,7 +130,7 @@ pub fn line_at(text: &str, at: usize) -> usize {
     text.as_bytes()[..end].iter().filter(|b| **b == b'\n').count() + 1
 }
 
-/// Converts an error of the TOML parser into one that names the file and the line.
+/// Adds the file and the line to an error of the TOML parser.
 pub(super) fn toml_error(file: &str, text: &str, error: &toml::de::Error) -> LockError {
     LockError::Line {
         file: file.to_owned(),

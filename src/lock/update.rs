@@ -101,8 +101,8 @@ impl Verified<'_> {
 /// Makes a new lock, without writing it.
 ///
 /// # Errors
-/// An archive with a wrong signature, one that is not valid at its moment or is older than in the replaced lock; a set that
-/// cannot be resolved; architectures that would be built from different sources.
+/// An archive that is not signed by its keys, not valid at its moment, or older than in the replaced lock; a set that cannot be
+/// resolved; architectures that would be built from different sources.
 pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockfile, LockError> {
     check_request(request)?;
     let mut archives = Vec::new();
@@ -191,7 +191,7 @@ fn verify<'a>(
         archive: wanted.name.clone(),
         source,
     };
-    // The moment of `archives.toml` wins over that of the command line: an archive that stands still stays where it is.
+    // The moment of `archives.toml` wins over that of the command line: an archive with a fixed moment keeps it.
     let fixed = wanted.snapshot.or(request.snapshot);
     let snapshot = fixed.unwrap_or(Moment::new(request.now));
     let moment = snapshot.seconds();
@@ -267,7 +267,7 @@ fn verify<'a>(
     Ok(verified)
 }
 
-/// Refuses a release file older than the locked one, unless the user chose another moment than the locked one.
+/// Refuses a release file older than the locked one, unless another moment than the locked one was chosen.
 fn refuse_rollback(request: &LockRequest<'_>, verified: &Verified<'_>) -> Result<(), LockError> {
     let now = &verified.locked;
     let before = request.previous.and_then(|lock| {
