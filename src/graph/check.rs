@@ -1,4 +1,4 @@
-//! The checked graph: every reference resolves, nothing needs itself.
+//! The checked graph: every reference resolves, and no stage depends on itself.
 
 use super::{
     DeclaredOutput, GraphError, InputSource, Packages, StageArch, StageFile, StageOutputKind, parse_stage,
@@ -27,12 +27,12 @@ pub struct StageGraph {
     stages: BTreeMap<String, StageFile>,
     host: Arch,
     build_arch: Arch,
-    /// The stage with the emulator that tools of another architecture run under.
+    /// The stage with the emulator for tools of another architecture, if such tools were chosen.
     tools_emulator: Option<String>,
 }
 
 impl StageGraph {
-    /// Reads `<dir>/*/stage.toml` and checks them; `shown` names the directory in messages, and `writers` are the names of the
+    /// Reads and checks the files `<dir>/*/stage.toml`; `shown` names the directory in messages, and `writers` has the names of the
     /// writers that stages may use.
     pub fn load(dir: &Path, shown: &str, host: Arch, writers: &BTreeSet<&str>) -> Result<Self, GraphError> {
         let io = |path: &Path| {
@@ -74,7 +74,9 @@ impl StageGraph {
         Ok(graph)
     }
 
+    /// Checks the references of one stage, and the outputs that pass an input on.
     fn check_stage(&self, file: &StageFile) -> Result<(), GraphError> {
+        // Each check relies on those before it: the stage exists, it has the output, and the architectures fit.
         for Reference {
             stage,
             output,
@@ -96,10 +98,12 @@ impl StageGraph {
                 );
                 return Err(file.error(offset, problem));
             };
+            // A tool is made once for the machine that builds; it has no target whose node it could depend on.
             if file.arch != StageArch::Target && target.arch == StageArch::Target {
                 let problem = format!("a stage for the build machine needs {stage:?}, which is for the target");
                 return Err(file.error(offset, problem));
             }
+            // Only a stage of the target has a node per target; a tool has one node, which serves every target.
             let lacking =
                 |arch: &&Arch| file.only.contains(arch) && !(target.only.contains(arch) && found.only.contains(arch));
             if let (StageArch::Target, Some(arch)) = (target.arch, only.iter().find(lacking)) {
@@ -114,11 +118,13 @@ impl StageGraph {
                     format!("the emulator {stage:?} must run on this machine: its stage needs `arch = \"host\"`");
                 return Err(file.error(offset, problem));
             }
+            // `references` names the output "tree" for roots; the declared kind decides whether it is a directory.
             let is_root = file.root.as_ref().is_some_and(|r| r.span().start == offset);
             if is_root && found.kind != StageOutputKind::Tree {
                 return Err(file.error(offset, format!("the root {stage:?} is a file; a root is a directory")));
             }
         }
+        // Outputs that pass an input on. The parser knows the names in this file; kinds and architectures need the other stages.
         for (name, output) in &file.outputs {
             let Some((from, input)) = file.passed_on(output) else {
                 continue;
@@ -175,17 +181,17 @@ impl StageGraph {
         Ok(())
     }
 
-    /// Every stage by name.
+    /// All stages by name.
     pub fn stages(&self) -> &BTreeMap<String, StageFile> {
         &self.stages
     }
 
-    /// Architecture of the tools: that of the machine that builds, unless others were chosen.
+    /// The architecture of the tools: the one of the build machine, unless another was chosen.
     pub fn build_arch(&self) -> Arch {
         self.build_arch
     }
 
-    /// Takes the tools of `arch` instead of this machine's; where they cannot run, they do under the emulator of the stage
+    /// Uses tools of the architecture `arch`. Tools that this machine cannot run are run under the emulator of the stage
     /// `emulator`.
     pub fn with_tools_of(mut self, arch: Arch, emulator: &str) -> Result<Self, GraphError> {
         self.node(emulator, arch)?;
@@ -194,7 +200,7 @@ impl StageGraph {
         Ok(self)
     }
 
-    /// The node of `stage` when building for `target`.
+    /// The node of `stage` in a build for `target`.
     pub fn node(&self, stage: &str, target: Arch) -> Result<NodeId, GraphError> {
         let file = self.stages.get(stage).ok_or_else(|| GraphError::UnknownStage {
             name: stage.to_owned(),
@@ -220,7 +226,7 @@ impl StageGraph {
         &self.stages[&id.stage]
     }
 
-    /// Nodes that `id` needs, each once, in name order.
+    /// The direct dependencies of `id`, each once, in the order of their names.
     pub fn dependencies(&self, id: &NodeId) -> Result<Vec<NodeId>, GraphError> {
         let mut found = BTreeSet::new();
         for reference in references(self.file(id)).iter() {
@@ -234,18 +240,19 @@ impl StageGraph {
         Ok(found.into_iter().collect())
     }
 
-    /// The stage with the emulator of a node and the architecture it emulates, if programs run in it that this machine cannot run: of the
-    /// target, where `stage.toml` says that such programs run, or tools.
+    /// The stage with the emulator of a node, and the architecture to emulate; `None` when this machine can run all programs of the
+    /// node. An emulator is needed for programs of the target, if `stage.toml` names one, and for tools of another architecture.
     pub fn emulator(&self, id: &NodeId) -> Option<(&str, Arch)> {
         let file = self.file(id);
         let of_target = file.emulator.as_ref().filter(|_| id.arch != self.host);
         let of_target = of_target.map(|stage| (stage.get_ref().as_str(), id.arch));
-        // With two architectures there is only one that is not this machine's.
+        // There are two architectures, so a node never needs to emulate more than one.
         let of_tools = self.tools_emulator.as_deref().filter(|_| file.root.is_some());
         of_target.or(of_tools.map(|stage| (stage, self.build_arch)))
     }
 
-    /// How many files of the artifacts of `exported` the output `name` of `id` becomes: its own, and those of stages that pass it on.
+    /// The number of files that the output `name` of `id` becomes in the artifacts of `exported`: its own, and those of the stages
+    /// that pass it on.
     pub fn times_exported(&self, id: &NodeId, name: &str, exported: &BTreeSet<NodeId>) -> usize {
         let of_artifact = self.file(id).outputs.get(name).is_some_and(DeclaredOutput::is_exported);
         let own = usize::from(of_artifact && exported.contains(id));
@@ -274,13 +281,13 @@ impl StageGraph {
         own + further.sum::<usize>()
     }
 
-    /// Every package set the stages ask the lock for: its node and the request.
+    /// The package sets that the lock has to have: the node of each, and the request.
     pub fn package_sets(&self) -> Vec<(NodeId, &Packages)> {
         let mut sets = Vec::new();
         for (name, file) in &self.stages {
             let Some(packages) = &file.packages else { continue };
             for arch in Arch::ALL {
-                // Tools are locked for every machine that may build.
+                // Sets of tools are locked for both architectures, because either may be the one of the build machine.
                 if file.only.contains(&arch) {
                     sets.push((NodeId::new(name, arch), packages));
                 }
@@ -312,15 +319,15 @@ fn check_writer(file: &StageFile, writers: &BTreeSet<&str>) -> Result<(), GraphE
     }
 }
 
-/// One mention of another stage in a stage file.
+/// A reference to another stage in a stage file.
 struct Reference<'a> {
     stage: &'a str,
     output: &'a str,
-    /// Where it stands, bytes.
+    /// Its byte offset in the file.
     offset: usize,
-    /// The architectures it holds for.
+    /// The architectures of the stage that have it.
     only: &'a [Arch],
-    /// Whether it is the emulator, which is not always needed.
+    /// Whether it is the emulator, which not every node needs.
     emulator: bool,
 }
 

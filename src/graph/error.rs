@@ -1,4 +1,4 @@
-//! Errors of stage files and of the graph they make.
+//! Errors of stage files and of their graph.
 
 use crate::model::{Arch, Hint};
 use std::{borrow::Cow, path::PathBuf};
@@ -6,7 +6,7 @@ use std::{borrow::Cow, path::PathBuf};
 /// An error in a `stage.toml`, or between several; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
-    /// A file does not parse or breaks the schema.
+    /// A file does not parse or violates the schema.
     #[error("read {file}, line {line}: {problem}")]
     Schema {
         /// The file, as the user knows it.
@@ -24,10 +24,10 @@ pub enum GraphError {
         /// The cause.
         source: std::io::Error,
     },
-    /// Stages that need each other.
+    /// Stages depend on each other in a cycle.
     #[error("order the stages: {} need each other", cycle.join(" → "))]
     Cycle {
-        /// The names, the first repeated at the end.
+        /// The names of the cycle; the last is the first again.
         cycle: Vec<String>,
     },
     /// The requested stage does not exist.
@@ -35,10 +35,10 @@ pub enum GraphError {
     UnknownStage {
         /// The requested name.
         name: String,
-        /// The stages that exist.
+        /// The names of all stages.
         known: Vec<String>,
     },
-    /// A stage that does not exist for an architecture.
+    /// The stage does not exist for the requested architecture.
     #[error("build {stage} for {arch}: the stage is only for {only}")]
     WrongArch {
         /// Its name.

@@ -1,24 +1,25 @@
-//! The key of a stage: a digest of everything that decides its outputs.
+//! The cache key of a stage: the digest of everything that determines its outputs.
 //!
-//! The key is BLAKE3 of a text of one `name value` line each, in this order:
+//! The key is BLAKE3 of the canonical form, a text of `name value` lines in this order:
 //!
-//! | line | holds | why |
+//! | line | value | why it is in the key |
 //! |---|---|---|
 //! | `pnb-stage-key` | version of this table | a changed table changes every key |
-//! | `code.sandbox` | digest of the source of the rooms that run a stage and take its outputs | they decide what the stage sees and what leaves it |
-//! | `code.writers` | digest of the source of the writers, and of `Cargo.lock` | only for stages with a writer, or one that prepares |
-//! | `stage`, `arch`, `build-arch` | name and architectures | they reach the stage as `PNB_*` |
-//! | `epoch` | `SOURCE_DATE_EPOCH` | every time stamp |
-//! | `workload` | command line or writer's name | |
-//! | `prepare` | name of the writer that runs before the command | only if there is one |
-//! | `root` | digest of the tree that is `/` | every program and library |
-//! | `emulator` | digest of the tree that holds qemu-user | only where programs of another architecture are run |
-//! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | |
-//! | `env.<name>` | value | |
-//! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | which input an output is (`from`) is one of them |
+//! | `code.sandbox` | digest of the source of the rooms that run a stage and take its outputs, and of `Cargo.lock` | they determine the view of the stage and the form of its outputs |
+//! | `code.writers` | digest of the source of the writers, and of `Cargo.lock` | they write the outputs; only for stages with a writer, alone or before a command |
+//! | `stage`, `arch`, `build-arch` | name and architectures | the stage reads them as `PNB_*` |
+//! | `epoch` | `SOURCE_DATE_EPOCH` | the time stamp of every file |
+//! | `workload` | command line or name of the writer | it makes the outputs |
+//! | `prepare` | name of the writer that runs before the command | it works in the same build directory; only if there is one |
+//! | `root` | digest of the tree at `/` | it has every program and library |
+//! | `emulator` | digest of the tree with qemu-user | it runs programs of another architecture; only if there are any |
+//! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | the stage reads it |
+//! | `env.<name>` | value | the stage reads it |
+//! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | they limit the stage and select its outputs; `from` of an output that passes an input on is one of them |
 //!
-//! Not in the key: the summary, the host, the store's place, users, times, the number of jobs. Inputs from other stages
-//! enter by the digest of what those made, not by their keys: a stage that ran again and made the same stops the rebuild.
+//! Not in the key: the summary, the host, the path of the store, users, times, the number of jobs. Outputs of other stages enter by
+//! their content addresses, not by the keys of those stages. This gives early cutoff: a stage that runs again with the same
+//! result does not rebuild the stages after it.
 
 use super::{DeclaredOutput, GraphError, Sandbox, StageFile, StageLimits, StageWorkload};
 use crate::model::{Arch, Epoch, NodeId, Sha256Digest, StageKey, VerityDigest};
@@ -27,33 +28,33 @@ use std::{collections::BTreeMap, fmt::Write};
 /// Version of the table above.
 const KEY_VERSION: u32 = 1;
 
-/// Digest of one input's content.
+/// The digest of an input's content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum InputDigest {
-    /// A tree, by its dump's digest.
+    /// A tree, by the digest of its dump.
     Tree(VerityDigest),
     /// A file.
     File(VerityDigest),
     /// A pinned file of the lock.
     Pinned(Sha256Digest),
-    /// A directory of packages: file name and SHA-256 of each, and the suite that an index beside them names, if there is one.
+    /// A directory of packages: the file name and SHA-256 of each, and the suite of the index beside them, if there is one.
     Packages(Vec<(String, Sha256Digest)>, Option<String>),
 }
 
-/// The canonical form of a stage: what its key is the digest of.
+/// The canonical form of a stage: the text whose digest is the cache key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Canonical(String);
 
-/// Digests of pnb's own code that decides what a stage makes.
+/// Digests of pnb's own code, as far as it determines the outputs of a stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Code<'a> {
-    /// Of the rooms that run a stage.
+    /// Digest of the rooms that run a stage.
     pub sandbox: &'a str,
-    /// Of the writers.
+    /// Digest of the writers.
     pub writers: &'a str,
 }
 
-/// Everything that enters a stage's key.
+/// The values that enter the key of a stage.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyInputs<'a> {
     /// The node.
@@ -66,22 +67,24 @@ pub struct KeyInputs<'a> {
     pub epoch: Epoch,
     /// Digests of pnb's own code.
     pub code: Code<'a>,
-    /// The tree that is `/`.
+    /// The tree at `/`.
     pub root: Option<&'a VerityDigest>,
-    /// The tree that holds qemu-user.
+    /// The tree with qemu-user.
     pub emulator: Option<&'a VerityDigest>,
-    /// Every input by name, the stage's own directory included.
+    /// Every input by name, with the stage's own directory.
     pub inputs: &'a BTreeMap<String, InputDigest>,
 }
 
 impl Canonical {
-    /// Writes the form of a node.
+    /// Writes the canonical form of a node.
     pub fn new(stage: &KeyInputs<'_>) -> Result<Self, GraphError> {
         let KeyInputs { id, file, .. } = *stage;
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| file.error(0, e.to_string()));
         let mut lines = Lines(String::new());
+        // The order is part of the format: another order changes every key.
         lines.add("pnb-stage-key", KEY_VERSION);
         lines.add("code.sandbox", stage.code.sandbox);
+        // Without this condition, a change in any writer would run every command again.
         if file.workload.writer().is_some() {
             lines.add("code.writers", stage.code.writers);
         }
@@ -109,6 +112,7 @@ impl Canonical {
                 InputDigest::Tree(digest) => lines.add(&format!("input.{name}"), format!("tree {digest}")),
                 InputDigest::File(digest) => lines.add(&format!("input.{name}"), format!("file {digest}")),
                 InputDigest::Pinned(sha256) => lines.add(&format!("input.{name}"), format!("sha256 {sha256}")),
+                // One line per package, so that a rebuild can be explained by the packages that changed.
                 InputDigest::Packages(files, index) => {
                     let index = index.as_deref().unwrap_or("-");
                     lines.add(&format!("input.{name}"), format!("packages index {index}"));
@@ -123,6 +127,7 @@ impl Canonical {
         }
         lines.add("sandbox", json(serde_json::to_string::<Sandbox>(&file.sandbox))?);
         lines.add("limits", json(serde_json::to_string::<StageLimits>(&file.limits))?);
+        // Only the outputs of this architecture: an output for the other one must not change this key.
         for (name, output) in file.outputs_for(id.arch) {
             lines.add(
                 &format!("output.{name}"),

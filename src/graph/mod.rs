@@ -1,8 +1,7 @@
-//! Stages and how they depend on each other.
+//! Stages and their dependencies.
 //!
-//! `stage.toml` is read ([`StageFile`]), all of them are checked against each other ([`StageGraph`]), and each stage's key
-//! is computed from a written-out canonical form ([`Canonical`]), so that a rebuild can be explained by the line that changed
-//! ([`Reason`]).
+//! Every `stage.toml` is parsed ([`StageFile`]) and checked against the others ([`StageGraph`]). The cache key of a stage is
+//! the digest of its canonical form ([`Canonical`]), a text of lines, so that a changed line explains a rebuild ([`Reason`]).
 
 mod check;
 mod error;

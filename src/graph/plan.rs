@@ -1,10 +1,10 @@
-//! Which nodes a request needs, in an order in which each comes after what it needs.
+//! The closure of a request: its nodes and all their dependencies, in topological order.
 
 use super::{GraphError, StageGraph};
 use crate::model::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The nodes of a request and what each needs.
+/// The nodes of a request with their dependencies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closure {
     /// Every node, each after its dependencies; equal requests give equal orders.
@@ -13,7 +13,7 @@ pub struct Closure {
     pub needs: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
-/// Everything `wanted` needs, itself included.
+/// The closure of `wanted`, with the nodes of `wanted` themselves.
 pub fn closure_of(graph: &StageGraph, wanted: &[NodeId]) -> Result<Closure, GraphError> {
     let mut closure = Closure {
         order: Vec::new(),

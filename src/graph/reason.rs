@@ -1,17 +1,17 @@
-//! Why a stage must run: found by comparing canonical forms line by line.
+//! The reasons to run a stage, from a comparison of canonical forms line by line.
 
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt};
 
-/// Why a stage runs again.
+/// A reason to run a stage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Reason {
-    /// There is no record of it.
+    /// The store has no record of the stage.
     NeverBuilt,
-    /// A stage it needs runs first; its own key is known after that.
+    /// A dependency has to run first; the key of the stage is not known before.
     Waits {
-        /// The stages that run first.
+        /// The dependencies that run first.
         stages: Vec<String>,
     },
     /// pnb's own code changed.
@@ -19,14 +19,14 @@ pub enum Reason {
         /// `sandbox` or `writers`.
         part: String,
     },
-    /// An input is another one now.
+    /// An input changed.
     InputChanged {
         /// Its name.
         name: String,
     },
     /// Packages were added, removed or changed.
     PackagesChanged {
-        /// The input they belong to.
+        /// The input with the packages.
         name: String,
         /// Files only in the new set.
         added: Vec<String>,
@@ -35,21 +35,21 @@ pub enum Reason {
         /// Files in both with other bytes.
         changed: Vec<String>,
     },
-    /// The tree it runs in changed.
+    /// The root tree changed.
     RootChanged,
     /// A setting of its `stage.toml` changed.
     SettingChanged {
-        /// Which, as in the canonical form.
+        /// Its name in the canonical form.
         name: String,
     },
-    /// It was made before, but in a sandbox weaker than a hermetic build asks for.
+    /// The stage ran before, but in a weaker sandbox than a hermetic build accepts.
     Weaker,
-    /// It was made before with the same key, but the store has lost an output.
+    /// The stage ran before with the same key, but the store lost an output.
     OutputLost,
 }
 
 impl Reason {
-    /// What differs between the canonical forms of the last run and the next.
+    /// The differences between the canonical forms of the last run and of the next.
     pub fn between(old: &str, new: &str) -> Vec<Reason> {
         let (old, new) = (lines(old), lines(new));
         let names: std::collections::BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
@@ -87,6 +87,7 @@ impl Reason {
                     changed,
                 }),
         );
+        // With an equal canonical form the key is equal, so only a lost output can have made the record unusable.
         if reasons.is_empty() {
             reasons.push(Reason::OutputLost);
         }

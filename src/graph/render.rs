@@ -4,20 +4,20 @@ use super::{Closure, GraphError, StageGraph};
 use crate::model::NodeId;
 use std::{collections::BTreeMap, fmt::Write};
 
-/// How to show the graph.
+/// The format of a rendered graph.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rendering {
-    /// An indented list, each node below what needs it.
+    /// An indented list, each node below the node that depends on it.
     Text,
     /// Graphviz.
     Dot,
-    /// A self-contained picture.
+    /// A self-contained SVG picture.
     Svg,
-    /// Nodes with summary and dependencies.
+    /// JSON: the nodes with their summaries and dependencies.
     Json,
 }
 
-/// Shows the nodes of `closure`.
+/// Renders the nodes of `closure`.
 pub fn render(graph: &StageGraph, closure: &Closure, how: Rendering) -> Result<String, GraphError> {
     let summary = |id: &NodeId| graph.file(id).summary.as_str();
     let mut out = String::new();
@@ -57,7 +57,8 @@ pub fn render(graph: &StageGraph, closure: &Closure, how: Rendering) -> Result<S
     Ok(out)
 }
 
-/// Columns by longest distance from an input; boxes in order of their names; straight edges behind them.
+/// Draws each node in the column of its longest chain of dependencies; within a column, nodes keep the order of the closure. Edges
+/// are drawn first, so that they lie behind the boxes.
 fn svg<'a>(closure: &'a Closure, summary: &dyn Fn(&'a NodeId) -> &'a str, out: &mut String) {
     const WIDTH: usize = 190;
     const HEIGHT: usize = 44;

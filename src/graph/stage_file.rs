@@ -1,4 +1,4 @@
-//! `stage.toml`: what a stage needs, runs and gives. `stages/README.md` is the same for people.
+//! The format of `stage.toml`: the dependencies, the workload and the outputs of a stage. `stages/README.md` explains it to authors.
 
 use super::{
     GraphError,
@@ -9,21 +9,21 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{collections::BTreeMap, time::Duration};
 use toml::Spanned;
 
-/// A stage file may not be larger than this, in bytes.
+/// Largest stage file accepted, in bytes.
 const MAX_FILE: usize = 256 * 1024;
 
-/// Environment variables that are the same for every stage.
+/// Environment variables that pnb sets for every stage, so that a stage file may not.
 const FIXED: &[&str] = &["PATH", "HOME", "LANG", "TZ", "SOURCE_DATE_EPOCH"];
 
-/// Which architecture a stage is made for.
+/// The machine that the outputs of a stage are made for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageArch {
-    /// The machine that builds: tools. `pnb build --tools` takes those of another architecture, under an emulator.
+    /// The build machine: tools. `pnb build --tools` uses those of another architecture, under an emulator.
     Build,
-    /// The machine that pnb itself runs on: what it starts by itself, emulators and virtual machines.
+    /// The machine that pnb runs on: programs that pnb starts directly, such as emulators and virtual machines.
     Host,
-    /// The machine the artifacts are for.
+    /// The target, the machine that boots the artifacts.
     #[default]
     Target,
 }
@@ -31,7 +31,7 @@ pub enum StageArch {
 /// The work of a stage.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StageWorkload {
-    /// A program of the stage's root.
+    /// A program in the stage's root.
     Command {
         /// Program and arguments; the program is an absolute path.
         argv: Vec<String>,
@@ -43,7 +43,7 @@ pub enum StageWorkload {
 }
 
 impl StageWorkload {
-    /// The name of the writer that runs, alone or before a command.
+    /// The name of the writer, if one runs, alone or before a command.
     pub fn writer(&self) -> Option<&Spanned<String>> {
         match self {
             Self::Command { before, .. } => before.as_ref(),
@@ -52,11 +52,11 @@ impl StageWorkload {
     }
 }
 
-/// Packages a stage asks the lock for.
+/// The package set that a stage needs from the lock.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Packages {
-    /// Names, `name` or `name/archive`; `{arch}` stands for the stage's architecture.
+    /// Wanted names, each `name` or `name/archive`; `{arch}` stands for the stage's architecture.
     pub want: Vec<Spanned<String>>,
     /// Further names for amd64 only.
     #[serde(default)]
@@ -64,13 +64,13 @@ pub struct Packages {
     /// Further names for arm64 only.
     #[serde(default)]
     pub want_arm64: Vec<Spanned<String>>,
-    /// Whether every `Essential: yes` package belongs to the set.
+    /// Whether the packages with `Essential: yes` belong to the set.
     #[serde(default)]
     pub essential: bool,
-    /// Whether what the packages depend on belongs to the set.
+    /// Whether the dependencies of the packages belong to the set.
     #[serde(default = "yes")]
     pub closure: bool,
-    /// Whether the stage finds `Packages` and `Release` beside the files, as a repository for apt.
+    /// Whether `Packages` and `Release` lie beside the files, which makes the directory a repository for apt.
     #[serde(default)]
     pub index: bool,
 }
@@ -94,14 +94,14 @@ impl Packages {
     }
 }
 
-/// Where an input comes from.
+/// The source of an input.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum InputSource {
     /// An output of another stage.
     Stage {
         /// The stage.
         stage: Spanned<String>,
-        /// Which of its outputs.
+        /// The name of its output.
         output: Spanned<String>,
     },
     /// A file or directory of this repository, relative to its root.
@@ -110,14 +110,15 @@ pub enum InputSource {
     Lock(Spanned<String>),
     /// The stage's own packages, as files `<name>_<version>_<arch>.deb` in one directory.
     Packages,
-    /// What the caller of pnb says of the platform that nodes enroll at: a directory with `url` and `ca.pem`, each only if said.
+    /// The facts about the platform that nodes enroll at, from the command line: a directory with `url` and `ca.pem`, each only if
+    /// it was given.
     Platform,
 }
 
-/// One input: seen at `/inputs/<name>`.
+/// An input, which the stage finds at `/inputs/<name>`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Input {
-    /// What it is.
+    /// Its source.
     pub source: InputSource,
     /// The architectures of the stage that have it.
     pub only: Vec<Arch>,
@@ -160,57 +161,57 @@ impl<'de> Deserialize<'de> for Input {
     }
 }
 
-/// What an output is.
+/// The kind of an output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageOutputKind {
-    /// A directory with everything in it.
+    /// A directory with all its contents.
     Tree,
     /// One regular file.
     File,
 }
 
-/// One declared output.
+/// A declared output.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DeclaredOutput {
     /// Tree or file.
     pub kind: StageOutputKind,
-    /// Where the stage leaves it, below `/build`; its name when not given.
+    /// Its path below `/build`; without one, its name.
     pub path: Option<RelPath>,
     /// Name of the input that is passed on unchanged as this output; the stage itself writes nothing for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Spanned<String>>,
-    /// Whether set-id bits may leave the sandbox.
+    /// Whether the output may have set-id bits.
     #[serde(default)]
     pub allow_setid: bool,
-    /// Whether a tree of a variant's stage belongs to its artifact, as a directory of that name. Files always do.
+    /// Whether a tree of a variant's stage becomes a directory of its artifact. Files always belong to the artifact.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub export: bool,
-    /// The architectures of the stage that give it. Not in the key: only those that are given are.
+    /// The architectures of the stage that have it. It is not in the key, which has only the outputs of its own architecture.
     #[serde(default = "both", skip_serializing)]
     pub only: Vec<Arch>,
 }
 
 impl DeclaredOutput {
-    /// Whether it belongs to the artifact, if the stage is a variant's.
+    /// Whether the output belongs to the artifact, if the stage is that of a variant.
     pub fn is_exported(&self) -> bool {
         self.kind == StageOutputKind::File || self.export
     }
 }
 
-/// How many user ids a stage sees.
+/// The number of user ids in a stage's user namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageIds {
-    /// Only its own; every output belongs to 0:0.
+    /// A single one; every output belongs to 0:0.
     #[default]
     Single,
     /// 65,536: for maintainer scripts that create users.
     Range,
 }
 
-/// How the sandbox differs from the strictest one.
+/// The differences of a stage's sandbox from the strictest one.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Sandbox {
@@ -220,7 +221,7 @@ pub struct Sandbox {
     /// Capabilities kept inside the stage's own user namespace, e.g. `chown`.
     #[serde(default)]
     pub capabilities: Vec<Capability>,
-    /// Directories below `/build` in which a small `/dev` stands before the stage starts.
+    /// Directories below `/build` that get a small `dev` before the stage starts.
     #[serde(default)]
     pub dev_in: Vec<RelPath>,
 }
@@ -235,11 +236,11 @@ fn seconds<S: serde::Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Err
     s.serialize_u64(value.as_secs())
 }
 
-/// What a stage may use; reaching a limit ends it with an error that names the limit.
+/// The resource limits of a stage; a stage that reaches one fails with an error that names it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct StageLimits {
-    /// Memory of all its processes with the files on its tmpfs, bytes.
+    /// Memory of all its processes and of the files on its tmpfs, in bytes.
     #[serde(deserialize_with = "size")]
     pub memory: u64,
     /// Processes and threads at once.
@@ -247,18 +248,18 @@ pub struct StageLimits {
     /// Wall-clock time.
     #[serde(deserialize_with = "duration", serialize_with = "seconds")]
     pub wall: Duration,
-    /// Log, bytes.
+    /// Size of the log, in bytes.
     #[serde(deserialize_with = "size")]
     pub log: u64,
-    /// Build directory, bytes.
+    /// Size of the build directory, in bytes.
     #[serde(deserialize_with = "size")]
     pub build: u64,
-    /// Build directory, inodes.
+    /// Inodes in the build directory.
     pub inodes: u64,
-    /// Each output, apparent bytes.
+    /// Apparent size of each output, in bytes.
     #[serde(deserialize_with = "size")]
     pub output: u64,
-    /// Processors it is told about.
+    /// The number of processors that the stage is told.
     pub cpus: u32,
 }
 
@@ -277,25 +278,25 @@ impl Default for StageLimits {
     }
 }
 
-/// A stage file, its own consistency checked.
+/// A stage file that is consistent in itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StageFile {
-    /// One line for people.
+    /// A description in one line.
     pub summary: String,
-    /// Which architecture it is made for.
+    /// The machine that its outputs are made for.
     pub arch: StageArch,
     /// The target architectures it exists for.
     pub only: Vec<Arch>,
     /// The program or writer that runs.
     pub workload: StageWorkload,
-    /// Stage whose output `tree` is the root directory; none for an empty root.
+    /// Stage whose output `tree` is the root directory; `None` for an empty root.
     pub root: Option<Spanned<String>>,
-    /// Stage whose output `tree` holds qemu-user, for when the stage is made for another architecture than that of the machine that
-    /// builds; none where no program of the target is run.
+    /// Stage whose output `tree` has qemu-user, used when the target has another architecture than the build machine; `None` for a
+    /// stage that runs no program of the target.
     pub emulator: Option<Spanned<String>>,
     /// Further environment variables.
     pub env: BTreeMap<String, String>,
-    /// Packages it asks the lock for.
+    /// The package set that it needs from the lock.
     pub packages: Option<Packages>,
     /// Inputs by name.
     pub inputs: BTreeMap<Spanned<String>, Input>,
@@ -305,9 +306,9 @@ pub struct StageFile {
     pub sandbox: Sandbox,
     /// Limits on memory, processes, time and space.
     pub limits: StageLimits,
-    /// Byte offset of each line, to say where something stands.
+    /// Byte offset of each line, from which errors get their line numbers.
     pub(super) lines: Vec<usize>,
-    /// The file's name for messages.
+    /// The name of the file in messages.
     pub(super) file: String,
 }
 
@@ -394,6 +395,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             format!("the file has {} bytes, more than {MAX_FILE}", text.len()),
         ));
     }
+    // Types, unknown fields and single values are checked by the deserializer; the checks below concern several fields at once.
     let raw: RawStage =
         toml::from_str(text).map_err(|e| error(e.span().map_or(0, |s| s.start), e.message().to_owned()))?;
     if raw.summary.get_ref().is_empty() || raw.summary.get_ref().contains('\n') {
@@ -406,6 +408,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         (Some(command), None) => {
             let span = command.span().start;
             let argv = command.into_inner();
+            // An absolute path names one program of the root, without a search in PATH.
             if !argv.first().is_some_and(|a| a.starts_with('/')) {
                 return Err(error(
                     span,
@@ -428,6 +431,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             StageWorkload::Writer(writer)
         }
         (Some(command), Some(writer)) => {
+            // The error points at the second of the two: the first one was valid until there.
             let second = command.span().start.max(writer.span().start);
             let problem = "a stage has a command or a writer, not both".to_owned();
             return Err(error(second, problem));
@@ -440,6 +444,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         return Err(error(emulator.span().start, problem));
     }
     for name in raw.env.keys() {
+        // pnb sets these variables itself: a value in the stage file would be lost or mislead its reader.
         if FIXED.contains(&name.get_ref().as_str()) || name.get_ref().starts_with("PNB_") {
             let problem = format!("environment variable {:?} is set by pnb itself", name.get_ref());
             return Err(error(name.span().start, problem));
@@ -453,6 +458,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             return Err(error(name.span().start, problem));
         }
     }
+    // Names become file names below /inputs, and parts of lines in the canonical form.
     for (name, input) in &raw.inputs {
         if let Err(problem) = plain_name("input", name.get_ref()) {
             return Err(error(name.span().start, problem));
@@ -461,8 +467,10 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             return Err(error(name.span().start, "the stage has no [packages]".to_owned()));
         }
     }
+    // The names of outputs have no spans of their own, so errors point at the table.
     let offset = raw.outputs.span().start;
     let outputs = raw.outputs.into_inner();
+    // A stage without outputs could never have an effect: nothing else leaves the sandbox.
     if outputs.is_empty() {
         return Err(error(offset, "a stage has at least one output".to_owned()));
     }
@@ -491,7 +499,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
     })
 }
 
-/// Checks an output that passes an input on, as far as this file alone tells.
+/// Checks an output that passes an input on, as far as one file allows; [`super::StageGraph`] checks the rest.
 fn check_passed_on(
     name: &str,
     output: &DeclaredOutput,
@@ -516,7 +524,7 @@ fn check_passed_on(
     }
 }
 
-/// Names that become file names and lines of the canonical form.
+/// Checks a name that becomes a file name and part of a line of the canonical form.
 pub(super) fn plain_name(kind: &str, name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {

@@ -1,8 +1,8 @@
-//! Sizes and durations as people write them in `stage.toml`.
+//! Sizes and durations as they are written in `stage.toml`.
 
 use std::time::Duration;
 
-/// `"512MiB"`, `"2GiB"`, `"100"` (bytes).
+/// Parses a size, such as `"512MiB"`, `"2GiB"` or `"100"` (bytes).
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = split(text);
     let factor = match unit {
@@ -20,7 +20,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("size {text:?} is too large"))
 }
 
-/// `"30s"`, `"10min"`, `"1h"`.
+/// Parses a duration, such as `"30s"`, `"10min"` or `"1h"`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (digits, unit) = split(text);
     let factor = match unit {

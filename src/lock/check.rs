@@ -1,25 +1,25 @@
-//! Whether a lock still serves what the stages want, without a network.
+//! Compares a lock with the package sets that the stages want, without a network.
 
 use super::{Lockfile, WantedSet};
 use crate::model::NodeId;
 use std::{collections::BTreeSet, fmt};
 
-/// One way in which a lock does not fit the stages; its `Display` is one line.
+/// A difference between a lock and the wanted package sets; its `Display` is one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LockProblem {
-    /// A set that no package belongs to.
+    /// No locked package belongs to a wanted set.
     NoSet {
         /// The set.
         set: NodeId,
     },
-    /// A wanted package that the set lacks.
+    /// A locked set lacks a wanted package.
     NoPackage {
         /// The set.
         set: NodeId,
-        /// The package as wanted.
+        /// The wanted package, `name` or `name/archive`.
         name: String,
     },
-    /// A set that nothing wants any more.
+    /// No stage wants a locked set any more.
     StaleSet {
         /// The set.
         set: NodeId,
@@ -36,11 +36,12 @@ impl fmt::Display for LockProblem {
     }
 }
 
-/// Everything that a new lock would have to add or drop, as far as it shows without the archives.
+/// The sets and wanted packages that a new lock would add or drop. Changes in the archives do not show here.
 pub fn check(lock: &Lockfile, wanted: &[WantedSet]) -> Vec<LockProblem> {
     let locked: BTreeSet<&NodeId> = lock.packages.iter().flat_map(|p| &p.sets).collect();
     let mut out = Vec::new();
     for want in wanted {
+        // An empty request gives no package, so the lock cannot show that its set was resolved.
         if want.names.is_empty() && !want.essential {
             continue;
         }

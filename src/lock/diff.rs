@@ -1,4 +1,4 @@
-//! What changed from one lock to the next.
+//! The differences between two locks.
 
 use super::{Lockfile, Package};
 use crate::{
@@ -13,42 +13,42 @@ use std::{
 /// One difference between two locks; its `Display` is one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LockChange {
-    /// Every output carries another time.
+    /// `SOURCE_DATE_EPOCH`, the time of every output, changed.
     Epoch {
-        /// Before.
+        /// The old time.
         from: Epoch,
-        /// Now.
+        /// The new time.
         to: Epoch,
     },
-    /// An archive is new.
+    /// An archive was added.
     ArchiveAdded {
         /// Its name.
         name: String,
-        /// Its moment.
+        /// Moment of its snapshot.
         snapshot: Moment,
     },
-    /// An archive is gone.
+    /// An archive was removed.
     ArchiveRemoved {
         /// Its name.
         name: String,
     },
-    /// An archive stands at another moment, or at another address, or is signed by other keys.
+    /// An archive has another snapshot, address or signing key.
     ArchiveMoved {
         /// Its name.
         name: String,
-        /// Moment before.
+        /// Moment of the old snapshot.
         from: Moment,
-        /// Moment now.
+        /// Moment of the new snapshot.
         to: Moment,
     },
-    /// A package is new.
+    /// A package was added.
     Added {
         /// `name arch`.
         package: String,
         /// Its version.
         version: String,
     },
-    /// A package is gone.
+    /// A package was removed.
     Removed {
         /// `name arch`.
         package: String,
@@ -59,32 +59,32 @@ pub enum LockChange {
     Version {
         /// `name arch`.
         package: String,
-        /// Before.
+        /// The old version.
         from: String,
-        /// Now.
+        /// The new version.
         to: String,
     },
-    /// A package of the same version has other bytes, or comes from another place.
+    /// A package of the same version has other bytes, another path or another archive.
     Replaced {
         /// `name arch`.
         package: String,
         /// Its version.
         version: String,
     },
-    /// A package belongs to other sets.
+    /// The sets that a package belongs to changed.
     Sets {
         /// `name arch`.
         package: String,
-        /// Sets it joined.
+        /// The sets that have it now.
         joined: Vec<NodeId>,
-        /// Sets it left.
+        /// The sets that had it.
         left: Vec<NodeId>,
     },
-    /// A pinned file is new, gone or other.
+    /// A pinned file was added, removed or changed.
     File {
         /// Its name, and its architecture if it has one.
         file: String,
-        /// What happened to it: `added`, `removed` or `changed`.
+        /// The kind of change: `added`, `removed` or `changed`.
         what: &'static str,
     },
 }
@@ -123,7 +123,7 @@ impl fmt::Display for LockChange {
     }
 }
 
-/// Everything that differs, archives first, then packages and files by name.
+/// All differences: archives first, then packages and files by name.
 pub fn diff(old: &Lockfile, new: &Lockfile) -> Vec<LockChange> {
     let mut out = Vec::new();
     if old.source_date_epoch != new.source_date_epoch {
@@ -178,6 +178,7 @@ fn diff_packages(old: &Lockfile, new: &Lockfile, out: &mut Vec<LockChange>) {
         let now = new.get(&key).unwrap_or(&none);
         let gone: Vec<&str> = before.keys().filter(|v| !now.contains_key(*v)).copied().collect();
         let come: Vec<&str> = now.keys().filter(|v| !before.contains_key(*v)).copied().collect();
+        // One version for one other is an upgrade or downgrade; with several on a side no pairs can be told.
         if let ([from], [to]) = (gone.as_slice(), come.as_slice()) {
             out.push(LockChange::Version {
                 package: package.clone(),

@@ -7,32 +7,32 @@ use crate::{
 };
 use std::borrow::Cow;
 
-/// Why a lock cannot be read, written or made.
+/// An error of reading, writing or making a lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// A lockfile or `archives.toml` that does not hold together.
+    /// A lockfile or `archives.toml` is malformed or contradicts itself.
     #[error("read {file}, line {line}: {problem}")]
     Line {
         /// The file's name.
         file: String,
         /// 1-based line number.
         line: usize,
-        /// What is wrong there, with the value.
+        /// The fault, with the value.
         problem: String,
     },
-    /// A lockfile that a later pnb wrote.
+    /// A later pnb wrote the lockfile.
     #[error("read {file}, line {line}: format version {found} is newer than {known}, the newest this pnb knows")]
     NewerVersion {
         /// The file's name.
         file: String,
         /// 1-based line number.
         line: usize,
-        /// Version in the file.
+        /// The version in the file.
         found: i64,
-        /// Newest version this program reads.
+        /// The newest version that this program reads.
         known: u32,
     },
-    /// A file beyond what is read at all.
+    /// A file is larger than the limit.
     #[error("read {file}: it has {size} bytes, and at most {limit} are accepted")]
     TooLarge {
         /// The file's name.
@@ -42,10 +42,10 @@ pub enum LockError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A lock that cannot be written as TOML.
+    /// A lock cannot be written as TOML.
     #[error("write the lock as TOML")]
     Write(#[source] toml::ser::Error),
-    /// Metadata of an archive that is refused.
+    /// The metadata of an archive is refused.
     #[error("verify the archive {archive}")]
     Metadata {
         /// The archive's name.
@@ -53,7 +53,7 @@ pub enum LockError {
         /// The cause.
         source: MetadataError,
     },
-    /// A file of an archive that no location has.
+    /// No location has a file of an archive.
     #[error("fetch {path} of the archive {archive}")]
     Fetch {
         /// The archive's name.
@@ -63,7 +63,7 @@ pub enum LockError {
         /// The cause.
         source: std::io::Error,
     },
-    /// A file of an archive that is not the one its release file names.
+    /// A file of an archive has other bytes than its release file says.
     #[error(
         "verify {path} of the archive {archive}: it is not the file that was signed\nexpected: {expected}\n  actual: {actual}"
     )]
@@ -72,30 +72,30 @@ pub enum LockError {
         archive: String,
         /// Path below the archive's base.
         path: RelPath,
-        /// Digest and size as signed.
+        /// The signed digest and size.
         expected: String,
-        /// Digest and size as found.
+        /// The digest and size of the file.
         actual: String,
     },
-    /// A release file older than the locked one.
+    /// The release file of an archive is older than the locked one.
     #[error("lock the archive {archive}: its release of {found} is older than the locked one of {locked}")]
     Rollback {
         /// The archive's name.
         archive: String,
-        /// Date of the release file found.
+        /// Date of the release file.
         found: String,
-        /// Date of the locked one.
+        /// Date of the locked release file.
         locked: String,
     },
-    /// An archive lacks something that `archives.toml` or a stage asks for.
+    /// An archive lacks a part that `archives.toml` or a stage wants, or contradicts another archive.
     #[error("lock the archive {archive}: {problem}")]
     Archive {
         /// The archive's name.
         archive: String,
-        /// What it lacks.
+        /// The missing part, or the contradiction.
         problem: String,
     },
-    /// A set that cannot be resolved.
+    /// A package set cannot be resolved.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// The architectures would be built from different sources.
@@ -104,7 +104,7 @@ pub enum LockError {
         /// One line per source package.
         differences: Vec<String>,
     },
-    /// A request that cannot be carried out; the text completes "failed to …".
+    /// The request itself is faulty; the text completes "failed to …".
     #[error("{0}")]
     Request(String),
 }
@@ -130,7 +130,7 @@ pub fn line_at(text: &str, at: usize) -> usize {
     text.as_bytes()[..end].iter().filter(|b| **b == b'\n').count() + 1
 }
 
-/// Turns what the TOML parser says into an error that names the line.
+/// Adds the file and the line to an error of the TOML parser.
 pub(super) fn toml_error(file: &str, text: &str, error: &toml::de::Error) -> LockError {
     LockError::Line {
         file: file.to_owned(),

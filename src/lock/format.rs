@@ -1,19 +1,19 @@
-//! What `lockfile.toml` holds, as it stands in the file.
+//! The format of `lockfile.toml`.
 
 use crate::model::{Arch, Epoch, Fingerprint, Moment, NodeId, RelPath, Sha256Digest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The format this program reads and writes; a higher number in a file is a named error.
+/// The format version that this program reads and writes; a file with a higher one is refused by name.
 pub const LOCK_VERSION: u32 = 1;
 
-/// A whole lock: every byte a build may take in.
+/// A lock: the pins of every byte that enters a build.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lockfile {
     /// Format version, [`LOCK_VERSION`].
     pub version: u32,
-    /// The time every output carries: the date of the newest locked release file.
+    /// The time of every output: the date of the newest locked release file of a default archive.
     pub source_date_epoch: Epoch,
     /// Package archives, by name.
     #[serde(default, rename = "archive", skip_serializing_if = "Vec::is_empty")]
@@ -26,7 +26,7 @@ pub struct Lockfile {
     pub files: Vec<PinnedFile>,
 }
 
-/// Whose conventions an archive follows.
+/// The distribution whose conventions an archive follows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Distribution {
@@ -36,25 +36,25 @@ pub enum Distribution {
     Ubuntu,
 }
 
-/// One suite of one archive at one moment.
+/// A snapshot of one suite of an archive.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
-    /// The name packages refer to, e.g. `trixie`.
+    /// The name that packages refer to, e.g. `trixie`.
     pub name: String,
     /// Debian or Ubuntu.
     pub distribution: Distribution,
     /// The archive's directory on any mirror: `debian`, `debian-security`, `ubuntu`, `ubuntu-ports`.
     pub base: RelPath,
-    /// Suite as in `dists/<suite>/`.
+    /// The suite, as in `dists/<suite>/`.
     pub suite: RelPath,
     /// Components taken from it.
     pub components: Vec<String>,
     /// Moment of the snapshot.
     pub snapshot: Moment,
-    /// Canonical address of that snapshot, without a trailing slash; `dists/` and `pool/` lie below it.
+    /// Canonical address of the snapshot, without a trailing slash; `dists/` and `pool/` lie below it.
     pub snapshot_url: String,
-    /// `Date` of the verified `InRelease`; an older one is refused at the next lock.
+    /// `Date` of the verified `InRelease`; the next lock refuses an older one.
     pub date: Epoch,
     /// SHA-256 of the verified `InRelease`.
     pub inrelease_sha256: Sha256Digest,
@@ -62,7 +62,7 @@ pub struct Archive {
     pub keys: Vec<Fingerprint>,
 }
 
-/// One binary package.
+/// A locked binary package.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
@@ -75,7 +75,7 @@ pub struct Package {
     /// `name version` of the source package where it differs from the binary's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Which [`Archive`] it comes from.
+    /// Name of the [`Archive`] it comes from.
     pub archive: String,
     /// Path below the archive's base, e.g. `pool/main/b/bash/bash_5.2.37-2+b8_amd64.deb`.
     pub path: RelPath,
@@ -83,31 +83,31 @@ pub struct Package {
     pub size: u64,
     /// SHA-256 of the file.
     pub sha256: Sha256Digest,
-    /// The package sets it belongs to: a node of the graph has one set.
+    /// The package sets it belongs to, each named by the node of the graph that wants it.
     pub sets: BTreeSet<NodeId>,
 }
 
 impl Package {
-    /// Name of its file where stages and mirrors have it: `<name>_<version>_<arch>.deb`, with `%3a` for the colon of an epoch.
+    /// Name of its file for stages and on mirrors: `<name>_<version>_<arch>.deb`, with `%3a` for the colon of an epoch.
     pub fn file_name(&self) -> String {
         let version = self.version.replace(':', "%3a");
         format!("{}_{version}_{}.deb", self.name, self.arch)
     }
 }
 
-/// A file that is not a package, e.g. the agent.
+/// A pinned file that is not a package, e.g. the agent.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinnedFile {
-    /// Name that stages refer to, e.g. `agent`.
+    /// The name that stages refer to, e.g. `agent`.
     pub name: String,
-    /// Target architecture; none when it serves every architecture.
+    /// Target architecture; `None` when it serves every architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
-    /// Place in this repository, when it is there.
+    /// Path in this repository, for a file of the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<RelPath>,
-    /// Address to fetch it from, when it is elsewhere.
+    /// Address, for a download.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Size in bytes.

@@ -1,4 +1,4 @@
-//! The packages of every archive for one architecture, as the resolver sees them.
+//! The package index of one architecture: the input of the resolver, from all archives.
 
 use crate::{
     debian::{BinaryPackage, ControlReader, MetadataError, Paragraph, Relation, Relations},
@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{collections::BTreeMap, io::BufRead};
 
-/// A package of an [`Index`], valid for that index alone.
+/// The id of a package in an [`Index`], valid for that index alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PackageId(usize);
 
@@ -16,7 +16,7 @@ struct Source {
     default: bool,
 }
 
-/// Everything that can be installed on one architecture.
+/// All packages that can be installed on one architecture.
 #[derive(Clone, Debug)]
 pub struct Index {
     arch: Arch,
@@ -24,7 +24,7 @@ pub struct Index {
     packages: Vec<(usize, BinaryPackage)>,
     by_name: BTreeMap<Box<str>, Vec<PackageId>>,
     providers: BTreeMap<Box<str>, Vec<PackageId>>,
-    /// When each name was first mentioned: what apt falls back on to choose between equal providers.
+    /// The rank of each name by its first mention, which decides between otherwise equal providers, as in apt.
     mentions: BTreeMap<Box<str>, usize>,
 }
 
@@ -43,7 +43,7 @@ impl Index {
 
     /// Reads one decompressed `Packages` file of `archive`; `default` is the archive's flag, `file` names it in errors.
     ///
-    /// Archives and their components are read in the order of preference.
+    /// Archives and their components have to be read in the order of preference.
     ///
     /// # Errors
     /// A malformed paragraph, or a package of another architecture.
@@ -76,7 +76,7 @@ impl Index {
         Ok(())
     }
 
-    /// Numbers names in the order in which apt meets them: a package, then what its relations name, field by field.
+    /// Numbers names in the order in which apt meets them: the package, then the names in its relations, field by field.
     fn note_mentions(&mut self, package: &BinaryPackage, paragraph: &Paragraph) {
         self.mention(&package.name);
         for list in [
@@ -88,7 +88,7 @@ impl Index {
             self.mention_all(list);
         }
         for field in ["Recommends", "Suggests", "Replaces", "Enhances"] {
-            // These decide nothing but the order of names, so a malformed one is no reason to refuse the package.
+            // These fields affect only the order of names, so a malformed one does not refuse the package.
             if let Some(list) = paragraph.get(field).and_then(|text| Relations::parse(text).ok()) {
                 self.mention_all(&list);
             }
@@ -98,7 +98,7 @@ impl Index {
 
     fn mention_all(&mut self, list: &Relations) {
         for relation in list.iter() {
-            // To apt, `name:any` is a name of its own.
+            // apt numbers `name:any` apart from `name`.
             if relation.qualifier.is_none_or(|q| q == self.arch.as_str()) {
                 self.mention(relation.name);
             }
@@ -123,17 +123,17 @@ impl Index {
         self.packages.push((source, package));
     }
 
-    /// The architecture it is for.
+    /// The architecture of the index.
     pub fn arch(&self) -> Arch {
         self.arch
     }
 
-    /// How many packages it holds.
+    /// The number of packages.
     pub fn len(&self) -> usize {
         self.packages.len()
     }
 
-    /// Whether it holds none.
+    /// Whether there are no packages.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty()
     }
@@ -143,12 +143,12 @@ impl Index {
         &self.packages[id.0].1
     }
 
-    /// Name of the archive a package comes from.
+    /// Name of the archive that a package comes from.
     pub fn archive_of(&self, id: PackageId) -> &str {
         &self.sources[self.packages[id.0].0].name
     }
 
-    /// Every package, in the order read.
+    /// The ids of all packages, in the order of reading.
     pub fn ids(&self) -> impl Iterator<Item = PackageId> {
         (0..self.packages.len()).map(PackageId)
     }
@@ -165,7 +165,7 @@ impl Index {
         self.providers.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Names of every package that is `Essential: yes` in some archive.
+    /// The names of the packages with `Essential: yes` in at least one archive.
     pub(super) fn essential_names(&self) -> impl Iterator<Item = &str> {
         self.by_name
             .iter()
@@ -177,8 +177,8 @@ impl Index {
         self.mentions.get(name).copied().unwrap_or(usize::MAX)
     }
 
-    /// The version of `name` to install: the newest of the default archives, else the newest of the others; of equal
-    /// versions the one read first.
+    /// The candidate of `name`: the newest version of the default archives, else of the others; of equal versions the
+    /// first one read.
     pub(super) fn candidate(&self, name: &str) -> Option<PackageId> {
         self.newest(name, |source| source.default)
             .or_else(|| self.newest(name, |_| true))
@@ -203,7 +203,7 @@ impl Index {
             })
     }
 
-    /// Whether `id`, by its name or by what it provides, is what `relation` speaks of.
+    /// Whether `id` satisfies `relation`, by its own name or as a provider.
     pub(super) fn matches(&self, id: PackageId, relation: &Relation<'_>) -> bool {
         use crate::debian::MultiArch;
         let package = self.package(id);
@@ -215,7 +215,7 @@ impl Index {
         if *package.name == *relation.name && qualified(None) && relation.accepts(package.version.as_str()) {
             return true;
         }
-        // A restriction is met only by a provided name that carries a version (Debian policy 7.5).
+        // Only a versioned provided name satisfies a relation with a version (Debian policy 7.5).
         package.provides.iter().any(|provided| {
             provided.name == relation.name
                 && qualified(provided.qualifier)

@@ -1,4 +1,4 @@
-//! lockfile.toml: what it holds, how it is read, solved and written.
+//! `lockfile.toml`: its format, and how it is read, resolved, compared and written.
 
 mod check;
 mod diff;

@@ -16,7 +16,7 @@ use toml::Spanned;
 /// Largest lockfile accepted, in bytes.
 pub const MAX_LOCKFILE: usize = 64 << 20;
 
-/// Only the version, so that a newer file is named as such before its unknown fields are.
+/// The version alone, read first: a newer file is reported as newer, not by its unknown fields.
 #[derive(Deserialize)]
 struct Head {
     version: Spanned<i64>,
@@ -42,8 +42,8 @@ struct File {
 /// Reads a lockfile; `file` names it in errors.
 ///
 /// # Errors
-/// [`LockError::NewerVersion`] for a format this program does not know; otherwise the line and the value: anything that is
-/// not the schema, an archive, package or file listed twice, a reference to an archive that is not there.
+/// [`LockError::NewerVersion`] for a newer format. Otherwise [`LockError::Line`] with the line and the value: a violation of the
+/// schema, an archive, package or file listed twice, or a reference to an archive that is not listed.
 pub fn parse_lock(text: &str, file: &str) -> Result<Lockfile, LockError> {
     if text.len() > MAX_LOCKFILE {
         return Err(LockError::TooLarge {
@@ -88,6 +88,7 @@ pub fn parse_lock(text: &str, file: &str) -> Result<Lockfile, LockError> {
             (format!("file {:?}{arch}", f.name), file_problem(f))
         })?,
     };
+    // Packages come last: they refer to the archives.
     let packages = check.all(parsed.packages, |p| {
         (
             format!("package {:?} {} {}", p.name, p.arch, p.version),
@@ -104,14 +105,14 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Takes the values out of their spans; `judge` names each and says what is wrong with it.
+    /// Checks the items and takes them out of their spans; `judge` gives the name of an item and its fault, if it has one.
     fn all<T>(
         &mut self,
         items: Vec<Spanned<T>>,
         judge: impl Fn(&T) -> (String, Option<String>),
     ) -> Result<Vec<T>, LockError> {
         let mut out = Vec::with_capacity(items.len());
-        // Lines are counted on from one item to the next: the file is long.
+        // The file is long: each line number is counted from the item before, not from the beginning.
         let (mut at, mut line) = (0, 1);
         for item in items {
             let start = item.span().start.clamp(at, self.text.len());

@@ -1,11 +1,38 @@
-//! Which packages a wanted set needs: a pure solver that picks what apt picks.
+//! Resolves a wanted set to packages: a dependency solver without I/O that makes the choices of apt.
 //!
-//! It walks as `apt-get install --no-install-recommends` does on an empty system. All wanted packages are chosen first and
-//! then expanded, depth first, in the order in which the index mentions their names. A dependency that a chosen package
-//! satisfies costs nothing; otherwise alternatives are tried from left to right, and for each the real package, then its
-//! providers: essential, protected, important ones first, and of equals the one mentioned last. A package that cannot be
-//! installed (a dependency is missing, or it conflicts with a chosen one) is not tried again. What apt's problem resolver would
-//! do afterwards by removing wanted packages is an error here.
+//! It proceeds as `apt-get install --no-install-recommends` on an empty system. All wanted packages are chosen first and then
+//! expanded, depth first, in the order in which the index mentions their names. A dependency that a chosen package satisfies
+//! adds nothing; otherwise its alternatives are tried from left to right, and for each the package of that name, then its
+//! providers: essential, protected, important ones first, and of equals the one mentioned last. A package that failed (a
+//! dependency is missing, or it conflicts with a chosen package) is not tried again. Where apt's problem resolver would go on
+//! by removing wanted packages, the solver returns an error.
+//!
+//! A SAT solver would give *a* valid set. The lock needs *the* set that apt installs, and that one follows from the order of
+//! the trials; the same order gives the chain of dependencies that an error shows.
+//!
+//! - **Pinned**: the version of `name/archive` is the candidate of its name. The dependencies that no candidate satisfies are
+//!   pinned to the same archive.
+//! - **Firm**: a package that has to be in the set, because it is wanted or is the only solution of a dependency of a firm
+//!   package. The expansion of a firm package goes on into a chosen package that is the only solution of a dependency,
+//!   before the turn of that package comes.
+//! - **Undo**: a failed trial is taken back by two logs, `chosen` and `expansions`. Packages chosen before the trial may have
+//!   been expanded during it, so neither log follows from the other.
+//!
+//! ```text
+//! main (default): a 1 | lib 1 Depends: d, gone | d 1 Depends: e | e 1 | extra 1
+//! other:          a 2 Depends: extra (>= 2), lib | extra 2 | lib 2
+//! wanted:         a/other, d
+//!
+//! pin     a 2 as wanted; extra 2, because the candidate extra 1 is too old. The candidate lib 1 will do, so lib is not pinned.
+//! choose  a 2, d 1                                                        chosen: a d        expansions: -
+//! expand  a 2 (firm): extra 2 is the only solution, so it is firm         chosen: a d extra  expansions: a extra
+//! try     lib 1 (firm); its dependency d is chosen and the only solution,
+//!         so d is expanded now, which chooses e          chosen: a d extra lib1 e  expansions: a extra lib1 d e
+//! fail    lib 1: no package is called gone. Recorded in `failed`.
+//! undo    e and lib 1 are no longer chosen. d stays chosen, but no longer counts as expanded: its e is gone.
+//! try     lib 2, which is not the candidate but fills the gap             chosen: a d extra lib2
+//! expand  d 1 at its own turn; e is chosen again                          result: a 2, d 1, e 1, extra 2, lib 2
+//! ```
 
 use super::{Index, PackageId};
 use crate::{
@@ -20,32 +47,32 @@ use std::{
 /// Longest chain of dependencies followed; Debian's longest are about 100.
 const MAX_DEPTH: usize = 1000;
 
-/// A set of packages that something asks for.
+/// A request for a set of packages.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WantedSet {
-    /// The node of the graph that asks for it; its architecture is that of the packages.
+    /// The node of the graph that wants the set; the packages have its architecture.
     pub node: NodeId,
     /// Package names, each `name` or `name/archive`.
     pub names: Vec<String>,
-    /// Whether every package that is `Essential: yes` is wanted too.
+    /// Whether the packages with `Essential: yes` are wanted too.
     pub essential: bool,
-    /// Whether what the packages depend on is part of the set; false takes exactly the named packages.
+    /// Whether the dependencies of the packages belong to the set; false takes exactly the named packages.
     pub closure: bool,
 }
 
-/// Why a set cannot be resolved.
+/// The reason that a set cannot be resolved; every message completes "failed to …".
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ResolveError {
-    /// A wanted name that no archive has.
+    /// No archive has a package of a wanted name.
     #[error("resolve the package set {set}: no package {name:?} in {place}")]
     Unknown {
         /// The set.
         set: NodeId,
-        /// The name as wanted.
+        /// The wanted name.
         name: String,
-        /// Where it was looked for.
+        /// The archives that were searched.
         place: String,
-        /// The way out, if the index suggests one.
+        /// The providers of the name, if it is a virtual package.
         hint: Option<String>,
     },
     /// A package is wanted from an archive that `archives.toml` does not declare.
@@ -53,37 +80,37 @@ pub enum ResolveError {
     Archive {
         /// The set.
         set: NodeId,
-        /// The archive and the package.
+        /// The fault, with the archive and the package.
         problem: String,
     },
-    /// A dependency that nothing meets.
+    /// A dependency that no package satisfies.
     #[error("resolve the package set {set}: {}\n  cannot be met: {missing}", chain.join("\n  needs "))]
     Unmet {
         /// The set.
         set: NodeId,
-        /// Packages from the wanted one to the one whose dependency is not met.
+        /// Packages from the wanted one to the one with the unsatisfied dependency.
         chain: Vec<String>,
-        /// The dependency, and why no candidate for it will do.
+        /// The dependency, or the reason that its last candidate failed.
         missing: String,
     },
-    /// Two packages that may not be installed together.
+    /// Two packages that conflict.
     #[error("resolve the package set {set}: {first} and {second} cannot be installed together ({relation})")]
     Conflict {
         /// The set.
         set: NodeId,
         /// The package that declares the conflict.
         first: String,
-        /// The package it conflicts with.
+        /// The other package.
         second: String,
-        /// The relation, as it was written.
+        /// The declared relation.
         relation: String,
     },
-    /// Dependencies nested beyond any real archive.
+    /// Dependencies nested deeper than those of any real archive.
     #[error("resolve the package set {set}: dependencies are nested more than 1000 deep at {package}")]
     TooDeep {
         /// The set.
         set: NodeId,
-        /// Where the limit was met.
+        /// The package at which the limit was reached.
         package: String,
     },
 }
@@ -97,10 +124,10 @@ impl Hint for ResolveError {
     }
 }
 
-/// The packages of `wanted`, out of `index`.
+/// Resolves `wanted` to packages of `index`.
 ///
 /// # Errors
-/// A name or a dependency that cannot be met, with the chain that leads to it; packages that conflict.
+/// A name that no archive has; a dependency that cannot be satisfied, with the chain that leads to it; packages that conflict.
 pub fn resolve(index: &Index, wanted: &WantedSet) -> Result<BTreeSet<PackageId>, ResolveError> {
     let mut solver = Solver {
         index,
@@ -120,18 +147,19 @@ pub fn resolve(index: &Index, wanted: &WantedSet) -> Result<BTreeSet<PackageId>,
         return Ok(roots.into_iter().collect());
     }
     solver.solve(&roots)?;
+    // A conflict between two chosen packages would be a defect of the solver: it must not reach the lock.
     solver.check_conflicts()?;
     Ok(solver.chosen.into_iter().collect())
 }
 
-/// Why a package was given up.
+/// The reason that a package failed.
 #[derive(Clone, Debug)]
 enum ResolveFailure<'a> {
-    /// Nothing in the index answers to this dependency.
+    /// The index has no solution of this dependency.
     Missing(Alternatives<'a>),
-    /// Every candidate failed; the last one tried.
+    /// Every solution of this dependency failed; the id is the last one tried.
     Tried(Alternatives<'a>, PackageId),
-    /// The first declares that it cannot stand beside the second.
+    /// The first package declares that it conflicts with the second.
     Conflict(PackageId, PackageId, String),
     /// Another version of the package is chosen.
     Version(PackageId),
@@ -140,23 +168,27 @@ enum ResolveFailure<'a> {
 struct Solver<'a> {
     index: &'a Index,
     set: &'a NodeId,
-    /// Versions that were asked for by archive, and what they need from there.
+    /// Versions wanted by archive, and dependencies of theirs that only that archive satisfies.
     pinned: BTreeMap<&'a str, PackageId>,
-    /// In order of choice, so that a failure can be undone.
+    /// Undo log of choices: the chosen packages, in order of choice.
     chosen: Vec<PackageId>,
+    /// The chosen packages by name.
     by_name: BTreeMap<&'a str, PackageId>,
+    /// The chosen packages by each name that they provide.
     providers: BTreeMap<&'a str, Vec<PackageId>>,
-    /// Who declares a conflict with a name.
+    /// The chosen packages by each name that they declare a conflict with.
     against: BTreeMap<&'a str, Vec<PackageId>>,
-    /// Packages whose dependencies were followed, and whether as ones that cannot be given up.
+    /// The expanded packages, and whether each was firm then.
     expanded: BTreeMap<PackageId, bool>,
-    /// What `expanded` said before, in order of change.
+    /// Undo log of `expanded`: the changed package and its former value, in order of change.
     expansions: Vec<(PackageId, Option<bool>)>,
+    /// The packages that are not tried again; an undo keeps them.
     failed: BTreeMap<PackageId, ResolveFailure<'a>>,
     too_deep: Option<PackageId>,
 }
 
 impl<'a> Solver<'a> {
+    /// The version of `name` that is tried first: the pinned one, else the candidate of the index.
     fn candidate(&self, name: &str) -> Option<PackageId> {
         self.pinned.get(name).copied().or_else(|| self.index.candidate(name))
     }
@@ -169,6 +201,7 @@ impl<'a> Solver<'a> {
             place,
             hint,
         };
+        // All pins come first: they decide the candidates of the plain names too.
         for name in &wanted.names {
             let Some((package, archive)) = name.split_once('/') else {
                 continue;
@@ -191,6 +224,7 @@ impl<'a> Solver<'a> {
         for name in &wanted.names {
             let package = name.split_once('/').map_or(name.as_str(), |(package, _)| package);
             let id = self.candidate(package).ok_or_else(|| {
+                // A virtual package has no version to choose; the error lists its providers instead.
                 let providers: Vec<&str> = self
                     .index
                     .providers(package)
@@ -218,7 +252,8 @@ impl<'a> Solver<'a> {
         Ok(roots)
     }
 
-    /// Pins what `id` needs from its own archive because no candidate will do, and what that needs in turn.
+    /// Pins each dependency of `id` that no candidate satisfies to `archive`, the archive of `id`, and so on with the
+    /// dependencies of the pinned packages.
     fn pin_needs(&mut self, id: PackageId, archive: &str) {
         let mut open = vec![id];
         while let Some(id) = open.pop() {
@@ -242,7 +277,9 @@ impl<'a> Solver<'a> {
         }
     }
 
+    /// Chooses and expands the wanted packages.
     fn solve(&mut self, roots: &[PackageId]) -> Result<(), ResolveError> {
+        // All wanted packages are chosen before any is expanded, so that they satisfy each other's dependencies.
         for id in roots {
             if let Err(failure) = self.choose(*id) {
                 return Err(self.explain(*id, *id, &failure));
@@ -263,9 +300,10 @@ impl<'a> Solver<'a> {
         Ok(())
     }
 
-    /// Follows the dependencies of a chosen package. The error names the package whose dependency failed, which is not `id`
-    /// when a wanted package is expanded on the way.
+    /// Satisfies the dependencies of a chosen package. The error names the package with the failed dependency, which is not
+    /// `id` when a wanted package was expanded before its turn.
     fn expand(&mut self, id: PackageId, firm: bool, depth: usize) -> Result<(), (PackageId, ResolveFailure<'a>)> {
+        // A second expansion has an effect only when the package becomes firm.
         if self.expanded.get(&id).is_some_and(|as_firm| *as_firm || !firm) {
             return Ok(());
         }
@@ -277,7 +315,7 @@ impl<'a> Solver<'a> {
         }
         for group in groups(self.index.package(id)) {
             if let Some(by) = self.satisfied(group) {
-                // What cannot be given up passes this on to what it cannot do without.
+                // The only solution of a firm package's dependency is firm too, and is expanded here, before its turn.
                 if firm && self.solutions(group).len() == 1 {
                     self.expand(by, true, depth + 1)?;
                 }
@@ -288,8 +326,10 @@ impl<'a> Solver<'a> {
         Ok(())
     }
 
+    /// Chooses and expands the first solution of a dependency that does not fail.
     fn satisfy(&mut self, group: Alternatives<'a>, firm: bool, depth: usize) -> Result<(), ResolveFailure<'a>> {
         let mut solutions = self.solutions(group);
+        // Counted before the other versions are added: a package is firm by the candidates alone.
         let only = solutions.len() == 1;
         for other in self.other_versions(group) {
             if !solutions.contains(&other) {
@@ -314,13 +354,15 @@ impl<'a> Solver<'a> {
                 return Ok(());
             };
             self.undo(mark);
+            // `at` has the failed dependency, and the trial of `id` fails with it. A reason that is recorded already stays:
+            // it is nearer to the cause.
             self.failed.entry(at).or_insert_with(|| failure.clone());
             self.failed.entry(id).or_insert(failure);
         }
         Err(last.map_or(ResolveFailure::Missing(group), |id| ResolveFailure::Tried(group, id)))
     }
 
-    /// Takes a package in, without what it needs.
+    /// Adds a package to the chosen ones, without its dependencies.
     fn choose(&mut self, id: PackageId) -> Result<(), ResolveFailure<'a>> {
         let index = self.index;
         let package = index.package(id);
@@ -343,8 +385,9 @@ impl<'a> Solver<'a> {
         Ok(())
     }
 
-    /// Gives up everything chosen and followed since `mark`, the lengths of the two records.
+    /// Takes back every choice and expansion since `mark`, the lengths of the two undo logs.
     fn undo(&mut self, mark: (usize, usize)) {
+        // Newest first: a package that was expanded twice gets its oldest value back.
         for (id, before) in self.expansions.split_off(mark.1).into_iter().rev() {
             match before {
                 Some(firm) => self.expanded.insert(id, firm),
@@ -367,9 +410,10 @@ impl<'a> Solver<'a> {
         }
     }
 
-    /// A chosen package that `id` cannot stand beside: who declares it, against whom, and in which words.
+    /// A conflict of `id` with a chosen package: the package that declares it, the other package, and the relation.
     fn conflict_of(&self, id: PackageId) -> Option<(PackageId, PackageId, String)> {
         let package = self.index.package(id);
+        // Conflicts that `id` declares, with the chosen packages of that name and their providers.
         for relation in negatives(package) {
             let named = self.by_name.get(relation.name).into_iter();
             let provided = self.providers.get(relation.name).into_iter().flatten();
@@ -379,6 +423,7 @@ impl<'a> Solver<'a> {
                 }
             }
         }
+        // Conflicts that chosen packages declare, with the name of `id` or with a name that it provides.
         let names = std::iter::once(&*package.name).chain(package.provides.iter().map(|p| p.name));
         for other in names.filter_map(|name| self.against.get(name)).flatten() {
             let found = negatives(self.index.package(*other)).find(|relation| self.collides(*other, id, relation));
@@ -389,10 +434,13 @@ impl<'a> Solver<'a> {
         None
     }
 
+    /// Whether `relation` of `declares` excludes `other`. A package never excludes itself: by providing and conflicting with
+    /// the same name it asks to be the only provider of that name.
     fn collides(&self, declares: PackageId, other: PackageId, relation: &Relation<'_>) -> bool {
         self.index.package(declares).name != self.index.package(other).name && self.index.matches(other, relation)
     }
 
+    /// The chosen package that satisfies a dependency, if there is one.
     fn satisfied(&self, group: Alternatives<'a>) -> Option<PackageId> {
         group.alternatives().find_map(|relation| {
             let named = self.by_name.get(relation.name).into_iter();
@@ -404,7 +452,7 @@ impl<'a> Solver<'a> {
         })
     }
 
-    /// Candidates for a dependency, best first.
+    /// The candidates that satisfy a dependency, in the order of trying.
     fn solutions(&self, group: Alternatives<'a>) -> Vec<PackageId> {
         let mut out: Vec<PackageId> = Vec::new();
         for relation in group.alternatives() {
@@ -417,6 +465,7 @@ impl<'a> Solver<'a> {
         out
     }
 
+    /// The candidates that satisfy one alternative, best first.
     fn solutions_of(&self, relation: &Relation<'_>) -> Vec<PackageId> {
         let named = self.index.named(relation.name).iter();
         let provided = self.index.providers(relation.name).iter();
@@ -427,7 +476,8 @@ impl<'a> Solver<'a> {
         self.ranked(found, relation)
     }
 
-    /// Versions that are no candidates, of packages that are not chosen: how the other archives fill a gap.
+    /// Versions other than the candidates, of packages that are not chosen: they come from the other archives and are tried
+    /// after all candidates have failed.
     fn other_versions(&self, group: Alternatives<'a>) -> Vec<PackageId> {
         group
             .alternatives()
@@ -443,6 +493,7 @@ impl<'a> Solver<'a> {
             .collect()
     }
 
+    /// The packages that match `relation`, in apt's order of preference.
     fn ranked(&self, found: impl Iterator<Item = PackageId>, relation: &Relation<'_>) -> Vec<PackageId> {
         let mut out: Vec<PackageId> = found.filter(|id| self.index.matches(*id, relation)).collect();
         out.sort_by_key(|id| {
@@ -459,7 +510,7 @@ impl<'a> Solver<'a> {
         out
     }
 
-    /// Looks at every pair once more: a conflict that slipped in is a defect of the choice, never of the result.
+    /// Checks every chosen package for conflicts once more.
     fn check_conflicts(&self) -> Result<(), ResolveError> {
         for id in &self.chosen {
             if let Some((first, second, relation)) = self.conflict_of(*id) {
@@ -478,11 +529,13 @@ impl<'a> Solver<'a> {
         }
     }
 
+    /// The error for the wanted package `root`, whose expansion failed at the package `at`.
     fn explain(&self, root: PackageId, at: PackageId, failure: &ResolveFailure<'a>) -> ResolveError {
         let mut chain = vec![self.label(root)];
         if at != root {
             chain.push(self.label(at));
         }
+        // From each failed package to the last trial for its dependency, down to a reason that is not a trial.
         let mut failure = failure;
         let mut seen = BTreeSet::new();
         let missing = loop {
@@ -521,12 +574,12 @@ impl<'a> Solver<'a> {
     }
 }
 
-/// The dependencies of a package, in the order in which they are met.
+/// The dependencies of a package, in the order in which they are satisfied.
 fn groups(package: &BinaryPackage) -> impl Iterator<Item = Alternatives<'_>> {
     package.pre_depends.groups().chain(package.depends.groups())
 }
 
-/// What a package may not stand beside.
+/// The relations that name the packages a package conflicts with.
 fn negatives(package: &BinaryPackage) -> impl Iterator<Item = Relation<'_>> {
     package.conflicts.iter().chain(package.breaks.iter())
 }
@@ -667,6 +720,24 @@ mod tests {
                  cannot be installed together (conflicts with d)"
                     .to_owned()
             )
+        );
+    }
+
+    #[test]
+    fn the_worked_example_of_the_header_ends_as_it_says() {
+        let lines = [
+            "main a 1",
+            "main lib 1 Depends: d, gone",
+            "main d 1 Depends: e",
+            "main e 1",
+            "main extra 1",
+            "other a 2 Depends: extra (>= 2), lib",
+            "other extra 2",
+            "other lib 2",
+        ];
+        assert_eq!(
+            pick(&lines, &["a/other", "d"]),
+            Ok("a=2 d=1 e=1 extra=2 lib=2".to_owned())
         );
     }
 

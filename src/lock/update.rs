@@ -1,4 +1,4 @@
-//! Makes a lock: verifies every archive, reads its indices, solves every wanted set.
+//! Makes a lock: verifies every archive, reads its indexes, resolves every wanted set.
 
 use super::{
     Archive, Distribution, Index, LOCK_VERSION, LockError, Lockfile, Package, PinnedFile, WantedArchive, WantedSet,
@@ -20,10 +20,10 @@ pub const MAX_INRELEASE: u64 = 16 << 20;
 const MAX_INDEX: u64 = 256 << 20;
 /// Largest package index accepted once decompressed, in bytes; Debian's largest is about 57 MB.
 const MAX_PACKAGES: u64 = 1 << 30;
-/// Memory an xz stream may ask for, in bytes; `xz -9` asks for 65 MB.
+/// Most memory that an xz stream may need, in bytes; `xz -9` needs 65 MB.
 const MAX_XZ_MEMORY: u64 = 256 << 20;
 
-/// Where an archive's files are: everything [`Indexes`] needs to find them.
+/// The location of an archive's files, for [`Indexes`].
 #[derive(Clone, Copy, Debug)]
 pub struct ArchiveLocation<'a> {
     /// The archive's name, for messages.
@@ -32,17 +32,17 @@ pub struct ArchiveLocation<'a> {
     pub base: &'a RelPath,
     /// Address of its snapshot, without a trailing slash.
     pub snapshot_url: &'a str,
-    /// Whether the moment was asked for; a mirror's newest state may be too new then.
+    /// Whether the moment was chosen by the user or `archives.toml`; a mirror's newest state may be too new then.
     pub fixed: bool,
 }
 
 /// Source of an archive's files: mirrors, the snapshot service, or memory.
 pub trait Indexes {
-    /// The bytes of `path` below the archive's base. With `expected`, no more than that size need be read; the driver checks
-    /// both. Without it no more than [`MAX_INRELEASE`] may be returned.
+    /// The bytes of `path` below the archive's base. With `expected`, at most that size needs to be read; the caller checks
+    /// size and digest. Without it at most [`MAX_INRELEASE`] bytes may be returned.
     ///
     /// # Errors
-    /// The file is at none of the locations, or could not be read.
+    /// No location has the file, or it could not be read.
     fn get(
         &self,
         place: ArchiveLocation<'_>,
@@ -51,28 +51,28 @@ pub trait Indexes {
     ) -> io::Result<Vec<u8>>;
 }
 
-/// Everything a lock is made from.
+/// The inputs of a lock.
 #[derive(Clone, Debug)]
 pub struct LockRequest<'a> {
     /// The archives of `archives.toml`, in order of preference.
     pub archives: &'a [WantedArchive],
     /// Contents of the keyrings they name.
     pub keyrings: &'a BTreeMap<RelPath, Vec<u8>>,
-    /// Names of optional archives that are asked for.
+    /// Names of the optional archives to use.
     pub suites: &'a BTreeSet<String>,
     /// The package sets of the stages.
     pub wanted: &'a [WantedSet],
-    /// Pinned files, with their digests taken.
+    /// Pinned files, with their digests.
     pub files: &'a [PinnedFile],
-    /// Now, in seconds since 1970.
+    /// The present time, in seconds since 1970.
     pub now: u32,
-    /// The moment asked for; without it, now.
+    /// The moment of every archive without one of its own; `None` for the present.
     pub snapshot: Option<Moment>,
-    /// The lock that is replaced.
+    /// The lock that is to be replaced.
     pub previous: Option<&'a Lockfile>,
 }
 
-/// An archive whose release file was verified.
+/// An archive with a verified release file.
 struct Verified<'a> {
     wanted: &'a WantedArchive,
     release: Release,
@@ -98,11 +98,11 @@ impl Verified<'_> {
     }
 }
 
-/// Makes a new lock. Nothing of it is written anywhere.
+/// Makes a new lock, without writing it.
 ///
 /// # Errors
-/// An archive that is not what its keys signed, not valid at the moment, or older than in the lock before; a set that cannot
-/// be resolved; architectures that would be built from different sources.
+/// An archive that is not signed by its keys, not valid at its moment, or older than in the replaced lock; a set that cannot be
+/// resolved; architectures that would be built from different sources.
 pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockfile, LockError> {
     check_request(request)?;
     let mut archives = Vec::new();
@@ -123,7 +123,7 @@ pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockf
         if sets.is_empty() {
             continue;
         }
-        // One architecture at a time: an index is the largest thing held.
+        // One architecture at a time, because an index takes the most memory.
         let index = read_index(arch, &archives, indexes)?;
         for wanted in sets {
             lock_set(&index, wanted, &mut packages)?;
@@ -172,12 +172,16 @@ fn check_request(request: &LockRequest<'_>) -> Result<(), LockError> {
     let mut sets = BTreeSet::new();
     for wanted in request.wanted {
         if !sets.insert(&wanted.node) {
-            return Err(LockError::Request(format!("lock the set {} twice", wanted.node)));
+            return Err(LockError::Request(format!(
+                "lock the set {}: it is wanted twice",
+                wanted.node
+            )));
         }
     }
     Ok(())
 }
 
+/// Fetches the release file of an archive and verifies signature, dates and contents.
 fn verify<'a>(
     request: &LockRequest<'a>,
     wanted: &'a WantedArchive,
@@ -187,6 +191,7 @@ fn verify<'a>(
         archive: wanted.name.clone(),
         source,
     };
+    // The moment of `archives.toml` wins over that of the command line: an archive with a fixed moment keeps it.
     let fixed = wanted.snapshot.or(request.snapshot);
     let snapshot = fixed.unwrap_or(Moment::new(request.now));
     let moment = snapshot.seconds();
@@ -206,6 +211,7 @@ fn verify<'a>(
         path: path.clone(),
         source,
     })?;
+    // The source promises the limit; unsigned bytes are not parsed on a promise.
     if bytes.len() as u64 > MAX_INRELEASE {
         return Err(LockError::TooLarge {
             file: format!("InRelease of {}", wanted.name),
@@ -221,6 +227,8 @@ fn verify<'a>(
             problem: format!("no keyring {}", wanted.keyring),
         })?;
     let keyring = Keyring::parse(keyring_bytes, &wanted.keyring.to_string()).map_err(metadata)?;
+    // Only the text under the signature is parsed from here on. Keys and dates are judged at the moment of the snapshot: an old
+    // snapshot stays usable after its keys and its `Valid-Until` have expired.
     let signed = verify_cleartext(&bytes, "InRelease", &keyring, moment).map_err(metadata)?;
     let release = Release::parse(&signed.text, "InRelease").map_err(metadata)?;
     release
@@ -243,7 +251,9 @@ fn verify<'a>(
         release,
         fixed: fixed.is_some(),
     };
+    // A valid signature does not exclude an old file: a mirror may replay one.
     refuse_rollback(request, &verified)?;
+    // Reported here by name; later it would be a missing index.
     for component in &wanted.components {
         if !verified.release.components.contains(component) {
             return Err(verified.lacks(format!("suite {} has no component {component:?}", wanted.suite)));
@@ -257,7 +267,7 @@ fn verify<'a>(
     Ok(verified)
 }
 
-/// Refuses to go back in time, unless the moment was asked for and is not the one locked before.
+/// Refuses a release file older than the locked one, unless another moment than the locked one was chosen.
 fn refuse_rollback(request: &LockRequest<'_>, verified: &Verified<'_>) -> Result<(), LockError> {
     let now = &verified.locked;
     let before = request.previous.and_then(|lock| {
@@ -310,7 +320,7 @@ fn read_index(arch: Arch, archives: &[Verified<'_>], indexes: &impl Indexes) -> 
     Ok(index)
 }
 
-/// One package index, checked against the release file: its path below the suite, and its bytes as compressed.
+/// One package index, verified against the release file: its path below the suite, and its compressed bytes.
 fn fetch_packages(
     archive: &Verified<'_>,
     component: &str,
@@ -339,7 +349,7 @@ fn fetch_packages(
         let tail = format!("{component}/binary-{arch}/by-hash/SHA256/{sha256}");
         paths.insert(0, below_suite(archive.wanted, &tail).map_err(metadata)?);
     }
-    // By digest first: on a mirror that is being updated the plain name may be another file already.
+    // The path by digest comes first: while a mirror is updated, the plain name may be a newer file already.
     let mut refusal = None;
     for path in paths {
         let failed = match indexes.get(archive.place(), &path, Some((size, sha256))) {
@@ -361,12 +371,13 @@ fn fetch_packages(
                 source,
             },
         };
+        // The first error is shown: it belongs to the path that a consistent mirror has.
         refusal.get_or_insert(failed);
     }
     Err(refusal.unwrap_or_else(|| archive.lacks(format!("no place to look for {name}"))))
 }
 
-/// Reads at most so many bytes and fails, rather than ends, at one more.
+/// A reader that fails after `left` bytes, instead of ending there.
 struct Capped<R> {
     inner: R,
     left: u64,
@@ -403,6 +414,7 @@ fn decompress<'a>(bytes: &'a [u8], name: &str) -> io::Result<BufReader<Capped<Bo
 type Packages = BTreeMap<(String, String, String), (Package, SourceVersion)>;
 type SourceVersion = (String, String);
 
+/// Resolves a wanted set and adds it to the locked packages.
 fn lock_set(index: &Index, wanted: &WantedSet, packages: &mut Packages) -> Result<(), LockError> {
     for id in resolve(index, wanted)? {
         let found = index.package(id);
@@ -420,6 +432,7 @@ fn lock_set(index: &Index, wanted: &WantedSet, packages: &mut Packages) -> Resul
             sets: BTreeSet::from([wanted.node.clone()]),
         };
         let key = (package.name.clone(), package.arch.clone(), package.version.clone());
+        // A package of several sets is locked once; two archives must not disagree about its bytes.
         match packages.get_mut(&key) {
             None => {
                 packages.insert(key, (package, source));
@@ -441,8 +454,8 @@ fn lock_set(index: &Index, wanted: &WantedSet, packages: &mut Packages) -> Resul
     Ok(())
 }
 
-/// Refuses architectures that differ in the version of a source both are built from: within a stage, where it has both, and
-/// over the whole lock, where one may only lack what the other has.
+/// Refuses architectures that are built from different versions of a source package. Within a stage that has a source on both
+/// architectures, the versions must be equal; over the whole lock, one architecture may only lack versions of the other.
 fn check_sources(packages: &Packages) -> Result<(), LockError> {
     type Sources<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
     let mut stages: BTreeMap<&str, [Sources<'_>; 2]> = BTreeMap::new();
@@ -471,6 +484,7 @@ fn check_sources(packages: &Packages) -> Result<(), LockError> {
             }
         }
     }
+    // The wider comparison would only repeat the differences within a stage.
     if differences.is_empty() {
         for (name, left) in &all[0] {
             let apart = |right: &&BTreeSet<&str>| !left.is_subset(right) && !right.is_subset(left);

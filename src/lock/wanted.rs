@@ -1,4 +1,4 @@
-//! `stages/archives.toml`: the archives a lock may take packages from.
+//! `stages/archives.toml`: the archives that a lock may take packages from.
 
 use super::{
     Distribution, LockError,
@@ -11,32 +11,33 @@ use std::collections::BTreeSet;
 /// Largest `archives.toml` accepted, in bytes.
 const MAX_ARCHIVES: usize = 1 << 20;
 
-/// One archive as `archives.toml` declares it.
+/// An archive of `archives.toml`.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WantedArchive {
     /// The name by which packages and stages refer to it.
     pub name: String,
-    /// Which snapshot service holds it.
+    /// The distribution, whose snapshot service has the archive.
     pub distribution: Distribution,
     /// Its directory on a mirror.
     pub base: RelPath,
-    /// Directory below `dists/`.
+    /// The suite: a directory below `dists/`.
     pub suite: RelPath,
     /// Components taken from it.
     pub components: Vec<String>,
-    /// Architectures it serves; Ubuntu keeps arm64 in another archive than amd64.
+    /// Architectures it serves; Ubuntu has arm64 in another archive than amd64.
     #[serde(default = "all_arches")]
     pub architectures: Vec<Arch>,
-    /// Keys that may sign it: a path relative to the directory of `archives.toml`.
+    /// Path of the keyring with the keys that may sign it, relative to the directory of `archives.toml`.
     pub keyring: RelPath,
-    /// False: only for wants written `package/archive`, and for what the default archives cannot satisfy.
+    /// Whether its packages are the first candidates. Those of the other archives are used for names wanted as `package/archive`,
+    /// and for names and dependencies that the default archives lack.
     #[serde(default = "yes")]
     pub default: bool,
-    /// Only with `pnb lock --suite NAME`.
+    /// Whether it is used only with `pnb lock --suite NAME`.
     #[serde(default)]
     pub optional: bool,
-    /// A fixed moment; without it, the moment of `pnb lock`.
+    /// The moment of its snapshot; without one, the moment of `pnb lock`.
     #[serde(default)]
     pub snapshot: Option<Moment>,
 }
@@ -59,7 +60,7 @@ struct File {
 /// Reads `archives.toml`; `file` names it in errors.
 ///
 /// # Errors
-/// Anything that is not this schema, names used twice, empty lists, malformed moments: file, line and value.
+/// A violation of the schema, a name used twice, an empty list or a malformed moment, with the file, the line and the value.
 pub fn parse_archives(text: &str, file: &str) -> Result<Vec<WantedArchive>, LockError> {
     if text.len() > MAX_ARCHIVES {
         return Err(LockError::TooLarge {

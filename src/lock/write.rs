@@ -1,13 +1,13 @@
-//! Writes `lockfile.toml`: one field per line, in a stable order, so that two locks compare as text.
+//! Writes `lockfile.toml`: one field per line, in a stable order, so that two locks can be compared as text.
 
 use super::{LockError, Lockfile};
 
 const HEADER: &str = "# Written by `pnb lock`; not to be edited by hand. It pins every byte a build takes in.\n\n";
 
-/// The text of a lock: archives in their order of preference, packages and files by name, architecture and version.
+/// Writes a lock as text: archives in their order of preference, packages and files by name, architecture and version.
 ///
 /// # Errors
-/// Values that TOML cannot hold, such as a path that is not UTF-8.
+/// A value that TOML cannot represent, such as a path that is not UTF-8.
 pub fn write_lock(lock: &Lockfile) -> Result<String, LockError> {
     let mut lock = lock.clone();
     lock.packages.sort();

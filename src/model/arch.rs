@@ -1,4 +1,4 @@
-//! The two machine architectures pnb builds for.
+//! The two machine architectures that pnb builds for.
 
 use super::{ModelError, excerpt};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// Every architecture, in the order they are listed anywhere.
+    /// Every architecture, in the order of all lists.
     pub const ALL: [Arch; 2] = [Arch::Amd64, Arch::Arm64];
 
-    /// Debian's name.
+    /// The Debian name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Arch::Amd64 => "amd64",

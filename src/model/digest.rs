@@ -1,4 +1,4 @@
-//! Digest newtypes: one type per meaning, so that a SHA-256 can never stand where an fs-verity digest belongs.
+//! Digest newtypes: one type per meaning, so that a SHA-256 cannot be passed in place of an fs-verity digest.
 
 use super::{ModelError, excerpt};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -68,22 +68,23 @@ macro_rules! digest {
 }
 
 digest!(
-    /// SHA-256 of a file's bytes: how the outside world names inputs and artifacts.
+    /// SHA-256 of a file's bytes: the digest by which archives, manifests and users name inputs and artifacts.
     Sha256Digest,
     "sha256"
 );
 digest!(
-    /// fs-verity digest of a file (SHA-256, 4 KiB blocks, no salt): how the store names objects and the node its root.
+    /// fs-verity digest of a file (SHA-256, 4 KiB blocks, no salt): the content address of an object in the store, and of the root
+    /// of a booted node.
     VerityDigest,
     "fs-verity"
 );
 digest!(
-    /// BLAKE3 of bytes that never leave pnb, such as a canonical form.
+    /// BLAKE3 of bytes that pnb alone uses, such as a canonical form.
     Blake3Digest,
     "blake3"
 );
 digest!(
-    /// BLAKE3 of a stage's canonical form: everything that may change what the stage makes.
+    /// BLAKE3 of a stage's canonical form: the cache key of its outputs.
     StageKey,
     "stage key"
 );

@@ -103,7 +103,7 @@ fn write_line(out: &mut String, path: Option<&RelPath>, entry: &Entry, nlink: u3
         out.push(' ');
         escape(out, name, true);
         out.push('=');
-        // A value of "-" needs no escape: it never stands alone in a field.
+        // The value "-" needs no escape: it is never a whole field.
         let mut text = String::new();
         escape(&mut text, value, false);
         out.push_str(&text);
@@ -111,7 +111,7 @@ fn write_line(out: &mut String, path: Option<&RelPath>, entry: &Entry, nlink: u3
     out.push('\n');
 }
 
-/// Linux' `makedev` for numbers below 2^32 (`new_encode_dev` layout in user space).
+/// The device number of `major` and `minor`, as `makedev` of the C library encodes it.
 fn make_device(major: u32, minor: u32) -> u64 {
     let (major, minor) = (u64::from(major), u64::from(minor));
     (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12) | ((major & !0xfff) << 32)
@@ -123,7 +123,7 @@ fn split_device(dev: u64) -> (u32, u32) {
     (major as u32, minor as u32)
 }
 
-/// Reads a dump back. Accepts exactly what [`write_dump`] writes (external content only, whole seconds).
+/// Reads a dump. Only the subset of the format that [`write_dump`] writes is accepted: external content, whole seconds.
 pub fn parse_dump(text: &str) -> Result<Tree, ModelError> {
     let mut tree: Option<Tree> = None;
     for (number, line) in text.lines().enumerate() {
@@ -145,8 +145,10 @@ pub fn parse_dump(text: &str) -> Result<Tree, ModelError> {
     })
 }
 
+/// Parses one line; the path of the root directory is `None`.
 fn parse_line(line: &str) -> Result<(Option<RelPath>, Entry), String> {
     let fields: Vec<&str> = line.split(' ').collect();
+    // The link count follows from the tree, so it is not read.
     let [
         path,
         size,
@@ -171,12 +173,14 @@ fn parse_line(line: &str) -> Result<(Option<RelPath>, Entry), String> {
         number(name, text, radix)
             .and_then(|n| u32::try_from(n).map_err(|_| format!("{name} {text:?} is larger than 32 bits")))
     };
+    // Unescaped before it is checked: an escape must not smuggle in a slash or a "..".
     let path = unescape(path)?;
     let path = match path.strip_prefix(b"/") {
         None => return Err("the path does not begin with \"/\"".to_owned()),
         Some(b"") => None,
         Some(rest) => Some(RelPath::new(rest).map_err(|e| e.to_string())?),
     };
+    // Artifacts carry whole seconds; a fraction could not be represented and would be lost silently.
     let seconds = mtime
         .strip_suffix(".0")
         .ok_or_else(|| format!("mtime {mtime:?} has a fraction"))?;
@@ -194,6 +198,7 @@ fn parse_line(line: &str) -> Result<(Option<RelPath>, Entry), String> {
             .ok_or_else(|| format!("xattr {:?} has no \"=\"", excerpt(pair)))?;
         meta.xattrs.insert(unescape(name)?, unescape(value)?);
     }
+    // `write_dump` writes no inline content: accepting it would give one tree two texts.
     if *content != "-" {
         return Err("inline content is not used here".to_owned());
     }
@@ -207,6 +212,7 @@ fn parse_line(line: &str) -> Result<(Option<RelPath>, Entry), String> {
             target: unescape(payload)?,
         },
         S_IFREG => match number("size", size, 10)? {
+            // The format has no digest for an empty file.
             0 => Node::File {
                 size: 0,
                 digest: EMPTY_FILE,

@@ -1,4 +1,4 @@
-//! `Epoch`: the one time every output carries.
+//! `Epoch`: the time stamp of every output.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 pub struct Epoch(u32);
 
 impl Epoch {
-    /// From seconds; 32 bits unsigned, because cpio, ext4 and FAT fields must hold it.
+    /// The epoch `seconds` after 1970; 32 bits unsigned, because it has to fit the fields of cpio, ext4 and FAT.
     pub const fn new(seconds: u32) -> Self {
         Self(seconds)
     }

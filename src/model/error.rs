@@ -1,66 +1,67 @@
-//! Why a value from outside is not one of the model's types.
+//! The error of values from outside that no type of the model accepts.
 
-/// Why a value from outside is not one of the model's types.
+/// A value from outside that no type of the model accepts. The messages are parts of other errors, so they name the value and the
+/// fault alone.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
 pub enum ModelError {
     /// A digest that is not 64 lower-case hexadecimal digits.
     #[error("{kind} digest is not 64 lower-case hexadecimal digits: {value:?}")]
     Digest {
-        /// Which digest was expected, e.g. `sha256`.
+        /// The kind of digest, e.g. `sha256`.
         kind: &'static str,
-        /// What was found, cut to 80 bytes.
+        /// The value found, cut to 80 bytes.
         value: String,
     },
-    /// A path that is absolute, escapes, or cannot be stored.
+    /// A path that is absolute, leads out of its root, or cannot be stored.
     #[error("path {path:?} {problem}")]
     Path {
         /// The path, with unprintable bytes escaped.
         path: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: &'static str,
     },
     /// A name that is not in a closed list.
     #[error("unknown {kind} {value:?} (one of: {allowed})")]
     Name {
-        /// What the name stands for.
+        /// The kind of name, e.g. `architecture`.
         kind: &'static str,
-        /// What was found.
+        /// The value found.
         value: String,
-        /// The names that exist.
+        /// The accepted names.
         allowed: String,
     },
-    /// A name that does not pair something with an architecture.
+    /// A text that is not a name and an architecture.
     #[error("{value:?} is not a {kind} and an architecture, such as NAME/amd64")]
     Pair {
-        /// What is paired with the architecture.
+        /// The kind of name that belongs to the architecture, e.g. `stage`.
         kind: &'static str,
-        /// What was found.
+        /// The value found.
         value: String,
     },
-    /// A moment in another form than snapshot services use.
+    /// A moment that does not have the form of snapshot services.
     #[error("{value:?} is not a moment of the form YYYYMMDDThhmmssZ")]
     Moment {
-        /// What was found.
+        /// The value found.
         value: String,
     },
-    /// Text that is no fingerprint of a key.
+    /// A text that is not the fingerprint of a key.
     #[error("{value:?} is not the fingerprint of a key, 40 or 64 upper-case hexadecimal digits")]
     Fingerprint {
-        /// What was found.
+        /// The value found.
         value: String,
     },
-    /// Text that is no name of a git commit.
+    /// A text that is not the name of a git commit.
     #[error("{value:?} is not a git commit, 40 or 64 lower-case hexadecimal digits")]
     GitSha {
-        /// What was found.
+        /// The value found.
         value: String,
     },
-    /// A tree that cannot exist: a child without a parent, or two things at one path.
+    /// An entry that its tree cannot have: its parent is missing or not a directory, or its path is taken.
     #[error("tree entry {path:?} {problem}")]
     Tree {
         /// The entry's path.
         path: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
     /// A line of a tree dump that does not parse.
@@ -68,7 +69,7 @@ pub enum ModelError {
     Dump {
         /// 1-based line number.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
 }

@@ -1,14 +1,13 @@
-//! Errors for people: the causes of an error in one line, and the way out of it.
+//! Errors for people: a message with its causes in one line, and a hint at the way out.
 
 use std::{borrow::Cow, error::Error};
 
-/// An error that can name the way out.
+/// An error with a hint at the way out.
 ///
-/// The hint is a value of its own, not a part of the message: a message may quote text from outside, which may have lines that look
-/// like hints.
+/// The hint is not a part of the message: a message may quote text from outside, and such text could imitate a hint.
 pub trait Hint: Error {
-    /// One or two sentences that say how to get past the error, without a prefix and without a full stop at the end; `None` where
-    /// no general way out exists.
+    /// The way out of the error in one or two sentences, without a prefix and without a full stop at the end; `None` where no
+    /// general one exists.
     fn hint(&self) -> Option<Cow<'_, str>> {
         None
     }

@@ -1,6 +1,6 @@
-//! The words every room speaks: digests, relative paths, architectures, variants, epochs and trees.
+//! The types that all rooms share: digests, relative paths, architectures, variants, epochs and trees.
 //!
-//! Nothing here does I/O and nothing here imports another room.
+//! This room does no I/O and imports no other room.
 
 mod arch;
 mod capability;

@@ -1,15 +1,15 @@
-//! Names of what is built: a stage for an architecture, and an artifact for an architecture.
+//! Names of the things that are built: a stage for an architecture, and an artifact for an architecture.
 
 use super::{Arch, ModelError, Variant, excerpt};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{cmp::Ordering, fmt, path::PathBuf, str::FromStr};
 
-/// A stage for an architecture, `rootfs/amd64`: one node of the graph. Nodes are ordered as their text.
+/// A stage for an architecture, e.g. `rootfs/amd64`: one node of the graph. Nodes are ordered as their text.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NodeId {
     /// Stage name.
     pub stage: String,
-    /// Architecture it is made for; the build machine's for tools.
+    /// The architecture it is made for; for tools that of the build machine.
     pub arch: Arch,
 }
 
@@ -37,7 +37,7 @@ impl PartialOrd for NodeId {
     }
 }
 
-/// Letters, digits and `.+-_`, beginning with a letter or digit, 64 at most: safe in a path, a message and before a slash.
+/// Whether a name has at most 64 letters, digits and `.+-_`, and begins with a letter or digit: safe in a path and in a message.
 pub(crate) fn is_name(name: &str) -> bool {
     name.len() <= 64
         && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
@@ -88,7 +88,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Its directory, relative to that of all artifacts.
+    /// Its directory, relative to the one of all artifacts.
     pub fn path(self) -> PathBuf {
         [self.variant.as_str(), self.arch.as_str()].iter().collect()
     }

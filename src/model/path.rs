@@ -1,4 +1,4 @@
-//! `RelPath`: a path below some root that cannot leave it.
+//! `RelPath`: a relative path that cannot lead out of its root.
 
 use super::ModelError;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,8 +11,8 @@ const MAX_NAME: usize = 255;
 
 /// A non-empty relative path of plain components: no `.`, `..`, empty component, leading or trailing `/`, or NUL.
 ///
-/// Bytes, not text: file names in packages need not be UTF-8. Ordered by component, so that a directory sorts directly
-/// before what it holds.
+/// It has bytes, not text: file names in packages need not be UTF-8. Paths are ordered by component, so that a directory sorts
+/// directly before its contents.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RelPath(Box<[u8]>);
 
@@ -61,7 +61,7 @@ impl RelPath {
         self.0.split(|b| *b == b'/')
     }
 
-    /// How many components there are (at least one).
+    /// The number of components, at least one.
     pub fn depth(&self) -> usize {
         self.components().count()
     }
@@ -100,7 +100,8 @@ impl RelPath {
     }
 }
 
-/// Component by component, which is byte by byte with the slash before every other: no component holds one, nor a NUL.
+/// Compares component by component. Bytes are compared with the slash before all others, which is the same: a component contains
+/// neither a slash nor a NUL.
 impl Ord for RelPath {
     fn cmp(&self, other: &Self) -> Ordering {
         let (a, b) = (&self.0[..], &other.0[..]);
@@ -120,7 +121,7 @@ impl FromStr for RelPath {
         Self::new(text)
     }
 }
-/// Printable bytes as they are, the rest escaped: safe for a terminal.
+/// Shows a path safely on a terminal: one with control characters, or that is not UTF-8, is escaped.
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(&self.0) {

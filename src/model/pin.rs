@@ -1,4 +1,4 @@
-//! What pins an input beside its digest: the moment of a snapshot, the key that signed it, the revision of the project.
+//! The pins of an input beside its digest: the moment of a snapshot, the key that signed it, the revision of the project.
 
 use super::{Epoch, ModelError, excerpt};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 pub struct Moment(u32);
 
 impl Moment {
-    /// From seconds since 1970.
+    /// The moment `seconds` after 1970.
     pub const fn new(seconds: u32) -> Self {
         Self(seconds)
     }

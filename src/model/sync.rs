@@ -1,9 +1,9 @@
-//! Locks that a panic does not close.
+//! Mutexes that stay usable after a panic.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks `mutex`, also after a thread has panicked while it held the lock: the caller's data is whole after every statement, and the
-/// panic itself is reported by the thread's join.
+/// Locks `mutex` even when it is poisoned. Callers keep the data consistent after every statement, and the panic itself is reported
+/// when its thread is joined.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

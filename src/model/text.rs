@@ -1,6 +1,6 @@
 //! Text from outside, shortened and escaped for people.
 
-/// A value from outside for a table: one line, with control characters escaped.
+/// A value from outside as a cell of a table: one line, with control characters escaped.
 pub(crate) fn plain(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {

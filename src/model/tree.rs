@@ -1,4 +1,4 @@
-//! `Tree`: a file tree as metadata, its contents named by fs-verity digest.
+//! `Tree`: the metadata of a file tree, with the content of each file named by its fs-verity digest.
 
 use super::{Epoch, ModelError, RelPath, VerityDigest};
 use std::collections::{BTreeMap, btree_map};
@@ -31,7 +31,7 @@ impl Meta {
     }
 }
 
-/// What an entry is. A hard link is stored as another file with the same digest.
+/// The kind and content of an entry. A hard link is stored as another file with the same digest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Node {
     /// A directory.
@@ -45,7 +45,7 @@ pub enum Node {
     },
     /// A symbolic link; the target is any bytes without NUL.
     Symlink {
-        /// Where it points.
+        /// The target.
         target: Vec<u8>,
     },
     /// A character device.
@@ -66,7 +66,7 @@ pub enum Node {
     Fifo,
 }
 
-/// One entry: what it is, and its metadata.
+/// An entry of a tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// Ownership, permissions, time.
@@ -96,12 +96,12 @@ impl Tree {
         &self.root
     }
 
-    /// All entries but the root, each directory directly before what it holds.
+    /// All entries but the root, each directory directly before its contents.
     pub fn iter(&self) -> btree_map::Iter<'_, RelPath, Entry> {
         self.entries.iter()
     }
 
-    /// Entry at `path`.
+    /// The entry at `path`.
     pub fn get(&self, path: &RelPath) -> Option<&Entry> {
         self.entries.get(path)
     }
@@ -116,7 +116,7 @@ impl Tree {
         self.entries.is_empty()
     }
 
-    /// Adds an entry. Its parent must already be a directory here and nothing may be at `path`.
+    /// Adds an entry. Its parent must be a directory of the tree, and `path` must be free.
     pub fn insert(&mut self, path: RelPath, entry: Entry) -> Result<(), ModelError> {
         let bad = |problem: &str| ModelError::Tree {
             path: path.to_string(),
@@ -160,15 +160,15 @@ impl Tree {
         self.insert(parent, entry)
     }
 
-    /// Removes `path` and everything below it; returns how many entries went.
+    /// Removes `path` and everything below it; returns the number of removed entries.
     pub fn remove(&mut self, path: &RelPath) -> usize {
         let before = self.entries.len();
         self.entries.retain(|p, _| !p.is_within(path));
         before - self.entries.len()
     }
 
-    /// Adds every entry of `other`. Directories may be in both: those of `self` keep their metadata. Anything else in
-    /// both is an error unless `replace` is set, in which case the entry of `other` wins (never a directory by a file).
+    /// Adds every entry of `other`. A directory may be in both, and keeps the metadata that it has in `self`. Any other path in
+    /// both is an error, unless `replace` is set: then the entry of `other` wins, if neither is a directory.
     pub fn merge(&mut self, other: &Tree, replace: bool) -> Result<(), ModelError> {
         for (path, entry) in &other.entries {
             match (self.entries.get(path).map(|e| &e.node), &entry.node) {
@@ -188,7 +188,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Sets every modification time, the root's too, to `mtime`.
+    /// Sets every modification time, that of the root too, to `mtime`.
     pub fn set_mtimes(&mut self, mtime: Epoch) {
         self.root.mtime = mtime;
         for entry in self.entries.values_mut() {
@@ -196,7 +196,7 @@ impl Tree {
         }
     }
 
-    /// Digest and size of every distinct file content.
+    /// The digest and size of every distinct file content.
     pub fn objects(&self) -> BTreeMap<VerityDigest, u64> {
         let files = self.entries.values().filter_map(|e| match e.node {
             Node::File { size, digest } => Some((digest, size)),
@@ -205,7 +205,7 @@ impl Tree {
         files.collect()
     }
 
-    /// Subdirectories of `path`'s parent chain counted per directory: the link count each directory has on disk.
+    /// The number of subdirectories of the root and of each directory that has any. Two more is the link count on disk.
     pub(crate) fn subdirectory_counts(&self) -> (u32, BTreeMap<RelPath, u32>) {
         let mut root = 0;
         let mut counts = BTreeMap::new();

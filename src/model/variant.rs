@@ -4,7 +4,7 @@ use super::{Arch, ModelError, excerpt};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// An artifact family; each lands in `images/<variant>/<arch>/`.
+/// An artifact family; its artifacts are written to `images/<variant>/<arch>/`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variant {
@@ -27,7 +27,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Every variant, in the order they are listed anywhere.
+    /// Every variant, in the order of all lists.
     pub const ALL: [Variant; 8] = [
         Variant::KernelInitrd,
         Variant::Raw,

@@ -1,4 +1,4 @@
-//! Digests of pnb's own source, as build.rs takes them.
+//! Digests of pnb's own source, computed by `build.rs`.
 
 /// Digest of the source of the rooms that run stages.
 pub const CODE_SANDBOX: &str = env!("PNB_CODE_SANDBOX");

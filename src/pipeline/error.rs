@@ -15,13 +15,13 @@ use std::{borrow::Cow, path::PathBuf};
 /// An error of the pipeline; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// There is no project here.
+    /// No project was found.
     #[error("find lockfile.toml and stages/ in {path:?} or above it")]
     NoProject {
-        /// Where the search began.
+        /// The directory in which the search began.
         path: PathBuf,
     },
-    /// git could not tell the project's revision.
+    /// git did not give the revision of the project.
     #[error("ask git about {project:?}: {problem}")]
     Git {
         /// The project.
@@ -29,7 +29,7 @@ pub enum PipelineError {
         /// The answer of git.
         problem: String,
     },
-    /// The lock.
+    /// The lock is faulty.
     #[error(transparent)]
     Lock(Box<LockError>),
     /// There is no lock.
@@ -38,13 +38,13 @@ pub enum PipelineError {
         /// The project.
         project: PathBuf,
     },
-    /// The lock lacks something a stage wants.
+    /// The lock lacks a package or file that a stage wants.
     #[error("find {what} in lockfile.toml")]
     NotLocked {
-        /// What is missing.
+        /// The missing package set or file.
         what: String,
     },
-    /// A pinned file of the project or the command line has other bytes than the lock says.
+    /// A pinned file of the project or the command line has another digest than the lock says.
     #[error(
         "take the pinned file {name} from {path:?}: it is not the locked one\nexpected: {expected}\n  actual: {actual}"
     )]
@@ -58,19 +58,19 @@ pub enum PipelineError {
         /// The digest of the file (of at most one byte more than the locked size).
         actual: Sha256Digest,
     },
-    /// The stages.
+    /// The stages are faulty.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// Fetching.
+    /// A file could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A package could not be read.
     #[error(transparent)]
     Deb(#[from] DebError),
-    /// The sandbox.
+    /// The sandbox failed.
     #[error("run the stage {node}")]
     Sandbox {
         /// The stage.
@@ -84,19 +84,19 @@ pub enum PipelineError {
     Stage {
         /// The stage.
         node: NodeId,
-        /// How it ended.
+        /// The kind of failure: the exit status, the limit or the output.
         problem: String,
         /// The last lines of its log.
         tail: String,
-        /// Where the whole log is, and the build directory if it was kept.
+        /// The path of the whole log, and that of the build directory if it was kept.
         log: String,
     },
     /// The platform's address or certificates cannot go onto a medium.
-    #[error("take {what}: {problem}")]
+    #[error("use {what}: {problem}")]
     Platform {
         /// The address, or the file of certificates.
         what: String,
-        /// The mistake in it.
+        /// The fault.
         problem: String,
     },
     /// The sandbox of a stage cannot be described: its `stage.toml` or an input does not fit.
@@ -104,20 +104,20 @@ pub enum PipelineError {
     Spec {
         /// The stage.
         node: NodeId,
-        /// The mistake.
+        /// The fault.
         problem: String,
     },
     /// A file could not be read or written.
     #[error("{what} {path:?}")]
     Io {
-        /// The verb.
+        /// The operation: a verb that completes "failed to …".
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
-    /// Two builds in memory did not fit.
+    /// The memory did not suffice for two builds.
     #[error("build twice below {path:?}, which is in memory")]
     InMemory {
         /// The directory of both stores.
@@ -126,7 +126,7 @@ pub enum PipelineError {
         #[source]
         source: Box<PipelineError>,
     },
-    /// The statements about an artifact.
+    /// The statements about an artifact could not be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
     /// A fact that the statements need is missing.
@@ -177,14 +177,14 @@ impl Hint for PipelineError {
 }
 
 impl PipelineError {
-    /// A fact for the statements is missing.
+    /// The error that a fact for the statements is missing.
     pub(super) fn describe(problem: impl Into<String>) -> Self {
         PipelineError::Describe {
             problem: problem.into(),
         }
     }
 
-    /// For `map_err` on I/O results.
+    /// An I/O error at `path`, for `map_err`.
     pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| PipelineError::Io { what, path, source }

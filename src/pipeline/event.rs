@@ -1,88 +1,88 @@
-//! What happens during a build, for whoever shows it.
+//! The events of a build, for display.
 
 use crate::{graph::Reason, model::NodeId};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// One thing that happened.
+/// An event of a build.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// Work begins on this many stages.
+    /// The build begins.
     Begin {
-        /// How many.
+        /// Number of its stages.
         stages: usize,
     },
-    /// A stage's result was in the store.
+    /// The store has the record of a stage already.
     Cached {
-        /// Which.
+        /// The stage.
         node: NodeId,
         /// Its key.
         key: String,
     },
     /// Files are being fetched.
     Fetching {
-        /// For which stage, or for the lock.
+        /// The stage that needs them, or the lock.
         what: String,
-        /// How many.
+        /// Number of files.
         files: usize,
-        /// Bytes in all.
+        /// Size of all files in bytes.
         total: u64,
     },
-    /// So much of it is here.
+    /// More bytes of the files have arrived.
     Fetched {
-        /// For which stage.
+        /// The stage that needs the files, or the lock.
         what: String,
         /// Bytes so far.
         bytes: u64,
-        /// Bytes in all.
+        /// Size of all files in bytes.
         total: u64,
     },
     /// A stage starts.
     Started {
-        /// Which.
+        /// The stage.
         node: NodeId,
-        /// Why it could not be taken from the store.
+        /// The reasons to run it.
         reasons: Vec<Reason>,
     },
     /// A line of a stage's output.
     Log {
-        /// Which stage.
+        /// The stage.
         node: NodeId,
         /// The line, without control characters.
         line: String,
     },
-    /// A stage ended well.
+    /// A stage succeeded.
     Finished {
-        /// Which.
+        /// The stage.
         node: NodeId,
         /// Its key.
         key: String,
-        /// Wall time.
+        /// Wall time in milliseconds.
         wall_ms: u64,
-        /// CPU time.
+        /// CPU time in milliseconds.
         cpu_ms: u64,
-        /// Highest memory use.
+        /// Highest memory use in bytes.
         peak_memory: u64,
     },
     /// A stage failed; the error follows.
     Failed {
-        /// Which.
+        /// The stage.
         node: NodeId,
     },
-    /// A layer of the sandbox is missing or weaker; the manifest will say so.
+    /// A layer of the sandbox is missing or weaker, which the manifest will state.
     Weaker {
-        /// Which layer, and why.
+        /// The layer and the reason.
         layer: String,
     },
     /// An artifact is in place.
     Exported {
         /// Its directory.
         dir: PathBuf,
-        /// Whether it was already there, unchanged.
+        /// Whether the directory had the artifact already.
         unchanged: bool,
     },
 }
 
-/// Takes events from any thread.
+/// A receiver of events, called from any thread.
 pub type Events<'a> = &'a (dyn Fn(Event) + Sync);

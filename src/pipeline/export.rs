@@ -1,4 +1,4 @@
-//! A built variant becomes files in `images/<variant>/<arch>/`, with the statements about them.
+//! Exports a built variant to `images/<variant>/<arch>/`, with the statements about its files.
 
 use super::{BuildContext, BuildOutcome, Event, PipelineError, facts::Described};
 use crate::{
@@ -25,12 +25,12 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Facts for the statements that the pipeline cannot know by itself.
+/// Facts for the statements, from the caller of the pipeline.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
-    /// When the build began, seconds since 1970.
+    /// Begin of the build, in seconds since 1970.
     pub started: u64,
-    /// When it ended, likewise.
+    /// End of the build, in seconds since 1970.
     pub finished: u64,
     /// The machine.
     pub host: Host,
@@ -40,7 +40,7 @@ pub struct Circumstances {
     pub allow_dirty: bool,
 }
 
-/// The pnb program; hashed once for all artifacts, and not at all when none is written.
+/// The pnb program. It is hashed at most once, when the first artifact is written.
 #[derive(Clone, Debug)]
 pub struct Program {
     path: PathBuf,
@@ -65,7 +65,7 @@ impl Program {
     }
 }
 
-/// One artifact on its way into its directory.
+/// The export of an artifact.
 struct Export<'a> {
     context: &'a BuildContext<'a>,
     outcome: &'a BuildOutcome,
@@ -74,7 +74,7 @@ struct Export<'a> {
     circumstances: &'a Circumstances,
 }
 
-/// Puts the artifact `target` below `images`, unless the very same is there already. Returns its directory.
+/// Exports the artifact `target` to its directory below `images`, unless it is there already. Returns the directory.
 pub fn export(
     context: &BuildContext<'_>,
     outcome: &BuildOutcome,
@@ -97,6 +97,8 @@ pub fn export(
             unchanged,
         });
     };
+    // The store's note has the fingerprint of the exported build and the stamps of its files. If both are still the same, there
+    // is nothing to write; a file that was changed by hand has other stamps, and the artifact is written again.
     let fingerprint = export.fingerprint()?;
     let note = note_of(&dir);
     if store
@@ -115,7 +117,7 @@ pub fn export(
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(fresh.path(), mode).map_err(PipelineError::io("write", fresh.path()))?;
     export.write_into(fresh.path())?;
-    // Of the files as they were written here: another builder may put its own in their place.
+    // Taken before the rename: afterwards another builder may replace the directory by its own.
     let stamps = stamps(fresh.path()).map_err(PipelineError::io("look at", fresh.path()))?;
     replace(fresh, &dir)?;
     store.put_note(&note, format!("{fingerprint}{stamps}").as_bytes())?;
@@ -123,8 +125,8 @@ pub fn export(
     Ok(dir)
 }
 
-/// Adds a statement on reproducibility to the record of the artifact below `images`, if its manifest is the one with this digest.
-/// Says whether it was.
+/// Adds a statement on reproducibility to the record of an artifact below `images`, if its manifest has the digest `manifest`.
+/// Returns whether it has.
 pub fn state(
     store: &Store,
     images: &Path,
@@ -153,7 +155,7 @@ pub fn state(
     fresh
         .persist(&path)
         .map_err(|e| PipelineError::io("write", &path)(e.error))?;
-    // The note must fit the changed record: otherwise the next build would write the same artifact again.
+    // The record has new stamps. Without a new note the next build would write the same artifact again.
     let note = note_of(&dir);
     if let Some(fingerprint) = store.note(&note).and_then(|old| String::from_utf8(old).ok())
         && let Some(fingerprint) = fingerprint.strip_suffix(&before)
@@ -164,17 +166,17 @@ pub fn state(
     Ok(true)
 }
 
-/// Name of the store's note on what was exported to a directory.
+/// Name of the store's note on the export to a directory.
 fn note_of(dir: &Path) -> String {
     format!("export-{}", blake3::hash(dir.to_string_lossy().as_bytes()).to_hex())
 }
 
-/// Puts the directory `fresh` in the place of `dir` in one step; what was there goes.
+/// Replaces the directory `dir` by `fresh` in one step, and removes the old one.
 fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
     let failed = PipelineError::io("rename into place", dir);
     match renameat2(AT_FDCWD, fresh.path(), AT_FDCWD, dir, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => {
-            // It has another name now; there is nothing left to remove.
+            // The directory has been renamed, so nothing is left to remove.
             let _ = fresh.keep();
             Ok(())
         }
@@ -189,7 +191,7 @@ fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
 }
 
 impl Export<'_> {
-    /// Everything that decides the exported bytes, apart from the build record.
+    /// A text of everything that determines the exported bytes, apart from the build record.
     fn fingerprint(&self) -> Result<String, PipelineError> {
         let project = self.context.project;
         let mut text = format!(
@@ -221,6 +223,7 @@ impl Export<'_> {
         let circumstances = self.circumstances;
         let BuildContext { project, store, .. } = *self.context;
         let done = self.outcome.done(&self.node)?;
+        // The files come first, because the statements have their digests.
         let mut artifacts = BTreeMap::new();
         for (name, spec) in &project.graph.file(&self.node).outputs {
             let Some(output) = done.record.outputs.get(name) else {
@@ -248,6 +251,7 @@ impl Export<'_> {
         for (name, text) in &statements.files {
             write(&dir.join(name), text)?;
         }
+        // The circumstances of this build go into the record alone: the other statements are the same for every builder.
         let record = BuildRecord {
             schema_version: RECORD_VERSION,
             manifest_sha256: statements.manifest_sha256,
@@ -272,7 +276,7 @@ impl Export<'_> {
     }
 }
 
-/// Name, inode, size and times of everything below a directory: it changes when anybody touches a file.
+/// The name, inode, size and times of every file below a directory, as text. A changed or replaced file changes it.
 fn stamps(dir: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     let mut waiting = vec![PathBuf::new()];
@@ -307,7 +311,7 @@ fn write(path: &Path, text: &str) -> Result<(), PipelineError> {
     fs::write(path, text).map_err(PipelineError::io("write", path))
 }
 
-/// Copies the directories and files of a tree below `path` in `dir`.
+/// Copies the directories and files of a tree to `path` below `dir`, and adds the digests of the files to `artifacts`.
 fn copy_tree_out(
     store: &Store,
     digest: &VerityDigest,

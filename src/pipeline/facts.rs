@@ -1,4 +1,4 @@
-//! Facts about an artifact for its statements: gathered from the project, the graph and the records of its stages.
+//! The facts about an artifact for its statements, from the project, the graph and the records of its stages.
 
 use super::{
     BuildContext, BuildOutcome, CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
@@ -15,9 +15,9 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// Where the diagnostic agents lie in the project.
+/// Directory of the diagnostic agents in the project.
 const DIAGNOSTIC: &str = "agent/diagnostic";
-/// The stages and outputs whose content the manifest states.
+/// The stages and outputs whose contents the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
 
@@ -31,13 +31,14 @@ pub(super) struct Described<'a> {
 }
 
 impl<'a> Described<'a> {
-    /// The facts about the artifact that `stages` made, with the digests of its files.
+    /// The facts about the artifact that `stages` made; `artifacts` has the digests of its files.
     pub(super) fn facts(
         &self,
         stages: &[NodeId],
         artifacts: BTreeMap<RelPath, Digests>,
     ) -> Result<Facts<'a>, PipelineError> {
         let project = self.context.project;
+        // The root digest is read from the output of its stage, not computed again: the manifest states the value that was built in.
         let root = self.line_of(ROOT_STAGE)?;
         let root: VerityDigest = root
             .parse()
@@ -48,18 +49,21 @@ impl<'a> Described<'a> {
             .ok_or_else(|| PipelineError::NotLocked {
                 what: format!("the agent for {}", self.target.arch),
             })?;
+        // An agent of the repository is a diagnostic one; the manifest must not present it as a pinned release.
         let shipped = RelPath::new(DIAGNOSTIC).map_err(|e| PipelineError::describe(e.to_string()))?;
         let diagnostic = agent.path.as_ref().is_some_and(|p| p.is_within(&shipped));
         let (mut package_sets, mut pinned_files, mut stage_facts, mut whole) =
             (BTreeMap::new(), BTreeMap::new(), Vec::new(), true);
         for id in stages {
             let done = self.outcome.done(id)?;
+            // One weaker sandbox makes the artifact non-hermetic, although the stage may have run in an earlier build.
             whole &= done.record.weaker.is_empty();
             let file = project.graph.file(id);
             let role = match file.arch {
                 StageArch::Build | StageArch::Host => Role::Tool,
                 StageArch::Target => Role::Target,
             };
+            // Only inputs that a stage really had are stated: the lock may pin more than this artifact needs.
             let mut inputs = BTreeMap::new();
             for (name, resolved) in &done.resolved.inputs {
                 let origin = origin(project, id, name)?;
@@ -98,11 +102,13 @@ impl<'a> Described<'a> {
                 outputs: done.record.outputs.clone(),
             });
         }
+        // The platform is stated only if a stage had it as an input: otherwise the artifact does not contain it.
         let platform = stage_facts
             .iter()
             .flat_map(|stage| stage.inputs.values())
             .any(|input| input.origin == Origin::Platform)
             .then(|| project.platform.fact());
+        // A build is hermetic only if its stage files can be found again by the commit, or the user waived that.
         let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
         Ok(Facts {
             arch: self.target.arch,
@@ -152,13 +158,13 @@ impl<'a> Described<'a> {
     }
 }
 
-/// The default kernel command line of an artifact, as the writers of disks have it.
+/// The default kernel command line of an artifact, from the same files as that of the disk writers.
 pub fn command_line(project: &Project, target: Target) -> Result<String, PipelineError> {
     let line = writers::command_line(&project.root.join(STAGES), target.variant, target.arch);
     line.map_err(|error| PipelineError::describe(format!("the kernel command line: {}", chain(&error))))
 }
 
-/// Where an input of a node comes from.
+/// The origin of an input of a node.
 fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, PipelineError> {
     if name == STAGE_DIRECTORY {
         let path = [STAGES, &id.stage].join("/");

@@ -12,21 +12,21 @@ use std::{
 /// The revision of the project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revision {
-    /// The commit; none outside a repository, and none before its first commit.
+    /// The commit; `None` outside a repository and before its first commit.
     pub sha: Option<GitSha>,
     /// Stage files that differ from the commit, as `git status` names them.
     pub dirty: Vec<String>,
 }
 
 impl Revision {
-    /// Asks git. A directory that no repository tracks has no revision; a git that cannot answer is an error.
+    /// Asks git for the revision. A directory that no repository tracks has none; a failure of git is an error.
     ///
-    /// `paths` is what a build reads of the project, relative to it: ignored files there count as uncommitted too.
+    /// `paths` are the parts of the project that a build reads, relative to it: ignored files there count as uncommitted too.
     pub fn of(project: &Path, paths: &BTreeSet<PathBuf>) -> Result<Self, PipelineError> {
         if !project.ancestors().any(|dir| dir.join(".git").exists()) {
             return Ok(Self::default());
         }
-        // A directory that the repository around it does not track is in no commit of it.
+        // The surrounding repository may not track this directory. Its commit would then say nothing about the stage files.
         if git(project, &["ls-files", "--", "lockfile.toml"])?.is_empty() {
             return Ok(Self::default());
         }

@@ -1,4 +1,4 @@
-//! The scheduler: the one place that joins the rooms.
+//! The pipeline: the room that connects the others to a build.
 //!
 //! ```text
 //! project ──► inputs ──► key ──► record in the store? ──► yes: done
@@ -12,12 +12,12 @@
 //! | `project.rs`, `platform.rs`, `git.rs` | the project: lock, stages, revision, and facts about the platform from the caller |
 //! | `code.rs` | digests of pnb's own source |
 //! | `context.rs` | the values that all parts of a build share |
-//! | `scheduler.rs` | which nodes run, in what order, and how many at once |
+//! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
 //! | `resolve.rs` | a node's inputs as digests, and its key |
-//! | `recipe.rs` | *what* runs: everything by digest, the same on every host |
-//! | `placement.rs` | *where* it runs: inputs fetched and put at paths of this machine |
+//! | `recipe.rs` | the workload, the inputs by digest and the outputs of a run: the same on every host |
+//! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
-//! | `origins.rs` | where pinned files are fetched from |
+//! | `origins.rs` | the sources of pinned files |
 //! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 

@@ -1,4 +1,4 @@
-//! Where pinned files come from, and how packages and the lock's other files get into the store.
+//! The sources of pinned files, and the way of packages and other files of the lock into the store.
 
 use super::{Event, Events, PipelineError, Project, project::AGENT};
 use crate::{
@@ -19,19 +19,19 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Where pinned files are fetched from.
+/// The sources of pinned files.
 #[derive(Debug, Clone)]
 pub struct Origins {
-    /// Mirrors, in the order they are asked.
+    /// Mirrors, in the order of trying.
     pub sources: Sources,
     /// Whether the network may be used.
     pub offline: bool,
-    /// Downloads at once.
+    /// Number of simultaneous downloads.
     pub parallel: usize,
 }
 
 impl Origins {
-    /// Puts every package into the store that is not there yet; hashes those that are.
+    /// Verifies the packages that the store has, and fetches the others into it.
     pub fn ensure_packages(
         &self,
         project: &Project,
@@ -58,7 +58,7 @@ impl Origins {
             .collect()
     }
 
-    /// Puts one of the lock's other files into the store.
+    /// Puts a pinned file that is not a package into the store.
     pub fn ensure_file(
         &self,
         project: &Project,
@@ -120,7 +120,7 @@ impl Origins {
     }
 }
 
-/// Turns the progress of single files into events about all of them.
+/// Combines the progress of single files to events about all of them.
 struct Advance<'a> {
     what: &'a str,
     total: u64,
@@ -147,8 +147,8 @@ impl fetch::Progress for Advance<'_> {
     fn finished(&self, _: &FetchItem, _: bool) {}
 }
 
-/// Whether the file is in the store with the bytes the lock says: hashed both ways (once by this program), because the store's
-/// index from SHA-256 to objects is only a hint. What is damaged is dropped, to be fetched again; other failures are errors.
+/// Whether the store has the locked bytes. The store's index from SHA-256 to objects is not trusted: the object is hashed for both
+/// digests (once per run of pnb). A damaged object is removed, so that it is fetched again; other failures are errors.
 fn present(store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> {
     let Some(digest) = store.find_sha256(sha256) else {
         return Ok(false);
@@ -173,7 +173,7 @@ fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDi
     Ok(digest)
 }
 
-/// Reads a pinned file of this machine; one with other bytes than the lock says is an error.
+/// Reads a pinned file of this machine; another digest than the locked one is an error.
 pub(super) fn check_local(path: &Path, file: &PinnedFile) -> Result<Vec<u8>, PipelineError> {
     let mut bytes = Vec::new();
     let mut open = fs::File::open(path).map_err(PipelineError::io("read", path))?;

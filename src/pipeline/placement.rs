@@ -1,4 +1,4 @@
-//! The *where* of a stage's run: its inputs fetched and put at paths of this machine.
+//! The placement of a run: its inputs, fetched and put at paths of this machine.
 
 use super::{
     BuildContext, PipelineError,
@@ -14,7 +14,7 @@ use crate::{
 };
 use std::{fs, path::PathBuf, time::Duration};
 
-/// How long a shell in a stage's sandbox may stay open.
+/// Time limit of a shell in a stage's sandbox.
 const SHELL_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// The paths of a run: the sandbox to run it in, and the directories that belong to this run alone.
@@ -38,7 +38,7 @@ impl Drop for PackageDirectories {
     }
 }
 
-/// Puts everything that a recipe names at a path of this machine: fetches pinned files, checks trees out, makes the build directory.
+/// Places a recipe on this machine: fetches pinned files, checks trees out, makes the build directory.
 pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Placement, PipelineError> {
     let mut inputs = Inputs {
         context,
@@ -100,7 +100,7 @@ pub fn shell_spec(
     Ok(placement)
 }
 
-/// Inputs on their way to paths of this machine.
+/// The mounts and directories of the inputs placed so far.
 struct Inputs<'a> {
     context: &'a BuildContext<'a>,
     mounts: Vec<Mount>,
@@ -114,7 +114,7 @@ impl Inputs<'_> {
         match input {
             ResolvedInput::Tree(digest) => {
                 self.mount(self.checkout(digest)?, target.clone());
-                // The stage's own directory has no description beside it: only inputs do.
+                // The dump of an input's tree is mounted beside it; the stage's own directory has no dump.
                 if target.as_bytes() != b"stage" {
                     let beside = format!("{target}.tree");
                     let beside = RelPath::new(beside).map_err(|e| PipelineError::Spec {
@@ -152,7 +152,7 @@ impl Inputs<'_> {
         });
     }
 
-    /// Whether files of inputs are copies, which belong to this run and go with its scratch.
+    /// Whether files of inputs are copies, which belong to this run and are removed with its scratch.
     fn copies(&self) -> bool {
         self.context.options.changed.copies
     }
@@ -186,7 +186,7 @@ impl Inputs<'_> {
         let origins = self.context.origins;
         let digests = origins.ensure_packages(project, pinned, &name, &packages, self.context.events)?;
         let pairs: Vec<(&Package, VerityDigest)> = packages.into_iter().zip(digests).collect();
-        // Hard links must be on the file system of the files they link to.
+        // Hard links have to be on the file system of their objects.
         let dir = if self.copies() { store } else { pinned }.scratch_path("packages");
         self.packages.0.push(dir.clone());
         let index = index.map(|suite| (suite, recipe.epoch));

@@ -1,4 +1,5 @@
-//! What the caller says of the platform that nodes enroll at: it goes onto boot partitions, beside or in identity.cfg.
+//! The facts about the platform that nodes enroll at, from the command line. They are written to boot partitions, beside or in
+//! `identity.cfg`.
 
 use super::PipelineError;
 use crate::{
@@ -9,17 +10,17 @@ use crate::{
 };
 use std::{fs::File, io::Read, path::Path};
 
-/// What 90powernode reads of a certificate file, bytes.
+/// Largest certificate file that 90powernode reads, in bytes.
 const MAX_PEM: u64 = 64 << 10;
-/// Longest address.
+/// Longest address accepted, in bytes.
 const MAX_URL: usize = 1024;
-/// Names in the tree that stages see.
+/// Names of the files in the input of stages.
 const URL: &str = "url";
 const CA_PEM: &str = "ca.pem";
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
-/// Address and certificate authority, each if there is one.
+/// The address and the certificate authority of the platform, each if it was given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Platform {
     url: Option<String>,
@@ -27,7 +28,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Checks an address, as it will stand behind `SERVER=`.
+    /// Checks and sets the address, which is written after `SERVER=`.
     pub fn set_url(&mut self, url: &str) -> Result<(), PipelineError> {
         let bad = |problem: &str| PipelineError::Platform {
             what: format!("the platform's address {url:?}"),
@@ -37,10 +38,10 @@ impl Platform {
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
             return Err(bad("it does not begin with https:// or http:// and a host"));
         }
-        // What a shell, a quoted value or a comment could take for something else.
+        // The list leaves out the characters that end or change a quoted value in a shell, and the one that begins a comment.
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?[]@!&*+,;=%".contains(c);
         if let Some(odd) = url.chars().find(|c| !plain(*c)) {
-            return Err(bad(&format!("it holds {odd:?}; write that as %XX")));
+            return Err(bad(&format!("it contains {odd:?}, which has to be written as %XX")));
         }
         if url.len() > MAX_URL {
             return Err(bad(&format!("it has more than {MAX_URL} characters")));
@@ -64,7 +65,7 @@ impl Platform {
         Ok(())
     }
 
-    /// The directory that stages see.
+    /// The directory that stages get as an input.
     pub(super) fn tree(&self, store: &Store, epoch: Epoch) -> Result<VerityDigest, PipelineError> {
         let mut tree = Tree::new(Meta::root(0o755, epoch));
         for (name, bytes) in [
@@ -84,7 +85,7 @@ impl Platform {
         Ok(store.put_tree(&tree)?)
     }
 
-    /// What the manifest says of it.
+    /// The statement of the manifest.
     pub fn fact(&self) -> PlatformFact {
         PlatformFact {
             url: self.url.clone(),
@@ -106,7 +107,7 @@ fn check_pem(bytes: &[u8]) -> Result<(), String> {
     if text.contains("PRIVATE KEY") {
         return Err("it holds a private key, which must not go onto a medium".to_owned());
     }
-    // The same as 90powernode asks for: it refuses a file with anything else in it.
+    // The rules are those of 90powernode, which refuses a file with any text outside the certificates.
     let plain = |c: char| c.is_ascii_alphanumeric() || "+/= -\r\n".contains(c);
     if let Some(odd) = text.chars().find(|c| !plain(*c)) {
         return Err(format!("it holds {odd:?}, and may hold PEM only, without comments"));

@@ -18,12 +18,12 @@ pub const LOCKFILE: &str = "lockfile.toml";
 /// Name of the stages' directory in a project.
 pub const STAGES: &str = "stages";
 
-/// The stage with emulators.
+/// Name of the stage with the emulators.
 const EMULATORS: &str = "emulators";
 /// Name of the agent among the lock's files.
 pub const AGENT: &str = "agent";
 
-/// A project, read and checked.
+/// A project that was read and checked.
 #[derive(Debug)]
 pub struct Project {
     /// Its directory, absolute.
@@ -34,11 +34,11 @@ pub struct Project {
     pub lock_sha256: Sha256Digest,
     /// The stages.
     pub graph: StageGraph,
-    /// Where it stands in git.
+    /// Its revision in git.
     pub revision: Revision,
     /// The file that replaces the locked agent.
     pub agent: Option<PathBuf>,
-    /// What the caller says of the platform.
+    /// The facts about the platform, from the command line.
     pub platform: Platform,
 }
 
@@ -78,28 +78,28 @@ impl Project {
         })
     }
 
-    /// Where the project stands in git at this moment.
+    /// The present revision of the project in git.
     pub fn revision_now(&self) -> Result<Revision, PipelineError> {
         Revision::of(&self.root, &paths_of(&self.lock, &self.graph))
     }
 
-    /// Whether the lock has every package the stages want.
+    /// Checks that the lock has every package that the stages want.
     pub fn check_lock(&self) -> Result<(), PipelineError> {
         match check(&self.lock, &wanted_sets(&self.graph)).first() {
             None => Ok(()),
             Some(problem) => Err(PipelineError::NotLocked {
-                what: format!("everything the stages want ({problem})"),
+                what: format!("all packages that the stages want ({problem})"),
             }),
         }
     }
 
-    /// Reads the stages alone; for writing the first lock.
+    /// Reads the stages alone, which suffices for the first lock.
     pub fn load_graph(root: &Path) -> Result<StageGraph, PipelineError> {
         let writers = writers::names().collect();
         Ok(StageGraph::load(&root.join(STAGES), STAGES, Arch::host(), &writers)?)
     }
 
-    /// Takes the tools of `arch` instead of this machine's.
+    /// Uses tools of the architecture `arch` instead of this machine's.
     pub fn use_tools_of(&mut self, arch: Arch) -> Result<(), PipelineError> {
         let fresh = Self::load_graph(&self.root)?;
         self.graph = fresh.with_tools_of(arch, EMULATORS)?;

@@ -1,7 +1,7 @@
-//! The *what* of a stage's run: everything by digest, nothing of this machine.
+//! The recipe of a run: the workload, the inputs by digest and the outputs, without any fact of this machine.
 //!
-//! A [`Recipe`] is the same on every host. [`super::placement`] adds the *where*: it fetches the inputs, puts each at a path of this
-//! machine and gives the [`Spec`](crate::sandbox::Spec) that the sandbox obeys.
+//! A [`Recipe`] is the same on every host. [`super::placement`] adds the paths: it fetches the inputs, puts each at a path of this
+//! machine and gives the [`Spec`](crate::sandbox::Spec) for the sandbox.
 
 use super::{
     PipelineError, Project,
@@ -18,14 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The variable that tells a stage how many processors it has.
 pub(super) const PROCESSORS: &str = "PNB_CPUS";
 
-/// What a stage runs, with which inputs, and which outputs it gives.
+/// The workload of a stage, its inputs and its outputs.
 #[derive(Clone, Debug)]
 pub(super) struct Recipe<'a> {
     /// The node.
     pub(super) id: &'a NodeId,
-    /// The tree that is `/`; none for an empty root.
+    /// The tree at `/`; `None` for an empty root.
     pub(super) root: Option<VerityDigest>,
-    /// The tree with qemu-user and the architecture it emulates, where programs of another architecture are run.
+    /// The tree with qemu-user and the architecture to emulate, if programs of another architecture are run.
     pub(super) emulator: Option<(VerityDigest, Arch)>,
     /// Inputs by the path at which the stage sees them.
     pub(super) inputs: BTreeMap<RelPath, &'a ResolvedInput>,
@@ -43,7 +43,7 @@ pub(super) struct Recipe<'a> {
     pub(super) limits: Limits,
     /// The outputs that are taken from `/build`.
     pub(super) outputs: Vec<OutputSpec>,
-    /// Directories below `/build` that get a small `/dev`.
+    /// Directories below `/build` that get a small `dev`.
     pub(super) dev_in: Vec<RelPath>,
 }
 
@@ -137,7 +137,7 @@ fn limits(limits: &StageLimits) -> Limits {
     }
 }
 
-/// The outputs that are taken out of the sandbox. Outputs that pass an input on do not come from there.
+/// The outputs to take out of the sandbox. Outputs that pass an input on are not among them.
 fn outputs(file: &StageFile, arch: Arch) -> Result<Vec<OutputSpec>, String> {
     file.outputs_for(arch)
         .filter(|(_, output)| output.from.is_none())

@@ -10,12 +10,12 @@ use std::{
     path::Path,
 };
 
-/// Lines of a failed stage's log that an error shows.
+/// Number of log lines in the error of a failed stage.
 const TAIL: usize = 30;
-/// Longest line that is shown, in bytes; the log has all of it.
+/// Longest shown part of a line, in bytes; the log has the whole line.
 const MAX_LINE: usize = 4096;
 
-/// Writes a stage's output to its log, keeps the last lines, and reports each line as an event.
+/// Writes the output of a stage to its log, keeps the last lines, and reports each line as an event.
 pub(super) struct Recorder<'a> {
     file: BufWriter<File>,
     line: Vec<u8>,

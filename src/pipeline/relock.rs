@@ -1,4 +1,4 @@
-//! Writing the lock: reads what the stages want and what the archives are, fetches the indexes, and replaces `lockfile.toml`.
+//! Relocking: reads the wanted packages of the stages and the list of archives, fetches the indexes, and replaces `lockfile.toml`.
 
 use super::{LOCKFILE, Origins, PipelineError, Project, STAGES, vendor::sha256_of, wanted_sets};
 use crate::{
@@ -20,18 +20,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Name of the file below the stages that lists the archives.
+/// Name of the list of archives, below the stages.
 const ARCHIVES: &str = "archives.toml";
-/// Name of the file below the stages that lists pinned files which are no packages.
+/// Name of the list of pinned files that are not packages, below the stages.
 const FILES: &str = "files.toml";
 
-/// Why the lock could not be read, compared or written; each message completes "failed to …".
+/// An error of reading, comparing or writing the lock; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum RelockError {
-    /// A stage file is wrong.
+    /// A stage file is faulty.
     #[error(transparent)]
     Stages(#[from] PipelineError),
-    /// The lock or an archive is wrong, or no choice of packages fits.
+    /// The lock or an archive is faulty, or a package set cannot be resolved.
     #[error(transparent)]
     Lock(Box<LockError>),
     /// The list of mirrors is wrong.
@@ -45,14 +45,14 @@ pub enum RelockError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The reason that the system gave.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// `stages/files.toml` is malformed, or a file that it names is missing.
+    /// `stages/files.toml` is malformed, or a listed file is missing.
     #[error("read {STAGES}/{FILES}: {problem}")]
     Files {
-        /// What is wrong, and with which file.
+        /// The fault, with the file.
         problem: String,
     },
     /// The lock could not be written.
@@ -60,7 +60,7 @@ pub enum RelockError {
     Write {
         /// The file.
         path: PathBuf,
-        /// The reason that the system gave.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -90,7 +90,7 @@ impl Hint for RelockError {
     }
 }
 
-/// What a lock must have, and the lock that is there.
+/// The requirements of a project on its lock, and the present lock.
 #[derive(Debug)]
 pub struct LockWants {
     root: PathBuf,
@@ -99,16 +99,16 @@ pub struct LockWants {
     previous: Option<Lockfile>,
 }
 
-/// One way in which the lock does not fit the project; its `Display` is one line.
+/// A difference between the lock and the requirements of the project; its `Display` is one line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RelockProblem {
-    /// A package set differs from what the stages want.
+    /// A package set differs from the wanted one.
     Packages(LockProblem),
-    /// A file of `stages/files.toml` is not in the lock, or is there with another address or other bytes.
+    /// The lock lacks a file of `stages/files.toml`, or has it with another address or digest.
     File {
         /// Its name.
         name: String,
-        /// SHA-256 that it must have.
+        /// The required SHA-256.
         sha256: Sha256Digest,
     },
 }
@@ -124,14 +124,14 @@ impl fmt::Display for RelockProblem {
     }
 }
 
-/// How a new lock is to be chosen.
+/// The options for a new lock.
 #[derive(Clone, Debug)]
 pub struct RelockRequest<'a> {
-    /// Whether the newest versions are chosen although the present lock is complete.
+    /// Whether the newest versions are chosen even if the present lock is complete.
     pub update: bool,
-    /// The moment at which the archives are read; without it the newest.
+    /// The moment of the archives; `None` for the newest state.
     pub snapshot: Option<Moment>,
-    /// Optional archives to add.
+    /// The optional archives to add.
     pub suites: &'a [String],
     /// The present time, seconds since 1970.
     pub now: u32,
@@ -140,7 +140,7 @@ pub struct RelockRequest<'a> {
 /// A step of [`LockWants::relock`], for display.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RelockEvent<'a> {
-    /// Versions are chosen.
+    /// The package sets are being resolved.
     Resolving {
         /// Number of package sets.
         sets: usize,
@@ -161,7 +161,7 @@ pub enum RelockEvent<'a> {
 pub struct Relocked {
     /// The lock.
     pub lock: Lockfile,
-    /// What differs from the lock before; none when there was no lock before.
+    /// The differences from the replaced lock; `None` without one.
     pub changes: Option<Vec<LockChange>>,
 }
 
@@ -169,7 +169,7 @@ impl LockWants {
     /// Reads the stages, the list of pinned files and, if there is one, the lock of the project at `root`.
     ///
     /// # Errors
-    /// One of them is malformed, or a pinned file of the project is missing.
+    /// A file is malformed, or a pinned file of the project is missing.
     pub fn load(root: &Path) -> Result<Self, RelockError> {
         let path = root.join(LOCKFILE);
         let previous = match fs::read_to_string(&path) {
@@ -185,7 +185,7 @@ impl LockWants {
         })
     }
 
-    /// Everything that the lock lacks or has too much, as far as it shows without a network.
+    /// The parts that the lock lacks or no longer needs, as far as it shows without a network.
     ///
     /// # Errors
     /// There is no lock.
@@ -204,7 +204,7 @@ impl LockWants {
     /// pinned files are always read again. `origins` is called only when archives have to be read.
     ///
     /// # Errors
-    /// An archive cannot be read or is refused, no choice of packages fits, or the lock cannot be written.
+    /// An archive cannot be read or is refused, a package set cannot be resolved, or the lock cannot be written.
     pub fn relock(
         &self,
         request: &RelockRequest<'_>,
@@ -221,6 +221,7 @@ impl LockWants {
         };
         let text = lock::write_lock(&lock)?;
         let path = self.root.join(LOCKFILE);
+        // Renamed when it is whole, so that an interrupted write leaves the old lock.
         let part = path.with_extension("toml.part");
         let written = fs::write(&part, text).and_then(|()| fs::rename(&part, &path));
         written.map_err(|source| RelockError::Write { path, source })?;
@@ -244,7 +245,7 @@ impl LockWants {
             let bytes = fs::read(&path).map_err(|source| RelockError::Read { path, source })?;
             keyrings.insert(archive.keyring.clone(), bytes);
         }
-        // Optional archives that the lock already has stay in it.
+        // Optional archives of the present lock stay: without them an update would go back to older versions.
         let previous = self.previous.as_ref();
         let has = |archive: &&WantedArchive| previous.is_some_and(|old| old.archive(&archive.name).is_some());
         let kept = archives.iter().filter(|archive| archive.optional).filter(has);
@@ -273,7 +274,7 @@ impl LockWants {
     }
 }
 
-/// `stages/files.toml`.
+/// The format of `stages/files.toml`.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Files {
@@ -281,7 +282,7 @@ struct Files {
     file: Vec<WantedFile>,
 }
 
-/// One file of it: of the project (`path`), or a download.
+/// A file of the list: one of the project (`path`) or a download (`url`).
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedFile {
@@ -293,7 +294,7 @@ struct WantedFile {
     size: Option<u64>,
 }
 
-/// The files that `stages/files.toml` names; those of the project with their present digests.
+/// The files of `stages/files.toml`; those of the project have their present digests.
 fn pinned_files(root: &Path) -> Result<Vec<PinnedFile>, RelockError> {
     let path = root.join(STAGES).join(FILES);
     let bad = |problem: String| RelockError::Files { problem };
@@ -312,7 +313,7 @@ fn pinned_files(root: &Path) -> Result<Vec<PinnedFile>, RelockError> {
     Ok(files)
 }
 
-/// Size and digest of a wanted file: measured for a file of the project, as stated for a download.
+/// Pins a listed file. The size and digest are measured for a file of the project, and taken from the list for a download.
 fn pin(root: &Path, file: WantedFile) -> Result<PinnedFile, String> {
     let name = file.name;
     let (size, sha256) = match (&file.path, &file.url, file.size, file.sha256) {
@@ -337,7 +338,7 @@ fn pin(root: &Path, file: WantedFile) -> Result<PinnedFile, String> {
     })
 }
 
-/// Index files from the mirror, the mirrors of this machine's apt and the snapshot service.
+/// The source of index files: the mirror, the mirrors of this machine's apt, and the snapshot service.
 struct RemoteIndexes<'a> {
     origins: &'a Origins,
     transport: Transports,
@@ -372,7 +373,7 @@ impl Indexes for RemoteIndexes<'_> {
 }
 
 impl RemoteIndexes<'_> {
-    /// Where a file of an archive may be, in the order of trying.
+    /// The locations of a file of an archive, in the order of trying.
     fn places(&self, archive: ArchiveLocation<'_>, path: &RelPath) -> io::Result<Vec<Location>> {
         let sources = &self.origins.sources;
         let below = archive.base.join(path);
@@ -382,7 +383,7 @@ impl RemoteIndexes<'_> {
         let apt = sources.apt.iter().filter(|mirror| mirror.ends_with(archive.base));
         let apt = apt.map(|mirror| mirror.place(LocationKind::AptMirror, path));
         let snapshot = base.place(LocationKind::Snapshot, path);
-        // Only the snapshot service has a moment of the past; for the present the nearest mirror is first.
+        // Only the snapshot service has past moments; the present one comes from the nearest mirror first.
         if archive.fixed {
             places.push(snapshot);
             places.extend(apt);

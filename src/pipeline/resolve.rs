@@ -1,4 +1,4 @@
-//! A node's inputs: their digests, its key, and the directories it will see.
+//! Resolves the inputs of a node to digests and computes its cache key; lays out directories of packages.
 
 use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, origins::check_local};
 use crate::{
@@ -16,22 +16,22 @@ use std::{
     path::Path,
 };
 
-/// Outputs by node, of the nodes that are done.
+/// The outputs of the finished nodes.
 pub type OutputsByNode = BTreeMap<NodeId, BTreeMap<String, Output>>;
 
-/// Name under which a stage's own directory stands among its inputs.
+/// Name of a stage's own directory among its inputs.
 pub(super) const STAGE_DIRECTORY: &str = "@stage";
 
-/// An input whose digest is known.
+/// An input resolved to its digest.
 #[derive(Clone, Debug)]
 pub enum ResolvedInput {
     /// A tree in the store.
     Tree(VerityDigest),
     /// A file in the store, with its length in bytes.
     File(VerityDigest, u64),
-    /// A pinned file; fetched when the stage runs.
+    /// A pinned file, fetched when the stage runs.
     Pinned(PinnedFile),
-    /// Packages; fetched when the stage runs.
+    /// Packages, fetched when the stage runs, and the suite of their index, if they have one.
     Packages(Vec<Package>, Option<String>),
 }
 
@@ -40,19 +40,19 @@ pub enum ResolvedInput {
 pub struct ResolvedStage {
     /// The node.
     pub id: NodeId,
-    /// The written-out form of everything that enters the key.
+    /// The canonical form.
     pub canonical: Canonical,
-    /// Its digest.
+    /// The cache key: the digest of the canonical form.
     pub key: StageKey,
-    /// The tree that is `/`.
+    /// The tree at `/`.
     pub root: Option<VerityDigest>,
     /// The tree with the emulator, if programs of another architecture are run.
     pub emulator: Option<VerityDigest>,
-    /// Everything at `/inputs`, and the stage's own directory.
+    /// The inputs at `/inputs`, and the stage's own directory.
     pub inputs: BTreeMap<String, ResolvedInput>,
 }
 
-/// Finds a node's inputs and computes its key. `done` holds the outputs of everything it needs.
+/// Resolves a node's inputs to digests and computes its key. `done` has the outputs of its dependencies.
 pub fn resolve_stage(
     project: &Project,
     store: &Store,
@@ -60,6 +60,7 @@ pub fn resolve_stage(
     done: &OutputsByNode,
 ) -> Result<ResolvedStage, PipelineError> {
     let file = project.graph.file(id);
+    // Early cutoff: a dependency enters by the digest of its output, not by its own key.
     let output_of = |stage: &str, name: &str| -> Result<Output, PipelineError> {
         let node = project.graph.node(stage, id.arch)?;
         done.get(&node)
@@ -87,6 +88,7 @@ pub fn resolve_stage(
             },
             InputSource::Files(path) => {
                 let place = project.root.join(path.get_ref().as_path());
+                // Stored now, so that the stage gets the content behind the key, even if the files are edited meanwhile.
                 let tree = store.snapshot(&place, project.lock.source_date_epoch, &|_| false)?;
                 ResolvedInput::Tree(store.put_tree(&tree)?)
             }
@@ -95,7 +97,7 @@ pub fn resolve_stage(
                 let pinned = found.ok_or_else(|| PipelineError::NotLocked {
                     what: format!("the file {:?} for {}", name.get_ref(), id.arch),
                 })?;
-                // A file of the repository may have been edited since it was locked: then its old object in the store is the wrong one.
+                // A file of the repository may have been edited since it was locked. Its old object in the store would hide that.
                 if let Some(path) = &pinned.path {
                     check_local(&project.root.join(path.as_path()), pinned)?;
                 }
@@ -109,7 +111,7 @@ pub fn resolve_stage(
                         what: format!("the package set {id}"),
                     });
                 }
-                // apt needs the name of a suite: that of the first archive, which is the default one.
+                // apt needs the name of a suite. The set may come from several archives; the first one is the preferred one.
                 let suite = project.lock.archives.first().map(|a| a.name.clone());
                 let index = file.packages.as_ref().is_some_and(|p| p.index);
                 ResolvedInput::Packages(packages, suite.filter(|_| index))
@@ -117,11 +119,14 @@ pub fn resolve_stage(
         };
         inputs.insert(name.get_ref().clone(), resolved);
     }
+    // `stage.toml` is left out of the stage's own directory: its settings have their own lines in the key, and a change of the
+    // summary must not run the stage again.
     let own = project.root.join(super::project::STAGES).join(&id.stage);
     let skip = |path: &RelPath| path.as_bytes() == b"stage.toml";
     let own = store.snapshot(&own, project.lock.source_date_epoch, &skip)?;
     inputs.insert(STAGE_DIRECTORY.to_owned(), ResolvedInput::Tree(store.put_tree(&own)?));
 
+    // The key needs digests alone, so nothing has been fetched up to here.
     let digests = inputs
         .iter()
         .map(|(name, r)| Ok((name.clone(), digest_of(r)?)))
@@ -165,8 +170,8 @@ pub(super) fn digest_of(resolved: &ResolvedInput) -> Result<InputDigest, Pipelin
     })
 }
 
-/// Lays packages out in the new directory `dir` as hard links to their objects, or copies of them; with `index`, a flat repository
-/// for apt.
+/// Lays packages out in the new directory `dir`, as hard links to their objects or as copies. With `index`, the directory becomes a
+/// flat repository for apt.
 pub(super) fn lay_out_packages(
     store: &Store,
     packages: &[(&Package, VerityDigest)],
@@ -209,8 +214,8 @@ pub(super) fn lay_out_packages(
     Ok(())
 }
 
-/// The `Release` file of a flat repository whose only index is `packages`. Without a suite and codename apt does not
-/// recognise the essential set.
+/// The `Release` file of a flat repository with the single index `packages`. Without a suite and codename apt does not recognise
+/// the essential set.
 fn fresh_index(suite: &str, epoch: Epoch, packages: &[u8]) -> String {
     let mut both = verity::Both::new();
     both.update(packages);

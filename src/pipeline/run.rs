@@ -1,4 +1,4 @@
-//! Running one stage: fetch, lay out, sandbox, take the outputs.
+//! Runs one stage: places its inputs, runs the sandbox, and stores the outputs.
 
 use super::{
     BuildContext, Event, PipelineError,
@@ -19,29 +19,30 @@ use std::{
     path::PathBuf,
 };
 
-/// How stages are run.
+/// The options for running stages.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// The program that is started as the sandbox helper: pnb itself.
     pub helper: PathBuf,
-    /// Whether any missing or weaker layer is an error.
+    /// Whether a missing or weaker layer of the sandbox is an error.
     pub hermetic: bool,
     /// Whether the build directory of a failed stage is kept.
     pub keep_failed: bool,
-    /// Build on disk below this directory instead of in memory.
+    /// Directory on disk for the build directories; `None` for memory.
     pub build_dir: Option<PathBuf>,
     /// Whether each line of a stage's output becomes an event.
     pub verbose: bool,
-    /// Nodes whose artifacts will be exported by this program, to the file system that the store is on.
+    /// Nodes with artifacts that this program will export, to the file system of the store.
     pub exported: BTreeSet<NodeId>,
-    /// The nodes among them that no other node needs, where only the digests of their artifacts are wanted.
+    /// The nodes among them that no other node needs, if only the digests of their artifacts are needed.
     pub unkept: BTreeSet<NodeId>,
-    /// The circumstances that differ from those of other builds, to see whether they influence an output.
+    /// The varied circumstances, which show whether an output depends on them.
     pub changed: Changed,
 }
 
 impl RunOptions {
-    /// Options of an ordinary run with the sandbox helper `helper`: nothing is kept, verbose or varied, and weaker layers are allowed.
+    /// The options of an ordinary run with the sandbox helper `helper`: nothing is kept, logged as events or varied, and weaker
+    /// layers are allowed.
     pub fn new(helper: PathBuf) -> Self {
         Self {
             helper,
@@ -56,18 +57,18 @@ impl RunOptions {
     }
 }
 
-/// The circumstances in which a repeated build differs. The default varies nothing.
+/// The varied circumstances of a repeated build. The default varies nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changed {
     /// The surroundings of every stage.
     pub variation: Variation,
-    /// Whether stages see another number of processors, and other ones.
+    /// Whether stages run on other processors, and on another number of them.
     pub processors: bool,
-    /// Seed that chooses the next of the stages that could start, instead of their order.
+    /// Seed that chooses the next stage among those that are ready; `None` for the order of the closure.
     pub order: Option<u64>,
-    /// Whether files of inputs are copies instead of hard links to the store's.
+    /// Whether files of inputs are copies instead of hard links to objects.
     pub copies: bool,
-    /// Build on disk below this directory, in place of [`RunOptions::build_dir`].
+    /// Directory on disk for the build directories, in place of [`RunOptions::build_dir`].
     pub build_dir: Option<PathBuf>,
 }
 
@@ -83,7 +84,7 @@ pub(super) fn varied(changed: &Changed, cpus: u32) -> Variation {
     variation
 }
 
-/// Other processors than the first `declared` ones: the last ones, one of them where several are declared, two where one is.
+/// Other processors than the first `declared` ones: the last one if several are declared, the last two if one is.
 fn other_processors(declared: u32) -> Processors {
     let offered = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     Processors {
@@ -107,6 +108,7 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
     if result.is_ok() {
         flushed.map_err(PipelineError::io("write", &log))?;
     }
+    // A failure of the stage is shown with the end of its log; a failure of the sandbox has nothing to do with that log.
     let outcome = result.map_err(|source| match problem_of(&source) {
         Some(problem) => PipelineError::Stage {
             node: id.clone(),
@@ -125,7 +127,7 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
     record(context, resolved, spec, outcome)
 }
 
-/// Runs the sandbox; files of artifacts that will be exported are stored as often as they are exported.
+/// Runs the sandbox. A file of an artifact is written once more for each export to come, while its bytes are at hand.
 fn execute(
     context: &BuildContext<'_>,
     spec: &Spec,
@@ -143,6 +145,7 @@ fn execute(
         strict: options.hermetic,
     };
     let copies = |output: &OutputSpec| project.graph.times_exported(id, &output.name, &options.exported);
+    // An artifact that is only compared by digest is hashed and not stored.
     let mut put =
         |output: &OutputSpec, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
             let mode = ObjectMode::of_executable(executable);
@@ -155,7 +158,7 @@ fn execute(
     executor.run(spec, &mut put, recorder)
 }
 
-/// Removes the build directory of a run, or gives the line that names it when it is kept.
+/// Removes the build directory of a run, or returns the line with its path if it is kept.
 fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result<String, PipelineError> {
     match &spec.build_dir {
         BuildDir::Disk(dir) if context.options.keep_failed && !ok => {
@@ -163,7 +166,7 @@ fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result
         }
         BuildDir::Disk(dir) => {
             let removed = fs::remove_dir(dir).map_err(PipelineError::io("remove", dir));
-            // When the stage failed, its own error says more than this one.
+            // The error of a failed stage matters more than this one.
             if ok {
                 removed?;
             }
@@ -173,7 +176,7 @@ fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result
     }
 }
 
-/// Puts trees into the store and writes down how the stage ran.
+/// Stores the trees and makes the record of the run.
 fn record(
     context: &BuildContext<'_>,
     resolved: &ResolvedStage,
@@ -187,6 +190,7 @@ fn record(
         let output = match collected {
             Collected::File { digest, size, .. } => store::Output::File { digest, size },
             Collected::Tree(mut tree) => {
+                // Times depend on the run, and equal content has to give an equal digest.
                 tree.set_mtimes(project.lock.source_date_epoch);
                 store::Output::Tree {
                     digest: store.put_tree(&tree)?,
@@ -216,7 +220,7 @@ fn record(
     })
 }
 
-/// The outputs that pass an input on: the same objects, which were hashed before the stage could see them.
+/// The outputs that pass an input on. They are the objects of the inputs, hashed before the stage ran, so it cannot change them.
 fn forwarded(file: &StageFile, resolved: &ResolvedStage) -> Result<BTreeMap<String, store::Output>, PipelineError> {
     let from = |(name, declared): (&String, &DeclaredOutput)| {
         let input = declared.from.as_ref()?.get_ref();
@@ -235,7 +239,7 @@ fn forwarded(file: &StageFile, resolved: &ResolvedStage) -> Result<BTreeMap<Stri
     file.outputs_for(resolved.id.arch).filter_map(from).collect()
 }
 
-/// How the stage itself failed; `None` where the sandbox did.
+/// The failure of the stage itself; `None` for a failure of the sandbox.
 fn problem_of(error: &SandboxError) -> Option<String> {
     match error {
         SandboxError::Failed { status, .. } => Some(format!("it ended with {status}")),

@@ -1,4 +1,4 @@
-//! Which stages run, in what order, and how many at once.
+//! The scheduler: it chooses the stages that run, their order, and their number at once.
 
 use super::{
     BuildContext, Event, PipelineError, Project,
@@ -17,40 +17,40 @@ use std::{
     thread,
 };
 
-/// A node that is done: its inputs, its outputs, and whether it had to run.
+/// A finished node.
 #[derive(Clone, Debug)]
 pub struct Done {
     /// Its inputs and key.
     pub resolved: ResolvedStage,
-    /// Its outputs, and how it ran.
+    /// Its outputs and the facts about its run.
     pub record: Record,
-    /// Whether the record was in the store already.
+    /// Whether the store had the record already.
     pub cached: bool,
 }
 
-/// Every node of a build.
+/// The result of a build.
 #[derive(Clone, Debug)]
 pub struct BuildOutcome {
-    /// By node.
+    /// The finished nodes.
     pub nodes: BTreeMap<NodeId, Done>,
-    /// Every node after the nodes it needs.
+    /// All nodes, each after its dependencies.
     pub order: Vec<NodeId>,
 }
 
 impl BuildOutcome {
-    /// A node that the build went through.
+    /// The finished node `id`.
     pub(super) fn done(&self, id: &NodeId) -> Result<&Done, PipelineError> {
         let done = self.nodes.get(id);
         done.ok_or_else(|| PipelineError::describe(format!("{id} was not built")))
     }
 }
 
-/// One line of `pnb plan`.
+/// A line of `pnb plan`.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlanEntry {
     /// The node.
     pub node: NodeId,
-    /// Its key, where it is known before anything runs.
+    /// Its key, if it is known before any stage runs.
     pub key: Option<String>,
     /// Whether it would run.
     pub run: bool,
@@ -58,12 +58,14 @@ pub struct PlanEntry {
     pub reasons: Vec<Reason>,
 }
 
-/// The nodes that a build of `wanted` needs, and which of them it would run.
+/// Plans a build of `wanted`: all its nodes, and for each whether it would run.
 pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<PlanEntry>, PipelineError> {
     let closure = closure_of(&project.graph, wanted)?;
     let mut outputs = OutputsByNode::new();
     let mut entries = Vec::new();
     for id in &closure.order {
+        // The key depends on the outputs of the dependencies. When one of them has to run, early cutoff may still make this node
+        // a cached one, but that is not known yet.
         let waits: Vec<String> = closure.needs[id]
             .iter()
             .filter(|n| !outputs.contains_key(n))
@@ -97,7 +99,7 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
     Ok(entries)
 }
 
-/// Why a resolved node without a record must run.
+/// The reasons to run a resolved node that has no usable record.
 fn reasons(store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
     let id = &resolved.id;
     Ok(match store.latest_record(&id.stage, id.arch)? {
@@ -115,7 +117,7 @@ struct State {
 }
 
 impl BuildContext<'_> {
-    /// Builds `wanted` and everything it needs, `jobs` stages at once. After the first failure the running stages end, and no further
+    /// Builds the closure of `wanted`, with `jobs` stages at once. After a failure the running stages are finished, and no further
     /// stage starts.
     pub fn build(&self, wanted: &[NodeId], jobs: usize) -> Result<BuildOutcome, PipelineError> {
         match build_until_failure(self, wanted, jobs)? {
@@ -125,7 +127,7 @@ impl BuildContext<'_> {
     }
 }
 
-/// As [`BuildContext::build`]; after a failure it also gives the nodes that were done before.
+/// Builds as [`BuildContext::build`]; after a failure it returns the finished nodes too.
 pub(super) fn build_until_failure(
     context: &BuildContext<'_>,
     wanted: &[NodeId],
@@ -149,13 +151,15 @@ pub(super) fn build_until_failure(
         failed: None,
     });
     let changed = Condvar::new();
+    // Each worker takes the next ready node until none is left. The lock is held only to choose a node and to record its result,
+    // never while a stage runs.
     let work = || {
         loop {
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
             let run = || build_node(context, &id, &outputs);
-            // A panic must reach the caller, and until then the other workers must not wait for this stage.
+            // A panic must reach the caller. Until then the other workers must not wait for this stage, which will never finish.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
                 Err(panic) => {
@@ -173,17 +177,20 @@ pub(super) fn build_until_failure(
             match result {
                 Ok(done) => {
                     state.done.insert(id.clone(), done);
+                    // A copied checkout takes as much space as its tree, so it is removed after the last node that reads it.
                     if options.changed.copies {
                         let done = |node: &NodeId| state.done.get(node).map(|done| &done.record.outputs);
                         spent = spent_trees(&closure, done, &id);
                     }
                 }
                 Err(error) => {
+                    // Only the first failure is reported: a build has one error.
                     state.failed.get_or_insert(error);
                 }
             }
             drop(state);
             changed.notify_all();
+            // After the lock: removing a large tree takes time, and no later node reads it.
             spent.iter().for_each(|tree| store.remove_copied_checkout(tree));
         }
     };
@@ -205,7 +212,7 @@ pub(super) fn build_until_failure(
     Ok((outcome, state.failed))
 }
 
-/// The first of the nodes that could start, or one that the seed `order` decides on.
+/// Chooses the next node: the first of those that are ready, or the one that the seed `order` selects.
 fn choose<'a>(mut ready: impl Iterator<Item = &'a NodeId>, order: Option<u64>) -> Option<&'a NodeId> {
     match order {
         None => ready.next(),
@@ -213,7 +220,7 @@ fn choose<'a>(mut ready: impl Iterator<Item = &'a NodeId>, order: Option<u64>) -
     }
 }
 
-/// Waits for a node whose needs are done; `None` when there is nothing left to start.
+/// Waits for a node with finished dependencies; `None` when no further node is to start.
 fn next(
     closure: &Closure,
     state: &Mutex<State>,
@@ -238,6 +245,7 @@ fn next(
                 .collect();
             return Some((id.clone(), outputs));
         }
+        // Nothing is ready and nothing runs that could make a node ready. Waiting would never end.
         if state.running == 0 {
             return None;
         }
@@ -245,7 +253,7 @@ fn next(
     }
 }
 
-/// The trees that `id` was the last to need, now that it is done.
+/// The trees that only `id`, which is finished now, still needed.
 fn spent_trees<'a>(
     closure: &Closure,
     done: impl Fn(&NodeId) -> Option<&'a BTreeMap<String, Output>>,
@@ -264,7 +272,7 @@ fn spent_trees<'a>(
     spent
 }
 
-/// Takes a node's outputs from the store, or runs its stage.
+/// Takes the record of a node from the store, or runs its stage.
 fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) -> Result<Done, PipelineError> {
     let BuildContext {
         project,
@@ -288,8 +296,8 @@ fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) 
     if let Some(record) = usable(store, &resolved, options)? {
         return Ok(cached(record));
     }
+    // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
     let _lock = store.lock_stage(&resolved.key)?;
-    // Another builder may have finished it while we waited.
     if let Some(record) = usable(store, &resolved, options)? {
         return Ok(cached(record));
     }
@@ -304,6 +312,7 @@ fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) 
             return Err(error);
         }
     };
+    // The record comes last: it makes the outputs visible to other builders, so they have to be in the store.
     store.put_record(&resolved.key, &record)?;
     events(Event::Finished {
         node: id.clone(),
@@ -319,7 +328,7 @@ fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) 
     })
 }
 
-/// The record of a resolved node. A hermetic build does not accept one from a weaker sandbox.
+/// The usable record of a resolved node. A hermetic build does not accept a record from a weaker sandbox.
 fn usable(store: &Store, resolved: &ResolvedStage, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
     let record = store.record(&resolved.key)?;
     Ok(record.filter(|r| r.weaker.is_empty() || !options.hermetic))

@@ -1,4 +1,4 @@
-//! Pinned files in advance of a build: into the store (`pnb fetch`), and out of it as a mirror directory (`pnb vendor`).
+//! Pinned files before a build: into the store (`pnb fetch`), and from there into a mirror directory (`pnb vendor`).
 
 use super::{Events, Origins, PipelineError, Project};
 use crate::{
@@ -16,16 +16,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why the pinned files could not be written as a mirror; each message completes "failed to …".
+/// An error of writing the pinned files as a mirror; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum VendorError {
-    /// A pinned file is not in the store and could not be fetched.
+    /// A pinned file is missing in the store and could not be fetched.
     #[error(transparent)]
     Fetch(#[from] PipelineError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The lock has a package of an archive that it does not have.
+    /// The lock has a package, but not the archive of the package.
     #[error("place {package} in the mirror: lockfile.toml has no archive {archive:?}")]
     UnknownArchive {
         /// Name of the package.
@@ -33,16 +33,16 @@ pub enum VendorError {
         /// Name of its archive.
         archive: String,
     },
-    /// The digest of a file gives no path.
+    /// The digest of a file does not give a path.
     #[error("place the file {name} in the mirror")]
     Path {
         /// Name of the file in the lock.
         name: String,
-        /// What is wrong with the path.
+        /// The fault of the path.
         #[source]
         source: ModelError,
     },
-    /// A file was fetched, and the store does not have it.
+    /// The store lacks a file that was fetched.
     #[error("find {path} in the store: no object has the SHA-256 {sha256}")]
     NotStored {
         /// Path of the file in the mirror.
@@ -50,7 +50,7 @@ pub enum VendorError {
         /// Its digest in the lock.
         sha256: Sha256Digest,
     },
-    /// The store has other bytes under the digest.
+    /// The store has other bytes under the digest of a file.
     #[error(
         "copy {path} out of the store: the object is not the pinned file\nexpected: {expected}\n  actual: {actual}"
     )]
@@ -67,7 +67,7 @@ pub enum VendorError {
     Write {
         /// The file.
         path: PathBuf,
-        /// The reason that the system gave.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -87,16 +87,16 @@ impl Hint for VendorError {
     }
 }
 
-/// A mirror directory that was written.
+/// The result of writing a mirror directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Vendored {
-    /// Files in it that the lock pins.
+    /// Number of pinned files in it.
     pub files: usize,
-    /// How many of them were written now; the others were there with their bytes.
+    /// Number of files that were written now; the others were there already.
     pub written: usize,
 }
 
-/// The locked packages that the stages `nodes` need, with everything these stages depend on.
+/// The locked packages of the closure of `nodes`.
 ///
 /// # Errors
 /// A node is not in the graph.
@@ -107,10 +107,10 @@ pub fn needed_packages<'a>(project: &'a Project, nodes: &[NodeId]) -> Result<Vec
     Ok(packages.filter(|package| !package.sets.is_disjoint(&sets)).collect())
 }
 
-/// Puts `packages` and every other file that the lock pins into the store.
+/// Puts `packages` and all pinned files that are not packages into the store.
 ///
 /// # Errors
-/// A file is at none of its addresses, or has other bytes.
+/// None of the addresses of a file has its locked bytes.
 pub fn fetch_pinned(
     project: &Project,
     store: &Store,
@@ -125,9 +125,9 @@ pub fn fetch_pinned(
     Ok(())
 }
 
-/// Writes every download that the lock pins into `dir`, laid out as a mirror that [`fetch::Sources`](crate::fetch::Sources) reads.
+/// Writes every pinned download into `dir`, in the layout of a mirror for [`fetch::Sources`](crate::fetch::Sources).
 ///
-/// Files that are there with their bytes stay; each other file appears under its name only once it is whole and has its digest.
+/// Files that `dir` has with their locked bytes stay; every other file gets its name only when it is complete and verified.
 ///
 /// # Errors
 /// A file cannot be fetched or written, or the store is damaged.
@@ -149,7 +149,7 @@ pub fn vendor(
     Ok(Vendored { files, written })
 }
 
-/// Where each download lies in a mirror, relative to its directory. Files of the project are no downloads.
+/// The path of each download in a mirror, relative to its directory. Files of the project are not downloads.
 fn mirror_layout(project: &Project) -> Result<BTreeMap<RelPath, Sha256Digest>, VendorError> {
     let lock = &project.lock;
     let mut layout = BTreeMap::new();
@@ -172,7 +172,7 @@ fn mirror_layout(project: &Project) -> Result<BTreeMap<RelPath, Sha256Digest>, V
     Ok(layout)
 }
 
-/// Copies an object to `path` below `dir`; `false` when the file was there.
+/// Copies an object to `path` below `dir`; returns `false` if the file was there already.
 fn copy_out(store: &Store, dir: &Path, path: &RelPath, sha256: &Sha256Digest) -> Result<bool, VendorError> {
     let digest = store.find_sha256(sha256).ok_or_else(|| VendorError::NotStored {
         path: path.clone(),
@@ -190,7 +190,7 @@ fn copy_out(store: &Store, dir: &Path, path: &RelPath, sha256: &Sha256Digest) ->
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    // A copy that was interrupted must not be taken for the file.
+    // An interrupted copy must not be mistaken for the file, so it has another name until it is verified.
     let part = target.with_extension("part");
     match fs::remove_file(&part) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),

@@ -199,8 +199,7 @@ fn a_device_tree_that_the_kernel_lacks_is_refused_by_name() {
     command.args(["build", "--arch", "arm64", "--variant", "disk-image-rpi4", "--output"]);
     let said = bad(command.arg(dir.path().join("images")), 7);
     assert!(
-        said.contains("\"broadcom/bcm2711-rpi-500.dtb\"")
-            && said.contains("the package linux-image has no such file"),
+        said.contains("\"broadcom/bcm2711-rpi-500.dtb\"") && said.contains("the package linux-image has no such file"),
         "{said}"
     );
 }

@@ -1,4 +1,5 @@
-//! Reruns of a single stage that find the axes it depends on: with nothing varied, with halves of the axes, with single axes.
+//! The bisection: reruns of a single stage that find the axes it depends on, with no axis varied, with halves of the axes, and with
+//! single axes.
 
 use super::{compare::Reference, run::ReproRequest};
 use crate::{
@@ -19,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-/// Differences of one output that are kept.
+/// Number of differences of one output that a verdict shows.
 const DIFFERENCES: usize = 100;
 
 /// The outputs of a rerun; `None` when the stage failed.
@@ -34,19 +35,19 @@ pub(super) struct Bisection<'a> {
     pub(super) node: NodeId,
     /// The axes that the second build varied.
     pub(super) axes: &'a BTreeSet<Axis>,
-    /// The directory with the files that variations need.
+    /// The directory with the files for variations.
     pub(super) files: &'a Path,
     /// Results of the reruns so far, by the axes that were varied.
     pub(super) runs: BTreeMap<Vec<Axis>, RunResult>,
 }
 
 impl Bisection<'_> {
-    /// The store that reruns write to: the one with the first build's objects, if there was a first build.
+    /// The store of the reruns: the one with the objects of the first build, if there was one.
     fn store(&self) -> &Arc<Store> {
         self.reference.objects().unwrap_or(&self.second.store)
     }
 
-    /// Explains every output of the stage that differs.
+    /// Explains every differing output of the stage.
     pub(super) fn explain_outputs(mut self) -> Result<Vec<Finding>, PipelineError> {
         let (reference, second) = (self.reference, self.second);
         let stage = &second.outcome.done(&self.node)?.resolved;
@@ -87,9 +88,10 @@ impl Bisection<'_> {
         Ok(findings)
     }
 
-    /// Explains why the stage fails in the second build with `error`, although everything it needs came out the same.
+    /// Explains a stage that fails in the second build with `error`, although its dependencies gave the same outputs.
     ///
-    /// Against a manifest a stage that fails with nothing varied too is an ordinary failure: the variation is not the cause.
+    /// With a manifest as the reference, a stage that also fails without variation is an ordinary failure: the variation is not the
+    /// cause.
     pub(super) fn explain_failure(mut self, error: PipelineError) -> Result<Finding, PipelineError> {
         let mut cause = Cause::NotSought;
         if self.request.explain {
@@ -117,7 +119,7 @@ impl Bisection<'_> {
         })
     }
 
-    /// Compares an output of the first build with the one of a rerun, or else with the one of the second build.
+    /// Compares an output of the first build with that of a rerun, or without a rerun with that of the second build.
     fn compare(
         &self,
         name: &str,
@@ -129,12 +131,12 @@ impl Bisection<'_> {
         let kept = |output: &&Output| store.find_object(output.digest()).is_some();
         let (expected, rerun) = match (Some(expected).filter(kept), self.reference) {
             (Some(expected), _) => (expected, rerun),
-            // The first output was hashed but not kept, and no rerun gave it again; compare with the unvaried rerun instead.
+            // The first output was hashed but not kept, and no rerun gave it again: compare with the unvaried rerun instead.
             (None, Reference::Built(_)) => match self.runs.get(&Vec::new()).and_then(|run| run.as_ref()?.get(name)) {
                 Some(alike) => (alike, None),
                 None => return Ok(Comparison::default()),
             },
-            // A manifest says only the digest: there are no bytes to compare with.
+            // A manifest has only the digest: there are no bytes to compare with.
             (None, Reference::Claimed(_)) => return Ok(Comparison::default()),
         };
         let dir = self.request.store.scratch_path("compare");
@@ -147,7 +149,7 @@ impl Bisection<'_> {
         compared.map_err(|e| PipelineError::describe(format!("the differences of {name}: {e}")))
     }
 
-    /// Why the result of the stage differs, as `differs` judges it, and a choice of axes with which it does.
+    /// The cause of a difference that `differs` recognises, and a set of axes that gives the difference.
     fn cause(
         &mut self,
         stage: &ResolvedStage,
@@ -155,6 +157,8 @@ impl Bisection<'_> {
         alike: &dyn Fn(&RunResult, &RunResult) -> bool,
     ) -> Result<(Cause, Option<Vec<Axis>>), PipelineError> {
         let all: Vec<Axis> = self.axes.iter().copied().collect();
+        // Different with no axis varied: the stage differs by itself. If two runs are alike once one source of change stands still,
+        // such as the clock, that source is the cause.
         if differs(self.run(stage, &[])?) {
             for axis in Axis::ALL {
                 if let Some(still) = standing_still(*axis, self.files) {
@@ -170,9 +174,12 @@ impl Bisection<'_> {
             }
             return Ok((Cause::ByItself { still: None }, Some(Vec::new())));
         }
+        // Equal with all axes varied: the reruns do not show the cause of the difference.
         if !differs(self.run(stage, &all)?) {
             return Ok((Cause::NotRepeated, None));
         }
+        // Bisect: each half that still differs is halved again, so several independent causes are all found. If a set differs but
+        // neither half does, axes of both halves are needed together.
         let mut alone = Vec::new();
         let mut together = Vec::new();
         let mut waiting = vec![all];
@@ -200,7 +207,7 @@ impl Bisection<'_> {
         Ok((Cause::Axes { axes: alone }, Some(one)))
     }
 
-    /// Removes from `set` every axis that the difference does not need.
+    /// Removes every axis from `set` without which the difference remains.
     fn fewest(
         &mut self,
         stage: &ResolvedStage,
@@ -216,7 +223,7 @@ impl Bisection<'_> {
         Ok(set)
     }
 
-    /// The result with these axes varied; each choice runs once.
+    /// The result of the stage with these axes varied; each set runs once.
     fn run(&mut self, stage: &ResolvedStage, axes: &[Axis]) -> Result<&RunResult, PipelineError> {
         if !self.runs.contains_key(axes) {
             let set: BTreeSet<Axis> = axes.iter().copied().collect();

@@ -1,4 +1,4 @@
-//! One whole build in a store of its own.
+//! A whole build in a store of its own.
 
 use super::run::ReproRequest;
 use crate::{
@@ -9,25 +9,25 @@ use crate::{
 };
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-/// The results of a build: key and outputs of each node, and the digest of every file of every artifact.
+/// The results of a build: the key and outputs of each node, and the digest of every file of every artifact.
 pub(super) struct Made {
     pub(super) nodes: BTreeMap<NodeId, (StageKey, BTreeMap<String, Output>)>,
     pub(super) files: BTreeMap<(Target, RelPath), Sha256Digest>,
 }
 
-/// One build in a store of its own.
+/// A build in a store of its own.
 pub(super) struct BuildInStore {
     pub(super) store: Arc<Store>,
     pub(super) outcome: BuildOutcome,
     pub(super) made: Made,
-    /// The stage that failed, and its error; there are no artifacts then.
+    /// The failed stage and its error, if one failed; the build has no artifacts then.
     pub(super) failed: Option<(NodeId, PipelineError)>,
     /// Digest of each artifact's manifest.
     pub(super) manifests: BTreeMap<Target, Sha256Digest>,
 }
 
 impl ReproRequest<'_> {
-    /// Builds everything in a new store at `place`; with `objects` that store shares the objects of another one.
+    /// Builds the requested nodes in a new store at `place`; with `objects`, that store shares the objects of another one.
     pub(super) fn build_in(
         &self,
         place: &Path,
@@ -36,6 +36,7 @@ impl ReproRequest<'_> {
         mut options: RunOptions,
     ) -> Result<BuildInStore, PipelineError> {
         fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
+        // Pinned files are the same for every build, so they come from the user's store and are not fetched again.
         let shared = SharedStores {
             pinned: Some(Arc::clone(self.store)),
             objects,
@@ -52,6 +53,7 @@ impl ReproRequest<'_> {
             None => None,
             Some(error) => Some(self.failed_stage(&store, error)?),
         };
+        // The artifacts are exported as in an ordinary build, so that the comparison covers the statements too.
         let images = place.join("images");
         let (mut files, mut manifests) = (BTreeMap::new(), BTreeMap::new());
         for &target in self.targets.iter().filter(|_| failed.is_none()) {
@@ -81,7 +83,7 @@ impl ReproRequest<'_> {
         })
     }
 
-    /// The stage that failed in `store`. Its log is moved to the user's store, where it outlives this run. Other errors are returned.
+    /// The failed stage of `store`. Its log is moved to the user's store, where it stays after this run. Any other error is returned.
     fn failed_stage(&self, store: &Store, mut error: PipelineError) -> Result<(NodeId, PipelineError), PipelineError> {
         let PipelineError::Stage { node, log, .. } = &mut error else {
             return Err(error);

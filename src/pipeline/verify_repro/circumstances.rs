@@ -1,4 +1,4 @@
-//! The circumstances of both builds: memory for their stores, axes that this host cannot vary, files that variations need.
+//! The circumstances of both builds: memory for their stores, axes that this host cannot vary, files for variations.
 
 use super::run::ReproRequest;
 use crate::{
@@ -14,18 +14,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The stages with the files that variations need: libfaketime, and another locale.
+/// The stages with the files for variations: libfaketime and another locale.
 const CLOCK_STAGE: &str = "surroundings";
 const LOCALE_STAGE: &str = "surroundings-locale";
-/// Bytes that both builds may take while they run, as a multiple of the pinned files. Measured: up to 27, for all variants of amd64.
+/// Most bytes that both builds need while they run, as a multiple of the pinned files. Measured: up to 27, for all variants of amd64.
 const GROWTH: u64 = 36;
-/// Memory that is left to the rest of the machine, in bytes.
+/// Memory left to the rest of the machine, in bytes.
 const RESERVE: u64 = 2 << 30;
 /// `TMPFS_MAGIC` of linux/magic.h.
 const TMPFS: i64 = 0x0102_1994;
 
 impl ReproRequest<'_> {
-    /// A directory for both stores, and the scratch that keeps it when it is in memory.
+    /// A directory for both stores; when it is in memory, also the scratch that it belongs to.
     pub(super) fn scratch(&self) -> Result<(PathBuf, Option<Scratch>), PipelineError> {
         let name = "twice";
         let room = match self.on_disk {
@@ -44,7 +44,7 @@ impl ReproRequest<'_> {
         Ok((path, room))
     }
 
-    /// SHA-256 and size of every pinned file of the nodes.
+    /// The SHA-256 and size of every pinned file of the nodes.
     fn pinned(&self) -> Result<BTreeMap<Sha256Digest, u64>, PipelineError> {
         let lock = &self.project.lock;
         let mut all = BTreeMap::new();
@@ -55,7 +55,7 @@ impl ReproRequest<'_> {
         Ok(all)
     }
 
-    /// The nodes that no other node needs.
+    /// The requested nodes that no other node needs.
     pub(super) fn last_nodes(&self) -> Result<BTreeSet<NodeId>, PipelineError> {
         let closure = closure_of(&self.project.graph, self.nodes)?;
         let needed: BTreeSet<&NodeId> = closure.needs.values().flatten().collect();
@@ -95,9 +95,9 @@ impl ReproRequest<'_> {
         Ok(all)
     }
 
-    /// Builds libfaketime and another locale, and lays them out in the directory `target`, if an axis needs them.
+    /// Builds libfaketime and another locale and lays them out in the directory `target`, if an axis needs them.
     pub(super) fn lay_out_files(&self, axes: &BTreeSet<Axis>, target: &Path) -> Result<(), PipelineError> {
-        // The search for causes tries a clock that stands still, whatever the axes are.
+        // The search for causes tries a clock that stands still, even if the clock is not an axis.
         if !self.explain && !axes.contains(&Axis::Clock) && !axes.contains(&Axis::Locale) {
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl ReproRequest<'_> {
     }
 }
 
-/// Whether a file could not be written because a file system is full.
+/// Whether a full file system is the cause of an error.
 pub(super) fn is_full(error: &PipelineError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(found) = cause {
@@ -167,7 +167,7 @@ mod tests {
         };
         assert!(is_full(&io(io::ErrorKind::StorageFull)));
         assert!(!is_full(&io(io::ErrorKind::NotFound)));
-        // As the executor has it from the store.
+        // The form in which the executor passes on an error of the store.
         let stored = |kind| PipelineError::Sandbox {
             node: NodeId::new("a", Arch::Amd64),
             source: Box::new(SandboxError::Store {

@@ -1,4 +1,4 @@
-//! The reference that the second build is held against, and the results of stages and artifacts.
+//! The reference for the second build, and the comparison of stages and artifacts with it.
 
 use super::{
     build::{BuildInStore, Made},
@@ -17,16 +17,16 @@ use std::{
     sync::Arc,
 };
 
-/// The expected results.
+/// The reference: the expected results.
 pub(super) enum Reference {
     /// A first build on this machine.
     Built(Box<BuildInStore>),
-    /// A manifest, of which only digests are known.
+    /// A manifest, which has only digests.
     Claimed(Made),
 }
 
 impl Reference {
-    /// The results that a manifest claims. The manifest itself has to come out the same too.
+    /// The results that a manifest claims. The digest of the manifest itself is one of them.
     pub(super) fn claimed(claim: &Claim) -> Self {
         let manifest = claim.manifest();
         let nodes = manifest.stages.iter().map(|stage| {
@@ -73,7 +73,7 @@ impl Reference {
 }
 
 impl ReproRequest<'_> {
-    /// Compares the results of the second build with the expected ones. A manifest claims nothing about the statements beside it.
+    /// Compares the results of the second build with the expected ones. A manifest claims nothing about the other statements.
     pub(super) fn compare(
         &self,
         reference: &Reference,
@@ -86,7 +86,8 @@ impl ReproRequest<'_> {
             let Some((again, outputs)) = second.made.nodes.get(id) else {
                 continue;
             };
-            // A stage that the manifest does not have is needed now: that is a difference, although no output was claimed.
+            // A stage that the manifest lacks is needed now. That is a difference, although there is no expected output. An equal
+            // key with other outputs means that the divergence begins here; with another key it was inherited.
             let none = BTreeMap::new();
             let (state, first) = match expected.nodes.get(id) {
                 None => (State::Different, &none),
@@ -109,6 +110,7 @@ impl ReproRequest<'_> {
                 outputs: both.collect(),
             });
         }
+        // Files of one side alone are differences too, except for statements that a manifest cannot claim.
         let claimed = reference.built().is_none();
         let made = second.made.files.keys();
         let made = made.filter(|name| !claimed || expected.files.contains_key(*name) || !is_statement(&name.1));

@@ -1,7 +1,7 @@
-//! Building twice under different circumstances, comparing, and finding the cause of each difference.
+//! Builds twice under different circumstances, compares the results, and finds the cause of each difference.
 //!
 //! ```text
-//! first    store of its own, as every build ─────┐
+//! first    store of its own, nothing varied ─────┐
 //!                                                ├─► compare outputs by digest ─► equal
 //! second   store elsewhere, all axes varied ─────┘            │
 //!                                                             ▼ the first stages that differ
@@ -10,9 +10,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `run.rs` | the order of events, and the verdict |
-//! | `build.rs` | one whole build in a store of its own |
-//! | `circumstances.rs` | memory for both stores, axes that this host cannot vary, files that variations need |
+//! | `run.rs` | the sequence of builds and comparisons, and the verdict |
+//! | `build.rs` | a whole build in a store of its own |
+//! | `circumstances.rs` | memory for both stores, axes that this host cannot vary, files for variations |
 //! | `compare.rs` | the reference, and the results of stages and artifacts against it |
 //! | `bisect.rs` | reruns of one stage that find the axes it depends on |
 

@@ -1,4 +1,4 @@
-//! The order of events of `verify-repro`, and its verdict.
+//! The sequence of builds and comparisons of `verify-repro`, and its verdict.
 
 use super::{bisect::Bisection, build::BuildInStore, circumstances::is_full, compare::Reference};
 use crate::{
@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-/// Place of the second store below the scratch: a longer path than the first one's.
+/// Path of the second store below the scratch, longer than that of the first.
 const FAR: &str = "a-second-store/whose-path-is-longer-than-that-of-the-first-by-some-seventy-bytes/or-more/store";
 
 /// A request to build twice and compare.
@@ -26,7 +26,7 @@ pub struct ReproRequest<'a> {
     pub project: &'a Project,
     /// The user's store, which has pinned files already.
     pub store: &'a Arc<Store>,
-    /// Where other pinned files are fetched from.
+    /// The sources of other pinned files.
     pub origins: &'a Origins,
     /// The nodes to build.
     pub nodes: &'a [NodeId],
@@ -34,17 +34,17 @@ pub struct ReproRequest<'a> {
     pub targets: &'a [Target],
     /// The circumstances to vary.
     pub axes: &'a BTreeSet<Axis>,
-    /// Stages at once.
+    /// Number of stages at once.
     pub jobs: usize,
-    /// How stages are run.
+    /// The options for running stages.
     pub options: &'a RunOptions,
     /// Facts for the statements.
     pub circumstances: &'a Circumstances,
-    /// Whether the two stores lie on disk although memory would suffice.
+    /// Whether both stores are on disk, even if memory would suffice.
     pub on_disk: bool,
     /// Whether the cause of each difference is sought.
     pub explain: bool,
-    /// Receives what happens.
+    /// Receives the events of the builds.
     pub events: Events<'a>,
     /// Receives the next step, in words.
     pub say: &'a dyn Fn(&str),
@@ -52,9 +52,9 @@ pub struct ReproRequest<'a> {
 
 /// The result of a [`ReproRequest`].
 pub struct ReproResult {
-    /// The verdict for people and machines; its end is its beginning until the caller sets it.
+    /// The verdict. Its end time equals its begin time until the caller sets it.
     pub verdict: ReproVerdict,
-    /// Digest of the manifest of each artifact of the first build, or of the second one where there was no first.
+    /// The digest of each artifact's manifest, from the first build, or from the second one if there was no first.
     pub manifests: BTreeMap<Target, Sha256Digest>,
 }
 
@@ -111,7 +111,7 @@ impl<'a> ReproRequest<'a> {
             findings.extend(bisection(&stage.node).explain_outputs()?);
         }
         if let Some((node, error)) = failed {
-            // When everything the stage needs came out the same, it fails because of the variation.
+            // If all its dependencies gave the same outputs, the variation is the cause of the failure.
             let first_to_differ = stages.iter().all(|s| s.state == State::Equal);
             if first_to_differ {
                 findings.push(bisection(&node).explain_failure(error)?);
@@ -133,11 +133,11 @@ impl<'a> ReproRequest<'a> {
         Ok(ReproResult { verdict, manifests })
     }
 
-    /// An ordinary build. When it fails, the variation is not the cause: that is an ordinary failure.
+    /// The build without variation. A failure here is an ordinary one: the variation is not the cause.
     fn first_build(&self, scratch: &Path) -> Result<BuildInStore, PipelineError> {
         (self.say)("first build: as every build");
         let mut options = self.options.clone();
-        // Most artifacts come out the same; the search for causes makes those that differ again.
+        // Most artifacts are equal, so they are only hashed; the search for causes builds the differing ones again.
         if self.explain {
             options.unkept = self.last_nodes()?;
         }
@@ -161,7 +161,7 @@ impl<'a> ReproRequest<'a> {
         // With hard links a stage could see a higher link count in the second build, so objects are shared only when inputs are copies.
         let objects = reference.objects().filter(|_| options.changed.copies).cloned();
         (self.say)(&format!("second build: {} circumstances differ", axes.len()));
-        // Stages that share one processor cost more side by side.
+        // With one processor for all, stages at once take more memory and save no time.
         let jobs = if options.changed.processors { 1 } else { self.jobs };
         self.build_in(&scratch.join(FAR), objects, jobs, options)
     }
