@@ -204,8 +204,8 @@ fn damage_is_named() {
         fs.verity(&inode).map(|_| ())
     };
     let error = |change: &dyn Fn(&mut Vec<u8>)| sealed(change).expect_err("damaged").to_string();
-    assert!(error(&|b| b[at + 0x28] = 0).contains("extent node with magic"));
-    assert!(error(&|b| b[at + 0x28 + 6] = 9).contains("extent tree of depth 9"));
+    assert!(error(&|b| b[at + 0x28] = 0).contains("a node of the extent tree has the magic"));
+    assert!(error(&|b| b[at + 0x28 + 6] = 9).contains("the extent tree has the depth 9"));
     assert!(error(&|b| b[at + 0x28 + 12 + 8..at + 0x28 + 24].fill(0xff)).contains("stored at block"));
     assert!(error(&|b| b[at + 0x7] = 0x7f).contains("nothing behind the data"));
     assert!(error(&|b| b[at + 0x1a] = 0).contains("is not in use"));

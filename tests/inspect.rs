@@ -403,7 +403,7 @@ fn the_root_of_every_family_is_audited_where_it_lies() {
         &[("oci/index.json", b"{}".to_vec())],
         *digest,
     );
-    insta::assert_snapshot!(audited(&dir.path().join("b")).1, @"oci carries no file system of the root to look into");
+    insta::assert_snapshot!(audited(&dir.path().join("b")).1, @"oci carries no file system with the root");
 }
 
 #[test]
@@ -481,7 +481,9 @@ fn artifacts_that_belong_together_carry_one_root() {
     let moved = set();
     assert_eq!(moved.class(), Some(Class::Variants));
     assert!(
-        moved.table().contains("what the manifest of \"raw/arm64\" is about"),
+        moved
+            .table()
+            .contains("artifact that the manifest of \"raw/arm64\" describes"),
         "{}",
         moved.table()
     );

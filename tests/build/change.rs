@@ -187,7 +187,7 @@ fn a_boot_loader_package_without_its_file_is_named_and_nothing_is_left() {
     });
     let args = ["build", "--arch", "amd64", "--variant", "raw"];
     let said = bad(pnb(dir.path(), &store()).args(args), 7);
-    let want = "find the boot loader: the package shim-helpers-*-signed holds no /usr/lib/shim/mmx64.efi.signed";
+    let want = "find the boot loader: the package shim-helpers-*-signed has no /usr/lib/shim/mmx64.efi.signed";
     assert!(said.contains(want), "{said}");
     assert!(!dir.path().join("images/raw").exists());
 }
