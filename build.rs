@@ -1,4 +1,4 @@
-//! Digests of the library's source: of the parts that decide what a stage makes, so that changing them changes the stages' keys,
+//! Digests of the library's source: of the parts that decide the outputs of a stage, so that a change in them changes the stages' keys,
 //! and of all rooms, so that changing any of them writes the artifacts' directories anew.
 //!
 //! Only the library is watched: `src/cli` and `src/main.rs` are the program, which no digest covers, so a change there compiles the
@@ -17,7 +17,7 @@ const ROOMS: &[&str] = &[
 ];
 /// The folder of the program.
 const PROGRAM: &str = "cli";
-/// What the library is besides its rooms.
+/// Files of the library beside its rooms.
 const LIBRARY: &[&str] = &["src/lib.rs", "Cargo.lock"];
 
 /// Rooms that run a stage, lay out its inputs and take its outputs.
@@ -34,7 +34,7 @@ const SANDBOX: &[&str] = &[
     "src/pipeline/run.rs",
     "Cargo.lock",
 ];
-/// Rooms that write what a writer stage gives; dependencies count, so the lock of the crates does too.
+/// Rooms that write the outputs of writer stages; dependencies count, so the lock of the crates does too.
 const WRITERS: &[&str] = &["src/debian", "src/image", "src/writers", "Cargo.lock"];
 
 fn main() {

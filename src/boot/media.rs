@@ -63,14 +63,14 @@ pub enum MediaError {
     Disk {
         /// The disk.
         path: PathBuf,
-        /// The reason that the system gave, or what is wrong with the image.
+        /// The reason that the system gave, or the fault of the image.
         #[source]
         source: io::Error,
     },
     /// A file could not be opened, created or written.
     #[error("{verb} {path:?}")]
     Io {
-        /// What was tried.
+        /// The failed operation.
         verb: &'static str,
         /// The file.
         path: PathBuf,
@@ -110,7 +110,7 @@ impl Hint for MediaError {
 pub struct MediaRequest<'a> {
     /// The image that it boots from, and how the image is brought to it.
     pub image: Option<(&'a Path, BootMedia)>,
-    /// As what the image is attached.
+    /// The device that the image becomes.
     pub attach: Attach,
     /// A copy of the image that the machine writes to instead, made if it is missing.
     pub keep: Option<&'a Path>,
@@ -120,7 +120,7 @@ pub struct MediaRequest<'a> {
     pub size: Option<u64>,
 }
 
-/// The files of a machine. What is made for one run lies in the scratch directory of the store and goes with it.
+/// The files of a machine. Files that are made for one run lie in the scratch directory of the store and are removed with it.
 pub struct MachineFiles<'a> {
     store: &'a Store,
     mounts: Vec<Mount>,

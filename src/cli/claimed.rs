@@ -8,7 +8,7 @@ use pnb::{
 };
 use std::borrow::Cow;
 
-/// The build of the manifest cannot be repeated with what is here.
+/// The build of the manifest cannot be repeated with this project, this program or these options.
 #[derive(Debug, thiserror::Error)]
 #[error("repeat the build of the manifest: {what} differs\nexpected: {expected}\n  actual: {actual}")]
 pub(super) struct ClaimMismatch {

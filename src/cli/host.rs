@@ -14,7 +14,7 @@ pub(super) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What a build record says of this machine.
+/// The facts about this machine in a build record.
 pub(super) fn host() -> Host {
     let (name, kernel) = match nix::sys::utsname::uname() {
         Ok(u) => {

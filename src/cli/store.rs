@@ -17,7 +17,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 /// Options of `pnb store`.
 #[derive(Args, Debug)]
 pub(super) struct StoreArgs {
-    /// What to do with the store.
+    /// The operation.
     #[command(subcommand)]
     pub(super) command: StoreCommand,
 }

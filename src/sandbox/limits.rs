@@ -63,7 +63,7 @@ impl Limits {
         self.build_bytes.max(self.tmp_bytes)
     }
 
-    /// What the first limit is on that is zero; nothing can run under such limits.
+    /// The name of the first limit that is zero; nothing can run under such limits.
     pub(super) fn first_zero(&self) -> Option<&'static str> {
         let limits = [
             ("memory", self.memory),

@@ -17,7 +17,7 @@ const PASSED: usize = 64 << 10;
 /// `RWF_DONTCACHE` of the kernel's linux/fs.h, since Linux 6.14: the pages read or written do not stay in the page cache.
 const UNCACHED: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
-/// What happens to the page cache of a file's bytes after they were read or written.
+/// The policy for the page cache of bytes that were read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pages {
     /// The pages stay, because the bytes will be read soon.

@@ -27,7 +27,7 @@ impl<'a> BootConsole<'a> {
         }
     }
 
-    /// The verdict, and the pace of the machine until now, which says what to do where there is none.
+    /// The verdict, and the pace of the machine, which is for a machine without a verdict.
     pub(super) fn end(self) -> (Option<BootVerdict>, Pace) {
         let now = self.started.map(|at| at.elapsed()).unwrap_or_default();
         (self.judge.verdict(), self.progress.pace(now))

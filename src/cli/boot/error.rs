@@ -20,7 +20,7 @@ pub(super) enum BootError {
     /// There is no disk that could be kept.
     #[error("keep a copy of the disk: the artifact is not a disk")]
     NoDisk,
-    /// QEMU's Raspberry Pi 4 lacks what was asked for.
+    /// An option needs a device that QEMU's Raspberry Pi 4 lacks.
     #[error("start QEMU's Raspberry Pi 4 with {0}")]
     Board(&'static str),
     /// An image file by itself has no command line.

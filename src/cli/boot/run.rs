@@ -106,7 +106,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
     judge(&target, args, firmware, console.end(), ended, report)
 }
 
-/// Refuses what QEMU's Raspberry Pi does not have.
+/// Refuses options that need a device which QEMU's Raspberry Pi lacks.
 fn fits_board(args: &BootArgs) -> Result<(), BootError> {
     let lacks = [
         (

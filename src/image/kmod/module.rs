@@ -1,4 +1,4 @@
-//! What is known of one module: its facts, its name and its path.
+//! One module: its facts, its name and its path.
 
 use crate::image::ImageError;
 
