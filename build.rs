@@ -12,7 +12,7 @@ use std::{
 
 /// The rooms of the library: every folder below `src` but [`PROGRAM`].
 const ROOMS: &[&str] = &[
-    "model", "verity", "debian", "lock", "fetch", "store", "graph", "sandbox", "image", "inspect", "writers",
+    "model", "verity", "debian", "lock", "fetch", "source", "store", "graph", "sandbox", "image", "inspect", "writers",
     "manifest", "audit", "repro", "serve", "boot", "pipeline",
 ];
 /// The folder of the program.

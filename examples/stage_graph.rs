@@ -8,6 +8,7 @@ use pnb::{
     graph::closure_of,
     model::{Arch, Variant, chain},
     pipeline::Project,
+    source::SourceTree,
 };
 use std::{
     io::{self, Write},
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
 
 fn list(root: &Path, variant: &str, arch: &str) -> Result<String, Box<dyn std::error::Error>> {
     let (variant, arch): (Variant, Arch) = (variant.parse()?, arch.parse()?);
-    let graph = Project::load_graph(root)?;
+    let graph = Project::load_graph(&SourceTree::open(root)?)?;
     // A variant is built by the stage of its name.
     let node = graph.node(variant.as_str(), arch)?;
     let closure = closure_of(&graph, &[node])?;

@@ -15,6 +15,7 @@
 //! | [`debian`] | packages, control files, versions, signed release files | [`debian::Release`] |
 //! | [`lock`] | `lockfile.toml`: format, solver, changes | [`lock::Lockfile`] |
 //! | [`fetch`] | addresses of pinned files, downloads that are hashed on arrival | [`fetch::FetchItem`] |
+//! | [`source`] | the files of a project, opened below its directory, and their comparison with the commit | [`source::SourceTree`] |
 //! | [`store`] | objects by digest, trees, build records, collection | [`store::Store`] |
 //! | [`graph`] | `stage.toml`, the checked graph, the key of a stage | [`graph::StageGraph`] |
 //! | [`sandbox`] | the specification of a sandbox, and its executor | [`sandbox::Spec`] |
@@ -72,6 +73,7 @@ pub mod pipeline;
 pub mod repro;
 pub mod sandbox;
 pub mod serve;
+pub mod source;
 pub mod store;
 pub mod verity;
 pub mod writers;

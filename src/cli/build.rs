@@ -68,7 +68,10 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     if args.hermetic {
         hermetic(&project, args.allow_dirty)?;
     }
-    let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
+    let images = args
+        .output
+        .clone()
+        .unwrap_or_else(|| project.tree.path().join("images"));
     let exports = !selected.targets.is_empty() && on_one_file_system(store.root(), &images);
     let options = RunOptions {
         hermetic: args.hermetic,

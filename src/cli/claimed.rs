@@ -4,7 +4,8 @@ use super::{Exit, failure::Fatal};
 use pnb::{
     manifest::{Manifest, PlatformFact},
     model::{GitSha, Hint},
-    pipeline::{AGENT, CODE_SANDBOX, CODE_WRITERS, LOCKFILE, Project, Revision},
+    pipeline::{AGENT, CODE_SANDBOX, CODE_WRITERS, LOCKFILE, Project},
+    source::Revision,
 };
 use std::borrow::Cow;
 

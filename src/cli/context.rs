@@ -10,7 +10,8 @@ use pnb::{
     graph::GraphError,
     inspect::SpoolDirectory,
     model::{Arch, Hint, NodeId, Target, Variant},
-    pipeline::{Origins, Project, RunOptions},
+    pipeline::{Origins, PipelineError, Project, RunOptions},
+    source::{SourceTree, Uncommitted},
     store::Store,
 };
 use std::{
@@ -31,8 +32,11 @@ pub(super) enum ContextError {
     NoVariant { arch: Arch },
     #[error("build hermetically: the project is in no git commit, so nothing states the content of its stage files")]
     NoCommit,
-    #[error("build hermetically: stage files are not committed:\n  {}", files.join("\n  "))]
-    Uncommitted { files: Vec<String> },
+    #[error(
+        "build hermetically: files of the project are not those of the commit:{}",
+        indented(files)
+    )]
+    Uncommitted { files: Vec<Uncommitted> },
     #[error("build hermetically: the project changed while it was built")]
     Changed,
     #[error("create {path:?}")]
@@ -41,6 +45,22 @@ pub(super) enum ContextError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Most differences from the commit that an error lists.
+const MAX_LISTED: usize = 20;
+
+/// A line for each difference, and one for those beyond [`MAX_LISTED`].
+fn indented(files: &[Uncommitted]) -> String {
+    let mut text: String = files
+        .iter()
+        .take(MAX_LISTED)
+        .map(|file| format!("\n  {file}"))
+        .collect();
+    if let Some(more @ 1..) = files.len().checked_sub(MAX_LISTED) {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text
 }
 
 impl Fatal for ContextError {
@@ -70,14 +90,23 @@ impl Hint for ContextError {
 }
 
 /// The project's directory.
-pub(super) fn project_root(common: &Common) -> Result<PathBuf, Failure> {
+pub(super) fn project_tree(common: &Common) -> Result<SourceTree, Failure> {
     let start = common.project.as_deref().unwrap_or(Path::new("."));
-    Ok(Project::find(start)?)
+    Ok(Project::find(start, common.project.is_some())?)
+}
+
+/// The same, or `None` where there is no project.
+pub(super) fn project_tree_if_any(common: &Common) -> Result<Option<SourceTree>, Failure> {
+    let start = common.project.as_deref().unwrap_or(Path::new("."));
+    match Project::find(start, common.project.is_some()) {
+        Err(PipelineError::NoProject { .. }) => Ok(None),
+        found => Ok(Some(found?)),
+    }
 }
 
 /// The project, read and checked.
 pub(super) fn project(common: &Common) -> Result<Project, Failure> {
-    Ok(Project::load(&project_root(common)?)?)
+    Ok(Project::load(project_tree(common)?)?)
 }
 
 /// The directory of the store.

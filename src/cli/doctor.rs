@@ -3,11 +3,11 @@
 use super::{
     Exit,
     args::Common,
-    context::{project, project_root, run_options, store as open, store_path},
+    context::{project_tree_if_any, run_options, store as open, store_path},
     failure::Failure,
     report::Report,
 };
-use pnb::{model::chain, sandbox};
+use pnb::{model::chain, pipeline::Project, sandbox};
 
 pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> {
     let options = run_options()?;
@@ -26,8 +26,8 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
             report.line(format_args!("{:<8} fix: {}", "", layer.fix));
         }
     }
-    if project_root(common).is_ok() {
-        let project = project(common)?;
+    if let Some(tree) = project_tree_if_any(common)? {
+        let project = Project::load(tree)?;
         for archive in &project.lock.archives {
             let (name, suite, snapshot) = (&archive.name, &archive.suite, &archive.snapshot);
             if report.json() {

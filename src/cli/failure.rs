@@ -54,6 +54,8 @@ impl Fatal for PipelineError {
             PipelineError::Lock(_)
             | PipelineError::NoLock { .. }
             | PipelineError::NotLocked { .. }
+            | PipelineError::Files { .. }
+            | PipelineError::FilesNotLocked { .. }
             | PipelineError::LocalFile { .. } => Exit::Lock,
             PipelineError::Graph(_) | PipelineError::Spec { .. } => Exit::Graph,
             PipelineError::Fetch(_) => Exit::Fetch,

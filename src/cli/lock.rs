@@ -3,7 +3,7 @@
 use super::{
     Exit,
     args::Common,
-    context::{origins, project_root},
+    context::{origins, project_tree},
     failure::Failure,
     host::now,
     report::{Report, size},
@@ -35,7 +35,7 @@ pub(super) struct LockArgs {
 }
 
 pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<Exit, Failure> {
-    let wants = LockWants::load(&project_root(common)?)?;
+    let wants = LockWants::load(project_tree(common)?)?;
     if args.check {
         return check(&wants, report);
     }

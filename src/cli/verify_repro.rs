@@ -192,7 +192,10 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     } else {
         report.bytes(summary(&verdict).as_bytes());
     }
-    let images = args.output.clone().unwrap_or_else(|| project.root.join("images"));
+    let images = args
+        .output
+        .clone()
+        .unwrap_or_else(|| project.tree.path().join("images"));
     let statement = pipeline::reproducibility(&verdict);
     // A build that was repeated in the same way proves nothing, and must not replace a statement that says more.
     let says = claim.is_none() && !verdict.setup.axes.is_empty();

@@ -4,12 +4,11 @@ use super::{
     DeclaredOutput, GraphError, InputSource, Packages, StageArch, StageFile, StageOutputKind, parse_stage,
     stage_file::plain_name,
 };
-use crate::model::{Arch, NodeId};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
+use crate::{
+    model::{Arch, NodeId, RelPath},
+    source::{SourceEntry, SourceTree},
 };
+use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 
 /// A node with its stage file.
@@ -32,27 +31,27 @@ pub struct StageGraph {
 }
 
 impl StageGraph {
-    /// Reads and checks the files `<dir>/*/stage.toml`; `shown` names the directory in messages, and `writers` has the names of the
-    /// writers that stages may use.
-    pub fn load(dir: &Path, shown: &str, host: Arch, writers: &BTreeSet<&str>) -> Result<Self, GraphError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| GraphError::Io { path, source }
-        };
-        #[expect(clippy::disallowed_methods, reason = "the names go into a sorted map")]
-        let entries = fs::read_dir(dir).map_err(io(dir))?;
+    /// Reads and checks the files `<dir>/*/stage.toml` of a project; `writers` has the names of the writers that stages may use.
+    pub fn load(tree: &SourceTree, dir: &RelPath, host: Arch, writers: &BTreeSet<&str>) -> Result<Self, GraphError> {
         let mut stages = BTreeMap::new();
-        for entry in entries {
-            let entry = entry.map_err(io(dir))?;
-            let path = entry.path().join("stage.toml");
-            let Ok(name) = entry.file_name().into_string() else {
+        for name in tree.names(Some(dir))? {
+            let Ok(name) = String::from_utf8(name) else { continue };
+            let (Ok(stage), Ok(path)) = (
+                RelPath::new(format!("{dir}/{name}")),
+                RelPath::new(format!("{dir}/{name}/stage.toml")),
+            ) else {
                 continue;
             };
-            if !path.is_file() {
+            // A link to a directory is refused with the path that leads through it.
+            if !matches!(
+                tree.entry(&stage)?,
+                Some(SourceEntry::Directory | SourceEntry::Symlink { .. })
+            ) {
                 continue;
             }
-            let text = fs::read_to_string(&path).map_err(io(&path))?;
-            stages.insert(name.clone(), parse_stage(&text, &format!("{shown}/{name}/stage.toml"))?);
+            if let Some(text) = tree.read_text(&path)? {
+                stages.insert(name, parse_stage(&text, &path.to_string())?);
+            }
         }
         Self::new(stages, host, writers)
     }

@@ -1,7 +1,10 @@
 //! Errors of stage files and of their graph.
 
-use crate::model::{Arch, Hint};
-use std::{borrow::Cow, path::PathBuf};
+use crate::{
+    model::{Arch, Hint},
+    source::SourceError,
+};
+use std::borrow::Cow;
 
 /// An error in a `stage.toml`, or between several; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
@@ -17,13 +20,8 @@ pub enum GraphError {
         problem: String,
     },
     /// A file or directory could not be read.
-    #[error("read {path:?}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// Stages depend on each other in a cycle.
     #[error("order the stages: {} need each other", cycle.join(" → "))]
     Cycle {
@@ -58,7 +56,8 @@ impl Hint for GraphError {
                 let first = only.split(", ").next().unwrap_or(only);
                 Some(format!("`pnb build --stage {stage} --arch {first}` builds it").into())
             }
-            Self::Schema { .. } | Self::Io { .. } | Self::Cycle { .. } => None,
+            Self::Source(error) => error.hint(),
+            Self::Schema { .. } | Self::Cycle { .. } => None,
         }
     }
 }

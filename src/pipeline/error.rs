@@ -8,6 +8,7 @@ use crate::{
     manifest::ManifestError,
     model::{Hint, NodeId, Sha256Digest},
     sandbox::SandboxError,
+    source::SourceError,
     store::StoreError,
 };
 use std::{borrow::Cow, path::PathBuf};
@@ -21,12 +22,19 @@ pub enum PipelineError {
         /// The directory in which the search began.
         path: PathBuf,
     },
-    /// git did not give the revision of the project.
-    #[error("ask git about {project:?}: {problem}")]
-    Git {
-        /// The project.
-        project: PathBuf,
-        /// The answer of git.
+    /// A file of the project or its repository could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// `stages/files.toml` is malformed.
+    #[error("read stages/files.toml: {problem}")]
+    Files {
+        /// The fault, with the file.
+        problem: String,
+    },
+    /// `stages/files.toml` and the lock name different files.
+    #[error("use lockfile.toml: {problem}")]
+    FilesNotLocked {
+        /// The difference.
         problem: String,
     },
     /// The lock is faulty.
@@ -147,9 +155,8 @@ impl Hint for PipelineError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::NoProject { .. } => Some("run pnb in the project, or give --project DIR".into()),
-            Self::Git { .. } => Some(
-                "install git; for a repository of another user, `git config --global --add safe.directory DIR`".into(),
-            ),
+            Self::Source(error) => error.hint(),
+            Self::FilesNotLocked { .. } => Some("`pnb lock` pins the files of the list".into()),
             Self::NoLock { .. } => Some("`pnb lock` writes it".into()),
             Self::NotLocked { .. } => Some("`pnb lock` adds the missing packages and files".into()),
             Self::LocalFile { .. } => Some("after changing it on purpose, run `pnb lock`".into()),
@@ -167,6 +174,7 @@ impl Hint for PipelineError {
             Self::Store(error) => error.hint(),
             Self::Sandbox { source, .. } => source.hint(),
             Self::Deb(_)
+            | Self::Files { .. }
             | Self::Platform { .. }
             | Self::Spec { .. }
             | Self::Io { .. }

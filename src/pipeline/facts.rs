@@ -2,7 +2,7 @@
 
 use super::{
     BuildContext, BuildOutcome, CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
-    project::{AGENT, STAGES},
+    project::{AGENT, STAGES, below_stages, in_project},
     resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
 };
 use crate::{
@@ -160,17 +160,14 @@ impl<'a> Described<'a> {
 
 /// The default kernel command line of an artifact, from the same files as that of the disk writers.
 pub fn command_line(project: &Project, target: Target) -> Result<String, PipelineError> {
-    let line = writers::command_line(&project.root.join(STAGES), target.variant, target.arch);
+    let line = writers::command_line(&project.tree, &in_project(STAGES)?, target.variant, target.arch);
     line.map_err(|error| PipelineError::describe(format!("the kernel command line: {}", chain(&error))))
 }
 
 /// The origin of an input of a node.
 fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, PipelineError> {
     if name == STAGE_DIRECTORY {
-        let path = [STAGES, &id.stage].join("/");
-        return Ok(Origin::Repository(
-            RelPath::new(path).map_err(|e| PipelineError::describe(e.to_string()))?,
-        ));
+        return Ok(Origin::Repository(below_stages(&id.stage)?));
     }
     let inputs = &project.graph.file(id).inputs;
     let found = inputs.iter().find(|(n, _)| n.get_ref() == name);

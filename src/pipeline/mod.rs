@@ -9,7 +9,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `project.rs`, `platform.rs`, `git.rs` | the project: lock, stages, revision, and facts about the platform from the caller |
+//! | `project.rs`, `listed.rs`, `platform.rs` | the project: lock, stages, list of pinned files, and facts about the platform from the caller |
 //! | `code.rs` | digests of pnb's own source |
 //! | `context.rs` | the values that all parts of a build share |
 //! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
@@ -27,7 +27,7 @@ mod error;
 mod event;
 mod export;
 mod facts;
-mod git;
+mod listed;
 mod origins;
 mod placement;
 mod platform;
@@ -47,7 +47,6 @@ pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, export, state};
 pub use facts::command_line;
-pub use git::Revision;
 pub use origins::Origins;
 pub use placement::{Placement, shell_spec};
 pub use platform::Platform;

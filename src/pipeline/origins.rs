@@ -7,7 +7,8 @@ use crate::{
         Transports,
     },
     lock::{Package, PinnedFile},
-    model::{Sha256Digest, VerityDigest},
+    model::{RelPath, Sha256Digest, VerityDigest},
+    source::SourceTree,
     store::{ObjectMode, Store},
     verity,
 };
@@ -67,10 +68,11 @@ impl Origins {
         events: Events<'_>,
     ) -> Result<VerityDigest, PipelineError> {
         if let Some(path) = &file.path {
-            return adopt_local(store, &project.root.join(path.as_path()), file);
+            return adopt(store, file, &check_own(&project.tree, path, file)?);
         }
         if let Some(path) = project.agent.as_ref().filter(|_| file.name == AGENT) {
-            return adopt_local(store, path, file);
+            let agent = fs::File::open(path).map_err(PipelineError::io("read", path))?;
+            return adopt(store, file, &check_local(agent, path, file)?);
         }
         if !present(store, &file.sha256)?
             && let Some(item) = fetch::plan_file(file, &self.sources)?
@@ -166,21 +168,23 @@ fn present(store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> 
     Ok(true)
 }
 
-fn adopt_local(store: &Store, path: &Path, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
-    let bytes = check_local(path, file)?;
-    let (digest, _) = store.put_object(ObjectMode::Plain, &mut bytes.as_slice())?;
+fn adopt(store: &Store, file: &PinnedFile, mut bytes: &[u8]) -> Result<VerityDigest, PipelineError> {
+    let (digest, _) = store.put_object(ObjectMode::Plain, &mut bytes)?;
     store.link_sha256(&file.sha256, &digest)?;
     Ok(digest)
 }
 
-/// Reads a pinned file of this machine; another digest than the locked one is an error.
-pub(super) fn check_local(path: &Path, file: &PinnedFile) -> Result<Vec<u8>, PipelineError> {
+/// Reads a pinned file of the project; another digest than the locked one is an error.
+pub(super) fn check_own(tree: &SourceTree, path: &RelPath, file: &PinnedFile) -> Result<Vec<u8>, PipelineError> {
+    let (open, _) = tree.open_file(path)?;
+    check_local(open, &tree.full(path), file)
+}
+
+/// Reads a pinned file of this machine, opened from `path`; another digest than the locked one is an error.
+fn check_local(open: fs::File, path: &Path, file: &PinnedFile) -> Result<Vec<u8>, PipelineError> {
     let mut bytes = Vec::new();
-    let mut open = fs::File::open(path).map_err(PipelineError::io("read", path))?;
-    open.by_ref()
-        .take(file.size + 1)
-        .read_to_end(&mut bytes)
-        .map_err(PipelineError::io("read", path))?;
+    let read = open.take(file.size.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(PipelineError::io("read", path))?;
     let mut both = verity::Both::new();
     both.update(&bytes);
     let actual = both.finish().sha256;

@@ -1,10 +1,14 @@
 //! A project: the directory with the lock and the stages.
 
-use super::{PipelineError, Platform, Revision};
+use super::{
+    PipelineError, Platform,
+    listed::{check_listed, listed_files},
+};
 use crate::{
     graph::{InputSource, StageGraph},
     lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
-    model::{Arch, Sha256Digest},
+    model::{Arch, RelPath, Sha256Digest},
+    source::{Revision, SourceTree},
     verity, writers,
 };
 use std::{
@@ -26,8 +30,8 @@ pub const AGENT: &str = "agent";
 /// A project that was read and checked.
 #[derive(Debug)]
 pub struct Project {
-    /// Its directory, absolute.
-    pub root: PathBuf,
+    /// Its directory.
+    pub tree: SourceTree,
     /// The lock.
     pub lock: Lockfile,
     /// SHA-256 of the lock file.
@@ -43,33 +47,31 @@ pub struct Project {
 }
 
 impl Project {
-    /// Finds the project at `start` or above it.
-    pub fn find(start: &Path) -> Result<PathBuf, PipelineError> {
-        let start = start.canonicalize().map_err(PipelineError::io("open", start))?;
-        let found = start.ancestors().find(|dir| dir.join(STAGES).is_dir());
-        found
-            .map(Path::to_owned)
-            .ok_or(PipelineError::NoProject { path: start })
+    /// Finds the project at `start` or above it. With `named`, the user gave `start` as the project's directory.
+    ///
+    /// # Errors
+    /// There is none, or one that was found and not named belongs to somebody else.
+    pub fn find(start: &Path, named: bool) -> Result<SourceTree, PipelineError> {
+        SourceTree::find(start, STAGES, named)?.ok_or_else(|| PipelineError::NoProject { path: start.to_owned() })
     }
 
-    /// Reads lock and stages of the project at `root`, and asks git for its revision.
-    pub fn load(root: &Path) -> Result<Self, PipelineError> {
-        let path = root.join(LOCKFILE);
-        let text = match fs::read_to_string(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(PipelineError::NoLock {
-                    project: root.to_owned(),
-                });
-            }
-            read => read.map_err(PipelineError::io("read", &path))?,
+    /// Reads lock and stages of the project in `tree`, and compares them with its commit.
+    ///
+    /// # Errors
+    /// There is no lock, or it does not pin the files of `stages/files.toml`; a file is malformed or cannot be read.
+    pub fn load(tree: SourceTree) -> Result<Self, PipelineError> {
+        let Some(text) = tree.read_text(&in_project(LOCKFILE)?)? else {
+            let project = tree.path().to_owned();
+            return Err(PipelineError::NoLock { project });
         };
         let mut both = verity::Both::new();
         both.update(text.as_bytes());
         let lock = parse_lock(&text, LOCKFILE)?;
-        let graph = Self::load_graph(root)?;
+        let graph = Self::load_graph(&tree)?;
+        check_listed(&lock, &listed_files(&tree)?)?;
         Ok(Self {
-            revision: Revision::of(root, &paths_of(&lock, &graph))?,
-            root: root.to_owned(),
+            revision: Revision::of(&tree, &paths_of(&lock, &graph)?)?,
+            tree,
             lock,
             lock_sha256: both.finish().sha256,
             graph,
@@ -80,7 +82,7 @@ impl Project {
 
     /// The present revision of the project in git.
     pub fn revision_now(&self) -> Result<Revision, PipelineError> {
-        Revision::of(&self.root, &paths_of(&self.lock, &self.graph))
+        Ok(Revision::of(&self.tree, &paths_of(&self.lock, &self.graph)?)?)
     }
 
     /// Checks that the lock has every package that the stages want.
@@ -94,14 +96,14 @@ impl Project {
     }
 
     /// Reads the stages alone, which suffices for the first lock.
-    pub fn load_graph(root: &Path) -> Result<StageGraph, PipelineError> {
+    pub fn load_graph(tree: &SourceTree) -> Result<StageGraph, PipelineError> {
         let writers = writers::names().collect();
-        Ok(StageGraph::load(&root.join(STAGES), STAGES, Arch::host(), &writers)?)
+        Ok(StageGraph::load(tree, &in_project(STAGES)?, Arch::host(), &writers)?)
     }
 
     /// Uses tools of the architecture `arch` instead of this machine's.
     pub fn use_tools_of(&mut self, arch: Arch) -> Result<(), PipelineError> {
-        let fresh = Self::load_graph(&self.root)?;
+        let fresh = Self::load_graph(&self.tree)?;
         self.graph = fresh.with_tools_of(arch, EMULATORS)?;
         Ok(())
     }
@@ -127,15 +129,27 @@ impl Project {
 }
 
 /// The paths of the project that a build reads, relative to it.
-fn paths_of(lock: &Lockfile, graph: &StageGraph) -> BTreeSet<PathBuf> {
+fn paths_of(lock: &Lockfile, graph: &StageGraph) -> Result<BTreeSet<RelPath>, PipelineError> {
     let inputs = graph.stages().values().flat_map(|file| file.inputs.values());
     let files = inputs.filter_map(|input| match &input.source {
         InputSource::Files(path) => Some(path.get_ref()),
         _ => None,
     });
     let pinned = lock.files.iter().filter_map(|file| file.path.as_ref());
-    let named = files.chain(pinned).map(|path| path.as_path().to_owned());
-    [LOCKFILE, STAGES].map(PathBuf::from).into_iter().chain(named).collect()
+    let mut paths: BTreeSet<RelPath> = files.chain(pinned).cloned().collect();
+    paths.insert(in_project(LOCKFILE)?);
+    paths.insert(in_project(STAGES)?);
+    Ok(paths)
+}
+
+/// The path of a file of the project, relative to its directory.
+pub(super) fn in_project(path: &str) -> Result<RelPath, PipelineError> {
+    RelPath::new(path).map_err(|e| PipelineError::describe(e.to_string()))
+}
+
+/// The path of the entry `name` of the stages' directory.
+pub(super) fn below_stages(name: &str) -> Result<RelPath, PipelineError> {
+    in_project(&format!("{STAGES}/{name}"))
 }
 
 /// The package sets that the stages need from the lock.

@@ -1,6 +1,11 @@
 //! Relocking: reads the wanted packages of the stages and the list of archives, fetches the indexes, and replaces `lockfile.toml`.
 
-use super::{LOCKFILE, Origins, PipelineError, Project, STAGES, vendor::sha256_of, wanted_sets};
+use super::{
+    LOCKFILE, Origins, PipelineError, Project, STAGES,
+    listed::pinned_files,
+    project::{below_stages, in_project},
+    wanted_sets,
+};
 use crate::{
     fetch::{
         Base, FetchError, FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Transport, Transports,
@@ -9,21 +14,19 @@ use crate::{
         self, ArchiveLocation, Indexes, LockChange, LockError, LockProblem, LockRequest, Lockfile, MAX_INRELEASE,
         PinnedFile, WantedArchive, WantedSet,
     },
-    model::{Arch, Hint, Moment, RelPath, Sha256Digest},
+    model::{Hint, Moment, RelPath, Sha256Digest},
+    source::{MAX_TEXT, SourceError, SourceTree},
     verity,
 };
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fmt,
     io::{self, Read},
-    path::{Path, PathBuf},
 };
 
 /// Name of the list of archives, below the stages.
 const ARCHIVES: &str = "archives.toml";
-/// Name of the list of pinned files that are not packages, below the stages.
-const FILES: &str = "files.toml";
 
 /// An error of reading, comparing or writing the lock; every message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
@@ -40,30 +43,15 @@ pub enum RelockError {
     /// There is no lock that could be compared with the stages.
     #[error("read {LOCKFILE}: there is none yet")]
     NoLock,
-    /// A file could not be read.
-    #[error("read {path:?}")]
-    Read {
+    /// The list of archives or one of their keyrings is missing.
+    #[error("read {path}: there is no such file in the project")]
+    Missing {
         /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
+        path: RelPath,
     },
-    /// `stages/files.toml` is malformed, or a listed file is missing.
-    #[error("read {STAGES}/{FILES}: {problem}")]
-    Files {
-        /// The fault, with the file.
-        problem: String,
-    },
-    /// The lock could not be written.
-    #[error("write {path:?}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    /// A file of the project could not be read, or the lock not be written.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 impl From<FetchError> for RelockError {
@@ -83,6 +71,7 @@ impl Hint for RelockError {
         match self {
             RelockError::NoLock => Some("`pnb lock` writes it".into()),
             RelockError::Stages(error) => error.hint(),
+            RelockError::Source(error) => error.hint(),
             RelockError::Lock(error) => error.hint(),
             RelockError::Origins(error) => error.hint(),
             _ => None,
@@ -93,7 +82,7 @@ impl Hint for RelockError {
 /// The requirements of a project on its lock, and the present lock.
 #[derive(Debug)]
 pub struct LockWants {
-    root: PathBuf,
+    tree: SourceTree,
     sets: Vec<WantedSet>,
     files: Vec<PinnedFile>,
     previous: Option<Lockfile>,
@@ -111,6 +100,11 @@ pub enum RelockProblem {
         /// The required SHA-256.
         sha256: Sha256Digest,
     },
+    /// The lock has a file that `stages/files.toml` does not name.
+    UnlistedFile {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl fmt::Display for RelockProblem {
@@ -119,6 +113,9 @@ impl fmt::Display for RelockProblem {
             RelockProblem::Packages(problem) => problem.fmt(f),
             RelockProblem::File { name, sha256 } => {
                 write!(f, "the file {name} with the SHA-256 {sha256} is not locked")
+            }
+            RelockProblem::UnlistedFile { name } => {
+                write!(f, "the file {name} is locked, and {STAGES}/files.toml does not name it")
             }
         }
     }
@@ -166,22 +163,18 @@ pub struct Relocked {
 }
 
 impl LockWants {
-    /// Reads the stages, the list of pinned files and, if there is one, the lock of the project at `root`.
+    /// Reads the stages, the list of pinned files and, if there is one, the lock of the project in `tree`.
     ///
     /// # Errors
     /// A file is malformed, or a pinned file of the project is missing.
-    pub fn load(root: &Path) -> Result<Self, RelockError> {
-        let path = root.join(LOCKFILE);
-        let previous = match fs::read_to_string(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(RelockError::Read { path, source }),
-            Ok(text) => Some(lock::parse_lock(&text, LOCKFILE)?),
-        };
+    pub fn load(tree: SourceTree) -> Result<Self, RelockError> {
+        let text = tree.read_text(&in_project(LOCKFILE)?)?;
+        let previous = text.map(|text| lock::parse_lock(&text, LOCKFILE)).transpose()?;
         Ok(Self {
-            root: root.to_owned(),
-            sets: wanted_sets(&Project::load_graph(root)?),
-            files: pinned_files(root)?,
+            sets: wanted_sets(&Project::load_graph(&tree)?),
+            files: pinned_files(&tree)?,
             previous,
+            tree,
         })
     }
 
@@ -197,7 +190,17 @@ impl LockWants {
             name: file.name.clone(),
             sha256: file.sha256,
         });
-        Ok(packages.into_iter().map(RelockProblem::Packages).chain(files).collect())
+        let listed = |pinned: &&PinnedFile| {
+            self.files
+                .iter()
+                .any(|f| (&f.name, f.arch) == (&pinned.name, pinned.arch))
+        };
+        let unlisted = lock.files.iter().filter(|pinned| !listed(pinned));
+        let unlisted = unlisted.map(|file| RelockProblem::UnlistedFile {
+            name: file.name.clone(),
+        });
+        let packages = packages.into_iter().map(RelockProblem::Packages);
+        Ok(packages.chain(files).chain(unlisted).collect())
     }
 
     /// Chooses and pins every input, and writes the lock. A complete lock keeps its versions unless newer ones are asked for;
@@ -220,11 +223,7 @@ impl LockWants {
             _ => self.resolve(request, &origins()?, events)?,
         };
         let text = lock::write_lock(&lock)?;
-        let path = self.root.join(LOCKFILE);
-        // Renamed when it is whole, so that an interrupted write leaves the old lock.
-        let part = path.with_extension("toml.part");
-        let written = fs::write(&part, text).and_then(|()| fs::rename(&part, &path));
-        written.map_err(|source| RelockError::Write { path, source })?;
+        self.tree.replace(LOCKFILE, text.as_bytes())?;
         let changes = self.previous.as_ref().map(|old| lock::diff(old, &lock));
         Ok(Relocked { lock, changes })
     }
@@ -235,14 +234,13 @@ impl LockWants {
         origins: &Origins,
         events: &dyn Fn(RelockEvent<'_>),
     ) -> Result<Lockfile, RelockError> {
-        let stages = self.root.join(STAGES);
-        let path = stages.join(ARCHIVES);
-        let text = fs::read_to_string(&path).map_err(|source| RelockError::Read { path, source })?;
+        let path = below_stages(ARCHIVES)?;
+        let text = self.tree.read_text(&path)?.ok_or(RelockError::Missing { path })?;
         let archives = lock::parse_archives(&text, &format!("{STAGES}/{ARCHIVES}"))?;
         let mut keyrings = BTreeMap::new();
         for archive in &archives {
-            let path = stages.join(archive.keyring.as_path());
-            let bytes = fs::read(&path).map_err(|source| RelockError::Read { path, source })?;
+            let path = in_project(STAGES)?.join(&archive.keyring);
+            let bytes = self.tree.read(&path, MAX_TEXT)?.ok_or(RelockError::Missing { path })?;
             keyrings.insert(archive.keyring.clone(), bytes);
         }
         // Optional archives of the present lock stay: without them an update would go back to older versions.
@@ -272,70 +270,6 @@ impl LockWants {
         };
         Ok(lock::update(&wanted, &indexes)?)
     }
-}
-
-/// The format of `stages/files.toml`.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Files {
-    #[serde(default)]
-    file: Vec<WantedFile>,
-}
-
-/// A file of the list: one of the project (`path`) or a download (`url`).
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WantedFile {
-    name: String,
-    arch: Option<Arch>,
-    path: Option<RelPath>,
-    url: Option<String>,
-    sha256: Option<Sha256Digest>,
-    size: Option<u64>,
-}
-
-/// The files of `stages/files.toml`; those of the project have their present digests.
-fn pinned_files(root: &Path) -> Result<Vec<PinnedFile>, RelockError> {
-    let path = root.join(STAGES).join(FILES);
-    let bad = |problem: String| RelockError::Files { problem };
-    let text = match fs::read_to_string(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.map_err(|source| RelockError::Read { path, source })?,
-    };
-    let parsed: Files = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
-    let mut files = parsed
-        .file
-        .into_iter()
-        .map(|file| pin(root, file))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(bad)?;
-    files.sort();
-    Ok(files)
-}
-
-/// Pins a listed file. The size and digest are measured for a file of the project, and taken from the list for a download.
-fn pin(root: &Path, file: WantedFile) -> Result<PinnedFile, String> {
-    let name = file.name;
-    let (size, sha256) = match (&file.path, &file.url, file.size, file.sha256) {
-        (Some(path), None, None, None) => {
-            let place = root.join(path.as_path());
-            let measured = fs::metadata(&place).and_then(|meta| Ok((meta.len(), sha256_of(&place)?)));
-            measured.map_err(|e| format!("{name}: {path}: {e}"))?
-        }
-        (None, Some(_), Some(size), Some(sha256)) => (size, sha256),
-        _ => {
-            let forms = "{ name, path } for a file of the project or { name, url, size, sha256 } for a download";
-            return Err(format!("the file {name:?} has other keys than {forms}"));
-        }
-    };
-    Ok(PinnedFile {
-        name,
-        arch: file.arch,
-        path: file.path,
-        url: file.url,
-        size,
-        sha256,
-    })
 }
 
 /// The source of index files: the mirror, the mirrors of this machine's apt, and the snapshot service.
@@ -415,59 +349,5 @@ impl RemoteIndexes<'_> {
             }
         }
         Ok(bytes)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pinned(files: &str) -> Result<Vec<PinnedFile>, String> {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::create_dir(dir.path().join(STAGES)).expect("made");
-        fs::write(dir.path().join(STAGES).join(FILES), files).expect("written");
-        fs::write(dir.path().join("agent"), "abc").expect("written");
-        pinned_files(dir.path()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_file_of_the_project_is_measured_and_a_download_is_taken_as_stated() {
-        let zeros = "0".repeat(64);
-        let download =
-            format!("[[file]]\nname = \"b\"\nurl = \"https://example.org/b\"\nsize = 7\nsha256 = \"{zeros}\"\n");
-        let files = pinned(&format!("{download}[[file]]\nname = \"a\"\npath = \"agent\"\n")).expect("two files");
-        let found: Vec<(&str, u64)> = files.iter().map(|file| (file.name.as_str(), file.size)).collect();
-        assert_eq!(found, [("a", 3), ("b", 7)]);
-        // SHA-256 of "abc", from FIPS 180-2, appendix B.1.
-        assert_eq!(
-            files[0].sha256.to_string(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
-        assert_eq!(files[1].sha256.to_string(), zeros);
-    }
-
-    #[test]
-    fn a_file_that_is_neither_is_named() {
-        for (files, problem) in [
-            ("[[file]]\nname = \"a\"\npath = \"gone\"\n", "a: gone: "),
-            (
-                "[[file]]\nname = \"a\"\npath = \"agent\"\nsize = 3\n",
-                "the file \"a\" has other keys than",
-            ),
-            (
-                "[[file]]\nname = \"a\"\nurl = \"https://example.org/a\"\n",
-                "the file \"a\" has other keys than",
-            ),
-            ("[[file]]\nname = \"a\"\npath = \"../x\"\n", "path \"../x\""),
-            ("[[files]]\n", "unknown field `files`"),
-        ] {
-            let error = pinned(files).expect_err(files);
-            assert!(
-                error.starts_with("read stages/files.toml: ") && error.contains(problem),
-                "{error}"
-            );
-        }
-        let empty = tempfile::tempdir().expect("a directory");
-        assert_eq!(pinned_files(empty.path()).expect("no file is no error"), []);
     }
 }

@@ -1,6 +1,6 @@
 //! Resolves the inputs of a node to digests and computes its cache key; lays out directories of packages.
 
-use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, origins::check_local};
+use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, origins::check_own, project::below_stages};
 use crate::{
     debian,
     graph::{Canonical, Code, InputDigest, InputSource, KeyInputs},
@@ -87,9 +87,10 @@ pub fn resolve_stage(
                 Output::File { digest, size } => ResolvedInput::File(digest, size),
             },
             InputSource::Files(path) => {
-                let place = project.root.join(path.get_ref().as_path());
                 // Stored now, so that the stage gets the content behind the key, even if the files are edited meanwhile.
-                let tree = store.snapshot(&place, project.lock.source_date_epoch, &|_| false)?;
+                let tree = store.import(&project.tree, path.get_ref(), project.lock.source_date_epoch, &|_| {
+                    false
+                })?;
                 ResolvedInput::Tree(store.put_tree(&tree)?)
             }
             InputSource::Lock(name) => {
@@ -99,7 +100,7 @@ pub fn resolve_stage(
                 })?;
                 // A file of the repository may have been edited since it was locked. Its old object in the store would hide that.
                 if let Some(path) = &pinned.path {
-                    check_local(&project.root.join(path.as_path()), pinned)?;
+                    check_own(&project.tree, path, pinned)?;
                 }
                 ResolvedInput::Pinned(pinned.clone())
             }
@@ -121,9 +122,9 @@ pub fn resolve_stage(
     }
     // `stage.toml` is left out of the stage's own directory: its settings have their own lines in the key, and a change of the
     // summary must not run the stage again.
-    let own = project.root.join(super::project::STAGES).join(&id.stage);
+    let own = below_stages(&id.stage)?;
     let skip = |path: &RelPath| path.as_bytes() == b"stage.toml";
-    let own = store.snapshot(&own, project.lock.source_date_epoch, &skip)?;
+    let own = store.import(&project.tree, &own, project.lock.source_date_epoch, &skip)?;
     inputs.insert(STAGE_DIRECTORY.to_owned(), ResolvedInput::Tree(store.put_tree(&own)?));
 
     // The key needs digests alone, so nothing has been fetched up to here.

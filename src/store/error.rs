@@ -1,6 +1,9 @@
 //! `StoreError`: why the store failed.
 
-use crate::model::{Hint, ModelError, VerityDigest};
+use crate::{
+    model::{Hint, ModelError, VerityDigest},
+    source::SourceError,
+};
 use std::{
     borrow::Cow,
     fmt, io,
@@ -86,11 +89,15 @@ pub enum StoreError {
         /// Why it cannot be an input.
         problem: String,
     },
+    /// A file of the project could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 impl Hint for StoreError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let text = match self {
+            Self::Source(error) => return error.hint(),
             Self::Format { .. } | Self::NotAStore { .. } => "give another directory with --store or PNB_STORE",
             Self::Busy { .. } => "wait until it ends: garbage collection needs the store for itself",
             Self::Corrupt { .. } => {

@@ -11,11 +11,13 @@ use super::{
     objects::sorted_names,
 };
 use crate::model::VerityDigest;
+use nix::unistd::geteuid;
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs::{self, File, TryLockError},
+    fs::{self, File, Permissions, TryLockError},
     io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -35,6 +37,9 @@ const DIRECTORIES: &[&str] = &[
     "failed",
     "tmp",
 ];
+
+/// Mode of the store's directory: no other user reads what is in it.
+const PRIVATE: u32 = 0o700;
 
 /// An open store. It can be shared between threads, and holds the store's lock while it lives.
 #[derive(Debug)]
@@ -158,7 +163,13 @@ fn prepare(root: &Path) -> Result<PathBuf, StoreError> {
         let path = root.join(dir);
         fs::create_dir_all(&path).at(Operation::Create, &path)?;
     }
-    root.canonicalize().at(Operation::Open, root)
+    let root = root.canonicalize().at(Operation::Open, root)?;
+    // Objects have the modes of outputs, which others may read, and inputs may be files that only this user may.
+    let found = fs::metadata(&root).at(Operation::Open, &root)?;
+    if found.permissions().mode() & 0o077 != 0 && found.uid() == geteuid().as_raw() {
+        fs::set_permissions(&root, Permissions::from_mode(PRIVATE)).at(Operation::Create, &root)?;
+    }
+    Ok(root)
 }
 
 /// Checks the store's format; writes it in a new store.

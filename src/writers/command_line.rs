@@ -4,7 +4,10 @@
 //! the second in the project; both join them here.
 
 use super::WriterError;
-use crate::model::{Arch, Variant};
+use crate::{
+    model::{Arch, RelPath, Variant, chain},
+    source::SourceTree,
+};
 use std::{fs, path::Path};
 
 /// Directory with one file for each architecture: the name of the input, and of the directory below `stages/`.
@@ -15,23 +18,31 @@ const ADDED: &str = "cmdline";
 
 /// The command line that a writer with the inputs in `inputs` puts into a boot menu, as one line.
 pub(super) fn of_inputs(inputs: &Path, arch: Arch) -> Result<String, WriterError> {
-    join(&inputs.join(SHARED), &inputs.join(ADDED_INPUT), arch)
+    let read = |path: &Path| fs::read_to_string(path).map_err(WriterError::io("read", path));
+    let shared = read(&inputs.join(SHARED).join(arch.as_str()))?;
+    let added = inputs.join(ADDED_INPUT);
+    let added = if added.exists() { read(&added)? } else { String::new() };
+    Ok(join(&shared, &added))
 }
 
 /// The command line that the manifest of `variant` states, from the project's directory `stages`, as one line.
-pub fn command_line(stages: &Path, variant: Variant, arch: Arch) -> Result<String, WriterError> {
-    join(&stages.join(SHARED), &stages.join(variant.as_str()).join(ADDED), arch)
+pub fn command_line(tree: &SourceTree, stages: &RelPath, variant: Variant, arch: Arch) -> Result<String, WriterError> {
+    let file = |dir: &str, name: &str| -> Result<(RelPath, Option<String>), WriterError> {
+        let path = RelPath::new(format!("{stages}/{dir}/{name}"));
+        let path = path.map_err(|e| WriterError::Missing(e.to_string()))?;
+        let text = tree.read_text(&path);
+        let text = text.map_err(|e| WriterError::Missing(chain(&e)))?;
+        Ok((path, text))
+    };
+    let (path, shared) = file(SHARED, arch.as_str())?;
+    let shared = shared.ok_or_else(|| WriterError::Missing(format!("read {path}: there is no such file")))?;
+    Ok(join(&shared, &file(variant.as_str(), ADDED)?.1.unwrap_or_default()))
 }
 
-/// The words of the architecture's file in `shared`, then those of the file `added` where it exists, with one space between two words.
-fn join(shared: &Path, added: &Path, arch: Arch) -> Result<String, WriterError> {
-    let read = |path: &Path| fs::read_to_string(path).map_err(WriterError::io("read", path));
-    let mut text = read(&shared.join(arch.as_str()))?;
-    if added.exists() {
-        text.push(' ');
-        text.push_str(&read(added)?);
-    }
-    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+/// The words of both texts, with one space between two words.
+fn join(shared: &str, added: &str) -> String {
+    let words: Vec<&str> = shared.split_whitespace().chain(added.split_whitespace()).collect();
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -74,7 +85,9 @@ mod tests {
             lay_out_inputs(project, stage, inputs.path());
             for arch in Arch::ALL.into_iter().filter(|arch| variant.supports(*arch)) {
                 let written = of_inputs(inputs.path(), arch).expect("readable");
-                let stated = command_line(&project.join("stages"), variant, arch).expect("readable");
+                let tree = SourceTree::open(project).expect("opens");
+                let stages = "stages".parse().expect("a path");
+                let stated = command_line(&tree, &stages, variant, arch).expect("readable");
                 assert_eq!(written, stated, "{variant} {arch}");
                 let added = fs::read_to_string(project.join("stages").join(variant.as_str()).join(ADDED));
                 let added = added.expect("readable");
@@ -88,13 +101,15 @@ mod tests {
 
     #[test]
     fn a_variant_may_add_nothing_and_a_missing_architecture_is_named() {
-        let stages = tempfile::tempdir().expect("a directory");
-        let shared = stages.path().join(SHARED);
-        fs::create_dir(&shared).expect("made");
+        let project = tempfile::tempdir().expect("a directory");
+        let shared = project.path().join("stages").join(SHARED);
+        fs::create_dir_all(&shared).expect("made");
+        let tree = SourceTree::open(project.path()).expect("opens");
+        let stages = "stages".parse().expect("a path");
         fs::write(shared.join("amd64"), "a=1\n  b\n").expect("written");
-        let line = |arch| command_line(stages.path(), Variant::Oci, arch);
+        let line = |arch| command_line(&tree, &stages, Variant::Oci, arch);
         assert_eq!(line(Arch::Amd64).expect("readable"), "a=1 b");
         let error = line(Arch::Arm64).expect_err("no file").to_string();
-        assert_eq!(error, format!("read {:?}", shared.join("arm64")));
+        assert_eq!(error, "read stages/command-line/arm64: there is no such file");
     }
 }

@@ -287,10 +287,10 @@ fn hermetic_refuses_uncommitted_stage_files_and_names_them() {
     }
     let said = bad(pnb(dir.path(), &store()).args(args), 8);
     for name in [
-        "M stages/grub-bios/build.sh",
-        "?? stages/grub-bios/new",
-        "!! stages/root/overlay/etc/x.ignored",
-        "?? dracut/new",
+        "stages/grub-bios/build.sh: other content",
+        "stages/grub-bios/new: not committed",
+        "stages/root/overlay/etc/x.ignored: not committed",
+        "dracut/new: not committed",
     ] {
         assert!(said.contains(name), "{name} is not in:\n{said}");
     }

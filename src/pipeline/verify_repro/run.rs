@@ -193,7 +193,7 @@ impl<'a> ReproRequest<'a> {
                 code_writers: CODE_WRITERS.to_owned(),
                 lock: project.lock_sha256,
                 revision: project.revision.sha.as_ref().map(ToString::to_string),
-                uncommitted: project.revision.dirty.clone(),
+                uncommitted: project.revision.dirty.iter().map(ToString::to_string).collect(),
                 source_date_epoch: project.lock.source_date_epoch.seconds(),
                 packages: packages.len(),
             },
