@@ -69,7 +69,8 @@ impl Machine {
                 Arch::Amd64 => CPU_AMD64,
                 Arch::Arm64 => CPU_ARM64,
             };
-            command.add(&["-cpu", cpu, "-smp", "2", "-device", "virtio-rng-pci"]);
+            let processors = self.processors.to_string();
+            command.add(&["-cpu", cpu, "-smp", &processors, "-device", "virtio-rng-pci"]);
         }
     }
 
@@ -192,6 +193,7 @@ mod tests {
             arch,
             firmware,
             memory: 2048,
+            processors: 1,
             kernel: None,
             media: vec![medium],
             network: None,

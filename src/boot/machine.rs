@@ -146,6 +146,8 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Memory in MiB.
     pub memory: u64,
+    /// Number of processors. With more than one, an emulated machine whose host is busy can wait for a processor that does not run.
+    pub processors: u32,
     /// The kernel, for [`Firmware::Direct`] and [`Firmware::RaspberryPi4`] only.
     pub kernel: Option<DirectKernel>,
     /// The media that it boots from, and further disks.

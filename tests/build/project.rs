@@ -76,8 +76,8 @@ pub(crate) fn patience(seconds: u64) -> String {
     format!("{:.0}", f64::from(u32::try_from(seconds).expect("few")) * factor)
 }
 
-/// Boots to a good end. A machine that is slow starts once more with three times the time. So does one that stands still, as an emulated
-/// machine with two processors did in one of about fifty boots. A refusal, a panic or a second silence is a failure.
+/// Boots to a good end. A machine that is slow starts once more with three times the time. So does one that stands still, as the Raspberry
+/// Pi, which has four processors, can on a busy host. A refusal, a panic or a second silence is a failure.
 pub(crate) fn good_boot(command: &mut Command) -> String {
     let first = one_at_a_time(command);
     let again = ["the machine is slow", "the machine stands still"];

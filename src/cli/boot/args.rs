@@ -57,6 +57,9 @@ pub(in crate::cli) struct BootArgs {
     /// Memory of the machine in MiB [default: 3072; QEMU's Raspberry Pi 4 has 2048]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1_048_576))]
     pub(in crate::cli) memory: Option<u64>,
+    /// Processors of the machine [default: 1, with which it also comes up on a busy host; QEMU's Raspberry Pi 4 has 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(in crate::cli) cpus: Option<u32>,
     /// Connect this terminal to the console of the machine and do not judge it; Ctrl-A X ends the machine
     #[arg(long)]
     pub(in crate::cli) interactive: bool,

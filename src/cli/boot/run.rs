@@ -21,6 +21,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 /// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
 const BOARD_MEMORY: u64 = 2048;
+/// Processors of QEMU's Raspberry Pi.
+const BOARD_PROCESSORS: u32 = 4;
 
 pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) -> Result<Exit, Failure> {
     let append = Machine::checked_append(&args.append)?;
@@ -81,6 +83,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         arch: target.arch,
         firmware,
         memory,
+        processors: args.cpus.unwrap_or(1),
         kernel,
         media,
         network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
@@ -118,6 +121,10 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
         (
             args.memory.is_some_and(|memory| memory != BOARD_MEMORY),
             "--memory: it has 2048 MiB",
+        ),
+        (
+            args.cpus.is_some_and(|cpus| cpus != BOARD_PROCESSORS),
+            "--cpus: it has 4 processors",
         ),
     ];
     match lacks.iter().find(|(asked, _)| *asked) {
