@@ -110,16 +110,14 @@ pub fn export(
     }
     let parent = dir.parent().unwrap_or(images);
     fs::create_dir_all(parent).map_err(PipelineError::io("create", parent))?;
-    let made = tempfile::Builder::new()
-        .prefix(&format!(".{}.", target.arch))
-        .tempdir_in(parent);
-    let fresh = made.map_err(PipelineError::io("create a directory in", parent))?;
+    let (fresh, held) = fresh_directory(parent, &format!(".{}.", target.arch))?;
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(fresh.path(), mode).map_err(PipelineError::io("write", fresh.path()))?;
     export.write_into(fresh.path())?;
     // Taken before the rename: afterwards another builder may replace the directory by its own.
     let stamps = stamps(fresh.path()).map_err(PipelineError::io("look at", fresh.path()))?;
     replace(fresh, &dir)?;
+    drop(held);
     store.put_note(&note, format!("{fingerprint}{stamps}").as_bytes())?;
     exported(false);
     Ok(dir)
@@ -164,6 +162,29 @@ pub fn state(
         store.put_note(&note, format!("{fingerprint}{after}").as_bytes())?;
     }
     Ok(true)
+}
+
+/// Makes a directory in `parent` whose name begins with `prefix`, and holds its lock while the returned file is open. Directories of that
+/// prefix whose lock is free were left by programs that were killed, and are removed.
+fn fresh_directory(parent: &Path, prefix: &str) -> Result<(TempDir, File), PipelineError> {
+    let open = |path: &Path| File::open(path).map_err(PipelineError::io("open", path));
+    // Nobody else makes such a directory meanwhile, so one without a lock is abandoned and not new.
+    let making = open(parent)?;
+    making.lock().map_err(PipelineError::io("lock", parent))?;
+    #[expect(clippy::disallowed_methods, reason = "the order of removal does not matter")]
+    let entries = fs::read_dir(parent).map_err(PipelineError::io("read", parent))?;
+    for entry in entries {
+        let entry = entry.map_err(PipelineError::io("read", parent))?;
+        let is_fresh = entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
+        if is_fresh && File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+    let fresh = made.map_err(PipelineError::io("create a directory in", parent))?;
+    let held = open(fresh.path())?;
+    held.lock().map_err(PipelineError::io("lock", fresh.path()))?;
+    Ok((fresh, held))
 }
 
 /// Name of the store's note on the export to a directory.

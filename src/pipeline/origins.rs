@@ -52,7 +52,7 @@ impl Origins {
         packages
             .iter()
             .map(|p| {
-                store.find_sha256(&p.sha256).ok_or_else(|| PipelineError::NotLocked {
+                store.find_sha256(&p.sha256)?.ok_or_else(|| PipelineError::NotLocked {
                     what: format!("the package {} {} that was just fetched", p.name, p.version),
                 })
             })
@@ -79,9 +79,11 @@ impl Origins {
         {
             self.fetch(store, &file.name, vec![item], events)?;
         }
-        store.find_sha256(&file.sha256).ok_or_else(|| PipelineError::NotLocked {
-            what: format!("the file {}", file.name),
-        })
+        store
+            .find_sha256(&file.sha256)?
+            .ok_or_else(|| PipelineError::NotLocked {
+                what: format!("the file {}", file.name),
+            })
     }
 
     fn fetch(&self, store: &Store, what: &str, items: Vec<FetchItem>, events: Events<'_>) -> Result<(), PipelineError> {
@@ -111,7 +113,8 @@ impl Origins {
             sleep: &std::thread::sleep,
             progress: &progress,
         };
-        let have = |item: &FetchItem| store.find_sha256(&item.sha256).is_some();
+        // Where the store cannot be read, the file is fetched again and putting it there fails with the cause.
+        let have = |item: &FetchItem| store.find_sha256(&item.sha256).is_ok_and(|found| found.is_some());
         let deliver = |_: &FetchItem, file: Downloaded| {
             store
                 .adopt(&file.path, &file.verity, ObjectMode::Plain)
@@ -152,7 +155,7 @@ impl fetch::Progress for Advance<'_> {
 /// Whether the store has the locked bytes. The store's index from SHA-256 to objects is not trusted: the object is hashed for both
 /// digests (once per run of pnb). A damaged object is removed, so that it is fetched again; other failures are errors.
 fn present(store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> {
-    let Some(digest) = store.find_sha256(sha256) else {
+    let Some(digest) = store.find_sha256(sha256)? else {
         return Ok(false);
     };
     let found = store.digests_of(&digest)?;

@@ -283,23 +283,24 @@ fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) 
     } = *context;
     let resolved = resolve_stage(project, store, id, outputs)?;
     let cached = |record| {
+        store.set_latest_record(&resolved.key, &record)?;
         events(Event::Cached {
             node: id.clone(),
             key: resolved.key.to_string(),
         });
-        Done {
+        Ok(Done {
             resolved: resolved.clone(),
             record,
             cached: true,
-        }
+        })
     };
     if let Some(record) = usable(store, &resolved, options)? {
-        return Ok(cached(record));
+        return cached(record);
     }
     // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
     let _lock = store.lock_stage(&resolved.key)?;
     if let Some(record) = usable(store, &resolved, options)? {
-        return Ok(cached(record));
+        return cached(record);
     }
     events(Event::Started {
         node: id.clone(),

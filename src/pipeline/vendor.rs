@@ -174,7 +174,7 @@ fn mirror_layout(project: &Project) -> Result<BTreeMap<RelPath, Sha256Digest>, V
 
 /// Copies an object to `path` below `dir`; returns `false` if the file was there already.
 fn copy_out(store: &Store, dir: &Path, path: &RelPath, sha256: &Sha256Digest) -> Result<bool, VendorError> {
-    let digest = store.find_sha256(sha256).ok_or_else(|| VendorError::NotStored {
+    let digest = store.find_sha256(sha256)?.ok_or_else(|| VendorError::NotStored {
         path: path.clone(),
         sha256: *sha256,
     })?;

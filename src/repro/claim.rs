@@ -37,7 +37,7 @@ impl Claim {
         let dir = fs::metadata(path).map_err(read(path))?.is_dir().then_some(path);
         let file = dir.map_or_else(|| path.to_owned(), |d| d.join(MANIFEST_FILE));
         if let Some(dir) = dir
-            && !file.exists()
+            && !file.try_exists().map_err(read(&file))?
         {
             return Err(ClaimError::NoManifest {
                 dir: dir.to_owned(),
@@ -97,7 +97,7 @@ impl Claim {
     fn check_files(&self, dir: &Path) -> Result<(), ClaimError> {
         let list = dir.join(SUMS_FILE);
         let mut found = BTreeMap::new();
-        if list.exists() {
+        if list.try_exists().map_err(read(&list))? {
             let sums = Sums::parse(&small(&list)?).map_err(|source| ClaimError::Sums {
                 path: list.clone(),
                 source,

@@ -3,7 +3,7 @@
 //! Layout: gitrepository-layout(5). A checkout has a directory `.git`, or a file `.git` with the line `gitdir: PATH` in a linked worktree
 //! or a submodule. Of the repository's configuration nothing is read.
 
-use super::{SourceError, SourceTree, commit::Objects};
+use super::{SourceError, SourceTree, commit::Objects, tree::entry_at};
 use gix_hash::{Kind, ObjectId};
 use nix::fcntl::OFlag;
 use std::{
@@ -40,7 +40,7 @@ impl Repository {
     pub(super) fn of(tree: &SourceTree) -> Result<Option<(Self, PathBuf)>, SourceError> {
         for dir in tree.path().ancestors() {
             let git = dir.join(GIT);
-            let Ok(meta) = fs::symlink_metadata(&git) else { continue };
+            let Some(meta) = entry_at(&git)? else { continue };
             tree.check_owner(&git, meta.uid())?;
             let inside = tree.path().strip_prefix(dir).unwrap_or(Path::new("")).to_owned();
             return Ok(Some((Self::at(&git)?, inside)));
@@ -122,7 +122,7 @@ impl Repository {
 
     /// The commit of a reference without a file of its own: in `packed-refs`, one line `COMMIT NAME` for each.
     fn packed(&self, name: &[u8]) -> Result<Option<ObjectId>, SourceError> {
-        if self.common.join("reftable").exists() {
+        if entry_at(&self.common.join("reftable"))?.is_some() {
             let problem = "its references are in the format reftable, which is not read here; \
                            `git refs migrate --ref-format=files` converts them";
             return Err(bad(&self.common, problem));

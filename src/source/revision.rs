@@ -7,6 +7,7 @@ use super::{
     SourceEntry, SourceError, SourceTree,
     commit::{CommitEntry, Objects},
     repository::{GIT, Repository},
+    tree::entry_at,
 };
 use crate::model::{GitSha, RelPath};
 use gix_hash::ObjectId;
@@ -184,7 +185,7 @@ impl Compare<'_> {
     /// Compares a submodule with the commit that the project's commit names, in the submodule's own repository.
     fn submodule(&mut self, path: &RelPath, commit: &ObjectId) -> Result<(), SourceError> {
         let git = self.tree.full(path).join(GIT);
-        if !git.exists() {
+        if entry_at(&git)?.is_none() {
             self.differs(path, "a submodule that is not checked out");
             return Ok(());
         }

@@ -73,10 +73,14 @@ impl SourceTree {
         let start = start
             .canonicalize()
             .map_err(SourceError::io("open", start.to_owned()))?;
-        let has = |dir: &&Path| fs::symlink_metadata(dir.join(marker)).is_ok_and(|m| m.is_dir() || m.is_symlink());
-        let Some(found) = start.ancestors().find(has) else {
-            return Ok(None);
-        };
+        let mut found = None;
+        for dir in start.ancestors() {
+            if entry_at(&dir.join(marker))?.is_some_and(|meta| meta.is_dir() || meta.is_symlink()) {
+                found = Some(dir);
+                break;
+            }
+        }
+        let Some(found) = found else { return Ok(None) };
         let owners = (!named || found != start).then(|| trusted_owners(geteuid().as_raw()));
         let tree = Self::at(found.to_owned(), owners)?;
         let own = fstat(&tree.fd).map_err(SourceError::io("open", tree.path.clone()))?;
@@ -294,6 +298,17 @@ impl SourceTree {
             }
         }
         SourceError::io("read", self.full(path))(errno)
+    }
+}
+
+/// The file, directory or link at a path outside the project's tree; `None` when there is none, or none that this user can reach.
+pub(super) fn entry_at(path: &Path) -> Result<Option<fs::Metadata>, SourceError> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => Ok(None),
+            _ => Err(SourceError::io("look at", path.to_owned())(error)),
+        },
     }
 }
 

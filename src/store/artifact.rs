@@ -5,6 +5,7 @@ use super::{
     error::{IoContext, Operation, StoreError},
     hash_cache::Stamp,
     incoming::{CHUNK, Spare},
+    objects::is_there,
     sparse::{Pages, read_at, write_sparse_at},
 };
 use crate::{
@@ -46,7 +47,9 @@ impl Store {
         {
             return Ok(spare.digests);
         }
-        if let Some(digests) = self.known.unkept(digest).filter(|_| self.find_object(digest).is_none()) {
+        if let Some(digests) = self.known.unkept(digest)
+            && self.find_object(digest)?.is_none()
+        {
             return Ok(digests);
         }
         if let Some(digests) = self.link_out(digest, target)? {
@@ -105,7 +108,7 @@ impl Store {
     /// unless this program has hashed it before and the inode has the same stamp.
     pub fn digests_of(&self, digest: &VerityDigest) -> Result<Digests, StoreError> {
         let plain = self.object_file(digest, ObjectMode::Plain);
-        let mode = ObjectMode::of_executable(!plain.exists());
+        let mode = ObjectMode::of_executable(!is_there(&plain)?);
         let path = self.object_path(digest)?;
         let file = File::open(&path).at(Operation::Open, &path)?;
         let found = file.metadata().at(Operation::Open, &path)?;

@@ -3,7 +3,7 @@
 use super::{
     ObjectMode, Store,
     error::{IoContext, Operation, StoreError},
-    objects::set_mtime,
+    objects::{is_there, set_mtime},
 };
 use crate::model::{EMPTY_FILE, Node, RelPath, Tree, VerityDigest, lock, parse_dump, write_dump};
 use std::{
@@ -88,7 +88,7 @@ impl Store {
         let tree = self.tree(digest)?;
         self.verify_tree(digest, &tree)?;
         let path = self.root.join("checkouts").join(digest.to_string());
-        if path.exists() {
+        if is_there(&path)? {
             self.recheck(&path, &tree)?;
             return Ok(path);
         }
@@ -97,7 +97,7 @@ impl Store {
         match fs::rename(&fresh, &path) {
             Ok(()) => Ok(path),
             // Another builder was faster; its checkout is the same.
-            Err(_) if path.exists() => {
+            Err(_) if is_there(&path)? => {
                 let _ = fs::remove_dir_all(&fresh);
                 Ok(path)
             }

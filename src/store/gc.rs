@@ -10,6 +10,7 @@ use crate::model::{Sha256Digest, StageKey, VerityDigest, chain};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -47,7 +48,7 @@ pub struct GcSummary {
 }
 
 /// A record's file, and the record if it parses.
-type Kept = (PathBuf, Option<(StageKey, Record)>);
+type Kept = (PathBuf, io::Result<Option<(StageKey, Record)>>);
 
 impl Store {
     fn object_files(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
@@ -72,9 +73,11 @@ impl Store {
             let Some(key) = name.to_str().and_then(|n| n.parse::<StageKey>().ok()) else {
                 continue;
             };
-            let text = fs::read_to_string(&path).unwrap_or_default();
-            let record = parse_record(&key, &text);
-            records.push((path, record.map(|record| (key, record))));
+            let record = fs::read(&path).map(|bytes| {
+                let text = String::from_utf8(bytes).ok()?;
+                Some((key, parse_record(&key, &text)?))
+            });
+            records.push((path, record));
         }
         Ok(records)
     }
@@ -104,8 +107,23 @@ impl Store {
         for (path, record) in self.records()? {
             check.records += 1;
             let problem = match record {
-                None => Some("does not parse".to_owned()),
-                Some((_, record)) => self.reachable(&record).err().map(|e| chain(&e)),
+                // As above.
+                Err(e) => {
+                    let problem = format!("cannot be read: {e}");
+                    check.damage.push(Damage { path, problem });
+                    continue;
+                }
+                Ok(None) => Some("does not parse".to_owned()),
+                Ok(Some((_, record))) => match self.reachable(&record) {
+                    Ok(_) => None,
+                    // The record may be whole: the disk may be at fault.
+                    Err(error @ StoreError::Io { .. }) => {
+                        let problem = format!("an object cannot be read: {}", chain(&error));
+                        check.damage.push(Damage { path, problem });
+                        continue;
+                    }
+                    Err(error) => Some(chain(&error)),
+                },
             };
             check.note(path, problem, repair)?;
         }
@@ -126,10 +144,10 @@ impl Store {
                 found.extend(tree.objects().into_iter().filter(|(_, size)| *size > 0).map(|(d, _)| d));
             }
         }
-        match found.iter().find(|d| self.find_object(d).is_none()) {
-            Some(digest) => Err(StoreError::Missing { digest: *digest }),
-            None => Ok(found),
+        for digest in &found {
+            self.object_path(digest)?;
         }
+        Ok(found)
     }
 
     /// Removes everything except the latest record of each stage, the objects it needs, and the inputs in `pinned` (the lock's files).
@@ -137,12 +155,16 @@ impl Store {
     pub fn collect(&self, pinned: &BTreeSet<Sha256Digest>) -> Result<GcSummary, StoreError> {
         let mut summary = GcSummary::default();
         let latest = self.latest_keys()?;
-        let mut keep: BTreeSet<VerityDigest> = pinned.iter().filter_map(|s| self.find_sha256(s)).collect();
+        let mut keep = BTreeSet::new();
+        for sha256 in pinned {
+            keep.extend(self.find_sha256(sha256)?);
+        }
         for (path, record) in self.records()? {
-            match record {
+            match record.at(Operation::Read, &path)? {
                 Some((key, record)) if latest.contains(&key) => {
                     match self.reachable(&record) {
                         Ok(objects) => keep.extend(objects),
+                        Err(error @ StoreError::Io { .. }) => return Err(error),
                         // Without its objects the record is of no use: its stage runs again.
                         Err(_) => summary.remove(&path)?,
                     }
@@ -177,8 +199,7 @@ impl Store {
         let mut latest = BTreeSet::new();
         for name in sorted_names(&records)? {
             if name.to_string_lossy().starts_with("latest-")
-                && let Ok(text) = fs::read_to_string(records.join(&name))
-                && let Ok(key) = text.trim_end().parse::<StageKey>()
+                && let Some(key) = self.latest_key(&records.join(&name))?
             {
                 latest.insert(key);
             }

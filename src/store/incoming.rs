@@ -5,7 +5,7 @@ use super::{
     buffer::BUFFER,
     error::{IoContext, Operation, StoreError},
     hash_cache::Stamp,
-    objects::fill,
+    objects::{fill, is_there},
     sparse::{Pages, write_sparse_at},
 };
 use crate::{
@@ -195,10 +195,10 @@ impl Store {
         let digest = hasher.finish();
         // An artifact that the other store has only hashed need not be stored: no stage has it as input.
         let found = match copies {
-            0 => self.object_file(&digest, mode).exists(),
+            0 => is_there(&self.object_file(&digest, mode))?,
             _ => {
                 self.known.unkept(&digest).is_some()
-                    || self.known.sha256_of(&digest).is_some() && self.object_file(&digest, mode).exists()
+                    || self.known.sha256_of(&digest).is_some() && is_there(&self.object_file(&digest, mode))?
             }
         };
         Ok(found.then_some((digest, size)))
@@ -207,7 +207,7 @@ impl Store {
     fn put_bytes(&self, mode: ObjectMode, bytes: &[u8]) -> Result<(VerityDigest, u64), StoreError> {
         let digest = verity::digest_bytes(bytes);
         // The store already has most small outputs, and a file that is made and removed again costs more than hashing.
-        if !self.object_file(&digest, mode).exists() {
+        if !is_there(&self.object_file(&digest, mode))? {
             let mut object = Growing::new(self.scratch_path("object"), Pages::Stay)?;
             object.write(bytes)?;
             object.finish()?;

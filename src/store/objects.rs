@@ -95,7 +95,7 @@ impl Store {
         mode: ObjectMode,
     ) -> Result<(), StoreError> {
         let path = self.object_file(digest, mode);
-        if path.exists() {
+        if is_there(&path)? {
             return fs::remove_file(from).at(Operation::Remove, from);
         }
         file.set_permissions(mode.permissions())
@@ -126,16 +126,19 @@ impl Store {
     }
 
     /// A file of the object, of either mode; `None` when the store does not have the object.
-    pub fn find_object(&self, digest: &VerityDigest) -> Option<PathBuf> {
-        ObjectMode::ALL
-            .into_iter()
-            .map(|mode| self.object_file(digest, mode))
-            .find(|p| p.exists())
+    pub fn find_object(&self, digest: &VerityDigest) -> Result<Option<PathBuf>, StoreError> {
+        for mode in ObjectMode::ALL {
+            let path = self.object_file(digest, mode);
+            if is_there(&path)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     /// A file of the object, of either mode.
     pub fn object_path(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
-        self.find_object(digest).ok_or(StoreError::Missing { digest: *digest })
+        self.find_object(digest)?.ok_or(StoreError::Missing { digest: *digest })
     }
 
     /// The object's plain file, which a stage gets as a file input.
@@ -146,7 +149,7 @@ impl Store {
     /// The object's file with this mode; it is copied from the file with the other mode if only that exists.
     pub(super) fn object_inode(&self, digest: &VerityDigest, mode: ObjectMode) -> Result<PathBuf, StoreError> {
         let path = self.object_file(digest, mode);
-        if path.exists() {
+        if is_there(&path)? {
             return Ok(path);
         }
         let other = self.object_file(digest, mode.other());
@@ -227,13 +230,18 @@ impl Store {
     }
 
     /// The object with this SHA-256, if the store has it. Its content is not read.
-    pub fn find_sha256(&self, sha256: &Sha256Digest) -> Option<VerityDigest> {
-        let digest = fs::read_to_string(self.sha256_file(sha256))
-            .ok()?
-            .trim_end()
-            .parse()
-            .ok()?;
-        self.find_object(&digest).map(|_| digest)
+    pub fn find_sha256(&self, sha256: &Sha256Digest) -> Result<Option<VerityDigest>, StoreError> {
+        let path = self.sha256_file(sha256);
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.at(Operation::Read, &path)?,
+        };
+        // An entry that is damaged is written again when the file is fetched.
+        let digest = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.trim_end().parse().ok());
+        let Some(digest) = digest else { return Ok(None) };
+        Ok(self.find_object(&digest)?.map(|_| digest))
     }
 
     /// Records that the object `digest` has this SHA-256. The caller has computed both over the same bytes.
@@ -297,4 +305,10 @@ pub(super) fn set_mtime(path: &Path) -> Result<(), StoreError> {
     utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink)
         .map_err(io::Error::from)
         .at(Operation::Write, path)
+}
+
+/// Whether there is a file or directory at `path`. A failure to look is an error and not an absence: what seems absent is made again, or
+/// loses its record.
+pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().at(Operation::Open, path)
 }

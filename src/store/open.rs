@@ -8,7 +8,8 @@ use super::{
     error::{IoContext, Operation, StoreError},
     hash_cache::HashCache,
     memory::sweep_memory,
-    objects::sorted_names,
+    objects::{is_there, sorted_names},
+    scratch::making,
 };
 use crate::model::VerityDigest;
 use nix::unistd::geteuid;
@@ -151,7 +152,7 @@ impl Store {
 
 /// Makes the directories of the store; returns its absolute path. A directory that holds other files is an error.
 fn prepare(root: &Path) -> Result<PathBuf, StoreError> {
-    if root.exists() && !root.join("format").exists() {
+    if is_there(root)? && !is_there(&root.join("format"))? {
         // While another program makes the store, the directories and the lock exist before the format.
         let ours = |name: &OsString| DIRECTORIES.iter().any(|d| name == d) || name == "lock";
         if !sorted_names(root)?.iter().all(ours) {
@@ -182,7 +183,9 @@ fn check_format(root: &Path) -> Result<(), StoreError> {
             found: text,
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let fresh = root.join("tmp").join(format!("format.{}", std::process::id()));
+            let tmp = root.join("tmp");
+            let _making = making(&tmp)?;
+            let fresh = tmp.join("format");
             fs::write(&fresh, FORMAT).at(Operation::Write, &fresh)?;
             fs::rename(&fresh, &format).at(Operation::Rename, &format)
         }

@@ -68,8 +68,15 @@ impl Store {
 
     /// The record of `key`, if there is one and the store has every object it names.
     pub fn record(&self, key: &StageKey) -> Result<Option<Record>, StoreError> {
-        let record = self.record_text(key)?;
-        Ok(record.filter(|r| r.outputs.values().all(|o| self.find_object(o.digest()).is_some())))
+        let Some(record) = self.record_text(key)? else {
+            return Ok(None);
+        };
+        for output in record.outputs.values() {
+            if self.find_object(output.digest())?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(record))
     }
 
     /// The record of `key`, whether or not the store still has its outputs. A record that is damaged, or of another version of pnb, counts
@@ -93,23 +100,41 @@ impl Store {
         })?;
         let text = format!("{}\n{json}\n", blake3::hash(json.as_bytes()).to_hex());
         self.write_atomic(&path, text.as_bytes())?;
+        self.set_latest_record(key, record)
+    }
+
+    /// Makes a record, which the store has, the latest one of its stage and architecture. A build calls this for a record that it takes
+    /// instead of running the stage, so that garbage collection keeps what the newest build needs.
+    pub fn set_latest_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
         let latest = self.latest_file(&record.stage, record.arch);
-        self.write_atomic(&latest, key.to_string().as_bytes())
+        let text = key.to_string();
+        if fs::read(&latest).is_ok_and(|present| present == text.as_bytes()) {
+            return Ok(());
+        }
+        self.write_atomic(&latest, text.as_bytes())
     }
 
     fn latest_file(&self, stage: &str, arch: Arch) -> std::path::PathBuf {
         self.root.join("records").join(format!("latest-{stage}-{arch}"))
     }
 
-    /// Key and record of the latest run of a stage, with any inputs, whether or not the store still has its outputs.
+    /// Key and record of a stage in the newest build, with any inputs, whether or not the store still has its outputs.
     pub fn latest_record(&self, stage: &str, arch: Arch) -> Result<Option<(StageKey, Record)>, StoreError> {
-        let Ok(text) = fs::read_to_string(self.latest_file(stage, arch)) else {
-            return Ok(None);
-        };
-        let Ok(key) = text.trim_end().parse() else {
+        let Some(key) = self.latest_key(&self.latest_file(stage, arch))? else {
             return Ok(None);
         };
         Ok(self.record_text(&key)?.map(|record| (key, record)))
+    }
+
+    /// The key in a file `latest-…`; `None` when there is none, or when the file is damaged.
+    pub(super) fn latest_key(&self, path: &std::path::Path) -> Result<Option<StageKey>, StoreError> {
+        let text = match fs::read(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.at(Operation::Read, path)?,
+        };
+        Ok(std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.trim_end().parse().ok()))
     }
 
     /// Removes a record, so that its stage runs again.

@@ -80,13 +80,13 @@ pub struct Scratch {
 impl Scratch {
     /// Makes a scratch directory below `tmp`, after removing those whose programs are gone.
     pub(super) fn new(tmp: &Path) -> Result<Self, StoreError> {
-        sweep(tmp)?;
+        let making = making(tmp)?;
+        remove_abandoned(tmp)?;
         let path = quiet_directory(tmp, PREFIX).at(Operation::Create, tmp)?;
-        // Locked before it gets the name that sweep() looks for.
-        let (fresh, lock) = (path.join("lock.new"), path.join("lock"));
-        let file = File::create(&fresh).at(Operation::Create, &fresh)?;
-        file.lock().at(Operation::Lock, &fresh)?;
-        fs::rename(&fresh, &lock).at(Operation::Rename, &lock)?;
+        let lock = path.join("lock");
+        let file = File::create(&lock).at(Operation::Create, &lock)?;
+        file.lock().at(Operation::Lock, &lock)?;
+        drop(making);
         Ok(Self {
             path,
             _lock: file,
@@ -108,18 +108,32 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes scratch directories whose lock is free. A directory without a lock is just being made by another program and stays.
+/// Removes what programs that are gone left in `tmp`.
 pub(super) fn sweep(tmp: &Path) -> Result<(), StoreError> {
+    let _making = making(tmp)?;
+    remove_abandoned(tmp)
+}
+
+/// Waits until no other program makes anything in `tmp`, and keeps others from it while the value lives. So whatever is there without a lock
+/// of its own was left by a program that was killed.
+pub(super) fn making(tmp: &Path) -> Result<File, StoreError> {
+    let dir = File::open(tmp).at(Operation::Open, tmp)?;
+    dir.lock().at(Operation::Lock, tmp)?;
+    Ok(dir)
+}
+
+/// Removes files, and scratch directories whose lock is free or missing; the caller holds the lock of [`making`].
+fn remove_abandoned(tmp: &Path) -> Result<(), StoreError> {
     for name in super::objects::sorted_names(tmp)? {
+        let path = tmp.join(&name);
         if !name.to_string_lossy().starts_with(PREFIX) {
+            // A file that was to be renamed into the store. Directories of another kind are not ours.
+            let _ = fs::remove_file(&path);
             continue;
         }
-        let dir = tmp.join(&name);
-        let Ok(lock) = File::open(dir.join("lock")) else {
-            continue;
-        };
-        if lock.try_lock().is_ok() {
-            let _ = fs::remove_dir_all(&dir);
+        let is_held = File::open(path.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
+        if !is_held {
+            let _ = fs::remove_dir_all(&path);
         }
     }
     Ok(())

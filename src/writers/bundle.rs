@@ -12,7 +12,7 @@
 //! `initramfs-media` adds the digest, for media that carry the root beside the initramfs. `kernel-initrd` adds the digest and the root.
 //! So a changed root needs no new run of dracut and no new compression of its archive. Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
 
-use super::{Context, WriterError, build, contents, input};
+use super::{Context, WriterError, build, contents, input, workspace::is_there};
 use crate::{
     image::{CountingWriter, ImageError, cpio::CpioWriter, zstd},
     model::{Meta, RelPath},
@@ -39,7 +39,7 @@ pub(super) fn initramfs(context: &Context) -> Result<(), WriterError> {
     let path = build(INITRAMFS);
     let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     let early = input("early.cpio");
-    if early.exists() {
+    if is_there(&early)? {
         append(&early, &mut out, &path)?;
     }
     let mut out = compress(context, &archive, out)?;

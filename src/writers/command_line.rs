@@ -3,7 +3,7 @@
 //! The writers put it into the boot menu, and the pipeline states it in the manifest. The first reads the files as inputs of a stage,
 //! the second in the project; both join them here.
 
-use super::WriterError;
+use super::{WriterError, workspace::is_there};
 use crate::{
     model::{Arch, RelPath, Variant, chain},
     source::SourceTree,
@@ -21,7 +21,11 @@ pub(super) fn of_inputs(inputs: &Path, arch: Arch) -> Result<String, WriterError
     let read = |path: &Path| fs::read_to_string(path).map_err(WriterError::io("read", path));
     let shared = read(&inputs.join(SHARED).join(arch.as_str()))?;
     let added = inputs.join(ADDED_INPUT);
-    let added = if added.exists() { read(&added)? } else { String::new() };
+    let added = if is_there(&added)? {
+        read(&added)?
+    } else {
+        String::new()
+    };
     Ok(join(&shared, &added))
 }
 

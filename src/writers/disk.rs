@@ -13,7 +13,10 @@
 //! All identifiers are derived from the root's digest, so equal roots give equal bytes. No device, no mount and no privilege is
 //! needed. The plan and the parts for `powernode.install=` are made from the finished image ([`super::plan`]).
 
-use super::{Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::SharedExtent, root::run_tool};
+use super::{
+    Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::SharedExtent, root::run_tool,
+    workspace::is_there,
+};
 use crate::{
     image::{
         Guid, ImageError,
@@ -70,7 +73,7 @@ const PLAN: &str = "install";
 
 /// `disk-image`: shim and GRUB on the boot partition; with the inputs `boot.img` and `core.img` a BIOS starts it too.
 pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
-    let bios = (input("core.img").exists())
+    let bios = is_there(&input("core.img"))?
         .then(|| Ok::<_, WriterError>((read(&input("boot.img"))?, read(&input("core.img"))?)));
     let boot = Boot {
         files: efi::loaders(context.arch)?,

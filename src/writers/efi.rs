@@ -1,6 +1,6 @@
 //! `efi-image`: the FAT image from which UEFI starts optical media; and the files it shares with the EFI system partition of a disk.
 
-use super::{Context, WriterError, build, command_line, input, tree_input};
+use super::{Context, WriterError, build, command_line, input, tree_input, workspace::is_there};
 use crate::{
     image::{
         ImageError,
@@ -131,24 +131,24 @@ pub(super) fn overlay(
     ];
     filled.extend_from_slice(more);
     let mut files = Files::new();
-    if input(IDENTITY).exists() {
+    if is_there(&input(IDENTITY))? {
         let url = input(PLATFORM).join(PLATFORM_URL);
-        let url = if url.exists() {
+        let url = if is_there(&url)? {
             fs::read_to_string(&url).map_err(WriterError::io("read", &url))?
         } else {
             String::new()
         };
         filled.push((SERVER, url));
         let ca = input(PLATFORM).join(PLATFORM_CA);
-        let name = if ca.exists() { CA_FILE } else { "" };
+        let name = if is_there(&ca)? { CA_FILE } else { "" };
         filled.push((CA_WORD, name.to_owned()));
-        if ca.exists() {
+        if is_there(&ca)? {
             files.insert(rel(CA_FILE)?, ca);
         }
     }
     fs::create_dir(scratch).map_err(WriterError::io("create", scratch))?;
     for name in ["esp", IDENTITY] {
-        if input(name).exists() {
+        if is_there(&input(name))? {
             fill(name, &filled, scratch, &mut files)?;
         }
     }

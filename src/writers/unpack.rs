@@ -2,7 +2,7 @@
 //!
 //! Inputs: `packages`, and optionally the tree `overlay`, whose files replace those of packages. Output: `tree`.
 
-use super::{Context, WriterError, build, input, tree_input};
+use super::{Context, WriterError, build, input, tree_input, workspace::is_there};
 use crate::{
     debian::{TarLimits, deb_tree},
     model::{Meta, Node, Tree, VerityDigest},
@@ -44,7 +44,7 @@ pub(super) fn unpack(context: &Context) -> Result<(), WriterError> {
         })?;
     }
     let mut contents = contents.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if input("overlay.tree").exists() {
+    if is_there(&input("overlay.tree"))? {
         let overlay = tree_input("overlay")?;
         merged.merge(&overlay.tree, true).map_err(|source| WriterError::Merge {
             what: "the overlay".to_owned(),

@@ -54,3 +54,8 @@ pub(super) fn opener(
         Ok(Box::new(File::open(path)?))
     }
 }
+
+/// Whether there is a file or directory at `path`. A failure to look is an error: as an absence it would change the output.
+pub(super) fn is_there(path: &Path) -> Result<bool, WriterError> {
+    path.try_exists().map_err(WriterError::io("look for", path))
+}

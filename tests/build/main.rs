@@ -7,12 +7,15 @@ mod arm64;
 mod audit;
 mod boot;
 mod change;
+mod export;
 mod formats;
 mod kernel;
 mod media;
 mod project;
 mod repeat;
 mod repro;
+#[path = "../fixture/strace.rs"]
+mod strace;
 mod together;
 #[path = "../fixture/tools.rs"]
 mod tools;

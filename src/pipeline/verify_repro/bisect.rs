@@ -128,8 +128,8 @@ impl Bisection<'_> {
         second: &Output,
     ) -> Result<Comparison, PipelineError> {
         let store = self.store();
-        let kept = |output: &&Output| store.find_object(output.digest()).is_some();
-        let (expected, rerun) = match (Some(expected).filter(kept), self.reference) {
+        let kept = store.find_object(expected.digest())?.map(|_| expected);
+        let (expected, rerun) = match (kept, self.reference) {
             (Some(expected), _) => (expected, rerun),
             // The first output was hashed but not kept, and no rerun gave it again: compare with the unvaried rerun instead.
             (None, Reference::Built(_)) => match self.runs.get(&Vec::new()).and_then(|run| run.as_ref()?.get(name)) {
