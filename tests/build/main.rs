@@ -6,6 +6,7 @@
 mod arm64;
 mod audit;
 mod boot;
+mod cgroup2;
 mod change;
 mod export;
 mod formats;
@@ -14,6 +15,9 @@ mod media;
 mod project;
 mod repeat;
 mod repro;
+#[path = "../source/project.rs"]
+#[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
+mod small;
 #[path = "../fixture/strace.rs"]
 mod strace;
 mod together;
