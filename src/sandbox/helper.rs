@@ -4,9 +4,9 @@ use super::{
     BuildDir, BuiltinTable, Spec,
     cgroup::ControlGroup,
     descriptors::{receive_descriptors, send_descriptors},
-    idmap, init,
+    devices, idmap, init,
     job::{Job, NOTHING},
-    rootfs::{self, Plan},
+    plan::Plan,
     sys::{self, Cloned},
     wire::{self, Fault, HelperRequest, Step, Tag, Usage},
 };
@@ -99,6 +99,9 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGr
         sync: remote,
         host_namespaces: sys::namespaces_at(File::open("/proc").step("open /proc")?),
         group,
+        // Root of a container may be forbidden to make device nodes; its stages have the host's, like those of an ordinary user.
+        devices: as_root.then(|| devices::own_nodes().ok()).flatten(),
+        no_overlay: None,
         meminfo: File::open("/proc/meminfo").ok(),
         builtins,
         request,
@@ -148,12 +151,9 @@ fn hand_over(sync: &UnixStream, plan: &Plan, pid: Option<i32>) -> Result<(), Fau
             File::open(format!("/proc/{pid}/ns/user")).step("open the user namespace")?,
         )),
     };
-    let mut mounts = Vec::new();
-    if userns.is_some() {
-        for bind in &plan.binds {
-            let step = || format!("open {}", bind.source.display());
-            mounts.push(rootfs::clone_source(bind, userns.as_ref()).step(step())?);
-        }
-    }
+    let mounts = match &userns {
+        Some(_) => plan.open(userns.as_ref())?,
+        None => Vec::new(),
+    };
     send_descriptors(sync, &mounts).step("hand the mounts to the sandbox")
 }

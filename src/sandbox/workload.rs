@@ -23,6 +23,7 @@ use nix::{
 use std::{
     convert::Infallible,
     ffi::CString,
+    fs::File,
     io::{self, IsTerminal, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -141,7 +142,7 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
     found.landlock_leaks = self_check::can_open_forbidden(&probe);
     found.seccomp_programs = Some(seccomp::programs_digest(&programs));
     status.read_into(&mut found)?;
-    self_check::judge(&found, spec, applied.weaker.is_none())
+    self_check::judge(&found, spec, applied.weaker.is_none(), job.no_overlay.as_deref())
         .map_or(Ok(()), |problem| weaker(reports, strict, problem))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
@@ -188,6 +189,7 @@ fn measure_before(job: &Job, proc: &OwnedFd) -> Result<Measured, Fault> {
     Ok(Measured {
         namespaces: own.map(|(name, _)| name).collect(),
         limits: job.group.mechanism(),
+        shared_inputs: self_check::shared(job.plan.inputs())?,
         ..self_check::before(proc)?
     })
 }
@@ -255,7 +257,12 @@ fn take_console(job: &mut Job) -> Result<(), Fault> {
     let [stdin, stdout, stderr] = &job.console[..] else {
         return Err(Fault::setup("take the console", "a descriptor is missing"));
     };
-    dup2_stdin(stdin).step("take standard input")?;
+    if job.request.spec.console == Console::Log {
+        // The executor's is the host's inode of /dev/null.
+        dup2_stdin(File::open("/dev/null").step("open /dev/null")?).step("take standard input")?;
+    } else {
+        dup2_stdin(stdin).step("take standard input")?;
+    }
     dup2_stdout(stdout).step("take standard output")?;
     dup2_stderr(stderr).step("take standard error")?;
     if job.request.spec.console == Console::Inherit && io::stdin().is_terminal() {
