@@ -228,7 +228,7 @@ fn build_dir(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<BuildDir
     fs::create_dir_all(&base).map_err(PipelineError::io("create", &base))?;
     let base = base.canonicalize().map_err(PipelineError::io("open", &base))?;
     let prefix = [recipe.id.stage.as_str(), recipe.id.arch.as_str(), ""].join("-");
-    let fresh = store::quiet_directory(&base, &prefix);
+    let fresh = store::build_directory(&base, &prefix);
     Ok(BuildDir::Disk(
         fresh.map_err(PipelineError::io("create a directory in", &base))?,
     ))

@@ -15,7 +15,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     path::PathBuf,
 };
 
@@ -165,7 +165,7 @@ fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result
             Ok(format!("\nbuild directory: {}", dir.display()))
         }
         BuildDir::Disk(dir) => {
-            let removed = fs::remove_dir(dir).map_err(PipelineError::io("remove", dir));
+            let removed = store::remove_build_directory(dir).map_err(PipelineError::io("remove", dir));
             // The error of a failed stage matters more than this one.
             if ok {
                 removed?;

@@ -29,6 +29,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+/// Largest core dump. Below a page none is written to a file. Only this value also keeps the kernel from starting the host's program of
+/// a `core_pattern` that begins with `|`, as root; 0 does not (`fs/coredump.c`, core(5)). seccomp keeps the stage from changing it.
+const NO_CORE: u64 = 1;
 /// Exit code of a built-in that failed.
 const BUILTIN_FAILED: i32 = 1;
 /// Exit code of a built-in that panicked, which is a defect of it.
@@ -214,7 +217,7 @@ fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
         (Resource::RLIMIT_NOFILE, 1024, 4096),
         (Resource::RLIMIT_FSIZE, file, file),
         (Resource::RLIMIT_STACK, 8 << 20, 64 << 20),
-        (Resource::RLIMIT_CORE, 0, 0),
+        (Resource::RLIMIT_CORE, NO_CORE, NO_CORE),
         (Resource::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
         (Resource::RLIMIT_MSGQUEUE, 0, 0),
         (Resource::RLIMIT_NICE, 0, 0),

@@ -56,6 +56,6 @@ pub use incoming::{Content, Once};
 pub use objects::ObjectMode;
 pub use open::{SharedStores, Store};
 pub use record::{Output, Record};
-pub use scratch::{Scratch, quiet_directory};
+pub use scratch::{Scratch, build_directory, remove_build_directory};
 pub use sparse::copy_sparse;
 pub use stage_lock::StageLock;
