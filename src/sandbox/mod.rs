@@ -17,7 +17,7 @@
 //! | set up by the helper | `idmap` (user ids), `cgroup` (control groups), `plan` (mounts), `devices` (device nodes) |
 //! | set up by pid 1 | `rootfs` (mounts), `overlay` (inputs), `emulator` (binfmt_misc) |
 //! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
-//! | while the stage runs | `watchdog` (limits), `build_dir` (sizes) |
+//! | while the stage runs | `watchdog` (limits), `socket_memory`, `build_dir` (sizes) |
 //! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
 //! | the host | `probe` (for `pnb doctor`), `sys` (system calls, the only unsafe code) |
 
@@ -48,6 +48,7 @@ mod receive;
 mod rootfs;
 mod seccomp;
 mod self_check;
+mod socket_memory;
 mod spec;
 mod sys;
 mod variation;

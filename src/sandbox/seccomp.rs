@@ -159,6 +159,7 @@ const ROWS: &[Row] = rows! {
     fcntl libc::SYS_fcntl, Is(1, 1036), EINVAL, "F_SET_RW_HINT leaves a value in the inode, which outlives the stage";
     fcntl libc::SYS_fcntl, Is(1, 1037), EINVAL, "F_GET_FILE_RW_HINT: as F_GET_RW_HINT";
     fcntl libc::SYS_fcntl, Is(1, 1038), EINVAL, "F_SET_FILE_RW_HINT: as F_SET_RW_HINT";
+    fcntl libc::SYS_fcntl, Is(1, 1031), EPERM, "F_SETPIPE_SZ: pipes hold memory that belongs to no process";
     inotify_init1 libc::SYS_inotify_init1, Always, ENOSYS, "watches what others do with a device, and uses up the instances of an ordinary user";
     mincore libc::SYS_mincore, Always, ENOSYS, "tells which parts of an input others have read";
     cachestat 451, Always, ENOSYS, "as mincore";

@@ -234,6 +234,7 @@ fn calls_that_tell_of_the_hosts_inodes_are_refused() {
         ("F_SET_RW_HINT", fcntl(1036), EINVAL, true),
         ("F_GET_FILE_RW_HINT", fcntl(1037), EINVAL, false),
         ("F_SET_FILE_RW_HINT", fcntl(1038), EINVAL, false),
+        ("F_SETPIPE_SZ", format!("{SYS_fcntl}, $p, 1031, 65536"), EPERM, true),
         ("inotify_init1", format!("{SYS_inotify_init1}, 0"), ENOSYS, true),
         ("mincore", format!("{SYS_mincore}, 0, 0, $b"), ENOSYS, true),
         ("cachestat", "451, $f, $b, $b, 0".to_owned(), ENOSYS, true),
@@ -262,7 +263,7 @@ fn calls_that_tell_of_the_hosts_inodes_are_refused() {
     for (name, arguments, errno, everywhere) in &calls {
         let script = |dir: &str| {
             format!(
-                "open F, '+<', '{dir}/f' or open F, '<', '{dir}/f' or die; opendir D, '{dir}' or die; my ($f, $d) = (fileno F, fileno D); \
+                "open F, '+<', '{dir}/f' or open F, '<', '{dir}/f' or die; opendir D, '{dir}' or die; pipe R, W; my ($f, $d, $p) = (fileno F, fileno D, fileno W); \
                  my ($b, $z, $n, $ones) = (\"\\0\" x 4096, \"\\0\" x 8, \"\\0\", \"\\xff\" x 128); \
                  my $r = syscall({arguments}); print $r < 0 ? $!+0 : 0, \"\\n\""
             )
