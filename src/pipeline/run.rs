@@ -66,8 +66,8 @@ pub struct Changed {
     pub processors: bool,
     /// Seed that chooses the next stage among those that are ready; `None` for the order of the closure.
     pub order: Option<u64>,
-    /// Whether files of inputs are copies instead of hard links to objects.
-    pub copies: bool,
+    /// Whether files of inputs are hard links to objects instead of copies.
+    pub links: bool,
     /// Directory on disk for the build directories, in place of [`RunOptions::build_dir`].
     pub build_dir: Option<PathBuf>,
 }
