@@ -37,6 +37,10 @@ pub fn gaps(measured: &Value) -> Vec<String> {
             out.extend(others.map(|n| format!("the network interface {n} was visible")));
         }
     }
+    match list("shared_inputs") {
+        None => out.push("inodes of inputs were not looked at".to_owned()),
+        Some(shared) => out.extend(shared.iter().map(|at| format!("the input {at} had inodes of the host"))),
+    }
     match list("leaked_descriptors") {
         None => out.push("open descriptors were not measured".to_owned()),
         Some(open) => out.extend(open.iter().map(|fd| format!("the descriptor {fd} was open"))),
@@ -53,7 +57,7 @@ mod tests {
     fn each_layer_must_have_been_found_in_force() {
         let good = json!({
             "namespaces": NAMESPACES, "no_new_privs": true, "seccomp_mode": 2, "landlock_leaks": false, "landlock": "fully enforced",
-            "network": ["lo"], "loopback_up": false, "leaked_descriptors": [], "cpus": 2,
+            "network": ["lo"], "loopback_up": false, "leaked_descriptors": [], "shared_inputs": [], "cpus": 2,
         });
         assert_eq!(gaps(&good), Vec::<String>::new());
         for (name, value, want) in [
@@ -79,11 +83,17 @@ mod tests {
             ),
             ("loopback_up", json!(true), "loopback_up is true, not false"),
             ("leaked_descriptors", json!([7]), "the descriptor 7 was open"),
+            (
+                "shared_inputs",
+                json!(["/usr"]),
+                "the input \"/usr\" had inodes of the host",
+            ),
+            ("shared_inputs", Value::Null, "inodes of inputs were not looked at"),
         ] {
             let mut bad = good.clone();
             bad[name] = value;
             assert_eq!(gaps(&bad), [want]);
         }
-        assert_eq!(gaps(&Value::Null).len(), 8);
+        assert_eq!(gaps(&Value::Null).len(), 9);
     }
 }

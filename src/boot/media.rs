@@ -234,7 +234,7 @@ impl<'a> MachineFiles<'a> {
             });
         }
         if let Some(disk) = request.disk {
-            if !disk.exists() {
+            if !there(disk)? {
                 make_disk(disk, None, Some(request.size.unwrap_or(SECOND_DISK)))?;
             }
             media.push(Medium {
@@ -272,7 +272,7 @@ impl<'a> MachineFiles<'a> {
             return Err(MediaError::KeptName { path: copy.to_owned() });
         }
         let is_card = request.attach == Attach::Card;
-        if !copy.exists() {
+        if !there(copy)? {
             let size = match is_card {
                 true => Some(card_size(image, request.size)?),
                 false => request.size,

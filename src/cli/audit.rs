@@ -67,7 +67,7 @@ pub(super) fn audit(common: &Common, args: &AuditArgs, report: &Report) -> Resul
         policy: policy.as_ref(),
     };
     if args.dir.is_dir()
-        && !args.dir.join(MANIFEST_FILE).exists()
+        && matches!(args.dir.join(MANIFEST_FILE).try_exists(), Ok(false))
         && let Some(set) = audit_set(&args.dir, &options)?
     {
         if report.json() {

@@ -10,7 +10,7 @@ use crate::{
     lock::Package,
     model::{Arch, RelPath, VerityDigest},
     sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Workload},
-    store::{self, StoreError},
+    store::{self, Store, StoreError},
 };
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -50,7 +50,7 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
     }
     let Inputs { mounts, packages, .. } = inputs;
     let root = match &recipe.root {
-        Some(digest) => RootFs::Tree(context.store.checkout(digest)?),
+        Some(digest) => RootFs::Tree(checkout(context, digest)?),
         None => RootFs::Empty,
     };
     let spec = Spec {
@@ -113,7 +113,7 @@ impl Inputs<'_> {
         let pinned = store.of_pinned();
         match input {
             ResolvedInput::Tree(digest) => {
-                self.mount(self.checkout(digest)?, target.clone());
+                self.mount(checkout(self.context, digest)?, target.clone());
                 // The dump of an input's tree is mounted beside it; the stage's own directory has no dump.
                 if target.as_bytes() != b"stage" {
                     let beside = format!("{target}.tree");
@@ -121,12 +121,12 @@ impl Inputs<'_> {
                         node: recipe.id.clone(),
                         problem: e.to_string(),
                     })?;
-                    self.mount(store.object_path(digest)?, beside);
+                    self.mount(self.own(store, store.object_path(digest)?)?, beside);
                 }
             }
             ResolvedInput::File(digest, _) => {
                 store.verify_object(digest)?;
-                self.mount(self.own(store.plain_object(digest)?)?, target.clone());
+                self.mount(self.own(store, store.plain_object(digest)?)?, target.clone());
             }
             ResolvedInput::Pinned(file) => {
                 let digest = self
@@ -134,7 +134,7 @@ impl Inputs<'_> {
                     .origins
                     .ensure_file(project, pinned, file, self.context.events)?;
                 pinned.verify_object(&digest)?;
-                self.mount(self.own(pinned.plain_object(&digest)?)?, target.clone());
+                self.mount(self.own(pinned, pinned.plain_object(&digest)?)?, target.clone());
             }
             ResolvedInput::Packages(packages, index) => {
                 let dir = self.lay_out(recipe, packages, index.as_deref())?;
@@ -152,23 +152,11 @@ impl Inputs<'_> {
         });
     }
 
-    /// Whether files of inputs are copies, which belong to this run and are removed with its scratch.
-    fn copies(&self) -> bool {
-        self.context.options.changed.copies
-    }
-
-    /// The file itself, or a copy of it when inputs are copies.
-    fn own(&self, file: PathBuf) -> Result<PathBuf, StoreError> {
-        match self.copies() {
-            false => Ok(file),
-            true => self.context.store.copy_if_linked(&file),
-        }
-    }
-
-    fn checkout(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
-        match self.copies() {
-            false => self.context.store.checkout(digest),
-            true => self.context.store.copied_checkout(digest),
+    /// A file with the content of the file `file` of `store`, and one link; with varied links, more than one.
+    fn own(&self, store: &Store, file: PathBuf) -> Result<PathBuf, StoreError> {
+        match self.context.options.changed.links {
+            true => store.link_again(&file),
+            false => self.context.store.copy_if_linked(&file),
         }
     }
 
@@ -186,12 +174,21 @@ impl Inputs<'_> {
         let origins = self.context.origins;
         let digests = origins.ensure_packages(project, pinned, &name, &packages, self.context.events)?;
         let pairs: Vec<(&Package, VerityDigest)> = packages.into_iter().zip(digests).collect();
+        let links = self.context.options.changed.links;
         // Hard links have to be on the file system of their objects.
-        let dir = if self.copies() { store } else { pinned }.scratch_path("packages");
+        let dir = if links { pinned } else { store }.scratch_path("packages");
         self.packages.0.push(dir.clone());
         let index = index.map(|suite| (suite, recipe.epoch));
-        lay_out_packages(pinned, &pairs, &dir, index, self.copies())?;
+        lay_out_packages(pinned, &pairs, &dir, index, !links)?;
         Ok(dir)
+    }
+}
+
+/// The directory of a tree. Its files have one link each; with varied links they are links to objects.
+fn checkout(context: &BuildContext<'_>, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
+    match context.options.changed.links {
+        true => context.store.checkout(digest),
+        false => context.store.own_checkout(digest),
     }
 }
 
@@ -200,7 +197,7 @@ fn emulator(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<Option<Em
         return Ok(None);
     };
     let name = emulator_name(arch);
-    let program = context.store.checkout(&digest)?.join("usr/bin").join(name);
+    let program = checkout(context, &digest)?.join("usr/bin").join(name);
     if !program.is_file() {
         return Err(PipelineError::Spec {
             node: recipe.id.clone(),
@@ -228,7 +225,7 @@ fn build_dir(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<BuildDir
     fs::create_dir_all(&base).map_err(PipelineError::io("create", &base))?;
     let base = base.canonicalize().map_err(PipelineError::io("open", &base))?;
     let prefix = [recipe.id.stage.as_str(), recipe.id.arch.as_str(), ""].join("-");
-    let fresh = store::quiet_directory(&base, &prefix);
+    let fresh = store::build_directory(&base, &prefix);
     Ok(BuildDir::Disk(
         fresh.map_err(PipelineError::io("create a directory in", &base))?,
     ))

@@ -15,7 +15,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     path::PathBuf,
 };
 
@@ -66,8 +66,8 @@ pub struct Changed {
     pub processors: bool,
     /// Seed that chooses the next stage among those that are ready; `None` for the order of the closure.
     pub order: Option<u64>,
-    /// Whether files of inputs are copies instead of hard links to objects.
-    pub copies: bool,
+    /// Whether files of inputs are hard links to objects instead of copies.
+    pub links: bool,
     /// Directory on disk for the build directories, in place of [`RunOptions::build_dir`].
     pub build_dir: Option<PathBuf>,
 }
@@ -165,7 +165,7 @@ fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result
             Ok(format!("\nbuild directory: {}", dir.display()))
         }
         BuildDir::Disk(dir) => {
-            let removed = fs::remove_dir(dir).map_err(PipelineError::io("remove", dir));
+            let removed = store::remove_build_directory(dir).map_err(PipelineError::io("remove", dir));
             // The error of a failed stage matters more than this one.
             if ok {
                 removed?;

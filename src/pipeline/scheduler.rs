@@ -178,7 +178,7 @@ pub(super) fn build_until_failure(
                 Ok(done) => {
                     state.done.insert(id.clone(), done);
                     // A copied checkout takes as much space as its tree, so it is removed after the last node that reads it.
-                    if options.changed.copies {
+                    if store.is_ephemeral() && !options.changed.links {
                         let done = |node: &NodeId| state.done.get(node).map(|done| &done.record.outputs);
                         spent = spent_trees(&closure, done, &id);
                     }

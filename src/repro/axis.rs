@@ -75,8 +75,8 @@ axes! {
     Environment = "environment", "none", "USER, LOGNAME, TERM, EDITOR, MAKEFLAGS and one without a meaning";
     /// Version of the kernel, as it reports it.
     Kernel = "kernel", "the host's version", "9.8.7-elsewhere";
-    /// Whether input files are hard links.
-    Links = "links", "hard links to the store's files", "copies";
+    /// Number of hard links of input files.
+    Links = "links", "1", "2 or more: hard links to the store's files";
 }
 
 impl fmt::Display for Axis {

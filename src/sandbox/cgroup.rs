@@ -250,7 +250,7 @@ fn set_up(path: &Path, version: u8, memory: bool, pids: bool, limits: &Limits) -
             2 => ("memory.swap.max", 0),
             _ => ("memory.memsw.limit_in_bytes", limits.memory),
         };
-        if path.join(name).exists() {
+        if path.join(name).try_exists()? {
             write(name, value)?;
         }
         if version == 2 {
@@ -276,7 +276,7 @@ fn sweep(parent: &Path) {
         let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
         if let Some(owner) = owner
             && is_dir
-            && !Path::new(&format!("/proc/{owner}")).exists()
+            && matches!(Path::new(&format!("/proc/{owner}")).try_exists(), Ok(false))
         {
             // Fails while processes are left in it, or where another program was faster.
             let _ = fs::remove_dir(entry.path());

@@ -25,7 +25,6 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -42,22 +41,6 @@ pub struct Executor {
 const CHUNK: usize = 256 << 10;
 /// Bytes read from the log at once.
 const LOG_CHUNK: usize = 64 << 10;
-/// First id of the ranges of host ids that root maps stages to, 65536 ids each. Container managers use lower ids.
-const FIRST_BASE_ID: u32 = 0x7000_0000;
-/// Number of these ranges.
-const BASE_IDS: u32 = 4096;
-
-/// Number of runs so far, so that stages that run at the same time get different ranges.
-static RUNS: AtomicU32 = AtomicU32::new(0);
-
-fn next_base_id() -> u32 {
-    let slot = std::process::id()
-        .wrapping_mul(61)
-        .wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed))
-        % BASE_IDS;
-    FIRST_BASE_ID + slot * 65_536
-}
-
 impl Executor {
     /// Runs `spec` to its end. `put` stores the content of every collected file, `log` receives the stage's output.
     ///
@@ -83,7 +66,6 @@ impl Executor {
         let request = HelperRequest {
             spec: spec.clone(),
             strict: self.strict,
-            base_id: next_base_id(),
         };
         let control = run.control.get_mut();
         let sent = send_descriptors(control, &handed).and_then(|()| wire::send_value(control, &request));

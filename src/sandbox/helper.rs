@@ -4,9 +4,11 @@ use super::{
     BuildDir, BuiltinTable, Spec,
     cgroup::ControlGroup,
     descriptors::{receive_descriptors, send_descriptors},
-    idmap, init,
+    devices,
+    idmap::{self, IdRange},
+    init,
     job::{Job, NOTHING},
-    rootfs::{self, Plan},
+    plan::Plan,
     sys::{self, Cloned},
     wire::{self, Fault, HelperRequest, Step, Tag, Usage},
 };
@@ -42,7 +44,7 @@ pub fn helper_main(mut builtins: BuiltinTable) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut control = UnixStream::from(control);
-    let usage = start(&control, builtins).and_then(|(pid, group)| wait(pid, group));
+    let usage = start(&control, builtins).and_then(wait);
     let sent = match usage {
         Ok(usage) => wire::send(&mut control, Tag::Usage, &usage),
         Err(fault) => wire::send(&mut control, Tag::Fault, &fault)
@@ -55,10 +57,10 @@ pub fn helper_main(mut builtins: BuiltinTable) -> ExitCode {
 }
 
 /// Waits for the end of pid 1; returns the resources the whole run used.
-fn wait(pid: i32, mut group: ControlGroup) -> Result<Usage, Fault> {
+fn wait(mut started: Started) -> Result<Usage, Fault> {
     // Pid 1 reports its own faults to the executor, so its exit status is not read here.
-    let waited = waitpid(Pid::from_raw(pid), None).step("wait for the sandbox");
-    let mut usage = group.finish();
+    let waited = waitpid(Pid::from_raw(started.pid), None).step("wait for the sandbox");
+    let mut usage = started.group.finish();
     for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
         if let Ok(used) = getrusage(who) {
             usage.cpu_nanos += nanos(used.user_time()) + nanos(used.system_time());
@@ -71,8 +73,17 @@ fn nanos(time: TimeVal) -> u64 {
     time.tv_sec() as u64 * 1_000_000_000 + time.tv_usec() as u64 * 1000
 }
 
-/// Receives the request and starts pid 1; returns its process id and the run's control groups.
-fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGroup), Fault> {
+/// A sandbox that was started.
+struct Started {
+    /// Process id of pid 1.
+    pid: i32,
+    group: ControlGroup,
+    /// The range of host ids, which is the run's until this is dropped.
+    _claim: Option<IdRange>,
+}
+
+/// Receives the request and starts pid 1.
+fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<Started, Fault> {
     sys::die_with_parent().step("bind the helper to its parent")?;
     let mut console = receive_descriptors(control, HANDED).step("receive the console")?;
     let files = console
@@ -82,9 +93,14 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGr
         .step("receive the request")?
         .ok_or_else(|| Fault::setup("receive the request", "the caller went away"))?;
     let as_root = Uid::effective().is_root();
+    let mut base = 0;
+    let mut claim = None;
     if as_root {
         nix::unistd::setgroups(&[]).step("drop the groups of root")?;
-        give_build_dir(&request.spec, request.base_id)?;
+        let claimed = idmap::claim().step("claim a range of host ids for the stage")?;
+        base = claimed.base;
+        give_build_dir(&request.spec, base)?;
+        claim = Some(claimed);
     }
     sys::join_fresh_keyring().step("leave the session keyring")?;
     // Before the fork: the helper has the caller's permissions, which pid 1 loses with its mapped ids.
@@ -99,6 +115,9 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGr
         sync: remote,
         host_namespaces: sys::namespaces_at(File::open("/proc").step("open /proc")?),
         group,
+        // Root of a container may be forbidden to make device nodes; its stages have the host's, like those of an ordinary user.
+        devices: as_root.then(|| devices::own_nodes().ok()).flatten(),
+        no_overlay: None,
         meminfo: File::open("/proc/meminfo").ok(),
         builtins,
         request,
@@ -123,9 +142,13 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<(i32, ControlGr
     let Job {
         request, plan, group, ..
     } = job;
-    idmap::map(pid, request.spec.ids, request.base_id)?;
+    idmap::map(pid, request.spec.ids, base)?;
     hand_over(&sync, &plan, as_root.then_some(pid))?;
-    Ok((pid, group))
+    Ok(Started {
+        pid,
+        group,
+        _claim: claim,
+    })
 }
 
 /// Makes the id that root maps the stage's id 0 to the owner of a build directory on disk.
@@ -148,12 +171,9 @@ fn hand_over(sync: &UnixStream, plan: &Plan, pid: Option<i32>) -> Result<(), Fau
             File::open(format!("/proc/{pid}/ns/user")).step("open the user namespace")?,
         )),
     };
-    let mut mounts = Vec::new();
-    if userns.is_some() {
-        for bind in &plan.binds {
-            let step = || format!("open {}", bind.source.display());
-            mounts.push(rootfs::clone_source(bind, userns.as_ref()).step(step())?);
-        }
-    }
+    let mounts = match &userns {
+        Some(_) => plan.open(userns.as_ref())?,
+        None => Vec::new(),
+    };
     send_descriptors(sync, &mounts).step("hand the mounts to the sandbox")
 }

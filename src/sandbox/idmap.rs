@@ -6,15 +6,88 @@ use super::{
 };
 use nix::unistd::{Gid, Uid};
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
 };
 
 const LAYER: &str = "user namespace with a range of ids";
 pub(super) const REMEDY: &str = "install the package uidmap (newuidmap, newgidmap) and give the user 65536 ids, as root: \
                       usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; or run pnb as root";
+
+/// First id of the ranges of host ids that root maps stages to, 65536 ids each. Container managers use lower ids.
+const FIRST: u32 = 0x7000_0000;
+/// Number of these ranges.
+const RANGES: u32 = 4096;
+/// Directories for [`CLAIMS`], of which the first that root can write to is used: the same one by all builders of a machine.
+const PLACES: [&str; 2] = ["/run", "/dev/shm"];
+/// Directory with a file for each range that was ever used. The lock on the file is the claim.
+const CLAIMS: &str = "pnb-ids";
+
+/// A range of host ids that no other run on this machine has. The claim ends with the last process that has the file open.
+pub(super) struct IdRange {
+    /// First id.
+    pub base: u32,
+    _lock: File,
+}
+
+/// Claims a range for a stage that root runs. Stages that run at the same time must not have the same ids: a process may change the
+/// priority of others with its id, and uses up their limits.
+pub(super) fn claim() -> io::Result<IdRange> {
+    let mut refused = None;
+    for place in PLACES {
+        let claims = Path::new(place).join(CLAIMS);
+        match open_claims(&claims) {
+            Ok(()) => return claim_in(&claims, process::id()),
+            Err(error) => refused = Some(io::Error::new(error.kind(), format!("{}: {error}", claims.display()))),
+        }
+    }
+    Err(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
+}
+
+/// Makes the directory of claims, or checks that it is the user's own.
+fn open_claims(claims: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(claims) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    let found = fs::symlink_metadata(claims)?;
+    if found.is_dir() && found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "it belongs to another user or can be written to by one",
+    ))
+}
+
+/// Claims the first free range from the one of the process `start` on, in a circle.
+fn claim_in(claims: &Path, start: u32) -> io::Result<IdRange> {
+    for n in 0..RANGES {
+        // Another start for each process: two builds of one stage should not have the same ids.
+        let range = start.wrapping_mul(61).wrapping_add(n) % RANGES;
+        let path = claims.join(range.to_string());
+        let mut options = fs::OpenOptions::new();
+        let lock = options
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match lock.try_lock() {
+            Ok(()) => {
+                return Ok(IdRange {
+                    base: FIRST + range * Ids::Range.count(),
+                    _lock: lock,
+                });
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::Error::other(format!("all {RANGES} ranges are in use")))
+}
 
 /// Maps the ids of the new user namespace of process `pid`, from outside of that namespace.
 ///
@@ -110,12 +183,42 @@ pub(super) fn tool(program: &str) -> Option<String> {
     places
         .iter()
         .map(|dir| format!("{dir}/{program}"))
-        .find(|path| Path::new(path).exists())
+        .find(|path| Path::new(path).try_exists().unwrap_or(true))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_range_is_claimed_once_at_a_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let claims = dir.path().join(CLAIMS);
+        open_claims(&claims).expect("made");
+        open_claims(&claims).expect("known");
+        // Two builders whose process ids lead to the same start.
+        let first = claim_in(&claims, 7).expect("free");
+        let second = claim_in(&claims, 7).expect("another one is free");
+        assert_eq!(second.base, first.base + 65_536);
+        drop(first);
+        let again = claim_in(&claims, 7).expect("free again");
+        assert_eq!(again.base + 65_536, second.base);
+        let last = claim_in(&claims, u32::MAX).expect("free");
+        assert!((FIRST..FIRST + RANGES * 65_536).contains(&last.base), "{:x}", last.base);
+    }
+
+    #[test]
+    fn claims_of_somebody_else_are_not_used() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let claims = dir.path().join(CLAIMS);
+        fs::create_dir(&claims).expect("made");
+        fs::set_permissions(&claims, fs::Permissions::from_mode(0o777)).expect("open to all");
+        open_claims(&claims).expect_err("others can write to it");
+        fs::remove_dir(&claims).expect("removed");
+        std::os::unix::fs::symlink(dir.path(), &claims).expect("a link");
+        open_claims(&claims).expect_err("it is a link");
+    }
 
     #[test]
     fn finds_a_range_by_name_or_number_that_is_long_enough() {

@@ -10,7 +10,8 @@ use super::{
     ending::{Ending, OrDisconnected},
     job::Job,
     notify::Answerer,
-    rootfs::{self, Plan},
+    plan::Plan,
+    rootfs::{self, Built, Mounts},
     sys::{self, Cloned},
     watchdog::{Reached, Watchdog},
     wire::{self, Exited, Fault, FaultKind, STOP, StageReport, Step, Tag},
@@ -59,18 +60,18 @@ pub(super) fn run(mut job: Job) -> ! {
 
 fn run_stage(job: &mut Job) -> Result<(), Ending> {
     sys::die_with_parent().step("bind the sandbox to its parent")?;
-    let mut sources = receive_descriptors(&job.sync, job.plan.binds.len()).or_disconnected()?;
+    let mut opened = receive_descriptors(&job.sync, job.plan.opened()).or_disconnected()?;
     become_root_inside(job.request.spec.ids)?;
-    if sources.is_empty() {
-        for bind in &job.plan.binds {
-            sources.push(rootfs::clone_source(bind, None).step(format!("open {}", bind.source.display()))?);
-        }
+    if opened.is_empty() {
+        opened = job.plan.open(None)?;
     }
     set_names(&job.request.spec)?;
     if job.request.spec.network == Network::Loopback {
         sys::bring_loopback_up().step("bring the loopback up")?;
     }
-    let proc = rootfs::build(&job.request.spec, &job.plan, sources)?;
+    let devices = job.devices.take();
+    let Built { proc, no_overlay } = rootfs::build(&job.request.spec, &job.plan, Mounts { opened, devices })?;
+    job.no_overlay = no_overlay;
     // Kept open until the end of the sandbox: dropping the mount removes the registration.
     let _binfmt = job.request.spec.emulator.as_ref().map(emulator::register).transpose()?;
 

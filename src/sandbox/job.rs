@@ -1,6 +1,6 @@
 //! `Job`: everything pid 1 and the stage inherit from the helper, as forked copies of it.
 
-use super::{cgroup::ControlGroup, rootfs::Plan, wire::HelperRequest};
+use super::{cgroup::ControlGroup, plan::Plan, wire::HelperRequest};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -31,6 +31,10 @@ pub(super) struct Job {
     /// Inode numbers of the helper's namespaces.
     pub host_namespaces: BTreeMap<String, u64>,
     pub group: ControlGroup,
+    /// Device nodes of the run's own, where they could be made.
+    pub devices: Option<OwnedFd>,
+    /// Why inputs have the inodes of the host, where the kernel makes no overlays.
+    pub no_overlay: Option<String>,
     /// The host's `/proc/meminfo`.
     pub meminfo: Option<File>,
     pub builtins: BuiltinTable,

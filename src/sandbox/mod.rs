@@ -14,10 +14,10 @@
 //! | the value | `spec`, `limits`, `variation` (differences for a second build), `policy` (the part in the manifest), `error`, `outcome` |
 //! | the four processes | `executor`, `helper`, `init` (pid 1), `workload` (the stage) |
 //! | between processes | `wire` (frames), `descriptors`, `fd_passing` (large files), `job` (inherited by forks), `ending` (an early end) |
-//! | set up by the helper | `idmap` (user ids), `cgroup` (control groups) |
-//! | set up by pid 1 | `rootfs` (mounts), `emulator` (binfmt_misc) |
+//! | set up by the helper | `idmap` (user ids), `cgroup` (control groups), `plan` (mounts), `devices` (device nodes) |
+//! | set up by pid 1 | `rootfs` (mounts), `overlay` (inputs), `emulator` (binfmt_misc) |
 //! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
-//! | while the stage runs | `watchdog` (limits), `build_dir` (sizes) |
+//! | while the stage runs | `watchdog` (limits), `socket_memory`, `build_dir` (sizes) |
 //! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
 //! | the host | `probe` (for `pnb doctor`), `sys` (system calls, the only unsafe code) |
 
@@ -26,6 +26,7 @@ mod capability;
 mod cgroup;
 mod collect;
 mod descriptors;
+mod devices;
 mod emulator;
 mod ending;
 mod error;
@@ -39,12 +40,15 @@ mod landlock;
 mod limits;
 mod notify;
 mod outcome;
+mod overlay;
+mod plan;
 mod policy;
 mod probe;
 mod receive;
 mod rootfs;
 mod seccomp;
 mod self_check;
+mod socket_memory;
 mod spec;
 mod sys;
 mod variation;

@@ -83,6 +83,9 @@ pub struct Measured {
     /// Whether the loopback is up.
     #[serde(default)]
     pub loopback_up: bool,
+    /// Mount points of inputs whose inodes are the host's, so that locks on them meet those of others.
+    #[serde(default)]
+    pub shared_inputs: Vec<String>,
     /// Resource limits in force: `Max ...` lines of `/proc/self/limits`.
     pub resource_limits: BTreeMap<String, String>,
     /// Mechanisms that enforce the limits on memory and processes.

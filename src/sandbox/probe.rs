@@ -1,11 +1,11 @@
 //! Layers of the sandbox that this host offers, for `pnb doctor`: found by running the smallest sandbox.
 
 use super::{
-    Emulator, Executor, Ids, OutputSpec, RootFs, SandboxError, Spec, StageOutcome, Workload, emulator,
-    helper::USERNS_FIX, idmap, job::NOTHING, landlock::ABI_NUMBER,
+    Access, Emulator, Executor, Ids, Mount, OutputSpec, RootFs, SandboxError, Spec, StageOutcome, Workload, emulator,
+    helper::USERNS_FIX, idmap, job::NOTHING, landlock::ABI_NUMBER, self_check::NO_OVERLAY,
 };
 use crate::{
-    model::{Arch, chain},
+    model::{Arch, RelPath, chain},
     store::Content,
 };
 use nix::unistd::Uid;
@@ -29,6 +29,8 @@ pub struct Layer {
 const LANDLOCK_FIX: &str = "run Linux 6.12 or newer with CONFIG_SECURITY_LANDLOCK=y and \"landlock\" in the lsm= list";
 const NETWORK_FIX: &str = "see what configures new network namespaces on this machine (net.core sysctls, a fallback tunnel \
                            module) and switch it off";
+const OVERLAY_FIX: &str = "load the kernel's module overlay (modprobe overlay), and keep the store on a local file system that is no \
+                           stack of overlays itself";
 const LIMITS_FIX: &str = "nothing is wrong: the watchdog and resource limits of pnb take over; with a delegated control \
                           group (systemd-run --user --scope -p Delegate=yes pnb ...) the kernel counts instead";
 
@@ -46,10 +48,20 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
         helper: helper.to_owned(),
         strict: false,
     };
+    // Any file serves as an input.
+    let input = RelPath::new("inputs/pnb").map(|target| Mount {
+        source: helper.to_owned(),
+        target,
+        access: Access::ReadOnly,
+    });
     let try_out = |ids| {
         let nothing =
             &mut |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a probe has no output"));
-        executor.run(&smallest(ids), nothing, &mut io::sink())
+        let spec = Spec {
+            mounts: input.iter().cloned().collect(),
+            ..smallest(ids)
+        };
+        executor.run(&spec, nothing, &mut io::sink())
     };
     let single = try_out(Ids::Single);
     let mut layers = Vec::new();
@@ -105,6 +117,13 @@ fn describe(outcome: &StageOutcome, layers: &mut Vec<Layer>) {
         required: false,
     });
     layers.push(Layer {
+        name: "overlays",
+        offered: "inputs have inodes of their own".to_owned(),
+        problem: outcome.weaker.iter().find(|w| w.contains(NO_OVERLAY)).cloned(),
+        fix: OVERLAY_FIX.to_owned(),
+        required: false,
+    });
+    layers.push(Layer {
         name: "Landlock",
         offered: format!("ABI {}, {}", found.landlock_abi, found.landlock),
         problem: (found.landlock != "fully enforced").then(|| format!("ABI {ABI_NUMBER} is needed")),
@@ -124,7 +143,7 @@ fn describe(outcome: &StageOutcome, layers: &mut Vec<Layer>) {
     }
     for layer in layers
         .iter_mut()
-        .filter(|l| ["Landlock", "network"].contains(&l.name) && l.problem.is_none())
+        .filter(|l| ["Landlock", "network", "overlays"].contains(&l.name) && l.problem.is_none())
     {
         layer.fix = String::new();
     }

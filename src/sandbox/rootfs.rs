@@ -1,17 +1,19 @@
-//! The root of a stage: the helper plans it from the spec, with paths of the host; pid 1 builds it in its own mount namespace.
+//! The root of a stage, which pid 1 builds in its own mount namespace as the helper has planned it ([`super::plan`]).
 //!
 //! ```text
 //! /              tmpfs, read-only in the end: top-level entries of the tree, mount points
+//! /inputs, …     read-only overlays
 //! /build         tmpfs of limited size, or a directory of the host
 //! /tmp           tmpfs of limited size
-//! /dev           null, zero, full, random, urandom bound from the host; fd, stdin, stdout, stderr as links
+//! /dev           null, zero, full, random, urandom; fd, stdin, stdout, stderr as links
 //! /proc          processes only
 //! /emulator      the emulator for programs of another architecture, where the spec has one
 //! ```
 
 use super::{
-    Access, BuildDir, Network, RootFs, Spec, VARIATION_DIR, emulator,
-    landlock::Rules,
+    BuildDir, Spec,
+    overlay::Stack,
+    plan::{Bind, DEVICE, Plan, Shown, detached},
     sys::{self, attr},
     wire::{Fault, Step},
 };
@@ -24,182 +26,17 @@ use nix::{
 };
 use std::{
     ffi::CString,
-    fs,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::FileTypeExt},
+        unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-/// Attributes of mounts that the stage may only read, of mounts that it may write to, and of device nodes. Device nodes lack `NODEV`, which
-/// would forbid to open them; `RDONLY` does not forbid to write to them.
-const READ_ONLY: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV;
 const WRITABLE: u64 = attr::NOSUID | attr::NODEV;
-const DEVICE: u64 = attr::RDONLY | attr::NOSUID | attr::NOEXEC;
 
-/// Device nodes every stage has.
-const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
-
-/// Top-level entries of a tree that the sandbox' own mounts cover.
-const OWN: [&[u8]; 5] = [b"build", b"dev", b"emulator", b"proc", b"tmp"];
-
-/// A bind mount.
-pub(super) struct Bind {
-    pub source: PathBuf,
-    target: RelPath,
-    attributes: u64,
-    /// Whether owners are mapped so that the host's root becomes the stage's id 0.
-    pub map_owners: bool,
-}
-
-/// The mounts and links that the root is made of.
-pub(super) struct Plan {
-    /// Mounts, each after the mounts that it lies on.
-    pub binds: Vec<Bind>,
-    /// Symbolic links at top level, with their targets.
-    links: Vec<(RelPath, Vec<u8>)>,
-}
-
-fn rel(path: impl AsRef<[u8]>) -> Result<RelPath, Fault> {
+pub(super) fn rel(path: impl AsRef<[u8]>) -> Result<RelPath, Fault> {
     RelPath::new(path).step("name a mount point")
-}
-
-fn slash(path: &RelPath) -> PathBuf {
-    Path::new("/").join(path.as_path())
-}
-
-impl Plan {
-    /// Plans the root of `spec`; reads the top level of its tree.
-    pub(super) fn new(spec: &Spec) -> Result<Self, Fault> {
-        let mut plan = Plan {
-            binds: Vec::new(),
-            links: Vec::new(),
-        };
-        if let RootFs::Tree(root) = &spec.root {
-            plan.add_tree(root)?;
-        }
-        if let BuildDir::Disk(source) = &spec.build_dir {
-            plan.bind(source, rel("build")?, WRITABLE, false);
-            if let Some(second) = &spec.variation.work_dir {
-                plan.bind(source, second.clone(), WRITABLE, false);
-            }
-        }
-        for mount in &spec.mounts {
-            let writable = mount.access == Access::ReadWrite;
-            let attributes = if writable { WRITABLE } else { READ_ONLY };
-            // The caller named a writable file, which may be its own. In a writable directory the stage makes files, which must not
-            // belong to the caller.
-            let map_owners = !writable || mount.source.is_file();
-            plan.bind(&mount.source, mount.target.clone(), attributes, map_owners);
-        }
-        if let Some(emulator) = &spec.emulator {
-            plan.bind(&emulator.program, emulator::mount_point()?, READ_ONLY, true);
-        }
-        plan.add_devices(spec)?;
-        if let Some(files) = &spec.variation.files {
-            let target = rel(VARIATION_DIR)?;
-            for dir in &spec.dev_in {
-                plan.bind(files, rel("build")?.join(dir).join(&target), READ_ONLY, true);
-            }
-            plan.bind(files, target, READ_ONLY, true);
-        }
-        plan.binds.sort_by(|a, b| a.target.cmp(&b.target));
-        Ok(plan)
-    }
-
-    fn bind(&mut self, source: &Path, target: RelPath, attributes: u64, map_owners: bool) {
-        self.binds.push(Bind {
-            source: source.to_owned(),
-            target,
-            attributes,
-            map_owners,
-        });
-    }
-
-    /// The device nodes of `/dev`, and of each `/dev` for a root inside `/build`.
-    fn add_devices(&mut self, spec: &Spec) -> Result<(), Fault> {
-        let mut device_dirs = vec![rel("dev")?];
-        for dir in &spec.dev_in {
-            device_dirs.push(rel("build")?.join(dir).join(&rel("dev")?));
-        }
-        for dir in device_dirs {
-            for name in DEVICES {
-                let source = Path::new("/dev").join(name);
-                self.bind(&source, dir.join(&rel(name)?), DEVICE, false);
-            }
-        }
-        Ok(())
-    }
-
-    /// One mount or link for each top-level entry of the tree.
-    fn add_tree(&mut self, root: &Path) -> Result<(), Fault> {
-        let step = || format!("read the root tree {}", root.display());
-        #[expect(clippy::disallowed_methods, reason = "the mounts are sorted by their targets")]
-        let entries = fs::read_dir(root).step(step())?;
-        for entry in entries {
-            let entry = entry.step(step())?;
-            let name = entry.file_name();
-            if OWN.contains(&name.as_bytes()) {
-                continue;
-            }
-            let (target, source) = (rel(name.as_bytes())?, entry.path());
-            let kind = entry.file_type().step(step())?;
-            if kind.is_symlink() {
-                let link = fs::read_link(&source).step(step())?;
-                self.links.push((target, link.as_os_str().as_bytes().to_vec()));
-            } else if kind.is_dir() || kind.is_file() {
-                self.bind(&source, target, READ_ONLY, true);
-            } else if kind.is_fifo() || kind.is_socket() {
-                return Err(Fault::setup(
-                    step(),
-                    format!("{} is neither a file nor a directory", source.display()),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// The Landlock rules for the finished root.
-    pub(super) fn rules(&self, spec: &Spec) -> Rules {
-        let mut rules = Rules {
-            read: Vec::new(),
-            write: vec![PathBuf::from("/build"), PathBuf::from("/tmp")],
-            devices: Vec::new(),
-            tcp: spec.network == Network::Loopback,
-        };
-        for bind in &self.binds {
-            let path = slash(&bind.target);
-            if bind.attributes & attr::NODEV == 0 {
-                rules.devices.push(path);
-            } else if bind.attributes & attr::RDONLY == 0 {
-                rules.write.push(path);
-            } else {
-                rules.read.push(path);
-            }
-        }
-        rules.write.extend(spec.variation.work_dir.iter().map(slash));
-        for dir in &spec.dev_in {
-            rules.read.push(Path::new("/build").join(dir.as_path()).join("dev"));
-        }
-        rules
-    }
-
-    /// The directories in which a `/dev` is mounted for a root inside `/build`.
-    pub(super) fn inner_devices(spec: &Spec) -> impl Iterator<Item = PathBuf> + '_ {
-        spec.dev_in
-            .iter()
-            .map(|dir| Path::new("/build").join(dir.as_path()).join("dev"))
-    }
-}
-
-/// A detached copy of a bind's source with its attributes set. `userns` maps its owners, which only root may do.
-pub(super) fn clone_source(bind: &Bind, userns: Option<&OwnedFd>) -> std::io::Result<OwnedFd> {
-    let source = CString::new(bind.source.as_os_str().as_bytes())?;
-    let mount = sys::clone_mount(None, &source)?;
-    let userns = userns.filter(|_| bind.map_owners).map(AsFd::as_fd);
-    sys::set_mount_attributes(&mount, bind.attributes, userns)?;
-    Ok(mount)
 }
 
 /// A detached tmpfs.
@@ -250,14 +87,30 @@ fn mount_point(root: &OwnedFd, target: &RelPath, directory: bool) -> Result<Owne
 }
 
 /// Attaches a mount at `target`, which becomes a file or a directory as the mount is.
-fn attach(root: &OwnedFd, target: &RelPath, mount: &OwnedFd) -> Result<(), Fault> {
+pub(super) fn attach(root: &OwnedFd, target: &RelPath, mount: &OwnedFd) -> Result<(), Fault> {
     let kind = fstat(mount).step(format!("read the type of /{target}"))?.st_mode & SFlag::S_IFMT.bits();
     let point = mount_point(root, target, kind == SFlag::S_IFDIR.bits())?;
     sys::attach_mount(mount, &point).step(format!("mount /{target}"))
 }
 
-/// Builds the root and makes it this process' root; `sources` are the mounts of `plan.binds`. Returns a procfs that is not attached.
-pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<OwnedFd, Fault> {
+/// The mounts that the root is made of.
+pub(super) struct Mounts {
+    /// Those of [`Plan::open`].
+    pub opened: Vec<OwnedFd>,
+    /// Device nodes of the run's own; without them the host's are shown.
+    pub devices: Option<OwnedFd>,
+}
+
+/// A finished root.
+pub(super) struct Built {
+    /// A procfs that is not attached.
+    pub proc: OwnedFd,
+    /// Why inputs have the inodes of the host, where the kernel makes no overlays.
+    pub no_overlay: Option<String>,
+}
+
+/// Builds the root and makes it this process' root.
+pub(super) fn build(spec: &Spec, plan: &Plan, mounts: Mounts) -> Result<Built, Fault> {
     mount(
         None::<&str>,
         "/",
@@ -285,6 +138,7 @@ pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<O
         let target = Path::new(std::ffi::OsStr::from_bytes(target));
         symlinkat(target, &root, path.as_path()).step(format!("make the link /{path}"))?;
     }
+    let (sources, no_overlay) = sources(plan, mounts, &root)?;
     attach_tmpfs(spec, &root)?;
     attach_binds(spec, plan, sources, &root)?;
     if spec.proc_mount {
@@ -297,7 +151,50 @@ pub(super) fn build(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>) -> Result<O
     umount2(".", MntFlags::MNT_DETACH).step("leave the old root")?;
     nix::unistd::chdir("/").step("enter the new root")?;
     sys::set_mount_attributes(&root, attr::RDONLY | WRITABLE, None).step("make / read-only")?;
-    Ok(proc)
+    Ok(Built { proc, no_overlay })
+}
+
+/// The detached mount of each bind, in their order, and why inputs have the inodes of the host.
+fn sources(plan: &Plan, mounts: Mounts, root: &OwnedFd) -> Result<(Vec<OwnedFd>, Option<String>), Fault> {
+    let mut opened = mounts.opened.into_iter();
+    let mut stack = Stack::new(root);
+    let mut all: Vec<Option<OwnedFd>> = plan.binds.iter().map(|_| None).collect();
+    let step = |bind: &Bind| format!("mount the content of /{}", bind.target);
+    for (index, _) in plan.layers.iter().enumerate() {
+        let lower = opened
+            .next()
+            .ok_or_else(|| Fault::setup("mount inputs", "one is missing"))?;
+        let layer = stack.show(lower)?;
+        for (bind, source) in plan.binds.iter().zip(&mut all) {
+            if let Shown::Layer(of, part) = &bind.shown
+                && *of == index
+            {
+                *source = Some(layer.mount_of(part.as_deref()).step(step(bind))?);
+            }
+        }
+        layer.end()?;
+    }
+    let nodes = mounts.devices.map(|nodes| stack.show_as_is(nodes)).transpose()?;
+    for (bind, source) in plan.binds.iter().zip(&mut all) {
+        match &bind.shown {
+            Shown::Layer(..) => {}
+            Shown::Host(_) => *source = opened.next(),
+            Shown::Node(device) => {
+                let node = match &nodes {
+                    Some(nodes) => nodes.mount_of(Some(Path::new(device.name))).and_then(|node| {
+                        sys::set_mount_attributes(&node, DEVICE, None)?;
+                        Ok(node)
+                    }),
+                    None => detached(&Path::new("/dev").join(device.name), DEVICE, None),
+                };
+                *source = Some(node.step(step(bind))?);
+            }
+        }
+    }
+    nodes.map_or(Ok(()), |nodes| nodes.end())?;
+    let all: Option<Vec<OwnedFd>> = all.into_iter().collect();
+    let all = all.ok_or_else(|| Fault::setup("mount inputs", "one is missing"))?;
+    Ok((all, stack.problem))
 }
 
 /// `/tmp`, and `/build` where it is in memory.

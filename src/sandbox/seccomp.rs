@@ -28,6 +28,8 @@ enum When {
     InetMaskIsNot(u64, &'static [u64]),
     /// The first argument is AF_INET, and the lower 32 bits of the third one have none of these values.
     InetProtocolIsNot(&'static [u64]),
+    /// The lower 32 bits of the argument of the first index have this value, and the argument of the second index is not null.
+    IsWith(u8, u64, u8),
     /// The stage does not keep the capability.
     Without(Capability),
     /// The stage has a single id.
@@ -51,12 +53,12 @@ macro_rules! rows {
 }
 
 mod errno {
-    pub(super) use libc::{EAFNOSUPPORT, ENOSYS, EOPNOTSUPP, EPERM};
+    pub(super) use libc::{EAFNOSUPPORT, EINVAL, ENOSYS, ENOTTY, EOPNOTSUPP, EPERM};
     /// The call does nothing and returns 0.
     pub(super) const NOTHING: i32 = 0;
 }
 
-use When::{Always, AnyBit, InetMaskIsNot, InetProtocolIsNot, Is, IsNot, SingleId, Without};
+use When::{Always, AnyBit, InetMaskIsNot, InetProtocolIsNot, Is, IsNot, IsWith, SingleId, Without};
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and, for unshare, NEWTIME.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
@@ -103,6 +105,8 @@ const ROWS: &[Row] = rows! {
     pidfd_getfd libc::SYS_pidfd_getfd, Always, EPERM, "no taking of other processes' files";
     kcmp libc::SYS_kcmp, Always, EPERM, "tells kernel pointers apart";
     prlimit64 libc::SYS_prlimit64, IsNot(0, &[0]), EPERM, "limits of other processes, those of pid 1 above all";
+    prlimit64 libc::SYS_prlimit64, IsWith(1, libc::RLIMIT_CORE as u64, 2), NOTHING, "a limit of 0 would start the host's program for core dumps; there are none";
+    setrlimit libc::SYS_setrlimit, Is(0, libc::RLIMIT_CORE as u64), NOTHING, "as prlimit64";
     bpf libc::SYS_bpf, Always, EPERM, "kernel programs";
     perf_event_open libc::SYS_perf_event_open, Always, EPERM, "looks at the host; a large attack surface";
     userfaultfd libc::SYS_userfaultfd, Always, EPERM, "stops the kernel where an attacker wants";
@@ -140,6 +144,30 @@ const ROWS: &[Row] = rows! {
     vhangup libc::SYS_vhangup, Always, EPERM, "the terminal is the caller's";
     ioctl libc::SYS_ioctl, Is(1, 0x5412), EPERM, "TIOCSTI types into the caller's terminal";
     ioctl libc::SYS_ioctl, Is(1, 0x541c), EPERM, "TIOCLINUX pastes into the caller's terminal";
+    ioctl libc::SYS_ioctl, Is(1, 0xc020_660b), ENOTTY, "FS_IOC_FIEMAP tells where the host keeps a file";
+    ioctl libc::SYS_ioctl, Is(1, 0x8008_7601), ENOTTY, "FS_IOC_GETVERSION: a number of the host's inode";
+    ioctl libc::SYS_ioctl, Is(1, 0x8008_6601), ENOTTY, "FS_IOC_GETFLAGS: how the host keeps a file";
+    ioctl libc::SYS_ioctl, Is(1, 0x801c_581f), ENOTTY, "FS_IOC_FSGETXATTR: as FS_IOC_GETFLAGS";
+    ioctl libc::SYS_ioctl, Is(1, 0x8011_1500), ENOTTY, "FS_IOC_GETFSUUID names a file system of the host";
+    ioctl libc::SYS_ioctl, Is(1, 0x8081_1501), ENOTTY, "FS_IOC_GETFSSYSFSPATH: as FS_IOC_GETFSUUID";
+    ioctl libc::SYS_ioctl, Is(1, 0x8100_9431), ENOTTY, "FS_IOC_GETFSLABEL: as FS_IOC_GETFSUUID";
+    name_to_handle_at libc::SYS_name_to_handle_at, Always, EOPNOTSUPP, "a handle has the numbers of the host's inode";
+    fcntl libc::SYS_fcntl, Is(1, 1024), EINVAL, "F_SETLEASE stops everyone who opens the file; /dev may be the host's";
+    fcntl libc::SYS_fcntl, Is(1, 1025), EINVAL, "F_GETLEASE: as F_SETLEASE";
+    fcntl libc::SYS_fcntl, Is(1, 1026), EINVAL, "F_NOTIFY watches what others do with a directory";
+    fcntl libc::SYS_fcntl, Is(1, 1035), EINVAL, "F_GET_RW_HINT reads what F_SET_RW_HINT has left";
+    fcntl libc::SYS_fcntl, Is(1, 1036), EINVAL, "F_SET_RW_HINT leaves a value in the inode, which outlives the stage";
+    fcntl libc::SYS_fcntl, Is(1, 1037), EINVAL, "F_GET_FILE_RW_HINT: as F_GET_RW_HINT";
+    fcntl libc::SYS_fcntl, Is(1, 1038), EINVAL, "F_SET_FILE_RW_HINT: as F_SET_RW_HINT";
+    fcntl libc::SYS_fcntl, Is(1, 1031), EPERM, "F_SETPIPE_SZ: pipes hold memory that belongs to no process";
+    inotify_init1 libc::SYS_inotify_init1, Always, ENOSYS, "watches what others do with a device, and uses up the instances of an ordinary user";
+    mincore libc::SYS_mincore, Always, ENOSYS, "tells which parts of an input others have read";
+    cachestat 451, Always, ENOSYS, "as mincore";
+    preadv2 libc::SYS_preadv2, AnyBit(5, 0x8), EOPNOTSUPP, "RWF_NOWAIT: as mincore";
+    io_setup libc::SYS_io_setup, Always, ENOSYS, "its events are counted for the whole machine";
+    lsm_get_self_attr 459, Always, ENOSYS, "the host's security modules";
+    lsm_list_modules 461, Always, ENOSYS, "as lsm_get_self_attr";
+    sched_setaffinity libc::SYS_sched_setaffinity, Always, EPERM, "the number of processors is declared";
     setxattr libc::SYS_setxattr, Always, EOPNOTSUPP, "no capabilities, ACLs or labels on files; programs go on without";
     lsetxattr libc::SYS_lsetxattr, Always, EOPNOTSUPP, "as setxattr";
     fsetxattr libc::SYS_fsetxattr, Always, EOPNOTSUPP, "as setxattr";
@@ -161,6 +189,7 @@ const ARCH_ROWS: &[Row] = rows! {
     uselib libc::SYS_uselib, Always, ENOSYS, "obsolete";
     ustat libc::SYS_ustat, Always, ENOSYS, "obsolete";
     sysfs libc::SYS_sysfs, Always, ENOSYS, "obsolete; lists the host's file systems";
+    inotify_init libc::SYS_inotify_init, Always, ENOSYS, "as inotify_init1";
     modify_ldt libc::SYS_modify_ldt, Always, EPERM, "a large attack surface for 16-bit code";
 };
 #[cfg(not(target_arch = "x86_64"))]
@@ -192,6 +221,11 @@ impl Row {
         match self.when {
             Always | Without(_) | SingleId => Ok(Vec::new()),
             Is(arg, value) => Ok(vec![SeccompRule::new(vec![word(arg, SeccompCmpOp::Eq, value)?])?]),
+            IsWith(arg, value, pointer) => {
+                let given = SeccompCondition::new(pointer, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+                let rule = vec![word(arg, SeccompCmpOp::Eq, value)?, given];
+                Ok(vec![SeccompRule::new(rule)?])
+            }
             IsNot(arg, values) => {
                 let all: Result<_, _> = values.iter().map(|v| word(arg, SeccompCmpOp::Ne, *v)).collect();
                 Ok(vec![SeccompRule::new(all?)?])
@@ -302,10 +336,22 @@ mod tests {
     fn every_row_says_why_and_no_call_has_two_answers() {
         for network in [Network::None, Network::Loopback] {
             let mut answers = BTreeMap::new();
+            let mut count = BTreeMap::<_, u32>::new();
+            rows(network).for_each(|row| *count.entry(row.call).or_default() += 1);
             for row in rows(network) {
                 assert!(row.why.len() > 4, "{} has no reason", row.name);
-                assert_eq!(*answers.entry(row.call).or_insert(row.errno), row.errno, "{}", row.name);
                 assert!((row.call as u32) < FIRST_UNKNOWN, "{}", row.name);
+                // Rows that name different values of the same argument do not apply to the same call.
+                let value = match row.when {
+                    Is(argument, value) | IsWith(argument, value, _) => Some((argument, value)),
+                    Always | Without(_) | SingleId => {
+                        assert_eq!(count[&row.call], 1, "{} is refused always and by argument", row.name);
+                        None
+                    }
+                    _ => None,
+                };
+                let known = *answers.entry((row.call, value)).or_insert(row.errno);
+                assert_eq!(known, row.errno, "{}", row.name);
             }
         }
     }

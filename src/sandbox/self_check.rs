@@ -9,12 +9,16 @@ use super::{
 };
 use nix::{
     fcntl::{OFlag, openat},
-    sys::stat::Mode,
+    sys::{
+        stat::Mode,
+        statfs::{OVERLAYFS_SUPER_MAGIC, statfs},
+    },
 };
 use std::{
     fs::File,
     io::Read,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
 fn open(proc: impl AsFd, name: &str) -> nix::Result<File> {
@@ -59,6 +63,21 @@ pub(super) fn before(proc: &OwnedFd) -> Result<Measured, Fault> {
     })
 }
 
+/// Part of the message about inputs that are no overlays.
+pub(super) const NO_OVERLAY: &str = "the kernel makes no overlay";
+
+/// Those of the mount points that are no overlays.
+pub(super) fn shared(inputs: impl Iterator<Item = PathBuf>) -> Result<Vec<String>, Fault> {
+    let mut shared = Vec::new();
+    for point in inputs {
+        let found = statfs(&point).step(format!("look at {}", point.display()))?;
+        if found.filesystem_type() != OVERLAYFS_SUPER_MAGIC {
+            shared.push(point.display().to_string());
+        }
+    }
+    Ok(shared)
+}
+
 /// Mount point of a `mountinfo` line whose mount can be written to.
 fn writable_mount(line: &str) -> Option<String> {
     let mut fields = line.split(' ').skip(4);
@@ -96,7 +115,7 @@ pub(super) fn can_open_forbidden(proc: &OwnedFd) -> bool {
 }
 
 /// The first difference between the measurements and the spec.
-pub(super) fn judge(found: &Measured, spec: &Spec, landlock: bool) -> Option<String> {
+pub(super) fn judge(found: &Measured, spec: &Spec, landlock: bool, no_overlay: Option<&str>) -> Option<String> {
     let kept = spec
         .capabilities
         .iter()
@@ -127,6 +146,14 @@ pub(super) fn judge(found: &Measured, spec: &Spec, landlock: bool) -> Option<Str
         .or(problem(
             found.network.iter().any(|n| n != "lo"),
             format!("the stage sees other network interfaces than lo: {:?}", found.network),
+        ))
+        .or(problem(
+            !found.shared_inputs.is_empty(),
+            format!(
+                "inputs have inodes of the host ({}), because {NO_OVERLAY}: {}",
+                found.shared_inputs.join(", "),
+                no_overlay.unwrap_or("it did not say why")
+            ),
         ))
         .or(problem(
             found.loopback_up != (spec.network == Network::Loopback),

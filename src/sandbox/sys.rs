@@ -10,10 +10,14 @@
 use nix::{errno::Errno, fcntl::AtFlags, sys::stat::fstatat};
 use std::{
     collections::BTreeMap,
-    ffi::CStr,
+    ffi::{CStr, CString},
     io,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 /// Attributes of a mount, `MOUNT_ATTR_*`.
@@ -84,13 +88,19 @@ pub(super) fn clone_process(namespaces: libc::c_int) -> io::Result<Cloned> {
     }
 }
 
-/// open_tree(2) with `OPEN_TREE_CLONE`: a detached copy of the mount at `path`, without the mounts below it.
+/// A path as system calls take it.
+pub(super) fn path_text(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// open_tree(2) with `OPEN_TREE_CLONE`: a detached copy of the mount at `path`, without the mounts below it. Below a directory, the last
+/// part of `path` is not followed if it is a symbolic link.
 pub(super) fn clone_mount(dir: Option<BorrowedFd<'_>>, path: &CStr) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_NO_AUTOMOUNT as u32;
-    let flags = if path.is_empty() {
-        flags | libc::AT_EMPTY_PATH as u32
-    } else {
-        flags
+    let flags = match (path.is_empty(), dir) {
+        (true, _) => flags | libc::AT_EMPTY_PATH as u32,
+        (false, Some(_)) => flags | libc::AT_SYMLINK_NOFOLLOW as u32,
+        (false, None) => flags,
     };
     let dir = dir.map_or(libc::AT_FDCWD, |d| d.as_raw_fd());
     // SAFETY: `path` is a terminated string that lives over the call; the other arguments are numbers.

@@ -4,6 +4,7 @@ use super::{
     BuildDir, Limits, Spec,
     build_dir::{self, Used},
     cgroup::{ControlGroup, memory_limit, process_limit},
+    socket_memory::SocketMemory,
 };
 use nix::{
     dir::Dir,
@@ -35,6 +36,11 @@ const DISK_SHARE: u32 = 20;
 /// A stage without a control group is ended when the whole host has less available memory than this, bytes.
 const HOST_RESERVE: u64 = 128 << 20;
 
+/// Memory of an open descriptor: the structure of an open file, and of what it stands for, rounded up.
+const DESCRIPTOR: u64 = 1 << 10;
+/// Capacity of a pipe. seccomp forbids to change it.
+const PIPE: u64 = 64 << 10;
+
 /// Name and value of a limit that was reached.
 pub(super) struct Reached(pub(super) String);
 
@@ -50,19 +56,22 @@ pub(super) struct Watchdog {
     meminfo: Option<File>,
     /// Device number of the kernel's internal tmpfs, on which memfds lie.
     shared_memory: Option<u64>,
+    sockets: Option<SocketMemory>,
 }
 
 impl Watchdog {
     pub(super) fn new(spec: &Spec, group: &ControlGroup, meminfo: Option<File>) -> Self {
         let memfd = memfd_create("", MFdFlags::MFD_CLOEXEC).ok();
+        let memory = !group.limits_memory();
         Self {
             limits: spec.limits_in_force(),
-            memory: !group.limits_memory(),
+            memory,
             processes: !group.counts_processes(),
             disk: matches!(spec.build_dir, BuildDir::Disk(_)).then(DiskWatch::new),
             peak: 0,
             meminfo,
             shared_memory: memfd.and_then(|fd| fstat(fd).ok()).map(|s| s.st_dev),
+            sockets: memory.then(SocketMemory::new).flatten(),
         }
     }
 
@@ -138,12 +147,15 @@ impl Watchdog {
             // The link count of a directory is 2 plus its number of subdirectories, which are the threads here.
             seen.processes += threads.map_or(0, |s| u32::try_from(s.st_nlink.saturating_sub(2)).unwrap_or(0));
             let status = read(proc, &format!("{pid}/status"));
-            seen.memory += ["RssAnon:", "RssShmem:", "VmSwap:"]
+            seen.memory += ["RssAnon:", "RssShmem:", "VmSwap:", "VmPTE:"]
                 .iter()
                 .filter_map(|n| field(&status, n))
                 .sum::<u64>();
             seen.memory += self.shared(proc, *pid, &mut counted);
         }
+        let sockets = self.sockets.as_ref().map_or(0, SocketMemory::sum);
+        seen.memory += sockets;
+        exact.memory += sockets;
         for point in ["/build", "/tmp"] {
             let used = statvfs(point).ok().filter(|_| point == "/tmp" || self.disk.is_none());
             let bytes = used.map_or(0, |s| {
@@ -165,22 +177,30 @@ impl Watchdog {
                 .iter()
                 .filter_map(|n| field(&rollup, n))
                 .sum::<u64>();
+            exact.memory += field(&read(proc, &format!("{pid}/status")), "VmPTE:").unwrap_or(0);
             exact.memory += self.shared(proc, *pid, &mut counted);
         }
         exact.processes = seen.processes;
         exact
     }
 
-    /// Memory of the memfds a process has open, each counted once.
-    fn shared(&self, proc: &OwnedFd, pid: u32, counted: &mut BTreeSet<u64>) -> u64 {
+    /// Memory of the descriptors a process has open, and of the memfds and pipes behind them, each of which is counted once. A pipe
+    /// counts as full: the kernel does not tell how many pages it holds.
+    fn shared(&self, proc: &OwnedFd, pid: u32, counted: &mut BTreeSet<(u64, u64)>) -> u64 {
         let fds = numbers(proc, &format!("{pid}/fd"));
         let stats = fds
             .iter()
             .filter_map(|fd| fstatat(proc, format!("{pid}/fd/{fd}").as_str(), AtFlags::empty()).ok());
-        stats
-            .filter(|s| Some(s.st_dev) == self.shared_memory && counted.insert(s.st_ino))
-            .map(|s| s.st_blocks as u64 * 512)
-            .sum()
+        let behind = stats.map(|s| {
+            let pipe = s.st_mode & libc::S_IFMT == libc::S_IFIFO;
+            let memfd = Some(s.st_dev) == self.shared_memory;
+            match (pipe || memfd) && counted.insert((s.st_dev, s.st_ino)) {
+                true if pipe => PIPE,
+                true => s.st_blocks as u64 * 512,
+                false => 0,
+            }
+        });
+        behind.sum::<u64>() + fds.len() as u64 * DESCRIPTOR
     }
 }
 

@@ -28,8 +28,6 @@ pub(super) struct HelperRequest {
     pub spec: Spec,
     /// Whether a missing or weaker layer is an error.
     pub strict: bool,
-    /// First host id of the range that root maps stages to.
-    pub base_id: u32,
 }
 
 /// The kind of a frame, and the type of its payload.

@@ -23,11 +23,15 @@ use nix::{
 use std::{
     convert::Infallible,
     ffi::CString,
+    fs::File,
     io::{self, IsTerminal, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+/// Largest core dump. Below a page none is written to a file. Only this value also keeps the kernel from starting the host's program of
+/// a `core_pattern` that begins with `|`, as root; 0 does not (`fs/coredump.c`, core(5)). seccomp keeps the stage from changing it.
+const NO_CORE: u64 = 1;
 /// Exit code of a built-in that failed.
 const BUILTIN_FAILED: i32 = 1;
 /// Exit code of a built-in that panicked, which is a defect of it.
@@ -141,7 +145,7 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
     found.landlock_leaks = self_check::can_open_forbidden(&probe);
     found.seccomp_programs = Some(seccomp::programs_digest(&programs));
     status.read_into(&mut found)?;
-    self_check::judge(&found, spec, applied.weaker.is_none())
+    self_check::judge(&found, spec, applied.weaker.is_none(), job.no_overlay.as_deref())
         .map_or(Ok(()), |problem| weaker(reports, strict, problem))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
@@ -188,6 +192,7 @@ fn measure_before(job: &Job, proc: &OwnedFd) -> Result<Measured, Fault> {
     Ok(Measured {
         namespaces: own.map(|(name, _)| name).collect(),
         limits: job.group.mechanism(),
+        shared_inputs: self_check::shared(job.plan.inputs())?,
         ..self_check::before(proc)?
     })
 }
@@ -212,7 +217,7 @@ fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
         (Resource::RLIMIT_NOFILE, 1024, 4096),
         (Resource::RLIMIT_FSIZE, file, file),
         (Resource::RLIMIT_STACK, 8 << 20, 64 << 20),
-        (Resource::RLIMIT_CORE, 0, 0),
+        (Resource::RLIMIT_CORE, NO_CORE, NO_CORE),
         (Resource::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
         (Resource::RLIMIT_MSGQUEUE, 0, 0),
         (Resource::RLIMIT_NICE, 0, 0),
@@ -255,7 +260,12 @@ fn take_console(job: &mut Job) -> Result<(), Fault> {
     let [stdin, stdout, stderr] = &job.console[..] else {
         return Err(Fault::setup("take the console", "a descriptor is missing"));
     };
-    dup2_stdin(stdin).step("take standard input")?;
+    if job.request.spec.console == Console::Log {
+        // The executor's is the host's inode of /dev/null.
+        dup2_stdin(File::open("/dev/null").step("open /dev/null")?).step("take standard input")?;
+    } else {
+        dup2_stdin(stdin).step("take standard input")?;
+    }
     dup2_stdout(stdout).step("take standard output")?;
     dup2_stderr(stderr).step("take standard error")?;
     if job.request.spec.console == Console::Inherit && io::stdin().is_terminal() {

@@ -3,6 +3,7 @@
 use super::{
     ObjectMode, Store,
     error::{IoContext, Operation, StoreError},
+    hash_cache::Stamp,
     objects::{is_there, set_mtime},
 };
 use crate::model::{EMPTY_FILE, Node, RelPath, Tree, VerityDigest, lock, parse_dump, write_dump};
@@ -13,7 +14,7 @@ use std::{
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{MetadataExt, symlink},
+        fs::{MetadataExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -66,18 +67,7 @@ impl Store {
         // Checkouts do not link to the empty object, so the store need not have it.
         let mut objects: Vec<VerityDigest> = tree.objects().into_keys().collect();
         objects.retain(|d| *d != EMPTY_FILE);
-        let workers = thread::available_parallelism().map_or(1, usize::from);
-        let chunk = objects.len().div_ceil(workers).max(1);
-        thread::scope(|scope| {
-            let handles: Vec<_> = objects
-                .chunks(chunk)
-                .map(|part| scope.spawn(move || part.iter().try_for_each(|d| self.verify_object(d))))
-                .collect();
-            handles
-                .into_iter()
-                .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect::<Result<Vec<()>, _>>()
-        })?;
+        on_all_processors(&objects, |digest| self.verify_object(digest))?;
         lock(&self.verified).insert(*digest);
         Ok(())
     }
@@ -89,20 +79,33 @@ impl Store {
         self.verify_tree(digest, &tree)?;
         let path = self.root.join("checkouts").join(digest.to_string());
         if is_there(&path)? {
-            self.recheck(&path, &tree)?;
+            self.recheck(&path, &tree, Layout::Links)?;
             return Ok(path);
         }
         let fresh = self.scratch_path("checkout");
         self.lay_out(&tree, &fresh)?;
-        match fs::rename(&fresh, &path) {
-            Ok(()) => Ok(path),
-            // Another builder was faster; its checkout is the same.
-            Err(_) if is_there(&path)? => {
-                let _ = fs::remove_dir_all(&fresh);
-                Ok(path)
-            }
-            Err(e) => Err(e).at(Operation::Rename, &path),
+        settle(&fresh, path)
+    }
+
+    /// As [`Store::checkout`], but each file has an inode of its own, with one link: the number of links of an object tells which other
+    /// trees the store has. In the store of one program it is a [`Store::copied_checkout`].
+    pub fn own_checkout(&self, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
+        if self.ephemeral {
+            return self.copied_checkout(digest);
         }
+        let tree = self.tree(digest)?;
+        let path = self.root.join("trees").join(digest.to_string());
+        // One thread makes the copies; the others wait for it.
+        let slot = self.copies.slot(digest);
+        let _making = lock(&slot);
+        if is_there(&path)? {
+            self.recheck(&path, &tree, Layout::Copies)?;
+            return Ok(path);
+        }
+        self.verify_tree(digest, &tree)?;
+        let fresh = self.scratch_path("checkout");
+        self.lay_out_files(&tree, &fresh, Layout::Copies)?;
+        settle(&fresh, path)
     }
 
     /// As [`Store::checkout`], but with copies instead of links. Each tree is copied once; the copies are removed when this program ends.
@@ -143,6 +146,13 @@ impl Store {
         Ok(target)
     }
 
+    /// A new hard link to the store's file `file`, which is removed when this program ends.
+    pub fn link_again(&self, file: &Path) -> Result<PathBuf, StoreError> {
+        let target = self.scratch_path("linked");
+        link_or_copy(file, &target)?;
+        Ok(target)
+    }
+
     /// Copies the store's file `file` to `target`, with its mode and time.
     pub fn copy_file(&self, file: &Path, target: &Path) -> Result<(), StoreError> {
         fs::copy(file, target).at(Operation::Create, target)?;
@@ -170,6 +180,8 @@ impl Store {
                     let mode = ObjectMode::of(entry.meta.mode);
                     if layout == Layout::Copies {
                         self.copy_file(&self.object_inode(digest, mode)?, &path)?;
+                        let made = fs::symlink_metadata(&path).at(Operation::Open, &path)?;
+                        self.known.insert_copy(digest, Stamp::from(&made));
                     // The object nearly always has a file of this mode, so its existence is not checked first.
                     } else if fs::hard_link(self.object_file(digest, mode), &path).is_err() {
                         link_or_copy(&self.object_inode(digest, mode)?, &path)?;
@@ -191,8 +203,9 @@ impl Store {
     }
 
     /// Checks an existing checkout: every directory has exactly the entries of the tree, and every file is an inode of the store (which
-    /// was just hashed) or has the right digest itself.
-    fn recheck(&self, path: &Path, tree: &Tree) -> Result<(), StoreError> {
+    /// was just hashed) or has the right digest itself. A copy also has its mode and no other link.
+    fn recheck(&self, path: &Path, tree: &Tree, layout: Layout) -> Result<(), StoreError> {
+        let mut unknown = Vec::new();
         let mut children: BTreeMap<Option<RelPath>, usize> = BTreeMap::from([(None, 0)]);
         for (rel, entry) in tree.iter() {
             if matches!(
@@ -207,6 +220,19 @@ impl Store {
             }
             let file = path.join(rel.as_path());
             let same = match &entry.node {
+                Node::File { digest, size } if layout == Layout::Copies => {
+                    let Ok(found) = fs::symlink_metadata(&file) else {
+                        return Err(StoreError::Checkout { path: file });
+                    };
+                    let permissions = ObjectMode::of(entry.meta.mode).permissions();
+                    if *size > 0 && !self.known.holds_copy(digest, &found) {
+                        unknown.push((file.clone(), *digest));
+                    }
+                    found.is_file()
+                        && found.len() == *size
+                        && found.nlink() == 1
+                        && found.mode() & 0o7777 == permissions.mode() & 0o7777
+                }
                 Node::File { digest, size } => self.is_object(&file, digest, *size, ObjectMode::of(entry.meta.mode))?,
                 Node::Symlink { target } => fs::read_link(&file).is_ok_and(|t| t.as_os_str().as_bytes() == target),
                 _ => fs::symlink_metadata(&file).is_ok_and(|m| m.is_dir()),
@@ -221,7 +247,15 @@ impl Store {
                 return Err(StoreError::Checkout { path: dir });
             }
         }
-        Ok(())
+        on_all_processors(&unknown, |(file, digest)| {
+            let content = File::open(file).at(Operation::Open, file)?;
+            let found = content.metadata().at(Operation::Open, file)?;
+            if crate::verity::digest_reader(content).at(Operation::Read, file)?.0 != *digest {
+                return Err(StoreError::Checkout { path: file.clone() });
+            }
+            self.known.insert_copy(digest, Stamp::from(&found));
+            Ok(())
+        })
     }
 
     /// Whether `file` has the content of the object `digest`.
@@ -242,6 +276,39 @@ impl Store {
         let content = File::open(file).at(Operation::Open, file)?;
         Ok(crate::verity::digest_reader(content).at(Operation::Read, file)?.0 == *digest)
     }
+}
+
+/// Gives a complete checkout its name `path`.
+fn settle(fresh: &Path, path: PathBuf) -> Result<PathBuf, StoreError> {
+    match fs::rename(fresh, &path) {
+        Ok(()) => Ok(path),
+        // Another builder was faster; its checkout is the same.
+        Err(_) if is_there(&path)? => {
+            let _ = fs::remove_dir_all(fresh);
+            Ok(path)
+        }
+        Err(e) => Err(e).at(Operation::Rename, &path),
+    }
+}
+
+/// Does the work for all items, in as many threads as there are processors.
+fn on_all_processors<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let chunk = items.len().div_ceil(workers).max(1);
+    let work = &work;
+    thread::scope(|scope| {
+        let handles: Vec<_> = items
+            .chunks(chunk)
+            .map(|part| scope.spawn(move || part.iter().try_for_each(work)))
+            .collect();
+        handles
+            .into_iter()
+            .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// Makes a hard link, or a copy where the file system allows no further link (ext4 has at most 65,000 links to an inode).

@@ -182,7 +182,7 @@ impl Store {
                 }
             }
         }
-        for dir in ["checkouts", "failed"] {
+        for dir in ["checkouts", "trees", "failed"] {
             self.remove_directories(dir)?;
         }
         let downloads = self.downloads();

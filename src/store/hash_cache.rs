@@ -9,10 +9,15 @@ use crate::{
     model::{Sha256Digest, VerityDigest, lock},
     verity::Digests,
 };
-use std::{collections::BTreeMap, fs::Metadata, os::unix::fs::MetadataExt, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    sync::Mutex,
+};
 
 /// Identity, size and modification time of an inode.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Stamp {
     device: u64,
     inode: u64,
@@ -38,6 +43,8 @@ impl From<&Metadata> for Stamp {
 pub(super) struct HashCache {
     /// Inodes by digest and mode.
     inodes: Mutex<BTreeMap<(VerityDigest, ObjectMode), Stamp>>,
+    /// Inodes of copies, which are no objects, with the digest of their content.
+    copies: Mutex<BTreeSet<(VerityDigest, Stamp)>>,
     /// SHA-256 of the same bytes, where both were computed; true of the bytes, not of any inode.
     sha256: Mutex<BTreeMap<VerityDigest, Sha256Digest>>,
     /// Sizes of artifacts that were hashed and not stored.
@@ -53,6 +60,16 @@ impl HashCache {
     /// Whether the inode with the metadata `found` is the one whose content was hashed to the digest.
     pub(super) fn holds(&self, digest: &VerityDigest, mode: ObjectMode, found: &Metadata) -> bool {
         lock(&self.inodes).get(&(*digest, mode)) == Some(&Stamp::from(found))
+    }
+
+    /// Records that a copy has the content with the digest.
+    pub(super) fn insert_copy(&self, digest: &VerityDigest, stamp: Stamp) {
+        lock(&self.copies).insert((*digest, stamp));
+    }
+
+    /// Whether the inode with the metadata `found` is a copy whose content has the digest.
+    pub(super) fn holds_copy(&self, digest: &VerityDigest, found: &Metadata) -> bool {
+        lock(&self.copies).contains(&(*digest, Stamp::from(found)))
     }
 
     /// Records that the same bytes have both digests.

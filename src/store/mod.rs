@@ -7,7 +7,8 @@
 //!   objects/ab/cdef…        content, read-only; `…​.x` is the same content as an executable inode
 //!   sha256/ab/cdef…         fs-verity digest of the object with that SHA-256
 //!   records/<stage key>     outputs and measurements of a stage run
-//!   checkouts/<tree>/       trees laid out as hard links, for mounting
+//!   trees/<tree>/           trees laid out as copies, for mounting in stages
+//!   checkouts/<tree>/       trees laid out as hard links
 //!   logs/<stage key>.log    output of a stage run
 //!   locks/<stage key>       held while a stage runs
 //!   notes/<name>            hints that may be lost
@@ -56,6 +57,6 @@ pub use incoming::{Content, Once};
 pub use objects::ObjectMode;
 pub use open::{SharedStores, Store};
 pub use record::{Output, Record};
-pub use scratch::{Scratch, quiet_directory};
+pub use scratch::{Scratch, build_directory, remove_build_directory};
 pub use sparse::copy_sparse;
 pub use stage_lock::StageLock;

@@ -31,6 +31,7 @@ const DIRECTORIES: &[&str] = &[
     "sha256",
     "records",
     "checkouts",
+    "trees",
     "logs",
     "locks",
     "notes",
@@ -127,6 +128,11 @@ impl Store {
             spares: Spares::default(),
             buffers: Buffers::default(),
         }))
+    }
+
+    /// Whether the store is used by this program only, and removed by it.
+    pub fn is_ephemeral(&self) -> bool {
+        self.ephemeral
     }
 
     /// The store that holds the pinned files: this one, unless another one shares them.

@@ -5,6 +5,7 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ const QUICK: Duration = Duration::from_micros(20);
 /// Where many files were removed within the last minutes, ext4 examines every freed inode before it takes one; this was up to 12 of the
 /// 60 CPU seconds of two cold builds. ext4 puts each subdirectory of a directory marked `+T` (chattr(1)) into another part of the disk, so
 /// several are tried and the fastest is kept. Other file systems refuse the mark; there, one directory is made.
-pub fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
+fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
     let spread = spread(base);
     let fresh = || tempfile::Builder::new().prefix(prefix).tempdir_in(base);
     let mut best = fresh()?;
@@ -45,6 +46,27 @@ pub fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
         }
     }
     Ok(best.keep())
+}
+
+/// Name of a stage's build directory in the directory that [`build_directory`] makes for it.
+const BUILD: &str = "build";
+
+/// Makes a build directory for a stage, in a [`quiet_directory`] that only its owner can enter.
+///
+/// A stage may give its files and its own directory any mode, also the set-user-id bit, and where an ordinary user builds they belong to
+/// that user. No other user reaches them through the directory above, which the stage does not see.
+pub fn build_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
+    let closed = quiet_directory(base, prefix)?;
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700))?;
+    let path = closed.join(BUILD);
+    fs::create_dir(&path)?;
+    Ok(path)
+}
+
+/// Removes an empty directory that [`build_directory`] has made.
+pub fn remove_build_directory(path: &Path) -> io::Result<()> {
+    fs::remove_dir(path)?;
+    path.parent().map_or(Ok(()), fs::remove_dir)
 }
 
 /// Marks a directory `+T` for [`quiet_directory`]; returns whether the file system supports the mark.
@@ -155,5 +177,25 @@ mod tests {
             assert_eq!(sorted_names(base.path()).expect("listed").len(), n);
         }
         quiet_directory(&base.path().join("none"), "build-").expect_err("there is no such directory");
+    }
+
+    #[test]
+    fn a_build_directory_lies_below_one_that_is_closed_to_others_and_both_are_removed() {
+        let base = tempfile::tempdir().expect("a directory");
+        let made = build_directory(base.path(), "stage-").expect("made");
+        let closed = made.parent().expect("below a directory of its own");
+        assert_eq!(closed.parent(), Some(base.path()));
+        assert_eq!(
+            fs::metadata(closed).expect("there").permissions().mode() & 0o7777,
+            0o700
+        );
+        fs::write(made.join("file"), "x").expect("written");
+        remove_build_directory(&made).expect_err("it is not empty");
+        fs::remove_file(made.join("file")).expect("removed");
+        remove_build_directory(&made).expect("removed");
+        assert_eq!(
+            sorted_names(base.path()).expect("listed"),
+            Vec::<std::ffi::OsString>::new()
+        );
     }
 }

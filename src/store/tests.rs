@@ -101,6 +101,68 @@ fn a_file_added_to_or_replaced_in_a_checkout_is_found() {
 }
 
 #[test]
+fn the_links_of_a_trees_files_do_not_tell_of_other_trees() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let store = Store::open(dir.path()).expect("opens");
+    let (_, dump) = one_file_tree(&store, "content", 0o644);
+    let (_, other) = one_file_tree(&store, "content", 0o600);
+    let links = |path: &Path| fs::metadata(path.join("file")).expect("there").nlink();
+    let own = store.own_checkout(&dump).expect("laid out");
+    assert_eq!(links(&own), 1);
+    let linked = store.checkout(&dump).expect("laid out");
+    let before = links(&linked);
+    store.own_checkout(&other).expect("laid out");
+    store.checkout(&other).expect("laid out");
+    assert_eq!(links(&store.own_checkout(&dump).expect("known")), 1);
+    assert_eq!(links(&linked), before + 1, "control: an object's links tell");
+    let file = store.plain_object(
+        &store
+            .put_object(ObjectMode::Plain, &mut Once(&b"alone"[..]))
+            .expect("stored")
+            .0,
+    );
+    let again = store.link_again(&file.expect("there")).expect("linked");
+    assert_eq!(fs::metadata(again).expect("there").nlink(), 2);
+}
+
+#[test]
+fn a_changed_copy_of_a_tree_is_found_by_the_next_program() {
+    let content = "a content of some length";
+    let prepared = |change: &dyn Fn(&Path)| {
+        let dir = tempfile::tempdir().expect("scratch");
+        let (place, dump) = {
+            let store = Store::open(dir.path()).expect("opens");
+            let (_, dump) = one_file_tree(&store, content, 0o755);
+            (store.own_checkout(&dump).expect("laid out"), dump)
+        };
+        let file = place.join("file");
+        let meta = fs::metadata(&file).expect("there");
+        assert_eq!((meta.permissions().mode() & 0o7777, meta.mtime()), (0o555, 1));
+        change(&file);
+        let store = Store::open(dir.path()).expect("opens");
+        let found = store.own_checkout(&dump).map(drop);
+        // A second look in the same program hashes nothing again, and finds the same.
+        assert_eq!(store.own_checkout(&dump).is_ok(), found.is_ok());
+        found
+    };
+    prepared(&|_| {}).expect("control: unchanged");
+    let set_mode = |file: &Path, mode| fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("ours");
+    let changes: [&dyn Fn(&Path); 5] = [
+        &|file| {
+            flip(file);
+            set_mode(file, 0o555);
+        },
+        &|file| set_mode(file, 0o444),
+        &|file| fs::hard_link(file, file.with_file_name("../../tmp/link")).expect("linked"),
+        &|file| fs::write(file.with_file_name("extra"), "x").expect("written"),
+        &|file| fs::remove_file(file).expect("removed"),
+    ];
+    for change in changes {
+        prepared(change).expect_err("found");
+    }
+}
+
+#[test]
 fn scratch_of_a_dead_program_is_swept_and_of_a_living_one_kept() {
     let dir = tempfile::tempdir().expect("scratch");
     let living = Store::open(dir.path()).expect("opens");

@@ -54,6 +54,31 @@ fn without_landlock_a_hermetic_run_is_refused_and_another_says_so() {
 }
 
 #[test]
+fn without_overlays_a_hermetic_run_is_refused_and_another_says_so() {
+    // Of all file systems that the sandbox makes, only overlays are mounted with these attributes: read-only, nosuid, nodev.
+    let attributes = |value| {
+        let condition =
+            SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value).expect("a condition");
+        vec![SeccompRule::new(vec![condition]).expect("a rule")]
+    };
+    let text = on_a_host_without(libc::SYS_fsmount, attributes(7), libc::ENODEV, true)
+        .expect_err("refused")
+        .to_string();
+    let shared = "inputs have inodes of the host (/etc, /usr), because the kernel makes no overlay";
+    assert!(text.contains(shared), "{text}");
+    let outcome = on_a_host_without(libc::SYS_fsmount, attributes(7), libc::ENODEV, false).expect("a warning only");
+    assert!(
+        outcome.weaker.iter().all(|w| w.contains(shared)),
+        "{:?}",
+        outcome.weaker
+    );
+    assert_eq!(outcome.weaker.len(), 1);
+    assert_eq!(outcome.measured.shared_inputs, ["/etc", "/usr"]);
+    let whole = on_a_host_without(libc::SYS_fsmount, attributes(99), libc::ENODEV, true).expect("control");
+    assert_eq!(whole.measured.shared_inputs, Vec::<String>::new());
+}
+
+#[test]
 fn without_user_namespaces_there_is_one_clear_error() {
     let flag = libc::CLONE_NEWUSER as u64;
     let condition =

@@ -10,7 +10,7 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::{
-        fs::MetadataExt,
+        fs::{MetadataExt, PermissionsExt},
         net::{SocketAddr, UnixListener},
     },
     path::Path,
@@ -475,4 +475,74 @@ fn failing_and_absent_programs_are_told_apart() {
         .push(input(Path::new("/no/such/input"), "x", Access::ReadOnly));
     let text = refused(&missing);
     assert!(text.contains("/no/such/input"), "{text}");
+}
+
+#[test]
+fn a_crash_starts_no_program_of_the_host_and_no_processor_is_added() {
+    let host = Host::new();
+    // getrlimit(RLIMIT_CORE), then two ways to change it, and getrlimit again. Only a limit of 1 keeps the kernel from starting the
+    // program of a core_pattern with a pipe.
+    let limit = format!(
+        "sub l {{ my $l = \"\\0\" x 16; syscall({}, 4, $l); join ':', unpack 'QQ', $l }} print l(), ' '; my $n = pack 'QQ', 0, 1; \
+         print syscall({}, 4, $n), ' ', l(), ' '; print syscall({}, 0, 4, $n, 0), ' ', l()",
+        libc::SYS_getrlimit,
+        libc::SYS_setrlimit,
+        libc::SYS_prlimit64
+    );
+    assert_eq!(printed(&host.perl(&limit)), "1:1 0 1:1 0 1:1");
+    let soft = format!(
+        "ulimit -Hc 1 2>/dev/null; exec /usr/bin/perl -e '{}'",
+        limit.replace("pack 'QQ'", "pack \"QQ\"").replace('\'', "\"")
+    );
+    let control = outside(&["/bin/sh", "-c", &soft], Path::new("/"));
+    assert!(
+        control.ends_with(" 0 0:1") || control.contains(" 0:"),
+        "control: {control}"
+    );
+
+    // sched_getaffinity tells as many processors after the attempt as before.
+    let widen = format!(
+        "sub n {{ my $m = \"\\0\" x 128; syscall({}, 0, 128, $m); unpack '%32b*', $m }} my $all = \"\\xff\" x 128; \
+         my $before = n(); syscall({}, 0, 128, $all); print 'GOT' if n() > $before; print n()",
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_setaffinity
+    );
+    assert_eq!(printed(&host.perl(&widen)), "1");
+    let control = outside(
+        &["/usr/bin/taskset", "1", "/usr/bin/perl", "-e", &widen],
+        Path::new("/"),
+    );
+    assert!(control.contains("GOT"), "control: {control}");
+}
+
+#[test]
+fn no_other_user_reaches_what_a_stage_leaves_on_disk() {
+    let host = Host::new();
+    let base = scratch();
+    let dir = pnb::store::build_directory(base.path(), "stage-").expect("made");
+    let mut spec = host.shell("cp /usr/bin/id left; chmod 4755 left; chmod 0777 /build; exit 1");
+    spec.build_dir = BuildDir::Disk(dir.clone());
+    spec.keep_failed = true;
+    assert_eq!(refused(&spec), "run stage test: exit code 1");
+    let left = dir.join("left");
+    let closed = dir.parent().expect("below a directory of its own");
+    assert_eq!(fs::metadata(closed).expect("there").mode() & 0o077, 0);
+    assert_eq!(fs::metadata(&left).expect("left").mode() & 0o7777, 0o4755);
+    if is_root() {
+        let program = left.to_str().expect("text");
+        // By way of a shell: setpriv(1) keeps capabilities until it executes a program.
+        let other = [
+            "/usr/bin/setpriv",
+            "--reuid",
+            "65534",
+            "--clear-groups",
+            "/bin/sh",
+            "-c",
+            program,
+        ];
+        let run = || outside(&other, Path::new("/"));
+        assert_eq!(run(), "");
+        fs::set_permissions(closed, fs::Permissions::from_mode(0o755)).expect("opened");
+        assert!(run().contains("uid=65534"), "control: without the closed directory");
+    }
 }

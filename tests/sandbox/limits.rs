@@ -72,6 +72,50 @@ fn bombs_of_memory() {
     bomb(&mut tmpfs, "25165824 bytes below /build", None);
 }
 
+/// Memory that the kernel holds for a process and that is in none of its mappings.
+#[test]
+fn bombs_of_kernel_memory() {
+    let _alone = ALONE.lock();
+    let host = Host::new();
+    let wide = |l: &mut Limits| l.memory = 2048 * MIB;
+    let hold = "select(undef,undef,undef,0.5);";
+    let fill = "use Socket; use IO::Handle; my $x = 'x' x 65536; sub fill { my $h = shift; $h->blocking(0); 1 while syswrite($h, $x) }";
+    for (kind, keep) in [
+        ("SOCK_STREAM", "$a, $b"),
+        ("SOCK_STREAM", "$b"),
+        ("SOCK_SEQPACKET", "$b"),
+        ("SOCK_DGRAM", "$b"),
+    ] {
+        let sockets = format!(
+            "{fill} for (1..450) {{ socketpair(my $a, my $b, AF_UNIX, {kind}, 0) or die; fill($a); push @k, {keep} }} {hold}"
+        );
+        bomb(&mut host.perl(&sockets), "memory of 67108864 bytes", Some(wide));
+    }
+    let sent = format!(
+        "{fill} for (1..4) {{ unless (fork) {{ for (1..120) {{ socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0); fill($a); \
+         push @k, $a, $b }} {hold} exit }} }} while (wait > 0) {{}}"
+    );
+    bomb(&mut host.perl(&sent), "memory of 67108864 bytes", Some(wide));
+    let pipes = format!(
+        "{fill} for (1..4) {{ unless (fork) {{ for (1..400) {{ pipe(my $r, my $w) or die; fill($w); push @k, $r, $w }} {hold} exit }} }} \
+         while (wait > 0) {{}}"
+    );
+    bomb(&mut host.perl(&pipes), "memory of 67108864 bytes", Some(wide));
+    // One page, mapped 20000 times at distances of 2 MiB: each mapping needs a page of page tables of its own.
+    let tables = format!(
+        "open F, '+>', '/build/one'; truncate F, 4096; my $f = fileno F; for my $n (1..20000) {{ \
+         my $at = syscall({}, 0x100000000000 + ($n << 21), 4096, 1, 0x11, $f, 0); my $x = unpack('P1', pack('Q', $at)) }} {hold}",
+        libc::SYS_mmap
+    );
+    bomb(&mut host.perl(&tables), "memory of 67108864 bytes", Some(wide));
+    let idle = format!(
+        "use Socket; for (1..300) {{ socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0) or die; push @k, $a, $b }} {hold}"
+    );
+    let mut idle = host.perl(&idle);
+    idle.limits = tight();
+    printed(&idle);
+}
+
 #[test]
 fn bombs_of_processes_time_and_words() {
     let _alone = ALONE.lock();

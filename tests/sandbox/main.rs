@@ -10,6 +10,7 @@ mod hostile;
 mod limits;
 mod network;
 mod outputs;
+mod shared;
 mod user;
 mod variation;
 mod work;

@@ -44,6 +44,7 @@ fn every_layer_is_measured_from_inside() {
     assert_eq!(outcome.weaker, Vec::<String>::new());
     assert_eq!(found.namespaces, ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"]);
     assert!(found.no_new_privs && !found.landlock_leaks, "{found:?}");
+    assert_eq!(found.shared_inputs, Vec::<String>::new());
     assert_eq!((found.seccomp_mode, found.landlock.as_str()), (2, "fully enforced"));
     assert_eq!(
         (
@@ -216,6 +217,7 @@ fn the_doctor_finds_every_layer() {
             "namespaces",
             "range of ids",
             "network",
+            "overlays",
             "Landlock",
             "seccomp",
             "capabilities",

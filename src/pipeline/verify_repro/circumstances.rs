@@ -69,7 +69,7 @@ impl ReproRequest<'_> {
             variation: variation(axes, files),
             processors: axes.contains(&Axis::Processors),
             order: axes.contains(&Axis::JobOrder).then_some(SEED),
-            copies: axes.contains(&Axis::Links),
+            links: axes.contains(&Axis::Links),
             build_dir: axes
                 .contains(&Axis::FileSystem)
                 .then(|| self.store.scratch_path("build")),

@@ -158,8 +158,8 @@ impl<'a> ReproRequest<'a> {
     ) -> Result<BuildInStore, PipelineError> {
         let mut options = self.options.clone();
         options.changed = self.changed(axes, files);
-        // With hard links a stage could see a higher link count in the second build, so objects are shared only when inputs are copies.
-        let objects = reference.objects().filter(|_| options.changed.copies).cloned();
+        // A stage sees no number of links of a shared object, or one that is varied.
+        let objects = reference.objects().cloned();
         (self.say)(&format!("second build: {} circumstances differ", axes.len()));
         // With one processor for all, stages at once take more memory and save no time.
         let jobs = if options.changed.processors { 1 } else { self.jobs };
