@@ -86,7 +86,7 @@ impl<R: ReadAt> Fat<R> {
 
     /// The label in the root directory, or else the one in the boot sector; `None` when there is neither.
     pub fn label(&self) -> Result<Option<String>, ImageError> {
-        let root = self.directory_bytes(&self.root())?;
+        let (root, _) = self.directory_bytes(&self.root())?;
         let is_label = |entry: &&[u8]| {
             let attributes = entry[DIR_ATTR];
             entry[0] != ENTRY_DELETED && attributes & ATTR_LONG != ATTR_LONG && attributes & ATTR_LABEL != 0
