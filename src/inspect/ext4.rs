@@ -33,7 +33,10 @@ pub(super) fn look(source: &Source) -> Look {
 }
 
 fn fill(source: &Source, look: &mut Look) -> Result<(), ImageError> {
-    let fs = Ext4::open(source.clone())?;
+    let (fs, cut) = Ext4::open_cut(source.clone())?;
+    if let Some(error) = cut {
+        look.add_problem(one_line(&error));
+    }
     superblock_fields(&fs.facts()?, &mut look.fields);
     // Without a group descriptor, files of other groups can still be read.
     let regions = fs.regions().unwrap_or_else(|error| {

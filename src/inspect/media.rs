@@ -52,7 +52,10 @@ pub(super) fn fat(source: &Source, size: u64) -> Look {
 
 fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
     fat_tables(source, size, look);
-    let fs = Fat::open(source.clone())?;
+    let (fs, cut) = Fat::open_cut(source.clone())?;
+    if let Some(error) = cut {
+        look.add_problem(one_line(&error));
+    }
     look.format = match fs.kind() {
         fat::FatKind::Fat12 => "FAT12",
         fat::FatKind::Fat16 => "FAT16",
@@ -187,7 +190,10 @@ fn moment(seconds: i64) -> String {
 }
 
 fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
-    let fs = Iso::open(source.clone())?;
+    let (fs, cut) = Iso::open_cut(source.clone())?;
+    if let Some(error) = cut {
+        look.add_problem(one_line(&error));
+    }
     volume_fields(&fs, &mut look.fields);
     let (tree, damage) = fs.tree_and_damage();
     for error in &damage {

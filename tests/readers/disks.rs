@@ -391,3 +391,36 @@ fn a_damaged_inode_hides_no_other_file() {
     let few = survey(&part(&made["bad"]), &scratch(), 16, false).expect("in memory");
     assert!(names(&few).contains(&"/b"));
 }
+
+#[test]
+fn a_cut_file_system_shows_what_is_there() {
+    let (_, made) = check(
+        &[],
+        "mkdir d; for n in a b c; do echo $n >d/$n; done; head -c 500000 /dev/zero | tr '\\0' z >d/z
+        mke2fs -q -t ext4 -b 1024 -O ^has_journal,^resize_inode -m 0 -d d out/ext4 1M
+        genisoimage -quiet -R -o out/iso d 2>/dev/null
+        truncate -s 2000k out/fat; mkfs.fat -F 12 -s 1 out/fat >/dev/null
+        MTOOLS_SKIP_CHECK=1 mcopy -i out/fat d/a d/b d/c d/z ::/",
+    );
+    for (name, cut, why) in [
+        (
+            "ext4",
+            300_000,
+            "the file system has 1024 blocks of 1024 bytes, but the image has 300000 bytes",
+        ),
+        ("iso", 300_000, "but the image has 300000"),
+        ("fat", 300_032, "in an image of 300032"),
+    ] {
+        let whole = &made[name];
+        assert_eq!(problems(&looked(whole)), Vec::<String>::new(), "{name}");
+        let node = looked(&whole[..cut]);
+        assert!(problem(&node).contains(why), "{name}: {node:#?}");
+        for file in ["a", "b", "c"] {
+            assert!(
+                holds(child(&node, &format!("/{file}")), format!("{file}\n").as_bytes()),
+                "{name}: {node:#?}"
+            );
+        }
+        assert!(!problem(child(&node, "/z")).is_empty(), "{name}: {node:#?}");
+    }
+}

@@ -133,6 +133,14 @@ fn blocks(sb: &[u8], wide: bool) -> Result<(u64, u64), ImageError> {
 impl<R: ReadAt> Ext4<R> {
     /// Reads the superblock. The image must be whole: at least as long as its superblock states.
     pub fn open(image: R) -> Result<Self, ImageError> {
+        match Self::open_cut(image)? {
+            (fs, None) => Ok(fs),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Like [`Ext4::open`] for an image that may be cut off, which is the second value.
+    pub fn open_cut(image: R) -> Result<(Self, Option<ImageError>), ImageError> {
         let bad = |problem: String| corrupt(SUPERBLOCK_OFFSET, problem);
         let mut sb = [0; SUPERBLOCK_SIZE];
         read_at(&image, &mut sb, SUPERBLOCK_OFFSET)?;
@@ -158,11 +166,17 @@ impl<R: ReadAt> Ext4<R> {
             offset: 0,
             source,
         })?;
-        if blocks.checked_mul(block_size).is_none_or(|need| need > size) {
+        // Offsets of blocks fit 64 bits.
+        if blocks > i64::MAX as u64 / block_size {
             return Err(bad(format!(
-                "the file system has {blocks} blocks of {block_size} bytes, but the image has {size} bytes"
+                "a file system cannot have {blocks} blocks of {block_size} bytes"
             )));
         }
+        let cut = (blocks * block_size > size).then(|| {
+            bad(format!(
+                "the file system has {blocks} blocks of {block_size} bytes, but the image has {size} bytes"
+            ))
+        });
         let inode_size = match le32(&sb, S_REV_LEVEL) {
             0 => INODE_READ as u64,
             _ => u64::from(le16(&sb, S_INODE_SIZE)),
@@ -186,7 +200,7 @@ impl<R: ReadAt> Ext4<R> {
                 "{inodes} inodes in groups of {inodes_per_group} cannot be"
             )));
         }
-        Ok(Self {
+        let fs = Self {
             image,
             block_size,
             blocks,
@@ -196,7 +210,8 @@ impl<R: ReadAt> Ext4<R> {
             // The block behind that of the superblock, also where bigalloc makes s_first_data_block 0 in blocks of 1 KiB.
             descriptors: (SUPERBLOCK_OFFSET / block_size + 1) * block_size,
             descriptor_size,
-        })
+        };
+        Ok((fs, cut))
     }
 
     /// Bytes in a block.

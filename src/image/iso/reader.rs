@@ -77,8 +77,17 @@ pub struct Iso<R> {
 impl<R: ReadAt> Iso<R> {
     /// Reads the volume descriptors. The image must be at least as long as its primary descriptor states.
     pub fn open(image: R) -> Result<Self, ImageError> {
+        match Self::open_cut(image)? {
+            (iso, None) => Ok(iso),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Like [`Iso::open`] for an image that may be cut off, which is the second value.
+    pub fn open_cut(image: R) -> Result<(Self, Option<ImageError>), ImageError> {
         let found = Descriptors::read(&image)?;
-        let (volume, record) = found.primary(image.size().map_err(|e| input(0, e))?)?;
+        let (volume, record) = found.primary()?;
+        let cut = found.cut(&volume, image.size().map_err(|e| input(0, e))?);
         let mut root = IsoEntry {
             name: Vec::new(),
             kind: IsoKind::Directory,
@@ -98,7 +107,7 @@ impl<R: ReadAt> Iso<R> {
             root.posix = found.posix;
             root.modified = found.modified.or(root.modified);
         }
-        Ok(Self {
+        let iso = Self {
             volume,
             root,
             joliet: found.joliet,
@@ -106,7 +115,8 @@ impl<R: ReadAt> Iso<R> {
             descriptor: found.block,
             rock_ridge,
             image,
-        })
+        };
+        Ok((iso, cut))
     }
 
     /// The fields of the primary volume descriptor.
