@@ -2,6 +2,7 @@
 //! and none costs more than its size allows.
 
 mod archives;
+mod corpus;
 mod disks;
 mod streams;
 #[path = "../fixture/tools.rs"]
