@@ -74,6 +74,9 @@ lints() {
     step "cargo fmt" cargo fmt --check
     step "cargo clippy" cargo clippy --locked --all-targets -- -D warnings
     step "cargo doc" documentation
+    # A workspace of its own, whose dependencies have the versions and profiles of this one: most are compiled already.
+    step "cargo check of fuzz/" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
+    step "cargo fmt of fuzz/" cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
 
 # binaries: the test programs, as arguments of `cargo test`: --lib, --bin pnb, --example NAME, --test NAME.

@@ -247,7 +247,7 @@ fn a_file_of_several_extents_is_one_if_they_follow_each_other() {
 }
 
 #[test]
-fn directories_too_deep_for_iso_9660_are_refused_where_they_were_moved() {
+fn directories_too_deep_for_iso_9660_are_read_at_their_own_place() {
     let dir = tempfile::tempdir().expect("scratch");
     let deep = "1/2/3/4/5/6/7/8/9/10";
     fs::create_dir_all(dir.path().join("iso").join(deep)).expect("new");
@@ -260,8 +260,23 @@ fn directories_too_deep_for_iso_9660_are_refused_where_they_were_moved() {
         .expect("there");
     assert_eq!(content(&iso, &file), b"deep");
     let iso = Iso::open(made(dir.path(), "genisoimage -quiet -R -o $out iso")).expect("valid");
-    let text = iso.tree().expect_err("moved").to_string();
-    assert!(text.contains("it is a directory that was moved"), "{text}");
+    let file = iso
+        .lookup(&path(&format!("{deep}/file")))
+        .expect("valid")
+        .expect("there");
+    assert_eq!(content(&iso, &file), b"deep");
+    let tree = iso.tree().expect("valid");
+    // The place to which they were moved is an empty directory.
+    assert_eq!(
+        tree.keys().filter(|p| p.to_string().ends_with("/8")).count(),
+        1,
+        "{tree:#?}"
+    );
+    assert!(tree.contains_key(&path("rr_moved")), "{tree:#?}");
+    assert!(
+        !tree.keys().any(|p| p.to_string().starts_with("rr_moved/")),
+        "{tree:#?}"
+    );
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl<'a> MachineFiles<'a> {
             });
         }
         if let Some(disk) = request.disk {
-            if !there(disk)? {
+            if !disk.try_exists().map_err(MediaError::io("look for", disk))? {
                 make_disk(disk, None, Some(request.size.unwrap_or(SECOND_DISK)))?;
             }
             media.push(Medium {
@@ -272,7 +272,7 @@ impl<'a> MachineFiles<'a> {
             return Err(MediaError::KeptName { path: copy.to_owned() });
         }
         let is_card = request.attach == Attach::Card;
-        if !there(copy)? {
+        if !copy.try_exists().map_err(MediaError::io("look for", copy))? {
             let size = match is_card {
                 true => Some(card_size(image, request.size)?),
                 false => request.size,

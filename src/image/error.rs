@@ -132,3 +132,13 @@ pub enum ImageError {
         problem: String,
     },
 }
+
+impl ImageError {
+    /// The same error of an image that begins `by` bytes into the input: offsets count from the begin of the input.
+    pub(crate) fn shifted(mut self, by: u64) -> Self {
+        if let Self::Input { offset, .. } | Self::Corrupt { offset, .. } = &mut self {
+            *offset = offset.saturating_add(by);
+        }
+        self
+    }
+}

@@ -26,6 +26,10 @@ pub trait ReadAt {
         let size = self.size()?;
         Ok((from < size).then_some(from..size))
     }
+    /// Counts `bytes` that are made without a read, such as the zeros of a hole. An error when these bytes have a limit, which is reached.
+    fn spend(&self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Bytes that several readers share.
@@ -91,6 +95,9 @@ macro_rules! forward {
             fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
                 (**self).next_data(from)
             }
+            fn spend(&self, bytes: u64) -> io::Result<()> {
+                (**self).spend(bytes)
+            }
         }
     )*};
 }
@@ -133,6 +140,9 @@ impl<R: ReadAt> ReadAt for Window<R> {
         let found =
             found.map(|d| d.start.max(self.start + from) - self.start..d.end.saturating_sub(self.start).min(self.len));
         Ok(found.filter(|d| d.start < d.end))
+    }
+    fn spend(&self, bytes: u64) -> io::Result<()> {
+        self.inner.spend(bytes)
     }
 }
 

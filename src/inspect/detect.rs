@@ -1,11 +1,13 @@
 //! Finds the format of bytes by the first ones.
 
 use super::{
+    budget::Budget,
     disks, ext4, media,
     part::{Look, SpoolDirectory},
-    programs, streams, text, trees,
+    programs, streams, tar, text, trees,
 };
 use crate::image::{ReadAt, Source, composefs, cpio::Compression};
+use std::sync::Arc;
 
 /// Bytes at the beginning that are examined: the last magic is that of ISO 9660, in sector 16.
 const HEAD: u64 = 17 * 2048;
@@ -13,12 +15,16 @@ const HEAD: u64 = 17 * 2048;
 const EXT4_MAGIC_AT: usize = 1024 + 0x38;
 const EXT4_MAGIC: &[u8] = &[0x53, 0xef];
 /// "newc" without and with checksums.
-const CPIO_MAGIC: [&[u8]; 2] = [b"070701", b"070702"];
+pub(super) const CPIO_MAGIC: [&[u8; 6]; 2] = [b"070701", b"070702"];
 const STREAM_MAGIC: [(&[u8], Compression); 3] = [
     (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
     (&[0x1f, 0x8b, 0x08], Compression::Gzip),
     (&[0xfd, b'7', b'z', b'X', b'Z', 0], Compression::Xz),
 ];
+/// Bytes that [`stream_magic`] examines.
+pub(super) const MAX_MAGIC: usize = 6;
+/// First bytes of a skippable zstd frame, of which the first has any lower half; RFC 8878 section 3.1.2.
+const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 /// POSIX.1-1988 `ustar`.
 const TAR_MAGIC_AT: usize = 257;
 
@@ -41,11 +47,29 @@ pub(super) enum Format {
     Other,
 }
 
+/// The bytes whose format is sought, and the means to decompress them.
+pub(super) struct Holder<'a> {
+    pub(super) source: &'a Source,
+    pub(super) size: u64,
+    pub(super) scratch: &'a SpoolDirectory,
+    pub(super) budget: &'a Arc<Budget>,
+}
+
 /// The first bytes of `source`, which has `size` bytes.
 pub(super) fn head(source: &Source, size: u64) -> std::io::Result<Vec<u8>> {
     let mut head = vec![0; size.min(HEAD) as usize];
     source.read_exact_at(&mut head, 0)?;
     Ok(head)
+}
+
+/// The compression of the stream that begins here.
+pub(super) fn stream_magic(head: &[u8]) -> Option<Compression> {
+    let known = STREAM_MAGIC.iter().find(|(magic, _)| head.starts_with(magic));
+    let skippable =
+        || matches!(head, [first, rest @ ..] if first & 0xf0 == SKIPPABLE[0] && rest.starts_with(&SKIPPABLE[1..]));
+    known
+        .map(|(_, compression)| *compression)
+        .or_else(|| skippable().then_some(Compression::Zstd))
 }
 
 pub(super) fn format(head: &[u8]) -> Format {
@@ -56,10 +80,10 @@ pub(super) fn format(head: &[u8]) -> Format {
         Format::Ext4
     } else if head.starts_with(disks::QCOW2_MAGIC) {
         Format::Qcow2
-    } else if CPIO_MAGIC.iter().any(|magic| head.starts_with(magic)) {
+    } else if CPIO_MAGIC.iter().any(|magic| head.starts_with(*magic)) {
         Format::Stream(Compression::None)
-    } else if let Some((_, compression)) = STREAM_MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
-        Format::Stream(*compression)
+    } else if let Some(compression) = stream_magic(head) {
+        Format::Stream(compression)
     } else if head.starts_with(trees::AR_MAGIC) {
         Format::Ar
     } else if head.starts_with(b"\x7fELF") {
@@ -72,7 +96,7 @@ pub(super) fn format(head: &[u8]) -> Format {
         Format::Iso
     } else if media::is_fat(head) {
         Format::Fat
-    } else if at(disks::GPT_MAGIC_AT, disks::GPT_MAGIC) {
+    } else if disks::GPT_MAGIC_AT.iter().any(|place| at(*place, disks::GPT_MAGIC)) || disks::is_protective(head) {
         Format::Gpt
     } else if disks::is_mbr(head) {
         Format::Mbr
@@ -81,26 +105,21 @@ pub(super) fn format(head: &[u8]) -> Format {
     }
 }
 
-pub(super) fn look(source: &Source, size: u64, scratch: &SpoolDirectory) -> Look {
+pub(super) fn look(holder: &Holder<'_>) -> Look {
+    let (source, size) = (holder.source, holder.size);
     let head = match head(source, size) {
         Ok(head) => head,
-        Err(error) => {
-            return Look {
-                format: "data",
-                problem: Some(error.to_string()),
-                ..Look::default()
-            };
-        }
+        Err(error) => return Look::data(Some(error.to_string())),
     };
     match format(&head) {
         Format::Composefs => trees::composefs(source, size),
         Format::Ext4 => ext4::look(source),
-        Format::Stream(compression) => streams::look(source, size, compression, scratch),
+        Format::Stream(compression) => streams::look(holder, compression),
         Format::Ar => trees::ar(source, size),
         Format::Elf => programs::elf(source, size),
         Format::Program => programs::efi(source, size, &head),
-        Format::Tar => trees::tar(source, size),
-        Format::Qcow2 => disks::qcow2(source, size),
+        Format::Tar => tar::look(source, size),
+        Format::Qcow2 => disks::qcow2(holder),
         Format::Fat => media::fat(source, size),
         Format::Iso => media::iso(source, size),
         Format::Gpt => disks::gpt(source, size),

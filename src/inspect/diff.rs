@@ -21,8 +21,6 @@ use std::{
 
 /// Formats that hold one part only, or are evident from the names inside: they are left out of the path.
 const SILENT: [&str; 6] = ["GPT disk", "MBR disk", "initramfs", "zstd", "gzip", "xz"];
-/// Greatest depth of parts within parts.
-const MAX_DEPTH: usize = 32;
 /// From this size on, both sides are read at the same time, bytes.
 const LARGE: u64 = 16 << 20;
 /// Number of bytes that are shown in front of the first differing byte, and from it on.
@@ -126,6 +124,12 @@ pub enum What {
         /// The reader's error.
         problem: String,
     },
+    /// The bytes differ, and both sides are damaged in the same way, or a limit on the work for one artifact was reached on both. The
+    /// parts that could still be found are compared, and the other bytes are compared as bytes.
+    Incomplete {
+        /// The damage, or the limit.
+        problem: String,
+    },
     /// Parts are equal but have another place in their holder.
     Moved {
         /// Number of these parts.
@@ -219,6 +223,10 @@ impl Walk<'_> {
 
     fn readable(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         self.fields(&a.fields, &b.fields, false);
+        if a.problem != b.problem {
+            let (field, a, b) = ("problem".to_owned(), a.problem.clone(), b.problem.clone());
+            self.report(What::Field { field, a, b }, None);
+        }
         if a.kind != b.kind {
             let (a, b) = (a.kind.as_str().to_owned(), b.kind.as_str().to_owned());
             self.report(What::Format { a, b }, None);
@@ -227,9 +235,6 @@ impl Walk<'_> {
         let spans = self.read(spans::scan(&a.source, &b.source, &spans))?;
         if spans.is_empty() {
             return Ok(());
-        }
-        if self.path.len() > MAX_DEPTH {
-            return self.content(a, b, &spans);
         }
         let (look_a, look_b) = self.look(a, b);
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
@@ -252,6 +257,9 @@ impl Walk<'_> {
                 (look_b.children, look_b.format)
             };
             return self.inside(format, |walk| walk.blame(a, b, &parts, spans));
+        }
+        if let Some(problem) = look_a.problem {
+            self.report(What::Incomplete { problem }, None);
         }
         let before = self.out.total;
         self.fields(

@@ -1,13 +1,15 @@
 //! Disks with GUID partition tables or master boot records, and qcow2 images with a disk inside.
 
 use super::{
+    budget::{Budget, Metered},
+    detect::Holder,
     error::one_line,
     part::{Look, Part, PartExtent, PartKind},
 };
 use crate::image::{
-    Guid, ReadAt, Source,
+    Guid, ReadAt, Source, Window,
     gpt::{self, types},
-    mbr::{self, BOOT_CODE, SECTOR},
+    mbr::{self, BOOT_CODE, MbrPartition, PROTECTIVE, SECTOR},
     qcow2::Qcow2,
 };
 use std::{
@@ -17,13 +19,19 @@ use std::{
 };
 
 pub(super) const GPT_MAGIC: &[u8] = b"EFI PART";
-pub(super) const GPT_MAGIC_AT: usize = SECTOR as usize;
+/// Offset of the primary header on disks with sectors of 512 and of 4096 bytes.
+pub(super) const GPT_MAGIC_AT: [usize; 2] = [SECTOR as usize, 4096];
+/// Types of an extended partition, which holds logical ones.
+const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
+/// Number of the first logical partition, and of the last one that is listed.
+const FIRST_LOGICAL: u32 = 5;
+const LAST_LOGICAL: u32 = 132;
 pub(super) const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
 /// A larger disk in a qcow2 image is not inspected, bytes: even zeros take time to read.
 const MAX_DISK: u64 = 64 << 30;
-/// Size of a cached piece of a disk in a qcow2 image, in bytes, and the number of cached pieces.
+/// Least size of a cached piece of a disk in a qcow2 image, and the size of all cached pieces, in bytes.
 const PIECE: u64 = 64 * 1024;
-const PIECES: usize = 128;
+const CACHE: u64 = 8 << 20;
 
 /// Whether a master boot record with a plausible table begins here.
 pub(super) fn is_mbr(head: &[u8]) -> bool {
@@ -54,43 +62,56 @@ fn record(source: &Source, look: &mut Look) {
         .insert("boot code".to_owned(), if used { "yes" } else { "no" }.to_owned());
 }
 
-/// A disk with a GUID partition table.
+/// A disk with a GUID partition table, or with a record that protects one.
 pub(super) fn gpt(source: &Source, size: u64) -> Look {
     let mut look = Look {
         format: "GPT disk",
         ..Look::default()
     };
     record(source, &mut look);
+    let found = gpt::examine(source);
+    let sector = found.as_ref().map_or(SECTOR, |found| found.sector_size);
     let array = 32 * SECTOR;
-    let last = size.saturating_sub(SECTOR);
+    let last = (size / sector * sector).saturating_sub(sector);
     for (name, from, len) in [
-        ("primary GPT header", SECTOR, SECTOR),
-        ("primary GPT array", 2 * SECTOR, array),
+        ("primary GPT header", sector, sector),
+        ("primary GPT array", 2 * sector, array),
         ("backup GPT array", last.saturating_sub(array), array),
-        ("backup GPT header", last, SECTOR),
+        ("backup GPT header", last, sector),
     ] {
         if from.checked_add(len).is_some_and(|end| end <= size) {
             look.children
                 .push(Part::slice(name, PartKind::Region, source, from, len));
         }
     }
-    let disk = match gpt::read(source) {
+    hybrid_entries(source, &mut look);
+    let disk = match found {
         Ok(disk) => disk,
         Err(error) => {
-            look.problem = Some(one_line(&error));
+            look.add_problem(one_line(&error));
+            let record = mbr::read(source).map_or_else(|_| Vec::new(), |record| record.partitions);
+            for entry in record.iter().filter(|p| p.kind != PROTECTIVE) {
+                mbr_partition(source, size, u32::from(entry.slot) + 1, 0, entry, &mut look);
+            }
             return look;
         }
     };
+    if !disk.problems.is_empty() {
+        look.add_problem(disk.problems.join("; "));
+    }
     look.fields.insert("guid".to_owned(), disk.guid.to_string());
     look.fields.insert("sectors".to_owned(), disk.sectors.to_string());
-    for (number, partition) in (1..).zip(&disk.partitions) {
+    if sector != SECTOR {
+        look.fields.insert("sector size".to_owned(), sector.to_string());
+    }
+    for (number, partition) in &disk.partitions {
         let key = format!("partition {number}");
         let part = Part::slice(
             format!("{key} {:?}", partition.name),
             PartKind::Partition,
             source,
-            partition.offset(),
-            partition.size(),
+            partition.first_lba * sector,
+            partition.sectors * sector,
         );
         look.children.push(
             part.keyed(key)
@@ -103,6 +124,25 @@ pub(super) fn gpt(source: &Source, size: u64) -> Look {
         );
     }
     look
+}
+
+/// Whether the record in front of a disk protects a GUID partition table.
+pub(super) fn is_protective(head: &[u8]) -> bool {
+    let record = head.get(..SECTOR as usize).map(<[u8]>::to_vec);
+    let record = record.and_then(|record| mbr::read(&record).ok());
+    record.is_some_and(|record| record.partitions.iter().any(|p| p.kind == PROTECTIVE))
+}
+
+/// Adds the entries of a hybrid record, which name ranges of the disk for programs that do not read the GPT. Most are partitions of it too.
+fn hybrid_entries(source: &Source, look: &mut Look) {
+    let Ok(record) = mbr::read(source) else { return };
+    for entry in record.partitions.iter().filter(|p| p.kind != PROTECTIVE) {
+        let end = u64::from(entry.first_lba) + u64::from(entry.sectors);
+        look.fields.insert(
+            format!("hybrid entry {}", entry.slot + 1),
+            format!("type {:#04x}, sectors {} to {}", entry.kind, entry.first_lba, end - 1),
+        );
+    }
 }
 
 /// Name of a partition's type.
@@ -132,35 +172,82 @@ pub(super) fn mbr(source: &Source, size: u64) -> Look {
     };
     look.fields
         .insert("signature".to_owned(), format!("{:#010x}", read.signature));
-    for partition in read.partitions {
-        let (from, len) = (
-            u64::from(partition.first_lba) * SECTOR,
-            u64::from(partition.sectors) * SECTOR,
-        );
-        if from + len > size {
-            look.problem = Some(format!(
-                "partition {} ends behind the end of the disk",
-                partition.slot + 1
-            ));
-            continue;
+    let mut logical = FIRST_LOGICAL;
+    for entry in read.partitions {
+        let number = u32::from(entry.slot) + 1;
+        if EXTENDED.contains(&entry.kind) {
+            let at = u64::from(entry.first_lba) * SECTOR;
+            let text = format!("type {:#04x} at sector {}", entry.kind, entry.first_lba);
+            look.fields.insert(format!("extended partition {number}"), text);
+            if let Err(problem) = logical_partitions(source, size, at, &mut logical, &mut look) {
+                look.add_problem(format!("extended partition {number}: {problem}"));
+            }
+        } else {
+            mbr_partition(source, size, number, 0, &entry, &mut look);
         }
-        let part = Part::slice(
-            format!("partition {}", partition.slot + 1),
-            PartKind::Partition,
-            source,
-            from,
-            len,
-        );
-        look.children.push(
-            part.with("type", format!("{:#04x}", partition.kind))
-                .with("active", if partition.active { "yes" } else { "no" }),
-        );
     }
     look
 }
 
+/// Adds the partition of an entry in a record at byte `base`, from which its place counts.
+fn mbr_partition(source: &Source, size: u64, number: u32, base: u64, entry: &MbrPartition, look: &mut Look) {
+    let (from, len) = (
+        base + u64::from(entry.first_lba) * SECTOR,
+        u64::from(entry.sectors) * SECTOR,
+    );
+    if from + len > size {
+        look.add_problem(format!("partition {number} ends behind the end of the disk"));
+        return;
+    }
+    if entry.first_lba == 0 {
+        look.add_problem(format!("partition {number} holds the record that lists it"));
+        return;
+    }
+    let part = Part::slice(format!("partition {number}"), PartKind::Partition, source, from, len);
+    look.children.push(
+        part.with("type", format!("{:#04x}", entry.kind))
+            .with("active", if entry.active { "yes" } else { "no" }),
+    );
+}
+
+/// Adds the partitions inside the extended partition at byte `start`. Its records are a chain: each has an entry for a partition, which
+/// counts from the record, and one for the next record, which counts from `start`.
+fn logical_partitions(source: &Source, size: u64, start: u64, number: &mut u32, look: &mut Look) -> Result<(), String> {
+    let mut at = start;
+    for _ in FIRST_LOGICAL..=LAST_LOGICAL {
+        if at == 0 || at >= size {
+            return Err(format!("its record at byte {at} is not in it"));
+        }
+        let window = Window::new(source.clone(), at, size - at).map_err(|e| e.to_string())?;
+        let record = mbr::read(&window).map_err(|e| one_line(&e.shifted(at)))?;
+        let name = format!("extended boot record {number}");
+        look.children
+            .push(Part::slice(name, PartKind::Region, source, at, SECTOR));
+        let mut next = None;
+        for entry in &record.partitions {
+            if EXTENDED.contains(&entry.kind) {
+                next = next.or(Some(start + u64::from(entry.first_lba) * SECTOR));
+                continue;
+            }
+            if *number > LAST_LOGICAL {
+                return Err(format!("it has partitions after number {LAST_LOGICAL}"));
+            }
+            mbr_partition(source, size, *number, at, entry, look);
+            *number += 1;
+        }
+        match next {
+            None => return Ok(()),
+            // Every program writes the chain in the order of the disk; another order could be a circle.
+            Some(next) if next <= at => return Err(format!("the record at byte {at} goes back to byte {next}")),
+            Some(next) => at = next,
+        }
+    }
+    Err("its chain of records is too long".to_owned())
+}
+
 /// A qcow2 image.
-pub(super) fn qcow2(source: &Source, size: u64) -> Look {
+pub(super) fn qcow2(holder: &Holder<'_>) -> Look {
+    let (source, size) = (holder.source, holder.size);
     let mut look = Look {
         format: "qcow2",
         ..Look::default()
@@ -175,11 +262,14 @@ pub(super) fn qcow2(source: &Source, size: u64) -> Look {
         Ok((disk, len)) => {
             look.fields.insert("disk size".to_owned(), len.to_string());
             look.fields.extend(header(source));
-            let disk: Source = Arc::new(Pieces {
+            let pieces = Pieces {
+                piece: disk.cluster_size().max(PIECE),
                 inner: Arc::new(disk),
                 size: len,
+                budget: holder.budget.clone(),
                 kept: Mutex::default(),
-            });
+            };
+            let disk = Metered::source(pieces, holder.budget);
             look.children.push(Part::derived(
                 "disk",
                 disk,
@@ -203,10 +293,14 @@ fn header(source: &Source) -> Option<(String, String)> {
     Some(("version".to_owned(), version.to_string()))
 }
 
-/// Caches the pieces of a disk that were read last, so that scattered small reads do not decompress a cluster each.
+/// Caches the pieces of a disk that were read last, so that scattered small reads do not decompress a cluster each. What is read from
+/// the image counts as decompressed.
 struct Pieces {
     inner: Source,
     size: u64,
+    /// Bytes of a piece: whole clusters.
+    piece: u64,
+    budget: Arc<Budget>,
     kept: Mutex<Kept>,
 }
 
@@ -220,8 +314,8 @@ struct Kept {
 impl Pieces {
     /// Fills `buffer` from `offset` on; the range lies in one piece.
     fn read_in_piece(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let number = offset / PIECE;
-        let start = number * PIECE;
+        let number = offset / self.piece;
+        let start = number * self.piece;
         let within = (offset - start) as usize;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.clock += 1;
@@ -231,10 +325,11 @@ impl Pieces {
             buffer.copy_from_slice(&piece[within..within + buffer.len()]);
             return Ok(());
         }
-        let mut piece = vec![0; PIECE.min(self.size - start) as usize];
+        self.budget.unpacked.spend(self.piece)?;
+        let mut piece = vec![0; self.piece.min(self.size - start) as usize];
         self.inner.read_exact_at(&mut piece, start)?;
         buffer.copy_from_slice(&piece[within..within + buffer.len()]);
-        if kept.pieces.len() >= PIECES
+        if kept.pieces.len() as u64 >= CACHE / self.piece
             && let Some(oldest) = kept
                 .pieces
                 .iter()
@@ -257,11 +352,12 @@ impl ReadAt for Pieces {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // Long reads bypass the cache: they would only replace pieces that are used again.
-        if buffer.len() as u64 >= PIECE {
+        if buffer.len() as u64 >= self.piece {
+            self.budget.unpacked.spend(buffer.len() as u64)?;
             return self.inner.read_exact_at(buffer, offset);
         }
         while !buffer.is_empty() {
-            let n = (PIECE - offset % PIECE).min(buffer.len() as u64) as usize;
+            let n = (self.piece - offset % self.piece).min(buffer.len() as u64) as usize;
             let (now, rest) = buffer.split_at_mut(n);
             self.read_in_piece(now, offset)?;
             buffer = rest;

@@ -14,10 +14,10 @@ use crate::{
 use std::collections::BTreeSet;
 
 const FORMAT: &str = "ext4";
-/// Entries above this number are not listed.
-const MAX_ENTRIES: usize = 200_000;
 /// Runs of blocks above this number are not listed: 128 MiB of memory.
 const MAX_RUNS: usize = 4 << 20;
+/// Offset of the superblock.
+const SUPERBLOCK: u64 = 1024;
 /// Deepest directory that is listed.
 const MAX_DEPTH: usize = 256;
 
@@ -33,9 +33,17 @@ pub(super) fn look(source: &Source) -> Look {
 }
 
 fn fill(source: &Source, look: &mut Look) -> Result<(), ImageError> {
-    let fs = Ext4::open(source.clone())?;
+    let (fs, cut) = Ext4::open_cut(source.clone())?;
+    if let Some(error) = cut {
+        look.add_problem(one_line(&error));
+    }
     superblock_fields(&fs.facts()?, &mut look.fields);
-    for region in fs.regions()? {
+    // Without a group descriptor, files of other groups can still be read.
+    let regions = fs.regions().unwrap_or_else(|error| {
+        look.add_problem(one_line(&error));
+        Vec::new()
+    });
+    for region in regions {
         look.children.push(Part::slice(
             region.name,
             PartKind::Region,
@@ -87,56 +95,77 @@ fn walk(fs: &Ext4<Source>, source: &Source, look: &mut Look) -> Result<(), Image
     let mut runs = 0;
     while let Some((path, inode, depth)) = waiting.pop() {
         let name = if path.is_empty() { "/".to_owned() } else { path.clone() };
-        add(fs, source, look, &mut runs, name, &inode)?;
-        for entry in fs.read_dir(&inode)? {
+        if !add(fs, source, look, &mut runs, name, &inode) {
+            return Ok(());
+        }
+        let entries = fs.read_dir(&inode).unwrap_or_else(|error| {
+            look.add_problem(one_line(&error));
+            Vec::new()
+        });
+        for entry in entries {
             let path = format!("{path}/{}", shown(&entry.name));
-            let inode = fs.inode(entry.inode)?;
-            if look.children.len() > MAX_ENTRIES || runs > MAX_RUNS || depth > MAX_DEPTH {
-                look.problem = Some(format!(
-                    "it has more than {MAX_ENTRIES} entries, {MAX_RUNS} runs of blocks or {MAX_DEPTH} levels"
+            let inode = match fs.inode(entry.inode) {
+                Ok(inode) => inode,
+                Err(error) => {
+                    let part = Part::empty(path, PartKind::Special).damaged(one_line(&error));
+                    if !look.list(part) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            if runs > MAX_RUNS || depth > MAX_DEPTH {
+                look.add_problem(format!(
+                    "it has more than {MAX_RUNS} runs of blocks or {MAX_DEPTH} levels"
                 ));
                 return Ok(());
             }
             if inode.kind() != FileKind::Directory {
-                add(fs, source, look, &mut runs, path, &inode)?;
+                if !add(fs, source, look, &mut runs, path, &inode) {
+                    return Ok(());
+                }
             } else if seen.insert(inode.number()) {
                 waiting.push((path, inode, depth + 1));
             } else {
-                look.problem = Some(format!("the directory {path} has the inode of another directory"));
+                look.add_problem(format!("the directory {path} has the inode of another directory"));
             }
         }
     }
     Ok(())
 }
 
-/// Adds the part of an inode, and a region for the bytes behind its data.
-fn add(
-    fs: &Ext4<Source>,
-    source: &Source,
-    look: &mut Look,
-    runs: &mut usize,
-    name: String,
-    inode: &Ext4Inode,
-) -> Result<(), ImageError> {
+/// Adds the part of an inode, and a region for the bytes behind its data; `false` when there are too many parts.
+fn add(fs: &Ext4<Source>, source: &Source, look: &mut Look, runs: &mut usize, name: String, inode: &Ext4Inode) -> bool {
     let kind = match inode.kind() {
         FileKind::File => PartKind::File,
         FileKind::Directory => PartKind::Directory,
         FileKind::Symlink => PartKind::Symlink,
         FileKind::Special => PartKind::Special,
     };
-    let fields = inode_fields(fs, inode)?;
     let (mut data, mut behind) = (Vec::new(), Vec::new());
+    let mut problem = None;
+    let fields = inode_fields(fs, inode).unwrap_or_else(|error| {
+        problem = Some(one_line(&error));
+        Fields::new()
+    });
     // The target of a short link lies in the inode, in the place of the extent tree.
     if kind != PartKind::Special && !(kind == PartKind::Symlink && inode.size() < 60) {
-        (data, behind) = extents(fs, inode, runs)?;
+        match extents(fs, inode, runs) {
+            Ok((data, _)) if data.iter().any(|e| e.from <= SUPERBLOCK) => {
+                problem = Some("its blocks hold the superblock of the file system that lists it".to_owned());
+            }
+            Ok(found) => (data, behind) = found,
+            Err(error) => problem = Some(one_line(&error)),
+        }
     }
-    let size = if data.is_empty() && kind != PartKind::File {
+    let size = if data.is_empty() && (kind != PartKind::File || problem.is_some()) {
         0
     } else {
         inode.size()
     };
     let mut part = Part::scattered(name, kind, source, data, size).described_by(inode.offset(), fs.inode_size());
     part.fields = fields;
+    part.problem = problem;
     let len = behind.last().map_or(0, |e: &PartExtent| e.at + e.len);
     if len > 0 {
         // The Merkle tree and the descriptor lie behind the data of a verity file, and the rest of the last block behind others.
@@ -149,8 +178,7 @@ fn add(
         look.children
             .push(Part::scattered(name, PartKind::Region, source, behind, len));
     }
-    look.children.push(part);
-    Ok(())
+    look.list(part)
 }
 
 /// Mode, owner, times, flags, link target and fs-verity digest of an inode.

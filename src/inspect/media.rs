@@ -26,14 +26,16 @@ const FAT_ENTRY: u64 = 32;
 /// Offset of the attributes in an entry: read-only 1, hidden 2, system 4, directory 0x10, archive 0x20.
 const FAT_ATTRIBUTES: u64 = 11;
 
-/// Whether a FAT boot sector begins here: a jump, sectors of 512 bytes, one or two tables, and the signature at its end.
+/// Whether a FAT boot sector begins here: a jump, sectors and clusters of a size that is defined, up to four tables, and the signature at
+/// its end. The reader says which of these volumes it cannot read.
 pub(super) fn is_fat(head: &[u8]) -> bool {
     let Some(boot) = head.get(..SECTOR as usize) else {
         return false;
     };
     let jump = (boot[0] == 0xeb && boot[2] == 0x90) || boot[0] == 0xe9;
-    let sectors = boot[11..13] == [0, 2] && boot[13].is_power_of_two();
-    jump && sectors && matches!(boot[16], 1 | 2) && boot.ends_with(&[0x55, 0xaa])
+    let sector = u16::from_le_bytes([boot[11], boot[12]]);
+    let sectors = matches!(sector, 512 | 1024 | 2048 | 4096) && boot[13].is_power_of_two();
+    jump && sectors && (1..=4).contains(&boot[16]) && boot.ends_with(&[0x55, 0xaa])
 }
 
 /// A FAT file system.
@@ -50,7 +52,10 @@ pub(super) fn fat(source: &Source, size: u64) -> Look {
 
 fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
     fat_tables(source, size, look);
-    let fs = Fat::open(source.clone())?;
+    let (fs, cut) = Fat::open_cut(source.clone())?;
+    if let Some(error) = cut {
+        look.add_problem(one_line(&error));
+    }
     look.format = match fs.kind() {
         fat::FatKind::Fat12 => "FAT12",
         fat::FatKind::Fat16 => "FAT16",
@@ -65,23 +70,36 @@ fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     ] {
         look.fields.insert(name.to_owned(), value);
     }
-    if let Some(label) = fs.label()? {
-        look.fields.insert("label".to_owned(), shown(label.as_bytes()));
+    match fs.label() {
+        Ok(Some(label)) => drop(look.fields.insert("label".to_owned(), shown(label.as_bytes()))),
+        Ok(None) => {}
+        Err(error) => look.add_problem(one_line(&error)),
     }
-    look.fields
-        .insert("free clusters".to_owned(), fs.free_clusters()?.to_string());
-    for (path, entry) in fs.walk()? {
+    match fs.free_clusters() {
+        Ok(free) => drop(look.fields.insert("free clusters".to_owned(), free.to_string())),
+        Err(error) => look.add_problem(one_line(&error)),
+    }
+    let (tree, damage) = fs.walk_and_damage();
+    for error in &damage {
+        look.add_problem(one_line(error));
+    }
+    for (path, entry) in tree {
         let name = format!("/{path}");
         let mut part = if entry.directory {
             Part::empty(name, PartKind::Directory)
         } else {
-            let mut at = 0;
-            let extents = fs.extents(&entry)?.into_iter().map(|(from, len)| {
-                let extent = PartExtent { at, from, len };
-                at += len;
-                extent
-            });
-            Part::scattered(name, PartKind::File, source, extents.collect(), entry.size.into())
+            match fs.extents(&entry) {
+                Ok(found) => {
+                    let mut at = 0;
+                    let extents = found.into_iter().map(|(from, len)| {
+                        let extent = PartExtent { at, from, len };
+                        at += len;
+                        extent
+                    });
+                    Part::scattered(name, PartKind::File, source, extents.collect(), entry.size.into())
+                }
+                Err(error) => Part::empty(name, PartKind::File).damaged(one_line(&error)),
+            }
         };
         if let Some(modified) = entry.modified {
             part = part.with("modified", modified.to_rfc3339());
@@ -93,7 +111,9 @@ fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         {
             part = part.with("attributes", format!("{:#04x}", attributes[0]));
         }
-        look.children.push(part.described_by(entry.offset(), FAT_ENTRY));
+        if !look.list(part.described_by(entry.offset(), FAT_ENTRY)) {
+            break;
+        }
     }
     Ok(())
 }
@@ -170,14 +190,25 @@ fn moment(seconds: i64) -> String {
 }
 
 fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
-    let fs = Iso::open(source.clone())?;
+    let (fs, cut) = Iso::open_cut(source.clone())?;
+    if let Some(error) = cut {
+        look.add_problem(one_line(&error));
+    }
     volume_fields(&fs, &mut look.fields);
-    for (path, entry) in fs.tree()? {
-        if entry.kind == IsoKind::File {
-            // The error names the reason if the data cannot be read.
-            fs.file(&entry)?;
+    let (tree, damage) = fs.tree_and_damage();
+    for error in &damage {
+        look.add_problem(one_line(error));
+    }
+    for (path, entry) in tree {
+        let mut part = iso_entry(source, size, format!("/{path}"), &entry);
+        if entry.is_compressed() {
+            part = part.damaged("it is compressed, and shown as it is stored");
+        } else if let Some(problem) = entry.problem() {
+            part = Part::empty(part.name, part.kind).damaged(format!("{problem}, which is not supported"));
         }
-        look.children.push(iso_entry(source, size, format!("/{path}"), &entry));
+        if !look.list(part) {
+            break;
+        }
     }
     let root = fs.root();
     if root.start.checked_add(root.size).is_some_and(|end| end <= size) {
@@ -226,7 +257,14 @@ fn iso_entry(source: &Source, size: u64, name: String, entry: &IsoEntry) -> Part
         IsoKind::Special => (PartKind::Special, 0),
     };
     let inside = entry.start.checked_add(len).is_some_and(|end| end <= size);
-    let mut part = Part::slice(name, kind, source, entry.start, if inside { len } else { 0 });
+    // Whatever begins in front of the volume descriptors holds them, and with them itself.
+    let holds = len > 0 && entry.start <= DESCRIPTORS * ISO_SECTOR;
+    let mut part = Part::slice(name, kind, source, entry.start, if inside && !holds { len } else { 0 });
+    if len > 0 && !inside {
+        part = part.damaged("its extent goes past the end of the image");
+    } else if holds {
+        part = part.damaged("its extent holds the descriptors of the image that lists it");
+    }
     if let IsoKind::Symlink(target) = &entry.kind {
         part = part.with("target", shown(target));
     }
@@ -243,7 +281,7 @@ fn iso_entry(source: &Source, size: u64, name: String, entry: &IsoEntry) -> Part
 /// Adds the programs that firmware starts: the images of the boot catalog, and an EFI system partition behind the file system.
 fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
     if let Some((from, len)) =
-        efi_partition(source).filter(|(from, len)| from.checked_add(*len).is_some_and(|e| e <= size))
+        efi_partition(source).filter(|(from, len)| *from > 0 && from.checked_add(*len).is_some_and(|e| e <= size))
     {
         look.children.push(Part::slice(
             "EFI system partition",
@@ -286,6 +324,7 @@ fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) ->
             look.fields.insert(format!("boot {number} info table"), text);
         }
         if holder.is_none()
+            && entry.start() > DESCRIPTORS * ISO_SECTOR
             && entry
                 .start()
                 .checked_add(entry.load_bytes())

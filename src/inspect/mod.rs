@@ -9,10 +9,11 @@
 //! artifact that carries one.
 //!
 //! The files of this folder use each other in a circle, because the subject is recursive: `part` asks `detect` for the format of its
-//! bytes, `detect` calls the file of that format (`disks`, `ext4`, `media`, `programs`, `streams`, `text`, `trees`), and that returns
+//! bytes, `detect` calls the file of that format (`disks`, `ext4`, `media`, `programs`, `streams`, `tar`, `text`, `trees`), and that returns
 //! the parts inside, which can be looked into in the same way. The circle ends at a format without parts; callers bound
 //! its depth.
 
+mod budget;
 mod detect;
 mod diff;
 mod disks;
@@ -27,9 +28,11 @@ mod root;
 mod spans;
 mod streams;
 mod survey;
+mod tar;
 mod text;
 mod trees;
 
+pub use budget::Work;
 pub use diff::{Comparison, Difference, What, diff};
 pub use error::InspectError;
 pub use likely_cause::LikelyCause;

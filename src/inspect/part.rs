@@ -1,6 +1,10 @@
 //! A part of an artifact: bytes with a name and a place. Its format is found on demand.
 
-use super::{detect, error::InspectError};
+use super::{
+    budget::{Budget, MAX_NESTING, Metered, Work},
+    detect::{self, Holder},
+    error::InspectError,
+};
 use crate::{
     image::{ReadAt, ReadCursor, Source},
     model::Sha256Digest,
@@ -20,6 +24,13 @@ pub type Fields = BTreeMap<String, String>;
 
 /// A directory of the host with more files is refused.
 const MAX_ENTRIES: usize = 100_000;
+/// Parts of one holder that are listed, and bytes of their names, each with some more for itself.
+const MAX_PARTS: usize = 200_000;
+const MAX_NAMES: usize = 64 << 20;
+const NAME: usize = 32;
+/// Behind a text of problems longer than this, bytes, further ones are not added.
+const MAX_PROBLEM: usize = 600;
+const MORE_PROBLEMS: &str = "; and more";
 /// Files of the host above this size stay open after the first read, bytes.
 const KEEP_OPEN: u64 = 1 << 20;
 
@@ -46,6 +57,14 @@ pub enum PartKind {
 }
 
 impl PartKind {
+    /// Whether bytes of this kind may have a format with parts inside.
+    pub(super) const fn can_hold_parts(self) -> bool {
+        matches!(
+            self,
+            PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content
+        )
+    }
+
     /// The name in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -112,6 +131,12 @@ pub struct Part {
     pub(super) derived: bool,
     /// Ranges of the holder that describe the part: a header, an inode.
     pub(super) about: Vec<PartExtent>,
+    /// The reason why the part has other bytes than it should, or none.
+    pub(super) problem: Option<String>,
+    /// Number of parts around it.
+    depth: usize,
+    /// The budget of the artifact; `None` until the part is given to a holder.
+    budget: Option<Arc<Budget>>,
 }
 
 /// The findings in a part's bytes.
@@ -125,6 +150,8 @@ pub struct Look {
     pub children: Vec<Part>,
     /// The damaged or unsupported structure because of which the findings are incomplete.
     pub problem: Option<String>,
+    /// Bytes of the names of the listed parts.
+    pub(super) names: usize,
 }
 
 impl Part {
@@ -162,6 +189,9 @@ impl Part {
             extents,
             derived: false,
             about: Vec::new(),
+            problem: None,
+            depth: 0,
+            budget: None,
         }
     }
 
@@ -179,6 +209,9 @@ impl Part {
             extents: made_from,
             derived: true,
             about: Vec::new(),
+            problem: None,
+            depth: 0,
+            budget: None,
         }
     }
 
@@ -203,6 +236,20 @@ impl Part {
         self
     }
 
+    /// Makes the part another name of the content of `other`, a part of the same holder.
+    pub(super) fn take_content(&mut self, other: &Self) {
+        self.offset = other.offset;
+        self.size = other.size;
+        self.source = other.source.clone();
+        self.extents.clone_from(&other.extents);
+    }
+
+    /// The same with this problem, if it has none yet.
+    pub(super) fn damaged(mut self, problem: impl Into<String>) -> Self {
+        self.problem.get_or_insert_with(|| problem.into());
+        self
+    }
+
     /// The bytes of the part.
     pub fn source(&self) -> &Source {
         &self.source
@@ -221,16 +268,100 @@ impl Part {
         }
     }
 
-    /// Finds the format of the bytes and the parts inside.
+    /// Finds the format of the bytes and the parts inside. A limit of the artifact that is reached is a problem of the look.
     pub fn look(&self, scratch: &SpoolDirectory) -> Look {
-        match self.kind {
-            PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content => {
-                detect::look(&self.source, self.size, scratch)
+        if !self.kind.can_hold_parts() {
+            return Look::data(None);
+        }
+        if self.depth >= MAX_NESTING {
+            let problem = format!("it lies within {MAX_NESTING} other parts, and deeper nesting is not examined");
+            return Look::data(Some(problem));
+        }
+        let budget = self.budget.clone().unwrap_or_else(|| Budget::new(self.size));
+        if let Err(problem) = budget.examined.take(1) {
+            return Look::data(Some(format!("its format is not examined: {problem}")));
+        }
+        let mut look = detect::look(&Holder {
+            source: &self.source,
+            size: self.size,
+            scratch,
+            budget: &budget,
+        });
+        let damaged = look.children.iter().filter(|c| c.problem.is_some()).count();
+        if damaged > 0 {
+            look.add_problem(format!("{damaged} of its parts cannot be read right"));
+        }
+        let found = look.children.len();
+        if let Err(problem) = budget.parts.take(found as u64) {
+            look.children = Vec::new();
+            look.add_problem(format!("its {found} parts are not listed: {problem}"));
+        }
+        for child in &mut look.children {
+            child.depth = self.depth + 1;
+            child.budget = Some(budget.clone());
+        }
+        look
+    }
+
+    /// Work that was done so far for the artifact in which the part lies.
+    pub fn work(&self) -> Work {
+        self.budget.as_ref().map_or_else(|| Budget::new(0).work(), |b| b.work())
+    }
+
+    /// SHA-256 of the bytes within the budget of the artifact; the outer error is its limit, the inner one that of reading.
+    pub(super) fn budgeted_digest(&self) -> Result<io::Result<Sha256Digest>, String> {
+        if let Some(budget) = &self.budget {
+            budget.hashed.take(self.size)?;
+        }
+        Ok(self.digest())
+    }
+
+    /// The part as an artifact, whose work counts on `budget`.
+    fn artifact(mut self, budget: &Arc<Budget>) -> Self {
+        self.source = Metered::source(self.source, budget);
+        self.budget = Some(budget.clone());
+        self
+    }
+}
+
+impl Look {
+    /// A look at bytes of no format.
+    pub(super) fn data(problem: Option<String>) -> Self {
+        Self {
+            format: "data",
+            problem,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a part; `false`, with a problem, when there are too many already, or their names are too long.
+    pub(super) fn list(&mut self, part: Part) -> bool {
+        self.names += NAME + part.name.len() + part.fields.values().map(String::len).sum::<usize>();
+        if self.children.len() >= MAX_PARTS || self.names > MAX_NAMES {
+            if self.names < usize::MAX / 2 {
+                self.add_problem(format!(
+                    "it has more than {MAX_PARTS} parts, or their names more than {} MiB",
+                    MAX_NAMES >> 20
+                ));
+                self.names = usize::MAX / 2;
             }
-            PartKind::Directory | PartKind::Symlink | PartKind::Special | PartKind::Region => Look {
-                format: "data",
-                ..Look::default()
-            },
+            return false;
+        }
+        self.children.push(part);
+        true
+    }
+
+    /// Adds a problem to those that were found before. Many are cut: the first ones name the cause.
+    pub(super) fn add_problem(&mut self, problem: impl Into<String>) {
+        let problem = problem.into();
+        match &mut self.problem {
+            None => self.problem = Some(problem),
+            Some(before) if before.ends_with(MORE_PROBLEMS) => {}
+            Some(before) if before.len() > MAX_PROBLEM => before.push_str(MORE_PROBLEMS),
+            Some(before) => {
+                before.push_str("; ");
+                before.push_str(&problem);
+            }
         }
     }
 }
@@ -250,6 +381,12 @@ impl std::fmt::Debug for Part {
 
 /// A part of bytes without a holder.
 pub fn open(source: Source, name: impl Into<String>) -> io::Result<Part> {
+    let part = whole(source, name)?;
+    let budget = Budget::new(part.size);
+    Ok(part.artifact(&budget))
+}
+
+fn whole(source: Source, name: impl Into<String>) -> io::Result<Part> {
     let size = source.size()?;
     let mut part = Part::derived(name, source, size, Vec::new());
     part.kind = PartKind::File;
@@ -300,7 +437,7 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
                     size,
                     open: OnceLock::new(),
                 });
-                open(file, name).map_err(at(&full))?
+                whole(file, name).map_err(at(&full))?
             } else {
                 Part::empty(name, PartKind::Special)
             };
@@ -312,9 +449,11 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
             }
         }
     }
+    // One budget for all files: a hostile directory has many.
+    let budget = Budget::new(found.values().fold(0, |sum, part| part.size.saturating_add(sum)));
     Ok((
         Part::empty(name, PartKind::Directory),
-        Some(found.into_values().collect()),
+        Some(found.into_values().map(|part| part.artifact(&budget)).collect()),
     ))
 }
 
@@ -369,7 +508,10 @@ impl ReadAt for Scattered {
             let (now, rest) = buffer.split_at_mut(n);
             match from {
                 Some(from) => self.holder.read_exact_at(now, from)?,
-                None => now.fill(0),
+                None => {
+                    self.holder.spend(n as u64)?;
+                    now.fill(0);
+                }
             }
             buffer = rest;
             offset += n as u64;
@@ -378,6 +520,9 @@ impl ReadAt for Scattered {
     }
     fn size(&self) -> io::Result<u64> {
         Ok(self.size)
+    }
+    fn spend(&self, bytes: u64) -> io::Result<()> {
+        self.holder.spend(bytes)
     }
 }
 

@@ -202,7 +202,7 @@ fn last_archive(part: &Part, scratch: &SpoolDirectory, want_image: bool) -> Resu
         match entry.path.as_ref().map(|p| p.as_bytes()) {
             Some(ROOT_IMAGE) if image.is_none() => {
                 let source: Source = if want_image {
-                    Arc::new(spool(&mut archive, scratch).map_err(|e| bad(&e))?.0)
+                    spool(&mut archive, scratch).map_err(|e| bad(&e))?
                 } else {
                     Arc::new(Vec::new())
                 };

@@ -1,18 +1,14 @@
 //! A part and the parts inside, down to a given depth, as plain values to print.
 
 use super::{
+    budget::MAX_NESTING,
     error::{InspectError, is_damage},
     part::{Fields, Part, PartKind, SpoolDirectory},
 };
 use crate::model::Sha256Digest;
 
-/// In a part with more parts than this, only those that matter for booting are listed; all are counted.
+/// In a part with more parts than this, only those that matter for booting or have a problem are listed; all are counted.
 const MANY: usize = 48;
-/// Greatest depth, whatever depth is requested.
-const MAX_DEPTH: usize = 32;
-/// Limit of hashed bytes: this many times the size of the whole, but at least the second number.
-const HASHED: u64 = 16;
-const HASHED_AT_LEAST: u64 = 1 << 30;
 /// Endings of names that matter for booting.
 const MATTERS: [&str; 12] = [
     ".cfg",
@@ -43,7 +39,7 @@ pub struct SurveyNode {
     pub offset: u64,
     /// Size in bytes.
     pub size: u64,
-    /// SHA-256 of a file or partition; `None` when the limit of hashed bytes was reached.
+    /// SHA-256 of a file or partition; `None` when the limit of hashed bytes was reached, which the problem says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256Digest>,
     /// Facts from the holder.
@@ -63,21 +59,20 @@ pub struct SurveyNode {
     pub children: Vec<SurveyNode>,
 }
 
-/// Surveys `part` down to `depth` levels; 0 gives only the facts from its holder. With `all` every file is listed.
+/// Surveys `part` down to `depth` levels; 0 gives only the facts from its holder. With `all` every file is listed. From a depth of 16
+/// on, parts that are nested deeper are a problem of the part that holds them.
 pub fn survey(part: &Part, scratch: &SpoolDirectory, depth: usize, all: bool) -> Result<SurveyNode, InspectError> {
-    let budget = part.size.saturating_mul(HASHED).saturating_add(HASHED_AT_LEAST);
-    Survey { scratch, all, budget }.node(part, depth)
+    let depth = if depth >= MAX_NESTING { MAX_NESTING + 1 } else { depth };
+    Survey { scratch, all }.node(part, depth)
 }
 
 struct Survey<'a> {
     scratch: &'a SpoolDirectory,
     all: bool,
-    /// Bytes that may still be hashed. Hostile images list one range many times, or have huge holes.
-    budget: u64,
 }
 
 impl Survey<'_> {
-    fn node(&mut self, part: &Part, depth: usize) -> Result<SurveyNode, InspectError> {
+    fn node(&self, part: &Part, depth: usize) -> Result<SurveyNode, InspectError> {
         let mut node = SurveyNode {
             name: part.name.clone(),
             kind: part.kind,
@@ -87,35 +82,32 @@ impl Survey<'_> {
             sha256: None,
             fields: part.fields.clone(),
             content: Fields::new(),
-            problem: None,
+            problem: part.problem.clone(),
             files: None,
             children: Vec::new(),
         };
-        if matches!(part.kind, PartKind::File | PartKind::Partition) && part.size <= self.budget {
-            self.budget -= part.size;
-            match part.digest() {
-                Ok(digest) => node.sha256 = Some(digest),
+        if matches!(part.kind, PartKind::File | PartKind::Partition) {
+            match part.budgeted_digest() {
+                Ok(Ok(digest)) => node.sha256 = Some(digest),
                 // Damage is a finding; a read error of the host is not.
-                Err(error) if is_damage(&error) => node.problem = Some(format!("its bytes cannot be read: {error}")),
-                Err(source) => {
+                Ok(Err(error)) if is_damage(&error) => add(&mut node, format!("its bytes cannot be read: {error}")),
+                Ok(Err(source)) => {
                     return Err(InspectError::Read {
                         part: part.name.clone(),
                         source,
                     });
                 }
+                Err(limit) => add(&mut node, format!("its bytes are not hashed: {limit}")),
             }
         }
-        if depth == 0
-            || !matches!(
-                part.kind,
-                PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content
-            )
-        {
+        if depth == 0 || !part.kind.can_hold_parts() {
             return Ok(node);
         }
         let look = part.look(self.scratch);
         node.format = Some(look.format);
-        node.problem = node.problem.or(look.problem);
+        if let Some(problem) = look.problem {
+            add(&mut node, problem);
+        }
         // JSON is not listed: it is readable itself.
         if look.format != "JSON" {
             node.content = look.fields;
@@ -126,13 +118,21 @@ impl Survey<'_> {
         node.files = (count > 0).then_some((count, bytes));
         let few = self.all || children.len() <= MANY;
         for child in children {
-            let matters = child.kind == PartKind::File && MATTERS.iter().any(|end| child.name.ends_with(end));
+            let boots = child.kind == PartKind::File && MATTERS.iter().any(|end| child.name.ends_with(end));
+            let matters = boots || child.problem.is_some();
             if few || matters && node.children.len() < MANY {
-                node.children.push(self.node(child, depth.min(MAX_DEPTH) - 1)?);
+                node.children.push(self.node(child, depth - 1)?);
             }
         }
         Ok(node)
     }
+}
+
+fn add(node: &mut SurveyNode, problem: String) {
+    node.problem = Some(match node.problem.take() {
+        Some(before) => format!("{before}; {problem}"),
+        None => problem,
+    });
 }
 
 /// Size of a file; of a file whose content is an object, the size of the object.

@@ -1,4 +1,4 @@
-//! Images and archives with a tree of files: composefs, tar, and ar, of which Debian packages consist.
+//! composefs images, and ar archives, of which Debian packages consist.
 
 use super::{
     error::one_line,
@@ -7,10 +7,9 @@ use super::{
     streams::unique,
 };
 use crate::{
-    image::{ReadAt, ReadCursor, Source, composefs},
+    image::{ReadAt, Source, composefs},
     verity::digest_bytes,
 };
-use std::io;
 
 /// A larger composefs image is not read, since it is held in memory, bytes.
 const MAX_IMAGE: u64 = 128 << 20;
@@ -43,7 +42,9 @@ pub(super) fn composefs(source: &Source, size: u64) -> Look {
     };
     look.fields.insert("entries".to_owned(), listed.len().to_string());
     for entry in &listed {
-        look.children.push(composefs_entry(source, entry));
+        if !look.list(composefs_entry(source, entry)) {
+            break;
+        }
     }
     look.children
         .push(Part::slice("superblock", PartKind::Region, source, 0, size.min(1152)));
@@ -97,60 +98,6 @@ fn composefs_entry(source: &Source, entry: &composefs::Listed) -> Part {
     part
 }
 
-/// A tar archive.
-pub(super) fn tar(source: &Source, size: u64) -> Look {
-    let mut look = Look {
-        format: "tar",
-        ..Look::default()
-    };
-    if let Err(error) = tar_entries(source, size, &mut look) {
-        look.problem = Some(error.to_string());
-    }
-    unique(&mut look.children);
-    look
-}
-
-fn tar_entries(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
-    let mut archive = tar::Archive::new(ReadCursor::new(source.clone()));
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        if look.children.len() == MAX_ENTRIES {
-            look.problem = Some(format!("it has more than {MAX_ENTRIES} entries"));
-            return Ok(());
-        }
-        let header = entry.header();
-        let kind = match header.entry_type() {
-            tar::EntryType::Regular | tar::EntryType::GNUSparse | tar::EntryType::Continuous => PartKind::File,
-            tar::EntryType::Directory => PartKind::Directory,
-            tar::EntryType::Symlink | tar::EntryType::Link => PartKind::Symlink,
-            _ => PartKind::Special,
-        };
-        let from = entry.raw_file_position();
-        let len = if kind == PartKind::File {
-            entry.size().min(size.saturating_sub(from))
-        } else {
-            0
-        };
-        let name = shown(&entry.path_bytes());
-        let mut part = Part::slice(name, kind, source, from, len);
-        let head = entry.raw_header_position();
-        part = part.described_by(head, from.saturating_sub(head));
-        part = part.with("mode", format!("{:04o}", header.mode().unwrap_or_default() & 0o7777));
-        let (uid, gid) = (header.uid().unwrap_or_default(), header.gid().unwrap_or_default());
-        part = part.with("owner", format!("{uid}:{gid}"));
-        let modified = header.mtime().unwrap_or_default();
-        part = part.with(
-            "modified",
-            u32::try_from(modified).map_or_else(|_| modified.to_string(), time),
-        );
-        if let Some(target) = entry.link_name_bytes() {
-            part = part.with("target", shown(&target));
-        }
-        look.children.push(part);
-    }
-    Ok(())
-}
-
 /// Bytes of the header of an ar member, and the magic in front of the first; `ar(5)`.
 const AR_HEADER: u64 = 60;
 pub(super) const AR_MAGIC: &[u8] = b"!<arch>\n";
@@ -183,13 +130,10 @@ pub(super) fn ar(source: &Source, size: u64) -> Look {
         }
         let part = Part::slice(name, PartKind::File, source, at + AR_HEADER, len).described_by(at, AR_HEADER);
         let seconds = text(16..28).parse().map_or_else(|_| text(16..28), time);
-        look.children
-            .push(part.with("modified", seconds).with("mode", text(40..48)));
-        at = (at + AR_HEADER + len).next_multiple_of(2);
-        if look.children.len() == MAX_ENTRIES {
-            look.problem = Some(format!("it has more than {MAX_ENTRIES} members"));
+        if !look.list(part.with("modified", seconds).with("mode", text(40..48))) {
             break;
         }
+        at = (at + AR_HEADER + len).next_multiple_of(2);
     }
     unique(&mut look.children);
     look

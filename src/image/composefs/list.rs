@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 
 /// Longest target of a symbolic link, and longest path that is built, in bytes (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
+/// Bytes of the paths of all entries.
+const MAX_PATHS: usize = 64 << 20;
 
 /// One entry of an image.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +47,7 @@ pub fn list(image: &[u8], limit: usize) -> Result<Vec<Listed>, ImageError> {
     let mut seen = BTreeSet::from([image.root]);
     let mut waiting = vec![(Vec::new(), image.root)];
     out.push(image.listed(b"/".to_vec(), image.root)?.0);
+    let mut paths = 0;
     while let Some((path, nid)) = waiting.pop() {
         let inode = image.inode(nid)?;
         for (name, child) in image.directory(&inode)? {
@@ -59,8 +62,10 @@ pub fn list(image: &[u8], limit: usize) -> Result<Vec<Listed>, ImageError> {
                 let problem = format!("\"{}\" is not a valid name", name.escape_ascii());
                 return Err(corrupt(at, problem));
             }
-            if out.len() == limit {
-                return Err(corrupt(at, format!("more than {limit} entries")));
+            paths += full.len();
+            if out.len() == limit || paths > MAX_PATHS {
+                let problem = format!("more than {limit} entries, or {MAX_PATHS} bytes of paths");
+                return Err(corrupt(at, problem));
             }
             let (listed, found) = image.listed(full.clone(), child)?;
             out.push(listed);

@@ -11,8 +11,10 @@ pub(super) const ALIGN: u64 = 4;
 
 /// Bytes of a header.
 pub(super) const HEADER_SIZE: usize = 110;
-/// First bytes of a header. No program whose output pnb reads writes `070702`, the form with checksums.
+/// First bytes of a header that is written, and of a header in the form with checksums, which is only read.
 pub(super) const MAGIC: &[u8; 6] = b"070701";
+pub(super) const MAGIC_SUMMED: &[u8; 6] = b"070702";
+pub(super) const MAGICS: [&[u8; 6]; 2] = [MAGIC, MAGIC_SUMMED];
 
 pub(super) const S_IFMT: u32 = 0o170_000;
 pub(super) const S_IFDIR: u32 = 0o040_000;
@@ -36,6 +38,7 @@ pub(super) struct CpioHeader {
     pub(super) rdev: (u32, u32),
     /// Length of the name with its NUL.
     pub(super) namesize: u32,
+    /// Sum of the bytes of the content; 0 in the form without checksums.
     pub(super) check: u32,
 }
 
@@ -66,14 +69,15 @@ impl CpioHeader {
         out
     }
 
-    /// The fields of a header; the error is the problem with its bytes.
-    pub(super) fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<Self, String> {
-        if &bytes[..6] != MAGIC {
+    /// The fields of a header, and whether it states a checksum; the error is the problem with its bytes.
+    pub(super) fn decode(bytes: &[u8; HEADER_SIZE]) -> Result<(Self, bool), String> {
+        if !MAGICS.iter().any(|magic| bytes.starts_with(*magic)) {
             return Err(format!(
-                "the magic is \"{}\" instead of 070701",
+                "the magic is \"{}\" instead of 070701 or 070702",
                 bytes[..6].escape_ascii()
             ));
         }
+        let summed = bytes.starts_with(MAGIC_SUMMED);
         let mut fields = [0u32; 13];
         for (field, digits) in fields.iter_mut().zip(bytes[6..].chunks_exact(8)) {
             for digit in digits {
@@ -98,7 +102,7 @@ impl CpioHeader {
             namesize,
             check,
         ] = fields;
-        Ok(Self {
+        let header = Self {
             ino,
             mode,
             uid,
@@ -110,7 +114,8 @@ impl CpioHeader {
             rdev: (rdev_major, rdev_minor),
             namesize,
             check,
-        })
+        };
+        Ok((header, summed))
     }
 }
 

@@ -19,6 +19,6 @@ mod tree;
 mod writer;
 
 pub use reader::{CpioEntry, CpioReader};
-pub use segments::{Compression, Segment, segments};
+pub use segments::{Compression, Segment, next_nonzero, segments, segments_until_damage};
 pub use tree::{Keep, Root, read_tree, write_tree};
 pub use writer::{CpioWriter, Device};

@@ -33,6 +33,8 @@ pub struct CpioEntry {
     pub rdev: (u32, u32),
     /// Offset of the header, in bytes from the first byte read.
     pub offset: u64,
+    /// Stated sum of the bytes of a file's content, in the form of archive with checksums. The reader compares it.
+    pub checksum: Option<u32>,
 }
 
 impl CpioEntry {
@@ -59,6 +61,8 @@ pub struct CpioReader<R> {
     /// Unread bytes of the current entry's content, and zeros behind them.
     left: u64,
     pad: u64,
+    /// Of an entry with a checksum: offset of its header, the stated sum, and that of the bytes read so far.
+    sums: Option<(u64, u32, u32)>,
     state: State,
     archives: u64,
 }
@@ -71,6 +75,7 @@ impl<R: Read> CpioReader<R> {
             offset: 0,
             left: 0,
             pad: 0,
+            sums: None,
             state: State::Between,
             archives: 0,
         }
@@ -107,7 +112,7 @@ impl<R: Read> CpioReader<R> {
         let offset = self.offset;
         let mut bytes = [0; HEADER_SIZE];
         self.fill(&mut bytes)?;
-        let header = CpioHeader::decode(&bytes).map_err(|problem| corrupt(offset, problem))?;
+        let (header, summed) = CpioHeader::decode(&bytes).map_err(|problem| corrupt(offset, problem))?;
         let name = self.name(offset, header.namesize)?;
         if name == TRAILER {
             if header.size != 0 {
@@ -126,6 +131,10 @@ impl<R: Read> CpioReader<R> {
             let problem = format!("\"{name}\" (mode {:o}) {problem}", header.mode);
             return Err(corrupt(offset, problem));
         }
+        // The kernel compares the checksums of files only; a name of a file whose content stands at a later name has none.
+        let summed = summed && header.mode & S_IFMT == S_IFREG && header.size > 0;
+        let checksum = summed.then_some(header.check);
+        self.sums = checksum.map(|stated| (offset, stated, 0));
         self.left = u64::from(header.size);
         self.pad = padding(self.offset + self.left, ALIGN);
         Ok(Some(CpioEntry {
@@ -139,6 +148,7 @@ impl<R: Read> CpioReader<R> {
             inode: (header.dev.0, header.dev.1, header.ino),
             rdev: header.rdev,
             offset,
+            checksum,
         }))
     }
 
@@ -161,8 +171,25 @@ impl<R: Read> CpioReader<R> {
         Ok(name)
     }
 
-    /// Skips the unread content of the current entry, and the padding behind it.
+    /// Skips the unread content of the current entry, and the padding behind it. A wrong checksum is an error.
     fn skip_content(&mut self) -> Result<(), ImageError> {
+        if let Some((offset, stated, _)) = self.sums {
+            let at = self.offset;
+            let skipped = io::copy(self, &mut io::sink());
+            skipped.map_err(|source| match source.kind() {
+                ErrorKind::UnexpectedEof => corrupt(at, "the archive ends in the middle of an entry".to_owned()),
+                _ => ImageError::Input {
+                    format: FORMAT,
+                    offset: at,
+                    source,
+                },
+            })?;
+            let actual = self.sums.take().map_or(0, |(_, _, actual)| actual);
+            if actual != stated {
+                let problem = format!("the content has the checksum {actual:#x}, but its header states {stated:#x}");
+                return Err(corrupt(offset, problem));
+            }
+        }
         self.skip(self.left + self.pad)?;
         (self.left, self.pad) = (0, 0);
         Ok(())
@@ -256,6 +283,11 @@ impl<R: Read> Read for CpioReader<R> {
                 ErrorKind::UnexpectedEof,
                 "the archive ends in the middle of a file",
             ));
+        }
+        if let Some((_, _, actual)) = &mut self.sums {
+            *actual = buffer[..n]
+                .iter()
+                .fold(*actual, |sum, byte| sum.wrapping_add(u32::from(*byte)));
         }
         self.left -= n as u64;
         self.offset += n as u64;

@@ -2,7 +2,7 @@
 //!
 //! dracut writes the microcode as a plain archive and the rest as a compressed archive; pnb appends further archives.
 
-use super::reader::CpioReader;
+use super::{format::MAGICS, reader::CpioReader};
 use crate::image::ImageError;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 
@@ -13,6 +13,9 @@ const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b, 0x08];
 /// First bytes of an xz stream, <https://tukaani.org/xz/xz-file-format.txt>.
 const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0x00];
+
+/// Memory limit for decompressing xz, bytes.
+const XZ_MEMORY: u64 = 256 << 20;
 
 /// Compression of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,51 +43,90 @@ pub struct Segment {
 
 /// Finds the segments of `input`, read from its first byte. Zeros between segments belong to no segment; other bytes, and a
 /// segment that is cut off, are errors. The content of compressed segments is not checked.
-pub fn segments(mut input: impl Read + Seek) -> Result<Vec<Segment>, ImageError> {
+pub fn segments(input: impl Read + Seek) -> Result<Vec<Segment>, ImageError> {
+    match segments_until_damage(input, &|_| Ok(())) {
+        (found, None) => Ok(found),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// Like [`segments`], with the segments in front of an error too. `spend` is called with numbers of bytes that are decoded to find the
+/// end of a segment, which its format does not state; its error ends the search.
+pub fn segments_until_damage(
+    mut input: impl Read + Seek,
+    spend: &dyn Fn(u64) -> io::Result<()>,
+) -> (Vec<Segment>, Option<ImageError>) {
     let mut found = Vec::new();
     let mut position = 0;
     loop {
-        let Some(offset) = next_nonzero(&mut input, position).map_err(|e| failed(position, e))? else {
-            return Ok(found);
-        };
-        let mut magic = [0; 6];
-        let n = read_up_to(&mut input, offset, &mut magic).map_err(|e| failed(offset, e))?;
-        let magic = &magic[..n];
-        input.seek(SeekFrom::Start(offset)).map_err(|e| failed(offset, e))?;
-        let from = BufReader::with_capacity(64 * 1024, &mut input);
-        let (compression, len) = if magic == super::format::MAGIC {
-            if !offset.is_multiple_of(4) {
-                return Err(corrupt(
-                    offset,
-                    "an archive begins at an offset that is not a multiple of 4",
-                ));
+        match segment(&mut input, position, spend) {
+            Ok(Some(segment)) => {
+                position = segment.offset + segment.len;
+                found.push(segment);
             }
-            (Compression::None, archive_length(from).map_err(|e| shift(e, offset))?)
-        } else if magic.starts_with(ZSTD_MAGIC) {
-            (Compression::Zstd, zstd_length(from).map_err(|e| failed(offset, e))?)
-        } else if magic.starts_with(GZIP_MAGIC) {
-            let len = decoded_length(from, |r| {
-                io::copy(&mut flate2::bufread::GzDecoder::new(r), &mut io::sink())
-            });
-            (Compression::Gzip, len.map_err(|e| failed(offset, e))?)
-        } else if magic.starts_with(XZ_MAGIC) {
-            let len = decoded_length(from, |r| {
-                io::copy(&mut liblzma::bufread::XzDecoder::new(r), &mut io::sink())
-            });
-            (Compression::Xz, len.map_err(|e| failed(offset, e))?)
-        } else {
-            let text = format!(
-                "\"{}\" is neither the beginning of an archive nor a known compression",
-                magic.escape_ascii()
-            );
-            return Err(corrupt(offset, &text));
-        };
-        found.push(Segment {
-            offset,
-            len,
-            compression,
+            Ok(None) => return (found, None),
+            Err(error) => return (found, Some(error)),
+        }
+    }
+}
+
+/// The next segment from `position` on; `None` when only zeros follow.
+fn segment(
+    input: &mut (impl Read + Seek),
+    position: u64,
+    spend: &dyn Fn(u64) -> io::Result<()>,
+) -> Result<Option<Segment>, ImageError> {
+    let Some(offset) = next_nonzero(input, position).map_err(|e| failed(position, e))? else {
+        return Ok(None);
+    };
+    let mut magic = [0; 6];
+    let n = read_up_to(input, offset, &mut magic).map_err(|e| failed(offset, e))?;
+    let magic = &magic[..n];
+    input.seek(SeekFrom::Start(offset)).map_err(|e| failed(offset, e))?;
+    let from = BufReader::with_capacity(64 * 1024, input);
+    let (compression, len) = if MAGICS.iter().any(|m| magic == *m) {
+        if !offset.is_multiple_of(4) {
+            return Err(corrupt(
+                offset,
+                "an archive begins at an offset that is not a multiple of 4",
+            ));
+        }
+        (Compression::None, archive_length(from).map_err(|e| e.shifted(offset))?)
+    } else if magic.starts_with(ZSTD_MAGIC) {
+        (Compression::Zstd, zstd_length(from).map_err(|e| failed(offset, e))?)
+    } else if magic.starts_with(GZIP_MAGIC) {
+        let len = decoded_length(from, |r| discard(&mut flate2::bufread::GzDecoder::new(r), spend));
+        (Compression::Gzip, len.map_err(|e| failed(offset, e))?)
+    } else if magic.starts_with(XZ_MAGIC) {
+        let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(|e| failed(offset, e.into()))?;
+        let len = decoded_length(from, |r| {
+            discard(&mut liblzma::bufread::XzDecoder::new_stream(r, stream), spend)
         });
-        position = offset + len;
+        (Compression::Xz, len.map_err(|e| failed(offset, e))?)
+    } else {
+        let text = format!(
+            "\"{}\" is neither the beginning of an archive nor a known compression",
+            magic.escape_ascii()
+        );
+        return Err(corrupt(offset, &text));
+    };
+    Ok(Some(Segment {
+        offset,
+        len,
+        compression,
+    }))
+}
+
+/// Decodes to the end, and drops the content.
+fn discard(decoder: &mut dyn Read, spend: &dyn Fn(u64) -> io::Result<()>) -> io::Result<()> {
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match decoder.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(n) => spend(n as u64)?,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -107,23 +149,11 @@ fn failed(offset: u64, source: io::Error) -> ImageError {
     }
 }
 
-/// An error of the archive at offset `by`, with offsets of the whole file.
-fn shift(error: ImageError, by: u64) -> ImageError {
-    match error {
-        ImageError::Corrupt {
-            format,
-            offset,
-            problem,
-        } => ImageError::Corrupt {
-            format,
-            offset: offset + by,
-            problem,
-        },
-        other => other,
-    }
-}
-
-fn next_nonzero(input: &mut (impl Read + Seek), start: u64) -> io::Result<Option<u64>> {
+/// Offset of the first byte from `start` on that is not zero; `None` when there is none.
+///
+/// # Errors
+/// `input` cannot be read.
+pub fn next_nonzero(input: &mut (impl Read + Seek), start: u64) -> io::Result<Option<u64>> {
     input.seek(SeekFrom::Start(start))?;
     let mut reader = BufReader::with_capacity(64 * 1024, input);
     let mut offset = start;
@@ -187,7 +217,7 @@ impl<R: BufRead> BufRead for CountingReader<R> {
 /// Number of bytes that `decode` consumes. These formats do not state their length, so they are decoded and discarded.
 fn decoded_length<R: BufRead>(
     reader: R,
-    decode: impl FnOnce(&mut CountingReader<R>) -> io::Result<u64>,
+    decode: impl FnOnce(&mut CountingReader<R>) -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut counted = CountingReader { reader, count: 0 };
     decode(&mut counted)?;

@@ -19,7 +19,7 @@
 //!
 //! ```text
 //! byte 1024                    superblock
-//! block s_first_data_block+1   group descriptors, 32 or s_desc_size bytes each
+//! behind the superblock's block  group descriptors, 32 or s_desc_size bytes each
 //! inode n                      entry (n-1) % s_inodes_per_group of the table of group (n-1) / s_inodes_per_group
 //! i_block                      root of the extent tree: header of 12 bytes, then entries of 12 bytes, sorted
 //! directory                    entries of 8 bytes and a name, filling each block; an index hides in entries of inode 0

@@ -13,18 +13,28 @@ use crate::image::{ImageError, ReadAt};
 use std::collections::BTreeMap;
 
 /// Names of feature bits, as `dumpe2fs` prints them: word (0 compat, 1 incompat, 2 ro_compat), bit, name.
-const FEATURES: [(usize, u32, &str); 26] = [
+const FEATURES: [(usize, u32, &str); 42] = [
+    (0, 0x1, "dir_prealloc"),
+    (0, 0x2, "imagic_inodes"),
     (0, 0x4, "has_journal"),
     (0, 0x8, "ext_attr"),
     (0, 0x10, "resize_inode"),
     (0, 0x20, "dir_index"),
     (0, 0x200, "sparse_super2"),
+    (0, 0x400, "fast_commit"),
+    (0, 0x800, "stable_inodes"),
     (0, 0x1000, "orphan_file"),
+    (1, 0x1, "compression"),
     (1, 0x2, "filetype"),
     (1, 0x4, "needs_recovery"),
+    (1, 0x8, "journal_dev"),
+    (1, 0x10, "meta_bg"),
     (1, 0x40, "extent"),
     (1, 0x80, "64bit"),
+    (1, 0x100, "mmp"),
     (1, 0x200, "flex_bg"),
+    (1, 0x400, "ea_inode"),
+    (1, 0x1000, "dirdata"),
     (1, 0x2000, "metadata_csum_seed"),
     (1, 0x4000, "large_dir"),
     (1, 0x8000, "inline_data"),
@@ -36,11 +46,35 @@ const FEATURES: [(usize, u32, &str); 26] = [
     (2, 0x10, "uninit_bg"),
     (2, 0x20, "dir_nlink"),
     (2, 0x40, "extra_isize"),
+    (2, 0x80, "snapshot"),
     (2, 0x100, "quota"),
+    (2, 0x200, "bigalloc"),
     (2, 0x400, "metadata_csum"),
+    (2, 0x800, "replica"),
+    (2, 0x1000, "read-only"),
     (2, 0x2000, "project"),
+    (2, 0x4000, "shared_blocks"),
     (2, 0x8000, "verity"),
+    (2, 0x1_0000, "orphan_present"),
 ];
+
+/// The names of the features in the words compat, incompat and ro_compat; bits without a name as a number.
+pub(super) fn feature_names(words: [u32; 3]) -> Vec<String> {
+    let mut left = words;
+    let mut names = Vec::new();
+    for (word, bit, name) in FEATURES {
+        if words[word] & bit != 0 {
+            names.push(name.to_owned());
+            left[word] &= !bit;
+        }
+    }
+    let unknown = ["compat", "incompat", "ro_compat"]
+        .iter()
+        .zip(left)
+        .filter(|(_, bits)| *bits != 0);
+    names.extend(unknown.map(|(word, bits)| format!("{word}:{bits:#x}")));
+    names
+}
 
 /// The fields of a superblock that describe the file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,19 +114,7 @@ impl<R: ReadAt> Ext4<R> {
             le32(&sb, S_FEATURE_INCOMPAT),
             le32(&sb, S_FEATURE_RO_COMPAT),
         ];
-        let mut left = words;
-        let mut features = Vec::new();
-        for (word, bit, name) in FEATURES {
-            if words[word] & bit != 0 {
-                features.push(name.to_owned());
-                left[word] &= !bit;
-            }
-        }
-        let unknown = ["compat", "incompat", "ro_compat"]
-            .iter()
-            .zip(left)
-            .filter(|(_, bits)| *bits != 0);
-        features.extend(unknown.map(|(word, bits)| format!("{word}:{bits:#x}")));
+        let features = feature_names(words);
         let label = &sb[S_VOLUME_NAME..S_VOLUME_NAME + S_VOLUME_NAME_SIZE];
         let sixteen = |at: usize| <[u8; 16]>::try_from(&sb[at..at + 16]).unwrap_or_default();
         let times = [

@@ -6,9 +6,10 @@ use super::format::{
     BG_INODE_TABLE, DESCRIPTOR_32, DESCRIPTOR_READ, FLAG_ENCRYPT, FLAG_INLINE_DATA, FLAG_VERITY, I_ATIME, I_BLOCK,
     I_BLOCK_SIZE, I_CTIME, I_FLAGS, I_GID, I_LINKS_COUNT, I_MODE, I_MTIME, I_SIZE_HIGH, I_SIZE_LO, I_UID, IMAGE_FORMAT,
     INCOMPAT_64BIT, INCOMPAT_FILETYPE, INODE_READ, KNOWN_INCOMPAT, MAGIC, ROOT_INODE, S_BLOCKS_COUNT_HI,
-    S_BLOCKS_COUNT_LO, S_DESC_SIZE, S_FEATURE_INCOMPAT, S_FIRST_DATA_BLOCK, S_INODE_SIZE, S_INODES_COUNT,
-    S_INODES_PER_GROUP, S_LOG_BLOCK_SIZE, S_MAGIC, S_REV_LEVEL, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, halves, le16, le32,
+    S_BLOCKS_COUNT_LO, S_DESC_SIZE, S_FEATURE_INCOMPAT, S_INODE_SIZE, S_INODES_COUNT, S_INODES_PER_GROUP,
+    S_LOG_BLOCK_SIZE, S_MAGIC, S_REV_LEVEL, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, halves, le16, le32,
 };
+use super::superblock::feature_names;
 use crate::image::{ImageError, ReadAt};
 use std::io;
 
@@ -132,6 +133,14 @@ fn blocks(sb: &[u8], wide: bool) -> Result<(u64, u64), ImageError> {
 impl<R: ReadAt> Ext4<R> {
     /// Reads the superblock. The image must be whole: at least as long as its superblock states.
     pub fn open(image: R) -> Result<Self, ImageError> {
+        match Self::open_cut(image)? {
+            (fs, None) => Ok(fs),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Like [`Ext4::open`] for an image that may be cut off, which is the second value.
+    pub fn open_cut(image: R) -> Result<(Self, Option<ImageError>), ImageError> {
         let bad = |problem: String| corrupt(SUPERBLOCK_OFFSET, problem);
         let mut sb = [0; SUPERBLOCK_SIZE];
         read_at(&image, &mut sb, SUPERBLOCK_OFFSET)?;
@@ -140,8 +149,15 @@ impl<R: ReadAt> Ext4<R> {
             return Err(bad(format!("the magic is {magic:#06x} instead of {MAGIC:#06x}")));
         }
         let incompat = le32(&sb, S_FEATURE_INCOMPAT);
-        if incompat & !KNOWN_INCOMPAT != 0 || incompat & INCOMPAT_FILETYPE == 0 {
-            return Err(bad(format!("the incompat features {incompat:#x} are not supported")));
+        let unknown = incompat & !KNOWN_INCOMPAT;
+        if unknown != 0 {
+            let names = feature_names([0, unknown, 0]).join(", ");
+            return Err(bad(format!("incompatible features that are not supported: {names}")));
+        }
+        if incompat & INCOMPAT_FILETYPE == 0 {
+            return Err(bad(
+                "it lacks the feature filetype, without which it is not supported".to_owned()
+            ));
         }
         let wide = incompat & INCOMPAT_64BIT != 0;
         let (block_size, blocks) = blocks(&sb, wide)?;
@@ -150,11 +166,17 @@ impl<R: ReadAt> Ext4<R> {
             offset: 0,
             source,
         })?;
-        if blocks.checked_mul(block_size).is_none_or(|need| need > size) {
+        // Offsets of blocks fit 64 bits.
+        if blocks > i64::MAX as u64 / block_size {
             return Err(bad(format!(
-                "the file system has {blocks} blocks of {block_size} bytes, but the image has {size} bytes"
+                "a file system cannot have {blocks} blocks of {block_size} bytes"
             )));
         }
+        let cut = (blocks * block_size > size).then(|| {
+            bad(format!(
+                "the file system has {blocks} blocks of {block_size} bytes, but the image has {size} bytes"
+            ))
+        });
         let inode_size = match le32(&sb, S_REV_LEVEL) {
             0 => INODE_READ as u64,
             _ => u64::from(le16(&sb, S_INODE_SIZE)),
@@ -178,16 +200,18 @@ impl<R: ReadAt> Ext4<R> {
                 "{inodes} inodes in groups of {inodes_per_group} cannot be"
             )));
         }
-        Ok(Self {
+        let fs = Self {
             image,
             block_size,
             blocks,
             inodes,
             inodes_per_group,
             inode_size,
-            descriptors: (u64::from(le32(&sb, S_FIRST_DATA_BLOCK)) + 1) * block_size,
+            // The block behind that of the superblock, also where bigalloc makes s_first_data_block 0 in blocks of 1 KiB.
+            descriptors: (SUPERBLOCK_OFFSET / block_size + 1) * block_size,
             descriptor_size,
-        })
+        };
+        Ok((fs, cut))
     }
 
     /// Bytes in a block.

@@ -59,9 +59,8 @@ struct Front {
 }
 
 impl BootSector {
-    /// Checks the boot sector `boot` of a volume in an image of `image_size` bytes. Sectors of other than 512 bytes, and a
-    /// volume longer than the image, are errors.
-    pub(super) fn parse(boot: &[u8; SECTOR as usize], image_size: u64) -> Result<Self, ImageError> {
+    /// Checks the boot sector `boot` of a volume. Sectors of other than 512 bytes are an error.
+    pub(super) fn parse(boot: &[u8; SECTOR as usize]) -> Result<Self, ImageError> {
         if boot[BOOT_SIGNATURE_AT..] != BOOT_SIGNATURE {
             return bad(BOOT_SIGNATURE_AT, "the boot sector does not end with 55aa".to_owned());
         }
@@ -72,12 +71,10 @@ impl BootSector {
         let root_size = (front.root_entries * ENTRY as u64).next_multiple_of(SECTOR);
         let data_offset = root_offset + root_size;
         let size = front.sectors * SECTOR;
-        if size > image_size || data_offset > size {
+        if data_offset > size {
             return bad(
                 BPB_TOT_SEC16,
-                format!(
-                    "the volume has {size} bytes, of which {data_offset} lie in front of the clusters, in an image of {image_size}"
-                ),
+                format!("the volume has {size} bytes, but {data_offset} in front of the clusters"),
             );
         }
         let clusters = count_clusters(size - data_offset, cluster)?;
@@ -111,6 +108,17 @@ impl BootSector {
             fs_info: of_fat32(BPB_FS_INFO),
             backup: of_fat32(BPB_BK_BOOT_SEC),
         })
+    }
+}
+
+impl BootSector {
+    /// The problem of an image of `image_size` bytes that is shorter than the volume.
+    pub(super) fn cut(&self, image_size: u64) -> Option<ImageError> {
+        let (size, data) = (self.size, self.data_offset);
+        let problem = format!(
+            "the volume has {size} bytes, of which {data} lie in front of the clusters, in an image of {image_size}"
+        );
+        (size > image_size).then(|| corrupt(BPB_TOT_SEC16 as u64, problem))
     }
 }
 

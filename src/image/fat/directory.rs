@@ -18,7 +18,17 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A volume with more files and directories is refused.
-const MAX_NODES: usize = 1 << 20;
+const MAX_NODES: usize = 200_000;
+/// Bytes of the paths of all files and directories.
+const MAX_PATHS: usize = 64 << 20;
+/// Errors above this number are not kept.
+const MAX_DAMAGE: usize = 16;
+
+/// Pieces of a directory, in the order of its bytes: offset in the directory, and in the volume.
+type Pieces = Vec<(u64, u64)>;
+
+/// Receives the errors of entries, and decides whether reading goes on.
+type Damage<'a> = dyn FnMut(ImageError) -> Result<(), ImageError> + 'a;
 
 /// A directory entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,17 +58,31 @@ impl<R: ReadAt> Fat<R> {
     /// The entries of a directory, in its own order, without `.` and `..`, deleted entries and the label. A long name that
     /// belongs to no entry, and a name that `RelPath` cannot hold, are errors.
     pub fn read_dir(&self, directory: &FatEntry) -> Result<Vec<FatEntry>, ImageError> {
-        let bytes = self.directory_bytes(directory)?;
         let mut found = Vec::new();
+        self.visit_dir(directory, &mut found, &mut Err)?;
+        Ok(found)
+    }
+
+    /// Adds the entries of a directory to `found`. If `damage` accepts an error, an entry whose long name is damaged has its short name,
+    /// and an entry that is damaged itself is left out.
+    fn visit_dir(
+        &self,
+        directory: &FatEntry,
+        found: &mut Vec<FatEntry>,
+        damage: &mut Damage<'_>,
+    ) -> Result<(), ImageError> {
+        let (bytes, places) = self.directory_bytes(directory)?;
         let mut long = LongName::default();
         for (index, raw) in bytes.chunks_exact(ENTRY).enumerate() {
-            // Exact only for a directory in one piece; the offset serves messages.
-            let offset = self.place(directory) + (index * ENTRY) as u64;
+            let offset = offset_in(&places, (index * ENTRY) as u64);
             match raw[0] {
                 ENTRY_END => break,
                 ENTRY_DELETED if long.pieces.is_empty() => continue,
                 _ if raw[DIR_ATTR] & ATTR_LONG_MASK == ATTR_LONG => {
-                    long.push(raw).map_err(|problem| corrupt(offset, problem))?;
+                    if let Err(problem) = long.push(raw) {
+                        damage(corrupt(offset, problem))?;
+                        long = LongName::default();
+                    }
                     continue;
                 }
                 _ => {}
@@ -66,27 +90,39 @@ impl<R: ReadAt> Fat<R> {
             let mut short = [0; SHORT_SIZE];
             short.copy_from_slice(&raw[..SHORT_SIZE]);
             // Taken before anything is skipped: a long name in front of a label belongs to no entry either.
-            let name = long.take(&short).map_err(|problem| corrupt(offset, problem))?;
+            let name = match long.take(&short) {
+                Ok(name) => name,
+                Err(problem) => {
+                    damage(corrupt(offset, problem))?;
+                    None
+                }
+            };
+            // A deleted entry behind a long name, which is reported above.
+            if raw[0] == ENTRY_DELETED {
+                continue;
+            }
             if raw[DIR_ATTR] & ATTR_LABEL != 0 || matches!(&short, b".          " | b"..         ") {
                 continue;
             }
-            let name = match name {
-                Some(name) => name,
-                None => short_name(short, raw[DIR_NT_RES]).ok_or_else(|| {
-                    let shown = short.escape_ascii().to_string();
-                    corrupt(offset, format!("{shown:?} is not a valid short name"))
-                })?,
+            let Some(name) = name.or_else(|| short_name(short, raw[DIR_NT_RES])) else {
+                let shown = short.escape_ascii().to_string();
+                damage(corrupt(offset, format!("{shown:?} is not a valid short name")))?;
+                continue;
             };
             if name.contains('/') || RelPath::new(&name).is_err() {
-                return Err(corrupt(offset, format!("{name:?} is not a valid name")));
+                damage(corrupt(offset, format!("{name:?} is not a valid name")))?;
+                continue;
             }
-            found.push(self.entry(raw, name, offset)?);
+            match self.entry(raw, name, offset) {
+                Ok(entry) => found.push(entry),
+                Err(error) => damage(error)?,
+            }
         }
         if !long.pieces.is_empty() {
             let problem = "the directory ends with a long name that belongs to no entry";
-            return Err(corrupt(self.place(directory), problem));
+            damage(corrupt(self.place(directory), problem))?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The entry of the 32 bytes `raw`.
@@ -120,36 +156,72 @@ impl<R: ReadAt> Fat<R> {
     /// Every file and directory below the root. A directory reached twice, as in a circle, two entries of one name, and a path
     /// longer than 4095 bytes are errors.
     pub fn walk(&self) -> Result<BTreeMap<RelPath, FatEntry>, ImageError> {
+        self.walk_with(&mut Err)
+    }
+
+    /// Every file and directory that can be read, and the damage because of which others are missing.
+    pub fn walk_and_damage(&self) -> (BTreeMap<RelPath, FatEntry>, Vec<ImageError>) {
+        let mut found = Vec::new();
+        let tree = self.walk_with(&mut |error| {
+            if found.len() < MAX_DAMAGE {
+                found.push(error);
+            }
+            Ok(())
+        });
+        let tree = tree.unwrap_or_else(|error| {
+            found.push(error);
+            BTreeMap::new()
+        });
+        (tree, found)
+    }
+
+    fn walk_with(&self, damage: &mut Damage<'_>) -> Result<BTreeMap<RelPath, FatEntry>, ImageError> {
         let mut all = BTreeMap::new();
+        let mut paths = 0;
         let mut seen = BTreeSet::from([self.boot.root, 0]);
         let mut open: Vec<(Option<RelPath>, FatEntry)> = vec![(None, self.root())];
         while let Some((path, directory)) = open.pop() {
             let mut names = BTreeSet::new();
-            for entry in self.read_dir(&directory)? {
+            let mut entries = Vec::new();
+            if let Err(error) = self.visit_dir(&directory, &mut entries, damage) {
+                damage(error)?;
+            }
+            for entry in entries {
                 let bad = |problem: String| corrupt(entry.offset, problem);
                 if !names.insert(fold(&entry.name)) {
-                    return Err(bad(format!(
+                    damage(bad(format!(
                         "two entries of one directory have the name {:?}",
                         entry.name
-                    )));
+                    )))?;
+                    continue;
                 }
                 let name = match &path {
                     Some(path) => [path.as_bytes(), b"/", entry.name.as_bytes()].concat(),
                     None => entry.name.clone().into_bytes(),
                 };
-                let name = RelPath::new(name).map_err(|e| bad(e.to_string()))?;
-                if entry.directory {
-                    if !seen.insert(entry.first) {
-                        return Err(bad(format!(
-                            "the directory {name} has the clusters of another directory"
-                        )));
+                let name = match RelPath::new(name) {
+                    Ok(name) => name,
+                    Err(error) => {
+                        damage(bad(error.to_string()))?;
+                        continue;
                     }
-                    open.push((Some(name.clone()), entry.clone()));
+                };
+                if entry.directory {
+                    if seen.insert(entry.first) {
+                        open.push((Some(name.clone()), entry.clone()));
+                    } else {
+                        damage(bad(format!(
+                            "the directory {name} has the clusters of another directory"
+                        )))?;
+                    }
+                }
+                paths += name.as_bytes().len();
+                if all.len() == MAX_NODES || paths > MAX_PATHS {
+                    let problem = format!("more than {MAX_NODES} files and directories, or {MAX_PATHS} bytes of paths");
+                    damage(corrupt(0, problem))?;
+                    return Ok(all);
                 }
                 all.insert(name, entry);
-                if all.len() > MAX_NODES {
-                    return Err(corrupt(0, format!("more than {MAX_NODES} files and directories")));
-                }
             }
         }
         Ok(all)
@@ -182,8 +254,8 @@ impl<R: ReadAt> Fat<R> {
         }
     }
 
-    /// All bytes of a directory.
-    pub(super) fn directory_bytes(&self, directory: &FatEntry) -> Result<Vec<u8>, ImageError> {
+    /// All bytes of a directory, and their pieces: offset in the directory, and in the volume.
+    pub(super) fn directory_bytes(&self, directory: &FatEntry) -> Result<(Vec<u8>, Pieces), ImageError> {
         if !directory.directory {
             return Err(corrupt(directory.offset, "a file where a directory should be"));
         }
@@ -192,16 +264,25 @@ impl<R: ReadAt> Fat<R> {
             let (offset, size) = self.boot.fixed_root;
             let mut bytes = vec![0; size as usize];
             read(&self.source, &mut bytes, offset)?;
-            return Ok(bytes);
+            return Ok((bytes, vec![(0, offset)]));
         }
-        let mut bytes = Vec::new();
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
         for (first, clusters) in self.runs(directory.first, None)? {
             let start = bytes.len();
             bytes.resize(start + (u64::from(clusters) * self.boot.cluster) as usize, 0);
             read(&self.source, &mut bytes[start..], self.offset(first))?;
+            places.push((start as u64, self.offset(first)));
         }
-        Ok(bytes)
+        Ok((bytes, places))
     }
+}
+
+/// Offset in the volume of byte `at` of a directory with these pieces.
+fn offset_in(places: &[(u64, u64)], at: u64) -> u64 {
+    let piece = places.partition_point(|(start, _)| *start <= at).checked_sub(1);
+    piece
+        .and_then(|piece| places.get(piece))
+        .map_or(0, |(start, offset)| offset + (at - start))
 }
 
 /// The pieces of a long name read so far; the last piece is stored first.

@@ -47,11 +47,20 @@ pub struct Fat<R> {
 impl<R: ReadAt> Fat<R> {
     /// Checks the boot sector. Only sectors of 512 bytes are read, and only volumes that the source holds whole.
     pub fn open(source: R) -> Result<Self, ImageError> {
+        match Self::open_cut(source)? {
+            (fs, None) => Ok(fs),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Like [`Fat::open`] for a source that may be cut off, which is the second value.
+    pub fn open_cut(source: R) -> Result<(Self, Option<ImageError>), ImageError> {
         let mut boot = [0; SECTOR as usize];
         read(&source, &mut boot, 0)?;
         let size = source.size().map_err(|source| input(0, source))?;
-        let boot = BootSector::parse(&boot, size)?;
-        Ok(Self { source, boot })
+        let boot = BootSector::parse(&boot)?;
+        let cut = boot.cut(size);
+        Ok((Self { source, boot }, cut))
     }
 
     /// Kind of the volume, which its number of clusters decides.
@@ -86,7 +95,7 @@ impl<R: ReadAt> Fat<R> {
 
     /// The label in the root directory, or else the one in the boot sector; `None` when there is neither.
     pub fn label(&self) -> Result<Option<String>, ImageError> {
-        let root = self.directory_bytes(&self.root())?;
+        let (root, _) = self.directory_bytes(&self.root())?;
         let is_label = |entry: &&[u8]| {
             let attributes = entry[DIR_ATTR];
             entry[0] != ENTRY_DELETED && attributes & ATTR_LONG != ATTR_LONG && attributes & ATTR_LABEL != 0

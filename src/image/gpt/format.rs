@@ -4,6 +4,8 @@
 
 pub(super) use crate::image::mbr::SECTOR;
 
+/// Sizes of a sector for which tables are found. Tables are written for the first one.
+pub(super) const SECTOR_SIZES: [u64; 2] = [SECTOR, 4096];
 /// Name of the format in messages.
 pub(super) const FORMAT: &str = "a GUID partition table";
 /// First bytes of a header.

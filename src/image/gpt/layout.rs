@@ -1,6 +1,6 @@
 //! Partition tables as values: partitions placed one after the other, or read and checked.
 
-use super::format::{BACK, ENTRIES, FORMAT, FRONT, NAME_UNITS, SECTOR};
+use super::format::{BACK, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, NAME_UNITS, SECTOR};
 use crate::image::{Guid, ImageError};
 
 /// Sectors of 1 MiB. Partitions begin at multiples of it, which suit the blocks of every disk and flash, and disks end at one.
@@ -69,7 +69,14 @@ impl DiskTable {
 
     /// Checks the table; the error is the first problem.
     pub(super) fn check(&self) -> Result<(), String> {
-        if !(FRONT + BACK + 1..=MAX_SECTORS).contains(&self.sectors) {
+        self.check_with(SECTOR)
+    }
+
+    /// Checks the table of a disk with sectors of `sector` bytes.
+    pub(super) fn check_with(&self, sector: u64) -> Result<(), String> {
+        let array = (ENTRIES * ENTRY_SIZE) as u64 / sector;
+        let (front, back) = (2 + array, 1 + array);
+        if !(front + back + 1..=MAX_SECTORS).contains(&self.sectors) {
             return Err(format!("a disk cannot have {} sectors", self.sectors));
         }
         if self.partitions.len() > ENTRIES {
@@ -78,7 +85,7 @@ impl DiskTable {
                 self.partitions.len()
             ));
         }
-        let usable = FRONT..self.sectors - BACK;
+        let usable = front..self.sectors - back;
         for (number, partition) in (1..).zip(&self.partitions) {
             let Partition { first_lba, sectors, .. } = *partition;
             let end = first_lba.checked_add(sectors);

@@ -22,5 +22,5 @@ mod tests;
 mod writer;
 
 pub use layout::{DiskTable, Partition, PartitionRequest, plan, types};
-pub use reader::read;
+pub use reader::{GptFindings, examine, read};
 pub use writer::{hybrid, write};

@@ -104,8 +104,15 @@ impl Descriptors {
         })
     }
 
-    /// The volume and the record of its root directory, checked against the size of the image.
-    pub(super) fn primary(&self, image_size: u64) -> Result<(IsoVolume, DirectoryRecord<'_>), ImageError> {
+    /// The problem of an image of `image_size` bytes that is shorter than `volume`.
+    pub(super) fn cut(&self, volume: &IsoVolume, image_size: u64) -> Option<ImageError> {
+        let size = volume.size;
+        let problem = format!("primary volume descriptor: the volume has {size} bytes, but the image has {image_size}");
+        (size > image_size).then(|| corrupt(u64::from(self.block) * SECTOR, problem))
+    }
+
+    /// The volume and the record of its root directory.
+    pub(super) fn primary(&self) -> Result<(IsoVolume, DirectoryRecord<'_>), ImageError> {
         let sector = &self.sector;
         let offset = u64::from(self.block) * SECTOR;
         let bad = |problem: String| corrupt(offset, format!("primary volume descriptor: {problem}"));
@@ -115,11 +122,6 @@ impl Descriptors {
         let blocks = both32(sector, VOLUME_SPACE_SIZE);
         let blocks = blocks.ok_or_else(|| bad("the two forms of its size differ".to_owned()))?;
         let size = u64::from(blocks) * SECTOR;
-        if size > image_size {
-            return Err(bad(format!(
-                "the volume has {size} bytes, but the image has {image_size}"
-            )));
-        }
         let volume = IsoVolume {
             system: padded(&sector[8..40]),
             label: padded(&sector[40..72]),

@@ -17,8 +17,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Limits, beyond which an image is refused: bytes of a directory, levels, entries, bytes of all directories.
 const MAX_DIRECTORY: u64 = 16 << 20;
 const MAX_DEPTH: usize = 64;
-const MAX_ENTRIES: usize = 1 << 20;
+const MAX_ENTRIES: usize = 200_000;
 const MAX_DIRECTORIES: u64 = 256 << 20;
+
+/// Bytes of the paths of all entries.
+const MAX_PATHS: usize = 64 << 20;
+/// Errors above this number are not kept.
+const MAX_DAMAGE: usize = 16;
+
+/// Receives the errors of entries, and decides whether reading goes on.
+type Damage<'a> = dyn FnMut(ImageError) -> Result<(), ImageError> + 'a;
 
 /// Type of a file.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -69,8 +77,17 @@ pub struct Iso<R> {
 impl<R: ReadAt> Iso<R> {
     /// Reads the volume descriptors. The image must be at least as long as its primary descriptor states.
     pub fn open(image: R) -> Result<Self, ImageError> {
+        match Self::open_cut(image)? {
+            (iso, None) => Ok(iso),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Like [`Iso::open`] for an image that may be cut off, which is the second value.
+    pub fn open_cut(image: R) -> Result<(Self, Option<ImageError>), ImageError> {
         let found = Descriptors::read(&image)?;
-        let (volume, record) = found.primary(image.size().map_err(|e| input(0, e))?)?;
+        let (volume, record) = found.primary()?;
+        let cut = found.cut(&volume, image.size().map_err(|e| input(0, e))?);
         let mut root = IsoEntry {
             name: Vec::new(),
             kind: IsoKind::Directory,
@@ -90,7 +107,7 @@ impl<R: ReadAt> Iso<R> {
             root.posix = found.posix;
             root.modified = found.modified.or(root.modified);
         }
-        Ok(Self {
+        let iso = Self {
             volume,
             root,
             joliet: found.joliet,
@@ -98,7 +115,8 @@ impl<R: ReadAt> Iso<R> {
             descriptor: found.block,
             rock_ridge,
             image,
-        })
+        };
+        Ok((iso, cut))
     }
 
     /// The fields of the primary volume descriptor.
@@ -120,6 +138,18 @@ impl<R: ReadAt> Iso<R> {
 
     /// The entries of a directory, sorted by name.
     pub fn read_dir(&self, directory: &IsoEntry) -> Result<Vec<IsoEntry>, ImageError> {
+        let mut entries = Vec::new();
+        self.visit_dir(directory, &mut entries, &mut Err)?;
+        Ok(entries)
+    }
+
+    /// Adds the entries of a directory to `out`, sorted by name. A damaged record is left out if `damage` accepts its error.
+    fn visit_dir(
+        &self,
+        directory: &IsoEntry,
+        out: &mut Vec<IsoEntry>,
+        damage: &mut Damage<'_>,
+    ) -> Result<(), ImageError> {
         let bad = |problem: String| corrupt(directory.start, format!("directory: {problem}"));
         if directory.kind != IsoKind::Directory {
             return Err(bad("it is not a directory".to_owned()));
@@ -138,44 +168,66 @@ impl<R: ReadAt> Iso<R> {
         let mut open: Option<IsoEntry> = None;
         for sector_start in (0..directory.size).step_by(SECTOR as usize) {
             let offset = directory.start + sector_start;
-            let sector = read_sector(&self.image, offset)?;
+            let sector = match read_sector(&self.image, offset) {
+                Ok(sector) => sector,
+                Err(error) => {
+                    damage(error)?;
+                    break;
+                }
+            };
             let mut at = 0;
             // A record of length 0 ends the sector.
             while let Some(len) = sector.get(at).map(|len| usize::from(*len)).filter(|len| *len > 0) {
                 let here = offset + at as u64;
-                let bytes = sector.get(at..at + len);
-                let bytes = bytes.ok_or_else(|| corrupt(here, "directory record: it crosses a sector"))?;
+                let Some(bytes) = sector.get(at..at + len) else {
+                    damage(corrupt(here, "directory record: it crosses a sector"))?;
+                    break;
+                };
                 at += len;
-                let record = DirectoryRecord::parse(bytes, here)?;
-                // The names 0 and 1 stand for the directory itself and its parent. Associated files are not part of the tree.
-                if matches!(record.name, [0 | 1]) || record.flags & ASSOCIATED != 0 {
-                    continue;
-                }
-                let mut entry = self.entry(&record, here)?;
-                if let Some(mut first) = open.take() {
-                    first.extend(&entry, here)?;
-                    entry = first;
-                }
-                if record.flags & MULTI_EXTENT != 0 {
-                    open = Some(entry);
-                    continue;
-                }
-                let name = entry.name.clone();
-                if let Some(twice) = found.insert(name, entry) {
-                    return Err(bad(format!(
-                        "two entries have the name \"{}\"",
-                        twice.name.escape_ascii()
-                    )));
+                match self.record(bytes, here, &mut open) {
+                    Ok(None) => {}
+                    Ok(Some(entry)) => {
+                        if let Some(twice) = found.insert(entry.name.clone(), entry) {
+                            damage(bad(format!(
+                                "two entries have the name \"{}\"",
+                                twice.name.escape_ascii()
+                            )))?;
+                        }
+                    }
+                    Err(error) => damage(error)?,
                 }
             }
         }
         if open.is_some() {
-            return Err(bad("the last extent of a file is missing".to_owned()));
+            damage(bad("the last extent of a file is missing".to_owned()))?;
         }
-        Ok(found.into_values().collect())
+        out.extend(found.into_values());
+        Ok(())
     }
 
-    fn entry(&self, record: &DirectoryRecord<'_>, offset: u64) -> Result<IsoEntry, ImageError> {
+    /// The entry of the record in `bytes`, which lies at `offset`; `None` when it is not shown or its next extent follows, in `open`.
+    fn record(&self, bytes: &[u8], offset: u64, open: &mut Option<IsoEntry>) -> Result<Option<IsoEntry>, ImageError> {
+        let record = DirectoryRecord::parse(bytes, offset)?;
+        // The names 0 and 1 stand for the directory itself and its parent. Associated files are not part of the tree.
+        if matches!(record.name, [0 | 1]) || record.flags & ASSOCIATED != 0 {
+            return Ok(None);
+        }
+        let Some(mut entry) = self.entry(&record, offset)? else {
+            return Ok(None);
+        };
+        if let Some(mut first) = open.take() {
+            first.extend(&entry, offset)?;
+            entry = first;
+        }
+        if record.flags & MULTI_EXTENT != 0 {
+            *open = Some(entry);
+            return Ok(None);
+        }
+        Ok(Some(entry))
+    }
+
+    /// The entry of a record; `None` for the record of a directory at the place to which it was moved.
+    fn entry(&self, record: &DirectoryRecord<'_>, offset: u64) -> Result<Option<IsoEntry>, ImageError> {
         let found = match self.rock_ridge {
             Some(skip) => {
                 let area = record.system_use.get(skip..).unwrap_or_default();
@@ -190,13 +242,30 @@ impl<R: ReadAt> Iso<R> {
                 format!("\"{}\" is not a valid name", name.escape_ascii()),
             ));
         }
+        if found.moved {
+            return Ok(None);
+        }
         let directory = record.flags & DIRECTORY != 0;
+        if let Some(block) = found.moved_to {
+            // A directory that Rock Ridge moved because of its depth is recorded as a file at its original place. The first record of a
+            // directory stands for the directory itself, with its size.
+            let start = u64::from(block) * SECTOR;
+            let own = read_sector(&self.image, start)?;
+            let own = DirectoryRecord::parse(&own[..usize::from(own[0])], start)?;
+            return Ok(Some(IsoEntry {
+                name,
+                kind: IsoKind::Directory,
+                size: own.size,
+                start,
+                posix: found.posix,
+                modified: found.modified.or(record.modified),
+                problem: own.problem,
+            }));
+        }
         let kind = match (found.posix.map(|p| p.mode & 0o170_000), found.target) {
             (None | Some(0o120_000), Some(target)) if !directory => IsoKind::Symlink(target),
             (None | Some(0o100_000), None) if !directory => IsoKind::File,
             (None | Some(0o040_000), None) if directory => IsoKind::Directory,
-            // A directory that Rock Ridge moved because of its depth is recorded as a file at its original place.
-            (Some(0o040_000), None) if found.problem.is_some() => IsoKind::Directory,
             (Some(0o010_000 | 0o020_000 | 0o060_000 | 0o140_000), None) if !directory => IsoKind::Special,
             _ => {
                 let problem = format!(
@@ -206,7 +275,7 @@ impl<R: ReadAt> Iso<R> {
                 return Err(corrupt(offset, problem));
             }
         };
-        Ok(IsoEntry {
+        Ok(Some(IsoEntry {
             name,
             kind,
             size: record.size,
@@ -214,7 +283,7 @@ impl<R: ReadAt> Iso<R> {
             posix: found.posix,
             modified: found.modified.or(record.modified),
             problem: found.problem.or(record.problem),
-        })
+        }))
     }
 
     /// The entry at `path`; `None` when there is none. Symbolic links are not followed. ISO 9660 names are compared as they are
@@ -234,38 +303,78 @@ impl<R: ReadAt> Iso<R> {
         Ok(Some(found))
     }
 
-    /// Every entry by its path. A directory that is reached twice, more than 64 levels, more than 2^20 entries and more than 256 MiB
+    /// Every entry by its path. A directory that is reached twice, more than 64 levels, more than 200,000 entries and more than 256 MiB
     /// of directories are errors.
     pub fn tree(&self) -> Result<BTreeMap<RelPath, IsoEntry>, ImageError> {
+        self.walk(&mut Err)
+    }
+
+    /// Every entry that can be read, by its path, and the damage because of which others are missing.
+    pub fn tree_and_damage(&self) -> (BTreeMap<RelPath, IsoEntry>, Vec<ImageError>) {
+        let mut found = Vec::new();
+        let tree = self.walk(&mut |error| {
+            if found.len() < MAX_DAMAGE {
+                found.push(error);
+            }
+            Ok(())
+        });
+        let tree = tree.unwrap_or_else(|error| {
+            found.push(error);
+            BTreeMap::new()
+        });
+        (tree, found)
+    }
+
+    fn walk(&self, damage: &mut Damage<'_>) -> Result<BTreeMap<RelPath, IsoEntry>, ImageError> {
         let mut tree = BTreeMap::new();
         let mut seen = BTreeSet::from([self.root.start]);
         let mut open = vec![(None, self.root.clone())];
-        let mut left = MAX_DIRECTORIES;
+        let (mut left, mut paths) = (MAX_DIRECTORIES, 0);
         while let Some((path, directory)) = open.pop() {
-            left = left
-                .checked_sub(directory.size)
-                .ok_or_else(|| corrupt(directory.start, "the directories of the image have more than 256 MiB"))?;
-            for entry in self.read_dir(&directory)? {
-                let failed = |source| ImageError::Tree { format: FORMAT, source };
-                let name = RelPath::new(&entry.name).map_err(failed)?;
+            let Some(rest) = left.checked_sub(directory.size) else {
+                damage(corrupt(
+                    directory.start,
+                    "the directories of the image have more than 256 MiB",
+                ))?;
+                break;
+            };
+            left = rest;
+            let mut entries = Vec::new();
+            if let Err(error) = self.visit_dir(&directory, &mut entries, damage) {
+                damage(error)?;
+            }
+            for entry in entries {
+                let name = match RelPath::new(&entry.name) {
+                    Ok(name) => name,
+                    Err(source) => {
+                        damage(ImageError::Tree { format: FORMAT, source })?;
+                        continue;
+                    }
+                };
                 let child = path
                     .as_ref()
                     .map_or_else(|| name.clone(), |path: &RelPath| path.join(&name));
                 let bad = |problem: &str| corrupt(entry.start, format!("{child}: {problem}"));
                 if entry.kind == IsoKind::Directory {
-                    if let Some(problem) = entry.problem {
-                        return Err(bad(&format!("{problem}, which is not supported")));
+                    let problem = match entry.problem {
+                        Some(problem) => Some(format!("{problem}, which is not supported")),
+                        None if !seen.insert(entry.start) => Some("the directory is reached twice".to_owned()),
+                        None if child.depth() >= MAX_DEPTH => Some("the tree has more than 64 levels".to_owned()),
+                        None => None,
+                    };
+                    match problem {
+                        Some(problem) => damage(bad(&problem))?,
+                        None => open.push((Some(child.clone()), entry.clone())),
                     }
-                    if !seen.insert(entry.start) {
-                        return Err(bad("the directory is reached twice"));
-                    }
-                    if child.depth() >= MAX_DEPTH {
-                        return Err(bad("the tree has more than 64 levels"));
-                    }
-                    open.push((Some(child.clone()), entry.clone()));
                 }
-                if tree.len() == MAX_ENTRIES {
-                    return Err(bad("the tree has more than 2^20 entries"));
+                paths += child.as_bytes().len();
+                if let IsoKind::Symlink(target) = &entry.kind {
+                    paths += target.len();
+                }
+                if tree.len() == MAX_ENTRIES || paths > MAX_PATHS {
+                    let problem = format!("the tree has more than {MAX_ENTRIES} entries or {MAX_PATHS} bytes of paths");
+                    damage(bad(&problem))?;
+                    return Ok(tree);
                 }
                 tree.insert(child, entry);
             }
@@ -305,6 +414,16 @@ impl<R: ReadAt> Iso<R> {
 }
 
 impl IsoEntry {
+    /// Whether the extent holds the data in compressed form (zisofs).
+    pub fn is_compressed(&self) -> bool {
+        self.problem == Some(rock_ridge::COMPRESSED)
+    }
+
+    /// The reason why the data cannot be read from the extent as they are, if they cannot.
+    pub fn problem(&self) -> Option<&'static str> {
+        self.problem
+    }
+
     /// Adds the next extent of the same file. Only adjacent extents can be read.
     fn extend(&mut self, next: &IsoEntry, offset: u64) -> Result<(), ImageError> {
         if next.name != self.name || next.kind != IsoKind::File || self.kind != IsoKind::File {

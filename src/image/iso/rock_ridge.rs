@@ -8,6 +8,8 @@ use crate::image::{ImageError, ReadAt};
 
 /// Most continuation areas of one record.
 const MAX_CONTINUATIONS: usize = 32;
+/// The reason why the content of a compressed file cannot be read from its extent.
+pub(super) const COMPRESSED: &str = "it is compressed";
 /// Longest name, `NAME_MAX`, and longest target of a link, `PATH_MAX`.
 const MAX_NAME: usize = 255;
 const MAX_TARGET: usize = 4095;
@@ -43,6 +45,10 @@ pub(super) struct RockRidge {
     pub(super) target: Option<Vec<u8>>,
     /// Seconds since the Unix epoch.
     pub(super) modified: Option<i64>,
+    /// Block of the directory for which the record stands, which was moved because of its depth.
+    pub(super) moved_to: Option<u32>,
+    /// Whether the record is that of a moved directory at its new place, where it is not shown.
+    pub(super) moved: bool,
     /// The reason why the content cannot be read from the record's extent, if it cannot.
     pub(super) problem: Option<&'static str>,
 }
@@ -124,10 +130,11 @@ impl RockRidgeFields {
                     });
                 }
                 b"TF" => self.result.modified = modified(data).or(self.result.modified),
-                b"CL" => self.result.problem = Some("it is a directory that was moved"),
-                b"ZF" => self.result.problem = Some("it is compressed"),
+                b"CL" => self.result.moved_to = Some(both32(data, 0).ok_or_else(short)?),
+                b"RE" => self.result.moved = true,
+                b"ZF" => self.result.problem = Some(COMPRESSED),
                 b"SF" => self.result.problem = Some("it is sparse"),
-                // Other entries (SP, ER, RR, RE, PN, AL, …) are not needed.
+                // Other entries (SP, ER, RR, PL, PN, AL, …) are not needed.
                 _ => {}
             }
         }

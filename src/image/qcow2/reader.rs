@@ -183,7 +183,8 @@ impl<R: ReadAt> Qcow2<R> {
         })
     }
 
-    fn cluster_size(&self) -> u64 {
+    /// Bytes of a cluster, the unit of compression.
+    pub fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits
     }
 

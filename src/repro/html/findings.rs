@@ -150,6 +150,10 @@ fn in_words(what: &What) -> (String, Option<Values>) {
             (sentence, None)
         }
         What::Damaged { problem } => (format!("The contents cannot be compared: {problem}"), None),
+        What::Incomplete { problem } => (
+            format!("The contents are compared as far as they could be read: {problem}"),
+            None,
+        ),
         What::Moved { parts, first, a, b } => {
             let verb = if *parts == 1 { "lies" } else { "lie" };
             let sentence = format!("{} {verb} elsewhere, the first is {first}", count(*parts, "part"));

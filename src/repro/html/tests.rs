@@ -307,6 +307,12 @@ fn every_kind_of_difference_has_its_words() {
             vec!["The contents cannot be compared: a bad sum."],
         ),
         (
+            What::Incomplete {
+                problem: "a limit".to_owned(),
+            },
+            vec!["The contents are compared as far as they could be read: a limit."],
+        ),
+        (
             What::Moved {
                 parts: 2,
                 first: "x".to_owned(),

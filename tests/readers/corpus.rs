@@ -1,0 +1,86 @@
+//! Replays the inputs of the fuzz targets: those that were findings, and the seeds.
+
+#[path = "../../fuzz/src/targets.rs"]
+mod targets;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The inputs in a directory of `fuzz/` by their target, sorted.
+fn inputs(directory: &str) -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(directory);
+    let listed = walkdir::WalkDir::new(&root).min_depth(2).sort_by_file_name();
+    let files = listed.into_iter().map(|file| file.expect("readable").into_path());
+    files
+        .map(|path| {
+            let target = path.parent().and_then(Path::file_name).expect("below the root");
+            (target.to_string_lossy().into_owned(), path.clone())
+        })
+        .collect()
+}
+
+#[test]
+fn every_finding_and_every_seed_is_read_within_the_limits() {
+    let known: BTreeSet<&str> = targets::TARGETS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(known.len(), targets::TARGETS.len());
+    for (directory, least) in [("regressions", 9), ("seeds", 20)] {
+        let found = inputs(directory);
+        assert!(found.len() >= least, "{directory} has {} files", found.len());
+        for (name, path) in found {
+            // A device tree is read as a part of a card.
+            let Some(target) =
+                targets::target(&name).or((name == "dtb").then_some(targets::target("card").expect("there")))
+            else {
+                unreachable!("{} is in the directory of no target", path.display());
+            };
+            target(&fs::read(&path).expect("readable"));
+        }
+    }
+}
+
+/// A seed that its reader refuses leads the fuzzer nowhere.
+#[test]
+fn seeds_are_valid() {
+    use pnb::{image, lock, manifest, model};
+    let seed = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+        fs::read(&path).unwrap_or_else(|e| unreachable!("{}: {e}", path.display()))
+    };
+    let text = |name: &str| String::from_utf8(seed(name)).expect("UTF-8");
+    lock::parse_lock(&text("lock/lock.toml"), "x").expect("a lock");
+    manifest::Manifest::read(&seed("manifest/build-manifest.json"), "x").expect("a manifest");
+    manifest::Bom::read(&seed("manifest/sbom.cdx.json"), "x").expect("an SBOM");
+    manifest::Statement::read(&seed("manifest/provenance.slsa.json"), "x").expect("a statement");
+    manifest::BuildRecord::read(&seed("manifest/build-record.json"), "x").expect("a record");
+    let tree = model::parse_dump(&text("dump/dump")).expect("a tree");
+    assert!(tree.len() >= 6);
+    assert_eq!(image::kmod::parse_facts(&text("facts/facts")).expect("facts").len(), 2);
+    image::kmod::parse_wanted("x", &text("lists/modules")).expect("a list");
+    pnb::fetch::parse_stanzas("x", &text("mirrors/debian.sources")).expect("stanzas");
+    pnb::debian::Release::parse(&text("release/Release"), "x").expect("a release");
+    pnb::boot::raspi::Config::parse(&text("config/config.txt"), &|_| Ok(String::new())).expect("settings");
+    let mut index = lock::Index::new(model::Arch::Amd64);
+    index
+        .read("x", true, &seed("control/control")[..], "x")
+        .expect("packages");
+    for name in [
+        "ext4/small",
+        "fat/small",
+        "gpt/small",
+        "mbr/logical",
+        "iso/boot",
+        "cpio/newc.cpio",
+        "cpio/crc.cpio",
+        "qcow2/compressed",
+        "tar/plain.tar",
+        "tar/gnu-sparse.tar",
+        "tar/pax-sparse.tar",
+    ] {
+        let node = super::looked(&seed(name));
+        assert_eq!(super::problems(&node), Vec::<String>::new(), "{name}");
+        assert!(super::count(&node) >= 2, "{name}: {node:#?}");
+    }
+}
