@@ -16,6 +16,8 @@ use std::{
 /// Bytes and time in which the rest of a request is read and dropped before its connection is closed, so that the client receives the
 /// answer.
 const LINGER: (usize, Duration) = (256 << 10, Duration::from_secs(1));
+/// Why a client gets no answer, or 503.
+pub(super) const TOO_MANY: &str = "too many connections";
 /// Bytes read from a file, and from a client, at once.
 const CHUNK: usize = 64 << 10;
 const HEAD_CHUNK: usize = 4 << 10;
@@ -118,6 +120,14 @@ impl Connection<'_> {
                 return;
             }
         }
+    }
+
+    /// Answers that there are too many connections.
+    pub(super) fn busy(self) {
+        let mut refusal = Refusal::new(503, "-", false).because(TOO_MANY.to_owned());
+        refusal.more = "Retry-After: 1\r\n".to_owned();
+        self.refuse(&refusal);
+        self.linger();
     }
 
     /// Receives the head of the next request.

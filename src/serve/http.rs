@@ -1,10 +1,13 @@
 //! The HTTP/1.1 server: one thread per connection, and a time limit on every wait.
 
-use super::{Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake, connection::Connection};
+use super::{
+    Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake,
+    connection::{Connection, TOO_MANY},
+    share::Shares,
+};
 use std::{
-    io::{self, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicUsize, Ordering},
+    io,
+    net::{SocketAddr, TcpListener},
     thread,
     time::Duration,
 };
@@ -12,7 +15,8 @@ use std::{
 /// Limits on the resources of clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpLimits {
-    /// Connections at the same time; further ones are answered with 503.
+    /// Connections at the same time; further ones are answered with 503. A client (an IPv4 address, an IPv6 network of 64 bits) with `n`
+    /// connections gets another one while more than `n` are free.
     pub connections: usize,
     /// Bytes of a request's head.
     pub head_bytes: usize,
@@ -55,7 +59,10 @@ pub fn serve_http(
     let wait = |source| ServeError::Wait { source };
     // accept(2) must not block on a connection that is closed before it is accepted.
     listener.set_nonblocking(true).map_err(wait)?;
-    let open = AtomicUsize::new(0);
+    let open = Shares::new(limits.connections);
+    // Refused connections that are being closed.
+    let refused = Shares::new(limits.connections);
+    let (open, refused) = (&open, &refused);
     thread::scope(|scope| {
         loop {
             if stop.readable(listener, None).map_err(wait)? == Wake::Stopped {
@@ -74,13 +81,18 @@ pub fn serve_http(
             }
             // Otherwise the end of a small answer waits for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
-            let slot = ConnectionSlot::take(&open);
-            if slot.number > limits.connections {
-                busy(&stream, peer, log);
-                continue;
-            }
+            // A refused client has a place too, for as long as it takes to read the answer.
+            let slot = match open.take(peer.ip()) {
+                Some(slot) => Ok(slot),
+                None => match refused.take(peer.ip()) {
+                    Some(slot) => Err(slot),
+                    None => {
+                        log(&turned_away(peer));
+                        continue;
+                    }
+                },
+            };
             let started = thread::Builder::new().spawn_scoped(scope, move || {
-                let _slot = slot;
                 let connection = Connection {
                     stream: &stream,
                     peer,
@@ -90,7 +102,10 @@ pub fn serve_http(
                     log,
                     buffer: Vec::new(),
                 };
-                connection.run();
+                match &slot {
+                    Ok(_) => connection.run(),
+                    Err(_) => connection.busy(),
+                }
             });
             if started.is_err() {
                 stop.pause(SHORT_OF_RESOURCES).map_err(wait)?;
@@ -99,35 +114,14 @@ pub fn serve_http(
     })
 }
 
-/// An open connection, counted until it is dropped.
-struct ConnectionSlot<'a> {
-    open: &'a AtomicUsize,
-    number: usize,
-}
-
-impl<'a> ConnectionSlot<'a> {
-    fn take(open: &'a AtomicUsize) -> Self {
-        let number = open.fetch_add(1, Ordering::SeqCst) + 1;
-        Self { open, number }
-    }
-}
-
-impl Drop for ConnectionSlot<'_> {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Answers 503, without waiting for the client.
-fn busy(mut stream: &TcpStream, peer: SocketAddr, log: Log<'_>) {
-    let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
-    let _ = stream.write(head.as_bytes());
-    log(&Served {
+/// Log entry of a client that gets no answer.
+fn turned_away(peer: SocketAddr) -> Served {
+    Served {
         protocol: Protocol::Http,
         peer,
         request: "-".to_owned(),
-        status: Some(503),
+        status: None,
         bytes: 0,
-        problem: Some("too many connections".to_owned()),
-    });
+        problem: Some(TOO_MANY.to_owned()),
+    }
 }

@@ -11,8 +11,9 @@
 //! | file | holds |
 //! |---|---|
 //! | `http`, `connection`, `request` | the HTTP server; one connection; parsing a request's head |
-//! | `tftp`, `transfer`, `packet` | the TFTP server; sending one file; parsing and writing packets |
+//! | `tftp`, `transfer`, `window`, `packet` | the TFTP server; sending one file; the blocks under way; parsing and writing packets |
 //! | `dir` | the served directory |
+//! | `share` | connections and transfers that clients share |
 //! | `stop`, `served`, `error` | stopping a server; log entries; [`ServeError`] |
 
 mod connection;
@@ -22,9 +23,11 @@ mod http;
 mod packet;
 mod request;
 mod served;
+mod share;
 mod stop;
 mod tftp;
 mod transfer;
+mod window;
 
 pub use dir::ServedDirectory;
 pub use error::ServeError;

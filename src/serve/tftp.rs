@@ -8,6 +8,7 @@ use super::{
     dir::Missing,
     packet::{self, MAX_REQUEST, Packet, TftpOptions, code},
     served::printable,
+    share::{Share, Shares},
     transfer::Transfer,
 };
 use crate::model::{RelPath, lock};
@@ -23,11 +24,16 @@ use std::{
 /// Limits on the resources of clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TftpLimits {
-    /// Transfers at the same time; further ones are refused.
+    /// Transfers at the same time; further ones are refused. A client (an IPv4 address, an IPv6 network of 64 bits) with `n` transfers gets
+    /// another one while more than `n` are free.
     pub transfers: usize,
-    /// Time before a retransmission, where the client does not choose one.
+    /// Time without progress before a retransmission, where the client does not choose one.
     pub timeout: Duration,
-    /// Retransmissions in a row before the transfer is given up.
+    /// Longest such time that a client may choose; the option of one that asks for more is ignored.
+    pub longest_timeout: Duration,
+    /// Time in which the first acknowledgement must arrive: a request can have a false address.
+    pub first: Duration,
+    /// Times without progress in a row, each with a retransmission, before the next one ends the transfer.
     pub retries: u32,
     /// Most blocks sent without an acknowledgement; larger windows of clients are reduced to this.
     pub window: u16,
@@ -38,11 +44,14 @@ pub struct TftpLimits {
 }
 
 impl Default for TftpLimits {
-    /// 64 transfers, up to 5 retransmissions after 1 s each, windows of 64 blocks, 1 KiB/s and a minute.
+    /// 64 transfers, 5 retransmissions after 1 s each or up to 8 s if the client asks for it, 4 s to the first acknowledgement, windows of
+    /// 64 blocks, 1 KiB/s and a minute.
     fn default() -> Self {
         Self {
             transfers: 64,
             timeout: Duration::from_secs(1),
+            longest_timeout: Duration::from_secs(8),
+            first: Duration::from_secs(4),
             retries: 5,
             window: 64,
             slowest: 1 << 10,
@@ -53,9 +62,6 @@ impl Default for TftpLimits {
 
 /// Pause before the next request when the machine is out of descriptors, memory or threads.
 const SHORT_OF_RESOURCES: Duration = Duration::from_millis(100);
-
-/// Running transfers: the client's address and the bytes of its request.
-type Running = Mutex<BTreeSet<(SocketAddr, Vec<u8>)>>;
 
 /// Serves `dir` on `socket` until `stop`; then ends every transfer and returns.
 ///
@@ -71,7 +77,10 @@ pub fn serve_tftp(
 ) -> Result<(), ServeError> {
     let wait = |source| ServeError::Wait { source };
     socket.set_nonblocking(true).map_err(wait)?;
-    let running = Running::default();
+    let running = Running {
+        requests: Mutex::default(),
+        shares: Shares::new(limits.transfers),
+    };
     let running = &running;
     // One byte more than the limit, so that a longer request is noticed.
     let mut buffer = [0u8; MAX_REQUEST + 1];
@@ -97,14 +106,15 @@ pub fn serve_tftp(
                     continue;
                 }
             };
-            let Some(slot) = TransferSlot::take(running, limits.transfers, (peer, bytes.to_vec())) else {
-                continue;
+            let slot = match running.take(peer, bytes) {
+                Ok(slot) => slot,
+                Err(NoSlot::Running) => continue,
+                Err(NoSlot::Full) => {
+                    let refusal = Refusal::new(&ask.shown, code::OTHER, "too many transfers, try again later");
+                    refusal.tell(socket, peer, log);
+                    continue;
+                }
             };
-            if slot.over {
-                let refusal = Refusal::new(&ask.shown, code::OTHER, "too many transfers, try again later");
-                refusal.tell(socket, peer, log);
-                continue;
-            }
             let started = thread::Builder::new().spawn_scoped(scope, move || {
                 let _slot = slot;
                 if let Err(refusal) = transfer(&ask, socket, peer, dir, limits, stop, log) {
@@ -118,30 +128,49 @@ pub fn serve_tftp(
     })
 }
 
+/// Running transfers.
+struct Running {
+    /// Clients' addresses and the bytes of their requests.
+    requests: Mutex<BTreeSet<(SocketAddr, Vec<u8>)>>,
+    shares: Shares,
+}
+
+/// Why a request starts no transfer.
+enum NoSlot {
+    /// The same request is being served: the client has sent it twice.
+    Running,
+    /// There are too many transfers, or too many of this client.
+    Full,
+}
+
+impl Running {
+    fn take(&self, peer: SocketAddr, request: &[u8]) -> Result<TransferSlot<'_>, NoSlot> {
+        let key = (peer, request.to_vec());
+        let mut requests = lock(&self.requests);
+        if requests.contains(&key) {
+            return Err(NoSlot::Running);
+        }
+        let share = self.shares.take(peer.ip()).ok_or(NoSlot::Full)?;
+        requests.insert(key.clone());
+        drop(requests);
+        Ok(TransferSlot {
+            running: self,
+            key,
+            _share: share,
+        })
+    }
+}
+
 /// A running transfer, counted until it is dropped.
 struct TransferSlot<'a> {
     running: &'a Running,
     key: (SocketAddr, Vec<u8>),
-    /// Whether there are more transfers than the limit.
-    over: bool,
-}
-
-impl<'a> TransferSlot<'a> {
-    /// `None` when the same request is being served: the client has sent it twice.
-    fn take(running: &'a Running, most: usize, key: (SocketAddr, Vec<u8>)) -> Option<Self> {
-        let mut set = lock(running);
-        if !set.insert(key.clone()) {
-            return None;
-        }
-        let over = set.len() > most;
-        drop(set);
-        Some(Self { running, key, over })
-    }
+    _share: Share<'a>,
 }
 
 impl Drop for TransferSlot<'_> {
     fn drop(&mut self) {
-        lock(self.running).remove(&self.key);
+        lock(&self.running.requests).remove(&self.key);
     }
 }
 

@@ -1,13 +1,14 @@
 //! One TFTP transfer: sends blocks, waits for their acknowledgement, retransmits.
 //!
 //! Blocks are counted from 1; a packet has the lower 16 bits of the number, so 0 follows 65535. Clients that accept files of more than
-//! 65535 blocks expect this.
+//! 65535 blocks expect this. `window` decides which acknowledgements lead to packets; here are the clock and the socket.
 
 use super::{
     Stop, TftpLimits, Wake,
     dir::Opened,
     packet::{self, DATA_HEAD, DEFAULT_BLOCK, MAX_REQUEST, Packet, TftpOptions, code},
     served::printable,
+    window::{Meaning, SendWindow, on_the_wire},
 };
 use std::{
     io,
@@ -15,6 +16,10 @@ use std::{
     os::unix::fs::FileExt,
     time::{Duration, Instant},
 };
+
+/// Time without an acknowledgement after which a client is taken to have handled all that was sent before a lost block. Blocks that are sent
+/// again at once would add to those, and exceed the buffers of a slow client.
+const QUIET: Duration = Duration::from_millis(10);
 
 /// Why a transfer ends early.
 #[derive(Debug)]
@@ -60,28 +65,19 @@ pub(super) struct Transfer<'a> {
     opened: &'a Opened,
     stop: &'a Stop,
     block: u64,
-    window: u64,
+    window: SendWindow,
+    /// Time without progress before a retransmission.
     timeout: Duration,
+    /// The same before the first acknowledgement, where the client may not exist.
+    first_timeout: Duration,
+    /// Time in which the first acknowledgement must arrive.
+    first: Duration,
     retries: u32,
     deadline: Instant,
-    /// Number of blocks; the last one is shorter than the others, and may be empty.
-    blocks: u64,
-    /// Number of blocks that the client has acknowledged.
-    acknowledged: u64,
     /// The OACK packet, if the request has known options.
     agreed: Option<Vec<u8>>,
     /// A DATA packet.
     buffer: Vec<u8>,
-}
-
-/// The result of a wait for an acknowledgement.
-enum Heard {
-    /// This number of further blocks has arrived.
-    Progress(u64),
-    /// The client repeats its last acknowledgement: the first block of a window was lost.
-    Again,
-    /// No acknowledgement arrived in time.
-    Silence,
 }
 
 impl<'a> Transfer<'a> {
@@ -94,24 +90,27 @@ impl<'a> Transfer<'a> {
     ) -> Self {
         let block = u64::from(options.block.unwrap_or(DEFAULT_BLOCK));
         let window = options.window.map_or(1, |n| n.min(limits.window.max(1)));
+        // RFC 2349: a server accepts the value or ignores the option, it cannot reduce it.
+        let timeout = options
+            .timeout
+            .filter(|s| Duration::from_secs((*s).into()) <= limits.longest_timeout);
         let mut agreed = Vec::new();
         agreed.extend(options.block.map(|n| ("blksize", u64::from(n))));
-        agreed.extend(options.timeout.map(|n| ("timeout", u64::from(n))));
+        agreed.extend(timeout.map(|n| ("timeout", u64::from(n))));
         agreed.extend(options.size.then_some(("tsize", opened.size)));
         agreed.extend(options.window.map(|_| ("windowsize", u64::from(window))));
+        let timeout = timeout.map_or(limits.timeout, |s| Duration::from_secs(s.into()));
         Self {
             socket,
             opened,
             stop,
             block,
-            window: u64::from(window),
-            timeout: options
-                .timeout
-                .map_or(limits.timeout, |s| Duration::from_secs(s.into())),
+            window: SendWindow::new(opened.size / block + 1, u64::from(window), 0),
+            timeout,
+            first_timeout: timeout.min(limits.timeout),
+            first: limits.first,
             retries: limits.retries,
             deadline: Instant::now() + limits.grace + Duration::from_secs(opened.size / limits.slowest.max(1)),
-            blocks: opened.size / block + 1,
-            acknowledged: 0,
             agreed: (!agreed.is_empty()).then(|| packet::option_ack(&agreed)),
             buffer: Vec::new(),
         }
@@ -119,12 +118,12 @@ impl<'a> Transfer<'a> {
 
     /// Number of bytes that the client has acknowledged.
     pub(super) fn sent(&self) -> u64 {
-        (self.acknowledged * self.block).min(self.opened.size)
+        (self.window.acknowledged() * self.block).min(self.opened.size)
     }
 
     /// Sends the file; where that fails for a reason that the client cannot know, sends an error packet.
     pub(super) fn run(&mut self) -> Result<(), Broken> {
-        let done = self.agree().and_then(|()| self.send_all());
+        let done = self.begin().and_then(|()| self.send_all());
         if let Err(broken) = &done
             && let Some(code) = broken.told()
         {
@@ -133,35 +132,76 @@ impl<'a> Transfer<'a> {
         done
     }
 
-    /// Sends the OACK packet, and waits until the client accepts by acknowledging block 0.
-    fn agree(&mut self) -> Result<(), Broken> {
-        let Some(answer) = self.agreed.take() else {
-            return Ok(());
-        };
-        let mut left = self.retries;
+    /// Sends the OACK packet, or the first blocks, until the client acknowledges anything. A request can have a false address, so this takes
+    /// a short time at most.
+    fn begin(&mut self) -> Result<(), Broken> {
+        let end = Instant::now() + self.first;
+        let options = self.agreed.take();
         loop {
-            self.send(&answer)?;
-            match self.hear(0, 0)? {
-                Heard::Progress(_) => return Ok(()),
-                Heard::Again | Heard::Silence => left = left.checked_sub(1).ok_or(Broken::Silent)?,
+            match &options {
+                Some(answer) => {
+                    self.window.sent_before();
+                    self.send(answer)?;
+                }
+                None => self.send_blocks()?,
+            }
+            let until = (Instant::now() + self.first_timeout).min(end);
+            while let Some(number) = self.hear(until)? {
+                match options {
+                    Some(_) if number == 0 => {
+                        self.window.answered_before();
+                        return Ok(());
+                    }
+                    Some(_) => {}
+                    None => match self.window.hear(number) {
+                        Meaning::Whole | Meaning::Part => return Ok(()),
+                        Meaning::Lost | Meaning::Stale => {}
+                    },
+                }
+            }
+            if options.is_none() {
+                self.window.timer();
+            }
+            if Instant::now() >= end {
+                return Err(Broken::Silent);
             }
         }
     }
 
     fn send_all(&mut self) -> Result<(), Broken> {
         let mut left = self.retries;
-        while self.acknowledged < self.blocks {
-            let last = (self.acknowledged + self.window).min(self.blocks);
-            for number in self.acknowledged + 1..=last {
-                self.send_block(number)?;
-            }
-            match self.hear(1, last - self.acknowledged)? {
-                Heard::Progress(count) => {
-                    self.acknowledged += count;
+        while !self.window.is_done() {
+            self.send_blocks()?;
+            let timer = Instant::now() + self.timeout;
+            // Set while blocks of the window are missing: they are sent when the client has answered all that is on its way.
+            let mut quiet = None;
+            loop {
+                // Only time counts: a client may send any number of acknowledgements without progress.
+                let Some(number) = self.hear(quiet.unwrap_or(timer).min(timer))? else {
+                    if quiet.is_none_or(|quiet| quiet > timer) {
+                        left = left.checked_sub(1).ok_or(Broken::Silent)?;
+                        self.window.timer();
+                    }
+                    break;
+                };
+                let meaning = self.window.hear(number);
+                if matches!(meaning, Meaning::Whole | Meaning::Part) {
                     left = self.retries;
                 }
-                Heard::Again | Heard::Silence => left = left.checked_sub(1).ok_or(Broken::Silent)?,
+                match meaning {
+                    Meaning::Whole => break,
+                    Meaning::Stale if quiet.is_none() => {}
+                    Meaning::Part | Meaning::Lost | Meaning::Stale => quiet = Some(Instant::now() + QUIET),
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Sends the next blocks of the window.
+    fn send_blocks(&mut self) -> Result<(), Broken> {
+        for number in self.window.next() {
+            self.send_block(number)?;
         }
         Ok(())
     }
@@ -171,7 +211,7 @@ impl<'a> Transfer<'a> {
         let length = self.opened.size.saturating_sub(first).min(self.block);
         let mut packet = std::mem::take(&mut self.buffer);
         packet.clear();
-        packet.extend(packet::data_head(wire_number(number)));
+        packet.extend(packet::data_head(on_the_wire(number)));
         packet.resize(
             DATA_HEAD + usize::try_from(length).map_err(|e| Broken::File(io::Error::other(e)))?,
             0,
@@ -198,40 +238,20 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Waits for the acknowledgement of `least` to `most` of the blocks after those the client has.
-    ///
-    /// A client that misses a block of a window may repeat its acknowledgement for every block after it. All packets that have arrived by
-    /// then count as one answer: a retransmission for each of them would double the traffic with every window.
-    fn hear(&self, least: u64, most: u64) -> Result<Heard, Broken> {
-        let until = (Instant::now() + self.timeout).min(self.deadline);
-        let mut heard = Heard::Silence;
-        // Most packets that a client sends for a window and its retransmission, with room to spare.
-        let mut patience = 4 * self.window + 64;
+    /// Waits for an acknowledgement; `None` when there is none until then.
+    fn hear(&self, until: Instant) -> Result<Option<u16>, Broken> {
         loop {
-            let wait = match heard {
-                Heard::Silence => until,
-                _ => Instant::now(),
-            };
-            match self.stop.readable(self.socket, Some(wait)).map_err(Broken::Socket)? {
+            let wake = self.stop.readable(self.socket, Some(until.min(self.deadline)));
+            match wake.map_err(Broken::Socket)? {
                 Wake::Stopped => return Err(Broken::Stopped),
-                Wake::Ready => {}
-                Wake::TimedOut if self.deadline <= Instant::now() => return Err(Broken::Slow),
-                Wake::TimedOut => return Ok(heard),
-            }
-            if let Some(number) = self.receive()? {
-                let count = u64::from(number.wrapping_sub(wire_number(self.acknowledged)));
-                heard = match heard {
-                    Heard::Progress(before) if count <= before || count > most => Heard::Progress(before),
-                    _ if (least..=most).contains(&count) => Heard::Progress(count),
-                    // Without windows this is a delayed duplicate, and retransmitting for it would double every further block
-                    // (RFC 1123, section 4.2.3.1).
-                    Heard::Silence if count == 0 && self.window > 1 => Heard::Again,
-                    other => other,
-                };
-            }
-            patience -= 1;
-            if patience == 0 || until <= Instant::now() {
-                return Ok(heard);
+                _ if self.deadline <= Instant::now() => return Err(Broken::Slow),
+                _ if until <= Instant::now() => return Ok(None),
+                Wake::TimedOut => {}
+                Wake::Ready => {
+                    if let Some(number) = self.receive()? {
+                        return Ok(Some(number));
+                    }
+                }
             }
         }
     }
@@ -255,11 +275,6 @@ impl<'a> Transfer<'a> {
             _ => Ok(None),
         }
     }
-}
-
-/// The number of a block in packets.
-fn wire_number(block: u64) -> u16 {
-    (block & 0xffff) as u16
 }
 
 #[cfg(test)]
@@ -291,7 +306,7 @@ mod tests {
         let limits = TftpLimits::default();
         let mut transfer = Transfer::new(&server, &opened, &TftpOptions::default(), &limits, &stop);
         // The client has acknowledged the blocks before; they are sent in the same way.
-        transfer.acknowledged = first;
+        transfer.window = SendWindow::new(size / 512 + 1, 1, first);
         let numbers = thread::scope(|scope| {
             let client = scope.spawn(|| {
                 let mut numbers = Vec::new();

@@ -1,10 +1,10 @@
 //! A fault at each system call that changes the file system: the process is killed there, or the call fails.
 
 use crate::{
+    check_tools::check_tools,
     invariants::{Subject, is_told, whole_objects},
     project::text,
     strace::with_fault,
-    tools::check_tools,
 };
 use std::{
     collections::BTreeSet,

@@ -4,17 +4,13 @@
 //!
 //! strace, pinned by the lock, injects the faults; so no code of pnb is there for the tests only.
 
+#[path = "../fixture/check_tools.rs"]
+mod check_tools;
 #[path = "../source/project.rs"]
 #[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
 mod project;
 #[path = "../fixture/strace.rs"]
 mod strace;
-#[path = "../fixture/tools.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with tests that run scripts, while these run one program"
-)]
-mod tools;
 
 mod calls;
 mod disks;

@@ -4,8 +4,8 @@ use pnb::serve::*;
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::symlink,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    os::{fd::AsRawFd, unix::fs::symlink},
     path::Path,
     sync::{
         Mutex,
@@ -108,7 +108,20 @@ pub(crate) fn serving(
 }
 
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("connects");
+    prepared(TcpStream::connect(address).expect("connects"))
+}
+
+/// A connection from this address.
+pub(crate) fn connect_from(client: Ipv4Addr, server: SocketAddrV4) -> TcpStream {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
+    bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(client, 0))).expect("binds");
+    connect(fd.as_raw_fd(), &SockaddrIn::from(server)).expect("connects");
+    prepared(fd.into())
+}
+
+fn prepared(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
     stream
@@ -176,6 +189,8 @@ pub(crate) struct Tftp {
     /// Packets from the server so far, and which of them are taken as lost.
     pub(crate) seen: u64,
     pub(crate) lose: fn(u64) -> bool,
+    /// Time that it takes to answer a block out of order.
+    pub(crate) slow: Duration,
 }
 
 /// What a client gets.
@@ -187,7 +202,12 @@ pub(crate) enum Got {
 
 impl Tftp {
     pub(crate) fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        Self::at("127.0.0.1")
+    }
+
+    /// A client with this address.
+    pub(crate) fn at(address: &str) -> Self {
+        let socket = UdpSocket::bind((address, 0)).expect("binds");
         socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
         Self {
             socket,
@@ -195,6 +215,7 @@ impl Tftp {
             window: 1,
             seen: 0,
             lose: |_| false,
+            slow: Duration::ZERO,
         }
     }
 
@@ -240,7 +261,11 @@ impl Tftp {
                         return (Got::File(data), agreed);
                     }
                 }
+                // Any other block is answered, as firmware does that is built with EDK2.
                 3 => {
+                    if !self.slow.is_zero() {
+                        thread::sleep(self.slow);
+                    }
                     ack(next - 1);
                     unacknowledged = 0;
                 }

@@ -5,7 +5,7 @@ use pnb::serve::*;
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -236,26 +236,93 @@ fn a_client_that_dawdles_is_let_go() {
 #[test]
 fn a_connection_too_many_is_told_so_until_there_is_room() {
     let limits = HttpLimits {
-        connections: 2,
+        connections: 3,
+        ..HttpLimits::default()
+    };
+    let outer = tempfile::tempdir().expect("scratch");
+    fs::write(outer.path().join("small"), "x").expect("written");
+    let log = http_in(outer.path(), &limits, |address| {
+        let from = |n: u8| from_loopback(n, address);
+        // Each has had an answer, so the server counts it.
+        let mut three = [from(2), from(3), from(4)];
+        for stream in &mut three {
+            stream.write_all(SMALL).expect("sent");
+            assert_eq!(response(stream, false).status, 200);
+        }
+        // The request, of several pieces, arrives before and after the answer, which must not be lost for it.
+        for _ in 0..20 {
+            let mut late = from(5);
+            let _ = late.write_all(SMALL);
+            thread::sleep(Duration::from_millis(20));
+            let _ = late.write_all(SMALL);
+            let busy = response(&mut late, false);
+            assert_eq!((busy.status, busy.field("Retry-After")), (503, Some("1")));
+            late.shutdown(Shutdown::Write).expect("open");
+            assert!(at_end(&mut late), "the connection was reset");
+        }
+        drop(three);
+        let begin = Instant::now();
+        while get(address, "/small", "").status != 200 {
+            assert!(begin.elapsed() < Duration::from_secs(20), "there is no room again");
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let busy = log.iter().find(|l| l.status == Some(503)).expect("a line");
+    assert!(
+        busy.to_string().ends_with(" http - 503 0 bytes: too many connections"),
+        "{busy}"
+    );
+}
+
+/// A connection from 127.0.0.n.
+fn from_loopback(n: u8, server: SocketAddr) -> TcpStream {
+    assert_eq!(server.ip(), Ipv4Addr::LOCALHOST);
+    connect_from(
+        Ipv4Addr::new(127, 0, 0, n),
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, server.port()),
+    )
+}
+
+const SMALL: &[u8] = b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[test]
+fn one_address_does_not_get_all_connections() {
+    let limits = HttpLimits {
+        connections: 16,
         ..HttpLimits::default()
     };
     let outer = tempfile::tempdir().expect("scratch");
     fs::write(outer.path().join("small"), "x").expect("written");
     http_in(outer.path(), &limits, |address| {
-        // Each has had an answer, so the server counts it.
-        let mut two = [connect(address), connect(address)];
-        for stream in &mut two {
-            stream
-                .write_all(b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n")
-                .expect("sent");
-            assert_eq!(response(stream, false).status, 200);
+        let served = |stream: &mut TcpStream| {
+            stream.write_all(SMALL).expect("sent");
+            response(stream, false).status == 200
+        };
+        // Clients that keep what they get.
+        let mut kept = Vec::new();
+        let mut counts = [0; 3];
+        for _ in 0..16 {
+            for (client, count) in [2, 3, 4].into_iter().zip(&mut counts) {
+                let mut stream = from_loopback(client, address);
+                if served(&mut stream) {
+                    *count += 1;
+                    kept.push(stream);
+                }
+            }
         }
-        assert_eq!(response(&mut connect(address), false).status, 503);
-        drop(two);
-        let begin = Instant::now();
-        while get(address, "/small", "").status != 200 {
-            assert!(begin.elapsed() < Duration::from_secs(20), "there is no room again");
-            thread::sleep(Duration::from_millis(20));
+        assert_eq!(counts, [4, 4, 4]);
+        for client in [5, 6] {
+            let mut stream = from_loopback(client, address);
+            assert!(served(&mut stream), "127.0.0.{client} is refused");
+            kept.push(stream);
+        }
+    });
+    // Alone, an address gets more.
+    http_in(outer.path(), &limits, |address| {
+        let mut streams: Vec<TcpStream> = (0..8).map(|_| connect(address)).collect();
+        for stream in &mut streams {
+            stream.write_all(SMALL).expect("sent");
+            assert_eq!(response(stream, false).status, 200);
         }
     });
 }

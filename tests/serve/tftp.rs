@@ -1,8 +1,11 @@
 //! TFTP.
 
-use crate::client::*;
+use crate::{client::*, link::scattered};
 use pnb::serve::*;
-use std::{fs, thread, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 #[test]
 fn tftp_sends_files_in_blocks_as_agreed() {
@@ -65,12 +68,170 @@ fn tftp_sends_again_what_was_lost() {
     assert!(log.iter().all(|l| l.problem.is_none()), "{log:?}");
 }
 
+/// One block is lost, once, and the client answers each block after it with the last one that it has.
+#[test]
+fn one_lost_block_ends_no_transfer() {
+    let outer = tempfile::tempdir().expect("scratch");
+    let content = pattern(1 << 20);
+    fs::write(outer.path().join("file"), &content).expect("written");
+    let log = tftp_in(outer.path(), &TftpLimits::default(), 4 * 3 * 3, |server| {
+        thread::scope(|scope| {
+            for window in [4u16, 8, 16, 64] {
+                for slow in [0, 500, 2000] {
+                    let content = &content;
+                    scope.spawn(move || {
+                        // The packet with the options is the first. The lost block begins, is within, or ends a window.
+                        let places: [fn(u64) -> bool; 3] = [|n| n == 2 + 64, |n| n == 3 + 192, |n| n == 1 + 256];
+                        for lose in places {
+                            let mut client = Tftp::new();
+                            (client.window, client.lose, client.slow) = (window, lose, Duration::from_micros(slow));
+                            let size = window.to_string();
+                            let (got, _) = client.get(server, &octet("file", &[("windowsize", &size)]));
+                            assert!(got == Got::File(content.clone()), "window {window}, {slow} us");
+                            let least = (1 << 20) / 512 + 2;
+                            let most = least + 3 * u64::from(window) + 1;
+                            assert!(
+                                client.seen <= most,
+                                "window {window}, {slow} us: {} packets",
+                                client.seen
+                            );
+                        }
+                    });
+                }
+            }
+        });
+    });
+    assert!(log.iter().all(|l| l.problem.is_none()), "{log:?}");
+}
+
+#[test]
+fn losses_do_not_multiply_the_traffic() {
+    let outer = tempfile::tempdir().expect("scratch");
+    let content = pattern(40 << 20);
+    fs::write(outer.path().join("file"), &content).expect("written");
+    let limits = TftpLimits {
+        timeout: Duration::from_millis(500),
+        ..TftpLimits::default()
+    };
+    let log = tftp_in(outer.path(), &limits, 3, |server| {
+        thread::scope(|scope| {
+            for window in [4u16, 16, 64] {
+                let content = &content;
+                scope.spawn(move || {
+                    let mut client = Tftp::new();
+                    // One of 500.
+                    client.lose = |n| scattered(n) % 500 == 7;
+                    (client.window, client.block) = (window, 1428);
+                    client.slow = Duration::from_micros(300);
+                    let size = window.to_string();
+                    let options = [("windowsize", size.as_str()), ("blksize", "1428")];
+                    let (got, _) = client.get(server, &octet("file", &options));
+                    assert!(got == Got::File(content.clone()), "window {window}");
+                    let (packets, least) = (client.seen, (40 << 20) / 1428);
+                    assert!(packets < least * 3 / 2, "window {window}: {packets} for {least} blocks");
+                });
+            }
+        });
+    });
+    assert!(log.iter().all(|l| l.problem.is_none()), "{log:?}");
+}
+
+/// Acknowledgements without progress, as many as the client likes, neither end a transfer nor bring more packets.
+#[test]
+fn stale_acknowledgements_are_not_counted_as_silence() {
+    let outer = directory();
+    let limits = TftpLimits {
+        timeout: Duration::from_secs(2),
+        ..TftpLimits::default()
+    };
+    let log = tftp_in(&outer.path().join("served"), &limits, 1, |server| {
+        let mut client = Tftp::new();
+        let request = octet("amd64/kernel", &[("windowsize", "8")]);
+        client.socket.send_to(&request, server).expect("sent");
+        let (_, from) = client.receive().expect("options");
+        client.socket.send_to(&[0, 4, 0, 0], from).expect("sent");
+        for _ in 0..8 {
+            client.receive().expect("a block");
+        }
+        for _ in 0..200 {
+            client.socket.send_to(&[0, 4, 0, 0], from).expect("sent");
+        }
+        thread::sleep(Duration::from_millis(300));
+        // The window was sent once more, and perhaps again after the timer. The client then receives all of the file.
+        let mut packets = 0;
+        client.socket.set_nonblocking(true).expect("set");
+        while client.socket.recv_from(&mut [0; 600]).is_ok() {
+            packets += 1;
+        }
+        client.socket.set_nonblocking(false).expect("set");
+        assert!([8, 16].contains(&packets), "{packets} packets");
+        client.socket.send_to(&[0, 4, 0, 8], from).expect("sent");
+        let (next, _) = client.receive().expect("goes on");
+        assert_eq!(&next[..4], [0, 3, 0, 9]);
+        client.socket.send_to(b"\0\x05\0\0enough\0", from).expect("sent");
+    });
+    let problems: Vec<_> = log.iter().filter_map(|l| l.problem.as_deref()).collect();
+    assert_eq!(problems, ["the client ended it with error 0 \"enough\""]);
+}
+
+/// Requests whose sender does not exist: each address has few transfers, and those end soon.
+#[test]
+fn requests_without_a_client_hold_no_transfers() {
+    let outer = directory();
+    let limits = TftpLimits {
+        transfers: 8,
+        first: Duration::from_secs(2),
+        ..TftpLimits::default()
+    };
+    let log = tftp_in(&outer.path().join("served"), &limits, 8 + 1 + 4 + 1, |server| {
+        // Sockets that stay open, so that no error tells the server.
+        let mut flood: Vec<Tftp> = (0..8)
+            .map(|_| {
+                let silent = Tftp::at("127.0.0.2");
+                let request = octet("amd64/kernel", &[("timeout", "255")]);
+                silent.socket.send_to(&request, server).expect("sent");
+                silent
+            })
+            .collect();
+        let first = flood.iter_mut().map(|silent| silent.receive().expect("an answer").0[1]);
+        let first: Vec<u8> = first.collect();
+        // An option is not confirmed when its value is not kept: the data begins at once.
+        assert_eq!(first, [3, 3, 3, 3, 5, 5, 5, 5]);
+        // The other half is free for others.
+        let mut honest = Tftp::at("127.0.0.3");
+        assert_eq!(honest.get(server, &octet("empty", &[])).0, Got::File(Vec::new()));
+        // With a timeout that is kept, the time to the first acknowledgement is the same.
+        let rest: Vec<Tftp> = (4..8)
+            .map(|n| {
+                let silent = Tftp::at(&format!("127.0.0.{n}"));
+                let request = octet("amd64/kernel", &[("timeout", "8")]);
+                silent.socket.send_to(&request, server).expect("sent");
+                silent
+            })
+            .collect();
+        let begin = Instant::now();
+        loop {
+            let mut honest = Tftp::at("127.0.0.3");
+            match honest.get(server, &octet("empty", &[])).0 {
+                Got::File(_) => break,
+                Got::Error(..) => assert!(begin.elapsed() < PATIENCE, "no transfer has ended"),
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        drop((flood, rest));
+    });
+    let silent = log
+        .iter()
+        .filter(|l| l.problem.as_deref() == Some("the client has become silent"));
+    assert!(silent.count() >= 4, "{log:?}");
+}
+
 #[test]
 fn tftp_gives_up_a_client_that_is_silent_and_hears_one_that_gives_up() {
     let outer = directory();
     let limits = TftpLimits {
         timeout: Duration::from_millis(500),
-        retries: 3,
+        first: Duration::from_secs(2),
         transfers: 1,
         ..TftpLimits::default()
     };
@@ -90,7 +251,7 @@ fn tftp_gives_up_a_client_that_is_silent_and_hears_one_that_gives_up() {
         for _ in 0..3 {
             assert_eq!(silent.receive().expect("again"), (first.clone(), from));
         }
-        thread::sleep(Duration::from_millis(1500));
+        thread::sleep(Duration::from_millis(2500));
 
         let mut size_only = Tftp::new();
         size_only
