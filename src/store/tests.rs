@@ -153,7 +153,7 @@ fn a_changed_copy_of_a_tree_is_found_by_the_next_program() {
             set_mode(file, 0o555);
         },
         &|file| set_mode(file, 0o444),
-        &|file| fs::hard_link(file, file.with_file_name("../../tmp/link")).expect("linked"),
+        &|file| fs::hard_link(file, file.with_file_name("../../downloads/link")).expect("linked"),
         &|file| fs::write(file.with_file_name("extra"), "x").expect("written"),
         &|file| fs::remove_file(file).expect("removed"),
     ];
