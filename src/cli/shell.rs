@@ -76,7 +76,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     if placement.spec.root == RootFs::Empty {
         let tree = outputs.get(&tools).and_then(|o| o.get("tree"));
         let tree = tree.ok_or_else(|| NoShell { tools: tools.clone() })?;
-        placement.spec.root = RootFs::Tree(store.checkout(tree.digest())?);
+        placement.spec.root = RootFs::Tree(store.own_checkout(tree.digest())?);
     }
     report.clear();
     report.note(format_args!(

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Entry, Node, RelPath, VerityDigest},
-    sandbox::{VARIATION_DIR, Variation},
+    sandbox::{SystemInfo, VARIATION_DIR, Variation},
 };
 use serde::{Serialize, Serializer};
 use std::{
@@ -75,6 +75,10 @@ axes! {
     Environment = "environment", "none", "USER, LOGNAME, TERM, EDITOR, MAKEFLAGS and one without a meaning";
     /// Version of the kernel, as it reports it.
     Kernel = "kernel", "the host's version", "9.8.7-elsewhere";
+    /// The machine as sysinfo(2) describes it.
+    Machine = "machine", "up for an hour, with the stage's memory", "up for a year, with load and 96 GiB of memory";
+    /// File system of inputs, as statfs(2) and stat(2) describe it.
+    Inputs = "inputs", "4 MiB, as an overlay numbers files", "7 MiB, other device and inode numbers";
     /// Number of hard links of input files.
     Links = "links", "1", "2 or more: hard links to the store's files";
 }
@@ -164,6 +168,15 @@ pub fn variation(axes: &BTreeSet<Axis>, files: &Path) -> Variation {
                     ("CAUGHT_FROM_THE_ENVIRONMENT", "i-was-not-meant-to-be-seen"),
                 ],
             ),
+            Axis::Machine => {
+                all.machine = Some(SystemInfo {
+                    uptime: 31_557_600,
+                    load: 5 << 16,
+                    memory: (96 << 30, 7 << 30),
+                    processes: 1234,
+                });
+            }
+            Axis::Inputs => all.other_inputs = true,
             Axis::Kernel => all.kernel = Some("9.8.7-elsewhere".to_owned()),
             Axis::FileSystem | Axis::Processors | Axis::JobOrder | Axis::Links => {}
         }

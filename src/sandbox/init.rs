@@ -130,7 +130,7 @@ struct Supervisor<'a> {
     proc: &'a OwnedFd,
     /// Whether the workload ended with exit code 0.
     succeeded: bool,
-    /// Answers system calls of the stage, where the variation changes their results.
+    /// Answers system calls of the stage that would tell of the host, or that the variation changes.
     answerer: Option<Answerer>,
 }
 
@@ -185,8 +185,8 @@ impl Supervisor<'_> {
                 StageReport::Listener => {
                     let received = receive_descriptors(reports, 1).step("receive the notification descriptor")?;
                     let listener = received.into_iter().next();
-                    let variation = &self.job.request.spec.variation;
-                    self.answerer = listener.map(|listener| Answerer::new(listener, variation));
+                    let spec = &self.job.request.spec;
+                    self.answerer = listener.map(|listener| Answerer::new(listener, spec));
                 }
                 StageReport::Fault(fault) => return Err(fault.into()),
             }

@@ -68,4 +68,4 @@ pub use spec::{
     Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,
     Workload,
 };
-pub use variation::{Processors, VARIATION_DIR, Variation};
+pub use variation::{Processors, SystemInfo, VARIATION_DIR, Variation};

@@ -1,17 +1,18 @@
-//! Seccomp user notification: pid 1 answers getdents64(2) and uname(2) of a stage, so that directories are listed in another order and
-//! the kernel has another release. This works for every program, static and emulated ones and built-ins included.
+//! Seccomp user notification: pid 1 answers sysinfo(2) of every stage, which would tell of the host, and with a variation also
+//! getdents64(2) and uname(2), so that directories are listed in another order and the kernel has another release. This works for every
+//! program, static and emulated ones and built-ins included.
 //!
 //! ```text
 //! stage     getdents64 ──► seccomp: notify the listener ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► continues
 //! pid 1                         └► pidfd_getfd · getdents64 · shuffle · process_vm_writev ┘
 //! ```
 //!
-//! Entries change places within the result of one call only, so every entry is listed exactly once. Only a repeated build with a
-//! variation uses this.
-//! Source: seccomp_unotify(2), getdents64(2), uname(2).
+//! Entries change places within the result of one call only, so every entry is listed exactly once. sysinfo(2) is answered, not refused:
+//! the C library uses its result without a look at the error.
+//! Source: seccomp_unotify(2), getdents64(2), uname(2), sysinfo(2).
 
 use super::{
-    Variation, sys,
+    Spec, SystemInfo, Variation, sys,
     wire::{Fault, Step},
 };
 use seccompiler::sock_filter;
@@ -29,11 +30,11 @@ const LENGTH: usize = 16;
 const TEXT: usize = 65;
 const RELEASE: usize = 2;
 
-/// The system calls that the variation changes.
+/// The system calls that pid 1 answers.
 fn calls(variation: &Variation) -> Vec<libc::c_long> {
     let list = variation.shuffle.map(|_| libc::SYS_getdents64);
     let name = variation.kernel.as_ref().map(|_| libc::SYS_uname);
-    list.into_iter().chain(name).collect()
+    [libc::SYS_sysinfo].into_iter().chain(list).chain(name).collect()
 }
 
 /// The filter that notifies the listener of `calls` and allows all others.
@@ -53,14 +54,10 @@ fn program(calls: &[libc::c_long]) -> Vec<sock_filter> {
     program
 }
 
-/// Installs the filter for this process, if the variation needs one; returns the notification descriptor for pid 1.
-pub(super) fn install(variation: &Variation) -> Result<Option<OwnedFd>, Fault> {
-    let calls = calls(variation);
-    if calls.is_empty() {
-        return Ok(None);
-    }
+/// Installs the filter for this process; returns the notification descriptor for pid 1.
+pub(super) fn install(variation: &Variation) -> Result<OwnedFd, Fault> {
     let step = "install the seccomp notification filter";
-    sys::seccomp_listener(&program(&calls)).map(Some).step(step)
+    sys::seccomp_listener(&program(&calls(variation))).step(step)
 }
 
 /// Answers the notified calls of one stage.
@@ -69,15 +66,17 @@ pub(super) struct Answerer {
     /// State of the random numbers that choose the order of entries.
     state: u64,
     release: String,
+    machine: SystemInfo,
     buffer: Vec<u8>,
 }
 
 impl Answerer {
-    pub(super) fn new(listener: OwnedFd, variation: &Variation) -> Self {
+    pub(super) fn new(listener: OwnedFd, spec: &Spec) -> Self {
         Self {
             listener,
-            state: variation.shuffle.unwrap_or(0),
-            release: variation.kernel.clone().unwrap_or_default(),
+            state: spec.variation.shuffle.unwrap_or(0),
+            release: spec.variation.kernel.clone().unwrap_or_default(),
+            machine: spec.machine(),
             buffer: Vec::new(),
         }
     }
@@ -93,10 +92,10 @@ impl Answerer {
         let Some(asked) = sys::receive_notification(&self.listener).step(step)? else {
             return Ok(());
         };
-        let result = if asked.call == libc::SYS_uname {
-            self.answer_uname(&asked)
-        } else {
-            self.answer_getdents(&asked)
+        let result = match asked.call {
+            libc::SYS_uname => self.answer_uname(&asked),
+            libc::SYS_sysinfo => self.answer_sysinfo(&asked),
+            _ => self.answer_getdents(&asked),
         };
         sys::answer_notification(&self.listener, asked.id, result).step(step)
     }
@@ -120,6 +119,12 @@ impl Answerer {
         Ok(0)
     }
 
+    fn answer_sysinfo(&mut self, asked: &sys::Notification) -> io::Result<usize> {
+        self.buffer = described(&self.machine);
+        self.write_back(asked, self.buffer.len(), asked.args[0])?;
+        Ok(0)
+    }
+
     /// Writes the first `n` bytes of the buffer to `address` in the calling thread's memory.
     fn write_back(&self, asked: &sys::Notification, n: usize, address: u64) -> io::Result<()> {
         // The thread id could be another thread's by now; a valid notification proves that it is not.
@@ -128,6 +133,34 @@ impl Answerer {
         }
         sys::write_memory(asked.thread, &self.buffer[..n], address)
     }
+}
+
+/// The bytes of `struct sysinfo` (linux/sysinfo.h): uptime, three loads, memory in all, free, shared, buffers, swap in all and free, processes
+/// (16 bits and padding), high memory in all and free, and the unit of memory, which fills the last word.
+fn described(machine: &SystemInfo) -> Vec<u8> {
+    let SystemInfo {
+        uptime,
+        load,
+        memory: (all, free),
+        processes,
+    } = *machine;
+    let words = [
+        uptime,
+        load,
+        load,
+        load,
+        all,
+        free,
+        0,
+        0,
+        0,
+        0,
+        processes.into(),
+        0,
+        0,
+        1,
+    ];
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// The next number of a sequence (splitmix64).

@@ -36,6 +36,8 @@ const LAYERS: &std::ffi::CStr = c"/proc/build:/proc/tmp";
 /// Makes the overlays of one stage, on a root that is mounted at `/proc` and has nothing mounted in it.
 pub(super) struct Stack<'a> {
     root: &'a OwnedFd,
+    /// Whether inode numbers have the layer's number in their upper bits, and directories the device number of files.
+    numbered: bool,
     /// Why the first layer that could not become an overlay did not.
     pub problem: Option<String>,
 }
@@ -57,8 +59,12 @@ impl Placed {
 }
 
 impl<'a> Stack<'a> {
-    pub(super) fn new(root: &'a OwnedFd) -> Self {
-        Self { root, problem: None }
+    pub(super) fn new(root: &'a OwnedFd, numbered: bool) -> Self {
+        Self {
+            root,
+            numbered,
+            problem: None,
+        }
     }
 
     /// Mounts an overlay of the detached mount `lower`; where the kernel makes none, `lower` itself.
@@ -67,7 +73,7 @@ impl<'a> Stack<'a> {
         let options = [
             (c"lowerdir", LAYERS),
             // The kernel's defaults for these depend on its configuration.
-            (c"xino", c"off"),
+            (c"xino", if self.numbered { c"on" } else { c"off" }),
             (c"index", c"off"),
             (c"metacopy", c"off"),
             (c"redirect_dir", c"nofollow"),

@@ -34,6 +34,9 @@ use std::{
 };
 
 const WRITABLE: u64 = attr::NOSUID | attr::NODEV;
+/// Bytes and inodes of the root, which `statfs` tells of inputs too, and those of a variation.
+const SIZE: (u64, u64) = (4 << 20, 16_384);
+const OTHER_SIZE: (u64, u64) = (7 << 20, 20_000);
 
 pub(super) fn rel(path: impl AsRef<[u8]>) -> Result<RelPath, Fault> {
     RelPath::new(path).step("name a mount point")
@@ -119,7 +122,11 @@ pub(super) fn build(spec: &Spec, plan: &Plan, mounts: Mounts) -> Result<Built, F
         None::<&str>,
     )
     .step("make mounts private")?;
-    let root = tmpfs(4 << 20, 16_384, "0755", WRITABLE).step("make a tmpfs in a user namespace")?;
+    let (size, inodes) = match spec.variation.other_inputs {
+        true => OTHER_SIZE,
+        false => SIZE,
+    };
+    let root = tmpfs(size, inodes, "0755", WRITABLE).step("make a tmpfs in a user namespace")?;
     let proc = procfs(0).step("make a procfs in a user namespace")?;
     // A mount needs a path before pivot_root(2). Any directory serves; /proc exists, because the helper has opened it.
     let any = openat(
@@ -138,7 +145,8 @@ pub(super) fn build(spec: &Spec, plan: &Plan, mounts: Mounts) -> Result<Built, F
         let target = Path::new(std::ffi::OsStr::from_bytes(target));
         symlinkat(target, &root, path.as_path()).step(format!("make the link /{path}"))?;
     }
-    let (sources, no_overlay) = sources(plan, mounts, &root)?;
+    let stack = Stack::new(&root, spec.variation.other_inputs);
+    let (sources, no_overlay) = sources(plan, mounts, stack)?;
     attach_tmpfs(spec, &root)?;
     attach_binds(spec, plan, sources, &root)?;
     if spec.proc_mount {
@@ -155,9 +163,8 @@ pub(super) fn build(spec: &Spec, plan: &Plan, mounts: Mounts) -> Result<Built, F
 }
 
 /// The detached mount of each bind, in their order, and why inputs have the inodes of the host.
-fn sources(plan: &Plan, mounts: Mounts, root: &OwnedFd) -> Result<(Vec<OwnedFd>, Option<String>), Fault> {
+fn sources(plan: &Plan, mounts: Mounts, mut stack: Stack<'_>) -> Result<(Vec<OwnedFd>, Option<String>), Fault> {
     let mut opened = mounts.opened.into_iter();
-    let mut stack = Stack::new(root);
     let mut all: Vec<Option<OwnedFd>> = plan.binds.iter().map(|_| None).collect();
     let step = |bind: &Bind| format!("mount the content of /{}", bind.target);
     for (index, _) in plan.layers.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! `Spec`: a stage's whole sandbox as a plain value that can be printed and compared.
 
-use super::{Limits, Variation};
+use super::{Limits, SystemInfo, Variation};
 use crate::model::{Arch, Capability, Epoch, RelPath};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -267,6 +267,16 @@ impl Spec {
         // Another id than 0 loses its capabilities at execve(2).
         let free = self.ids == Ids::Single && self.capabilities.is_empty();
         self.variation.id.filter(|_| free).unwrap_or(0)
+    }
+
+    /// The machine that sysinfo(2) describes: an ordinary stage sees its own memory limit, and nothing of the host.
+    pub(super) fn machine(&self) -> SystemInfo {
+        self.variation.machine.unwrap_or(SystemInfo {
+            uptime: 3600,
+            load: 0,
+            memory: (self.limits.memory, self.limits.memory),
+            processes: 1,
+        })
     }
 
     /// The limits with the variation's factor applied.

@@ -35,6 +35,23 @@ pub struct Variation {
     pub memory_factor: Option<u64>,
     /// Seed of the order in which directories are listed.
     pub shuffle: Option<u64>,
+    /// The machine that sysinfo(2) describes.
+    pub machine: Option<SystemInfo>,
+    /// Whether the overlays of inputs have another size, and other device and inode numbers.
+    pub other_inputs: bool,
+}
+
+/// The machine that sysinfo(2) describes. Programs ask for it to choose a number of threads or a buffer's size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SystemInfo {
+    /// Seconds since it was started.
+    pub uptime: u64,
+    /// Load, in 65536ths of a processor.
+    pub load: u64,
+    /// Bytes of memory, all of it and the free part.
+    pub memory: (u64, u64),
+    /// Number of processes.
+    pub processes: u16,
 }
 
 /// Processors a stage sees.

@@ -149,10 +149,9 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
         .map_or(Ok(()), |problem| weaker(reports, strict, problem))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
-    if let Some(listener) = notify::install(&spec.variation)? {
-        wire::send_value(reports, &StageReport::Listener).step("report")?;
-        send_descriptors(reports, &[listener]).step("hand over the notification descriptor")?;
-    }
+    let listener = notify::install(&spec.variation)?;
+    wire::send_value(reports, &StageReport::Listener).step("report")?;
+    send_descriptors(reports, &[listener]).step("hand over the notification descriptor")?;
     wire::send_value(reports, &StageReport::Measured(Box::new(found))).step("report")
 }
 

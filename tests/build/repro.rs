@@ -24,6 +24,8 @@ const LEAKS: &[(&str, &str)] = &[
     ("memory-limit", "ulimit -d"),
     ("environment", "echo \"${CAUGHT_FROM_THE_ENVIRONMENT:-nothing}\""),
     ("kernel", "uname -r"),
+    ("machine", "getconf _PHYS_PAGES"),
+    ("inputs", "stat -f -c %b /inputs/many"),
     ("links", "stat -c %h /inputs/many/file-1"),
 ];
 

@@ -208,6 +208,28 @@ fn the_hosts_file_systems_are_not_seen_in_inputs() {
     assert!(!outside.contains("1024 16384"), "control: {outside}");
 }
 
+#[test]
+fn sysinfo_tells_of_the_stage_and_not_of_the_host() {
+    let host = Host::new();
+    let ask = format!(
+        "my $b = \"\\xff\" x 112; syscall({}, $b); print join ' ', unpack 'q4 Q6 S', $b",
+        libc::SYS_sysinfo
+    );
+    let memory = Limits::small().memory;
+    let expected = format!("3600 0 0 0 {memory} {memory} 0 0 0 0 1");
+    assert_eq!(printed(&host.perl(&ask)), expected);
+    let outside = outside(&["/usr/bin/perl", "-e", &ask], Path::new("/"));
+    assert_eq!(outside.split(' ').count(), 11);
+    assert_ne!(outside, expected, "control");
+    // An address that cannot be written to is the stage's own fault, and many calls at once are answered one by one.
+    let hostile = format!(
+        "print syscall({0}, 0) < 0 ? $!+0 : 'GOT', ' '; for (1..20) {{ unless (fork) {{ my $b = \"\\0\" x 112; \
+         syscall({0}, $b) for 1..200; kill 9, $$ if $_ % 2; exit }} }} 1 while wait > 0; print 'done'",
+        libc::SYS_sysinfo
+    );
+    assert_eq!(printed(&host.perl(&hostile)), format!("{} done", libc::EFAULT));
+}
+
 /// System calls about the host's inodes, or about others' use of them, that must fail with a given error inside.
 #[test]
 fn calls_that_tell_of_the_hosts_inodes_are_refused() {

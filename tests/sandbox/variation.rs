@@ -5,7 +5,7 @@ use nix::{
     sched::{CpuSet, sched_getaffinity},
     unistd::Pid,
 };
-use pnb::sandbox::{Access, BuildDir, Processors, Variation};
+use pnb::sandbox::{Access, BuildDir, Processors, SystemInfo, Variation};
 use std::fs;
 
 /// The output of `script` under a variation.
@@ -23,7 +23,28 @@ fn each_variation_has_its_effect() {
     let own = sched_getaffinity(Pid::from_raw(0)).expect("known");
     let mut all = (0..CpuSet::count()).filter(|cpu| own.is_set(*cpu) == Ok(true));
     let last = all.next_back().expect("one").to_string();
-    let cases: [(&str, Variation, &str); 10] = [
+    let cases: [(&str, Variation, &str); 12] = [
+        (
+            "getconf _PHYS_PAGES; getconf _AVPHYS_PAGES",
+            Variation {
+                machine: Some(SystemInfo {
+                    uptime: 5,
+                    load: 1,
+                    memory: (3 << 30, 1 << 30),
+                    processes: 9,
+                }),
+                ..none()
+            },
+            "786432\n262144",
+        ),
+        (
+            "stat -f -c '%b %c' /usr /etc",
+            Variation {
+                other_inputs: true,
+                ..none()
+            },
+            "1792 20000\n1792 20000",
+        ),
         (
             "echo $TZ-$NOISE",
             Variation {
