@@ -75,7 +75,7 @@ lints() {
     step "cargo clippy" cargo clippy --locked --all-targets -- -D warnings
     step "cargo doc" documentation
     # A workspace of its own, whose dependencies have the versions and profiles of this one: most are compiled already.
-    step "cargo check of fuzz/" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
+    step "cargo clippy of fuzz/" cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target -- -D warnings
     step "cargo fmt of fuzz/" cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
 

@@ -88,6 +88,8 @@ fn facts_come_back_from_their_text() {
     let back = parse_facts(&text_of_facts).expect("parses");
     assert!(!text_of_facts.contains("printk"), "nobody here exports it");
     compare(&ModuleSet::new(back, &text("modules.order")).expect("a set"));
+    let odd = parse_facts("pnb module facts 1\nmodule a.ko\nalias x\r").expect("parses");
+    assert_eq!(odd[0].aliases, ["x\r"], "a carriage return is no end of a line");
     for (bad, told) in [
         ("", r#"line 1 is """#),
         ("pnb module facts 2\n", "line 1 is"),

@@ -19,8 +19,16 @@ struct Selected {
     target: Target,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "libFuzzer takes all arguments of the command line for itself"
+)]
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
 fn select() -> Selected {
-    let name = env::var("PNB_FUZZ").unwrap_or_default();
+    let name = variable("PNB_FUZZ").unwrap_or_default();
     if name == "list" {
         for (name, _) in TARGETS {
             println!("{name}");
@@ -50,7 +58,7 @@ fuzz_target!(init: { SELECTED.get_or_init(select); }, |data: &[u8]| {
         return (selected.target)(data);
     };
     let Ok(bytes) = make(&mut Unstructured::new(data)) else { return };
-    if let Ok(file) = env::var("PNB_FUZZ_SAVE") {
+    if let Some(file) = variable("PNB_FUZZ_SAVE") {
         fs::write(&file, &bytes).expect("PNB_FUZZ_SAVE names a file that can be written");
     }
     (selected.target)(&bytes);

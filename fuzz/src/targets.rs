@@ -119,7 +119,7 @@ fn check_work(part: &Part) {
 
 fn inspect(data: &[u8]) {
     let part = open(source(data), "x").expect("in memory");
-    let node = survey(&part, &scratch(), 16, data.len() % 2 == 0).expect("in memory");
+    let node = survey(&part, &scratch(), 16, data.len().is_multiple_of(2)).expect("in memory");
     check_work(&part);
     serde_json::to_string(&node).expect("names and facts are text");
 }
@@ -151,7 +151,7 @@ fn cpio(data: &[u8]) {
     let mut reader = CpioReader::new(data);
     while let Ok(Some(entry)) = reader.next_entry() {
         assert!(entry.offset < data.len() as u64);
-        if entry.size % 2 == 0 {
+        if entry.size.is_multiple_of(2) {
             let read = io::copy(&mut reader, &mut io::sink());
             assert!(read.map_or(true, |n| n == u64::from(entry.size)));
         }
@@ -296,7 +296,10 @@ fn config(data: &[u8]) {
     text(data, |t| {
         // A file that includes itself is the worst one.
         if let Ok(config) = Config::parse(t, &|_| Ok(t.to_owned())) {
-            let _ = (config.files(&|name| Ok(name.len() % 2 == 0)), config.get("kernel"));
+            let _ = (
+                config.files(&|name| Ok(name.len().is_multiple_of(2))),
+                config.get("kernel"),
+            );
         }
     });
 }

@@ -277,7 +277,7 @@ impl Part {
             let problem = format!("it lies within {MAX_NESTING} other parts, and deeper nesting is not examined");
             return Look::data(Some(problem));
         }
-        let budget = self.budget.clone().unwrap_or_else(|| Budget::new(self.size));
+        let budget = self.budget();
         if let Err(problem) = budget.examined.take(1) {
             return Look::data(Some(format!("its format is not examined: {problem}")));
         }
@@ -303,9 +303,14 @@ impl Part {
         look
     }
 
+    /// The budget of the artifact in which the part lies.
+    pub(super) fn budget(&self) -> Arc<Budget> {
+        self.budget.clone().unwrap_or_else(|| Budget::new(self.size))
+    }
+
     /// Work that was done so far for the artifact in which the part lies.
     pub fn work(&self) -> Work {
-        self.budget.as_ref().map_or_else(|| Budget::new(0).work(), |b| b.work())
+        self.budget().work()
     }
 
     /// SHA-256 of the bytes within the budget of the artifact; the outer error is its limit, the inner one that of reading.

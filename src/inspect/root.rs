@@ -9,6 +9,7 @@
 
 use super::{
     InspectError,
+    budget::Budget,
     detect::{self, Format},
     error::one_line,
     part::{Look, Part, PartKind, SpoolDirectory, open},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::image::{
     ReadCursor, Source, Window,
-    cpio::{Compression, CpioReader, segments},
+    cpio::{Compression, CpioReader, segments_until_damage},
     ext4::LABEL,
 };
 use std::{io::Read, sync::Arc};
@@ -29,8 +30,6 @@ const ROOT_DIGEST: &[u8] = b"etc/powernode/root-digest";
 const INITRAMFS: &str = "/powernode/initramfs.cpio.zst";
 /// Bytes of the digest's file that are read: more than a digest and a line feed.
 const MAX_DIGEST: u64 = 4096;
-/// A larger last archive, decompressed, is refused, bytes.
-const MAX_ARCHIVE: u64 = 8 << 30;
 
 /// The root of an artifact.
 #[derive(Clone)]
@@ -174,6 +173,20 @@ fn lacks(name: &str, path: &[u8]) -> InspectError {
     none(format!("{name:?} lacks \"{}\"", path.escape_ascii()))
 }
 
+/// A reader of decompressed bytes, which count.
+struct Spending<R> {
+    inner: R,
+    budget: Arc<Budget>,
+}
+
+impl<R: Read> Read for Spending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.budget.unpacked.spend(n as u64)?;
+        Ok(n)
+    }
+}
+
 struct Archive {
     image: Option<Source>,
     stated: Vec<u8>,
@@ -183,7 +196,12 @@ struct Archive {
 fn last_archive(part: &Part, scratch: &SpoolDirectory, want_image: bool) -> Result<Archive, InspectError> {
     let name = &part.name;
     let bad = |error: &(dyn std::error::Error + 'static)| none(format!("{name:?}: {}", one_line(error)));
-    let found = segments(ReadCursor::new(part.source())).map_err(|e| bad(&e))?;
+    let budget = part.budget();
+    let spend = |bytes: u64| budget.unpacked.spend(bytes);
+    let (found, damage) = segments_until_damage(ReadCursor::new(part.source()), &spend);
+    if let Some(error) = damage {
+        return Err(bad(&error));
+    }
     let last = found.last().ok_or_else(|| none(format!("{name:?} holds no archive")))?;
     if last.compression != Compression::Zstd {
         return Err(none(format!(
@@ -193,9 +211,8 @@ fn last_archive(part: &Part, scratch: &SpoolDirectory, want_image: bool) -> Resu
     }
     let window = Window::new(part.source().clone(), last.offset, last.len).map_err(|e| bad(&e))?;
     let window: Source = Arc::new(window);
-    let plain = decoder(&window, Compression::Zstd)
-        .map_err(|e| bad(&e))?
-        .take(MAX_ARCHIVE);
+    let plain = decoder(&window, Compression::Zstd).map_err(|e| bad(&e))?;
+    let plain = Spending { inner: plain, budget };
     let mut archive = CpioReader::new(plain);
     let (mut image, mut stated) = (None, None);
     while let Some(entry) = archive.next_entry().map_err(|e| bad(&e))? {

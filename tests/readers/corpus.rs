@@ -66,6 +66,23 @@ fn seeds_are_valid() {
     index
         .read("x", true, &seed("control/control")[..], "x")
         .expect("packages");
+    let mut files = 0;
+    let mut put = |content: &mut dyn std::io::Read| {
+        files += 1;
+        pnb::verity::digest_reader(content)
+    };
+    pnb::debian::deb_tree(&seed("deb/small.deb")[..], "x", &Default::default(), &mut put).expect("a package");
+    assert_eq!(files, 2);
+    assert_eq!(
+        pnb::debian::read_control(&seed("deb/small.deb")[..], "x")
+            .expect("a package")
+            .lines()
+            .count(),
+        3
+    );
+    // The tree, and the entries that hide the directories of objects.
+    let listed = image::composefs::list(&seed("composefs/small"), 1000).expect("an image");
+    assert_eq!(listed.len(), 7 + 256);
     for name in [
         "ext4/small",
         "fat/small",

@@ -2,11 +2,11 @@
 
 use super::{child, compared, count, looked, part, pattern, problem, problems, scratch, tools::check};
 use pnb::{
-    image::{cpio::CpioWriter, qcow2},
-    inspect::{SurveyNode, What, survey},
+    image::{Source, cpio::CpioWriter, qcow2},
+    inspect::{SurveyNode, What, find_root, survey},
     model::{Epoch, Meta, RelPath},
 };
-use std::{io::Cursor, num::NonZeroU32};
+use std::{io::Cursor, num::NonZeroU32, sync::Arc};
 
 /// Surveys hostile bytes. All limits hold, whatever the time of the day; the words of one problem say why reading ended.
 fn bounded(bytes: &[u8], why: &str) -> SurveyNode {
@@ -140,8 +140,15 @@ fn a_comparison_ends_at_the_same_limits() {
 
 /// A zstd frame of `blocks` blocks of 128 KiB of zeros, in four bytes each.
 fn zeros(blocks: usize) -> Vec<u8> {
+    frame(b"", blocks)
+}
+
+/// The same with `first` in front of the zeros.
+fn frame(first: &[u8], blocks: usize) -> Vec<u8> {
     // No content size, and a window of 128 KiB.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
+    frame.extend(&((first.len() as u32) << 3).to_le_bytes()[..3]);
+    frame.extend(first);
     for index in 1..=blocks {
         let header = u32::from(index == blocks) | 1 << 1 | (128 << 10) << 3;
         frame.extend(&header.to_le_bytes()[..3]);
@@ -268,4 +275,16 @@ fn a_hole_costs_its_length() {
     let hole = child(&node, "hole");
     assert_eq!((hole.size, hole.sha256), (1 << 62, None));
     assert!(problem(hole).contains("not hashed"), "{hole:#?}");
+}
+
+#[test]
+fn a_root_is_sought_within_the_same_limits() {
+    // The last archive of an initramfs, as an audit reads it: a file of zeros whose content alone exceeds the limit of this small file.
+    let fields: [u32; 13] = [1, 0o100_644, 0, 0, 1, 0, 0xf000_0000, 0, 0, 0, 0, 2, 0];
+    let header: String = fields.iter().map(|field| format!("{field:08x}")).collect();
+    let begin = format!("070701{header}f\0");
+    let bytes = [archive(&[b"early".to_vec()]), frame(begin.as_bytes(), 30_000)].concat();
+    let source: Source = Arc::new(bytes);
+    let error = find_root(&source, "x", &scratch()).expect_err("no root").to_string();
+    assert!(error.contains("decompressed bytes"), "{error}");
 }

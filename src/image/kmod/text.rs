@@ -45,7 +45,8 @@ pub fn write_facts(modules: &ModuleSet) -> String {
 /// Reads the text of [`write_facts`].
 pub fn parse_facts(text: &str) -> Result<Vec<ModuleFacts>, ImageError> {
     let bad = |number: usize, line: &str| refuse(NAME, format!("line {} is {line:?}", number + 1));
-    let mut lines = text.lines().enumerate();
+    // Not `str::lines`, which takes a carriage return at the end of a value for a part of the line's end.
+    let mut lines = text.split_terminator('\n').enumerate();
     match lines.next() {
         Some((_, HEADER)) => {}
         first => return Err(bad(0, first.map_or("", |(_, line)| line))),
