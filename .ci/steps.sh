@@ -25,6 +25,12 @@ step() {
     costs+=("$(printf '%6s %6s  %s%s' "$wall" "$((user + system))" "$name" "$([ "$status" = 0 ] || echo ' (failed)')")")
 }
 
+# left_out NAME WHY: a step that was left out at the caller's wish, in the table.
+left_out() {
+    printf '\n== %s: left out: %s\n' "$1" "$2"
+    costs+=("$(printf '%6s %6s  %s (left out: %s)' - - "$1" "$2")")
+}
+
 # table: what each step cost. The status is 1 when one failed.
 table() {
     printf '\n wall s  CPU s  step\n'
@@ -55,16 +61,23 @@ promised_rust() {
     esac
 }
 
-# deny CHECK...: cargo-deny, compiled once for a target directory, or the machine's own.
-deny() {
-    local version=0.20.2 tools=target/ci-tools
-    if ! command -v cargo-deny >/dev/null; then
-        # Without optimisation it takes a third of the time to compile; it runs for a second.
-        [ -x "$tools/bin/cargo-deny" ] || cargo install --debug --locked --root "$tools" --target-dir "$tools/build" "cargo-deny@$version" || return
-        PATH=$PWD/$tools/bin:$PATH
-    fi
-    cargo deny --locked check "$@"
+# tool NAME VERSION: makes the cargo command NAME available: the machine's own, or one that is compiled once for a target directory.
+tool() {
+    local name=$1 version=$2 tools=target/ci-tools
+    ! command -v "$name" >/dev/null || return 0
+    # Without optimisation it takes a third of the time to compile; it runs for a second.
+    [ -x "$tools/bin/$name" ] || cargo install --debug --locked --root "$tools" --target-dir "$tools/build" "$name@$version" || return
+    PATH=$PWD/$tools/bin:$PATH
 }
+
+# deny CHECK...: cargo-deny's checks that need no network.
+deny() { tool cargo-deny 0.20.2 && cargo deny --locked check "$@"; }
+
+# advisories: what the RustSec database says about the crates. A database that is missing or old fails the step, as an advisory does.
+advisories() { tool cargo-deny 0.20.2 && .ci/advisories; }
+
+# vet: supply-chain/ has an audit or an exemption for every crate of Cargo.lock, in the form that cargo-vet writes.
+vet() { tool cargo-vet 0.10.2 && cargo vet --locked --frozen; }
 
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items; }
 

@@ -56,8 +56,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `examples/` has two programs on the library: `read_artifact` lists the content of an image, `stage_graph` the stages that a variant
-//! needs.
+//! `examples/` has programs on the library: `read_artifact` lists the content of an image, `stage_graph` the stages that a variant needs,
+//! and `own_sbom` the crates of pnb.
 
 pub mod audit;
 pub mod boot;

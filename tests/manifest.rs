@@ -1,5 +1,7 @@
 //! The statements about a build: their schema, their bytes, and what they refuse to say.
 
+#[path = "fixture/cyclonedx.rs"]
+mod cyclonedx;
 mod fixture;
 
 use fixture::{artifact, facts, lock, path, root_image, tools::check, write_all};
@@ -145,6 +147,10 @@ fn equal_facts_give_equal_bytes_that_sha256sum_accepts() {
 fn the_sbom_tells_the_artifacts_packages_from_the_tools() {
     let statements = statements();
     let bom = Bom::read(text(&statements, SBOM_FILE).as_bytes(), SBOM_FILE).expect("canonical");
+    let mut json: Value = serde_json::from_str(text(&statements, SBOM_FILE)).expect("JSON");
+    assert_eq!(cyclonedx::schema_problems(&json), [""; 0]);
+    json["components"][0]["scope"] = "used".into();
+    assert_ne!(cyclonedx::schema_problems(&json), [""; 0]);
     let seen: Vec<(&str, &str)> = bom
         .components
         .iter()

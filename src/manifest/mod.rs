@@ -27,6 +27,6 @@ pub use provenance::{
     PROVENANCE_FILE, Provenance, Resource, RunDetails, STATEMENT_TYPE, Statement,
 };
 pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, StageRun, Varied};
-pub use sbom::{Bom, Component, ExternalReference, Hash, Metadata, SBOM_FILE, SbomTools, package_url};
+pub use sbom::{Bom, Component, ExternalReference, Hash, Metadata, SBOM_FILE, SbomTools, package_url, serial_number};
 pub use statements::{LISTED_STATEMENTS, Statements, is_statement};
 pub use sums::{SUMS_FILE, Sums};

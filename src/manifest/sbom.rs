@@ -187,6 +187,19 @@ fn of_file(file: &FileFact) -> Component {
     component.with_file(file.role, &file.sha256, file.url.as_deref())
 }
 
+/// The serial number of a document: `urn:uuid:` and a version 8 UUID (RFC 9562) from the SHA-256 of the document without the number.
+pub fn serial_number(document: &str) -> String {
+    let hash = Sha256::digest(document.as_bytes());
+    let mut id = [0u8; 16];
+    id.copy_from_slice(&hash[..16]);
+    // Version 8 (made by the application), variant 10.
+    id[6] = 0x80 | (id[6] & 0x0f);
+    id[8] = 0x80 | (id[8] & 0x3f);
+    let hex = hex::encode(id);
+    let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    format!("urn:uuid:{a}-{b}-{c}-{d}-{e}")
+}
+
 impl Bom {
     /// The document about the artifact that `manifest` describes.
     pub fn describe(manifest: &Manifest) -> Result<Self, ManifestError> {
@@ -227,15 +240,7 @@ impl Bom {
     pub fn derived_serial(&self) -> Result<String, ManifestError> {
         let mut plain = self.clone();
         plain.serial_number.clear();
-        let hash = Sha256::digest(plain.to_json()?.as_bytes());
-        let mut id = [0u8; 16];
-        id.copy_from_slice(&hash[..16]);
-        // RFC 9562: version 8 (made by the application), variant 10.
-        id[6] = 0x80 | (id[6] & 0x0f);
-        id[8] = 0x80 | (id[8] & 0x3f);
-        let hex = hex::encode(id);
-        let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-        Ok(format!("urn:uuid:{a}-{b}-{c}-{d}-{e}"))
+        Ok(serial_number(&plain.to_json()?))
     }
 
     /// The file's content.
