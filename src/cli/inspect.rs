@@ -11,7 +11,7 @@ use clap::Args;
 use pnb::{
     inspect::{self, PartKind, SurveyNode, survey},
     manifest::{MANIFEST_FILE, Manifest, is_statement},
-    model::{RelPath, Target, Variant},
+    model::{RelPath, Target, Variant, visible},
 };
 use std::{
     fs,
@@ -45,9 +45,9 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
     let Some(files) = children else {
         let node = survey(&part, &scratch, args.depth, args.all)?;
         if report.json() {
-            report.line(serde_json::json!(node));
+            report.value(serde_json::json!(node));
         } else {
-            report.bytes(tree(&node).as_bytes());
+            report.text(&tree(&node));
         }
         return Ok(Exit::Success);
     };
@@ -60,7 +60,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         nodes.push(survey(file, &scratch, depth, args.all)?);
     }
     if report.json() {
-        report.line(
+        report.value(
             serde_json::json!({ "name": part.name, "kind": "directory", "manifest": manifest, "children": nodes }),
         );
         return Ok(Exit::Success);
@@ -75,7 +75,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         }
         out.push_str(&tree(node));
     }
-    report.bytes(out.as_bytes());
+    report.text(&out);
     Ok(Exit::Success)
 }
 
@@ -85,7 +85,9 @@ fn manifest(dir: &Path) -> Option<Manifest> {
     Manifest::read(&bytes, MANIFEST_FILE).ok()
 }
 
+/// A line of a field. Names and values come from the file.
 fn line(out: &mut String, indent: usize, name: &str, value: &str) {
+    let (name, value) = (visible(name), visible(value));
     out.push_str(&format!("{:indent$}{name:<FIELD$} {value}\n", ""));
 }
 
@@ -124,12 +126,13 @@ fn tree(node: &SurveyNode) -> String {
 
 fn branch(out: &mut String, node: &SurveyNode, indent: usize) {
     let format = node.format.unwrap_or(node.kind.as_str());
-    let mut head = format!("{:indent$}{}: {format}, {}", "", node.name, size(node.size));
+    let name = visible(&node.name);
+    let mut head = format!("{:indent$}{name}: {format}, {}", "", size(node.size));
     if node.kind == PartKind::Partition || node.kind == PartKind::Segment {
         head.push_str(&format!(" at {}", node.offset));
     }
     if let Some(target) = node.fields.get("target") {
-        head = format!("{:indent$}{} -> {target}", "", node.name);
+        head = format!("{:indent$}{name} -> {}", "", visible(target));
     }
     out.push_str(&head);
     out.push('\n');

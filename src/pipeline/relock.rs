@@ -9,7 +9,7 @@ use crate::{
         self, ArchiveLocation, Indexes, LockChange, LockError, LockProblem, LockRequest, Lockfile, MAX_INRELEASE,
         PinnedFile, WantedArchive, WantedSet,
     },
-    model::{Arch, Hint, Moment, RelPath, Sha256Digest},
+    model::{Arch, Hint, Moment, RelPath, Sha256Digest, visible_message},
     verity,
 };
 use std::{
@@ -302,7 +302,7 @@ fn pinned_files(root: &Path) -> Result<Vec<PinnedFile>, RelockError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.map_err(|source| RelockError::Read { path, source })?,
     };
-    let parsed: Files = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    let parsed: Files = toml::from_str(&text).map_err(|e| bad(visible_message(&e.to_string())))?;
     let mut files = parsed
         .file
         .into_iter()

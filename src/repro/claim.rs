@@ -46,6 +46,8 @@ impl Claim {
         }
         let bytes = small(&file)?;
         let manifest = Manifest::read(&bytes, MANIFEST_FILE).map_err(|source| refused(&file, source))?;
+        let names = manifest.check_names(MANIFEST_FILE);
+        names.map_err(|source| refused(&file, source))?;
         let target = manifest.target().ok_or_else(|| ClaimError::Variants {
             path: file.clone(),
             count: manifest.variants.len(),
