@@ -209,6 +209,55 @@ fn values_of_manifests_policies_and_locks_are_shown_visibly() {
     }
 }
 
+/// A named pipe, a device or a directory in the place of a file of others: an error, and no waiting.
+#[test]
+fn no_command_waits_for_a_named_pipe() {
+    let scratch = tempfile::tempdir().expect("scratch");
+    let dir = scratch.path();
+    let project = project(dir);
+    nix::unistd::mkfifo(&dir.join("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+    fs::create_dir_all(dir.join("artifact")).expect("made");
+    nix::unistd::mkfifo(&dir.join("artifact/build-manifest.json"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+    for (name, problem) in [
+        (dir.join("fifo"), "it is a named pipe, not a regular file"),
+        (PathBuf::from("/dev/zero"), "it is a device, not a regular file"),
+        (dir.join("store"), "it is a directory, not a regular file"),
+    ] {
+        fs::create_dir_all(dir.join("store")).expect("made");
+        let name = name.to_str().expect("UTF-8");
+        for arguments in [
+            &["audit", ".", "--policy", name][..],
+            &["build", "--agent", name],
+            &["build", "--ca-pem", name],
+            &["challenge", name, name],
+            &["verify-repro", "--against", name],
+        ] {
+            if problem.contains("directory") && ["challenge", "verify-repro"].contains(&arguments[0]) {
+                continue;
+            }
+            let output = pnb(&project, arguments);
+            let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
+            assert!(
+                !output.status.success() && text.contains(problem),
+                "{arguments:?}: {text}"
+            );
+        }
+    }
+    for command in ["challenge", "boot", "audit", "inspect"] {
+        let output = pnb(
+            &project,
+            &[command, "../artifact", "../artifact"][..if command == "challenge" { 3 } else { 2 }],
+        );
+        assert!(
+            output
+                .status
+                .code()
+                .is_some_and(|code| command == "inspect" || code != 0),
+            "{command}"
+        );
+    }
+}
+
 /// The stages and the lock of the repository.
 fn project(dir: &Path) -> PathBuf {
     let project = dir.join("project");

@@ -9,9 +9,10 @@ use crate::{
     lock::{Distribution, line_at},
     manifest::AgentKind,
     model::{Arch, Fingerprint, ModelError, Moment, RelPath, Variant, excerpt, visible_message, visible_path},
+    store::open_foreign,
 };
 use serde::Deserialize;
-use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
+use std::{collections::BTreeSet, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
 use toml::Spanned;
 
 /// Version of the format this program reads.
@@ -105,7 +106,7 @@ impl Policy {
             source,
         };
         let mut text = String::new();
-        let file = File::open(path).map_err(read)?;
+        let file = open_foreign(path).map_err(read)?;
         file.take(MAX_POLICY as u64 + 1)
             .read_to_string(&mut text)
             .map_err(read)?;

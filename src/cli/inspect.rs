@@ -10,13 +10,11 @@ use super::{
 use clap::Args;
 use pnb::{
     inspect::{self, PartKind, SurveyNode, survey},
-    manifest::{MANIFEST_FILE, Manifest, is_statement},
+    manifest::{MANIFEST_FILE, MAX_SIZE, Manifest, is_statement},
     model::{RelPath, Target, Variant, visible},
+    store::read_foreign,
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Width of the column of field names.
 const FIELD: usize = 16;
@@ -81,7 +79,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
 
 /// The manifest in a directory, if it can be read; `pnb audit` reports one that cannot.
 fn manifest(dir: &Path) -> Option<Manifest> {
-    let bytes = fs::read(dir.join(MANIFEST_FILE)).ok()?;
+    let bytes = read_foreign(&dir.join(MANIFEST_FILE), MAX_SIZE).ok()?;
     Manifest::read(&bytes, MANIFEST_FILE).ok()
 }
 

@@ -5,6 +5,7 @@ use crate::{
     graph::{InputSource, StageGraph},
     lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
     model::{Arch, Sha256Digest},
+    store::read_foreign,
     verity, writers,
 };
 use std::{
@@ -20,6 +21,8 @@ pub const STAGES: &str = "stages";
 
 /// Name of the stage with the emulators.
 const EMULATORS: &str = "emulators";
+/// Most bytes of an agent.
+const MAX_AGENT: u64 = 1 << 30;
 /// Name of the agent among the lock's files.
 pub const AGENT: &str = "agent";
 
@@ -109,7 +112,7 @@ impl Project {
     /// Replaces the locked agent by the file at `path`.
     pub fn use_agent(&mut self, path: &Path) -> Result<(), PipelineError> {
         let absolute = path.canonicalize().map_err(PipelineError::io("read", path))?;
-        let bytes = fs::read(&absolute).map_err(PipelineError::io("read", &absolute))?;
+        let bytes = read_foreign(&absolute, MAX_AGENT).map_err(PipelineError::io("read", &absolute))?;
         let mut both = verity::Both::new();
         both.update(&bytes);
         self.lock.files.retain(|f| f.name != AGENT);
