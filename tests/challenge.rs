@@ -249,14 +249,78 @@ fn other_inputs_are_named_before_other_outputs() {
 #[test]
 fn nothing_in_a_manifest_commands_the_terminal() {
     let builders = Builders::new();
-    builders.add("a.json", |_| {}).add("b.json", |m| {
-        m.builder.version = "1\u{1b}[2J\nagreed: 9 of 9 builders, 2 must".to_owned();
-        m.stages[1].stage = "root\u{1b}fs".to_owned();
-    });
+    builders
+        .add("a.json", |_| {})
+        .add("b.json", |m| {
+            m.stages[1]
+                .env
+                .insert("X\u{1b}".to_owned(), "1\u{1b}[2J\nagreed: 9".to_owned());
+        })
+        .add("version.json", |m| {
+            m.builder.version = "1\u{1b}[2J\nagreed: 9 of 9 builders, 2 must".to_owned()
+        });
     let text = builders.said(&["a.json", "b.json"]);
     assert!(!text.contains('\u{1b}'), "{text:?}");
-    assert!(text.contains("2  1\\u{1b}[2J\\nagreed: 9"), "{text}");
-    assert!(text.contains("  root\\u{1b}fs/amd64\n"), "{text}");
+    let text = builders.said(&["a.json", "version.json"]);
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    assert!(text.contains("\"1\\u{1b}[2J\\nagreed: 9"), "{text}");
+}
+
+/// A name, a version or a moment has the form of its field, and no other.
+#[test]
+fn what_is_no_name_is_refused() {
+    let builders = Builders::new();
+    builders.add("a.json", |_| {});
+    let long = "x".repeat(1 << 20);
+    for (place, values) in [
+        ("/apt_snapshot", &["", "../../x", "a\0b", "20250101"][..]),
+        ("/kernel_version", &["", "6.1/../..", "6 1", "6\u{202e}"]),
+        ("/git_sha", &["", "a b", "\u{1b}"]),
+        ("/kernel_command_line", &["a\nb", "a\u{200b}"]),
+        ("/agent/name", &["", "../x", "a/b", "\u{430}gent"]),
+        ("/archives/0/name", &["", "a b"]),
+        ("/archives/0/suite", &["a\u{1b}b", "a b"]),
+        ("/archives/0/components/0", &["", "../x", "a\nb"]),
+        ("/archives/0/snapshot", &["", "latest", "20251301T000000Z"]),
+        ("/archives/0/snapshot_url", &["", "file:///x", "https://a b"]),
+        ("/archives/0/keys/0", &["", "00", "\u{1b}"]),
+        ("/builder/name", &["", "p\nnb"]),
+        ("/builder/version", &["", "1 2"]),
+        ("/builder/zstd", &["\u{9b}31m"]),
+        ("/builder/code/sandbox", &["", "x", "AA"]),
+        ("/files/0/name", &["", "a/b"]),
+        ("/packages/0/name", &["", "A b", "\u{1b}"]),
+        ("/packages/0/arch", &["", "mips"]),
+        ("/packages/0/version", &["", "a b"]),
+        ("/packages/0/archive", &["", "a\nb"]),
+        ("/packages/0/url", &["", "x"]),
+        ("/packages/0/sets/0", &["", "x", "a/b/c"]),
+        ("/stages/0/stage", &["", "a b", "root\u{1b}fs"]),
+    ] {
+        for value in values.iter().copied().chain([long.as_str()]) {
+            builders.edit("b.json", |manifest| {
+                *manifest.pointer_mut(place).expect("a field of the manifest") = value.into();
+            });
+            let text = builders.said(&["a.json", "b.json"]);
+            let shown = value.get(..40).unwrap_or(value);
+            let begin = "exit 30\nerror: failed to read \"b.json\" as a manifest: ";
+            assert!(text.starts_with(begin), "{place} {shown:?}: {text}");
+            // A path of any other form is refused earlier.
+            let field = place.trim_end_matches("/0");
+            assert!(
+                text.contains(&format!(" {field} ")) || text.contains("\" is longer than"),
+                "{place} {shown:?}: {text}"
+            );
+            assert!(text.len() < 1500, "{place}: {} bytes", text.len());
+        }
+    }
+    for place in ["/archives", "/archives/0/keys", "/archives/0/components"] {
+        builders.edit("b.json", |manifest| {
+            *manifest.pointer_mut(place).expect("a field of the manifest") = Value::Array(Vec::new());
+        });
+        let text = builders.said(&["a.json", "b.json"]);
+        assert!(text.contains(&format!("{place} is empty")), "{text}");
+    }
 }
 
 #[test]

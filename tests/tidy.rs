@@ -177,6 +177,60 @@ fn only_the_command_line_and_the_helper_print() {
     report(problems);
 }
 
+/// Files that write to standard output or standard error. All but the first run in a sandbox, where that is the log of a stage or the
+/// console of a machine; the executor hands the descriptors to an interactive stage, and the terminal's file asks what they are.
+const PRINTERS: &[&str] = &[
+    "src/cli/report.rs",
+    "src/cli/terminal.rs",
+    "src/boot/served.rs",
+    "src/sandbox/executor.rs",
+    "src/sandbox/workload.rs",
+];
+
+/// Text from outside reaches a terminal through the one file that makes it visible.
+#[test]
+fn one_file_of_the_command_line_prints() {
+    let mut problems = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (path, text) in files("rs") {
+        let writer = path.starts_with("src/writers");
+        if !path.starts_with("src") || writer {
+            continue;
+        }
+        let own = PRINTERS.iter().find(|own| path == Path::new(own));
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let prints = ["::stdout()", "::stderr()", ".print()", "/dev/tty"]
+                .iter()
+                .any(|p| code.contains(p));
+            match (prints, own) {
+                (true, None) => problems.push(format!("{}:{}: prints", path.display(), number + 1)),
+                (true, Some(own)) => drop(seen.insert(own)),
+                (false, _) => {}
+            }
+        }
+    }
+    assert_eq!(seen.len(), PRINTERS.len(), "a file no longer prints: {seen:?}");
+    report(problems);
+}
+
+/// `Path::exists` is false for a file that could not be looked at: a build would go on without it, and a collection would remove it.
+#[test]
+fn a_failed_look_at_a_file_is_no_absence() {
+    let word = [".exists", "()"].concat();
+    let mut problems = Vec::new();
+    for (path, text) in files("rs") {
+        let is_test = path.ends_with("tests.rs") || !path.starts_with("src");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate().filter(|_| !is_test) {
+            if line.contains(&word) {
+                problems.push(format!("{}:{}: {word}; use try_exists()", path.display(), number + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
 /// The value of `key = "value"` in a file of the repository.
 fn version_in(file: &str, key: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);

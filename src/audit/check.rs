@@ -1,6 +1,6 @@
 //! Checks and their results.
 
-use crate::model::plain;
+use crate::model::visible;
 use serde::Serialize;
 use std::fmt;
 
@@ -173,7 +173,7 @@ impl AuditReport {
         let mut out = String::new();
         for check in &self.checks {
             let mark = if check.ok { "ok  " } else { "FAIL" };
-            for (i, line) in check.detail.lines().map(plain).enumerate() {
+            for (i, line) in check.detail.lines().map(visible).enumerate() {
                 match i {
                     0 => out.push_str(&format!("{mark}  {:width$}  {line}\n", check.name)),
                     _ => out.push_str(&format!("      {:width$}  {line}\n", "")),

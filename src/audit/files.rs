@@ -7,11 +7,12 @@ use super::{
 use crate::{
     manifest::{RECORD_FILE, SUMS_FILE, Sums},
     model::RelPath,
+    store::open_foreign,
     verity::{Both, Digests},
 };
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
     path::Path,
@@ -36,7 +37,7 @@ pub(super) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Aud
         Err(e) => return Err(at(path)(e)),
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(at(path))?;
+    let file = open_foreign(path).map_err(at(path))?;
     file.take(limit).read_to_end(&mut bytes).map_err(at(path))?;
     Ok(Some(bytes))
 }
@@ -87,7 +88,7 @@ fn join(dir: &Path, below: Option<&RelPath>) -> std::path::PathBuf {
 }
 
 fn hash_file(path: &Path) -> Result<Digests, AuditError> {
-    let mut file = File::open(path).map_err(at(path))?;
+    let mut file = open_foreign(path).map_err(at(path))?;
     let mut both = Both::new();
     io::copy(&mut file, &mut both).map_err(at(path))?;
     Ok(both.finish())

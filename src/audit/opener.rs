@@ -6,9 +6,9 @@ use crate::{
     inspect::{SpoolDirectory, find_root},
     manifest::Manifest,
     model::Variant,
+    store::open_foreign,
 };
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -38,7 +38,7 @@ impl OpenRoot for ArtifactRoot {
             .variant()
             .ok_or("the manifest does not describe exactly one variant")?;
         let name = carrier(variant).ok_or_else(|| format!("{variant} carries no file system with the root"))?;
-        let file = File::open(dir.join(name)).map_err(|e| format!("open {name:?}: {e}"))?;
+        let file = open_foreign(&dir.join(name)).map_err(|e| format!("open {name:?}: {e}"))?;
         let source: Source = Arc::new(file);
         let found = find_root(&source, name, &SpoolDirectory::new(&self.scratch))?;
         Ok(OpenedRoot {

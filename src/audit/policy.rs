@@ -8,10 +8,11 @@ use super::PolicyError;
 use crate::{
     lock::{Distribution, line_at},
     manifest::AgentKind,
-    model::{Arch, Fingerprint, ModelError, Moment, RelPath, Variant, excerpt},
+    model::{Arch, Fingerprint, ModelError, Moment, RelPath, Variant, excerpt, visible_message, visible_path},
+    store::open_foreign,
 };
 use serde::Deserialize;
-use std::{collections::BTreeSet, fs::File, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
+use std::{collections::BTreeSet, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
 use toml::Spanned;
 
 /// Version of the format this program reads.
@@ -105,11 +106,11 @@ impl Policy {
             source,
         };
         let mut text = String::new();
-        let file = File::open(path).map_err(read)?;
+        let file = open_foreign(path).map_err(read)?;
         file.take(MAX_POLICY as u64 + 1)
             .read_to_string(&mut text)
             .map_err(read)?;
-        Self::parse(&text, &path.display().to_string())
+        Self::parse(&text, &visible_path(path))
     }
 
     /// Reads a policy; `file` names it in errors.
@@ -125,7 +126,7 @@ impl Policy {
         };
         let toml = |error: toml::de::Error| {
             let start = error.span().map_or(0, |span| span.start);
-            at(start, error.message().trim_end().replace('\n', "; "))
+            at(start, visible_message(error.message()))
         };
         if text.len() > MAX_POLICY {
             return Err(at(0, format!("it has more than {MAX_POLICY} bytes")));

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
-    model::{Arch, Target, VerityDigest},
+    model::{Arch, Target, VerityDigest, visible_path},
 };
 use serde::Serialize;
 use std::{
@@ -99,7 +99,7 @@ impl AuditedSet {
     /// Audits the artifact in the directory `below` of `dir`. A directory without a manifest is not an artifact, and a problem only if
     /// it has the name of one.
     fn add(&mut self, dir: &Path, below: &Path, options: &AuditOptions<'_>) -> Result<(), AuditError> {
-        let (place, name) = (dir.join(below), below.display().to_string());
+        let (place, name) = (dir.join(below), visible_path(below));
         let Some(bytes) = read_small(&place.join(MANIFEST_FILE), MAX_SIZE)? else {
             if name.parse::<Target>().is_ok() {
                 self.places.add(format!("{name} has no {MANIFEST_FILE}"));

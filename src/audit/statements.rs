@@ -111,6 +111,9 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
         &manifest.apt_snapshot,
     );
     check_stages(manifest, &mut problems);
+    if let Err(error) = manifest.check_names(MANIFEST_FILE) {
+        problems.add(error.to_string());
+    }
     let found = format!(
         "{} packages and {} files from {} archives, {} stages",
         manifest.packages.len(),

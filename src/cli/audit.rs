@@ -71,9 +71,9 @@ pub(super) fn audit(common: &Common, args: &AuditArgs, report: &Report) -> Resul
         && let Some(set) = audit_set(&args.dir, &options)?
     {
         if report.json() {
-            report.line(serde_json::json!(set));
+            report.value(serde_json::json!(set));
         } else {
-            report.bytes(set.table().as_bytes());
+            report.text(&set.table());
         }
         return Ok(set.class().map_or(Exit::Success, Exit::Audit));
     }
@@ -84,9 +84,9 @@ pub(super) fn audit(common: &Common, args: &AuditArgs, report: &Report) -> Resul
         Err(_) => return result.map(|_| Exit::Success).map_err(Failure::from),
     };
     if report.json() {
-        report.line(serde_json::json!(checks));
+        report.value(serde_json::json!(checks));
     } else {
-        report.bytes(checks.table().as_bytes());
+        report.text(&checks.table());
     }
     Ok(exit)
 }

@@ -129,7 +129,7 @@ fn timings(outcome: &BuildOutcome, report: &Report) {
     if report.json() {
         for (id, done) in rows {
             let r = &done.record;
-            report.line(serde_json::json!({
+            report.value(serde_json::json!({
                 "event": "timing", "node": id, "cached": done.cached, "wall_ms": r.wall_ms, "cpu_ms": r.cpu_ms, "peak_memory": r.peak_memory
             }));
         }

@@ -29,9 +29,9 @@ pub(super) fn challenge(args: &ChallengeArgs, report: &Report) -> Result<Exit, F
         .collect::<Result<_, _>>()?;
     let found = repro::challenge(&claims, args.threshold)?;
     if report.json() {
-        report.line(serde_json::json!(found));
+        report.value(serde_json::json!(found));
     } else {
-        report.bytes(found.table().as_bytes());
+        report.text(&found.table());
     }
     Ok(if found.met { Exit::Success } else { Exit::Disagree })
 }

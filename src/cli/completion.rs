@@ -13,7 +13,7 @@ pub(super) struct CompletionArgs {
 
 /// Prints the script for `command`, the whole command line.
 pub(super) fn completion(args: &CompletionArgs, command: clap::Command, report: &Report) -> Exit {
-    report.bytes(&script(args.shell, command));
+    report.raw(&script(args.shell, command));
     Exit::Success
 }
 

@@ -8,7 +8,10 @@ use super::{
     report::{Report, size},
 };
 use clap::Args;
-use pnb::inspect::{self, Comparison, Difference, What};
+use pnb::{
+    inspect::{self, Comparison, Difference, What},
+    model::visible,
+};
 use std::path::PathBuf;
 
 /// Options of `pnb diff`.
@@ -34,11 +37,11 @@ pub(super) fn diff(common: &Common, args: &DiffArgs, report: &Report) -> Result<
     let found = found?;
     if report.json() {
         for difference in &found.differences {
-            report.line(serde_json::json!(difference));
+            report.value(serde_json::json!(difference));
         }
-        report.line(serde_json::json!({ "equal": found.equal(), "total": found.total }));
+        report.value(serde_json::json!({ "equal": found.equal(), "total": found.total }));
     } else {
-        report.bytes(differences(&found).as_bytes());
+        report.text(&differences(&found));
     }
     Ok(if found.equal() { Exit::Success } else { Exit::Different })
 }
@@ -103,8 +106,10 @@ pub(super) fn sentence(difference: &Difference) -> String {
     let hint = difference
         .hint
         .map_or(String::new(), |hint| format!(" [{}]", hint.as_str()));
-    match difference.path.is_empty() {
+    let sentence = match difference.path.is_empty() {
         true => format!("{what}{hint}"),
         false => format!("{}: {what}{hint}", difference.path.join(" / ")),
-    }
+    };
+    // Names and values come from the files.
+    visible(&sentence)
 }

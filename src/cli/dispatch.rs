@@ -18,14 +18,15 @@ use super::{
     lock::{LockArgs, lock},
     log::{LogArgs, log},
     plan::{PlanArgs, plan},
-    report::Report,
+    report::{self, Report},
     serve::{ServeArgs, serve},
     shell::{ShellArgs, shell},
     store::{StoreArgs, store},
     vendor::{VendorArgs, vendor},
     verify_repro::{VerifyReproArgs, verify_repro},
 };
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ContextValue};
+use pnb::model::visible;
 use std::{ffi::OsString, process::ExitCode};
 
 /// The examples of `pnb help`.
@@ -110,8 +111,12 @@ fn command(arguments: Vec<OsString>) -> Exit {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            if !error.use_stderr() {
+                report::answer(&error);
+                return Exit::Success;
+            }
+            report::say(&shown(error));
+            return Exit::Usage;
         }
     };
     let report = Report::new(cli.common.json, cli.common.quiet);
@@ -122,6 +127,22 @@ fn command(arguments: Vec<OsString>) -> Exit {
             error.exit()
         }
     }
+}
+
+/// The message about a wrong command line. It quotes arguments, which may be names of files of others.
+fn shown(mut error: clap::Error) -> String {
+    let odd = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) => Some((kind, ContextValue::String(visible(text)))),
+        ContextValue::Strings(texts) => {
+            let texts = texts.iter().map(|text| visible(text)).collect();
+            Some((kind, ContextValue::Strings(texts)))
+        }
+        _ => None,
+    });
+    for (kind, value) in odd.collect::<Vec<_>>() {
+        error.insert(kind, value);
+    }
+    error.render().to_string()
 }
 
 fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {

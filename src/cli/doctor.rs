@@ -7,7 +7,11 @@ use super::{
     failure::Failure,
     report::Report,
 };
-use pnb::{model::chain, pipeline::Project, sandbox};
+use pnb::{
+    model::{chain, visible_path},
+    pipeline::Project,
+    sandbox,
+};
 
 pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> {
     let options = run_options()?;
@@ -16,7 +20,7 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
         whole &= layer.problem.is_none();
         if report.json() {
             let (name, offered, problem, fix) = (layer.name, layer.offered, layer.problem, layer.fix);
-            report.line(serde_json::json!({ "layer": name, "offered": offered, "problem": problem, "fix": fix }));
+            report.value(serde_json::json!({ "layer": name, "offered": offered, "problem": problem, "fix": fix }));
             continue;
         }
         let mark = if layer.problem.is_none() { "ok" } else { "MISSING" };
@@ -31,7 +35,7 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
         for archive in &project.lock.archives {
             let (name, suite, snapshot) = (&archive.name, &archive.suite, &archive.snapshot);
             if report.json() {
-                report.line(serde_json::json!({ "archive": name, "suite": suite, "snapshot": snapshot }));
+                report.value(serde_json::json!({ "archive": name, "suite": suite, "snapshot": snapshot }));
             } else {
                 report.line(format_args!("{:<8} {:<22} {} at {snapshot}", "locked", name, suite));
             }
@@ -39,11 +43,16 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
     }
     let path = store_path(common)?;
     match open(common) {
-        Ok(store) if report.json() => report.line(serde_json::json!({ "store": store.root() })),
-        Ok(store) => report.line(format_args!("{:<8} {:<22} {}", "ok", "store", store.root().display())),
+        Ok(store) if report.json() => report.value(serde_json::json!({ "store": store.root() })),
+        Ok(store) => report.line(format_args!(
+            "{:<8} {:<22} {}",
+            "ok",
+            "store",
+            visible_path(store.root())
+        )),
         Err(error) if report.json() => {
             whole = false;
-            report.line(serde_json::json!({ "store": path, "problem": chain(error.error()) }));
+            report.value(serde_json::json!({ "store": path, "problem": chain(error.error()) }));
         }
         Err(error) => {
             whole = false;
@@ -51,7 +60,7 @@ pub(super) fn doctor(common: &Common, report: &Report) -> Result<Exit, Failure> 
                 "{:<8} {:<22} {}: {}",
                 "MISSING",
                 "store",
-                path.display(),
+                visible_path(&path),
                 chain(error.error())
             ));
             if let Some(hint) = error.hint() {

@@ -34,6 +34,10 @@ pub(super) fn graph(common: &Common, args: &GraphArgs, report: &Report) -> Resul
         (_, _, true) => Rendering::Json,
         _ => Rendering::Text,
     };
-    report.bytes(render(&project.graph, &closure, how)?.as_bytes());
+    let text = render(&project.graph, &closure, how)?;
+    match how {
+        Rendering::Json => report.document(&text),
+        Rendering::Text | Rendering::Dot | Rendering::Svg => report.text(&text),
+    }
     Ok(Exit::Success)
 }

@@ -10,13 +10,11 @@ use super::{
 use clap::Args;
 use pnb::{
     inspect::{self, PartKind, SurveyNode, survey},
-    manifest::{MANIFEST_FILE, Manifest, is_statement},
-    model::{RelPath, Target, Variant},
+    manifest::{MANIFEST_FILE, MAX_SIZE, Manifest, is_statement},
+    model::{RelPath, Target, Variant, visible},
+    store::read_foreign,
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Width of the column of field names.
 const FIELD: usize = 16;
@@ -45,9 +43,9 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
     let Some(files) = children else {
         let node = survey(&part, &scratch, args.depth, args.all)?;
         if report.json() {
-            report.line(serde_json::json!(node));
+            report.value(serde_json::json!(node));
         } else {
-            report.bytes(tree(&node).as_bytes());
+            report.text(&tree(&node));
         }
         return Ok(Exit::Success);
     };
@@ -60,7 +58,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         nodes.push(survey(file, &scratch, depth, args.all)?);
     }
     if report.json() {
-        report.line(
+        report.value(
             serde_json::json!({ "name": part.name, "kind": "directory", "manifest": manifest, "children": nodes }),
         );
         return Ok(Exit::Success);
@@ -75,17 +73,19 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         }
         out.push_str(&tree(node));
     }
-    report.bytes(out.as_bytes());
+    report.text(&out);
     Ok(Exit::Success)
 }
 
 /// The manifest in a directory, if it can be read; `pnb audit` reports one that cannot.
 fn manifest(dir: &Path) -> Option<Manifest> {
-    let bytes = fs::read(dir.join(MANIFEST_FILE)).ok()?;
+    let bytes = read_foreign(&dir.join(MANIFEST_FILE), MAX_SIZE).ok()?;
     Manifest::read(&bytes, MANIFEST_FILE).ok()
 }
 
+/// A line of a field. Names and values come from the file.
 fn line(out: &mut String, indent: usize, name: &str, value: &str) {
+    let (name, value) = (visible(name), visible(value));
     out.push_str(&format!("{:indent$}{name:<FIELD$} {value}\n", ""));
 }
 
@@ -124,12 +124,13 @@ fn tree(node: &SurveyNode) -> String {
 
 fn branch(out: &mut String, node: &SurveyNode, indent: usize) {
     let format = node.format.unwrap_or(node.kind.as_str());
-    let mut head = format!("{:indent$}{}: {format}, {}", "", node.name, size(node.size));
+    let name = visible(&node.name);
+    let mut head = format!("{:indent$}{name}: {format}, {}", "", size(node.size));
     if node.kind == PartKind::Partition || node.kind == PartKind::Segment {
         head.push_str(&format!(" at {}", node.offset));
     }
     if let Some(target) = node.fields.get("target") {
-        head = format!("{:indent$}{} -> {target}", "", node.name);
+        head = format!("{:indent$}{name} -> {}", "", visible(target));
     }
     out.push_str(&head);
     out.push('\n');

@@ -75,7 +75,7 @@ fn check(wants: &LockWants, report: &Report) -> Result<Exit, Failure> {
     let problems = wants.problems()?;
     for problem in &problems {
         if report.json() {
-            report.line(serde_json::json!({ "problem": problem.to_string() }));
+            report.value(serde_json::json!({ "problem": problem.to_string() }));
         } else {
             report.line(problem);
         }

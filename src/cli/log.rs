@@ -58,7 +58,7 @@ pub(super) fn log(common: &Common, args: &LogArgs, report: &Report) -> Result<Ex
     let last = store.latest_log(&node.stage, node.arch)?;
     let path = last.ok_or(LogError::NotRun { node })?;
     match fs::read(&path) {
-        Ok(text) => report.bytes(&text),
+        Ok(text) => report.log(&text),
         Err(source) => return Err(LogError::Read { path, source }.into()),
     }
     Ok(Exit::Success)

@@ -24,6 +24,7 @@ mod report;
 mod serve;
 mod shell;
 mod store;
+mod terminal;
 mod vendor;
 mod verify_repro;
 

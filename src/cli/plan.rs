@@ -25,7 +25,7 @@ pub(super) fn plan(common: &Common, args: &PlanArgs, report: &Report) -> Result<
     let selected = select(&project, &args.selection)?;
     for entry in pipeline::plan(&project, &store, &selected.nodes)? {
         if report.json() {
-            report.line(serde_json::json!(entry));
+            report.value(serde_json::json!(entry));
             continue;
         }
         let what = if entry.run { "run" } else { "cached" };

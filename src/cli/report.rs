@@ -1,11 +1,21 @@
-//! Everything that is printed for the user: events, results, remarks, warnings and errors.
+//! Everything that is printed for the user: events, results, remarks, warnings and errors. No other file of the command line writes to
+//! standard output or standard error.
+//!
+//! Text can contain names and values from files of others. Each method makes it visible before it is printed, except the few that say
+//! otherwise.
 
 use super::failure::Failure;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pnb::{model::chain, pipeline::Event};
+use pnb::{
+    model::{chain, visible, visible_json, visible_lines, visible_log, visible_path},
+    pipeline::Event,
+};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::{self, IsTerminal, Write},
+    path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -45,35 +55,68 @@ impl Report {
     }
 
     /// Prints a line of the result on standard output. A closed pipe is not an error.
-    pub(super) fn line(&self, text: impl std::fmt::Display) {
+    pub(super) fn line(&self, text: impl Display) {
+        self.text(&format!("{text}\n"));
+    }
+
+    /// Prints text of the result, of any number of lines.
+    pub(super) fn text(&self, text: &str) {
+        self.raw(visible_lines(text).as_bytes());
+    }
+
+    /// Prints a value of the result as a line of JSON.
+    pub(super) fn value(&self, value: impl Serialize) {
+        // The values of this program have string keys and no numbers that JSON lacks.
+        if let Ok(json) = serde_json::to_string(&value) {
+            self.document(&format!("{json}\n"));
+        }
+    }
+
+    /// Prints a JSON document of the result.
+    pub(super) fn document(&self, json: &str) {
+        self.raw(visible_json(json).as_bytes());
+    }
+
+    /// Prints a path of the result as a line: visible on a terminal, unchanged elsewhere, so that a script can use it.
+    pub(super) fn path(&self, path: &Path) {
+        match io::stdout().is_terminal() {
+            true => self.line(visible_path(path)),
+            false => self.raw(&[path.as_os_str().as_encoded_bytes(), b"\n"].concat()),
+        }
+    }
+
+    /// Prints a stage's log: visible on a terminal, unchanged elsewhere.
+    pub(super) fn log(&self, log: &[u8]) {
+        match io::stdout().is_terminal() {
+            true => self.raw(visible_log(log).as_bytes()),
+            false => self.raw(log),
+        }
+    }
+
+    /// Prints bytes unchanged. They must not come from a file or another program.
+    pub(super) fn raw(&self, bytes: &[u8]) {
         self.bars.suspend(|| {
-            let _ = writeln!(io::stdout(), "{text}");
+            let _ = io::stdout().write_all(bytes);
         });
     }
 
-    /// Prints bytes of the result unchanged.
-    pub(super) fn bytes(&self, bytes: &[u8]) {
-        let _ = io::stdout().write_all(bytes);
+    /// Prints text on standard error.
+    fn say(&self, text: &str) {
+        self.bars.suspend(|| say(text));
     }
 
     /// Prints a remark for people on standard error; nothing with `--json` or `--quiet`.
-    pub(super) fn note(&self, text: impl std::fmt::Display) {
-        if self.json || self.quiet {
-            return;
+    pub(super) fn note(&self, text: impl Display) {
+        if !self.json && !self.quiet {
+            self.say(&format!("{text}\n"));
         }
-        self.bars.suspend(|| {
-            let _ = writeln!(io::stderr(), "{text}");
-        });
     }
 
     /// Prints a warning on standard error; the work goes on.
-    pub(super) fn warning(&self, text: impl std::fmt::Display) {
-        if self.json {
-            return;
+    pub(super) fn warning(&self, text: impl Display) {
+        if !self.json {
+            self.say(&format!("warning: {text}\n"));
         }
-        self.bars.suspend(|| {
-            let _ = writeln!(io::stderr(), "warning: {text}");
-        });
     }
 
     /// Prints the error that ends the program, with its causes and hints.
@@ -83,15 +126,11 @@ impl Report {
         let hints: Vec<_> = failure.hint().into_iter().collect();
         if self.json {
             let exit = failure.exit().code();
-            let value = serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit });
-            let _ = writeln!(io::stdout(), "{value}");
+            self.value(serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit }));
             return;
         }
-        let mut err = io::stderr().lock();
-        let _ = writeln!(err, "error: failed to {message}");
-        for hint in hints {
-            let _ = writeln!(err, "\nhint: {hint}");
-        }
+        let hints: String = hints.iter().map(|hint| format!("\nhint: {hint}\n")).collect();
+        self.say(&format!("error: failed to {message}\n{hints}"));
     }
 
     /// Ends the live display.
@@ -102,10 +141,8 @@ impl Report {
     /// Shows an event of the pipeline. Called from any thread.
     pub(super) fn event(&self, event: Event) {
         if self.json {
-            if !matches!(event, Event::Fetched { .. })
-                && let Ok(text) = serde_json::to_string(&event)
-            {
-                self.line(text);
+            if !matches!(event, Event::Fetched { .. }) {
+                self.value(&event);
             }
             return;
         }
@@ -120,7 +157,7 @@ impl Report {
                         "    fetch {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}",
                     );
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                    bar.set_message(what.clone());
+                    bar.set_message(visible(&what));
                     self.keep(format!("fetch {what}"), bar);
                 }
             }
@@ -132,7 +169,7 @@ impl Report {
                     let bar = self.bars.add(ProgressBar::new_spinner());
                     let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}");
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-                    bar.set_message(node.to_string());
+                    bar.set_message(visible(&node.to_string()));
                     bar.enable_steady_tick(Duration::from_millis(120));
                     self.keep(node.to_string(), bar);
                 }
@@ -159,7 +196,7 @@ impl Report {
             }
             Event::Exported { dir, unchanged } => {
                 let what = if unchanged { "unchanged" } else { "artifact" };
-                self.note(format_args!("{what:>9} {}", dir.display()));
+                self.note(format_args!("{what:>9} {}", visible_path(&dir)));
             }
         }
     }
@@ -196,6 +233,16 @@ impl Report {
             }
         }
     }
+}
+
+/// Prints text on standard error, without a report.
+pub(super) fn say(text: &str) {
+    let _ = io::stderr().write_all(visible_lines(text).as_bytes());
+}
+
+/// Prints the answer to `--help` and `--version`, which is text of this program, with its colours.
+pub(super) fn answer(error: &clap::Error) {
+    let _ = error.print();
 }
 
 /// A number of bytes, such as `1.5 MiB`.

@@ -15,7 +15,7 @@ use nix::{
     unistd::Uid,
 };
 use pnb::{
-    model::Hint,
+    model::{Hint, visible_path},
     serve::{HttpLimits, ServeError, Served, ServedDirectory, Stop, TftpLimits, Wake, serve_http, serve_tftp},
 };
 use std::{
@@ -127,7 +127,7 @@ pub(super) fn serve(args: &ServeArgs, report: &Report) -> Result<Exit, Failure> 
         if report.json() {
             let mut event = serde_json::json!(served);
             event["event"] = "served".into();
-            report.line(event);
+            report.value(event);
         } else {
             report.line(served);
         }
@@ -167,8 +167,8 @@ fn ending<T>(stop: &Stop, server: impl FnOnce() -> T) -> T {
 fn announce(report: &Report, dir: &Path, scheme: &str, address: SocketAddr) {
     let url = format!("{scheme}://{address}/");
     if report.json() {
-        report.line(serde_json::json!({ "event": "serving", "dir": dir, "url": url }));
+        report.value(serde_json::json!({ "event": "serving", "dir": dir, "url": url }));
     } else {
-        report.line(format_args!("serving {} at {url}", dir.display()));
+        report.line(format_args!("serving {} at {url}", visible_path(dir)));
     }
 }

@@ -6,6 +6,7 @@ use super::{
     context::{origins, project, run_options, store},
     failure::{Failure, Fatal},
     report::Report,
+    terminal::TerminalModes,
 };
 use clap::Args;
 use pnb::{
@@ -87,7 +88,10 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         strict: false,
     };
     let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a shell has no outputs"));
-    match executor.run(&placement.spec, &mut put, &mut io::sink()) {
+    let modes = TerminalModes::save(report);
+    let ended = executor.run(&placement.spec, &mut put, &mut io::sink());
+    drop(modes);
+    match ended {
         Ok(_) => Ok(Exit::Success),
         Err(pnb::sandbox::SandboxError::Failed { status, .. }) => {
             report.note(format_args!("the shell ended with {status}"));

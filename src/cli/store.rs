@@ -9,7 +9,7 @@ use super::{
 };
 use clap::{Args, Subcommand};
 use pnb::{
-    model::{Arch, Hint, ModelError, NodeId},
+    model::{Arch, Hint, ModelError, NodeId, visible_path},
     store::{Output, Store},
 };
 use std::{borrow::Cow, collections::BTreeSet};
@@ -48,7 +48,7 @@ pub(super) fn store(common: &Common, args: &StoreArgs, report: &Report) -> Resul
         StoreCommand::Verify { repair } => verify(common, *repair, report),
         StoreCommand::Gc => gc(common, report),
         StoreCommand::Path { stage: None, .. } => {
-            report.line(store_path(common)?.display());
+            report.path(&store_path(common)?);
             Ok(Exit::Success)
         }
         StoreCommand::Path {
@@ -79,10 +79,14 @@ fn verify(common: &Common, repair: bool, report: &Report) -> Result<Exit, Failur
             .map(|d| serde_json::json!({ "path": d.path, "problem": d.problem }))
             .collect();
         let (objects, bytes, records) = (check.objects, check.bytes, check.records);
-        report.line(serde_json::json!({ "objects": objects, "bytes": bytes, "records": records, "damage": damage }));
+        report.value(serde_json::json!({ "objects": objects, "bytes": bytes, "records": records, "damage": damage }));
     } else {
         for damage in &check.damage {
-            report.line(format_args!("damaged {}: {}", damage.path.display(), damage.problem));
+            report.line(format_args!(
+                "damaged {}: {}",
+                visible_path(&damage.path),
+                damage.problem
+            ));
         }
         let (objects, bytes, records) = (check.objects, size(check.bytes), check.records);
         report.line(format_args!(
@@ -104,7 +108,7 @@ fn gc(common: &Common, report: &Report) -> Result<Exit, Failure> {
     let pinned: BTreeSet<_> = packages.chain(project.lock.files.iter().map(|f| f.sha256)).collect();
     let done = store.collect(&pinned)?;
     if report.json() {
-        report.line(serde_json::json!({ "removed": done.removed, "freed": done.freed, "kept": done.kept }));
+        report.value(serde_json::json!({ "removed": done.removed, "freed": done.freed, "kept": done.kept }));
     } else {
         report.line(format_args!(
             "removed {} files ({}), kept {} objects",
@@ -183,6 +187,6 @@ fn path(common: &Common, stage: &str, output: &str, report: &Report) -> Result<E
             .into());
         }
     };
-    report.line(path.display());
+    report.path(&path);
     Ok(Exit::Success)
 }

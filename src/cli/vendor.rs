@@ -8,7 +8,7 @@ use super::{
     report::Report,
 };
 use clap::Args;
-use pnb::pipeline::vendor as write_mirror;
+use pnb::{model::visible_path, pipeline::vendor as write_mirror};
 use std::path::PathBuf;
 
 /// Options of `pnb vendor`.
@@ -30,7 +30,7 @@ pub(super) fn vendor(common: &Common, args: &VendorArgs, report: &Report) -> Res
         "{} files, {} new; use them with PNB_MIRROR=file://{}",
         done.files,
         done.written,
-        dir.display()
+        visible_path(&dir)
     ));
     Ok(Exit::Success)
 }

@@ -188,9 +188,9 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         })?;
     }
     if report.json() {
-        report.line(serde_json::json!(verdict));
+        report.value(serde_json::json!(verdict));
     } else {
-        report.bytes(summary(&verdict).as_bytes());
+        report.text(&summary(&verdict));
     }
     let images = args
         .output

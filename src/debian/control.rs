@@ -376,6 +376,14 @@ pub(crate) fn is_package_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))
 }
 
+/// Whether a text is the name of a source package, with or without its version.
+pub(crate) fn is_source(text: &str) -> bool {
+    match text.split_once(' ') {
+        Some((name, version)) => is_package_name(name) && version.parse::<Version>().is_ok(),
+        None => is_package_name(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,8 +11,8 @@ mod signed;
 mod tarball;
 mod version;
 
-pub(crate) use control::is_package_name;
 pub use control::{BinaryPackage, ControlReader, MultiArch, Paragraph, Priority};
+pub(crate) use control::{is_package_name, is_source};
 pub use deb::{DebError, PutContent, Visitor, deb_tree, plain_deb, read_control, unpack_data};
 pub use error::MetadataError;
 pub use relation::{Alternatives, Op, Relation, Relations};

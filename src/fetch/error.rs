@@ -1,6 +1,6 @@
 //! `FetchError`: why a file could not be fetched.
 
-use crate::model::Hint;
+use crate::model::{Hint, visible_path};
 use std::{borrow::Cow, io, path::PathBuf};
 
 /// Why a file could not be fetched, or its places could not be found; every message completes "failed to …".
@@ -17,7 +17,7 @@ pub enum FetchError {
         hint: &'static str,
     },
     /// The file of the unfinished download cannot be used.
-    #[error("fetch {what}: {action} {}", path.display())]
+    #[error("fetch {what}: {action} {}", visible_path(path))]
     Part {
         /// Kind, name, version and architecture.
         what: String,
@@ -65,7 +65,7 @@ pub enum FetchError {
         problem: String,
     },
     /// A file of apt's configuration cannot be read.
-    #[error("read {}", path.display())]
+    #[error("read {}", visible_path(path))]
     ReadSources {
         /// The file or directory.
         path: PathBuf,

@@ -4,7 +4,7 @@ use super::{
     GraphError,
     units::{parse_duration, parse_size},
 };
-use crate::model::{Arch, Capability, RelPath};
+use crate::model::{Arch, Capability, RelPath, excerpt, is_visible, visible_message};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{collections::BTreeMap, time::Duration};
 use toml::Spanned;
@@ -397,12 +397,20 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
     }
     // Types, unknown fields and single values are checked by the deserializer; the checks below concern several fields at once.
     let raw: RawStage =
-        toml::from_str(text).map_err(|e| error(e.span().map_or(0, |s| s.start), e.message().to_owned()))?;
-    if raw.summary.get_ref().is_empty() || raw.summary.get_ref().contains('\n') {
+        toml::from_str(text).map_err(|e| error(e.span().map_or(0, |s| s.start), visible_message(e.message())))?;
+    let summary = raw.summary.get_ref();
+    if summary.is_empty() || summary.contains('\n') {
         return Err(error(
             raw.summary.span().start,
             "the summary is not one line".to_owned(),
         ));
+    }
+    if let Some(odd) = summary.chars().find(|c| !is_visible(*c)) {
+        let problem = format!(
+            "the summary has a character that is not shown: {}",
+            odd.escape_unicode()
+        );
+        return Err(error(raw.summary.span().start, problem));
     }
     let workload = match (raw.command, raw.writer) {
         (Some(command), None) => {
@@ -529,7 +537,8 @@ pub(super) fn plain_name(kind: &str, name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(plain) {
         return Err(format!(
-            "{kind} name {name:?} is not 1 to 64 of a-z, 0-9, \"-\", \"_\", \".\""
+            "{kind} name {:?} is not 1 to 64 of a-z, 0-9, \"-\", \"_\", \".\"",
+            excerpt(name)
         ));
     }
     Ok(())

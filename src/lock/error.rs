@@ -3,7 +3,7 @@
 use super::ResolveError;
 use crate::{
     debian::MetadataError,
-    model::{Hint, RelPath},
+    model::{Hint, RelPath, visible_message},
 };
 use std::borrow::Cow;
 
@@ -135,6 +135,6 @@ pub(super) fn toml_error(file: &str, text: &str, error: &toml::de::Error) -> Loc
     LockError::Line {
         file: file.to_owned(),
         line: line_at(text, error.span().map_or(0, |span| span.start)),
-        problem: error.message().trim_end().replace('\n', "; "),
+        problem: visible_message(error.message()),
     }
 }

@@ -6,8 +6,8 @@ use super::{
     format::Archive,
 };
 use crate::{
-    debian::{Version, is_package_name},
-    model::{Epoch, NodeId, excerpt, is_name},
+    debian::{Version, is_package_name, is_source},
+    model::{Epoch, MAX_PINNED, NodeId, RelPath, excerpt, is_name, is_plain_path, is_url, visible_message},
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -121,7 +121,7 @@ impl Checker<'_> {
             let item = item.into_inner();
             let (name, problem) = judge(&item);
             let problem = match (problem, self.seen.insert(name.clone(), line)) {
-                (Some(problem), _) => format!("{name}: {problem}"),
+                (Some(problem), _) => format!("{}: {problem}", visible_message(&name)),
                 (None, Some(first)) => format!("second {name} (first in line {first})"),
                 (None, None) => {
                     out.push(item);
@@ -148,7 +148,26 @@ fn archive_problem(archive: &Archive) -> Option<String> {
             excerpt(&archive.snapshot_url)
         ));
     }
+    if archive.components.is_empty() {
+        return Some("has no components".to_owned());
+    }
+    if let Some(bad) = archive.components.iter().find(|c| !is_name(c)) {
+        return Some(format!("not a component: {:?}", excerpt(bad)));
+    }
+    let paths = [("base", &archive.base), ("suite", &archive.suite)];
+    if let Some(problem) = paths.into_iter().find_map(|(field, path)| path_problem(field, path)) {
+        return Some(problem);
+    }
     archive.keys.is_empty().then(|| "no key signed it".to_owned())
+}
+
+fn path_problem(field: &str, path: &RelPath) -> Option<String> {
+    let problem = "has other characters than letters, digits and /+-._~%:,@=, or more than 1000";
+    (!is_plain_path(path)).then(|| format!("{field} {problem}: {:?}", excerpt(&path.to_string())))
+}
+
+fn size_problem(size: u64) -> Option<String> {
+    (size > MAX_PINNED).then(|| format!("size is {size}, more than {MAX_PINNED}"))
 }
 
 fn package_problem(package: &Package, lock: &Lockfile) -> Option<String> {
@@ -163,6 +182,15 @@ fn package_problem(package: &Package, lock: &Lockfile) -> Option<String> {
     }
     if lock.archive(&package.archive).is_none() {
         return Some(format!("no archive {:?} in this file", excerpt(&package.archive)));
+    }
+    if let Some(source) = package.source.as_ref().filter(|source| !is_source(source)) {
+        return Some(format!(
+            "source is not a source package and its version: {:?}",
+            excerpt(source)
+        ));
+    }
+    if let Some(problem) = path_problem("path", &package.path).or_else(|| size_problem(package.size)) {
+        return Some(problem);
     }
     if package.sets.is_empty() {
         return Some("belongs to no set".to_owned());
@@ -179,14 +207,10 @@ fn file_problem(file: &PinnedFile) -> Option<String> {
     match (&file.path, &file.url) {
         (Some(_), Some(_)) => Some("has both a path and a url".to_owned()),
         (None, None) => Some("has neither a path nor a url".to_owned()),
+        (Some(path), None) => path_problem("path", path).or_else(|| size_problem(file.size)),
         (None, Some(url)) if !is_url(url) => Some(format!("url is not an http or https address: {:?}", excerpt(url))),
-        _ => None,
+        (None, Some(_)) => size_problem(file.size),
     }
-}
-
-fn is_url(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|r| !r.is_empty() && r.len() < 2000) && url.bytes().all(|b| b.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -285,6 +309,48 @@ mod tests {
             (
                 sample().replace("20261123T130000Z\"\nsnap", "now\"\nsnap"),
                 "read lockfile.toml, line 10: \"now\" is not a moment of the form YYYYMMDDThhmmssZ",
+            ),
+            (
+                sample().replace("base = \"debian\"", "base = \"deb\\nian\""),
+                "read lockfile.toml, line 4: archive \"trixie\": base has other characters than letters, digits and /+-._~%:,@=, or more than 1000: \"deb\\\\nian\"",
+            ),
+            (
+                sample().replace("suite = \"trixie\"", "suite = \"tr\\u0456xie\""),
+                "read lockfile.toml, line 4: archive \"trixie\": suite has other characters than letters, digits and /+-._~%:,@=, or more than 1000: \"trіxie\"",
+            ),
+            (
+                sample().replace("[\"main\"]", "[]"),
+                "read lockfile.toml, line 4: archive \"trixie\": has no components",
+            ),
+            (
+                sample().replace("[\"main\"]", "[\"../x\"]"),
+                "read lockfile.toml, line 4: archive \"trixie\": not a component: \"../x\"",
+            ),
+            (
+                sample().replace("pool/bash.deb", "pool/\\u001b[2J"),
+                "read lockfile.toml, line 16: package \"bash\" amd64 5.2: path has other characters than letters, digits and /+-._~%:,@=, or more than 1000: \"pool/\\\\x1b[2J\"",
+            ),
+            (
+                sample().replace("archive = \"trixie\"", "source = \"a\\u0000b\"\narchive = \"trixie\""),
+                "read lockfile.toml, line 16: package \"bash\" amd64 5.2: source is not a source package and its version: \"a\\0b\"",
+            ),
+            (
+                sample().replace(
+                    "archive = \"trixie\"",
+                    &format!("source = \"{}\"\narchive = \"trixie\"", "a".repeat(1 << 20)),
+                ),
+                &format!(
+                    "read lockfile.toml, line 16: package \"bash\" amd64 5.2: source is not a source package and its version: \"{}… (1048576 bytes)\"",
+                    "a".repeat(80)
+                ),
+            ),
+            (
+                sample().replace("size = 1", "size = 9223372036854775807"),
+                "read lockfile.toml, line 16: package \"bash\" amd64 5.2: size is 9223372036854775807, more than 1099511627776",
+            ),
+            (
+                sample().replace("size = 2", "size = 9223372036854775807"),
+                "read lockfile.toml, line 26: file \"agent\" for amd64: size is 9223372036854775807, more than 1099511627776",
             ),
             (
                 sample().replace("size = 1", "size = -1"),

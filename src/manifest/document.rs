@@ -8,6 +8,7 @@ use super::{
     ManifestError,
     canonical::{read_value, to_canonical},
     facts::{Agent, CodeDigests, Origin, Role},
+    identity,
 };
 use crate::{
     lock::Distribution,
@@ -388,6 +389,18 @@ impl Manifest {
         serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
             file: file.to_owned(),
             source,
+        })
+    }
+
+    /// Checks that each name, version, address and moment has the form of its field; `file` names the manifest in errors.
+    ///
+    /// # Errors
+    /// [`ManifestError::Field`] with the first that has another.
+    pub fn check_names(&self, file: &str) -> Result<(), ManifestError> {
+        identity::check(self).map_err(|(place, problem)| ManifestError::Field {
+            file: file.to_owned(),
+            place,
+            problem,
         })
     }
 

@@ -50,6 +50,16 @@ pub enum ManifestError {
         /// The version this program reads and writes.
         known: u32,
     },
+    /// A name, a version or a moment has not the form of its field.
+    #[error("read {file:?}: {place} {problem}")]
+    Field {
+        /// The file's name.
+        file: String,
+        /// JSON pointer of the value.
+        place: String,
+        /// The problem, with the value.
+        problem: String,
+    },
     /// A value cannot be written in canonical JSON.
     #[error("write {place} as canonical JSON: {problem}")]
     Value {

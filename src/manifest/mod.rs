@@ -8,6 +8,7 @@ mod describe;
 mod document;
 mod error;
 mod facts;
+mod identity;
 mod provenance;
 mod record;
 mod sbom;

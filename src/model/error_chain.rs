@@ -1,5 +1,6 @@
 //! Errors for people: a message with its causes in one line, and a hint at the way out.
 
+use super::visible_message;
 use std::{borrow::Cow, error::Error};
 
 /// An error with a hint at the way out.
@@ -15,14 +16,23 @@ pub trait Hint: Error {
 
 /// The message of an error and those of its causes, separated by `": "`.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut text = message(error);
     let mut next = error.source();
     while let Some(cause) = next {
         text.push_str(": ");
-        text.push_str(&cause.to_string());
+        text.push_str(&message(cause));
         next = cause.source();
     }
     text
+}
+
+/// The message of one error. Those of parsers contain values of the file, of any length and with any characters.
+fn message(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    match error.is::<serde_json::Error>() || error.is::<toml::de::Error>() {
+        true => visible_message(&text),
+        false => text,
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod dump;
 mod epoch;
 mod error;
 mod error_chain;
+mod names;
 mod node_id;
 mod path;
 mod pin;
@@ -24,11 +25,15 @@ pub use dump::{EMPTY_FILE, parse_dump, write_dump};
 pub use epoch::Epoch;
 pub use error::ModelError;
 pub use error_chain::{Hint, chain};
+pub(crate) use names::{MAX_PINNED, is_plain_path, is_release, is_url};
 pub(crate) use node_id::is_name;
 pub use node_id::{NodeId, Target};
 pub use path::RelPath;
 pub use pin::{Fingerprint, GitSha, Moment};
 pub(crate) use sync::lock;
-pub(crate) use text::{excerpt, plain};
+pub(crate) use text::excerpt;
+pub use text::{
+    is_visible, visible, visible_bytes, visible_json, visible_lines, visible_log, visible_message, visible_path,
+};
 pub use tree::{Entry, Meta, Node, Tree};
 pub use variant::Variant;

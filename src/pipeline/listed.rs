@@ -3,7 +3,7 @@
 use super::{PipelineError, STAGES, project::below_stages};
 use crate::{
     lock::{Lockfile, PinnedFile},
-    model::{Arch, RelPath, Sha256Digest},
+    model::{Arch, RelPath, Sha256Digest, visible_message},
     source::SourceTree,
     verity,
 };
@@ -53,7 +53,7 @@ pub(super) fn listed_files(tree: &SourceTree) -> Result<Vec<ListedFile>, Pipelin
     let Some(text) = tree.read_text(&below_stages(FILES)?)? else {
         return Ok(Vec::new());
     };
-    let parsed: Files = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+    let parsed: Files = toml::from_str(&text).map_err(|e| bad(visible_message(&e.to_string())))?;
     Ok(parsed.file)
 }
 

@@ -5,10 +5,10 @@ use super::PipelineError;
 use crate::{
     manifest::PlatformFact,
     model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
-    store::{ObjectMode, Store},
+    store::{ObjectMode, Store, open_foreign},
     verity,
 };
-use std::{fs::File, io::Read, path::Path};
+use std::{io::Read, path::Path};
 
 /// Largest certificate file that 90powernode reads, in bytes.
 const MAX_PEM: u64 = 64 << 10;
@@ -52,7 +52,7 @@ impl Platform {
 
     /// Reads and checks the certificates of the platform's authority.
     pub fn read_ca_pem(&mut self, path: &Path) -> Result<(), PipelineError> {
-        let file = File::open(path).map_err(PipelineError::io("open", path))?;
+        let file = open_foreign(path).map_err(PipelineError::io("open", path))?;
         let mut bytes = Vec::new();
         file.take(MAX_PEM + 1)
             .read_to_end(&mut bytes)

@@ -9,11 +9,11 @@ use crate::{
     lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
     model::{Arch, RelPath, Sha256Digest},
     source::{Revision, SourceTree},
+    store::read_foreign,
     verity, writers,
 };
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +24,8 @@ pub const STAGES: &str = "stages";
 
 /// Name of the stage with the emulators.
 const EMULATORS: &str = "emulators";
+/// Most bytes of an agent.
+const MAX_AGENT: u64 = 1 << 30;
 /// Name of the agent among the lock's files.
 pub const AGENT: &str = "agent";
 
@@ -111,7 +113,7 @@ impl Project {
     /// Replaces the locked agent by the file at `path`.
     pub fn use_agent(&mut self, path: &Path) -> Result<(), PipelineError> {
         let absolute = path.canonicalize().map_err(PipelineError::io("read", path))?;
-        let bytes = fs::read(&absolute).map_err(PipelineError::io("read", &absolute))?;
+        let bytes = read_foreign(&absolute, MAX_AGENT).map_err(PipelineError::io("read", &absolute))?;
         let mut both = verity::Both::new();
         both.update(&bytes);
         self.lock.files.retain(|f| f.name != AGENT);

@@ -1,7 +1,10 @@
 //! The log of a running stage.
 
 use super::{BuildContext, Event, Events, PipelineError};
-use crate::{model::NodeId, sandbox::LogSink};
+use crate::{
+    model::{NodeId, visible_log},
+    sandbox::LogSink,
+};
 use std::{
     collections::VecDeque,
     fs::File,
@@ -39,7 +42,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn end_line(&mut self) {
-        let line = plain(&self.line);
+        let line = visible_log(self.line.trim_ascii_end());
         self.line.clear();
         if self.verbose {
             (self.events)(Event::Log {
@@ -75,13 +78,4 @@ impl LogSink for Recorder<'_> {
         }
         Ok(ControlFlow::Continue(()))
     }
-}
-
-/// A line of a log for a terminal: without control characters, so that it can neither move the cursor nor imitate pnb's own lines.
-fn plain(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    text.trim_end_matches('\r')
-        .chars()
-        .map(|c| if c.is_control() && c != '\t' { '·' } else { c })
-        .collect()
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     graph::{DeclaredOutput, StageFile},
-    model::{NodeId, VerityDigest},
+    model::{NodeId, VerityDigest, visible_path},
     sandbox::{BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation},
     store::{self, Content, ObjectMode, Record},
 };
@@ -114,7 +114,7 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
             node: id.clone(),
             problem,
             tail,
-            log: format!("{}{kept}", log.display()),
+            log: format!("{}{kept}", visible_path(&log)),
         },
         None => PipelineError::Sandbox {
             node: id.clone(),
@@ -162,7 +162,7 @@ fn execute(
 fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result<String, PipelineError> {
     match &spec.build_dir {
         BuildDir::Disk(dir) if context.options.keep_failed && !ok => {
-            Ok(format!("\nbuild directory: {}", dir.display()))
+            Ok(format!("\nbuild directory: {}", visible_path(dir)))
         }
         BuildDir::Disk(dir) => {
             let removed = store::remove_build_directory(dir).map_err(PipelineError::io("remove", dir));

@@ -7,7 +7,7 @@
 use super::{ChallengeError, Claim};
 use crate::{
     manifest::{Artifact, Manifest, Stage},
-    model::{Arch, NodeId, RelPath, StageKey, Variant, VerityDigest},
+    model::{Arch, NodeId, RelPath, StageKey, Variant, VerityDigest, visible_path},
     store::Output,
 };
 use serde::Serialize;
@@ -171,7 +171,7 @@ pub fn challenge(claims: &[Claim], threshold: Option<usize>) -> Result<Challenge
     Ok(Challenge {
         variant: first.variant(),
         arch: first.arch(),
-        builders: claims.iter().map(|c| c.given().display().to_string()).collect(),
+        builders: claims.iter().map(|c| visible_path(c.given())).collect(),
         inputs: inputs(&manifests),
         root: Row::new("root", manifests.iter().map(|m| Some(m.fsverity_root_hash))),
         artifacts: artifacts(&manifests),

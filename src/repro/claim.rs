@@ -7,12 +7,13 @@ use super::ClaimError;
 use crate::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest, ManifestError, SUMS_FILE, Sums},
     model::{Arch, RelPath, Sha256Digest, Target, Variant},
+    store::open_foreign,
     verity::{Both, Digests},
 };
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -46,6 +47,8 @@ impl Claim {
         }
         let bytes = small(&file)?;
         let manifest = Manifest::read(&bytes, MANIFEST_FILE).map_err(|source| refused(&file, source))?;
+        let names = manifest.check_names(MANIFEST_FILE);
+        names.map_err(|source| refused(&file, source))?;
         let target = manifest.target().ok_or_else(|| ClaimError::Variants {
             path: file.clone(),
             count: manifest.variants.len(),
@@ -165,7 +168,7 @@ fn read(path: &Path) -> impl FnOnce(io::Error) -> ClaimError {
 
 /// Reads a file of at most [`MAX_SIZE`] bytes; of a larger file one byte more, so that the parser refuses it as too large.
 fn small(path: &Path) -> Result<Vec<u8>, ClaimError> {
-    let file = File::open(path).map_err(read(path))?;
+    let file = open_foreign(path).map_err(read(path))?;
     let mut bytes = Vec::new();
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(read(path))?;
     Ok(bytes)
@@ -195,7 +198,7 @@ fn digests_of(dir: &Path, path: &RelPath, by: &'static str) -> Result<Digests, C
         });
     }
     let mut both = Both::new();
-    io::copy(&mut File::open(&file).map_err(read(&file))?, &mut both).map_err(read(&file))?;
+    io::copy(&mut open_foreign(&file).map_err(read(&file))?, &mut both).map_err(read(&file))?;
     Ok(both.finish())
 }
 

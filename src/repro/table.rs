@@ -1,7 +1,7 @@
 //! The comparison of several builders, as text.
 
 use super::{Challenge, Divergence, Seen, StageRow};
-use crate::model::{Target, plain};
+use crate::model::{Target, visible};
 use std::fmt::Write;
 
 fn numbers(builders: &[usize]) -> String {
@@ -20,7 +20,7 @@ fn list<T>(out: &mut String, indent: &str, seen: &[Seen<T>], show: impl Fn(&T) -
         let value = one
             .value
             .as_ref()
-            .map_or_else(|| "none".to_owned(), |v| plain(&show(v)));
+            .map_or_else(|| "none".to_owned(), |v| visible(&show(v)));
         let _ = writeln!(out, "{indent}{:width$}  {value}", numbers(&one.builders));
     }
 }
@@ -84,7 +84,7 @@ impl Challenge {
         }
         let _ = writeln!(out, "\nstages that differ, {} of {}", differ.len(), self.stages.len());
         for row in differ {
-            let _ = writeln!(out, "  {}", plain(&row.stage.to_string()));
+            let _ = writeln!(out, "  {}", visible(&row.stage.to_string()));
             if row.key.len() > 1 {
                 let _ = writeln!(out, "    key");
                 list(out, "      ", &row.key, ToString::to_string);
@@ -106,7 +106,7 @@ impl Challenge {
             let _ = writeln!(
                 out,
                 "  inputs differ from {} on: {what}",
-                plain(&input.stage.to_string())
+                visible(&input.stage.to_string())
             );
         }
         if let Some(output) = &one.output {
@@ -114,7 +114,7 @@ impl Challenge {
             let _ = writeln!(
                 out,
                 "  diverge first at {}: the same key, but a different {}",
-                plain(&output.stage.to_string()),
+                visible(&output.stage.to_string()),
                 names.join(", ")
             );
         }

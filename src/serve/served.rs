@@ -1,5 +1,6 @@
 //! `Served`: a log entry for each request.
 
+use crate::model::visible_bytes;
 use serde::Serialize;
 use std::{fmt, net::SocketAddr};
 
@@ -40,7 +41,7 @@ const MAX_SHOWN: usize = 200;
 pub(super) fn printable(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(MAX_SHOWN)];
     let dots = if cut.len() < bytes.len() { "..." } else { "" };
-    format!("{}{dots}", cut.escape_ascii())
+    format!("{}{dots}", visible_bytes(cut))
 }
 
 impl fmt::Display for Served {

@@ -24,7 +24,7 @@
 //! |---|---|
 //! | the store | `open` ([`Store`]), `scratch` and `memory` (scratch directories), `error` |
 //! | objects | `incoming` (content becomes an object), `objects` (lookup, hashing), `hash_cache` (objects hashed by this program) |
-//! | files | `sparse` (holes), `buffer` (page-aligned buffers) |
+//! | files | `sparse` (holes), `buffer` (page-aligned buffers), `foreign` (files of others) |
 //! | trees | `import` (a directory becomes a tree), `checkout` (a tree becomes a directory) |
 //! | stage runs | `record`, `logs`, `stage_lock`, `notes` |
 //! | artifacts | `artifact` (objects become files of an artifact) |
@@ -34,6 +34,7 @@ mod artifact;
 mod buffer;
 mod checkout;
 mod error;
+mod foreign;
 mod gc;
 mod hash_cache;
 mod import;
@@ -52,6 +53,7 @@ mod tests;
 
 pub use buffer::PageBuffer;
 pub use error::{Operation, StoreError};
+pub use foreign::{open_foreign, read_foreign};
 pub use gc::{Damage, GcSummary, StoreCheck};
 pub use incoming::{Content, Once};
 pub use objects::ObjectMode;

@@ -1,6 +1,6 @@
 //! The console of the machine: shown while it runs, and judged.
 
-use super::super::report::Report;
+use super::{super::report::Report, console_text::ConsoleText};
 use pnb::{
     boot::{BootVerdict, ConsoleProgress, Judge, Pace},
     sandbox::LogSink,
@@ -15,6 +15,7 @@ pub(super) struct BootConsole<'a> {
     started: Option<Instant>,
     /// Where the console is shown, if it is.
     screen: Option<&'a Report>,
+    text: ConsoleText,
 }
 
 impl<'a> BootConsole<'a> {
@@ -24,6 +25,7 @@ impl<'a> BootConsole<'a> {
             progress: ConsoleProgress::default(),
             started: None,
             screen,
+            text: ConsoleText::default(),
         }
     }
 
@@ -37,13 +39,8 @@ impl<'a> BootConsole<'a> {
 impl LogSink for BootConsole<'_> {
     fn output(&mut self, bytes: &[u8]) -> io::Result<ControlFlow<()>> {
         if let Some(screen) = self.screen {
-            // Drop escape sequences of the machine, which would move the cursor of the terminal.
-            let text: Vec<u8> = bytes
-                .iter()
-                .copied()
-                .filter(|b| *b == b'\n' || *b == b'\t' || *b >= 0x20)
-                .collect();
-            screen.bytes(&text);
+            let text = self.text.take(bytes);
+            screen.text(&text);
         }
         let started = *self.started.get_or_insert_with(Instant::now);
         self.progress.take(bytes, started.elapsed());

@@ -3,7 +3,7 @@
 use super::super::{Exit, failure::Fatal};
 use pnb::{
     manifest::ManifestError,
-    model::{Arch, Hint, NodeId, Variant},
+    model::{Arch, Hint, NodeId, Variant, visible_path},
     sandbox::SandboxError,
 };
 use std::{borrow::Cow, io, path::PathBuf};
@@ -71,7 +71,7 @@ pub(super) enum BootError {
     #[error(transparent)]
     Machine(#[from] SandboxError),
     /// The machine ran, and did not come to the state that it must come to.
-    #[error("boot {}: {problem}", path.display())]
+    #[error("boot {}: {problem}", visible_path(path))]
     Judged {
         path: PathBuf,
         problem: String,

@@ -6,6 +6,7 @@ use super::{
         context::{origins, project, run_options},
         failure::Failure,
         report::Report,
+        terminal::TerminalModes,
     },
     args::BootArgs,
     console::BootConsole,
@@ -113,5 +114,6 @@ pub(super) fn run(
         strict: false,
     };
     let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a machine has no outputs"));
+    let _modes = args.interactive.then(|| TerminalModes::save(report)).flatten();
     Ok(executor.run(&spec, &mut put, console).map(drop))
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod console;
+mod console_text;
 mod error;
 mod machine;
 mod run;

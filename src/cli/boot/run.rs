@@ -179,7 +179,7 @@ fn judge(
         (None, Ok(())) => Some("the machine ended without a verdict on the console".to_owned()),
     };
     if report.json() {
-        report.line(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem, "pace": late }));
+        report.value(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem, "pace": late }));
         return Ok(if problem.is_none() { Exit::Success } else { Exit::Boot });
     }
     match &verdict {

@@ -9,11 +9,11 @@ use pnb::{
     boot::{BootMedia, Firmware, ImageFormat, Loaders},
     image::open_source,
     inspect::SpoolDirectory,
-    manifest::{MANIFEST_FILE, Manifest},
+    manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
     model::Arch,
-    store::Store,
+    store::{Store, read_foreign},
 };
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 /// The artifact that is booted.
 pub(super) struct BootTarget {
@@ -37,7 +37,7 @@ impl BootTarget {
     fn directory(args: &BootArgs) -> Result<Self, BootError> {
         let path = args.path.clone();
         let file = path.join(MANIFEST_FILE);
-        let bytes = match fs::read(&file) {
+        let bytes = match read_foreign(&file, MAX_SIZE) {
             Ok(bytes) => bytes,
             Err(source) => return Err(BootError::NoManifest { path: file, source }),
         };

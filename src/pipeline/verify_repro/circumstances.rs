@@ -3,7 +3,7 @@
 use super::run::ReproRequest;
 use crate::{
     graph::closure_of,
-    model::{Arch, NodeId, Sha256Digest},
+    model::{Arch, NodeId, Sha256Digest, visible_path},
     pipeline::{BuildContext, Changed, PipelineError},
     repro::{Axis, SEED, VARIATION_LOCALE, clock_library, variation},
     store::Scratch,
@@ -39,7 +39,7 @@ impl ReproRequest<'_> {
             Some(room) => room.fresh(name),
             None => self.store.scratch_path(name),
         };
-        (self.say)(&format!("both stores lie below {}", path.display()));
+        (self.say)(&format!("both stores lie below {}", visible_path(&path)));
         fs::create_dir(&path).map_err(PipelineError::io("create", &path))?;
         Ok((path, room))
     }

@@ -4,7 +4,7 @@ use super::{bisect::Bisection, build::BuildInStore, circumstances::is_full, comp
 use crate::{
     graph::closure_of,
     manifest::{Reproducibility, Varied},
-    model::{NodeId, Sha256Digest, Target},
+    model::{NodeId, Sha256Digest, Target, visible_path},
     pipeline::{
         BuildContext, CODE_SANDBOX, CODE_WRITERS, Circumstances, Events, Origins, PipelineError, Project, RunOptions,
     },
@@ -181,7 +181,7 @@ impl<'a> ReproRequest<'a> {
             .collect();
         Ok(ReproSetup {
             what: self.nodes.to_vec(),
-            against: claim.map(|claim| claim.given().display().to_string()),
+            against: claim.map(|claim| visible_path(claim.given())),
             host: self.circumstances.host.clone(),
             started: self.circumstances.started,
             finished: self.circumstances.started,

@@ -3,11 +3,11 @@
 //! A layered layout after Sugiyama: each stage gets a column; a line that crosses a column gets a slot in it; the slots of a column
 //! are sorted by the slots they are joined to; then every slot gets its coordinates. A line that other lines imply is left out.
 
-use super::{
-    page::words,
-    text::{Text, visible},
+use super::{page::words, text::Text};
+use crate::{
+    model::{NodeId, visible},
+    repro::StageResult,
 };
-use crate::{model::NodeId, repro::StageResult};
 use maud::{Markup, html};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! Text on a page, and numbers in words.
 
-use crate::model::Epoch;
+use crate::model::{Epoch, visible};
 use maud::Render;
 use std::fmt::Display;
 
@@ -14,18 +14,6 @@ impl<T: Display> Render for Text<T> {
     fn render_to(&self, page: &mut String) {
         visible(&self.0.to_string()).render_to(page);
     }
-}
-
-/// The text with every such character replaced by its number, not yet escaped for HTML.
-pub(super) fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\\' | '\'' | '"' => out.push(c),
-            _ => out.extend(c.escape_debug()),
-        }
-    }
-    out
 }
 
 /// `1 output`, `2 outputs`.

@@ -2,7 +2,7 @@
 
 use super::{problem::Problem, view::View};
 use crate::{
-    model::{Arch, Node},
+    model::{Arch, Node, visible_message},
     writers::WriterError,
 };
 use globset::GlobBuilder;
@@ -44,7 +44,7 @@ pub(super) fn parse_wanted(text: &str, arch: Arch) -> Result<Requirements, Strin
     let file: File = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
         let line = line.map_or(String::new(), |line| format!("line {line}: "));
-        format!("{line}{}", error.message())
+        format!("{line}{}", visible_message(error.message()))
     })?;
     let special = match arch {
         Arch::Amd64 => file.amd64,
