@@ -550,3 +550,25 @@ fn no_other_user_reaches_what_a_stage_leaves_on_disk() {
         assert!(run().contains("uid=65534"), "control: without the closed directory");
     }
 }
+
+#[test]
+fn pid_1_keeps_its_priority_and_scheduling() {
+    let host = Host::new();
+    // Which process, nice value 5; scheduling policy SCHED_IDLE; scheduling attributes of the same; idle class of I/O.
+    let calls = format!(
+        "sub t {{ my $p = shift; my $z = pack 'i', 0; my $a = pack 'LLQlLQQQ', 48, 5, 0, 5, 0, 0, 0, 0; \
+         join ' ', map {{ $_ < 0 ? $!+0 : 'GOT' }} syscall({}, 0, $p, 5), syscall({}, $p, 5, $z), syscall({}, $p, $a, 0), \
+         syscall({}, 1, $p, 3 << 13) }} print t(1), ' '; print t($$)",
+        libc::SYS_setpriority,
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setattr,
+        libc::SYS_ioprio_set
+    );
+    let seen = printed(&host.perl(&calls));
+    let (of_pid_1, own) = seen.split_at(seen.find("GOT").unwrap_or(seen.len()));
+    assert!(
+        !of_pid_1.contains("GOT") && of_pid_1.split_whitespace().count() == 4,
+        "{seen}"
+    );
+    assert_eq!(own, "GOT GOT GOT GOT", "control: {seen}");
+}
