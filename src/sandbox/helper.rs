@@ -2,6 +2,7 @@
 
 use super::{
     BuildDir, BuiltinTable, Spec,
+    ablation::{SandboxLayer, is_off},
     cgroup::ControlGroup,
     descriptors::{receive_descriptors, send_descriptors},
     devices,
@@ -102,10 +103,15 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<Started, Fault>
         give_build_dir(&request.spec, base)?;
         claim = Some(claimed);
     }
-    sys::join_fresh_keyring().step("leave the session keyring")?;
+    if !is_off(SandboxLayer::Keyring) {
+        sys::join_fresh_keyring().step("leave the session keyring")?;
+    }
     // Before the fork: the helper has the caller's permissions, which pid 1 loses with its mapped ids.
     let plan = Plan::new(&request.spec)?;
-    let group = ControlGroup::create(&request.spec.limits_in_force())?;
+    let group = match is_off(SandboxLayer::ControlGroup) {
+        true => ControlGroup::default(),
+        false => ControlGroup::create(&request.spec.limits_in_force())?,
+    };
     let (sync, remote) = UnixStream::pair().step("make a socket pair")?;
     let job = Job {
         plan,
@@ -123,13 +129,20 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<Started, Fault>
         request,
     };
     // All namespaces at once: the user namespace is made first, and owns the others (clone(2)).
-    let all = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+    let namespaces = [
+        (libc::CLONE_NEWPID, SandboxLayer::PidNamespace),
+        (libc::CLONE_NEWNET, SandboxLayer::NetworkNamespace),
+        (libc::CLONE_NEWIPC, SandboxLayer::IpcNamespace),
+        (libc::CLONE_NEWUTS, SandboxLayer::UtsNamespace),
+    ];
+    let own = namespaces
+        .iter()
+        .filter(|(_, layer)| !is_off(*layer))
+        .map(|(flag, _)| flag);
+    let all = own.fold(
+        libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP,
+        |all, flag| all | flag,
+    );
     let cloned = sys::clone_process(all).map_err(|e| Fault::unavailable("user namespace", e, USERNS_FIX))?;
     let pid = match cloned {
         Cloned::Child => {

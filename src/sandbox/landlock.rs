@@ -7,6 +7,7 @@
 //! Source: <https://docs.kernel.org/userspace-api/landlock.html>.
 
 use super::{
+    ablation::{SandboxLayer, is_off},
     sys,
     wire::{Fault, FaultKind},
 };
@@ -14,6 +15,7 @@ use ::landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
+use nix::errno::Errno;
 use std::path::PathBuf;
 
 /// The ABI of which every right is handled: fixed, never taken from the running kernel.
@@ -55,6 +57,10 @@ pub(super) struct Applied {
 /// Applies the rules to this thread, irrevocably.
 pub(super) fn apply(rules: &Rules, strict: bool) -> Result<Applied, Fault> {
     let abi = match sys::landlock_abi() {
+        _ if is_off(SandboxLayer::Landlock) => Err(Errno::ENOSYS.into()),
+        asked => asked,
+    };
+    let abi = match abi {
         Ok(abi) => abi,
         Err(error) => {
             let problem = format!("Landlock is not available: {error}");

@@ -15,12 +15,14 @@
 //! | the four processes | `executor`, `helper`, `init` (pid 1), `workload` (the stage) |
 //! | between processes | `wire` (frames), `descriptors`, `fd_passing` (large files), `job` (inherited by forks), `ending` (an early end) |
 //! | set up by the helper | `idmap` (user ids), `cgroup` (control groups), `plan` (mounts), `devices` (device nodes) |
-//! | set up by pid 1 | `rootfs` (mounts), `overlay` (inputs), `emulator` (binfmt_misc) |
+//! | set up by pid 1 | `rootfs` (mounts), `overlay` (inputs), `nesting` (limits on namespaces), `emulator` (binfmt_misc) |
 //! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
 //! | while the stage runs | `watchdog` (limits), `socket_memory`, `build_dir` (sizes) |
 //! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
 //! | the host | `probe` (for `pnb doctor`), `sys` (system calls, the only unsafe code) |
+//! | tests | `ablation` (a run without a layer, which no release has) |
 
+mod ablation;
 mod build_dir;
 mod capability;
 mod cgroup;
@@ -38,6 +40,7 @@ mod init;
 mod job;
 mod landlock;
 mod limits;
+mod nesting;
 mod notify;
 mod outcome;
 mod overlay;
@@ -56,6 +59,8 @@ mod watchdog;
 mod wire;
 mod workload;
 
+#[cfg(debug_assertions)]
+pub use ablation::{SandboxLayer, helper_main_without};
 pub use error::SandboxError;
 pub use executor::Executor;
 pub use helper::helper_main;

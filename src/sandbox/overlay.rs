@@ -13,6 +13,7 @@
 //! Source: the kernel's filesystems/overlayfs.rst.
 
 use super::{
+    ablation::{SandboxLayer, is_off},
     rootfs::{attach, rel},
     sys::{self, attr},
     wire::{Fault, Step},
@@ -78,7 +79,11 @@ impl<'a> Stack<'a> {
             (c"metacopy", c"off"),
             (c"redirect_dir", c"nofollow"),
         ];
-        let overlay = match sys::new_filesystem(c"overlay", &options, READ_ONLY) {
+        let made = match is_off(SandboxLayer::Overlays) {
+            true => Err(io::ErrorKind::Unsupported.into()),
+            false => sys::new_filesystem(c"overlay", &options, READ_ONLY),
+        };
+        let overlay = match made {
             Ok(overlay) => overlay,
             Err(error) => {
                 self.problem.get_or_insert(error.to_string());

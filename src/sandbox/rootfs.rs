@@ -12,6 +12,7 @@
 
 use super::{
     BuildDir, Spec,
+    ablation::{SandboxLayer, is_off},
     overlay::Stack,
     plan::{Bind, DEVICE, Plan, Shown, detached},
     sys::{self, attr},
@@ -54,6 +55,9 @@ fn tmpfs(size: u64, inodes: u64, mode: &str, attributes: u64) -> std::io::Result
 /// A detached procfs of this pid namespace that shows processes only.
 fn procfs(attributes: u64) -> std::io::Result<OwnedFd> {
     let attributes = attributes | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    if is_off(SandboxLayer::PidNamespace) {
+        return detached(Path::new("/proc"), attributes, None);
+    }
     sys::new_filesystem(c"proc", &[(c"subset", c"pid"), (c"hidepid", c"invisible")], attributes)
 }
 
@@ -128,6 +132,7 @@ pub(super) fn build(spec: &Spec, plan: &Plan, mounts: Mounts) -> Result<Built, F
     };
     let root = tmpfs(size, inodes, "0755", WRITABLE).step("make a tmpfs in a user namespace")?;
     let proc = procfs(0).step("make a procfs in a user namespace")?;
+    let shown = procfs(attr::RDONLY).step("make /proc")?;
     // A mount needs a path before pivot_root(2). Any directory serves; /proc exists, because the helper has opened it.
     let any = openat(
         nix::fcntl::AT_FDCWD,
@@ -141,6 +146,11 @@ pub(super) fn build(spec: &Spec, plan: &Plan, mounts: Mounts) -> Result<Built, F
     for name in ["dev", "tmp", "build"] {
         mount_point(&root, &rel(name)?, true)?;
     }
+    if is_off(SandboxLayer::Root) {
+        mount_point(&root, &rel("host")?, true)?;
+        let all = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some("/"), "/proc/host", None::<&str>, all, None::<&str>).step("show the host's root")?;
+    }
     for (path, target) in &plan.links {
         let target = Path::new(std::ffi::OsStr::from_bytes(target));
         symlinkat(target, &root, path.as_path()).step(format!("make the link /{path}"))?;
@@ -150,7 +160,7 @@ pub(super) fn build(spec: &Spec, plan: &Plan, mounts: Mounts) -> Result<Built, F
     attach_tmpfs(spec, &root)?;
     attach_binds(spec, plan, sources, &root)?;
     if spec.proc_mount {
-        attach_proc(&root)?;
+        attach_proc(&root, &shown)?;
     }
 
     fchdir(&root).step("enter the new root")?;
@@ -243,9 +253,8 @@ fn attach_binds(spec: &Spec, plan: &Plan, sources: Vec<OwnedFd>, root: &OwnedFd)
 }
 
 /// `/proc`, and the links of `/dev` that lead into it.
-fn attach_proc(root: &OwnedFd) -> Result<(), Fault> {
-    let shown = procfs(attr::RDONLY).step("make /proc")?;
-    attach(root, &rel("proc")?, &shown)?;
+fn attach_proc(root: &OwnedFd, shown: &OwnedFd) -> Result<(), Fault> {
+    attach(root, &rel("proc")?, shown)?;
     for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         let target = format!("/proc/self/{target}");
         symlinkat(target.as_str(), root, format!("dev/{name}").as_str()).step(format!("make /dev/{name}"))?;

@@ -107,6 +107,13 @@ const ROWS: &[Row] = rows! {
     prlimit64 libc::SYS_prlimit64, IsNot(0, &[0]), EPERM, "limits of other processes, those of pid 1 above all";
     prlimit64 libc::SYS_prlimit64, IsWith(1, libc::RLIMIT_CORE as u64, 2), NOTHING, "a limit of 0 would start the host's program for core dumps; there are none";
     setrlimit libc::SYS_setrlimit, Is(0, libc::RLIMIT_CORE as u64), NOTHING, "as prlimit64";
+    setpriority libc::SYS_setpriority, Is(1, 1), EPERM, "of pid 1, which has the id of the stage";
+    setpriority libc::SYS_setpriority, Is(0, libc::PRIO_USER as u64), EPERM, "of all processes with the id of the stage, pid 1 too";
+    ioprio_set libc::SYS_ioprio_set, Is(1, 1), EPERM, "as setpriority";
+    ioprio_set libc::SYS_ioprio_set, Is(0, 3), EPERM, "as setpriority of a user";
+    sched_setscheduler libc::SYS_sched_setscheduler, Is(0, 1), EPERM, "as setpriority";
+    sched_setparam libc::SYS_sched_setparam, Is(0, 1), EPERM, "as setpriority";
+    sched_setattr libc::SYS_sched_setattr, Is(0, 1), EPERM, "as setpriority";
     bpf libc::SYS_bpf, Always, EPERM, "kernel programs";
     perf_event_open libc::SYS_perf_event_open, Always, EPERM, "looks at the host; a large attack surface";
     userfaultfd libc::SYS_userfaultfd, Always, EPERM, "stops the kernel where an attacker wants";
@@ -119,6 +126,14 @@ const ROWS: &[Row] = rows! {
     shmget libc::SYS_shmget, Always, ENOSYS, "memory that belongs to no process and no file system escapes the memory limit";
     msgget libc::SYS_msgget, Always, ENOSYS, "as shmget";
     semget libc::SYS_semget, Always, ENOSYS, "as shmget";
+    shmat libc::SYS_shmat, Always, ENOSYS, "as shmget: what has an id is another's";
+    shmctl libc::SYS_shmctl, Always, ENOSYS, "as shmat";
+    msgsnd libc::SYS_msgsnd, Always, ENOSYS, "as shmat";
+    msgrcv libc::SYS_msgrcv, Always, ENOSYS, "as shmat";
+    msgctl libc::SYS_msgctl, Always, ENOSYS, "as shmat";
+    semop libc::SYS_semop, Always, ENOSYS, "as shmat";
+    semtimedop libc::SYS_semtimedop, Always, ENOSYS, "as shmat";
+    semctl libc::SYS_semctl, Always, ENOSYS, "as shmat";
     kexec_load libc::SYS_kexec_load, Always, EPERM, "another kernel";
     kexec_file_load libc::SYS_kexec_file_load, Always, EPERM, "another kernel";
     reboot libc::SYS_reboot, Always, EPERM, "the host's";

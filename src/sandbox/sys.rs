@@ -7,6 +7,7 @@
     reason = "the new mount API, clone with namespaces and a few process attributes have no safe wrapper"
 )]
 
+use super::ablation;
 use nix::{errno::Errno, fcntl::AtFlags, sys::stat::fstatat};
 use std::{
     collections::BTreeMap,
@@ -129,6 +130,7 @@ pub(super) fn new_filesystem(kind: &CStr, options: &[(&CStr, &CStr)], attributes
     let none = std::ptr::null::<libc::c_char>();
     // SAFETY: FSCONFIG_CMD_CREATE takes null for key and value.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, fd, libc::FSCONFIG_CMD_CREATE, none, none, 0) })?;
+    let attributes = ablation::attributes(attributes);
     // SAFETY: only numbers.
     owned(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) })
 }
@@ -136,7 +138,7 @@ pub(super) fn new_filesystem(kind: &CStr, options: &[(&CStr, &CStr)], attributes
 /// mount_setattr(2): switches attributes of one mount on; with `userns` also maps its owners through that namespace.
 pub(super) fn set_mount_attributes(mount: impl AsFd, set: u64, userns: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let attributes = libc::mount_attr {
-        attr_set: set | userns.map_or(0, |_| libc::MOUNT_ATTR_IDMAP),
+        attr_set: ablation::attributes(set) | userns.map_or(0, |_| libc::MOUNT_ATTR_IDMAP),
         attr_clr: 0,
         propagation: 0,
         userns_fd: userns.map_or(0, |fd| fd.as_raw_fd() as u64),

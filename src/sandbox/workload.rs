@@ -3,6 +3,7 @@
 
 use super::{
     BuiltinCall, Console, Measured, Processors, Spec, Workload,
+    ablation::{self, SandboxLayer, is_off},
     capability::kernel_capability,
     descriptors::send_descriptors,
     job::Job,
@@ -112,13 +113,17 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
     let strict = job.request.strict;
     sys::die_with_parent().step("bind the stage to its sandbox")?;
     job.group.enter()?;
-    set_resource_limits(&job.request.spec)?;
+    if !is_off(SandboxLayer::ResourceLimits) {
+        set_resource_limits(&job.request.spec)?;
+    }
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).step("enter a user namespace of the stage's own")?;
     // Pid 1 writes the id maps between these two bytes.
     reports.write_all(b"u").step("ask for ids")?;
     reports.read_exact(&mut [0u8]).step("get ids")?;
 
-    sys::join_fresh_keyring().step("leave the session keyring")?;
+    if !is_off(SandboxLayer::Keyring) {
+        sys::join_fresh_keyring().step("leave the session keyring")?;
+    }
     let cpus = take_processors(&job.request.spec, reports, strict)?;
     take_console(job)?;
     apply_variation(&job.request.spec)?;
@@ -130,13 +135,23 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
     found.cpus = cpus;
     let status = self_check::ProcStatus::open(proc)?;
     let probe = proc.try_clone().step("copy a descriptor")?;
-    drop_capabilities(spec)?;
-    prctl::set_no_new_privs().step("give up new privileges")?;
+    if !is_off(SandboxLayer::Capabilities) {
+        drop_capabilities(spec)?;
+    }
+    if !is_off(SandboxLayer::NoNewPrivs) {
+        prctl::set_no_new_privs().step("give up new privileges")?;
+    }
+    if let Some(reason) = ablation::reason() {
+        weaker(reports, strict, reason)?;
+    }
     let applied = landlock::apply(&job.plan.rules(spec), strict)?;
     if let Some(reason) = &applied.weaker {
         weaker(reports, strict, reason.clone())?;
     }
-    let programs = seccomp::programs(spec).step("compile the seccomp filters")?;
+    let mut programs = seccomp::programs(spec).step("compile the seccomp filters")?;
+    if is_off(SandboxLayer::Seccomp) {
+        programs.clear();
+    }
     for program in &programs {
         seccompiler::apply_filter(program).step("install the seccomp filters")?;
     }
@@ -149,9 +164,11 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
         .map_or(Ok(()), |problem| weaker(reports, strict, problem))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
-    let listener = notify::install(&spec.variation)?;
-    wire::send_value(reports, &StageReport::Listener).step("report")?;
-    send_descriptors(reports, &[listener]).step("hand over the notification descriptor")?;
+    if !is_off(SandboxLayer::Seccomp) {
+        let listener = notify::install(&spec.variation)?;
+        wire::send_value(reports, &StageReport::Listener).step("report")?;
+        send_descriptors(reports, &[listener]).step("hand over the notification descriptor")?;
+    }
     wire::send_value(reports, &StageReport::Measured(Box::new(found))).step("report")
 }
 

@@ -17,7 +17,7 @@ const PREFIX: &str = "run-";
 /// `FS_TOPDIR_FL` of linux/fs.h.
 const TOPDIR: IFlags = IFlags::from_bits_retain(0x0002_0000);
 
-/// Most directories that [`quiet_directory`] tries.
+/// Most directories that `quiet_directory` tries.
 const CANDIDATES: usize = 8;
 /// A directory in which a file is made in less time is accepted. Measured on ext4: 10 µs; 20 to 250 µs where much was removed.
 const QUICK: Duration = Duration::from_micros(20);
@@ -51,7 +51,7 @@ fn quiet_directory(base: &Path, prefix: &str) -> io::Result<PathBuf> {
 /// Name of a stage's build directory in the directory that [`build_directory`] makes for it.
 const BUILD: &str = "build";
 
-/// Makes a build directory for a stage, in a [`quiet_directory`] that only its owner can enter.
+/// Makes a build directory for a stage, in a `quiet_directory` that only its owner can enter.
 ///
 /// A stage may give its files and its own directory any mode, also the set-user-id bit, and where an ordinary user builds they belong to
 /// that user. No other user reaches them through the directory above, which the stage does not see.
@@ -69,7 +69,7 @@ pub fn remove_build_directory(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::remove_dir)
 }
 
-/// Marks a directory `+T` for [`quiet_directory`]; returns whether the file system supports the mark.
+/// Marks a directory `+T` for `quiet_directory`; returns whether the file system supports the mark.
 fn spread(dir: &Path) -> bool {
     let Ok(file) = File::open(dir) else { return false };
     let Ok(flags) = ioctl_getflags(&file) else { return false };
