@@ -40,8 +40,10 @@ impl Drop for PackageDirectories {
 
 /// Places a recipe on this machine: fetches pinned files, checks trees out, makes the build directory.
 pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Placement, PipelineError> {
+    let links = LinkCount::of(context, &recipe.workload);
     let mut inputs = Inputs {
         context,
+        links,
         mounts: Vec::new(),
         packages: PackageDirectories::default(),
     };
@@ -50,7 +52,7 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
     }
     let Inputs { mounts, packages, .. } = inputs;
     let root = match &recipe.root {
-        Some(digest) => RootFs::Tree(checkout(context, digest)?),
+        Some(digest) => RootFs::Tree(checkout(context, digest, links.for_programs())?),
         None => RootFs::Empty,
     };
     let spec = Spec {
@@ -100,9 +102,40 @@ pub fn shell_spec(
     Ok(placement)
 }
 
+/// The number of hard links of the files that a stage sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinkCount {
+    /// One: trees and packages are copies.
+    One,
+    /// As many as the store has: nothing is copied. For pnb's own writers, which do not look at it; the tools that they run get files that
+    /// they have written themselves.
+    Stored,
+    /// Two or more, in a build whose circumstances are varied.
+    Several,
+}
+
+impl LinkCount {
+    fn of(context: &BuildContext<'_>, workload: &Workload) -> Self {
+        match (context.options.changed.links, workload) {
+            (true, _) => Self::Several,
+            (false, Workload::Builtin(_)) => Self::Stored,
+            (false, Workload::Command { .. }) => Self::One,
+        }
+    }
+
+    /// That of the files of a root, whose programs run.
+    fn for_programs(self) -> Self {
+        match self {
+            Self::Stored => Self::One,
+            other => other,
+        }
+    }
+}
+
 /// The mounts and directories of the inputs placed so far.
 struct Inputs<'a> {
     context: &'a BuildContext<'a>,
+    links: LinkCount,
     mounts: Vec<Mount>,
     packages: PackageDirectories,
 }
@@ -113,7 +146,7 @@ impl Inputs<'_> {
         let pinned = store.of_pinned();
         match input {
             ResolvedInput::Tree(digest) => {
-                self.mount(checkout(self.context, digest)?, target.clone());
+                self.mount(checkout(self.context, digest, self.links)?, target.clone());
                 // The dump of an input's tree is mounted beside it; the stage's own directory has no dump.
                 if target.as_bytes() != b"stage" {
                     let beside = format!("{target}.tree");
@@ -152,11 +185,12 @@ impl Inputs<'_> {
         });
     }
 
-    /// A file with the content of the file `file` of `store`, and one link; with varied links, more than one.
+    /// A file with the content of the file `file` of `store`, and the right number of links.
     fn own(&self, store: &Store, file: PathBuf) -> Result<PathBuf, StoreError> {
-        match self.context.options.changed.links {
-            true => store.link_again(&file),
-            false => self.context.store.copy_if_linked(&file),
+        match self.links {
+            LinkCount::Several => store.link_again(&file),
+            LinkCount::Stored => Ok(file),
+            LinkCount::One => self.context.store.copy_if_linked(&file),
         }
     }
 
@@ -174,7 +208,7 @@ impl Inputs<'_> {
         let origins = self.context.origins;
         let digests = origins.ensure_packages(project, pinned, &name, &packages, self.context.events)?;
         let pairs: Vec<(&Package, VerityDigest)> = packages.into_iter().zip(digests).collect();
-        let links = self.context.options.changed.links;
+        let links = self.links != LinkCount::One;
         // Hard links have to be on the file system of their objects.
         let dir = if links { pinned } else { store }.scratch_path("packages");
         self.packages.0.push(dir.clone());
@@ -184,11 +218,11 @@ impl Inputs<'_> {
     }
 }
 
-/// The directory of a tree. Its files have one link each; with varied links they are links to objects.
-fn checkout(context: &BuildContext<'_>, digest: &VerityDigest) -> Result<PathBuf, StoreError> {
-    match context.options.changed.links {
-        true => context.store.checkout(digest),
-        false => context.store.own_checkout(digest),
+/// The directory of a tree, whose files have the right number of links.
+fn checkout(context: &BuildContext<'_>, digest: &VerityDigest, links: LinkCount) -> Result<PathBuf, StoreError> {
+    match links {
+        LinkCount::Several | LinkCount::Stored => context.store.checkout(digest),
+        LinkCount::One => context.store.own_checkout(digest),
     }
 }
 
@@ -197,7 +231,8 @@ fn emulator(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<Option<Em
         return Ok(None);
     };
     let name = emulator_name(arch);
-    let program = checkout(context, &digest)?.join("usr/bin").join(name);
+    let links = LinkCount::of(context, &recipe.workload).for_programs();
+    let program = checkout(context, &digest, links)?.join("usr/bin").join(name);
     if !program.is_file() {
         return Err(PipelineError::Spec {
             node: recipe.id.clone(),
