@@ -26,7 +26,9 @@ const PROGRAM: &str = "#include <unistd.h>\nint main(void) { write(1, \"begun\\n
 fn started(subject: &Subject, arguments: &[&str], line: &str) -> Child {
     let limited = subject.checkout.pnb(arguments);
     let arguments: Vec<_> = limited.get_args().skip(1).collect();
-    let mut command = Command::new(arguments[0]);
+    // A program that was started in the background of a script ignores interrupts, and what it starts inherits that.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,HUP,TERM").arg(arguments[0]);
     command.args(&arguments[1..]).current_dir(subject.checkout.path());
     command
         .env("PNB_STORE", subject.store())
