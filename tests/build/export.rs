@@ -74,8 +74,8 @@ fn break_exports(calls: &[(&str, &str)]) -> usize {
                     .args(["--variant", "kernel-initrd", "--output"])
                     .arg(dir.path())
                     .current_dir(repository());
-                let (output, hit) = with_fault(&tools, &command, call, &fault, at);
-                if !hit {
+                let (output, injected) = with_fault(&tools, &command, call, &fault, at);
+                if injected.is_none() {
                     assert!(output.status.success(), "{what}: {}", text(&output));
                     break;
                 }
