@@ -56,7 +56,12 @@ pub(crate) fn http_in(dir: &Path, limits: &HttpLimits, client: impl FnOnce(Socke
 }
 
 /// As [`http_in`], over TFTP; waits until `lines` transfers have ended, for the server hears of its end after the client.
-pub(crate) fn tftp_in(dir: &Path, limits: &TftpLimits, lines: usize, client: impl FnOnce(SocketAddr)) -> Vec<Served> {
+pub(crate) fn tftp_in<Kept>(
+    dir: &Path,
+    limits: &TftpLimits,
+    lines: usize,
+    client: impl FnOnce(SocketAddr) -> Kept,
+) -> Vec<Served> {
     let dir = ServedDirectory::open(dir).expect("opens");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
     let address = socket.local_addr().expect("bound");
@@ -70,11 +75,13 @@ pub(crate) fn tftp_in(dir: &Path, limits: &TftpLimits, lines: usize, client: imp
             serve_tftp(&socket, &dir, limits, stop, &count)
         },
         || {
-            client(address);
+            // A socket that the client returns stays open until the log is whole: a closed one would refuse the server's packets.
+            let kept = client(address);
             let begin = Instant::now();
             while ended.load(Ordering::SeqCst) < lines && begin.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(5));
             }
+            drop(kept);
         },
     )
 }

@@ -169,6 +169,7 @@ fn stale_acknowledgements_are_not_counted_as_silence() {
         let (next, _) = client.receive().expect("goes on");
         assert_eq!(&next[..4], [0, 3, 0, 9]);
         client.socket.send_to(b"\0\x05\0\0enough\0", from).expect("sent");
+        client
     });
     let problems: Vec<_> = log.iter().filter_map(|l| l.problem.as_deref()).collect();
     assert_eq!(problems, ["the client ended it with error 0 \"enough\""]);
