@@ -249,10 +249,11 @@ impl HostGround {
         spec
     }
 
-    /// The results of `attacks` outside of any sandbox. A shell is the parent of the program, in place of the supervisor.
+    /// The results of `attacks` outside of any sandbox. A shell is the parent of the program, in place of the supervisor, and leaves a
+    /// descriptor open.
     pub(crate) fn outside(&self, attacks: &[&str]) -> BTreeMap<String, bool> {
         let done = Command::new("/bin/sh")
-            .args(["-c", "\"$0\" quick \"$@\"; true"])
+            .args(["-c", "exec 9>/dev/null; \"$0\" quick \"$@\"; true"])
             .arg(payloads())
             .args(attacks)
             .envs(&self.facts)
