@@ -16,6 +16,7 @@
 //! | [`lock`] | `lockfile.toml`: format, solver, changes | [`lock::Lockfile`] |
 //! | [`fetch`] | addresses of pinned files, downloads that are hashed on arrival | [`fetch::FetchItem`] |
 //! | [`http`] | requests to the servers to which pnb publishes | [`http::HttpClient`] |
+//! | [`registry`] | images and artifacts in OCI registries | [`registry::RegistryClient`] |
 //! | [`source`] | the files of a project, opened below its directory, and their comparison with the commit | [`source::SourceTree`] |
 //! | [`store`] | objects by digest, trees, build records, collection | [`store::Store`] |
 //! | [`graph`] | `stage.toml`, the checked graph, the key of a stage | [`graph::StageGraph`] |
@@ -72,6 +73,7 @@ pub mod lock;
 pub mod manifest;
 pub mod model;
 pub mod pipeline;
+pub mod registry;
 pub mod repro;
 pub mod sandbox;
 pub mod serve;

@@ -1,12 +1,12 @@
 //! `HttpClient`: a request with its tries.
 
 use super::{
-    address::parse,
+    address::{is_loopback, parse},
     agents::{Agents, ClientOptions, is_unknown_issuer},
     clock::{HttpClock, MachineClock},
     error::HttpError,
     request::{Answer, Request, RequestBody, Retry},
-    retry::{is_temporary, retry_after, wait},
+    retry::{Tries, is_temporary},
 };
 use std::{
     fmt, io,
@@ -22,7 +22,7 @@ use ureq::{
 /// The most bytes of the text of a refusal that are kept when the body is for a writer.
 const REFUSAL: u64 = 64 << 10;
 /// A body from this size on is announced with `Expect: 100-continue`, so that a server can refuse before the bytes are sent.
-const ANNOUNCED: u64 = 1 << 20;
+const ANNOUNCED: u64 = 256 << 10;
 /// Bytes read from the connection at once.
 const BUFFER: usize = 128 << 10;
 
@@ -68,6 +68,29 @@ impl HttpClient {
         &*self.clock
     }
 
+    /// The tries of work that consists of several requests, under the limits of this client.
+    pub fn tries(&self) -> Tries<'_> {
+        Tries::new(&*self.clock, self.options.tries, self.options.total)
+    }
+
+    /// The scheme and the authority of a server that is named by `host[:port]`: `http` for a host that the options allow it for, and for
+    /// this machine unless a private authority is given; else `https`.
+    pub fn origin(&self, host: &str) -> String {
+        let bare = host
+            .rsplit_once(':')
+            .map_or(host, |(name, port)| match port.ends_with(']') {
+                true => host,
+                false => name,
+            });
+        let named = self
+            .options
+            .plain_http
+            .iter()
+            .any(|plain| plain.eq_ignore_ascii_case(host));
+        let plain = named || (is_loopback(bare) && self.options.ca.is_none());
+        format!("{}://{host}", if plain { "http" } else { "https" })
+    }
+
     /// Sends a request and returns the answer, whatever its status. If the request may be sent again, a failed connection and the statuses
     /// 408, 425, 429, 500, 502, 503 and 504 are followed by another try; the answer of the last one is returned.
     ///
@@ -91,45 +114,32 @@ impl HttpClient {
     fn exchange(&self, mut request: Request<'_>, mut sink: Option<&mut dyn Write>) -> Result<Answer, HttpError> {
         let name = request.shown();
         let uri = parse(request.url, &name, &self.options.plain_http)?;
-        let tries = match request.retry {
-            Retry::Safe => self.options.tries.max(1),
-            Retry::Never => 1,
-        };
-        let begin = self.clock.elapsed();
+        let mut tries = self.tries();
+        if request.retry == Retry::Never {
+            tries.most = 1;
+        }
         let mut announce = request.body.size() >= ANNOUNCED;
-        let mut made = 1;
         loop {
-            let left = self
-                .options
-                .total
-                .saturating_sub(self.clock.elapsed().saturating_sub(begin));
-            let (problem, asked) = match self.attempt(&mut request, &uri, &name, announce, &mut sink, left) {
+            let left = tries.left();
+            let fault = match self.attempt(&mut request, &uri, &name, announce, &mut sink, left) {
                 // A server or proxy that does not know the announcement gets the request without it.
                 Ok(answer) if answer.status == 417 && announce => {
                     announce = false;
                     continue;
                 }
-                Ok(answer) if is_temporary(answer.status) => {
-                    let asked = retry_after(&answer.headers, self.clock.unix());
-                    (Ok(answer), asked)
-                }
+                Ok(answer) if is_temporary(answer.status) && tries.again(Some(&answer)) => continue,
                 Ok(answer) => return Ok(answer),
-                Err(Fault::Temporary(problem)) => (Err(problem), None),
                 Err(Fault::Final(error)) => return Err(error),
+                Err(Fault::Temporary(problem)) => problem,
             };
-            let pause = asked.unwrap_or_else(|| wait(made));
-            let used = self.clock.elapsed().saturating_sub(begin);
-            if made < tries && used.saturating_add(pause) < self.options.total {
-                self.clock.wait(pause);
-                made += 1;
-                continue;
+            if !tries.again(None) {
+                return Err(HttpError::Unreachable {
+                    method: request.method.to_string(),
+                    url: name,
+                    made: tries.made,
+                    problem: fault,
+                });
             }
-            return problem.map_err(|problem| HttpError::Unreachable {
-                method: request.method.to_string(),
-                url: name,
-                made,
-                problem,
-            });
         }
     }
 

@@ -30,5 +30,5 @@ pub use client::HttpClient;
 pub use clock::{HttpClock, MachineClock};
 pub use error::HttpError;
 pub use request::{Answer, Request, RequestBody, Retry};
-pub use retry::retry_after;
+pub use retry::{Tries, is_temporary, retry_after};
 pub use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};

@@ -43,6 +43,20 @@ impl RequestBody<'_> {
     }
 }
 
+impl RequestBody<'_> {
+    /// The same body for another request.
+    pub fn again(&mut self) -> RequestBody<'_> {
+        match self {
+            Self::Empty => RequestBody::Empty,
+            Self::Bytes(bytes) => RequestBody::Bytes(bytes),
+            Self::Stream { size, open } => RequestBody::Stream {
+                size: *size,
+                open: *open,
+            },
+        }
+    }
+}
+
 impl fmt::Debug for RequestBody<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.size())

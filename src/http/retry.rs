@@ -2,6 +2,7 @@
 //!
 //! Source: RFC 9110, §10.2.3 (`Retry-After`), §5.6.7 (dates).
 
+use super::{clock::HttpClock, request::Answer};
 use std::time::Duration;
 use ureq::http::{HeaderMap, header};
 
@@ -11,13 +12,65 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Whether a status says that the same request may succeed later.
-pub(super) fn is_temporary(status: u16) -> bool {
+pub fn is_temporary(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// The wait after the try of this number, counted from 1, if the server did not say another.
 pub(super) fn wait(made: u32) -> Duration {
     FIRST.saturating_mul(1 << made.saturating_sub(1).min(16)).min(LONGEST)
+}
+
+/// The tries of one piece of work: their number, and the time in which they begin.
+#[derive(Debug)]
+pub struct Tries<'a> {
+    clock: &'a dyn HttpClock,
+    /// The number of the present try, counted from 1.
+    pub(super) made: u32,
+    /// The most tries.
+    pub(super) most: u32,
+    begin: Duration,
+    total: Duration,
+}
+
+impl<'a> Tries<'a> {
+    pub(super) fn new(clock: &'a dyn HttpClock, most: u32, total: Duration) -> Self {
+        Self {
+            clock,
+            made: 1,
+            most: most.max(1),
+            begin: clock.elapsed(),
+            total,
+        }
+    }
+
+    /// The number of the present try, counted from 1.
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// The time that is left.
+    pub fn left(&self) -> Duration {
+        let used = self.clock.elapsed().saturating_sub(self.begin);
+        self.total.saturating_sub(used)
+    }
+
+    /// Waits, and says whether there is another try: as long as `answer` asks for, else twice as long as before.
+    pub fn again(&mut self, answer: Option<&Answer>) -> bool {
+        let asked = answer.and_then(|answer| retry_after(&answer.headers, self.clock.unix()));
+        let pause = asked.unwrap_or_else(|| wait(self.made));
+        let another = self.made < self.most && pause < self.left();
+        if another {
+            self.clock.wait(pause);
+            self.made += 1;
+        }
+        another
+    }
+
+    /// Gives the work its whole time again, after a try that took long because it moved many bytes.
+    pub fn restart(&mut self) {
+        self.begin = self.clock.elapsed();
+    }
 }
 
 /// The time that an answer's `Retry-After` asks for, in seconds or as a date, which is compared with `now` (seconds since 1970). `None` for

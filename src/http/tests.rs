@@ -368,3 +368,29 @@ fn a_breach_of_the_protocol_is_not_tried_again() {
     assert!(matches!(error, HttpError::Protocol { .. }), "{error}");
     assert!(!error.is_temporary() && waited(&waits).is_empty());
 }
+
+#[test]
+fn the_scheme_of_a_server_follows_from_its_name_and_the_options() {
+    let origin = |ca: bool, host: &str| {
+        let options = ClientOptions {
+            ca: ca.then(|| include_bytes!("../../tests/fixtures/tls/authority.pem").to_vec()),
+            plain_http: vec!["plain.example:5000".to_owned()],
+            ..ClientOptions::default()
+        };
+        HttpClient::new(options).expect("a client").origin(host)
+    };
+    for (host, scheme) in [
+        ("r.example", "https"),
+        ("r.example:5000", "https"),
+        ("plain.example:5000", "http"),
+        ("plain.example", "https"),
+        ("127.0.0.1:5000", "http"),
+        ("[::1]:5000", "http"),
+        ("[::1]", "http"),
+        ("localhost", "http"),
+    ] {
+        assert_eq!(origin(false, host), format!("{scheme}://{host}"));
+    }
+    assert_eq!(origin(true, "127.0.0.1:5000"), "https://127.0.0.1:5000");
+    assert_eq!(origin(true, "plain.example:5000"), "http://plain.example:5000");
+}
