@@ -15,6 +15,7 @@ use pnb::{
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
+    http::{HeaderMap, HeaderValue, Uri, header, join, retry_after, shown},
     image::{
         ReadAt, Source, composefs,
         cpio::{CpioReader, read_tree, segments},
@@ -31,6 +32,7 @@ use pnb::{
     lock::{Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
     model::{Arch, VerityDigest, parse_dump, write_dump},
+    registry::{AuthChallenge, CredentialFile, Credentials, ImageReference, parse_challenges, parse_manifest},
     verity::digest_bytes,
 };
 use std::{
@@ -46,10 +48,12 @@ pub(crate) type Target = fn(&[u8]);
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("archives", |data| text(data, |t| drop(parse_archives(t, "x")))),
     ("card", card),
+    ("challenge", challenge),
     ("composefs", composefs_image),
     ("config", config),
     ("control", control),
     ("cpio", cpio),
+    ("credentials", credentials),
     ("deb", deb),
     ("diff", compare),
     ("dump", dump),
@@ -72,6 +76,8 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("mirrors", mirrors),
     ("policy", |data| text(data, |t| drop(Policy::parse(t, "x")))),
     ("qcow2", qcow2),
+    ("reference", reference),
+    ("registry", registry),
     ("release", |data| text(data, |t| drop(Release::parse(t, "x")))),
     ("root", |data| drop(find_root(&source(data), "x", &scratch()))),
     ("signed", signed),
@@ -390,4 +396,81 @@ fn signed(data: &[u8]) {
             return;
         }
     }
+}
+
+/// A header `WWW-Authenticate`.
+fn challenge(data: &[u8]) {
+    text(data, |t| {
+        let found = parse_challenges(t);
+        // Every challenge but the first follows a comma.
+        assert!(found.len() <= 1 + t.matches(',').count(), "{found:?}");
+        for challenge in found {
+            if let AuthChallenge::Bearer { realm, service, error } = challenge {
+                assert!(!realm.is_empty());
+                let longest = [Some(realm), service, error]
+                    .into_iter()
+                    .flatten()
+                    .map(|v| v.len())
+                    .max();
+                assert!(longest <= Some(t.len()));
+            }
+        }
+    });
+}
+
+/// A file of credentials, asked for three registries.
+fn credentials(data: &[u8]) {
+    let Ok(file) = CredentialFile::parse(data, std::path::Path::new("x")) else {
+        return;
+    };
+    for (registry, repository) in [("r.example", "team/app"), ("s.example:5000", "x"), ("", "")] {
+        if let Ok(Credentials::Password { user, password }) = file.get(registry, repository) {
+            assert!(!user.is_empty() && !user.chars().chain(password.chars()).any(char::is_control));
+        }
+    }
+}
+
+/// The name of an image.
+fn reference(data: &[u8]) {
+    text(data, |t| {
+        if let Ok(name) = t.parse::<ImageReference>() {
+            // A host has no case.
+            assert!(name.to_string().eq_ignore_ascii_case(t), "{name}");
+            assert_eq!(name.to_string().parse::<ImageReference>().expect("just written"), name);
+            assert!(
+                format!("https://{}/v2/{}/", name.registry(), name.repository())
+                    .parse::<Uri>()
+                    .is_ok()
+            );
+        }
+    });
+}
+
+/// Answers of a registry: a manifest or index, a `Location`, a `Retry-After`.
+fn registry(data: &[u8]) {
+    const KINDS: [&str; 4] = [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    ];
+    let read = KINDS.map(|kind| parse_manifest(kind, data));
+    for content in read.iter().flatten() {
+        let named = content.needs().into_iter().chain(content.subject());
+        assert!(named.into_iter().all(|d| d.digest().as_ref().starts_with("sha256:")));
+    }
+    // No text is a manifest to one reader and an index to another.
+    for (manifest, index) in [(0, 1), (2, 3)] {
+        assert!(read[manifest].is_err() || read[index].is_err());
+    }
+    text(data, |t| {
+        shown(t);
+        if let Some(joined) = join("https://r.example/v2/x/blobs/uploads/", t) {
+            let uri: Uri = joined.parse().expect("an address");
+            assert!(uri.host().is_some() && uri.scheme().is_some(), "{joined}");
+        }
+        if let Ok(value) = HeaderValue::from_str(t) {
+            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, value)]), 1_796_000_000);
+        }
+    });
 }
