@@ -18,10 +18,7 @@ use crate::{
 use sigstore_verify::{
     bundle::BundleV03,
     crypto::{KeyPair, parse_certificate_info},
-    types::{
-        DerCertificate, DsseEnvelope, DsseSignature, KeyId, PayloadBytes, Sha256Hash, SignatureBytes, SignatureContent,
-        pae,
-    },
+    types::{DerCertificate, DsseEnvelope, DsseSignature, KeyId, PayloadBytes, Sha256Hash, SignatureBytes, pae},
 };
 use std::{fmt, io::Read};
 
@@ -264,10 +261,6 @@ impl Signer {
                 entry.integrated_time = None;
             }
         }
-        debug_assert!(matches!(
-            bundle.content,
-            SignatureContent::MessageSignature(_) | SignatureContent::DsseEnvelope(_)
-        ));
         let json = bundle.to_json().map_err(|e| SignError::Crypto {
             what: "write the bundle",
             problem: e.to_string(),
