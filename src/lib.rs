@@ -26,6 +26,7 @@
 //! | [`writers`] | stages that are Rust instead of a script | [`writers::table`] |
 //! | [`manifest`] | the statements beside an artifact | [`manifest::Manifest`] |
 //! | [`audit`] | files against statements | [`audit::audit()`] |
+//! | [`sign`] | signatures: made with an identity of minutes, verified without a network | [`sign::BundleVerifier`] |
 //! | [`repro`] | the circumstances of a build, verdicts on two builds, claims of other builders | [`repro::Axis`] |
 //! | [`serve`] | a directory over HTTP and TFTP | [`serve::serve_http`] |
 //! | [`boot`] | QEMU, its firmware and servers, and the judgement of its console | [`boot::Machine`] |
@@ -77,6 +78,7 @@ pub mod registry;
 pub mod repro;
 pub mod sandbox;
 pub mod serve;
+pub mod sign;
 pub mod source;
 pub mod store;
 pub mod verity;

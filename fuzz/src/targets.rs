@@ -31,14 +31,15 @@ use pnb::{
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
     lock::{Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
-    model::{Arch, VerityDigest, parse_dump, write_dump},
+    model::{Arch, Sha256Digest, VerityDigest, parse_dump, write_dump},
     registry::{AuthChallenge, CredentialFile, Credentials, ImageReference, parse_challenges, parse_manifest},
+    sign::{BundleVerifier, ExpectedSigner, IdentityToken, Purpose, SIGN_PREDICATE_TYPE, SigningConfig, TrustedRoot},
     verity::digest_bytes,
 };
 use std::{
     cell::RefCell,
     io::{self, Cursor, Read},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 /// A target: reads any bytes.
@@ -47,6 +48,7 @@ pub(crate) type Target = fn(&[u8]);
 /// All targets by their names.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("archives", |data| text(data, |t| drop(parse_archives(t, "x")))),
+    ("bundle", bundle),
     ("card", card),
     ("challenge", challenge),
     ("composefs", composefs_image),
@@ -81,8 +83,11 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("release", |data| text(data, |t| drop(Release::parse(t, "x")))),
     ("root", |data| drop(find_root(&source(data), "x", &scratch()))),
     ("signed", signed),
+    ("signing-config", signing_config),
     ("stage", |data| text(data, |t| drop(parse_stage(t, "x")))),
     ("tar", tar),
+    ("token", token),
+    ("trusted-root", trusted_root),
 ];
 
 /// The target of this name.
@@ -471,6 +476,67 @@ fn registry(data: &[u8]) {
         }
         if let Ok(value) = HeaderValue::from_str(t) {
             retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, value)]), 1_796_000_000);
+        }
+    });
+}
+
+/// The root, the artifact and the signer of the seeds.
+static VERIFIER: LazyLock<BundleVerifier> = LazyLock::new(|| {
+    let root = include_bytes!("../seeds/trusted-root/trusted_root.json");
+    BundleVerifier::new(&TrustedRoot::parse(root, "x").expect("a seed")).expect("a seed")
+});
+pub(crate) const ARTIFACT: &str = "87cb315877c169f78277527511bea380918cdef25edbc106b6ae27fb1d30510a";
+
+pub(crate) fn signer() -> ExpectedSigner {
+    ExpectedSigner {
+        identity: "https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1".to_owned(),
+        issuer: "https://git.test/api/actions".to_owned(),
+    }
+}
+
+/// Whether the bytes are a signature of the seeds' artifact.
+pub(crate) fn is_signature(data: &[u8], purpose: Purpose<'_>) -> bool {
+    let artifact: Sha256Digest = ARTIFACT.parse().expect("a digest");
+    match VERIFIER.verify(data, &artifact, purpose, &signer()) {
+        Ok(verified) => {
+            assert_eq!((verified.json().as_bytes(), verified.artifact()), (data, artifact));
+            assert!(verified.time() > 1_700_000_000);
+            true
+        }
+        Err(refusal) => {
+            assert!(
+                refusal.reason.len() < 2000 && !refusal.reason.contains('\n'),
+                "{refusal}"
+            );
+            false
+        }
+    }
+}
+
+fn bundle(data: &[u8]) {
+    let image = is_signature(data, Purpose::Image);
+    // A signature of an image is one of a file with the same digest, and its statement is the statement.
+    assert!(!image || is_signature(data, Purpose::File));
+    assert_eq!(image, is_signature(data, Purpose::Statement(SIGN_PREDICATE_TYPE)));
+}
+
+fn trusted_root(data: &[u8]) {
+    if let Ok(root) = TrustedRoot::parse(data, "x") {
+        let _ = BundleVerifier::new(&root);
+    }
+}
+
+fn signing_config(data: &[u8]) {
+    if let Ok(config) = SigningConfig::parse(data, "x") {
+        let _ = (config.check(0), config.check(1_790_000_000));
+    }
+}
+
+fn token(data: &[u8]) {
+    let config = SigningConfig::public_good().expect("a constant");
+    text(data, |t| {
+        if let Ok(token) = IdentityToken::parse(t, "x") {
+            let _ = token.check(&config, 1_790_000_000);
         }
     });
 }

@@ -24,6 +24,7 @@ use super::{
     store::{StoreArgs, store},
     vendor::{VendorArgs, vendor},
     verify_repro::{VerifyReproArgs, verify_repro},
+    verify_signature::{VerifySignatureArgs, verify_signature},
 };
 use clap::{CommandFactory, Parser, Subcommand, error::ContextValue};
 use pnb::model::visible;
@@ -80,6 +81,8 @@ pub(super) enum Command {
     VerifyRepro(VerifyReproArgs),
     /// Compare an artifact with its manifest, and check what the manifest states
     Audit(AuditArgs),
+    /// Verify who signed a file or the files of an artifact, without a network
+    VerifySignature(VerifySignatureArgs),
     /// Compare the manifests of independent builders of one artifact; exit code 12 if too few agree
     Challenge(ChallengeArgs),
     /// Show the content of an artifact: partitions, file systems, boot entries, digests
@@ -160,6 +163,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {
         Command::Serve(args) => serve(args, report),
         Command::VerifyRepro(args) => verify_repro(common, args, report),
         Command::Audit(args) => audit(common, args, report),
+        Command::VerifySignature(args) => verify_signature(common, args, report),
         Command::Challenge(args) => challenge(args, report),
         Command::Inspect(args) => inspect(common, args, report),
         Command::Diff(args) => diff(common, args, report),

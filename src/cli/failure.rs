@@ -11,6 +11,7 @@ use pnb::{
     pipeline::{PipelineError, RelockError, VendorError},
     repro::{ChallengeError, ClaimError},
     sandbox::SandboxError,
+    sign::{RefusalClass, SignError},
     store::StoreError,
 };
 use std::{borrow::Cow, error::Error};
@@ -116,6 +117,16 @@ impl Fatal for ClaimError {
             | ClaimError::Variants { .. } => Exit::Claim,
             ClaimError::SchemaVersion { .. } => Exit::ClaimVersion,
             ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => Exit::ClaimFiles,
+        }
+    }
+}
+
+impl Fatal for SignError {
+    fn exit(&self) -> Exit {
+        match self {
+            SignError::Root { .. } => Exit::Signature(RefusalClass::Certificate),
+            SignError::Config { .. } => Exit::Usage,
+            _ => Exit::Failure,
         }
     }
 }

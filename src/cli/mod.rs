@@ -27,6 +27,7 @@ mod store;
 mod terminal;
 mod vendor;
 mod verify_repro;
+mod verify_signature;
 
 pub(crate) use dispatch::main;
 use exit::Exit;

@@ -155,8 +155,13 @@ fn certificates(pem: &[u8]) -> Result<Arc<Vec<Certificate<'static>>>, HttpError>
 }
 
 fn agent(options: &ClientOptions, proxy: Option<Proxy>, roots: RootCerts) -> Agent {
+    // The cryptography of TLS is that of signatures: one library, and ureq knows no other without its feature for `ring`.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(provider)
+        .root_certs(roots);
     Agent::config_builder()
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .tls_config(tls.build())
         .proxy(proxy)
         .http_status_as_error(false)
         .max_redirects(0)

@@ -77,6 +77,14 @@ fn seeds_are_valid() {
         let media_type = format!("application/vnd.oci.image.{kind}.v1+json");
         registry::parse_manifest(&media_type, &seed(&format!("registry/{kind}.json"))).expect("well-formed");
     }
+    for name in ["file-log-1", "file-log-2", "file-stamped"] {
+        let bundle = seed(&format!("bundle/{name}"));
+        assert!(targets::is_signature(&bundle, pnb::sign::Purpose::File), "{name}");
+        let statement = seed(&format!("bundle/{}", name.replace("file", "statement")));
+        assert!(targets::is_signature(&statement, pnb::sign::Purpose::Image), "{name}");
+    }
+    pnb::sign::SigningConfig::parse(&seed("signing-config/config.json"), "x").expect("a configuration");
+    pnb::sign::IdentityToken::parse(&text("token/token"), "x").expect("a token");
     let mut index = lock::Index::new(model::Arch::Amd64);
     index
         .read("x", true, &seed("control/control")[..], "x")
