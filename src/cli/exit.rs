@@ -47,6 +47,8 @@ pub(super) enum Exit {
     OtherBuilder,
     /// Files beside a given manifest are missing or differ from the manifest.
     ClaimFiles,
+    /// `pnb publish` refused before anything was written.
+    PublishRefused,
     /// An audit failed: 40 and up, one code for each [`Class`].
     Audit(Class),
 }
@@ -56,7 +58,7 @@ const INTERRUPTED: (u8, &str) = (130, "interrupted by Ctrl-C");
 
 impl Exit {
     /// Every exit but those of an audit, in the order of the codes. [`Exit::Different`] shares the code of [`Exit::Failure`].
-    const ALL: [Exit; 20] = [
+    const ALL: [Exit; 21] = [
         Exit::Success,
         Exit::Failure,
         Exit::Different,
@@ -77,6 +79,7 @@ impl Exit {
         Exit::OtherRevision,
         Exit::OtherBuilder,
         Exit::ClaimFiles,
+        Exit::PublishRefused,
     ];
 
     /// The code, and its meaning in a few words.
@@ -102,6 +105,7 @@ impl Exit {
             Exit::OtherRevision => (33, "manifest of another revision"),
             Exit::OtherBuilder => (34, "manifest of another pnb"),
             Exit::ClaimFiles => (35, "files of a manifest missing or edited"),
+            Exit::PublishRefused => (60, "publish: refused, nothing was written"),
             Exit::Audit(class) => (class.exit_code(), class.as_str()),
         }
     }

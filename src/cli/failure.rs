@@ -9,6 +9,7 @@ use pnb::{
     inspect::InspectError,
     model::Hint,
     pipeline::{PipelineError, RelockError, VendorError},
+    publish::LayoutError,
     repro::{ChallengeError, ClaimError},
     sandbox::SandboxError,
     store::StoreError,
@@ -116,6 +117,15 @@ impl Fatal for ClaimError {
             | ClaimError::Variants { .. } => Exit::Claim,
             ClaimError::SchemaVersion { .. } => Exit::ClaimVersion,
             ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => Exit::ClaimFiles,
+        }
+    }
+}
+
+impl Fatal for LayoutError {
+    fn exit(&self) -> Exit {
+        match self.is_refusal() {
+            true => Exit::PublishRefused,
+            false => Exit::Failure,
         }
     }
 }

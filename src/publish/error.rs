@@ -1,0 +1,163 @@
+//! The errors of publishing; each message completes "failed to …".
+
+use crate::{
+    manifest::ManifestError,
+    model::{Hint, ModelError, RelPath, Sha256Digest, Target, visible_path},
+};
+use std::{borrow::Cow, fmt, io, path::PathBuf};
+
+/// Why a name of a layout cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Obstacle {
+    /// A file with other content, which pnb placed there before.
+    Older {
+        /// The name.
+        name: RelPath,
+    },
+    /// A file with other content, which pnb did not place there.
+    Foreign {
+        /// The name.
+        name: RelPath,
+        /// SHA-256 of its content.
+        sha256: Sha256Digest,
+    },
+    /// Something that is no regular file, or for a directory no directory.
+    Kind {
+        /// The name.
+        name: RelPath,
+        /// A noun for what it must be.
+        wanted: &'static str,
+    },
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Older { name } => write!(f, "{name} is of an older publication"),
+            Obstacle::Foreign { name, sha256 } => {
+                write!(
+                    f,
+                    "{name} has other content, which pnb did not place there (sha256 {sha256})"
+                )
+            }
+            Obstacle::Kind { name, wanted } => write!(f, "{name} is not a {wanted}"),
+        }
+    }
+}
+
+/// Why artifacts cannot be placed in a directory.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// A system call on a file failed.
+    #[error("{action} {}", visible_path(path))]
+    Io {
+        /// The action, such as `read`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A name of the layout is no path; its parts are constants.
+    #[error("name a file of the layout")]
+    Name {
+        /// The cause.
+        #[source]
+        source: ModelError,
+    },
+    /// An artifact of which the layout has no file.
+    #[error(
+        "lay out {}: the layout has no names for the files of this artifact",
+        visible_path(path)
+    )]
+    NoPlace {
+        /// Directory of the artifact.
+        path: PathBuf,
+    },
+    /// Two artifacts of one family and architecture.
+    #[error("lay out {target}: two of the given artifacts are it")]
+    Twice {
+        /// The artifact.
+        target: Target,
+    },
+    /// An artifact without a file that the layout has.
+    #[error("lay out {}: the artifact has no such file", visible_path(path))]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another program publishes into the directory.
+    #[error("publish into {}: another pnb publishes into it at this moment", visible_path(path))]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The record of earlier publications cannot be read.
+    #[error("read {}", visible_path(path))]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: ManifestError,
+    },
+    /// Names of the layout are taken. Nothing was written.
+    #[error("publish into {}:{}", visible_path(path), listed(obstacles))]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+        /// What is in the way, by name.
+        obstacles: Vec<Obstacle>,
+    },
+    /// A file of an artifact was changed after the audit.
+    #[error(
+        "copy {}: it was changed after the audit\n  expected: {expected}\n  actual:   {actual}",
+        visible_path(path)
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its digest according to the audit.
+        expected: Sha256Digest,
+        /// The digest of what was copied.
+        actual: Sha256Digest,
+    },
+}
+
+fn listed(obstacles: &[Obstacle]) -> String {
+    obstacles.iter().map(|obstacle| format!("\n  {obstacle}")).collect()
+}
+
+impl LayoutError {
+    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| LayoutError::Io { action, path, source }
+    }
+
+    /// Whether the publication was refused, and nothing was written.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, LayoutError::Io { .. } | LayoutError::Changed { .. })
+    }
+}
+
+impl Hint for LayoutError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let way = match self {
+            LayoutError::Taken { obstacles, .. } => {
+                let older = obstacles.iter().all(|o| matches!(o, Obstacle::Older { .. }));
+                match older {
+                    true => "give --replace to replace the older publication",
+                    false => "move away what pnb did not place there, or publish into another directory",
+                }
+            }
+            LayoutError::Busy { .. } => "wait until it has ended, and publish again",
+            LayoutError::Record { .. } => {
+                "without the record pnb cannot tell its own files from others: move away the files and the record"
+            }
+            LayoutError::Changed { .. } => "build and publish again; nothing has got its final name",
+            _ => return None,
+        };
+        Some(way.into())
+    }
+}
