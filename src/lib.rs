@@ -15,6 +15,7 @@
 //! | [`debian`] | packages, control files, versions, signed release files | [`debian::Release`] |
 //! | [`lock`] | `lockfile.toml`: format, solver, changes | [`lock::Lockfile`] |
 //! | [`fetch`] | addresses of pinned files, downloads that are hashed on arrival | [`fetch::FetchItem`] |
+//! | [`http`] | requests to the servers to which pnb publishes | [`http::HttpClient`] |
 //! | [`source`] | the files of a project, opened below its directory, and their comparison with the commit | [`source::SourceTree`] |
 //! | [`store`] | objects by digest, trees, build records, collection | [`store::Store`] |
 //! | [`graph`] | `stage.toml`, the checked graph, the key of a stage | [`graph::StageGraph`] |
@@ -65,6 +66,7 @@ pub mod boot;
 pub mod debian;
 pub mod fetch;
 pub mod graph;
+pub mod http;
 pub mod image;
 pub mod inspect;
 pub mod lock;
