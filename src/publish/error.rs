@@ -2,7 +2,7 @@
 
 use crate::{
     manifest::ManifestError,
-    model::{Hint, ModelError, RelPath, Sha256Digest, Target, visible_path},
+    model::{Hint, ModelError, RelPath, Sha256Digest, Target, visible_message, visible_path},
 };
 use std::{borrow::Cow, fmt, io, path::PathBuf};
 
@@ -157,6 +157,77 @@ impl Hint for LayoutError {
             }
             LayoutError::Changed { .. } => "build and publish again; nothing has got its final name",
             _ => return None,
+        };
+        Some(way.into())
+    }
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A system call failed.
+    #[error("{action} the journal {}", visible_path(path))]
+    Io {
+        /// The action, such as `write`.
+        action: &'static str,
+        /// The journal.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another program has it open.
+    #[error(
+        "open the journal {}: another publication uses it at this moment",
+        visible_path(path)
+    )]
+    Busy {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// A line was not written by this program.
+    #[error("read the journal {}, line {line}: {}", visible_path(path), visible_message(problem))]
+    Line {
+        /// The journal.
+        path: PathBuf,
+        /// The line's number, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It is the journal of a publication of other files, or to other places.
+    #[error(
+        "go on with the journal {}: it is of a publication of other files or to other places\n  expected: {expected}\n  actual:   {actual}",
+        visible_path(path)
+    )]
+    OtherPlan {
+        /// The journal.
+        path: PathBuf,
+        /// Digest of this publication's plan.
+        expected: Sha256Digest,
+        /// Digest of the plan in the journal.
+        actual: Sha256Digest,
+    },
+}
+
+impl JournalError {
+    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| JournalError::Io { action, path, source }
+    }
+}
+
+impl Hint for JournalError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let way = match self {
+            JournalError::Busy { .. } => "wait until it has ended",
+            JournalError::OtherPlan { .. } => {
+                "publish the files of that journal, or name another file with --journal to begin anew"
+            }
+            JournalError::Line { .. } => {
+                "name another file with --journal to begin anew; what is published already is found"
+            }
+            JournalError::Io { .. } => return None,
         };
         Some(way.into())
     }

@@ -7,4 +7,5 @@ mod fixture;
 #[path = "../fixture/strace.rs"]
 mod strace;
 
+mod journal;
 mod layout;
