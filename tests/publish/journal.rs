@@ -7,7 +7,7 @@ use pnb::{
 use std::{
     env,
     ffi::OsString,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
 };
@@ -31,7 +31,7 @@ fn add_all(path: &Path) {
     let mut journal = Journal::open(path, &PLAN).expect("opened");
     for number in 0..STEPS {
         journal.add(step(number)).expect("added");
-        println!("added {number}");
+        writeln!(io::stdout(), "added {number}").expect("printed");
     }
 }
 
