@@ -2,6 +2,7 @@
 
 use crate::{
     http::HttpError,
+    image::ImageError,
     manifest::ManifestError,
     model::{Hint, ModelError, RelPath, Sha256Digest, Target, visible_message, visible_path},
 };
@@ -502,6 +503,130 @@ impl Hint for GiteaError {
                  repeats this step only"
             }
             _ => return None,
+        };
+        Some(way.into())
+    }
+}
+
+/// Why a disk image has no manifest for a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskArtifactError {
+    /// A platform's name has another form.
+    #[error(
+        "use {value:?} as the platform's name of an image: it has lower-case letters and digits, with one of . _ - between them"
+    )]
+    Name {
+        /// The value.
+        value: String,
+    },
+    /// The library refuses a part of the manifest.
+    #[error("make the manifest of a disk image: {problem}")]
+    Build {
+        /// Its reason.
+        problem: String,
+    },
+    /// The manifest cannot be written as JSON.
+    #[error("write the manifest of a disk image")]
+    Write {
+        /// The cause.
+        #[source]
+        source: ManifestError,
+    },
+}
+
+impl Hint for DiskArtifactError {}
+
+/// Why there is no compressed copy of an image.
+#[derive(Debug, thiserror::Error)]
+pub enum CompressError {
+    /// A system call on a file failed.
+    #[error("{action} {}", visible_path(path))]
+    Io {
+        /// The action, such as `open`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The image cannot be read or the copy not written.
+    #[error(transparent)]
+    Image(Box<ImageError>),
+    /// The image was changed after the audit.
+    #[error(
+        "compress {}: it was changed after the audit\n  expected: {expected}\n  actual:   {actual}",
+        visible_path(path)
+    )]
+    Changed {
+        /// The image.
+        path: PathBuf,
+        /// Its digest according to the audit.
+        expected: Sha256Digest,
+        /// The digest of what was read.
+        actual: Sha256Digest,
+    },
+}
+
+impl Hint for CompressError {}
+
+/// Why the platform does not know of an image. The address is shown without its last segment, which is a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// There was no answer.
+    #[error(transparent)]
+    Http(HttpError),
+    /// The answer is a redirect, which is not followed.
+    #[error("tell the platform at {url}: it redirects ({status}), which is not followed")]
+    Redirect {
+        /// The address.
+        url: String,
+        /// The status.
+        status: u16,
+    },
+    /// Another status than 200.
+    #[error("tell the platform at {url}: it answered {status}: {said}")]
+    Refused {
+        /// The address.
+        url: String,
+        /// The status.
+        status: u16,
+        /// The platform's text.
+        said: String,
+    },
+    /// The answer is not what the contract says.
+    #[error("tell the platform at {url}: the answer cannot be read: {problem}")]
+    Malformed {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The platform took the message and did nothing with it.
+    #[error("tell the platform at {url}: it answered with the status {status}{details}")]
+    Failed {
+        /// The address.
+        url: String,
+        /// The status in the answer.
+        status: String,
+        /// Reason, hint and error of the platform, a line each.
+        details: String,
+    },
+}
+
+impl Hint for WebhookError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let way = match self {
+            WebhookError::Http(error) => return error.hint(),
+            WebhookError::Redirect { .. } => "take the address that the platform shows now, with https",
+            WebhookError::Refused { status: 404, .. } => {
+                "the platform hands out one address for each webhook: take that one"
+            }
+            WebhookError::Refused { .. } | WebhookError::Malformed { .. } => return None,
+            WebhookError::Failed { details, .. } if details.contains("bad_signature") => {
+                "the secret is not the one of this webhook"
+            }
+            WebhookError::Failed { .. } => "everything is published; the message alone can be sent again",
         };
         Some(way.into())
     }

@@ -6,11 +6,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `layout.rs` | the names under which the platform's controllers look for kernel and initramfs |
+//! | `disk_artifact.rs`, `compressed.rs` | a disk image as the platform pulls it from a registry, and as a release has it |
 //! | `gitea/` | releases on a Gitea or Forgejo |
 //! | `journal.rs` | what a publication has done, so that an interrupted one goes on |
 //! | `place.rs`, `record.rs` | the files of a layout in a directory, and the record of what pnb placed there |
 //! | `secret.rs` | tokens and keys |
+//! | `webhook.rs` | the message to the platform |
 
+mod compressed;
+mod disk_artifact;
 mod error;
 mod gitea;
 mod journal;
@@ -18,8 +22,13 @@ mod layout;
 mod place;
 mod record;
 mod secret;
+mod webhook;
 
-pub use error::{GiteaError, JournalError, LayoutError, Obstacle, SecretError};
+pub use compressed::{COMPRESSED_LEVEL, compress_image};
+pub use disk_artifact::{ArtifactBlob, DISK_IMAGE_TYPE, DiskImageArtifact, EMPTY_CONFIG, PlatformName};
+pub use error::{
+    CompressError, DiskArtifactError, GiteaError, JournalError, LayoutError, Obstacle, SecretError, WebhookError,
+};
 pub use gitea::{
     FileState, GiteaClient, GiteaRepository, GiteaVersion, LookOptions, PlannedAsset, PlannedRelease, ReleaseAnswer,
     ReleaseAsset, ReleaseJournal, ReleaseState, SeenRelease, fill_release, look_at_release, show_release,
@@ -29,3 +38,4 @@ pub use layout::{LayoutFile, PlatformLayout};
 pub use place::{PlaceOptions, PlaceState, PlacedFile, place};
 pub use record::{PUBLICATION_FILE, Publication};
 pub use secret::Secret;
+pub use webhook::{DiskImageMessage, MessageState, shown_webhook, signature, tell};
