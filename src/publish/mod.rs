@@ -26,12 +26,11 @@ mod webhook;
 
 pub use compressed::{COMPRESSED_LEVEL, compress_image};
 pub use disk_artifact::{ArtifactBlob, DISK_IMAGE_TYPE, DiskImageArtifact, EMPTY_CONFIG, PlatformName};
-pub use error::{
-    CompressError, DiskArtifactError, GiteaError, JournalError, LayoutError, Obstacle, SecretError, WebhookError,
-};
+pub use error::{CompressError, DiskArtifactError, JournalError, LayoutError, Obstacle, SecretError, WebhookError};
 pub use gitea::{
-    FileState, GiteaClient, GiteaRepository, GiteaVersion, LookOptions, PlannedAsset, PlannedRelease, ReleaseAnswer,
-    ReleaseAsset, ReleaseJournal, ReleaseState, SeenRelease, fill_release, look_at_release, show_release,
+    FileState, GiteaClient, GiteaError, GiteaRepository, GiteaVersion, LookOptions, PlannedAsset, PlannedRelease,
+    ReleaseAnswer, ReleaseAsset, ReleaseJournal, ReleaseState, SeenRelease, fill_release, look_at_release,
+    show_release,
 };
 pub use journal::{Journal, JournalEntry};
 pub use layout::{LayoutFile, PlatformLayout};

@@ -7,7 +7,7 @@ use super::{
     },
     form::UploadForm,
     place::{GiteaRepository, escaped},
-    release::PlannedAsset,
+    plan::PlannedAsset,
 };
 use crate::{
     http::{Answer, HeaderValue, HttpClient, HttpError, Method, Request, RequestBody, Retry, header, join, shown},

@@ -12,18 +12,26 @@
 //! | `answers.rs` | the answers of the server |
 //! | `client.rs` | one call for each request |
 //! | `form.rs` | an upload as a form, for servers before 1.22 |
-//! | `release.rs` | the steps |
+//! | `plan.rs` | the release as it is to be |
+//! | `look.rs` | what can be refused before anything is written |
+//! | `content.rs` | the content of files on the server |
+//! | `release.rs` | the steps that write |
+//! | `error.rs` | why a release cannot be made |
 
 mod answers;
 mod client;
+mod content;
+mod error;
 mod form;
+mod look;
 mod place;
+mod plan;
 mod release;
 
 pub use answers::{GiteaVersion, ReleaseAnswer, ReleaseAsset};
 pub use client::GiteaClient;
+pub use error::GiteaError;
+pub use look::look_at_release;
 pub use place::GiteaRepository;
-pub use release::{
-    FileState, LookOptions, PlannedAsset, PlannedRelease, ReleaseJournal, ReleaseState, SeenRelease, fill_release,
-    look_at_release, show_release,
-};
+pub use plan::{FileState, LookOptions, PlannedAsset, PlannedRelease, ReleaseJournal, ReleaseState, SeenRelease};
+pub use release::{fill_release, show_release};
