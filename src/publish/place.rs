@@ -375,3 +375,36 @@ fn make_directories(path: &Path) -> Result<(), LayoutError> {
     fs::create_dir(path).map_err(LayoutError::io("create", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(LayoutError::io("create", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_changed_after_the_audit_gets_no_name() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let source = dir.path().join("kernel");
+        fs::write(&source, "changed").expect("written");
+        let name: RelPath = "amd64/kernel".parse().expect("a path");
+        let file = LayoutFile {
+            source: source.clone(),
+            sha256: Sha256Digest::new(Sha256::digest(b"audited").into()),
+            size: 7,
+        };
+        let layout = PlatformLayout {
+            files: BTreeMap::from([(name.clone(), file)]),
+        };
+        let root = dir.path().join("www");
+        let error = place(&layout, &root, PlaceOptions::default()).expect_err("changed");
+        assert!(
+            matches!(error, LayoutError::Changed { .. }) && !error.is_refusal(),
+            "{error}"
+        );
+        assert!(!root.join(&name).exists() && !root.join(PUBLICATION_FILE).exists());
+        // The control: with the audited bytes it does.
+        fs::write(&source, "audited").expect("written");
+        let placed = place(&layout, &root, PlaceOptions::default()).expect("placed");
+        assert_eq!(placed[0].state, PlaceState::New);
+        assert_eq!(fs::read(root.join(&name)).expect("readable"), b"audited");
+    }
+}

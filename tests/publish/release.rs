@@ -299,6 +299,49 @@ fn what_an_earlier_run_left_in_a_draft_is_used_or_repaired() {
 }
 
 #[test]
+fn a_part_of_a_file_that_a_failed_upload_left_is_removed() {
+    let gitea = Gitea::start();
+    gitea.state().cut_uploads = 3;
+    Publisher::new(&gitea).publish().expect("published");
+    assert_published(&gitea, "after three cut uploads");
+    // A server that never keeps a whole file: its words, after five tries.
+    let gitea = Gitea::start();
+    gitea.state().cut_uploads = 100;
+    let publisher = Publisher::new(&gitea);
+    let error = publisher.publish().expect_err("no upload succeeds");
+    assert!(
+        error.is_temporary() && error.to_string().ends_with("answered 500: unexpected EOF"),
+        "{error}"
+    );
+    let uploads = gitea.web.lines().iter().filter(|l| l.contains("/assets?name=")).count();
+    assert_eq!(uploads, 5);
+    gitea.state().cut_uploads = 0;
+    publisher.publish().expect("published");
+    assert_published(&gitea, "after the server was repaired");
+}
+
+#[test]
+fn a_release_that_another_makes_meanwhile_is_found_and_not_made_twice() {
+    for draft in [true, false] {
+        let gitea = Gitea::start();
+        let publisher = Publisher::new(&gitea);
+        let client = publisher.client();
+        let mut journal = publisher.journal();
+        let seen = publisher_look(&client, &publisher, &journal);
+        gitea.state().add_release("v1.0", draft);
+        let filled = fill_release(&client, &publisher.plan, &seen, publisher.options, &mut journal);
+        if draft {
+            show_release(&client, &publisher.plan, &filled.expect("filled")).expect("shown");
+            assert_published(&gitea, "a draft of another");
+        } else {
+            let error = filled.expect_err("a visible release without files");
+            assert!(matches!(error, GiteaError::OtherContent { .. }), "{error}");
+            assert!(gitea.state().names("v1.0").is_empty());
+        }
+    }
+}
+
+#[test]
 fn a_large_file_is_not_downloaded_again_if_the_journal_has_it() {
     let gitea = Gitea::start();
     let mut publisher = Publisher::new(&gitea);
