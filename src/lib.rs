@@ -30,6 +30,7 @@
 //! | [`repro`] | the circumstances of a build, verdicts on two builds, claims of other builders | [`repro::Axis`] |
 //! | [`serve`] | a directory over HTTP and TFTP | [`serve::serve_http`] |
 //! | [`boot`] | QEMU, its firmware and servers, and the judgement of its console | [`boot::Machine`] |
+//! | [`publish`] | verified artifacts to the places where they are looked for | [`publish::place()`] |
 //! | [`pipeline`] | the scheduler, which joins the rooms | [`pipeline::BuildContext`] |
 //!
 //! # Example
@@ -74,6 +75,7 @@ pub mod lock;
 pub mod manifest;
 pub mod model;
 pub mod pipeline;
+pub mod publish;
 pub mod registry;
 pub mod repro;
 pub mod sandbox;

@@ -47,6 +47,8 @@ pub(super) enum Exit {
     OtherBuilder,
     /// Files beside a given manifest are missing or differ from the manifest.
     ClaimFiles,
+    /// `pnb publish` refused before anything was written.
+    PublishRefused,
     /// An audit failed: 40 and up, one code for each [`Class`].
     Audit(Class),
     /// A signature does not count: 65 and up, one code for each [`RefusalClass`].
@@ -58,7 +60,7 @@ const INTERRUPTED: (u8, &str) = (130, "interrupted by Ctrl-C");
 
 impl Exit {
     /// Every exit but those of an audit and of signatures, in the order of the codes. [`Exit::Different`] shares the code of [`Exit::Failure`].
-    const ALL: [Exit; 20] = [
+    const ALL: [Exit; 21] = [
         Exit::Success,
         Exit::Failure,
         Exit::Different,
@@ -79,6 +81,7 @@ impl Exit {
         Exit::OtherRevision,
         Exit::OtherBuilder,
         Exit::ClaimFiles,
+        Exit::PublishRefused,
     ];
 
     /// The code, and its meaning in a few words.
@@ -104,6 +107,7 @@ impl Exit {
             Exit::OtherRevision => (33, "manifest of another revision"),
             Exit::OtherBuilder => (34, "manifest of another pnb"),
             Exit::ClaimFiles => (35, "files of a manifest missing or edited"),
+            Exit::PublishRefused => (60, "publish: refused, nothing was written"),
             Exit::Audit(class) => (class.exit_code(), class.as_str()),
             Exit::Signature(class) => (class.exit_code(), class.meaning()),
         }

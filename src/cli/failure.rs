@@ -9,6 +9,7 @@ use pnb::{
     inspect::InspectError,
     model::Hint,
     pipeline::{PipelineError, RelockError, VendorError},
+    publish::LayoutError,
     repro::{ChallengeError, ClaimError},
     sandbox::SandboxError,
     sign::{RefusalClass, SignError},
@@ -127,6 +128,15 @@ impl Fatal for SignError {
             SignError::Root { .. } => Exit::Signature(RefusalClass::Certificate),
             SignError::Config { .. } => Exit::Usage,
             _ => Exit::Failure,
+        }
+    }
+}
+
+impl Fatal for LayoutError {
+    fn exit(&self) -> Exit {
+        match self.is_refusal() {
+            true => Exit::PublishRefused,
+            false => Exit::Failure,
         }
     }
 }

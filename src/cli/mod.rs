@@ -20,6 +20,7 @@ mod inspect;
 mod lock;
 mod log;
 mod plan;
+mod publish;
 mod report;
 mod serve;
 mod shell;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the programs of other registries that the tests of publishing run, below the directory $1: each version is pinned by its
 # digest, and nothing is installed outside that directory. Called by the tests when something is missing, and by CI before them. Needs
-# python3 with venv where tests/publish/requirements.txt is there, and npm where tests/publish/npm is there.
+# python3 with venv, and npm where tests/publish/npm is there.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
@@ -12,7 +12,7 @@ flock 9
 # installed NAME FILE: whether NAME was installed from this content of FILE.
 installed() { [ -f "$1/installed-from" ] && cmp -s "$2" "$1/installed-from"; }
 
-if [ -f "$here/requirements.txt" ] && ! installed publish-python "$here/requirements.txt"; then
+if ! installed publish-python "$here/requirements.txt"; then
     rm -rf publish-python
     python3 -m venv publish-python
     publish-python/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --only-binary :all: \
