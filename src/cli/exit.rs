@@ -49,6 +49,14 @@ pub(super) enum Exit {
     ClaimFiles,
     /// `pnb publish` refused before anything was written.
     PublishRefused,
+    /// `pnb publish`: a registry refused, or was not there. Nothing has its final name.
+    PublishRegistry,
+    /// `pnb publish`: an identity or a service that signs was not there. Nothing has its final name.
+    PublishSigning,
+    /// `pnb publish`: the server of the release refused. The release is not visible.
+    PublishRelease,
+    /// `pnb publish`: everything is published, and the platform did not take the message.
+    NotTold,
     /// An audit failed: 40 and up, one code for each [`Class`].
     Audit(Class),
     /// A signature does not count: 65 and up, one code for each [`RefusalClass`].
@@ -60,7 +68,7 @@ const INTERRUPTED: (u8, &str) = (130, "interrupted by Ctrl-C");
 
 impl Exit {
     /// Every exit but those of an audit and of signatures, in the order of the codes. [`Exit::Different`] shares the code of [`Exit::Failure`].
-    const ALL: [Exit; 21] = [
+    const ALL: [Exit; 25] = [
         Exit::Success,
         Exit::Failure,
         Exit::Different,
@@ -82,6 +90,10 @@ impl Exit {
         Exit::OtherBuilder,
         Exit::ClaimFiles,
         Exit::PublishRefused,
+        Exit::PublishRegistry,
+        Exit::PublishSigning,
+        Exit::PublishRelease,
+        Exit::NotTold,
     ];
 
     /// The code, and its meaning in a few words.
@@ -108,6 +120,10 @@ impl Exit {
             Exit::OtherBuilder => (34, "manifest of another pnb"),
             Exit::ClaimFiles => (35, "files of a manifest missing or edited"),
             Exit::PublishRefused => (60, "publish: refused, nothing was written"),
+            Exit::PublishRegistry => (61, "publish: a registry failed"),
+            Exit::PublishSigning => (62, "publish: nothing could be signed"),
+            Exit::PublishRelease => (63, "publish: the release failed"),
+            Exit::NotTold => (64, "publish: published, platform not told"),
             Exit::Audit(class) => (class.exit_code(), class.as_str()),
             Exit::Signature(class) => (class.exit_code(), class.meaning()),
         }

@@ -20,6 +20,7 @@ mod inspect;
 mod lock;
 mod log;
 mod plan;
+mod publication;
 mod publish;
 mod report;
 mod serve;

@@ -5,15 +5,17 @@ use super::{
     args::{Common, one_of},
     context::{project_tree_if_any, scratch, store},
     failure::{Failure, Fatal},
+    publication::{PublicationArgs, all_artifacts, publication},
     report::{Report, size},
 };
 use clap::Args;
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Policy, Verified, audit},
     manifest::MANIFEST_FILE,
-    model::{Hint, Target, Variant, visible_path},
+    model::{Hint, Target, Variant, chain, visible_path},
     pipeline::sha256_of,
     publish::{PlaceOptions, PlaceState, PlacedFile, PlatformLayout, place},
+    registry::ImageReference,
 };
 use std::{
     borrow::Cow,
@@ -28,17 +30,20 @@ use std::{
     after_help = "Examples:\n  pnb publish --to dir:/srv/netboot --layout platform --dry-run\n  \
     pnb publish --to dir:/srv/netboot --layout platform images\n  \
     pnb publish --to dir:/srv/netboot --layout platform images/kernel-initrd/amd64 --policy docs/audit-policy.example.toml\n\n\
+    pnb publish images --to registry:registry.example/powernode/os --release v1.4 --gitea https://git.example/acme/images \\\n    \
+    --signing-config signing_config.json --trusted-root trusted_root.json --identity … --issuer … --dry-run\n  \
+    pnb publish images --to registry:registry.example/powernode/os --sign none\n\n\
     Every artifact is audited first, and nothing is written if a check fails."
 )]
 pub(super) struct PublishArgs {
     /// Directory of one artifact, or of several as <variant>/<arch> [default: images/ in the project]
     pub(super) images: Option<PathBuf>,
-    /// Where to: dir:PATH, a directory that is made if it is missing
-    #[arg(long, value_name = "PLACE")]
-    pub(super) to: PublishTo,
-    /// Names of the files: platform, those that the platform's controllers look for
+    /// Where to: registry:HOST/NAME, the repository of the OCI image, or dir:PATH, a directory that is made if it is missing
+    #[arg(long, value_name = "PLACE", required_unless_present_any = ["release", "platform"])]
+    pub(super) to: Option<PublishTo>,
+    /// Names of the files in a directory: platform, those that the platform's controllers look for
     #[arg(long, value_parser = one_of::<LayoutName>(["platform"]))]
-    pub(super) layout: LayoutName,
+    pub(super) layout: Option<LayoutName>,
     /// Replace files of an older publication; a file that pnb did not place there is never replaced
     #[arg(long)]
     pub(super) replace: bool,
@@ -51,6 +56,8 @@ pub(super) struct PublishArgs {
     /// Further rules for the artifacts: a TOML file with the rules of docs/audit.md
     #[arg(long, value_name = "FILE")]
     pub(super) policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) servers: PublicationArgs,
 }
 
 /// A value of `--to`.
@@ -58,6 +65,8 @@ pub(super) struct PublishArgs {
 pub(super) enum PublishTo {
     /// `dir:PATH`.
     Dir(PathBuf),
+    /// `registry:HOST/NAME`.
+    Registry(ImageReference),
 }
 
 impl FromStr for PublishTo {
@@ -65,7 +74,14 @@ impl FromStr for PublishTo {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("dir", path)) if !path.is_empty() => Ok(PublishTo::Dir(path.into())),
-            _ => Err("the form is dir:PATH, such as dir:/srv/netboot".to_owned()),
+            Some(("registry", name)) => {
+                let reference: ImageReference = name.parse().map_err(|e| chain(&e))?;
+                match reference.tag().is_none() && reference.digest().is_none() {
+                    true => Ok(PublishTo::Registry(reference)),
+                    false => Err("the tag is the commit; the form is registry:HOST/NAME".to_owned()),
+                }
+            }
+            _ => Err("the form is registry:HOST/NAME or dir:PATH, such as dir:/srv/netboot".to_owned()),
         }
     }
 }
@@ -92,6 +108,10 @@ impl FromStr for LayoutName {
 enum PublishError {
     #[error("find the artifacts: there is no project here")]
     NoImages,
+    #[error("choose the names in the directory: --layout is not given")]
+    NoLayout,
+    #[error("use --layout: it is for the directory of --to dir:PATH")]
+    LayoutOfServer,
     #[error("find an artifact of the layout in {}", visible_path(path))]
     NoArtifact { path: PathBuf },
     #[error("look at {}", visible_path(path))]
@@ -111,7 +131,7 @@ enum PublishError {
 impl Fatal for PublishError {
     fn exit(&self) -> Exit {
         match self {
-            PublishError::NoImages => Exit::Usage,
+            PublishError::NoImages | PublishError::NoLayout | PublishError::LayoutOfServer => Exit::Usage,
             PublishError::Lock { .. } => Exit::Lock,
             PublishError::NoArtifact { .. } | PublishError::Look { .. } => Exit::PublishRefused,
         }
@@ -121,6 +141,7 @@ impl Fatal for PublishError {
 impl Hint for PublishError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
+            PublishError::NoLayout => Some("--layout platform".into()),
             PublishError::NoImages => Some("name the directory of the artifacts".into()),
             PublishError::NoArtifact { .. } => {
                 let names = PlatformLayout::targets().map(|target| target.to_string());
@@ -138,7 +159,12 @@ impl Hint for PublishError {
 }
 
 pub(super) fn publish(common: &Common, args: &PublishArgs, report: &Report) -> Result<Exit, Failure> {
-    let (PublishTo::Dir(root), LayoutName::Platform) = (&args.to, args.layout);
+    let directory = match (&args.to, args.layout) {
+        (Some(PublishTo::Dir(root)), Some(LayoutName::Platform)) => Some(root),
+        (Some(PublishTo::Dir(_)), None) => return Err(PublishError::NoLayout.into()),
+        (_, Some(_)) => return Err(PublishError::LayoutOfServer.into()),
+        (_, None) => None,
+    };
     let policy = args.policy.as_deref().map(Policy::load).transpose()?;
     let images = match &args.images {
         Some(images) => images.clone(),
@@ -147,7 +173,10 @@ pub(super) fn publish(common: &Common, args: &PublishArgs, report: &Report) -> R
             project.path().join("images")
         }
     };
-    let dirs = artifacts(&images, report)?;
+    let dirs = match directory {
+        Some(_) => artifacts(&images, report)?,
+        None => all_artifacts(&images)?,
+    };
     let store = store(common)?;
     let lock = |path: &PathBuf| {
         sha256_of(path).map_err(|source| PublishError::Lock {
@@ -179,6 +208,13 @@ pub(super) fn publish(common: &Common, args: &PublishArgs, report: &Report) -> R
             Err(error) => return Err(error.into()),
         }
     }
+    let Some(root) = directory else {
+        let image = match &args.to {
+            Some(PublishTo::Registry(image)) => Some(image),
+            _ => None,
+        };
+        return publication(common, &args.servers, image, args.dry_run, &verified, report);
+    };
     let layout = PlatformLayout::of(&verified)?;
     let options = PlaceOptions {
         replace: args.replace,

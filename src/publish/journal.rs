@@ -103,6 +103,8 @@ pub enum JournalEntry {
         /// SHA-256 of the message.
         body: Sha256Digest,
     },
+    /// All steps were done.
+    Finished,
 }
 
 /// The first line.

@@ -3,13 +3,26 @@
 //! A layer of the tag's manifest is the payload, and the signature and its proofs are annotations of the layer. Source:
 //! <https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md>.
 
-use super::{error::SignError, verify::VerifiedBundle};
+use super::{
+    error::{Refusal, RefusalClass, SignError},
+    verify::{BundleVerifier, ExpectedSigner, Purpose, VerifiedBundle},
+};
 use crate::model::Sha256Digest;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use sigstore_verify::types::{Bundle, DerCertificate, SignatureContent};
 use std::collections::BTreeMap;
 
 /// Media type of the layer.
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+
+/// A signature that was kept as text.
+#[derive(Deserialize)]
+struct Kept {
+    payload: String,
+    annotations: BTreeMap<String, String>,
+    bundle: String,
+}
 
 /// The payload and the annotations of the layer that holds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +49,45 @@ impl LegacySignature {
     /// The same signature as a bundle of the payload, which was verified.
     pub fn bundle(&self) -> &VerifiedBundle {
         &self.bundle
+    }
+
+    /// The signature as one line of JSON, for [`LegacySignature::restore`].
+    pub fn to_json(&self) -> String {
+        serde_json::json!({
+            "payload": String::from_utf8_lossy(&self.payload),
+            "annotations": self.annotations,
+            "bundle": self.bundle.json(),
+        })
+        .to_string()
+    }
+
+    /// The signature of the manifest `image` that was written with [`LegacySignature::to_json`]. It is verified again.
+    ///
+    /// # Errors
+    ///
+    /// The text is not one, the payload is about another image, or the bundle is no signature of the payload by the expected signer.
+    pub fn restore(
+        text: &str,
+        image: &Sha256Digest,
+        verifier: &BundleVerifier,
+        expected: &ExpectedSigner,
+    ) -> Result<Self, Refusal> {
+        let bad = |reason: &str| Refusal::new(RefusalClass::Bundle, reason);
+        let kept: Kept = serde_json::from_str(text).map_err(|_| bad("it is no kept signature"))?;
+        let payload: serde_json::Value =
+            serde_json::from_str(&kept.payload).map_err(|_| bad("its payload is not JSON"))?;
+        let named = &payload["critical"]["image"]["docker-manifest-digest"];
+        if *named != format!("sha256:{image}") {
+            return Err(bad("its payload is about another image"));
+        }
+        let payload = kept.payload.into_bytes();
+        let digest = Sha256Digest::new(Sha256::digest(&payload).into());
+        let bundle = verifier.verify(kept.bundle.as_bytes(), &digest, Purpose::File, expected)?;
+        Ok(Self {
+            payload,
+            annotations: kept.annotations,
+            bundle,
+        })
     }
 
     /// The payload for the manifest of this digest, which `reference` names without tag and digest.
