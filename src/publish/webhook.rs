@@ -18,7 +18,7 @@ use crate::{
     http::{Answer, HeaderName, HttpClient, Method, Request, RequestBody, Retry, header, shown},
     model::{Arch, GitSha, Sha256Digest, visible_message},
 };
-use ring::hmac;
+use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
 /// The header of the signature.

@@ -5,7 +5,7 @@ use crate::{
     server::{Received, Reply, WebServer},
     tls::Authority,
 };
-use ring::hmac;
+use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,

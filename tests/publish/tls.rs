@@ -2,7 +2,7 @@
 //!
 //! Source: RFC 5280; the structures are written in DER by hand, because each test makes its keys anew.
 
-use ring::{
+use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
@@ -58,7 +58,7 @@ impl Authority {
         let names = sequence(&[&der(0x87, &[127, 0, 0, 1]), &der(0x82, b"localhost")]);
         let extension = sequence(&[ALTERNATIVE_NAMES, &der(0x04, &names)]);
         let own = certificate(&self.key, &self.name, &key, "server", &extension);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
@@ -71,7 +71,7 @@ impl Authority {
 fn new_key() -> (EcdsaKeyPair, Vec<u8>) {
     let random = SystemRandom::new();
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("random numbers");
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random);
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref());
     (key.expect("its own form"), pkcs8.as_ref().to_vec())
 }
 
