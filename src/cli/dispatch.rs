@@ -85,7 +85,7 @@ pub(super) enum Command {
     /// Verify who signed a file or the files of an artifact, without a network
     VerifySignature(VerifySignatureArgs),
     /// Hand verified artifacts to the place where nodes or the platform look for them
-    Publish(PublishArgs),
+    Publish(Box<PublishArgs>),
     /// Compare the manifests of independent builders of one artifact; exit code 12 if too few agree
     Challenge(ChallengeArgs),
     /// Show the content of an artifact: partitions, file systems, boot entries, digests

@@ -6,18 +6,19 @@ use super::{
     context::store,
     failure::{Failure, Fatal},
     report::{Report, size},
+    servers::{ServerArgs, variable},
 };
 use clap::{Args, ValueEnum};
 use pnb::{
     audit::Verified,
-    http::{ClientOptions, HttpClient, HttpError},
+    http::HttpClient,
     model::{Arch, Hint, Target, Variant, visible_path},
     publish::{
         GiteaClient, GiteaError, GiteaRepository, Journal, JournalEntry, JournalError, LookOptions, PlanError,
         PlatformName, PublishEvent, PublishFailure, PublishPlan, PublishRequest, PublishState, PublishStep, Publisher,
         PublisherParts, Secret, SecretError, SigningParts, WebhookTarget,
     },
-    registry::{CredentialPlaces, ImageReference, OnTransfer, RegistryError, TransferStep},
+    registry::{ImageReference, OnTransfer, TransferStep},
     sign::{BundleVerifier, ExpectedSigner, PUBLIC_GOOD, SignError, Signer, SigningConfig, TokenSource, TrustedRoot},
     store::read_foreign,
 };
@@ -86,15 +87,8 @@ pub(super) struct PublicationArgs {
     /// Webhooks of the platform: a TOML file that only its owner can read (docs/publishing.md)
     #[arg(long, value_name = "FILE")]
     webhooks: Option<PathBuf>,
-    /// Credentials of registries, in the form of docker's config.json [default: REGISTRY_AUTH_FILE, DOCKER_CONFIG, ~/.docker]
-    #[arg(long, value_name = "FILE")]
-    registry_auth_file: Option<PathBuf>,
-    /// Certificates of a private authority, for all servers
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Host, with its port, that is spoken to without TLS; this machine always may
-    #[arg(long, value_name = "HOST")]
-    plain_http: Vec<String>,
+    #[command(flatten)]
+    servers: ServerArgs,
     /// File that keeps what was done [default: publish/<commit>.jsonl in the store]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -161,10 +155,6 @@ pub(super) enum PublicationError {
     )]
     Interrupted { path: PathBuf },
     #[error(transparent)]
-    Http(#[from] HttpError),
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    #[error(transparent)]
     Gitea(#[from] GiteaError),
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -196,8 +186,6 @@ impl Hint for PublicationError {
                 )
             }
             PublicationError::Interrupted { .. } => Some("--resume goes on with it".into()),
-            PublicationError::Http(error) => error.hint(),
-            PublicationError::Registry(error) => error.hint(),
             PublicationError::Gitea(error) => error.hint(),
             PublicationError::Sign(error) => error.hint(),
             PublicationError::Journal(error) => error.hint(),
@@ -231,12 +219,7 @@ pub(super) fn publication(
     report: &Report,
 ) -> Result<Exit, Failure> {
     let plan = plan(args, image, artifacts)?;
-    let http = HttpClient::new(ClientOptions {
-        ca: args.ca_file.as_deref().map(read).transpose()?,
-        plain_http: args.plain_http.clone(),
-        ..ClientOptions::default()
-    })
-    .map_err(PublicationError::from)?;
+    let http = args.servers.http()?;
     let store = store(common)?;
     let journal_path = match &args.journal {
         Some(path) => path.clone(),
@@ -256,16 +239,9 @@ pub(super) fn publication(
             Some(GiteaClient::new(&http, repository, gitea_token(args)?))
         }
     };
-    let environment = |name: &str| variable(name).map(PathBuf::from);
-    let places = CredentialPlaces {
-        flag: args.registry_auth_file.clone(),
-        registry_auth_file: environment("REGISTRY_AUTH_FILE"),
-        docker_config: environment("DOCKER_CONFIG"),
-        home: environment("HOME"),
-    };
     let transfer = Transfers::new(report, plan.bytes());
     let parts = PublisherParts {
-        credentials: places.load().map_err(PublicationError::from)?,
+        credentials: args.servers.credentials()?,
         signing: signing(args, &http)?,
         gitea,
         limits: LookOptions {
@@ -446,16 +422,6 @@ fn text(path: &Path) -> Result<String, PublicationError> {
     })
 }
 
-/// An environment variable that is set and not empty.
-fn variable(name: &str) -> Option<String> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "secrets and identities come from files or the environment"
-    )]
-    let value = std::env::var(name).ok();
-    value.filter(|value| !value.is_empty())
-}
-
 fn say(report: &Report, event: &PublishEvent) {
     if report.json() {
         let mut value = serde_json::json!(event);
@@ -537,10 +503,6 @@ impl Transfers {
         Self {
             bytes,
             blobs,
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the rate of a transfer, which enters no output"
-            )]
             begun: Instant::now(),
             on,
         }

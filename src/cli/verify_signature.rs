@@ -5,12 +5,15 @@ use super::{
     args::Common,
     failure::{Failure, Fatal},
     report::Report,
+    servers::ServerArgs,
+    signed_image::signed_image,
 };
 use clap::Args;
 use pnb::{
     manifest::{MANIFEST_FILE, SUMS_FILE, Sums},
     model::{Hint, RelPath, Sha256Digest, visible, visible_path},
-    pipeline::sha256_of,
+    pipeline::{LAYOUT_DIRECTORY, sha256_of},
+    registry::ImageReference,
     sign::{
         BUNDLE_LIMIT, BundleVerifier, ExpectedSigner, PUBLIC_GOOD, Purpose, Refusal, RefusalClass, TrustedRoot,
         VerifiedBundle,
@@ -38,11 +41,13 @@ const SMALL: u64 = 4 << 20;
     --identity https://git.example/acme/images/.gitea/workflows/build-disk-image.yaml@refs/tags/v1 \\\n    \
     --issuer https://git.example/api/actions\n  \
     pnb verify-signature disk.raw.zst --identity release@example.com --issuer https://login.example \\\n    \
+    --trusted-root trusted_root.json\n  \
+    pnb verify-signature registry.example/powernode/os:v1.4 --identity release@example.com --issuer https://login.example \\\n    \
     --trusted-root trusted_root.json\n\n\
-    No network is used. Exit codes: 65 bundle, 66 certificate or root, 67 identity, 68 issuer, 69 log or time."
+XX: 65 bundle, 66 certificate or root, 67 identity, 68 issuer, 69 log or time."
 )]
 pub(super) struct VerifySignatureArgs {
-    /// File with <FILE>.sigstore.json beside it, or directory of an artifact
+    /// File with <FILE>.sigstore.json beside it, directory of an artifact, or image in a registry: HOST/NAME@sha256:… or HOST/NAME:TAG
     pub(super) path: PathBuf,
     /// Identity that must have signed, exactly as the certificate has it: an e-mail address or a URI
     #[arg(long, value_name = "NAME")]
@@ -56,6 +61,8 @@ pub(super) struct VerifySignatureArgs {
     /// Bundle of the file [default: <FILE>.sigstore.json]
     #[arg(long, value_name = "FILE")]
     pub(super) bundle: Option<PathBuf>,
+    #[command(flatten)]
+    servers: ServerArgs,
 }
 
 /// Why nothing was verified.
@@ -181,7 +188,16 @@ pub(super) fn verify_signature(_: &Common, args: &VerifySignatureArgs, report: &
             vec![Line::new(&args.path.to_string_lossy(), result)]
         }
         Ok(_) => return Err(wrong("it is neither a file nor a directory").into()),
-        Err(_) => return Err(wrong("there is no such file or directory").into()),
+        Err(_) => match args.path.to_str().map(str::parse::<ImageReference>) {
+            Some(Ok(image)) => {
+                let found = signed_image(&args.servers, &image, &verifier, &expected)?;
+                found
+                    .into_iter()
+                    .map(|(name, result)| Line::new(&name, result))
+                    .collect()
+            }
+            _ => return Err(wrong("there is no such file or directory, and it is no image in a registry").into()),
+        },
     };
     if report.json() {
         report.value(serde_json::json!({
@@ -249,6 +265,7 @@ fn directory(verifier: &BundleVerifier, expected: &ExpectedSigner, dir: &Path) -
     let text = read(&path, SMALL).map_err(unreadable)?;
     let sums = Sums::parse(&text).map_err(|e| unreadable(io::Error::other(e.to_string())))?;
     let list = Sha256Digest::new(Sha256::digest(&text).into());
+    let signed_list = (list, beside(&path));
     let mut files: BTreeMap<String, Result<VerifiedBundle, Refusal>> = BTreeMap::new();
     files.insert(SUMS_FILE.to_owned(), one(verifier, expected, &list, &beside(&path)));
     if !sums
@@ -260,7 +277,10 @@ fn directory(verifier: &BundleVerifier, expected: &ExpectedSigner, dir: &Path) -
         files.insert(MANIFEST_FILE.to_owned(), Err(refusal));
     }
     for (name, listed) in sums.files() {
-        files.insert(name.to_string(), listed_file(verifier, expected, dir, name, listed));
+        files.insert(
+            name.to_string(),
+            listed_file(verifier, expected, dir, name, listed, &signed_list),
+        );
     }
     Ok(files
         .into_iter()
@@ -274,6 +294,7 @@ fn listed_file(
     dir: &Path,
     name: &RelPath,
     listed: &Sha256Digest,
+    list: &(Sha256Digest, PathBuf),
 ) -> Result<VerifiedBundle, Refusal> {
     let refuse = |reason: String| Refusal::new(RefusalClass::Bundle, reason);
     let path = dir.join(name);
@@ -286,6 +307,10 @@ fn listed_file(
         return Err(refuse(format!(
             "the file has the digest {actual}, and {SUMS_FILE} lists {listed}"
         )));
+    }
+    // Nothing is put into an image layout. Its files are signed by the list, which was compared with them.
+    if name.components().next() == Some(LAYOUT_DIRECTORY.as_bytes()) && name.depth() > 1 {
+        return one(verifier, expected, &list.0, &list.1);
     }
     one(verifier, expected, &actual, &beside(&path))
 }

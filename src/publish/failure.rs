@@ -127,7 +127,7 @@ pub struct PublishFailure {
     /// The step that failed.
     pub step: PublishStep,
     /// The cause.
-    cause: PublishCause,
+    cause: Box<PublishCause>,
 }
 
 impl fmt::Display for PublishFailure {
@@ -145,7 +145,10 @@ impl Error for PublishFailure {
 impl PublishFailure {
     /// A failure of `step`.
     pub(super) fn of(step: PublishStep) -> impl FnOnce(PublishCause) -> Self {
-        move |cause| Self { step, cause }
+        move |cause| Self {
+            step,
+            cause: Box::new(cause),
+        }
     }
 
     /// The cause.
@@ -156,7 +159,7 @@ impl PublishFailure {
 
 impl Hint for PublishFailure {
     fn hint(&self) -> Option<Cow<'_, str>> {
-        let own = match &self.cause {
+        let own = match &*self.cause {
             PublishCause::Plan(error) => error.hint(),
             PublishCause::Journal(error) => error.hint(),
             PublishCause::Registry(error) => error.hint(),
