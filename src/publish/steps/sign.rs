@@ -101,6 +101,7 @@ impl Publisher<'_> {
             let bundle = signing.signer.sign_digest(name, &sha256)?;
             self.keep(sha256, FILE_KIND, bundle, name)?;
         } else {
+            self.note_adopted(sha256, FILE_KIND)?;
             self.say(PublishStep::Sign, PublishState::There, name);
         }
         if let Some(bundle) = self.bundle(&sha256, FILE_KIND) {
@@ -133,6 +134,7 @@ impl Publisher<'_> {
     fn sign_statement(&mut self, statement: &str, subject: Sha256Digest, kind: &str) -> Result<(), PublishCause> {
         let what = format!("sha256:{subject}: {kind}");
         if self.bundle(&subject, kind).is_some() {
+            self.note_adopted(subject, kind)?;
             self.say(PublishStep::Sign, PublishState::There, what);
             return Ok(());
         }
