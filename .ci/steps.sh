@@ -39,9 +39,11 @@ table() {
     [ "${#failed[@]}" = 0 ]
 }
 
-# The one program that no test can run from the lock: newuidmap and newgidmap have the set-user-id bit. Git and a C compiler build pnb.
+# The one program that no test can run from the lock: newuidmap and newgidmap have the set-user-id bit. Git and a C compiler build pnb,
+# and npm installs the parser of workflows.
 host_packages() {
     local missing=() package
+    command -v npm >/dev/null || missing+=(npm)
     for package in build-essential git uidmap; do
         dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
