@@ -524,7 +524,7 @@ pub(crate) fn tftp_transfer(data: &[u8]) -> bool {
     let mut send = begun;
     while !window.is_done() {
         if std::mem::take(&mut send) {
-            let blocks = window.next();
+            let blocks = window.next_blocks();
             let (first, last) = (*blocks.start(), *blocks.end());
             assert!(
                 window.acknowledged() < first && first <= furthest + 1,

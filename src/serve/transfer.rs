@@ -190,7 +190,7 @@ impl<'a> Transfer<'a> {
 
     /// Sends the next blocks of the window.
     fn send_blocks(&mut self) -> Result<(), Broken> {
-        for number in self.window.next() {
+        for number in self.window.next_blocks() {
             self.send_block(number)?;
         }
         Ok(())

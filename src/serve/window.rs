@@ -85,7 +85,7 @@ impl SendWindow {
     }
 
     /// The blocks to send now: at the start, after an acknowledgement with a meaning, or after the timer.
-    pub fn next(&mut self) -> RangeInclusive<u64> {
+    pub fn next_blocks(&mut self) -> RangeInclusive<u64> {
         let first = match self.back {
             true => self.acknowledged + 1,
             false => self.last + 1,
@@ -230,7 +230,7 @@ mod tests {
         while !window.is_done() {
             if now {
                 (now, later) = (false, false);
-                for block in window.next() {
+                for block in window.next_blocks() {
                     cost.packets += 1;
                     if !lost(true) {
                         down.push_back(on_the_wire(block));
@@ -327,30 +327,30 @@ mod tests {
     #[test]
     fn a_delayed_answer_leads_to_no_second_window() {
         let mut window = SendWindow::new(100, 4, 0);
-        assert_eq!(window.next(), 1..=4);
+        assert_eq!(window.next_blocks(), 1..=4);
         // Block 2 is lost: the client answers blocks 3 and 4.
         assert_eq!(window.hear(1), AckMeaning::Part);
-        assert_eq!(window.next(), 2..=5);
+        assert_eq!(window.next_blocks(), 2..=5);
         assert_eq!(window.hear(1), AckMeaning::Stale);
         assert_eq!(window.hear(5), AckMeaning::Whole);
         // Block 6 is lost: the client answers blocks 7, 8 and 9.
-        assert_eq!(window.next(), 6..=9);
+        assert_eq!(window.next_blocks(), 6..=9);
         assert_eq!(window.hear(5), AckMeaning::Lost);
-        assert_eq!(window.next(), 6..=9);
+        assert_eq!(window.next_blocks(), 6..=9);
         for _ in 0..10 {
             assert_eq!(window.hear(5), AckMeaning::Stale);
         }
         window.timer();
-        assert_eq!(window.next(), 6..=9);
+        assert_eq!(window.next_blocks(), 6..=9);
         // Block 9 is lost again, and the client answers blocks that it has.
         assert_eq!(window.hear(8), AckMeaning::Part);
-        assert_eq!(window.next(), 10..=12);
+        assert_eq!(window.next_blocks(), 10..=12);
         assert_eq!(window.hear(8), AckMeaning::Stale);
         assert_eq!(window.hear(12), AckMeaning::Whole);
-        assert_eq!(window.next(), 13..=16);
+        assert_eq!(window.next_blocks(), 13..=16);
         assert_eq!(window.hear(77), AckMeaning::Stale, "a block that was not sent");
         let mut single = SendWindow::new(100, 1, 0);
-        single.next();
+        single.next_blocks();
         assert_eq!(single.hear(0), AckMeaning::Stale);
         assert_eq!(single.hear(1), AckMeaning::Whole);
     }
@@ -377,7 +377,7 @@ mod tests {
             numbers in proptest::collection::vec(0u16..6, 1..2000),
         ) {
             let mut window = SendWindow::new(100_000, size, 0);
-            window.next();
+            window.next_blocks();
             let mut repetitions = 0;
             for number in numbers {
                 match window.hear(number) {
@@ -385,7 +385,7 @@ mod tests {
                     AckMeaning::Lost => repetitions += 1,
                     AckMeaning::Stale => continue,
                 }
-                window.next();
+                window.next_blocks();
                 prop_assert!(repetitions <= 1);
             }
         }
