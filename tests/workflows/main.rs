@@ -4,12 +4,6 @@
 
 #[path = "../fixture/tools.rs"]
 mod tools;
-#[path = "../fixture/check_tools.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with tests that use the tools of a stage outside of a sandbox"
-)]
-mod trees;
 
 mod parser;
 mod runner;

@@ -1,6 +1,6 @@
 //! Workflows as GitHub's own parser and a reader of YAML see them; both are npm packages that `npm/package-lock.json` pins.
 
-use crate::trees::stage_tree;
+use crate::tools::check_tools::stage_tree;
 use pnb::{
     model::RelPath,
     sandbox::{Access, Executor, Limits, Mount, OutputSpec, RootFs, Spec, Workload},
