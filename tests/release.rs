@@ -5,7 +5,7 @@ mod check_tools;
 
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
-    use crate::check_tools::{check_tools, stage_tree};
+    use crate::check_tools::{check_tools, stage_tree::stage_tree};
     use pnb::{
         image::elf::{ElfMachine, read_elf},
         lock::{LOCK_VERSION, Lockfile, PinnedFile, write_lock},

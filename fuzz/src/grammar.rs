@@ -66,6 +66,7 @@ pub(crate) const GRAMMARS: &[(&str, &str, Grammar)] = &[
     ("text-stage", "stage", |u| {
         remix(u, include_str!("../../stages/raw/stage.toml"))
     }),
+    ("values-bundle", "bundle", signed_values),
     ("values-json", "json", values),
     ("values-manifest", "manifest", values),
 ];
@@ -461,6 +462,28 @@ fn values(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         return damage(u, serde_json::to_vec(&value).expect("a value"));
     }
     Ok(write_value(&value).map(String::into_bytes).unwrap_or_default())
+}
+
+/// A bundle with a few changed values.
+fn signed_values(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    const BUNDLES: [&str; 4] = [
+        include_str!("../seeds/bundle/file-log-1"),
+        include_str!("../seeds/bundle/file-log-2"),
+        include_str!("../seeds/bundle/file-stamped"),
+        include_str!("../seeds/bundle/statement-log-1"),
+    ];
+    let mut value: Value = serde_json::from_str(u.choose(&BUNDLES)?).expect("a seed");
+    // Parts of another bundle are what an attacker has.
+    let other: Value = serde_json::from_str(u.choose(&BUNDLES)?).expect("a seed");
+    for part in ["tlogEntries", "certificate", "timestampVerificationData"] {
+        if u.ratio(1, 8)? {
+            value["verificationMaterial"][part] = other["verificationMaterial"][part].clone();
+        }
+    }
+    for _ in 0..u.int_in_range(0..=3)? {
+        change(u, &mut value, 0)?;
+    }
+    Ok(serde_json::to_vec(&value).expect("a value"))
 }
 
 /// Changes one value somewhere in `value`.

@@ -15,6 +15,7 @@ use pnb::{
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
+    http::{HeaderMap, HeaderValue, Uri, header, join, retry_after, shown},
     image::{
         ReadAt, Source, composefs,
         cpio::{CpioReader, read_tree, segments},
@@ -30,17 +31,19 @@ use pnb::{
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
     lock::{Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
-    model::{Arch, RelPath, VerityDigest, parse_dump, write_dump},
+    model::{Arch, RelPath, Sha256Digest, VerityDigest, parse_dump, write_dump},
+    registry::{AuthChallenge, CredentialFile, Credentials, ImageReference, parse_challenges, parse_manifest},
     serve::{
         AckMeaning, ServedDirectory, TftpLimits, TftpPacket, TftpTerms, parse_http_request, parse_tftp_packet,
         understand_tftp,
     },
+    sign::{BundleVerifier, ExpectedSigner, IdentityToken, Purpose, SIGN_PREDICATE_TYPE, SigningConfig, TrustedRoot},
     verity::digest_bytes,
 };
 use std::{
     cell::RefCell,
     io::{self, Cursor, Read},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 /// A target: reads any bytes.
@@ -49,11 +52,14 @@ pub(crate) type Target = fn(&[u8]);
 /// All targets by their names.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("archives", |data| text(data, |t| drop(parse_archives(t, "x")))),
+    ("bundle", bundle),
     ("card", card),
+    ("challenge", challenge),
     ("composefs", composefs_image),
     ("config", config),
     ("control", control),
     ("cpio", cpio),
+    ("credentials", credentials),
     ("deb", deb),
     ("diff", compare),
     ("dump", dump),
@@ -77,12 +83,17 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("mirrors", mirrors),
     ("policy", |data| text(data, |t| drop(Policy::parse(t, "x")))),
     ("qcow2", qcow2),
+    ("reference", reference),
+    ("registry", registry),
     ("release", |data| text(data, |t| drop(Release::parse(t, "x")))),
     ("root", |data| drop(find_root(&source(data), "x", &scratch()))),
     ("signed", signed),
+    ("signing-config", signing_config),
     ("stage", |data| text(data, |t| drop(parse_stage(t, "x")))),
     ("tar", tar),
     ("tftp", |data| _ = tftp_transfer(data)),
+    ("token", token),
+    ("trusted-root", trusted_root),
 ];
 
 /// The target of this name.
@@ -633,4 +644,142 @@ fn check_terms(terms: &TftpTerms, size: u64, limits: &TftpLimits) {
         "{answer:?}"
     );
     assert!(told("tsize").is_none_or(|told| told == size), "{answer:?}");
+}
+
+/// A header `WWW-Authenticate`.
+fn challenge(data: &[u8]) {
+    text(data, |t| {
+        let found = parse_challenges(t);
+        // Every challenge but the first follows a comma.
+        assert!(found.len() <= 1 + t.matches(',').count(), "{found:?}");
+        for challenge in found {
+            if let AuthChallenge::Bearer { realm, service, error } = challenge {
+                assert!(!realm.is_empty());
+                let longest = [Some(realm), service, error]
+                    .into_iter()
+                    .flatten()
+                    .map(|v| v.len())
+                    .max();
+                assert!(longest <= Some(t.len()));
+            }
+        }
+    });
+}
+
+/// A file of credentials, asked for three registries.
+fn credentials(data: &[u8]) {
+    let Ok(file) = CredentialFile::parse(data, std::path::Path::new("x")) else {
+        return;
+    };
+    for (registry, repository) in [("r.example", "team/app"), ("s.example:5000", "x"), ("", "")] {
+        if let Ok(Credentials::Password { user, password }) = file.get(registry, repository) {
+            assert!(!user.is_empty() && !user.chars().chain(password.chars()).any(char::is_control));
+        }
+    }
+}
+
+/// The name of an image.
+fn reference(data: &[u8]) {
+    text(data, |t| {
+        if let Ok(name) = t.parse::<ImageReference>() {
+            // A host has no case.
+            assert!(name.to_string().eq_ignore_ascii_case(t), "{name}");
+            assert_eq!(name.to_string().parse::<ImageReference>().expect("just written"), name);
+            assert!(
+                format!("https://{}/v2/{}/", name.registry(), name.repository())
+                    .parse::<Uri>()
+                    .is_ok()
+            );
+        }
+    });
+}
+
+/// Answers of a registry: a manifest or index, a `Location`, a `Retry-After`.
+fn registry(data: &[u8]) {
+    const KINDS: [&str; 4] = [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    ];
+    let read = KINDS.map(|kind| parse_manifest(kind, data));
+    for content in read.iter().flatten() {
+        let named = content.needs().into_iter().chain(content.subject());
+        assert!(named.into_iter().all(|d| d.digest().as_ref().starts_with("sha256:")));
+    }
+    // No text is a manifest to one reader and an index to another.
+    for (manifest, index) in [(0, 1), (2, 3)] {
+        assert!(read[manifest].is_err() || read[index].is_err());
+    }
+    text(data, |t| {
+        shown(t);
+        if let Some(joined) = join("https://r.example/v2/x/blobs/uploads/", t) {
+            let uri: Uri = joined.parse().expect("an address");
+            assert!(uri.host().is_some() && uri.scheme().is_some(), "{joined}");
+        }
+        if let Ok(value) = HeaderValue::from_str(t) {
+            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, value)]), 1_796_000_000);
+        }
+    });
+}
+
+/// The root, the artifact and the signer of the seeds.
+static VERIFIER: LazyLock<BundleVerifier> = LazyLock::new(|| {
+    let root = include_bytes!("../seeds/trusted-root/trusted_root.json");
+    BundleVerifier::new(&TrustedRoot::parse(root, "x").expect("a seed")).expect("a seed")
+});
+pub(crate) const ARTIFACT: &str = "87cb315877c169f78277527511bea380918cdef25edbc106b6ae27fb1d30510a";
+
+pub(crate) fn signer() -> ExpectedSigner {
+    ExpectedSigner {
+        identity: "https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1".to_owned(),
+        issuer: "https://git.test/api/actions".to_owned(),
+    }
+}
+
+/// Whether the bytes are a signature of the seeds' artifact.
+pub(crate) fn is_signature(data: &[u8], purpose: Purpose<'_>) -> bool {
+    let artifact: Sha256Digest = ARTIFACT.parse().expect("a digest");
+    match VERIFIER.verify(data, &artifact, purpose, &signer()) {
+        Ok(verified) => {
+            assert_eq!((verified.json().as_bytes(), verified.artifact()), (data, artifact));
+            assert!(verified.time() > 1_700_000_000);
+            true
+        }
+        Err(refusal) => {
+            assert!(
+                refusal.reason.len() < 2000 && !refusal.reason.contains('\n'),
+                "{refusal}"
+            );
+            false
+        }
+    }
+}
+
+fn bundle(data: &[u8]) {
+    let image = is_signature(data, Purpose::Image);
+    // A signature of an image is one of a file with the same digest, and its statement is the statement.
+    assert!(!image || is_signature(data, Purpose::File));
+    assert_eq!(image, is_signature(data, Purpose::Statement(SIGN_PREDICATE_TYPE)));
+}
+
+fn trusted_root(data: &[u8]) {
+    if let Ok(root) = TrustedRoot::parse(data, "x") {
+        let _ = BundleVerifier::new(&root);
+    }
+}
+
+fn signing_config(data: &[u8]) {
+    if let Ok(config) = SigningConfig::parse(data, "x") {
+        let _ = (config.check(0), config.check(1_790_000_000));
+    }
+}
+
+fn token(data: &[u8]) {
+    let config = SigningConfig::public_good().expect("a constant");
+    text(data, |t| {
+        if let Ok(token) = IdentityToken::parse(t, "x") {
+            let _ = token.check(&config, 1_790_000_000);
+        }
+    });
 }

@@ -1,11 +1,13 @@
 //! The audit of one artifact directory.
 
-use super::{AuditError, AuditReport, Class, OpenRoot, Policy, check::Problems, files, root, rules, statements};
+use super::{
+    AuditError, AuditReport, Class, OpenRoot, Policy, check::Problems, files, layout, root, rules, statements,
+};
 use crate::{
     manifest::{
         BuildRecord, MANIFEST_FILE, MAX_SIZE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE, Sums,
     },
-    model::Sha256Digest,
+    model::{Sha256Digest, Variant},
 };
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
@@ -69,7 +71,10 @@ pub fn audit(dir: &Path, options: &AuditOptions<'_>) -> Result<Verified, AuditEr
             problems.equal("sha256 of the lock", lock, &manifest.lockfile.sha256);
             checks.push(problems.check("lock", Class::Pins, "built from the given lock"));
         }
-        checks.extend(root::check_root(manifest, dir, options.opener));
+        match manifest.variant() {
+            Some(Variant::Oci) => checks.extend(layout::check_layout(manifest, dir)),
+            _ => checks.extend(root::check_root(manifest, dir, options.opener)),
+        }
         let record = read(RECORD_FILE)?.map(|bytes| BuildRecord::read(&bytes, RECORD_FILE));
         let record = record.as_ref().map(Result::as_ref);
         checks.push(statements::check_record(manifest, &sha256, record));

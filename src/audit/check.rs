@@ -32,11 +32,13 @@ pub enum Class {
     Reproducibility,
     /// The artifact breaks a rule of the policy.
     Policy,
+    /// The OCI image contradicts the manifest, or breaks a rule of bootc.
+    Image,
 }
 
 impl Class {
     /// Every class, in order.
-    pub const ALL: [Class; 12] = [
+    pub const ALL: [Class; 13] = [
         Class::Sums,
         Class::Files,
         Class::Manifest,
@@ -49,6 +51,7 @@ impl Class {
         Class::Variants,
         Class::Reproducibility,
         Class::Policy,
+        Class::Image,
     ];
 
     /// The name in tables and JSON.
@@ -66,6 +69,7 @@ impl Class {
             Class::Variants => "variants",
             Class::Reproducibility => "reproducibility",
             Class::Policy => "policy",
+            Class::Image => "image",
         }
     }
 
@@ -84,6 +88,7 @@ impl Class {
             Class::Variants => 49,
             Class::Reproducibility => 50,
             Class::Policy => 51,
+            Class::Image => 52,
         }
     }
 }

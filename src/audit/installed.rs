@@ -12,8 +12,9 @@ use crate::{
 };
 use std::{collections::BTreeSet, fmt, io::Read};
 
-/// dpkg's list of installed packages.
+/// dpkg's list of installed packages, and its place in a root whose `/var` holds no files: `/var/lib/dpkg` is a link there.
 const DATABASE: &str = "/var/lib/dpkg/status";
+const DATABASE_IN_USR: &str = "/usr/lib/sysimage/dpkg/status";
 /// Largest list that is read, bytes.
 const MAX_DATABASE: u64 = 64 << 20;
 /// Most entries of a root.
@@ -36,11 +37,19 @@ impl fmt::Display for Installed {
     }
 }
 
+/// Whether dpkg's database is at `path`.
+pub(super) fn is_database(path: &RelPath) -> bool {
+    [DATABASE, DATABASE_IN_USR]
+        .iter()
+        .any(|place| place.trim_start_matches('/').as_bytes() == path.as_bytes())
+}
+
 /// The bytes of dpkg's database in the root whose composefs image is `image` and whose objects lie in `fs`; or the reason why it
 /// cannot be read.
 pub(super) fn database<R: ReadAt>(fs: &Ext4<R>, image: &[u8]) -> Result<Vec<u8>, String> {
     let listed = composefs::list(image, MAX_ENTRIES).map_err(|e| chain(&e))?;
-    let entry = listed.into_iter().find(|e| e.path == DATABASE.as_bytes());
+    let at = |place: &str| listed.iter().find(|e| e.path == place.as_bytes());
+    let entry = at(DATABASE).or_else(|| at(DATABASE_IN_USR));
     let entry = entry.ok_or_else(|| format!("the root has no {DATABASE}"))?;
     let Some(object) = entry.object else {
         return Err(format!("{DATABASE} in the root is empty or not a file"));

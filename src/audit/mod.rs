@@ -5,11 +5,13 @@
 //! and the exit codes.
 
 mod artifact;
+mod bootc;
 mod check;
 mod error;
 mod files;
 mod installed;
 mod layers;
+mod layout;
 mod opener;
 mod policy;
 mod root;

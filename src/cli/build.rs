@@ -10,7 +10,7 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    model::NodeId,
+    model::{NodeId, Variant},
     pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, RunOptions},
 };
 use std::{
@@ -102,6 +102,9 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     };
     for &target in &selected.targets {
         pipeline::export(&context, &outcome, target, &images, &circumstances)?;
+    }
+    if selected.targets.iter().any(|target| target.variant == Variant::Oci) {
+        pipeline::join_images(&context, &images)?;
     }
     if args.timings {
         timings(&outcome, report);

@@ -19,4 +19,5 @@ pub use relation::{Alternatives, Op, Relation, Relations};
 pub use release::Release;
 pub use signed::{Keyring, SignedText, verify_cleartext};
 pub use tarball::{EntryHeader, TarEntryKind, TarLimits};
+pub(crate) use tarball::{TarError, read as read_tar};
 pub use version::Version;

@@ -72,7 +72,7 @@ pub struct EntryHeader {
 
 /// Why an archive is refused.
 #[derive(Debug)]
-pub(super) enum TarError<E> {
+pub(crate) enum TarError<E> {
     /// The entry (`entry "…"`, or its place) and the problem with it.
     Entry { entry: String, problem: String },
     /// Reading failed in or after the entry.
@@ -82,7 +82,7 @@ pub(super) enum TarError<E> {
 }
 
 /// Receives each entry: its path (`None` for the root directory), its header and its content.
-pub(super) type Visit<'v, E> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), E> + 'v;
+pub(crate) type Visit<'v, E> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), E> + 'v;
 
 /// Limits the bytes from a decompressor.
 struct Bounded<R> {
@@ -155,7 +155,7 @@ impl Pending {
 
 /// Reads a whole archive, to the end of `reader`, and passes every entry to `visit`. Content that the visitor does not read is
 /// skipped.
-pub(super) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'_, E>) -> Result<(), TarError<E>> {
+pub(crate) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'_, E>) -> Result<(), TarError<E>> {
     let mut reader = Bounded {
         inner: reader,
         left: limits.bytes,

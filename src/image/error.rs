@@ -1,7 +1,7 @@
 //! Why an image could not be written or read.
 
 use crate::{
-    model::{ModelError, VerityDigest},
+    model::{ModelError, Sha256Digest, VerityDigest},
     verity::VerityError,
 };
 use std::io;
@@ -49,6 +49,16 @@ pub enum ImageError {
         expected: VerityDigest,
         /// The digest of the content.
         actual: VerityDigest,
+    },
+    /// A blob of an OCI image has other bytes than its name says.
+    #[error("read the blob {path:?}: wrong SHA-256\nexpected: {expected}\n  actual: {actual}")]
+    BlobDigest {
+        /// The blob.
+        path: String,
+        /// The digest by which it is called.
+        expected: Sha256Digest,
+        /// The digest of its bytes.
+        actual: Sha256Digest,
     },
     /// A kernel module, or a list of modules, is invalid.
     #[error("read {path:?}: {problem}")]

@@ -13,6 +13,7 @@ mod guid;
 pub mod iso;
 pub mod kmod;
 pub mod mbr;
+pub mod oci;
 pub mod qcow2;
 mod read_at;
 pub mod zstd;

@@ -41,7 +41,7 @@ impl Manifest {
             git_sha: facts.git_sha.clone(),
             variants: vec![facts.variant],
             artifacts: artifacts(facts),
-            oci_digest: None,
+            oci_digest: facts.oci_digest.map(PrefixedSha256),
             fsverity_root_hash: facts.root,
             agent: facts.agent.clone(),
             archives,

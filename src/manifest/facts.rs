@@ -36,6 +36,8 @@ pub struct Facts<'a> {
     pub kernel_command_line: String,
     /// fs-verity digest of the composefs image that is the root.
     pub root: VerityDigest,
+    /// SHA-256 of the manifest of the OCI image; `None` for families without one.
+    pub oci_digest: Option<Sha256Digest>,
     /// The platform, if it is an input of a stage.
     pub platform: Option<PlatformFact>,
     /// The agent in the root.

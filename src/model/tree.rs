@@ -96,6 +96,11 @@ impl Tree {
         &self.root
     }
 
+    /// Replaces the metadata of the root directory.
+    pub fn set_root(&mut self, meta: Meta) {
+        self.root = meta;
+    }
+
     /// All entries but the root, each directory directly before its contents.
     pub fn iter(&self) -> btree_map::Iter<'_, RelPath, Entry> {
         self.entries.iter()
@@ -114,6 +119,18 @@ impl Tree {
     /// Whether the tree has no entry but its root.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The paths directly in the directory `path`; `None` is the root.
+    pub fn children(&self, path: Option<&RelPath>) -> Vec<RelPath> {
+        let inside = |p: &&RelPath| p.parent().as_ref() == path;
+        match path {
+            None => self.entries.keys().filter(inside).cloned().collect(),
+            Some(dir) => {
+                let below = self.entries.range(dir.clone()..).map(|(p, _)| p);
+                below.take_while(|p| p.is_within(dir)).filter(inside).cloned().collect()
+            }
+        }
     }
 
     /// Adds an entry. Its parent must be a directory of the tree, and `path` must be free.
@@ -160,11 +177,22 @@ impl Tree {
         self.insert(parent, entry)
     }
 
+    /// Replaces the metadata of the entry at `path`, if there is one.
+    pub fn set_meta(&mut self, path: &RelPath, meta: Meta) {
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.meta = meta;
+        }
+    }
+
     /// Removes `path` and everything below it; returns the number of removed entries.
     pub fn remove(&mut self, path: &RelPath) -> usize {
-        let before = self.entries.len();
-        self.entries.retain(|p, _| !p.is_within(path));
-        before - self.entries.len()
+        // The contents of a directory stand directly behind it.
+        let below = self.entries.range(path.clone()..).map(|(p, _)| p);
+        let gone: Vec<RelPath> = below.take_while(|p| p.is_within(path)).cloned().collect();
+        for path in &gone {
+            self.entries.remove(path);
+        }
+        gone.len()
     }
 
     /// Adds every entry of `other`. A directory may be in both, and keeps the metadata that it has in `self`. Any other path in

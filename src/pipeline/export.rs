@@ -166,7 +166,7 @@ pub fn state(
 
 /// Makes a directory in `parent` whose name begins with `prefix`, and holds its lock while the returned file is open. Directories of that
 /// prefix whose lock is free were left by programs that were killed, and are removed.
-fn fresh_directory(parent: &Path, prefix: &str) -> Result<(TempDir, File), PipelineError> {
+pub(super) fn fresh_directory(parent: &Path, prefix: &str) -> Result<(TempDir, File), PipelineError> {
     let open = |path: &Path| File::open(path).map_err(PipelineError::io("open", path));
     // Nobody else makes such a directory meanwhile, so one without a lock is abandoned and not new.
     let making = open(parent)?;
@@ -188,12 +188,12 @@ fn fresh_directory(parent: &Path, prefix: &str) -> Result<(TempDir, File), Pipel
 }
 
 /// Name of the store's note on the export to a directory.
-fn note_of(dir: &Path) -> String {
+pub(super) fn note_of(dir: &Path) -> String {
     format!("export-{}", blake3::hash(dir.to_string_lossy().as_bytes()).to_hex())
 }
 
 /// Replaces the directory `dir` by `fresh` in one step, and removes the old one.
-fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
+pub(super) fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
     let failed = PipelineError::io("rename into place", dir);
     match renameat2(AT_FDCWD, fresh.path(), AT_FDCWD, dir, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => {
@@ -298,7 +298,7 @@ impl Export<'_> {
 }
 
 /// The name, inode, size and times of every file below a directory, as text. A changed or replaced file changes it.
-fn stamps(dir: &Path) -> std::io::Result<String> {
+pub(super) fn stamps(dir: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     let mut waiting = vec![PathBuf::new()];
     while let Some(below) = waiting.pop() {

@@ -7,19 +7,26 @@ use super::{
 };
 use crate::{
     graph::{InputSource, StageArch, StageWorkload},
-    image::zstd,
+    image::{
+        oci::{LayoutReader, OciImage},
+        zstd,
+    },
     manifest::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, RecordedWorkload, Role, StageFact},
-    model::{NodeId, RelPath, Target, VerityDigest, chain},
+    model::{Node, NodeId, RelPath, Sha256Digest, Target, VerityDigest, chain},
     verity::Digests,
     writers,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+};
 
 /// Directory of the diagnostic agents in the project.
 const DIAGNOSTIC: &str = "agent/diagnostic";
 /// The stages and outputs whose contents the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
+const IMAGE_STAGE: (&str, &str) = ("oci", "oci");
 
 /// The artifact that is described.
 pub(super) struct Described<'a> {
@@ -122,6 +129,7 @@ impl<'a> Described<'a> {
             kernel_version: self.line_of(KERNEL_STAGE)?,
             kernel_command_line: command_line(project, self.target)?,
             root,
+            oci_digest: self.image_digest()?,
             platform,
             agent: Agent {
                 kind: if diagnostic {
@@ -144,6 +152,37 @@ impl<'a> Described<'a> {
             stages: stage_facts,
             artifacts,
         })
+    }
+
+    /// The digest of the OCI image, if the artifact is one.
+    fn image_digest(&self) -> Result<Option<Sha256Digest>, PipelineError> {
+        let (stage, output) = IMAGE_STAGE;
+        if self.target.variant.as_str() != stage {
+            return Ok(None);
+        }
+        let id = self.context.project.graph.node(stage, self.target.arch)?;
+        let failed = |problem: String| PipelineError::describe(format!("the image of {id}: {problem}"));
+        let outputs = &self.outcome.done(&id)?.record.outputs;
+        let found = outputs
+            .get(output)
+            .ok_or_else(|| failed(format!("it has no output {output:?}")))?;
+        let store = self.context.store;
+        let tree = store.tree(found.digest())?;
+        let open = |path: &RelPath| -> io::Result<Box<dyn Read>> {
+            match tree.get(path).map(|entry| &entry.node) {
+                Some(Node::File { digest, .. }) => Ok(Box::new(
+                    store.open_object(digest).map_err(|e| io::Error::other(chain(&e)))?,
+                )),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            }
+        };
+        let layout = LayoutReader::new(&open);
+        let manifests = layout.manifests().map_err(|e| failed(chain(&e)))?;
+        let [descriptor] = &manifests[..] else {
+            return Err(failed(format!("the layout has {} images", manifests.len())));
+        };
+        let image = OciImage::read(&layout, descriptor).map_err(|e| failed(chain(&e)))?;
+        Ok(Some(image.manifest))
     }
 
     /// The content of a small file that a stage made, as one line of text.

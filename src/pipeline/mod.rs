@@ -19,6 +19,7 @@
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `origins.rs` | the sources of pinned files |
 //! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
+//! | `joint.rs` | the OCI layout over both architectures |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
 mod code;
@@ -27,6 +28,7 @@ mod error;
 mod event;
 mod export;
 mod facts;
+mod joint;
 mod listed;
 mod origins;
 mod placement;
@@ -47,6 +49,7 @@ pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, export, state};
 pub use facts::command_line;
+pub use joint::{LAYOUT_DIRECTORY, join_images};
 pub use origins::Origins;
 pub use placement::{Placement, shell_spec};
 pub use platform::Platform;

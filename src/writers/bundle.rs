@@ -21,7 +21,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     num::NonZeroU32,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// zstd level of both segments. Modules are compressed with xz already, and higher levels save 3 % for four times the CPU time.
@@ -56,20 +56,35 @@ pub(super) fn kernel_initrd(context: &Context) -> Result<(), WriterError> {
     with_segment(context, &[DIGEST, ROOT])
 }
 
-/// Writes the input initramfs and, behind it, an archive with `files`. The archive is written twice: first only to learn its length,
-/// which zstd must know beforehand.
+/// Writes the input initramfs and, behind it, an archive with the inputs `files`.
 fn with_segment(context: &Context, files: &[(&str, &str)]) -> Result<(), WriterError> {
+    let files: Vec<(PathBuf, &str)> = files.iter().map(|(name, place)| (input(name), *place)).collect();
+    append_segment(context, &input(INITRAMFS), &files)
+}
+
+/// Writes the archive of `kernel_initrd` from an initramfs, a file with the root's digest and a root, wherever they are.
+pub(super) fn with_root(
+    context: &Context,
+    initramfs: &Path,
+    digest: PathBuf,
+    root: PathBuf,
+) -> Result<(), WriterError> {
+    append_segment(context, initramfs, &[(digest, DIGEST.1), (root, ROOT.1)])
+}
+
+/// Writes `initramfs` and, behind it, an archive with `files`, each with its path there. The archive is written twice: first only to
+/// learn its length, which zstd must know beforehand.
+fn append_segment(context: &Context, initramfs: &Path, files: &[(PathBuf, &str)]) -> Result<(), WriterError> {
     let mut contents = Vec::new();
-    for (name, place) in files {
-        let from = input(name);
-        let file = File::open(&from).map_err(WriterError::io("open", &from))?;
-        let size = file.metadata().map_err(WriterError::io("open", &from))?.len();
+    for (from, place) in files {
+        let file = File::open(from).map_err(WriterError::io("open", from))?;
+        let size = file.metadata().map_err(WriterError::io("open", from))?.len();
         let place = RelPath::new(place).map_err(|e| WriterError::Missing(e.to_string()))?;
         contents.push((place, size, file));
     }
     let path = build(INITRAMFS);
     let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
-    append(&input(INITRAMFS), &mut out, &path)?;
+    append(initramfs, &mut out, &path)?;
     let size = segment(context, &contents, io::sink(), &mut |_| Box::new(io::repeat(0)))?;
     let mut out = zstd::compress_with(size, out, LEVEL, workers(context), |out| {
         segment(context, &contents, out, &mut |file| Box::new(file)).map(drop)

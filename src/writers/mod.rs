@@ -10,9 +10,11 @@ mod disk;
 mod dpkg_root;
 mod efi;
 mod error;
+mod image_files;
 mod initramfs_modules;
 mod install;
 mod kernel;
+mod oci;
 mod pi;
 mod plan;
 mod qcow2;
@@ -23,6 +25,7 @@ mod workspace;
 
 pub use command_line::command_line;
 pub use error::WriterError;
+pub use image_files::{IMAGE_COMMAND_LINE, IMAGE_FILES, IMAGE_INPUT, IMAGE_ROOT_DIGEST};
 pub use table::{Context, names, table};
 
 use workspace::{TreeInput, build, input, opener, tree_input};

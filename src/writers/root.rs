@@ -92,7 +92,8 @@ fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
     Ok(modules)
 }
 
-fn file_system(
+/// Writes `root.ext4` with the composefs image `image` and the objects of `tree`, whose contents are at `contents`.
+pub(super) fn file_system(
     epoch: Epoch,
     tree: &Tree,
     mut contents: BTreeMap<VerityDigest, PathBuf>,

@@ -1,6 +1,9 @@
 //! The table of the writers, and the call of one by the sandbox.
 
-use super::{WriterError, bundle, disk, dpkg_root, efi, initramfs_modules, install, kernel, qcow2, root, unpack};
+use super::{
+    WriterError, bundle, disk, dpkg_root, efi, image_files, initramfs_modules, install, kernel, oci, qcow2, root,
+    unpack,
+};
 use crate::{
     model::{Arch, Epoch, chain},
     sandbox::{BuiltinTable, BuiltinWriter},
@@ -46,6 +49,10 @@ const WRITERS: &[(&str, BuiltinWriter)] = &[
     ("disk-image", |arguments| run(arguments, disk::disk_image)),
     ("pi-card", |arguments| run(arguments, disk::pi_card)),
     ("efi-image", |arguments| run(arguments, efi::efi_image)),
+    (image_files::IMAGE_FILES, |arguments| {
+        run(arguments, image_files::image_files)
+    }),
+    ("oci-image", |arguments| run(arguments, oci::oci_image)),
     ("qcow2", |arguments| run(arguments, qcow2::qcow2)),
     ("kernel-initrd", |arguments| run(arguments, bundle::kernel_initrd)),
 ];

@@ -59,3 +59,8 @@ pub(super) fn opener(
 pub(super) fn is_there(path: &Path) -> Result<bool, WriterError> {
     path.try_exists().map_err(WriterError::io("look for", path))
 }
+
+/// The text of the file `path`.
+pub(super) fn read_text(path: &Path) -> Result<String, WriterError> {
+    fs::read_to_string(path).map_err(WriterError::io("read", path))
+}

@@ -112,6 +112,36 @@ mkdir -p usr/share/man usr/share/locale usr/share/info
 # The compiled database beside these is what udev reads.
 rm -rf usr/lib/udev/hwdb.d
 
+# ------------------------------------------------------------------------------------------ what bootc asks of a root
+#
+# Linux containers that can be installed as an operating system have these two (docs/oci.md). They are part of the common root, so that
+# all variants keep one digest.
+mkdir -p sysroot
+ln -s sysroot/ostree ostree
+
+# A node keeps /var and replaces the rest of the root. What describes /usr therefore lies in /usr: dpkg's database, and the compiled
+# catalog of messages. Which services were enabled, and which PAM profiles were chosen, only matters to the next upgrade by dpkg.
+rm -rf var/lib/systemd/deb-systemd-helper-enabled var/lib/pam
+mkdir -p usr/lib/sysimage
+mv var/lib/dpkg usr/lib/sysimage/dpkg
+ln -s ../../usr/lib/sysimage/dpkg var/lib/dpkg
+mv var/lib/systemd/catalog usr/lib/sysimage/catalog
+ln -s ../../../usr/lib/sysimage/catalog var/lib/systemd/catalog
+others=$(find var -mindepth 1 ! -type d ! -type l)
+[ -z "$others" ] || fail "/var would not be made anew from tmpfiles.d: it has the files $others"
+
+# tmpfiles.d makes a missing /var. A path that a package's own line makes gets no second one. /var/.updated is in the overlay: with it,
+# systemd does not rebuild the catalog.
+own=$(sed -n 's/^[a-zA-Z][^[:space:]]*[[:space:]]\{1,\}\(\/var[^[:space:]]*\).*/\1/p' usr/lib/tmpfiles.d/*.conf)
+lines=$(
+    echo 'f /var/.updated 0644 0 0 - -'
+    find var -mindepth 1 -type d -printf 'd /%p %m %U %G - -\n' -o -type l -printf 'L /%p - - - - %l\n'
+)
+printf '%s\n' "$lines" | LC_ALL=C sort -k 2 | while read -r kind path rest; do
+    printf '%s\n' "$own" | grep -qxF "$path" || printf '%s %s %s\n' "$kind" "$path" "$rest"
+done >usr/lib/tmpfiles.d/powernode-var.conf
+[ -s usr/lib/tmpfiles.d/powernode-var.conf ] || fail 'no line for tmpfiles.d was made of /var'
+
 # Days since 1970 of the last password change, which useradd takes from the clock.
 day=$((SOURCE_DATE_EPOCH / 86400))
 sed -i "s/^\\([^:]*:[^:]*\\):[0-9]*:/\\1:$day:/" etc/shadow

@@ -62,6 +62,29 @@ fn seeds_are_valid() {
     pnb::fetch::parse_stanzas("x", &text("mirrors/debian.sources")).expect("stanzas");
     pnb::debian::Release::parse(&text("release/Release"), "x").expect("a release");
     pnb::boot::raspi::Config::parse(&text("config/config.txt"), &|_| Ok(String::new())).expect("settings");
+    use pnb::registry;
+    let challenges = registry::parse_challenges(&text("challenge/bearer"));
+    assert_eq!(challenges.len(), 2);
+    let file = registry::CredentialFile::parse(&seed("credentials/config.json"), Path::new("x")).expect("a file");
+    assert_ne!(
+        file.get("r.example", "team").ok(),
+        Some(registry::Credentials::Anonymous)
+    );
+    for name in ["reference/full", "reference/address"] {
+        text(name).parse::<registry::ImageReference>().expect("a name");
+    }
+    for kind in ["manifest", "index"] {
+        let media_type = format!("application/vnd.oci.image.{kind}.v1+json");
+        registry::parse_manifest(&media_type, &seed(&format!("registry/{kind}.json"))).expect("well-formed");
+    }
+    for name in ["file-log-1", "file-log-2", "file-stamped"] {
+        let bundle = seed(&format!("bundle/{name}"));
+        assert!(targets::is_signature(&bundle, pnb::sign::Purpose::File), "{name}");
+        let statement = seed(&format!("bundle/{}", name.replace("file", "statement")));
+        assert!(targets::is_signature(&statement, pnb::sign::Purpose::Image), "{name}");
+    }
+    pnb::sign::SigningConfig::parse(&seed("signing-config/config.json"), "x").expect("a configuration");
+    pnb::sign::IdentityToken::parse(&text("token/token"), "x").expect("a token");
     let mut index = lock::Index::new(model::Arch::Amd64);
     index
         .read("x", true, &seed("control/control")[..], "x")

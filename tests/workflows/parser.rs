@@ -1,6 +1,6 @@
-//! Workflows as GitHub's own parser and a reader of YAML see them; both are npm packages that `npm/package-lock.json` pins.
+//! Workflows as GitHub's own parser and a reader of YAML see them; both are npm packages that `tests/publish/npm` pins.
 
-use crate::tools::check_tools::stage_tree;
+use crate::tools::check_tools::stage_tree::stage_tree;
 use pnb::{
     model::RelPath,
     sandbox::{Access, Executor, Limits, Mount, OutputSpec, RootFs, Spec, Workload},
@@ -35,28 +35,18 @@ pub(crate) struct Step {
 fn installed() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workflows/npm");
-        let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("workflows");
-        fs::create_dir_all(&to).expect("scratch");
-        for name in [
-            "package.json",
-            "package-lock.json",
-            "hook.mjs",
-            "register.mjs",
-            "read.mjs",
-        ] {
-            fs::copy(from.join(name), to.join(name)).expect(name);
-        }
-        let done = Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
-            .current_dir(&to)
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let done = Command::new("sh")
+            .arg(tests.join("publish/install.sh"))
+            .arg(scratch)
             .output();
-        let done = done.expect("npm starts; .ci/run installs it");
-        assert!(
-            done.status.success(),
-            "npm ci: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
+        let done = done.expect("sh starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let to = scratch.join("publish-npm");
+        for name in ["hook.mjs", "register.mjs", "read.mjs"] {
+            fs::copy(tests.join("workflows").join(name), to.join(name)).expect(name);
+        }
         to
     })
 }

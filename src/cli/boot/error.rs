@@ -61,8 +61,11 @@ pub(super) enum BootError {
         #[source]
         source: io::Error,
     },
-    /// The stage that holds QEMU gave no tree.
-    #[error("find QEMU: the stage {node} gave no tree")]
+    /// The layers of an OCI image do not make a machine's files.
+    #[error("boot {}: {problem}", visible_path(path))]
+    Layers { path: PathBuf, problem: String },
+    /// A stage that holds tools gave no tree.
+    #[error("find the tools of a boot: the stage {node} gave no tree")]
     NoTools { node: NodeId },
     /// The arguments of the network's servers cannot be written as JSON.
     #[error("describe the servers of the network boot")]
@@ -96,6 +99,7 @@ impl Fatal for BootError {
             | BootError::Variants { .. }
             | BootError::NotBootable { .. }
             | BootError::Image { .. }
+            | BootError::Layers { .. }
             | BootError::NoTools { .. }
             | BootError::Served(_)
             | BootError::Machine(_)

@@ -4,6 +4,7 @@ mod args;
 mod console;
 mod console_text;
 mod error;
+mod image;
 mod machine;
 mod run;
 mod target;

@@ -29,7 +29,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
     let fw_cfg = args.fw_cfg.iter().map(|text| FwCfg::parse(text));
     let fw_cfg: Vec<FwCfg> = fw_cfg.collect::<Result<_, _>>()?;
     let store = store(common)?;
-    let target = BootTarget::open(args, &store)?;
+    let target = BootTarget::open(common, args, &store, report)?;
     let chosen = target.media.choose(target.arch, args.firmware, args.attach);
     let (firmware, attach) = chosen.map_err(|problem| BootError::Choice {
         path: args.path.clone(),
@@ -46,7 +46,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         fits_board(args)?;
     }
 
-    let mut files = MachineFiles::new(&store, &args.path)?;
+    let mut files = MachineFiles::new(&store, &target.artifact)?;
     let keys = files.fw_cfg(&fw_cfg)?;
     let media = files.media(&MediaRequest {
         image: target.image.as_deref().map(|image| (image, target.media)),
@@ -56,14 +56,14 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         size: args.size,
     })?;
     let share = args.share.as_deref().map(|dir| files.share(dir)).transpose()?;
-    let kernel = match (firmware, &target.manifest) {
-        (Firmware::Direct, Some(manifest)) => {
+    let kernel = match (firmware, &target.command_line) {
+        (Firmware::Direct, Some(command_line)) => {
             let (image, initramfs) = files.direct(target.image.as_deref())?;
             Some(DirectKernel {
                 image,
                 initramfs,
                 device_tree: None,
-                command_line: joined(&manifest.kernel_command_line, &append),
+                command_line: joined(command_line, &append),
             })
         }
         (Firmware::Direct, None) => return Err(BootError::NoCommandLine.into()),
@@ -146,7 +146,7 @@ fn judge(
     ended: Result<(), SandboxError>,
     report: &Report,
 ) -> Result<Exit, Failure> {
-    let pinned = target.manifest.as_ref().map(|m| m.fsverity_root_hash);
+    let pinned = target.root;
     let other = |root| {
         pinned.filter(|pinned| pinned != root).map(|pinned| {
             format!("the machine verified another root than the manifest names\nexpected: {pinned}\n  actual: {root}")

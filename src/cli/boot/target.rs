@@ -1,24 +1,34 @@
 //! The artifact that is booted: a directory with its manifest, or an image file by itself.
 
 use super::{
-    super::{context::scratch, failure::Failure},
+    super::{args::Common, context::scratch, failure::Failure, report::Report, servers::ServerError},
     args::BootArgs,
     error::BootError,
+    image,
 };
 use pnb::{
     boot::{BootMedia, Firmware, ImageFormat, Loaders},
     image::open_source,
     inspect::SpoolDirectory,
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
-    model::Arch,
+    model::{Arch, Variant, VerityDigest},
+    pipeline::LAYOUT_DIRECTORY,
+    registry::{ImageReference, PlatformChoice, pull_layout, silent},
     store::{Store, read_foreign},
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// The beginning of the name of an image in a registry.
+const REGISTRY: &str = "oci:";
 
 /// The artifact that is booted.
 pub(super) struct BootTarget {
-    /// The manifest of a directory.
-    pub(super) manifest: Option<Manifest>,
+    /// The directory or the file that the machine is given.
+    pub(super) artifact: PathBuf,
+    /// The root that the machine must verify, if it is known.
+    pub(super) root: Option<VerityDigest>,
+    /// The kernel command line, if it is known.
+    pub(super) command_line: Option<String>,
     pub(super) arch: Arch,
     pub(super) media: BootMedia,
     /// The image file, if there is one.
@@ -26,38 +36,92 @@ pub(super) struct BootTarget {
 }
 
 impl BootTarget {
-    pub(super) fn open(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
-        match args.path.is_dir() {
-            true => Ok(Self::directory(args)?),
-            false => Self::bare(args, store),
+    pub(super) fn open(common: &Common, args: &BootArgs, store: &Store, report: &Report) -> Result<Self, Failure> {
+        if let Some(name) = args.path.to_str().and_then(|text| text.strip_prefix(REGISTRY)) {
+            return Self::remote(common, args, store, report, name);
         }
+        if !args.path.is_dir() {
+            return Self::bare(args, store);
+        }
+        if image::is_layout(&args.path) {
+            let arch = args.arch.unwrap_or(Arch::Amd64);
+            return Self::image(common, report, store, &args.path, arch, None);
+        }
+        Self::directory(common, args, store, report)
+    }
+
+    /// The image `name` in a registry. Its digest is shown, because a tag can move.
+    fn remote(common: &Common, args: &BootArgs, store: &Store, report: &Report, name: &str) -> Result<Self, Failure> {
+        let reference: ImageReference = name.parse().map_err(ServerError::Registry)?;
+        let client = args.servers.registry(&reference)?;
+        let arch = args.arch.unwrap_or(Arch::Amd64);
+        let layout = store.scratch_path("pulled");
+        let choice = PlatformChoice::Only(arch);
+        let pulled = pull_layout(&client, &reference, choice, &layout, &silent()).map_err(ServerError::Registry)?;
+        report.note(format_args!("pulled {reference} for {arch}: {}", pulled.digest()));
+        Self::image(common, report, store, &layout, arch, None)
+    }
+
+    /// An OCI image in the layout `dir`; `root` is the one that it must have.
+    fn image(
+        common: &Common,
+        report: &Report,
+        store: &Store,
+        dir: &Path,
+        arch: Arch,
+        root: Option<VerityDigest>,
+    ) -> Result<Self, Failure> {
+        let files = image::prepare(common, report, store, dir, arch)?;
+        if let Some(expected) = root.filter(|expected| *expected != files.root) {
+            let problem = format!(
+                "its layers have another root than the manifest names\nexpected: {expected}\n  actual: {}",
+                files.root
+            );
+            let path = dir.to_owned();
+            return Err(BootError::Layers { path, problem }.into());
+        }
+        Ok(Self {
+            artifact: files.dir,
+            root: Some(files.root),
+            command_line: Some(files.command_line),
+            arch,
+            media: BootMedia::Files,
+            image: None,
+        })
     }
 
     /// The directory of an artifact, whose manifest says what it is.
-    fn directory(args: &BootArgs) -> Result<Self, BootError> {
+    fn directory(common: &Common, args: &BootArgs, store: &Store, report: &Report) -> Result<Self, Failure> {
         let path = args.path.clone();
         let file = path.join(MANIFEST_FILE);
         let bytes = match read_foreign(&file, MAX_SIZE) {
             Ok(bytes) => bytes,
-            Err(source) => return Err(BootError::NoManifest { path: file, source }),
+            Err(source) => return Err(BootError::NoManifest { path: file, source }.into()),
         };
-        let manifest = Manifest::read(&bytes, &file.to_string_lossy())?;
+        let manifest = Manifest::read(&bytes, &file.to_string_lossy()).map_err(BootError::from)?;
         let [variant] = manifest.variants[..] else {
             let count = manifest.variants.len();
-            return Err(BootError::Variants { path, count });
+            return Err(BootError::Variants { path, count }.into());
         };
         if let Some(asked) = args.arch.filter(|asked| *asked != manifest.arch) {
             let reason = format!("its manifest says {}", manifest.arch);
-            return Err(BootError::Arch { path, asked, reason });
+            return Err(BootError::Arch { path, asked, reason }.into());
+        }
+        let root = manifest.fsverity_root_hash;
+        if variant == Variant::Oci {
+            let layout = path.join(LAYOUT_DIRECTORY);
+            return Self::image(common, report, store, &layout, manifest.arch, Some(root));
         }
         let Some((media, name)) = BootMedia::of(variant) else {
-            return Err(BootError::NotBootable { path, variant });
+            return Err(BootError::NotBootable { path, variant }.into());
         };
         Ok(Self {
+            root: Some(root),
+            command_line: Some(manifest.kernel_command_line),
             arch: manifest.arch,
-            manifest: Some(manifest),
             media,
             image: name.map(|name| path.join(name)),
+            artifact: path,
         })
     }
 
@@ -94,7 +158,9 @@ impl BootTarget {
             (None, ..) => Arch::Amd64,
         };
         Ok(Self {
-            manifest: None,
+            artifact: path.clone(),
+            root: None,
+            command_line: None,
             arch,
             media: if card { BootMedia::Card } else { media },
             image: Some(path),

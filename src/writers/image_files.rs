@@ -1,0 +1,118 @@
+//! `image-files`: an OCI image from anywhere as the files that boot it directly, for `pnb boot`.
+//!
+//! Input: `image`, a layout. The layers of the image for the context's architecture are compared with their digests and applied; the
+//! tree without kernel and initramfs becomes a root as `composefs-root` makes it, with the digest that it has, not with the one that a
+//! label states; the two must be equal if there is a label. The root goes behind the initramfs as in `kernel-initrd`.
+//! Outputs: `kernel`, `initramfs.cpio.zst`, `root-digest`, and `command-line` with the kernel arguments of the image.
+
+use super::{Context, WriterError, build, bundle, input, opener, root};
+use crate::{
+    image::{
+        composefs::write_image,
+        oci::{LayerLimits, LayoutReader, OciImage, apply_layers, kernel_arguments, take_kernel},
+    },
+    model::RelPath,
+    store::open_foreign,
+    verity,
+};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read, Write},
+};
+
+/// The name of the writer.
+pub const IMAGE_FILES: &str = "image-files";
+/// The input: the directory of a layout.
+pub const IMAGE_INPUT: &str = "image";
+/// The output with the digest of the root that was made.
+pub const IMAGE_ROOT_DIGEST: &str = "root-digest";
+/// The output with the image's kernel command line.
+pub const IMAGE_COMMAND_LINE: &str = "command-line";
+/// Directory of the image's kernel arguments.
+const KARGS: &str = "usr/lib/bootc/kargs.d";
+
+pub(super) fn image_files(context: &Context) -> Result<(), WriterError> {
+    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> {
+        Ok(Box::new(open_foreign(&input(IMAGE_INPUT).join(path.as_path()))?))
+    };
+    let layout = LayoutReader::new(&open);
+    let mut images = Vec::new();
+    for descriptor in layout.manifests()? {
+        images.push(OciImage::read(&layout, &descriptor)?);
+    }
+    let found: Vec<&OciImage> = images.iter().filter(|image| image.arch == context.arch).collect();
+    let [image] = found[..] else {
+        let (count, arch) = (found.len(), context.arch);
+        return Err(WriterError::Missing(format!(
+            "use the image: it has {count} manifests for {arch}, not one"
+        )));
+    };
+
+    let spool = build("contents");
+    fs::create_dir(&spool).map_err(WriterError::io("create", &spool))?;
+    let contents = RefCell::new(BTreeMap::new());
+    let mut kargs: BTreeMap<RelPath, String> = BTreeMap::new();
+    let mut count = 0u32;
+    let mut put = |path: &RelPath, content: &mut dyn Read| {
+        let name = spool.join(count.to_string());
+        count += 1;
+        let mut out = File::create_new(&name)?;
+        let mut hasher = verity::Hasher::new();
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let n = content.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            out.write_all(&buffer[..n])?;
+        }
+        let size = hasher.size();
+        let digest = hasher.finish();
+        if path
+            .parent()
+            .is_some_and(|parent| parent.as_bytes() == KARGS.as_bytes())
+        {
+            kargs.insert(path.clone(), fs::read_to_string(&name)?);
+        }
+        contents.borrow_mut().insert(digest, name);
+        Ok((digest, size))
+    };
+    let limits = LayerLimits::default();
+    let mut tree = apply_layers(&layout, image, context.epoch, &limits, &mut put)?.tree;
+    let contents = contents.into_inner();
+    let kernel = take_kernel(&mut tree)?;
+    let arguments = kernel_arguments(&kargs, context.arch)?;
+
+    let (bytes, digest) = write_image(&tree, &opener(&contents))?;
+    if let Some(claimed) = image.claimed_root().filter(|claimed| *claimed != digest) {
+        return Err(WriterError::Missing(format!(
+            "use the image: its layers have another root than its label states\nexpected: {claimed}\n  actual: {digest}"
+        )));
+    }
+    let _ = writeln!(
+        io::stdout(),
+        "image sha256:{}, root {digest}, kernel {}",
+        image.manifest,
+        kernel.version
+    );
+    let write = |name: &str, bytes: &[u8]| {
+        let path = build(name);
+        fs::write(&path, bytes).map_err(WriterError::io("write", &path))
+    };
+    write(IMAGE_ROOT_DIGEST, format!("{digest}\n").as_bytes())?;
+    write(IMAGE_COMMAND_LINE, format!("{arguments}\n").as_bytes())?;
+    write("image.cfs", &bytes)?;
+    let at = |digest| {
+        let path = contents.get(digest).cloned();
+        path.ok_or_else(|| WriterError::Missing(format!("find the content {digest} of the image")))
+    };
+    let (vmlinuz, initramfs) = (at(&kernel.kernel)?, at(&kernel.initramfs)?);
+    let to = build("kernel");
+    fs::copy(&vmlinuz, &to).map_err(WriterError::io("copy", &vmlinuz))?;
+    let size = bytes.len() as u64;
+    root::file_system(context.epoch, &tree, contents, &build("image.cfs"), size, digest)?;
+    bundle::with_root(context, &initramfs, build(IMAGE_ROOT_DIGEST), build("root.ext4"))
+}
