@@ -5,6 +5,7 @@ mod fixture;
 #[path = "../fixture/python_packages.rs"]
 mod python_packages;
 #[path = "../fixture/strace.rs"]
+#[expect(dead_code, reason = "shared with the tests of exports, which trace calls first")]
 mod strace;
 
 mod gitea;
