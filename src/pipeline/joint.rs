@@ -11,7 +11,7 @@ use crate::{
     image::oci::{BLOBS, LAYOUT_FILE, LayoutReader, OCI_INDEX, blob_path, layout_file, layout_index, multi_index},
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
     model::{Arch, RelPath, Target, Variant, chain},
-    store::{Store, open_foreign, read_foreign},
+    store::{Store, open_foreign_below, read_foreign},
 };
 use std::{
     fs, io,
@@ -99,8 +99,7 @@ fn part(dir: &Path) -> Result<Option<Part>, PipelineError> {
     };
     let manifest = Manifest::read(&bytes, MANIFEST_FILE).map_err(PipelineError::Manifest)?;
     let layout = dir.join(LAYOUT_DIRECTORY);
-    let open =
-        |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign(&layout.join(path.as_path()))?)) };
+    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign_below(&layout, path)?)) };
     let descriptors = LayoutReader::new(&open).manifests();
     let descriptors = descriptors.map_err(|e| PipelineError::describe(format!("{layout:?}: {}", chain(&e))))?;
     Ok(Some(Part {
