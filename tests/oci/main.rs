@@ -12,6 +12,7 @@ mod stage_tree;
 mod archives;
 mod artifact;
 mod documents;
+mod inspected;
 mod layouts;
 mod programs;
 mod writing;
