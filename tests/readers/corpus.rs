@@ -80,6 +80,9 @@ fn seeds_are_valid() {
             .count(),
         3
     );
+    // Both layers: the upper one removes entries of the lower one, and adds one.
+    assert_eq!(targets::layers(&seed("layers/two")), 5);
+    assert_eq!(targets::layout(&seed("layout/small")), 5);
     // The tree, and the entries that hide the directories of objects.
     let listed = image::composefs::list(&seed("composefs/small"), 1000).expect("an image");
     assert_eq!(listed.len(), 7 + 256);
