@@ -39,12 +39,15 @@ table() {
     [ "${#failed[@]}" = 0 ]
 }
 
-# The one program that no test can run from the lock: newuidmap and newgidmap have the set-user-id bit. Git and a C compiler build pnb.
+# The one program that no test can run from the lock: newuidmap and newgidmap have the set-user-id bit. Git and a C compiler build pnb;
+# npm and Python's venv install the clients of tests/publish, which are in no archive of Debian.
 host_packages() {
     local missing=() package
-    for package in build-essential git uidmap; do
+    for package in build-essential git python3-venv uidmap; do
         dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
+    # For tests/publish/install.sh; npm may come from elsewhere than Debian.
+    command -v npm >/dev/null || missing+=(npm)
     [ "${#missing[@]}" -gt 0 ] || return 0
     as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 }

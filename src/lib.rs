@@ -15,6 +15,8 @@
 //! | [`debian`] | packages, control files, versions, signed release files | [`debian::Release`] |
 //! | [`lock`] | `lockfile.toml`: format, solver, changes | [`lock::Lockfile`] |
 //! | [`fetch`] | addresses of pinned files, downloads that are hashed on arrival | [`fetch::FetchItem`] |
+//! | [`http`] | requests to the servers to which pnb publishes | [`http::HttpClient`] |
+//! | [`registry`] | images and artifacts in OCI registries | [`registry::RegistryClient`] |
 //! | [`source`] | the files of a project, opened below its directory, and their comparison with the commit | [`source::SourceTree`] |
 //! | [`store`] | objects by digest, trees, build records, collection | [`store::Store`] |
 //! | [`graph`] | `stage.toml`, the checked graph, the key of a stage | [`graph::StageGraph`] |
@@ -24,9 +26,11 @@
 //! | [`writers`] | stages that are Rust instead of a script | [`writers::table`] |
 //! | [`manifest`] | the statements beside an artifact | [`manifest::Manifest`] |
 //! | [`audit`] | files against statements | [`audit::audit()`] |
+//! | [`sign`] | signatures: made with an identity of minutes, verified without a network | [`sign::BundleVerifier`] |
 //! | [`repro`] | the circumstances of a build, verdicts on two builds, claims of other builders | [`repro::Axis`] |
 //! | [`serve`] | a directory over HTTP and TFTP | [`serve::serve_http`] |
 //! | [`boot`] | QEMU, its firmware and servers, and the judgement of its console | [`boot::Machine`] |
+//! | [`publish`] | verified artifacts to the places where they are looked for | [`publish::place()`] |
 //! | [`pipeline`] | the scheduler, which joins the rooms | [`pipeline::BuildContext`] |
 //!
 //! # Example
@@ -64,15 +68,19 @@ pub mod boot;
 pub mod debian;
 pub mod fetch;
 pub mod graph;
+pub mod http;
 pub mod image;
 pub mod inspect;
 pub mod lock;
 pub mod manifest;
 pub mod model;
 pub mod pipeline;
+pub mod publish;
+pub mod registry;
 pub mod repro;
 pub mod sandbox;
 pub mod serve;
+pub mod sign;
 pub mod source;
 pub mod store;
 pub mod verity;

@@ -1,6 +1,6 @@
 //! Inputs with a structure, for targets that random bytes do not enter: containers within containers, and documents whose values are odd.
 
-use crate::targets::sha256;
+use crate::image_grammar::{image_layout, two_archives};
 use arbitrary::{Result, Unstructured};
 use pnb::{
     image::{
@@ -13,7 +13,7 @@ use pnb::{
     manifest::write_value,
     model::{Epoch, Meta, RelPath, VerityDigest, parse_dump},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     io::{Cursor, Read, Write},
     num::NonZeroU32,
@@ -31,8 +31,10 @@ pub(crate) const GRAMMARS: &[(&str, &str, Grammar)] = &[
     ("files-card", "card", card),
     ("members-layers", "layers", two_archives),
     ("documents-layout", "layout", image_layout),
+    ("heads-http", "http", heads),
     ("modules-kmod", "kmod", packed_module),
     ("trees-composefs", "composefs", composefs_image),
+    ("packets-tftp", "tftp", packets),
     ("text-archives", "archives", |u| {
         remix(u, include_str!("../../stages/archives.toml"))
     }),
@@ -67,6 +69,7 @@ pub(crate) const GRAMMARS: &[(&str, &str, Grammar)] = &[
     ("text-stage", "stage", |u| {
         remix(u, include_str!("../../stages/raw/stage.toml"))
     }),
+    ("values-bundle", "bundle", signed_values),
     ("values-json", "json", values),
     ("values-manifest", "manifest", values),
 ];
@@ -120,7 +123,7 @@ fn leaf(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 }
 
 /// Changes a few bytes, cuts or lengthens; mostly does nothing.
-fn damage(u: &mut Unstructured<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn damage(u: &mut Unstructured<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     for _ in 0..u.int_in_range(0..=3)? {
         match u.int_in_range(0..=9)? {
             0 if !bytes.is_empty() => {
@@ -464,6 +467,28 @@ fn values(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(write_value(&value).map(String::into_bytes).unwrap_or_default())
 }
 
+/// A bundle with a few changed values.
+fn signed_values(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    const BUNDLES: [&str; 4] = [
+        include_str!("../seeds/bundle/file-log-1"),
+        include_str!("../seeds/bundle/file-log-2"),
+        include_str!("../seeds/bundle/file-stamped"),
+        include_str!("../seeds/bundle/statement-log-1"),
+    ];
+    let mut value: Value = serde_json::from_str(u.choose(&BUNDLES)?).expect("a seed");
+    // Parts of another bundle are what an attacker has.
+    let other: Value = serde_json::from_str(u.choose(&BUNDLES)?).expect("a seed");
+    for part in ["tlogEntries", "certificate", "timestampVerificationData"] {
+        if u.ratio(1, 8)? {
+            value["verificationMaterial"][part] = other["verificationMaterial"][part].clone();
+        }
+    }
+    for _ in 0..u.int_in_range(0..=3)? {
+        change(u, &mut value, 0)?;
+    }
+    Ok(serde_json::to_vec(&value).expect("a value"))
+}
+
 /// Changes one value somewhere in `value`.
 fn change(u: &mut Unstructured<'_>, value: &mut Value, depth: usize) -> Result<()> {
     let inner = match value {
@@ -507,214 +532,170 @@ fn change(u: &mut Unstructured<'_>, value: &mut Value, depth: usize) -> Result<(
     Ok(())
 }
 
-/// Names of members: below each other, through links, removals, and odd ones.
-const NAMES: [&str; 22] = [
-    "a",
-    "a/",
-    "a/b",
-    "a/b/",
-    "a/b/c",
-    "b",
-    "./b",
-    "b/c/d/e",
-    "./",
-    ".",
-    "/etc",
-    "../a",
-    "a/../b",
-    "a//b",
-    ".wh.a",
-    ".wh..wh..opq",
-    "a/.wh.b",
-    "a/.wh..wh..opq",
-    ".wh.",
-    ".wh.a/b",
-    "",
-    "usr/lib/modules/1/vmlinuz",
-];
-
-const CONTENTS: [&[u8]; 4] = [b"", b"", b"x", &[7; 600]];
-
-/// An archive of members that know each other's names.
-fn members(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    for _ in 0..u.int_in_range(0..=12)? {
-        let mut header = if u.ratio(3, 4)? {
-            Header::new_ustar()
-        } else {
-            Header::new_gnu()
-        };
-        let name = *u.choose(&NAMES)?;
-        let long = u.ratio(1, 6)?.then(|| name.repeat(u.int_in_range(1..=60).unwrap_or(1)));
-        if u.ratio(1, 4)? || long.is_some() {
-            let mut records = Vec::new();
-            let mut add = |key: &str, value: &[u8]| {
-                let rest = key.len() + value.len() + 3;
-                let digits = (rest + (rest + 3).to_string().len()).to_string().len();
-                records.extend(format!("{} {key}=", rest + digits).bytes());
-                records.extend(value);
-                records.push(b'\n');
-            };
-            if let Some(long) = &long {
-                add("path", long.as_bytes());
-            }
-            if u.arbitrary()? {
-                add("SCHILY.xattr.user.a", &u.arbitrary::<[u8; 6]>()?);
-            }
-            if u.ratio(1, 4)? {
-                add(*u.choose(&["mtime", "size", "uid", "linkpath", "odd"])?, b"1");
-            }
-            let mut extension = Header::new_ustar();
-            extension.set_entry_type(EntryType::XHeader);
-            extension.set_size(records.len() as u64);
-            extension.set_mode(0o644);
-            extension.set_cksum();
-            out.extend(extension.as_bytes());
-            out.extend(&records);
-            out.resize(out.len().next_multiple_of(512), 0);
+/// Requests of a connection, whose targets and fields are odd.
+fn heads(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    const METHODS: [&str; 7] = ["GET", "GET", "GET", "HEAD", "POST", "get", "BREW"];
+    const PIECES: [&str; 26] = [
+        "/",
+        "/",
+        "/",
+        "kernel",
+        "amd64",
+        "a%20b",
+        "link",
+        "tree",
+        "up",
+        "out",
+        "absolute",
+        "loop",
+        "..",
+        ".",
+        "%2e%2E",
+        "%2F",
+        "%00",
+        "%",
+        "%4",
+        "%zz",
+        "?",
+        "#",
+        "http://host",
+        "\\",
+        "\u{e9}",
+        "%ff",
+    ];
+    const FIELDS: [&str; 14] = [
+        "Host: x",
+        "host:y",
+        "Connection: close",
+        "Connection: te, Keep-Alive",
+        "Content-Length: 0",
+        "Content-Length: 5",
+        "Transfer-Encoding: chunked",
+        "If-Range: \"x\"",
+        "Range: bytes=0-",
+        "Range: bytes=-18446744073709551616",
+        "Range: bytes=1-2,3-4",
+        "A:",
+        " folded",
+        "B: \u{ff}",
+    ];
+    let mut out = String::new();
+    for _ in 0..u.int_in_range(1..=4)? {
+        out.push_str(u.choose(&METHODS)?);
+        out.push(' ');
+        if u.ratio(7, 8)? {
+            out.push('/');
         }
-        let stored = long.as_deref().unwrap_or(name).as_bytes();
-        let cut = stored.len().min(100);
-        header.as_old_mut().name[..cut].copy_from_slice(&stored[..cut]);
-        let kind = *u.choose(b"0000005551122346LKxgS")?;
-        header.set_entry_type(EntryType::new(kind));
-        if matches!(kind, b'1' | b'2') || u.ratio(1, 30)? {
-            let target = u.choose(&NAMES)?.as_bytes();
-            header.as_old_mut().linkname[..target.len()].copy_from_slice(target);
+        for _ in 0..u.int_in_range(0..=8)? {
+            out.push_str(u.choose(&PIECES)?);
         }
-        let content = if kind == b'0' { *u.choose(&CONTENTS)? } else { &b""[..] };
-        header.set_size(content.len() as u64);
-        header.set_mode(u.int_in_range(0..=0o7777)?);
-        header.set_uid(u.arbitrary::<u16>()?.into());
-        header.set_gid(0);
-        header.set_mtime(u.arbitrary::<u32>()?.into());
-        header.set_cksum();
-        out.extend(header.as_bytes());
-        out.extend(content);
-        out.resize(out.len().next_multiple_of(512), 0);
+        out.push_str(u.choose(&[
+            " HTTP/1.1\r\n",
+            " HTTP/1.1\r\n",
+            " HTTP/1.0\r\n",
+            " HTTP/1.1\n",
+            " HTTP/3.0\r\n",
+            "\r\n",
+        ])?);
+        if u.ratio(7, 8)? {
+            out.push_str("Host: h\r\n");
+        }
+        for _ in 0..u.int_in_range(0..=5)? {
+            if u.ratio(1, 3)? {
+                let (first, last) = (u.int_in_range(0..=16u64)?, u.arbitrary::<u16>()?);
+                out.push_str(&format!("Range: bytes={first}-{last}"));
+            } else {
+                out.push_str(u.choose(&FIELDS)?);
+            }
+            out.push_str(u.choose(&["\r\n", "\r\n", "\r\n", "\n", "\r"])?);
+        }
+        if u.ratio(1, 16)? {
+            out.push_str(&"C: d\r\n".repeat(u.int_in_range(0..=80)?));
+        }
+        out.push_str("\r\n");
     }
-    out.extend([0; 1024]);
-    damage(u, out)
+    damage(u, out.into_bytes())
 }
 
-/// Two archives in the form of the target `layers`.
-fn two_archives(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let a = members(u)?;
-    let b = if u.arbitrary()? { members(u)? } else { Vec::new() };
-    let whole = a.len() + b.len();
-    // The target cuts at this part of 256; blocks of zeros behind the first archive move its end there.
-    for at in (a.len() * 256 / whole.max(1))..256 {
-        let padded = (a.len()..a.len() + 64 * 512)
-            .step_by(512)
-            .find(|end| (end + b.len()) * at / 256 == *end);
-        if let Some(end) = padded {
-            let mut first = a.clone();
-            first.resize(end, 0);
-            return Ok([&[at as u8][..], &first, &b].concat());
-        }
-    }
-    Ok([&[255][..], &a].concat())
-}
-
-/// A layout in the form of the target `layout`: documents with values changed before their digests are taken.
-fn image_layout(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut layers = Vec::new();
-    let mut diff_ids = Vec::new();
-    for _ in 0..u.int_in_range(1..=3)? {
-        let archive = members(u)?;
-        let (kind, bytes) = match u.int_in_range(0..=2)? {
-            0 => ("", archive.clone()),
-            1 => ("+gzip", gzip(&archive)),
-            _ => ("+zstd", zstd::encode_all(&archive[..], 1).expect("in memory")),
+/// A transfer with options, acknowledgements near the blocks under way, and time that passes, in the form of the target `tftp`.
+fn packets(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    const NAMES: [&[u8]; 6] = [b"kernel", b"/amd64/a b", b"link", b"out", b"../outside", b"a\x1b[2J"];
+    const OPTIONS: [&[u8]; 7] = [
+        b"blksize",
+        b"BLKSIZE",
+        b"timeout",
+        b"tsize",
+        b"windowsize",
+        b"WindowSize",
+        b"multicast",
+    ];
+    let size = match u.int_in_range(0..=3)? {
+        0 => u.arbitrary()?,
+        1 => 65_540 * 8,
+        _ => u.int_in_range(0..=100_000u32)?,
+    };
+    let mut request = vec![0, *u.choose(&[1, 1, 1, 1, 1, 1, 1, 2])?];
+    request.extend(*u.choose(&NAMES)?);
+    request.extend(*u.choose(&[&b"\0octet\0"[..], b"\0OCTET\0", b"\0octet\0", b"\0netascii\0"])?);
+    for _ in 0..u.int_in_range(0..=5)? {
+        request.extend(*u.choose(&OPTIONS)?);
+        request.push(0);
+        let value = match u.int_in_range(0..=3)? {
+            0 => u
+                .choose(&[
+                    "0",
+                    "7",
+                    "8",
+                    "65464",
+                    "65465",
+                    "65535",
+                    "65536",
+                    "-1",
+                    "+8",
+                    "",
+                    "99999999999999999999",
+                ])?
+                .to_string(),
+            1 => u.arbitrary::<u16>()?.to_string(),
+            _ => u.int_in_range(1..=70u8)?.to_string(),
         };
-        let bytes = damage(u, bytes)?;
-        diff_ids.push(format!("sha256:{}", sha256(&archive)));
-        layers.push(blob(
-            &mut files,
-            &format!("application/vnd.oci.image.layer.v1.tar{kind}"),
-            bytes,
-        ));
+        request.extend(value.bytes());
+        request.push(0);
     }
-    let config = json!({ "architecture": u.choose(&["amd64", "arm64"])?, "os": "linux", "config": { "Labels": { "a": "b" } },
-        "rootfs": { "type": "layers", "diff_ids": diff_ids } });
-    let config = changed(u, config)?;
-    let config = blob(&mut files, "application/vnd.oci.image.config.v1+json", config);
-    let manifest = changed(u, json!({ "schemaVersion": 2, "config": config, "layers": layers }))?;
-    let mut listed = blob(&mut files, "application/vnd.oci.image.manifest.v1+json", manifest);
-    for _ in 0..u.int_in_range(0..=3)? {
-        let copies = u.int_in_range(1..=3)?;
-        let index = changed(
-            u,
-            json!({ "schemaVersion": 2, "manifests": vec![listed.clone(); copies] }),
-        )?;
-        if u.ratio(1, 2)? {
-            files.push(("index.json".to_owned(), index.clone()));
+    if u.ratio(1, 8)? {
+        request = damage(u, request)?;
+    }
+    let mut out = size.to_be_bytes().to_vec();
+    let frame = |out: &mut Vec<u8>, packet: &[u8]| {
+        out.extend((packet.len() as u16).to_be_bytes());
+        out.extend(packet);
+    };
+    frame(&mut out, &request);
+    // The acknowledgement of the options, where there are any.
+    let mut block = 0u16;
+    for _ in 0..u.int_in_range(0..=400)? {
+        match u.int_in_range(0..=9)? {
+            0 => out.push(0),
+            1 | 2 => out.push(1),
+            3 => {
+                out.push(2);
+                frame(&mut out, &u.arbitrary::<[u8; 6]>()?);
+            }
+            _ => {
+                let number = match u.int_in_range(0..=7)? {
+                    0 => u.arbitrary()?,
+                    1 => block.wrapping_sub(u.int_in_range(0..=70)?),
+                    _ => {
+                        let now = block;
+                        block = block.wrapping_add(*u.choose(&[0, 1, 1, 1, 2, 4, 8, 64])?);
+                        now
+                    }
+                };
+                out.push(2);
+                let [high, low] = number.to_be_bytes();
+                frame(&mut out, &[0, 4, high, low]);
+            }
         }
-        listed = blob(&mut files, "application/vnd.oci.image.index.v1+json", index);
-    }
-    files.insert(
-        0,
-        (
-            "index.json".to_owned(),
-            json!({ "schemaVersion": 2, "manifests": [listed] })
-                .to_string()
-                .into_bytes(),
-        ),
-    );
-    files.push(("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
-    let mut out = Vec::new();
-    for (name, bytes) in files {
-        out.push(name.len() as u8);
-        out.extend(name.bytes());
-        out.extend((bytes.len() as u32).to_le_bytes());
-        out.extend(bytes);
     }
     Ok(out)
-}
-
-/// A descriptor of `bytes`, which become a blob.
-fn blob(files: &mut Vec<(String, Vec<u8>)>, media_type: &str, bytes: Vec<u8>) -> Value {
-    let digest = sha256(&bytes);
-    let size = bytes.len();
-    files.push((format!("blobs/sha256/{digest}"), bytes));
-    json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": size })
-}
-
-/// The document, with one value of it changed from time to time.
-fn changed(u: &mut Unstructured<'_>, mut value: Value) -> Result<Vec<u8>> {
-    if u.ratio(1, 3)? {
-        let mut place = &mut value;
-        while u.ratio(4, 5)? {
-            let keys: Vec<String> = match &*place {
-                Value::Object(map) => map.keys().cloned().collect(),
-                Value::Array(list) => (0..list.len()).map(|at| at.to_string()).collect(),
-                _ => break,
-            };
-            if keys.is_empty() {
-                break;
-            }
-            let key = u.choose(&keys)?.clone();
-            place = place
-                .pointer_mut(&format!("/{key}"))
-                .unwrap_or_else(|| unreachable!("{key} is there"));
-        }
-        *place = match u.int_in_range(0..=7)? {
-            0 => Value::Null,
-            1 => json!(u.arbitrary::<i64>()?),
-            2 => json!(*u.choose(&["", "amd64", "sha256:../x", "sha512:ab", "layers", "windows"])?),
-            3 => json!([]),
-            4 => json!({}),
-            5 => json!([place.clone(), place.clone()]),
-            6 => json!({ "manifests": place.clone() }),
-            _ => json!(true),
-        };
-    }
-    damage(u, value.to_string().into_bytes())
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    out.write_all(bytes).expect("in memory");
-    out.finish().expect("in memory")
 }

@@ -3,6 +3,10 @@
 //! A panic is a finding, and so is an assertion here: about the work that was done, and about what was read and is written again. The table
 //! is used by the fuzzer (`main.rs`) and by the tests, which replay the inputs in `regressions/`.
 
+#[path = "image_targets.rs"]
+pub(crate) mod image_targets;
+
+pub(crate) use image_targets::{layers, layout};
 use pnb::{
     audit::Policy,
     boot::{
@@ -15,6 +19,7 @@ use pnb::{
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
+    http::{HeaderMap, HeaderValue, Uri, header, join, retry_after, shown},
     image::{
         ReadAt, Source, composefs,
         cpio::{CpioReader, read_tree, segments},
@@ -25,25 +30,24 @@ use pnb::{
         iso::Iso,
         kmod::{BuiltinModules, ModuleReader, ModuleSet, indexes, parse_facts, parse_wanted, write_facts},
         mbr,
-        oci::{
-            AppliedLayers, ImageFacts, LAYOUT_FILE, LayerCompression, LayerEntries, LayerLimits, LayoutReader,
-            OCI_INDEX, OciImage, WrittenLayer, apply_layers, blob_path, image_documents, layout_file, layout_index,
-            take_kernel, write_layer,
-        },
         qcow2::Qcow2,
     },
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
     lock::{Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
-    model::{Arch, Epoch, RelPath, Sha256Digest, VerityDigest, parse_dump, write_dump},
-    verity::{Both, digest_bytes},
+    model::{Arch, RelPath, Sha256Digest, VerityDigest, parse_dump, write_dump},
+    registry::{AuthChallenge, CredentialFile, Credentials, ImageReference, parse_challenges, parse_manifest},
+    serve::{
+        AckMeaning, ServedDirectory, TftpLimits, TftpPacket, TftpTerms, parse_http_request, parse_tftp_packet,
+        understand_tftp,
+    },
+    sign::{BundleVerifier, ExpectedSigner, IdentityToken, Purpose, SIGN_PREDICATE_TYPE, SigningConfig, TrustedRoot},
+    verity::digest_bytes,
 };
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     io::{self, Cursor, Read},
-    num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 /// A target: reads any bytes.
@@ -52,11 +56,14 @@ pub(crate) type Target = fn(&[u8]);
 /// All targets by their names.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("archives", |data| text(data, |t| drop(parse_archives(t, "x")))),
+    ("bundle", bundle),
     ("card", card),
+    ("challenge", challenge),
     ("composefs", composefs_image),
     ("config", config),
     ("control", control),
     ("cpio", cpio),
+    ("credentials", credentials),
     ("deb", deb),
     ("diff", compare),
     ("dump", dump),
@@ -65,6 +72,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("facts", facts),
     ("fat", fat),
     ("gpt", gpt_disk),
+    ("http", http),
     ("index", index),
     ("inspect", inspect),
     ("iso", iso),
@@ -81,11 +89,17 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("mirrors", mirrors),
     ("policy", |data| text(data, |t| drop(Policy::parse(t, "x")))),
     ("qcow2", qcow2),
+    ("reference", reference),
+    ("registry", registry),
     ("release", |data| text(data, |t| drop(Release::parse(t, "x")))),
     ("root", |data| drop(find_root(&source(data), "x", &scratch()))),
     ("signed", signed),
+    ("signing-config", signing_config),
     ("stage", |data| text(data, |t| drop(parse_stage(t, "x")))),
     ("tar", tar),
+    ("tftp", |data| _ = tftp_transfer(data)),
+    ("token", token),
+    ("trusted-root", trusted_root),
 ];
 
 /// The target of this name.
@@ -401,146 +415,377 @@ fn signed(data: &[u8]) {
     }
 }
 
-/// The files of an image layout by their paths.
-pub(crate) type LayoutFiles = BTreeMap<String, Vec<u8>>;
+/// Content of the file that is beside the served directory.
+const OUTSIDE: &[u8] = b"outside";
 
-pub(crate) fn sha256(bytes: &[u8]) -> Sha256Digest {
-    let mut both = Both::new();
-    both.update(bytes);
-    both.finish().sha256
+/// A served directory with links of every kind, below the first of the two.
+struct Served(tempfile::TempDir, ServedDirectory);
+
+thread_local! {
+    static SERVED: Served = served().expect("scratch");
 }
 
-/// A layout as one input: each file as the length of its name in one byte, the name, the length of its content in four, and the content.
-pub(crate) fn layout_files(mut data: &[u8]) -> LayoutFiles {
-    fn take<'a>(data: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = data.split_at_checked(count)?;
-        *data = rest;
-        Some(taken)
+fn served() -> io::Result<Served> {
+    let scratch = tempfile::tempdir()?;
+    let root = scratch.path().join("root");
+    std::fs::create_dir_all(root.join("amd64"))?;
+    std::fs::write(scratch.path().join("outside"), OUTSIDE)?;
+    std::fs::write(root.join("kernel"), b"kernel")?;
+    std::fs::write(root.join("amd64/a b"), b"in a directory")?;
+    let outside = scratch.path().join("outside");
+    let links: [(&str, &std::path::Path); 6] = [
+        ("link", "kernel".as_ref()),
+        ("tree", "amd64".as_ref()),
+        ("amd64/up", "../kernel".as_ref()),
+        ("out", "../outside".as_ref()),
+        ("absolute", &outside),
+        ("loop", "loop".as_ref()),
+    ];
+    for (name, to) in links {
+        std::os::unix::fs::symlink(to, root.join(name))?;
     }
-    let mut file = || {
-        let length = take(&mut data, 1)?[0];
-        let name = String::from_utf8_lossy(take(&mut data, length.into())?).into_owned();
-        let length: [u8; 4] = take(&mut data, 4)?.try_into().ok()?;
-        let length = usize::try_from(u32::from_le_bytes(length)).ok()?.min(data.len());
-        Some((name, take(&mut data, length)?.to_vec()))
-    };
-    std::iter::from_fn(&mut file).collect()
+    let directory = ServedDirectory::open(&root).map_err(io::Error::other)?;
+    Ok(Served(scratch, directory))
 }
 
-/// Applies the layers of each image in a layout; returns the entries of all.
-pub(crate) fn layout(data: &[u8]) -> usize {
-    let files = layout_files(data);
-    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> {
-        let bytes = files.get(&path.to_string()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Cursor::new(bytes.clone())))
-    };
-    let layout = LayoutReader::new(&open);
-    let Ok(found) = layout.manifests() else { return 0 };
-    assert!(found.len() <= 64);
-    let images = found.iter().flat_map(|descriptor| OciImage::read(&layout, descriptor));
-    let applied = images.flat_map(|image| {
-        assert!((1..=127).contains(&image.layers.len()));
-        let _ = image.claimed_root();
-        applied(&layout, &image, &mut BTreeMap::new())
-    });
-    applied.map(|applied| applied.tree.len()).sum()
+/// A path leads to a file of the directory, or to none. Returns the size of the file.
+fn resolve(path: &RelPath) -> Option<u64> {
+    assert!(
+        path.components()
+            .all(|c| !matches!(c, b"" | b"." | b"..") && !c.contains(&0))
+    );
+    SERVED.with(|Served(_scratch, directory)| {
+        let found = directory.file(path).ok()?;
+        let mut content = Vec::new();
+        (&found.file).read_to_end(&mut content).expect("readable");
+        assert!([&b"kernel"[..], b"in a directory"].contains(&&content[..]), "{path}");
+        assert_eq!(found.size, content.len() as u64);
+        Some(found.size)
+    })
 }
 
-/// Applies the layers of an image within small limits, which hold.
-fn applied(
-    layout: &LayoutReader<'_>,
-    image: &OciImage,
-    contents: &mut BTreeMap<VerityDigest, Vec<u8>>,
-) -> Option<AppliedLayers> {
-    let limits = LayerLimits {
-        entries: 2000,
-        bytes: 8 << 20,
-        names: 1 << 20,
-    };
-    let mut read = 0;
-    let mut put = |_: &RelPath, content: &mut dyn Read| {
-        let mut bytes = Vec::new();
-        content.read_to_end(&mut bytes)?;
-        let (digest, size) = (digest_bytes(&bytes), bytes.len() as u64);
-        read += size;
-        contents.insert(digest, bytes);
-        Ok((digest, size))
-    };
-    let applied = apply_layers(layout, image, Epoch::new(1), &limits, &mut put);
-    assert!(read <= limits.bytes, "{read} bytes of contents");
-    let applied = applied.ok()?;
-    assert!(applied.bytes <= limits.bytes && applied.tree.len() as u64 <= limits.entries);
-    let names: usize = applied.tree.iter().map(|(path, _)| path.as_bytes().len()).sum();
-    assert!(names as u64 <= limits.names, "{names} bytes of names");
-    let _ = take_kernel(&mut applied.tree.clone());
-    Some(applied)
-}
-
-/// An image of these archives, applied; `None` if it is refused.
-fn image_of(archives: &[&[u8]], contents: &mut BTreeMap<VerityDigest, Vec<u8>>) -> Option<AppliedLayers> {
-    let mut files = LayoutFiles::new();
-    let mut layers = Vec::new();
-    for archive in archives {
-        let blob = zstd::encode_all(*archive, 1).expect("in memory");
-        let written = WrittenLayer {
-            digest: sha256(&blob),
-            size: blob.len() as u64,
-            diff_id: sha256(archive),
-            compression: LayerCompression::Zstd,
+/// Requests that follow each other in one connection.
+fn http(data: &[u8]) {
+    let mut rest = data;
+    for _ in 0..16 {
+        let request = match parse_http_request(rest) {
+            Ok(Some((request, length))) => {
+                assert!(0 < length && length <= rest.len());
+                // However the head is divided into packets, the answer is the same.
+                for cut in [1, length / 3, length / 2, length - 2, length - 1] {
+                    let early = parse_http_request(&rest[..cut]);
+                    assert!(matches!(early, Ok(None)), "{early:?} after {cut} of {length} bytes");
+                }
+                rest = &rest[length..];
+                request
+            }
+            Ok(None) => return,
+            Err(status) => {
+                assert!(matches!(status, 400 | 431 | 505), "{status}");
+                return;
+            }
         };
-        files.insert(blob_path(&written.digest), blob);
-        layers.push(("layer".to_owned(), written));
+        let shown = &request.shown;
+        assert!(shown.len() <= 2000 && !shown.chars().any(char::is_control), "{shown:?}");
+        let size = match &request.path {
+            Ok(path) => resolve(path),
+            Err(status) => {
+                assert!(matches!(status, 400 | 404), "{status}");
+                None
+            }
+        };
+        for size in [0, 1, 7, u64::MAX].into_iter().chain(size) {
+            if let Some((first, length)) = request.range.and_then(|range| range.within(size)) {
+                assert!(
+                    0 < length && length <= size && first <= size - length,
+                    "{:?} of {size}",
+                    request.range
+                );
+            }
+        }
     }
-    let facts = ImageFacts {
-        arch: Arch::Amd64,
-        created: Epoch::new(1),
-        kernel_version: "1",
-        root: VerityDigest::new([0; 32]),
-    };
-    let (config, manifest) = image_documents(&facts, &layers).expect("documents");
-    for document in [&config, &manifest] {
-        files.insert(blob_path(&document.digest()), document.bytes.clone());
-    }
-    files.insert(LAYOUT_FILE.to_owned(), layout_file().expect("text"));
-    let index = layout_index(&manifest.descriptor).expect("an index");
-    files.insert(OCI_INDEX.to_owned(), index);
-    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> {
-        let bytes = files.get(&path.to_string()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Cursor::new(bytes.clone())))
-    };
-    let layout = LayoutReader::new(&open);
-    let image = OciImage::find(&layout, Arch::Amd64).expect("just written");
-    applied(&layout, &image, contents)
 }
 
-/// Two layers, which the first byte divides; their tree, written as one layer, is the same when it is read again. Returns its entries.
-pub(crate) fn layers(data: &[u8]) -> usize {
-    let Some((at, rest)) = data.split_first() else { return 0 };
-    let (lower, upper) = rest.split_at(rest.len() * usize::from(*at) / 256);
-    let archives = if upper.is_empty() {
-        vec![lower]
-    } else {
-        vec![lower, upper]
+/// A transfer: `size u32, request, event*`, where a request is `length u16, bytes` and an event is 0 (the time for an acknowledgement is
+/// over), 1 (the client is quiet), or another byte and a packet of the client, in the form of a request. Returns whether the client has
+/// acknowledged the whole file.
+pub(crate) fn tftp_transfer(data: &[u8]) -> bool {
+    let mut rest = data;
+    let Some(size) = rest.split_off(..4) else { return false };
+    let size = u32::from_be_bytes(size.try_into().expect("four bytes"));
+    let Some(request) = framed(&mut rest) else { return false };
+    let request = match understand_tftp(request) {
+        Ok(Some(request)) => request,
+        Ok(None) => return false,
+        Err(refusal) => {
+            let told = refusal.packet();
+            assert!(told.len() <= 516, "{told:?}");
+            assert!(matches!(parse_tftp_packet(&told), Some(TftpPacket::Error { code, .. }) if code == refusal.code));
+            return false;
+        }
     };
-    let mut contents = BTreeMap::new();
-    let Some(AppliedLayers { tree, .. }) = image_of(&archives, &mut contents) else {
-        return 0;
-    };
-    let entries = LayerEntries {
-        root: Some(tree.root()),
-        entries: tree.iter().collect(),
-    };
-    let open =
-        |digest: &VerityDigest| -> io::Result<Box<dyn Read>> { Ok(Box::new(Cursor::new(contents[digest].clone()))) };
-    let mut again = Vec::new();
-    let written = write_layer(&entries, &open, LayerCompression::Gzip, NonZeroU32::MIN, &mut again);
-    // Owners above the octal digits of a header are read and not written.
-    if written.is_ok() {
-        let mut archive = Vec::new();
-        let mut decoder = flate2::read::GzDecoder::new(&again[..]);
-        decoder.read_to_end(&mut archive).expect("just written");
-        let second = image_of(&[&archive], &mut contents).expect("just written");
-        assert_eq!(second.tree, tree);
+    assert!(!request.shown.chars().any(char::is_control), "{:?}", request.shown);
+    resolve(&request.path);
+    let limits = TftpLimits::default();
+    let terms = TftpTerms::of(&request.options, size.into(), &limits);
+    check_terms(&terms, size.into(), &limits);
+
+    let most = u64::from(terms.window);
+    let mut window = terms.start();
+    // Blocks sent in all and the furthest one; packets and timers that can have led to blocks; answers to one and the same block.
+    let (mut sent, mut furthest, mut causes, mut repetitions) = (0, 0, 1, 0);
+    let mut begun = terms.answer.is_none();
+    if !begun {
+        window.sent_before();
     }
-    tree.len()
+    let mut send = begun;
+    while !window.is_done() {
+        if std::mem::take(&mut send) {
+            let blocks = window.next_blocks();
+            let (first, last) = (*blocks.start(), *blocks.end());
+            assert!(
+                window.acknowledged() < first && first <= furthest + 1,
+                "{blocks:?} of {window:?}"
+            );
+            assert!(
+                last <= terms.blocks && last <= window.acknowledged() + most,
+                "{blocks:?} of {window:?}"
+            );
+            sent += (last + 1).saturating_sub(first);
+            furthest = furthest.max(last);
+            assert!(
+                sent <= most * causes,
+                "{sent} blocks for {causes} packets and timers, in windows of {most}"
+            );
+        }
+        let Some(event) = rest.split_off(..1) else { return false };
+        match event {
+            [0] if begun => {
+                window.timer();
+                (causes, repetitions, send) = (causes + 1, 0, true);
+            }
+            [0] => window.sent_before(),
+            [1] => send = begun,
+            _ => {
+                let Some(packet) = framed(&mut rest) else { return false };
+                let number = match parse_tftp_packet(packet) {
+                    Some(TftpPacket::Ack(number)) => number,
+                    Some(TftpPacket::Error { .. }) => return false,
+                    _ => continue,
+                };
+                if !begun {
+                    if number == 0 {
+                        window.answered_before();
+                        (begun, send) = (true, true);
+                    }
+                    continue;
+                }
+                let before = window.acknowledged();
+                let meaning = window.hear(number);
+                let now = window.acknowledged();
+                assert!(before <= now && now <= furthest, "{number}: {window:?}");
+                assert_eq!(
+                    now > before,
+                    matches!(meaning, AckMeaning::Whole | AckMeaning::Part),
+                    "{window:?}"
+                );
+                assert!(
+                    now == before || now & 0xffff == u64::from(number),
+                    "{number}: {window:?}"
+                );
+                match meaning {
+                    AckMeaning::Stale => continue,
+                    AckMeaning::Lost => repetitions += 1,
+                    AckMeaning::Whole | AckMeaning::Part => repetitions = 0,
+                }
+                causes += 1;
+                assert!(
+                    repetitions <= 1,
+                    "one block is repeated {repetitions} times without a timer"
+                );
+                // A server waits until the client is quiet before it repeats blocks.
+                send = meaning == AckMeaning::Whole;
+            }
+        }
+    }
+    assert_eq!(window.acknowledged(), terms.blocks);
+    true
+}
+
+/// A packet with its length before it.
+fn framed<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = rest.split_off(..2)?;
+    rest.split_off(..usize::from(u16::from_be_bytes(length.try_into().ok()?)))
+}
+
+/// The terms are within the limits of the RFCs and of the server, and the client is told those that are not the default.
+fn check_terms(terms: &TftpTerms, size: u64, limits: &TftpLimits) {
+    assert!((8..=65_464).contains(&terms.block), "{terms:?}");
+    assert!((1..=limits.window).contains(&terms.window), "{terms:?}");
+    assert!(
+        terms.timeout <= limits.longest_timeout && !terms.timeout.is_zero(),
+        "{terms:?}"
+    );
+    assert!(
+        (terms.blocks - 1) * terms.block <= size && size < terms.blocks * terms.block,
+        "{terms:?}"
+    );
+    let answer = terms.answer.as_deref().unwrap_or(b"\0\x06");
+    assert!(answer.len() <= 512 && answer.starts_with(b"\0\x06"), "{answer:?}");
+    let words: Vec<&[u8]> = answer[2..].split(|b| *b == 0).collect();
+    let told = |name: &str| {
+        let at = words.iter().position(|word| *word == name.as_bytes())?;
+        Some(
+            std::str::from_utf8(words[at + 1])
+                .expect("digits")
+                .parse::<u64>()
+                .expect("a number"),
+        )
+    };
+    assert_eq!(told("blksize").unwrap_or(512), terms.block, "{answer:?}");
+    assert_eq!(told("windowsize").unwrap_or(1), u64::from(terms.window), "{answer:?}");
+    assert_eq!(
+        told("timeout").unwrap_or(limits.timeout.as_secs()),
+        terms.timeout.as_secs(),
+        "{answer:?}"
+    );
+    assert!(told("tsize").is_none_or(|told| told == size), "{answer:?}");
+}
+
+/// A header `WWW-Authenticate`.
+fn challenge(data: &[u8]) {
+    text(data, |t| {
+        let found = parse_challenges(t);
+        // Every challenge but the first follows a comma.
+        assert!(found.len() <= 1 + t.matches(',').count(), "{found:?}");
+        for challenge in found {
+            if let AuthChallenge::Bearer { realm, service, error } = challenge {
+                assert!(!realm.is_empty());
+                let longest = [Some(realm), service, error]
+                    .into_iter()
+                    .flatten()
+                    .map(|v| v.len())
+                    .max();
+                assert!(longest <= Some(t.len()));
+            }
+        }
+    });
+}
+
+/// A file of credentials, asked for three registries.
+fn credentials(data: &[u8]) {
+    let Ok(file) = CredentialFile::parse(data, std::path::Path::new("x")) else {
+        return;
+    };
+    for (registry, repository) in [("r.example", "team/app"), ("s.example:5000", "x"), ("", "")] {
+        if let Ok(Credentials::Password { user, password }) = file.get(registry, repository) {
+            assert!(!user.is_empty() && !user.chars().chain(password.chars()).any(char::is_control));
+        }
+    }
+}
+
+/// The name of an image.
+fn reference(data: &[u8]) {
+    text(data, |t| {
+        if let Ok(name) = t.parse::<ImageReference>() {
+            // A host has no case.
+            assert!(name.to_string().eq_ignore_ascii_case(t), "{name}");
+            assert_eq!(name.to_string().parse::<ImageReference>().expect("just written"), name);
+            assert!(
+                format!("https://{}/v2/{}/", name.registry(), name.repository())
+                    .parse::<Uri>()
+                    .is_ok()
+            );
+        }
+    });
+}
+
+/// Answers of a registry: a manifest or index, a `Location`, a `Retry-After`.
+fn registry(data: &[u8]) {
+    const KINDS: [&str; 4] = [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    ];
+    let read = KINDS.map(|kind| parse_manifest(kind, data));
+    for content in read.iter().flatten() {
+        let named = content.needs().into_iter().chain(content.subject());
+        assert!(named.into_iter().all(|d| d.digest().as_ref().starts_with("sha256:")));
+    }
+    // No text is a manifest to one reader and an index to another.
+    for (manifest, index) in [(0, 1), (2, 3)] {
+        assert!(read[manifest].is_err() || read[index].is_err());
+    }
+    text(data, |t| {
+        shown(t);
+        if let Some(joined) = join("https://r.example/v2/x/blobs/uploads/", t) {
+            let uri: Uri = joined.parse().expect("an address");
+            assert!(uri.host().is_some() && uri.scheme().is_some(), "{joined}");
+        }
+        if let Ok(value) = HeaderValue::from_str(t) {
+            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, value)]), 1_796_000_000);
+        }
+    });
+}
+
+/// The root, the artifact and the signer of the seeds.
+static VERIFIER: LazyLock<BundleVerifier> = LazyLock::new(|| {
+    let root = include_bytes!("../seeds/trusted-root/trusted_root.json");
+    BundleVerifier::new(&TrustedRoot::parse(root, "x").expect("a seed")).expect("a seed")
+});
+pub(crate) const ARTIFACT: &str = "87cb315877c169f78277527511bea380918cdef25edbc106b6ae27fb1d30510a";
+
+pub(crate) fn signer() -> ExpectedSigner {
+    ExpectedSigner {
+        identity: "https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1".to_owned(),
+        issuer: "https://git.test/api/actions".to_owned(),
+    }
+}
+
+/// Whether the bytes are a signature of the seeds' artifact.
+pub(crate) fn is_signature(data: &[u8], purpose: Purpose<'_>) -> bool {
+    let artifact: Sha256Digest = ARTIFACT.parse().expect("a digest");
+    match VERIFIER.verify(data, &artifact, purpose, &signer()) {
+        Ok(verified) => {
+            assert_eq!((verified.json().as_bytes(), verified.artifact()), (data, artifact));
+            assert!(verified.time() > 1_700_000_000);
+            true
+        }
+        Err(refusal) => {
+            assert!(
+                refusal.reason.len() < 2000 && !refusal.reason.contains('\n'),
+                "{refusal}"
+            );
+            false
+        }
+    }
+}
+
+fn bundle(data: &[u8]) {
+    let image = is_signature(data, Purpose::Image);
+    // A signature of an image is one of a file with the same digest, and its statement is the statement.
+    assert!(!image || is_signature(data, Purpose::File));
+    assert_eq!(image, is_signature(data, Purpose::Statement(SIGN_PREDICATE_TYPE)));
+}
+
+fn trusted_root(data: &[u8]) {
+    if let Ok(root) = TrustedRoot::parse(data, "x") {
+        let _ = BundleVerifier::new(&root);
+    }
+}
+
+fn signing_config(data: &[u8]) {
+    if let Ok(config) = SigningConfig::parse(data, "x") {
+        let _ = (config.check(0), config.check(1_790_000_000));
+    }
+}
+
+fn token(data: &[u8]) {
+    let config = SigningConfig::public_good().expect("a constant");
+    text(data, |t| {
+        if let Ok(token) = IdentityToken::parse(t, "x") {
+            let _ = token.check(&config, 1_790_000_000);
+        }
+    });
 }

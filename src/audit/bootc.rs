@@ -46,8 +46,11 @@ pub(super) fn is_read(path: &RelPath) -> bool {
     })
 }
 
+/// A rule: adds a line for each fault.
+type Rule = fn(&LintedRoot<'_>, &mut Vec<String>);
+
 /// The rules, by bootc's names.
-const RULES: [(&str, fn(&LintedRoot<'_>, &mut Vec<String>)); 14] = [
+const RULES: [(&str, Rule); 14] = [
     ("var-run", var_run),
     ("etc-usretc", etc_usretc),
     ("bootc-kargs", kargs),

@@ -18,12 +18,14 @@ use super::{
     lock::{LockArgs, lock},
     log::{LogArgs, log},
     plan::{PlanArgs, plan},
+    publish::{PublishArgs, publish},
     report::{self, Report},
     serve::{ServeArgs, serve},
     shell::{ShellArgs, shell},
     store::{StoreArgs, store},
     vendor::{VendorArgs, vendor},
     verify_repro::{VerifyReproArgs, verify_repro},
+    verify_signature::{VerifySignatureArgs, verify_signature},
 };
 use clap::{CommandFactory, Parser, Subcommand, error::ContextValue};
 use pnb::model::visible;
@@ -80,6 +82,10 @@ pub(super) enum Command {
     VerifyRepro(VerifyReproArgs),
     /// Compare an artifact with its manifest, and check what the manifest states
     Audit(AuditArgs),
+    /// Verify who signed a file or the files of an artifact, without a network
+    VerifySignature(VerifySignatureArgs),
+    /// Hand verified artifacts to the place where nodes or the platform look for them
+    Publish(Box<PublishArgs>),
     /// Compare the manifests of independent builders of one artifact; exit code 12 if too few agree
     Challenge(ChallengeArgs),
     /// Show the content of an artifact: partitions, file systems, boot entries, digests
@@ -96,6 +102,7 @@ pub(super) enum Command {
 
 /// Runs the program with `arguments` (the first is its name) and returns how it ended.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
+    pnb::sandbox::use_linked_name_services();
     // The sandbox starts this program as its helper; the command line below is not for the helper.
     if arguments.get(1).is_some_and(|a| a == "__sandbox") {
         let mut builtins = pnb::writers::table();
@@ -160,6 +167,8 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {
         Command::Serve(args) => serve(args, report),
         Command::VerifyRepro(args) => verify_repro(common, args, report),
         Command::Audit(args) => audit(common, args, report),
+        Command::VerifySignature(args) => verify_signature(common, args, report),
+        Command::Publish(args) => publish(common, args, report),
         Command::Challenge(args) => challenge(args, report),
         Command::Inspect(args) => inspect(common, args, report),
         Command::Diff(args) => diff(common, args, report),

@@ -1,7 +1,7 @@
 //! Exit codes: part of the interface. One table, from which `pnb help` is written and with which README.md and docs/audit.md are
 //! compared.
 
-use pnb::audit::Class;
+use pnb::{audit::Class, sign::RefusalClass};
 use std::process::ExitCode;
 
 /// Why the program ends, as a number on which a script can act.
@@ -47,16 +47,28 @@ pub(super) enum Exit {
     OtherBuilder,
     /// Files beside a given manifest are missing or differ from the manifest.
     ClaimFiles,
+    /// `pnb publish` refused before anything was written.
+    PublishRefused,
+    /// `pnb publish`: a registry refused, or was not there. Nothing has its final name.
+    PublishRegistry,
+    /// `pnb publish`: an identity or a service that signs was not there. Nothing has its final name.
+    PublishSigning,
+    /// `pnb publish`: the server of the release refused. The release is not visible.
+    PublishRelease,
+    /// `pnb publish`: everything is published, and the platform did not take the message.
+    NotTold,
     /// An audit failed: 40 and up, one code for each [`Class`].
     Audit(Class),
+    /// A signature does not count: 65 and up, one code for each [`RefusalClass`].
+    Signature(RefusalClass),
 }
 
 /// The code of a program that Ctrl-C ended, as a shell reports it: 128 and the number of SIGINT.
 const INTERRUPTED: (u8, &str) = (130, "interrupted by Ctrl-C");
 
 impl Exit {
-    /// Every exit but those of an audit, in the order of the codes. [`Exit::Different`] shares the code of [`Exit::Failure`].
-    const ALL: [Exit; 20] = [
+    /// Every exit but those of an audit and of signatures, in the order of the codes. [`Exit::Different`] shares the code of [`Exit::Failure`].
+    const ALL: [Exit; 25] = [
         Exit::Success,
         Exit::Failure,
         Exit::Different,
@@ -77,6 +89,11 @@ impl Exit {
         Exit::OtherRevision,
         Exit::OtherBuilder,
         Exit::ClaimFiles,
+        Exit::PublishRefused,
+        Exit::PublishRegistry,
+        Exit::PublishSigning,
+        Exit::PublishRelease,
+        Exit::NotTold,
     ];
 
     /// The code, and its meaning in a few words.
@@ -102,7 +119,13 @@ impl Exit {
             Exit::OtherRevision => (33, "manifest of another revision"),
             Exit::OtherBuilder => (34, "manifest of another pnb"),
             Exit::ClaimFiles => (35, "files of a manifest missing or edited"),
+            Exit::PublishRefused => (60, "publish: refused, nothing was written"),
+            Exit::PublishRegistry => (61, "publish: a registry failed"),
+            Exit::PublishSigning => (62, "publish: nothing could be signed"),
+            Exit::PublishRelease => (63, "publish: the release failed"),
+            Exit::NotTold => (64, "publish: published, platform not told"),
             Exit::Audit(class) => (class.exit_code(), class.as_str()),
+            Exit::Signature(class) => (class.exit_code(), class.meaning()),
         }
     }
 
@@ -127,6 +150,10 @@ pub(super) fn help() -> String {
         let (code, meaning) = Exit::Audit(class).row();
         lines.push(format!("  {code:>3}  audit: {meaning}"));
     }
+    for class in RefusalClass::ALL {
+        let (code, meaning) = Exit::Signature(class).row();
+        lines.push(format!("  {code:>3}  verify-signature: {meaning}"));
+    }
     let (code, meaning) = INTERRUPTED;
     lines.push(format!("  {code:>3}  {meaning}"));
     lines.join("\n")
@@ -147,7 +174,9 @@ mod tests {
     fn table() -> BTreeMap<u8, Vec<&'static str>> {
         let mut rows: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
         let audit = Class::ALL.map(|class| Exit::Audit(class).row());
-        for (code, meaning) in Exit::ALL.map(Exit::row).into_iter().chain(audit).chain([INTERRUPTED]) {
+        let refused = RefusalClass::ALL.map(|class| Exit::Signature(class).row());
+        let all = Exit::ALL.map(Exit::row).into_iter().chain(audit).chain(refused);
+        for (code, meaning) in all.chain([INTERRUPTED]) {
             rows.entry(code).or_default().push(meaning);
         }
         rows
@@ -242,6 +271,23 @@ mod tests {
             listed, classes,
             "the classes of docs/audit.md (left) and of the program (right)"
         );
+    }
+
+    #[test]
+    fn the_document_of_signatures_has_every_class_with_its_code() {
+        let mut found: BTreeMap<u8, String> = BTreeMap::new();
+        for line in include_str!("../../docs/signing.md").lines() {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            if let [code, name, ..] = cells[..]
+                && let Ok(code) = code.parse()
+            {
+                found.insert(code, name.trim_matches('`').to_owned());
+            }
+        }
+        let classes: BTreeMap<u8, String> = RefusalClass::ALL
+            .map(|class| (class.exit_code(), class.as_str().to_owned()))
+            .into();
+        assert_eq!(found, classes, "docs/signing.md (left) and the program (right)");
     }
 
     #[test]

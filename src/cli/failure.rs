@@ -9,8 +9,10 @@ use pnb::{
     inspect::InspectError,
     model::Hint,
     pipeline::{PipelineError, RelockError, VendorError},
+    publish::LayoutError,
     repro::{ChallengeError, ClaimError},
     sandbox::SandboxError,
+    sign::{RefusalClass, SignError},
     store::StoreError,
 };
 use std::{borrow::Cow, error::Error};
@@ -116,6 +118,25 @@ impl Fatal for ClaimError {
             | ClaimError::Variants { .. } => Exit::Claim,
             ClaimError::SchemaVersion { .. } => Exit::ClaimVersion,
             ClaimError::Sums { .. } | ClaimError::Missing { .. } | ClaimError::Edited { .. } => Exit::ClaimFiles,
+        }
+    }
+}
+
+impl Fatal for SignError {
+    fn exit(&self) -> Exit {
+        match self {
+            SignError::Root { .. } => Exit::Signature(RefusalClass::Certificate),
+            SignError::Config { .. } => Exit::Usage,
+            _ => Exit::Failure,
+        }
+    }
+}
+
+impl Fatal for LayoutError {
+    fn exit(&self) -> Exit {
+        match self.is_refusal() {
+            true => Exit::PublishRefused,
+            false => Exit::Failure,
         }
     }
 }

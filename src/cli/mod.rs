@@ -20,13 +20,18 @@ mod inspect;
 mod lock;
 mod log;
 mod plan;
+mod publication;
+mod publish;
 mod report;
 mod serve;
+mod servers;
 mod shell;
+mod signed_image;
 mod store;
 mod terminal;
 mod vendor;
 mod verify_repro;
+mod verify_signature;
 
 pub(crate) use dispatch::main;
 use exit::Exit;

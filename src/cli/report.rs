@@ -133,6 +133,18 @@ impl Report {
         self.say(&format!("error: failed to {message}\n{hints}"));
     }
 
+    /// A bar for the bytes of transfers; it is only seen on a terminal.
+    pub(super) fn transfer_bar(&self, total: u64) -> ProgressBar {
+        if !self.live {
+            return ProgressBar::hidden();
+        }
+        let bar = self.bars.add(ProgressBar::new(total));
+        let style = ProgressStyle::with_template("  publish {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.keep("publish".to_owned(), bar.clone());
+        bar
+    }
+
     /// Ends the live display.
     pub(super) fn clear(&self) {
         let _ = self.bars.clear();

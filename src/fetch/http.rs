@@ -4,8 +4,10 @@
 
 use super::location::{Address, Location};
 use super::transport::{AnswerRange, Response, Transport, TransportFailure};
+use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::{HeaderMap, Uri, header};
+use ureq::tls::TlsConfig;
 
 /// Most redirects followed for one file.
 const MAX_REDIRECTS: usize = 5;
@@ -49,7 +51,13 @@ impl HttpTransport {
         } else {
             None
         };
+        // The cryptography of TLS is that of signatures: one library, and ureq knows no other without its feature for `ring`.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
         let config = ureq::Agent::config_builder()
+            .tls_config(tls)
             .proxy(proxy)
             .http_status_as_error(false)
             .max_redirects(0)
@@ -204,6 +212,7 @@ fn redirect(from: &Uri, headers: &HeaderMap) -> Result<Uri, TransportFailure> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::location::LocationKind;
     use super::*;
 
     fn led(from: &str, location: &str) -> Result<String, String> {
@@ -245,6 +254,33 @@ mod tests {
             led(from, "file:///etc/passwd").map_err(|e| e.starts_with("redirects to a")),
             Err(true)
         );
+    }
+
+    #[test]
+    fn a_connection_over_tls_has_its_cryptography() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = server.local_addr().expect("bound").port();
+        let hello = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().expect("a client");
+            let mut head = [0; 3];
+            std::io::Read::read_exact(&mut stream, &mut head).expect("a record of TLS");
+            head
+        });
+        let transport = HttpTransport::new(&HttpOptions {
+            proxy_from_environment: false,
+            ..HttpOptions::default()
+        });
+        let place = Location {
+            kind: LocationKind::Mirror,
+            address: Address::Http(format!("https://127.0.0.1:{port}/x")),
+        };
+        let opened = transport.open(&place, 0, None);
+        assert!(
+            matches!(opened, Err(TransportFailure::Temporary(_))),
+            "the server hangs up"
+        );
+        // A handshake (22) of TLS, whose first record says version 3.1 or 3.3.
+        assert_eq!(hello.join().expect("served")[..2], [22, 3]);
     }
 
     #[test]

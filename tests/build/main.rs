@@ -22,6 +22,10 @@ mod repro;
 #[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
 mod small;
 #[path = "../fixture/strace.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of faults, which count all calls of a name"
+)]
 mod strace;
 mod together;
 #[path = "../fixture/tools.rs"]

@@ -62,6 +62,29 @@ fn seeds_are_valid() {
     pnb::fetch::parse_stanzas("x", &text("mirrors/debian.sources")).expect("stanzas");
     pnb::debian::Release::parse(&text("release/Release"), "x").expect("a release");
     pnb::boot::raspi::Config::parse(&text("config/config.txt"), &|_| Ok(String::new())).expect("settings");
+    use pnb::registry;
+    let challenges = registry::parse_challenges(&text("challenge/bearer"));
+    assert_eq!(challenges.len(), 2);
+    let file = registry::CredentialFile::parse(&seed("credentials/config.json"), Path::new("x")).expect("a file");
+    assert_ne!(
+        file.get("r.example", "team").ok(),
+        Some(registry::Credentials::Anonymous)
+    );
+    for name in ["reference/full", "reference/address"] {
+        text(name).parse::<registry::ImageReference>().expect("a name");
+    }
+    for kind in ["manifest", "index"] {
+        let media_type = format!("application/vnd.oci.image.{kind}.v1+json");
+        registry::parse_manifest(&media_type, &seed(&format!("registry/{kind}.json"))).expect("well-formed");
+    }
+    for name in ["file-log-1", "file-log-2", "file-stamped"] {
+        let bundle = seed(&format!("bundle/{name}"));
+        assert!(targets::is_signature(&bundle, pnb::sign::Purpose::File), "{name}");
+        let statement = seed(&format!("bundle/{}", name.replace("file", "statement")));
+        assert!(targets::is_signature(&statement, pnb::sign::Purpose::Image), "{name}");
+    }
+    pnb::sign::SigningConfig::parse(&seed("signing-config/config.json"), "x").expect("a configuration");
+    pnb::sign::IdentityToken::parse(&text("token/token"), "x").expect("a token");
     let mut index = lock::Index::new(model::Arch::Amd64);
     index
         .read("x", true, &seed("control/control")[..], "x")
@@ -83,6 +106,19 @@ fn seeds_are_valid() {
     // Both layers: the upper one removes entries of the lower one, and adds one.
     assert_eq!(targets::layers(&seed("layers/two")), 5);
     assert_eq!(targets::layout(&seed("layout/small")), 5);
+    let mut requests = &seed("http/two")[..];
+    for (path, keep_alive) in [("amd64/a b", true), ("kernel", false)] {
+        let (request, length) = pnb::serve::parse_http_request(requests).expect("valid").expect("whole");
+        assert_eq!(request.path.expect("a file").to_string(), path);
+        assert_eq!((request.keep_alive, request.range.is_some()), (keep_alive, keep_alive));
+        requests = &requests[length..];
+    }
+    assert!(requests.is_empty());
+    for name in ["tftp/plain", "tftp/windows"] {
+        let whole = seed(name);
+        assert!(targets::tftp_transfer(&whole), "{name}");
+        assert!(!targets::tftp_transfer(&whole[..whole.len() - 7]), "{name}");
+    }
     // The tree, and the entries that hide the directories of objects.
     let listed = image::composefs::list(&seed("composefs/small"), 1000).expect("an image");
     assert_eq!(listed.len(), 7 + 256);

@@ -17,6 +17,9 @@ enum Put {
 }
 use Put::{Dir, File, Link};
 
+/// A path, and what stands there instead; `None` removes it.
+type Change = (&'static str, Option<Put>);
+
 /// A root that follows every rule.
 const GOOD: &[(&str, Put)] = &[
     ("boot", Dir),
@@ -66,7 +69,7 @@ fn path(text: &str) -> RelPath {
 }
 
 /// The problems of a root: [`GOOD`] with `changes`; `None` removes a path.
-fn problems(changes: &[(&str, Option<Put>)]) -> String {
+fn problems(changes: &[Change]) -> String {
     let epoch = Epoch::new(1);
     let mut tree = Tree::new(Meta::root(0o755, epoch));
     let mut texts = BTreeMap::new();
@@ -117,7 +120,7 @@ fn a_root_that_follows_the_rules_has_no_problem() {
 fn each_rule_names_each_fault() {
     const KARGS: &str = "usr/lib/bootc/kargs.d/10.toml";
     const PREPARE: &str = "usr/lib/ostree/prepare-root.conf";
-    let cases: &[(&str, &[(&str, Option<Put>)], &str)] = &[
+    let cases: &[(&str, &[Change], &str)] = &[
         ("var-run", &[("var/run", Some(Dir))], "/var/run is not a link"),
         ("etc-usretc", &[("usr/etc", Some(Dir))], "there is a /usr/etc"),
         (

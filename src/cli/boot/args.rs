@@ -1,6 +1,6 @@
 //! The options of `pnb boot`.
 
-use super::super::args::arch;
+use super::super::{args::arch, servers::ServerArgs};
 use clap::Args;
 use pnb::{
     boot::{Attach, Firmware},
@@ -19,9 +19,10 @@ use std::path::PathBuf;
       --append 'powernode.install=/dev/vda powernode.install.confirm=yes'\n  \
     pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
     pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive\n  \
-    pnb boot images/disk-image-rpi4/arm64 --keep card.img")]
+    pnb boot images/disk-image-rpi4/arm64 --keep card.img\n  \
+    pnb boot oci:registry.example/powernode/os:v1.4 --arch arm64")]
 pub(in crate::cli) struct BootArgs {
-    /// Directory of an artifact, or an image file: .raw, .img, .qcow2 or .iso
+    /// Directory of an artifact or of an OCI layout, an image file (.raw, .img, .qcow2, .iso), or oci:HOST/NAME@sha256:… in a registry
     pub(in crate::cli) path: PathBuf,
     /// Firmware of the machine; direct takes kernel and initramfs off a medium, so that --append works [default: direct for
     /// kernel-initrd, bios for ipxe of amd64, rpi4 for the card of a Raspberry Pi 4, else uefi]
@@ -63,4 +64,6 @@ pub(in crate::cli) struct BootArgs {
     /// Connect this terminal to the console of the machine and do not judge it; Ctrl-A X ends the machine
     #[arg(long)]
     pub(in crate::cli) interactive: bool,
+    #[command(flatten)]
+    pub(in crate::cli) servers: ServerArgs,
 }

@@ -102,7 +102,7 @@ pub(super) fn prepare(
         mounts: vec![Mount {
             source: dir.canonicalize().map_err(|source| BootError::Image {
                 path: dir.to_owned(),
-                source: source.into(),
+                source,
             })?,
             target: RelPath::new(format!("inputs/{IMAGE_INPUT}")).map_err(|e| broken(e.to_string()))?,
             access: Access::ReadOnly,
@@ -133,10 +133,7 @@ pub(super) fn prepare(
     }
     let line = |name: &str| -> Result<String, BootError> {
         let path = out.join(name);
-        let text = fs::read_to_string(&path).map_err(|source| BootError::Image {
-            path,
-            source: source.into(),
-        })?;
+        let text = fs::read_to_string(&path).map_err(|source| BootError::Image { path, source })?;
         Ok(text.trim_end().to_owned())
     };
     let root = line(IMAGE_ROOT_DIGEST)?;

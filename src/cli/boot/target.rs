@@ -1,7 +1,7 @@
 //! The artifact that is booted: a directory with its manifest, or an image file by itself.
 
 use super::{
-    super::{args::Common, context::scratch, failure::Failure, report::Report},
+    super::{args::Common, context::scratch, failure::Failure, report::Report, servers::ServerError},
     args::BootArgs,
     error::BootError,
     image,
@@ -13,9 +13,13 @@ use pnb::{
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
     model::{Arch, Variant, VerityDigest},
     pipeline::LAYOUT_DIRECTORY,
+    registry::{ImageReference, PlatformChoice, pull_layout, silent},
     store::{Store, read_foreign},
 };
 use std::path::{Path, PathBuf};
+
+/// The beginning of the name of an image in a registry.
+const REGISTRY: &str = "oci:";
 
 /// The artifact that is booted.
 pub(super) struct BootTarget {
@@ -33,6 +37,9 @@ pub(super) struct BootTarget {
 
 impl BootTarget {
     pub(super) fn open(common: &Common, args: &BootArgs, store: &Store, report: &Report) -> Result<Self, Failure> {
+        if let Some(name) = args.path.to_str().and_then(|text| text.strip_prefix(REGISTRY)) {
+            return Self::remote(common, args, store, report, name);
+        }
         if !args.path.is_dir() {
             return Self::bare(args, store);
         }
@@ -41,6 +48,18 @@ impl BootTarget {
             return Self::image(common, report, store, &args.path, arch, None);
         }
         Self::directory(common, args, store, report)
+    }
+
+    /// The image `name` in a registry. Its digest is shown, because a tag can move.
+    fn remote(common: &Common, args: &BootArgs, store: &Store, report: &Report, name: &str) -> Result<Self, Failure> {
+        let reference: ImageReference = name.parse().map_err(ServerError::Registry)?;
+        let client = args.servers.registry(&reference)?;
+        let arch = args.arch.unwrap_or(Arch::Amd64);
+        let layout = store.scratch_path("pulled");
+        let choice = PlatformChoice::Only(arch);
+        let pulled = pull_layout(&client, &reference, choice, &layout, &silent()).map_err(ServerError::Registry)?;
+        report.note(format_args!("pulled {reference} for {arch}: {}", pulled.digest()));
+        Self::image(common, report, store, &layout, arch, None)
     }
 
     /// An OCI image in the layout `dir`; `root` is the one that it must have.

@@ -194,6 +194,11 @@ pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, ImageError> {
     serde_json::to_vec(&value).map_err(|e| request(e.to_string()))
 }
 
+/// The descriptor of a document that is called by its media type.
+pub fn describe(media_type: &str, digest: Sha256Digest, size: u64) -> Result<Descriptor, ImageError> {
+    descriptor(MediaType::from(media_type), digest, size)
+}
+
 fn invalid(error: OciSpecError) -> ImageError {
     request(error.to_string())
 }

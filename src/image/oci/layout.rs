@@ -148,7 +148,7 @@ impl<'a> LayoutReader<'a> {
 
 /// The SHA-256 by which `descriptor` names its content; another algorithm is an error.
 pub(super) fn digest(document: &str, descriptor: &Descriptor) -> Result<Sha256Digest, ImageError> {
-    hex(document, &descriptor.digest().to_string())
+    hex(document, descriptor.digest().as_ref())
 }
 
 /// The digest `sha256:…`.

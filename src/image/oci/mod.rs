@@ -27,8 +27,8 @@ mod watched;
 
 pub use apply::{AppliedLayers, LayerLimits, PutLayerContent, apply_layers};
 pub use document::{
-    IMAGE_NAME, ImageFacts, LABEL_BOOTC, LABEL_KERNEL, LABEL_ROOT, OciDocument, image_documents, layout_index,
-    multi_index,
+    IMAGE_NAME, ImageFacts, LABEL_BOOTC, LABEL_KERNEL, LABEL_ROOT, OciDocument, describe, image_documents,
+    layout_index, multi_index,
 };
 pub use image::{ImageLayer, OciImage};
 pub use kargs::kernel_arguments;

@@ -1,0 +1,111 @@
+//! Options with which a command speaks to registries and other servers, and the clients that they give.
+
+use super::{
+    Exit,
+    failure::{Failure, Fatal},
+};
+use clap::Args;
+use pnb::{
+    http::{ClientOptions, HttpClient, HttpError},
+    model::{Hint, visible_path},
+    registry::{CredentialFile, CredentialPlaces, ImageReference, RegistryClient, RegistryError},
+    store::read_foreign,
+};
+use std::{borrow::Cow, io, path::PathBuf};
+
+/// Most bytes of a file with certificates.
+const MAX_CERTIFICATES: u64 = 4 << 20;
+
+/// Options of servers.
+#[derive(Args, Debug, Default)]
+pub(super) struct ServerArgs {
+    /// Credentials of registries, in the form of docker's config.json [default: REGISTRY_AUTH_FILE, DOCKER_CONFIG, ~/.docker]
+    #[arg(long, value_name = "FILE")]
+    registry_auth_file: Option<PathBuf>,
+    /// Certificates of a private authority, for all servers
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Host, with its port, that is spoken to without TLS; this machine always may
+    #[arg(long, value_name = "HOST")]
+    plain_http: Vec<String>,
+}
+
+/// Why a client cannot be made, or what a registry answered; each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServerError {
+    #[error("read {}", visible_path(path))]
+    Authority {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl Fatal for ServerError {
+    fn exit(&self) -> Exit {
+        match self {
+            ServerError::Authority { .. } => Exit::Usage,
+            ServerError::Http(_) | ServerError::Registry(_) => Exit::PublishRegistry,
+        }
+    }
+}
+
+impl Hint for ServerError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            ServerError::Authority { .. } => None,
+            ServerError::Http(error) => error.hint(),
+            ServerError::Registry(error) => error.hint(),
+        }
+    }
+}
+
+impl ServerArgs {
+    /// The client of all servers.
+    pub(super) fn http(&self) -> Result<HttpClient, ServerError> {
+        let ca = self.ca_file.as_ref().map(|path| {
+            read_foreign(path, MAX_CERTIFICATES).map_err(|source| ServerError::Authority {
+                path: path.clone(),
+                source,
+            })
+        });
+        Ok(HttpClient::new(ClientOptions {
+            ca: ca.transpose()?,
+            plain_http: self.plain_http.clone(),
+            ..ClientOptions::default()
+        })?)
+    }
+
+    /// The credentials of registries.
+    pub(super) fn credentials(&self) -> Result<CredentialFile, ServerError> {
+        let environment = |name: &str| variable(name).map(PathBuf::from);
+        let places = CredentialPlaces {
+            flag: self.registry_auth_file.clone(),
+            registry_auth_file: environment("REGISTRY_AUTH_FILE"),
+            docker_config: environment("DOCKER_CONFIG"),
+            home: environment("HOME"),
+        };
+        Ok(places.load()?)
+    }
+
+    /// The client of the repository that `image` names.
+    pub(super) fn registry(&self, image: &ImageReference) -> Result<RegistryClient, Failure> {
+        let credentials = self.credentials()?.get(image.registry(), image.repository());
+        let credentials = credentials.map_err(ServerError::from)?;
+        Ok(RegistryClient::new(self.http()?, image, credentials))
+    }
+}
+
+/// An environment variable that is set and not empty.
+pub(super) fn variable(name: &str) -> Option<String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "identities, tokens and places of credentials come from the environment, as other programs take them"
+    )]
+    let value = std::env::var(name).ok();
+    value.filter(|value| !value.is_empty())
+}
