@@ -43,7 +43,7 @@ table() {
 # npm and Python's venv install the clients of tests/publish, which are in no archive of Debian.
 host_packages() {
     local missing=() package
-    for package in build-essential git npm python3-venv uidmap; do
+    for package in build-essential git python3-venv uidmap; do
         dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
     # For tests/publish/install.sh; npm may come from elsewhere than Debian.

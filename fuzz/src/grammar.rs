@@ -1,5 +1,6 @@
 //! Inputs with a structure, for targets that random bytes do not enter: containers within containers, and documents whose values are odd.
 
+use crate::image_grammar::{image_layout, two_archives};
 use arbitrary::{Result, Unstructured};
 use pnb::{
     image::{
@@ -28,8 +29,12 @@ pub(crate) const GRAMMARS: &[(&str, &str, Grammar)] = &[
     ("nest-diff", "diff", nested_pair),
     ("nest-root", "root", nested),
     ("files-card", "card", card),
+    ("members-layers", "layers", two_archives),
+    ("documents-layout", "layout", image_layout),
+    ("heads-http", "http", heads),
     ("modules-kmod", "kmod", packed_module),
     ("trees-composefs", "composefs", composefs_image),
+    ("packets-tftp", "tftp", packets),
     ("text-archives", "archives", |u| {
         remix(u, include_str!("../../stages/archives.toml"))
     }),
@@ -118,7 +123,7 @@ fn leaf(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 }
 
 /// Changes a few bytes, cuts or lengthens; mostly does nothing.
-fn damage(u: &mut Unstructured<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn damage(u: &mut Unstructured<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     for _ in 0..u.int_in_range(0..=3)? {
         match u.int_in_range(0..=9)? {
             0 if !bytes.is_empty() => {
@@ -525,4 +530,172 @@ fn change(u: &mut Unstructured<'_>, value: &mut Value, depth: usize) -> Result<(
         _ => Value::String("a".repeat(u.int_in_range(0..=5000)?)),
     };
     Ok(())
+}
+
+/// Requests of a connection, whose targets and fields are odd.
+fn heads(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    const METHODS: [&str; 7] = ["GET", "GET", "GET", "HEAD", "POST", "get", "BREW"];
+    const PIECES: [&str; 26] = [
+        "/",
+        "/",
+        "/",
+        "kernel",
+        "amd64",
+        "a%20b",
+        "link",
+        "tree",
+        "up",
+        "out",
+        "absolute",
+        "loop",
+        "..",
+        ".",
+        "%2e%2E",
+        "%2F",
+        "%00",
+        "%",
+        "%4",
+        "%zz",
+        "?",
+        "#",
+        "http://host",
+        "\\",
+        "\u{e9}",
+        "%ff",
+    ];
+    const FIELDS: [&str; 14] = [
+        "Host: x",
+        "host:y",
+        "Connection: close",
+        "Connection: te, Keep-Alive",
+        "Content-Length: 0",
+        "Content-Length: 5",
+        "Transfer-Encoding: chunked",
+        "If-Range: \"x\"",
+        "Range: bytes=0-",
+        "Range: bytes=-18446744073709551616",
+        "Range: bytes=1-2,3-4",
+        "A:",
+        " folded",
+        "B: \u{ff}",
+    ];
+    let mut out = String::new();
+    for _ in 0..u.int_in_range(1..=4)? {
+        out.push_str(u.choose(&METHODS)?);
+        out.push(' ');
+        if u.ratio(7, 8)? {
+            out.push('/');
+        }
+        for _ in 0..u.int_in_range(0..=8)? {
+            out.push_str(u.choose(&PIECES)?);
+        }
+        out.push_str(u.choose(&[
+            " HTTP/1.1\r\n",
+            " HTTP/1.1\r\n",
+            " HTTP/1.0\r\n",
+            " HTTP/1.1\n",
+            " HTTP/3.0\r\n",
+            "\r\n",
+        ])?);
+        if u.ratio(7, 8)? {
+            out.push_str("Host: h\r\n");
+        }
+        for _ in 0..u.int_in_range(0..=5)? {
+            if u.ratio(1, 3)? {
+                let (first, last) = (u.int_in_range(0..=16u64)?, u.arbitrary::<u16>()?);
+                out.push_str(&format!("Range: bytes={first}-{last}"));
+            } else {
+                out.push_str(u.choose(&FIELDS)?);
+            }
+            out.push_str(u.choose(&["\r\n", "\r\n", "\r\n", "\n", "\r"])?);
+        }
+        if u.ratio(1, 16)? {
+            out.push_str(&"C: d\r\n".repeat(u.int_in_range(0..=80)?));
+        }
+        out.push_str("\r\n");
+    }
+    damage(u, out.into_bytes())
+}
+
+/// A transfer with options, acknowledgements near the blocks under way, and time that passes, in the form of the target `tftp`.
+fn packets(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    const NAMES: [&[u8]; 6] = [b"kernel", b"/amd64/a b", b"link", b"out", b"../outside", b"a\x1b[2J"];
+    const OPTIONS: [&[u8]; 7] = [
+        b"blksize",
+        b"BLKSIZE",
+        b"timeout",
+        b"tsize",
+        b"windowsize",
+        b"WindowSize",
+        b"multicast",
+    ];
+    let size = match u.int_in_range(0..=3)? {
+        0 => u.arbitrary()?,
+        1 => 65_540 * 8,
+        _ => u.int_in_range(0..=100_000u32)?,
+    };
+    let mut request = vec![0, *u.choose(&[1, 1, 1, 1, 1, 1, 1, 2])?];
+    request.extend(*u.choose(&NAMES)?);
+    request.extend(*u.choose(&[&b"\0octet\0"[..], b"\0OCTET\0", b"\0octet\0", b"\0netascii\0"])?);
+    for _ in 0..u.int_in_range(0..=5)? {
+        request.extend(*u.choose(&OPTIONS)?);
+        request.push(0);
+        let value = match u.int_in_range(0..=3)? {
+            0 => u
+                .choose(&[
+                    "0",
+                    "7",
+                    "8",
+                    "65464",
+                    "65465",
+                    "65535",
+                    "65536",
+                    "-1",
+                    "+8",
+                    "",
+                    "99999999999999999999",
+                ])?
+                .to_string(),
+            1 => u.arbitrary::<u16>()?.to_string(),
+            _ => u.int_in_range(1..=70u8)?.to_string(),
+        };
+        request.extend(value.bytes());
+        request.push(0);
+    }
+    if u.ratio(1, 8)? {
+        request = damage(u, request)?;
+    }
+    let mut out = size.to_be_bytes().to_vec();
+    let frame = |out: &mut Vec<u8>, packet: &[u8]| {
+        out.extend((packet.len() as u16).to_be_bytes());
+        out.extend(packet);
+    };
+    frame(&mut out, &request);
+    // The acknowledgement of the options, where there are any.
+    let mut block = 0u16;
+    for _ in 0..u.int_in_range(0..=400)? {
+        match u.int_in_range(0..=9)? {
+            0 => out.push(0),
+            1 | 2 => out.push(1),
+            3 => {
+                out.push(2);
+                frame(&mut out, &u.arbitrary::<[u8; 6]>()?);
+            }
+            _ => {
+                let number = match u.int_in_range(0..=7)? {
+                    0 => u.arbitrary()?,
+                    1 => block.wrapping_sub(u.int_in_range(0..=70)?),
+                    _ => {
+                        let now = block;
+                        block = block.wrapping_add(*u.choose(&[0, 1, 1, 1, 2, 4, 8, 64])?);
+                        now
+                    }
+                };
+                out.push(2);
+                let [high, low] = number.to_be_bytes();
+                frame(&mut out, &[0, 4, high, low]);
+            }
+        }
+    }
+    Ok(out)
 }

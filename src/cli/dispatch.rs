@@ -102,6 +102,7 @@ pub(super) enum Command {
 
 /// Runs the program with `arguments` (the first is its name) and returns how it ended.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
+    pnb::sandbox::use_linked_name_services();
     // The sandbox starts this program as its helper; the command line below is not for the helper.
     if arguments.get(1).is_some_and(|a| a == "__sandbox") {
         let mut builtins = pnb::writers::table();

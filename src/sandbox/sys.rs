@@ -443,3 +443,17 @@ pub(super) fn write_memory(thread: i32, bytes: &[u8], address: u64) -> io::Resul
         _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
     }
 }
+
+/// A static program with glibc must not open the libraries that `/etc/nsswitch.conf` names: those are for the glibc of the host. What is
+/// linked in remains: hosts from `/etc/hosts` and DNS, users from `/etc/passwd`. A dynamic program is left as it is.
+pub fn use_linked_name_services() {
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    for (database, services) in [(c"hosts", c"files dns"), (c"passwd", c"files"), (c"group", c"files")] {
+        unsafe extern "C" {
+            fn __nss_configure_lookup(database: *const libc::c_char, services: *const libc::c_char) -> libc::c_int;
+        }
+        // SAFETY: both are strings of C that live as long as the program, and no other thread runs yet.
+        let result = unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
+        debug_assert_eq!(result, 0, "glibc knows these names");
+    }
+}

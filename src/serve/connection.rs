@@ -2,8 +2,8 @@
 
 use super::{
     HttpLimits, Log, Protocol, Served, ServedDirectory, Stop, Wake,
-    dir::{Missing, Opened},
-    request::{self, HttpRequest, Method, REASONS},
+    dir::{Missing, ServedFile},
+    request::{self, HttpMethod, HttpRequest, REASONS},
 };
 use crate::model::RelPath;
 use std::{
@@ -136,7 +136,7 @@ impl Connection<'_> {
         let mut chunk = [0u8; HEAD_CHUNK];
         loop {
             if !self.buffer.is_empty() {
-                match request::parse(&self.buffer) {
+                match request::parse_http_request(&self.buffer) {
                     Ok(Some((request, length))) => {
                         self.buffer.drain(..length);
                         return Ok(Heard::Request(request));
@@ -171,9 +171,9 @@ impl Connection<'_> {
         // After a refusal, the connection of an HTTP/1.0 client is closed, so the answer needs no "Connection: keep-alive".
         let refused = |status| Refusal::new(status, &request.shown, request.keep_alive && !request.old);
         let refusal = match request.method {
-            Method::Refused => refused(405),
-            Method::Unknown => refused(501),
-            Method::Get | Method::Head => {
+            HttpMethod::Refused => refused(405),
+            HttpMethod::Unknown => refused(501),
+            HttpMethod::Get | HttpMethod::Head => {
                 let opened = match &request.path {
                     Ok(path) => self.dir.file(path).map(|opened| (path, opened)),
                     Err(status) => return self.refuse(&refused(*status).for_method(request.method)),
@@ -217,7 +217,7 @@ impl Connection<'_> {
         sent.is_ok() && refusal.keep_alive
     }
 
-    fn send_file(&self, request: &HttpRequest, path: &RelPath, opened: &Opened) -> bool {
+    fn send_file(&self, request: &HttpRequest, path: &RelPath, opened: &ServedFile) -> bool {
         let mut more = "Accept-Ranges: bytes\r\n".to_owned();
         let (status, first, length) = match request.range {
             None => (200, 0, opened.size),
@@ -245,7 +245,7 @@ impl Connection<'_> {
         let deadline = Instant::now() + self.limits.stall + Duration::from_secs(length / self.limits.slowest.max(1));
         let mut bytes = 0;
         let mut sent = self.write(head.text().as_bytes(), deadline);
-        if sent.is_ok() && request.method == Method::Get {
+        if sent.is_ok() && request.method == HttpMethod::Get {
             sent = self.send_bytes(opened, first, length, deadline, &mut bytes);
         }
         (self.log)(&Served {
@@ -262,7 +262,7 @@ impl Connection<'_> {
     /// Sends a part of a file. sendfile(2) is not used, because it raises SIGPIPE when the client is gone.
     fn send_bytes(
         &self,
-        opened: &Opened,
+        opened: &ServedFile,
         first: u64,
         length: u64,
         deadline: Instant,
@@ -360,8 +360,8 @@ impl Refusal {
         }
     }
 
-    fn for_method(mut self, method: Method) -> Self {
-        self.headless = method == Method::Head;
+    fn for_method(mut self, method: HttpMethod) -> Self {
+        self.headless = method == HttpMethod::Head;
         self
     }
 

@@ -16,14 +16,17 @@ pub struct ServedDirectory {
 }
 
 /// A file to be sent.
-pub(super) struct Opened {
-    pub(super) file: File,
+#[derive(Debug)]
+pub struct ServedFile {
+    /// The file, open for reading.
+    pub file: File,
     /// Its length at the time it was opened.
-    pub(super) size: u64,
+    pub size: u64,
 }
 
 /// Why no file can be sent.
-pub(super) enum Missing {
+#[derive(Debug)]
+pub enum Missing {
     /// The directory has no regular file of this name.
     Absent,
     /// The server is not permitted to read it.
@@ -64,14 +67,18 @@ impl ServedDirectory {
     }
 
     /// Opens the regular file `path`. Symbolic links are followed while they stay below the directory.
-    pub(super) fn file(&self, path: &RelPath) -> Result<Opened, Missing> {
+    ///
+    /// # Errors
+    ///
+    /// The reason, of which the client is told no more than the class.
+    pub fn file(&self, path: &RelPath) -> Result<ServedFile, Missing> {
         // The type is checked before the file is opened, because opening a device or a fifo has effects.
         let found = self.lookup(path, OFlag::O_PATH)?;
         regular(&fstat(&found)?)?;
         let file = self.lookup(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
         let stat = fstat(&file)?;
         regular(&stat)?;
-        Ok(Opened {
+        Ok(ServedFile {
             file: file.into(),
             size: u64::try_from(stat.st_size).map_err(|_| Missing::Absent)?,
         })

@@ -11,11 +11,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `http`, `connection`, `request` | the HTTP server; one connection; parsing a request's head |
-//! | `tftp`, `transfer`, `window`, `packet` | the TFTP server; sending one file; the blocks under way; parsing and writing packets |
+//! | `tftp`, `transfer`, `window` | the TFTP server; sending one file; the blocks under way |
+//! | `agree`, `packet` | the meaning of a TFTP request and the terms of its transfer; parsing and writing packets |
 //! | `dir` | the served directory |
 //! | `share` | connections and transfers that clients share |
 //! | `stop`, `served`, `error` | stopping a server; log entries; [`ServeError`] |
 
+mod agree;
 mod connection;
 mod dir;
 mod error;
@@ -29,9 +31,13 @@ mod tftp;
 mod transfer;
 mod window;
 
-pub use dir::ServedDirectory;
+pub use agree::{TftpRefusal, TftpRequest, TftpTerms, understand_tftp};
+pub use dir::{Missing, ServedDirectory, ServedFile};
 pub use error::ServeError;
 pub use http::{HttpLimits, serve_http};
+pub use packet::{TftpOptions, TftpPacket, parse_tftp_packet};
+pub use request::{ByteRange, HttpMethod, HttpRequest, parse_http_request};
 pub use served::{Log, Protocol, Served};
 pub use stop::{Stop, Wake};
 pub use tftp::{TftpLimits, serve_tftp};
+pub use window::{AckMeaning, SendWindow};

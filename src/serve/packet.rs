@@ -35,32 +35,43 @@ pub(super) mod code {
 
 /// Options of a read request. Unknown options and values out of bounds are ignored (RFC 2347).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct TftpOptions {
+pub struct TftpOptions {
     /// Bytes of a block, 8 to 65464.
-    pub(super) block: Option<u16>,
+    pub block: Option<u16>,
     /// Seconds before a retransmission, 1 to 255.
-    pub(super) timeout: Option<u8>,
+    pub timeout: Option<u8>,
     /// Whether the client asks for the file's size.
-    pub(super) size: bool,
+    pub size: bool,
     /// Blocks sent without an acknowledgement, 1 to 65535.
-    pub(super) window: Option<u16>,
+    pub window: Option<u16>,
 }
 
 /// A packet from a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Packet<'a> {
+pub enum TftpPacket<'a> {
     /// RRQ: the client asks for a file.
     Read {
+        /// The name, as the client wrote it.
         name: &'a [u8],
+        /// The mode: `octet` in any case, or one that is not served.
         mode: &'a [u8],
+        /// The options that have a meaning.
         options: TftpOptions,
     },
     /// WRQ: the client offers a file.
-    Write { name: &'a [u8] },
+    Write {
+        /// The name, as the client wrote it.
+        name: &'a [u8],
+    },
     /// ACK: the client has all blocks up to this one.
     Ack(u16),
     /// ERROR: the client gives up.
-    Error { code: u16, message: &'a [u8] },
+    Error {
+        /// Its code (RFC 1350, RFC 2347).
+        code: u16,
+        /// Its message, without the NUL.
+        message: &'a [u8],
+    },
     /// DATA or OACK, which a client does not send to a server.
     Other,
 }
@@ -84,7 +95,7 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
 }
 
 /// Parses a packet; `None` when it is malformed.
-pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
+pub fn parse_tftp_packet(bytes: &[u8]) -> Option<TftpPacket<'_>> {
     let (opcode, mut rest) = word(bytes)?;
     Some(match opcode {
         RRQ | WRQ if bytes.len() > MAX_REQUEST => return None,
@@ -92,19 +103,19 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
             let name = string(&mut rest)?;
             let mode = string(&mut rest)?;
             if opcode == WRQ {
-                return Some(Packet::Write { name });
+                return Some(TftpPacket::Write { name });
             }
             let options = options(rest);
-            Packet::Read { name, mode, options }
+            TftpPacket::Read { name, mode, options }
         }
-        ACK => Packet::Ack(word(rest)?.0),
+        ACK => TftpPacket::Ack(word(rest)?.0),
         ERROR => {
             let (code, mut rest) = word(rest)?;
             // Some clients omit the last NUL.
             let message = string(&mut rest).unwrap_or(rest);
-            Packet::Error { code, message }
+            TftpPacket::Error { code, message }
         }
-        DATA | OACK => Packet::Other,
+        DATA | OACK => TftpPacket::Other,
         _ => return None,
     })
 }
@@ -155,8 +166,8 @@ mod tests {
 
     fn read(text: &[u8]) -> TftpOptions {
         let bytes = [b"\0\x01name\0octet\0", text].concat();
-        match parse(&bytes) {
-            Some(Packet::Read { name, mode, options }) => {
+        match parse_tftp_packet(&bytes) {
+            Some(TftpPacket::Read { name, mode, options }) => {
                 assert_eq!((name, mode), (&b"name"[..], &b"octet"[..]));
                 options
             }
@@ -200,14 +211,14 @@ mod tests {
     fn packets_that_are_cut_short_are_none() {
         let whole = b"\0\x01name\0octet\0";
         for cut in 0..whole.len() {
-            assert_eq!(parse(&whole[..cut]), None, "cut at {cut}");
+            assert_eq!(parse_tftp_packet(&whole[..cut]), None, "cut at {cut}");
         }
-        assert_eq!(parse(&[&whole[..], &[b'x'; MAX_REQUEST]].concat()), None);
-        assert_eq!(parse(b"\0\x04\0"), None);
-        assert_eq!(parse(b"\0\x04\x12\x34"), Some(Packet::Ack(0x1234)));
+        assert_eq!(parse_tftp_packet(&[&whole[..], &[b'x'; MAX_REQUEST]].concat()), None);
+        assert_eq!(parse_tftp_packet(b"\0\x04\0"), None);
+        assert_eq!(parse_tftp_packet(b"\0\x04\x12\x34"), Some(TftpPacket::Ack(0x1234)));
         assert_eq!(
-            parse(b"\0\x05\0\x08no"),
-            Some(Packet::Error {
+            parse_tftp_packet(b"\0\x05\0\x08no"),
+            Some(TftpPacket::Error {
                 code: 8,
                 message: b"no"
             })
@@ -217,9 +228,9 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_that_comes_in_does_harm(opcode in 0u8..8, bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = parse(&bytes);
-            let _ = parse(&[&[0, opcode][..], &bytes].concat());
-            let _ = parse(&[&b"\0\x01name\0octet\0"[..], &bytes].concat());
+            let _ = parse_tftp_packet(&bytes);
+            let _ = parse_tftp_packet(&[&[0, opcode][..], &bytes].concat());
+            let _ = parse_tftp_packet(&[&b"\0\x01name\0octet\0"[..], &bytes].concat());
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) const REASONS: [(u16, &str); 14] = [
     (400, "Bad Request"),
     (403, "Forbidden"),
     (404, "Not Found"),
-    (405, "Method Not Allowed"),
+    (405, "HttpMethod Not Allowed"),
     (408, "Request Timeout"),
     (414, "URI Too Long"),
     (416, "Range Not Satisfiable"),
@@ -27,10 +27,12 @@ pub(super) const REASONS: [(u16, &str); 14] = [
     (505, "HTTP Version Not Supported"),
 ];
 
-/// Method of a request.
+/// HttpMethod of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Method {
+pub enum HttpMethod {
+    /// The file, or a range of it.
     Get,
+    /// The head of the answer only.
     Head,
     /// A method of HTTP that this server does not support.
     Refused,
@@ -40,22 +42,22 @@ pub(super) enum Method {
 
 /// The byte range of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Range {
+pub enum ByteRange {
     /// From an offset to another one (inclusive), or to the end.
     From(u64, Option<u64>),
     /// This number of bytes at the end.
     Last(u64),
 }
 
-impl Range {
+impl ByteRange {
     /// First byte and length in a file of `size` bytes; `None` when the file has no byte of the range.
-    pub(super) fn within(self, size: u64) -> Option<(u64, u64)> {
+    pub fn within(self, size: u64) -> Option<(u64, u64)> {
         match self {
-            Range::From(first, last) if first < size => {
+            ByteRange::From(first, last) if first < size => {
                 let end = last.map_or(size, |last| last.saturating_add(1).min(size));
                 Some((first, end - first))
             }
-            Range::Last(count) if count > 0 && size > 0 => {
+            ByteRange::Last(count) if count > 0 && size > 0 => {
                 let count = count.min(size);
                 Some((size - count, count))
             }
@@ -66,17 +68,19 @@ impl Range {
 
 /// The head of a request.
 #[derive(Debug)]
-pub(super) struct HttpRequest {
-    pub(super) method: Method,
+pub struct HttpRequest {
+    /// Its method.
+    pub method: HttpMethod,
     /// Method and target, printable.
-    pub(super) shown: String,
+    pub shown: String,
     /// Path of the requested file, or the status that refuses the request.
-    pub(super) path: Result<RelPath, u16>,
-    pub(super) range: Option<Range>,
+    pub path: Result<RelPath, u16>,
+    /// The part of the file that a GET asks for.
+    pub range: Option<ByteRange>,
     /// Whether the connection stays open for further requests.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
     /// Whether the request is of HTTP/1.0, where an answer must state that the connection stays open.
-    pub(super) old: bool,
+    pub old: bool,
 }
 
 /// Parses the head at the start of `bytes`; returns the request and the length of its head, or `None` while its end is missing.
@@ -84,7 +88,7 @@ pub(super) struct HttpRequest {
 /// # Errors
 ///
 /// The status that refuses the request.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
+pub fn parse_http_request(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut raw = httparse::Request::new(&mut fields);
     let length = match raw.parse(bytes) {
@@ -121,15 +125,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, u16> {
     // request.
     let body = all("transfer-encoding").next().is_some() || all("content-length").any(|v| v != b"0");
     let method_read = match method {
-        "GET" => Method::Get,
-        "HEAD" => Method::Head,
-        "CONNECT" | "DELETE" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => Method::Refused,
-        _ => Method::Unknown,
+        "GET" => HttpMethod::Get,
+        "HEAD" => HttpMethod::Head,
+        "CONNECT" | "DELETE" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => HttpMethod::Refused,
+        _ => HttpMethod::Unknown,
     };
     // The server sends no validators, so an If-Range condition never holds.
     let mut ranges = all("range");
     let range = match (ranges.next(), ranges.next(), all("if-range").next()) {
-        (Some(value), None, None) if method_read == Method::Get => parse_range(value),
+        (Some(value), None, None) if method_read == HttpMethod::Get => parse_range(value),
         _ => None,
     };
     let request = HttpRequest {
@@ -182,7 +186,7 @@ fn percent_decode(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Parses `bytes=…` with one range; any other value is ignored, as RFC 9110 permits.
-fn parse_range(value: &[u8]) -> Option<Range> {
+fn parse_range(value: &[u8]) -> Option<ByteRange> {
     let text = std::str::from_utf8(value).ok()?;
     let (unit, range) = text.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -190,11 +194,11 @@ fn parse_range(value: &[u8]) -> Option<Range> {
     }
     let (first, last) = range.trim().split_once('-')?;
     match (first.trim(), last.trim()) {
-        ("", last) => Some(Range::Last(number(last)?)),
-        (first, "") => Some(Range::From(number(first)?, None)),
+        ("", last) => Some(ByteRange::Last(number(last)?)),
+        (first, "") => Some(ByteRange::From(number(first)?, None)),
         (first, last) => {
             let (first, last) = (number(first)?, number(last)?);
-            (first <= last).then_some(Range::From(first, Some(last)))
+            (first <= last).then_some(ByteRange::From(first, Some(last)))
         }
     }
 }
@@ -286,7 +290,7 @@ mod tests {
     fn connections_end_when_they_must() {
         let head = |version: &str, fields: &str| {
             let text = format!("GET /a HTTP/{version}\r\n{fields}\r\n");
-            parse(text.as_bytes()).map(|r| r.map(|(r, _)| r.keep_alive))
+            parse_http_request(text.as_bytes()).map(|r| r.map(|(r, _)| r.keep_alive))
         };
         assert_eq!(head("1.1", "Host: x\r\n"), Ok(Some(true)));
         assert_eq!(head("1.1", "Host: x\r\nConnection: te, Close\r\n"), Ok(Some(false)));
@@ -310,7 +314,7 @@ mod tests {
             cut in 0usize..80,
             flip in 0usize..80,
         ) {
-            let _ = parse(&bytes);
+            let _ = parse_http_request(&bytes);
             let _ = parse_range(&bytes);
             if let Ok(path) = parse_target(&bytes) {
                 prop_assert!(path.components().all(|c| c != b".." && !c.is_empty()));
@@ -318,8 +322,8 @@ mod tests {
             let mut whole = b"GET /a%20b HTTP/1.1\r\nHost: x\r\nRange: bytes=1-2\r\nConnection: keep-alive\r\n\r\n".to_vec();
             let at = flip % whole.len();
             whole[at] ^= 1 << (flip % 8);
-            let _ = parse(&whole[..cut.min(whole.len())]);
-            if let Ok(Some((_, length))) = parse(&whole) {
+            let _ = parse_http_request(&whole[..cut.min(whole.len())]);
+            if let Ok(Some((_, length))) = parse_http_request(&whole) {
                 prop_assert!(length <= whole.len());
             }
         }

@@ -5,13 +5,13 @@
 
 use super::{
     Log, Protocol, ServeError, Served, ServedDirectory, Stop, Wake,
+    agree::{TftpRefusal, TftpRequest, understand_tftp},
     dir::Missing,
-    packet::{self, MAX_REQUEST, Packet, TftpOptions, code},
-    served::printable,
+    packet::{MAX_REQUEST, code},
     share::{Share, Shares},
     transfer::Transfer,
 };
-use crate::model::{RelPath, lock};
+use crate::model::lock;
 use std::{
     collections::BTreeSet,
     io,
@@ -97,9 +97,8 @@ pub fn serve_tftp(
                     continue;
                 }
             };
-            let ask = match understand(bytes) {
+            let ask = match understand_tftp(bytes) {
                 Ok(Some(ask)) => ask,
-                // An error packet must not be answered with another one, or two servers would exchange them forever.
                 Ok(None) => continue,
                 Err(refusal) => {
                     refusal.tell(socket, peer, log);
@@ -110,7 +109,7 @@ pub fn serve_tftp(
                 Ok(slot) => slot,
                 Err(NoSlot::Running) => continue,
                 Err(NoSlot::Full) => {
-                    let refusal = Refusal::new(&ask.shown, code::OTHER, "too many transfers, try again later");
+                    let refusal = TftpRefusal::new(&ask.shown, code::OTHER, "too many transfers, try again later");
                     refusal.tell(socket, peer, log);
                     continue;
                 }
@@ -174,32 +173,10 @@ impl Drop for TransferSlot<'_> {
     }
 }
 
-/// A request for a file.
-struct Ask {
-    path: RelPath,
-    options: TftpOptions,
-    shown: String,
-}
-
-/// A refusal: error code and message.
-struct Refusal {
-    shown: String,
-    code: u16,
-    message: String,
-}
-
-impl Refusal {
-    fn new(shown: &str, code: u16, message: impl Into<String>) -> Self {
-        Self {
-            shown: shown.to_owned(),
-            code,
-            message: message.into(),
-        }
-    }
-
+impl TftpRefusal {
     fn tell(&self, socket: &UdpSocket, peer: SocketAddr, log: Log<'_>) {
         // Where this packet is lost, the client sends its request again.
-        let _ = socket.send_to(&packet::error(self.code, &self.message), peer);
+        let _ = socket.send_to(&self.packet(), peer);
         log(&Served {
             protocol: Protocol::Tftp,
             peer,
@@ -211,41 +188,17 @@ impl Refusal {
     }
 }
 
-/// Interprets a packet; `None` for packets that are not answered.
-fn understand(bytes: &[u8]) -> Result<Option<Ask>, Refusal> {
-    match packet::parse(bytes) {
-        Some(Packet::Read { name, mode, options }) => {
-            let shown = format!("RRQ {}", printable(name));
-            if !mode.eq_ignore_ascii_case(b"octet") {
-                return Err(Refusal::new(&shown, code::ILLEGAL, "only octet mode is served"));
-            }
-            // A name is relative to the directory, with or without a leading slash.
-            let name = name.strip_prefix(b"/").unwrap_or(name);
-            match RelPath::new(name) {
-                Ok(path) => Ok(Some(Ask { path, options, shown })),
-                Err(_) => Err(Refusal::new(&shown, code::NOT_FOUND, "there is no such file")),
-            }
-        }
-        Some(Packet::Write { name }) => {
-            let shown = format!("WRQ {}", printable(name));
-            Err(Refusal::new(&shown, code::ACCESS, "nothing can be written"))
-        }
-        Some(Packet::Ack(_) | Packet::Error { .. } | Packet::Other) => Ok(None),
-        None => Err(Refusal::new("-", code::ILLEGAL, "not a request")),
-    }
-}
-
 /// Sends a file.
 fn transfer(
-    ask: &Ask,
+    ask: &TftpRequest,
     listening: &UdpSocket,
     peer: SocketAddr,
     dir: &ServedDirectory,
     limits: &TftpLimits,
     stop: &Stop,
     log: Log<'_>,
-) -> Result<(), Refusal> {
-    let refuse = |code, message: String| Refusal::new(&ask.shown, code, message);
+) -> Result<(), TftpRefusal> {
+    let refuse = |code, message: String| TftpRefusal::new(&ask.shown, code, message);
     let opened = dir.file(&ask.path).map_err(|missing| match missing {
         Missing::Absent => refuse(code::NOT_FOUND, "there is no such file".to_owned()),
         Missing::Forbidden => refuse(code::ACCESS, "reading it is not permitted".to_owned()),

@@ -5,10 +5,11 @@
 
 use super::{
     Stop, TftpLimits, Wake,
-    dir::Opened,
-    packet::{self, DATA_HEAD, DEFAULT_BLOCK, MAX_REQUEST, Packet, TftpOptions, code},
+    agree::TftpTerms,
+    dir::ServedFile,
+    packet::{self, DATA_HEAD, MAX_REQUEST, TftpOptions, TftpPacket, code},
     served::printable,
-    window::{Meaning, SendWindow, on_the_wire},
+    window::{AckMeaning, SendWindow, on_the_wire},
 };
 use std::{
     io,
@@ -62,7 +63,7 @@ impl Broken {
 /// A file on its way to a client.
 pub(super) struct Transfer<'a> {
     socket: &'a UdpSocket,
-    opened: &'a Opened,
+    opened: &'a ServedFile,
     stop: &'a Stop,
     block: u64,
     window: SendWindow,
@@ -83,35 +84,24 @@ pub(super) struct Transfer<'a> {
 impl<'a> Transfer<'a> {
     pub(super) fn new(
         socket: &'a UdpSocket,
-        opened: &'a Opened,
+        opened: &'a ServedFile,
         options: &TftpOptions,
         limits: &TftpLimits,
         stop: &'a Stop,
     ) -> Self {
-        let block = u64::from(options.block.unwrap_or(DEFAULT_BLOCK));
-        let window = options.window.map_or(1, |n| n.min(limits.window.max(1)));
-        // RFC 2349: a server accepts the value or ignores the option, it cannot reduce it.
-        let timeout = options
-            .timeout
-            .filter(|s| Duration::from_secs((*s).into()) <= limits.longest_timeout);
-        let mut agreed = Vec::new();
-        agreed.extend(options.block.map(|n| ("blksize", u64::from(n))));
-        agreed.extend(timeout.map(|n| ("timeout", u64::from(n))));
-        agreed.extend(options.size.then_some(("tsize", opened.size)));
-        agreed.extend(options.window.map(|_| ("windowsize", u64::from(window))));
-        let timeout = timeout.map_or(limits.timeout, |s| Duration::from_secs(s.into()));
+        let terms = TftpTerms::of(options, opened.size, limits);
         Self {
             socket,
             opened,
             stop,
-            block,
-            window: SendWindow::new(opened.size / block + 1, u64::from(window), 0),
-            timeout,
-            first_timeout: timeout.min(limits.timeout),
+            block: terms.block,
+            window: terms.start(),
+            timeout: terms.timeout,
+            first_timeout: terms.timeout.min(limits.timeout),
             first: limits.first,
             retries: limits.retries,
             deadline: Instant::now() + limits.grace + Duration::from_secs(opened.size / limits.slowest.max(1)),
-            agreed: (!agreed.is_empty()).then(|| packet::option_ack(&agreed)),
+            agreed: terms.answer,
             buffer: Vec::new(),
         }
     }
@@ -154,8 +144,8 @@ impl<'a> Transfer<'a> {
                     }
                     Some(_) => {}
                     None => match self.window.hear(number) {
-                        Meaning::Whole | Meaning::Part => return Ok(()),
-                        Meaning::Lost | Meaning::Stale => {}
+                        AckMeaning::Whole | AckMeaning::Part => return Ok(()),
+                        AckMeaning::Lost | AckMeaning::Stale => {}
                     },
                 }
             }
@@ -185,13 +175,13 @@ impl<'a> Transfer<'a> {
                     break;
                 };
                 let meaning = self.window.hear(number);
-                if matches!(meaning, Meaning::Whole | Meaning::Part) {
+                if matches!(meaning, AckMeaning::Whole | AckMeaning::Part) {
                     left = self.retries;
                 }
                 match meaning {
-                    Meaning::Whole => break,
-                    Meaning::Stale if quiet.is_none() => {}
-                    Meaning::Part | Meaning::Lost | Meaning::Stale => quiet = Some(Instant::now() + QUIET),
+                    AckMeaning::Whole => break,
+                    AckMeaning::Stale if quiet.is_none() => {}
+                    AckMeaning::Part | AckMeaning::Lost | AckMeaning::Stale => quiet = Some(Instant::now() + QUIET),
                 }
             }
         }
@@ -200,7 +190,7 @@ impl<'a> Transfer<'a> {
 
     /// Sends the next blocks of the window.
     fn send_blocks(&mut self) -> Result<(), Broken> {
-        for number in self.window.next() {
+        for number in self.window.next_blocks() {
             self.send_block(number)?;
         }
         Ok(())
@@ -266,9 +256,9 @@ impl<'a> Transfer<'a> {
             }
             Err(error) => return Err(Broken::Socket(error)),
         };
-        match packet::parse(&buffer[..length]) {
-            Some(Packet::Ack(number)) => Ok(Some(number)),
-            Some(Packet::Error { code, message }) => {
+        match packet::parse_tftp_packet(&buffer[..length]) {
+            Some(TftpPacket::Ack(number)) => Ok(Some(number)),
+            Some(TftpPacket::Error { code, message }) => {
                 let message = printable(message);
                 Err(Broken::Ended { code, message })
             }
@@ -292,7 +282,7 @@ mod tests {
             let last = [u8::try_from(block % 251).expect("small")];
             file.write_all_at(&last, block * 512).expect("written");
         }
-        let opened = Opened {
+        let opened = ServedFile {
             file: File::try_clone(&file).expect("copied"),
             size,
         };

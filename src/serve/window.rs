@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 
 /// The meaning of an acknowledgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Meaning {
+pub enum AckMeaning {
     /// The client has the whole window.
     Whole,
     /// The client has further blocks, but not the whole window.
@@ -27,7 +27,7 @@ pub(super) enum Meaning {
 
 /// The blocks under way. Blocks are counted from 1; packets have the lower 16 bits of a number.
 #[derive(Debug)]
-pub(super) struct SendWindow {
+pub struct SendWindow {
     /// Most blocks sent without an acknowledgement.
     size: u64,
     /// Number of blocks of the file.
@@ -49,8 +49,8 @@ pub(super) struct SendWindow {
 }
 
 impl SendWindow {
-    /// A transfer of `blocks` blocks, up to `size` of them without an acknowledgement; the client has the first `acknowledged`.
-    pub(super) fn new(blocks: u64, size: u64, acknowledged: u64) -> Self {
+    /// The window of a transfer of `blocks` blocks, up to `size` of them without an acknowledgement; the client has the first `acknowledged`.
+    pub fn new(blocks: u64, size: u64, acknowledged: u64) -> Self {
         Self {
             size,
             blocks,
@@ -65,27 +65,27 @@ impl SendWindow {
     }
 
     /// Number of blocks that the client has acknowledged.
-    pub(super) fn acknowledged(&self) -> u64 {
+    pub fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
     /// Whether the client has the whole file.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.acknowledged == self.blocks
     }
 
     /// A packet was sent that the client answers, before the blocks.
-    pub(super) fn sent_before(&mut self) {
+    pub fn sent_before(&mut self) {
         self.unanswered += 1;
     }
 
     /// The answer to such a packet has arrived.
-    pub(super) fn answered_before(&mut self) {
+    pub fn answered_before(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// The blocks to send now: at the start, after an acknowledgement with a meaning, or after the timer.
-    pub(super) fn next(&mut self) -> RangeInclusive<u64> {
+    pub fn next_blocks(&mut self) -> RangeInclusive<u64> {
         let first = match self.back {
             true => self.acknowledged + 1,
             false => self.last + 1,
@@ -101,22 +101,22 @@ impl SendWindow {
     }
 
     /// Interprets the acknowledgement of a block, by the lower 16 bits of its number.
-    pub(super) fn hear(&mut self, number: u16) -> Meaning {
+    pub fn hear(&mut self, number: u16) -> AckMeaning {
         let may_be_earlier = self.earlier > 0;
         self.unanswered = self.unanswered.saturating_sub(1);
         self.earlier = self.earlier.saturating_sub(1);
         let count = u64::from(number.wrapping_sub(on_the_wire(self.acknowledged)));
         if count > self.last - self.acknowledged {
-            return Meaning::Stale;
+            return AckMeaning::Stale;
         }
         if count == 0 {
             // Without windows, an acknowledgement without progress is a delayed duplicate.
             if self.size == 1 || may_be_earlier || self.repeated {
-                return Meaning::Stale;
+                return AckMeaning::Stale;
             }
             self.repeated = true;
             self.back = true;
-            return Meaning::Lost;
+            return AckMeaning::Lost;
         }
         self.acknowledged += count;
         self.repeated = false;
@@ -125,18 +125,18 @@ impl SendWindow {
         if self.acknowledged < self.last {
             // If it may be an answer to an earlier packet, the rest of the window may be on its way.
             self.back |= !may_be_earlier;
-            return Meaning::Part;
+            return AckMeaning::Part;
         }
         if self.reaches_further {
             // The answer to the newest packet of all: the others were answered before, or are lost.
             self.unanswered = 0;
         }
         self.back = true;
-        Meaning::Whole
+        AckMeaning::Whole
     }
 
     /// The client has made no progress for the agreed time: nothing is under way any more but, perhaps, the answers to the window.
-    pub(super) fn timer(&mut self) {
+    pub fn timer(&mut self) {
         self.unanswered = self.last - self.acknowledged;
         self.repeated = false;
         self.back = true;
@@ -230,7 +230,7 @@ mod tests {
         while !window.is_done() {
             if now {
                 (now, later) = (false, false);
-                for block in window.next() {
+                for block in window.next_blocks() {
                     cost.packets += 1;
                     if !lost(true) {
                         down.push_back(on_the_wire(block));
@@ -247,10 +247,10 @@ mod tests {
                 }
             }
             match up.pop_front().map(|answer| window.hear(answer)) {
-                Some(Meaning::Whole) => now = true,
-                Some(Meaning::Part | Meaning::Lost) if quiet => later = true,
-                Some(Meaning::Part | Meaning::Lost) => now = true,
-                Some(Meaning::Stale) => {}
+                Some(AckMeaning::Whole) => now = true,
+                Some(AckMeaning::Part | AckMeaning::Lost) if quiet => later = true,
+                Some(AckMeaning::Part | AckMeaning::Lost) => now = true,
+                Some(AckMeaning::Stale) => {}
                 None if down.is_empty() && later => now = true,
                 None if down.is_empty() => {
                     cost.timers += 1;
@@ -327,32 +327,32 @@ mod tests {
     #[test]
     fn a_delayed_answer_leads_to_no_second_window() {
         let mut window = SendWindow::new(100, 4, 0);
-        assert_eq!(window.next(), 1..=4);
+        assert_eq!(window.next_blocks(), 1..=4);
         // Block 2 is lost: the client answers blocks 3 and 4.
-        assert_eq!(window.hear(1), Meaning::Part);
-        assert_eq!(window.next(), 2..=5);
-        assert_eq!(window.hear(1), Meaning::Stale);
-        assert_eq!(window.hear(5), Meaning::Whole);
+        assert_eq!(window.hear(1), AckMeaning::Part);
+        assert_eq!(window.next_blocks(), 2..=5);
+        assert_eq!(window.hear(1), AckMeaning::Stale);
+        assert_eq!(window.hear(5), AckMeaning::Whole);
         // Block 6 is lost: the client answers blocks 7, 8 and 9.
-        assert_eq!(window.next(), 6..=9);
-        assert_eq!(window.hear(5), Meaning::Lost);
-        assert_eq!(window.next(), 6..=9);
+        assert_eq!(window.next_blocks(), 6..=9);
+        assert_eq!(window.hear(5), AckMeaning::Lost);
+        assert_eq!(window.next_blocks(), 6..=9);
         for _ in 0..10 {
-            assert_eq!(window.hear(5), Meaning::Stale);
+            assert_eq!(window.hear(5), AckMeaning::Stale);
         }
         window.timer();
-        assert_eq!(window.next(), 6..=9);
+        assert_eq!(window.next_blocks(), 6..=9);
         // Block 9 is lost again, and the client answers blocks that it has.
-        assert_eq!(window.hear(8), Meaning::Part);
-        assert_eq!(window.next(), 10..=12);
-        assert_eq!(window.hear(8), Meaning::Stale);
-        assert_eq!(window.hear(12), Meaning::Whole);
-        assert_eq!(window.next(), 13..=16);
-        assert_eq!(window.hear(77), Meaning::Stale, "a block that was not sent");
+        assert_eq!(window.hear(8), AckMeaning::Part);
+        assert_eq!(window.next_blocks(), 10..=12);
+        assert_eq!(window.hear(8), AckMeaning::Stale);
+        assert_eq!(window.hear(12), AckMeaning::Whole);
+        assert_eq!(window.next_blocks(), 13..=16);
+        assert_eq!(window.hear(77), AckMeaning::Stale, "a block that was not sent");
         let mut single = SendWindow::new(100, 1, 0);
-        single.next();
-        assert_eq!(single.hear(0), Meaning::Stale);
-        assert_eq!(single.hear(1), Meaning::Whole);
+        single.next_blocks();
+        assert_eq!(single.hear(0), AckMeaning::Stale);
+        assert_eq!(single.hear(1), AckMeaning::Whole);
     }
 
     proptest! {
@@ -377,15 +377,15 @@ mod tests {
             numbers in proptest::collection::vec(0u16..6, 1..2000),
         ) {
             let mut window = SendWindow::new(100_000, size, 0);
-            window.next();
+            window.next_blocks();
             let mut repetitions = 0;
             for number in numbers {
                 match window.hear(number) {
-                    Meaning::Whole | Meaning::Part => repetitions = 0,
-                    Meaning::Lost => repetitions += 1,
-                    Meaning::Stale => continue,
+                    AckMeaning::Whole | AckMeaning::Part => repetitions = 0,
+                    AckMeaning::Lost => repetitions += 1,
+                    AckMeaning::Stale => continue,
                 }
-                window.next();
+                window.next_blocks();
                 prop_assert!(repetitions <= 1);
             }
         }

@@ -12,13 +12,20 @@ mod export;
 mod formats;
 mod kernel;
 mod media;
+mod oci;
 mod project;
+#[path = "../fixture/publish_tools.rs"]
+mod publish_tools;
 mod repeat;
 mod repro;
 #[path = "../source/project.rs"]
 #[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
 mod small;
 #[path = "../fixture/strace.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of faults, which count all calls of a name"
+)]
 mod strace;
 mod together;
 #[path = "../fixture/tools.rs"]

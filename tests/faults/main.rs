@@ -10,6 +10,7 @@ mod check_tools;
 #[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
 mod project;
 #[path = "../fixture/strace.rs"]
+#[expect(dead_code, reason = "shared with the tests of exports, which trace calls first")]
 mod strace;
 
 mod calls;

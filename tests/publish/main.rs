@@ -25,6 +25,7 @@ mod sigstore;
 #[path = "../fixture/stage_tree.rs"]
 mod stage_tree;
 #[path = "../fixture/strace.rs"]
+#[expect(dead_code, reason = "shared with the tests of exports, which trace calls first")]
 mod strace;
 
 mod artifacts;

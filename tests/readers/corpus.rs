@@ -103,6 +103,22 @@ fn seeds_are_valid() {
             .count(),
         3
     );
+    // Both layers: the upper one removes entries of the lower one, and adds one.
+    assert_eq!(targets::layers(&seed("layers/two")), 5);
+    assert_eq!(targets::layout(&seed("layout/small")), 5);
+    let mut requests = &seed("http/two")[..];
+    for (path, keep_alive) in [("amd64/a b", true), ("kernel", false)] {
+        let (request, length) = pnb::serve::parse_http_request(requests).expect("valid").expect("whole");
+        assert_eq!(request.path.expect("a file").to_string(), path);
+        assert_eq!((request.keep_alive, request.range.is_some()), (keep_alive, keep_alive));
+        requests = &requests[length..];
+    }
+    assert!(requests.is_empty());
+    for name in ["tftp/plain", "tftp/windows"] {
+        let whole = seed(name);
+        assert!(targets::tftp_transfer(&whole), "{name}");
+        assert!(!targets::tftp_transfer(&whole[..whole.len() - 7]), "{name}");
+    }
     // The tree, and the entries that hide the directories of objects.
     let listed = image::composefs::list(&seed("composefs/small"), 1000).expect("an image");
     assert_eq!(listed.len(), 7 + 256);
