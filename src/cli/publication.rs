@@ -89,7 +89,7 @@ pub(super) struct PublicationArgs {
     webhooks: Option<PathBuf>,
     #[command(flatten)]
     servers: ServerArgs,
-    /// File that keeps what was done [default: publish/<commit>.jsonl in the store]
+    /// File that keeps what was done [default: publish/<commit>-<plan>.jsonl in the store]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// Go on with a publication that was interrupted
@@ -235,11 +235,11 @@ pub(super) fn publication(
     };
     // Only a publication that can begin has a journal.
     let store = store(common)?;
+    let digest = plan.digest().map_err(PublicationError::from)?;
     let journal_path = match &args.journal {
         Some(path) => path.clone(),
-        None => Journal::place(&store, &plan.commit),
+        None => Journal::place(&store, &plan.commit, &digest),
     };
-    let digest = plan.digest().map_err(PublicationError::from)?;
     let journal = match dry_run {
         true => Journal::look(&journal_path, &digest),
         false => Journal::open(&journal_path, &digest),

@@ -127,9 +127,11 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Where the journal of the publication of a commit lies unless the caller says otherwise.
-    pub fn place(store: &Store, commit: &GitSha) -> PathBuf {
-        store.root().join("publish").join(format!("{}.jsonl", commit.as_str()))
+    /// Where the journal of a publication lies unless the caller says otherwise: of a commit, by this plan. A commit is published by several
+    /// plans when, for example, it gets a release after its images.
+    pub fn place(store: &Store, commit: &GitSha, plan: &Sha256Digest) -> PathBuf {
+        let name = format!("{}-{}.jsonl", commit.as_str(), &plan.to_hex()[..16]);
+        store.root().join("publish").join(name)
     }
 
     /// Reads the journal of the plan with this digest, and writes nothing: neither there nor, when steps are added, later.

@@ -116,8 +116,22 @@ impl Site {
         self.dir.path().join("images")
     }
 
+    /// The journal, which must be the only one; a path without a file before there is one.
     pub(crate) fn journal(&self) -> PathBuf {
-        self.dir.path().join(format!("store/publish/{COMMIT}.jsonl"))
+        let entries = walkdir::WalkDir::new(self.dir.path().join("store/publish")).sort_by_file_name();
+        // The directory is not there before the first publication.
+        let files = entries
+            .into_iter()
+            .filter_map(Result::ok)
+            .map(|entry| entry.into_path());
+        let found: Vec<PathBuf> = files
+            .filter(|file| file.extension().is_some_and(|e| e == "jsonl"))
+            .collect();
+        match &found[..] {
+            [] => self.dir.path().join("store/publish/none"),
+            [one] => one.clone(),
+            more => unreachable!("{more:?}"),
+        }
     }
 
     /// The lines of the journal.

@@ -187,18 +187,30 @@ fn a_tag_of_another_build_is_never_moved() {
     site.run(&mut site.publish(&[], &[])).expect(0, &[]);
     let before = site.index();
     write_other_image(&site.images());
-    // The journal of the commit is of the other build.
-    site.run(&mut site.publish(&[], &[])).expect(
+    let journal = site.journal();
+    let journal = ["--journal", journal.to_str().expect("UTF-8")];
+    site.run(&mut site.publish(&[], &journal)).expect(
         60,
         &[
             "it is of a publication of other files or to other places",
             "name another file with --journal",
         ],
     );
-    site.run(&mut site.publish(&[], &["--journal", "other.jsonl"]))
+    site.run(&mut site.publish(&[], &[]))
         .expect(60, &["the tag is taken", "a tag of a commit names one build for ever"]);
     assert_eq!(site.index(), before);
-    // Other places are another plan too.
-    let plan = site.run(&mut site.publish(WHOLE, &[]));
-    plan.expect(60, &["of other files or to other places"]);
+}
+
+#[test]
+fn a_commit_whose_images_are_published_gets_a_release_later() {
+    let site = Site::new();
+    site.run(&mut site.publish(&["disk"], &[])).expect(0, &[]);
+    let (_, images) = site.signatures();
+    site.run(&mut site.publish(WHOLE, &[]))
+        .expect(0, &["no blob was sent", "release v1 of"]);
+    let (_, all) = site.signatures();
+    // The list of the release's checksums; the image's and the disk's manifests, and two provenances, once more. No file, and no disk.
+    assert_eq!((images, all - images), (13 + 2 * 4 + 3, 1 + 2 * 4 + 2));
+    assert_eq!(site.gitea.state().names("v1"), site.wanted_assets());
+    assert_eq!(site.final_tags().len(), 3);
 }
