@@ -3,7 +3,7 @@
 use crate::{
     fixture,
     layouts::{Put::*, *},
-    stage_tree::stage_tree,
+    publish_tools::stage_tree::stage_tree,
 };
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Class, audit},

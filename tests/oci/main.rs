@@ -6,9 +6,6 @@ mod fixture;
 #[path = "../fixture/publish_tools.rs"]
 mod publish_tools;
 
-#[path = "../fixture/stage_tree.rs"]
-mod stage_tree;
-
 mod archives;
 mod artifact;
 mod documents;
