@@ -1,6 +1,9 @@
 //! `pnb publish` and the room behind it, judged at the other end: what lies in the directory, what a server got.
 
-#![expect(clippy::duplicate_mod, reason = "two parts of the fixture have the trees of stages")]
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the tools of the sandbox and those beside it have the trees of stages"
+)]
 
 #[path = "../fixture/disks.rs"]
 mod disks;
@@ -22,8 +25,6 @@ mod python_packages;
 #[path = "../fixture/sigstore.rs"]
 #[expect(dead_code, reason = "shared with the tests of signatures, which use more of it")]
 mod sigstore;
-#[path = "../fixture/stage_tree.rs"]
-mod stage_tree;
 #[path = "../fixture/strace.rs"]
 #[expect(dead_code, reason = "shared with the tests of exports, which trace calls first")]
 mod strace;
@@ -43,3 +44,6 @@ mod tls;
 mod unsigned;
 mod webhook;
 mod whole;
+
+// The services that sign take their tools from there.
+use publish_tools::stage_tree;
