@@ -428,7 +428,7 @@ fn the_command_says_what_is_missing() {
     hint: name the trusted_root.json of the authority that the signer uses, or public-good for the public instance of sigstore, which signs for no Gitea or Forgejo
     65 FAIL  file  bundle: there is no bundle file.sigstore.json
     65 FAIL  file  bundle: the bundle . cannot be read: it is no file
-    2 error: failed to verify absent: there is no such file or directory
+    2 error: failed to verify absent: there is no such file or directory, and it is no image in a registry
     2 error: failed to verify .: it is a directory, whose files have their own bundles; leave out --bundle
     65 error: failed to read ./SHA256SUMS: No such file or directory (os error 2)
     ");
