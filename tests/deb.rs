@@ -487,9 +487,9 @@ fn hostile_entries_are_refused_by_name() {
     symlink without target: entry "./a" is a symbolic link without a target
     symlink with content: entry "./a" is not a regular file but has 1 bytes of content
     file with link name: entry "./a" is not a link but has a link name: "b"
-    character device: entry "./null" is a device node, which a package may not hold
-    block device: entry "./sda" is a device node, which a package may not hold
-    fifo: entry "./pipe" is a named pipe, which a package may not hold
+    character device: entry "./null" is a device node, which is not unpacked
+    block device: entry "./sda" is a device node, which is not unpacked
+    fifo: entry "./pipe" is a named pipe, which is not unpacked
     sparse: entry "./sparse" is a sparse file, which is not supported
     contiguous: entry "./c" has the unknown type "7"
     global pax: entry "./g" is a global pax header, which is not supported

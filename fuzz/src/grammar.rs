@@ -1,5 +1,6 @@
 //! Inputs with a structure, for targets that random bytes do not enter: containers within containers, and documents whose values are odd.
 
+use crate::image_grammar::{image_layout, two_archives};
 use arbitrary::{Result, Unstructured};
 use pnb::{
     image::{
@@ -28,6 +29,8 @@ pub(crate) const GRAMMARS: &[(&str, &str, Grammar)] = &[
     ("nest-diff", "diff", nested_pair),
     ("nest-root", "root", nested),
     ("files-card", "card", card),
+    ("members-layers", "layers", two_archives),
+    ("documents-layout", "layout", image_layout),
     ("heads-http", "http", heads),
     ("modules-kmod", "kmod", packed_module),
     ("trees-composefs", "composefs", composefs_image),
@@ -120,7 +123,7 @@ fn leaf(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 }
 
 /// Changes a few bytes, cuts or lengthens; mostly does nothing.
-fn damage(u: &mut Unstructured<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn damage(u: &mut Unstructured<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     for _ in 0..u.int_in_range(0..=3)? {
         match u.int_in_range(0..=9)? {
             0 if !bytes.is_empty() => {

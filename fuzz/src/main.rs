@@ -5,6 +5,7 @@
 #![no_main]
 
 mod grammar;
+mod image_grammar;
 mod targets;
 
 use arbitrary::Unstructured;

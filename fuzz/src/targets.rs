@@ -3,6 +3,10 @@
 //! A panic is a finding, and so is an assertion here: about the work that was done, and about what was read and is written again. The table
 //! is used by the fuzzer (`main.rs`) and by the tests, which replay the inputs in `regressions/`.
 
+#[path = "image_targets.rs"]
+pub(crate) mod image_targets;
+
+pub(crate) use image_targets::{layers, layout};
 use pnb::{
     audit::Policy,
     boot::{
@@ -75,6 +79,8 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("json", json),
     ("keyring", |data| drop(Keyring::parse(data, "x"))),
     ("kmod", kmod),
+    ("layers", |data| _ = layers(data)),
+    ("layout", |data| _ = layout(data)),
     ("lists", lists),
     ("loaders", |data| drop(Loaders::of(&source(data), "x", &scratch()))),
     ("lock", lock),

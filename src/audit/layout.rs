@@ -18,8 +18,8 @@ use crate::{
         },
     },
     manifest::Manifest,
-    model::{RelPath, Sha256Digest, Tree, VerityDigest, chain},
-    store::open_foreign,
+    model::{Node, RelPath, Sha256Digest, Tree, VerityDigest, chain},
+    store::open_foreign_below,
     verity,
 };
 use std::{
@@ -65,7 +65,7 @@ pub(super) fn check_layout(manifest: &Manifest, dir: &Path) -> Vec<Check> {
 type Found = (String, String, Option<Vec<u8>>);
 
 fn check(manifest: &Manifest, dir: &Path, root: &mut Problems, problems: &mut Problems) -> Result<Found, ImageError> {
-    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign(&dir.join(path.as_path()))?)) };
+    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign_below(dir, path)?)) };
     let layout = LayoutReader::new(&open);
     let manifests = layout.manifests()?;
     let [descriptor] = &manifests[..] else {
@@ -135,14 +135,14 @@ fn documents(manifest: &Manifest, image: &OciImage, problems: &mut Problems) {
     }
 }
 
-/// Applies the layers and keeps the contents that the checks need.
+/// Applies the layers and keeps the contents that the checks need. A file may be replaced or removed by a later layer, so the tree says
+/// which of them count.
 fn read(manifest: &Manifest, layout: &LayoutReader<'_>, image: &OciImage) -> Result<Contents, ImageError> {
-    let (mut small, mut texts, mut database) = (BTreeMap::new(), BTreeMap::new(), None);
+    let (mut small, mut kept_files) = (BTreeMap::new(), BTreeMap::new());
     let mut left = MAX_KEPT;
     let mut put = |path: &RelPath, content: &mut dyn Read| {
-        let is_database = installed::is_database(path);
         let mut hasher = verity::Hasher::new();
-        let keep = is_database || bootc::is_read(path);
+        let keep = installed::is_database(path) || bootc::is_read(path);
         let limit = if keep { left } else { INLINE_MAX as usize };
         let mut kept = Vec::new();
         let mut buffer = vec![0; 64 << 10];
@@ -164,17 +164,25 @@ fn read(manifest: &Manifest, layout: &LayoutReader<'_>, image: &OciImage) -> Res
             }
             if keep {
                 left -= kept.len();
-            }
-            if is_database {
-                database = Some(kept);
-            } else if keep {
-                texts.insert(path.clone(), kept);
+                kept_files.insert((path.clone(), digest), kept);
             }
         }
         Ok((digest, size))
     };
     let epoch = manifest.source_date_epoch;
     let applied = apply_layers(layout, image, epoch, &LayerLimits::default(), &mut put)?;
+    let (mut texts, mut database) = (BTreeMap::new(), None);
+    for ((path, digest), bytes) in kept_files {
+        match applied.tree.get(&path).map(|entry| &entry.node) {
+            Some(Node::File { digest: last, .. }) if *last == digest => {}
+            _ => continue,
+        }
+        if installed::is_database(&path) {
+            database = Some(bytes);
+        } else {
+            texts.insert(path, bytes);
+        }
+    }
     Ok(Contents {
         tree: applied.tree,
         small,

@@ -94,6 +94,12 @@ pub(super) fn sentence(difference: &Difference) -> String {
             let bytes = differing(*bytes);
             format!("content differs at byte {offset} ({bytes}{lengths}): \"{a}\" against \"{b}\"")
         }
+        What::Compression { a, b, same: true } => {
+            format!("the same content, as {a} in the first, as {b} in the second")
+        }
+        What::Compression { a, b, same: false } => {
+            format!("stored as {a} in the first, as {b} in the second, and the content differs")
+        }
         What::About { offset, bytes } => format!("its metadata differs at byte {offset} ({})", differing(*bytes)),
         What::Damaged { problem } => format!("cannot be compared: {problem}"),
         What::Incomplete { problem } => format!("is compared as far as it could be read: {problem}"),

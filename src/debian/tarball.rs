@@ -394,8 +394,8 @@ fn kind(kind: EntryType, target: &[u8]) -> Result<TarEntryKind, String> {
                 ));
             }
         },
-        EntryType::Char | EntryType::Block => return Err("is a device node, which a package may not hold".to_owned()),
-        EntryType::Fifo => return Err("is a named pipe, which a package may not hold".to_owned()),
+        EntryType::Char | EntryType::Block => return Err("is a device node, which is not unpacked".to_owned()),
+        EntryType::Fifo => return Err("is a named pipe, which is not unpacked".to_owned()),
         EntryType::GNUSparse => return Err("is a sparse file, which is not supported".to_owned()),
         EntryType::XGlobalHeader => return Err("is a global pax header, which is not supported".to_owned()),
         other => {
@@ -448,7 +448,10 @@ fn full_text(field: &str, header: &[u8], gnu: Option<Vec<u8>>, pax: Option<Vec<u
         (Some(long), None) => ("a GNU long name", long),
         (None, Some(long)) => ("a pax record", long),
     };
-    if long == header || (header.len() >= CUT_FIELD && long.starts_with(header)) {
+    let begins = |whole: &[u8]| whole == header || (header.len() >= CUT_FIELD && whole.starts_with(header));
+    // Go's archive/tar leaves out of the header the bytes that are not ASCII.
+    let ascii = || long.iter().copied().filter(u8::is_ascii).collect::<Vec<u8>>();
+    if begins(&long) || begins(&ascii()) {
         return Ok(long);
     }
     Err(format!(

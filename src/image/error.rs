@@ -60,6 +60,14 @@ pub enum ImageError {
         /// The digest of its bytes.
         actual: Sha256Digest,
     },
+    /// A document or a layer of an OCI image is invalid.
+    #[error("read {path:?} of an OCI image: {problem}")]
+    OciImage {
+        /// The document, or the blob by its digest.
+        path: String,
+        /// The problem with it.
+        problem: String,
+    },
     /// A kernel module, or a list of modules, is invalid.
     #[error("read {path:?}: {problem}")]
     Module {

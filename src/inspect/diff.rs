@@ -112,6 +112,15 @@ pub enum What {
         /// The same in the second.
         b: String,
     },
+    /// The compression of the part differs.
+    Compression {
+        /// The compression in the first; another format if it is not compressed.
+        a: String,
+        /// The compression in the second.
+        b: String,
+        /// Whether the content is equal.
+        same: bool,
+    },
     /// Bytes that describe the part differ: a header, an inode.
     About {
         /// Offset of the first differing byte in the holder of the part.
@@ -231,12 +240,25 @@ impl Walk<'_> {
             let (a, b) = (a.kind.as_str().to_owned(), b.kind.as_str().to_owned());
             self.report(What::Format { a, b }, None);
         }
+        if let (Some(in_a), Some(in_b)) = (&a.parts, &b.parts) {
+            return self.children(None, in_a, in_b, Vec::new());
+        }
         let spans = known.unwrap_or_else(|| possible(a, b));
         let spans = self.read(spans::scan(&a.source, &b.source, &spans))?;
         if spans.is_empty() {
             return Ok(());
         }
         let (look_a, look_b) = self.look(a, b);
+        if let Some((x, y)) = contents(a, &look_a).zip(contents(b, &look_b))
+            && look_a.format != look_b.format
+        {
+            let (a, b) = (look_a.format.to_owned(), look_b.format.to_owned());
+            let before = self.out.total;
+            self.below("content", |walk| walk.pair(&x, &y, None))?;
+            let same = self.out.total == before;
+            self.report(What::Compression { a, b, same }, None);
+            return Ok(());
+        }
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
         if look_a.format != look_b.format || look_a.problem != look_b.problem {
             let say = |look: &Look| match &look.problem {
@@ -498,6 +520,23 @@ impl Walk<'_> {
         };
         self.report(what, hint);
         Ok(())
+    }
+}
+
+/// The content of a compressed stream; of an archive, which may be compressed on the other side, the archive itself.
+fn contents(part: &Part, look: &Look) -> Option<Part> {
+    if look.problem.is_some() {
+        return None;
+    }
+    match (look.format, &look.children[..]) {
+        ("zstd" | "gzip" | "xz", [content]) => Some(content.clone()),
+        ("tar" | "cpio", _) => {
+            let mut archive = part.clone();
+            archive.fields = Fields::new();
+            archive.problem = None;
+            Some(archive)
+        }
+        _ => None,
     }
 }
 

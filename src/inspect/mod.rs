@@ -20,6 +20,7 @@ mod disks;
 mod error;
 mod ext4;
 mod json;
+mod layouts;
 mod likely_cause;
 mod media;
 mod part;

@@ -4,6 +4,7 @@ use super::{
     budget::{Budget, MAX_NESTING, Metered, Work},
     detect::{self, Holder},
     error::InspectError,
+    layouts,
 };
 use crate::{
     image::{ReadAt, ReadCursor, Source},
@@ -52,6 +53,8 @@ pub enum PartKind {
     Segment,
     /// The content of a compressed stream or of a virtual disk.
     Content,
+    /// An image of an OCI layout, whose parts are blobs.
+    Image,
     /// A structure of the format itself, e.g. a table.
     Region,
 }
@@ -61,7 +64,7 @@ impl PartKind {
     pub(super) const fn can_hold_parts(self) -> bool {
         matches!(
             self,
-            PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content
+            PartKind::File | PartKind::Partition | PartKind::Segment | PartKind::Content | PartKind::Image
         )
     }
 
@@ -75,6 +78,7 @@ impl PartKind {
             PartKind::Partition => "partition",
             PartKind::Segment => "segment",
             PartKind::Content => "content",
+            PartKind::Image => "image",
             PartKind::Region => "region",
         }
     }
@@ -133,6 +137,8 @@ pub struct Part {
     pub(super) about: Vec<PartExtent>,
     /// The reason why the part has other bytes than it should, or none.
     pub(super) problem: Option<String>,
+    /// The parts inside of a part without bytes.
+    pub(super) parts: Option<Vec<Part>>,
     /// Number of parts around it.
     depth: usize,
     /// The budget of the artifact; `None` until the part is given to a holder.
@@ -190,6 +196,7 @@ impl Part {
             derived: false,
             about: Vec::new(),
             problem: None,
+            parts: None,
             depth: 0,
             budget: None,
         }
@@ -210,9 +217,20 @@ impl Part {
             derived: true,
             about: Vec::new(),
             problem: None,
+            parts: None,
             depth: 0,
             budget: None,
         }
+    }
+
+    /// A part that consists of `parts`, which have their bytes from elsewhere. Its size is theirs together.
+    pub(super) fn of_parts(name: impl Into<String>, kind: PartKind, parts: Vec<Part>) -> Self {
+        let size = parts.iter().fold(0, |sum, part| part.size.saturating_add(sum));
+        let mut part = Self::empty(name, kind);
+        part.budget = parts.first().and_then(|part| part.budget.clone());
+        part.size = size;
+        part.parts = Some(parts);
+        part
     }
 
     /// A part without bytes.
@@ -281,12 +299,19 @@ impl Part {
         if let Err(problem) = budget.examined.take(1) {
             return Look::data(Some(format!("its format is not examined: {problem}")));
         }
-        let mut look = detect::look(&Holder {
-            source: &self.source,
-            size: self.size,
-            scratch,
-            budget: &budget,
-        });
+        let mut look = match &self.parts {
+            Some(parts) => Look {
+                format: "OCI image",
+                children: parts.clone(),
+                ..Look::default()
+            },
+            None => detect::look(&Holder {
+                source: &self.source,
+                size: self.size,
+                scratch,
+                budget: &budget,
+            }),
+        };
         let damaged = look.children.iter().filter(|c| c.problem.is_some()).count();
         if damaged > 0 {
             look.add_problem(format!("{damaged} of its parts cannot be read right"));
@@ -456,9 +481,10 @@ pub fn open_path(path: &Path) -> Result<(Part, Option<Vec<Part>>), InspectError>
     }
     // One budget for all files: a hostile directory has many.
     let budget = Budget::new(found.values().fold(0, |sum, part| part.size.saturating_add(sum)));
+    let parts = found.into_values().map(|part| part.artifact(&budget)).collect();
     Ok((
         Part::empty(name, PartKind::Directory),
-        Some(found.into_values().map(|part| part.artifact(&budget)).collect()),
+        Some(layouts::gather(parts, &budget)),
     ))
 }
 

@@ -38,6 +38,8 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 /// Prefix of the records about a sparse member.
 const SPARSE: &[u8] = b"GNU.sparse.";
+/// Prefix of the records with extended attributes.
+const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// Records of pax headers by their keys; those of a sparse map, whose keys repeat, in their order.
 #[derive(Default)]
@@ -272,6 +274,11 @@ impl TarWalk<'_> {
             "modified",
             u32::try_from(modified).map_or_else(|_| modified.to_string(), time),
         );
+        for (key, value) in &extensions.pax.values {
+            if let Some(name) = key.strip_prefix(XATTR) {
+                part = part.with(&format!("attribute {}", shown(name)), shown(value));
+            }
+        }
         match target {
             Some(target) => part.with("target", target),
             None => part,

@@ -8,10 +8,15 @@ use super::{
     export::{fresh_directory, note_of, replace, stamps},
 };
 use crate::{
-    image::oci::{BLOBS, LAYOUT_FILE, LayoutReader, OCI_INDEX, blob_path, layout_file, layout_index, multi_index},
+    image::{
+        ImageError,
+        oci::{
+            BLOBS, LAYOUT_FILE, LayoutReader, OCI_INDEX, OciImage, blob_path, layout_file, layout_index, multi_index,
+        },
+    },
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
     model::{Arch, RelPath, Target, Variant, chain},
-    store::{Store, open_foreign, read_foreign},
+    store::{Store, open_foreign_below, read_foreign},
 };
 use std::{
     fs, io,
@@ -26,7 +31,7 @@ pub const LAYOUT_DIRECTORY: &str = "oci";
 struct Part {
     dir: PathBuf,
     manifest: Manifest,
-    descriptors: Vec<oci_spec::image::Descriptor>,
+    images: Vec<(oci_spec::image::Descriptor, OciImage)>,
 }
 
 /// Writes the layout over both images below `images`, if both are there and come from the same revision and lock; otherwise removes the
@@ -50,7 +55,7 @@ pub fn join_images(context: &BuildContext<'_>, images: &Path) -> Result<Option<P
         }
         return Ok(None);
     }
-    let all = parts.iter().flat_map(|part| part.descriptors.clone()).collect();
+    let all = parts.iter().flat_map(|part| part.images.clone()).collect();
     let failed = |e: crate::image::ImageError| PipelineError::describe(format!("the OCI index: {}", chain(&e)));
     let index = multi_index(all).map_err(failed)?;
     let listing = layout_index(&index.descriptor).map_err(failed)?;
@@ -99,14 +104,22 @@ fn part(dir: &Path) -> Result<Option<Part>, PipelineError> {
     };
     let manifest = Manifest::read(&bytes, MANIFEST_FILE).map_err(PipelineError::Manifest)?;
     let layout = dir.join(LAYOUT_DIRECTORY);
-    let open =
-        |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign(&layout.join(path.as_path()))?)) };
-    let descriptors = LayoutReader::new(&open).manifests();
-    let descriptors = descriptors.map_err(|e| PipelineError::describe(format!("{layout:?}: {}", chain(&e))))?;
+    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign_below(&layout, path)?)) };
+    let layout_reader = LayoutReader::new(&open);
+    let images = || -> Result<Vec<_>, ImageError> {
+        let descriptors = layout_reader.manifests()?.into_iter();
+        descriptors
+            .map(|descriptor| {
+                let image = OciImage::read(&layout_reader, &descriptor)?;
+                Ok((descriptor, image))
+            })
+            .collect()
+    };
+    let images = images().map_err(|e| PipelineError::describe(format!("{layout:?}: {}", chain(&e))))?;
     Ok(Some(Part {
         dir: dir.to_owned(),
         manifest,
-        descriptors,
+        images,
     }))
 }
 

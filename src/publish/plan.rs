@@ -6,7 +6,7 @@
 use super::{PlanError, PlatformName};
 use crate::{
     audit::Verified,
-    image::oci::{LayoutReader, OciDocument, multi_index},
+    image::oci::{LayoutReader, OciDocument, OciImage, multi_index},
     manifest::{PROVENANCE_FILE, SUMS_FILE, to_canonical},
     model::{Arch, GitSha, RelPath, Sha256Digest, Target, Variant, chain},
     registry::ImageReference,
@@ -285,7 +285,7 @@ fn files_of(artifact: &Verified) -> Result<Vec<PublishedFile>, PlanError> {
 
 /// The OCI image of all artifacts of the variant `oci`.
 fn image(artifacts: &[Verified], repository: &ImageReference) -> Result<PublishedImage, PlanError> {
-    let mut manifests = Vec::new();
+    let (mut manifests, mut images) = (Vec::new(), Vec::new());
     for arch in Arch::ALL {
         let found = artifacts.iter().find(|artifact| {
             let manifest = artifact.manifest();
@@ -295,8 +295,10 @@ fn image(artifacts: &[Verified], repository: &ImageReference) -> Result<Publishe
         let layout = artifact.dir().join(LAYOUT);
         let open =
             |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign(&layout.join(path.as_path()))?)) };
-        let listed = LayoutReader::new(&open).manifests();
-        let listed = listed.map_err(|e| PlanError::Request { problem: chain(&e) })?;
+        let reader = LayoutReader::new(&open);
+        let listed = reader
+            .manifests()
+            .map_err(|e| PlanError::Request { problem: chain(&e) })?;
         // The audit has made sure that there is one, and that it is the manifest's.
         let digest = artifact.manifest().oci_digest.map(|digest| digest.0);
         let (Some(descriptor), Some(digest)) = (listed.into_iter().next(), digest) else {
@@ -304,6 +306,8 @@ fn image(artifacts: &[Verified], repository: &ImageReference) -> Result<Publishe
                 problem: format!("{} has no image", layout.display()),
             });
         };
+        let image = OciImage::read(&reader, &descriptor).map_err(|e| PlanError::Request { problem: chain(&e) })?;
+        images.push((descriptor.clone(), image));
         manifests.push(PublishedManifest {
             arch,
             digest,
@@ -317,8 +321,7 @@ fn image(artifacts: &[Verified], repository: &ImageReference) -> Result<Publishe
             problem: format!("there is no artifact of the variant oci for {repository}"),
         });
     }
-    let descriptors = manifests.iter().map(|manifest| manifest.descriptor.clone()).collect();
-    let document = multi_index(descriptors).map_err(|e| PlanError::Request { problem: chain(&e) })?;
+    let document = multi_index(images).map_err(|e| PlanError::Request { problem: chain(&e) })?;
     Ok(PublishedImage {
         repository: repository.clone(),
         index: document.digest(),

@@ -53,7 +53,7 @@ mod tests;
 
 pub use buffer::PageBuffer;
 pub use error::{Operation, StoreError};
-pub use foreign::{open_foreign, read_foreign};
+pub use foreign::{open_foreign, open_foreign_below, read_foreign};
 pub use gc::{Damage, GcSummary, StoreCheck};
 pub use incoming::{Content, Once};
 pub use objects::ObjectMode;

@@ -11,8 +11,8 @@ use crate::{
         composefs::write_image,
         oci::{LayerLimits, LayoutReader, OciImage, apply_layers, kernel_arguments, take_kernel},
     },
-    model::RelPath,
-    store::open_foreign,
+    model::{Node, RelPath, Tree, VerityDigest},
+    store::{open_foreign_below, read_foreign},
     verity,
 };
 use std::{
@@ -20,6 +20,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Write},
+    path::{Path, PathBuf},
 };
 
 /// The name of the writer.
@@ -32,30 +33,21 @@ pub const IMAGE_ROOT_DIGEST: &str = "root-digest";
 pub const IMAGE_COMMAND_LINE: &str = "command-line";
 /// Directory of the image's kernel arguments.
 const KARGS: &str = "usr/lib/bootc/kargs.d";
+/// Most bytes of a file with kernel arguments.
+const MAX_KARGS: u64 = 1 << 20;
 
 pub(super) fn image_files(context: &Context) -> Result<(), WriterError> {
-    let open = |path: &RelPath| -> io::Result<Box<dyn Read>> {
-        Ok(Box::new(open_foreign(&input(IMAGE_INPUT).join(path.as_path()))?))
-    };
+    let open =
+        |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign_below(&input(IMAGE_INPUT), path)?)) };
     let layout = LayoutReader::new(&open);
-    let mut images = Vec::new();
-    for descriptor in layout.manifests()? {
-        images.push(OciImage::read(&layout, &descriptor)?);
-    }
-    let found: Vec<&OciImage> = images.iter().filter(|image| image.arch == context.arch).collect();
-    let [image] = found[..] else {
-        let (count, arch) = (found.len(), context.arch);
-        return Err(WriterError::Missing(format!(
-            "use the image: it has {count} manifests for {arch}, not one"
-        )));
-    };
+    let image = OciImage::find(&layout, context.arch)?;
+    let claimed = image.claimed_root()?;
 
     let spool = build("contents");
     fs::create_dir(&spool).map_err(WriterError::io("create", &spool))?;
     let contents = RefCell::new(BTreeMap::new());
-    let mut kargs: BTreeMap<RelPath, String> = BTreeMap::new();
     let mut count = 0u32;
-    let mut put = |path: &RelPath, content: &mut dyn Read| {
+    let mut put = |_: &RelPath, content: &mut dyn Read| {
         let name = spool.join(count.to_string());
         count += 1;
         let mut out = File::create_new(&name)?;
@@ -71,23 +63,17 @@ pub(super) fn image_files(context: &Context) -> Result<(), WriterError> {
         }
         let size = hasher.size();
         let digest = hasher.finish();
-        if path
-            .parent()
-            .is_some_and(|parent| parent.as_bytes() == KARGS.as_bytes())
-        {
-            kargs.insert(path.clone(), fs::read_to_string(&name)?);
-        }
         contents.borrow_mut().insert(digest, name);
         Ok((digest, size))
     };
     let limits = LayerLimits::default();
-    let mut tree = apply_layers(&layout, image, context.epoch, &limits, &mut put)?.tree;
+    let mut tree = apply_layers(&layout, &image, context.epoch, &limits, &mut put)?.tree;
     let contents = contents.into_inner();
     let kernel = take_kernel(&mut tree)?;
-    let arguments = kernel_arguments(&kargs, context.arch)?;
+    let arguments = kernel_arguments(&kargs(&tree, &contents)?, context.arch)?;
 
     let (bytes, digest) = write_image(&tree, &opener(&contents))?;
-    if let Some(claimed) = image.claimed_root().filter(|claimed| *claimed != digest) {
+    if let Some(claimed) = claimed.filter(|claimed| *claimed != digest) {
         return Err(WriterError::Missing(format!(
             "use the image: its layers have another root than its label states\nexpected: {claimed}\n  actual: {digest}"
         )));
@@ -115,4 +101,21 @@ pub(super) fn image_files(context: &Context) -> Result<(), WriterError> {
     let size = bytes.len() as u64;
     root::file_system(context.epoch, &tree, contents, &build("image.cfs"), size, digest)?;
     bundle::with_root(context, &initramfs, build(IMAGE_ROOT_DIGEST), build("root.ext4"))
+}
+
+/// The files with kernel arguments, as the layers leave them.
+fn kargs(tree: &Tree, contents: &BTreeMap<VerityDigest, PathBuf>) -> Result<BTreeMap<RelPath, String>, WriterError> {
+    let directory = RelPath::new(KARGS).map_err(|e| WriterError::Missing(e.to_string()))?;
+    let mut files = BTreeMap::new();
+    for path in tree.children(Some(&directory)) {
+        let Some(Node::File { digest, .. }) = tree.get(&path).map(|entry| &entry.node) else {
+            continue;
+        };
+        let from = contents.get(digest);
+        let from = from.ok_or_else(|| WriterError::Missing(format!("find the content of {path}")))?;
+        let text = read_foreign(from, MAX_KARGS).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        let text = text.map_err(WriterError::io("read", Path::new(&path.to_string())))?;
+        files.insert(path, text);
+    }
+    Ok(files)
 }

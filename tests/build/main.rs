@@ -12,7 +12,10 @@ mod export;
 mod formats;
 mod kernel;
 mod media;
+mod oci;
 mod project;
+#[path = "../fixture/publish_tools.rs"]
+mod publish_tools;
 mod repeat;
 mod repro;
 #[path = "../source/project.rs"]

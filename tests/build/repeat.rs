@@ -4,7 +4,7 @@ use crate::project::*;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 const USER: &str = "pnb-test";
-const BOTH: [&str; 5] = ["kernel-initrd", "raw", "iso", "ipxe", "qcow2"];
+const BOTH: [&str; 6] = ["kernel-initrd", "raw", "iso", "ipxe", "qcow2", "oci"];
 const ARM64: [&str; 2] = ["disk-image-rpi4", "disk-image-arm64-uefi"];
 
 fn as_root(argv: &[&str]) {
@@ -98,5 +98,7 @@ mod nightly {
         for variant in BOTH.into_iter().chain(ARM64) {
             same(variant, "arm64", crate::arm64::images());
         }
+        let index = |images: &Path| fs::read_to_string(images.join("oci/index.json")).expect("the joint layout");
+        assert_eq!(index(&images.join("oci")), index(crate::oci::joint()));
     }
 }

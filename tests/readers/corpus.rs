@@ -103,6 +103,9 @@ fn seeds_are_valid() {
             .count(),
         3
     );
+    // Both layers: the upper one removes entries of the lower one, and adds one.
+    assert_eq!(targets::layers(&seed("layers/two")), 5);
+    assert_eq!(targets::layout(&seed("layout/small")), 5);
     let mut requests = &seed("http/two")[..];
     for (path, keep_alive) in [("amd64/a b", true), ("kernel", false)] {
         let (request, length) = pnb::serve::parse_http_request(requests).expect("valid").expect("whole");

@@ -2,44 +2,50 @@
 //!
 //! Each layer is read once; while it is read, its bytes are compared with the digest of the blob, and the archive in it with the
 //! `diff_id`. Nothing may lead out of the root: a parent that is a link is refused. Removals (`.wh.`) concern what lower layers have, in
-//! whatever order the archive lists them.
+//! whatever order the archive lists them. The limits are those of all layers together.
 
-use super::{ImageLayer, LayerCompression, LayoutReader, OciImage, layout::bad, layout::wrong_digest};
+use super::{
+    ImageLayer, LayerCompression, LayoutReader, OciImage, layout::bad, layout::wrong_digest, watched::Watched,
+};
 use crate::{
-    debian::{TarEntryKind, TarError, TarLimits, read_tar},
+    debian::{EntryHeader, TarEntryKind, TarError, TarLimits, read_tar},
     image::ImageError,
-    model::{Entry, Epoch, Meta, Node, RelPath, Sha256Digest, Tree, VerityDigest},
+    model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
 };
 use flate2::read::MultiGzDecoder;
-use sha2::{Digest as _, Sha256};
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io::{self, Read},
-    rc::Rc,
 };
 
 /// Prefix of a file that removes the file of the rest of its name.
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// A file that removes everything that lower layers have in its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Largest window of zstd that is decoded: 2^27 bytes, what other programs allow by default.
 const WINDOW_LOG: u32 = 27;
+/// Most bytes of the pax records of one entry; the limit of Go's archive/tar, with which most layers are made.
+const RECORDS: u64 = 1 << 20;
 
-/// Limits on the layers of one image.
+/// Limits on all layers of one image together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LayerLimits {
-    /// Most entries of a layer.
+    /// Most entries, with removals, and directories that no layer describes.
     pub entries: u64,
-    /// Most bytes of an uncompressed layer.
+    /// Most bytes of the archives without compression.
     pub bytes: u64,
+    /// Most bytes of names, link targets and extended attributes.
+    pub names: u64,
 }
 
 impl Default for LayerLimits {
-    /// 500,000 entries, 8 GiB.
+    /// 500,000 entries, 8 GiB, 64 MiB.
     fn default() -> Self {
-        let TarLimits { entries, bytes, .. } = TarLimits::default();
-        Self { entries, bytes }
+        Self {
+            entries: 500_000,
+            bytes: 8 << 30,
+            names: 64 << 20,
+        }
     }
 }
 
@@ -52,7 +58,7 @@ pub struct AppliedLayers {
     pub bytes: u64,
 }
 
-/// Receives the content of the file at a path, and returns its digest and size.
+/// Receives the content of the file at a path, and returns its digest and size. A later layer may replace or remove the file.
 pub type PutLayerContent<'a> = &'a mut dyn FnMut(&RelPath, &mut dyn Read) -> io::Result<(VerityDigest, u64)>;
 
 /// Reads all layers of `image`; `put` receives each file. A directory that no layer describes gets mode 0755 and the time `epoch`.
@@ -64,25 +70,63 @@ pub fn apply_layers(
     put: PutLayerContent<'_>,
 ) -> Result<AppliedLayers, ImageError> {
     let mut tree = Tree::new(Meta::root(0o755, epoch));
-    let mut bytes = 0;
+    let mut used = Used::new(limits);
     for layer in &image.layers {
         let name = layer.digest.to_hex();
-        let content = read_layer(layout, layer, limits, put, &tree)?;
-        bytes += content.bytes;
-        if let Some(meta) = content.root {
-            tree.set_root(meta);
+        let content = read_layer(layout, layer, &mut used, put, &tree)?;
+        if let Some(meta) = &content.root {
+            tree.set_root(meta.clone());
         }
-        merge(&name, &mut tree, content.removed, content.entries, epoch)?;
+        merge(&mut tree, content, epoch, &mut used).map_err(|problem| bad(&name, problem))?;
     }
+    let bytes = used.bytes;
     Ok(AppliedLayers { tree, bytes })
 }
 
+/// What the layers have used of their limits.
+struct Used<'a> {
+    limits: &'a LayerLimits,
+    entries: u64,
+    bytes: u64,
+    names: u64,
+}
+
+impl<'a> Used<'a> {
+    fn new(limits: &'a LayerLimits) -> Self {
+        let (entries, bytes, names) = (0, 0, 0);
+        Self {
+            limits,
+            entries,
+            bytes,
+            names,
+        }
+    }
+
+    /// Counts an entry with names of so many bytes.
+    fn entry(&mut self, names: usize) -> Result<(), String> {
+        self.entries += 1;
+        self.names += names as u64;
+        let LayerLimits { entries, names, .. } = *self.limits;
+        if self.entries > entries {
+            return Err(format!("the layers have more than {entries} entries together"));
+        }
+        if self.names > names {
+            return Err(format!(
+                "the names, link targets and extended attributes of the layers have more than {names} bytes together"
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// What one layer changes.
+#[derive(Default)]
 struct LayerContent {
     root: Option<Meta>,
     entries: BTreeMap<RelPath, Entry>,
     removed: BTreeSet<Removal>,
-    bytes: u64,
+    /// Hard links to files of lower layers, and these files.
+    links: Vec<(RelPath, RelPath)>,
 }
 
 /// What a layer removes of those below it.
@@ -94,58 +138,104 @@ enum Removal {
     Entry(RelPath),
 }
 
-/// A reader that hashes and counts what passes, and may be asked while another reader has it.
-#[derive(Clone)]
-struct Watched<'a> {
-    inner: Rc<RefCell<Watching<'a>>>,
-}
-
-struct Watching<'a> {
-    reader: Box<dyn Read + 'a>,
-    hash: Sha256,
-    size: u64,
-    limit: u64,
-}
-
-impl<'a> Watched<'a> {
-    fn new(reader: Box<dyn Read + 'a>, limit: u64) -> Self {
-        let (hash, size) = (Sha256::new(), 0);
-        Self {
-            inner: Rc::new(RefCell::new(Watching {
-                reader,
-                hash,
-                size,
-                limit,
-            })),
+impl LayerContent {
+    /// Adds an entry of the archive; `lower` is the tree of the layers below, for hard links.
+    fn add(
+        &mut self,
+        path: Option<RelPath>,
+        header: EntryHeader,
+        reader: &mut dyn Read,
+        (lower, put, used): (&Tree, PutLayerContent<'_>, &mut Used<'_>),
+    ) -> Result<(), Problem> {
+        let mut names = path.as_ref().map_or(0, |path| path.as_bytes().len());
+        names += match &header.kind {
+            TarEntryKind::Symlink(target) => target.len(),
+            TarEntryKind::HardLink(to) => to.as_bytes().len(),
+            TarEntryKind::File | TarEntryKind::Directory => 0,
+        };
+        let attributes = header.meta.xattrs.iter();
+        names += attributes.map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        used.entry(names)?;
+        let Some(path) = path else {
+            return match self.root.replace(header.meta) {
+                None => Ok(()),
+                Some(_) => Err("the root directory is there twice".to_owned().into()),
+            };
+        };
+        let twice = || format!("{path} is there twice");
+        if let Some(removal) = removal(&path)? {
+            if header.kind != TarEntryKind::File || header.size != 0 {
+                return Err(format!("{path} removes a file by its name, and is no empty file").into());
+            }
+            return if self.removed.insert(removal) {
+                Ok(())
+            } else {
+                Err(twice().into())
+            };
         }
-    }
-
-    /// The digest and the number of the bytes so far.
-    fn seen(&self) -> (Sha256Digest, u64) {
-        let inner = self.inner.borrow();
-        (Sha256Digest::new(inner.hash.clone().finalize().into()), inner.size)
-    }
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut inner = self.inner.borrow_mut();
-        let n = inner.reader.read(buf)?;
-        inner.size += n as u64;
-        if inner.size > inner.limit {
-            let message = format!("it has more than the {} bytes that its descriptor states", inner.limit);
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        let meta = header.meta;
+        let entry = match header.kind {
+            TarEntryKind::Directory => Entry {
+                meta,
+                node: Node::Directory,
+            },
+            TarEntryKind::Symlink(target) => Entry {
+                meta,
+                node: Node::Symlink { target },
+            },
+            TarEntryKind::File => {
+                let (digest, size) = put(&path, reader).map_err(|source| ImageError::Read {
+                    path: path.to_string(),
+                    source,
+                })?;
+                Entry {
+                    meta,
+                    node: Node::File { size, digest },
+                }
+            }
+            // One inode has one owner and one mode, whatever the second header says.
+            TarEntryKind::HardLink(to) => {
+                let own = self.entries.get(&to);
+                if own.is_none() {
+                    self.links.push((path.clone(), to.clone()));
+                }
+                match own.or_else(|| lower.get(&to)) {
+                    Some(found) if found.node != Node::Directory => found.clone(),
+                    Some(_) => return Err(format!("{path} is a hard link to {to}, which is a directory").into()),
+                    None => return Err(format!("{path} is a hard link to {to}, which is not there yet").into()),
+                }
+            }
+        };
+        if self.entries.insert(path.clone(), entry).is_some() {
+            return Err(twice().into());
         }
-        inner.hash.update(&buf[..n]);
-        Ok(n)
+        Ok(())
     }
 }
 
-/// Reads a layer to its end and compares it with its digests. `lower` is the tree of the layers below, for hard links.
+/// A problem with an entry, or an error of its own.
+enum Problem {
+    Entry(String),
+    Error(ImageError),
+}
+
+impl From<String> for Problem {
+    fn from(problem: String) -> Self {
+        Self::Entry(problem)
+    }
+}
+
+impl From<ImageError> for Problem {
+    fn from(error: ImageError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Reads a layer to its end and compares it with its digests. `lower` is the tree of the layers below.
 fn read_layer(
     layout: &LayoutReader<'_>,
     layer: &ImageLayer,
-    limits: &LayerLimits,
+    used: &mut Used<'_>,
     put: PutLayerContent<'_>,
     lower: &Tree,
 ) -> Result<LayerContent, ImageError> {
@@ -154,7 +244,8 @@ fn read_layer(
         path: name.clone(),
         source,
     };
-    let mut blob = Watched::new(layout.blob(&layer.digest)?, layer.size);
+    let problem = format!("it has more than the {} bytes that its descriptor states", layer.size);
+    let mut blob = Watched::new(layout.blob(&layer.digest)?, layer.size, problem);
     let decoder: Box<dyn Read> = match layer.compression {
         None => Box::new(blob.clone()),
         Some(LayerCompression::Gzip) => Box::new(MultiGzDecoder::new(blob.clone())),
@@ -164,70 +255,34 @@ fn read_layer(
             Box::new(decoder)
         }
     };
-    let mut archive = Watched::new(decoder, limits.bytes);
-    let mut content = LayerContent {
-        root: None,
-        entries: BTreeMap::new(),
-        removed: BTreeSet::new(),
-        bytes: 0,
+    let LayerLimits { bytes, entries, .. } = *used.limits;
+    let problem = format!("the layers have more than {bytes} bytes together without compression");
+    let mut archive = Watched::new(decoder, bytes - used.bytes, problem);
+    let limits = TarLimits {
+        entries,
+        bytes,
+        header_bytes: RECORDS,
     };
-    let tar_limits = TarLimits {
-        entries: limits.entries,
-        bytes: limits.bytes,
-        ..TarLimits::default()
+    let mut content = LayerContent::default();
+    let mut visit = |path: Option<RelPath>, header: EntryHeader, reader: &mut dyn Read| {
+        content.add(path, header, reader, (lower, &mut *put, &mut *used))
     };
-    let mut visit = |path: Option<RelPath>, header: crate::debian::EntryHeader, reader: &mut dyn Read| {
-        let Some(path) = path else {
-            content.root = Some(header.meta);
-            return Ok(());
-        };
-        if let Some(removal) = removal(&name, &path)? {
-            content.removed.insert(removal);
-            return Ok(());
+    if let Err(error) = read_tar(archive.clone(), &limits, &mut visit) {
+        // A damaged blob is the cause of whatever is wrong in it.
+        if let Err(damage) = whole(&mut blob, layer) {
+            return Err(damage);
         }
-        let node = match header.kind {
-            TarEntryKind::Directory => Node::Directory,
-            TarEntryKind::Symlink(target) => Node::Symlink { target },
-            TarEntryKind::File => {
-                let (digest, size) = put(&path, reader).map_err(|source| ImageError::Read {
-                    path: path.to_string(),
-                    source,
-                })?;
-                Node::File { size, digest }
-            }
-            TarEntryKind::HardLink(to) => {
-                let found = content.entries.get(&to).or_else(|| lower.get(&to));
-                match found.map(|entry| &entry.node) {
-                    Some(node @ Node::File { .. }) => node.clone(),
-                    _ => return Err(bad(&name, format!("{path} is a hard link to {to}, which is no file"))),
-                }
-            }
-        };
-        let meta = header.meta;
-        content.entries.insert(path, Entry { meta, node });
-        Ok(())
-    };
-    read_tar(archive.clone(), &tar_limits, &mut visit).map_err(|error| match error {
-        TarError::Entry { entry, problem } => bad(&name, format!("{entry} {problem}")),
-        TarError::Read { source, .. } => unreadable(source),
-        TarError::Visit(error) => error,
-    })?;
-    // Nothing may follow the archive; what is left of the compressed bytes is only the end of their format.
-    for rest in [&mut archive, &mut blob] {
-        io::copy(rest, &mut io::sink()).map_err(unreadable)?;
-    }
-    let (digest, size) = blob.seen();
-    if size != layer.size {
-        return Err(ImageError::Length {
-            path: name,
-            expected: layer.size,
-            actual: size,
-            more: false,
+        return Err(match error {
+            TarError::Entry { entry, problem } => bad(&name, format!("{entry} {problem}")),
+            TarError::Read { source, .. } => unreadable(source),
+            TarError::Visit(Problem::Entry(problem)) => bad(&name, problem),
+            TarError::Visit(Problem::Error(error)) => error,
         });
     }
-    if digest != layer.digest {
-        return Err(wrong_digest(&name, &layer.digest, &digest));
-    }
+    // Nothing may follow the archive; what is left of the compressed bytes is only the end of their format.
+    let rest = io::copy(&mut archive, &mut io::sink());
+    whole(&mut blob, layer)?;
+    rest.map_err(unreadable)?;
     let (diff_id, bytes) = archive.seen();
     if diff_id != layer.diff_id {
         return Err(wrong_digest(
@@ -236,41 +291,56 @@ fn read_layer(
             &diff_id,
         ));
     }
-    content.bytes = bytes;
+    used.bytes += bytes;
     Ok(content)
 }
 
-/// What the entry `path` removes, if its name says that it removes something.
-fn removal(layer: &str, path: &RelPath) -> Result<Option<Removal>, ImageError> {
+/// Reads a blob to its end; it must have the size and the digest by which the manifest calls it.
+fn whole(blob: &mut Watched<'_>, layer: &ImageLayer) -> Result<(), ImageError> {
+    let path = layer.digest.to_hex();
+    if let Err(source) = io::copy(blob, &mut io::sink()) {
+        return Err(ImageError::Read { path, source });
+    }
+    let (digest, size) = blob.seen();
+    if size != layer.size {
+        return Err(ImageError::Length {
+            path,
+            expected: layer.size,
+            actual: size,
+            more: false,
+        });
+    }
+    if digest != layer.digest {
+        return Err(wrong_digest(&path, &layer.digest, &digest));
+    }
+    Ok(())
+}
+
+/// What the entry `path` removes, if its name says that it removes something. Names that begin as those of removals are reserved.
+fn removal(path: &RelPath) -> Result<Option<Removal>, String> {
+    let reserved = |name: &[u8]| name.starts_with(WHITEOUT);
+    let parent = path.parent();
+    if parent.as_ref().is_some_and(|parent| parent.components().any(reserved)) {
+        return Err(format!("{path} lies below a name that removes a file"));
+    }
     let name = path.name();
     if name == OPAQUE {
-        return Ok(Some(Removal::Contents(path.parent())));
+        return Ok(Some(Removal::Contents(parent)));
     }
     let Some(of) = name.strip_prefix(WHITEOUT) else {
         return Ok(None);
     };
-    let mut bytes = path
-        .parent()
-        .map_or_else(Vec::new, |parent| [parent.as_bytes(), b"/"].concat());
+    let mut bytes = parent.map_or_else(Vec::new, |parent| [parent.as_bytes(), b"/"].concat());
     bytes.extend_from_slice(of);
     match RelPath::new(&bytes) {
-        Ok(target) if !of.starts_with(WHITEOUT) && Some(&target) != path.parent().as_ref() => {
-            Ok(Some(Removal::Entry(target)))
-        }
-        _ => Err(bad(layer, format!("{path} removes nothing that can be there"))),
+        Ok(target) if !reserved(of) => Ok(Some(Removal::Entry(target))),
+        _ => Err(format!("{path} removes nothing that can be there")),
     }
 }
 
 /// Applies the changes of a layer to the tree of those below.
-fn merge(
-    layer: &str,
-    tree: &mut Tree,
-    removed: BTreeSet<Removal>,
-    entries: BTreeMap<RelPath, Entry>,
-    epoch: Epoch,
-) -> Result<(), ImageError> {
-    let refuse = |problem: String| bad(layer, problem);
-    for removal in removed {
+fn merge(tree: &mut Tree, content: LayerContent, epoch: Epoch, used: &mut Used<'_>) -> Result<(), String> {
+    for removal in content.removed {
         match removal {
             Removal::Entry(path) => {
                 tree.remove(&path);
@@ -282,12 +352,16 @@ fn merge(
             }
         }
     }
-    for (path, entry) in entries {
-        let parents = std::iter::successors(path.parent(), RelPath::parent);
-        for parent in parents {
+    if let Some((path, to)) = content.links.iter().find(|(_, to)| tree.get(to).is_none()) {
+        return Err(format!("{path} is a hard link to {to}, which the same layer removes"));
+    }
+    for (path, entry) in content.entries {
+        // Above a directory of the tree there are only directories.
+        for parent in std::iter::successors(path.parent(), RelPath::parent) {
             match tree.get(&parent).map(|entry| &entry.node) {
-                None | Some(Node::Directory) => {}
-                Some(_) => return Err(refuse(format!("{path} lies below {parent}, which is no directory"))),
+                Some(Node::Directory) => break,
+                Some(_) => return Err(format!("{path} lies below {parent}, which is no directory")),
+                None => used.entry(parent.as_bytes().len())?,
             }
         }
         let there = tree.get(&path).map(|entry| entry.node == Node::Directory);
@@ -300,9 +374,9 @@ fn merge(
             (Some(_), _) => {
                 tree.remove(&path);
             }
-            (None, _) => tree.make_parents(&path, epoch).map_err(|e| refuse(e.to_string()))?,
+            (None, _) => tree.make_parents(&path, epoch).map_err(|e| e.to_string())?,
         }
-        tree.insert(path, entry).map_err(|e| refuse(e.to_string()))?;
+        tree.insert(path, entry).map_err(|e| e.to_string())?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The documents of an image: configuration, manifest, indexes.
 
-use super::{FORMAT, LayerCompression, WrittenLayer};
+use super::{FORMAT, LayerCompression, OciImage, WrittenLayer};
 use crate::{
     image::ImageError,
     model::{Arch, Epoch, Sha256Digest, VerityDigest},
@@ -30,6 +30,9 @@ const ANNOTATION_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) const ANNOTATION_TITLE: &str = "org.opencontainers.image.title";
 /// The annotation of a manifest with the time of its contents.
 const ANNOTATION_CREATED: &str = "org.opencontainers.image.created";
+/// Annotation by which containers/image, the library of skopeo and podman, tells images with layers in zstd from others in an index. It
+/// adds the annotation to an index without it, which then has another digest.
+const ANNOTATION_ZSTD: &str = "io.github.containers.compression.zstd";
 /// Version of the documents' schema.
 const SCHEMA: u32 = 2;
 /// The program that an engine starts, and the signal that ends it (systemd's own for a halt).
@@ -137,12 +140,16 @@ pub fn image_documents(
     Ok((config, manifest))
 }
 
-/// The index over the manifests of one image for several architectures.
-pub fn multi_index(mut manifests: Vec<Descriptor>) -> Result<OciDocument, ImageError> {
+/// The index over the manifests of one image for several architectures, each with its image.
+pub fn multi_index(manifests: Vec<(Descriptor, OciImage)>) -> Result<OciDocument, ImageError> {
     // An index names each manifest by digest and platform; names belong to `index.json`.
-    for manifest in &mut manifests {
-        manifest.set_annotations(None);
-    }
+    let manifests = manifests.into_iter().map(|(mut manifest, image)| {
+        let mut layers = image.layers.iter();
+        let zstd = layers.any(|layer| layer.compression == Some(LayerCompression::Zstd));
+        manifest.set_annotations(zstd.then(|| [(ANNOTATION_ZSTD.to_owned(), "true".to_owned())].into()));
+        manifest
+    });
+    let manifests: Vec<Descriptor> = manifests.collect();
     let index = ImageIndexBuilder::default()
         .schema_version(SCHEMA)
         .media_type(MediaType::ImageIndex)

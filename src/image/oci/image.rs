@@ -1,19 +1,21 @@
 //! One image of a layout: its architecture, its labels, its layers.
 
 use super::{
-    LayerCompression, LayoutReader,
-    document::ANNOTATION_TITLE,
-    layout::{bad, digest, hex, parse},
+    LABEL_ROOT, LayerCompression, LayoutReader, OCI_INDEX,
+    document::{ANNOTATION_TITLE, architecture},
+    layout::{bad, check_kind, digest, hex, parse},
 };
 use crate::{
     image::ImageError,
     model::{Arch, Sha256Digest, VerityDigest},
 };
-use oci_spec::image::{self as spec, Descriptor, ImageConfiguration, ImageManifest, MediaType};
+use oci_spec::image::{self as spec, Descriptor, ImageConfiguration, ImageManifest, MediaType, Os};
 use std::collections::BTreeMap;
 
 /// Most layers of an image: what engines mount at once.
 const MAX_LAYERS: usize = 127;
+/// The type of a list of layers in a configuration.
+const LAYERS: &str = "layers";
 
 /// A layer of an image, as its manifest and its configuration describe it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,17 +50,35 @@ pub struct OciImage {
 }
 
 impl OciImage {
+    /// Reads the image for `arch` of a layout. Images that the index lists for other architectures are not looked at.
+    pub fn find(layout: &LayoutReader<'_>, arch: Arch) -> Result<Self, ImageError> {
+        let mut found = Vec::new();
+        for descriptor in layout.manifests()? {
+            let stated = descriptor.platform().as_ref().map(|platform| platform.architecture());
+            if stated.is_none_or(|stated| *stated == architecture(arch)) {
+                found.push(Self::read(layout, &descriptor)?);
+            }
+        }
+        found.retain(|image| image.arch == arch);
+        let count = found.len();
+        match found.pop() {
+            Some(image) if count == 1 => Ok(image),
+            _ => Err(bad(OCI_INDEX, format!("it lists {count} images for {arch}, not one"))),
+        }
+    }
+
     /// Reads the image whose manifest `descriptor` names.
     pub fn read(layout: &LayoutReader<'_>, descriptor: &Descriptor) -> Result<Self, ImageError> {
         let manifest_digest = digest("index", descriptor)?;
         let name = manifest_digest.to_hex();
         let bytes = layout.document(descriptor)?;
+        check_kind(&name, &bytes, &MediaType::ImageManifest)?;
         let manifest: ImageManifest = parse(&name, &bytes)?;
         if *manifest.config().media_type() != MediaType::ImageConfig {
             let found = manifest.config().media_type();
             return Err(bad(
                 &name,
-                format!("its configuration is a {found}, not that of an image"),
+                format!("its configuration has the type {found}, not that of an image"),
             ));
         }
         let config_digest = digest(&name, manifest.config())?;
@@ -74,10 +94,20 @@ impl OciImage {
                 ));
             }
         };
-        let stated = descriptor.platform().as_ref().map(|platform| platform.architecture());
-        if stated.is_some_and(|stated| stated != config.architecture()) {
-            let problem = format!("the index lists it for another architecture than {arch}");
+        if *config.os() != Os::Linux {
+            let problem = format!("it is for {}, not {}", config.os(), Os::Linux);
+            return Err(bad(&config_digest.to_hex(), problem));
+        }
+        if let Some(stated) = descriptor.platform()
+            && (stated.architecture() != config.architecture() || stated.os() != config.os())
+        {
+            let listed = format!("{} on {}", stated.os(), stated.architecture());
+            let problem = format!("the index lists it for {listed}, and it is for {} on {arch}", Os::Linux);
             return Err(bad(&name, problem));
+        }
+        if config.rootfs().typ() != LAYERS {
+            let problem = format!("its root is of the type {:?}, not {LAYERS:?}", config.rootfs().typ());
+            return Err(bad(&config_digest.to_hex(), problem));
         }
         let diff_ids = config.rootfs().diff_ids();
         if diff_ids.len() != manifest.layers().len() || diff_ids.len() > MAX_LAYERS || diff_ids.is_empty() {
@@ -115,8 +145,16 @@ impl OciImage {
     }
 
     /// The root digest that the label states; the label is an unsigned claim.
-    pub fn claimed_root(&self) -> Option<VerityDigest> {
-        self.labels.get(super::LABEL_ROOT)?.parse().ok()
+    pub fn claimed_root(&self) -> Result<Option<VerityDigest>, ImageError> {
+        let Some(text) = self.labels.get(LABEL_ROOT) else {
+            return Ok(None);
+        };
+        let digest = text.parse();
+        let no_digest = |_| {
+            let problem = format!("its label {LABEL_ROOT} is {text:?}, which is no digest");
+            bad(&self.config.to_hex(), problem)
+        };
+        digest.map(Some).map_err(no_digest)
     }
 }
 

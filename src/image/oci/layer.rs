@@ -4,7 +4,7 @@
 //! nothing else of the machine enters the archive. Names and link targets of more than 100 bytes, and extended attributes, are pax
 //! records. A file that has several names in the tree is stored under each.
 
-use super::{FORMAT, pax::Records};
+use super::{FORMAT, apply::WHITEOUT, pax::Records};
 use crate::{
     image::{CountingWriter, ImageError, Open, copy_exact, zstd},
     model::{Entry, Meta, Node, RelPath, Sha256Digest},
@@ -125,7 +125,7 @@ fn hashed_archive(entries: &LayerEntries<'_>, open: Open<'_>, out: &mut dyn Writ
 /// Writes the archive without compression. Without `open`, zeros stand for the contents.
 fn archive(entries: &LayerEntries<'_>, open: Option<Open<'_>>, out: &mut dyn Write) -> Result<(), ImageError> {
     if let Some(meta) = entries.root {
-        put(&header(ROOT_NAME, &[], EntryType::Directory, 0, meta), out)?;
+        headers("/", ROOT_NAME, (EntryType::Directory, 0, &[]), meta, out)?;
     }
     for (path, entry) in &entries.entries {
         member(path, entry, open, out)?;
@@ -134,12 +134,10 @@ fn archive(entries: &LayerEntries<'_>, open: Option<Open<'_>>, out: &mut dyn Wri
 }
 
 fn member(path: &RelPath, entry: &Entry, open: Option<Open<'_>>, out: &mut dyn Write) -> Result<(), ImageError> {
-    let refuse = |problem: String| ImageError::Entry {
-        format: FORMAT,
-        path: path.to_string(),
-        problem,
-    };
-    let mut records = Records::default();
+    let refuse = |problem: String| refused(path, problem);
+    if path.components().any(|name| name.starts_with(WHITEOUT)) {
+        return Err(refuse("a layer takes such a name for a removal".to_owned()));
+    }
     let mut name = path.as_bytes().to_vec();
     if entry.node == Node::Directory {
         name.push(b'/');
@@ -155,36 +153,7 @@ fn member(path: &RelPath, entry: &Entry, open: Option<Open<'_>>, out: &mut dyn W
     if size > MAX_SIZE {
         return Err(refuse(format!("it has {size} bytes, more than {MAX_SIZE}")));
     }
-    let Meta { uid, gid, .. } = entry.meta;
-    if uid > MAX_OWNER || gid > MAX_OWNER {
-        return Err(refuse(format!("its owner {uid}:{gid} is above {MAX_OWNER}")));
-    }
-    if name.len() > NAME_SIZE {
-        records.add(b"path", &name);
-    }
-    if link.len() > NAME_SIZE {
-        records.add(b"linkpath", link);
-    }
-    for (key, value) in &entry.meta.xattrs {
-        records.xattr(key, value);
-    }
-    if !records.bytes().is_empty() {
-        let bytes = records.bytes();
-        let meta = Meta::root(0o644, entry.meta.mtime);
-        put(
-            &header(
-                RECORDS_NAME.as_bytes(),
-                &[],
-                EntryType::XHeader,
-                bytes.len() as u64,
-                &meta,
-            ),
-            out,
-        )?;
-        put(bytes, out)?;
-        pad(bytes.len() as u64, out)?;
-    }
-    put(&header(&name, link, kind, size, &entry.meta), out)?;
+    headers(path, &name, (kind, size, link), &entry.meta, out)?;
     if let Node::File { size, digest } = &entry.node {
         let content = match open {
             Some(open) => open(digest).map(|content| -> Box<dyn Read> { Box::new(content.take(size + 1)) }),
@@ -198,6 +167,58 @@ fn member(path: &RelPath, entry: &Entry, open: Option<Open<'_>>, out: &mut dyn W
         pad(*size, out)?;
     }
     Ok(())
+}
+
+/// Writes the header of a member, after its pax records where it needs any. `path` is the member in messages.
+fn headers(
+    path: impl std::fmt::Display,
+    name: &[u8],
+    (kind, size, link): (EntryType, u64, &[u8]),
+    meta: &Meta,
+    out: &mut dyn Write,
+) -> Result<(), ImageError> {
+    let Meta { uid, gid, .. } = *meta;
+    if uid > MAX_OWNER || gid > MAX_OWNER {
+        return Err(refused(path, format!("its owner {uid}:{gid} is above {MAX_OWNER}")));
+    }
+    let mut records = Records::default();
+    if name.len() > NAME_SIZE {
+        records.add(b"path", name);
+    }
+    if link.len() > NAME_SIZE {
+        records.add(b"linkpath", link);
+    }
+    for (key, value) in &meta.xattrs {
+        // A record is cut at its first equals sign.
+        if key.is_empty() || key.contains(&b'=') || key.contains(&0) {
+            let problem = format!(
+                "an extended attribute cannot be called \"{}\" there",
+                key.escape_ascii()
+            );
+            return Err(refused(path, problem));
+        }
+        records.xattr(key, value);
+    }
+    let bytes = records.bytes();
+    if !bytes.is_empty() {
+        let size = bytes.len() as u64;
+        let meta = Meta::root(0o644, meta.mtime);
+        put(
+            &header(RECORDS_NAME.as_bytes(), &[], EntryType::XHeader, size, &meta),
+            out,
+        )?;
+        put(bytes, out)?;
+        pad(size, out)?;
+    }
+    put(&header(name, link, kind, size, meta), out)
+}
+
+fn refused(path: impl std::fmt::Display, problem: String) -> ImageError {
+    ImageError::Entry {
+        format: FORMAT,
+        path: path.to_string(),
+        problem,
+    }
 }
 
 /// A header whose name and link target are cut to what fits; the records before it have the whole.

@@ -1,11 +1,12 @@
 //! An image layout on disk.
 
-use super::{FORMAT, document::to_json};
+use super::document::to_json;
 use crate::{
     image::ImageError,
     model::{RelPath, Sha256Digest},
 };
 use oci_spec::image::{Descriptor, ImageIndex, MediaType, OciLayoutBuilder};
+use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest as _, Sha256};
 use std::io::Read;
 
@@ -19,8 +20,10 @@ pub const BLOBS: &str = "blobs/sha256";
 const LAYOUT_VERSION: &str = "1.0.0";
 /// Largest document, bytes: what registries accept of a manifest.
 pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
-/// Most manifests of a layout.
+/// Most manifests and nested indexes of a layout.
 const MAX_MANIFESTS: usize = 64;
+/// The version of the schema of all documents.
+const SCHEMA: u32 = 2;
 /// Deepest nesting of indexes: `index.json`, and one more.
 const MAX_DEPTH: usize = 2;
 
@@ -59,24 +62,43 @@ impl<'a> LayoutReader<'a> {
                 format!("it states version {stated:?}, not {LAYOUT_VERSION:?}"),
             ));
         }
-        let mut found = Vec::new();
-        self.walk(OCI_INDEX, &self.read(OCI_INDEX)?, 1, &mut found)?;
+        let (mut found, mut seen) = (Vec::new(), 0);
+        self.walk(OCI_INDEX, &self.read(OCI_INDEX)?, 1, &mut found, &mut seen)?;
         Ok(found)
     }
 
-    fn walk(&self, name: &str, bytes: &[u8], depth: usize, found: &mut Vec<Descriptor>) -> Result<(), ImageError> {
+    /// Adds the manifests of an index at this depth; `seen` counts all descriptors.
+    fn walk(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        depth: usize,
+        found: &mut Vec<Descriptor>,
+        seen: &mut usize,
+    ) -> Result<(), ImageError> {
+        check_kind(name, bytes, &MediaType::ImageIndex)?;
         let index: ImageIndex = parse(name, bytes)?;
         for descriptor in index.manifests() {
+            *seen += 1;
+            if *seen > MAX_MANIFESTS {
+                return Err(bad(
+                    name,
+                    format!("the layout lists more than {MAX_MANIFESTS} images and indexes"),
+                ));
+            }
             match descriptor.media_type() {
                 MediaType::ImageIndex if depth < MAX_DEPTH => {
                     let name = digest(name, descriptor)?.to_hex();
-                    self.walk(&name, &self.document(descriptor)?, depth + 1, found)?;
+                    self.walk(&name, &self.document(descriptor)?, depth + 1, found, seen)?;
+                }
+                MediaType::ImageIndex => {
+                    return Err(bad(
+                        name,
+                        format!("it lists an index, and indexes are nested {MAX_DEPTH} deep at most"),
+                    ));
                 }
                 MediaType::ImageManifest => found.push(descriptor.clone()),
-                other => return Err(bad(name, format!("it lists a {other}, not an image"))),
-            }
-            if found.len() > MAX_MANIFESTS {
-                return Err(bad(name, format!("it lists more than {MAX_MANIFESTS} images")));
+                other => return Err(bad(name, format!("it lists the type {other}, which is no image"))),
             }
         }
         Ok(())
@@ -136,12 +158,47 @@ pub(super) fn hex(document: &str, text: &str) -> Result<Sha256Digest, ImageError
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, ImageError> {
+    // Serde takes an array for the members of a structure, in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(bad(name, "it is no JSON object".to_owned()));
+    }
     serde_json::from_slice(bytes).map_err(|e| bad(name, e.to_string()))
 }
 
+/// Refuses a document of another kind than the descriptor says, and one that could be read as either kind.
+pub(super) fn check_kind(name: &str, bytes: &[u8], expected: &MediaType) -> Result<(), ImageError> {
+    /// The members by which the kinds differ.
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind {
+        schema_version: u32,
+        media_type: Option<MediaType>,
+        manifests: Option<IgnoredAny>,
+        config: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
+    }
+    let kind: Kind = parse(name, bytes)?;
+    if kind.schema_version != SCHEMA {
+        let stated = kind.schema_version;
+        return Err(bad(
+            name,
+            format!("it states version {stated} of the schema, not {SCHEMA}"),
+        ));
+    }
+    if let Some(stated) = kind.media_type.filter(|stated| stated != expected) {
+        return Err(bad(
+            name,
+            format!("it states the type {stated}, and is listed as {expected}"),
+        ));
+    }
+    if kind.manifests.is_some() && (kind.config.is_some() || kind.layers.is_some()) {
+        return Err(bad(name, "it is a manifest and an index at once".to_owned()));
+    }
+    Ok(())
+}
+
 pub(super) fn bad(document: &str, problem: String) -> ImageError {
-    ImageError::Entry {
-        format: FORMAT,
+    ImageError::OciImage {
         path: document.to_owned(),
         problem,
     }

@@ -23,6 +23,7 @@ mod kernel;
 mod layer;
 mod layout;
 mod pax;
+mod watched;
 
 pub use apply::{AppliedLayers, LayerLimits, PutLayerContent, apply_layers};
 pub use document::{

@@ -149,6 +149,11 @@ fn in_words(what: &What) -> (String, Option<Values>) {
             let sentence = format!("In its metadata {}, the first at byte {offset}", differ(*bytes));
             (sentence, None)
         }
+        What::Compression { a, b, same } => {
+            let content = if *same { "equal" } else { "different" };
+            let sentence = format!("It is stored in two ways, and its content is {content}");
+            (sentence, Some((Some(a.clone()), Some(b.clone()))))
+        }
         What::Damaged { problem } => (format!("The contents cannot be compared: {problem}"), None),
         What::Incomplete { problem } => (
             format!("The contents are compared as far as they could be read: {problem}"),

@@ -297,6 +297,18 @@ fn every_kind_of_difference_has_its_words() {
             vec!["Package dash differs.", "not there", "<mark>1.0</mark>"],
         ),
         (
+            What::Compression {
+                a: "gzip".to_owned(),
+                b: "zstd".to_owned(),
+                same: true,
+            },
+            vec![
+                "It is stored in two ways, and its content is equal.",
+                "<mark>gzip</mark>",
+                "<mark>zstd</mark>",
+            ],
+        ),
+        (
             What::About { offset: 4, bytes: 2 },
             vec!["In its metadata 2 bytes differ, the first at byte 4."],
         ),

@@ -1,0 +1,18 @@
+//! OCI images: what pnb writes is read by other programs, what they write by pnb, and what nobody should write is refused.
+
+#[path = "../fixture/mod.rs"]
+#[expect(dead_code, reason = "shared with the tests of audits, which use more of it")]
+mod fixture;
+#[path = "../fixture/publish_tools.rs"]
+mod publish_tools;
+
+#[path = "../fixture/stage_tree.rs"]
+mod stage_tree;
+
+mod archives;
+mod artifact;
+mod documents;
+mod inspected;
+mod layouts;
+mod programs;
+mod writing;
