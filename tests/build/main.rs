@@ -13,9 +13,9 @@ mod formats;
 mod kernel;
 mod media;
 mod oci;
+#[path = "../fixture/own_loader.rs"]
+mod own_loader;
 mod project;
-#[path = "../fixture/publish_tools.rs"]
-mod publish_tools;
 mod repeat;
 mod repro;
 #[path = "../source/project.rs"]

@@ -3,11 +3,8 @@
 #[path = "../fixture/mod.rs"]
 #[expect(dead_code, reason = "shared with the tests of audits, which use more of it")]
 mod fixture;
-#[path = "../fixture/publish_tools.rs"]
-mod publish_tools;
-
-#[path = "../fixture/stage_tree.rs"]
-mod stage_tree;
+#[path = "../fixture/own_loader.rs"]
+mod own_loader;
 
 mod archives;
 mod artifact;

@@ -1,8 +1,9 @@
 //! umoci and skopeo read what pnb writes, and pnb reads what they write.
 
 use crate::{
+    fixture::tools::check_tools::stage_tree::stage_tree,
     layouts::{Put::*, *},
-    publish_tools::publish_tool,
+    own_loader::with_own_loader,
 };
 use pnb::{
     image::oci::{IMAGE_NAME, LayerCompression},
@@ -16,12 +17,15 @@ use std::{
         ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt, symlink},
     },
-    path::Path,
+    path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// Runs a program below `dir` to a good end; returns what it printed.
 fn run(program: &str, dir: &Path, arguments: &[&str]) -> String {
-    let mut command = publish_tool(program);
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    let tree = TREE.get_or_init(|| stage_tree("publish-tools"));
+    let mut command = with_own_loader(tree, program);
     command.env("HOME", dir).env("TMPDIR", dir).env("XDG_RUNTIME_DIR", dir);
     let done = command.current_dir(dir).args(arguments).output().expect("starts");
     let said = String::from_utf8_lossy(&done.stderr);

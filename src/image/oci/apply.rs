@@ -269,9 +269,7 @@ fn read_layer(
     };
     if let Err(error) = read_tar(archive.clone(), &limits, &mut visit) {
         // A damaged blob is the cause of whatever is wrong in it.
-        if let Err(damage) = whole(&mut blob, layer) {
-            return Err(damage);
-        }
+        whole(&mut blob, layer)?;
         return Err(match error {
             TarError::Entry { entry, problem } => bad(&name, format!("{entry} {problem}")),
             TarError::Read { source, .. } => unreadable(source),
