@@ -141,7 +141,7 @@ mod nightly {
             let output = run(&all[name], &["--json", "doctor"]);
             (
                 output.status.code(),
-                String::from_utf8_lossy(&output.stdout).into_owned(),
+                String::from_utf8_lossy(&output.stdout).to_lowercase(),
             )
         };
         let (code, said) = layers("amd64");

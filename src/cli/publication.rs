@@ -84,12 +84,12 @@ pub(super) struct PublicationArgs {
     /// File with an identity token [default: SIGSTORE_ID_TOKEN, or the job's own server]
     #[arg(long, value_name = "FILE")]
     identity_token_file: Option<PathBuf>,
-    /// Webhooks of the platform: a TOML file that only its owner can read (docs/publishing.md)
+    /// Webhooks of the platform: a TOML file that names the files with their secrets (docs/publishing.md)
     #[arg(long, value_name = "FILE")]
     webhooks: Option<PathBuf>,
     #[command(flatten)]
     servers: ServerArgs,
-    /// File that keeps what was done [default: publish/<commit>.jsonl in the store]
+    /// File that keeps what was done [default: publish/<commit>-<plan>.jsonl in the store]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// Go on with a publication that was interrupted
@@ -220,17 +220,6 @@ pub(super) fn publication(
 ) -> Result<Exit, Failure> {
     let plan = plan(args, image, artifacts)?;
     let http = args.servers.http()?;
-    let store = store(common)?;
-    let journal_path = match &args.journal {
-        Some(path) => path.clone(),
-        None => Journal::place(&store, &plan.commit),
-    };
-    let digest = plan.digest().map_err(PublicationError::from)?;
-    let journal = Journal::open(&journal_path, &digest).map_err(PublicationError::from)?;
-    let finished = journal.entries().contains(&JournalEntry::Finished);
-    if !journal.entries().is_empty() && !finished && !args.resume && !dry_run {
-        return Err(PublicationError::Interrupted { path: journal_path }.into());
-    }
     let repository = args.gitea.as_deref().filter(|_| args.release.is_some());
     let gitea = match repository {
         None => None,
@@ -239,21 +228,39 @@ pub(super) fn publication(
             Some(GiteaClient::new(&http, repository, gitea_token(args)?))
         }
     };
+    let (credentials, signing, webhooks) = (args.servers.credentials()?, signing(args, &http)?, webhooks(args)?);
+    let notes = match &args.notes {
+        None => String::new(),
+        Some(path) => text(path)?,
+    };
+    // Only a publication that can begin has a journal.
+    let store = store(common)?;
+    let digest = plan.digest().map_err(PublicationError::from)?;
+    let journal_path = match &args.journal {
+        Some(path) => path.clone(),
+        None => Journal::place(&store, &plan.commit, &digest),
+    };
+    let journal = match dry_run {
+        true => Journal::look(&journal_path, &digest),
+        false => Journal::open(&journal_path, &digest),
+    };
+    let journal = journal.map_err(PublicationError::from)?;
+    let finished = journal.entries().contains(&JournalEntry::Finished);
+    if !journal.entries().is_empty() && !finished && !args.resume && !dry_run {
+        return Err(PublicationError::Interrupted { path: journal_path }.into());
+    }
     let transfer = Transfers::new(report, plan.bytes());
     let parts = PublisherParts {
-        credentials: args.servers.credentials()?,
-        signing: signing(args, &http)?,
+        credentials,
+        signing,
         gitea,
         limits: LookOptions {
             max_asset_size: args.max_asset_size,
             ..LookOptions::default()
         },
         title: args.title.clone().or_else(|| args.release.clone()).unwrap_or_default(),
-        notes: match &args.notes {
-            None => String::new(),
-            Some(path) => text(path)?,
-        },
-        webhooks: webhooks(args)?,
+        notes,
+        webhooks,
         journal,
         journal_path,
         on: &|event| say(report, &event),

@@ -25,6 +25,9 @@ use std::{
 };
 use tempfile::TempDir;
 
+/// Suffix of the signature of a file.
+const SIGNATURE_SUFFIX: &[u8] = b".sigstore.json";
+
 /// Facts for the statements, from the caller of the pipeline.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
@@ -297,7 +300,8 @@ impl Export<'_> {
     }
 }
 
-/// The name, inode, size and times of every file below a directory, as text. A changed or replaced file changes it.
+/// The name, inode, size and times of every file below a directory, as text. A changed or replaced file changes it. Signatures, which
+/// `pnb publish` writes beside the files, do not.
 pub(super) fn stamps(dir: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     let mut waiting = vec![PathBuf::new()];
@@ -308,8 +312,17 @@ pub(super) fn stamps(dir: &Path) -> std::io::Result<String> {
             .collect::<Result<_, _>>()?;
         names.sort();
         for name in names {
+            if name.as_encoded_bytes().ends_with(SIGNATURE_SUFFIX) {
+                continue;
+            }
             let name = below.join(name);
             let m = fs::symlink_metadata(dir.join(&name))?;
+            if m.is_dir() {
+                // Its times change with a signature in it; what else could change them changes a line of a file too.
+                let _ = writeln!(text, "{name:?} {} {:o}", m.ino(), m.mode());
+                waiting.push(name);
+                continue;
+            }
             let _ = writeln!(
                 text,
                 "{name:?} {} {} {}.{} {}.{}",
@@ -320,9 +333,6 @@ pub(super) fn stamps(dir: &Path) -> std::io::Result<String> {
                 m.ctime(),
                 m.ctime_nsec()
             );
-            if m.is_dir() {
-                waiting.push(name);
-            }
         }
     }
     Ok(text)
@@ -358,4 +368,29 @@ fn copy_tree_out(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_beside_the_files_do_not_make_an_artifact_another_one() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("written");
+        fs::create_dir(dir.path().join("boot")).expect("made");
+        put("disk.raw", "disk");
+        put("boot/kernel", "kernel");
+        let before = stamps(dir.path()).expect("readable");
+        put("disk.raw.sigstore.json", "{}");
+        put("boot/kernel.sigstore.json", "{}");
+        assert_eq!(stamps(dir.path()).expect("readable"), before);
+        // Anything else does.
+        put("boot/other", "x");
+        assert_ne!(stamps(dir.path()).expect("readable"), before);
+        fs::remove_file(dir.path().join("boot/other")).expect("there");
+        assert_eq!(stamps(dir.path()).expect("readable"), before);
+        put("boot/kernel", "another");
+        assert_ne!(stamps(dir.path()).expect("readable"), before);
+    }
 }

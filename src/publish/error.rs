@@ -227,7 +227,7 @@ impl Hint for JournalError {
                 "publish the files of that journal, or name another file with --journal to begin anew"
             }
             JournalError::Line { .. } => {
-                "name another file with --journal to begin anew; what is published already is found"
+                "name another file with --journal to begin anew; published files and signatures are found and used"
             }
             JournalError::Io { .. } => return None,
         };

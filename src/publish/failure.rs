@@ -178,7 +178,8 @@ impl Hint for PublishFailure {
             (None, PublishStep::Look) => None,
             // Nothing that an earlier step did is lost.
             (None, _) => Some("--resume goes on with this step".into()),
-            (own, _) => own,
+            (own, PublishStep::Look) => own,
+            (Some(own), _) => Some(format!("{own}; --resume goes on with this step").into()),
         }
     }
 }

@@ -127,12 +127,38 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Where the journal of the publication of a commit lies unless the caller says otherwise.
-    pub fn place(store: &Store, commit: &GitSha) -> PathBuf {
-        store.root().join("publish").join(format!("{}.jsonl", commit.as_str()))
+    /// Where the journal of a publication lies unless the caller says otherwise: of a commit, by this plan. A commit is published by several
+    /// plans when, for example, it gets a release after its images.
+    pub fn place(store: &Store, commit: &GitSha, plan: &Sha256Digest) -> PathBuf {
+        let name = format!("{}-{}.jsonl", commit.as_str(), &plan.to_hex()[..16]);
+        store.root().join("publish").join(name)
     }
 
-    /// Opens the journal of the plan with this digest, and begins one where there is none.
+    /// Reads the journal of the plan with this digest, and writes nothing: neither there nor, when steps are added, later.
+    ///
+    /// # Errors
+    /// As [`Journal::open`], except that it may be in use.
+    pub fn look(path: &Path, plan: &Sha256Digest) -> Result<Self, JournalError> {
+        let at = |action: &'static str| JournalError::io(action, path);
+        let mut text = Vec::new();
+        match crate::store::open_foreign(path) {
+            Ok(file) => {
+                let read = file.take(MAX_JOURNAL + 1).read_to_end(&mut text);
+                read.map_err(at("read"))?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(at("open")(e)),
+        }
+        let parsed = checked(path, &text, plan)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: tempfile::tempfile().map_err(at("make a copy of"))?,
+            entries: parsed.entries,
+            torn: parsed.whole < text.len(),
+        })
+    }
+
+    /// Opens the journal of the plan with this digest, and begins one where there is none, or one that lists nothing.
     ///
     /// # Errors
     /// [`JournalError::Busy`] while another program has it open, [`JournalError::OtherPlan`] for one of other inputs,
@@ -162,29 +188,14 @@ impl Journal {
         let mut text = Vec::new();
         let read = (&mut file).take(MAX_JOURNAL + 1).read_to_end(&mut text);
         read.map_err(at("read"))?;
-        if text.len() as u64 > MAX_JOURNAL {
-            return Err(at("read")(io::Error::other(format!(
-                "it has more than {MAX_JOURNAL} bytes"
-            ))));
-        }
-        let parsed = parse(&text).map_err(|(line, problem)| JournalError::Line {
-            path: path.to_owned(),
-            line,
-            problem,
-        })?;
+        let parsed = checked(path, &text, plan)?;
         let mut journal = Self {
             path: path.to_owned(),
             file,
             entries: parsed.entries,
+            // The first line of a plan that came to nothing goes as a torn one does.
             torn: parsed.whole < text.len(),
         };
-        if let Some(actual) = parsed.plan.filter(|found| found != plan) {
-            return Err(JournalError::OtherPlan {
-                path: path.to_owned(),
-                expected: *plan,
-                actual,
-            });
-        }
         journal.cut(parsed.whole as u64)?;
         match parsed.plan {
             Some(_) => Ok(journal),
@@ -261,6 +272,29 @@ impl Journal {
         }
         let cut = self.file.set_len(whole).and_then(|()| self.file.sync_all());
         cut.map_err(JournalError::io("cut the torn end of", &self.path))
+    }
+}
+
+/// The content of a journal, which must be of this plan. One of another plan that lists no step counts for nothing: that publication was
+/// refused before it wrote anything.
+fn checked(path: &Path, text: &[u8], plan: &Sha256Digest) -> Result<Parsed, JournalError> {
+    if text.len() as u64 > MAX_JOURNAL {
+        let long = io::Error::other(format!("it has more than {MAX_JOURNAL} bytes"));
+        return Err(JournalError::io("read", path)(long));
+    }
+    let parsed = parse(text).map_err(|(line, problem)| JournalError::Line {
+        path: path.to_owned(),
+        line,
+        problem,
+    })?;
+    match parsed.plan {
+        Some(actual) if actual != *plan && parsed.entries.is_empty() => Ok(Parsed::default()),
+        Some(actual) if actual != *plan => Err(JournalError::OtherPlan {
+            path: path.to_owned(),
+            expected: *plan,
+            actual,
+        }),
+        _ => Ok(parsed),
     }
 }
 
@@ -449,6 +483,38 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).expect("made");
         assert!(Journal::open(&link, &PLAN).is_err());
         assert!(Journal::open(dir.path(), &PLAN).is_err());
+    }
+
+    #[test]
+    fn a_journal_that_lists_no_step_binds_nobody() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("journal");
+        drop(Journal::open(&path, &digest(8)).expect("opened"));
+        drop(Journal::open(&path, &PLAN).expect("another plan, and nothing was done for the first"));
+        let begun = fs::read(&path).expect("readable");
+        assert!(String::from_utf8_lossy(&begun).ends_with(&format!("\"plan\":\"{PLAN}\"}}\n")));
+        let bytes = written(&path);
+        assert!(bytes.starts_with(&begun));
+        assert!(Journal::open(&path, &digest(8)).is_err());
+    }
+
+    #[test]
+    fn a_look_at_a_journal_changes_nothing() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let path = dir.path().join("publish/journal");
+        let mut journal = Journal::look(&path, &PLAN).expect("none");
+        assert_eq!(journal.entries(), []);
+        journal.add(entries().remove(0)).expect("kept in memory");
+        assert!(!path.parent().expect("a directory").exists());
+        // One that is torn stays so, and one of another plan is refused.
+        let bytes = written(&path);
+        let torn = &bytes[..bytes.len() - 5];
+        fs::write(&path, torn).expect("written");
+        let mut journal = Journal::look(&path, &PLAN).expect("readable");
+        assert_eq!(journal.entries(), &entries()[..3]);
+        journal.add(entries().remove(3)).expect("kept in memory");
+        assert_eq!(fs::read(&path).expect("readable"), torn);
+        assert!(Journal::look(&path, &digest(8)).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Hands verified artifacts to the places where nodes, people and the platform look for them.
 //!
 //! Every step takes only what [`crate::audit::audit`] returned, looks before it writes, and can be repeated: a second run finds what the
-//! first one did and goes on from there. `docs/publish.md` describes the steps and what is refused.
+//! first one did and goes on from there. `docs/publishing.md` describes the steps and what is refused.
 //!
 //! | file | holds |
 //! |---|---|

@@ -159,6 +159,13 @@ impl PublishPlan {
             }
             places.push(place);
         }
+        if !disks.is_empty() && !request.signed {
+            return Err(PlanError::Request {
+                problem:
+                    "a disk image in a registry has its signatures as layers: without them there is no manifest of it"
+                        .to_owned(),
+            });
+        }
         if request.release.is_some() && !request.signed {
             return Err(PlanError::Request {
                 problem:

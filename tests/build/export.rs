@@ -132,13 +132,16 @@ impl Subject {
     fn class(&self, found: &Traced) -> String {
         let mut paths: Vec<&str> = Vec::new();
         let of_descriptors = ["write", "pwritev2", "copy_file_range", "sendfile", "ftruncate", "flock"];
-        // What a call writes may look like a path.
+        // What a call writes may look like a path, so only the descriptors before it are read.
         let marks: &[(char, char)] = match of_descriptors.contains(&found.call.as_str()) {
             true => &[('<', '>')],
             false => &[('"', '"')],
         };
         for (open, close) in marks {
-            let mut rest = found.arguments.as_str();
+            let mut rest = match *open {
+                '<' => found.arguments.split(['"', '[']).next().unwrap_or_default(),
+                _ => found.arguments.as_str(),
+            };
             while let Some((_, tail)) = rest.split_once(*open) {
                 let Some((path, tail)) = tail.split_once(*close) else {
                     break;

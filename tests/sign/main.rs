@@ -6,4 +6,5 @@ mod stage_tree;
 mod attacks;
 mod faults;
 mod signed;
+#[path = "../fixture/sigstore.rs"]
 mod work;

@@ -186,7 +186,9 @@ fn every_command_runs_and_pnb_accepts_its_arguments() {
             }
         }
     }
-    let wanted: BTreeSet<String> = ["audit", "build", "doctor", "verify-repro"].map(str::to_owned).into();
+    let wanted: BTreeSet<String> = ["audit", "build", "doctor", "publish", "verify-repro"]
+        .map(str::to_owned)
+        .into();
     assert!(commands.is_superset(&wanted), "{commands:?}");
     // What pnb does not accept is found.
     for wrong in [
@@ -197,6 +199,39 @@ fn every_command_runs_and_pnb_accepts_its_arguments() {
     ] {
         let wrong: Vec<String> = wrong.iter().map(|s| (*s).to_owned()).collect();
         assert!(accepts(&wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_tag_is_released_and_without_a_signature_nothing_is() {
+    let workflow = workflow("build-disk-image.yaml");
+    let combination = Default::default();
+    let published = |unset: &[&'static str]| -> String {
+        let all = Run::new(&workflow, "whole", &combination).without(unset).all();
+        let found = all
+            .iter()
+            .find(|arguments| arguments[0] == "publish")
+            .expect("published");
+        accepts(found).unwrap_or_else(|said| unreachable!("{found:?}\n{said}"));
+        found.join(" ")
+    };
+    let signed = published(&[]);
+    for part in [
+        "--to registry:registry.example/acme/os",
+        "--disk-images value-of-PNB_DISK_IMAGES",
+        "--platform raw/amd64=debian-13 --platform disk-image-rpi4/arm64=pi",
+        "--identity https://git.example/acme/images/.gitea/workflows/build-disk-image.yaml@refs/tags/v1",
+        "--issuer value-of-PNB_ISSUER",
+        "--release v1 --gitea https://git.example/acme/images",
+        "--resume",
+    ] {
+        assert!(signed.contains(part), "{signed} lacks {part}");
+    }
+    assert!(!signed.contains("--sign "), "{signed}");
+    let unsigned = published(&["PNB_SIGNING_CONFIG"]);
+    assert!(unsigned.ends_with("--sign none"), "{unsigned}");
+    for part in ["--release", "--disk-images", "--identity"] {
+        assert!(!unsigned.contains(part), "{unsigned} has {part}");
     }
 }
 

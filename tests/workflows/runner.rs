@@ -21,6 +21,8 @@ pub(crate) struct Run<'a> {
     workflow: &'a Workflow,
     job: &'a str,
     combination: &'a Names,
+    /// Variables that are empty; all others have a value.
+    unset: Vec<&'a str>,
     dir: tempfile::TempDir,
 }
 
@@ -31,6 +33,7 @@ impl<'a> Run<'a> {
             workflow,
             job,
             combination,
+            unset: Vec::new(),
             dir,
         };
         for (name, text) in [("recorder", RECORDER), ("bin/cargo", CARGO)] {
@@ -43,6 +46,12 @@ impl<'a> Run<'a> {
         fs::create_dir_all(run.place("var/lib/pnb/bin/0123abcd")).expect("made");
         fs::copy(run.place("recorder"), run.place("var/lib/pnb/bin/0123abcd/pnb")).expect("copied");
         run
+    }
+
+    /// The same job where these variables are empty.
+    pub(crate) fn without(mut self, unset: &[&'a str]) -> Self {
+        self.unset = unset.to_vec();
+        self
     }
 
     fn place(&self, name: &str) -> PathBuf {
@@ -86,6 +95,11 @@ impl<'a> Run<'a> {
             }
             bash.env("GITHUB_SHA", "0123abcd")
                 .env("GITHUB_PATH", self.place("github-path"));
+            bash.env("GITHUB_SERVER_URL", "https://git.example")
+                .env("GITHUB_REPOSITORY", "acme/images");
+            bash.env("GITHUB_REF", "refs/tags/v1")
+                .env("GITHUB_REF_TYPE", "tag")
+                .env("GITHUB_REF_NAME", "v1");
             bash.env("RECORD", self.place("record"))
                 .env("RECORDER", self.place("recorder"));
             bash.env("FAILING", failing);
@@ -109,6 +123,10 @@ impl<'a> Run<'a> {
             let name = expression.trim();
             let known = match name.split_once('.') {
                 Some(("matrix", key)) => self.combination.get(key).cloned(),
+                // The one variable whose words have a form.
+                Some(("vars", "PNB_PLATFORMS")) => Some("raw/amd64=debian-13 disk-image-rpi4/arm64=pi".to_owned()),
+                Some(("vars", "PNB_REGISTRY")) => Some("registry.example/acme/os".to_owned()),
+                Some(("vars", key)) if self.unset.contains(&key) => Some(String::new()),
                 Some(("secrets" | "vars", key)) => Some(format!("value-of-{key}")),
                 _ => None,
             };

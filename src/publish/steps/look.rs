@@ -3,18 +3,19 @@
 use super::{PublishState, PublishStep, Publisher, publisher::repository_name};
 use crate::{
     model::Sha256Digest,
-    publish::{JournalEntry, PlanError, PublishCause, look_at_release},
+    publish::{JournalEntry, PlanError, PublishCause, PublishedDisk, look_at_release},
     registry::{ImageReference, RegistryAccess},
 };
 
 impl Publisher<'_> {
     pub(super) fn look_step(&mut self) -> Result<(), PublishCause> {
         self.load_kept()?;
+        self.adopt_beside()?;
         if let Some(image) = &self.plan.image {
-            self.look_at_repository(&image.repository, Some(image.index))?;
+            self.look_at_repository(&image.repository, Some(image.index), None)?;
         }
         for disk in self.disks() {
-            self.look_at_repository(&disk.repository, None)?;
+            self.look_at_repository(&disk.repository, None, Some(disk))?;
         }
         if let Some(signing) = &self.parts.signing {
             let claims = signing.signer.look()?;
@@ -46,11 +47,12 @@ impl Publisher<'_> {
     }
 
     /// Asks for the login, and for what the commit's tag names. `expected` is the digest that it may name; without one, the journal must
-    /// have set it.
+    /// have set it, or it must name `disk` with signatures of the same signer.
     fn look_at_repository(
         &mut self,
         repository: &ImageReference,
         expected: Option<Sha256Digest>,
+        disk: Option<&PublishedDisk>,
     ) -> Result<(), PublishCause> {
         let name = repository_name(repository);
         let tags = self.tags(expected.is_some());
@@ -59,7 +61,7 @@ impl Publisher<'_> {
         client.ping()?;
         client.login(RegistryAccess::Push)?;
         for tag in tags {
-            let Some(actual) = client.tag_digest(&tag)? else {
+            let Some(actual) = self.client(repository)?.tag_digest(&tag)? else {
                 continue;
             };
             let ours = JournalEntry::Tag {
@@ -70,9 +72,18 @@ impl Publisher<'_> {
             if expected == Some(actual) || journal.contains(&ours) {
                 continue;
             }
+            if let Some(disk) = disk
+                && let Some(found) = self.client(repository)?.manifest(&actual)?
+                && self.adopt_disk(disk, &found)?
+            {
+                continue;
+            }
             return Err(PublishCause::Taken {
                 reference: format!("{name}:{tag}"),
-                expected: expected.map_or_else(|| "no tag, or one that the journal has".to_owned(), |d| d.to_string()),
+                expected: expected.map_or_else(
+                    || "no tag, or this disk signed by the same signer".to_owned(),
+                    |d| d.to_string(),
+                ),
                 actual: actual.to_string(),
             });
         }

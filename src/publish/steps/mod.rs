@@ -10,8 +10,9 @@
 //! | show | `show` | tags, then the release |
 //! | tell | `tell` | messages to the platform |
 //!
-//! Nothing has a final name before the step *show*.
+//! `adopt` finds the signatures of a publication whose journal is lost. Nothing has a final name before the step *show*.
 
+mod adopt;
 mod attach;
 mod blobs;
 mod event;

@@ -6,7 +6,7 @@ use crate::{
     model::Sha256Digest,
     publish::{
         GiteaClient, Journal, JournalEntry, LookOptions, PlannedAsset, PlannedRelease, PlatformName, PublishCause,
-        PublishFailure, PublishPlan, PublishedDisk, Secret,
+        PublishFailure, PublishPlan, PublishedDisk, ReleaseAnswer, Secret,
     },
     registry::{CredentialFile, ImageReference, OnTransfer, RegistryClient},
     sign::{BundleVerifier, ExpectedSigner, LegacySignature, Signer, VerifiedBundle},
@@ -77,6 +77,8 @@ pub struct Publisher<'a> {
     pub(super) bundles: BTreeMap<(Sha256Digest, String), VerifiedBundle>,
     /// Signatures for cosign 2, by manifest.
     pub(super) legacy: BTreeMap<Sha256Digest, LegacySignature>,
+    /// The release with all its files, still to be shown.
+    pub(super) filled: Option<ReleaseAnswer>,
 }
 
 /// A repository by its registry and name.
@@ -93,6 +95,7 @@ impl<'a> Publisher<'a> {
             clients: BTreeMap::new(),
             bundles: BTreeMap::new(),
             legacy: BTreeMap::new(),
+            filled: None,
         }
     }
 

@@ -13,6 +13,7 @@ impl Publisher<'_> {
         let seen = look_at_release(gitea, &release, self.parts.limits, &self.parts.journal)?;
         let answer = fill_release(gitea, &release, &seen, self.parts.limits, &mut self.parts.journal)?;
         let what = format!("draft {} of {} on {}", answer.id, release.tag(), gitea.repository());
+        self.filled = Some(answer);
         self.say(PublishStep::Release, PublishState::Done, what);
         Ok(())
     }

@@ -16,7 +16,13 @@ use crate::{
     },
     sign::{LegacySignature, Purpose, SIGN_PREDICATE_TYPE, VerifiedBundle, sign_v1_statement},
 };
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 impl Publisher<'_> {
     pub(super) fn sign_step(&mut self) -> Result<(), PublishCause> {
@@ -101,6 +107,7 @@ impl Publisher<'_> {
             let bundle = signing.signer.sign_digest(name, &sha256)?;
             self.keep(sha256, FILE_KIND, bundle, name)?;
         } else {
+            self.note_adopted(sha256, FILE_KIND)?;
             self.say(PublishStep::Sign, PublishState::There, name);
         }
         if let Some(bundle) = self.bundle(&sha256, FILE_KIND) {
@@ -133,6 +140,7 @@ impl Publisher<'_> {
     fn sign_statement(&mut self, statement: &str, subject: Sha256Digest, kind: &str) -> Result<(), PublishCause> {
         let what = format!("sha256:{subject}: {kind}");
         if self.bundle(&subject, kind).is_some() {
+            self.note_adopted(subject, kind)?;
             self.say(PublishStep::Sign, PublishState::There, what);
             return Ok(());
         }
@@ -224,22 +232,22 @@ fn statement_about(path: &Path, reference: &str, manifest: Sha256Digest) -> Resu
     Ok(to_canonical(&statement, "provenance")?)
 }
 
-/// Writes a file in one step, unless it has this content.
+/// Writes a signature, unless the file has this content. It is not renamed into place: a file under another name, which a kill would leave
+/// behind, would be a foreign file to the next audit, while half a signature is written again from the journal.
 fn write_if_other(path: &Path, text: &str) -> Result<(), PublishCause> {
     if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let written = tempfile::Builder::new()
-        .prefix(".signature.")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(parent)
-        .and_then(|mut file| {
-            io::Write::write_all(&mut file, text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|e| e.error)
-        });
-    written
-        .map(drop)
-        .map_err(|source| PlanError::io("write", path)(source).into())
+    let removed = match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    // A new file, so that nothing is written through a link.
+    let written = removed.and_then(|()| {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o644).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|source| PlanError::io("write", path)(source).into())
 }
