@@ -1,6 +1,6 @@
 //! The OCI image of the product: it is what its statements say, it boots, and other programs read it.
 
-use crate::{project::*, publish_tools::publish_tool};
+use crate::{own_loader::with_own_loader, project::*};
 use pnb::{
     image::{
         composefs::write_image,
@@ -70,7 +70,7 @@ fn boot(path: &Path, arguments: &[&str], root: VerityDigest) {
 
 /// Runs a program of `publish-tools` in `dir` to a good end.
 fn tool(program: &str, dir: &Path, arguments: &[&str]) -> String {
-    let mut command = publish_tool(program);
+    let mut command = with_own_loader(&tree_of("publish-tools"), program);
     command.env("HOME", dir).env("TMPDIR", dir).env("XDG_RUNTIME_DIR", dir);
     good(command.current_dir(dir).args(arguments))
 }

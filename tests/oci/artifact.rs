@@ -1,9 +1,8 @@
 //! A whole artifact with a small image: what `pnb audit` and `pnb boot` say of it, and of each that is not as it should be.
 
 use crate::{
-    fixture,
+    fixture::{self, tools::check_tools::stage_tree::stage_tree},
     layouts::{Put::*, *},
-    publish_tools::stage_tree::stage_tree,
 };
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Class, audit},

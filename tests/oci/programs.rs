@@ -1,12 +1,13 @@
 //! umoci and skopeo read what pnb writes, and pnb reads what they write.
 
 use crate::{
+    fixture::tools::check_tools::stage_tree::stage_tree,
     layouts::{Put::*, *},
-    publish_tools::publish_tool,
+    own_loader::with_own_loader,
 };
 use pnb::{
-    image::oci::{IMAGE_NAME, LayerCompression},
-    model::{Node, RelPath, Tree},
+    image::oci::{IMAGE_NAME, LayerCompression, OCI_INDEX, OciImage, blob_path, layout_index, multi_index},
+    model::{Arch, Node, RelPath, Tree},
     verity::digest_bytes,
 };
 use std::{
@@ -16,12 +17,15 @@ use std::{
         ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt, symlink},
     },
-    path::Path,
+    path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// Runs a program below `dir` to a good end; returns what it printed.
 fn run(program: &str, dir: &Path, arguments: &[&str]) -> String {
-    let mut command = publish_tool(program);
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    let tree = TREE.get_or_init(|| stage_tree("publish-tools"));
+    let mut command = with_own_loader(tree, program);
     command.env("HOME", dir).env("TMPDIR", dir).env("XDG_RUNTIME_DIR", dir);
     let done = command.current_dir(dir).args(arguments).output().expect("starts");
     let said = String::from_utf8_lossy(&done.stderr);
@@ -258,9 +262,7 @@ fn what_umoci_makes_is_applied_as_umoci_unpacks_it() {
     made_by_umoci(dir.path());
     let (unpacked, mut applied) = both(dir.path(), "made", "latest");
     let files = read(&dir.path().join("made"));
-    let image = with_reader(&files, |layout| {
-        pnb::image::oci::OciImage::find(layout, pnb::model::Arch::Amd64).expect("one")
-    });
+    let image = with_reader(&files, |layout| OciImage::find(layout, Arch::Amd64).expect("one"));
     assert_eq!(image.layers.len(), 7);
     let kinds: Vec<_> = image.layers.iter().map(|layer| layer.compression).collect();
     assert!(
@@ -313,5 +315,47 @@ fn what_skopeo_compresses_again_is_applied_to_the_same_tree() {
         );
         let made = read(&dir.path().join(format!("made-{}", format.replace(':', "-"))));
         assert_eq!(apply(&made).expect(format).0, tree, "{format}");
+    }
+}
+
+#[test]
+fn skopeo_copies_a_joint_index_as_it_is() {
+    let (tree, contents) = rich();
+    for (compression, annotated) in [(LayerCompression::Zstd, true), (LayerCompression::Gzip, false)] {
+        let (mut files, mut images) = (Files::new(), Vec::new());
+        for arch in Arch::ALL {
+            let one = layer(&entries(&tree), &contents, compression);
+            let (layout, ..) = layout_with(&facts(arch), vec![("all", one)]);
+            images.push(with_reader(&layout, |reader| {
+                let descriptor = reader.manifests().expect("one").remove(0);
+                let image = OciImage::read(reader, &descriptor).expect("whole");
+                (descriptor, image)
+            }));
+            files.extend(layout);
+        }
+        let index = multi_index(images).expect("an index");
+        let text = String::from_utf8(index.bytes.clone()).expect("JSON");
+        assert_eq!(text.contains("compression.zstd"), annotated, "{text}");
+        files.insert(blob_path(&index.digest()), index.bytes);
+        files.insert(OCI_INDEX.to_owned(), layout_index(&index.descriptor).expect("an index"));
+        let dir = tempfile::tempdir().expect("scratch");
+        write(&files, &dir.path().join("ours"));
+        skopeo(
+            dir.path(),
+            &[
+                "copy",
+                "--all",
+                "--preserve-digests",
+                "oci:ours:latest",
+                "oci:theirs:latest",
+            ],
+        );
+        let theirs = read(&dir.path().join("theirs"));
+        let blobs = |files: &Files| -> Vec<String> {
+            let names = files.keys().filter(|name| name.starts_with("blobs/"));
+            names.cloned().collect()
+        };
+        assert_eq!(blobs(&theirs), blobs(&files));
+        assert_eq!(apply(&theirs).expect("applied").0, tree);
     }
 }

@@ -126,12 +126,12 @@ fn each_rule_names_each_fault() {
         (
             "bootc-kargs",
             &[(KARGS, Some(File("kargs = \"a\"\n")))],
-            "10.toml\" in an OCI image: invalid type",
+            "10.toml\" of an OCI image: invalid type",
         ),
         (
             "bootc-kargs",
             &[(KARGS, Some(File("kargs = []\nother = 1\n")))],
-            "10.toml\" in an OCI image: unknown field `other`",
+            "10.toml\" of an OCI image: unknown field `other`",
         ),
         (
             "bootc-kargs",
