@@ -61,7 +61,7 @@ fn members(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
                 add("SCHILY.xattr.user.a", &u.arbitrary::<[u8; 6]>()?);
             }
             if u.ratio(1, 4)? {
-                add(*u.choose(&["mtime", "size", "uid", "linkpath", "odd"])?, b"1");
+                add(u.choose(&["mtime", "size", "uid", "linkpath", "odd"])?, b"1");
             }
             let mut extension = Header::new_ustar();
             extension.set_entry_type(EntryType::XHeader);
