@@ -5,7 +5,7 @@ use super::{
     check::{Check, Class, Problems},
 };
 use crate::{
-    manifest::{RECORD_FILE, SUMS_FILE, Sums},
+    manifest::{RECORD_FILE, SIGNATURE_ENDING, SUMS_FILE, Sums},
     model::RelPath,
     store::open_foreign,
     verity::{Both, Digests},
@@ -18,8 +18,6 @@ use std::{
     path::Path,
 };
 
-/// Suffix of a signature, which lies beside the signed file. Signatures differ from run to run, so they are not listed.
-const SIGNATURE_SUFFIX: &[u8] = b".sigstore.json";
 /// Most entries of an artifact directory.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -139,6 +137,9 @@ fn unlisted(path: &RelPath, sums: &Sums) -> bool {
     if bytes == SUMS_FILE.as_bytes() || bytes == RECORD_FILE.as_bytes() {
         return true;
     }
-    let signed = bytes.strip_suffix(SIGNATURE_SUFFIX).and_then(|b| RelPath::new(b).ok());
+    // Signatures differ from run to run, so they are not listed.
+    let signed = bytes
+        .strip_suffix(SIGNATURE_ENDING.as_bytes())
+        .and_then(|b| RelPath::new(b).ok());
     signed.is_some_and(|p| sums.files().contains_key(&p) || p.as_bytes() == SUMS_FILE.as_bytes())
 }

@@ -13,8 +13,8 @@ use crate::{
         ImageError,
         composefs::{INLINE_MAX, write_image},
         oci::{
-            LABEL_BOOTC, LABEL_KERNEL, LABEL_ROOT, LAYOUT_FILE, LayerLimits, LayoutReader, OCI_INDEX, OciImage,
-            apply_layers, blob_path, take_kernel,
+            LABEL_BOOTC, LABEL_KERNEL, LABEL_ROOT, LAYOUT_DIRECTORY, LAYOUT_FILE, LayerLimits, LayoutReader, OCI_INDEX,
+            OciImage, apply_layers, blob_path, take_kernel,
         },
     },
     manifest::Manifest,
@@ -28,8 +28,6 @@ use std::{
     path::Path,
 };
 
-/// Directory of the layout in the artifact.
-const LAYOUT: &str = "oci";
 /// Most bytes of contents that are kept in memory: those that the rules read, and dpkg's database.
 const MAX_KEPT: usize = 64 << 20;
 
@@ -46,7 +44,7 @@ pub(super) fn check_layout(manifest: &Manifest, dir: &Path) -> Vec<Check> {
     let (mut root, mut image) = (Problems::default(), Problems::default());
     let (mut found_root, mut found_image) = (String::new(), String::new());
     let mut database = Err("the layers could not be read".to_owned());
-    match check(manifest, &dir.join(LAYOUT), &mut root, &mut image) {
+    match check(manifest, &dir.join(LAYOUT_DIRECTORY), &mut root, &mut image) {
         Ok((text, about, bytes)) => {
             found_root = text;
             found_image = about;
@@ -125,7 +123,10 @@ fn documents(manifest: &Manifest, image: &OciImage, problems: &mut Problems) {
         .chain([image.manifest, image.config]);
     let mut expected: BTreeSet<String> = blobs.map(|digest: Sha256Digest| blob_path(&digest)).collect();
     expected.extend([LAYOUT_FILE.to_owned(), OCI_INDEX.to_owned()]);
-    let expected: BTreeSet<String> = expected.into_iter().map(|path| format!("{LAYOUT}/{path}")).collect();
+    let expected: BTreeSet<String> = expected
+        .into_iter()
+        .map(|path| format!("{LAYOUT_DIRECTORY}/{path}"))
+        .collect();
     let actual: BTreeSet<String> = manifest.artifacts.keys().map(ToString::to_string).collect();
     for path in actual.difference(&expected) {
         problems.add(format!("{path} is no part of the image"));

@@ -7,11 +7,11 @@ use super::{
 use pnb::{
     model::Sha256Digest,
     registry::{ImageReference, ManifestContent, RegistryClient, RegistryError, RemoteManifest, silent},
-    sign::{BUNDLE_LIMIT, BundleVerifier, ExpectedSigner, Refusal, SignedSubject, VerifiedBundle, verify_image},
+    sign::{
+        BUNDLE_LIMIT, BUNDLE_TYPE, BundleVerifier, ExpectedSigner, Refusal, SignedSubject, VerifiedBundle, verify_image,
+    },
 };
 
-/// The type of a bundle, as artifact and as layer.
-const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// Most referrers of one manifest that are looked at.
 const MAX_REFERRERS: usize = 256;
 

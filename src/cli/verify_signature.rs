@@ -10,9 +10,10 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    manifest::{MANIFEST_FILE, SUMS_FILE, Sums},
+    image::oci::LAYOUT_DIRECTORY,
+    manifest::{MANIFEST_FILE, SIGNATURE_ENDING, SUMS_FILE, Sums},
     model::{Hint, RelPath, Sha256Digest, visible, visible_path},
-    pipeline::{LAYOUT_DIRECTORY, sha256_of},
+    pipeline::sha256_of,
     registry::ImageReference,
     sign::{
         BUNDLE_LIMIT, BundleVerifier, ExpectedSigner, PUBLIC_GOOD, Purpose, Refusal, RefusalClass, TrustedRoot,
@@ -29,8 +30,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The end of the name of a file's bundle.
-const BUNDLE_SUFFIX: &str = ".sigstore.json";
 /// The most bytes of a trusted root and of a checksum list.
 const SMALL: u64 = 4 << 20;
 
@@ -226,7 +225,7 @@ fn trusted_root(named: Option<&Path>) -> Result<TrustedRoot, Failure> {
 /// The bundle's place beside a file.
 fn beside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
-    name.push(BUNDLE_SUFFIX);
+    name.push(SIGNATURE_ENDING);
     name.into()
 }
 

@@ -30,4 +30,4 @@ pub use provenance::{
 pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, StageRun, Varied};
 pub use sbom::{Bom, Component, ExternalReference, Hash, Metadata, SBOM_FILE, SbomTools, package_url, serial_number};
 pub use statements::{LISTED_STATEMENTS, Statements, is_statement};
-pub use sums::{SUMS_FILE, Sums};
+pub use sums::{SIGNATURE_ENDING, SUMS_FILE, Sums};

@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// Name of the file.
 pub const SUMS_FILE: &str = "SHA256SUMS";
+/// Ending of the file with the signature of the file whose name precedes it.
+pub const SIGNATURE_ENDING: &str = ".sigstore.json";
 /// Length of the digits of a digest and of two spaces.
 const PREFIX: usize = 64 + 2;
 

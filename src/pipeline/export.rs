@@ -4,7 +4,8 @@ use super::{BuildContext, BuildOutcome, Event, PipelineError, facts::Described};
 use crate::{
     graph::{StageOutputKind, closure_of},
     manifest::{
-        BuildRecord, Host, MANIFEST_FILE, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, StageRun, Statements,
+        BuildRecord, Host, MANIFEST_FILE, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, SIGNATURE_ENDING,
+        StageRun, Statements,
     },
     model::{Node, NodeId, RelPath, Sha256Digest, Target, VerityDigest},
     store::Store,
@@ -24,9 +25,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use tempfile::TempDir;
-
-/// Suffix of the signature of a file.
-const SIGNATURE_SUFFIX: &[u8] = b".sigstore.json";
 
 /// Facts for the statements, from the caller of the pipeline.
 #[derive(Clone, Debug)]
@@ -312,7 +310,7 @@ pub(super) fn stamps(dir: &Path) -> std::io::Result<String> {
             .collect::<Result<_, _>>()?;
         names.sort();
         for name in names {
-            if name.as_encoded_bytes().ends_with(SIGNATURE_SUFFIX) {
+            if name.as_encoded_bytes().ends_with(SIGNATURE_ENDING.as_bytes()) {
                 continue;
             }
             let name = below.join(name);

@@ -11,7 +11,8 @@ use crate::{
     image::{
         ImageError,
         oci::{
-            BLOBS, LAYOUT_FILE, LayoutReader, OCI_INDEX, OciImage, blob_path, layout_file, layout_index, multi_index,
+            BLOBS, LAYOUT_DIRECTORY, LAYOUT_FILE, LayoutReader, OCI_INDEX, OciImage, blob_path, layout_file,
+            layout_index, multi_index,
         },
     },
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
@@ -23,9 +24,6 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
 };
-
-/// The directory of the layout in an artifact, and the directory of the joint layout beside the architectures.
-pub const LAYOUT_DIRECTORY: &str = "oci";
 
 /// An artifact that becomes part of the joint layout.
 struct Part {

@@ -49,7 +49,7 @@ pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, export, state};
 pub use facts::command_line;
-pub use joint::{LAYOUT_DIRECTORY, join_images};
+pub use joint::join_images;
 pub use origins::Origins;
 pub use placement::{Placement, shell_spec};
 pub use platform::Platform;

@@ -42,9 +42,7 @@ pub use gitea::{
 pub use journal::{Journal, JournalEntry};
 pub use layout::{LayoutFile, PlatformLayout};
 pub use place::{PlaceOptions, PlaceState, PlacedFile, place};
-pub use plan::{
-    PublishPlan, PublishRequest, PublishedDisk, PublishedFile, PublishedImage, PublishedManifest, SIGNATURE_ENDING,
-};
+pub use plan::{PublishPlan, PublishRequest, PublishedDisk, PublishedFile, PublishedImage, PublishedManifest};
 pub use record::{PUBLICATION_FILE, Publication};
 pub use secret::Secret;
 pub use steps::{PublishEvent, PublishState, PublishStep, Publisher, PublisherParts, SigningParts, WebhookTarget};

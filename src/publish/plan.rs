@@ -6,7 +6,7 @@
 use super::{PlanError, PlatformName};
 use crate::{
     audit::Verified,
-    image::oci::{LayoutReader, OciDocument, OciImage, multi_index},
+    image::oci::{LAYOUT_DIRECTORY, LayoutReader, OciDocument, OciImage, multi_index},
     manifest::{PROVENANCE_FILE, SUMS_FILE, to_canonical},
     model::{Arch, GitSha, RelPath, Sha256Digest, Target, Variant, chain},
     registry::ImageReference,
@@ -21,11 +21,6 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
-
-/// Directory of the layout in an artifact of the variant `oci`.
-const LAYOUT: &str = "oci";
-/// Ending of the file with the signature of the file before it.
-pub const SIGNATURE_ENDING: &str = ".sigstore.json";
 
 /// The places and names that a publication is asked for.
 #[derive(Clone, Debug, Default)]
@@ -267,7 +262,7 @@ fn files_of(artifact: &Verified) -> Result<Vec<PublishedFile>, PlanError> {
         .iter()
         .map(|(path, sha256)| (path, Some(*sha256)));
     for (path, sha256) in listed.chain([(&sums, None)]) {
-        if variant == Variant::Oci && path.components().next() == Some(LAYOUT.as_bytes()) {
+        if variant == Variant::Oci && path.components().next() == Some(LAYOUT_DIRECTORY.as_bytes()) {
             continue;
         }
         let place = artifact.dir().join(path.as_path());
@@ -299,7 +294,7 @@ fn image(artifacts: &[Verified], repository: &ImageReference) -> Result<Publishe
             manifest.arch == arch && manifest.variant() == Some(Variant::Oci)
         });
         let Some(artifact) = found else { continue };
-        let layout = artifact.dir().join(LAYOUT);
+        let layout = artifact.dir().join(LAYOUT_DIRECTORY);
         let open =
             |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign(&layout.join(path.as_path()))?)) };
         let reader = LayoutReader::new(&open);
@@ -367,15 +362,6 @@ fn disk(
         file: file.clone(),
         dir: artifact.dir().to_owned(),
     })
-}
-
-impl PublishedFile {
-    /// Where the signature of the file is written.
-    pub fn signature_path(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(SIGNATURE_ENDING);
-        name.into()
-    }
 }
 
 /// The provenance of an artifact, as it was verified.

@@ -8,7 +8,7 @@
 use super::ArtifactBlob;
 use crate::{
     model::Sha256Digest,
-    sign::{LegacySignature, VerifiedBundle},
+    sign::{BUNDLE_TYPE, LegacySignature, VerifiedBundle},
 };
 use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
@@ -17,8 +17,6 @@ use serde_json::{Value, json};
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of an index.
 pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-/// Type of a bundle, as artifact and as layer.
-const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// Type of an SBOM in CycloneDX.
 const SBOM_TYPE: &str = "application/vnd.cyclonedx+json";
 /// Type of a configuration without content, and its content.

@@ -41,4 +41,4 @@ pub use signer::Signer;
 pub use source::TokenSource;
 pub use statement::{SIGN_PREDICATE_TYPE, sign_v1_statement};
 pub use token::{AUDIENCE, IdentityToken, TokenClaims};
-pub use verify::{BUNDLE_LIMIT, BundleVerifier, ExpectedSigner, Purpose, VerifiedBundle};
+pub use verify::{BUNDLE_LIMIT, BUNDLE_TYPE, BundleVerifier, ExpectedSigner, Purpose, VerifiedBundle};

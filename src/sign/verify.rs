@@ -15,6 +15,8 @@ use sigstore_verify::{
 };
 use std::fmt;
 
+/// Media type of a bundle, as the type of a layer and of an artifact in a registry.
+pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// The most bytes of a bundle: a statement in it may list the packages of an image.
 pub const BUNDLE_LIMIT: usize = 16 << 20;
 /// The most log entries, and the most time stamps, of a bundle.

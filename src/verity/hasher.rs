@@ -237,13 +237,21 @@ pub fn digest_bytes(bytes: &[u8]) -> VerityDigest {
 }
 
 /// fs-verity digest and length of all bytes of `reader`; the first error of the reader is returned unchanged.
-pub fn digest_reader(mut reader: impl Read) -> io::Result<(VerityDigest, u64)> {
+pub fn digest_reader(reader: impl Read) -> io::Result<(VerityDigest, u64)> {
+    copy_digest(reader, io::sink())
+}
+
+/// Copies all bytes of `reader` to `writer`; returns their fs-verity digest and length. The first error of either is returned unchanged.
+pub fn copy_digest(mut reader: impl Read, mut writer: impl Write) -> io::Result<(VerityDigest, u64)> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; READ_SIZE];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => break,
-            Ok(n) => hasher.update(&buffer[..n]),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                writer.write_all(&buffer[..n])?;
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

@@ -21,5 +21,5 @@ mod merkle;
 pub use block::BLOCK_SIZE;
 pub use descriptor::DESCRIPTOR_SIZE;
 pub use error::VerityError;
-pub use hasher::{Both, Digests, Hasher, digest_bytes, digest_reader};
+pub use hasher::{Both, Digests, Hasher, copy_digest, digest_bytes, digest_reader};
 pub use merkle::{Baked, MerkleTree};

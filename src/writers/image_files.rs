@@ -50,19 +50,7 @@ pub(super) fn image_files(context: &Context) -> Result<(), WriterError> {
     let mut put = |_: &RelPath, content: &mut dyn Read| {
         let name = spool.join(count.to_string());
         count += 1;
-        let mut out = File::create_new(&name)?;
-        let mut hasher = verity::Hasher::new();
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            let n = content.read(&mut buffer)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            out.write_all(&buffer[..n])?;
-        }
-        let size = hasher.size();
-        let digest = hasher.finish();
+        let (digest, size) = verity::copy_digest(content, File::create_new(&name)?)?;
         contents.borrow_mut().insert(digest, name);
         Ok((digest, size))
     };

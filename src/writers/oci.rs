@@ -34,8 +34,6 @@ use std::{
 
 /// The list of layers, in the stage's directory.
 const LAYERS: &str = "/stage/layers.toml";
-/// The output.
-const LAYOUT: &str = "oci";
 /// Directory of the kernels in the root.
 const MODULES: &str = "usr/lib/modules";
 /// Directory with the list of files of each package.
@@ -131,7 +129,7 @@ pub(super) fn oci_image(context: &Context) -> Result<(), WriterError> {
     }
     with_directories(&tree, &mut groups);
 
-    let layout = build(LAYOUT);
+    let layout = build(oci::LAYOUT_DIRECTORY);
     make_directory(&layout.join(oci::BLOBS))?;
     let order = list.layer.iter().map(|layer| layer.name.as_str());
     let order = order.chain([KERNEL_LAYER, INITRAMFS_LAYER, CONFIGURATION_LAYER, AGENT_LAYER]);

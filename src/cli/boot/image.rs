@@ -20,7 +20,6 @@ use pnb::{
 };
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -28,8 +27,6 @@ use std::{
 const TOOLS: &str = "ext4-tools";
 /// The writer's outputs that the machine needs.
 const FILES: [&str; 4] = ["kernel", "initramfs.cpio.zst", IMAGE_ROOT_DIGEST, IMAGE_COMMAND_LINE];
-/// Bytes that are copied at a time.
-const COPY_SIZE: usize = 256 << 10;
 
 /// The files of an image, ready to boot.
 pub(super) struct ImageFiles {
@@ -119,7 +116,9 @@ pub(super) fn prepare(
         strict: false,
     };
     let out = scratch(store, "image")?;
-    let mut put = |output: &OutputSpec, _: bool, content: &mut dyn Content| copy(&out.join(&output.name), content);
+    let mut put = |output: &OutputSpec, _: bool, content: &mut dyn Content| {
+        verity::copy_digest(content, File::create_new(out.join(&output.name))?)
+    };
     let mut log: Vec<u8> = Vec::new();
     if let Err(error) = executor.run(&spec, &mut put, &mut log) {
         return Err(match error {
@@ -149,21 +148,4 @@ fn problem(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
     let start = text.rfind(": failed to ").map_or(0, |at| at + 2);
     visible_lines(text[start..].trim_end())
-}
-
-/// Copies an output to `path`.
-fn copy(path: &Path, content: &mut dyn Read) -> io::Result<(VerityDigest, u64)> {
-    let mut out = File::create_new(path)?;
-    let mut hasher = verity::Hasher::new();
-    let mut buffer = vec![0; COPY_SIZE];
-    loop {
-        let n = content.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&buffer[..n]);
-        out.write_all(&buffer[..n])?;
-    }
-    let size = hasher.size();
-    Ok((hasher.finish(), size))
 }

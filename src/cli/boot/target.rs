@@ -8,11 +8,10 @@ use super::{
 };
 use pnb::{
     boot::{BootMedia, Firmware, ImageFormat, Loaders},
-    image::open_source,
+    image::{oci::LAYOUT_DIRECTORY, open_source},
     inspect::SpoolDirectory,
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
     model::{Arch, Variant, VerityDigest},
-    pipeline::LAYOUT_DIRECTORY,
     registry::{ImageReference, PlatformChoice, pull_layout, silent},
     store::{Store, read_foreign},
 };

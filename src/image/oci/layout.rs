@@ -10,6 +10,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest as _, Sha256};
 use std::io::Read;
 
+/// The directory of the layout in an artifact, and that of the layout over both architectures beside them.
+pub const LAYOUT_DIRECTORY: &str = "oci";
 /// The file that says that a directory is an image layout.
 pub const LAYOUT_FILE: &str = "oci-layout";
 /// The file that lists the contents of a layout.

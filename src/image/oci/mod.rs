@@ -34,6 +34,6 @@ pub use image::{ImageLayer, OciImage};
 pub use kargs::kernel_arguments;
 pub use kernel::{IMAGE_INITRAMFS, IMAGE_KERNEL, ImageKernel, kernel_path, take_kernel};
 pub use layer::{LayerCompression, LayerEntries, WrittenLayer, write_layer};
-pub use layout::{BLOBS, LAYOUT_FILE, LayoutReader, OCI_INDEX, blob_path, layout_file};
+pub use layout::{BLOBS, LAYOUT_DIRECTORY, LAYOUT_FILE, LayoutReader, OCI_INDEX, blob_path, layout_file};
 
 use format::FORMAT;

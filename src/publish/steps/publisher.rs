@@ -3,6 +3,7 @@
 use super::{PublishEvent, PublishState, PublishStep};
 use crate::{
     http::HttpClient,
+    manifest::SIGNATURE_ENDING,
     model::Sha256Digest,
     publish::{
         GiteaClient, Journal, JournalEntry, LookOptions, PlannedAsset, PlannedRelease, PlatformName, PublishCause,
@@ -199,12 +200,7 @@ impl<'a> Publisher<'a> {
             if let Some(bundle) = self.bundle(&sha256, FILE_KIND) {
                 let blob = crate::publish::ArtifactBlob::of(bundle.json().as_bytes());
                 let signature = signature_path(&path);
-                add(
-                    format!("{name}{}", crate::publish::SIGNATURE_ENDING),
-                    signature,
-                    blob.sha256,
-                    blob.size,
-                );
+                add(format!("{name}{}", SIGNATURE_ENDING), signature, blob.sha256, blob.size);
             }
             add(name, path, sha256, size);
         }
@@ -225,6 +221,6 @@ pub(super) const FILE_KIND: &str = "message";
 /// The file with the signature of `path`.
 pub(super) fn signature_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(crate::publish::SIGNATURE_ENDING);
+    name.push(SIGNATURE_ENDING);
     name.into()
 }
