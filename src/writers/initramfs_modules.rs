@@ -1,18 +1,20 @@
 //! `initramfs-modules`: the kernel modules of the initramfs, in `/build/modules`, where dracut takes them.
 //!
 //! Inputs: the tree `kernel`; the files `module-facts` and `version` of the stage that read the modules; the directory `dracut`, whose
-//! `kernel-modules/common` and `kernel-modules/<architecture>` name the wanted modules. Result, below `/build/modules/<version>`: the
+//! `dracut.conf.d` names the wanted modules in the variable `add_drivers`. Result, below `/build/modules/<version>`: the
 //! modules, the lists beside them, and indexes of these modules alone. dracut would run a program for each list and each file and
 //! decompress every module twice, with the same result.
 
-use super::{Context, WriterError, build, input, kernel};
-use crate::image::kmod::{Chooser, ModuleFacts, ModuleSet, parse_facts, parse_wanted};
+use super::{Context, WriterError, build, command_line, input, kernel};
+use crate::image::kmod::{Chooser, ModuleFacts, ModuleSet, parse_facts, wanted_modules};
 use std::{
     fs,
     io::{self, Write},
     path::Path,
 };
 
+/// dracut's variable with the drivers of the initramfs.
+const DRIVERS: &str = "add_drivers";
 /// Lists of the package that are copied beside the modules.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
@@ -20,11 +22,9 @@ pub(super) fn initramfs_modules(context: &Context) -> Result<(), WriterError> {
     let version = text(&input("version"))?;
     let version = version.trim_end();
     let place = input("kernel").join(kernel::MODULES).join(version);
-    let mut wanted = Vec::new();
-    for name in ["common", context.arch.as_str()] {
-        let path = input("dracut").join("kernel-modules").join(name);
-        wanted.extend(parse_wanted(&path.to_string_lossy(), &text(&path)?)?);
-    }
+    let directory = input("dracut").join("dracut.conf.d");
+    let settings = command_line::dracut_settings(context.arch, |name| text(&directory.join(name)))?;
+    let wanted = wanted_modules(DRIVERS, settings.words(DRIVERS))?;
     let order = kernel::list(&place, "modules.order")?;
     let all = ModuleSet::new(parse_facts(&text(&input("module-facts"))?)?, &order)?;
     let chosen = Chooser::new(&all).choose(&wanted);

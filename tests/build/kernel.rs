@@ -42,8 +42,12 @@ fn the_indexes_are_those_of_depmod() {
             &[&package, &indexes],
             "
             version=$(cd /inputs/0/usr/lib/modules && echo *)
-            mkdir -p base/lib/modules
-            ln -s /inputs/0/usr/lib/modules/$version base/lib/modules/$version
+            base=base/lib/modules/$version
+            mkdir -p $base
+            cd /inputs/0/usr/lib/modules/$version
+            # The modules that no artifact carries are not in the indexes.
+            { cut -d: -f1 /inputs/1/usr/lib/modules/$version/modules.dep; ls -d modules.*; } | tar -c -T - | tar -x -C /build/$base
+            cd /build
             depmod -b base -o /build -F /inputs/0/boot/System.map-$version $version
             cd lib/modules/$version
             sha256sum *
@@ -59,10 +63,51 @@ fn the_indexes_are_those_of_depmod() {
 }
 
 #[test]
+fn no_artifact_carries_an_omitted_module_that_nothing_needs() {
+    let package = output_of("kernel-package", "amd64", "tree");
+    let root = output_of("root", "amd64", "root.dump");
+    let indexes = output_of("kernel", "amd64", "indexes");
+    let root = std::fs::read_to_string(root).expect("a dump");
+    let has = |module: &str| {
+        root.lines()
+            .any(|line| line.split(' ').next().is_some_and(|p| p.ends_with(module)))
+    };
+    let said = with_tools(
+        &[&package, &indexes],
+        "cd /inputs/0/usr/lib/modules/*/ && find kernel -name '*.ko.xz'; echo and; cat /inputs/1/usr/lib/modules/*/modules.dep",
+    );
+    let (all, kept) = said.split_once("\nand\n").expect("two lists");
+    let kept: Vec<&str> = kept.lines().filter_map(|line| line.split(':').next()).collect();
+    assert!(
+        kept.len() > 2000 && kept.len() + 1500 < all.lines().count(),
+        "{} of {}",
+        kept.len(),
+        all.lines().count()
+    );
+    for (module, carried) in [
+        ("kernel/fs/ext4/ext4.ko.xz", true),
+        // Listed, and needed by a network card that is not.
+        ("kernel/drivers/mtd/mtd.ko.xz", true),
+        ("kernel/drivers/net/ethernet/sfc/sfc.ko.xz", true),
+        ("kernel/drivers/gpu/drm/i915/i915.ko.xz", false),
+        ("kernel/sound/usb/snd-usb-audio.ko.xz", false),
+    ] {
+        assert!(all.lines().any(|line| line == module), "{module} is not in the package");
+        assert_eq!((kept.contains(&module), has(module)), (carried, carried), "{module}");
+    }
+    assert_eq!(
+        root.lines()
+            .filter(|line| line.split(' ').next().is_some_and(|p| p.ends_with(".ko.xz")))
+            .count(),
+        kept.len()
+    );
+}
+
+#[test]
 fn the_initramfs_has_the_modules_that_dracut_would_install() {
     let package = output_of("kernel-package", "amd64", "tree");
     let indexes = output_of("kernel", "amd64", "indexes");
-    let lists = repository().join("dracut/kernel-modules");
+    let lists = repository().join("dracut/dracut.conf.d");
     let said = with_tools(
         &[&package, &indexes, &lists],
         "
@@ -70,7 +115,8 @@ fn the_initramfs_has_the_modules_that_dracut_would_install() {
         modules=/build/base/lib/modules/$version
         mkdir -p $modules /build/out
         ln -s /inputs/0/usr/lib/modules/$version/* /inputs/1/usr/lib/modules/$version/* $modules
-        wanted=$(sed 's/#.*//' /inputs/2/common /inputs/2/amd64)
+        # As dracut reads them.
+        wanted=$(bash -c '. /inputs/2/powernode.conf && . /inputs/2/powernode-amd64.conf && echo $add_drivers')
         export DRACUT_NO_XATTR=1
         /usr/lib/dracut/dracut-install -D /build/out --kerneldir $modules -o -m $wanted
         cp $modules/modules.order $modules/modules.builtin $modules/modules.builtin.modinfo /build/out/lib/modules/$version
