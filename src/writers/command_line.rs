@@ -19,6 +19,8 @@ const CONF: &str = "dracut/dracut.conf.d";
 const SHARED_INPUT: &str = "command-line";
 /// dracut's variable with the command line of every variant.
 const SHARED: &str = "kernel_cmdline";
+/// dracut's variable with the drivers of the initramfs.
+pub(super) const DRIVERS: &str = "add_drivers";
 /// The variant's own file: its path below the inputs, and its name in the directory of the variant's stage.
 const ADDED_INPUT: &str = "added/cmdline";
 const ADDED: &str = "cmdline";

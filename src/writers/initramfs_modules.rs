@@ -5,7 +5,12 @@
 //! modules, the lists beside them, and indexes of these modules alone. dracut would run a program for each list and each file and
 //! decompress every module twice, with the same result.
 
-use super::{Context, WriterError, build, command_line, input, kernel};
+use super::{
+    Context, WriterError, build,
+    command_line::{self, DRIVERS},
+    input, kernel,
+    workspace::is_there,
+};
 use crate::image::kmod::{Chooser, ModuleFacts, ModuleSet, parse_facts, wanted_modules};
 use std::{
     fs,
@@ -13,8 +18,9 @@ use std::{
     path::Path,
 };
 
-/// dracut's variable with the drivers of the initramfs.
-const DRIVERS: &str = "add_drivers";
+/// The firmware of graphics cards, in builds with the option `graphics`, and dracut's settings with their drivers.
+const GRAPHICS: &str = "graphics-firmware";
+const GRAPHICS_CONF: &str = "powernode-amd64-graphics.conf";
 /// Lists of the package that are copied beside the modules.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
@@ -23,7 +29,10 @@ pub(super) fn initramfs_modules(context: &Context) -> Result<(), WriterError> {
     let version = version.trim_end();
     let place = input("kernel").join(kernel::MODULES).join(version);
     let directory = input("dracut").join("dracut.conf.d");
-    let settings = command_line::dracut_settings(context.arch, |name| text(&directory.join(name)))?;
+    let mut settings = command_line::dracut_settings(context.arch, |name| text(&directory.join(name)))?;
+    if is_there(&input(GRAPHICS))? {
+        settings.read(GRAPHICS_CONF, &text(&directory.join(GRAPHICS_CONF))?)?;
+    }
     let wanted = wanted_modules(DRIVERS, settings.words(DRIVERS))?;
     let order = kernel::list(&place, "modules.order")?;
     let all = ModuleSet::new(parse_facts(&text(&input("module-facts"))?)?, &order)?;

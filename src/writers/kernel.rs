@@ -1,13 +1,17 @@
 //! `kernel`: the parts of a kernel's package that later stages need, and the indexes of its modules.
 //!
-//! Inputs: the tree `kernel`, and `omitted/omitted-modules`, the list of the modules that no artifact carries. Outputs: `vmlinuz`; `version`;
+//! Inputs: the tree `kernel`; `omitted/omitted-modules`, the list of the modules that no artifact carries; and, with the option `graphics`,
+//! settings of dracut whose drivers are carried all the same. Outputs: `vmlinuz`; `version`;
 //! the tree `indexes` with the files that depmod would write below `usr/lib/modules/<version>` for the other modules; and `module-facts` of
 //! these, so that later stages need not read them again. The modules themselves stay in the package's tree.
 
-use super::{Context, WriterError, build, input, tree_input, unpack::in_parallel};
+use super::{
+    Context, WriterError, build, command_line::DRIVERS, input, tree_input, unpack::in_parallel, workspace::is_there,
+};
 use crate::{
     image::kmod::{
-        BuiltinModules, Chooser, ModuleFacts, ModuleReader, ModuleSet, indexes, is_module, parse_wanted, write_facts,
+        BuiltinModules, Chooser, DracutSettings, ModuleFacts, ModuleReader, ModuleSet, indexes, is_module,
+        parse_wanted, wanted_modules, write_facts,
     },
     model::{Node, RelPath, Tree},
 };
@@ -18,8 +22,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The list of the modules that are left out, below the inputs.
+/// The list of the modules that are left out, below the inputs, and dracut's settings with those that are carried all the same.
 const OMITTED: &str = "omitted/omitted-modules";
+const GRAPHICS: &str = "graphics/powernode-amd64-graphics.conf";
 /// Directory of the modules in the package.
 pub(super) const MODULES: &str = "usr/lib/modules";
 
@@ -68,7 +73,16 @@ fn kept(facts: Vec<ModuleFacts>, order: &str) -> Result<ModuleSet, WriterError> 
     let text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
     let omitted = parse_wanted(&path.to_string_lossy(), &text)?;
     let all = ModuleSet::new(facts, order)?;
-    let kept = Chooser::new(&all).without(&omitted);
+    let chooser = Chooser::new(&all);
+    let mut kept = chooser.without(&omitted);
+    let graphics = input(GRAPHICS);
+    if is_there(&graphics)? {
+        let mut settings = DracutSettings::default();
+        let text = fs::read_to_string(&graphics).map_err(WriterError::io("read", &graphics))?;
+        settings.read(GRAPHICS, &text)?;
+        let drivers = wanted_modules(DRIVERS, settings.words(DRIVERS))?;
+        kept.extend(chooser.choose(&drivers));
+    }
     let facts = all
         .facts()
         .filter(|facts| kept.contains(&*facts.path))

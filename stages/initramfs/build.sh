@@ -6,7 +6,8 @@
 # What is there when this runs: / is the tools tree, /build/modules/<version> the kernel modules of the initramfs with their indexes,
 # /inputs/initramfs-root the unpacked packages of the target (nothing configured), /inputs/dracut-core the unpacked dracut of the
 # target, /inputs/kernel the unpacked kernel package, /inputs/version what the kernel stage found in it, /inputs/dracut this
-# repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
+# repository's dracut/ directory, on amd64 /inputs/microcode the unpacked microcode packages, and with the option graphics
+# /inputs/graphics-firmware the unpacked firmware packages.
 set -eu
 umask 022
 
@@ -27,6 +28,14 @@ esac
 
 # What the modules ask for would have to come along.
 [ ! -e /inputs/initramfs-root/usr/lib/firmware ] || fail "initramfs-root has firmware, and nothing puts it into the initramfs"
+# With the option graphics, the firmware of the drivers in powernode-amd64-graphics.conf.
+if [ -e /inputs/graphics-firmware ]; then
+    mkdir -p "$work/firmware"
+    for driver in i915 amdgpu; do
+        cp -RP "/inputs/graphics-firmware/usr/lib/firmware/$driver" "$work/firmware/"
+    done
+    export PNB_FIRMWARE=$work/firmware
+fi
 
 # dracut takes everything from one directory: programs, its own modules and ours. The copies belong to whoever runs this, so that
 # dracut may copy them on as they are.
@@ -51,7 +60,7 @@ printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'nobody:x:65534:65534:nobody:/none
 printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' >"$target/etc/group"
 
 # dracut gives everything newer than its own functions their time, which must not be the time of the copy.
-find "$target" /build/modules -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+find "$target" /build/modules ${PNB_FIRMWARE:+"$PNB_FIRMWARE"} -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 export DRACUT_ARCH PNB_TRIPLET
 export PNB_TARGET=$target

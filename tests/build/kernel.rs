@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufReader, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -142,4 +143,47 @@ fn the_initramfs_has_the_modules_that_dracut_would_install() {
     assert!(theirs.len() > 300, "{said}");
     let theirs: BTreeMap<String, String> = theirs.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
     assert_eq!(ours, theirs);
+}
+
+/// The names in the part of an initramfs that dracut made.
+fn names_in(artifact: &Path) -> Vec<String> {
+    let mut file = File::open(artifact.join("initramfs.cpio.zst")).expect("there");
+    let segments = pnb::image::cpio::segments(&mut file).expect("an initramfs");
+    let mut packed = vec![0; usize::try_from(segments[1].len).expect("fits")];
+    file.read_exact_at(&mut packed, segments[1].offset).expect("whole");
+    let plain = zstd::decode_all(&packed[..]).expect("zstd");
+    let mut archive = CpioReader::new(&plain[..]);
+    let mut names = Vec::new();
+    while let Some(entry) = archive.next_entry().expect("an archive") {
+        names.push(entry.name().to_owned());
+    }
+    names
+}
+
+#[test]
+#[ignore = "long: a build with other drivers; cargo test -- --include-ignored"]
+fn the_option_graphics_brings_drivers_and_firmware_and_stands_in_the_manifest() {
+    let made = tempfile::tempdir_in(scratch()).expect("scratch");
+    let mut command = build(repository(), &store());
+    command.args(["--variant", "kernel-initrd", "--with", "graphics", "--output"]);
+    good(command.arg(made.path()));
+    for (artifact, graphics) in [(artifact(), false), (&*made.path().join("kernel-initrd/amd64"), true)] {
+        let manifest = std::fs::read(artifact.join("build-manifest.json")).expect("there");
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+        assert_eq!(manifest["graphics"], graphics);
+        assert_eq!(
+            (&manifest["recovery"], &manifest["unsigned_modules"]),
+            (&false.into(), &false.into())
+        );
+        let names = names_in(artifact);
+        for end in [
+            "/i915.ko.xz",
+            "/amdgpu.ko.xz",
+            "firmware/i915/kbl_dmc_ver1_04.bin",
+            "firmware/amdgpu/navi10_smc.bin",
+        ] {
+            assert_eq!(names.iter().any(|name| name.ends_with(end)), graphics, "{end}");
+        }
+        good(pnb(repository(), &store()).arg("audit").arg(artifact));
+    }
 }
