@@ -15,9 +15,9 @@ depends() {
 
 install() {
     inst_multiple \
-        base64 blkid cat chmod cp cut fsverity head losetup ls mkdir modprobe mount mv readlink rm sed sleep sort sync tr umount wc
+        base64 blkid cat chmod cp cut fsverity head losetup ls mkdir modprobe mount mv od readlink rm sed sleep sort sync tail tr umount wc
     # For /persist, and for the installer.
-    inst_multiple blockdev dd dumpe2fs e2fsck flock partx resize2fs sfdisk sha256sum
+    inst_multiple blockdev dd dumpe2fs e2fsck flock mke2fs partx resize2fs sfdisk sha256sum
     inst_binary busybox
 
     # udev and modprobe open libkmod with dlopen, which no scan of needed libraries can see.
@@ -36,7 +36,9 @@ install() {
 
     # shellcheck disable=SC2154  # dracut sets moddir
     inst_simple "$moddir/powernode-lib.sh" /usr/lib/powernode/powernode-lib.sh
+    inst_simple "$moddir/powernode-trust.sh" /usr/lib/powernode/powernode-trust.sh
     inst_simple "$moddir/powernode-identity.sh" /usr/lib/powernode/powernode-identity.sh
+    inst_simple "$moddir/powernode-handover.sh" /usr/lib/powernode/powernode-handover.sh
     inst_simple "$moddir/powernode-root.sh" /usr/lib/powernode/powernode-root.sh
     inst_simple "$moddir/powernode-persist.sh" /usr/lib/powernode/powernode-persist.sh
     inst_simple "$moddir/powernode-install.sh" /usr/lib/powernode/powernode-install.sh
