@@ -231,7 +231,8 @@ powernode_mount_root() {
 }
 
 # powernode_read_critical: read the files without which the node would hang or crash on its way to a usable state, so that damage
-# to one of them is refused here, by name. The list is a file of the verified root: one path or pattern in each line.
+# to one of them is refused here, by name. The list is a file of the verified root: one path in each line. The build has made
+# it, by following programs and units to what they need.
 powernode_read_critical() {
     pn_patterns=''
     if ! pn_patterns=$(cat "$PN_NEWROOT/$PN_CRITICAL" 2>/dev/null); then
@@ -239,20 +240,29 @@ powernode_read_critical() {
         return 1
     fi
     pn_text=$pn_patterns$PN_NL
+    set --
     while [ -n "$pn_text" ]; do
-        pn_pattern=${pn_text%%"$PN_NL"*}
+        pn_path=${pn_text%%"$PN_NL"*}
         pn_text=${pn_text#*"$PN_NL"}
-        case $pn_pattern in
+        case $pn_path in
             '' | '#'*) continue ;;
         esac
-        # A pattern that matches nothing stays as it is and is then a missing file.
-        for pn_file in "$PN_NEWROOT"/$pn_pattern; do
-            if ! cat "$pn_file" >/dev/null 2>&1; then
-                PN_REASON="${pn_file#"$PN_NEWROOT"} of the root is damaged or missing"
-                return 1
-            fi
-        done
+        set -- "$@" "$PN_NEWROOT/$pn_path"
     done
+    if [ $# -eq 0 ]; then
+        PN_REASON="/$PN_CRITICAL of the root names no file"
+        return 1
+    fi
+    # All at once is one program; which file it was is looked for only when there is one.
+    cat "$@" >/dev/null 2>&1 && return
+    for pn_file in "$@"; do
+        if ! cat "$pn_file" >/dev/null 2>&1; then
+            PN_REASON="${pn_file#"$PN_NEWROOT"} of the root is damaged or missing"
+            return 1
+        fi
+    done
+    PN_REASON="a file of /$PN_CRITICAL could not be read, and then could"
+    return 1
 }
 
 # powernode_mount_seed: mount the host's seed share (9p or virtio-fs) read-only on /run/powernode/seed. The tag is powernode.seed=, or
