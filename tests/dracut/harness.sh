@@ -2,7 +2,7 @@
 # What the test scripts of 90powernode share: the files under test, an empty world to run them in, and checks. Sourced by a script that
 # was started as
 #
-#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root>
+#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root> <stages>
 #
 # Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). A script prints one line for each failed check and the
 # number of checks at the end; it exits with 1 when one failed.
@@ -13,11 +13,15 @@ module=$1
 tmp=$2
 # shellcheck disable=SC2034  # for the scripts
 overlay=$3
+# shellcheck disable=SC2034  # for the scripts
+stages=$4
 checks=0
 failures=0
 
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-lib.sh
 . "$module/powernode-lib.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-guard.sh
+. "$module/powernode-guard.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
 . "$module/powernode-identity.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-root.sh
@@ -79,6 +83,9 @@ fresh() {
     PN_ROOT_FILE=$tmp/root.ext4
     PN_SYS=$tmp/sys
     PN_PROC=$tmp/proc
+    PN_RECOVERY=$tmp/recovery
+    PN_COMPLETE=$tmp/complete
+    PN_WORDS=$module/powernode-words
     PN_IS_BLOCK=-f
     PN_STORE_KIND='' PN_STORE_SOURCE='' PN_DISK='' PN_PERSIST=''
     PN_SOURCE=none

@@ -41,6 +41,7 @@ for case in 'powernode.boot=1|0|boot' 'powernode.boot=0|0|recovery' 'quiet|1|' '
     'powernode.boot=1 powernode.boot=0|2|' 'powernode.boot|1|' 'powernode.boot=01|2|'; do
     fresh
     file cmdline "${case%%|*}"
+    : >"$tmp/recovery"
     case=${case#*|}
     status "${case%%|*}" powernode_decide
     is 'mode' "$PN_MODE" "${case#*|}"
@@ -397,14 +398,28 @@ done
 fresh
 mkdir -p "$tmp/root/usr/lib/powernode" "$tmp/root/usr/lib/x86-linux-gnu"
 : >"$tmp/root/usr/lib/x86-linux-gnu/libc.so.6"
+: >"$tmp/root/usr/lib/x86-linux-gnu/["
+: >"$tmp/root/usr/lib/x86-linux-gnu/a b\x2dc"
 file root/usr/lib/powernode/critical-files '# comment
 
-usr/lib/*-linux-gnu/libc.so.6'
+usr/lib/x86-linux-gnu/libc.so.6
+usr/lib/x86-linux-gnu/[
+usr/lib/x86-linux-gnu/a b\x2dc'
 status 0 powernode_read_critical
-file root/usr/lib/powernode/critical-files 'usr/lib/*-linux-gnu/libc.so.6
-usr/lib/*-linux-gnu/libm.so.6'
+file root/usr/lib/powernode/critical-files 'usr/lib/x86-linux-gnu/libc.so.6
+usr/lib/x86-linux-gnu/libm.so.6
+usr/lib/x86-linux-gnu/libc.so.6'
 status 1 powernode_read_critical
-reason_has '/usr/lib/*-linux-gnu/libm.so.6 of the root is damaged or missing'
+reason_has '/usr/lib/x86-linux-gnu/libm.so.6 of the root is damaged or missing'
+# A line is a path, not a pattern.
+file root/usr/lib/powernode/critical-files 'usr/lib/*/libc.so.6'
+status 1 powernode_read_critical
+reason_has '/usr/lib/*/libc.so.6 of the root is damaged or missing'
+for none in '' '# comment'; do
+    file root/usr/lib/powernode/critical-files "$none"
+    status 1 powernode_read_critical
+    reason_has 'names no file'
+done
 rm "$tmp/root/usr/lib/powernode/critical-files"
 status 1 powernode_read_critical
 
@@ -521,11 +536,18 @@ fresh
 : >"$tmp/dev/console"
 file cmdline powernode.debug=1
 refuse x
+is 'debug opens nothing without recovery' "$(cat "$tmp/power")" off
+fresh
+: >"$tmp/dev/console"
+: >"$tmp/recovery"
+file cmdline powernode.debug=1
+refuse x
 is 'debug opens a shell, then powers off' "$(cat "$tmp/power")" 'shell
 off'
 for other in powernode.debug=0 powernode.debug 'powernode.debug=1 powernode.debug=1'; do
     fresh
     : >"$tmp/dev/console"
+    : >"$tmp/recovery"
     file cmdline "$other"
     refuse x
     is "no shell with $other" "$(cat "$tmp/power")" off
