@@ -31,6 +31,12 @@ failures=0
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-install.sh
 . "$module/powernode-install.sh"
 
+# A stand-in for a program is a function, which the real timeout could not start.
+timeout() {
+    shift 3
+    "$@"
+}
+
 # is NAME GOT WANT: the two are the same text.
 is() {
     checks=$((checks + 1))
@@ -83,6 +89,7 @@ fresh() {
     PN_ROOT_FILE=$tmp/root.ext4
     PN_SYS=$tmp/sys
     PN_PROC=$tmp/proc
+    PN_UDEV=$tmp/udev
     PN_RECOVERY=$tmp/recovery
     PN_COMPLETE=$tmp/complete
     PN_WORDS=$module/powernode-words
