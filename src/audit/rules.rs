@@ -89,6 +89,20 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
         let problem = (actual != wanted).then_some(problem);
         rule("policy: agent", problem, format!("{name:?}, sha256 {sha256}"));
     }
+    if let Some(wanted) = policy.recovery {
+        let problem = match manifest.recovery {
+            None => Some("the manifest does not state whether the artifact has a recovery".to_owned()),
+            Some(actual) if actual == wanted => None,
+            Some(true) => Some("it was built with --recovery: anybody at its console gets a shell".to_owned()),
+            Some(false) => Some("it was built without --recovery".to_owned()),
+        };
+        let found = if wanted {
+            "built with --recovery"
+        } else {
+            "built without --recovery"
+        };
+        rule("policy: recovery", problem, found.to_owned());
+    }
     let statement = record.and_then(|r| r.reproducibility.as_ref());
     if policy.reproducible {
         let problem = match statement {

@@ -99,6 +99,9 @@ pub(super) struct GivenArgs {
     /// Certificates of the platform's authority, written beside identity.cfg as powernode-ca.pem
     #[arg(long, value_name = "FILE", env = "PNB_CA_PEM", hide_env_values = true)]
     pub(super) ca_pem: Option<PathBuf>,
+    /// Give the artifacts a recovery: shells for anybody at the console; the manifest states it
+    #[arg(long)]
+    pub(super) recovery: bool,
 }
 
 /// A stage for an architecture.

@@ -28,6 +28,7 @@ enum BuildInput {
     Revision,
     Agent,
     Platform,
+    Recovery,
     Tools,
 }
 
@@ -41,6 +42,7 @@ impl std::fmt::Display for BuildInput {
             BuildInput::Revision => f.write_str("the revision of the project"),
             BuildInput::Agent => f.write_str("the agent"),
             BuildInput::Platform => f.write_str("the platform"),
+            BuildInput::Recovery => f.write_str("whether artifacts have a recovery"),
             BuildInput::Tools => f.write_str("the architecture of the tools"),
         }
     }
@@ -52,7 +54,7 @@ impl Fatal for ClaimMismatch {
             BuildInput::Lock => Exit::OtherLock,
             BuildInput::Version | BuildInput::StageCode | BuildInput::WriterCode => Exit::OtherBuilder,
             BuildInput::Revision => Exit::OtherRevision,
-            BuildInput::Agent | BuildInput::Platform | BuildInput::Tools => Exit::Usage,
+            BuildInput::Agent | BuildInput::Platform | BuildInput::Recovery | BuildInput::Tools => Exit::Usage,
         }
     }
 }
@@ -67,6 +69,7 @@ impl Hint for ClaimMismatch {
             BuildInput::Revision => "check out the revision with git, with no file changed",
             BuildInput::Agent => "name its file with --agent FILE",
             BuildInput::Platform => "give the same --platform-url and --ca-pem",
+            BuildInput::Recovery => "give --recovery, or leave it out",
             BuildInput::Tools => "choose it with --tools ARCH",
         };
         Some(way.into())
@@ -121,6 +124,11 @@ pub(super) fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), 
             agent.unwrap_or_else(|| NONE.to_owned()),
         ),
         (BuildInput::Platform, platform(theirs), platform(&ours)),
+        (
+            BuildInput::Recovery,
+            manifest.recovery.unwrap_or(project.recovery).to_string(),
+            project.recovery.to_string(),
+        ),
         (
             BuildInput::Tools,
             builder.build_arch.to_string(),

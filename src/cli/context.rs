@@ -208,6 +208,7 @@ pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failu
     if let Some(path) = &given.ca_pem {
         project.platform.read_ca_pem(path)?;
     }
+    project.recovery = given.recovery;
     Ok(())
 }
 

@@ -61,6 +61,7 @@ impl Manifest {
             },
             packages,
             platform: facts.platform.clone(),
+            recovery: facts.recovery,
             root: RootFact::default(),
             source: SourceFact {
                 dirty: facts.dirty,

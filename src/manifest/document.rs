@@ -97,6 +97,9 @@ pub struct Manifest {
     /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
+    /// Whether the artifact has a recovery: a shell for anybody at its console. Only for families with an initramfs of this project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<bool>,
     /// How `fsverity_root_hash` is computed.
     pub root: RootFact,
     /// State of the repository.

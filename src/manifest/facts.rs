@@ -40,6 +40,8 @@ pub struct Facts<'a> {
     pub oci_digest: Option<Sha256Digest>,
     /// The platform, if it is an input of a stage.
     pub platform: Option<PlatformFact>,
+    /// Whether the artifact has a recovery, if that is an input of a stage.
+    pub recovery: Option<bool>,
     /// The agent in the root.
     pub agent: Agent,
     /// Version of pnb.
@@ -153,6 +155,8 @@ pub enum Origin {
     Lock(String),
     /// The platform, as the caller of pnb describes it.
     Platform,
+    /// The choice of the caller of pnb whether artifacts have a recovery.
+    Recovery,
     /// A package set of the lock, `<stage>/<arch>`.
     Packages(String),
 }

@@ -103,6 +103,9 @@ pub struct ExternalParameters {
     /// The platform; only for families that carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
+    /// Whether the artifact has a recovery; only for families that can have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<bool>,
 }
 
 /// The values that follow from the choices of the user.
@@ -156,6 +159,7 @@ impl Statement {
                         arch: manifest.arch,
                         variants: manifest.variants.clone(),
                         platform: manifest.platform.clone(),
+                        recovery: manifest.recovery,
                     },
                     internal_parameters: InternalParameters {
                         hermetic: manifest.hermetic,

@@ -109,12 +109,13 @@ impl<'a> Described<'a> {
                 outputs: done.record.outputs.clone(),
             });
         }
-        // The platform is stated only if a stage had it as an input: otherwise the artifact does not contain it.
-        let platform = stage_facts
-            .iter()
-            .flat_map(|stage| stage.inputs.values())
-            .any(|input| input.origin == Origin::Platform)
-            .then(|| project.platform.fact());
+        // A choice is stated only if a stage had it as an input: otherwise the artifact does not contain it.
+        let has = |origin: Origin| {
+            let mut inputs = stage_facts.iter().flat_map(|stage| stage.inputs.values());
+            inputs.any(|input| input.origin == origin)
+        };
+        let platform = has(Origin::Platform).then(|| project.platform.fact());
+        let recovery = has(Origin::Recovery).then_some(project.recovery);
         // A build is hermetic only if its stage files can be found again by the commit, or the user waived that.
         let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
         Ok(Facts {
@@ -131,6 +132,7 @@ impl<'a> Described<'a> {
             root,
             oci_digest: self.image_digest()?,
             platform,
+            recovery,
             agent: Agent {
                 kind: if diagnostic {
                     AgentKind::Diagnostic
@@ -223,6 +225,7 @@ fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, Pipeline
         InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
         InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
         InputSource::Platform => Origin::Platform,
+        InputSource::Recovery => Origin::Recovery,
         InputSource::Packages => Origin::Packages(id.to_string()),
     })
 }

@@ -46,6 +46,8 @@ pub struct Project {
     pub agent: Option<PathBuf>,
     /// The facts about the platform, from the command line.
     pub platform: Platform,
+    /// Whether artifacts have a recovery, from the command line.
+    pub recovery: bool,
 }
 
 impl Project {
@@ -79,6 +81,7 @@ impl Project {
             graph,
             agent: None,
             platform: Platform::default(),
+            recovery: false,
         })
     }
 
