@@ -7,7 +7,7 @@
 use super::{Context, WriterError, build, input, tree_input, unpack::in_parallel};
 use crate::{
     image::kmod::{BuiltinModules, ModuleReader, ModuleSet, indexes, is_module, write_facts},
-    model::{Node, RelPath, Tree},
+    model::{Node, RelPath, Tree, refuse_kernel},
 };
 use std::{
     fs,
@@ -22,6 +22,7 @@ pub(super) const MODULES: &str = "usr/lib/modules";
 pub(super) fn kernel(context: &Context) -> Result<(), WriterError> {
     let package = tree_input("kernel")?.tree;
     let version = version_of(&package)?;
+    refuse_kernel(&version).map_err(WriterError::Missing)?;
     let place = input("kernel").join(MODULES).join(&version);
     let paths = module_paths(&package, &version);
     if paths.is_empty() {
