@@ -91,15 +91,14 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
     }
     if let Some(wanted) = policy.recovery {
         let problem = match manifest.recovery {
-            None => Some("the manifest does not state whether the artifact has a recovery".to_owned()),
-            Some(actual) if actual == wanted => None,
-            Some(true) => Some("it was built with --recovery: anybody at its console gets a shell".to_owned()),
-            Some(false) => Some("it was built without --recovery".to_owned()),
+            actual if actual == wanted => None,
+            true => Some("it was built with the option recovery: anybody at its console gets a shell".to_owned()),
+            false => Some("it was built without the option recovery".to_owned()),
         };
         let found = if wanted {
-            "built with --recovery"
+            "built with the option recovery"
         } else {
-            "built without --recovery"
+            "built without the option recovery"
         };
         rule("policy: recovery", problem, found.to_owned());
     }

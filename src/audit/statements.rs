@@ -8,7 +8,7 @@ use crate::{
     manifest::{
         AgentKind, BUILD_TYPE, Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, ManifestError, Origin,
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
-        is_statement, recovery_digest,
+        is_statement,
     },
     model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, Target, chain},
     store::Output,
@@ -269,15 +269,6 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &Sta
         (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
         (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}
         (Origin::Platform, _) => bad("the manifest states no platform".to_owned()),
-        (Origin::Recovery, InputContent::Tree { digest }) => match manifest.recovery {
-            None => bad("the manifest does not state whether the artifact has a recovery".to_owned()),
-            Some(stated) => {
-                let expected = recovery_digest(stated, manifest.source_date_epoch);
-                if !expected.as_ref().is_ok_and(|expected| expected == digest) {
-                    bad(format!("it is not the input of an artifact with recovery {stated}"));
-                }
-            }
-        },
         (origin, content) => bad(format!("{content:?} cannot come from {origin:?}")),
     }
 }

@@ -11,7 +11,6 @@ mod facts;
 mod identity;
 mod provenance;
 mod record;
-mod recovery;
 mod sbom;
 mod statements;
 mod sums;
@@ -29,7 +28,6 @@ pub use provenance::{
     PROVENANCE_FILE, Provenance, Resource, RunDetails, STATEMENT_TYPE, Statement,
 };
 pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, StageRun, Varied};
-pub use recovery::recovery_digest;
 pub use sbom::{Bom, Component, ExternalReference, Hash, Metadata, SBOM_FILE, SbomTools, package_url, serial_number};
 pub use statements::{LISTED_STATEMENTS, Statements, is_statement};
 pub use sums::{SIGNATURE_ENDING, SUMS_FILE, Sums};

@@ -3,6 +3,7 @@
 //! This room does no I/O and imports no other room.
 
 mod arch;
+mod build_option;
 mod capability;
 mod digest;
 mod dump;
@@ -14,13 +15,13 @@ mod names;
 mod node_id;
 mod path;
 mod pin;
-mod recovery;
 mod sync;
 mod text;
 mod tree;
 mod variant;
 
 pub use arch::Arch;
+pub use build_option::BuildOption;
 pub use capability::Capability;
 pub use digest::{Blake3Digest, Sha256Digest, StageKey, VerityDigest};
 pub use dump::{EMPTY_FILE, parse_dump, write_dump};
@@ -33,7 +34,6 @@ pub(crate) use node_id::is_name;
 pub use node_id::{NodeId, Target};
 pub use path::RelPath;
 pub use pin::{Fingerprint, GitSha, Moment};
-pub use recovery::{RECOVERY_FILE, recovery_tree};
 pub(crate) use sync::lock;
 pub(crate) use text::excerpt;
 pub use text::{

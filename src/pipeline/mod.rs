@@ -9,7 +9,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `project.rs`, `listed.rs`, `platform.rs`, `recovery.rs` | the project: lock, stages, list of pinned files, and what the caller chose |
+//! | `project.rs`, `listed.rs`, `platform.rs` | the project: lock, stages, list of pinned files, and facts about the platform from the caller |
 //! | `code.rs` | digests of pnb's own source |
 //! | `context.rs` | the values that all parts of a build share |
 //! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
@@ -36,7 +36,6 @@ mod platform;
 mod project;
 mod recipe;
 mod recorder;
-mod recovery;
 mod relock;
 mod resolve;
 mod run;

@@ -1,6 +1,6 @@
 //! Resolves the inputs of a node to digests and computes its cache key; lays out directories of packages.
 
-use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, origins::check_own, project::below_stages, recovery};
+use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, origins::check_own, project::below_stages};
 use crate::{
     debian,
     graph::{Canonical, Code, InputDigest, InputSource, KeyInputs},
@@ -105,9 +105,6 @@ pub fn resolve_stage(
                 ResolvedInput::Pinned(pinned.clone())
             }
             InputSource::Platform => ResolvedInput::Tree(project.platform.tree(store, project.lock.source_date_epoch)?),
-            InputSource::Recovery => {
-                ResolvedInput::Tree(recovery::tree(project.recovery, store, project.lock.source_date_epoch)?)
-            }
             InputSource::Packages => {
                 let packages: Vec<Package> = project.lock.packages_of(id).cloned().collect();
                 if packages.is_empty() {

@@ -196,7 +196,7 @@ fn groups(manifests: &[&Manifest]) -> Vec<Vec<usize>> {
 /// The inputs of the builds that differ.
 fn inputs(manifests: &[&Manifest]) -> Vec<Row<String>> {
     type Fact = fn(&Manifest) -> Option<String>;
-    let facts: [(&str, Fact); 13] = [
+    let facts: [(&str, Fact); 12] = [
         ("lock", |m| Some(m.lockfile.sha256.to_string())),
         ("revision", |m| m.git_sha.clone()),
         ("uncommitted files", |m| Some(m.source.dirty.to_string())),
@@ -207,7 +207,6 @@ fn inputs(manifests: &[&Manifest]) -> Vec<Row<String>> {
         ("zstd", |m| Some(m.builder.zstd.clone())),
         ("build machine", |m| Some(m.builder.build_arch.to_string())),
         ("agent", |m| Some(m.agent.sha256.to_string())),
-        ("recovery", |m| Some(m.recovery?.to_string())),
         ("platform", |m| m.platform.as_ref()?.url.clone()),
         ("platform's certificates", |m| {
             Some(m.platform.as_ref()?.ca_pem_sha256?.to_string())

@@ -5,7 +5,7 @@
 //! ```text
 //! early.cpio          microcode, uncompressed: the kernel reads it before it can decompress
 //! zstd(dracut.cpio)   modules, programs and the 90powernode hooks
-//! zstd(recovery)      /etc/powernode/recovery, only of an image that was built with --recovery
+//! zstd(recovery)      /etc/powernode/recovery, only of an image that was built with the option recovery
 //! zstd(last segment)  /etc/powernode/root-digest, and for direct boot /powernode/root.ext4
 //! ```
 //!
@@ -16,7 +16,7 @@
 use super::{Context, WriterError, build, contents, input, workspace::is_there};
 use crate::{
     image::{CountingWriter, ImageError, cpio::CpioWriter, zstd},
-    model::{Meta, RECOVERY_FILE, RelPath},
+    model::{Meta, RelPath},
 };
 use std::{
     fs::{self, File},
@@ -46,7 +46,7 @@ pub(super) fn initramfs(context: &Context) -> Result<(), WriterError> {
         append(&early, &mut out, &path)?;
     }
     let mut out = compress(context, &archive, out)?;
-    let recovery = input("recovery").join(RECOVERY_FILE);
+    let recovery = input("recovery/recovery");
     if is_there(&recovery)? {
         out = write_segment(context, &[(recovery, RECOVERY)], out)?;
     }

@@ -6,7 +6,7 @@ use crate::{
         ImageError,
         fat::{self, FatItem, FatKind, FatLayout, FatVolume, VolumeSize},
     },
-    model::{Arch, Node, RECOVERY_FILE, RelPath, VerityDigest},
+    model::{Arch, Node, RelPath, VerityDigest},
 };
 use std::{
     collections::BTreeMap,
@@ -150,7 +150,7 @@ pub(super) fn overlay(
         }
     }
     fs::create_dir(scratch).map_err(WriterError::io("create", scratch))?;
-    let recovery = is_there(&input("recovery").join(RECOVERY_FILE))?;
+    let recovery = is_there(&input("recovery/recovery"))?;
     for name in ["esp", IDENTITY] {
         if is_there(&input(name))? {
             fill(name, &filled, recovery, scratch, &mut files)?;

@@ -8,19 +8,20 @@
 use super::{
     Context, TreeInput, WriterError, build,
     contents::{CRITICAL, check_root, critical_files},
-    opener, tree_input,
+    input, kernel, opener, tree_input,
 };
 use crate::{
     image::{
         ImageError,
         composefs::{external_objects, write_image},
         ext4::{self, Paths, ToolCall, ToolOutput},
+        kmod::is_module,
     },
     model::{Arch, Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
     verity::digest_bytes,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -42,7 +43,7 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     ] {
         let mut other = tree_input(name)?;
         if name == "kernel" {
-            other.tree = modules_of(&other.tree, context.epoch)?;
+            other.tree = modules_of(&other.tree, &indexed_modules(&other.tree)?, context.epoch)?;
         }
         tree.merge(&other.tree, replace).map_err(|source| WriterError::Merge {
             what: format!("the input {name:?}"),
@@ -69,6 +70,16 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     drop(open);
     file_system(context.epoch, &tree, contents, &image_path, image.len() as u64, digest)?;
     fs::remove_file(&image_path).map_err(WriterError::io("remove", &image_path))
+}
+
+/// Paths of the modules that the input `indexes` knows; the others are left out of the root.
+fn indexed_modules(kernel: &Tree) -> Result<BTreeSet<String>, WriterError> {
+    let version = kernel::version_of(kernel)?;
+    let place = format!("{MODULES}/{version}");
+    let path = input("indexes").join(&place).join("modules.dep");
+    let text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
+    let modules = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(modules.map(|(module, _)| format!("{place}/{module}")).collect())
 }
 
 /// Replaces the list of critical files, which names where to begin, by everything that these files lead to. It is an output too.
@@ -101,9 +112,9 @@ fn close_critical(
     Ok(())
 }
 
-/// The modules of an unpacked kernel package, made read-only. The links `build` and `source` are left out: they lead to header packages
-/// that are not in the root.
-fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
+/// The modules of an unpacked kernel package that are in `known`, made read-only, with the lists beside them. The links `build` and `source`
+/// are left out: they lead to header packages that are not in the root.
+fn modules_of(kernel: &Tree, known: &BTreeSet<String>, epoch: Epoch) -> Result<Tree, WriterError> {
     let mut modules = Tree::new(Meta::root(0o755, epoch));
     let failed = |source| WriterError::Merge {
         what: "the modules".to_owned(),
@@ -113,6 +124,11 @@ fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
     for (path, entry) in kernel.iter().filter(|(path, _)| path.is_within(&place)) {
         let leads_away = path.depth() == place.depth() + 2 && [&b"build"[..], b"source"].contains(&path.name());
         if leads_away && matches!(entry.node, Node::Symlink { .. }) {
+            continue;
+        }
+        let name = path.to_string();
+        // A directory that holds modules comes with the first of them.
+        if entry.node == Node::Directory || (is_module(&name) && !known.contains(&name)) {
             continue;
         }
         let mut entry = entry.clone();

@@ -15,9 +15,10 @@ depends() {
 
 install() {
     inst_multiple \
-        base64 blkid cat chmod cp cut fsverity head losetup ls mkdir modprobe mount mv readlink rm sed sleep sort sync timeout tr umount wc
+        base64 blkid cat chmod cp cut fsverity head losetup ls mkdir modprobe mount mv od readlink rm sed sleep sort sync tail \
+        timeout tr umount wc
     # For /persist, and for the installer.
-    inst_multiple blockdev dd dumpe2fs e2fsck flock partx resize2fs sfdisk sha256sum
+    inst_multiple blockdev dd dumpe2fs e2fsck flock mke2fs partx resize2fs sfdisk sha256sum
     inst_binary busybox
 
     # udev and modprobe open libkmod with dlopen, which no scan of needed libraries can see.
@@ -28,11 +29,19 @@ install() {
     mkdir -p "$initdir/usr/lib/modules"
     mv "${PNB_MODULES:?does not say where the kernel modules are}"/* "$initdir/usr/lib/modules/" || exit 1
 
+    # So was firmware, where the build has any.
+    if [ -n "${PNB_FIRMWARE:-}" ]; then
+        mkdir -p "$initdir/usr/lib"
+        mv "$PNB_FIRMWARE" "$initdir/usr/lib/firmware" || exit 1
+    fi
+
     # shellcheck disable=SC2154  # dracut sets moddir
     inst_simple "$moddir/powernode-lib.sh" /usr/lib/powernode/powernode-lib.sh
+    inst_simple "$moddir/powernode-trust.sh" /usr/lib/powernode/powernode-trust.sh
     inst_simple "$moddir/powernode-guard.sh" /usr/lib/powernode/powernode-guard.sh
     inst_simple "$moddir/powernode-words" /usr/lib/powernode/words
     inst_simple "$moddir/powernode-identity.sh" /usr/lib/powernode/powernode-identity.sh
+    inst_simple "$moddir/powernode-handover.sh" /usr/lib/powernode/powernode-handover.sh
     inst_simple "$moddir/powernode-root.sh" /usr/lib/powernode/powernode-root.sh
     inst_simple "$moddir/powernode-persist.sh" /usr/lib/powernode/powernode-persist.sh
     inst_simple "$moddir/powernode-install.sh" /usr/lib/powernode/powernode-install.sh

@@ -7,10 +7,14 @@
 set -u
 # shellcheck source=powernode-lib.sh
 . /usr/lib/powernode/powernode-lib.sh
+# shellcheck source=powernode-trust.sh
+. /usr/lib/powernode/powernode-trust.sh
 # shellcheck source=powernode-guard.sh
 . /usr/lib/powernode/powernode-guard.sh
 # shellcheck source=powernode-identity.sh
 . /usr/lib/powernode/powernode-identity.sh
+# shellcheck source=powernode-handover.sh
+. /usr/lib/powernode/powernode-handover.sh
 # shellcheck source=powernode-root.sh
 . /usr/lib/powernode/powernode-root.sh
 # shellcheck source=powernode-persist.sh

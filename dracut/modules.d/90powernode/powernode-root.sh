@@ -136,7 +136,12 @@ powernode_mount_run() {
         return 1
     fi
     PN_STORE=$PN_RUN/store
-    mkdir -p "$PN_STORE" "$PN_RUN/lower" "$PN_RUN/upper" "$PN_RUN/work" "$PN_RUN/modules"
+    mkdir -p "$PN_STORE" "$PN_RUN/lower" "$PN_RUN/upper" "$PN_RUN/work" "$PN_RUN/modules" "$PN_RUN/exec"
+    # The agent writes scripts of the platform there and starts them; nothing else below /run/powernode can be started.
+    if ! mount -t tmpfs -o mode=0755,nodev,nosuid,size=16m powernode-exec "$PN_RUN/exec"; then
+        PN_REASON="the tmpfs on $PN_RUN/exec cannot be mounted"
+        return 1
+    fi
 }
 
 # powernode_mount_medium: mount the device that holds the root as a file, read-only, on /run/powernode/medium, where it stays. What file

@@ -149,7 +149,7 @@ fn a_unit_leads_to_its_programs_and_to_what_it_starts() {
         b"[Service]\nExecStartPost=/usr/bin/a-post\n",
     );
     root.sample.link(
-        &format!("etc/systemd/system/multi-user.target.wants/d@x.service"),
+        "etc/systemd/system/multi-user.target.wants/d@x.service",
         &format!("/{units}/d@.service"),
     );
     root.file(&format!("{units}/d@.service"), b"[Service]\nExecStart=/usr/bin/d %i\n");
