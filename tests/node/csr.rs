@@ -1,6 +1,7 @@
 //! A certificate request as the platform reads it: RFC 2986, with an Ed25519 key (RFC 8410).
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 const ED25519_OID: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 const COMMON_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x04, 0x03];
@@ -75,25 +76,8 @@ fn element(bytes: &[u8], tag: u8) -> Option<(Element<'_>, &[u8])> {
     (*first == tag).then_some((Element { whole, content }, after))
 }
 
-/// The bytes of base64.
+/// The bytes of base64 in lines.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let (mut held, mut bits) = (0u32, 0);
-    for c in text.bytes().filter(|c| !c.is_ascii_whitespace() && *c != b'=') {
-        let digit = match c {
-            b'A'..=b'Z' => c - b'A',
-            b'a'..=b'z' => c - b'a' + 26,
-            b'0'..=b'9' => c - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        held = (held << 6 | u32::from(digit)) & 0xffff;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push(u8::try_from(held >> bits & 0xff).ok()?);
-        }
-    }
-    Some(bytes)
+    let text: String = text.split_ascii_whitespace().collect();
+    STANDARD.decode(text).ok()
 }
