@@ -10,6 +10,8 @@ use tools::check;
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dracut");
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/modules.d/90powernode");
 const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages/root/overlay");
+const STAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages");
+const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/dracut.conf.d");
 
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
@@ -37,15 +39,17 @@ const TOOLS: &[&str] = &[
     "sync",
     "tail",
     "tr",
+    "timeout",
     "uniq",
     "wc",
 ];
 
 /// Runs a test script with `shell`, after `before`; `PATH` is the directories where it finds its tools.
 fn run(script: &str, before: &str, shell: &str, path: &str) {
-    let files = [SCRIPTS, MODULE, OVERLAY].map(Path::new);
-    let command =
-        format!("mkdir world\n{before}\nPATH={path} {shell} /inputs/0/{script} /inputs/1 /build/world /inputs/2 2>&1");
+    let files = [SCRIPTS, MODULE, OVERLAY, STAGES, SETTINGS].map(Path::new);
+    let command = format!(
+        "mkdir world\n{before}\nPATH={path} {shell} /inputs/0/{script} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1"
+    );
     let (text, _) = check(&files, &command);
     // A script that stopped half way would also fail nothing.
     assert!(
@@ -289,9 +293,15 @@ fn the_tests_see_what_is_taken_out() {
             }
         }
         assert!(found, "{:?} is not in {}", mutant.from, mutant.file);
-        let files = [Path::new(SCRIPTS), &module, &overlay];
+        let files = [
+            Path::new(SCRIPTS),
+            &module,
+            &overlay,
+            Path::new(STAGES),
+            Path::new(SETTINGS),
+        ];
         let command = format!(
-            "mkdir world\ntimeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 2>&1 || :",
+            "mkdir world\ntimeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1 || :",
             mutant.script
         );
         let (text, _) = check(&files, &command);
@@ -306,6 +316,16 @@ fn the_tests_see_what_is_taken_out() {
     }
 }
 
+#[test]
+fn the_guard_works_under_dash() {
+    run_under_dash("guard_test.sh");
+}
+
+#[test]
+fn the_guard_works_under_busybox() {
+    run_under_busybox("guard_test.sh");
+}
+
 /// Hooks are sourced in process 1 or run by it: a syntax error there is a node that does not boot.
 #[test]
 fn every_script_parses() {
@@ -314,11 +334,15 @@ fn every_script_parses() {
         "dracut/modules.d/90powernode/powernode-boot.sh",
         "dracut/modules.d/90powernode/powernode-cmdline.sh",
         "dracut/modules.d/90powernode/powernode-handover.sh",
+        "dracut/modules.d/90powernode/powernode-emergency.sh",
+        "dracut/modules.d/90powernode/powernode-guard.sh",
         "dracut/modules.d/90powernode/powernode-identity.sh",
+        "dracut/modules.d/90powernode/powernode-init.sh",
         "dracut/modules.d/90powernode/powernode-install.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",
         "dracut/modules.d/90powernode/powernode-persist.sh",
+        "dracut/modules.d/90powernode/powernode-pivot.sh",
         "dracut/modules.d/90powernode/powernode-root.sh",
         "dracut/modules.d/90powernode/powernode-trust.sh",
         "agent/diagnostic/powernode-agent",

@@ -2,7 +2,7 @@
 # What the test scripts of 90powernode share: the files under test, an empty world to run them in, and checks. Sourced by a script that
 # was started as
 #
-#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root>
+#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root> <stages> <dracut's settings>
 #
 # Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). A script prints one line for each failed check and the
 # number of checks at the end; it exits with 1 when one failed.
@@ -13,6 +13,10 @@ module=$1
 tmp=$2
 # shellcheck disable=SC2034  # for the scripts
 overlay=$3
+# shellcheck disable=SC2034  # for the scripts
+stages=$4
+# shellcheck disable=SC2034  # for the scripts
+conf=$5
 checks=0
 failures=0
 
@@ -37,6 +41,8 @@ U+q3ahN6B1v9gkgzNp4qAg==
 . "$module/powernode-lib.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-trust.sh
 . "$module/powernode-trust.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-guard.sh
+. "$module/powernode-guard.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
 . "$module/powernode-identity.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-handover.sh
@@ -47,6 +53,12 @@ U+q3ahN6B1v9gkgzNp4qAg==
 . "$module/powernode-persist.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-install.sh
 . "$module/powernode-install.sh"
+
+# A stand-in for a program is a function, which the real timeout could not start.
+timeout() {
+    shift 3
+    "$@"
+}
 
 # is NAME GOT WANT: the two are the same text.
 is() {
@@ -100,6 +112,10 @@ fresh() {
     PN_ROOT_FILE=$tmp/root.ext4
     PN_SYS=$tmp/sys
     PN_PROC=$tmp/proc
+    PN_UDEV=$tmp/udev
+    PN_RECOVERY=$tmp/recovery
+    PN_COMPLETE=$tmp/complete
+    PN_WORDS=$module/powernode-words
     PN_IS_BLOCK=-f
     PN_STORE_KIND='' PN_STORE_SOURCE='' PN_DISK='' PN_PERSIST=''
     PN_SOURCE=none

@@ -36,6 +36,7 @@ for case in 'powernode.boot=1|0|boot' 'powernode.boot=0|0|recovery' 'quiet|1|' '
     'powernode.boot=1 powernode.boot=0|2|' 'powernode.boot|1|' 'powernode.boot=01|2|'; do
     fresh
     file cmdline "${case%%|*}"
+    : >"$tmp/recovery"
     case=${case#*|}
     status "${case%%|*}" powernode_decide
     is 'mode' "$PN_MODE" "${case#*|}"
@@ -144,6 +145,77 @@ reason_has 'that is not there'
 is 'ten seconds' "$seconds" 20
 unset -f sleep
 
+# Two disks that claim the same names. A link is a race between them; what each claims is not.
+# claims NUMBER DISK PARTITION LINK: what udev knows of a device; without a PARTITION it is the disk.
+claims() {
+    mkdir -p "$tmp/udev" "$tmp/sys/dev/block" "$tmp/sys/devices/$2${3:+/$3}"
+    [ -z "$3" ] || echo 1 >"$tmp/sys/devices/$2/$3/partition"
+    ln -s "../../devices/$2${3:+/$3}" "$tmp/sys/dev/block/$1"
+    printf 'I:1\nS:%s\nE:ID_FS_TYPE=ext4\n' "$4" >"$tmp/udev/b$1"
+}
+fresh
+mkdir -p "$tmp/dev/disk/by-label" "$tmp/dev/disk/by-partuuid"
+for link in by-label/powernode-root by-partuuid/0b8f by-label/POWERNODE_ISO; do
+    : >"$tmp/dev/disk/$link"
+done
+claims 254:3 vda vda3 disk/by-label/powernode-root
+claims 254:19 vdb vdb3 disk/by-label/powernode-root-of-another
+claims 254:4 vdd vdd1 disk/by-partuuid/0b8f
+# A stick with an ISO: the disk and a partition of it.
+claims 8:0 sda '' disk/by-label/POWERNODE_ISO
+claims 8:1 sda sda1 disk/by-label/POWERNODE_ISO
+for name in LABEL=powernode-root PARTUUID=0b8f LABEL=POWERNODE_ISO; do
+    status 0 powernode_device powernode.rootdev= $name
+done
+status 0 powernode_find_store
+claims 254:35 vdc vdc3 disk/by-label/powernode-root
+claims 254:36 vdc vdc4 disk/by-partuuid/0b8f
+claims 8:16 sdb '' disk/by-label/POWERNODE_ISO
+status 2 powernode_device powernode.rootdev= LABEL=powernode-root
+reason_has "powernode.rootdev= names more than one disk: 'LABEL=powernode-root' is on vda vdc; remove the others, or choose one with powernode.rootdev=/dev/"
+status 2 powernode_device powernode.rootdev= PARTUUID=0b8f
+reason_has 'is on vdc vdd'
+status 2 powernode_device powernode.rootdev= LABEL=POWERNODE_ISO
+reason_has 'is on sda sdb'
+status 2 powernode_find_store
+reason_has 'the label of the root names more than one disk'
+# The word that chooses.
+: >"$tmp/dev/vdc3"
+file cmdline powernode.rootdev=/dev/vdc3
+status 0 powernode_find_store
+is 'the chosen one' "$PN_STORE_SOURCE" "$tmp/dev/vdc3"
+
+# The host's share.
+fresh
+file cmdline ''
+mount() {
+    printf '%s\n' "$*" >>"$tmp/mounts"
+    return "$answer"
+}
+modprobe() { :; }
+answer=0
+status 0 powernode_mount_seed
+is 'no link of the host is followed' "$(cat "$tmp/mounts")" \
+    "-t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,nodev,nosuid,noexec,nosymfollow powernode-seed $tmp/run/seed"
+answer=32
+status 0 powernode_mount_seed
+is 'virtio-fs is tried too' "$(tail -n 1 "$tmp/mounts")" "-t virtiofs -o ro,nodev,nosuid,noexec,nosymfollow powernode-seed $tmp/run/seed"
+file cmdline powernode.seed=mine
+status 1 powernode_mount_seed
+reason_has "shares nothing with the mount tag 'mine'"
+for answer in 124 137; do
+    file cmdline ''
+    status 1 powernode_mount_seed
+    reason_has "the host's share 'powernode-seed' did not answer in 20 seconds"
+done
+# A mount that hangs is ended.
+mount() { :; }
+is 'a mount has a limit of time' "$(
+    timeout() { echo "$1 $2 $3 $4"; }
+    powernode_mount_foreign 9p ro x y
+)" '-s KILL 20 mount'
+unset -f mount modprobe
+
 # The file on the medium.
 fresh
 mkdir -p "$tmp/run/medium/powernode" "$tmp/elsewhere"
@@ -171,7 +243,7 @@ PN_MEDIUM_FILE=/powernode/root.ext4
 for works in iso9660 vfat ext4; do
     : >"$tmp/mounts"
     status 0 powernode_mount_medium /dev/sr0
-    is "mounted as $works" "$(tail -n 1 "$tmp/mounts")" "-t $works -o ro,nodev,nosuid,noexec /dev/sr0 $tmp/run/medium"
+    is "mounted as $works" "$(tail -n 1 "$tmp/mounts")" "-t $works -o ro,nodev,nosuid,noexec,nosymfollow /dev/sr0 $tmp/run/medium"
 done
 works=none
 status 1 powernode_mount_medium /dev/sr0
@@ -211,14 +283,28 @@ done
 fresh
 mkdir -p "$tmp/root/usr/lib/powernode" "$tmp/root/usr/lib/x86-linux-gnu"
 : >"$tmp/root/usr/lib/x86-linux-gnu/libc.so.6"
+: >"$tmp/root/usr/lib/x86-linux-gnu/["
+: >"$tmp/root/usr/lib/x86-linux-gnu/a b\x2dc"
 file root/usr/lib/powernode/critical-files '# comment
 
-usr/lib/*-linux-gnu/libc.so.6'
+usr/lib/x86-linux-gnu/libc.so.6
+usr/lib/x86-linux-gnu/[
+usr/lib/x86-linux-gnu/a b\x2dc'
 status 0 powernode_read_critical
-file root/usr/lib/powernode/critical-files 'usr/lib/*-linux-gnu/libc.so.6
-usr/lib/*-linux-gnu/libm.so.6'
+file root/usr/lib/powernode/critical-files 'usr/lib/x86-linux-gnu/libc.so.6
+usr/lib/x86-linux-gnu/libm.so.6
+usr/lib/x86-linux-gnu/libc.so.6'
 status 1 powernode_read_critical
-reason_has '/usr/lib/*-linux-gnu/libm.so.6 of the root is damaged or missing'
+reason_has '/usr/lib/x86-linux-gnu/libm.so.6 of the root is damaged or missing'
+# A line is a path, not a pattern.
+file root/usr/lib/powernode/critical-files 'usr/lib/*/libc.so.6'
+status 1 powernode_read_critical
+reason_has '/usr/lib/*/libc.so.6 of the root is damaged or missing'
+for none in '' '# comment'; do
+    file root/usr/lib/powernode/critical-files "$none"
+    status 1 powernode_read_critical
+    reason_has 'names no file'
+done
 rm "$tmp/root/usr/lib/powernode/critical-files"
 status 1 powernode_read_critical
 
@@ -254,11 +340,18 @@ fresh
 : >"$tmp/dev/console"
 file cmdline powernode.debug=1
 refuse x
+is 'debug opens nothing without recovery' "$(cat "$tmp/power")" off
+fresh
+: >"$tmp/dev/console"
+: >"$tmp/recovery"
+file cmdline powernode.debug=1
+refuse x
 is 'debug opens a shell, then powers off' "$(cat "$tmp/power")" 'shell
 off'
 for other in powernode.debug=0 powernode.debug 'powernode.debug=1 powernode.debug=1'; do
     fresh
     : >"$tmp/dev/console"
+    : >"$tmp/recovery"
     file cmdline "$other"
     refuse x
     is "no shell with $other" "$(cat "$tmp/power")" off

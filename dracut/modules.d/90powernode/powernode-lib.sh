@@ -26,6 +26,8 @@ PN_DEV=/dev
 PN_KMSG=/dev/kmsg
 PN_PRINTK=/proc/sys/kernel/printk
 PN_CRITICAL=usr/lib/powernode/critical-files
+# There when the image was built with --recovery.
+PN_RECOVERY=/etc/powernode/recovery
 PN_SYS=/sys
 PN_PROC=/proc
 # The test(1) operator that a block device passes; the tests have plain files for devices.
@@ -75,12 +77,17 @@ powernode_tell() {
     PN_PAUSE=1
 }
 
-# powernode_refuse REASON: the only way to give up. Prints one line and powers off, or opens a shell with powernode.debug=1.
-# Does not return. The reason may hold bytes from outside, so it is cut down to printable ones and to 240 of them.
+# powernode_has_recovery: this image was built with --recovery, so that an operator may get a shell from it.
+powernode_has_recovery() {
+    [ -f "$PN_RECOVERY" ]
+}
+
+# powernode_refuse REASON: the only way to give up. Prints one line and powers off; an image with recovery opens a shell before, with
+# powernode.debug=1. Does not return. The reason may hold bytes from outside, so it is cut down to printable ones and to 240 of them.
 powernode_refuse() {
     pn_line=$(printf '%s' "$1" | tr -c ' -~' '?' | head -c 240)
     powernode_say "powernode: refused: $pn_line"
-    if powernode_cmdline_get powernode.debug && [ "$PN_VALUE" = 1 ]; then
+    if powernode_has_recovery && powernode_cmdline_get powernode.debug && [ "$PN_VALUE" = 1 ]; then
         powernode_shell
     fi
     powernode_power_off
@@ -313,7 +320,7 @@ powernode_check_path() {
 
 # -------------------------------------------------------------------------------------------------------------- deciding
 
-# powernode_decide: PN_MODE is `boot` for powernode.boot=1 and `recovery` for powernode.boot=0. There is no default: this initramfs
+# powernode_decide: PN_MODE is `boot` for powernode.boot=1 and, where there is one, `recovery` for powernode.boot=0. There is no default: this initramfs
 # knows no other way to a root, and guessing would hide a broken boot loader entry.
 powernode_decide() {
     PN_MODE=''
@@ -328,7 +335,12 @@ powernode_decide() {
     esac
     case $PN_VALUE in
         1) PN_MODE=boot ;;
-        0) PN_MODE=recovery ;;
+        0)
+            PN_REASON='powernode.boot=0 asks for the recovery, which this image does not have'
+            powernode_has_recovery || return 2
+            PN_REASON=''
+            PN_MODE=recovery
+            ;;
         *)
             PN_REASON="powernode.boot= is neither 0 nor 1: '$PN_VALUE'"
             return 2
