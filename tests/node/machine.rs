@@ -109,11 +109,11 @@ fn fw_cfg_names_the_node() {
     saw(&platform, TOKEN, INSTANCE, &said);
 }
 
-/// The words of an identity on the command line.
+/// The words of an identity on the command line, with the certificate as the platform's script for iPXE has it.
 fn words(platform: &Platform) -> String {
-    let ca = platform.ca().replace('\n', "\\n");
+    let ca = platform.ca().replace('\n', "");
     format!(
-        "powernode.instance_uuid={INSTANCE} powernode.bootstrap_token={TOKEN} powernode.platform_url={} powernode.ca_pem=\"{ca}\"",
+        "powernode.instance_uuid={INSTANCE} powernode.bootstrap_token={TOKEN} powernode.platform_url={} \"powernode.ca={ca}\"",
         url()
     )
 }

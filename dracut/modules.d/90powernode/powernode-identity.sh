@@ -55,7 +55,10 @@ powernode_lone() {
 powernode_claim_cmdline() {
     pn_given=''
     for pn_name in bootstrap_token platform_url ca_url ca_sha256 ca_pem ca; do
-        powernode_cmdline_get "powernode.$pn_name"
+        case $pn_name in
+            ca_pem | ca) powernode_cmdline_pem "powernode.$pn_name" ;;
+            *) powernode_cmdline_get "powernode.$pn_name" ;;
+        esac
         case $? in
             0) pn_given="$pn_given powernode.$pn_name=" ;;
             1) continue ;;
