@@ -134,6 +134,11 @@ BODY='MIIBszCCAVmgAwIBAgIUQ2Fh MIIBszCCAVmgAwIBAgIUQ2Fhaa== AAA='
 for name in powernode.ca powernode.ca_pem; do
     open "$name=-----BEGIN CERTIFICATE----- $BODY -----END CERTIFICATE----- quiet"
     open "$name=\"-----BEGIN CERTIFICATE----- $BODY -----END CERTIFICATE-----\" quiet"
+    # As the script of iPXE has it.
+    open "\"$name=-----BEGIN CERTIFICATE-----AAAABBBB-----END CERTIFICATE-----\" quiet"
+    open "\"$name=-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE----------BEGIN CERTIFICATE-----BBBB-----END CERTIFICATE-----\" quiet"
+    closed the "$name=-----BEGIN CERTIFICATE-----AAA-----END CERTIFICATE-----"
+    closed the "$name=-----BEGIN CERTIFICATE-----AAAA$BODY-----END CERTIFICATE-----x"
     open "$name=-----BEGIN CERTIFICATE----- $BODY -----END CERTIFICATE----- $name=-----BEGIN CERTIFICATE----- AAAA -----END CERTIFICATE-----"
     open "$name=LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"
     for word in single 1 S s emergency rescue -b init=/bin/sh rd.break lsm= systemd.unit=x init= a=b==== '"' AAAA=A; do
