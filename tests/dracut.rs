@@ -326,6 +326,76 @@ fn the_guard_works_under_busybox() {
     run_under_busybox("guard_test.sh");
 }
 
+/// Each part of the guard is what its tests look at: with the part taken out, they fail.
+#[test]
+fn the_tests_of_the_guard_find_each_part_that_is_missing() {
+    let mutants = [
+        (
+            "powernode-guard.sh",
+            "        powernode_guard_word \"$pn_word\" || {",
+            "        : || {",
+        ),
+        (
+            "powernode-guard.sh",
+            "        *\\\"* | *\\'* | *\\\\*)",
+            "        NEVER)",
+        ),
+        (
+            "powernode-guard.sh",
+            "        powernode.debug | powernode.debug=*)",
+            "        NEVER)",
+        ),
+        (
+            "powernode-guard.sh",
+            "    if [ \"$pn_odd\" -ne 0 ]; then",
+            "    if false; then",
+        ),
+        (
+            "powernode-guard.sh",
+            "    [ $((${#pn_base} % 4)) -eq 0 ] || return 2",
+            "    :",
+        ),
+        ("powernode-guard.sh", "        lsm=) return 2 ;;", ""),
+        (
+            "powernode-guard.sh",
+            "    [ \"$pn_top\" = 'powernode overlay' ] || return 1",
+            "    :",
+        ),
+        (
+            "powernode-lib.sh",
+            "            powernode_has_recovery || return 2",
+            "            :",
+        ),
+        ("powernode-words", "powernode.*=*", "*.*=*"),
+        ("powernode-words", "gpt", "*"),
+        ("powernode-words", "lockdown=integrity", "lockdown=*"),
+    ];
+    for (file, from, to) in mutants {
+        let dir = tempfile::tempdir().expect("scratch");
+        for entry in walkdir::WalkDir::new(MODULE).min_depth(1).sort_by_file_name() {
+            let entry = entry.expect("readable");
+            let mut text = std::fs::read_to_string(entry.path()).expect("text");
+            if entry.file_name() == file {
+                assert!(text.contains(from), "{file} has no line {from}");
+                text = text.replacen(from, to, 1);
+            }
+            std::fs::write(dir.path().join(entry.file_name()), text).expect("written");
+        }
+        let files = [
+            Path::new(SCRIPTS),
+            dir.path(),
+            Path::new(OVERLAY),
+            Path::new(STAGES),
+            Path::new(SETTINGS),
+        ];
+        let script = "/inputs/0/guard_test.sh /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4";
+        let (text, _) = check(&files, &format!("mkdir world\nPATH=/usr/bin dash {script} 2>&1 || :"));
+        let failed = text.lines().last().and_then(|line| line.split(' ').nth(2));
+        let failed: u32 = failed.and_then(|n| n.parse().ok()).expect(&text);
+        assert!(failed > 0, "nothing fails with {to:?} in place of {from:?} in {file}");
+    }
+}
+
 /// Hooks are sourced in process 1 or run by it: a syntax error there is a node that does not boot.
 #[test]
 fn every_script_parses() {

@@ -50,8 +50,9 @@ pub(crate) fn at_console(artifact: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts a machine and types: each pair is a text to wait for behind the last one, and what is typed then. Ends the machine when one of
-/// `ends` is there, after all that was to be typed or a refusal, and returns the console. A machine that shows none of them fails the test.
+/// Starts a machine and types: each pair is a text to wait for behind the last one, and what is typed then. Ends the machine when all was
+/// typed and one of `ends` is there, or when it has ended itself, and returns the console. A machine that goes on until its time is over
+/// fails the test.
 pub(crate) fn typed(command: &mut Command, pairs: &[(&str, &str)], ends: &[&str]) -> String {
     static ONE: Mutex<()> = Mutex::new(());
     let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,8 +69,7 @@ pub(crate) fn typed(command: &mut Command, pairs: &[(&str, &str)], ends: &[&str]
     let (mut text, mut seen, mut left) = (String::new(), 0, pairs.iter());
     let mut next = left.next();
     let reached = loop {
-        let refused = text.contains(REFUSED) && text[text.find(REFUSED).unwrap_or(0)..].contains('\n');
-        if refused || (next.is_none() && ends.iter().any(|end| text[seen..].contains(end))) {
+        if next.is_none() && ends.iter().any(|end| text[seen..].contains(end)) {
             break true;
         }
         if let Some((wait, send)) = next
@@ -87,9 +87,13 @@ pub(crate) fn typed(command: &mut Command, pairs: &[(&str, &str)], ends: &[&str]
         }
         match console.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(more) => text.push_str(&more),
-            Err(_) => break false,
+            // A machine that was refused switches itself off.
+            Err(mpsc::RecvTimeoutError::Disconnected) => break true,
+            Err(mpsc::RecvTimeoutError::Timeout) => break false,
         }
     };
+    // For an answer that comes late.
+    thread::sleep(Duration::from_secs(3));
     let _ = input.write_all(QUIT).and_then(|()| input.flush());
     drop(input);
     stop(&mut child);

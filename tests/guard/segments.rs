@@ -110,7 +110,7 @@ mod nightly {
         let said = typed(
             &mut at_console(dir.path(), &words),
             &[("powernode: ready ", CANARY)],
-            &["agent="],
+            &["agent=active"],
         );
         assert!(!said.contains(SUNG), "{said}");
     }
