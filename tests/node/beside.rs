@@ -84,15 +84,15 @@ impl World {
     fn ends(&mut self) -> String {
         self.start();
         let end = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < end {
+        loop {
             if let Some(status) = self.agent.as_mut().and_then(|agent| agent.try_wait().expect("a child")) {
                 assert!(!status.success(), "{}", self.said());
                 self.agent = None;
                 return self.said();
             }
+            assert!(Instant::now() < end, "the agent goes on:\n{}", self.said());
             sleep(Duration::from_millis(50));
         }
-        panic!("the agent goes on:\n{}", self.said());
     }
 
     /// Starts the agent and waits for its first heartbeat.
