@@ -4,7 +4,7 @@
 #
 # The command line is the one input of a boot that nothing signs. The kernel, dracut, udev and systemd read it, and each of them has
 # words that give a shell, run a program or start something else than the verified root. So only words of a list are taken
-# (powernode-words), and any other word is refused by name. An image that was built with --recovery takes every word.
+# (powernode-words), and any other word is refused by name. An image that was built with the option recovery takes every word.
 #
 # The kernel itself obeys rdinit=, and starts that program in place of this one: no code of an initramfs can refuse it.
 
@@ -67,12 +67,12 @@ powernode_guard_word() {
             return 2
             ;;
         powernode.boot=0)
-            PN_REASON='powernode.boot=0 asks for the recovery, which this image does not have: pnb build --recovery makes one that has it'
+            PN_REASON='powernode.boot=0 asks for the recovery, which this image does not have: pnb build --with recovery makes one that has it'
             return 2
             ;;
         powernode.debug=0) return 0 ;;
         powernode.debug | powernode.debug=*)
-            PN_REASON='powernode.debug asks for a shell, which this image does not have: pnb build --recovery makes one that has it'
+            PN_REASON='powernode.debug asks for a shell, which this image does not have: pnb build --with recovery makes one that has it'
             return 2
             ;;
     esac

@@ -27,7 +27,7 @@ powernode_mount_boot() {
         *) return 2 ;;
     esac
     mkdir -p "$PN_RUN/esp"
-    if ! mount -t vfat -o "$PN_BOOT_FLAGS,umask=0077" "$PN_VALUE" "$PN_RUN/esp" 2>/dev/null; then
+    if ! timeout -s KILL "$PN_MOUNT_SECONDS" mount -t vfat -o "$PN_BOOT_FLAGS,umask=0077" "$PN_VALUE" "$PN_RUN/esp" 2>/dev/null; then
         PN_REASON="the boot partition $PN_VALUE cannot be mounted"
         return 2
     fi
