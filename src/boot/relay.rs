@@ -68,7 +68,10 @@ pub(super) fn with_inlets<T>(inlets: &[Inlet], work: impl FnOnce() -> Result<T, 
             connect: || UnixStream::connect(&inlet.socket),
         });
     }
-    relaying(&ends, &|_, _| {}, work).map_err(|e| format!("failed to relay connections: {e}"))?
+    let failed = |at: usize, error: &io::Error| {
+        let _ = writeln!(io::stderr(), "failed to connect to {}: {error}", inlets[at].socket.display());
+    };
+    relaying(&ends, &failed, work).map_err(|e| format!("failed to relay connections: {e}"))?
 }
 
 /// The ends of the relays outside of the sandbox.
