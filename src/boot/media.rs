@@ -162,6 +162,15 @@ impl<'a> MachineFiles<'a> {
         Ok((outlets, self.mount(&dir, "inputs/reach", Access::ReadWrite)?))
     }
 
+    /// Makes the empty file `capture` for the packets of the machine's card; returns its path in the sandbox.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn capture(&mut self, capture: &Path) -> Result<String, MediaError> {
+        File::create(capture).map_err(MediaError::io("write", capture))?;
+        self.mount(capture, "inputs/capture", Access::ReadWrite)
+    }
+
     /// Writes each value to a file; returns each key with the path of its file in the sandbox.
     ///
     /// # Errors

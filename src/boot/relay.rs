@@ -69,7 +69,11 @@ pub(super) fn with_inlets<T>(inlets: &[Inlet], work: impl FnOnce() -> Result<T, 
         });
     }
     let failed = |at: usize, error: &io::Error| {
-        let _ = writeln!(io::stderr(), "failed to connect to {}: {error}", inlets[at].socket.display());
+        let _ = writeln!(
+            io::stderr(),
+            "failed to connect to {}: {error}",
+            inlets[at].socket.display()
+        );
     };
     relaying(&ends, &failed, work).map_err(|e| format!("failed to relay connections: {e}"))?
 }

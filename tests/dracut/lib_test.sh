@@ -488,6 +488,24 @@ file sys/class/tty/console/active 'ttyAMA0'
 )
 is 'the ready line on the console' "$(tr -d '\r' <"$tmp/dev/console" | sed -n 3p)" \
     "powernode: ready instance=$UUID source=fw_cfg root=$HEX agent=failed"
+# The nonce of a boot is repeated when it is one.
+mkdir -p "$tmp/sys/firmware/qemu_fw_cfg/by_name/opt/com.powernode/nonce"
+for nonce in 0123abcd 'x' '1 agent=active'; do
+    file sys/firmware/qemu_fw_cfg/by_name/opt/com.powernode/nonce/raw "$nonce"
+    : >"$tmp/dev/console"
+    (
+        sleep() { :; }
+        systemctl() { return 1; }
+        set -- "$tmp"
+        # shellcheck source=../../stages/root/overlay/usr/lib/powernode/ready
+        . "$overlay/usr/lib/powernode/ready"
+    )
+    said=$(tr -d '\r' <"$tmp/dev/console" | sed -n 3p)
+    case $nonce in
+        0123abcd) is 'with its nonce' "${said##* agent=}" 'failed nonce=0123abcd' ;;
+        *) is "without '$nonce'" "${said##* agent=}" failed ;;
+    esac
+done
 
 # ---------------------------------------------------------------------------------------------------------------- refusal
 

@@ -128,6 +128,8 @@ fn machine(host: &Host, dir: &Path, argv: &[&str], port: u16) -> Spec {
             dir: PathBuf::from("/inputs/artifact"),
             port,
         }),
+        inlets: Vec::new(),
+        pulse: false,
     };
     spec.workload = Workload::builtin(MACHINE, serde_json::to_vec(&arguments).expect("JSON"));
     spec
