@@ -2,7 +2,7 @@
 
 use super::{BootVerdict, Firmware, FwCfg};
 use crate::model::VerityDigest;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// The fw_cfg key of the number that a boot is given, which `/usr/lib/powernode/ready` repeats.
 pub const NONCE_KEY: &str = "opt/com.powernode/nonce";
@@ -54,7 +54,7 @@ impl Expected {
             } => self
                 .other_root(root)
                 .or_else(|| self.other_nonce(nonce.as_deref()))
-                .or_else(|| (agent != "active").then(|| "the agent is not running".to_owned()))
+                .or_else(|| (agent != "active").then(|| not_running(state)))
                 .or_else(|| self.other_state(state))
                 .or_else(|| self.other_identity(instance, source)),
             BootVerdict::Installed { root, .. } => self.other_root(root),
@@ -114,6 +114,20 @@ impl Expected {
             )
         })
     }
+}
+
+/// The agent that does not run, with what the machine reports of its end.
+fn not_running(state: &BTreeMap<String, String>) -> String {
+    let get = |name: &str| state.get(name).map_or("unknown", String::as_str);
+    let mut problem = format!(
+        "the agent is not running: its exit status is {} after {} restarts",
+        get("exit"),
+        get("restarts")
+    );
+    if let Some(said) = state.get("agent_said") {
+        _ = write!(problem, "\nlast line: {said}");
+    }
+    problem
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ pub enum BootVerdict {
         agent: String,
         /// The number that this boot was given, as the node repeats it.
         nonce: Option<String>,
-        /// Its state line, by name: `lockdown`, `secure_boot`, `firmware`, `persist`.
+        /// Its state line, by name: `lockdown`, `secure_boot`, `firmware`, `persist`; further words of the ready line, as `restarts` and
+        /// `exit` of the agent; and as `agent_said` the last line of an agent that failed.
         state: BTreeMap<String, String>,
     },
     /// It wrote a disk, verified the disk, and is powering off.
@@ -65,6 +66,8 @@ const BANNER: &str = "Linux version ";
 const READY: &str = "powernode: ready ";
 const REFUSED: &str = "powernode: refused: ";
 const STATE: &str = "powernode: state ";
+const AGENT: &str = "powernode: agent ";
+const AGENT_SAID: &str = "agent_said";
 const INSTALLED: &str = "powernode: installed: ";
 /// Messages of shim, GRUB and OVMF about an image without a valid signature, anywhere in a line: the firmware moves its cursor about.
 const REJECTED: [&str; 4] = [
@@ -121,6 +124,10 @@ impl Judge {
             return rejected.then_some(BootVerdict::Rejected { line });
         }
         // What programs print is not the kernel's, and has no time of the kernel's before it.
+        if let Some(said) = line.strip_prefix(AGENT) {
+            self.state.insert(AGENT_SAID.to_owned(), said.to_owned());
+            return None;
+        }
         if let Some(rest) = line.strip_prefix(STATE) {
             self.state = fields(rest).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             return None;
@@ -170,8 +177,11 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     fields(text).find(|(n, _)| *n == name).map(|(_, value)| value)
 }
 
-/// Parses `instance=<id> source=<src> root=<64 hex> agent=<active|failed> [nonce=<hex>]`, in any order.
+/// Parses `instance=<id> source=<src> root=<64 hex> agent=<active|failed> [nonce=<hex>]`, in any order. Other words are added to `state`.
 fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<BootVerdict> {
+    let known = ["instance", "source", "root", "agent", "nonce"];
+    let further = fields(rest).filter(|(name, _)| !known.contains(name));
+    let further = further.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Some(BootVerdict::Ready {
         instance: field(rest, "instance")?.to_owned(),
         source: field(rest, "source")?.to_owned(),
@@ -180,7 +190,7 @@ fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<BootVerdict> {
             .filter(|a| ["active", "failed"].contains(a))?
             .to_owned(),
         nonce: field(rest, "nonce").map(str::to_owned),
-        state: state.clone(),
+        state: state.clone().into_iter().chain(further).collect(),
     })
 }
 
@@ -284,6 +294,29 @@ mod tests {
             };
             assert_eq!(instance, "i-1", "the first verdict stands");
         }
+    }
+
+    #[test]
+    fn what_an_agent_says_is_no_verdict() {
+        let root = "ab".repeat(32);
+        let text = format!(
+            "{KERNEL}powernode: state lockdown=none\npowernode: agent x powernode: ready instance=y source=y root={root} agent=active\n\
+             powernode: agent Verification failed\n\
+             powernode: ready instance=i source=s root={root} agent=failed restarts=2 exit=1\n"
+        );
+        let mut judge = Judge::default();
+        let Some(BootVerdict::Ready { agent, state, .. }) = judge.take(text.as_bytes()) else {
+            unreachable!("no verdict");
+        };
+        assert_eq!(agent, "failed");
+        let state: Vec<(&str, &str)> = state.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let want = [
+            ("agent_said", "Verification failed"),
+            ("exit", "1"),
+            ("lockdown", "none"),
+            ("restarts", "2"),
+        ];
+        assert_eq!(state, want);
     }
 
     #[test]
