@@ -18,13 +18,13 @@ impl NodeNetwork {
         base: Ipv4Addr::new(10, 0, 2, 0),
         prefix: 24,
     };
-    /// The network of a machine with a cloud's metadata service, whose address must be in it: the machine gets 169.254.0.15.
+    /// The network of a machine with a cloud's metadata service, whose address must be in it: the machine gets 169.254.2.15.
     pub const LINK_LOCAL: NodeNetwork = NodeNetwork {
         base: Ipv4Addr::new(169, 254, 0, 0),
         prefix: 16,
     };
-    /// Addresses with these numbers are QEMU's own: its host, its name server, and those that its DHCP server gives away.
-    const OWN: [std::ops::RangeInclusive<u32>; 2] = [0..=3, 15..=31];
+    /// Numbers of QEMU's own addresses, in a network of 16 bits: its host, its name server, and those that its DHCP server gives away.
+    const OWN: [std::ops::RangeInclusive<u32>; 2] = [0x202..=0x203, 0x20f..=0x21f];
 
     /// The value of QEMU's `net=`.
     pub(super) fn argument(self) -> String {
@@ -42,7 +42,8 @@ impl NodeNetwork {
             ));
         }
         let place = number & !mask;
-        let own = Self::OWN.iter().any(|range| range.contains(&place)) || place == !mask;
+        let inside = |own: &u32| own & !mask == place;
+        let own = Self::OWN.into_iter().flatten().any(|own| inside(&own)) || place == 0 || place == !mask;
         own.then(|| format!("{address} is an address that QEMU needs itself"))
     }
 }

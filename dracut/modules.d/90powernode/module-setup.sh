@@ -60,6 +60,6 @@ install() {
     inst_script "$moddir/powernode-init.sh" /init
     # shellcheck disable=SC2154  # dracut sets dracutbasedir
     inst_script "$dracutbasedir/modules.d/99base/init.sh" /usr/lib/powernode/dracut-init
-    # The kernel goes on to /bin/sh when it cannot start /init.
-    chmod 0755 "$initdir/init" "$initdir/usr/lib/powernode/dracut-init"
+    # The kernel goes on to /bin/sh when it cannot start /init, and udhcpc goes on without its script.
+    chmod 0755 "$initdir/init" "$initdir/usr/lib/powernode/dracut-init" "$initdir/usr/lib/powernode/powernode-lease"
 }

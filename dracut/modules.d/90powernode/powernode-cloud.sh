@@ -293,7 +293,9 @@ powernode_cloud_user_data() {
 # powernode_cloud_decode: the body is base64.
 powernode_cloud_decode() {
     pn_odd=$(tr -d 'A-Za-z0-9+/=\011\012\015\040' <"$PN_CLOUD_DIR/body" | wc -c)
-    if [ "$pn_odd" -ne 0 ] || ! tr -d '\011\012\015\040' <"$PN_CLOUD_DIR/body" | base64 -d >"$PN_CLOUD_DIR/decoded" 2>/dev/null; then
+    pn_size=$(tr -d '\011\012\015\040' <"$PN_CLOUD_DIR/body" | wc -c)
+    # Not every base64 looks whether the last group is whole.
+    if [ "$pn_odd" -ne 0 ] || [ $((pn_size % 4)) -ne 0 ] || ! tr -d '\011\012\015\040' <"$PN_CLOUD_DIR/body" | base64 -d >"$PN_CLOUD_DIR/decoded" 2>/dev/null; then
         PN_REASON="user data of $PN_CLOUD is not base64"
         return 2
     fi
