@@ -11,6 +11,7 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dracut");
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/modules.d/90powernode");
 const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages/root/overlay");
 const STAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages");
+const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/dracut.conf.d");
 
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
@@ -46,9 +47,9 @@ const TOOLS: &[&str] = &[
 
 /// Runs a test script with `shell`, after `before`; `PATH` is the directories where it finds its tools.
 fn run(script: &str, before: &str, shell: &str, path: &str) {
-    let files = [SCRIPTS, MODULE, OVERLAY, STAGES].map(Path::new);
+    let files = [SCRIPTS, MODULE, OVERLAY, STAGES, SETTINGS].map(Path::new);
     let command = format!(
-        "mkdir world\n{before}\nPATH={path} {shell} /inputs/0/{script} /inputs/1 /build/world /inputs/2 /inputs/3 2>&1"
+        "mkdir world\n{before}\nPATH={path} {shell} /inputs/0/{script} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1"
     );
     let (text, _) = check(&files, &command);
     // A script that stopped half way would also fail nothing.
@@ -356,9 +357,15 @@ fn the_tests_see_what_is_taken_out() {
             }
         }
         assert!(found, "{:?} is not in {}", mutant.from, mutant.file);
-        let files = [Path::new(SCRIPTS), &module, &overlay];
+        let files = [
+            Path::new(SCRIPTS),
+            &module,
+            &overlay,
+            Path::new(STAGES),
+            Path::new(SETTINGS),
+        ];
         let command = format!(
-            "mkdir world\ntimeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 2>&1 || :",
+            "mkdir world\ntimeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1 || :",
             mutant.script
         );
         let (text, _) = check(&files, &command);

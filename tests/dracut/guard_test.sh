@@ -40,7 +40,12 @@ open() {
 open ''
 # Every command line that an image brings.
 # shellcheck disable=SC2154  # harness.sh sets it
-for file in command-line/amd64 command-line/arm64 disk-image-rpi4/cmdline disk-image-arm64-uefi/cmdline raw/cmdline qcow2/cmdline iso/cmdline \
+for file in powernode powernode-arm64; do
+    words=$(sed -n 's/^kernel_cmdline+="\(.*\)"$/\1/p' "$conf/$file.conf")
+    status 0 test -n "$words"
+    open "$words"
+done
+for file in disk-image-rpi4/cmdline disk-image-arm64-uefi/cmdline raw/cmdline qcow2/cmdline iso/cmdline \
     ipxe/cmdline; do
     status 0 test -s "$stages/$file"
     open "$(cat "$stages/$file")"
