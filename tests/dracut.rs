@@ -110,6 +110,16 @@ fn clouds_are_asked_under_busybox() {
 }
 
 #[test]
+fn user_data_are_read_under_dash() {
+    run_under_dash("user_data_test.sh");
+}
+
+#[test]
+fn user_data_are_read_under_busybox() {
+    run_under_busybox("user_data_test.sh");
+}
+
+#[test]
 fn identities_are_handed_over_under_dash() {
     run_under_dash("handover_test.sh");
 }
@@ -147,6 +157,7 @@ const READY: &str = "ready_test.sh";
 const IDENTITY: &str = "identity_test.sh";
 const HANDOVER: &str = "handover_test.sh";
 const CLOUD: &str = "cloud_test.sh";
+const USER_DATA: &str = "user_data_test.sh";
 const CLOUD_FILE: &str = "powernode-cloud.sh";
 
 const MUTANTS: &[Mutant] = &[
@@ -275,9 +286,9 @@ const MUTANTS: &[Mutant] = &[
         "powernode_cloud_get PUT /x; :",
     ),
     mutant(CLOUD, CLOUD_FILE, "    powernode_network_down \"$pn_card\"", "    :"),
-    mutant(CLOUD, CLOUD_FILE, "1f8b*)", "xxxx*)"),
-    mutant(CLOUD, CLOUD_FILE, "fffe* | feff* | 00??* | ??00*)", "xxxx*)"),
-    mutant(CLOUD, CLOUD_FILE, "'content-type:'* | 'mime-version:'*)", "xxxx)"),
+    mutant(USER_DATA, CLOUD_FILE, "1f8b*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "fffe* | feff* | 00??* | ??00*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "'content-type:'* | 'mime-version:'*)", "xxxx)"),
     mutant(CLOUD, CLOUD_FILE, "[ \"$pn_size\" -ge \"$pn_length\" ] ||", ": ||"),
     mutant(
         CLOUD,
@@ -292,13 +303,13 @@ const MUTANTS: &[Mutant] = &[
         "            xxxx)",
     ),
     mutant(
-        CLOUD,
+        USER_DATA,
         CLOUD_FILE,
         "-le \"$PN_CLOUD_MAX\" ] || return 2",
         "-ge 0 ] || return 2",
     ),
     mutant(
-        CLOUD,
+        USER_DATA,
         CLOUD_FILE,
         "        powernode_lone \"$pn_where\" \"$pn_given\"",
         "        powernode_lone x ''",
@@ -310,7 +321,7 @@ const MUTANTS: &[Mutant] = &[
         "            xxxx)",
     ),
     mutant(CLOUD, CLOUD_FILE, "PN_SOURCES_EARLY=$pn_early", ":"),
-    mutant(CLOUD, "powernode-json.awk", "if (found) fail()", ""),
+    mutant(USER_DATA, "powernode-json.awk", "if (found) fail()", ""),
     // Whether the agent works: looked at once, or not for another process, or not for ten seconds.
     mutant(READY, "ready", "steady=10", "steady=-9"),
     mutant(

@@ -45,7 +45,7 @@ const MAX_DELAY: u64 = 60_000;
 
 /// Why a metadata service cannot be played; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
-pub enum MetadataError {
+pub enum CloudServiceError {
     /// A file cannot be read or written.
     #[error("{verb} {path:?}")]
     Io {
@@ -83,7 +83,7 @@ pub enum MetadataError {
     Listen(#[source] io::Error),
 }
 
-impl Hint for MetadataError {
+impl Hint for CloudServiceError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         Some("docs/boot-chain.md describes the directory of --metadata".into())
     }
@@ -134,7 +134,7 @@ const fn ok() -> u16 {
 
 /// A metadata service that is ready to be played.
 #[derive(Debug)]
-pub struct Metadata {
+pub struct CloudService {
     answers: Vec<Answer>,
     listener: TcpListener,
     address: SocketAddr,
@@ -143,27 +143,27 @@ pub struct Metadata {
     spent: Mutex<BTreeSet<usize>>,
 }
 
-impl Metadata {
+impl CloudService {
     /// The service that the files in `dir` describe, on a free port of the loopback. Its log begins empty.
     ///
     /// # Errors
     ///
     /// The description is malformed, a file is missing, or the log cannot be written.
-    pub fn open(dir: &Path) -> Result<Self, MetadataError> {
+    pub fn open(dir: &Path) -> Result<Self, CloudServiceError> {
         let path = dir.join(METADATA_FILE);
-        let text = read_foreign(&path, MAX_FILE).map_err(|source| MetadataError::Io {
+        let text = read_foreign(&path, MAX_FILE).map_err(|source| CloudServiceError::Io {
             verb: "read",
             path: path.clone(),
             source,
         })?;
-        let description: Description = serde_json::from_slice(&text).map_err(|source| MetadataError::Form {
+        let description: Description = serde_json::from_slice(&text).map_err(|source| CloudServiceError::Form {
             path: path.clone(),
             source,
         })?;
         let mut answers = description.answers;
         for (at, answer) in answers.iter_mut().enumerate() {
             if let Some(problem) = answer.problem() {
-                return Err(MetadataError::Answer {
+                return Err(CloudServiceError::Answer {
                     path,
                     number: at + 1,
                     target: answer.path.clone(),
@@ -173,14 +173,14 @@ impl Metadata {
             answer.load(dir)?;
         }
         let log = dir.join(REQUESTS_FILE);
-        let log = File::create(&log).map_err(|source| MetadataError::Io {
+        let log = File::create(&log).map_err(|source| CloudServiceError::Io {
             verb: "write",
             path: log,
             source,
         })?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(MetadataError::Listen)?;
-        listener.set_nonblocking(true).map_err(MetadataError::Listen)?;
-        let address = listener.local_addr().map_err(MetadataError::Listen)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(CloudServiceError::Listen)?;
+        listener.set_nonblocking(true).map_err(CloudServiceError::Listen)?;
+        let address = listener.local_addr().map_err(CloudServiceError::Listen)?;
         Ok(Self {
             answers,
             listener,
@@ -299,12 +299,12 @@ impl Answer {
     }
 
     /// Reads the body.
-    fn load(&mut self, dir: &Path) -> Result<(), MetadataError> {
+    fn load(&mut self, dir: &Path) -> Result<(), CloudServiceError> {
         let Some(name) = &self.file else {
             self.bytes = self.body.clone().unwrap_or_default().into_bytes();
             return Ok(());
         };
-        let failed = |source| MetadataError::Io {
+        let failed = |source| CloudServiceError::Io {
             verb: "read",
             path: dir.join(name),
             source,
@@ -352,7 +352,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn ask(service: &Metadata, request: &str) -> String {
+    fn ask(service: &CloudService, request: &str) -> String {
         let mut stream = TcpStream::connect(service.address()).expect("connected");
         stream.write_all(request.as_bytes()).expect("written");
         let mut answer = String::new();
@@ -372,7 +372,7 @@ mod tests {
         )
         .expect("written");
         fs::write(dir.path().join("one"), "first").expect("written");
-        let service = Metadata::open(dir.path()).expect("described");
+        let service = CloudService::open(dir.path()).expect("described");
         service
             .with(|| {
                 let put = ask(&service, "PUT /token HTTP/1.0\r\nHost: x\r\nx-ttl: 60\r\n\r\n");
@@ -406,7 +406,7 @@ mod tests {
             (r#"{"answers": [{"path": "/a", "status": 9}]}"#, "none of HTTP"),
         ] {
             fs::write(dir.path().join(METADATA_FILE), text).expect("written");
-            let error = Metadata::open(dir.path()).expect_err("it is wrong").to_string();
+            let error = CloudService::open(dir.path()).expect_err("it is wrong").to_string();
             assert!(error.contains(want), "{want} is not in {error}");
         }
     }

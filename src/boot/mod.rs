@@ -33,7 +33,7 @@ pub use judge::{BootVerdict, Judge};
 pub use loaders::Loaders;
 pub use machine::{Attach, DirectKernel, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, NetworkBoot};
 pub use media::{ARTIFACT, MachineFiles, MediaError, MediaRequest, make_disk};
-pub use metadata::{METADATA_FILE, Metadata, MetadataError, REQUESTS_FILE};
+pub use metadata::{CloudService, CloudServiceError, METADATA_FILE, REQUESTS_FILE};
 pub use progress::{ConsoleProgress, Pace};
 pub use reach::{NodeNetwork, Reach};
 pub use relay::{Inlet, Outlet};

@@ -19,7 +19,7 @@ use std::{
     io::{self, Write},
     net::{Ipv4Addr, TcpListener},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus},
     sync::mpsc,
     thread,
@@ -79,7 +79,10 @@ fn machine(arguments: &[u8]) -> Result<(), String> {
         .ok_or("failed to start: there is no program")?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(ENVIRONMENT);
-    let status = with_inlets(&machine.inlets, || {
+    let unconnected = |socket: &Path, error: &io::Error| {
+        let _ = writeln!(io::stderr(), "failed to connect to {}: {error}", socket.display());
+    };
+    let status = with_inlets(&machine.inlets, &unconnected, || {
         with_pulse(machine.pulse, || match &machine.http {
             None => run(&mut command),
             Some(http) => serving(http, || run(&mut command)),

@@ -89,6 +89,21 @@ fn a_flipped_byte_in_the_image_of_the_root_is_refused() {
     assert!(said.contains("powernode: refused: "), "{said}");
 }
 
+#[test]
+fn a_file_that_is_not_the_listed_one_does_not_boot() {
+    let copy = copy_of_artifact();
+    flip(&copy.path().join("kernel"), 100_000);
+    let said = bad(&mut boot(copy.path()), 9);
+    assert!(said.contains("failed to compare \"kernel\" with SHA256SUMS"), "{said}");
+    assert!(
+        said.contains("hint: --no-verify-sums boots the files as they are"),
+        "{said}"
+    );
+    assert!(!said.contains("Linux version"), "nothing started:\n{said}");
+    fs::remove_file(copy.path().join("SHA256SUMS")).expect("there");
+    bad(&mut boot(copy.path()), 9);
+}
+
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
     use super::*;

@@ -73,7 +73,7 @@ cloud() {
     powernode_forget
     PN_SOURCES_EARLY='cmdline cloud fw_cfg boot_file'
     PN_SOURCES_LATE='root_file local_id'
-    PN_CLOUD_TIME=4
+    PN_CLOUD_TIME=2
     mkdir -p "$tmp/proc" "$tmp/sys/class/dmi/id" "$tmp/sys/class/net/lo" "$tmp/sys/class/net/eth0/device"
     echo '10.25 1.00' >"$tmp/proc/uptime"
     echo '52:54:00:12:34:56' >"$tmp/sys/class/net/eth0/address"
@@ -146,16 +146,15 @@ SERVER=https://p.example"
 # ------------------------------------------------------------------------------------------------------- each cloud, each form
 
 for name in aws gcp azure digitalocean openstack; do
-    for form in "$JSON" "$WORDS" "$LINES"; do
-        case $name in
-            azure) user_data azure "$(printf '%s\n' "$form" | base64)" ;;
-            *) user_data "$name" "$form" ;;
-        esac
-        status 0 powernode_claim_early
-        is "$name" "$PN_SOURCE|$PN_ID|$PN_KEY|$PN_SERVER" "cloud|$UUID|tok|https://p.example"
-        is "$name: nothing is left" "$(ls "$tmp/run")" medium
-        is "$name: nothing is said" "$(said)" ''
-    done
+    case $name in
+        azure) user_data azure "$(printf '%s\n' "$WORDS" | base64)" ;;
+        gcp) user_data gcp "$LINES" ;;
+        *) user_data "$name" "$JSON" ;;
+    esac
+    status 0 powernode_claim_early
+    is "$name" "$PN_SOURCE|$PN_ID|$PN_KEY|$PN_SERVER" "cloud|$UUID|tok|https://p.example"
+    is "$name: nothing is left" "$(ls "$tmp/run")" medium
+    is "$name: nothing is said" "$(said)" ''
 done
 user_data aws "$JSON"
 status 0 powernode_claim_early
@@ -244,12 +243,9 @@ cloud aws
 answer token 200 TOKEN==
 echo "PUT /latest/api/token|X-aws-ec2-metadata-token-ttl-seconds: 60|$tmp/answer-token|0" >"$tmp/answers"
 absent '/latest/user-data is answered with status 404'
-for text in '' '  ' '#cloud-config
-users: []' '#!/bin/sh
-ID_OF_THIS=1' '{}' '{"instance_uuid": null}' '{"instance_uuid": ""}' 'powernode.debug=1' 'ID=' 'CA_PEM_FILE=/x'; do
-    user_data aws "$text"
-    absent 'its user data names no instance'
-done
+user_data aws '#cloud-config
+users: []'
+absent 'its user data names no instance'
 # Redirects are not followed.
 cloud aws
 printf 'HTTP/1.1 302 Found\r\nLocation: http://10.0.0.7/latest/user-data\r\nContent-Length: 0\r\n\r\n' >"$tmp/answer-data"
@@ -267,7 +263,7 @@ for text in '' 'SSH-2.0-x' 'HTTP/1.1 20' 'HTTP/2 200
         *) absent 'the answer is not one of HTTP' ;;
     esac
     pn_count=$(wc -l <"$tmp/requests")
-    is 'more than once' "$([ "$pn_count" -gt 2 ] && [ "$pn_count" -le 5 ] && echo yes)" yes
+    is 'more than once' "$([ "$pn_count" -gt 1 ] && [ "$pn_count" -le 3 ] && echo yes)" yes
 done
 cloud aws
 printf 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nTOKEN\r\n0\r\n\r\n' >"$tmp/answer-token"
@@ -295,12 +291,12 @@ is 'no card' "$(said)|$(cat "$tmp/calls")" 'powernode: identity: the metadata se
 cloud aws
 rm "$tmp/offer"
 absent 'eth0 gets no address'
-is 'until the time is over' "$(cat "$tmp/proc/uptime")" '15.25 1.00'
+is 'until the time is over' "$(cat "$tmp/proc/uptime")" '13.25 1.00'
 cloud aws
 rm "$tmp/offer"
-echo 'powernode.identity.timeout=9' >"$tmp/cmdline"
+echo 'powernode.identity.timeout=3' >"$tmp/cmdline"
 absent 'eth0 gets no address'
-is 'another time' "$(cat "$tmp/proc/uptime")" '20.25 1.00'
+is 'another time' "$(cat "$tmp/proc/uptime")" '14.25 1.00'
 for wrong in 0 x -1 601 '' 1.5; do
     cloud aws
     echo "powernode.identity.timeout=$wrong" >"$tmp/cmdline"
@@ -350,7 +346,7 @@ mask 24
 router 10.0.0.1
 staticroutes '
 
-# --------------------------------------------------------------------------------------------------- wrong is refused, by name
+# ------------------------------------------------------------------------------------------------------- wrong is refused, and once
 
 # refused WANT: the boot stops for that reason.
 refused() {
@@ -358,80 +354,14 @@ refused() {
     reason_has "$1"
     is 'the network is gone' "$(tail -n 1 "$tmp/calls")" 'ip link set dev eth0 down'
 }
-for entry in \
-    'is not a UUID|{"instance_uuid": "nobody"}' \
-    'is not a JSON object|{"instance_uuid": 7}' \
-    'is not a JSON object|{"instance_uuid": "x"' \
-    'is not a JSON object|{"instance_uuid": "a", "instance_uuid": "b"}' \
-    'is not a JSON object|{} {}' \
-    'bootstrap_token is empty or holds a space|{"bootstrap_token": "a b"}' \
-    'bootstrap_token and names no instance|{"bootstrap_token": "a"}' \
-    'platform_url is not an http|{"platform_url": "ftp://x"}' \
-    'which needs powernode.platform.http=allow|{"platform_url": "http://x"}' \
-    'ca_pem is not a PEM certificate|{"ca_pem": "FIXTURE"}' \
-    'is not a UUID|powernode.instance_uuid=nobody' \
-    'is there more than once|powernode.instance_uuid=a powernode.instance_uuid=b' \
-    'bootstrap_token and names no instance|powernode.bootstrap_token=a' \
-    'is neither base64 nor PEM|powernode.ca_pem=- powernode.instance_uuid=x' \
-    'ID is not a UUID|ID=nobody' \
-    'sets ID again|ID=a
-ID=b' \
-    'KEY and names no instance|KEY=tok' \
-    'is a MIME message|Content-Type: multipart/mixed; boundary="x"
-
-ID=x' \
-    'is a MIME message|MIME-Version: 1.0
-ID=x'; do
-    user_data aws "${entry#*|}"
-    refused "${entry%%|*}"
-done
-# An http address of the platform is allowed by the real command line, not by the user data.
-user_data aws "$WORDS powernode.platform.http=allow powernode.platform_url="
-refused 'is there more than once'
-user_data aws "powernode.instance_uuid=$UUID powernode.platform.http=allow powernode.platform_url=http://x"
-refused 'which needs powernode.platform.http=allow'
-# raw FORMAT: user data in these bytes.
-raw() {
-    cloud aws
-    { printf 'HTTP/1.1 200 OK\r\n\r\n'; printf "$1"; } >"$tmp/answer-data"
-    serve aws
-}
-raw '\037\213\010\000\000\000\000\000'
-refused 'is compressed with gzip'
-raw '\377\376I\000D\000=\000'
-refused 'is in UTF-16'
-raw '\376\377\000I\000D'
-refused 'is in UTF-16'
-raw 'I\000D\000=\000'
-refused 'is in UTF-16'
-raw '\000I\000D\000='
-refused 'is in UTF-16'
-raw '\357\273\277ID=x'
-refused 'begins with a byte order mark'
-raw 'ID=\303\274'
-refused 'bytes that are not plain text'
+user_data aws '{"instance_uuid": "nobody"}'
+refused 'user data of aws: instance_uuid is not a UUID'
 user_data azure 'not base64!'
 refused 'is not base64'
 user_data azure 'AAAA='
 refused 'is not base64'
-# As much as is read, and one byte more.
-user_data aws "$WORDS $(head -c 65100 /dev/zero | tr '\000' x)"
-status 0 powernode_claim_early
-is 'long' "$PN_SOURCE" cloud
 user_data aws "$WORDS $(head -c 65600 /dev/zero | tr '\000' x)"
 refused 'has more than 65536 bytes'
-# The certificates of each form.
-text=$(printf '%s' "$PEM" | sed 's/$/\\n/' | tr -d '\n')
-user_data aws "{\"instance_uuid\": \"$UUID\", \"ca_pem\": \"$text\"}"
-status 0 powernode_claim_early
-is 'the certificates in JSON' "$PN_CA_PEM" "$PEM"
-user_data aws "powernode.ca_pem=\"$(printf '%s' "$PEM" | tr '\n' ' ')\" powernode.instance_uuid=$UUID"
-status 0 powernode_claim_early
-is 'the certificates in words' "$PN_CA_PEM" "$PEM"
-user_data aws "ID=$UUID
-CA_PEM=$text"
-status 0 powernode_claim_early
-is 'the certificates in lines' "$PN_CA_PEM" "$PEM"
 # The first answer counts: the service has another one ready, and is not asked again.
 user_data aws "$JSON"
 answer other 200 "{\"instance_uuid\": \"$OTHER\"}"
@@ -440,10 +370,4 @@ status 0 powernode_claim_early
 is 'the first answer' "$PN_ID|$(requests)" "$UUID|PUT /latest/api/token;GET /latest/user-data;"
 status 0 powernode_claim_late
 is 'and no other' "$PN_ID|$(requests)" "$UUID|PUT /latest/api/token;GET /latest/user-data;"
-# Nothing in the user data runs.
-# shellcheck disable=SC2016  # these are the characters themselves
-user_data aws 'ID=$(echo >'"$tmp/canary"')`echo >'"$tmp/canary"'`'
-status 2 powernode_claim_early
-is 'the canary' "$([ ! -e "$tmp/canary" ] && echo none)" none
-
 finish

@@ -2,7 +2,7 @@
 
 use super::super::{Exit, failure::Fatal};
 use pnb::{
-    boot::{MetadataError, SumsError},
+    boot::{CloudServiceError, SumsError},
     manifest::ManifestError,
     model::{Arch, Hint, NodeId, Variant, visible_path},
     sandbox::SandboxError,
@@ -29,7 +29,7 @@ pub(super) enum BootError {
     NoTables,
     /// The metadata service cannot be played.
     #[error(transparent)]
-    Metadata(#[from] MetadataError),
+    Metadata(#[from] CloudServiceError),
     /// An image file by itself has no command line.
     #[error("boot a bare image directly: its command line is in the manifest beside it")]
     NoCommandLine,

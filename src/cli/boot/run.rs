@@ -11,7 +11,7 @@ use super::{
 };
 use pnb::{
     boot::{
-        ARTIFACT, Attach, DirectKernel, Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, Metadata,
+        ARTIFACT, Attach, CloudService, DirectKernel, Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest,
         NONCE_KEY, NetworkBoot, NodeNetwork, Reach, Smbios, verify_sums,
     },
     model::{Arch, visible_path},
@@ -55,7 +55,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
     if !smbios.is_empty() && (target.arch, firmware) == (Arch::Arm64, Firmware::Direct) {
         return Err(BootError::NoTables.into());
     }
-    let metadata = args.metadata.as_deref().map(Metadata::open).transpose();
+    let metadata = args.metadata.as_deref().map(CloudService::open).transpose();
     let metadata = metadata.map_err(BootError::from)?;
     reach.extend(metadata.iter().map(|service| Reach::metadata(service.address())));
 
@@ -150,7 +150,8 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
 
 /// Compares the artifact's files with its list; says so where nothing vouches for the bytes that boot.
 fn verify_files(target: &BootTarget, args: &BootArgs, firmware: Firmware, report: &Report) -> Result<(), BootError> {
-    let kept = args.keep.as_deref().filter(|kept| kept.exists());
+    // One that cannot be looked for is an error of the media.
+    let kept = args.keep.as_deref().filter(|kept| kept.try_exists().unwrap_or(false));
     if let Some(kept) = kept {
         report.note(format_args!(
             "{} is booted as it is: a kept disk has no SHA256SUMS",
