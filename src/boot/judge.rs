@@ -87,7 +87,7 @@ impl Judge {
             if byte == b'\n' {
                 let line = String::from_utf8_lossy(&self.line).into_owned();
                 self.line.clear();
-                let line = line.trim_matches('\r');
+                let line = bare(line.trim_end_matches('\r'));
                 if self.verdict.is_none() {
                     self.verdict = self.judge(line);
                 } else if self.contradiction.is_none() && is_judged(line) {
@@ -157,6 +157,24 @@ fn is_judged(line: &str) -> bool {
     let logged = logged(line);
     [READY, STATE, INSTALLED].iter().any(|words| line.starts_with(words))
         || [REFUSED, PANIC, BANNER].iter().any(|words| logged.starts_with(words))
+}
+
+/// The line without the control sequences of a terminal (ECMA-48) that it begins with: systemd ends some of its lines with one, behind the
+/// line feed.
+fn bare(mut line: &str) -> &str {
+    loop {
+        let rest = line.trim_start_matches('\r');
+        let Some(escaped) = rest.strip_prefix('\x1b') else {
+            return rest;
+        };
+        let mut parameters = escaped.trim_start_matches('[').chars();
+        let sequence = escaped.starts_with('[');
+        let end = |c: char| !sequence || !(' '..='?').contains(&c);
+        if !parameters.by_ref().any(end) {
+            return "";
+        }
+        line = parameters.as_str();
+    }
 }
 
 /// The line without the kernel's time, `[    1.234567] `, if it has one.
@@ -267,6 +285,12 @@ mod tests {
         assert_eq!(judged(&format!("{KERNEL}{quoted}")).verdict(), None);
         let logged = lines().replace("powernode: ready", "[    9.0] powernode: ready");
         assert_eq!(judged(&format!("{KERNEL}{logged}")).verdict(), None);
+        for before in ["\x1b[K", "\r\x1b[0m\x1bM\r\x1b[0;31m"] {
+            let panic = format!("{KERNEL}{before}[   60.1] Kernel panic - not syncing: x\n");
+            let verdict = judged(&panic).verdict();
+            assert!(matches!(verdict, Some(BootVerdict::Panicked { .. })), "{before:?}");
+        }
+        assert_eq!(judged(&format!("{KERNEL}\x1b[12;\n\x1b\n")).verdict(), None);
         let early = judged("BdsDxe: failed to load Boot0001: Access Denied\r\n").verdict();
         assert!(matches!(early, Some(BootVerdict::Rejected { .. })), "{early:?}");
     }
