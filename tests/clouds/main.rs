@@ -125,6 +125,10 @@ fn no_packet_leaves_a_machine_that_is_in_no_cloud() {
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
     use super::*;
+    use pnb::{
+        image::cpio::CpioWriter,
+        model::{Epoch, Meta},
+    };
     use std::{io::Write, os::unix::fs::PermissionsExt};
 
     /// The user data is asked for in each cloud's own way, and the node becomes the instance.
@@ -135,7 +139,6 @@ mod nightly {
         let words = format!("powernode.instance_uuid={INSTANCE} powernode.bootstrap_token=tok");
         let lines = format!("# ours\nID={INSTANCE}\nKEY=tok\n");
         let version = "api-version=2021-01-01&format=text";
-        // The words above in base64.
         let encoded = base64(&words);
         let azure = format!("/metadata/instance/compute/userData?{version}");
         for (name, smbios, answers, requests) in [
@@ -268,21 +271,19 @@ mod nightly {
         assert!(packets(&capture) > 0);
     }
 
-    /// Appends a cpio archive with one file to an initramfs: the kernel unpacks it over the earlier ones.
+    /// Appends a segment with one file to an initramfs: the kernel unpacks it over the earlier ones.
     fn append(initramfs: &Path, name: &str, text: &str) {
-        let mut archive = Vec::new();
-        for (name, mode, data) in [(name, 0o100_644, text.as_bytes()), ("TRAILER!!!", 0, &b""[..])] {
-            let mut head = "070701".to_owned();
-            // inode, mode, owner, group, links, time, size, four numbers of devices, length of the name, checksum
-            for field in [1, mode, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0] {
-                head += &format!("{field:08x}");
-            }
-            archive.extend(head.bytes().chain(name.bytes()).chain([0]));
-            archive.resize(archive.len().next_multiple_of(4), 0);
-            archive.extend(data);
-            archive.resize(archive.len().next_multiple_of(4), 0);
-        }
-        let packed = zstd::encode_all(&archive[..], 1).expect("zstd");
+        let mut segment = CpioWriter::new(Vec::new());
+        let meta = Meta::root(0o644, Epoch::new(0));
+        segment
+            .file(
+                &name.parse().expect("a path"),
+                &meta,
+                text.len() as u64,
+                &mut text.as_bytes(),
+            )
+            .expect("written");
+        let packed = zstd::encode_all(&segment.finish().expect("written")[..], 1).expect("zstd");
         fs::set_permissions(initramfs, fs::Permissions::from_mode(0o644)).expect("ours");
         let mut file = fs::File::options().append(true).open(initramfs).expect("opens");
         file.write_all(&packed).expect("written");
