@@ -16,6 +16,7 @@ const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/dracut.conf.
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
     "base64",
+    "busybox",
     "cat",
     "chmod",
     "cp",
@@ -99,6 +100,26 @@ fn identities_are_claimed_under_busybox() {
 }
 
 #[test]
+fn clouds_are_asked_under_dash() {
+    run_under_dash("cloud_test.sh");
+}
+
+#[test]
+fn clouds_are_asked_under_busybox() {
+    run_under_busybox("cloud_test.sh");
+}
+
+#[test]
+fn user_data_are_read_under_dash() {
+    run_under_dash("user_data_test.sh");
+}
+
+#[test]
+fn user_data_are_read_under_busybox() {
+    run_under_busybox("user_data_test.sh");
+}
+
+#[test]
 fn identities_are_handed_over_under_dash() {
     run_under_dash("handover_test.sh");
 }
@@ -135,6 +156,9 @@ const PROGRAMS: &str = "usr/lib/powernode";
 const READY: &str = "ready_test.sh";
 const IDENTITY: &str = "identity_test.sh";
 const HANDOVER: &str = "handover_test.sh";
+const CLOUD: &str = "cloud_test.sh";
+const USER_DATA: &str = "user_data_test.sh";
+const CLOUD_FILE: &str = "powernode-cloud.sh";
 
 const MUTANTS: &[Mutant] = &[
     // The hand-over of the identity, and of the certificates.
@@ -196,8 +220,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         IDENTITY,
         "powernode-identity.sh",
-        "'cmdline fw_cfg boot_file'",
-        "'fw_cfg cmdline boot_file'",
+        "'cmdline cloud fw_cfg boot_file'",
+        "'fw_cfg cmdline cloud boot_file'",
     ),
     mutant(
         IDENTITY,
@@ -248,6 +272,56 @@ const MUTANTS: &[Mutant] = &[
         r#"            [ -n "$PN_CA_SHA256" ] && return 0"#,
         "            return 0",
     ),
+    // A cloud is asked without its firmware's word, in the older way, or more than once; its answers are taken as they come.
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "    [ -n \"$PN_CLOUD\" ]\n}",
+        "    PN_CLOUD=${PN_CLOUD:-aws}\n}",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "powernode_cloud_need PUT",
+        "powernode_cloud_get PUT /x; :",
+    ),
+    mutant(CLOUD, CLOUD_FILE, "    powernode_network_down \"$pn_card\"", "    :"),
+    mutant(USER_DATA, CLOUD_FILE, "1f8b*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "fffe* | feff* | 00??* | ??00*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "'content-type:'* | 'mime-version:'*)", "xxxx)"),
+    mutant(CLOUD, CLOUD_FILE, "[ \"$pn_size\" -ge \"$pn_length\" ] ||", ": ||"),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "        [ \"$1\" -eq 0 ] || [ \"$pn_size\"",
+        "        : || [ \"$pn_size\"",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "            [Tt]ransfer-[Ee]ncoding:*)",
+        "            xxxx)",
+    ),
+    mutant(
+        USER_DATA,
+        CLOUD_FILE,
+        "-le \"$PN_CLOUD_MAX\" ] || return 2",
+        "-ge 0 ] || return 2",
+    ),
+    mutant(
+        USER_DATA,
+        CLOUD_FILE,
+        "        powernode_lone \"$pn_where\" \"$pn_given\"",
+        "        powernode_lone x ''",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "            \"$PN_CLOUD_ADDRESS/32\")",
+        "            xxxx)",
+    ),
+    mutant(CLOUD, CLOUD_FILE, "PN_SOURCES_EARLY=$pn_early", ":"),
+    mutant(USER_DATA, "powernode-json.awk", "if (found) fail()", ""),
     // Whether the agent works: looked at once, or not for another process, or not for ten seconds.
     mutant(READY, "ready", "steady=10", "steady=-9"),
     mutant(
@@ -409,6 +483,7 @@ fn every_script_parses() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scripts = [
         "dracut/modules.d/90powernode/powernode-boot.sh",
+        "dracut/modules.d/90powernode/powernode-cloud.sh",
         "dracut/modules.d/90powernode/powernode-cmdline.sh",
         "dracut/modules.d/90powernode/powernode-handover.sh",
         "dracut/modules.d/90powernode/powernode-emergency.sh",
@@ -416,6 +491,7 @@ fn every_script_parses() {
         "dracut/modules.d/90powernode/powernode-identity.sh",
         "dracut/modules.d/90powernode/powernode-init.sh",
         "dracut/modules.d/90powernode/powernode-install.sh",
+        "dracut/modules.d/90powernode/powernode-lease.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",
         "dracut/modules.d/90powernode/powernode-persist.sh",

@@ -46,6 +46,8 @@ U+q3ahN6B1v9gkgzNp4qAg==
 . "$module/powernode-guard.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
 . "$module/powernode-identity.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-cloud.sh
+. "$module/powernode-cloud.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-handover.sh
 . "$module/powernode-handover.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-root.sh
