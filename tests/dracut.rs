@@ -14,6 +14,7 @@ const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages/root/overlay"
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
     "base64",
+    "busybox",
     "cat",
     "chmod",
     "cp",
@@ -35,10 +36,15 @@ const TOOLS: &[&str] = &[
     "sort",
     "sync",
     "tail",
+    "timeout",
+    "touch",
     "tr",
     "uniq",
     "wc",
 ];
+
+/// Programs that no shell has.
+const OTHERS: &[&str] = &["fsverity", "signify-openbsd"];
 
 /// Runs a test script with `shell`, after `before`; `PATH` is the directories where it finds its tools.
 fn run(script: &str, before: &str, shell: &str, path: &str) {
@@ -59,7 +65,11 @@ fn run_under_dash(script: &str) {
 
 fn run_under_busybox(script: &str) {
     let tools = TOOLS.join(" ");
-    let links = format!("mkdir tools\nfor tool in {tools}; do ln -s /usr/bin/busybox tools/$tool; done");
+    let others = OTHERS.join(" ");
+    let links = format!(
+        "mkdir tools\nfor tool in {tools}; do ln -s /usr/bin/busybox tools/$tool; done\n\
+         for tool in {others}; do ln -s /usr/bin/$tool tools/$tool; done"
+    );
     run(script, &links, "/usr/bin/busybox sh", "/build/tools");
 }
 
@@ -83,6 +93,16 @@ fn disks_are_handled_under_busybox() {
     run_under_busybox("disk_test.sh");
 }
 
+#[test]
+fn lists_of_modules_are_judged_under_dash() {
+    run_under_dash("modules_test.sh");
+}
+
+#[test]
+fn lists_of_modules_are_judged_under_busybox() {
+    run_under_busybox("modules_test.sh");
+}
+
 /// Hooks are sourced in process 1 or run by it: a syntax error there is a node that does not boot.
 #[test]
 fn every_script_parses() {
@@ -93,9 +113,11 @@ fn every_script_parses() {
         "dracut/modules.d/90powernode/powernode-identity.sh",
         "dracut/modules.d/90powernode/powernode-install.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
+        "dracut/modules.d/90powernode/powernode-modules.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",
         "dracut/modules.d/90powernode/powernode-persist.sh",
         "dracut/modules.d/90powernode/powernode-root.sh",
+        "dracut/modules.d/90powernode/powernode-stack.sh",
         "agent/diagnostic/powernode-agent",
         "stages/root/overlay/usr/lib/powernode/ready",
         "stages/initramfs/build.sh",

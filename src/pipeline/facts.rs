@@ -115,6 +115,10 @@ impl<'a> Described<'a> {
             .flat_map(|stage| stage.inputs.values())
             .any(|input| input.origin == Origin::Platform)
             .then(|| project.platform.fact());
+        let modules = project.modules.fact().filter(|_| {
+            let mut inputs = stage_facts.iter().flat_map(|stage| stage.inputs.values());
+            inputs.any(|input| input.origin == Origin::ModuleTrust)
+        });
         // A build is hermetic only if its stage files can be found again by the commit, or the user waived that.
         let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
         Ok(Facts {
@@ -131,6 +135,7 @@ impl<'a> Described<'a> {
             root,
             oci_digest: self.image_digest()?,
             platform,
+            modules,
             agent: Agent {
                 kind: if diagnostic {
                     AgentKind::Diagnostic
@@ -223,6 +228,7 @@ fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, Pipeline
         InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
         InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
         InputSource::Platform => Origin::Platform,
+        InputSource::ModuleTrust => Origin::ModuleTrust,
         InputSource::Packages => Origin::Packages(id.to_string()),
     })
 }

@@ -1,7 +1,7 @@
 //! A project: the directory with the lock and the stages.
 
 use super::{
-    PipelineError, Platform,
+    ModuleTrust, PipelineError, Platform,
     listed::{check_listed, listed_files},
 };
 use crate::{
@@ -46,6 +46,8 @@ pub struct Project {
     pub agent: Option<PathBuf>,
     /// The facts about the platform, from the command line.
     pub platform: Platform,
+    /// Who vouches for the modules of nodes, from the command line.
+    pub modules: ModuleTrust,
 }
 
 impl Project {
@@ -79,6 +81,7 @@ impl Project {
             graph,
             agent: None,
             platform: Platform::default(),
+            modules: ModuleTrust::default(),
         })
     }
 

@@ -13,7 +13,10 @@
 //! | `configuration` | everything else: what no package has, dpkg's database, empty directories |
 //! | `agent` | the agent |
 
-use super::{Context, TreeInput, WriterError, build, input, opener, tree_input, workspace::read_text};
+use super::{
+    Context, TreeInput, WriterError, build, input, opener, tree_input,
+    workspace::{is_there, read_text},
+};
 use crate::{
     image::oci::{
         self, IMAGE_INITRAMFS, IMAGE_KERNEL, ImageFacts, LayerCompression, LayerEntries, WrittenLayer, blob_path,
@@ -197,7 +200,10 @@ fn root_tree() -> Result<(Tree, BTreeMap<VerityDigest, PathBuf>), WriterError> {
         source: Box::new(source),
     })?;
     let mut contents = BTreeMap::new();
-    for name in ["rootfs", "kernel", "indexes", "agent", "overlay"] {
+    for name in ["rootfs", "kernel", "indexes", "agent", "overlay", "module-trust"] {
+        if name == "module-trust" && !is_there(&input("module-trust.tree"))? {
+            continue;
+        }
         let TreeInput { contents: these, .. } = tree_input(name)?;
         contents.extend(these);
     }

@@ -1,11 +1,13 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
-//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, merged in this order; only the overlay may
-//! replace files. The merged tree must be able to run on the architecture ([`super::contents`]). Outputs:
+//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust`, merged in this order; only the
+//! overlay may replace files. The merged tree must be able to run on the architecture ([`super::contents`]). Outputs:
 //! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal, and
 //! `root.dump`, the merged tree as text.
 
-use super::{Context, TreeInput, WriterError, build, contents::check_root, opener, tree_input};
+use super::{
+    Context, TreeInput, WriterError, build, contents::check_root, input, opener, tree_input, workspace::is_there,
+};
 use crate::{
     image::{
         ImageError,
@@ -34,7 +36,11 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         ("indexes", false),
         ("agent", false),
         ("overlay", true),
+        ("module-trust", false),
     ] {
+        if name == "module-trust" && !is_there(&input("module-trust.tree"))? {
+            continue;
+        }
         let mut other = tree_input(name)?;
         if name == "kernel" {
             other.tree = modules_of(&other.tree, context.epoch)?;

@@ -26,6 +26,10 @@ failures=0
 . "$module/powernode-persist.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-install.sh
 . "$module/powernode-install.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-modules.sh
+. "$module/powernode-modules.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-stack.sh
+. "$module/powernode-stack.sh"
 
 # is NAME GOT WANT: the two are the same text.
 is() {
@@ -84,6 +88,7 @@ fresh() {
     PN_SOURCE=none
     PN_ID='' PN_KEY='' PN_SERVER='' PN_NAME='' PN_AGENT_URL='' PN_CA_URL='' PN_CA_PEM='' PN_CA_PEM_FILE=''
     PN_DIGEST=''
+    PN_MODULE_KEPT_COUNTER='' PN_MODULE_DROPPED=' ' PN_MODULE_STORE=''
     : >"$tmp/cmdline"
 }
 
