@@ -4,7 +4,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use pnb::model::{Arch, ModelError, Variant};
+use pnb::model::{Arch, BuildOption, ModelError, Variant};
 use std::{
     error::Error,
     net::{Ipv4Addr, SocketAddr},
@@ -93,15 +93,15 @@ pub(super) struct GivenArgs {
     /// Run the tools of another architecture under an emulator; the artifacts must have the same bytes
     #[arg(long, value_name = "ARCH", value_parser = arch())]
     pub(super) tools: Option<Arch>,
+    /// Option of the build, which changes what is in the artifacts and stands in the manifest; once for each
+    #[arg(long, value_name = "OPTION", value_parser = one_of::<BuildOption>(BuildOption::ALL.map(BuildOption::as_str)))]
+    pub(super) with: Vec<BuildOption>,
     /// Address of the platform, which identity.cfg on the media names as SERVER
     #[arg(long, value_name = "URL", env = "PNB_PLATFORM_URL", hide_env_values = true)]
     pub(super) platform_url: Option<String>,
     /// Public key <name>.pub with which lists of modules may be signed; may be given several times
     #[arg(long, value_name = "FILE")]
     pub(super) module_key: Vec<PathBuf>,
-    /// Nodes take lists of modules without a signature; the manifest states it
-    #[arg(long)]
-    pub(super) unsigned_modules: bool,
     /// Certificates of the platform's authority, written beside identity.cfg as powernode-ca.pem
     #[arg(long, value_name = "FILE", env = "PNB_CA_PEM", hide_env_values = true)]
     pub(super) ca_pem: Option<PathBuf>,

@@ -202,13 +202,15 @@ pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failu
     if let Some(arch) = given.tools {
         project.use_tools_of(arch)?;
     }
+    if !given.with.is_empty() {
+        project.use_options(given.with.iter().copied().collect())?;
+    }
     if let Some(url) = &given.platform_url {
         project.platform.set_url(url)?;
     }
     for path in &given.module_key {
         project.modules.read_key(path)?;
     }
-    project.modules.unsigned = given.unsigned_modules;
     if let Some(path) = &given.ca_pem {
         project.platform.read_ca_pem(path)?;
     }

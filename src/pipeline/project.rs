@@ -7,7 +7,7 @@ use super::{
 use crate::{
     graph::{InputSource, StageGraph},
     lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
-    model::{Arch, RelPath, Sha256Digest},
+    model::{Arch, BuildOption, RelPath, Sha256Digest},
     source::{Revision, SourceTree},
     store::read_foreign,
     verity, writers,
@@ -48,6 +48,10 @@ pub struct Project {
     pub platform: Platform,
     /// Who vouches for the modules of nodes, from the command line.
     pub modules: ModuleTrust,
+    /// The options of the build.
+    pub options: BTreeSet<BuildOption>,
+    /// The architecture of the tools, if it is not that of this machine.
+    tools: Option<Arch>,
 }
 
 impl Project {
@@ -71,7 +75,8 @@ impl Project {
         let mut both = verity::Both::new();
         both.update(text.as_bytes());
         let lock = parse_lock(&text, LOCKFILE)?;
-        let graph = Self::load_graph(&tree)?;
+        let options = BTreeSet::new();
+        let graph = Self::load_graph(&tree)?.with_options(&options);
         check_listed(&lock, &listed_files(&tree)?)?;
         Ok(Self {
             revision: Revision::of(&tree, &paths_of(&lock, &graph)?)?,
@@ -82,6 +87,8 @@ impl Project {
             agent: None,
             platform: Platform::default(),
             modules: ModuleTrust::default(),
+            options,
+            tools: None,
         })
     }
 
@@ -108,8 +115,25 @@ impl Project {
 
     /// Uses tools of the architecture `arch` instead of this machine's.
     pub fn use_tools_of(&mut self, arch: Arch) -> Result<(), PipelineError> {
-        let fresh = Self::load_graph(&self.tree)?;
-        self.graph = fresh.with_tools_of(arch, EMULATORS)?;
+        self.tools = Some(arch);
+        self.rebuild_graph()
+    }
+
+    /// Builds with these options.
+    pub fn use_options(&mut self, options: BTreeSet<BuildOption>) -> Result<(), PipelineError> {
+        self.options = options;
+        self.rebuild_graph()?;
+        // Other options are other inputs, and with them other files of the project.
+        self.revision = self.revision_now()?;
+        Ok(())
+    }
+
+    fn rebuild_graph(&mut self) -> Result<(), PipelineError> {
+        let fresh = Self::load_graph(&self.tree)?.with_options(&self.options);
+        self.graph = match self.tools {
+            Some(arch) => fresh.with_tools_of(arch, EMULATORS)?,
+            None => fresh,
+        };
         Ok(())
     }
 

@@ -1,5 +1,4 @@
-//! Who vouches for the modules of a node: keys, and whether lists without a signature count. From the command line; written into the
-//! root, where 90powernode reads them.
+//! The keys that vouch for the modules of a node. From the command line; written into the root, where 90powernode reads them.
 
 use super::PipelineError;
 use crate::{
@@ -11,19 +10,13 @@ use crate::{
 };
 use std::{collections::BTreeMap, path::Path};
 
-/// Directory of the keys in the root, and the file whose existence allows lists without a signature.
+/// Directory of the keys in the root.
 const KEYS: &str = "etc/powernode/module-keys";
-const UNSIGNED: &str = "etc/powernode/unsigned-modules";
-const UNSIGNED_TEXT: &[u8] = b"Lists of modules need no signature on this node (pnb build --unsigned-modules).\n";
 const SUFFIX: &str = ".pub";
 
-/// The keys and the choice about lists without a signature.
+/// The keys by name, each as its file in the root.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ModuleTrust {
-    keys: BTreeMap<String, String>,
-    /// Whether a list needs no signature.
-    pub unsigned: bool,
-}
+pub struct ModuleTrust(BTreeMap<String, String>);
 
 impl ModuleTrust {
     /// Reads and checks the public key in `path`, a file `<name>.pub`.
@@ -44,7 +37,7 @@ impl ModuleTrust {
         let text = String::from_utf8(bytes).map_err(|e| bad(e.to_string()))?;
         let key = ModulePublicKey::parse(&text, name).map_err(|e| bad(crate::model::chain(&e)))?;
         // The comment of the file is nobody's business: the same key gives the same root.
-        if self.keys.insert(name.to_owned(), key.to_text(name)).is_some() {
+        if self.0.insert(name.to_owned(), key.to_text(name)).is_some() {
             return Err(bad("another key has the same name".to_owned()));
         }
         Ok(())
@@ -54,16 +47,9 @@ impl ModuleTrust {
     pub(super) fn tree(&self, store: &Store, epoch: Epoch) -> Result<VerityDigest, PipelineError> {
         let problem = |e: ModelError| PipelineError::Describe { problem: e.to_string() };
         let mut tree = Tree::new(Meta::root(0o755, epoch));
-        let keys = self.keys.iter();
-        let mut files: Vec<(String, &[u8])> = keys
-            .map(|(name, text)| (format!("{KEYS}/{name}{SUFFIX}"), text.as_bytes()))
-            .collect();
-        if self.unsigned {
-            files.push((UNSIGNED.to_owned(), UNSIGNED_TEXT));
-        }
-        for (path, mut bytes) in files {
-            let (digest, size) = store.put_object(ObjectMode::Plain, &mut bytes)?;
-            let path = RelPath::new(path).map_err(problem)?;
+        for (name, text) in &self.0 {
+            let (digest, size) = store.put_object(ObjectMode::Plain, &mut text.as_bytes())?;
+            let path = RelPath::new(format!("{KEYS}/{name}{SUFFIX}")).map_err(problem)?;
             tree.make_parents(&path, epoch).map_err(problem)?;
             let entry = Entry {
                 meta: Meta::root(0o644, epoch),
@@ -77,7 +63,7 @@ impl ModuleTrust {
     /// The statement of the manifest; `None` if nothing was given.
     pub(super) fn fact(&self) -> Option<ModuleTrustFact> {
         let keys: Vec<ModuleKeyFact> = self
-            .keys
+            .0
             .iter()
             .map(|(name, text)| {
                 let mut both = verity::Both::new();
@@ -88,9 +74,6 @@ impl ModuleTrust {
                 }
             })
             .collect();
-        (self.unsigned || !keys.is_empty()).then_some(ModuleTrustFact {
-            keys,
-            unsigned_modules: self.unsigned,
-        })
+        (!keys.is_empty()).then_some(ModuleTrustFact { keys })
     }
 }

@@ -14,7 +14,9 @@
 //! | `agent` | the agent |
 
 use super::{
-    Context, TreeInput, WriterError, build, input, opener, tree_input,
+    Context, TreeInput, WriterError, build, input, opener,
+    root::OPTIONAL,
+    tree_input,
     workspace::{is_there, read_text},
 };
 use crate::{
@@ -200,8 +202,9 @@ fn root_tree() -> Result<(Tree, BTreeMap<VerityDigest, PathBuf>), WriterError> {
         source: Box::new(source),
     })?;
     let mut contents = BTreeMap::new();
-    for name in ["rootfs", "kernel", "indexes", "agent", "overlay", "module-trust"] {
-        if name == "module-trust" && !is_there(&input("module-trust.tree"))? {
+    let always = ["rootfs", "kernel", "indexes", "agent", "overlay"].into_iter();
+    for name in always.chain(OPTIONAL) {
+        if OPTIONAL.contains(&name) && !is_there(&input(&format!("{name}.tree")))? {
             continue;
         }
         let TreeInput { contents: these, .. } = tree_input(name)?;

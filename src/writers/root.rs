@@ -1,29 +1,34 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
-//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust`, merged in this order; only the
+//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust` and `unsigned-modules`, merged in this order; only the
 //! overlay may replace files. The merged tree must be able to run on the architecture ([`super::contents`]). Outputs:
 //! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal, and
 //! `root.dump`, the merged tree as text.
 
 use super::{
-    Context, TreeInput, WriterError, build, contents::check_root, input, opener, tree_input, workspace::is_there,
+    Context, TreeInput, WriterError, build, contents::check_root, input, kernel, opener, tree_input, workspace::is_there,
 };
 use crate::{
     image::{
         ImageError,
         composefs::{external_objects, write_image},
         ext4::{self, Paths, ToolCall, ToolOutput},
+        kmod::is_module,
     },
     model::{Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+/// The optional inputs: the keys that vouch for modules, and the file that allows lists of them without a signature.
+const KEYS_OF_MODULES: &str = "module-trust";
+const UNSIGNED_MODULES: &str = "unsigned-modules";
+pub(super) const OPTIONAL: [&str; 2] = [KEYS_OF_MODULES, UNSIGNED_MODULES];
 /// Directory of the programs of e2fsprogs in the tools tree.
 const SBIN: &str = "/usr/sbin";
 /// Directory of the modules in the kernel package and in the root.
@@ -36,14 +41,15 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         ("indexes", false),
         ("agent", false),
         ("overlay", true),
-        ("module-trust", false),
+        (KEYS_OF_MODULES, false),
+        (UNSIGNED_MODULES, false),
     ] {
-        if name == "module-trust" && !is_there(&input("module-trust.tree"))? {
+        if OPTIONAL.contains(&name) && !is_there(&input(&format!("{name}.tree")))? {
             continue;
         }
         let mut other = tree_input(name)?;
         if name == "kernel" {
-            other.tree = modules_of(&other.tree, context.epoch)?;
+            other.tree = modules_of(&other.tree, &indexed_modules(&other.tree)?, context.epoch)?;
         }
         tree.merge(&other.tree, replace).map_err(|source| WriterError::Merge {
             what: format!("the input {name:?}"),
@@ -71,9 +77,19 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     fs::remove_file(&image_path).map_err(WriterError::io("remove", &image_path))
 }
 
-/// The modules of an unpacked kernel package, made read-only. The links `build` and `source` are left out: they lead to header packages
+/// Paths of the modules that the input `indexes` knows; the others are left out of the root.
+fn indexed_modules(kernel: &Tree) -> Result<BTreeSet<String>, WriterError> {
+    let version = kernel::version_of(kernel)?;
+    let place = format!("{MODULES}/{version}");
+    let path = input("indexes").join(&place).join("modules.dep");
+    let text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
+    let modules = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(modules.map(|(module, _)| format!("{place}/{module}")).collect())
+}
+
+/// The modules of an unpacked kernel package that are in `known`, made read-only, with the lists beside them. The links `build` and `source` are left out: they lead to header packages
 /// that are not in the root.
-fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
+fn modules_of(kernel: &Tree, known: &BTreeSet<String>, epoch: Epoch) -> Result<Tree, WriterError> {
     let mut modules = Tree::new(Meta::root(0o755, epoch));
     let failed = |source| WriterError::Merge {
         what: "the modules".to_owned(),
@@ -83,6 +99,11 @@ fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
     for (path, entry) in kernel.iter().filter(|(path, _)| path.is_within(&place)) {
         let leads_away = path.depth() == place.depth() + 2 && [&b"build"[..], b"source"].contains(&path.name());
         if leads_away && matches!(entry.node, Node::Symlink { .. }) {
+            continue;
+        }
+        let name = path.to_string();
+        // A directory that holds modules comes with the first of them.
+        if entry.node == Node::Directory || (is_module(&name) && !known.contains(&name)) {
             continue;
         }
         let mut entry = entry.clone();

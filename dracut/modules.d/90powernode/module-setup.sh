@@ -30,6 +30,12 @@ install() {
     mkdir -p "$initdir/usr/lib/modules"
     mv "${PNB_MODULES:?does not say where the kernel modules are}"/* "$initdir/usr/lib/modules/" || exit 1
 
+    # So was firmware, where the build has any.
+    if [ -n "${PNB_FIRMWARE:-}" ]; then
+        mkdir -p "$initdir/usr/lib"
+        mv "$PNB_FIRMWARE" "$initdir/usr/lib/firmware" || exit 1
+    fi
+
     # shellcheck disable=SC2154  # dracut sets moddir
     inst_simple "$moddir/powernode-lib.sh" /usr/lib/powernode/powernode-lib.sh
     inst_simple "$moddir/powernode-identity.sh" /usr/lib/powernode/powernode-identity.sh

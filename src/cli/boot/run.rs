@@ -11,7 +11,7 @@ use super::{
 use pnb::{
     boot::{
         ARTIFACT, Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NetworkBoot,
-        Pace,
+        NodeNetwork, Pace, Reach,
     },
     model::{Hint, chain},
     sandbox::SandboxError,
@@ -28,6 +28,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
     let append = Machine::checked_append(&args.append)?;
     let fw_cfg = args.fw_cfg.iter().map(|text| FwCfg::parse(text));
     let fw_cfg: Vec<FwCfg> = fw_cfg.collect::<Result<_, _>>()?;
+    let reach = Reach::parse_all(&args.reach, NodeNetwork::PRIVATE)?;
     let store = store(common)?;
     let target = BootTarget::open(common, args, &store, report)?;
     let chosen = target.media.choose(target.arch, args.firmware, args.attach);
@@ -87,8 +88,13 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         kernel,
         media,
         network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
+        reach,
         fw_cfg: keys,
         share,
+    };
+    let outlets = match machine.reach.is_empty() {
+        true => None,
+        false => Some(files.reach(&machine.reach)?),
     };
     let mut console = BootConsole::new((!common.json && !common.quiet).then_some(report));
     let ended = machine::run(
@@ -98,6 +104,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         &store,
         &machine,
         files.into_mounts(),
+        outlets,
         &mut console,
     )?;
     if args.interactive {
@@ -117,6 +124,7 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
             "--fw-cfg: it has no fw_cfg; write identity.cfg to the boot partition of a kept card (--keep) to name the node",
         ),
         (args.share.is_some(), "--share: it has no 9p"),
+        (!args.reach.is_empty(), "--reach: it has no network"),
         (args.disk.is_some(), "--disk: it has no second disk"),
         (
             args.memory.is_some_and(|memory| memory != BOARD_MEMORY),
