@@ -103,6 +103,16 @@ fn lists_of_modules_are_judged_under_busybox() {
     run_under_busybox("modules_test.sh");
 }
 
+#[test]
+fn modules_are_stacked_under_dash() {
+    run_under_dash("stack_test.sh");
+}
+
+#[test]
+fn modules_are_stacked_under_busybox() {
+    run_under_busybox("stack_test.sh");
+}
+
 /// Hooks are sourced in process 1 or run by it: a syntax error there is a node that does not boot.
 #[test]
 fn every_script_parses() {

@@ -363,7 +363,7 @@ fn module_sign(args: &ModuleSignArgs, report: &Report) -> Result<Exit, Failure> 
         .filter(|dir| !dir.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let mut part = tempfile::NamedTempFile::new_in(dir).map_err(file("write", &args.list))?;
-    let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     let done = part
         .write_all(signed.as_bytes())
         .and_then(|()| part.as_file().set_permissions(mode));

@@ -6,7 +6,8 @@
 //! `root.dump`, the merged tree as text.
 
 use super::{
-    Context, TreeInput, WriterError, build, contents::check_root, input, kernel, opener, tree_input, workspace::is_there,
+    Context, TreeInput, WriterError, build, contents::check_root, input, kernel, opener, tree_input,
+    workspace::is_there,
 };
 use crate::{
     image::{

@@ -196,29 +196,27 @@ function ascii(hex,    i, c, out) {
     return out
 }
 function entry(    want) {
-    if (file == "" || odd != "") return
+    if (file == "" || odd != "" || seen == 0) return
     if (file == top) {
-        if (opaque != "" && opaque != "0x79") odd = "its root has a foreign attribute trusted.overlay.opaque"
-        if (metacopy redirect other != "") odd = "its root has a foreign attribute of overlayfs"
+        if (seen != 1 || opaque != "0x79") odd = "its root has a foreign attribute of overlayfs"
         return
     }
-    if (metacopy redirect opaque other == "") return
     want = ""
     if (length(metacopy) == 74 && substr(metacopy, 1, 10) == "0x00240001") {
         digest = substr(metacopy, 11)
         want = "0x2f" ascii(substr(digest, 1, 2)) "2f" ascii(substr(digest, 3))
     }
-    if (want == "" || redirect != want || opaque other != "") {
+    if (want == "" || redirect != want || seen != 2) {
         odd = substr(file, length(top) + 1) " has a foreign attribute of overlayfs"
         return
     }
     print digest " " module >>objects
 }
-/^# file: / { entry(); file = substr($0, 9); metacopy = redirect = opaque = other = ""; next }
+/^# file: / { entry(); file = substr($0, 9); metacopy = redirect = opaque = ""; seen = 0; next }
+/^trusted\./ { seen++ }
 /^trusted\.overlay\.metacopy=/ { metacopy = substr($0, 26); next }
 /^trusted\.overlay\.redirect=/ { redirect = substr($0, 26); next }
 /^trusted\.overlay\.opaque=/ { opaque = substr($0, 24); next }
-/^trusted\./ { other = $0; next }
 /^whole$/ { whole = 1 }
 END { entry(); if (odd != "") print odd; else if (!whole) print "its attributes cannot be read" }
 '
@@ -384,8 +382,10 @@ powernode_protect() {
     done
     powernode_same_way "$1" || return
     if [ -h "$PN_RUN/root/$1" ]; then
-        # The same link on both sides: the entry that it leads to has to be the same too.
-        powernode_target "$1" && powernode_protect "$PN_VALUE"
+        # The same link on both sides: a file that it leads to has to be the same too. The directories behind /bin and its like are not
+        # protected as a whole.
+        powernode_target "$1" || return
+        [ -d "$PN_RUN/root/$PN_VALUE" ] || powernode_protect "$PN_VALUE"
         return
     fi
     if [ ! -e "$PN_RUN/root/$1" ]; then
