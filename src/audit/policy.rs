@@ -27,6 +27,8 @@ pub struct Policy {
     pub hermetic: bool,
     /// Every file of the repository was committed, and the revision is known.
     pub clean: bool,
+    /// Nodes take only signed lists of modules.
+    pub signed_modules: bool,
     /// The agent that the root must carry.
     pub agent: Option<AgentKind>,
     /// The artifact was built twice with equal results.
@@ -85,6 +87,8 @@ struct Raw {
     hermetic: bool,
     #[serde(default)]
     clean: bool,
+    #[serde(default)]
+    signed_modules: bool,
     agent: Option<AgentKind>,
     #[serde(default)]
     reproducible: bool,
@@ -180,6 +184,7 @@ impl Raw {
         Ok(Policy {
             hermetic: self.hermetic,
             clean: self.clean,
+            signed_modules: self.signed_modules,
             agent: self.agent,
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
