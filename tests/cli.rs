@@ -123,10 +123,10 @@ fn a_malformed_stage_is_named_by_line() {
     let dir = changed("stages/ipxe/stage.toml", |t| {
         t.replace("from = \"kernel\"", "from = \"loaders\"")
     });
-    insta::assert_snapshot!(said(dir.path(), &["plan"]), @r###"
+    insta::assert_snapshot!(said(dir.path(), &["plan"]), @r#"
     exit 6
-    error: failed to read stages/ipxe/stage.toml, line 15: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
-    "###);
+    error: failed to read stages/ipxe/stage.toml, line 16: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
+    "#);
 }
 
 #[test]

@@ -83,9 +83,15 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
         );
     }
     if policy.signed_modules {
-        let problem = manifest.unsigned_modules.then(|| "its nodes take lists of modules without a signature".to_owned());
+        let problem = manifest
+            .unsigned_modules
+            .then(|| "its nodes take lists of modules without a signature".to_owned());
         let keys = manifest.modules.as_ref().map_or(0, |trust| trust.keys.len());
-        rule("policy: signed-modules", problem, format!("{keys} keys on the command line"));
+        rule(
+            "policy: signed-modules",
+            problem,
+            format!("{keys} keys on the command line"),
+        );
     }
     if let Some(wanted) = policy.agent {
         let actual = manifest.agent.kind;

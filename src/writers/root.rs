@@ -1,12 +1,14 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
-//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust` and `unsigned-modules`, merged in this order; only the
-//! overlay may replace files. The merged tree must be able to run on the architecture ([`super::contents`]). Outputs:
-//! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal, and
-//! `root.dump`, the merged tree as text.
+//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust` and
+//! `unsigned-modules`, merged in this order; only the overlay may replace files. The merged tree must be able to run on the
+//! architecture ([`super::contents`]). Outputs: `root.ext4` with the composefs image and its objects, `root-digest` with the image's
+//! fs-verity digest in hexadecimal, `root.dump`, the merged tree as text, and `critical-files`, the one file of it that no input has.
 
 use super::{
-    Context, TreeInput, WriterError, build, contents::check_root, input, kernel, opener, tree_input,
+    Context, TreeInput, WriterError, build,
+    contents::{CRITICAL, check_root, critical_files},
+    input, kernel, opener, tree_input,
     workspace::is_there,
 };
 use crate::{
@@ -16,7 +18,8 @@ use crate::{
         ext4::{self, Paths, ToolCall, ToolOutput},
         kmod::is_module,
     },
-    model::{Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
+    model::{Arch, Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
+    verity::digest_bytes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,6 +62,7 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         contents.extend(other.contents);
     }
     check_root(context.arch, &tree, &contents)?;
+    close_critical(context.arch, &mut tree, &mut contents)?;
     tree.set_mtimes(context.epoch);
     write(&build("root.dump"), write_dump(&tree).as_bytes())?;
 
@@ -88,8 +92,38 @@ fn indexed_modules(kernel: &Tree) -> Result<BTreeSet<String>, WriterError> {
     Ok(modules.map(|(module, _)| format!("{place}/{module}")).collect())
 }
 
-/// The modules of an unpacked kernel package that are in `known`, made read-only, with the lists beside them. The links `build` and `source` are left out: they lead to header packages
-/// that are not in the root.
+/// Replaces the list of critical files, which names where to begin, by everything that these files lead to. It is an output too.
+fn close_critical(
+    arch: Arch,
+    tree: &mut Tree,
+    contents: &mut BTreeMap<VerityDigest, PathBuf>,
+) -> Result<(), WriterError> {
+    let (text, bytes) = critical_files(arch, tree, contents)?;
+    let _ = writeln!(io::stdout(), "{} critical files of {bytes} bytes", text.lines().count());
+    let path = build("critical-files");
+    write(&path, text.as_bytes())?;
+    let place = RelPath::new(CRITICAL).map_err(|e| WriterError::Missing(e.to_string()))?;
+    let digest = digest_bytes(text.as_bytes());
+    let failed = |source| WriterError::Merge {
+        what: "the list of critical files".to_owned(),
+        source,
+    };
+    let mut entry = tree
+        .get(&place)
+        .cloned()
+        .ok_or_else(|| WriterError::Missing(format!("find /{CRITICAL} in the overlay")))?;
+    entry.node = Node::File {
+        size: text.len() as u64,
+        digest,
+    };
+    tree.remove(&place);
+    tree.insert(place, entry).map_err(failed)?;
+    contents.insert(digest, path);
+    Ok(())
+}
+
+/// The modules of an unpacked kernel package that are in `known`, made read-only, with the lists beside them. The links `build` and `source`
+/// are left out: they lead to header packages that are not in the root.
 fn modules_of(kernel: &Tree, known: &BTreeSet<String>, epoch: Epoch) -> Result<Tree, WriterError> {
     let mut modules = Tree::new(Meta::root(0o755, epoch));
     let failed = |source| WriterError::Merge {

@@ -83,6 +83,14 @@ dracut --force --quiet --no-early-microcode --sysroot "$target" --kver "$version
 }
 cat "$work/dracut.log"
 
+# dracut's own /init must not have taken the place of the one that looks at the kernel command line first.
+mkdir "$work/made"
+(cd "$work/made" && cpio -id --quiet --no-absolute-filenames init usr/lib/powernode/dracut-init </build/dracut.cpio)
+[ "$(cat "$work/made/init")" = "$(cat /inputs/dracut/modules.d/90powernode/powernode-init.sh)" ] \
+    || fail "/init of the initramfs is not powernode-init.sh"
+[ -x "$work/made/init" ] || fail "/init of the initramfs is not executable: the kernel would start /bin/sh in its place"
+grep -q '^source_hook cmdline' "$work/made/usr/lib/powernode/dracut-init" || fail "dracut-init of the initramfs is not dracut's init"
+
 # ------------------------------------------------------------------------------------------------------------------ microcode
 #
 # The kernel takes microcode from an uncompressed archive at the very beginning, from these two names only.

@@ -36,7 +36,7 @@ fill() {
     ! grep -q '@[A-Z_]*@' "$2" || fail "a placeholder is left in $1"
 }
 
-for script in boot.ipxe autoexec.ipxe template.ipxe; do
+for script in boot.ipxe autoexec.ipxe template.ipxe template.ipxe.erb; do
     fill "$script" "$script" "$ipxe"
 done
 

@@ -9,6 +9,11 @@ UUID=0f8fad5b-d9cb-469f-a165-70867728950e
 HEX=5cde62e28f37bdbb38f8c9be1dde3ed73a06a6f9cd3cd4f1da5e8d6ae7c9b1aa
 HEX2=6cde62e28f37bdbb38f8c9be1dde3ed73a06a6f9cd3cd4f1da5e8d6ae7c9b1aa
 
+# The host offers no share.
+mount() {
+    return 1
+}
+
 # Two keys, made once.
 keys=$tmp/../keys
 mkdir "$keys"

@@ -17,7 +17,7 @@ set -u
 lib=/usr/lib/powernode
 share=/cases
 
-libraries='powernode-lib powernode-identity powernode-root powernode-persist powernode-install powernode-modules powernode-stack'
+libraries='powernode-lib powernode-trust powernode-guard powernode-identity powernode-root powernode-persist powernode-install powernode-modules powernode-stack'
 
 # accepted: the steps of powernode-boot that belong to modules, with what they need before.
 accepted() {
@@ -40,7 +40,7 @@ accepted() {
 }
 
 case ${1:-} in
-    decide) exit 0 ;;
+    guard | decide) exit 0 ;;
     root)
         . "$lib/powernode-lib.sh"
         powernode_load_drivers

@@ -89,10 +89,13 @@ powernode_kept_counter() {
 # powernode_mount_module_share: mount the share of the platform's libvirt provider, if the host offers it, on /run/powernode/module-share.
 powernode_mount_module_share() {
     mkdir -p "$PN_RUN/module-share"
-    pn_flags=ro,nodev,nosuid,noexec,nosymfollow
-    # One after the other: a machine without any share has neither file system's device.
-    timeout 20 mount -t 9p -o "$pn_flags,trans=virtio,version=9p2000.L,msize=262144" "$PN_MODULE_TAG" "$PN_RUN/module-share" 2>/dev/null \
-        || timeout 20 mount -t virtiofs -o "$pn_flags" "$PN_MODULE_TAG" "$PN_RUN/module-share" 2>/dev/null
+    for pn_kind in 9p,ro,trans=virtio,version=9p2000.L,msize=262144 virtiofs,ro; do
+        powernode_mount_foreign "${pn_kind%%,*}" "${pn_kind#*,}" "$PN_MODULE_TAG" "$PN_RUN/module-share" && return
+        if [ $? -ge 124 ]; then
+            PN_REASON="the host's share '$PN_MODULE_TAG' did not answer in $PN_MOUNT_SECONDS seconds"
+            return 1
+        fi
+    done
     return 0
 }
 
@@ -132,7 +135,7 @@ powernode_take_list() {
         PN_REASON="$PN_MODULE_FROM is not a file"
         return 2
     fi
-    if ! timeout 60 head -c $((PN_MODULE_LIST_MAX + 1)) "$1/modules.list" >"$PN_RUN/modules.signed" 2>/dev/null; then
+    if ! timeout -s KILL 60 head -c $((PN_MODULE_LIST_MAX + 1)) "$1/modules.list" >"$PN_RUN/modules.signed" 2>/dev/null; then
         PN_REASON="$PN_MODULE_FROM cannot be read"
         return 2
     fi

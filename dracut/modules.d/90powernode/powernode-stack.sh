@@ -75,7 +75,7 @@ powernode_is_plain() {
 powernode_bring() {
     for pn_place in "$PN_RUN/seed/modules" "$PN_RUN/module-share"; do
         powernode_is_plain "$pn_place/$1" || continue
-        if ! rm -f "$2.new" || ! timeout 600 cp "$pn_place/$1" "$2.new" 2>/dev/null || ! fsverity enable "$2.new" 2>/dev/null || ! mv "$2.new" "$2"; then
+        if ! rm -f "$2.new" || ! timeout -s KILL 600 cp "$pn_place/$1" "$2.new" 2>/dev/null || ! fsverity enable "$2.new" 2>/dev/null || ! mv "$2.new" "$2"; then
             rm -f "$2.new"
             PN_REASON="$1 cannot be copied to the store of modules"
             return 2
@@ -380,6 +380,10 @@ powernode_protect() {
             *"$PN_NL$pn_above$PN_NL"*) return 0 ;;
         esac
     done
+    # An image with recovery has taken these away in the upper layer.
+    case " $(printf '%s' "$PN_MASKS" | tr -s ' \012' '  ') " in
+        *" $1 "*) ! powernode_has_recovery || return 0 ;;
+    esac
     powernode_same_way "$1" || return
     if [ -h "$PN_RUN/root/$1" ]; then
         # The same link on both sides: a file that it leads to has to be the same too. The directories behind /bin and its like are not

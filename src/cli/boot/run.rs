@@ -16,7 +16,7 @@ use pnb::{
     model::{Hint, chain},
     sandbox::SandboxError,
 };
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
 /// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
@@ -167,7 +167,7 @@ fn judge(
     };
     let problem = match (&verdict, &ended) {
         (Some(BootVerdict::Ready { root, agent, state, .. }), _) => other(root)
-            .or_else(|| (agent != "active").then(|| "the agent is not running".to_owned()))
+            .or_else(|| (agent != "active").then(|| not_running(state)))
             .or_else(|| unlocked(firmware, state)),
         (Some(BootVerdict::Installed { root, .. }), Ok(())) => other(root),
         (Some(BootVerdict::Installed { .. }), Err(error)) => failed(error),
@@ -231,6 +231,20 @@ fn out_of_time(limit: &str, pace: &Pace) -> String {
         }
         Pace::Silent => format!("the machine stands still: no verdict, {limit}, and nothing was ever on the console"),
     }
+}
+
+/// The agent that does not run, with what the machine reports of its end.
+fn not_running(state: &BTreeMap<String, String>) -> String {
+    let get = |name: &str| state.get(name).map_or("unknown", String::as_str);
+    let mut problem = format!(
+        "the agent is not running: its exit status is {} after {} restarts",
+        get("exit"),
+        get("restarts")
+    );
+    if let Some(said) = state.get("agent_said") {
+        _ = write!(problem, "\nlast line: {said}");
+    }
+    problem
 }
 
 /// The lockdown that the machine does not report.
