@@ -164,6 +164,8 @@ const PROGRAMS: &str = "usr/lib/powernode";
 const READY: &str = "ready_test.sh";
 const IDENTITY: &str = "identity_test.sh";
 const HANDOVER: &str = "handover_test.sh";
+const LISTS: &str = "modules_test.sh";
+const STACK: &str = "stack_test.sh";
 
 const MUTANTS: &[Mutant] = &[
     // The hand-over of the identity, and of the certificates.
@@ -302,10 +304,103 @@ const MUTANTS: &[Mutant] = &[
     ),
 ];
 
+/// Modules with one check taken out: of the signature, of the list's rules, of the order, of digests, attributes and protected paths.
+const MODULE_MUTANTS: &[Mutant] = &[
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if signify-openbsd -V -q -e -p "$pn_key" -x "$PN_RUN/modules.signed" -m "$PN_MODULE_TEXT" >/dev/null 2>&1 \"#,
+        r#"if sed 1,2d "$PN_RUN/modules.signed" >"$PN_MODULE_TEXT" \"#,
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if [ ! -f "$PN_NEWROOT/$PN_MODULE_UNSIGNED" ]; then"#,
+        "if false; then",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"[ "$PN_LIST_INSTANCE" != "$PN_ID" ]"#,
+        "false",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"[ "$PN_MODULE_COUNTER" -lt "$PN_MODULE_KEPT_COUNTER" ]"#,
+        "false",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if [ "$pn_now" -ge "$PN_VALUE" ]; then"#,
+        "if false; then",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"    [ -n "$pn_ended" ] && [ -z "$pn_line" ] || return 2"#,
+        "    :",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        "sort -k1,1nr -k2,2r",
+        "sort -k1,1n -k2,2",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"[ "$pn_measured" != "sha256:$2" ]"#,
+        "false",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"if ($1 == "sha256:" hex) good++"#,
+        "good++",
+    ),
+    mutant(STACK, "powernode-stack.sh", "redirect != want || ", ""),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        ",verity=require\" powernode \"$PN_NEWROOT",
+        "\" powernode \"$PN_NEWROOT",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"! mount --bind "$PN_RUN/root/$1" "$PN_NEWROOT/$1" 2>/dev/null"#,
+        "false",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"|| ! busybox cmp -s "$PN_NEWROOT/$1" "$PN_RUN/root/$1"; then"#,
+        "|| false; then",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"    powernode_same_way "$1" || return
+    if [ -h"#,
+        "    if [ -h",
+    ),
+];
+
 /// Each of them turns its test script red.
 #[test]
 fn the_tests_see_what_is_taken_out() {
-    for mutant in MUTANTS {
+    turn_red(MUTANTS);
+}
+
+#[test]
+fn the_tests_see_what_is_taken_out_of_modules() {
+    turn_red(MODULE_MUTANTS);
+}
+
+fn turn_red(mutants: &[Mutant]) {
+    for mutant in mutants {
         let dir = tempfile::tempdir().expect("a directory");
         let programs = Path::new(OVERLAY).join(PROGRAMS);
         let (module, overlay) = (dir.path().join("module"), dir.path().join("overlay"));

@@ -28,7 +28,7 @@ printf 'POST /page HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s' "${#page}" "$page" 
 cat <&"$fd"
 "#;
 const UNIT: &str = "[Unit]\nAfter=nginx.service\nBefore=powernode-ready.service\n\n\
-                    [Service]\nType=oneshot\nExecStart=/bin/bash /usr/share/probe\n\n[Install]\nWantedBy=multi-user.target\n";
+                    [Service]\nType=oneshot\nStandardOutput=journal+console\nExecStart=/bin/bash -x /usr/share/probe\n\n[Install]\nWantedBy=multi-user.target\n";
 const PAGE: &str = "usr/share/nginx/html/index.html";
 
 /// What the server was sent, until the other side ends.
