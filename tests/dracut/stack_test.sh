@@ -61,13 +61,24 @@ world() {
     : >"$tmp/dev/console"
 }
 
-# getfattr of the modules: the file `attributes` of the world has what it says of the entries.
-getfattr() {
-    case $* in
-        *-R*) [ ! -f "$tmp/attributes" ] || sed "s|@|$(printf '%s' "$*" | sed 's/.* \([^ ]*modules\/[0-9a-f]*\).*/\1/')|" "$tmp/attributes" ;;
-        *) printf '# file: %s\ntrusted.overlay.opaque=0x79\n\n' "${*##* }" ;;
-    esac
-}
+# getfattr of the modules: the file `attributes` beside the world has what it says of the entries; without it every root is opaque. xargs
+# starts it, so it is a program.
+cat >"$bin/getfattr" <<EOF
+#!/bin/sh
+case \$* in
+    *-R*) cat '$bin/attributes' ;;
+    *)
+        for file; do
+            case \$file in
+                */modules/*) printf '# file: %s\\ntrusted.overlay.opaque=0x79\\n\\n' "\$file" ;;
+            esac
+        done
+        ;;
+esac
+EOF
+chmod 0755 "$bin/getfattr"
+PN_GETFATTR=$bin/getfattr
+: >"$bin/attributes"
 
 # --------------------------------------------------------------------------------------------------------------- the images
 
@@ -113,9 +124,10 @@ reason_has 'there is no image'
 # --------------------------------------------------------------------------------------------------------------- attributes
 
 # judged TEXT WANT: what the reader of getfattr's output says; @ is the mount of the module.
+M=0000000000000000000000000000000000000000000000000000000000000001
 judged() {
     rm -f "$tmp/objects"
-    said=$(printf '%s\n' "$1" | sed 's|@|/m/aa|g' | busybox awk -v top=/m/aa -v module=aa -v "objects=$tmp/objects" "$PN_MODULE_AWK")
+    said=$(printf '%s\n' "$1" | sed "s|@|/m/$M|g" | busybox awk -v base=/m/ -v "objects=$tmp/objects" "$PN_MODULE_AWK")
     is "attributes: $1" "$said" "$2"
 }
 D=5cde62e28f37bdbb38f8c9be1dde3ed73a06a6f9cd3cd4f1da5e8d6ae7c9b1aa
@@ -130,17 +142,17 @@ trusted.overlay.metacopy=0x00240001$D
 trusted.overlay.redirect=$R
 
 whole" ''
-is 'the object is noted' "$(cat "$tmp/objects")" "$D aa"
+is 'the object is noted' "$(cat "$tmp/objects")" "$D $M"
 judged "${root}whole" ''
-judged "$root" 'its attributes cannot be read'
+judged "$root" unread
 judged '# file: @
 trusted.overlay.opaque=0x78
 
-whole' 'its root has a foreign attribute of overlayfs'
+whole' "attribute /m/$M"
 judged "# file: @
 trusted.overlay.redirect=$R
 
-whole" 'its root has a foreign attribute of overlayfs'
+whole" "attribute /m/$M"
 for odd in "trusted.overlay.redirect=$R" "trusted.overlay.metacopy=0x00240001$D" 'trusted.overlay.opaque=0x79' 'trusted.overlay.whiteout=0x79' \
     'trusted.overlay.metacopy=' 'trusted.overlay.overlay.opaque=0x79' 'trusted.overlay.origin' \
     "trusted.overlay.metacopy=0x00240001$D
@@ -156,7 +168,7 @@ $odd
 
 # file: @/usr/y
 
-whole" '/usr/x has a foreign attribute of overlayfs'
+whole" "attribute /m/$M/usr/x"
 done
 
 # ------------------------------------------------------------------------------------------------------------------ objects
@@ -170,8 +182,8 @@ with_object() {
     mkdir "$tmp/run/seed/modules/.store/$OD"
     cp "$tmp/object" "$tmp/run/seed/modules/.store/$OD/$ON"
     mkdir -p "$tmp/run/modules/$ONE/usr"
-    printf '# file: @/usr/x\ntrusted.overlay.metacopy=0x00240001%s\ntrusted.overlay.redirect=0x2f%s2f%s\n\n' "$O" \
-        "$(printf '%s' "$OD" | od -An -v -tx1 | tr -d ' \n')" "$(printf '%s' "$ON" | od -An -v -tx1 | tr -d ' \n')" >"$tmp/attributes"
+    printf '# file: %s/usr/x\ntrusted.overlay.metacopy=0x00240001%s\ntrusted.overlay.redirect=0x2f%s2f%s\n\n' "$tmp/run/modules/$ONE" "$O" \
+        "$(printf '%s' "$OD" | od -An -v -tx1 | tr -d ' \n')" "$(printf '%s' "$ON" | od -An -v -tx1 | tr -d ' \n')" >"$bin/attributes"
 }
 with_object
 status 0 powernode_take_modules
@@ -184,7 +196,7 @@ is 'with fs-verity' "$(ls -ld "$PN_MODULE_STORE/.store/$OD/$ON" | cut -c 1-10)" 
 with_object
 echo 'another one' >"$tmp/run/seed/modules/.store/$OD/$ON"
 status 1 powernode_take_modules
-reason_has "module one: the object $O: "
+reason_has "module one: the object $O: it is "
 reason_has "not $O"
 with_object
 rm "$tmp/run/seed/modules/.store/$OD/$ON"
@@ -196,6 +208,17 @@ rm "$tmp/run/seed/modules/.store/$OD/$ON"
 status 0 powernode_take_modules
 is 'a module with a missing object is left out' "$(cat "$tmp/dev/console")" \
     "powernode: modules: left out: one: the object $O: it is missing"
+
+# A foreign attribute, and attributes that cannot be read.
+with_object
+printf '\n# file: %s/usr/y\ntrusted.overlay.opaque=0x79\n\n' "$tmp/run/modules/$ONE" >>"$bin/attributes"
+status 1 powernode_take_modules
+reason_has 'module one: /usr/y has a foreign attribute of overlayfs'
+with_object
+rm "$bin/attributes"
+status 1 powernode_take_modules
+reason_has 'module one: its attributes cannot be read'
+: >"$bin/attributes"
 
 # ------------------------------------------------------------------------------------------------------------- the overlay
 

@@ -10,6 +10,8 @@ PN_MODULE_STORE=''
 # The modules that are left out, with spaces around each digest.
 PN_MODULE_DROPPED=' '
 PN_PROTECTED=usr/lib/powernode/protected-paths
+# By its path: busybox has a smaller one under the same name, and prefers it.
+PN_GETFATTR=/usr/bin/getfattr
 # Features of the file system in memory: the usual ones of ext4 without a journal, and fs-verity.
 PN_MODULE_FEATURES=none,ext_attr,dir_index,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,filetype,verity
 
@@ -29,16 +31,13 @@ powernode_is_dropped() {
     return 1
 }
 
-# powernode_take_modules: every module of the list is in the store, has its digest and is mounted on /run/powernode/modules/<hex>.
+# powernode_take_modules: every module of the list is in the store, has its digest and is mounted on /run/powernode/modules/<hex>. A program is
+# started once for all modules and not once for each, wherever one can be: there may be hundreds.
 powernode_take_modules() {
     PN_MODULE_DROPPED=' '
     [ "$PN_MODULE_COUNT" -gt 0 ] || return 0
     powernode_module_store || return
-    while read -r pn_priority pn_id pn_hex pn_need; do
-        powernode_fetch_image "$pn_hex" || {
-            powernode_bad_module "$pn_id" "$pn_need" "$pn_hex" "$PN_REASON" || return
-        }
-    done <"$PN_MODULE_SORTED"
+    powernode_fetch_images || return
     powernode_measure_images || return
     powernode_mount_images || return
     powernode_check_entries || return
@@ -70,19 +69,25 @@ powernode_is_plain() {
     [ -f "$1" ] && [ ! -h "$1" ]
 }
 
-# powernode_bring NAME TARGET: copy the first plain file `<place>/NAME` of the host's shares to TARGET in the store, with fs-verity. Returns 1
-# when no share has it.
+# powernode_bring FILE: copy the files whose names, relative to a place of modules, are the lines of FILE from the host's shares to the store,
+# each from the first share that has it, with fs-verity. One that no share has, or that cannot be copied, is not in the store afterwards.
 powernode_bring() {
+    pn_new=$PN_MODULE_STORE/.new
     for pn_place in "$PN_RUN/seed/modules" "$PN_RUN/module-share"; do
-        powernode_is_plain "$pn_place/$1" || continue
-        if ! rm -f "$2.new" || ! timeout -s KILL 600 cp "$pn_place/$1" "$2.new" 2>/dev/null || ! fsverity enable "$2.new" 2>/dev/null || ! mv "$2.new" "$2"; then
-            rm -f "$2.new"
-            PN_REASON="$1 cannot be copied to the store of modules"
-            return 2
-        fi
-        return 0
+        PN_REASON="the store of modules cannot be written"
+        rm -rf "$pn_new" && mkdir "$pn_new" || return
+        while read -r pn_name; do
+            powernode_is_plain "$pn_place/$pn_name" || continue
+            powernode_is_plain "$PN_MODULE_STORE/$pn_name" || printf '%s\n' "$pn_name"
+        done <"$1" >"$PN_RUN/modules.here"
+        [ -s "$PN_RUN/modules.here" ] || continue
+        # Complete under another name first: a power cut leaves no half of a file in its place.
+        (cd "$pn_place" && timeout -s KILL 600 busybox xargs cp --parents -t "$pn_new" <"$PN_RUN/modules.here") 2>/dev/null
+        sed "s|^|$pn_new/|" "$PN_RUN/modules.here" | busybox xargs -n 1 fsverity enable 2>/dev/null
+        cp -rl "$pn_new/." "$PN_MODULE_STORE/" 2>/dev/null
     done
-    return 1
+    rm -rf "$pn_new"
+    PN_REASON=''
 }
 
 # powernode_image HEX: PN_VALUE is the image in the store. Both names are known to the platform. Returns 1 when there is none.
@@ -94,19 +99,16 @@ powernode_image() {
     return 1
 }
 
-# powernode_fetch_image HEX: the store has the image.
-powernode_fetch_image() {
-    ! powernode_image "$1" || return 0
-    for pn_name in "$1.cfs" "sha256_$1.cfs"; do
-        powernode_bring "$pn_name" "$PN_MODULE_STORE/$1.cfs"
-        case $? in
-            0) return 0 ;;
-            1) ;;
-            *) return 2 ;;
-        esac
-    done
-    PN_REASON="there is no image $1.cfs"
-    return 1
+# powernode_fetch_images: the store has every image.
+powernode_fetch_images() {
+    while read -r pn_priority pn_id pn_hex pn_need; do
+        powernode_image "$pn_hex" || printf '%s\n' "$pn_hex.cfs" "sha256_$pn_hex.cfs"
+    done <"$PN_MODULE_SORTED" >"$PN_RUN/modules.missing"
+    powernode_bring "$PN_RUN/modules.missing" || return
+    while read -r pn_priority pn_id pn_hex pn_need; do
+        powernode_image "$pn_hex" && continue
+        powernode_bad_module "$pn_id" "$pn_need" "$pn_hex" "there is no image $pn_hex.cfs" || return
+    done <"$PN_MODULE_SORTED"
 }
 
 # powernode_measure FILE HEX: the fs-verity digest of FILE is HEX. A file of /persist that has none yet gets it now; the digest is
@@ -126,8 +128,28 @@ powernode_measure() {
     fi
 }
 
+# powernode_all_good FILE: every line of FILE is a path whose last part, with the directory before it for an object, names the fs-verity
+# digest that the file has. All are measured at once; the caller finds out which one is wrong.
+powernode_all_good() {
+    pn_good=$(busybox xargs -n 400 fsverity measure <"$1" 2>/dev/null | busybox awk '
+        {
+            hex = $2
+            if (!sub(/^.*\/\.store\//, "", hex)) sub(/^.*\//, "", hex)
+            sub(/^sha256_/, "", hex)
+            sub(/\.cfs$/, "", hex)
+            sub(/\//, "", hex)
+            if ($1 == "sha256:" hex) good++
+        }
+        END { print good + 0 }')
+    [ "$pn_good" -eq "$(wc -l <"$1")" ]
+}
+
 # powernode_measure_images: compare the digest of every image and read every image completely, so that a damaged block is found here.
 powernode_measure_images() {
+    while read -r pn_priority pn_id pn_hex pn_need; do
+        powernode_is_dropped "$pn_hex" || ! powernode_image "$pn_hex" || printf '%s\n' "$PN_VALUE"
+    done <"$PN_MODULE_SORTED" >"$PN_RUN/modules.images"
+    powernode_all_good "$PN_RUN/modules.images" && busybox xargs -n 400 cat <"$PN_RUN/modules.images" >/dev/null 2>&1 && return
     while read -r pn_priority pn_id pn_hex pn_need; do
         ! powernode_is_dropped "$pn_hex" || continue
         powernode_image "$pn_hex"
@@ -143,8 +165,10 @@ powernode_measure_images() {
 # powernode_mount_images: mount every image on a directory of its own.
 powernode_mount_images() {
     while read -r pn_priority pn_id pn_hex pn_need; do
+        powernode_is_dropped "$pn_hex" || printf '%s\n' "$PN_RUN/modules/$pn_hex"
+    done <"$PN_MODULE_SORTED" | busybox xargs -n 400 mkdir -p
+    while read -r pn_priority pn_id pn_hex pn_need; do
         ! powernode_is_dropped "$pn_hex" || continue
-        mkdir -p "$PN_RUN/modules/$pn_hex"
         powernode_image "$pn_hex"
         mount -t erofs -o ro,nodev,nosuid,noexec "$PN_VALUE" "$PN_RUN/modules/$pn_hex" 2>/dev/null && continue
         powernode_bad_module "$pn_id" "$pn_need" "$pn_hex" "its image $pn_hex cannot be mounted as EROFS" || return
@@ -155,37 +179,52 @@ powernode_mount_images() {
 # file the digest of its content with the path of the object of that digest. Everything else would let an image hide, move or borrow
 # files of other layers. Devices and whiteouts are refused too. The objects that the images name are written to modules.objects.
 powernode_check_entries() {
+    : >"$PN_RUN/modules.roots"
     while read -r pn_priority pn_id pn_hex pn_need; do
         ! powernode_is_dropped "$pn_hex" || continue
         pn_mount=$PN_RUN/modules/$pn_hex
-        set --
+        printf '%s\0' "$pn_mount" >>"$PN_RUN/modules.roots"
         for pn_entry in "$pn_mount"/* "$pn_mount"/.[!.]* "$pn_mount"/..?*; do
             case ${pn_entry##*/} in
                 # The whiteouts that every composefs image has in its root, for the directories of the objects. Anything
                 # else of such a name would be seen in the union: powernode_stack_modules looks.
                 [0-9a-f][0-9a-f]) continue ;;
             esac
-            [ -e "$pn_entry" ] || [ -h "$pn_entry" ] || continue
-            set -- "$@" "$pn_entry"
+            if [ -e "$pn_entry" ] || [ -h "$pn_entry" ]; then
+                printf '%s\0' "$pn_entry"
+            fi
         done
-        [ "$#" -gt 0 ] || continue
-        pn_odd=$(busybox find "$@" '(' -type c -o -type b ')' -print 2>/dev/null | head -n 1)
-        if [ -n "$pn_odd" ]; then
-            powernode_bad_module "$pn_id" "$pn_need" "$pn_hex" "${pn_odd#"$pn_mount"} is a device or a whiteout" || return
-            continue
+    done <"$PN_MODULE_SORTED" >"$PN_RUN/modules.entries"
+    rm -f "$PN_RUN/modules.objects"
+    {
+        if [ -s "$PN_RUN/modules.entries" ]; then
+            # shellcheck disable=SC2016  # for the other shell
+            busybox xargs -0 -n 400 /bin/sh -c 'busybox find "$@" "(" -type c -o -type b ")" -print' sh <"$PN_RUN/modules.entries" 2>/dev/null \
+                | sed 's/^/device /'
         fi
-        pn_odd=$({
-            getfattr -d -h --absolute-names -e hex -m '^trusted\.overlay\.' "$pn_mount" \
-                && getfattr -d -h -R -P --absolute-names -e hex -m '^trusted\.overlay\.' "$@" \
-                && echo whole
-        } 2>/dev/null | busybox awk -v "top=$pn_mount" -v "module=$pn_hex" -v "objects=$PN_RUN/modules.objects" "$PN_MODULE_AWK")
-        if [ -n "$pn_odd" ]; then
-            powernode_bad_module "$pn_id" "$pn_need" "$pn_hex" "$pn_odd" || return
-        fi
+    } >"$PN_RUN/modules.odd"
+    {
+        busybox xargs -0 -n 400 "$PN_GETFATTR" -d -h --absolute-names -e hex -m '^trusted\.overlay\.' <"$PN_RUN/modules.roots" \
+            && { [ ! -s "$PN_RUN/modules.entries" ] \
+                || busybox xargs -0 -n 400 "$PN_GETFATTR" -d -h -R -P --absolute-names -e hex -m '^trusted\.overlay\.' <"$PN_RUN/modules.entries"; } \
+            && echo whole
+    } 2>/dev/null | busybox awk -v "base=$PN_RUN/modules/" -v "objects=$PN_RUN/modules.objects" "$PN_MODULE_AWK" >>"$PN_RUN/modules.odd"
+    [ -s "$PN_RUN/modules.odd" ] || return 0
+    while read -r pn_priority pn_id pn_hex pn_need; do
+        ! powernode_is_dropped "$pn_hex" || continue
+        pn_odd=$(busybox grep -e "$PN_RUN/modules/$pn_hex" -e '^unread' "$PN_RUN/modules.odd" | head -n 1)
+        pn_path=${pn_odd#*"$PN_RUN/modules/$pn_hex"}
+        case $pn_odd in
+            '') continue ;;
+            unread) pn_odd='its attributes cannot be read' ;;
+            device*) pn_odd="$pn_path is a device or a whiteout" ;;
+            *) pn_odd="${pn_path:-its root} has a foreign attribute of overlayfs" ;;
+        esac
+        powernode_bad_module "$pn_id" "$pn_need" "$pn_hex" "$pn_odd" || return
     done <"$PN_MODULE_SORTED"
 }
 
-# What reads getfattr's output: prints the first entry with a foreign attribute, and appends the digests of objects to a file.
+# What reads getfattr's output: prints each entry with a foreign attribute, and appends the digests of objects to a file, with the module.
 # shellcheck disable=SC2016  # for awk
 PN_MODULE_AWK='
 function ascii(hex,    i, c, out) {
@@ -195,10 +234,11 @@ function ascii(hex,    i, c, out) {
     }
     return out
 }
-function entry(    want) {
-    if (file == "" || odd != "" || seen == 0) return
-    if (file == top) {
-        if (seen != 1 || opaque != "0x79") odd = "its root has a foreign attribute of overlayfs"
+function entry(    want, module) {
+    if (file == "" || seen == 0) return
+    module = substr(file, length(base) + 1, 64)
+    if (length(file) == length(base) + 64) {
+        if (seen != 1 || opaque != "0x79") print "attribute " file
         return
     }
     want = ""
@@ -207,7 +247,7 @@ function entry(    want) {
         want = "0x2f" ascii(substr(digest, 1, 2)) "2f" ascii(substr(digest, 3))
     }
     if (want == "" || redirect != want || seen != 2) {
-        odd = substr(file, length(top) + 1) " has a foreign attribute of overlayfs"
+        print "attribute " file
         return
     }
     print digest " " module >>objects
@@ -218,29 +258,24 @@ function entry(    want) {
 /^trusted\.overlay\.redirect=/ { redirect = substr($0, 26); next }
 /^trusted\.overlay\.opaque=/ { opaque = substr($0, 24); next }
 /^whole$/ { whole = 1 }
-END { entry(); if (odd != "") print odd; else if (!whole) print "its attributes cannot be read" }
+END { entry(); if (!whole) print "unread" }
 '
 
 # powernode_take_objects: the store has every object that an image names, with that digest.
 powernode_take_objects() {
     [ -f "$PN_RUN/modules.objects" ] || return 0
-    cut -c -64 "$PN_RUN/modules.objects" | sort -u | while read -r pn_hex; do
-        pn_name=${pn_hex#??}
-        pn_name=${pn_hex%"$pn_name"}/$pn_name
-        printf '%s\n' "$PN_MODULE_STORE/.store/$pn_name"
-        powernode_is_plain "$PN_MODULE_STORE/.store/$pn_name" && continue
-        mkdir -p "$PN_MODULE_STORE/.store/${pn_name%/*}" || exit
-        powernode_bring ".store/$pn_name" "$PN_MODULE_STORE/.store/$pn_name"
-    done >"$PN_RUN/modules.paths"
+    cut -c -64 "$PN_RUN/modules.objects" | sort -u | sed 's|^..|.store/&/|' >"$PN_RUN/modules.names"
+    while read -r pn_name; do
+        powernode_is_plain "$PN_MODULE_STORE/$pn_name" || printf '%s\n' "$pn_name"
+    done <"$PN_RUN/modules.names" >"$PN_RUN/modules.missing"
+    powernode_bring "$PN_RUN/modules.missing" || return
+    sed "s|^|$PN_MODULE_STORE/|" "$PN_RUN/modules.names" >"$PN_RUN/modules.paths"
     powernode_measure_objects
 }
 
-# powernode_measure_objects: the digest of every object in modules.paths is its name. All at once; one after the other when that fails.
+# powernode_measure_objects: the digest of every object in modules.paths is its name.
 powernode_measure_objects() {
-    pn_good=$(busybox xargs -n 400 fsverity measure <"$PN_RUN/modules.paths" 2>/dev/null | busybox awk '
-        { hex = $2; sub(/^.*\/\.store\//, "", hex); sub(/\//, "", hex); if ($1 == "sha256:" hex) good++ }
-        END { print good + 0 }')
-    [ "$pn_good" -ne "$(wc -l <"$PN_RUN/modules.paths")" ] || return 0
+    ! powernode_all_good "$PN_RUN/modules.paths" || return 0
     while read -r pn_path; do
         pn_hex=${pn_path##*/.store/}
         pn_hex=${pn_hex%%/*}${pn_hex#*/}
@@ -256,6 +291,9 @@ powernode_measure_objects() {
 powernode_bad_object() {
     pn_bad=$1
     pn_why=$PN_REASON
+    case $pn_why in
+        'its image '*) pn_why="it ${pn_why#its image }" ;;
+    esac
     while read -r pn_priority pn_id pn_hex pn_need; do
         ! powernode_is_dropped "$pn_hex" || continue
         busybox grep -q "^$pn_bad $pn_hex\$" "$PN_RUN/modules.objects" || continue
