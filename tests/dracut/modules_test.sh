@@ -87,6 +87,7 @@ broken '5s/500/-1/' 'line 5 of another form'
 broken '5s/500/1234567890/' 'line 5 of another form'
 broken '5s/nginx/ng\/inx/' 'line 5 of another form'
 broken '5s/nginx/.nginx/' 'line 5 of another form'
+# shellcheck disable=SC2016  # nothing here may be expanded
 broken '5s/nginx/$(id)/' 'line 5 of another form'
 broken '5s/ nginx/  nginx/' 'line 5 of another form'
 broken '5s/ nginx/\tnginx/' 'line 5 of another form'
@@ -152,6 +153,7 @@ for change in '3s/powernode/powernodE/' '5s/7/8/' '7s/required/optional/' '7d' '
     sed -i "$change" "$tmp/run/seed/modules/modules.list"
     status 1 powernode_find_modules
     reason_has 'has no valid signature of any of the 2 keys in /etc/powernode/module-keys'
+    # shellcheck disable=SC2012  # the names are ours
     is "nothing is left of it: $change" "$(ls "$tmp/run" | tr '\n' ' ')" 'medium module-share modules.signed seed '
 done
 world

@@ -84,6 +84,7 @@ PN_GETFATTR=$bin/getfattr
 
 world
 status 0 powernode_take_modules
+# shellcheck disable=SC2012  # the names are ours
 is 'images are copied' "$(ls "$PN_MODULE_STORE" | sort | tr '\n' ' ')" "$(printf '%s.cfs\n%s.cfs\n' "$ONE" "$TWO" | sort | tr '\n' ' ')"
 is 'images are mounted' "$(cat "$tmp/mounts")" "-t erofs -o ro,nodev,nosuid,noexec $PN_MODULE_STORE/$ONE.cfs $tmp/run/modules/$ONE
 -t erofs -o ro,nodev,nosuid,noexec $PN_MODULE_STORE/$TWO.cfs $tmp/run/modules/$TWO"
@@ -192,6 +193,7 @@ is 'the object is copied' "$(cat "$PN_MODULE_STORE/.store/$OD/$ON")" 'an object'
 rm -r "$tmp/run/seed"
 chmod 0644 "$PN_MODULE_STORE/.store/$OD/$ON"
 status 0 powernode_take_modules
+# shellcheck disable=SC2012  # the name is ours
 is 'with fs-verity' "$(ls -ld "$PN_MODULE_STORE/.store/$OD/$ON" | cut -c 1-10)" '-r--r--r--'
 with_object
 echo 'another one' >"$tmp/run/seed/modules/.store/$OD/$ON"

@@ -36,12 +36,14 @@ accepted() {
     powernode_stack_modules || return
     powernode_protect_root || return
     powernode_modules_done || return
+    # shellcheck disable=SC1090  # it belongs to the case
     [ ! -f "$share/cases/$1/after" ] || . "$share/cases/$1/after"
 }
 
 case ${1:-} in
     guard | decide) exit 0 ;;
     root)
+        # shellcheck source=../../dracut/modules.d/90powernode/powernode-lib.sh
         . "$lib/powernode-lib.sh"
         powernode_load_drivers
         modprobe -q 9pnet_virtio
@@ -62,6 +64,7 @@ case ${1:-} in
             else
                 cp "$lib/$name.sh" "/run/case/$name.sh"
             fi
+            # shellcheck disable=SC1090  # every file of the library
             . "/run/case/$name.sh"
         done
         if accepted "$2"; then
