@@ -31,6 +31,8 @@ pub struct Policy {
     pub signed_modules: bool,
     /// The agent that the root must carry.
     pub agent: Option<AgentKind>,
+    /// Whether the artifact must have a recovery, or must have none.
+    pub recovery: Option<bool>,
     /// The artifact was built twice with equal results.
     pub reproducible: bool,
     /// The names of the axes that must have been varied then.
@@ -90,6 +92,7 @@ struct Raw {
     #[serde(default)]
     signed_modules: bool,
     agent: Option<AgentKind>,
+    recovery: Option<bool>,
     #[serde(default)]
     reproducible: bool,
     axes: Option<Spanned<Vec<Spanned<String>>>>,
@@ -186,6 +189,7 @@ impl Raw {
             clean: self.clean,
             signed_modules: self.signed_modules,
             agent: self.agent,
+            recovery: self.recovery,
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
             archives,
