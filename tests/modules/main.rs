@@ -8,6 +8,7 @@ mod project;
 
 mod cases;
 mod commands;
+mod disk;
 mod good;
 mod ground;
 mod hostile;
