@@ -271,7 +271,7 @@ fn packages_that_are_installed_in_the_root_are_those_of_the_manifest() {
     assert_fails(with(None, |_| {}), Class::Sbom, "the root has no /var/lib/dpkg/status");
     let tool = |m: &mut Manifest| {
         m.packages[0].role = Role::Tool;
-        m.base_image_digest = m.package_base();
+        m.base_image_digest = m.derived_base();
     };
     assert_fails(
         with(Some(DATABASE), tool),

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     graph::{InputSource, StageGraph},
-    lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
+    lock::{Lockfile, PinnedFile, WantedSet, check, check_base, parse_lock},
     model::{Arch, RelPath, Sha256Digest},
     source::{Revision, SourceTree},
     store::read_foreign,
@@ -69,7 +69,7 @@ impl Project {
         let mut both = verity::Both::new();
         both.update(text.as_bytes());
         let lock = parse_lock(&text, LOCKFILE)?;
-        let graph = Self::load_graph(&tree)?;
+        let graph = Self::graph_of(&tree, &lock)?;
         check_listed(&lock, &listed_files(&tree)?)?;
         Ok(Self {
             revision: Revision::of(&tree, &paths_of(&lock, &graph)?)?,
@@ -79,6 +79,16 @@ impl Project {
             graph,
             agent: None,
             platform: Platform::default(),
+        })
+    }
+
+    /// The stages of a lock: without a base image, no stage has the inputs that need one.
+    fn graph_of(tree: &SourceTree, lock: &Lockfile) -> Result<StageGraph, PipelineError> {
+        let graph = Self::load_graph(tree)?;
+        check_base(lock, &graph.on_base())?;
+        Ok(match lock.base {
+            Some(_) => graph,
+            None => graph.without_base(),
         })
     }
 
@@ -105,7 +115,7 @@ impl Project {
 
     /// Uses tools of the architecture `arch` instead of this machine's.
     pub fn use_tools_of(&mut self, arch: Arch) -> Result<(), PipelineError> {
-        let fresh = Self::load_graph(&self.tree)?;
+        let fresh = Self::graph_of(&self.tree, &self.lock)?;
         self.graph = fresh.with_tools_of(arch, EMULATORS)?;
         Ok(())
     }
