@@ -5,9 +5,12 @@
 
 mod arm64;
 mod audit;
+mod base;
 mod boot;
 mod cgroup2;
 mod change;
+#[path = "../fixture/docker_registry.rs"]
+mod docker_registry;
 mod export;
 mod formats;
 mod kernel;
@@ -16,6 +19,8 @@ mod oci;
 #[path = "../fixture/own_loader.rs"]
 mod own_loader;
 mod project;
+#[path = "../fixture/publish_tools.rs"]
+mod publish_tools;
 mod repeat;
 mod repro;
 #[path = "../source/project.rs"]
