@@ -3,7 +3,7 @@
 use crate::{docker_registry::DockerRegistry, project::*};
 use pnb::{
     http::{ClientOptions, HttpClient},
-    model::{Arch, Tree, parse_dump},
+    model::{Arch, StageKey, Tree, parse_dump, write_dump},
     registry::{Credentials, LayoutDirectory, RegistryClient, push_layout, silent},
     store::Store,
 };
@@ -11,6 +11,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// A copy of the project whose lock pins the bootstrap of `arch` in a registry, and that registry.
@@ -39,12 +40,12 @@ impl OnBase {
         let on_base = Self { dir, registry, name };
         // The blobs come from the registry: this store has none of them.
         let fresh = on_base.dir.path().join("fresh");
-        let mut lock = std::process::Command::new(env!("CARGO_BIN_EXE_pnb"));
+        let mut lock = Command::new(env!("CARGO_BIN_EXE_pnb"));
         lock.arg("--project").arg(on_base.project()).arg("--store").arg(&fresh);
         good(lock.args(["--mirror", mirror(), "lock", "--base", &on_base.name]));
         // The stages are built in the store of the other tests, from a mirror.
         good(
-            std::process::Command::new(env!("CARGO_BIN_EXE_pnb"))
+            Command::new(env!("CARGO_BIN_EXE_pnb"))
                 .arg("--project")
                 .arg(on_base.project())
                 .arg("--store")
@@ -66,43 +67,49 @@ impl OnBase {
         self.dir.path().join("project")
     }
 
-    /// The file `name` of the root of `arch`, built in `project`.
-    fn output(project: &Path, stage: &str, arch: Arch, output: &str) -> PathBuf {
-        good(pnb(project, &store()).args(["build", "--stage", stage, "--arch", arch.as_str()]));
+    /// The key of the stage `stage` of `arch` in `project`, which is built.
+    fn key(project: &Path, stage: &str, arch: Arch) -> StageKey {
+        let built = good(pnb(project, &store()).args(["--json", "build", "--stage", stage, "--arch", arch.as_str()]));
         let node = format!("{stage}/{arch}");
-        let path = good(pnb(project, &store()).args(["store", "path", &node, "--output", output]));
-        PathBuf::from(path.trim())
+        let events = built.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let of_node = |event: &serde_json::Value| event["node"] == node.as_str() && event["key"].is_string();
+        let event = events.into_iter().find(of_node).expect("the stage was built or there");
+        event["key"].as_str().expect("a key").parse().expect("a key")
     }
 
-    /// The root digest of `arch` and its tree, from packages and on the base image.
-    fn roots(&self, arch: Arch) -> [(String, String); 2] {
-        [repository().to_owned(), self.project()].map(|project| {
-            let digest = Self::output(&project, "root", arch, "root-digest");
-            let dump = Self::output(&project, "root", arch, "root.dump");
-            (
-                fs::read_to_string(digest).expect("readable"),
-                fs::read_to_string(dump).expect("readable"),
-            )
-        })
+    /// The root digest of `arch`, and the root's tree as text.
+    fn root(project: &Path, arch: Arch) -> (String, String) {
+        let key = Self::key(project, "root", arch);
+        let store = Store::open(&store()).expect("opens");
+        let record = store.record(&key).expect("readable").expect("built");
+        let text = |name: &str| {
+            let bytes = store.read_object(record.outputs[name].digest()).expect("there");
+            String::from_utf8(bytes).expect("text")
+        };
+        (text("root-digest"), text("root.dump"))
     }
-}
 
-/// The tree of the last `rootfs` of this architecture.
-fn rootfs(arch: Arch) -> Tree {
-    let store = Store::open(&store()).expect("opens");
-    let (_, record) = store.latest_record("rootfs", arch).expect("readable").expect("built");
-    let dump = store.read_object(record.outputs["tree"].digest()).expect("there");
-    parse_dump(std::str::from_utf8(&dump).expect("text")).expect("a tree")
+    /// The tree of `rootfs` on the base image, and the log of the run that made it.
+    fn rootfs(&self, arch: Arch) -> (Tree, String) {
+        let key = Self::key(&self.project(), "rootfs", arch);
+        let store = Store::open(&store()).expect("opens");
+        let record = store.record(&key).expect("readable").expect("built");
+        let dump = store.read_object(record.outputs["tree"].digest()).expect("there");
+        let tree = parse_dump(std::str::from_utf8(&dump).expect("text")).expect("a tree");
+        let log = fs::read_to_string(store.root().join(format!("logs/{key}.log"))).expect("readable");
+        (tree, log)
+    }
 }
 
 fn the_root_is_the_same(arch: Arch) {
     let on_base = OnBase::new(arch);
-    let [packages, base] = on_base.roots(arch);
+    let packages = OnBase::root(repository(), arch);
+    let base = OnBase::root(&on_base.project(), arch);
     assert_eq!(packages.1, base.1, "the trees differ");
     assert_eq!(packages.0, base.0, "the root digests differ");
     assert_eq!(base.0.trim().len(), 64);
     // dpkg installed the rest only: the log of the stage on the base image unpacks no package of the bootstrap.
-    let log = good(pnb(&on_base.project(), &store()).args(["log", "rootfs", "--arch", arch.as_str()]));
+    let (_, log) = on_base.rootfs(arch);
     assert!(log.contains("Unpacking systemd ("), "{log}");
     for bootstrap in ["Unpacking bash (", "Unpacking dpkg (", "Setting up base-files ("] {
         assert!(!log.contains(bootstrap), "{bootstrap}\n{log}");
@@ -125,8 +132,7 @@ fn the_bootstrap_as_a_base_image_gives_the_root_that_packages_give() {
 #[ignore = "long: builds the root twice"]
 fn without_the_mends_the_roots_differ_in_the_triggers_and_in_two_links() {
     let on_base = OnBase::new(Arch::Amd64);
-    OnBase::output(&on_base.project(), "rootfs", Arch::Amd64, "tree");
-    let mended = rootfs(Arch::Amd64);
+    let (mended, _) = on_base.rootfs(Arch::Amd64);
     let script = on_base.project().join("stages/rootfs/build.sh");
     let text = fs::read_to_string(&script).expect("readable");
     let begin =
@@ -134,22 +140,18 @@ fn without_the_mends_the_roots_differ_in_the_triggers_and_in_two_links() {
     let end = text.find("# ---------------------------------------------------------------------------------------------- what must not");
     let (begin, end) = (begin.expect("there"), end.expect("there"));
     fs::write(&script, format!("{}{}", &text[..begin], &text[end..])).expect("written");
-    OnBase::output(&on_base.project(), "rootfs", Arch::Amd64, "tree");
-    let unmended = rootfs(Arch::Amd64);
-    let paths =
-        |tree: &Tree| -> BTreeSet<_> { tree.iter().map(|(path, entry)| (path.clone(), entry.clone())).collect() };
-    let (mended, unmended) = (paths(&mended), paths(&unmended));
-    let differing: BTreeSet<String> = mended
-        .symmetric_difference(&unmended)
-        .map(|(path, _)| path.to_string())
-        .collect();
-    let differing: Vec<&str> = differing.iter().map(String::as_str).collect();
+    let (unmended, _) = on_base.rootfs(Arch::Amd64);
+    // As text, which has everything of an entry; the path is its first field.
+    let lines = |tree: &Tree| -> BTreeSet<String> { write_dump(tree).lines().map(str::to_owned).collect() };
+    let (mended, unmended) = (lines(&mended), lines(&unmended));
+    let differing = mended.symmetric_difference(&unmended);
+    let differing: BTreeSet<&str> = differing.filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(
-        differing,
+        Vec::from_iter(differing),
         [
-            "etc/systemd/system/timers.target.wants/dpkg-db-backup.timer",
-            "etc/systemd/system/timers.target.wants/fstrim.timer",
-            "usr/lib/sysimage/dpkg/triggers/File",
+            "/etc/systemd/system/timers.target.wants/dpkg-db-backup.timer",
+            "/etc/systemd/system/timers.target.wants/fstrim.timer",
+            "/usr/lib/sysimage/dpkg/triggers/File",
         ]
     );
 }
@@ -207,7 +209,7 @@ fn an_artifact_on_a_base_image_states_it_and_an_audit_checks_that() {
 }
 
 /// What a command prints that fails.
-fn text_of_failure(command: &mut std::process::Command) -> String {
+fn text_of_failure(command: &mut Command) -> String {
     let done = command.output().expect("starts");
     assert!(!done.status.success(), "{command:?}");
     text(&done)
