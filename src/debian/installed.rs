@@ -1,7 +1,7 @@
 //! The packages that dpkg's database lists: `/var/lib/dpkg/status`.
 
 use super::{ControlReader, MetadataError, Paragraph};
-use std::io::BufRead;
+use std::{collections::BTreeSet, io::BufRead};
 
 /// A package that is installed and configured.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -24,7 +24,7 @@ const INSTALLED: &str = "install ok installed";
 pub fn read_installed(input: impl BufRead, file: &str) -> Result<Vec<InstalledPackage>, MetadataError> {
     let mut reader = ControlReader::new(input, file);
     let mut paragraph = Paragraph::default();
-    let mut found = Vec::new();
+    let mut found = BTreeSet::new();
     while reader.read(&mut paragraph)? {
         let field = |name: &str| paragraph.get(name).unwrap_or_default().to_owned();
         let package = InstalledPackage {
@@ -45,10 +45,9 @@ pub fn read_installed(input: impl BufRead, file: &str) -> Result<Vec<InstalledPa
         if found.contains(&package) {
             return Err(bad("it is listed twice".to_owned()));
         }
-        found.push(package);
+        found.insert(package);
     }
-    found.sort();
-    Ok(found)
+    Ok(found.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -271,3 +271,136 @@ pub fn check_base(lock: &Lockfile, sets: &[NodeId]) -> Result<(), LockError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::{LockChange, diff, parse_lock, write_lock};
+
+    const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+    fn lock() -> String {
+        format!(
+            "version = 1\nsource_date_epoch = 1795252544\n\n[base]\nimage = \"r.example/base@sha256:{HEX}\"\nsize = 400\n\n\
+             [[base.platform]]\narch = \"amd64\"\nmanifest = \"{HEX}\"\nmanifest_size = 400\nconfig = \"{HEX}\"\n\
+             config_size = 200\npackages = [\"bash:amd64=5.2-1\", \"debconf:all=1.5\"]\n\n[[base.platform.layer]]\n\
+             sha256 = \"{HEX}\"\nsize = 7\nmedia_type = \"application/x\"\ndiff_id = \"{HEX}\"\n"
+        )
+    }
+
+    #[test]
+    fn a_lock_with_a_base_image_round_trips() {
+        let parsed = parse_lock(&lock(), "lockfile.toml").expect("valid");
+        let text = write_lock(&parsed).expect("writable");
+        assert!(text.ends_with(&lock()), "{text}");
+        let base = parsed.base.as_ref().expect("there");
+        assert_eq!(base.digest(), HEX.parse().ok());
+        assert_eq!(base.blobs().len(), 1, "one digest, for everything in this lock");
+        assert!(base.platform(Arch::Amd64).is_ok());
+        let error = base.platform(Arch::Arm64).expect_err("not there").to_string();
+        assert_eq!(
+            error,
+            format!("use the base image r.example/base@sha256:{HEX}: it has no image for arm64 (it has: amd64)")
+        );
+        let mut without = parsed.clone();
+        without.base = None;
+        let image = Some(base.image.clone());
+        assert_eq!(
+            diff(&parsed, &without),
+            [LockChange::Base {
+                from: image.clone(),
+                to: None
+            }]
+        );
+        assert_eq!(
+            diff(&without, &parsed)[0].to_string(),
+            format!("+ base image {}", base.image)
+        );
+        let mut other = parsed.clone();
+        other.base = BaseImage::named(&format!("r.example/other@sha256:{HEX}")).ok();
+        assert_eq!(
+            diff(&parsed, &other)[0].to_string(),
+            format!("~ base image {} -> r.example/other@sha256:{HEX}", base.image)
+        );
+    }
+
+    #[test]
+    fn pins_with_a_fault_are_named() {
+        for (from, to, problem) in [
+            (
+                format!("base@sha256:{HEX}"),
+                "base:13".to_owned(),
+                "line 4: base: \"r.example/base:13\" has no digest",
+            ),
+            (
+                format!("base@sha256:{HEX}"),
+                "base@sha256:12".to_owned(),
+                "does not end in @sha256: and 64",
+            ),
+            (
+                format!("r.example/base@sha256:{HEX}"),
+                format!("a b@sha256:{HEX}"),
+                "not the name of an image",
+            ),
+            ("\nsize = 400".to_owned(), String::new(), "platforms without a size"),
+            (
+                "\nsize = 400".to_owned(),
+                "\nsize = 5000000".to_owned(),
+                "has a size of more than 4194304",
+            ),
+            (
+                "config_size = 200".to_owned(),
+                "config_size = 5000000".to_owned(),
+                "a document has more than",
+            ),
+            (
+                "size = 7".to_owned(),
+                "size = 9000000000".to_owned(),
+                "has more than 8589934592 bytes",
+            ),
+            (
+                "debconf:all=1.5".to_owned(),
+                "a:all=1".to_owned(),
+                "the packages are not sorted",
+            ),
+            (
+                "debconf:all=1.5".to_owned(),
+                "debconf:arm64=1.5".to_owned(),
+                "is for another architecture",
+            ),
+            (
+                "debconf:all=1.5".to_owned(),
+                "debconf=1.5".to_owned(),
+                "not a package name:arch=version: \"debconf=1.5\"",
+            ),
+            (
+                "debconf:all=1.5".to_owned(),
+                "debconf:all=".to_owned(),
+                "not a package name:arch=version",
+            ),
+            (
+                "debconf:all=1.5".to_owned(),
+                "d!:all=1".to_owned(),
+                "not a package name:arch=version",
+            ),
+            (
+                "config_size".to_owned(),
+                "config_sise".to_owned(),
+                "unknown field `config_sise`",
+            ),
+        ] {
+            let text = lock();
+            assert!(text.contains(&from), "{from}");
+            let error = parse_lock(&text.replacen(&from, &to, 1), "lockfile.toml").expect_err(problem);
+            assert!(error.to_string().contains(problem), "{problem}: {error}");
+        }
+        let twice = lock();
+        let platform = twice.find("[[base.platform]]").expect("there");
+        let error = parse_lock(&format!("{twice}\n{}", &twice[platform..]), "lockfile.toml").expect_err("twice");
+        assert!(error.to_string().contains("the platform amd64 of"), "{error}");
+        assert!(error.to_string().contains("is there twice"), "{error}");
+        let layer = twice.find("[[base.platform.layer]]").expect("there");
+        let error = parse_lock(&twice[..layer], "lockfile.toml").expect_err("no layer");
+        assert!(error.to_string().contains("missing field `layer`"), "{error}");
+    }
+}

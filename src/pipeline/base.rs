@@ -22,7 +22,7 @@ use crate::{
 use oci_spec::image::{Arch as OciArch, Descriptor, MediaType, Os};
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Write as _,
     fs::{self, File},
     io::{self, Read, Seek},
@@ -410,7 +410,8 @@ fn read_layout<T>(
 
 /// The packages in the database of dpkg of the image whose manifest `descriptor` names; its layers are applied for that.
 fn packages(puller: &Puller<'_>, descriptor: &Descriptor, epoch: Epoch) -> Result<Vec<BasePackage>, PipelineError> {
-    let mut databases = BTreeMap::new();
+    // The database of the highest layer that has one. The tree tells whether it is still there.
+    let mut database = None;
     let tree = read_layout(puller, descriptor, |layout, image| {
         let mut put = |path: &RelPath, content: &mut dyn Read| {
             let mut hasher = verity::Hasher::new();
@@ -430,7 +431,7 @@ fn packages(puller: &Puller<'_>, descriptor: &Descriptor, epoch: Epoch) -> Resul
             let size = hasher.size();
             let digest = hasher.finish();
             if keep {
-                databases.insert(digest, kept);
+                database = Some((digest, kept));
             }
             Ok((digest, size))
         };
@@ -438,11 +439,12 @@ fn packages(puller: &Puller<'_>, descriptor: &Descriptor, epoch: Epoch) -> Resul
     })?;
     let fault = |problem: String| bad(&puller.reference, problem);
     let path = RelPath::new(DATABASE).map_err(|e| fault(e.to_string()))?;
-    let database = match tree.get(&path).map(|entry| &entry.node) {
-        Some(Node::File { digest, .. }) => databases.get(digest),
-        _ => None,
-    };
-    let Some(database) = database.filter(|bytes| bytes.len() as u64 <= MAX_DATABASE) else {
+    let database = database.filter(|(digest, bytes)| {
+        let node = tree.get(&path).map(|entry| &entry.node);
+        let stays = matches!(node, Some(Node::File { digest: last, .. }) if last == digest);
+        stays && bytes.len() as u64 <= MAX_DATABASE
+    });
+    let Some((_, database)) = database else {
         return Err(fault(format!(
             "it has no file /{DATABASE} of at most {MAX_DATABASE} bytes, so its packages are unknown"
         )));

@@ -93,3 +93,43 @@ fn make(
     };
     made.map_err(WriterError::io("create", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Epoch;
+
+    #[test]
+    fn owners_and_attributes_that_no_root_has_are_named() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let made = |change: &dyn Fn(&mut Meta)| {
+            let mut tree = Tree::new(Meta::root(0o755, Epoch::new(1)));
+            let mut meta = Meta::root(0o755, Epoch::new(1));
+            (meta.uid, meta.gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+            change(&mut meta);
+            let node = Node::Directory;
+            tree.insert("a".parse().expect("a path"), Entry { meta, node })
+                .expect("fits");
+            lay_out_owned(&tree, &BTreeMap::new(), &scratch.path().join("root"))
+        };
+        made(&|_| {}).expect("laid out");
+        // A directory that is there already stays, with the owner and mode of the tree.
+        made(&|meta| meta.mode = 0o700).expect("laid out");
+        let mode = fs::metadata(scratch.path().join("root/a"))
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o700);
+        let error = made(&|meta| meta.gid = 65_536).expect_err("no such id").to_string();
+        assert!(
+            error.contains("lay out a: its owner ") && error.contains(":65536 is above 65535"),
+            "{error}"
+        );
+        let capability = |meta: &mut Meta| _ = meta.xattrs.insert(b"security.capability".to_vec(), vec![1]);
+        let error = made(&capability).expect_err("an attribute").to_string();
+        assert_eq!(
+            error,
+            "lay out a: it has the extended attribute \"security.capability\", and a root has none"
+        );
+    }
+}

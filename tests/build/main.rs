@@ -3,6 +3,11 @@
 //! The packages come from the user's own store, and over the network into it. What takes long is ignored unless asked for:
 //! `cargo test --test build -- --include-ignored` adds a second build elsewhere as another user, arm64, and more boots.
 
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the tools of the sandbox and those beside it have the trees of stages"
+)]
+
 mod arm64;
 mod audit;
 mod base;
