@@ -109,24 +109,24 @@ fn a_malformed_lock_is_named_by_line() {
 #[test]
 fn a_malformed_stage_is_named_by_line() {
     let dir = changed("stages/kernel/stage.toml", |t| t.replace("[outputs]", "[output]"));
-    insta::assert_snapshot!(said(dir.path(), &["plan"]), @r###"
+    insta::assert_snapshot!(said(dir.path(), &["plan"]), @"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 7: unknown field `output`, expected one of `summary`, `arch`, `only`, `command`, `writer`, `prepare`, `root`, `emulator`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
-    "###);
+    error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `command`, `writer`, `prepare`, `root`, `emulator`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
+    ");
     let dir = changed("stages/kernel/stage.toml", |t| {
         t.replace("stage = \"kernel-package\"", "stage = \"kernal\"")
     });
     insta::assert_snapshot!(said(dir.path(), &["graph"]), @r#"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, root, rootfs, surroundings, surroundings-locale, tools)
+    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, root, rootfs, surroundings, surroundings-locale, tools)
     "#);
     let dir = changed("stages/ipxe/stage.toml", |t| {
         t.replace("from = \"kernel\"", "from = \"loaders\"")
     });
-    insta::assert_snapshot!(said(dir.path(), &["plan"]), @r###"
+    insta::assert_snapshot!(said(dir.path(), &["plan"]), @r#"
     exit 6
-    error: failed to read stages/ipxe/stage.toml, line 15: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
-    "###);
+    error: failed to read stages/ipxe/stage.toml, line 16: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
+    "#);
 }
 
 #[test]

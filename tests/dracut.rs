@@ -10,6 +10,8 @@ use tools::check;
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dracut");
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/modules.d/90powernode");
 const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages/root/overlay");
+const STAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stages");
+const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/dracut.conf.d");
 
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
@@ -24,6 +26,7 @@ const TOOLS: &[&str] = &[
     "ln",
     "ls",
     "mkdir",
+    "mkfifo",
     "mv",
     "od",
     "readlink",
@@ -36,15 +39,17 @@ const TOOLS: &[&str] = &[
     "sync",
     "tail",
     "tr",
+    "timeout",
     "uniq",
     "wc",
 ];
 
 /// Runs a test script with `shell`, after `before`; `PATH` is the directories where it finds its tools.
 fn run(script: &str, before: &str, shell: &str, path: &str) {
-    let files = [SCRIPTS, MODULE, OVERLAY].map(Path::new);
-    let command =
-        format!("mkdir world\n{before}\nPATH={path} {shell} /inputs/0/{script} /inputs/1 /build/world /inputs/2 2>&1");
+    let files = [SCRIPTS, MODULE, OVERLAY, STAGES, SETTINGS].map(Path::new);
+    let command = format!(
+        "mkdir world\n{before}\nPATH={path} {shell} /inputs/0/{script} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1"
+    );
     let (text, _) = check(&files, &command);
     // A script that stopped half way would also fail nothing.
     assert!(
@@ -83,6 +88,245 @@ fn disks_are_handled_under_busybox() {
     run_under_busybox("disk_test.sh");
 }
 
+#[test]
+fn identities_are_claimed_under_dash() {
+    run_under_dash("identity_test.sh");
+}
+
+#[test]
+fn identities_are_claimed_under_busybox() {
+    run_under_busybox("identity_test.sh");
+}
+
+#[test]
+fn identities_are_handed_over_under_dash() {
+    run_under_dash("handover_test.sh");
+}
+
+#[test]
+fn identities_are_handed_over_under_busybox() {
+    run_under_busybox("handover_test.sh");
+}
+
+#[test]
+fn nodes_say_that_they_are_ready_under_dash() {
+    run_under_dash("ready_test.sh");
+}
+
+#[test]
+fn nodes_say_that_they_are_ready_under_busybox() {
+    run_under_busybox("ready_test.sh");
+}
+
+/// The library with one thing taken out: a test script that accepts it checks nothing.
+struct Mutant {
+    script: &'static str,
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+}
+
+const fn mutant(script: &'static str, file: &'static str, from: &'static str, to: &'static str) -> Mutant {
+    Mutant { script, file, from, to }
+}
+
+/// The directory of the root's own programs in its overlay.
+const PROGRAMS: &str = "usr/lib/powernode";
+const READY: &str = "ready_test.sh";
+const IDENTITY: &str = "identity_test.sh";
+const HANDOVER: &str = "handover_test.sh";
+
+const MUTANTS: &[Mutant] = &[
+    // The hand-over of the identity, and of the certificates.
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
+        r#"} >"$PN_RUN/boot/identity.cfg""#,
+        "} >/dev/null",
+    ),
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
+        r#">"$PN_RUN/boot/powernode-ca.pem" ||"#,
+        ">/dev/null ||",
+    ),
+    mutant(HANDOVER, "powernode-handover.sh", "KEY=%s", "KEY=\"%s\""),
+    // The medium that waits counts although another source was claimed.
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
+        r#"if [ "$PN_SOURCE" = none ] && [ -n "$PN_UNCLAIMED" ]; then"#,
+        r#"if [ -n "$PN_UNCLAIMED" ]; then"#,
+    ),
+    // The flags of /boot, and of the boot partition.
+    mutant(HANDOVER, "powernode-handover.sh", ",nosymfollow", ""),
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
+        "remount,bind,$PN_BOOT_FLAGS\" \"$PN_NEWROOT/boot",
+        "bind\" \"$PN_NEWROOT/boot",
+    ),
+    mutant(HANDOVER, "powernode-handover.sh", ",umask=0077", ""),
+    // The agent sees a source that was not claimed.
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
+        r#"[ "$PN_SOURCE" != fw_cfg ] && "#,
+        "false && ",
+    ),
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
+        "            pn_hidden=1",
+        "            :",
+    ),
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
+        "identity.cfg | powernode-ca.pem | ",
+        "",
+    ),
+    mutant(
+        HANDOVER,
+        "powernode-root.sh",
+        "mode=0755,nodev,nosuid,size=16m",
+        "mode=0755,nodev,nosuid,noexec,size=16m",
+    ),
+    // The order of the sources, and their mixing.
+    mutant(
+        IDENTITY,
+        "powernode-identity.sh",
+        "'cmdline fw_cfg boot_file'",
+        "'fw_cfg cmdline boot_file'",
+    ),
+    mutant(
+        IDENTITY,
+        "powernode-identity.sh",
+        "'root_file local_id'",
+        "'local_id root_file'",
+    ),
+    mutant(
+        IDENTITY,
+        "powernode-identity.sh",
+        "            1) powernode_forget ;;",
+        "            1) ;;",
+    ),
+    mutant(
+        IDENTITY,
+        "powernode-identity.sh",
+        r#"    [ -z "$PN_UNCLAIMED" ] || return 0"#,
+        "    :",
+    ),
+    // What is refused.
+    mutant(
+        IDENTITY,
+        "powernode-identity.sh",
+        r#"    [ -n "$2" ] || return 1"#,
+        "    return 1",
+    ),
+    mutant(
+        IDENTITY,
+        "powernode-identity.sh",
+        r#"[ -n "$PN_F_KEY" ] || return 1"#,
+        "return 1",
+    ),
+    mutant(
+        IDENTITY,
+        "powernode-trust.sh",
+        r#"        https://*) return 0 ;;"#,
+        "        *) return 0 ;;",
+    ),
+    mutant(
+        IDENTITY,
+        "powernode-trust.sh",
+        r#"[ "$pn_der_length" -eq "$pn_der_size" ]"#,
+        r#"[ "$pn_der_length" -gt 0 ]"#,
+    ),
+    mutant(
+        IDENTITY,
+        "powernode-trust.sh",
+        r#"            [ -n "$PN_CA_SHA256" ] && return 0"#,
+        "            return 0",
+    ),
+    // Whether the agent works: looked at once, or not for another process, or not for ten seconds.
+    mutant(READY, "ready", "steady=10", "steady=-9"),
+    mutant(
+        READY,
+        "ready",
+        r#" && [ "$MainPID" = "$pid" ] && [ "$NRestarts" = "$restarts" ]"#,
+        "",
+    ),
+    mutant(READY, "console.sh", "| sed 's/powernode: /powernode; /g' ", ""),
+    // What /persist can do.
+    mutant(READY, "ready", r#" && [ ! -h "$top/persist/boots" ]; then"#, "; then"),
+    mutant(READY, "ready", "| 0?* |", "|"),
+    mutant(READY, "ready", r#"    rm -rf "$top/persist/.boots.new""#, "    :"),
+    // What is fetched.
+    mutant(READY, "fetch-ca", r#"[ "$actual" = "$digest" ] ||"#, ":"),
+    mutant(READY, "fetch-ca", "        63) refuse", "        63) : refuse"),
+    mutant(READY, "fetch-ca", "--proto-redir '=https' ", ""),
+    mutant(
+        READY,
+        "fetch-ca",
+        r#"        [ -n "$digest" ] || refuse"#,
+        "        : refuse",
+    ),
+];
+
+/// Each of them turns its test script red.
+#[test]
+fn the_tests_see_what_is_taken_out() {
+    for mutant in MUTANTS {
+        let dir = tempfile::tempdir().expect("a directory");
+        let programs = Path::new(OVERLAY).join(PROGRAMS);
+        let (module, overlay) = (dir.path().join("module"), dir.path().join("overlay"));
+        let mut found = false;
+        for (from, to) in [(Path::new(MODULE), &module), (&programs, &overlay.join(PROGRAMS))] {
+            std::fs::create_dir_all(to).expect("made");
+            for entry in walkdir::WalkDir::new(from).min_depth(1) {
+                let entry = entry.expect("an entry");
+                let mut text = std::fs::read_to_string(entry.path()).expect("text");
+                if entry.file_name() == mutant.file {
+                    found = text.contains(mutant.from);
+                    text = text.replacen(mutant.from, mutant.to, 1);
+                }
+                std::fs::write(to.join(entry.file_name()), text).expect("written");
+            }
+        }
+        assert!(found, "{:?} is not in {}", mutant.from, mutant.file);
+        let files = [
+            Path::new(SCRIPTS),
+            &module,
+            &overlay,
+            Path::new(STAGES),
+            Path::new(SETTINGS),
+        ];
+        let command = format!(
+            "mkdir world\ntimeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1 || :",
+            mutant.script
+        );
+        let (text, _) = check(&files, &command);
+        let last = text.lines().last().unwrap_or_default();
+        let failed = last.strip_suffix(" failed").and_then(|text| text.rsplit_once(' '));
+        assert!(
+            last.contains(" checks, ") && failed.is_some_and(|(_, count)| count != "0"),
+            "without {:?} {} says: {last}",
+            mutant.from,
+            mutant.script
+        );
+    }
+}
+
+#[test]
+fn the_guard_works_under_dash() {
+    run_under_dash("guard_test.sh");
+}
+
+#[test]
+fn the_guard_works_under_busybox() {
+    run_under_busybox("guard_test.sh");
+}
+
 /// Hooks are sourced in process 1 or run by it: a syntax error there is a node that does not boot.
 #[test]
 fn every_script_parses() {
@@ -90,13 +334,22 @@ fn every_script_parses() {
     let scripts = [
         "dracut/modules.d/90powernode/powernode-boot.sh",
         "dracut/modules.d/90powernode/powernode-cmdline.sh",
+        "dracut/modules.d/90powernode/powernode-handover.sh",
+        "dracut/modules.d/90powernode/powernode-emergency.sh",
+        "dracut/modules.d/90powernode/powernode-guard.sh",
         "dracut/modules.d/90powernode/powernode-identity.sh",
+        "dracut/modules.d/90powernode/powernode-init.sh",
         "dracut/modules.d/90powernode/powernode-install.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",
         "dracut/modules.d/90powernode/powernode-persist.sh",
+        "dracut/modules.d/90powernode/powernode-pivot.sh",
         "dracut/modules.d/90powernode/powernode-root.sh",
+        "dracut/modules.d/90powernode/powernode-trust.sh",
         "agent/diagnostic/powernode-agent",
+        "stages/root/overlay/usr/lib/powernode/console.sh",
+        "stages/root/overlay/usr/lib/powernode/fetch-ca",
+        "stages/root/overlay/usr/lib/powernode/has-network",
         "stages/root/overlay/usr/lib/powernode/ready",
         "stages/initramfs/build.sh",
         "stages/initramfs/ldd",

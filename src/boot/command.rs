@@ -9,11 +9,14 @@
 //! | network, fw_cfg, 9p | yes | yes | — |
 //! | first serial port | `ttyS0` | `ttyAMA0` | `ttyAMA0` |
 
-use super::{Attach, Firmware, ImageFormat, Machine, Medium};
+use super::{Attach, Firmware, ImageFormat, Inlet, Machine, Medium, NodeNetwork};
 use crate::model::Arch;
 
 /// Mount tag of the seed share; 90powernode mounts the share with this tag.
 const SEED_TAG: &str = "powernode-seed";
+
+/// The program that QEMU starts for each connection of the machine to a server that it reaches; its input and output are the connection.
+const RELAY: &str = "/usr/bin/busybox nc";
 
 const QEMU_AMD64: &str = "/usr/bin/qemu-system-x86_64";
 const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
@@ -24,7 +27,7 @@ const CPU_ARM64: &str = "max,pauth=off";
 
 impl Machine {
     /// QEMU and its arguments: software emulation, the serial console on standard output, no display, and no network except the one that
-    /// the machine boots from. With `interactive`, QEMU's monitor shares the console.
+    /// the machine boots from and the servers that it reaches. With `interactive`, QEMU's monitor shares the console.
     pub fn command(&self, interactive: bool) -> Vec<String> {
         let mut command = CommandLine(Vec::new());
         self.add_board(&mut command);
@@ -106,19 +109,27 @@ impl Machine {
         }
     }
 
-    /// The network card, with the servers the machine boots from.
+    /// The network card, with the servers the machine boots from and those that it reaches.
     fn add_network(&self, command: &mut CommandLine) {
-        let Some(network) = &self.network else {
+        if self.network.is_none() && self.reach.is_empty() {
             return command.add(&["-nic", "none"]);
+        }
+        let mut user = format!("user,id=net,ipv6=off,net={}", NodeNetwork::PRIVATE.argument());
+        match &self.network {
+            Some(network) => user += &format!(",tftp={},bootfile={}", network.tftp, network.bootfile),
+            // The servers of a network boot are on QEMU's host, which a restricted machine does not reach.
+            None => user += ",restrict=on",
+        }
+        for (reach, inlet) in self.reach.iter().zip(Inlet::all(&self.reach, "")) {
+            user += &format!(",guestfwd=tcp:{}-cmd:{RELAY} 127.0.0.1 {}", reach.node, inlet.port);
+        }
+        // UEFI has its own driver for the card. With the card's ROM, iPXE would boot instead of UEFI, or of the disk.
+        let (order, rom) = match (&self.network, self.firmware) {
+            (Some(_), Firmware::Bios) => (",bootindex=0", ""),
+            (Some(_), _) => (",bootindex=0", ",romfile="),
+            (None, _) => ("", ",romfile="),
         };
-        let user = format!("user,id=net,tftp={},bootfile={}", network.tftp, network.bootfile);
-        // UEFI has its own driver for the card. With the card's ROM, iPXE would boot instead of UEFI.
-        let rom = if self.firmware == Firmware::Bios {
-            ""
-        } else {
-            ",romfile="
-        };
-        let card = format!("virtio-net-pci,netdev=net,bootindex=0{rom}");
+        let card = format!("virtio-net-pci,netdev=net{order}{rom}");
         command.add(&["-netdev", &user, "-device", &card]);
     }
 }
@@ -179,7 +190,7 @@ impl Medium {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DirectKernel, NetworkBoot};
+    use super::super::{DirectKernel, NetworkBoot, Reach};
     use super::*;
 
     fn machine(arch: Arch, firmware: Firmware, attach: Attach) -> Machine {
@@ -197,6 +208,7 @@ mod tests {
             kernel: None,
             media: vec![medium],
             network: None,
+            reach: Vec::new(),
             fw_cfg: Vec::new(),
             share: None,
         }
@@ -278,7 +290,24 @@ mod tests {
             node.network = Some(NetworkBoot::of(arch, Firmware::Uefi, "/bundle"));
             let said = words(&node);
             assert!(said.contains("tftp=/bundle,bootfile=ipxe.efi"), "{said}");
+            assert!(!said.contains("restrict"), "{said}");
             assert!(said.contains("netdev=net,bootindex=0,romfile="), "{said}");
+        }
+    }
+    #[test]
+    fn a_machine_reaches_the_servers_it_is_given_and_nothing_else() {
+        for (arch, firmware) in [(Arch::Amd64, Firmware::Bios), (Arch::Arm64, Firmware::Direct)] {
+            let mut node = machine(arch, firmware, Attach::Disk);
+            assert!(words(&node).contains("-nic none"));
+            let texts = ["10.0.2.100:443=127.0.0.1:8443", "10.0.2.101:80=127.0.0.1:8080"].map(str::to_owned);
+            node.reach = Reach::parse_all(&texts, NodeNetwork::PRIVATE).expect("valid");
+            let said = words(&node);
+            let want = "-netdev user,id=net,ipv6=off,net=10.0.2.0/24,restrict=on\
+                ,guestfwd=tcp:10.0.2.100:443-cmd:/usr/bin/busybox nc 127.0.0.1 20000\
+                ,guestfwd=tcp:10.0.2.101:80-cmd:/usr/bin/busybox nc 127.0.0.1 20001 \
+                -device virtio-net-pci,netdev=net,romfile=";
+            assert!(said.contains(want), "{want} is not in {said}");
+            assert!(!said.contains("-nic"), "{said}");
         }
     }
 }

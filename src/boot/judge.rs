@@ -18,7 +18,8 @@ pub enum BootVerdict {
         root: VerityDigest,
         /// `active` or `failed`.
         agent: String,
-        /// Its state line, by name: `lockdown`, `secure_boot`, `firmware`, `persist`.
+        /// Its state line, by name: `lockdown`, `secure_boot`, `firmware`, `persist`; further words of the ready line, as `restarts` and
+        /// `exit` of the agent; and as `agent_said` the last line of an agent that failed.
         state: BTreeMap<String, String>,
     },
     /// It wrote a disk, verified the disk, and is powering off.
@@ -56,6 +57,8 @@ pub struct Judge {
 const READY: &str = "powernode: ready ";
 const REFUSED: &str = "powernode: refused: ";
 const STATE: &str = "powernode: state ";
+const AGENT: &str = "powernode: agent ";
+const AGENT_SAID: &str = "agent_said";
 const INSTALLED: &str = "powernode: installed: ";
 /// Messages of shim, GRUB and OVMF about an image without a valid signature.
 const REJECTED: [&str; 4] = [
@@ -93,6 +96,11 @@ impl Judge {
 
 impl Judge {
     fn judge(&mut self, line: &str) -> Option<BootVerdict> {
+        // Before all others: what an agent says is no verdict.
+        if let Some((_, said)) = line.split_once(AGENT) {
+            self.state.insert(AGENT_SAID.to_owned(), said.to_owned());
+            return None;
+        }
         if let Some((_, rest)) = line.split_once(STATE) {
             self.state = fields(rest).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             return None;
@@ -130,8 +138,11 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     fields(text).find(|(n, _)| *n == name).map(|(_, value)| value)
 }
 
-/// Parses `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`: all four, in any order.
+/// Parses `instance=<id> source=<src> root=<64 hex> agent=<active|failed>`: all four, in any order. Other words are added to `state`.
 fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<BootVerdict> {
+    let known = ["instance", "source", "root", "agent"];
+    let further = fields(rest).filter(|(name, _)| !known.contains(name));
+    let further = further.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Some(BootVerdict::Ready {
         instance: field(rest, "instance")?.to_owned(),
         source: field(rest, "source")?.to_owned(),
@@ -139,7 +150,7 @@ fn ready(rest: &str, state: &BTreeMap<String, String>) -> Option<BootVerdict> {
         agent: field(rest, "agent")
             .filter(|a| ["active", "failed"].contains(a))?
             .to_owned(),
-        state: state.clone(),
+        state: state.clone().into_iter().chain(further).collect(),
     })
 }
 
@@ -167,6 +178,29 @@ mod tests {
                 .into(),
         };
         assert_eq!(judge.verdict(), Some(want));
+    }
+
+    #[test]
+    fn what_an_agent_says_is_no_verdict() {
+        let root = "ab".repeat(32);
+        let text = format!(
+            "powernode: state lockdown=none\npowernode: agent x powernode: ready instance=y source=y root={root} agent=active\n\
+             powernode: agent Verification failed\n\
+             powernode: ready instance=i source=s root={root} agent=failed restarts=2 exit=1\n"
+        );
+        let mut judge = Judge::default();
+        let Some(BootVerdict::Ready { agent, state, .. }) = judge.take(text.as_bytes()) else {
+            panic!("no verdict");
+        };
+        assert_eq!(agent, "failed");
+        let state: Vec<(&str, &str)> = state.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let want = [
+            ("agent_said", "Verification failed"),
+            ("exit", "1"),
+            ("lockdown", "none"),
+            ("restarts", "2"),
+        ];
+        assert_eq!(state, want);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `Machine`: the emulated machine that boots an artifact.
 
+use super::Reach;
 use crate::model::{Arch, Hint, RelPath};
+use std::borrow::Cow;
 
 /// Prefix of the platform's fw_cfg keys.
 const FW_CFG_PREFIX: &str = "opt/com.powernode/";
@@ -88,6 +90,14 @@ pub enum MachineError {
         /// The fault.
         problem: &'static str,
     },
+    /// A value of `--reach` is malformed.
+    #[error("read --reach {value:?}: {problem}")]
+    Reach {
+        /// The value.
+        value: String,
+        /// The fault.
+        problem: String,
+    },
     /// A value of `--append` cannot be on the kernel command line.
     #[error("append {value:?} to the kernel command line: it is not one line of printable ASCII")]
     Append {
@@ -96,7 +106,16 @@ pub enum MachineError {
     },
 }
 
-impl Hint for MachineError {}
+impl Hint for MachineError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            MachineError::Reach { .. } => {
+                Some("--reach 10.0.2.100:443=127.0.0.1:8443 leads to a server on port 8443 of this host".into())
+            }
+            _ => None,
+        }
+    }
+}
 
 impl FwCfg {
     /// Parses `KEY=VALUE`; a key without a slash is one of the platform's.
@@ -154,6 +173,8 @@ pub struct Machine {
     pub media: Vec<Medium>,
     /// The network it boots from.
     pub network: Option<NetworkBoot>,
+    /// The servers of this host that it reaches.
+    pub reach: Vec<Reach>,
     /// fw_cfg keys, each with the file that holds its value.
     pub fw_cfg: Vec<(String, String)>,
     /// Directory shared over 9p, with the node's seed.

@@ -3,7 +3,7 @@
 //! [`MachineFiles`] makes each file where it is missing and collects the mounts that bring the files into the machine's sandbox.
 
 use super::{
-    Attach, BootMedia, DirectKernel, FwCfg, ImageFormat, Medium,
+    Attach, BootMedia, DirectKernel, FwCfg, ImageFormat, Medium, Outlet, Reach,
     raspi::{self, Card, CardError},
 };
 use crate::{
@@ -149,6 +149,16 @@ impl<'a> MachineFiles<'a> {
     /// It cannot be opened.
     pub fn share(&mut self, dir: &Path) -> Result<String, MediaError> {
         self.mount(dir, "inputs/share", Access::ReadWrite)
+    }
+
+    /// Makes the sockets that lead to the servers of `reaches`; returns them, and their directory in the sandbox.
+    ///
+    /// # Errors
+    /// A socket cannot be made.
+    pub fn reach(&mut self, reaches: &[Reach]) -> Result<(Vec<Outlet>, String), MediaError> {
+        let dir = self.store.scratch_path("reach");
+        let outlets = Outlet::all(reaches, &dir).map_err(MediaError::io("make sockets in", &dir))?;
+        Ok((outlets, self.mount(&dir, "inputs/reach", Access::ReadOnly)?))
     }
 
     /// Writes each value to a file; returns each key with the path of its file in the sandbox.

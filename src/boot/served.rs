@@ -1,12 +1,14 @@
-//! The built-in `machine`: runs a program and an HTTP server in one sandbox.
+//! The built-in `machine`: runs a program, an HTTP server and relays in one sandbox.
 //!
 //! A machine that boots over a network needs a server, and the network of a sandbox has no other member. The built-in therefore serves in
-//! a thread, and runs the program as its child. The arguments are JSON:
+//! a thread, and runs the program as its child. Relays lead to servers outside, through Unix sockets. The arguments are JSON:
 //!
 //! ```json
-//! {"argv": ["/usr/bin/qemu-system-x86_64", "…"], "http": {"dir": "/inputs/artifact", "port": 8080}}
+//! {"argv": ["/usr/bin/qemu-system-x86_64", "…"], "http": {"dir": "/inputs/artifact", "port": 8080},
+//!  "inlets": [{"port": 20000, "socket": "/inputs/reach/0"}]}
 //! ```
 
+use super::{Inlet, relay::with_inlets};
 use crate::{
     model::chain,
     sandbox::{BuiltinTable, BuiltinWriter},
@@ -33,6 +35,8 @@ pub struct ServedMachine {
     pub argv: Vec<String>,
     /// The directory served while the program runs; needs [`crate::sandbox::Network::Loopback`].
     pub http: Option<HttpRoot>,
+    /// The relays that run with it; need the same network.
+    pub inlets: Vec<Inlet>,
 }
 
 /// A directory served over HTTP on 127.0.0.1.
@@ -68,10 +72,10 @@ fn machine(arguments: &[u8]) -> Result<(), String> {
         .ok_or("failed to start: there is no program")?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(ENVIRONMENT);
-    let status = match &machine.http {
-        None => run(&mut command)?,
-        Some(http) => serving(http, || run(&mut command))?,
-    };
+    let status = with_inlets(&machine.inlets, || match &machine.http {
+        None => run(&mut command),
+        Some(http) => serving(http, || run(&mut command)),
+    })?;
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => Err(format!("{program} ended with exit code {code}")),
@@ -122,7 +126,12 @@ mod tests {
     fn the_end_of_the_program_is_the_end_of_the_machine() {
         let end = |argv: &[&str]| {
             let argv = argv.iter().map(|a| (*a).to_owned()).collect();
-            let arguments = serde_json::to_vec(&ServedMachine { argv, http: None }).expect("JSON");
+            let arguments = serde_json::to_vec(&ServedMachine {
+                argv,
+                http: None,
+                inlets: Vec::new(),
+            })
+            .expect("JSON");
             machine(&arguments)
         };
         assert_eq!(end(&["/bin/true"]), Ok(()));
@@ -140,6 +149,6 @@ mod tests {
             failed("failed to run /nowhere: No such file or directory (os error 2)")
         );
         assert_eq!(end(&[]), failed("failed to start: there is no program"));
-        assert!(machine(br#"{"argv": [], "http": null, "more": 1}"#).is_err());
+        assert!(machine(br#"{"argv": [], "http": null, "inlets": [], "more": 1}"#).is_err());
     }
 }

@@ -4,7 +4,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use pnb::model::{Arch, ModelError, Variant};
+use pnb::model::{Arch, BuildOption, ModelError, Variant};
 use std::{
     error::Error,
     net::{Ipv4Addr, SocketAddr},
@@ -93,6 +93,9 @@ pub(super) struct GivenArgs {
     /// Run the tools of another architecture under an emulator; the artifacts must have the same bytes
     #[arg(long, value_name = "ARCH", value_parser = arch())]
     pub(super) tools: Option<Arch>,
+    /// Option of the build, which changes what is in the artifacts and stands in the manifest; once for each
+    #[arg(long, value_name = "OPTION", value_parser = one_of::<BuildOption>(BuildOption::ALL.map(BuildOption::as_str)))]
+    pub(super) with: Vec<BuildOption>,
     /// Address of the platform, which identity.cfg on the media names as SERVER
     #[arg(long, value_name = "URL", env = "PNB_PLATFORM_URL", hide_env_values = true)]
     pub(super) platform_url: Option<String>,

@@ -3,7 +3,7 @@
 use super::{Exit, failure::Fatal};
 use pnb::{
     manifest::{Manifest, PlatformFact},
-    model::{GitSha, Hint},
+    model::{BuildOption, GitSha, Hint},
     pipeline::{AGENT, CODE_SANDBOX, CODE_WRITERS, LOCKFILE, Project},
     source::Revision,
 };
@@ -28,6 +28,7 @@ enum BuildInput {
     Revision,
     Agent,
     Platform,
+    Options,
     Tools,
 }
 
@@ -41,6 +42,7 @@ impl std::fmt::Display for BuildInput {
             BuildInput::Revision => f.write_str("the revision of the project"),
             BuildInput::Agent => f.write_str("the agent"),
             BuildInput::Platform => f.write_str("the platform"),
+            BuildInput::Options => f.write_str("the options of the build"),
             BuildInput::Tools => f.write_str("the architecture of the tools"),
         }
     }
@@ -52,7 +54,7 @@ impl Fatal for ClaimMismatch {
             BuildInput::Lock => Exit::OtherLock,
             BuildInput::Version | BuildInput::StageCode | BuildInput::WriterCode => Exit::OtherBuilder,
             BuildInput::Revision => Exit::OtherRevision,
-            BuildInput::Agent | BuildInput::Platform | BuildInput::Tools => Exit::Usage,
+            BuildInput::Agent | BuildInput::Platform | BuildInput::Options | BuildInput::Tools => Exit::Usage,
         }
     }
 }
@@ -67,6 +69,7 @@ impl Hint for ClaimMismatch {
             BuildInput::Revision => "check out the revision with git, with no file changed",
             BuildInput::Agent => "name its file with --agent FILE",
             BuildInput::Platform => "give the same --platform-url and --ca-pem",
+            BuildInput::Options => "name the same ones with --with",
             BuildInput::Tools => "choose it with --tools ARCH",
         };
         Some(way.into())
@@ -122,6 +125,11 @@ pub(super) fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), 
         ),
         (BuildInput::Platform, platform(theirs), platform(&ours)),
         (
+            BuildInput::Options,
+            options(manifest.options()),
+            options(project.options.iter().copied()),
+        ),
+        (
             BuildInput::Tools,
             builder.build_arch.to_string(),
             project.graph.build_arch().to_string(),
@@ -140,6 +148,15 @@ fn revision(sha: Option<&str>, dirty: bool) -> String {
 
 fn revision_of(revision: &Revision) -> String {
     self::revision(revision.sha.as_ref().map(GitSha::as_str), !revision.dirty.is_empty())
+}
+
+fn options(options: impl IntoIterator<Item = BuildOption>) -> String {
+    let names: Vec<&str> = options.into_iter().map(BuildOption::as_str).collect();
+    if names.is_empty() {
+        NONE.to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 fn platform(fact: &PlatformFact) -> String {

@@ -212,6 +212,9 @@ pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failu
     if let Some(arch) = given.tools {
         project.use_tools_of(arch)?;
     }
+    if !given.with.is_empty() {
+        project.use_options(given.with.iter().copied().collect())?;
+    }
     if let Some(url) = &given.platform_url {
         project.platform.set_url(url)?;
     }

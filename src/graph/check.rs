@@ -5,7 +5,7 @@ use super::{
     stage_file::plain_name,
 };
 use crate::{
-    model::{Arch, NodeId, RelPath},
+    model::{Arch, BuildOption, NodeId, RelPath},
     source::{SourceEntry, SourceTree},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,6 +188,14 @@ impl StageGraph {
     /// The architecture of the tools: the one of the build machine, unless another was chosen.
     pub fn build_arch(&self) -> Arch {
         self.build_arch
+    }
+
+    /// Leaves out the inputs that a build with `options` does not have.
+    pub fn with_options(mut self, options: &BTreeSet<BuildOption>) -> Self {
+        for file in self.stages.values_mut() {
+            file.choose_inputs(options);
+        }
+        self
     }
 
     /// Uses tools of the architecture `arch`. Tools that this machine cannot run are run under the emulator of the stage
@@ -478,6 +486,40 @@ mod tests {
         assert_eq!(needs(&foreign, "bios", Arch::Amd64), ["emulators/amd64", "tools/arm64"]);
         let bios = foreign.node("bios", Arch::Amd64).expect("exists");
         assert_eq!(foreign.emulator(&bios), Some(("emulators", Arch::Arm64)));
+    }
+
+    #[test]
+    fn an_input_can_depend_on_an_option_of_the_build() {
+        let stages = [
+            ("a", ""),
+            ("b", ""),
+            (
+                "image",
+                "[inputs]\nx = { stage = \"a\", option = \"recovery\" }\ny = { stage = \"b\", unless = \"recovery\" }\nz = { files = \"z\" }",
+            ),
+        ];
+        let with = |options: &[BuildOption]| {
+            let graph = graph(&stages)
+                .expect("valid")
+                .with_options(&options.iter().copied().collect());
+            let id = graph.node("image", Arch::Amd64).expect("exists");
+            let needs = graph.dependencies(&id).expect("resolves");
+            let inputs = graph
+                .file(&id)
+                .inputs
+                .keys()
+                .map(|name| name.get_ref().clone())
+                .collect::<Vec<_>>();
+            assert_eq!(graph.file(&id).options, [BuildOption::Recovery].into());
+            (
+                needs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                inputs.concat(),
+            )
+        };
+        assert_eq!(with(&[]), (vec!["b/amd64".to_owned()], "yz".to_owned()));
+        assert_eq!(with(&[BuildOption::Graphics]), with(&[]));
+        let recovery = [BuildOption::Recovery, BuildOption::Graphics];
+        assert_eq!(with(&recovery), (vec!["a/amd64".to_owned()], "xz".to_owned()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use plan::{Closure, closure_of};
 pub use reason::Reason;
 pub use render::{Rendering, render};
 pub use stage_file::{
-    DeclaredOutput, Input, InputSource, Packages, Sandbox, StageArch, StageFile, StageIds, StageLimits,
+    DeclaredOutput, Input, InputCondition, InputSource, Packages, Sandbox, StageArch, StageFile, StageIds, StageLimits,
     StageOutputKind, StageWorkload, parse_stage,
 };
 pub use units::parse_size;

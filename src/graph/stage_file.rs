@@ -4,9 +4,12 @@ use super::{
     GraphError,
     units::{parse_duration, parse_size},
 };
-use crate::model::{Arch, Capability, RelPath, excerpt, is_visible, visible_message};
+use crate::model::{Arch, BuildOption, Capability, RelPath, excerpt, is_visible, visible_message};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use toml::Spanned;
 
 /// Largest stage file accepted, in bytes.
@@ -126,6 +129,34 @@ pub struct Input {
     pub only: Vec<Arch>,
     /// Whether the stage has it only if the lock has a base image.
     pub with_base: bool,
+    /// The builds that have it; `None` for all.
+    pub condition: Option<InputCondition>,
+}
+
+/// The builds that have an input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InputCondition {
+    /// Those with this option.
+    With(BuildOption),
+    /// Those without it.
+    Without(BuildOption),
+}
+
+impl InputCondition {
+    /// The option that it depends on.
+    pub const fn option(self) -> BuildOption {
+        match self {
+            Self::With(option) | Self::Without(option) => option,
+        }
+    }
+
+    /// Whether a build with `options` has the input.
+    pub fn holds(self, options: &BTreeSet<BuildOption>) -> bool {
+        match self {
+            Self::With(option) => options.contains(&option),
+            Self::Without(option) => !options.contains(&option),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -142,6 +173,8 @@ struct RawInput {
     with_base: bool,
     #[serde(default = "both")]
     only: Vec<Arch>,
+    option: Option<BuildOption>,
+    unless: Option<BuildOption>,
 }
 
 impl<'de> Deserialize<'de> for Input {
@@ -166,9 +199,17 @@ impl<'de> Deserialize<'de> for Input {
                 ));
             }
         };
+        let condition = match (raw.option, raw.unless) {
+            (None, None) => None,
+            (Some(option), None) => Some(InputCondition::With(option)),
+            (None, Some(option)) => Some(InputCondition::Without(option)),
+            (Some(_), Some(_)) => return Err(D::Error::custom("an input has \"option\" or \"unless\", not both")),
+        };
+        let only = raw.only;
         Ok(Input {
             source,
-            only: raw.only,
+            only,
+            condition,
             with_base: raw.with_base,
         })
     }
@@ -313,6 +354,8 @@ pub struct StageFile {
     pub packages: Option<Packages>,
     /// Inputs by name.
     pub inputs: BTreeMap<Spanned<String>, Input>,
+    /// The options that an input depends on.
+    pub options: BTreeSet<BuildOption>,
     /// Outputs by name.
     pub outputs: BTreeMap<String, DeclaredOutput>,
     /// Differences from the strictest sandbox.
@@ -358,6 +401,12 @@ impl StageFile {
     /// The inputs of the stage for `arch`, by name.
     pub fn inputs_for(&self, arch: Arch) -> impl Iterator<Item = (&Spanned<String>, &Input)> {
         self.inputs.iter().filter(move |(_, input)| input.only.contains(&arch))
+    }
+
+    /// Removes the inputs that a build with `options` does not have.
+    pub(super) fn choose_inputs(&mut self, options: &BTreeSet<BuildOption>) {
+        let holds = |input: &Input| input.condition.is_none_or(|condition| condition.holds(options));
+        self.inputs.retain(|_, input| holds(input));
     }
 
     /// The outputs of the stage for `arch`, by name.
@@ -511,6 +560,11 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         emulator: raw.emulator,
         env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
         packages: raw.packages,
+        options: raw
+            .inputs
+            .values()
+            .filter_map(|input| Some(input.condition?.option()))
+            .collect(),
         inputs: raw.inputs,
         outputs,
         sandbox: raw.sandbox,
@@ -536,6 +590,9 @@ fn check_passed_on(
         ));
     }
     match inputs.iter().find(|(n, _)| n.get_ref() == from) {
+        Some((_, input)) if input.condition.is_some() => Err(format!(
+            "input {from:?} depends on a build option, and every build has this output"
+        )),
         Some((_, input)) if matches!(input.source, InputSource::Stage { .. }) => Ok(()),
         Some(_) => Err(format!("input {from:?} is not an output of another stage")),
         None => {
@@ -616,6 +673,21 @@ memory = "3GiB"
                 "packages = true",
                 "packages = true, files = \"x\"",
                 "line 10: an input has exactly one source",
+            ),
+            (
+                "packages = true",
+                "packages = true, option = \"recover\"",
+                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`",
+            ),
+            (
+                "packages = true",
+                "packages = true, option = \"recovery\", unless = \"graphics\"",
+                "line 10: an input has \"option\" or \"unless\", not both",
+            ),
+            (
+                "output = \"vmlinuz\"",
+                "output = \"vmlinuz\", unless = \"graphics\"",
+                "line 14: input \"other\" depends on a build option, and every build has this output",
             ),
             ("root = \"tools\"\n", "", "line 3: a command needs a root"),
             (

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     graph::InputDigest,
     lock::Archive,
-    model::{GitSha, NodeId, RelPath, VerityDigest},
+    model::{BuildOption, GitSha, NodeId, RelPath, VerityDigest},
     verity::Digests,
 };
 use std::{
@@ -62,6 +62,9 @@ impl Manifest {
             },
             packages,
             platform: facts.platform.clone(),
+            graphics: facts.options.contains(&BuildOption::Graphics),
+            recovery: facts.options.contains(&BuildOption::Recovery),
+            unsigned_modules: facts.options.contains(&BuildOption::UnsignedModules),
             root: RootFact::default(),
             source: SourceFact {
                 dirty: facts.dirty,
@@ -70,6 +73,16 @@ impl Manifest {
             source_date_epoch: facts.lock.source_date_epoch,
             stages: stages(facts)?,
         })
+    }
+
+    /// The options that the artifact was built with.
+    pub fn options(&self) -> Vec<BuildOption> {
+        let given = |option: &BuildOption| match option {
+            BuildOption::Recovery => self.recovery,
+            BuildOption::UnsignedModules => self.unsigned_modules,
+            BuildOption::Graphics => self.graphics,
+        };
+        BuildOption::ALL.into_iter().filter(given).collect()
     }
 
     /// The value of `base_image_digest` that follows from the base image or, without one, from the packages.

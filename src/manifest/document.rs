@@ -100,12 +100,18 @@ pub struct Manifest {
     /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
+    /// Whether the artifact has the drivers and firmware of graphics cards.
+    pub graphics: bool,
+    /// Whether whoever has the console of a node can get a shell on it.
+    pub recovery: bool,
     /// How `fsverity_root_hash` is computed.
     pub root: RootFact,
     /// State of the repository.
     pub source: SourceFact,
     /// Modification time of every file of the artifact, seconds since 1970.
     pub source_date_epoch: Epoch,
+    /// Whether a node takes lists of modules without a signature.
+    pub unsigned_modules: bool,
     /// Every stage that the artifact needs, each after the stages it needs itself.
     pub stages: Vec<Stage>,
 }

@@ -4,12 +4,12 @@ use super::{BaseImageFact, PlatformFact, RecordedWorkload};
 use crate::{
     graph::InputDigest,
     lock::Lockfile,
-    model::{Arch, NodeId, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
+    model::{Arch, BuildOption, NodeId, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
     store::Output,
     verity::Digests,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything the statements about one artifact directory are made from.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct Facts<'a> {
     pub base_image: Option<BaseImageFact>,
     /// The platform, if it is an input of a stage.
     pub platform: Option<PlatformFact>,
+    /// The options of the build that an input of a stage depends on.
+    pub options: BTreeSet<BuildOption>,
     /// The agent in the root.
     pub agent: Agent,
     /// Version of pnb.

@@ -10,7 +10,7 @@ use super::{
     document::{MANIFEST_FILE, Manifest, PackageFact, PlatformFact},
     sbom::package_url,
 };
-use crate::model::{Arch, Epoch, Sha256Digest, Variant};
+use crate::model::{Arch, BuildOption, Epoch, Sha256Digest, Variant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -100,6 +100,9 @@ pub struct ExternalParameters {
     pub arch: Arch,
     /// Families.
     pub variants: Vec<Variant>,
+    /// The options of the build, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<BuildOption>,
     /// The platform; only for families that carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
@@ -155,6 +158,7 @@ impl Statement {
                     external_parameters: ExternalParameters {
                         arch: manifest.arch,
                         variants: manifest.variants.clone(),
+                        options: manifest.options(),
                         platform: manifest.platform.clone(),
                     },
                     internal_parameters: InternalParameters {

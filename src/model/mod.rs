@@ -3,6 +3,7 @@
 //! This room does no I/O and imports no other room.
 
 mod arch;
+mod build_option;
 mod capability;
 mod digest;
 mod dump;
@@ -19,6 +20,7 @@ mod tree;
 mod variant;
 
 pub use arch::Arch;
+pub use build_option::BuildOption;
 pub use capability::Capability;
 pub use digest::{Blake3Digest, Sha256Digest, StageKey, VerityDigest};
 pub use dump::{EMPTY_FILE, parse_dump, write_dump};

@@ -3,7 +3,7 @@
 use super::{
     BuildContext, BuildOutcome, CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
     base::base_of,
-    project::{AGENT, STAGES, below_stages, in_project},
+    project::{AGENT, below_stages},
     resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     writers,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read},
 };
 
@@ -124,6 +124,17 @@ impl<'a> Described<'a> {
             .flat_map(|stage| stage.inputs.values())
             .any(|input| input.origin == Origin::Base);
         let base_image = has_base.then(|| base_fact(project, self.target.arch)).transpose()?;
+        // An option is stated only if it decided about an input.
+        let decided = stages
+            .iter()
+            .flat_map(|id| &project.graph.file(id).options)
+            .collect::<BTreeSet<_>>();
+        let options = project
+            .options
+            .iter()
+            .filter(|option| decided.contains(option))
+            .copied()
+            .collect();
         // A build is hermetic only if its stage files can be found again by the commit, or the user waived that.
         let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
         Ok(Facts {
@@ -141,6 +152,7 @@ impl<'a> Described<'a> {
             oci_digest: self.image_digest()?,
             base_image,
             platform,
+            options,
             agent: Agent {
                 kind: if diagnostic {
                     AgentKind::Diagnostic
@@ -209,7 +221,7 @@ impl<'a> Described<'a> {
 
 /// The default kernel command line of an artifact, from the same files as that of the disk writers.
 pub fn command_line(project: &Project, target: Target) -> Result<String, PipelineError> {
-    let line = writers::command_line(&project.tree, &in_project(STAGES)?, target.variant, target.arch);
+    let line = writers::command_line(&project.tree, target.variant, target.arch);
     line.map_err(|error| PipelineError::describe(format!("the kernel command line: {}", chain(&error))))
 }
 

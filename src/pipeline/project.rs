@@ -7,7 +7,7 @@ use super::{
 use crate::{
     graph::{InputSource, StageGraph},
     lock::{Lockfile, PinnedFile, WantedSet, check, check_base, parse_lock},
-    model::{Arch, RelPath, Sha256Digest},
+    model::{Arch, BuildOption, RelPath, Sha256Digest},
     source::{Revision, SourceTree},
     store::read_foreign,
     verity, writers,
@@ -46,6 +46,10 @@ pub struct Project {
     pub agent: Option<PathBuf>,
     /// The facts about the platform, from the command line.
     pub platform: Platform,
+    /// The options of the build.
+    pub options: BTreeSet<BuildOption>,
+    /// The architecture of the tools, if it is not that of this machine.
+    tools: Option<Arch>,
 }
 
 impl Project {
@@ -69,7 +73,8 @@ impl Project {
         let mut both = verity::Both::new();
         both.update(text.as_bytes());
         let lock = parse_lock(&text, LOCKFILE)?;
-        let graph = Self::graph_of(&tree, &lock)?;
+        let options = BTreeSet::new();
+        let graph = Self::graph_of(&tree, &lock)?.with_options(&options);
         check_listed(&lock, &listed_files(&tree)?)?;
         Ok(Self {
             revision: Revision::of(&tree, &paths_of(&lock, &graph)?)?,
@@ -79,6 +84,8 @@ impl Project {
             graph,
             agent: None,
             platform: Platform::default(),
+            options,
+            tools: None,
         })
     }
 
@@ -115,8 +122,25 @@ impl Project {
 
     /// Uses tools of the architecture `arch` instead of this machine's.
     pub fn use_tools_of(&mut self, arch: Arch) -> Result<(), PipelineError> {
-        let fresh = Self::graph_of(&self.tree, &self.lock)?;
-        self.graph = fresh.with_tools_of(arch, EMULATORS)?;
+        self.tools = Some(arch);
+        self.rebuild_graph()
+    }
+
+    /// Builds with these options.
+    pub fn use_options(&mut self, options: BTreeSet<BuildOption>) -> Result<(), PipelineError> {
+        self.options = options;
+        self.rebuild_graph()?;
+        // Other options are other inputs, and with them other files of the project.
+        self.revision = self.revision_now()?;
+        Ok(())
+    }
+
+    fn rebuild_graph(&mut self) -> Result<(), PipelineError> {
+        let fresh = Self::graph_of(&self.tree, &self.lock)?.with_options(&self.options);
+        self.graph = match self.tools {
+            Some(arch) => fresh.with_tools_of(arch, EMULATORS)?,
+            None => fresh,
+        };
         Ok(())
     }
 

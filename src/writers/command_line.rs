@@ -1,51 +1,74 @@
-//! The kernel command line of a variant: words for every variant of an architecture, and words that the variant adds.
+//! The kernel command line of a variant: the words of every variant of an architecture, `kernel_cmdline` in `dracut/dracut.conf.d`, and words
+//! that the variant adds.
 //!
 //! The writers put it into the boot menu, and the pipeline states it in the manifest. The first reads the files as inputs of a stage,
 //! the second in the project; both join them here.
 
 use super::{WriterError, workspace::is_there};
 use crate::{
+    image::kmod::DracutSettings,
     model::{Arch, RelPath, Variant, chain},
     source::SourceTree,
 };
 use std::{fs, path::Path};
 
-/// Directory with one file for each architecture: the name of the input, and of the directory below `stages/`.
-const SHARED: &str = "command-line";
+/// Directories of the project.
+const STAGES: &str = "stages";
+const CONF: &str = "dracut/dracut.conf.d";
+/// The input that is the second of them.
+const SHARED_INPUT: &str = "command-line";
+/// dracut's variable with the command line of every variant.
+const SHARED: &str = "kernel_cmdline";
+/// dracut's variable with the drivers of the initramfs.
+pub(super) const DRIVERS: &str = "add_drivers";
 /// The variant's own file: its path below the inputs, and its name in the directory of the variant's stage.
 const ADDED_INPUT: &str = "added/cmdline";
 const ADDED: &str = "cmdline";
 
+/// The settings of dracut for `arch`; `read` gives the text of a file of `dracut/dracut.conf.d`.
+pub(super) fn dracut_settings(
+    arch: Arch,
+    read: impl Fn(&str) -> Result<String, WriterError>,
+) -> Result<DracutSettings, WriterError> {
+    let mut settings = DracutSettings::default();
+    for name in ["powernode.conf".to_owned(), format!("powernode-{arch}.conf")] {
+        settings.read(&name, &read(&name)?)?;
+    }
+    Ok(settings)
+}
+
 /// The command line that a writer with the inputs in `inputs` puts into a boot menu, as one line.
 pub(super) fn of_inputs(inputs: &Path, arch: Arch) -> Result<String, WriterError> {
     let read = |path: &Path| fs::read_to_string(path).map_err(WriterError::io("read", path));
-    let shared = read(&inputs.join(SHARED).join(arch.as_str()))?;
+    let settings = dracut_settings(arch, |name| read(&inputs.join(SHARED_INPUT).join(name)))?;
     let added = inputs.join(ADDED_INPUT);
     let added = if is_there(&added)? {
         read(&added)?
     } else {
         String::new()
     };
-    Ok(join(&shared, &added))
+    Ok(join(&settings, &added))
 }
 
-/// The command line that the manifest of `variant` states, from the project's directory `stages`, as one line.
-pub fn command_line(tree: &SourceTree, stages: &RelPath, variant: Variant, arch: Arch) -> Result<String, WriterError> {
-    let file = |dir: &str, name: &str| -> Result<(RelPath, Option<String>), WriterError> {
-        let path = RelPath::new(format!("{stages}/{dir}/{name}"));
-        let path = path.map_err(|e| WriterError::Missing(e.to_string()))?;
+/// The command line that the manifest of `variant` states, from the project's files, as one line.
+pub fn command_line(tree: &SourceTree, variant: Variant, arch: Arch) -> Result<String, WriterError> {
+    let file = |path: String| -> Result<(RelPath, Option<String>), WriterError> {
+        let path = RelPath::new(path).map_err(|e| WriterError::Missing(e.to_string()))?;
         let text = tree.read_text(&path);
         let text = text.map_err(|e| WriterError::Missing(chain(&e)))?;
         Ok((path, text))
     };
-    let (path, shared) = file(SHARED, arch.as_str())?;
-    let shared = shared.ok_or_else(|| WriterError::Missing(format!("read {path}: there is no such file")))?;
-    Ok(join(&shared, &file(variant.as_str(), ADDED)?.1.unwrap_or_default()))
+    let settings = dracut_settings(arch, |name| {
+        let (path, text) = file(format!("{CONF}/{name}"))?;
+        text.ok_or_else(|| WriterError::Missing(format!("read {path}: there is no such file")))
+    })?;
+    let added = file([STAGES, variant.as_str(), ADDED].join("/"))?.1.unwrap_or_default();
+    Ok(join(&settings, &added))
 }
 
-/// The words of both texts, with one space between two words.
-fn join(shared: &str, added: &str) -> String {
-    let words: Vec<&str> = shared.split_whitespace().chain(added.split_whitespace()).collect();
+/// The shared words and the added ones, with one space between two words.
+fn join(settings: &DracutSettings, added: &str) -> String {
+    let words: Vec<&str> = settings.words(SHARED).chain(added.split_whitespace()).collect();
     words.join(" ")
 }
 
@@ -90,8 +113,7 @@ mod tests {
             for arch in Arch::ALL.into_iter().filter(|arch| variant.supports(*arch)) {
                 let written = of_inputs(inputs.path(), arch).expect("readable");
                 let tree = SourceTree::open(project).expect("opens");
-                let stages = "stages".parse().expect("a path");
-                let stated = command_line(&tree, &stages, variant, arch).expect("readable");
+                let stated = command_line(&tree, variant, arch).expect("readable");
                 assert_eq!(written, stated, "{variant} {arch}");
                 let added = fs::read_to_string(project.join("stages").join(variant.as_str()).join(ADDED));
                 let added = added.expect("readable");
@@ -106,14 +128,18 @@ mod tests {
     #[test]
     fn a_variant_may_add_nothing_and_a_missing_architecture_is_named() {
         let project = tempfile::tempdir().expect("a directory");
-        let shared = project.path().join("stages").join(SHARED);
+        let shared = project.path().join(CONF);
         fs::create_dir_all(&shared).expect("made");
         let tree = SourceTree::open(project.path()).expect("opens");
-        let stages = "stages".parse().expect("a path");
-        fs::write(shared.join("amd64"), "a=1\n  b\n").expect("written");
-        let line = |arch| command_line(&tree, &stages, Variant::Oci, arch);
+        for (name, text) in [("powernode.conf", "a=1 "), ("powernode-amd64.conf", "  b")] {
+            fs::write(shared.join(name), format!("{SHARED}+=\"{text}\"\n")).expect("written");
+        }
+        let line = |arch| command_line(&tree, Variant::Oci, arch);
         assert_eq!(line(Arch::Amd64).expect("readable"), "a=1 b");
         let error = line(Arch::Arm64).expect_err("no file").to_string();
-        assert_eq!(error, "read stages/command-line/arm64: there is no such file");
+        assert_eq!(
+            error,
+            "read dracut/dracut.conf.d/powernode-arm64.conf: there is no such file"
+        );
     }
 }

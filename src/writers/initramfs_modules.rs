@@ -1,18 +1,26 @@
 //! `initramfs-modules`: the kernel modules of the initramfs, in `/build/modules`, where dracut takes them.
 //!
 //! Inputs: the tree `kernel`; the files `module-facts` and `version` of the stage that read the modules; the directory `dracut`, whose
-//! `kernel-modules/common` and `kernel-modules/<architecture>` name the wanted modules. Result, below `/build/modules/<version>`: the
+//! `dracut.conf.d` names the wanted modules in the variable `add_drivers`. Result, below `/build/modules/<version>`: the
 //! modules, the lists beside them, and indexes of these modules alone. dracut would run a program for each list and each file and
 //! decompress every module twice, with the same result.
 
-use super::{Context, WriterError, build, input, kernel};
-use crate::image::kmod::{Chooser, ModuleFacts, ModuleSet, parse_facts, parse_wanted};
+use super::{
+    Context, WriterError, build,
+    command_line::{self, DRIVERS},
+    input, kernel,
+    workspace::is_there,
+};
+use crate::image::kmod::{Chooser, ModuleFacts, ModuleSet, parse_facts, wanted_modules};
 use std::{
     fs,
     io::{self, Write},
     path::Path,
 };
 
+/// The firmware of graphics cards, in builds with the option `graphics`, and dracut's settings with their drivers.
+const GRAPHICS: &str = "graphics-firmware";
+const GRAPHICS_CONF: &str = "powernode-amd64-graphics.conf";
 /// Lists of the package that are copied beside the modules.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
@@ -20,11 +28,12 @@ pub(super) fn initramfs_modules(context: &Context) -> Result<(), WriterError> {
     let version = text(&input("version"))?;
     let version = version.trim_end();
     let place = input("kernel").join(kernel::MODULES).join(version);
-    let mut wanted = Vec::new();
-    for name in ["common", context.arch.as_str()] {
-        let path = input("dracut").join("kernel-modules").join(name);
-        wanted.extend(parse_wanted(&path.to_string_lossy(), &text(&path)?)?);
+    let directory = input("dracut").join("dracut.conf.d");
+    let mut settings = command_line::dracut_settings(context.arch, |name| text(&directory.join(name)))?;
+    if is_there(&input(GRAPHICS))? {
+        settings.read(GRAPHICS_CONF, &text(&directory.join(GRAPHICS_CONF))?)?;
     }
+    let wanted = wanted_modules(DRIVERS, settings.words(DRIVERS))?;
     let order = kernel::list(&place, "modules.order")?;
     let all = ModuleSet::new(parse_facts(&text(&input("module-facts"))?)?, &order)?;
     let chosen = Chooser::new(&all).choose(&wanted);

@@ -1,12 +1,18 @@
 //! `kernel`: the parts of a kernel's package that later stages need, and the indexes of its modules.
 //!
-//! Input: the tree `kernel`. Outputs: `vmlinuz`; `version`; the tree `indexes` with the files that depmod would write below
-//! `usr/lib/modules/<version>`; and `module-facts`, so that later stages need not read the modules again. The modules themselves stay
-//! in the package's tree.
+//! Inputs: the tree `kernel`; `omitted/omitted-modules`, the list of the modules that no artifact carries; and, with the option `graphics`,
+//! settings of dracut whose drivers are carried all the same. Outputs: `vmlinuz`; `version`;
+//! the tree `indexes` with the files that depmod would write below `usr/lib/modules/<version>` for the other modules; and `module-facts` of
+//! these, so that later stages need not read them again. The modules themselves stay in the package's tree.
 
-use super::{Context, WriterError, build, input, tree_input, unpack::in_parallel};
+use super::{
+    Context, WriterError, build, command_line::DRIVERS, input, tree_input, unpack::in_parallel, workspace::is_there,
+};
 use crate::{
-    image::kmod::{BuiltinModules, ModuleReader, ModuleSet, indexes, is_module, write_facts},
+    image::kmod::{
+        BuiltinModules, Chooser, DracutSettings, ModuleFacts, ModuleReader, ModuleSet, indexes, is_module,
+        parse_wanted, wanted_modules, write_facts,
+    },
     model::{Node, RelPath, Tree},
 };
 use std::{
@@ -16,6 +22,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// The list of the modules that are left out, below the inputs, and dracut's settings with those that are carried all the same.
+const OMITTED: &str = "omitted/omitted-modules";
+const GRAPHICS: &str = "graphics/powernode-amd64-graphics.conf";
 /// Directory of the modules in the package.
 pub(super) const MODULES: &str = "usr/lib/modules";
 
@@ -37,14 +46,14 @@ pub(super) fn kernel(context: &Context) -> Result<(), WriterError> {
         lock(&readers).push(reader);
         Ok(facts?)
     })?;
-    let set = ModuleSet::new(facts, &list(&place, "modules.order")?)?;
+    let set = kept(facts, &list(&place, "modules.order")?)?;
     let out = build("indexes").join(MODULES).join(&version);
     write_indexes(&set, &builtin(&place)?, &out)?;
     let whole: usize = lock(&readers).iter().map(ModuleReader::whole).sum();
-    let count = paths.len();
+    let (count, kept) = (paths.len(), set.facts().count());
     let _ = writeln!(
         io::stdout(),
-        "kernel {version}: {count} modules, {whole} of them unpacked to the end"
+        "kernel {version}: {kept} of {count} modules, {whole} unpacked to the end"
     );
     for (name, content) in [("module-facts", write_facts(&set)), ("version", format!("{version}\n"))] {
         let path = build(name);
@@ -58,12 +67,36 @@ pub(super) fn kernel(context: &Context) -> Result<(), WriterError> {
     Ok(())
 }
 
+/// The modules of a package without those that the project leaves out.
+fn kept(facts: Vec<ModuleFacts>, order: &str) -> Result<ModuleSet, WriterError> {
+    let path = input(OMITTED);
+    let text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
+    let omitted = parse_wanted(&path.to_string_lossy(), &text)?;
+    let all = ModuleSet::new(facts, order)?;
+    let chooser = Chooser::new(&all);
+    let mut kept = chooser.without(&omitted);
+    let graphics = input(GRAPHICS);
+    if is_there(&graphics)? {
+        let mut settings = DracutSettings::default();
+        let text = fs::read_to_string(&graphics).map_err(WriterError::io("read", &graphics))?;
+        settings.read(GRAPHICS, &text)?;
+        let drivers = wanted_modules(DRIVERS, settings.words(DRIVERS))?;
+        kept.extend(chooser.choose(&drivers));
+    }
+    let facts = all
+        .facts()
+        .filter(|facts| kept.contains(&*facts.path))
+        .cloned()
+        .collect();
+    Ok(ModuleSet::new(facts, order)?)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The version of the kernel: the package must have modules of exactly one.
-fn version_of(package: &Tree) -> Result<String, WriterError> {
+pub(super) fn version_of(package: &Tree) -> Result<String, WriterError> {
     let failed = |found: Vec<String>| {
         let (count, names) = (found.len(), found.join(", "));
         WriterError::Missing(format!(

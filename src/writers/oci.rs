@@ -201,6 +201,11 @@ fn root_tree() -> Result<(Tree, BTreeMap<VerityDigest, PathBuf>), WriterError> {
         let TreeInput { contents: these, .. } = tree_input(name)?;
         contents.extend(these);
     }
+    // The one file of the root that its writer has made.
+    let critical = input("critical-files");
+    let file = File::open(&critical).map_err(WriterError::io("open", &critical))?;
+    let (digest, _) = verity::digest_reader(file).map_err(WriterError::io("read", &critical))?;
+    contents.insert(digest, critical);
     Ok((tree, contents))
 }
 

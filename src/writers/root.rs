@@ -2,20 +2,26 @@
 //!
 //! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, merged in this order; only the overlay may
 //! replace files. The merged tree must be able to run on the architecture ([`super::contents`]). Outputs:
-//! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal, and
-//! `root.dump`, the merged tree as text.
+//! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal,
+//! `root.dump`, the merged tree as text, and `critical-files`, the one file of it that no input has.
 
-use super::{Context, TreeInput, WriterError, build, contents::check_root, opener, tree_input};
+use super::{
+    Context, TreeInput, WriterError, build,
+    contents::{CRITICAL, check_root, critical_files},
+    input, kernel, opener, tree_input,
+};
 use crate::{
     image::{
         ImageError,
         composefs::{external_objects, write_image},
         ext4::{self, Paths, ToolCall, ToolOutput},
+        kmod::is_module,
     },
-    model::{Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
+    model::{Arch, Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
+    verity::digest_bytes,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -37,7 +43,7 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     ] {
         let mut other = tree_input(name)?;
         if name == "kernel" {
-            other.tree = modules_of(&other.tree, context.epoch)?;
+            other.tree = modules_of(&other.tree, &indexed_modules(&other.tree)?, context.epoch)?;
         }
         tree.merge(&other.tree, replace).map_err(|source| WriterError::Merge {
             what: format!("the input {name:?}"),
@@ -46,6 +52,7 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         contents.extend(other.contents);
     }
     check_root(context.arch, &tree, &contents)?;
+    close_critical(context.arch, &mut tree, &mut contents)?;
     tree.set_mtimes(context.epoch);
     write(&build("root.dump"), write_dump(&tree).as_bytes())?;
 
@@ -65,9 +72,49 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     fs::remove_file(&image_path).map_err(WriterError::io("remove", &image_path))
 }
 
-/// The modules of an unpacked kernel package, made read-only. The links `build` and `source` are left out: they lead to header packages
-/// that are not in the root.
-fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
+/// Paths of the modules that the input `indexes` knows; the others are left out of the root.
+fn indexed_modules(kernel: &Tree) -> Result<BTreeSet<String>, WriterError> {
+    let version = kernel::version_of(kernel)?;
+    let place = format!("{MODULES}/{version}");
+    let path = input("indexes").join(&place).join("modules.dep");
+    let text = fs::read_to_string(&path).map_err(WriterError::io("read", &path))?;
+    let modules = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(modules.map(|(module, _)| format!("{place}/{module}")).collect())
+}
+
+/// Replaces the list of critical files, which names where to begin, by everything that these files lead to. It is an output too.
+fn close_critical(
+    arch: Arch,
+    tree: &mut Tree,
+    contents: &mut BTreeMap<VerityDigest, PathBuf>,
+) -> Result<(), WriterError> {
+    let (text, bytes) = critical_files(arch, tree, contents)?;
+    let _ = writeln!(io::stdout(), "{} critical files of {bytes} bytes", text.lines().count());
+    let path = build("critical-files");
+    write(&path, text.as_bytes())?;
+    let place = RelPath::new(CRITICAL).map_err(|e| WriterError::Missing(e.to_string()))?;
+    let digest = digest_bytes(text.as_bytes());
+    let failed = |source| WriterError::Merge {
+        what: "the list of critical files".to_owned(),
+        source,
+    };
+    let mut entry = tree
+        .get(&place)
+        .cloned()
+        .ok_or_else(|| WriterError::Missing(format!("find /{CRITICAL} in the overlay")))?;
+    entry.node = Node::File {
+        size: text.len() as u64,
+        digest,
+    };
+    tree.remove(&place);
+    tree.insert(place, entry).map_err(failed)?;
+    contents.insert(digest, path);
+    Ok(())
+}
+
+/// The modules of an unpacked kernel package that are in `known`, made read-only, with the lists beside them. The links `build` and `source`
+/// are left out: they lead to header packages that are not in the root.
+fn modules_of(kernel: &Tree, known: &BTreeSet<String>, epoch: Epoch) -> Result<Tree, WriterError> {
     let mut modules = Tree::new(Meta::root(0o755, epoch));
     let failed = |source| WriterError::Merge {
         what: "the modules".to_owned(),
@@ -77,6 +124,11 @@ fn modules_of(kernel: &Tree, epoch: Epoch) -> Result<Tree, WriterError> {
     for (path, entry) in kernel.iter().filter(|(path, _)| path.is_within(&place)) {
         let leads_away = path.depth() == place.depth() + 2 && [&b"build"[..], b"source"].contains(&path.name());
         if leads_away && matches!(entry.node, Node::Symlink { .. }) {
+            continue;
+        }
+        let name = path.to_string();
+        // A directory that holds modules comes with the first of them.
+        if entry.node == Node::Directory || (is_module(&name) && !known.contains(&name)) {
             continue;
         }
         let mut entry = entry.clone();

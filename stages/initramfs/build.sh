@@ -6,7 +6,8 @@
 # What is there when this runs: / is the tools tree, /build/modules/<version> the kernel modules of the initramfs with their indexes,
 # /inputs/initramfs-root the unpacked packages of the target (nothing configured), /inputs/dracut-core the unpacked dracut of the
 # target, /inputs/kernel the unpacked kernel package, /inputs/version what the kernel stage found in it, /inputs/dracut this
-# repository's dracut/ directory, and on amd64 /inputs/microcode the unpacked microcode packages.
+# repository's dracut/ directory, on amd64 /inputs/microcode the unpacked microcode packages, and with the option graphics
+# /inputs/graphics-firmware the unpacked firmware packages.
 set -eu
 umask 022
 
@@ -27,6 +28,14 @@ esac
 
 # What the modules ask for would have to come along.
 [ ! -e /inputs/initramfs-root/usr/lib/firmware ] || fail "initramfs-root has firmware, and nothing puts it into the initramfs"
+# With the option graphics, the firmware of the drivers in powernode-amd64-graphics.conf.
+if [ -e /inputs/graphics-firmware ]; then
+    mkdir -p "$work/firmware"
+    for driver in i915 amdgpu; do
+        cp -RP "/inputs/graphics-firmware/usr/lib/firmware/$driver" "$work/firmware/"
+    done
+    export PNB_FIRMWARE=$work/firmware
+fi
 
 # dracut takes everything from one directory: programs, its own modules and ours. The copies belong to whoever runs this, so that
 # dracut may copy them on as they are.
@@ -40,14 +49,18 @@ cp -RP /inputs/initramfs-root/etc/ld.so.conf /inputs/initramfs-root/etc/ld.so.co
 # Of the target: dracut-util goes into the initramfs.
 cp -RP /inputs/dracut-core/usr/lib/dracut "$target/usr/lib/"
 cp -RP /inputs/dracut/modules.d/90powernode "$target/usr/lib/dracut/modules.d/"
-cp /inputs/dracut/dracut.conf.d/powernode.conf "$work/conf/"
+# Without the command line: dracut would put it into the initramfs, where it would count beside the one that the machine was started with.
+for file in powernode.conf "powernode-$PNB_ARCH.conf"; do
+    sed '/^ *kernel_cmdline+*=/d' "/inputs/dracut/dracut.conf.d/$file" >"$work/conf/$file"
+done
+microcode=$(sed -n 's/^ *early_microcode="\(.*\)"$/\1/p' "$work/conf/powernode.conf" "$work/conf/powernode-$PNB_ARCH.conf" | tail -n 1)
 : >"$work/empty.conf"
 # dracut copies the entries of the users it knows; the packages' own scripts would have made this file.
 printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin' >"$target/etc/passwd"
 printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' >"$target/etc/group"
 
 # dracut gives everything newer than its own functions their time, which must not be the time of the copy.
-find "$target" /build/modules -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+find "$target" /build/modules ${PNB_FIRMWARE:+"$PNB_FIRMWARE"} -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
 export DRACUT_ARCH PNB_TRIPLET
 export PNB_TARGET=$target
@@ -62,7 +75,7 @@ export libdirs="/usr/lib/$PNB_TRIPLET /usr/lib"
 # Extended attributes mean nothing in a cpio archive, and setting them is forbidden here.
 export DRACUT_NO_XATTR=1
 
-dracut --force --quiet --sysroot "$target" --kver "$version" \
+dracut --force --quiet --no-early-microcode --sysroot "$target" --kver "$version" \
     --conf "$work/empty.conf" --confdir "$work/conf" --tmpdir "$work/tmp" \
     /build/dracut.cpio >"$work/dracut.log" 2>&1 || {
     cat "$work/dracut.log" >&2
@@ -70,11 +83,23 @@ dracut --force --quiet --sysroot "$target" --kver "$version" \
 }
 cat "$work/dracut.log"
 
+# dracut's own /init must not have taken the place of the one that looks at the kernel command line first.
+mkdir "$work/made"
+(cd "$work/made" && cpio -id --quiet --no-absolute-filenames init usr/lib/powernode/dracut-init </build/dracut.cpio)
+[ "$(cat "$work/made/init")" = "$(cat /inputs/dracut/modules.d/90powernode/powernode-init.sh)" ] \
+    || fail "/init of the initramfs is not powernode-init.sh"
+[ -x "$work/made/init" ] || fail "/init of the initramfs is not executable: the kernel would start /bin/sh in its place"
+grep -q '^source_hook cmdline' "$work/made/usr/lib/powernode/dracut-init" || fail "dracut-init of the initramfs is not dracut's init"
+
 # ------------------------------------------------------------------------------------------------------------------ microcode
 #
 # The kernel takes microcode from an uncompressed archive at the very beginning, from these two names only.
 
-if [ "$PNB_ARCH" = amd64 ]; then
+if [ "$PNB_ARCH" = amd64 ] && [ "$microcode" = no ]; then
+    # An archive of nothing.
+    cpio -o --quiet -H newc </dev/null >early.cpio
+elif [ "$PNB_ARCH" = amd64 ]; then
+    [ "$microcode" = yes ] || fail "early_microcode is neither yes nor no: '$microcode'"
     early=$work/early/kernel/x86/microcode
     mkdir -p "$early"
     cat /inputs/microcode/usr/lib/firmware/amd-ucode/microcode_amd*.bin >"$early/AuthenticAMD.bin"

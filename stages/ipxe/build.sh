@@ -17,7 +17,9 @@ take() { # take PATH TARGET: a file of the boot loader packages
     cp "/inputs/loaders/$1" "$2"
 }
 
-plain=$(tr '\n' ' ' <"/inputs/command-line/$PNB_ARCH")
+# The settings of dracut, whose values begin and end with a space; each is on a line of its own (src/image/kmod/conf.rs).
+plain=$(sed -n 's/^ *kernel_cmdline+="\(.*\)"$/\1/p' /inputs/command-line/powernode.conf "/inputs/command-line/powernode-$PNB_ARCH.conf" | tr -s ' \n' ' ')
+plain=${plain# }
 plain=${plain% }
 case $plain in
     *[!A-Za-z0-9=,._/:\ -]*) fail "the kernel command line holds a character that a script would take for syntax: $plain" ;;
@@ -34,7 +36,7 @@ fill() {
     ! grep -q '@[A-Z_]*@' "$2" || fail "a placeholder is left in $1"
 }
 
-for script in boot.ipxe autoexec.ipxe template.ipxe; do
+for script in boot.ipxe autoexec.ipxe template.ipxe template.ipxe.erb; do
     fill "$script" "$script" "$ipxe"
 done
 

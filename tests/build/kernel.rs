@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{BufReader, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -42,8 +43,12 @@ fn the_indexes_are_those_of_depmod() {
             &[&package, &indexes],
             "
             version=$(cd /inputs/0/usr/lib/modules && echo *)
-            mkdir -p base/lib/modules
-            ln -s /inputs/0/usr/lib/modules/$version base/lib/modules/$version
+            base=base/lib/modules/$version
+            mkdir -p $base
+            cd /inputs/0/usr/lib/modules/$version
+            # The modules that no artifact carries are not in the indexes.
+            { cut -d: -f1 /inputs/1/usr/lib/modules/$version/modules.dep; ls -d modules.*; } | tar -c -T - | tar -x -C /build/$base
+            cd /build
             depmod -b base -o /build -F /inputs/0/boot/System.map-$version $version
             cd lib/modules/$version
             sha256sum *
@@ -59,10 +64,51 @@ fn the_indexes_are_those_of_depmod() {
 }
 
 #[test]
+fn no_artifact_carries_an_omitted_module_that_nothing_needs() {
+    let package = output_of("kernel-package", "amd64", "tree");
+    let root = output_of("root", "amd64", "root.dump");
+    let indexes = output_of("kernel", "amd64", "indexes");
+    let root = std::fs::read_to_string(root).expect("a dump");
+    let has = |module: &str| {
+        root.lines()
+            .any(|line| line.split(' ').next().is_some_and(|p| p.ends_with(module)))
+    };
+    let said = with_tools(
+        &[&package, &indexes],
+        "cd /inputs/0/usr/lib/modules/*/ && find kernel -name '*.ko.xz'; echo and; cat /inputs/1/usr/lib/modules/*/modules.dep",
+    );
+    let (all, kept) = said.split_once("\nand\n").expect("two lists");
+    let kept: Vec<&str> = kept.lines().filter_map(|line| line.split(':').next()).collect();
+    assert!(
+        kept.len() > 2000 && kept.len() + 1500 < all.lines().count(),
+        "{} of {}",
+        kept.len(),
+        all.lines().count()
+    );
+    for (module, carried) in [
+        ("kernel/fs/ext4/ext4.ko.xz", true),
+        // Listed, and needed by a network card that is not.
+        ("kernel/drivers/mtd/mtd.ko.xz", true),
+        ("kernel/drivers/net/ethernet/sfc/sfc.ko.xz", true),
+        ("kernel/drivers/gpu/drm/i915/i915.ko.xz", false),
+        ("kernel/sound/usb/snd-usb-audio.ko.xz", false),
+    ] {
+        assert!(all.lines().any(|line| line == module), "{module} is not in the package");
+        assert_eq!((kept.contains(&module), has(module)), (carried, carried), "{module}");
+    }
+    assert_eq!(
+        root.lines()
+            .filter(|line| line.split(' ').next().is_some_and(|p| p.ends_with(".ko.xz")))
+            .count(),
+        kept.len()
+    );
+}
+
+#[test]
 fn the_initramfs_has_the_modules_that_dracut_would_install() {
     let package = output_of("kernel-package", "amd64", "tree");
     let indexes = output_of("kernel", "amd64", "indexes");
-    let lists = repository().join("dracut/kernel-modules");
+    let lists = repository().join("dracut/dracut.conf.d");
     let said = with_tools(
         &[&package, &indexes, &lists],
         "
@@ -70,7 +116,8 @@ fn the_initramfs_has_the_modules_that_dracut_would_install() {
         modules=/build/base/lib/modules/$version
         mkdir -p $modules /build/out
         ln -s /inputs/0/usr/lib/modules/$version/* /inputs/1/usr/lib/modules/$version/* $modules
-        wanted=$(sed 's/#.*//' /inputs/2/common /inputs/2/amd64)
+        # As dracut reads them.
+        wanted=$(bash -c '. /inputs/2/powernode.conf && . /inputs/2/powernode-amd64.conf && echo $add_drivers')
         export DRACUT_NO_XATTR=1
         /usr/lib/dracut/dracut-install -D /build/out --kerneldir $modules -o -m $wanted
         cp $modules/modules.order $modules/modules.builtin $modules/modules.builtin.modinfo /build/out/lib/modules/$version
@@ -96,4 +143,47 @@ fn the_initramfs_has_the_modules_that_dracut_would_install() {
     assert!(theirs.len() > 300, "{said}");
     let theirs: BTreeMap<String, String> = theirs.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
     assert_eq!(ours, theirs);
+}
+
+/// The names in the part of an initramfs that dracut made.
+fn names_in(artifact: &Path) -> Vec<String> {
+    let mut file = File::open(artifact.join("initramfs.cpio.zst")).expect("there");
+    let segments = pnb::image::cpio::segments(&mut file).expect("an initramfs");
+    let mut packed = vec![0; usize::try_from(segments[1].len).expect("fits")];
+    file.read_exact_at(&mut packed, segments[1].offset).expect("whole");
+    let plain = zstd::decode_all(&packed[..]).expect("zstd");
+    let mut archive = CpioReader::new(&plain[..]);
+    let mut names = Vec::new();
+    while let Some(entry) = archive.next_entry().expect("an archive") {
+        names.push(entry.name().to_owned());
+    }
+    names
+}
+
+#[test]
+#[ignore = "long: a build with other drivers; cargo test -- --include-ignored"]
+fn the_option_graphics_brings_drivers_and_firmware_and_stands_in_the_manifest() {
+    let made = tempfile::tempdir_in(scratch()).expect("scratch");
+    let mut command = build(repository(), &store());
+    command.args(["--variant", "kernel-initrd", "--with", "graphics", "--output"]);
+    good(command.arg(made.path()));
+    for (artifact, graphics) in [(artifact(), false), (&*made.path().join("kernel-initrd/amd64"), true)] {
+        let manifest = std::fs::read(artifact.join("build-manifest.json")).expect("there");
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+        assert_eq!(manifest["graphics"], graphics);
+        assert_eq!(
+            (&manifest["recovery"], &manifest["unsigned_modules"]),
+            (&false.into(), &false.into())
+        );
+        let names = names_in(artifact);
+        for end in [
+            "/i915.ko.xz",
+            "/amdgpu.ko.xz",
+            "firmware/i915/kbl_dmc_ver1_04.bin",
+            "firmware/amdgpu/navi10_smc.bin",
+        ] {
+            assert_eq!(names.iter().any(|name| name.ends_with(end)), graphics, "{end}");
+        }
+        good(pnb(repository(), &store()).arg("audit").arg(artifact));
+    }
 }

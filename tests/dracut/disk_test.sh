@@ -97,7 +97,10 @@ mount() {
     echo "mount $*" >>"$tmp/calls"
     [ -z "${mount_fails:-}" ]
 }
-blockdev() { echo "blockdev $*" >>"$tmp/calls"; }
+blockdev() {
+    echo "blockdev $*" >>"$tmp/calls"
+    [ "$1" != --getro ] || echo "${read_only:-0}"
+}
 
 # ------------------------------------------------------------------------------------------------ finding the partition
 
@@ -215,6 +218,8 @@ reason_has 'holds no number'
 fsck() {
     world
     fsck_says=$2
+    # A file system of which nothing but the magic number is there.
+    { head -c 1080 /dev/zero && printf "${super:-}" && head -c 4096 /dev/zero; } >"$tmp/dev/sda4"
     status "$1" powernode_prepare_persist
     is "e2fsck $2" "$(said)" "$3"
 }
@@ -223,10 +228,31 @@ fsck 0 0 ''
 fsck 0 1 "$corrected"
 fsck 0 '2 0' "$corrected"
 fsck 0 '3 1' "$corrected"
+# What is wrong with the partition, and what to type in recovery.
+super=''
 for bad in 4 8 12 16 128 '2 2' '3 4'; do
+    super='\123\357'
     fsck 1 "$bad" ''
-    reason_has "the persist file system on sda4 is damaged: e2fsck -p ended with ${bad#* }"
+    reason_has "the persist file system on sda4 is damaged: e2fsck -p ended with ${bad#* }; to decide, with powernode.boot=0 type: e2fsck -f /dev/sda4"
 done
+super='\123\356'
+fsck 1 8 ''
+reason_has 'sda4 has no superblock; to repair it from a copy, with powernode.boot=0 type: e2fsck -f -b 32768 /dev/sda4'
+super='\000\000'
+fsck 1 8 ''
+reason_has 'sda4 is blank; to make an empty one, with powernode.boot=0 type: mke2fs -j -O extent,64bit,metadata_csum /dev/sda4'
+read_only=1
+fsck 1 8 ''
+reason_has 'sda4 is read-only: the disk refuses writes'
+read_only=''
+# A disk that gives errors: what stands for it is a directory.
+world
+rm "$tmp/dev/sda4"
+mkdir "$tmp/dev/sda4"
+fsck_says=8
+status 1 powernode_prepare_persist
+reason_has 'sda4 cannot be read: the disk reports errors'
+is 'a reason fits into its line' "$([ "${#PN_REASON}" -le 240 ] && echo fits)" fits
 
 # The first boot.
 world

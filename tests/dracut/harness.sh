@@ -2,7 +2,7 @@
 # What the test scripts of 90powernode share: the files under test, an empty world to run them in, and checks. Sourced by a script that
 # was started as
 #
-#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root>
+#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root> <stages> <dracut's settings>
 #
 # Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). A script prints one line for each failed check and the
 # number of checks at the end; it exits with 1 when one failed.
@@ -13,19 +13,52 @@ module=$1
 tmp=$2
 # shellcheck disable=SC2034  # for the scripts
 overlay=$3
+# shellcheck disable=SC2034  # for the scripts
+stages=$4
+# shellcheck disable=SC2034  # for the scripts
+conf=$5
 checks=0
 failures=0
 
+# shellcheck disable=SC2034  # for the scripts
+UUID=0b8f2c1e-1111-4222-8333-444455556666
+# shellcheck disable=SC2034
+OTHER=99999999-aaaa-4bbb-8ccc-dddddddddddd
+# shellcheck disable=SC2034
+HEX=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+# shellcheck disable=SC2034
+PEM='-----BEGIN CERTIFICATE-----
+MIIBLDCB36ADAgECAhRnSnZJQyHgbEaGKZHAmfi68+mu4jAFBgMrZXAwDDEKMAgG
+A1UEAwwBYTAeFw0yNjExMzAwMjU3MzJaFw0zNjExMjcwMjU3MzJaMAwxCjAIBgNV
+BAMMAWEwKjAFBgMrZXADIQCZN7/H5aFzoxdJLrInluId3mIVHBL/7tQs2jWLR3FT
+maNTMFEwHQYDVR0OBBYEFD/l3BOjQ01apNOu2wBH5TtBS/wMMB8GA1UdIwQYMBaA
+FD/l3BOjQ01apNOu2wBH5TtBS/wMMA8GA1UdEwEB/wQFMAMBAf8wBQYDK2VwA0EA
+tmkPonTp5CY1TAb59kO/e1NBc4IrGl3g2+3f2KOkj/96kUF1EbxoSg+ZR7f7+HAI
+U+q3ahN6B1v9gkgzNp4qAg==
+-----END CERTIFICATE-----'
+
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-lib.sh
 . "$module/powernode-lib.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-trust.sh
+. "$module/powernode-trust.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-guard.sh
+. "$module/powernode-guard.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
 . "$module/powernode-identity.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-handover.sh
+. "$module/powernode-handover.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-root.sh
 . "$module/powernode-root.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-persist.sh
 . "$module/powernode-persist.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-install.sh
 . "$module/powernode-install.sh"
+
+# A stand-in for a program is a function, which the real timeout could not start.
+timeout() {
+    shift 3
+    "$@"
+}
 
 # is NAME GOT WANT: the two are the same text.
 is() {
@@ -79,10 +112,16 @@ fresh() {
     PN_ROOT_FILE=$tmp/root.ext4
     PN_SYS=$tmp/sys
     PN_PROC=$tmp/proc
+    PN_UDEV=$tmp/udev
+    PN_RECOVERY=$tmp/recovery
+    PN_COMPLETE=$tmp/complete
+    PN_WORDS=$module/powernode-words
     PN_IS_BLOCK=-f
     PN_STORE_KIND='' PN_STORE_SOURCE='' PN_DISK='' PN_PERSIST=''
     PN_SOURCE=none
-    PN_ID='' PN_KEY='' PN_SERVER='' PN_NAME='' PN_AGENT_URL='' PN_CA_URL='' PN_CA_PEM='' PN_CA_PEM_FILE=''
+    powernode_forget
+    PN_UNCLAIMED='' PN_UNCLAIMED_SERVER='' PN_UNCLAIMED_CA_PEM=''
+    PN_ESP=''
     PN_DIGEST=''
     : >"$tmp/cmdline"
 }
@@ -90,6 +129,12 @@ fresh() {
 # file NAME TEXT: a file of the world that holds a line.
 file() {
     printf '%s\n' "$2" >"$tmp/$1"
+}
+
+# fw NAME TEXT: a value of fw_cfg.
+fw() {
+    mkdir -p "$tmp/fw/$1"
+    printf '%s' "$2" >"$tmp/fw/$1/raw"
 }
 
 # finish: the end of every script.

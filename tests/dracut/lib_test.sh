@@ -1,21 +1,9 @@
 #!/bin/sh
-# Tests of 90powernode's shell library, without a virtual machine: deciding, the identity, the root, the ready script, refusing. How it
+# Tests of 90powernode's shell library, without a virtual machine: the command line, deciding, the root, refusing. How it
 # is started: see harness.sh.
 
 # shellcheck source=harness.sh
 . "${0%/*}/harness.sh"
-
-UUID=0b8f2c1e-1111-4222-8333-444455556666
-OTHER=99999999-aaaa-4bbb-8ccc-dddddddddddd
-HEX=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
-PEM='-----BEGIN CERTIFICATE-----
-MIIBszCCAVmgAwIBAgIUQ==
------END CERTIFICATE-----'
-
-fw() {
-    mkdir -p "$tmp/fw/$1"
-    printf '%s' "$2" >"$tmp/fw/$1/raw"
-}
 
 # --------------------------------------------------------------------------------------------------------- command line
 
@@ -34,6 +22,13 @@ is 'a star stays a star' "$PN_VALUE" '*'
 file cmdline "powernode.boot=1 powernode.boot=1"
 status 2 powernode_cmdline_get powernode.boot
 reason_has '2 times'
+# Double quotes keep a word together, around the value or around all of it; what is in them is no word of its own.
+file cmdline 'powernode.q="a  b" "powernode.w=c d" dyndbg="x powernode.in=1 y" powernode.e="" powernode.l="open'
+for case in 'powernode.q|a b' 'powernode.w|c d' 'powernode.e|' 'powernode.l|"open'; do
+    status 0 powernode_cmdline_get "${case%%|*}"
+    is "quoted: $case" "$PN_VALUE" "${case#*|}"
+done
+status 1 powernode_cmdline_get powernode.in
 
 # ------------------------------------------------------------------------------------------------------------- deciding
 
@@ -41,6 +36,7 @@ for case in 'powernode.boot=1|0|boot' 'powernode.boot=0|0|recovery' 'quiet|1|' '
     'powernode.boot=1 powernode.boot=0|2|' 'powernode.boot|1|' 'powernode.boot=01|2|'; do
     fresh
     file cmdline "${case%%|*}"
+    : >"$tmp/recovery"
     case=${case#*|}
     status "${case%%|*}" powernode_decide
     is 'mode' "$PN_MODE" "${case#*|}"
@@ -94,187 +90,6 @@ for bad in '' nope 0b8f2c1e11114222833344445555666 0b8f2c1e-1111-4222-8333-44445
 ' '------------------------------------' 0b8f2c1e--111-4222-8333-444455556666; do
     status 2 powernode_check_uuid x "$bad"
 done
-
-# ------------------------------------------------------------------------------------------------- sources, one by one
-
-fresh
-file cmdline "powernode.instance_uuid=$UUID powernode.bootstrap_token=tok-1 powernode.platform_url=https://p.example powernode.ca_url=http://p.example/ca.pem powernode.ca=$(printf '%s' "$PEM" | base64 | tr -d '\n')"
-status 0 powernode_claim_early
-is 'source' "$PN_SOURCE|$PN_ID|$PN_KEY|$PN_SERVER|$PN_CA_URL" "cmdline|$UUID|tok-1|https://p.example|http://p.example/ca.pem"
-is 'certificate' "$PN_CA_PEM" "$PEM"
-# shellcheck disable=SC2016  # nothing here may be expanded
-for bad in powernode.bootstrap_token=a\"b 'powernode.bootstrap_token=$(id)' powernode.bootstrap_token= powernode.ca_url=ftp://x/ \
-    powernode.ca_url=https:/// powernode.ca=@@@@ powernode.ca=aGVsbG8= "powernode.instance_uuid=$UUID" powernode.platform_url=p.example; do
-    fresh
-    file cmdline "powernode.instance_uuid=$UUID $bad"
-    status 2 powernode_claim_early
-    is 'nothing is claimed' "$PN_SOURCE" none
-done
-
-fresh
-fw instance_uuid "$UUID
-"
-fw instance_name 'web 1'
-fw bootstrap_token tok-2
-fw platform_url https://p.example:8443/x
-fw agent_url https://p.example/agent
-fw ca_pem "$PEM
-"
-status 0 powernode_claim_early
-is 'source' "$PN_SOURCE|$PN_ID|$PN_NAME|$PN_KEY|$PN_SERVER|$PN_AGENT_URL" "fw_cfg|$UUID|web 1|tok-2|https://p.example:8443/x|https://p.example/agent"
-is 'certificate' "$PN_CA_PEM" "$PEM"
-fw ca_pem "$PEM
-\$(touch $tmp/oops)"
-PN_SOURCE=none
-status 2 powernode_claim_early
-printf '%s\r\n' $UUID >"$tmp/fw/instance_uuid/raw"
-rm -r "$tmp/fw/ca_pem"
-PN_SOURCE=none
-status 0 powernode_claim_early
-is 'carriage return' "$PN_ID" $UUID
-printf '%s\000' $UUID >"$tmp/fw/instance_uuid/raw"
-PN_SOURCE=none
-status 2 powernode_claim_early
-reason_has 'not plain text'
-fw instance_uuid "$UUID
-$OTHER"
-status 2 powernode_claim_early
-reason_has 'more than one line'
-fw instance_uuid ''
-status 2 powernode_claim_early
-
-fresh
-file root/etc/powernode/local-id $UUID
-status 0 powernode_claim_late
-is 'source' "$PN_SOURCE|$PN_ID" "local_id|$UUID"
-fresh
-: >"$tmp/root/etc/powernode/local-id"
-status 0 powernode_claim_late
-is 'an empty local-id claims nothing' "$PN_SOURCE" none
-
-# ------------------------------------------------------------------------------------------------------- identity.cfg
-
-# identity TEXT WANT: what the parser makes of a file, as ID|KEY|SERVER|CA_PEM_FILE.
-identity() {
-    printf '%s' "$1" >"$tmp/id"
-    status 0 powernode_parse_identity "$tmp/id"
-    is "identity: $1" "$PN_F_ID|$PN_F_KEY|$PN_F_SERVER|$PN_F_CA_PEM_FILE" "$2"
-}
-fresh
-identity "# comment
- export ID=\"$UUID\"
-KEY='a b'
-
-SERVER=https://x # not a comment
-CA_PEM_FILE=/boot/powernode-ca.pem
-OTHER=\$(ignored)" "$UUID|a b|https://x # not a comment|/boot/powernode-ca.pem"
-identity "ID=$UUID" "$UUID|||"
-identity '' '|||'
-identity "ID=
-KEY=''
-SERVER=\"\"" '|||'
-identity "$(printf 'ID=%s\r\nKEY=k\r\n\r\n# c\r' $UUID)" "$UUID|k||"
-identity "$(printf '\texport ID=%s \t' $UUID)" "$UUID|||"
-identity 'KEY==' '|=||'
-identity 'KEY=a=b' '|a=b||'
-
-# refused TEXT REASON: the parser returns 2 and the reason names it.
-refused() {
-    printf '%s' "$1" >"$tmp/id"
-    status 2 powernode_parse_identity "$tmp/id"
-    reason_has "$2"
-}
-# shellcheck disable=SC2016  # nothing here may be expanded
-for bad in 'KEY=$(touch oops)' 'KEY=`touch oops`' 'KEY="a' "KEY=a'b" 'KEY=a\b' 'KEY="$HOME"' "KEY='a'b'" 'KEY="'; do
-    refused "$bad" 'line 1: KEY holds a character'
-done
-refused "ID=$UUID
-ID=$OTHER" 'line 2 sets ID again'
-refused 'just words' 'line 1 is not KEY=value'
-refused '=x' 'line 1 is not KEY=value'
-refused 'A B=x' 'line 1 is not KEY=value'
-refused 'ID =x' 'line 1 is not KEY=value'
-refused '9=x' 'line 1 is not KEY=value'
-refused 'KEY=ü' 'not plain text'
-refused "KEY=$(head -c 1025 /dev/zero | tr '\000' a)" '1025 characters long'
-printf 'ID=%s\000' $UUID >"$tmp/id"
-status 2 powernode_parse_identity "$tmp/id"
-head -c 10485760 /dev/zero | tr '\000' 'A' >"$tmp/id"
-status 2 powernode_parse_identity "$tmp/id"
-reason_has 'larger than 65536'
-head -c 2002 /dev/zero | tr '\000' '\n' | sed 's/^/#/' >"$tmp/id"
-status 2 powernode_parse_identity "$tmp/id"
-reason_has 'more than 1000 lines'
-status 1 powernode_parse_identity "$tmp/absent"
-mkdir "$tmp/directory"
-status 1 powernode_parse_identity "$tmp/directory"
-ls "$tmp"/oops oops >/dev/null 2>&1
-is 'nothing was executed' "$?" "$(ls /nonexistent >/dev/null 2>&1; echo $?)"
-
-fresh
-file root/etc/identity.cfg "ID=$UUID
-KEY=k
-SERVER=https://s.example
-CA_PEM_FILE=/etc/ca.pem"
-status 0 powernode_claim_late
-is 'root file' "$PN_SOURCE|$PN_ID|$PN_KEY|$PN_SERVER|$PN_CA_PEM_FILE" "root_file|$UUID|k|https://s.example|/etc/ca.pem"
-fresh
-file root/etc/identity.cfg "ID=nope"
-status 2 powernode_claim_late
-reason_has 'not a UUID'
-
-# The boot partition: unclaimed, claimed, and with a certificate beside the file whatever directory it names.
-fresh
-file boot/identity.cfg 'ID=
-KEY=
-SERVER=https://s.example'
-status 1 powernode_claim_boot_directory "$tmp/boot"
-is 'unclaimed keeps the server' "$PN_ID|$PN_SERVER" '|https://s.example'
-file boot/identity.cfg "ID=$UUID
-CA_PEM_FILE=/boot/firmware/powernode-ca.pem"
-status 2 powernode_claim_boot_directory "$tmp/boot"
-reason_has 'not beside it'
-file boot/powernode-ca.pem "$PEM"
-status 0 powernode_claim_boot_directory "$tmp/boot"
-is 'certificate' "$PN_CA_PEM" "$PEM"
-
-# ---------------------------------------------------------------------------------------------------- order of sources
-
-# everywhere: another identity in each place.
-everywhere() {
-    fresh
-    file cmdline "powernode.instance_uuid=11111111-1111-4111-8111-111111111111"
-    fw instance_uuid 22222222-2222-4222-8222-222222222222
-    file root/etc/identity.cfg ID=33333333-3333-4333-8333-333333333333
-    file root/etc/powernode/local-id 44444444-4444-4444-8444-444444444444
-}
-claim() {
-    status 0 powernode_claim_early
-    status 0 powernode_claim_late
-}
-everywhere
-claim
-is 'first the command line' "$PN_SOURCE|${PN_ID%%-*}" 'cmdline|11111111'
-everywhere
-: >"$tmp/cmdline"
-claim
-is 'then fw_cfg' "$PN_SOURCE|${PN_ID%%-*}" 'fw_cfg|22222222'
-everywhere
-: >"$tmp/cmdline"
-rm -r "$tmp/fw/instance_uuid"
-claim
-is 'then the file' "$PN_SOURCE|${PN_ID%%-*}" 'root_file|33333333'
-rm "$tmp/root/etc/identity.cfg"
-PN_SOURCE=none
-claim
-is 'then local-id' "$PN_SOURCE|${PN_ID%%-*}" 'local_id|44444444'
-fresh
-claim
-is 'nothing anywhere' "$PN_SOURCE|$PN_ID" 'none|'
-everywhere
-file cmdline 'powernode.instance_uuid=nope'
-status 2 powernode_claim_early
-is 'a wrong one does not fall through' "$PN_SOURCE" none
 
 # ------------------------------------------------------------------------------------------------------------- devices
 
@@ -330,6 +145,77 @@ reason_has 'that is not there'
 is 'ten seconds' "$seconds" 20
 unset -f sleep
 
+# Two disks that claim the same names. A link is a race between them; what each claims is not.
+# claims NUMBER DISK PARTITION LINK: what udev knows of a device; without a PARTITION it is the disk.
+claims() {
+    mkdir -p "$tmp/udev" "$tmp/sys/dev/block" "$tmp/sys/devices/$2${3:+/$3}"
+    [ -z "$3" ] || echo 1 >"$tmp/sys/devices/$2/$3/partition"
+    ln -s "../../devices/$2${3:+/$3}" "$tmp/sys/dev/block/$1"
+    printf 'I:1\nS:%s\nE:ID_FS_TYPE=ext4\n' "$4" >"$tmp/udev/b$1"
+}
+fresh
+mkdir -p "$tmp/dev/disk/by-label" "$tmp/dev/disk/by-partuuid"
+for link in by-label/powernode-root by-partuuid/0b8f by-label/POWERNODE_ISO; do
+    : >"$tmp/dev/disk/$link"
+done
+claims 254:3 vda vda3 disk/by-label/powernode-root
+claims 254:19 vdb vdb3 disk/by-label/powernode-root-of-another
+claims 254:4 vdd vdd1 disk/by-partuuid/0b8f
+# A stick with an ISO: the disk and a partition of it.
+claims 8:0 sda '' disk/by-label/POWERNODE_ISO
+claims 8:1 sda sda1 disk/by-label/POWERNODE_ISO
+for name in LABEL=powernode-root PARTUUID=0b8f LABEL=POWERNODE_ISO; do
+    status 0 powernode_device powernode.rootdev= $name
+done
+status 0 powernode_find_store
+claims 254:35 vdc vdc3 disk/by-label/powernode-root
+claims 254:36 vdc vdc4 disk/by-partuuid/0b8f
+claims 8:16 sdb '' disk/by-label/POWERNODE_ISO
+status 2 powernode_device powernode.rootdev= LABEL=powernode-root
+reason_has "powernode.rootdev= names more than one disk: 'LABEL=powernode-root' is on vda vdc; remove the others, or choose one with powernode.rootdev=/dev/"
+status 2 powernode_device powernode.rootdev= PARTUUID=0b8f
+reason_has 'is on vdc vdd'
+status 2 powernode_device powernode.rootdev= LABEL=POWERNODE_ISO
+reason_has 'is on sda sdb'
+status 2 powernode_find_store
+reason_has 'the label of the root names more than one disk'
+# The word that chooses.
+: >"$tmp/dev/vdc3"
+file cmdline powernode.rootdev=/dev/vdc3
+status 0 powernode_find_store
+is 'the chosen one' "$PN_STORE_SOURCE" "$tmp/dev/vdc3"
+
+# The host's share.
+fresh
+file cmdline ''
+mount() {
+    printf '%s\n' "$*" >>"$tmp/mounts"
+    return "$answer"
+}
+modprobe() { :; }
+answer=0
+status 0 powernode_mount_seed
+is 'no link of the host is followed' "$(cat "$tmp/mounts")" \
+    "-t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,nodev,nosuid,noexec,nosymfollow powernode-seed $tmp/run/seed"
+answer=32
+status 0 powernode_mount_seed
+is 'virtio-fs is tried too' "$(tail -n 1 "$tmp/mounts")" "-t virtiofs -o ro,nodev,nosuid,noexec,nosymfollow powernode-seed $tmp/run/seed"
+file cmdline powernode.seed=mine
+status 1 powernode_mount_seed
+reason_has "shares nothing with the mount tag 'mine'"
+for answer in 124 137; do
+    file cmdline ''
+    status 1 powernode_mount_seed
+    reason_has "the host's share 'powernode-seed' did not answer in 20 seconds"
+done
+# A mount that hangs is ended.
+mount() { :; }
+is 'a mount has a limit of time' "$(
+    timeout() { echo "$1 $2 $3 $4"; }
+    powernode_mount_foreign 9p ro x y
+)" '-s KILL 20 mount'
+unset -f mount modprobe
+
 # The file on the medium.
 fresh
 mkdir -p "$tmp/run/medium/powernode" "$tmp/elsewhere"
@@ -357,7 +243,7 @@ PN_MEDIUM_FILE=/powernode/root.ext4
 for works in iso9660 vfat ext4; do
     : >"$tmp/mounts"
     status 0 powernode_mount_medium /dev/sr0
-    is "mounted as $works" "$(tail -n 1 "$tmp/mounts")" "-t $works -o ro,nodev,nosuid,noexec /dev/sr0 $tmp/run/medium"
+    is "mounted as $works" "$(tail -n 1 "$tmp/mounts")" "-t $works -o ro,nodev,nosuid,noexec,nosymfollow /dev/sr0 $tmp/run/medium"
 done
 works=none
 status 1 powernode_mount_medium /dev/sr0
@@ -397,97 +283,30 @@ done
 fresh
 mkdir -p "$tmp/root/usr/lib/powernode" "$tmp/root/usr/lib/x86-linux-gnu"
 : >"$tmp/root/usr/lib/x86-linux-gnu/libc.so.6"
+: >"$tmp/root/usr/lib/x86-linux-gnu/["
+: >"$tmp/root/usr/lib/x86-linux-gnu/a b\x2dc"
 file root/usr/lib/powernode/critical-files '# comment
 
-usr/lib/*-linux-gnu/libc.so.6'
+usr/lib/x86-linux-gnu/libc.so.6
+usr/lib/x86-linux-gnu/[
+usr/lib/x86-linux-gnu/a b\x2dc'
 status 0 powernode_read_critical
-file root/usr/lib/powernode/critical-files 'usr/lib/*-linux-gnu/libc.so.6
-usr/lib/*-linux-gnu/libm.so.6'
+file root/usr/lib/powernode/critical-files 'usr/lib/x86-linux-gnu/libc.so.6
+usr/lib/x86-linux-gnu/libm.so.6
+usr/lib/x86-linux-gnu/libc.so.6'
 status 1 powernode_read_critical
-reason_has '/usr/lib/*-linux-gnu/libm.so.6 of the root is damaged or missing'
+reason_has '/usr/lib/x86-linux-gnu/libm.so.6 of the root is damaged or missing'
+# A line is a path, not a pattern.
+file root/usr/lib/powernode/critical-files 'usr/lib/*/libc.so.6'
+status 1 powernode_read_critical
+reason_has '/usr/lib/*/libc.so.6 of the root is damaged or missing'
+for none in '' '# comment'; do
+    file root/usr/lib/powernode/critical-files "$none"
+    status 1 powernode_read_critical
+    reason_has 'names no file'
+done
 rm "$tmp/root/usr/lib/powernode/critical-files"
 status 1 powernode_read_critical
-
-# ----------------------------------------------------------------------------------------------------------- hand over
-
-fresh
-PN_SOURCE=fw_cfg PN_ID=$UUID PN_KEY=tok PN_SERVER=https://s.example PN_CA_PEM=$PEM PN_DIGEST=$HEX
-status 0 powernode_hand_over
-is 'identity' "$(grep -v '^#' "$tmp/run/identity")" "SOURCE=fw_cfg
-ID='$UUID'
-KEY='tok'
-SERVER='https://s.example'
-CA_PEM_FILE='$tmp/run/ca.pem'"
-# shellcheck disable=SC2012  # the mode of one file whose name is known
-is 'only root may read it' "$(ls -l "$tmp/run/identity" | cut -c1-10)" '-rw-------'
-is 'certificate' "$(cat "$tmp/run/ca.pem")" "$PEM"
-is 'digest' "$(cat "$tmp/run/root-digest")" $HEX
-# What was handed over can be read back by the same parser.
-status 0 powernode_parse_identity "$tmp/run/identity"
-is 'read back' "$PN_F_ID|$PN_F_KEY" "$UUID|tok"
-
-# ------------------------------------------------------------------------------------------------------ the ready script
-
-# ready STATE AGENT: what the script of the root prints in the world below $tmp.
-ready() {
-    (
-        sleep() { :; }
-        systemctl() { [ "$*" = 'is-active --quiet powernode-agent.service' ] && [ -e "$tmp/agent" ]; }
-        set -- "$tmp"
-        # shellcheck source=../../stages/root/overlay/usr/lib/powernode/ready
-        . "$overlay/usr/lib/powernode/ready"
-    )
-    is 'it ends well' "$?" 0
-    is 'the state line' "$(tr -d '\r' <"$tmp/dev/ttyS0" | sed -n 2p)" "powernode: state $1"
-    is 'the ready line' "$(tr -d '\r' <"$tmp/dev/ttyS0" | sed -n 3p)" "powernode: ready instance=$UUID source=fw_cfg root=$HEX agent=$2"
-    is 'the same on every console' "$(cat "$tmp/dev/tty1")" "$(cat "$tmp/dev/ttyS0")"
-    is 'the log level comes back' "$(cat "$tmp/proc/sys/kernel/printk")" 4
-}
-fresh
-mkdir -p "$tmp/run/powernode" "$tmp/sys/kernel/security" "$tmp/sys/class/tty/console" "$tmp/proc/self" "$tmp/proc/sys/kernel"
-printf "SOURCE=fw_cfg\nID='%s'\n" $UUID >"$tmp/run/powernode/identity"
-file run/powernode/root-digest $HEX
-file sys/class/tty/console/active 'tty1 ttyS0'
-printf '4\t4\t1\t7\n' >"$tmp/proc/sys/kernel/printk"
-: >"$tmp/dev/tty1"
-: >"$tmp/dev/ttyS0"
-file proc/self/mountinfo '22 1 0:20 / / rw - overlay powernode rw
-23 22 0:21 / /persistent rw - tmpfs /persist rw'
-ready 'lockdown=none secure_boot=unavailable firmware=bios persist=none' failed
-file sys/kernel/security/lockdown 'none [integrity] confidentiality'
-mkdir -p "$tmp/sys/firmware/efi/efivars"
-ready 'lockdown=integrity secure_boot=unavailable firmware=uefi persist=none' failed
-file sys/kernel/security/lockdown '[none] integrity confidentiality'
-variable=$tmp/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
-printf '\006\000\000\000\001' >"$variable"
-file proc/self/mountinfo '22 1 0:20 / / rw - overlay powernode rw
-24 22 8:4 / /persist rw,nosuid,nodev - ext4 /dev/sda4 rw'
-mkdir "$tmp/persist"
-ready 'lockdown=none secure_boot=on firmware=uefi persist=ok boots=1' failed
-file sys/kernel/security/lockdown 'none integrity [confidentiality]'
-printf '\006\000\000\000\000' >"$variable"
-: >"$tmp/agent"
-ready 'lockdown=confidentiality secure_boot=off firmware=uefi persist=ok boots=2' active
-rm "$tmp/agent"
-# Neither 0 nor 1, or no value at all, is no answer.
-printf '\001\000\000\000\002' >"$variable"
-ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=3' failed
-printf '\006\000\000\001' >"$variable"
-# A counter that is none begins again.
-file persist/boots 'many'
-ready 'lockdown=confidentiality secure_boot=unavailable firmware=uefi persist=ok boots=1' failed
-# Consoles without a device of their own: the kernel's way to the console is left.
-file sys/class/tty/console/active 'ttyAMA0'
-: >"$tmp/dev/console"
-(
-    sleep() { :; }
-    systemctl() { return 1; }
-    set -- "$tmp"
-    # shellcheck source=../../stages/root/overlay/usr/lib/powernode/ready
-    . "$overlay/usr/lib/powernode/ready"
-)
-is 'the ready line on the console' "$(tr -d '\r' <"$tmp/dev/console" | sed -n 3p)" \
-    "powernode: ready instance=$UUID source=fw_cfg root=$HEX agent=failed"
 
 # ---------------------------------------------------------------------------------------------------------------- refusal
 
@@ -521,11 +340,18 @@ fresh
 : >"$tmp/dev/console"
 file cmdline powernode.debug=1
 refuse x
+is 'debug opens nothing without recovery' "$(cat "$tmp/power")" off
+fresh
+: >"$tmp/dev/console"
+: >"$tmp/recovery"
+file cmdline powernode.debug=1
+refuse x
 is 'debug opens a shell, then powers off' "$(cat "$tmp/power")" 'shell
 off'
 for other in powernode.debug=0 powernode.debug 'powernode.debug=1 powernode.debug=1'; do
     fresh
     : >"$tmp/dev/console"
+    : >"$tmp/recovery"
     file cmdline "$other"
     refuse x
     is "no shell with $other" "$(cat "$tmp/power")" off

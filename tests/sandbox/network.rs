@@ -124,6 +124,7 @@ fn machine(host: &Host, dir: &Path, argv: &[&str], port: u16) -> Spec {
     spec.mounts.push(input(dir, "artifact", Access::ReadOnly));
     let arguments = ServedMachine {
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+        inlets: Vec::new(),
         http: Some(HttpRoot {
             dir: PathBuf::from("/inputs/artifact"),
             port,

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What all parts of 90powernode share: saying, refusing, reading, checking, deciding. Beside it are powernode-identity.sh (who the node
-# is), powernode-root.sh (the verified root), powernode-persist.sh (the disk's own file system) and powernode-install.sh (writing
-# a disk). All are sourced by powernode-boot in the initramfs, and by the tests, which run the same files under dash and
+# What all parts of 90powernode share: saying, refusing, reading, checking, deciding. Beside it are powernode-trust.sh (certificates and
+# addresses), powernode-identity.sh (who the node is), powernode-handover.sh (what the root gets of that), powernode-root.sh (the
+# verified root), powernode-persist.sh (the disk's own file system) and powernode-install.sh (writing a disk). All are sourced by powernode-boot in the initramfs, and by the tests, which run the same files under dash and
 # busybox sh without a virtual machine. Nothing happens when one is sourced.
 #
 # Conventions:
@@ -26,6 +26,8 @@ PN_DEV=/dev
 PN_KMSG=/dev/kmsg
 PN_PRINTK=/proc/sys/kernel/printk
 PN_CRITICAL=usr/lib/powernode/critical-files
+# There when the image was built with --recovery.
+PN_RECOVERY=/etc/powernode/recovery
 PN_SYS=/sys
 PN_PROC=/proc
 # The test(1) operator that a block device passes; the tests have plain files for devices.
@@ -34,9 +36,11 @@ PN_IS_BLOCK=-b
 PN_PAUSE=1
 
 PN_REASON='' PN_VALUE='' PN_MODE='' PN_DIGEST='' PN_STORE=''
-# One newline, for patterns.
+# One newline, tab and carriage return, for patterns.
 PN_NL='
 '
+PN_TAB=$(printf '\t')
+PN_CR=$(printf '\r')
 
 # ---------------------------------------------------------------------------------------------------------------- saying
 
@@ -73,12 +77,17 @@ powernode_tell() {
     PN_PAUSE=1
 }
 
-# powernode_refuse REASON: the only way to give up. Prints one line and powers off, or opens a shell with powernode.debug=1.
-# Does not return. The reason may hold bytes from outside, so it is cut down to printable ones and to 240 of them.
+# powernode_has_recovery: this image was built with --recovery, so that an operator may get a shell from it.
+powernode_has_recovery() {
+    [ -f "$PN_RECOVERY" ]
+}
+
+# powernode_refuse REASON: the only way to give up. Prints one line and powers off; an image with recovery opens a shell before, with
+# powernode.debug=1. Does not return. The reason may hold bytes from outside, so it is cut down to printable ones and to 240 of them.
 powernode_refuse() {
     pn_line=$(printf '%s' "$1" | tr -c ' -~' '?' | head -c 240)
     powernode_say "powernode: refused: $pn_line"
-    if powernode_cmdline_get powernode.debug && [ "$PN_VALUE" = 1 ]; then
+    if powernode_has_recovery && powernode_cmdline_get powernode.debug && [ "$PN_VALUE" = 1 ]; then
         powernode_shell
     fi
     powernode_power_off
@@ -114,29 +123,81 @@ powernode_recovery() {
 
 # --------------------------------------------------------------------------------------------------------------- reading
 
-# powernode_cmdline_get KEY: PN_VALUE is the value of KEY= on the kernel command line. Returns 0 when it is there once, 1 when
-# it is absent, 2 when it is there more than once (PN_REASON).
+# powernode_cmdline_get KEY: PN_VALUE is the value of KEY= on the kernel command line. A word may have spaces in double quotes, around
+# the value or around the whole word, as the kernel reads it; the quotes are taken off, and white space becomes one space.
+# Returns 0 when it is there once, 1 when it is absent, 2 when it is there more than once (PN_REASON).
 powernode_cmdline_get() {
     PN_VALUE=''
     pn_found=0
     pn_words=''
     [ ! -r "$PN_CMDLINE" ] || pn_words=$(cat "$PN_CMDLINE")
+    pn_word=''
     set -f
-    for pn_word in $pn_words; do
-        case $pn_word in
-            "$1="*)
-                PN_VALUE=${pn_word#*=}
-                pn_found=$((pn_found + 1))
-                ;;
-        esac
+    for pn_part in $pn_words; do
+        pn_word=${pn_word:+$pn_word }$pn_part
+        powernode_quotes_open "$pn_word" && continue
+        powernode_word_is "$1" "$pn_word"
+        pn_word=''
     done
     set +f
+    # A quote that is never closed reaches to the end.
+    [ -z "$pn_word" ] || powernode_word_is "$1" "$pn_word"
     case $pn_found in
         0) return 1 ;;
         1) return 0 ;;
     esac
     PN_REASON="$1= is $pn_found times on the kernel command line"
     return 2
+}
+
+# powernode_quotes_open TEXT: whether TEXT has an odd number of double quotes.
+powernode_quotes_open() {
+    pn_open=1
+    pn_quoted=$1
+    while :; do
+        case $pn_quoted in
+            *\"*) pn_quoted=${pn_quoted#*\"} ;;
+            *) return "$pn_open" ;;
+        esac
+        pn_open=$((1 - pn_open))
+    done
+}
+
+# powernode_word_is KEY WORD: set PN_VALUE and count in pn_found when WORD of the command line is KEY=value.
+powernode_word_is() {
+    pn_bare=$2
+    case $pn_bare in
+        \"*\")
+            pn_bare=${pn_bare#?}
+            pn_bare=${pn_bare%?}
+            ;;
+    esac
+    case $pn_bare in
+        "$1="*) ;;
+        *) return 0 ;;
+    esac
+    PN_VALUE=${pn_bare#*=}
+    case $PN_VALUE in
+        \"*\")
+            if [ "${#PN_VALUE}" -ge 2 ]; then
+                PN_VALUE=${PN_VALUE#?}
+                PN_VALUE=${PN_VALUE%?}
+            fi
+            ;;
+    esac
+    pn_found=$((pn_found + 1))
+}
+
+# powernode_trim TEXT: PN_VALUE is TEXT without white space around it.
+powernode_trim() {
+    PN_VALUE=$1
+    while :; do
+        case $PN_VALUE in
+            ' '* | "$PN_TAB"* | "$PN_CR"* | "$PN_NL"*) PN_VALUE=${PN_VALUE#?} ;;
+            *' ' | *"$PN_TAB" | *"$PN_CR" | *"$PN_NL") PN_VALUE=${PN_VALUE%?} ;;
+            *) return 0 ;;
+        esac
+    done
 }
 
 # powernode_read FILE LIMIT: PN_VALUE is the text of FILE, without trailing newlines. Returns 1 when there is no such file, 2 when
@@ -244,18 +305,6 @@ powernode_check_url() {
     PN_REASON=''
 }
 
-# powernode_check_pem WHERE TEXT: one or more PEM certificates and nothing that is not PEM.
-powernode_check_pem() {
-    PN_REASON="$1 is not a PEM certificate"
-    case $2 in
-        '-----BEGIN CERTIFICATE-----'*'-----END CERTIFICATE-----'*) ;;
-        *) return 2 ;;
-    esac
-    pn_odd=$(printf '%s' "$2" | tr -d 'A-Za-z0-9+/=\012\015 -' | wc -c)
-    [ "$pn_odd" -eq 0 ] || return 2
-    PN_REASON=''
-}
-
 # powernode_check_path WHERE TEXT: an absolute path of up to 255 characters whose parts are letters, digits, `.`, `_`, `+` and `-`, and
 # do not begin with a dot.
 powernode_check_path() {
@@ -271,7 +320,7 @@ powernode_check_path() {
 
 # -------------------------------------------------------------------------------------------------------------- deciding
 
-# powernode_decide: PN_MODE is `boot` for powernode.boot=1 and `recovery` for powernode.boot=0. There is no default: this initramfs
+# powernode_decide: PN_MODE is `boot` for powernode.boot=1 and, where there is one, `recovery` for powernode.boot=0. There is no default: this initramfs
 # knows no other way to a root, and guessing would hide a broken boot loader entry.
 powernode_decide() {
     PN_MODE=''
@@ -286,7 +335,12 @@ powernode_decide() {
     esac
     case $PN_VALUE in
         1) PN_MODE=boot ;;
-        0) PN_MODE=recovery ;;
+        0)
+            PN_REASON='powernode.boot=0 asks for the recovery, which this image does not have'
+            powernode_has_recovery || return 2
+            PN_REASON=''
+            PN_MODE=recovery
+            ;;
         *)
             PN_REASON="powernode.boot= is neither 0 nor 1: '$PN_VALUE'"
             return 2

@@ -162,17 +162,44 @@ powernode_check_persist() {
         0) ;;
         1) powernode_tell "powernode: persist: errors of the file system on $PN_PERSIST were corrected" ;;
         *)
-            PN_REASON="the persist file system on $PN_PERSIST is damaged: e2fsck -p ended with $pn_status"
+            powernode_persist_reason "$pn_status"
             return 1
             ;;
     esac
+}
+
+# powernode_persist_reason STATUS: PN_REASON is why e2fsck -p ended with STATUS, and what to type in recovery. A partition whose first MiB is
+# zeros was never made or was wiped; one without the magic number of ext4 (53 ef at byte 1080) has lost its first block.
+powernode_persist_reason() {
+    pn_device=$PN_DEV/$PN_PERSIST
+    pn_shown="the persist file system on $PN_PERSIST"
+    pn_recovery='with powernode.boot=0 type:'
+    if ! head -c 1048576 "$pn_device" >/dev/null 2>&1; then
+        PN_REASON="$pn_shown cannot be read: the disk reports errors; $pn_recovery dd if=/dev/$PN_PERSIST of=/dev/null"
+        return
+    fi
+    if [ "$(blockdev --getro "$pn_device" 2>/dev/null)" = 1 ]; then
+        PN_REASON="$pn_shown is read-only: the disk refuses writes; $pn_recovery blockdev --getro /dev/$PN_PERSIST"
+        return
+    fi
+    if [ "$(head -c 1048576 "$pn_device" | tr -d '\000' | wc -c)" -eq 0 ]; then
+        PN_REASON="$pn_shown is blank; to make an empty one, $pn_recovery mke2fs -j -O extent,64bit,metadata_csum /dev/$PN_PERSIST"
+        return
+    fi
+    # shellcheck disable=SC2046  # these are two numbers
+    set -- "$1" $(head -c 1082 "$pn_device" | tail -c 2 | od -A n -t u1)
+    if [ "${2:-}:${3:-}" != 83:239 ]; then
+        PN_REASON="$pn_shown has no superblock; to repair it from a copy, $pn_recovery e2fsck -f -b 32768 /dev/$PN_PERSIST"
+        return
+    fi
+    PN_REASON="$pn_shown is damaged: e2fsck -p ended with $1; to decide, $pn_recovery e2fsck -f /dev/$PN_PERSIST"
 }
 
 # powernode_mount_persist: mount the partition on /persist of the root and bind /persist/var on /var. Runs with the root mounted.
 powernode_mount_persist() {
     [ -n "$PN_PERSIST" ] || return 0
     if ! mount -t ext4 -o rw,nodev,nosuid "$PN_DEV/$PN_PERSIST" "$PN_NEWROOT/persist" 2>/dev/null; then
-        PN_REASON="the persist file system on $PN_PERSIST cannot be mounted"
+        PN_REASON="the persist file system on $PN_PERSIST cannot be mounted; with powernode.boot=0 type: e2fsck -f /dev/$PN_PERSIST"
         return 1
     fi
     # Both file systems are in use: from here on nobody can take the partitions away.

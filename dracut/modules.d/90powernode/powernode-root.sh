@@ -5,9 +5,50 @@
 # Where the root comes from, set by powernode_find_store: the kind is `file` (inside this initramfs), `medium` (a file on the
 # device) or `device` (its whole file system); the source is that file or device.
 PN_STORE_KIND='' PN_STORE_SOURCE='' PN_MEDIUM_FILE=''
+# What udev knows of each device.
+PN_UDEV=/run/udev/data
+# Seconds that a file system from elsewhere may take to be mounted.
+PN_MOUNT_SECONDS=20
+
+# powernode_mount_foreign ARGUMENTS...: mount(8) of something that is not this image's: a share of the host, a medium, a boot partition.
+# Nothing on it is a program or a device, no symbolic link on it is followed, and its server may not answer at all. Returns 124 or more
+# when it took too long.
+powernode_mount_foreign() {
+    pn_type=$1 pn_options=$2
+    shift 2
+    timeout -s KILL "$PN_MOUNT_SECONDS" mount -t "$pn_type" -o "$pn_options,nodev,nosuid,noexec,nosymfollow" "$@" 2>/dev/null
+}
+
+# powernode_one_disk WHERE TEXT LINK: the link below /dev that TEXT stands for belongs to devices of one disk only. Two copies of a disk
+# claim the same links, and which of them gets one is a race: the machine would be one node today and another tomorrow. A stick with
+# an ISO claims its label twice, as a disk and as a partition of it.
+powernode_one_disk() {
+    pn_disks=''
+    for pn_db in "$PN_UDEV"/b*; do
+        [ -r "$pn_db" ] || continue
+        pn_claims=''
+        while read -r pn_line; do
+            [ "$pn_line" != "S:$3" ] || pn_claims=1
+        done <"$pn_db"
+        [ -n "$pn_claims" ] || continue
+        pn_tree=$(readlink -f "$PN_SYS/dev/block/${pn_db##*/b}") || continue
+        # A partition is below its disk.
+        [ ! -f "$pn_tree/partition" ] || pn_tree=${pn_tree%/*}
+        case " $pn_disks " in
+            *" ${pn_tree##*/} "*) ;;
+            *) pn_disks="$pn_disks${pn_disks:+ }${pn_tree##*/}" ;;
+        esac
+    done
+    case $pn_disks in
+        *' '*)
+            PN_REASON="$1 names more than one disk: '$2' is on $pn_disks; remove the others, or choose one with powernode.rootdev=/dev/…"
+            return 2
+            ;;
+    esac
+}
 
 # powernode_device WHERE TEXT: PN_VALUE is the path of the block device that TEXT names: /dev/…, LABEL=, UUID=, PARTLABEL= or
-# PARTUUID=. Waits up to ten seconds for it to appear.
+# PARTUUID=. Waits up to ten seconds for it to appear. All but the first must name one disk.
 powernode_device() {
     powernode_check_word "$1" "$2" || return
     case $2 in
@@ -33,6 +74,9 @@ powernode_device() {
         pn_left=$((pn_left - 1))
         sleep 1
     done
+    case $pn_path in
+        "$PN_DEV"/disk/*) powernode_one_disk "$1" "$2" "${pn_path#"$PN_DEV"/}" || return ;;
+    esac
     PN_VALUE=$pn_path
 }
 
@@ -74,8 +118,10 @@ powernode_find_store() {
         return 0
     fi
     PN_STORE_KIND=device
-    powernode_device 'the default' LABEL=powernode-root || {
-        PN_REASON="there is no root: no $PN_ROOT_FILE and no file system labelled powernode-root"
+    powernode_device 'the label of the root' LABEL=powernode-root || {
+        case $PN_REASON in
+            *'is not there'*) PN_REASON="there is no root: no $PN_ROOT_FILE and no file system labelled powernode-root" ;;
+        esac
         return 2
     }
     PN_STORE_SOURCE=$PN_VALUE
@@ -90,7 +136,12 @@ powernode_mount_run() {
         return 1
     fi
     PN_STORE=$PN_RUN/store
-    mkdir -p "$PN_STORE" "$PN_RUN/lower" "$PN_RUN/upper" "$PN_RUN/work" "$PN_RUN/modules"
+    mkdir -p "$PN_STORE" "$PN_RUN/lower" "$PN_RUN/upper" "$PN_RUN/work" "$PN_RUN/modules" "$PN_RUN/exec"
+    # The agent writes scripts of the platform there and starts them; nothing else below /run/powernode can be started.
+    if ! mount -t tmpfs -o mode=0755,nodev,nosuid,size=16m powernode-exec "$PN_RUN/exec"; then
+        PN_REASON="the tmpfs on $PN_RUN/exec cannot be mounted"
+        return 1
+    fi
 }
 
 # powernode_mount_medium: mount the device that holds the root as a file, read-only, on /run/powernode/medium, where it stays. What file
@@ -99,7 +150,7 @@ powernode_mount_medium() {
     pn_medium=$PN_RUN/medium
     mkdir -p "$pn_medium"
     for pn_type in iso9660 vfat ext4; do
-        if mount -t "$pn_type" -o ro,nodev,nosuid,noexec "$1" "$pn_medium" 2>/dev/null; then
+        if powernode_mount_foreign "$pn_type" ro "$1" "$pn_medium"; then
             powernode_file_on_medium "$PN_MEDIUM_FILE"
             return
         fi
@@ -146,7 +197,7 @@ powernode_mount_store() {
             return 1
         fi
     fi
-    if ! mount -t ext4 -o ro,nodev,nosuid,noexec "$pn_source" "$PN_STORE" 2>/dev/null; then
+    if ! powernode_mount_foreign ext4 ro "$pn_source" "$PN_STORE"; then
         PN_REASON="the file system of the root cannot be mounted from $pn_shown"
         return 1
     fi
@@ -231,7 +282,8 @@ powernode_mount_root() {
 }
 
 # powernode_read_critical: read the files without which the node would hang or crash on its way to a usable state, so that damage
-# to one of them is refused here, by name. The list is a file of the verified root: one path or pattern in each line.
+# to one of them is refused here, by name. The list is a file of the verified root: one path in each line. The build has made
+# it, by following programs and units to what they need.
 powernode_read_critical() {
     pn_patterns=''
     if ! pn_patterns=$(cat "$PN_NEWROOT/$PN_CRITICAL" 2>/dev/null); then
@@ -239,20 +291,29 @@ powernode_read_critical() {
         return 1
     fi
     pn_text=$pn_patterns$PN_NL
+    set --
     while [ -n "$pn_text" ]; do
-        pn_pattern=${pn_text%%"$PN_NL"*}
+        pn_path=${pn_text%%"$PN_NL"*}
         pn_text=${pn_text#*"$PN_NL"}
-        case $pn_pattern in
+        case $pn_path in
             '' | '#'*) continue ;;
         esac
-        # A pattern that matches nothing stays as it is and is then a missing file.
-        for pn_file in "$PN_NEWROOT"/$pn_pattern; do
-            if ! cat "$pn_file" >/dev/null 2>&1; then
-                PN_REASON="${pn_file#"$PN_NEWROOT"} of the root is damaged or missing"
-                return 1
-            fi
-        done
+        set -- "$@" "$PN_NEWROOT/$pn_path"
     done
+    if [ $# -eq 0 ]; then
+        PN_REASON="/$PN_CRITICAL of the root names no file"
+        return 1
+    fi
+    # All at once is one program; which file it was is looked for only when there is one.
+    cat "$@" >/dev/null 2>&1 && return
+    for pn_file in "$@"; do
+        if ! cat "$pn_file" >/dev/null 2>&1; then
+            PN_REASON="${pn_file#"$PN_NEWROOT"} of the root is damaged or missing"
+            return 1
+        fi
+    done
+    PN_REASON="a file of /$PN_CRITICAL could not be read, and then could"
+    return 1
 }
 
 # powernode_mount_seed: mount the host's seed share (9p or virtio-fs) read-only on /run/powernode/seed. The tag is powernode.seed=, or
@@ -278,10 +339,13 @@ powernode_mount_seed() {
     esac
     mkdir -p "$PN_RUN/seed"
     modprobe -q -a 9pnet_virtio virtiofs
-    if mount -t 9p -o ro,nodev,nosuid,noexec,trans=virtio,version=9p2000.L,msize=262144 "$pn_tag" "$PN_RUN/seed" 2>/dev/null \
-        || mount -t virtiofs -o ro,nodev,nosuid,noexec "$pn_tag" "$PN_RUN/seed" 2>/dev/null; then
-        return 0
-    fi
+    for pn_kind in 9p,ro,trans=virtio,version=9p2000.L,msize=262144 virtiofs,ro; do
+        powernode_mount_foreign "${pn_kind%%,*}" "${pn_kind#*,}" "$pn_tag" "$PN_RUN/seed" && return
+        if [ $? -ge 124 ]; then
+            PN_REASON="the host's share '$pn_tag' did not answer in $PN_MOUNT_SECONDS seconds"
+            return 1
+        fi
+    done
     [ -n "$pn_wanted" ] || return 0
     PN_REASON="the host shares nothing with the mount tag '$pn_tag'"
     return 1

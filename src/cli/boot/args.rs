@@ -18,6 +18,7 @@ use std::path::PathBuf;
     pnb boot images/iso/amd64 --firmware direct --disk new.raw --size 4GiB \\\n    \
       --append 'powernode.install=/dev/vda powernode.install.confirm=yes'\n  \
     pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
+    pnb boot images/kernel-initrd/amd64 --reach 10.0.2.100:443=127.0.0.1:8443\n  \
     pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive\n  \
     pnb boot images/disk-image-rpi4/arm64 --keep card.img\n  \
     pnb boot oci:registry.example/powernode/os:v1.4 --arch arm64")]
@@ -49,6 +50,10 @@ pub(in crate::cli) struct BootArgs {
     /// Directory shared with the machine over 9p
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) share: Option<PathBuf>,
+    /// Server on the loopback of this host that the machine reaches under an address of its network 10.0.2.0/24, and nothing else of any
+    /// network; may be repeated
+    #[arg(long, value_name = "ADDRESS:PORT=127.0.0.1:PORT")]
+    pub(in crate::cli) reach: Vec<String>,
     /// Words to add to the kernel command line; with --firmware direct and rpi4 only
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub(in crate::cli) append: Vec<String>,

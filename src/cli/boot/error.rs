@@ -70,6 +70,9 @@ pub(super) enum BootError {
     /// The arguments of the network's servers cannot be written as JSON.
     #[error("describe the servers of the network boot")]
     Served(#[source] serde_json::Error),
+    /// The relays to the servers that the machine reaches cannot run.
+    #[error("relay the machine's connections")]
+    Relay(#[source] io::Error),
     /// The machine did not run, or did not end by itself.
     #[error(transparent)]
     Machine(#[from] SandboxError),
@@ -102,6 +105,7 @@ impl Fatal for BootError {
             | BootError::Layers { .. }
             | BootError::NoTools { .. }
             | BootError::Served(_)
+            | BootError::Relay(_)
             | BootError::Machine(_)
             | BootError::Judged { .. } => Exit::Boot,
         }

@@ -13,13 +13,13 @@ use super::{
     error::BootError,
 };
 use pnb::{
-    boot::{ARTIFACT, HTTP_PORT, HttpRoot, MACHINE, Machine, ServedMachine},
+    boot::{ARTIFACT, HTTP_PORT, HttpRoot, Inlet, MACHINE, Machine, Outlet, ServedMachine},
     model::Arch,
     pipeline::BuildContext,
     sandbox::{self, Access, Console, Executor, Limits, Mount, OutputSpec, RootFs, SandboxError, Spec, Workload},
     store::{Content, Store},
 };
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 /// Memory that QEMU needs beside that of the machine, bytes.
 const QEMU_MEMORY: u64 = 1 << 30;
@@ -44,7 +44,7 @@ fn largest_disk(mounts: &[Mount]) -> u64 {
         .unwrap_or(0)
 }
 
-/// Runs the machine with `mounts` in a sandbox of its own, its console connected to `console`. The inner result is how the machine
+/// Runs the machine with `mounts` and `outlets` (the ways to the servers that it reaches, and their directory in the sandbox) in a sandbox of its own, its console connected to `console`. The inner result is how the machine
 /// ended, the outer one whether it could be started.
 pub(super) fn run(
     common: &Common,
@@ -53,6 +53,7 @@ pub(super) fn run(
     store: &Store,
     machine: &Machine,
     mounts: Vec<Mount>,
+    outlets: Option<(Vec<Outlet>, String)>,
     console: &mut BootConsole<'_>,
 ) -> Result<Result<(), SandboxError>, Failure> {
     let project = project(common)?;
@@ -71,18 +72,20 @@ pub(super) fn run(
     let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
     let tools = tools.ok_or_else(|| BootError::NoTools { node: node.clone() })?;
     let argv = machine.command(args.interactive);
-    let workload = match &machine.network {
-        None => Workload::command(argv),
-        Some(_) => {
-            let served = ServedMachine {
-                argv,
-                http: Some(HttpRoot {
-                    dir: ARTIFACT.into(),
-                    port: HTTP_PORT,
-                }),
-            };
-            Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(BootError::Served)?)
-        }
+    let alone = machine.network.is_none() && outlets.is_none();
+    let (outlets, sockets) = outlets.unwrap_or_default();
+    let workload = if alone {
+        Workload::command(argv)
+    } else {
+        let served = ServedMachine {
+            argv,
+            http: machine.network.as_ref().map(|_| HttpRoot {
+                dir: ARTIFACT.into(),
+                port: HTTP_PORT,
+            }),
+            inlets: Inlet::all(&machine.reach, &sockets),
+        };
+        Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(BootError::Served)?)
     };
     let spec = Spec {
         // QEMU keeps writes to media that are not kept in TMPDIR, and would use /var/tmp instead of /tmp.
@@ -102,9 +105,9 @@ pub(super) fn run(
         } else {
             Console::Log
         },
-        network: match &machine.network {
-            None => sandbox::Network::None,
-            Some(_) => sandbox::Network::Loopback,
+        network: match alone {
+            true => sandbox::Network::None,
+            false => sandbox::Network::Loopback,
         },
         ..Spec::new("boot", RootFs::Tree(store.checkout(tools.digest())?), workload)
     };
@@ -115,5 +118,11 @@ pub(super) fn run(
     };
     let mut put = |_: &OutputSpec, _: bool, _: &mut dyn Content| Err(io::Error::other("a machine has no outputs"));
     let _modes = args.interactive.then(|| TerminalModes::save(report)).flatten();
-    Ok(executor.run(&spec, &mut put, console).map(drop))
+    let failed = |server: SocketAddr, error: &io::Error| {
+        report.warning(format_args!(
+            "the machine asked for {server}, which cannot be reached: {error}"
+        ));
+    };
+    let ended = Outlet::with_all(&outlets, &failed, || executor.run(&spec, &mut put, console));
+    Ok(ended.map_err(BootError::Relay)?.map(drop))
 }

@@ -11,12 +11,12 @@ use super::{
 use pnb::{
     boot::{
         ARTIFACT, Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NetworkBoot,
-        Pace,
+        NodeNetwork, Pace, Reach,
     },
     model::{Hint, chain},
     sandbox::SandboxError,
 };
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
 /// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
@@ -28,6 +28,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
     let append = Machine::checked_append(&args.append)?;
     let fw_cfg = args.fw_cfg.iter().map(|text| FwCfg::parse(text));
     let fw_cfg: Vec<FwCfg> = fw_cfg.collect::<Result<_, _>>()?;
+    let reach = Reach::parse_all(&args.reach, NodeNetwork::PRIVATE)?;
     let store = store(common)?;
     let target = BootTarget::open(common, args, &store, report)?;
     let chosen = target.media.choose(target.arch, args.firmware, args.attach);
@@ -87,8 +88,13 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         kernel,
         media,
         network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
+        reach,
         fw_cfg: keys,
         share,
+    };
+    let outlets = match machine.reach.is_empty() {
+        true => None,
+        false => Some(files.reach(&machine.reach)?),
     };
     let mut console = BootConsole::new((!common.json && !common.quiet).then_some(report));
     let ended = machine::run(
@@ -98,6 +104,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         &store,
         &machine,
         files.into_mounts(),
+        outlets,
         &mut console,
     )?;
     if args.interactive {
@@ -117,6 +124,7 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
             "--fw-cfg: it has no fw_cfg; write identity.cfg to the boot partition of a kept card (--keep) to name the node",
         ),
         (args.share.is_some(), "--share: it has no 9p"),
+        (!args.reach.is_empty(), "--reach: it has no network"),
         (args.disk.is_some(), "--disk: it has no second disk"),
         (
             args.memory.is_some_and(|memory| memory != BOARD_MEMORY),
@@ -159,7 +167,7 @@ fn judge(
     };
     let problem = match (&verdict, &ended) {
         (Some(BootVerdict::Ready { root, agent, state, .. }), _) => other(root)
-            .or_else(|| (agent != "active").then(|| "the agent is not running".to_owned()))
+            .or_else(|| (agent != "active").then(|| not_running(state)))
             .or_else(|| unlocked(firmware, state)),
         (Some(BootVerdict::Installed { root, .. }), Ok(())) => other(root),
         (Some(BootVerdict::Installed { .. }), Err(error)) => failed(error),
@@ -223,6 +231,20 @@ fn out_of_time(limit: &str, pace: &Pace) -> String {
         }
         Pace::Silent => format!("the machine stands still: no verdict, {limit}, and nothing was ever on the console"),
     }
+}
+
+/// The agent that does not run, with what the machine reports of its end.
+fn not_running(state: &BTreeMap<String, String>) -> String {
+    let get = |name: &str| state.get(name).map_or("unknown", String::as_str);
+    let mut problem = format!(
+        "the agent is not running: its exit status is {} after {} restarts",
+        get("exit"),
+        get("restarts")
+    );
+    if let Some(said) = state.get("agent_said") {
+        _ = write!(problem, "\nlast line: {said}");
+    }
+    problem
 }
 
 /// The lockdown that the machine does not report.

@@ -23,21 +23,24 @@ const PLACES: [&str; 3] = ["kernel", "extra", "updates"];
 /// Parses a list of names and, with `=` in front, directories, separated by spaces; `#` begins a comment. `name` is the list's name
 /// in messages.
 pub fn parse_wanted(name: &str, list: &str) -> Result<Vec<ModuleRequest>, ImageError> {
+    let lines = list.lines().map(|line| line.split('#').next().unwrap_or(line));
+    wanted_modules(name, lines.flat_map(str::split_whitespace))
+}
+
+/// Parses the words of a list: names and, with `=` in front, directories. `name` is the list's name in messages.
+pub fn wanted_modules<'a>(name: &str, words: impl Iterator<Item = &'a str>) -> Result<Vec<ModuleRequest>, ImageError> {
     let mut wanted = Vec::new();
-    for line in list.lines() {
-        let line = line.split('#').next().unwrap_or(line);
-        for word in line.split_whitespace() {
-            wanted.push(match word.strip_prefix('=') {
-                Some(directory) if !directory.is_empty() => ModuleRequest::Directory(directory.to_owned()),
-                Some(_) => {
-                    return Err(refuse(
-                        name,
-                        "a \"=\" has no directory behind it; write e.g. =drivers/net",
-                    ));
-                }
-                None => ModuleRequest::Name(word.to_owned()),
-            });
-        }
+    for word in words {
+        wanted.push(match word.strip_prefix('=') {
+            Some(directory) if !directory.is_empty() => ModuleRequest::Directory(directory.to_owned()),
+            Some(_) => {
+                return Err(refuse(
+                    name,
+                    "a \"=\" has no directory behind it; write e.g. =drivers/net",
+                ));
+            }
+            None => ModuleRequest::Name(word.to_owned()),
+        });
     }
     if wanted.is_empty() {
         return Err(refuse(name, "it names no module"));
@@ -77,15 +80,20 @@ impl<'a> Chooser<'a> {
         chooser
     }
 
+    /// Paths of the modules that remain without those of `omitted`, sorted. A module that a remaining one needs remains too.
+    pub fn without(&self, omitted: &[ModuleRequest]) -> BTreeSet<&'a str> {
+        let omitted: BTreeSet<usize> = omitted.iter().flat_map(|one| self.requested(one)).collect();
+        let members = self.set.members();
+        let others = (0..members.len()).filter(|at| !omitted.contains(at));
+        let kept: BTreeSet<usize> = others
+            .flat_map(|at| self.set.all_needs(at).into_iter().chain([at]))
+            .collect();
+        kept.into_iter().map(|at| members[at].facts.path.as_str()).collect()
+    }
+
     /// Paths of the requested modules and of every module that belongs to them, sorted.
     pub fn choose(&self, wanted: &[ModuleRequest]) -> BTreeSet<&'a str> {
-        let mut next = Vec::new();
-        for one in wanted {
-            match one {
-                ModuleRequest::Name(name) => next.extend(self.look_up(name)),
-                ModuleRequest::Directory(directory) => next.extend(self.within(directory)),
-            }
-        }
+        let mut next: Vec<usize> = wanted.iter().flat_map(|one| self.requested(one)).collect();
         let members = self.set.members();
         let mut chosen = BTreeSet::new();
         while let Some(at) = next.pop() {
@@ -103,6 +111,13 @@ impl<'a> Chooser<'a> {
             }
         }
         chosen.into_iter().map(|at| members[at].facts.path.as_str()).collect()
+    }
+
+    fn requested(&self, one: &ModuleRequest) -> Vec<usize> {
+        match one {
+            ModuleRequest::Name(name) => self.look_up(name),
+            ModuleRequest::Directory(directory) => self.within(directory).collect(),
+        }
     }
 
     fn within(&self, directory: &str) -> impl Iterator<Item = usize> {

@@ -22,6 +22,7 @@
 //! crate writes the indexes.
 
 mod choose;
+mod conf;
 mod file;
 mod hash;
 mod listing;
@@ -32,7 +33,8 @@ mod tables;
 mod text;
 mod trie;
 
-pub use choose::{Chooser, ModuleRequest, parse_wanted};
+pub use choose::{Chooser, ModuleRequest, parse_wanted, wanted_modules};
+pub use conf::DracutSettings;
 pub use file::ModuleReader;
 pub use listing::BuiltinModules;
 pub use module::{ModuleFacts, is_module};

@@ -135,7 +135,10 @@ fn read_archive(archive: &Path) -> Result<(Tree, ContentsByDigest), WriterError>
 }
 
 /// The recognised files of a tree whose contents lie at the paths in `files`.
-fn read_tree_files(tree: &Tree, files: &BTreeMap<VerityDigest, PathBuf>) -> Result<ContentsByDigest, WriterError> {
+pub(super) fn read_tree_files(
+    tree: &Tree,
+    files: &BTreeMap<VerityDigest, PathBuf>,
+) -> Result<ContentsByDigest, WriterError> {
     let mut contents = ContentsByDigest::new();
     for (path, entry) in tree.iter() {
         let Node::File { size, digest } = &entry.node else {

@@ -118,7 +118,8 @@ impl<'a> Loader<'a> {
         self.library(&[&directory, &b"/"[..], name].concat()).is_some()
     }
 
-    fn find_in_standard(&self, name: &[u8]) -> Option<(RelPath, &'a Elf)> {
+    /// The library `name` in the directories that are searched for every file.
+    pub(super) fn find_in_standard(&self, name: &[u8]) -> Option<(RelPath, &'a Elf)> {
         // The loader itself is always loaded, under its own name.
         let own = own_path(self.arch).as_bytes();
         if own.ends_with(&[b"/", name].concat())

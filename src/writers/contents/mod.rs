@@ -9,6 +9,7 @@
 //! | `checks` | the check of an initramfs, of a root and of an agent |
 //! | `view` | a tree with its recognised files; following of paths through links |
 //! | `recognise` | recognition of ELF files, scripts, modules and indexes by their first bytes |
+//! | `critical` | the files without which a node does not come up, as a closure |
 //! | `linked` | programs and libraries |
 //! | `loader` | the search of the dynamic loader for libraries |
 //! | `modules` | kernel modules |
@@ -16,6 +17,7 @@
 //! | `problem` | the problems, in words |
 
 mod checks;
+mod critical;
 mod linked;
 mod loader;
 mod modules;
@@ -27,3 +29,4 @@ mod sample;
 mod view;
 
 pub(super) use checks::{check_agent, check_initramfs, check_root};
+pub(super) use critical::{CRITICAL, critical_files};

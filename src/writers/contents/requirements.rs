@@ -12,7 +12,7 @@ use std::path::Path;
 /// Directories of programs.
 const PROGRAMS: [&str; 2] = ["usr/bin", "usr/sbin"];
 /// Characters that make a path a pattern.
-const PATTERN: [char; 4] = ['*', '?', '[', '{'];
+pub(super) const PATTERN: [char; 4] = ['*', '?', '[', '{'];
 
 /// The required programs, files and drivers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -75,7 +75,8 @@ pub(super) fn load_wanted(path: &Path, arch: Arch) -> Result<Requirements, Write
     parse_wanted(&text, arch).map_err(|problem| WriterError::Missing(format!("read {path:?}: {problem}")))
 }
 
-fn glob(pattern: &str) -> Result<globset::GlobMatcher, String> {
+/// A pattern of paths; a star stands for no slash.
+pub(super) fn glob(pattern: &str) -> Result<globset::GlobMatcher, String> {
     let glob = GlobBuilder::new(pattern).literal_separator(true).build();
     Ok(glob.map_err(|e| e.to_string())?.compile_matcher())
 }
