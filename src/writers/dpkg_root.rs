@@ -43,8 +43,12 @@ pub(super) fn dpkg_root(context: &Context) -> Result<(), WriterError> {
 fn base(index: &Path, root: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
     let TreeInput { tree, contents } = tree_input("base")?;
     lay_out_owned(&tree, &contents, root)?;
-    let database = root.join(DATABASE);
-    let file = File::open(&database).map_err(WriterError::io("open", &database))?;
+    installed(index, &root.join(DATABASE))
+}
+
+/// The file names, in the index, of the packages that the database of dpkg lists.
+fn installed(index: &Path, database: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
+    let file = File::open(database).map_err(WriterError::io("open", database))?;
     let mut locked = BTreeMap::new();
     for_each(index, |paragraph| {
         let field = |name: &str| paragraph.get(name).unwrap_or_default().to_owned();
@@ -317,6 +321,42 @@ mod tests {
             error.contains("line 3: package \"base\": field Depends: relation"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_a_base_image_has_is_not_installed_again_and_must_be_in_the_package_set() {
+        use tar::EntryType::Regular;
+        let scratch = tempfile::tempdir().expect("a directory");
+        let packages = scratch.path().join("packages");
+        fs::create_dir(&packages).expect("made");
+        for name in ["base", "late"] {
+            let path = format!("etc/{name}");
+            deb(&packages, &format!("{name}_1_all.deb"), &[(&path, Regular, 0o644, "x")]);
+        }
+        let fields = "Essential: yes\nArchitecture: all\n";
+        let list = index(&packages, &[("base", fields), ("late", fields)]);
+        let database = scratch.path().join("status");
+        let status = |name: &str, version: &str| {
+            let text =
+                format!("Package: {name}\nStatus: install ok installed\nArchitecture: all\nVersion: {version}\n");
+            fs::write(&database, text).expect("written");
+            installed(&list, &database)
+        };
+        let there = status("base", "1").expect("in the set");
+        assert_eq!(there, [b"base_1_all.deb".to_vec()].into());
+        let root = scratch.path().join("root");
+        lay_out(&packages, &there, &root, 1).expect("laid out");
+        assert!(!root.join("debs/base_1_all.deb").exists() && root.join("debs/late_1_all.deb").exists());
+        assert!(!root.join("etc/base").exists() && root.join("etc/late").exists());
+        for (name, version) in [("base", "2"), ("apt", "1")] {
+            let error = status(name, version).expect_err("not in the set").to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "install packages on the base image: it has {name} {version} (all), which is not in the package set"
+                )
+            );
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ fail() {
     exit 1
 }
 
+# shellcheck source=../rootfs/install/install.sh
 . "$install/install.sh"
 
 make_database

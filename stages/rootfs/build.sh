@@ -19,6 +19,7 @@ fail() {
     exit 1
 }
 
+# shellcheck source=install/install.sh
 . "$install/install.sh"
 
 packages=$(sed -n 's/^Package: //p' /inputs/packages/Packages | LC_ALL=C sort -u)

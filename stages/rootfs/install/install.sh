@@ -1,9 +1,12 @@
+#!/bin/sh
 # Installs packages with dpkg into a root that the writer dpkg-root has prepared. The stages rootfs and bootstrap read this file.
 #
 # What is there when install_packages runs: / is the tools tree (unpacked packages, nothing configured), $root is the root, with its
 # device nodes in $root/dev and the packages to install in $root/debs, their members uncompressed. A root that a base image gave has
 # the database of dpkg and the files of installed packages; any other root has only the files that a package's scripts may call before
 # it is unpacked. The variable $install names the directory of this file, and fail is a function that ends the stage with its text.
+
+: "${root:?}" "${install:?}"
 
 # Half of all files are documentation and translations, which no program needs; licences stay.
 unneeded='man info locale lintian bug bash-completion zsh fish groff linda'
