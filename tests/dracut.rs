@@ -260,7 +260,6 @@ const MUTANTS: &[Mutant] = &[
     // What /persist can do.
     mutant(READY, "ready", r#" && [ ! -h "$top/persist/boots" ]; then"#, "; then"),
     mutant(READY, "ready", "| 0?* |", "|"),
-    mutant(READY, "ready", r#"    rm -rf "$top/persist/.boots.new""#, "    :"),
     // What is fetched.
     mutant(READY, "fetch-ca", r#"[ "$actual" = "$digest" ] ||"#, ":"),
     mutant(READY, "fetch-ca", "        63) refuse", "        63) : refuse"),

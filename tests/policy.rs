@@ -129,7 +129,7 @@ fn entry(suite: &str) -> String {
 fn each_rule_about_the_build_is_kept_and_broken() {
     type Change = fn(&mut Manifest);
     let sha = "0123456789abcdef0123456789abcdef01234567";
-    let cases: [(&str, &str, Change, bool, String); 7] = [
+    let cases: [(&str, &str, Change, bool, String); 10] = [
         (
             "hermetic = true",
             "policy: hermetic",
@@ -181,6 +181,27 @@ fn each_rule_about_the_build_is_kept_and_broken() {
             |m| m.agent.kind = AgentKind::Pinned,
             true,
             format!("\"agent\", sha256 {}", "14".repeat(32)),
+        ),
+        (
+            "recovery = false",
+            "policy: recovery",
+            |m| m.recovery = true,
+            false,
+            "it was built with the option recovery: anybody at its console gets a shell".to_owned(),
+        ),
+        (
+            "recovery = false",
+            "policy: recovery",
+            |m| m.recovery = false,
+            true,
+            "built without the option recovery".to_owned(),
+        ),
+        (
+            "recovery = true",
+            "policy: recovery",
+            |m| m.recovery = false,
+            false,
+            "it was built without the option recovery".to_owned(),
         ),
     ];
     for (text, name, change, ok, want) in cases {
@@ -447,7 +468,7 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
     };
     insta::assert_snapshot!(run("version = 1\n\nhermetical = true\n"), @r###"
     exit 2
-    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `agent`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `architectures`
+    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `agent`, `recovery`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `architectures`
     "###);
     insta::assert_snapshot!(run("version = 1\nhermetic = \"yes\"\n"), @r###"
     exit 2

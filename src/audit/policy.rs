@@ -29,6 +29,8 @@ pub struct Policy {
     pub clean: bool,
     /// The agent that the root must carry.
     pub agent: Option<AgentKind>,
+    /// Whether the artifact must have a recovery, or must have none.
+    pub recovery: Option<bool>,
     /// The artifact was built twice with equal results.
     pub reproducible: bool,
     /// The names of the axes that must have been varied then.
@@ -86,6 +88,7 @@ struct Raw {
     #[serde(default)]
     clean: bool,
     agent: Option<AgentKind>,
+    recovery: Option<bool>,
     #[serde(default)]
     reproducible: bool,
     axes: Option<Spanned<Vec<Spanned<String>>>>,
@@ -181,6 +184,7 @@ impl Raw {
             hermetic: self.hermetic,
             clean: self.clean,
             agent: self.agent,
+            recovery: self.recovery,
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
             archives,

@@ -89,6 +89,19 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
         let problem = (actual != wanted).then_some(problem);
         rule("policy: agent", problem, format!("{name:?}, sha256 {sha256}"));
     }
+    if let Some(wanted) = policy.recovery {
+        let problem = match manifest.recovery {
+            actual if actual == wanted => None,
+            true => Some("it was built with the option recovery: anybody at its console gets a shell".to_owned()),
+            false => Some("it was built without the option recovery".to_owned()),
+        };
+        let found = if wanted {
+            "built with the option recovery"
+        } else {
+            "built without the option recovery"
+        };
+        rule("policy: recovery", problem, found.to_owned());
+    }
     let statement = record.and_then(|r| r.reproducibility.as_ref());
     if policy.reproducible {
         let problem = match statement {

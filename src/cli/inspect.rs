@@ -103,6 +103,7 @@ fn facts(m: &Manifest) -> String {
         ("kernel", m.kernel_version.clone()),
         ("command line", m.kernel_command_line.clone()),
         ("agent", agent),
+        ("recovery", recovery(m).to_owned()),
         ("git revision", m.git_sha.clone().unwrap_or_else(|| "none".to_owned())),
         ("snapshot", m.apt_snapshot.clone()),
         ("packages", m.packages.len().to_string()),
@@ -113,6 +114,15 @@ fn facts(m: &Manifest) -> String {
         line(&mut out, 0, name, &value);
     }
     out
+}
+
+/// Whether the artifact has a recovery.
+const fn recovery(m: &Manifest) -> &'static str {
+    if m.recovery {
+        "yes: anybody at the console gets a shell"
+    } else {
+        "no"
+    }
 }
 
 /// A part and its content as indented text.

@@ -135,6 +135,12 @@ pub enum LockError {
         /// How the package set has it: in another version, of another architecture, not at all.
         found: String,
     },
+    /// The lock would have a kernel with a known fault; the text completes "failed to …".
+    #[error("{problem}")]
+    Kernel {
+        /// The kernel, its fault, and the source of that knowledge.
+        problem: String,
+    },
     /// The request itself is faulty; the text completes "failed to …".
     #[error("{0}")]
     Request(String),
@@ -148,6 +154,9 @@ impl Hint for LockError {
             ),
             Self::Rollback { .. } => Some(
                 "a mirror that goes back in time is outdated or hostile; to go back on purpose, name the moment with --snapshot".into(),
+            ),
+            Self::Kernel { .. } => Some(
+                "lock a moment before or after these releases with --snapshot, or want another kernel in stages/kernel-package".into(),
             ),
             Self::Resolve(error) => error.hint(),
             Self::BaseNotRead { .. } => Some("`pnb lock` reads the image and writes its pins".into()),

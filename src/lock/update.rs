@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     debian::{Keyring, MetadataError, Release, verify_cleartext},
-    model::{Arch, Epoch, Fingerprint, ModelError, Moment, NodeId, RelPath, Sha256Digest, excerpt},
+    model::{Arch, Epoch, Fingerprint, ModelError, Moment, NodeId, RelPath, Sha256Digest, excerpt, refuse_kernel},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -131,6 +131,7 @@ pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockf
     }
     let packages: Packages = packages;
     check_sources(&packages)?;
+    check_kernels(packages.values().map(|(package, _)| package.name.as_str()))?;
     let mut files = request.files.to_vec();
     files.sort();
     let mut packages: Vec<Package> = packages.into_values().map(|(package, _)| package).collect();
@@ -455,6 +456,19 @@ fn lock_set(index: &Index, wanted: &WantedSet, packages: &mut Packages) -> Resul
     Ok(())
 }
 
+/// Refuses a kernel on which no node would boot.
+fn check_kernels<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), LockError> {
+    for name in names {
+        let Some(version) = name.strip_prefix("linux-image-") else {
+            continue;
+        };
+        if let Err(problem) = refuse_kernel(version) {
+            return Err(LockError::Kernel { problem });
+        }
+    }
+    Ok(())
+}
+
 /// Refuses architectures that are built from different versions of a source package. Within a stage that has a source on both
 /// architectures, the versions must be equal; over the whole lock, one architecture may only lack versions of the other.
 fn check_sources(packages: &Packages) -> Result<(), LockError> {
@@ -498,4 +512,30 @@ fn check_sources(packages: &Packages) -> Result<(), LockError> {
         return Ok(());
     }
     Err(LockError::Sources { differences })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Hint as _;
+
+    #[test]
+    fn a_kernel_with_a_known_fault_is_not_locked() {
+        let good = [
+            "linux-image-6.12.117+deb13-amd64",
+            "linux-image-amd64",
+            "libc6",
+            "linux-image-7.0.7-amd64",
+        ];
+        check_kernels(good.into_iter()).expect("no fault");
+        let bad = good.into_iter().chain(["linux-image-7.0.4+deb14-arm64"]);
+        let error = check_kernels(bad).expect_err("a fault");
+        let said = error.to_string();
+        assert!(
+            said.starts_with("use the kernel 7.0.4+deb14-arm64: ") && said.contains("7.0.0 to 7.0.6"),
+            "{said}"
+        );
+        let hint = error.hint().expect("a way out");
+        assert!(hint.contains("--snapshot"), "{hint}");
+    }
 }

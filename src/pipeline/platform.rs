@@ -8,6 +8,7 @@ use crate::{
     store::{ObjectMode, Store, open_foreign},
     verity,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{io::Read, path::Path};
 
 /// Largest certificate file that 90powernode reads, in bytes.
@@ -19,6 +20,10 @@ const URL: &str = "url";
 const CA_PEM: &str = "ca.pem";
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
+/// Most certificates in a file that 90powernode reads.
+const MAX_CERTIFICATES: usize = 32;
+/// The tag of a DER SEQUENCE.
+const SEQUENCE: u8 = 0x30;
 
 /// The address and the certificate authority of the platform, each if it was given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,9 +39,11 @@ impl Platform {
             what: format!("the platform's address {url:?}"),
             problem: problem.to_owned(),
         };
-        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let host = url.strip_prefix("https://");
         if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            return Err(bad("it does not begin with https:// or http:// and a host"));
+            return Err(bad(
+                "it does not begin with https:// and a host; a node takes http:// with powernode.platform.http=allow on its command line only",
+            ));
         }
         // The list leaves out the characters that end or change a quoted value in a shell, and the one that begins a comment.
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?[]@!&*+,;=%".contains(c);
@@ -107,19 +114,33 @@ fn check_pem(bytes: &[u8]) -> Result<(), String> {
     if text.contains("PRIVATE KEY") {
         return Err("it holds a private key, which must not go onto a medium".to_owned());
     }
-    // The rules are those of 90powernode, which refuses a file with any text outside the certificates.
-    let plain = |c: char| c.is_ascii_alphanumeric() || "+/= -\r\n".contains(c);
-    if let Some(odd) = text.chars().find(|c| !plain(*c)) {
-        return Err(format!("it holds {odd:?}, and may hold PEM only, without comments"));
+    // The rules are those of 90powernode, which leaves out text beside the certificates.
+    let blocks: Vec<&str> = text.split(BEGIN).skip(1).collect();
+    if blocks.is_empty() || blocks.len() > MAX_CERTIFICATES {
+        return Err(format!(
+            "it has {} lines {BEGIN:?}, and 1 to {MAX_CERTIFICATES} are wanted",
+            blocks.len()
+        ));
     }
-    if !text.is_empty() && !text.starts_with(BEGIN) {
-        return Err(format!("it does not begin with {BEGIN:?}"));
-    }
-    let (begins, ends) = (text.matches(BEGIN).count(), text.matches(END).count());
-    if begins == 0 || begins != ends {
-        return Err(format!("it has {begins} lines {BEGIN:?} and {ends} lines {END:?}"));
+    for (number, block) in (1..).zip(blocks) {
+        let body = block.split_once(END).map(|(body, _)| body);
+        let body = body.ok_or_else(|| format!("certificate {number} has no line {END:?}"))?;
+        let body: String = body.split_ascii_whitespace().collect();
+        let bytes = STANDARD.decode(body).ok().filter(|bytes| is_sequence(bytes));
+        bytes.ok_or_else(|| format!("certificate {number} is not one: its body is not base64 of a DER SEQUENCE"))?;
     }
     Ok(())
+}
+
+/// Whether these bytes are one DER SEQUENCE of just this length, as every certificate is.
+fn is_sequence(bytes: &[u8]) -> bool {
+    let (length, head) = match *bytes {
+        [SEQUENCE, length, ..] if length < 0x80 => (usize::from(length), 2),
+        [SEQUENCE, 0x81, length, ..] => (usize::from(length), 3),
+        [SEQUENCE, 0x82, high, low, ..] => (usize::from(u16::from_be_bytes([high, low])), 4),
+        _ => return false,
+    };
+    head + length == bytes.len()
 }
 
 #[cfg(test)]
@@ -129,11 +150,12 @@ mod tests {
     #[test]
     fn an_address_that_a_file_of_shell_values_would_change_is_refused() {
         let mut platform = Platform::default();
-        for good in ["https://platform.example", "http://10.0.0.1:3000/a?b=c"] {
+        for good in ["https://platform.example", "https://10.0.0.1:3000/a?b=c"] {
             platform.set_url(good).expect(good);
         }
         for (bad, why) in [
             ("platform.example", "does not begin"),
+            ("http://platform.example", "powernode.platform.http=allow"),
             ("https://", "does not begin"),
             ("https:///x", "does not begin"),
             ("https://a b", "' '"),
@@ -149,13 +171,27 @@ mod tests {
 
     #[test]
     fn only_certificates_are_taken_for_certificates() {
-        let one = format!("{BEGIN}\nAAAA\n{END}\n");
-        assert_eq!(check_pem(one.as_bytes()), Ok(()));
+        // A SEQUENCE of the numbers 1 and 2.
+        let body = "MAYCAQECAQI=";
+        let one = format!("{BEGIN}\n{body}\n{END}\n");
+        for good in [
+            one.clone(),
+            format!("subject=x\n{one}# x\n{one}"),
+            one.replace('\n', "\r\n"),
+        ] {
+            assert_eq!(check_pem(good.as_bytes()), Ok(()), "{good}");
+        }
         for (text, why) in [
             (String::new(), "0 lines"),
-            (format!("{BEGIN}\nAAAA\n"), "1 lines"),
-            (format!("subject=x\n{one}"), "does not begin"),
-            (format!("{one}# x\n"), "'#'"),
+            (one.repeat(33), "33 lines"),
+            (format!("{BEGIN}\n{body}\n"), "certificate 1 has no line"),
+            (
+                format!("{one}{}", one.replace(body, "FIXTURE")),
+                "certificate 2 is not one",
+            ),
+            (one.replace(body, "AAAA"), "certificate 1 is not one"),
+            (one.replace(body, "MAYCAQECAQIC"), "certificate 1 is not one"),
+            (one.replace(body, "MIIB"), "certificate 1 is not one"),
             (format!("{one}-----BEGIN PRIVATE KEY-----\n"), "private key"),
             ("x".repeat(70_000), "more than 65536"),
             ("\u{e9}".to_owned(), "not text"),

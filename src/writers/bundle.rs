@@ -5,10 +5,11 @@
 //! ```text
 //! early.cpio          microcode, uncompressed: the kernel reads it before it can decompress
 //! zstd(dracut.cpio)   modules, programs and the 90powernode hooks
+//! zstd(recovery)      /etc/powernode/recovery, only of an image that was built with the option recovery
 //! zstd(last segment)  /etc/powernode/root-digest, and for direct boot /powernode/root.ext4
 //! ```
 //!
-//! `initramfs` makes the first two, which do not depend on the root, if dracut's archive passes the checks of [`super::contents`].
+//! `initramfs` makes all but the last, which do not depend on the root, if dracut's archive passes the checks of [`super::contents`].
 //! `initramfs-media` adds the digest, for media that carry the root beside the initramfs. `kernel-initrd` adds the digest and the root.
 //! So a changed root needs no new run of dracut and no new compression of its archive. Source: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
 
@@ -30,6 +31,8 @@ const LEVEL: i32 = 3;
 /// The files of the last segment: name of the input, path in the archive.
 const DIGEST: (&str, &str) = ("root-digest", "etc/powernode/root-digest");
 const ROOT: (&str, &str) = ("root.ext4", "powernode/root.ext4");
+/// The file by which 90powernode knows that the image has a recovery: path in the archive.
+const RECOVERY: &str = "etc/powernode/recovery";
 /// Name of the output of every writer in this file.
 const INITRAMFS: &str = "initramfs.cpio.zst";
 
@@ -43,6 +46,10 @@ pub(super) fn initramfs(context: &Context) -> Result<(), WriterError> {
         append(&early, &mut out, &path)?;
     }
     let mut out = compress(context, &archive, out)?;
+    let recovery = input("recovery/recovery");
+    if is_there(&recovery)? {
+        out = write_segment(context, &[(recovery, RECOVERY)], out)?;
+    }
     out.flush().map_err(WriterError::io("write", &path))
 }
 
@@ -72,9 +79,18 @@ pub(super) fn with_root(
     append_segment(context, initramfs, &[(digest, DIGEST.1), (root, ROOT.1)])
 }
 
-/// Writes `initramfs` and, behind it, an archive with `files`, each with its path there. The archive is written twice: first only to
-/// learn its length, which zstd must know beforehand.
+/// Writes `initramfs` and, behind it, an archive with `files`, each with its path there.
 fn append_segment(context: &Context, initramfs: &Path, files: &[(PathBuf, &str)]) -> Result<(), WriterError> {
+    let path = build(INITRAMFS);
+    let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
+    append(initramfs, &mut out, &path)?;
+    let mut out = write_segment(context, files, out)?;
+    out.flush().map_err(WriterError::io("write", &path))
+}
+
+/// Writes an archive with `files` to the end of `out`. The archive is written twice: first only to learn its length, which zstd must know
+/// beforehand.
+fn write_segment(context: &Context, files: &[(PathBuf, &str)], out: File) -> Result<File, WriterError> {
     let mut contents = Vec::new();
     for (from, place) in files {
         let file = File::open(from).map_err(WriterError::io("open", from))?;
@@ -82,14 +98,10 @@ fn append_segment(context: &Context, initramfs: &Path, files: &[(PathBuf, &str)]
         let place = RelPath::new(place).map_err(|e| WriterError::Missing(e.to_string()))?;
         contents.push((place, size, file));
     }
-    let path = build(INITRAMFS);
-    let mut out = File::create_new(&path).map_err(WriterError::io("create", &path))?;
-    append(initramfs, &mut out, &path)?;
     let size = segment(context, &contents, io::sink(), &mut |_| Box::new(io::repeat(0)))?;
-    let mut out = zstd::compress_with(size, out, LEVEL, workers(context), |out| {
+    Ok(zstd::compress_with(size, out, LEVEL, workers(context), |out| {
         segment(context, &contents, out, &mut |file| Box::new(file)).map(drop)
-    })?;
-    out.flush().map_err(WriterError::io("write", &path))
+    })?)
 }
 
 /// Writes an archive of files with the directories above them; returns its length in bytes.

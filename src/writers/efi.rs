@@ -22,6 +22,9 @@ const MENU: &str = "EFI/debian/grub.cfg";
 /// Placeholders that a menu may contain.
 const COMMAND_LINE: &str = "@COMMAND_LINE@";
 const RECOVERY: &str = "@RECOVERY_COMMAND_LINE@";
+/// What a line begins with that only a menu with a recovery has, and one that only a menu without it has.
+const WITH_RECOVERY: &str = "@WITH_RECOVERY@ ";
+const WITHOUT_RECOVERY: &str = "@WITHOUT_RECOVERY@ ";
 const ROOT_DIGEST: &str = "@ROOT_DIGEST@";
 const SERVER: &str = "@SERVER@";
 const CA_WORD: &str = "@CA_PEM_FILE@";
@@ -147,23 +150,31 @@ pub(super) fn overlay(
         }
     }
     fs::create_dir(scratch).map_err(WriterError::io("create", scratch))?;
+    let recovery = is_there(&input("recovery/recovery"))?;
     for name in ["esp", IDENTITY] {
         if is_there(&input(name))? {
-            fill(name, &filled, scratch, &mut files)?;
+            fill(name, &filled, recovery, scratch, &mut files)?;
         }
     }
     Ok(files)
 }
 
 /// Adds the files of the tree `name` to `files`, with their placeholders filled in.
-fn fill(name: &str, words: &[(&str, String)], scratch: &Path, files: &mut Files) -> Result<(), WriterError> {
+fn fill(
+    name: &str,
+    words: &[(&str, String)],
+    recovery: bool,
+    scratch: &Path,
+    files: &mut Files,
+) -> Result<(), WriterError> {
     let tree = tree_input(name)?;
     for (number, (place, entry)) in tree.tree.iter().enumerate() {
         if let Node::Directory = entry.node {
             continue;
         }
         let from = input(name).join(place.as_path());
-        let mut text = fs::read_to_string(&from).map_err(WriterError::io("read", &from))?;
+        let text = fs::read_to_string(&from).map_err(WriterError::io("read", &from))?;
+        let mut text = lines_for(&text, recovery);
         for (word, value) in words {
             text = text.replace(word, value);
         }
@@ -172,6 +183,16 @@ fn fill(name: &str, words: &[(&str, String)], scratch: &Path, files: &mut Files)
         files.insert(place.clone(), to);
     }
     Ok(())
+}
+
+/// The lines of a file for an image with or without a recovery.
+fn lines_for(text: &str, recovery: bool) -> String {
+    let (kept, dropped) = match recovery {
+        true => (WITH_RECOVERY, WITHOUT_RECOVERY),
+        false => (WITHOUT_RECOVERY, WITH_RECOVERY),
+    };
+    let lines = text.split_inclusive('\n').filter(|line| !line.starts_with(dropped));
+    lines.map(|line| line.strip_prefix(kept).unwrap_or(line)).collect()
 }
 
 /// Refuses a command line with characters that a menu of GRUB may read as syntax, or without the word that asks for a boot.
@@ -213,6 +234,45 @@ pub(super) fn opener(files: &Files) -> impl Fn(&RelPath) -> io::Result<Box<dyn R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_menu_has_the_lines_of_its_kind() {
+        let text = "a\n@WITH_RECOVERY@ b\n@WITHOUT_RECOVERY@     c\nx @WITH_RECOVERY@ d";
+        assert_eq!(lines_for(text, true), "a\nb\nx @WITH_RECOVERY@ d");
+        assert_eq!(lines_for(text, false), "a\n    c\nx @WITH_RECOVERY@ d");
+    }
+
+    /// GRUB asks for a password that nobody has before it edits an entry or opens its own command line.
+    #[test]
+    fn the_menus_of_the_repository_are_locked_or_have_a_recovery() {
+        let stages = Path::new(env!("CARGO_MANIFEST_DIR")).join("stages");
+        for menu in [
+            "raw/esp/EFI/debian/grub.cfg",
+            "iso-efi/esp/EFI/debian/grub.cfg",
+            "ipxe/files/grub.cfg",
+        ] {
+            let text = fs::read_to_string(stages.join(menu)).expect("readable");
+            let locked = lines_for(&text, false);
+            assert!(
+                locked.lines().any(|line| line.starts_with("set superusers=")),
+                "{menu}:\n{locked}"
+            );
+            for forbidden in ["\npassword", "ecovery", "boot=0", "RECOVERY", "submenu"] {
+                assert!(!locked.contains(forbidden), "{menu}: {forbidden}:\n{locked}");
+            }
+            let open = lines_for(&text, true);
+            assert!(
+                !open.contains("superusers") && open.contains(RECOVERY),
+                "{menu}:\n{open}"
+            );
+            for text in [locked, open] {
+                let entries = text.lines().filter(|line| line.starts_with("menuentry "));
+                for entry in entries {
+                    assert!(entry.contains(" --unrestricted {"), "{menu}: {entry}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_command_line_that_a_menu_would_read_otherwise_is_refused() {

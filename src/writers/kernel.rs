@@ -13,7 +13,7 @@ use crate::{
         BuiltinModules, Chooser, DracutSettings, ModuleFacts, ModuleReader, ModuleSet, indexes, is_module,
         parse_wanted, wanted_modules, write_facts,
     },
-    model::{Node, RelPath, Tree},
+    model::{Node, RelPath, Tree, refuse_kernel},
 };
 use std::{
     fs,
@@ -31,6 +31,7 @@ pub(super) const MODULES: &str = "usr/lib/modules";
 pub(super) fn kernel(context: &Context) -> Result<(), WriterError> {
     let package = tree_input("kernel")?.tree;
     let version = version_of(&package)?;
+    refuse_kernel(&version).map_err(WriterError::Missing)?;
     let place = input("kernel").join(MODULES).join(&version);
     let paths = module_paths(&package, &version);
     if paths.is_empty() {

@@ -30,9 +30,15 @@ recovery=$(printf '%s' "$plain" | sed 's/powernode\.boot=1/powernode.boot=0/')
 # iPXE hands the initramfs over by a name that the kernel has to be told.
 ipxe="$plain $(cat /stage/cmdline)"
 
+# Lines of a menu that only an image with a recovery has, and only one without.
+kept=WITHOUT_RECOVERY dropped=WITH_RECOVERY
+if [ -e /inputs/recovery/recovery ]; then
+    kept=WITH_RECOVERY dropped=WITHOUT_RECOVERY
+fi
+
 # fill SCRIPT TARGET COMMAND_LINE: a script of this stage with everything in it
 fill() {
-    sed -e "s|@COMMAND_LINE@|$3|" -e "s|@RECOVERY_COMMAND_LINE@|$recovery|" -e "s|@ARCH@|$PNB_ARCH|" "/stage/files/$1" >"$2"
+    sed -e "/^@$dropped@ /d" -e "s/^@$kept@ //" -e "s|@COMMAND_LINE@|$3|" -e "s|@RECOVERY_COMMAND_LINE@|$recovery|" -e "s|@ARCH@|$PNB_ARCH|" "/stage/files/$1" >"$2"
     ! grep -q '@[A-Z_]*@' "$2" || fail "a placeholder is left in $1"
 }
 

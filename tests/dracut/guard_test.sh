@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests of powernode-guard.sh: which words the kernel command line may hold, what opens with --recovery, and what the hook before the root
+# Tests of powernode-guard.sh: which words the kernel command line may hold, what opens with the option recovery, and what the hook before the root
 # asks. How it is started: see harness.sh.
 
 # shellcheck source=harness.sh
@@ -40,8 +40,9 @@ open() {
 open ''
 # Every command line that an image brings.
 # shellcheck disable=SC2154  # harness.sh sets it
-for file in powernode powernode-arm64; do
-    words=$(sed -n 's/^kernel_cmdline+="\(.*\)"$/\1/p' "$conf/$file.conf")
+for file in powernode.conf powernode-arm64.conf; do
+    # shellcheck disable=SC2154  # harness.sh sets it
+    words=$(sed -n 's/^kernel_cmdline+="\(.*\)"$/\1/p' "$settings/$file")
     status 0 test -n "$words"
     open "$words"
 done
@@ -133,6 +134,11 @@ BODY='MIIBszCCAVmgAwIBAgIUQ2Fh MIIBszCCAVmgAwIBAgIUQ2Fhaa== AAA='
 for name in powernode.ca powernode.ca_pem; do
     open "$name=-----BEGIN CERTIFICATE----- $BODY -----END CERTIFICATE----- quiet"
     open "$name=\"-----BEGIN CERTIFICATE----- $BODY -----END CERTIFICATE-----\" quiet"
+    # As the script of iPXE has it.
+    open "\"$name=-----BEGIN CERTIFICATE-----AAAABBBB-----END CERTIFICATE-----\" quiet"
+    open "\"$name=-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE----------BEGIN CERTIFICATE-----BBBB-----END CERTIFICATE-----\" quiet"
+    closed the "$name=-----BEGIN CERTIFICATE-----AAA-----END CERTIFICATE-----"
+    closed the "$name=-----BEGIN CERTIFICATE-----AAAA$BODY-----END CERTIFICATE-----x"
     open "$name=-----BEGIN CERTIFICATE----- $BODY -----END CERTIFICATE----- $name=-----BEGIN CERTIFICATE----- AAAA -----END CERTIFICATE-----"
     open "$name=LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"
     for word in single 1 S s emergency rescue -b init=/bin/sh rd.break lsm= systemd.unit=x init= a=b==== '"' AAAA=A; do
@@ -171,7 +177,7 @@ is 'no mode' "$PN_MODE" ''
 status 0 powernode_decide
 is 'recovery' "$PN_MODE" recovery
 
-# The root masks what --recovery unmasks, and it masks all of that.
+# The root masks what the option recovery unmasks, and it masks all of that.
 fresh
 mkdir -p "$tmp/root/etc/systemd/system-generators" "$tmp/root/etc/systemd/system"
 # shellcheck disable=SC2154  # harness.sh sets it

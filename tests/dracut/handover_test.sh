@@ -172,6 +172,9 @@ hidden "powernode.boot=1 powernode.instance_uuid=$UUID powernode.bootstrap_token
     'powernode.boot=1 quiet'
 hidden "powernode.instance_uuid=$UUID \"powernode.ca_pem=-----BEGIN x-----\" powernode.ca_url=https://x powernode.ca_sha256=$HEX a=\"b c\"" 'a="b c"'
 hidden "\"powernode.instance_uuid=$UUID\" powernode.instance_uuidx=1 x" 'powernode.instance_uuidx=1 x'
+hidden "a powernode.ca=-----BEGIN CERTIFICATE----- AAAA BBBB -----END CERTIFICATE----- b" 'a b'
+hidden "a powernode.ca=-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE----------BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE----- b" 'a b'
+hidden "a \"powernode.ca=-----BEGIN CERTIFICATE-----AAAA-----END CERTIFICATE-----\" b" 'a b'
 hidden "x powernode.bootstrap_token=\"a b powernode.boot=1" 'x'
 world
 status 0 powernode_hide_sources

@@ -2,7 +2,8 @@
 # What the test scripts of 90powernode share: the files under test, an empty world to run them in, and checks. Sourced by a script that
 # was started as
 #
-#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root> <stages> <dracut's settings>
+#   <shell> <script> <directory of 90powernode> <empty directory> <overlay of the root> <stages> \
+#     <settings of dracut>
 #
 # Run by tests/dracut.rs under dash and under busybox sh (with busybox's own tools). A script prints one line for each failed check and the
 # number of checks at the end; it exits with 1 when one failed.
@@ -16,7 +17,7 @@ overlay=$3
 # shellcheck disable=SC2034  # for the scripts
 stages=$4
 # shellcheck disable=SC2034  # for the scripts
-conf=$5
+settings=$5
 checks=0
 failures=0
 

@@ -245,6 +245,21 @@ for ca in "powernode.ca_pem=\"$joined\"" "\"powernode.ca_pem=$joined\"" "powerno
     status 0 powernode_claim_early
     is "with $ca" "$PN_ID|$PN_CA_PEM" "$UUID|$PEM"
 done
+# Without quotes, as lines joined by spaces or by nothing, once and twice, and before other words.
+bare=$(printf '%s' "$PEM" | tr -d '\n')
+for ca in "powernode.ca=$joined" "powernode.ca=$bare" "powernode.ca_pem=$joined" "\"powernode.ca=$bare\""; do
+    for more in '' ' quiet console=tty1'; do
+        fresh
+        file cmdline "powernode.boot=1 powernode.instance_uuid=$UUID $ca$more"
+        status 0 powernode_claim_early
+        is "with $ca$more" "$PN_ID|$PN_CA_PEM" "$UUID|$PEM"
+    done
+done
+fresh
+file cmdline "powernode.instance_uuid=$UUID powernode.ca=$bare$bare quiet"
+status 0 powernode_claim_early
+is 'two' "$PN_CA_PEM" "$PEM
+$PEM"
 cmdline() {
     fresh
     file cmdline "$2"
@@ -257,7 +272,8 @@ for word in bootstrap_token=t platform_url=https://x "ca=$coded" "ca_pem=$coded"
 done
 cmdline 'powernode.ca= and powernode.ca_pem= are both' "powernode.instance_uuid=$UUID powernode.ca=$coded powernode.ca_pem=$coded"
 cmdline 'powernode.ca_url= and certificates are both' "powernode.instance_uuid=$UUID powernode.ca=$coded powernode.ca_url=https://x/c"
-cmdline 'is neither base64 nor PEM in double quotes' "powernode.instance_uuid=$UUID powernode.ca_pem=$joined"
+cmdline 'powernode.ca_pem= is not a whole certificate in PEM' "powernode.instance_uuid=$UUID powernode.ca_pem=-----BEGIN CERTIFICATE----- AAAA quiet"
+cmdline 'powernode.ca= is not a whole certificate in PEM' "powernode.instance_uuid=$UUID powernode.ca=-----BEGIN"
 cmdline 'needs powernode.ca_sha256=' "powernode.instance_uuid=$UUID powernode.ca_url=http://x/c"
 cmdline 'is not 64 lower-case' "powernode.instance_uuid=$UUID powernode.ca_url=http://x/c powernode.ca_sha256=abc"
 cmdline 'is there without powernode.ca_url=' "powernode.instance_uuid=$UUID powernode.ca_sha256=$HEX"

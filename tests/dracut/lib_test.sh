@@ -306,7 +306,10 @@ for none in '' '# comment'; do
     reason_has 'names no file'
 done
 rm "$tmp/root/usr/lib/powernode/critical-files"
+mkdir -p "$tmp/proc/sys/kernel"
+file proc/sys/kernel/osrelease 7.0.3-amd64
 status 1 powernode_read_critical
+reason_has 'verity=require of the kernel 7.0.3-amd64 does not work'
 
 # ---------------------------------------------------------------------------------------------------------------- refusal
 

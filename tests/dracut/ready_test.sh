@@ -126,6 +126,10 @@ persist 'ok boots=1' fifo .boots.new
 persist 'ok boots=1' link boots
 persist 'ok boots=1' link .boots.new
 is 'nothing is written through a link' "$(cat "$tmp/elsewhere")" 41
+rm "$tmp/elsewhere"
+mkdir "$tmp/elsewhere"
+persist 'ok boots=1' link boots
+is 'nor into a directory behind one' "$(ls "$tmp/elsewhere")" ''
 persist 'ok boots=1' mkdir "$tmp/persist/.boots.new"
 persist unwritable mkdir "$tmp/persist/boots"
 persist 'ok boots=6' written 5

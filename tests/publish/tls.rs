@@ -7,7 +7,7 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use rustls::{
-    ServerConfig,
+    ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivatePkcs8KeyDer},
 };
 use std::sync::Arc;
@@ -36,31 +36,39 @@ impl Authority {
             &der(0x04, &sequence(&[&der(0x01, &[0xff])])),
         ]);
         let name = format!("tests {}", hex::encode(&key.public_key().as_ref()[1..9]));
-        let certificate = certificate(&key, &name, &key, &name, &extension);
+        let certificate = certificate(&key, &name, &public_key(&key), &name, &extension);
         Self { key, name, certificate }
     }
 
     /// Its certificate in PEM.
     pub(crate) fn pem(&self) -> Vec<u8> {
-        let text = base64(&self.certificate);
-        let lines: Vec<&str> = text
-            .as_bytes()
-            .chunks(64)
-            .map(|line| std::str::from_utf8(line).expect("ASCII"))
-            .collect();
-        let body = lines.join("\n");
-        format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").into_bytes()
+        pem_of(&self.certificate).into_bytes()
+    }
+
+    /// A certificate for `key`, a public key with its algorithm, in PEM.
+    pub(crate) fn issue(&self, subject: &str, key: &[u8]) -> String {
+        let extension = sequence(&[BASIC_CONSTRAINTS, &der(0x04, &sequence(&[]))]);
+        pem_of(&certificate(&self.key, &self.name, key, subject, &extension))
     }
 
     /// A server with a new certificate for 127.0.0.1 and localhost.
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        self.server_at(&[127, 0, 0, 1], rustls::ALL_VERSIONS)
+    }
+
+    /// A server with a new certificate for this address and localhost, which speaks these versions.
+    pub(crate) fn server_at(
+        &self,
+        address: &[u8; 4],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         let (key, pkcs8) = new_key();
-        let names = sequence(&[&der(0x87, &[127, 0, 0, 1]), &der(0x82, b"localhost")]);
+        let names = sequence(&[&der(0x87, address), &der(0x82, b"localhost")]);
         let extension = sequence(&[ALTERNATIVE_NAMES, &der(0x04, &names)]);
-        let own = certificate(&self.key, &self.name, &key, "server", &extension);
+        let own = certificate(&self.key, &self.name, &public_key(&key), "server", &extension);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("the provider has them")
             .with_no_client_auth()
             .with_single_cert(vec![CertificateDer::from(own)], PrivatePkcs8KeyDer::from(pkcs8).into());
@@ -75,13 +83,32 @@ fn new_key() -> (EcdsaKeyPair, Vec<u8>) {
     (key.expect("its own form"), pkcs8.as_ref().to_vec())
 }
 
-fn certificate(signer: &EcdsaKeyPair, issuer: &str, key: &EcdsaKeyPair, subject: &str, extension: &[u8]) -> Vec<u8> {
+/// The public key with its algorithm.
+fn public_key(key: &EcdsaKeyPair) -> Vec<u8> {
+    sequence(&[&sequence(&[EC_PUBLIC_KEY, P256]), &bits(key.public_key().as_ref())])
+}
+
+fn bits(bytes: &[u8]) -> Vec<u8> {
+    der(0x03, &[&[0], bytes].concat())
+}
+
+fn pem_of(certificate: &[u8]) -> String {
+    let text = base64(certificate);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).expect("ASCII"))
+        .collect();
+    let body = lines.join("\n");
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+fn certificate(signer: &EcdsaKeyPair, issuer: &str, key: &[u8], subject: &str, extension: &[u8]) -> Vec<u8> {
     let algorithm = sequence(&[ECDSA_SHA256]);
     let name = |text: &str| {
         let attribute = sequence(&[COMMON_NAME, &der(0x0c, text.as_bytes())]);
         sequence(&[&der(0x31, &attribute)])
     };
-    let bits = |bytes: &[u8]| der(0x03, &[&[0], bytes].concat());
     let body = sequence(&[
         &der(0xa0, &der(0x02, &[2])),
         &der(0x02, &[1]),
@@ -89,7 +116,7 @@ fn certificate(signer: &EcdsaKeyPair, issuer: &str, key: &EcdsaKeyPair, subject:
         &name(issuer),
         &sequence(&[&der(0x17, b"200101000000Z"), &der(0x18, b"20990101000000Z")]),
         &name(subject),
-        &sequence(&[&sequence(&[EC_PUBLIC_KEY, P256]), &bits(key.public_key().as_ref())]),
+        key,
         &der(0xa3, &sequence(&[extension])),
     ]);
     let signature = signer.sign(&SystemRandom::new(), &body).expect("signed");
@@ -112,7 +139,8 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     [head, content.to_vec()].concat()
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Text of bytes, as in PEM.
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {

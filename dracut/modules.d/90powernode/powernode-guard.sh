@@ -4,7 +4,7 @@
 #
 # The command line is the one input of a boot that nothing signs. The kernel, dracut, udev and systemd read it, and each of them has
 # words that give a shell, run a program or start something else than the verified root. So only words of a list are taken
-# (powernode-words), and any other word is refused by name. An image that was built with --recovery takes every word.
+# (powernode-words), and any other word is refused by name. An image that was built with the option recovery takes every word.
 #
 # The kernel itself obeys rdinit=, and starts that program in place of this one: no code of an initramfs can refuse it.
 
@@ -51,14 +51,12 @@ powernode_guard_word() {
         powernode_guard_pem "$1"
         return
     fi
+    # The quotes of a value with spaces are around the value or around the whole word.
     case $1 in
-        powernode.ca=*-----BEGIN | powernode.ca_pem=*-----BEGIN)
-            pn_first=${1#*=}
-            pn_first=${pn_first#\"}
-            if [ "$pn_first" = -----BEGIN ]; then
-                pn_pem=head
-                return 0
-            fi
+        powernode.ca=-----BEGIN | powernode.ca=\"-----BEGIN | \"powernode.ca=-----BEGIN \
+            | powernode.ca_pem=-----BEGIN | powernode.ca_pem=\"-----BEGIN | \"powernode.ca_pem=-----BEGIN)
+            pn_pem=head
+            return 0
             ;;
     esac
     case $1 in
@@ -69,12 +67,12 @@ powernode_guard_word() {
             return 2
             ;;
         powernode.boot=0)
-            PN_REASON='powernode.boot=0 asks for the recovery, which this image does not have: pnb build --recovery makes one that has it'
+            PN_REASON='powernode.boot=0 asks for the recovery, which this image does not have: pnb build --with recovery makes one that has it'
             return 2
             ;;
         powernode.debug=0) return 0 ;;
         powernode.debug | powernode.debug=*)
-            PN_REASON='powernode.debug asks for a shell, which this image does not have: pnb build --recovery makes one that has it'
+            PN_REASON='powernode.debug asks for a shell, which this image does not have: pnb build --with recovery makes one that has it'
             return 2
             ;;
     esac
@@ -93,23 +91,45 @@ powernode_guard_word() {
 # That leaves no word that the kernel, dracut or systemd knows: outside of quotes they read these as words of their own.
 powernode_guard_pem() {
     PN_REASON='the certificate on the kernel command line is not PEM'
-    case $pn_pem:$1 in
-        head:CERTIFICATE-----) pn_pem=body ;;
-        body:-----END) pn_pem=tail ;;
-        tail:CERTIFICATE----- | tail:CERTIFICATE-----\") pn_pem='' ;;
-        # More than one certificate, with its lines joined by spaces.
-        tail:CERTIFICATE----------BEGIN) pn_pem=head ;;
-        # An empty list of security modules is four characters long.
-        body:lsm=) return 2 ;;
-        body:*)
-            pn_base=${1%=}
-            pn_base=${pn_base%=}
-            case $pn_base in
-                '' | *[!A-Za-z0-9+/]*) return 2 ;;
-            esac
-            [ $((${#1} % 4)) -eq 0 ] || return 2
+    pn_base=$1
+    if [ "$pn_pem" = head ]; then
+        case $pn_base in
+            CERTIFICATE-----*) pn_base=${pn_base#CERTIFICATE-----} ;;
+            *) return 2 ;;
+        esac
+        pn_pem=body
+        # The first line of base64 may follow at once.
+        if [ -z "$pn_base" ]; then
+            PN_REASON=''
+            return 0
+        fi
+    elif [ "$pn_pem" = tail ]; then
+        case $pn_base in
+            CERTIFICATE----- | CERTIFICATE-----\") pn_pem='' ;;
+            # More than one certificate.
+            CERTIFICATE----------BEGIN) pn_pem=head ;;
+            *) return 2 ;;
+        esac
+        PN_REASON=''
+        return 0
+    fi
+    case $pn_base in
+        *-----END)
+            pn_base=${pn_base%-----END}
+            pn_pem=tail
+            if [ -z "$pn_base" ]; then
+                PN_REASON=''
+                return 0
+            fi
             ;;
-        *) return 2 ;;
+        # An empty list of security modules is four characters long.
+        lsm=) return 2 ;;
+    esac
+    [ $((${#pn_base} % 4)) -eq 0 ] || return 2
+    pn_base=${pn_base%=}
+    pn_base=${pn_base%=}
+    case $pn_base in
+        '' | *[!A-Za-z0-9+/]*) return 2 ;;
     esac
     PN_REASON=''
 }

@@ -27,7 +27,7 @@ powernode_mount_boot() {
         *) return 2 ;;
     esac
     mkdir -p "$PN_RUN/esp"
-    if ! mount -t vfat -o "$PN_BOOT_FLAGS,umask=0077" "$PN_VALUE" "$PN_RUN/esp" 2>/dev/null; then
+    if ! timeout -s KILL "$PN_MOUNT_SECONDS" mount -t vfat -o "$PN_BOOT_FLAGS,umask=0077" "$PN_VALUE" "$PN_RUN/esp" 2>/dev/null; then
         PN_REASON="the boot partition $PN_VALUE cannot be mounted"
         return 2
     fi
@@ -167,6 +167,7 @@ powernode_hide_sources() {
     [ ! -r "$PN_CMDLINE" ] || pn_words=$(cat "$PN_CMDLINE")
     pn_kept=''
     pn_hidden=''
+    pn_pem=''
     pn_word=''
     set -f
     for pn_part in $pn_words; do
@@ -193,8 +194,24 @@ powernode_hide_sources() {
     fi
 }
 
-# powernode_keep_word WORD: add WORD to pn_kept, or set pn_hidden when it is a part of an identity.
+# powernode_keep_word WORD: add WORD to pn_kept, or set pn_hidden when it is a part of an identity. A certificate without quotes is several
+# words, up to `-----END CERTIFICATE-----` without another `-----BEGIN` behind it.
 powernode_keep_word() {
+    if [ -n "$pn_pem" ]; then
+        case $pn_pem:$1 in
+            tail:CERTIFICATE-----) pn_pem='' ;;
+            *-----END) pn_pem=tail ;;
+            *) pn_pem=body ;;
+        esac
+        return 0
+    fi
+    case $1 in
+        powernode.ca=-----BEGIN | powernode.ca_pem=-----BEGIN)
+            pn_pem=body
+            pn_hidden=1
+            return 0
+            ;;
+    esac
     case ${1#\"} in
         powernode.instance_uuid=* | powernode.bootstrap_token=* | powernode.platform_url=* | powernode.ca=* | powernode.ca_pem=* \
             | powernode.ca_url=* | powernode.ca_sha256=*)

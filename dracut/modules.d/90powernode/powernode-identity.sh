@@ -55,7 +55,10 @@ powernode_lone() {
 powernode_claim_cmdline() {
     pn_given=''
     for pn_name in bootstrap_token platform_url ca_url ca_sha256 ca_pem ca; do
-        powernode_cmdline_get "powernode.$pn_name"
+        case $pn_name in
+            ca_pem | ca) powernode_cmdline_pem "powernode.$pn_name" ;;
+            *) powernode_cmdline_get "powernode.$pn_name" ;;
+        esac
         case $? in
             0) pn_given="$pn_given powernode.$pn_name=" ;;
             1) continue ;;
@@ -179,12 +182,17 @@ powernode_claim_fw_cfg() {
 # powernode_fw_cfg_name: PN_NAME, which a person typed. It names the node to people only, so one that cannot be handed on is left out,
 # and the node boots.
 powernode_fw_cfg_name() {
-    if powernode_read_fw_cfg instance_name 1024 && powernode_check_plain 'fw_cfg instance_name' "$PN_VALUE"; then
-        PN_NAME=$PN_VALUE
-        return 0
-    fi
-    [ ! -s "$PN_FW_CFG/instance_name/raw" ] \
-        || powernode_tell 'powernode: identity: fw_cfg instance_name is not up to 1024 plain characters, and is left out'
+    powernode_read_fw_cfg instance_name 1024
+    case $? in
+        0)
+            if powernode_check_plain 'fw_cfg instance_name' "$PN_VALUE"; then
+                PN_NAME=$PN_VALUE
+                return 0
+            fi
+            ;;
+        1) return 0 ;;
+    esac
+    powernode_tell 'powernode: identity: fw_cfg instance_name is not up to 1024 plain characters, and is left out'
     PN_REASON=''
 }
 

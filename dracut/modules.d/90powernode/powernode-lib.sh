@@ -26,7 +26,7 @@ PN_DEV=/dev
 PN_KMSG=/dev/kmsg
 PN_PRINTK=/proc/sys/kernel/printk
 PN_CRITICAL=usr/lib/powernode/critical-files
-# There when the image was built with --recovery.
+# There when the image was built with the option recovery.
 PN_RECOVERY=/etc/powernode/recovery
 PN_SYS=/sys
 PN_PROC=/proc
@@ -77,7 +77,7 @@ powernode_tell() {
     PN_PAUSE=1
 }
 
-# powernode_has_recovery: this image was built with --recovery, so that an operator may get a shell from it.
+# powernode_has_recovery: this image was built with the option recovery, so that an operator may get a shell from it.
 powernode_has_recovery() {
     [ -f "$PN_RECOVERY" ]
 }

@@ -287,7 +287,9 @@ powernode_mount_root() {
 powernode_read_critical() {
     pn_patterns=''
     if ! pn_patterns=$(cat "$PN_NEWROOT/$PN_CRITICAL" 2>/dev/null); then
-        PN_REASON="/$PN_CRITICAL of the root cannot be read"
+        # The first file that is read through the overlay: on a kernel whose verity=require does not work, this is where it shows.
+        pn_kernel=$(cat "$PN_PROC/sys/kernel/osrelease" 2>/dev/null)
+        PN_REASON="/$PN_CRITICAL of the root cannot be read: it is damaged, or verity=require of the kernel $pn_kernel does not work"
         return 1
     fi
     pn_text=$pn_patterns$PN_NL

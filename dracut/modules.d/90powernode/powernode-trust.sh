@@ -103,6 +103,29 @@ powernode_inline_pem() {
     powernode_check_pem "$1" "$pn_inline"
 }
 
+# powernode_cmdline_pem KEY: powernode_cmdline_get for certificates, which may also be there as PEM without quotes: then the value
+# reaches to the end of its last block.
+powernode_cmdline_pem() {
+    powernode_cmdline_get "$1" || return
+    [ "$PN_VALUE" = -----BEGIN ] || return 0
+    pn_cmdline_text=$(tr -s ' \011\012' ' ' <"$PN_CMDLINE")
+    pn_cmdline_text=${pn_cmdline_text#*"$1="}
+    PN_VALUE=''
+    while :; do
+        case $pn_cmdline_text in
+            "$PN_PEM_BEGIN"*"$PN_PEM_END"*) ;;
+            *) break ;;
+        esac
+        PN_VALUE="$PN_VALUE${pn_cmdline_text%%"$PN_PEM_END"*}$PN_PEM_END"
+        pn_cmdline_text=${pn_cmdline_text#*"$PN_PEM_END"}
+        pn_cmdline_text=${pn_cmdline_text# }
+    done
+    if [ -z "$PN_VALUE" ]; then
+        PN_REASON="$1= is not a whole certificate in PEM"
+        return 2
+    fi
+}
+
 # powernode_check_platform_url WHERE TEXT: an https URL. One with http, over which the bootstrap token would leave the node in the
 # clear, is accepted with powernode.platform.http=allow on the command line only.
 powernode_check_platform_url() {

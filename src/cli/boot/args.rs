@@ -18,8 +18,8 @@ use std::path::PathBuf;
     pnb boot images/iso/amd64 --firmware direct --disk new.raw --size 4GiB \\\n    \
       --append 'powernode.install=/dev/vda powernode.install.confirm=yes'\n  \
     pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
+    pnb boot images-recovery/kernel-initrd/amd64 --append rd.break --interactive\n  \
     pnb boot images/kernel-initrd/amd64 --reach 10.0.2.100:443=127.0.0.1:8443\n  \
-    pnb boot images/kernel-initrd/amd64 --append powernode.debug=1 --interactive\n  \
     pnb boot images/disk-image-rpi4/arm64 --keep card.img\n  \
     pnb boot oci:registry.example/powernode/os:v1.4 --arch arm64")]
 pub(in crate::cli) struct BootArgs {
