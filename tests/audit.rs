@@ -6,8 +6,8 @@ use fixture::{DATABASE, artifact, facts, lock, path, record, root_image, root_im
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, AuditReport, Class, OpenError, OpenedRoot, Verified, audit},
     manifest::{
-        Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, PROVENANCE_FILE, RECORD_FILE, RecordedWorkload, Role,
-        SBOM_FILE, SUMS_FILE, Statement, Statements, Sums,
+        Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE, RECORD_FILE,
+        RecordedWorkload, Role, SBOM_FILE, SUMS_FILE, Statement, Statements, Sums,
     },
     model::{RelPath, Sha256Digest, VerityDigest},
     verity::digest_bytes,
@@ -356,7 +356,7 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
 #[test]
 fn statements_that_contradict_each_other_are_found() {
     type Change = fn(&mut Manifest);
-    let cases: [(Change, Class, &str); 19] = [
+    let cases: [(Change, Class, &str); 20] = [
         (|m| m.variants.clear(), Class::Manifest, "it describes 0 variants"),
         (
             |m| m.git_sha = Some("main".to_owned()),
@@ -448,6 +448,17 @@ fn statements_that_contradict_each_other_are_found() {
             |m| m.lockfile.sha256 = Sha256Digest::new([3; 32]),
             Class::Pins,
             "sha256 of the lock",
+        ),
+        (
+            |m| {
+                let inputs = m.stages.iter_mut().flat_map(|stage| stage.inputs.values_mut());
+                let ours = inputs.filter(|input| matches!(input.origin, Origin::Repository(_)));
+                for input in ours {
+                    input.origin = Origin::Repository("stages/recovery".parse().expect("a path"));
+                }
+            },
+            Class::Pins,
+            "it gives the artifact a recovery, and the manifest states none",
         ),
     ];
     let files = good_files();

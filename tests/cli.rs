@@ -125,7 +125,7 @@ fn a_malformed_stage_is_named_by_line() {
     });
     insta::assert_snapshot!(said(dir.path(), &["plan"]), @r#"
     exit 6
-    error: failed to read stages/ipxe/stage.toml, line 16: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
+    error: failed to read stages/ipxe/stage.toml, line 17: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
     "#);
 }
 

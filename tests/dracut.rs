@@ -128,6 +128,26 @@ fn identities_are_claimed_under_busybox() {
 }
 
 #[test]
+fn clouds_are_asked_under_dash() {
+    run_under_dash("cloud_test.sh");
+}
+
+#[test]
+fn clouds_are_asked_under_busybox() {
+    run_under_busybox("cloud_test.sh");
+}
+
+#[test]
+fn user_data_are_read_under_dash() {
+    run_under_dash("user_data_test.sh");
+}
+
+#[test]
+fn user_data_are_read_under_busybox() {
+    run_under_busybox("user_data_test.sh");
+}
+
+#[test]
 fn identities_are_handed_over_under_dash() {
     run_under_dash("handover_test.sh");
 }
@@ -164,6 +184,9 @@ const PROGRAMS: &str = "usr/lib/powernode";
 const READY: &str = "ready_test.sh";
 const IDENTITY: &str = "identity_test.sh";
 const HANDOVER: &str = "handover_test.sh";
+const CLOUD: &str = "cloud_test.sh";
+const USER_DATA: &str = "user_data_test.sh";
+const CLOUD_FILE: &str = "powernode-cloud.sh";
 const LISTS: &str = "modules_test.sh";
 const STACK: &str = "stack_test.sh";
 
@@ -227,8 +250,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         IDENTITY,
         "powernode-identity.sh",
-        "'cmdline fw_cfg boot_file'",
-        "'fw_cfg cmdline boot_file'",
+        "'cmdline cloud fw_cfg boot_file'",
+        "'fw_cfg cmdline cloud boot_file'",
     ),
     mutant(
         IDENTITY,
@@ -279,6 +302,56 @@ const MUTANTS: &[Mutant] = &[
         r#"            [ -n "$PN_CA_SHA256" ] && return 0"#,
         "            return 0",
     ),
+    // A cloud is asked without its firmware's word, in the older way, or more than once; its answers are taken as they come.
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "    [ -n \"$PN_CLOUD\" ]\n}",
+        "    PN_CLOUD=${PN_CLOUD:-aws}\n}",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "powernode_cloud_need PUT",
+        "powernode_cloud_get PUT /x; :",
+    ),
+    mutant(CLOUD, CLOUD_FILE, "    powernode_network_down \"$pn_card\"", "    :"),
+    mutant(USER_DATA, CLOUD_FILE, "1f8b*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "fffe* | feff* | 00??* | ??00*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "'content-type:'* | 'mime-version:'*)", "xxxx)"),
+    mutant(CLOUD, CLOUD_FILE, "[ \"$pn_size\" -ge \"$pn_length\" ] ||", ": ||"),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "        [ \"$1\" -eq 0 ] || [ \"$pn_size\"",
+        "        : || [ \"$pn_size\"",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "            [Tt]ransfer-[Ee]ncoding:*)",
+        "            xxxx)",
+    ),
+    mutant(
+        USER_DATA,
+        CLOUD_FILE,
+        "-le \"$PN_CLOUD_MAX\" ] || return 2",
+        "-ge 0 ] || return 2",
+    ),
+    mutant(
+        USER_DATA,
+        CLOUD_FILE,
+        "        powernode_lone \"$pn_where\" \"$pn_given\"",
+        "        powernode_lone x ''",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "            \"$PN_CLOUD_ADDRESS/32\")",
+        "            xxxx)",
+    ),
+    mutant(CLOUD, CLOUD_FILE, "PN_SOURCES_EARLY=$pn_early", ":"),
+    mutant(USER_DATA, "powernode-json.awk", "if (found) fail()", ""),
     // Whether the agent works: looked at once, or not for another process, or not for ten seconds.
     mutant(READY, "ready", "steady=10", "steady=-9"),
     mutant(
@@ -387,7 +460,7 @@ const MODULE_MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// Each of them turns its test script red.
+/// Each of them turns its test script red. They are shared out among threads.
 #[test]
 fn the_tests_see_what_is_taken_out() {
     turn_red(MUTANTS);
@@ -399,45 +472,52 @@ fn the_tests_see_what_is_taken_out_of_modules() {
 }
 
 fn turn_red(mutants: &[Mutant]) {
-    for mutant in mutants {
-        let dir = tempfile::tempdir().expect("a directory");
-        let programs = Path::new(OVERLAY).join(PROGRAMS);
-        let (module, overlay) = (dir.path().join("module"), dir.path().join("overlay"));
-        let mut found = false;
-        for (from, to) in [(Path::new(MODULE), &module), (&programs, &overlay.join(PROGRAMS))] {
-            std::fs::create_dir_all(to).expect("made");
-            for entry in walkdir::WalkDir::new(from).min_depth(1) {
-                let entry = entry.expect("an entry");
-                let mut text = std::fs::read_to_string(entry.path()).expect("text");
-                if entry.file_name() == mutant.file {
-                    found = text.contains(mutant.from);
-                    text = text.replacen(mutant.from, mutant.to, 1);
-                }
-                std::fs::write(to.join(entry.file_name()), text).expect("written");
-            }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for share in mutants.chunks(mutants.len().div_ceil(threads)) {
+            scope.spawn(|| share.iter().for_each(is_seen));
         }
-        assert!(found, "{:?} is not in {}", mutant.from, mutant.file);
-        let files = [
-            Path::new(SCRIPTS),
-            &module,
-            &overlay,
-            Path::new(STAGES),
-            Path::new(SETTINGS),
-        ];
-        let command = format!(
-            "mkdir world\ntimeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1 || :",
-            mutant.script
-        );
-        let (text, _) = check(&files, &command);
-        let last = text.lines().last().unwrap_or_default();
-        let failed = last.strip_suffix(" failed").and_then(|text| text.rsplit_once(' '));
-        assert!(
-            last.contains(" checks, ") && failed.is_some_and(|(_, count)| count != "0"),
-            "without {:?} {} says: {last}",
-            mutant.from,
-            mutant.script
-        );
+    });
+}
+
+fn is_seen(mutant: &Mutant) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let programs = Path::new(OVERLAY).join(PROGRAMS);
+    let (module, overlay) = (dir.path().join("module"), dir.path().join("overlay"));
+    let mut found = false;
+    for (from, to) in [(Path::new(MODULE), &module), (&programs, &overlay.join(PROGRAMS))] {
+        std::fs::create_dir_all(to).expect("made");
+        for entry in walkdir::WalkDir::new(from).min_depth(1) {
+            let entry = entry.expect("an entry");
+            let mut text = std::fs::read_to_string(entry.path()).expect("text");
+            if entry.file_name() == mutant.file {
+                found = text.contains(mutant.from);
+                text = text.replacen(mutant.from, mutant.to, 1);
+            }
+            std::fs::write(to.join(entry.file_name()), text).expect("written");
+        }
     }
+    assert!(found, "{:?} is not in {}", mutant.from, mutant.file);
+    let files = [
+        Path::new(SCRIPTS),
+        &module,
+        &overlay,
+        Path::new(STAGES),
+        Path::new(SETTINGS),
+    ];
+    let command = format!(
+        "mkdir world\nSTOP=1 timeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1 || :",
+        mutant.script
+    );
+    let (text, _) = check(&files, &command);
+    let last = text.lines().last().unwrap_or_default();
+    let failed = last.strip_suffix(" failed").and_then(|text| text.rsplit_once(' '));
+    assert!(
+        last.contains(" checks, ") && failed.is_some_and(|(_, count)| count != "0"),
+        "without {:?} {} says: {last}",
+        mutant.from,
+        mutant.script
+    );
 }
 
 #[test]
@@ -450,12 +530,83 @@ fn the_guard_works_under_busybox() {
     run_under_busybox("guard_test.sh");
 }
 
+/// Each part of the guard is what its tests look at: with the part taken out, they fail.
+#[test]
+fn the_tests_of_the_guard_find_each_part_that_is_missing() {
+    let mutants = [
+        (
+            "powernode-guard.sh",
+            "        powernode_guard_word \"$pn_word\" || {",
+            "        : || {",
+        ),
+        (
+            "powernode-guard.sh",
+            "        *\\\"* | *\\'* | *\\\\*)",
+            "        NEVER)",
+        ),
+        (
+            "powernode-guard.sh",
+            "        powernode.debug | powernode.debug=*)",
+            "        NEVER)",
+        ),
+        (
+            "powernode-guard.sh",
+            "    if [ \"$pn_odd\" -ne 0 ]; then",
+            "    if false; then",
+        ),
+        (
+            "powernode-guard.sh",
+            "    [ $((${#pn_base} % 4)) -eq 0 ] || return 2",
+            "    :",
+        ),
+        ("powernode-guard.sh", "        lsm=) return 2 ;;", ""),
+        (
+            "powernode-guard.sh",
+            "    [ \"$pn_top\" = 'powernode overlay' ] || return 1",
+            "    :",
+        ),
+        (
+            "powernode-lib.sh",
+            "            powernode_has_recovery || return 2",
+            "            :",
+        ),
+        ("powernode-words", "powernode.*=*", "*.*=*"),
+        ("powernode-words", "gpt", "*"),
+        ("powernode-words", "lockdown=integrity", "lockdown=*"),
+    ];
+    for (file, from, to) in mutants {
+        let dir = tempfile::tempdir().expect("scratch");
+        for entry in walkdir::WalkDir::new(MODULE).min_depth(1).sort_by_file_name() {
+            let entry = entry.expect("readable");
+            let mut text = std::fs::read_to_string(entry.path()).expect("text");
+            if entry.file_name() == file {
+                assert!(text.contains(from), "{file} has no line {from}");
+                text = text.replacen(from, to, 1);
+            }
+            std::fs::write(dir.path().join(entry.file_name()), text).expect("written");
+        }
+        let files = [
+            Path::new(SCRIPTS),
+            dir.path(),
+            Path::new(OVERLAY),
+            Path::new(STAGES),
+            Path::new(SETTINGS),
+        ];
+        let script = "/inputs/0/guard_test.sh /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4";
+        let (text, _) = check(&files, &format!("mkdir world\nPATH=/usr/bin dash {script} 2>&1 || :"));
+        let failed = text.lines().last().and_then(|line| line.split(' ').nth(2));
+        let failed: u32 = failed.and_then(|n| n.parse().ok()).expect(&text);
+        assert!(failed > 0, "nothing fails with {to:?} in place of {from:?} in {file}");
+    }
+}
+
 /// Hooks are sourced in process 1 or run by it: a syntax error there is a node that does not boot.
 #[test]
 fn every_script_parses() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scripts = [
         "dracut/modules.d/90powernode/powernode-boot.sh",
+        "dracut/modules.d/90powernode/powernode-cloud.sh",
         "dracut/modules.d/90powernode/powernode-cmdline.sh",
         "dracut/modules.d/90powernode/powernode-handover.sh",
         "dracut/modules.d/90powernode/powernode-emergency.sh",
@@ -463,6 +614,7 @@ fn every_script_parses() {
         "dracut/modules.d/90powernode/powernode-identity.sh",
         "dracut/modules.d/90powernode/powernode-init.sh",
         "dracut/modules.d/90powernode/powernode-install.sh",
+        "dracut/modules.d/90powernode/powernode-lease.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
         "dracut/modules.d/90powernode/powernode-modules.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",

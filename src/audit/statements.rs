@@ -20,6 +20,9 @@ use std::{
     str::FromStr,
 };
 
+/// The file of the project that gives an artifact a recovery, as an input of a stage.
+const RECOVERY: &str = "stages/recovery";
+
 /// Reads the manifest and checks that it describes one artifact.
 pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> Option<Manifest> {
     let mut problems = Problems::default();
@@ -265,6 +268,9 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &Sta
                     "the manifest lists no pinned file {file:?} with sha256 {sha256}"
                 ));
             }
+        }
+        (Origin::Repository(path), _) if path.as_bytes() == RECOVERY.as_bytes() && !manifest.recovery => {
+            bad("it gives the artifact a recovery, and the manifest states none".to_owned());
         }
         (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
         (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}

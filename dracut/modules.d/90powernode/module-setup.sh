@@ -43,6 +43,9 @@ install() {
     inst_simple "$moddir/powernode-guard.sh" /usr/lib/powernode/powernode-guard.sh
     inst_simple "$moddir/powernode-words" /usr/lib/powernode/words
     inst_simple "$moddir/powernode-identity.sh" /usr/lib/powernode/powernode-identity.sh
+    inst_simple "$moddir/powernode-cloud.sh" /usr/lib/powernode/powernode-cloud.sh
+    inst_simple "$moddir/powernode-json.awk" /usr/lib/powernode/powernode-json.awk
+    inst_script "$moddir/powernode-lease.sh" /usr/lib/powernode/powernode-lease
     inst_simple "$moddir/powernode-handover.sh" /usr/lib/powernode/powernode-handover.sh
     inst_simple "$moddir/powernode-root.sh" /usr/lib/powernode/powernode-root.sh
     inst_simple "$moddir/powernode-persist.sh" /usr/lib/powernode/powernode-persist.sh
@@ -61,6 +64,6 @@ install() {
     inst_script "$moddir/powernode-init.sh" /init
     # shellcheck disable=SC2154  # dracut sets dracutbasedir
     inst_script "$dracutbasedir/modules.d/99base/init.sh" /usr/lib/powernode/dracut-init
-    # The kernel goes on to /bin/sh when it cannot start /init.
-    chmod 0755 "$initdir/init" "$initdir/usr/lib/powernode/dracut-init"
+    # The kernel goes on to /bin/sh when it cannot start /init, and udhcpc goes on without its script.
+    chmod 0755 "$initdir/init" "$initdir/usr/lib/powernode/dracut-init" "$initdir/usr/lib/powernode/powernode-lease"
 }

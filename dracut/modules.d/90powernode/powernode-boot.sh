@@ -13,6 +13,8 @@ set -u
 . /usr/lib/powernode/powernode-guard.sh
 # shellcheck source=powernode-identity.sh
 . /usr/lib/powernode/powernode-identity.sh
+# shellcheck source=powernode-cloud.sh
+. /usr/lib/powernode/powernode-cloud.sh
 # shellcheck source=powernode-handover.sh
 . /usr/lib/powernode/powernode-handover.sh
 # shellcheck source=powernode-root.sh
@@ -42,6 +44,7 @@ case ${1:-} in
         powernode_pinned_digest || powernode_refuse "$PN_REASON"
         powernode_mount_run || powernode_refuse "$PN_REASON"
         powernode_find_store || powernode_refuse "$PN_REASON"
+        powernode_choose_sources || powernode_refuse "$PN_REASON"
         # An installation replaces whatever identity is on the disks: a wrong one there must not stop it.
         [ -n "$PN_TARGET" ] || powernode_claim_early || powernode_refuse "$PN_REASON"
         powernode_mount_store || powernode_refuse "$PN_REASON"

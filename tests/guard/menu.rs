@@ -1,0 +1,51 @@
+//! The menu of GRUB, at the serial line.
+
+use crate::machine::*;
+
+/// What GRUB shows below its menu.
+const MENU: &str = "entry will be executed automatically";
+
+mod nightly {
+    use super::*;
+
+    #[test]
+    #[ignore = "nightly: two firmwares up to the menu; cargo test -- --ignored nightly::"]
+    fn the_editor_and_the_command_line_ask_for_a_user_that_nobody_is() {
+        for (firmware, key) in [("uefi", "e"), ("bios", "c")] {
+            let disk = images(false).join("raw/amd64");
+            let said = typed(
+                &mut at_console(&disk, &["--firmware", firmware]),
+                &[(MENU, key), ("Enter username:", "nobody\n"), ("Enter password:", "\n")],
+                &["error: ../../grub-core/normal/auth.c", "error: access denied", "denied"],
+            );
+            assert!(said.contains("denied"), "{firmware}:\n{said}");
+            for open in ["grub>", "Minimum Emacs-like", "Powernode recovery"] {
+                assert!(!said.contains(open), "{firmware}: {open}:\n{said}");
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "nightly: two boots into shells; cargo test -- --ignored nightly::"]
+    fn a_menu_with_recovery_has_the_entry_and_the_editor() {
+        let disk = images(true).join("raw/amd64");
+        // The second entry.
+        let said = typed(
+            &mut at_console(&disk, &["--firmware", "uefi"]),
+            &[(MENU, "\x1b[B\r"), ("powernode# ", CANARY)],
+            &[SUNG],
+        );
+        assert!(said.contains("powernode: recovery: ") && said.contains(SUNG), "{said}");
+        // The line `linux` is the second of the entry; Ctrl-E goes to its end, Ctrl-X boots.
+        let said = typed(
+            &mut at_console(&disk, &["--firmware", "uefi"]),
+            &[
+                (MENU, "e"),
+                ("Minimum Emacs-like", "\x1b[B\x05 rd.break=cmdline\x18"),
+                ("cmdline:/# ", CANARY),
+            ],
+            &[SUNG],
+        );
+        assert!(said.contains(SUNG), "{said}");
+    }
+}

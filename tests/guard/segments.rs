@@ -1,0 +1,148 @@
+//! Initramfs images that were changed: a damaged object of the root, and 90powernode with a part taken out. The second kind shows that the
+//! part is what closes a way: without it the canary sings on an image without recovery.
+
+use crate::{machine::*, project::*};
+use pnb::{
+    image::cpio::{CpioWriter, segments},
+    model::{Epoch, Meta, RelPath},
+};
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+/// A copy of the artifact without recovery.
+fn copy() -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    for name in ["kernel", "initramfs.cpio.zst", "SHA256SUMS", "build-manifest.json"] {
+        fs::copy(direct(false).join(name), dir.path().join(name)).expect(name);
+    }
+    dir
+}
+
+/// Adds an archive to the initramfs; its files replace those of the archives before it.
+fn override_with(dir: &Path, files: &[(&str, &str)]) {
+    let meta = Meta::root(0o755, Epoch::new(0));
+    let mut archive = CpioWriter::new(Vec::new());
+    for (path, text) in files {
+        let path: RelPath = path.parse().expect("a path");
+        archive
+            .file(&path, &meta, text.len() as u64, &mut text.as_bytes())
+            .expect("in memory");
+    }
+    let packed = zstd::encode_all(&archive.finish().expect("in memory")[..], 1).expect("in memory");
+    let mut file = File::options()
+        .append(true)
+        .open(dir.join("initramfs.cpio.zst"))
+        .expect("opens");
+    file.write_all(&packed).expect("written");
+}
+
+/// Changes the unpacked last archive of the initramfs, which has the root.
+fn change_root(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = dir.join("initramfs.cpio.zst");
+    let mut file = File::options().read(true).write(true).open(&path).expect("opens");
+    let last = segments(&mut file).expect("an initramfs").pop().expect("segments");
+    file.seek(SeekFrom::Start(last.offset)).expect("in the file");
+    let mut packed = vec![0; usize::try_from(last.len).expect("fits")];
+    file.read_exact(&mut packed).expect("whole");
+    let mut cpio = zstd::decode_all(&packed[..]).expect("zstd");
+    change(&mut cpio);
+    file.set_len(last.offset).expect("shorter");
+    file.seek(SeekFrom::End(0)).expect("the end");
+    file.write_all(&zstd::encode_all(&cpio[..], 1).expect("zstd"))
+        .expect("written");
+}
+
+mod nightly {
+    use super::*;
+
+    /// Libraries that process 1 and the ready script load, and that were in no list: a byte of them was a panic of the kernel.
+    #[test]
+    #[ignore = "nightly: three boots that are refused; cargo test -- --ignored nightly::"]
+    fn a_damaged_file_that_the_start_reads_is_refused_by_name() {
+        let root = tree_of("rootfs");
+        for name in ["libpcre2-8.so.0", "libcap-ng.so.0", "libattr.so.1"] {
+            let link = root.join("usr/lib/x86_64-linux-gnu").join(name);
+            let file = link.canonicalize().expect("there");
+            let bytes = fs::read(&file).expect("readable");
+            let dir = copy();
+            change_root(dir.path(), |cpio| {
+                let at = memchr::memmem::find(cpio, &bytes[..4096]).expect("an object of the root");
+                cpio[at + 5000] ^= 1;
+            });
+            let said = bad(
+                pnb(repository(), &store())
+                    .arg("boot")
+                    .arg(dir.path())
+                    .args(["--timeout", &patience(240)]),
+                9,
+            );
+            let name = file.file_name().and_then(|n| n.to_str()).expect("a name");
+            let want = format!("{REFUSED}/usr/lib/x86_64-linux-gnu/{name} of the root is damaged or missing");
+            assert!(said.contains(&want), "{want} is not in:\n{said}");
+        }
+    }
+
+    #[test]
+    #[ignore = "nightly: three boots; cargo test -- --ignored nightly::"]
+    fn without_the_list_of_words_the_next_layer_refuses_and_without_it_there_is_a_shell() {
+        let anything = ("usr/lib/powernode/words", "*\n");
+        let silent = (
+            "var/lib/dracut/hooks/emergency/00-powernode-emergency.sh",
+            ": taken out\n",
+        );
+        let dir = copy();
+        override_with(dir.path(), &[anything]);
+        let words = ["--append", "rd.break=cmdline"];
+        let prompt = [("cmdline:/# ", CANARY)];
+        let said = typed(&mut at_console(dir.path(), &words), &prompt, &[SUNG]);
+        assert!(
+            said.contains("powernode: refused: dracut did not come to the root") && !said.contains(SUNG),
+            "{said}"
+        );
+        override_with(dir.path(), &[silent]);
+        let said = typed(&mut at_console(dir.path(), &words), &prompt, &[SUNG]);
+        assert!(said.contains(SUNG), "{said}");
+        // Systemd's own words, past the list: the root masks its shells.
+        let words = ["--append", "systemd.debug_shell=ttyS0"];
+        let said = typed(
+            &mut at_console(dir.path(), &words),
+            &[("powernode: ready ", CANARY)],
+            &["agent=active"],
+        );
+        assert!(!said.contains(SUNG), "{said}");
+    }
+
+    #[test]
+    #[ignore = "nightly: two boots that are refused; cargo test -- --ignored nightly::"]
+    fn a_boot_that_was_cut_short_does_not_reach_the_root() {
+        // The overlay is there, and the shell that mounted it ends before the other steps.
+        let library = fs::read_to_string(repository().join("dracut/modules.d/90powernode/powernode-boot.sh"));
+        let library = library.expect("readable");
+        let (before, after) = library
+            .split_once("        powernode_open_root || ")
+            .expect("a step of the boot");
+        let cut = format!("{before}        kill -9 $$\n        powernode_open_root || {after}");
+        let dir = copy();
+        override_with(dir.path(), &[("usr/lib/powernode/powernode-boot", &cut)]);
+        let mut boot = pnb(repository(), &store());
+        boot.arg("boot").arg(dir.path()).args(["--timeout", &patience(240)]);
+        let said = bad(&mut boot, 9);
+        assert!(
+            said.contains("powernode: refused: the boot did not come to its end"),
+            "{said}"
+        );
+        // Nothing mounts a root: dracut tries twenty times and gives up.
+        override_with(
+            dir.path(),
+            &[("var/lib/dracut/hooks/mount/50-powernode-mount.sh", ": taken out\n")],
+        );
+        let said = bad(&mut boot, 9);
+        assert!(
+            said.contains("powernode: refused: dracut did not come to the root"),
+            "{said}"
+        );
+    }
+}
