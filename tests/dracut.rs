@@ -39,11 +39,15 @@ const TOOLS: &[&str] = &[
     "sort",
     "sync",
     "tail",
-    "tr",
     "timeout",
+    "touch",
+    "tr",
     "uniq",
     "wc",
 ];
+
+/// Programs that no shell has.
+const OTHERS: &[&str] = &["fsverity", "signify-openbsd"];
 
 /// Runs a test script with `shell`, after `before`; `PATH` is the directories where it finds its tools.
 fn run(script: &str, before: &str, shell: &str, path: &str) {
@@ -65,7 +69,11 @@ fn run_under_dash(script: &str) {
 
 fn run_under_busybox(script: &str) {
     let tools = TOOLS.join(" ");
-    let links = format!("mkdir tools\nfor tool in {tools}; do ln -s /usr/bin/busybox tools/$tool; done");
+    let others = OTHERS.join(" ");
+    let links = format!(
+        "mkdir tools\nfor tool in {tools}; do ln -s /usr/bin/busybox tools/$tool; done\n\
+         for tool in {others}; do ln -s /usr/bin/$tool tools/$tool; done"
+    );
     run(script, &links, "/usr/bin/busybox sh", "/build/tools");
 }
 
@@ -87,6 +95,26 @@ fn disks_are_handled_under_dash() {
 #[test]
 fn disks_are_handled_under_busybox() {
     run_under_busybox("disk_test.sh");
+}
+
+#[test]
+fn lists_of_modules_are_judged_under_dash() {
+    run_under_dash("modules_test.sh");
+}
+
+#[test]
+fn lists_of_modules_are_judged_under_busybox() {
+    run_under_busybox("modules_test.sh");
+}
+
+#[test]
+fn modules_are_stacked_under_dash() {
+    run_under_dash("stack_test.sh");
+}
+
+#[test]
+fn modules_are_stacked_under_busybox() {
+    run_under_busybox("stack_test.sh");
 }
 
 #[test]
@@ -159,6 +187,8 @@ const HANDOVER: &str = "handover_test.sh";
 const CLOUD: &str = "cloud_test.sh";
 const USER_DATA: &str = "user_data_test.sh";
 const CLOUD_FILE: &str = "powernode-cloud.sh";
+const LISTS: &str = "modules_test.sh";
+const STACK: &str = "stack_test.sh";
 
 const MUTANTS: &[Mutant] = &[
     // The hand-over of the identity, and of the certificates.
@@ -346,12 +376,105 @@ const MUTANTS: &[Mutant] = &[
     ),
 ];
 
+/// Modules with one check taken out: of the signature, of the list's rules, of the order, of digests, attributes and protected paths.
+const MODULE_MUTANTS: &[Mutant] = &[
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if signify-openbsd -V -q -e -p "$pn_key" -x "$PN_RUN/modules.signed" -m "$PN_MODULE_TEXT" >/dev/null 2>&1 \"#,
+        r#"if sed 1,2d "$PN_RUN/modules.signed" >"$PN_MODULE_TEXT" \"#,
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if [ ! -f "$PN_NEWROOT/$PN_MODULE_UNSIGNED" ]; then"#,
+        "if false; then",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"[ "$PN_LIST_INSTANCE" != "$PN_ID" ]"#,
+        "false",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"[ "$PN_MODULE_COUNTER" -lt "$PN_MODULE_KEPT_COUNTER" ]"#,
+        "false",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if [ "$pn_now" -ge "$PN_VALUE" ]; then"#,
+        "if false; then",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"    [ -n "$pn_ended" ] && [ -z "$pn_line" ] || return 2"#,
+        "    :",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        "sort -k1,1nr -k2,2r",
+        "sort -k1,1n -k2,2",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"[ "$pn_measured" != "sha256:$2" ]"#,
+        "false",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"if ($1 == "sha256:" hex) good++"#,
+        "good++",
+    ),
+    mutant(STACK, "powernode-stack.sh", "redirect != want || ", ""),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        ",verity=require\" powernode \"$PN_NEWROOT",
+        "\" powernode \"$PN_NEWROOT",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"! mount --bind "$PN_RUN/root/$1" "$PN_NEWROOT/$1" 2>/dev/null"#,
+        "false",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"|| ! busybox cmp -s "$PN_NEWROOT/$1" "$PN_RUN/root/$1"; then"#,
+        "|| false; then",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"    powernode_same_way "$1" || return
+    if [ -h"#,
+        "    if [ -h",
+    ),
+];
+
 /// Each of them turns its test script red. They are shared out among threads.
 #[test]
 fn the_tests_see_what_is_taken_out() {
+    turn_red(MUTANTS);
+}
+
+#[test]
+fn the_tests_see_what_is_taken_out_of_modules() {
+    turn_red(MODULE_MUTANTS);
+}
+
+fn turn_red(mutants: &[Mutant]) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for share in MUTANTS.chunks(MUTANTS.len().div_ceil(threads)) {
+        for share in mutants.chunks(mutants.len().div_ceil(threads)) {
             scope.spawn(|| share.iter().for_each(is_seen));
         }
     });
@@ -493,10 +616,12 @@ fn every_script_parses() {
         "dracut/modules.d/90powernode/powernode-install.sh",
         "dracut/modules.d/90powernode/powernode-lease.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
+        "dracut/modules.d/90powernode/powernode-modules.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",
         "dracut/modules.d/90powernode/powernode-persist.sh",
         "dracut/modules.d/90powernode/powernode-pivot.sh",
         "dracut/modules.d/90powernode/powernode-root.sh",
+        "dracut/modules.d/90powernode/powernode-stack.sh",
         "dracut/modules.d/90powernode/powernode-trust.sh",
         "agent/diagnostic/powernode-agent",
         "stages/root/overlay/usr/lib/powernode/console.sh",

@@ -274,6 +274,7 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &Sta
         }
         (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
         (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}
+        (Origin::ModuleTrust, InputContent::Tree { .. }) => {}
         (Origin::Platform, _) => bad("the manifest states no platform".to_owned()),
         (origin, content) => bad(format!("{content:?} cannot come from {origin:?}")),
     }

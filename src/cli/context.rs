@@ -208,6 +208,9 @@ pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failu
     if let Some(url) = &given.platform_url {
         project.platform.set_url(url)?;
     }
+    for path in &given.module_key {
+        project.modules.read_key(path)?;
+    }
     if let Some(path) = &given.ca_pem {
         project.platform.read_ca_pem(path)?;
     }

@@ -116,6 +116,8 @@ pub enum InputSource {
     /// The facts about the platform that nodes enroll at, from the command line: a directory with `url` and `ca.pem`, each only if
     /// it was given.
     Platform,
+    /// The part of the root that says who vouches for modules, from the command line: a tree, empty if nothing was given.
+    ModuleTrust,
 }
 
 /// An input, which the stage finds at `/inputs/<name>`.
@@ -164,6 +166,7 @@ struct RawInput {
     lock: Option<Spanned<String>>,
     packages: Option<bool>,
     platform: Option<bool>,
+    module_trust: Option<bool>,
     #[serde(default = "both")]
     only: Vec<Arch>,
     option: Option<BuildOption>,
@@ -173,20 +176,22 @@ struct RawInput {
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let raw = RawInput::deserialize(d)?;
-        let source = match (raw.stage, raw.output, raw.files, raw.lock, raw.packages, raw.platform) {
-            (Some(stage), output, None, None, None, None) => {
+        let given = (raw.packages, raw.platform, raw.module_trust);
+        let source = match (raw.stage, raw.output, raw.files, raw.lock, given) {
+            (Some(stage), output, None, None, (None, None, None)) => {
                 let span = stage.span();
                 let output = output.unwrap_or_else(|| Spanned::new(span, "tree".to_owned()));
                 InputSource::Stage { stage, output }
             }
-            (None, None, Some(files), None, None, None) => InputSource::Files(files),
-            (None, None, None, Some(lock), None, None) => InputSource::Lock(lock),
-            (None, None, None, None, Some(true), None) => InputSource::Packages,
-            (None, None, None, None, None, Some(true)) => InputSource::Platform,
+            (None, None, Some(files), None, (None, None, None)) => InputSource::Files(files),
+            (None, None, None, Some(lock), (None, None, None)) => InputSource::Lock(lock),
+            (None, None, None, None, (Some(true), None, None)) => InputSource::Packages,
+            (None, None, None, None, (None, Some(true), None)) => InputSource::Platform,
+            (None, None, None, None, (None, None, Some(true))) => InputSource::ModuleTrust,
             _ => {
                 return Err(D::Error::custom(
                     "an input has exactly one source: { stage, output }, { files }, { lock }, { packages = true }, \
-                     { platform = true }",
+                     { platform = true }, { module-trust = true }",
                 ));
             }
         };

@@ -60,6 +60,7 @@ impl Manifest {
                 version: facts.lock.version,
             },
             packages,
+            modules: facts.modules.clone(),
             platform: facts.platform.clone(),
             graphics: facts.options.contains(&BuildOption::Graphics),
             recovery: facts.options.contains(&BuildOption::Recovery),

@@ -94,6 +94,9 @@ pub struct Manifest {
     pub lockfile: LockFact,
     /// Packages whose files are in the artifact, and packages of the tools.
     pub packages: Vec<PackageFact>,
+    /// Who vouches for modules, as the root states it; absent if nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<ModuleTrustFact>,
     /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
@@ -121,6 +124,24 @@ pub struct PlatformFact {
     pub url: Option<String>,
     /// SHA-256 of powernode-ca.pem; null when none was given.
     pub ca_pem_sha256: Option<Sha256Digest>,
+}
+
+/// Who vouches for the modules of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleTrustFact {
+    /// The keys with which a list may be signed.
+    pub keys: Vec<ModuleKeyFact>,
+}
+
+/// A key with which a list of modules may be signed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleKeyFact {
+    /// Its name in the root, without `.pub`.
+    pub name: String,
+    /// SHA-256 of its file in the root.
+    pub sha256: Sha256Digest,
 }
 
 /// One file of the artifact.

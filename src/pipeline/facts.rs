@@ -115,6 +115,10 @@ impl<'a> Described<'a> {
             .flat_map(|stage| stage.inputs.values())
             .any(|input| input.origin == Origin::Platform)
             .then(|| project.platform.fact());
+        let modules = project.modules.fact().filter(|_| {
+            let mut inputs = stage_facts.iter().flat_map(|stage| stage.inputs.values());
+            inputs.any(|input| input.origin == Origin::ModuleTrust)
+        });
         // An option is stated only if it decided about an input.
         let decided = stages
             .iter()
@@ -142,6 +146,7 @@ impl<'a> Described<'a> {
             root,
             oci_digest: self.image_digest()?,
             platform,
+            modules,
             options,
             agent: Agent {
                 kind: if diagnostic {
@@ -235,6 +240,7 @@ fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, Pipeline
         InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
         InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
         InputSource::Platform => Origin::Platform,
+        InputSource::ModuleTrust => Origin::ModuleTrust,
         InputSource::Packages => Origin::Packages(id.to_string()),
     })
 }

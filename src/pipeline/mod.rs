@@ -9,7 +9,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `project.rs`, `listed.rs`, `platform.rs` | the project: lock, stages, list of pinned files, and facts about the platform from the caller |
+//! | `project.rs`, `listed.rs`, `platform.rs`, `trust.rs` | the project: lock, stages, list of pinned files; the platform and the keys of modules from the caller |
 //! | `code.rs` | digests of pnb's own source |
 //! | `context.rs` | the values that all parts of a build share |
 //! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
@@ -40,6 +40,7 @@ mod relock;
 mod resolve;
 mod run;
 mod scheduler;
+mod trust;
 mod vendor;
 mod verify_repro;
 
@@ -58,5 +59,6 @@ pub use relock::{LockWants, RelockError, RelockEvent, RelockProblem, RelockReque
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan};
+pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};

@@ -1,7 +1,7 @@
 //! A project: the directory with the lock and the stages.
 
 use super::{
-    PipelineError, Platform,
+    ModuleTrust, PipelineError, Platform,
     listed::{check_listed, listed_files},
 };
 use crate::{
@@ -46,6 +46,8 @@ pub struct Project {
     pub agent: Option<PathBuf>,
     /// The facts about the platform, from the command line.
     pub platform: Platform,
+    /// Who vouches for the modules of nodes, from the command line.
+    pub modules: ModuleTrust,
     /// The options of the build.
     pub options: BTreeSet<BuildOption>,
     /// The architecture of the tools, if it is not that of this machine.
@@ -84,6 +86,7 @@ impl Project {
             graph,
             agent: None,
             platform: Platform::default(),
+            modules: ModuleTrust::default(),
             options,
             tools: None,
         })

@@ -104,6 +104,9 @@ pub fn resolve_stage(
                 }
                 ResolvedInput::Pinned(pinned.clone())
             }
+            InputSource::ModuleTrust => {
+                ResolvedInput::Tree(project.modules.tree(store, project.lock.source_date_epoch)?)
+            }
             InputSource::Platform => ResolvedInput::Tree(project.platform.tree(store, project.lock.source_date_epoch)?),
             InputSource::Packages => {
                 let packages: Vec<Package> = project.lock.packages_of(id).cloned().collect();

@@ -19,6 +19,8 @@ install() {
         timeout tr umount wc
     # For /persist, and for the installer.
     inst_multiple blockdev dd dumpe2fs e2fsck flock mke2fs partx resize2fs sfdisk sha256sum
+    # For modules.
+    inst_multiple getfattr signify-openbsd
     inst_binary busybox
 
     # udev and modprobe open libkmod with dlopen, which no scan of needed libraries can see.
@@ -48,6 +50,8 @@ install() {
     inst_simple "$moddir/powernode-root.sh" /usr/lib/powernode/powernode-root.sh
     inst_simple "$moddir/powernode-persist.sh" /usr/lib/powernode/powernode-persist.sh
     inst_simple "$moddir/powernode-install.sh" /usr/lib/powernode/powernode-install.sh
+    inst_simple "$moddir/powernode-modules.sh" /usr/lib/powernode/powernode-modules.sh
+    inst_simple "$moddir/powernode-stack.sh" /usr/lib/powernode/powernode-stack.sh
     inst_script "$moddir/powernode-boot.sh" /usr/lib/powernode/powernode-boot
     inst_hook cmdline 20 "$moddir/powernode-cmdline.sh"
     inst_hook mount 50 "$moddir/powernode-mount.sh"

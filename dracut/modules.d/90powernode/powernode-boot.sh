@@ -23,6 +23,10 @@ set -u
 . /usr/lib/powernode/powernode-persist.sh
 # shellcheck source=powernode-install.sh
 . /usr/lib/powernode/powernode-install.sh
+# shellcheck source=powernode-modules.sh
+. /usr/lib/powernode/powernode-modules.sh
+# shellcheck source=powernode-stack.sh
+. /usr/lib/powernode/powernode-stack.sh
 
 case ${1:-} in
     guard)
@@ -53,6 +57,11 @@ case ${1:-} in
         powernode_mount_persist || powernode_refuse "$PN_REASON"
         powernode_claim_late || powernode_refuse "$PN_REASON"
         powernode_mount_seed || powernode_refuse "$PN_REASON"
+        powernode_find_modules || powernode_refuse "$PN_REASON"
+        powernode_take_modules || powernode_refuse "$PN_REASON"
+        powernode_stack_modules || powernode_refuse "$PN_REASON"
+        powernode_protect_root || powernode_refuse "$PN_REASON"
+        powernode_modules_done || powernode_refuse "$PN_REASON"
         powernode_hand_over || powernode_refuse "$PN_REASON"
         powernode_mark_complete || powernode_refuse "$PN_REASON"
         ;;
