@@ -15,7 +15,7 @@ use pnb::{
     },
     debian::{
         BinaryPackage, ControlReader, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree, read_control,
-        verify_cleartext,
+        read_installed, verify_cleartext,
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
@@ -334,6 +334,9 @@ fn control(data: &[u8]) {
     let mut paragraph = Paragraph::default();
     while let Ok(true) = reader.read(&mut paragraph) {
         let _ = BinaryPackage::from_paragraph(&paragraph, "x");
+    }
+    if let Ok(installed) = read_installed(data, "x") {
+        assert!(installed.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     }
     text(data, |t| drop(Relations::parse(t)));
 }

@@ -61,7 +61,7 @@ pub struct Manifest {
     pub schema_version: u32,
     /// Architecture of the artifact.
     pub arch: Arch,
-    /// Digest of the target packages, in the place of the base image of other builders; see [`package_set_digest`].
+    /// Digest of the base image; without one, that of the target packages, which take its place; see [`package_set_digest`].
     pub base_image_digest: PrefixedSha256,
     /// Moment of the newest snapshot that packages came from, `YYYYMMDDThhmmssZ`; `archives` has every snapshot.
     pub apt_snapshot: String,
@@ -82,6 +82,9 @@ pub struct Manifest {
     pub agent: Agent,
     /// Every archive of the lock.
     pub archives: Vec<ArchiveFact>,
+    /// The base image, if the packages of the root were installed on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_image: Option<BaseImageFact>,
     /// The program that built.
     pub builder: Builder,
     /// Pinned files that are not packages.
@@ -176,6 +179,20 @@ pub struct ArchiveFact {
     pub inrelease_sha256: Sha256Digest,
     /// Fingerprints of the keys that signed it.
     pub keys: Vec<String>,
+}
+
+/// The image on which the packages of the root were installed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseImageFact {
+    /// Its name without a digest, e.g. `registry.example/team/base`.
+    pub name: String,
+    /// The pinned digest, of the manifest or of an index over several.
+    pub digest: PrefixedSha256,
+    /// Digest of the manifest for the architecture of the artifact.
+    pub manifest: PrefixedSha256,
+    /// Digests of its layers, lowest first.
+    pub layers: Vec<PrefixedSha256>,
 }
 
 /// The program that built.

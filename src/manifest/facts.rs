@@ -1,6 +1,6 @@
 //! The facts of a build that its statements are made from: plain values that the pipeline gathers.
 
-use super::{ModuleTrustFact, PlatformFact, RecordedWorkload};
+use super::{BaseImageFact, ModuleTrustFact, PlatformFact, RecordedWorkload};
 use crate::{
     graph::InputDigest,
     lock::Lockfile,
@@ -38,6 +38,8 @@ pub struct Facts<'a> {
     pub root: VerityDigest,
     /// SHA-256 of the manifest of the OCI image; `None` for families without one.
     pub oci_digest: Option<Sha256Digest>,
+    /// The base image, if it is an input of a stage.
+    pub base_image: Option<BaseImageFact>,
     /// The platform, if it is an input of a stage.
     pub platform: Option<PlatformFact>,
     /// Who vouches for modules, if somebody does.
@@ -160,6 +162,8 @@ pub enum Origin {
     /// Who vouches for modules, as the caller of pnb says.
     #[serde(rename = "module-trust")]
     ModuleTrust,
+    /// The base image of the lock.
+    Base,
     /// A package set of the lock, `<stage>/<arch>`.
     Packages(String),
 }

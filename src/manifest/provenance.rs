@@ -210,6 +210,18 @@ fn dependencies(manifest: &Manifest) -> Vec<Resource> {
             digest: DigestSet::from([("gitCommit".to_owned(), sha.clone())]),
         });
     }
+    if let Some(base) = &manifest.base_image {
+        let digests = [(String::new(), &base.digest), (":manifest".to_owned(), &base.manifest)].into_iter();
+        let layers = base
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(n, layer)| (format!(":layer:{n}"), layer));
+        for (part, digest) in digests.chain(layers) {
+            let at = format!("oci:{}@{digest}", base.name);
+            out.push(Resource::new(format!("base-image{part}"), &digest.0).at(at));
+        }
+    }
     let archive = |p: &PackageFact| manifest.archives.iter().find(|a| a.name == p.archive);
     for package in &manifest.packages {
         let name = package_url(package, archive(package));

@@ -18,10 +18,12 @@
 //! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `origins.rs` | the sources of pinned files |
+//! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `joint.rs` | the OCI layout over both architectures |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
+mod base;
 mod code;
 mod context;
 mod error;
@@ -36,6 +38,7 @@ mod platform;
 mod project;
 mod recipe;
 mod recorder;
+mod registries;
 mod relock;
 mod resolve;
 mod run;
@@ -55,7 +58,8 @@ pub use origins::Origins;
 pub use placement::{Placement, shell_spec};
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};
-pub use relock::{LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};
+pub use registries::Registries;
+pub use relock::{BaseRequest, LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan};
