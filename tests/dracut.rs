@@ -272,48 +272,55 @@ const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// Each of them turns its test script red.
+/// Each of them turns its test script red. They are shared out among threads.
 #[test]
 fn the_tests_see_what_is_taken_out() {
-    for mutant in MUTANTS {
-        let dir = tempfile::tempdir().expect("a directory");
-        let programs = Path::new(OVERLAY).join(PROGRAMS);
-        let (module, overlay) = (dir.path().join("module"), dir.path().join("overlay"));
-        let mut found = false;
-        for (from, to) in [(Path::new(MODULE), &module), (&programs, &overlay.join(PROGRAMS))] {
-            std::fs::create_dir_all(to).expect("made");
-            for entry in walkdir::WalkDir::new(from).min_depth(1) {
-                let entry = entry.expect("an entry");
-                let mut text = std::fs::read_to_string(entry.path()).expect("text");
-                if entry.file_name() == mutant.file {
-                    found = text.contains(mutant.from);
-                    text = text.replacen(mutant.from, mutant.to, 1);
-                }
-                std::fs::write(to.join(entry.file_name()), text).expect("written");
-            }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for share in MUTANTS.chunks(MUTANTS.len().div_ceil(threads)) {
+            scope.spawn(|| share.iter().for_each(is_seen));
         }
-        assert!(found, "{:?} is not in {}", mutant.from, mutant.file);
-        let files = [
-            Path::new(SCRIPTS),
-            &module,
-            &overlay,
-            Path::new(STAGES),
-            Path::new(SETTINGS),
-        ];
-        let command = format!(
-            "mkdir world\ntimeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1 || :",
-            mutant.script
-        );
-        let (text, _) = check(&files, &command);
-        let last = text.lines().last().unwrap_or_default();
-        let failed = last.strip_suffix(" failed").and_then(|text| text.rsplit_once(' '));
-        assert!(
-            last.contains(" checks, ") && failed.is_some_and(|(_, count)| count != "0"),
-            "without {:?} {} says: {last}",
-            mutant.from,
-            mutant.script
-        );
+    });
+}
+
+fn is_seen(mutant: &Mutant) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let programs = Path::new(OVERLAY).join(PROGRAMS);
+    let (module, overlay) = (dir.path().join("module"), dir.path().join("overlay"));
+    let mut found = false;
+    for (from, to) in [(Path::new(MODULE), &module), (&programs, &overlay.join(PROGRAMS))] {
+        std::fs::create_dir_all(to).expect("made");
+        for entry in walkdir::WalkDir::new(from).min_depth(1) {
+            let entry = entry.expect("an entry");
+            let mut text = std::fs::read_to_string(entry.path()).expect("text");
+            if entry.file_name() == mutant.file {
+                found = text.contains(mutant.from);
+                text = text.replacen(mutant.from, mutant.to, 1);
+            }
+            std::fs::write(to.join(entry.file_name()), text).expect("written");
+        }
     }
+    assert!(found, "{:?} is not in {}", mutant.from, mutant.file);
+    let files = [
+        Path::new(SCRIPTS),
+        &module,
+        &overlay,
+        Path::new(STAGES),
+        Path::new(SETTINGS),
+    ];
+    let command = format!(
+        "mkdir world\nSTOP=1 timeout 60 dash /inputs/0/{} /inputs/1 /build/world /inputs/2 /inputs/3 /inputs/4 2>&1 || :",
+        mutant.script
+    );
+    let (text, _) = check(&files, &command);
+    let last = text.lines().last().unwrap_or_default();
+    let failed = last.strip_suffix(" failed").and_then(|text| text.rsplit_once(' '));
+    assert!(
+        last.contains(" checks, ") && failed.is_some_and(|(_, count)| count != "0"),
+        "without {:?} {} says: {last}",
+        mutant.from,
+        mutant.script
+    );
 }
 
 #[test]

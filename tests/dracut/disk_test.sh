@@ -240,7 +240,7 @@ fsck 1 8 ''
 reason_has 'sda4 has no superblock; to repair it from a copy, with powernode.boot=0 type: e2fsck -f -b 32768 /dev/sda4'
 super='\000\000'
 fsck 1 8 ''
-reason_has 'sda4 is blank; to make an empty one, with powernode.boot=0 type: mke2fs -j -O extent,64bit,metadata_csum /dev/sda4'
+reason_has 'sda4 is blank; to make an empty one, with powernode.boot=0 type: mke2fs -t ext4 -b 4096 -O verity /dev/sda4'
 read_only=1
 fsck 1 8 ''
 reason_has 'sda4 is read-only: the disk refuses writes'

@@ -61,12 +61,22 @@ timeout() {
     "$@"
 }
 
+# red: count a failed check. With STOP=1 the first one ends the script, as a mutant needs no second.
+red() { failures=$((failures + 1)); }
+stop() {
+    [ -z "${STOP:-}" ] || {
+        echo "$checks checks, $failures failed"
+        exit 1
+    }
+}
+
 # is NAME GOT WANT: the two are the same text.
 is() {
     checks=$((checks + 1))
     if [ "$2" != "$3" ]; then
-        failures=$((failures + 1))
+        red
         printf 'failed: %s\n  expected: %s\n  actual:   %s\n' "$1" "$3" "$2"
+        stop
     fi
 }
 
@@ -79,8 +89,9 @@ status() {
     got=$?
     checks=$((checks + 1))
     if [ "$got" -ne "$wanted" ]; then
-        failures=$((failures + 1))
+        red
         printf 'failed: %s\n  expected: status %s\n  actual:   status %s (%s)\n' "$*" "$wanted" "$got" "$PN_REASON"
+        stop
     fi
 }
 
@@ -90,8 +101,9 @@ reason_has() {
     case $PN_REASON in
         *"$1"*) ;;
         *)
-            failures=$((failures + 1))
+            red
             printf 'failed: the reason\n  expected: …%s…\n  actual:   %s\n' "$1" "$PN_REASON"
+            stop
             ;;
     esac
 }

@@ -5,6 +5,7 @@ use crate::{
     own_loader::with_own_loader,
     platform::{Enrolled, Platform},
     project::{INSTANCE, repository, tree_of},
+    server::{Received, Reply, WebServer},
     tls::Authority,
 };
 use std::{
@@ -83,22 +84,22 @@ impl World {
     /// Starts the agent and waits for its end.
     fn ends(&mut self) -> String {
         self.start();
-        let end = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < end {
+        let end = Instant::now() + Duration::from_secs(180);
+        loop {
             if let Some(status) = self.agent.as_mut().and_then(|agent| agent.try_wait().expect("a child")) {
                 assert!(!status.success(), "{}", self.said());
                 self.agent = None;
                 return self.said();
             }
+            assert!(Instant::now() < end, "the agent goes on:\n{}", self.said());
             sleep(Duration::from_millis(50));
         }
-        panic!("the agent goes on:\n{}", self.said());
     }
 
     /// Starts the agent and waits for its first heartbeat.
     fn works(&mut self, platform: &Platform) {
         self.start();
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(180);
         while platform.heartbeats().is_empty() {
             assert!(
                 Instant::now() < end,
@@ -164,7 +165,7 @@ fn each_place_in_its_order() {
         platform.expect(token, INSTANCE);
         let mut world = World::new(&files);
         world.start();
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(180);
         while platform.enrolled().len() <= number && Instant::now() < end {
             sleep(Duration::from_millis(50));
         }
@@ -252,6 +253,80 @@ fn nothing_is_enrolled_without_a_token_the_certificates_or_tls_1_3() {
     let said = with(&good, &platform.ca()).ends();
     assert!(said.contains("enroll: the platform"), "{said}");
     assert_eq!(platform.enrolled().len(), 1);
+}
+
+/// The program of the root that fetches the platform's certificates, with the root's own curl and openssl.
+#[test]
+fn certificates_are_fetched_and_looked_at() {
+    let authority = Authority::new();
+    let pem = String::from_utf8(authority.pem()).expect("text");
+    let served = format!("subject=x\n{pem}");
+    let answer = move |request: &Received| match request.path() {
+        "/long" => Reply::text(200, &"a".repeat(70_000)),
+        "/none" => Reply::text(200, "<html>"),
+        _ => Reply::text(200, &served),
+    };
+    let plain = WebServer::start(None, answer.clone());
+    // Its certificate is of the authority that is fetched.
+    let secure = WebServer::start(Some(authority.server()), answer);
+    let digest = |text: &str| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()));
+    let right = digest(&format!("subject=x\n{pem}"));
+    let zero = "0".repeat(64);
+    let none = digest("<html>");
+    for (url, digest, want) in [
+        (plain.url("/ca"), right.as_str(), Ok(())),
+        (secure.url("/ca"), &right, Ok(())),
+        (plain.url("/ca"), "", Err("http needs powernode.ca_sha256=".to_owned())),
+        (plain.url("/ca"), &zero, Err(format!("its SHA-256 is {right}"))),
+        (
+            plain.url("/long"),
+            &zero,
+            Err("the file is larger than 65536 bytes".to_owned()),
+        ),
+        (
+            plain.url("/none"),
+            &none,
+            Err("the file holds 0 certificates, and 1 to 32 are wanted".to_owned()),
+        ),
+    ] {
+        let request = format!("{url}\n{digest}\n");
+        let world = World::new(&[
+            ("run/powernode/ca-url", request.as_str()),
+            ("run/powernode/boot/identity.cfg", ""),
+            ("sys/class/tty/console/active", "ttyS0\n"),
+            ("proc/sys/kernel/printk", "4 4 1 7\n"),
+            ("dev/ttyS0", ""),
+        ]);
+        let overlay = repository().join("stages/root/overlay/usr/lib/powernode");
+        let done = Command::new("/bin/sh")
+            .arg(overlay.join("fetch-ca"))
+            .arg(world.dir.path())
+            .env_clear()
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", world.dir.path().join("programs").display()),
+            )
+            .env("PN_LIB", &overlay)
+            .output()
+            .expect("starts");
+        let console = fs::read_to_string(world.dir.path().join("dev/ttyS0")).expect("there");
+        let certificates = fs::read_to_string(world.dir.path().join("run/powernode/boot/powernode-ca.pem"));
+        match want {
+            Ok(()) => {
+                assert!(done.status.success(), "{url}: {console}");
+                assert_eq!(certificates.expect("fetched"), pem);
+            }
+            Err(why) => {
+                let line =
+                    format!("powernode: refused: the platform's certificates cannot be fetched from {url}: {why}\r\n");
+                assert!(
+                    !done.status.success() && console.contains(&line),
+                    "{line:?} is not in {console:?}"
+                );
+                assert!(certificates.is_err(), "{url}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -66,7 +66,8 @@ fn disk() -> &'static Path {
 fn boot(artifact: &Path, platform: &Platform) -> Command {
     let mut command = pnb(repository(), &store());
     command.arg("boot").arg(artifact).args(["--timeout", &patience(400)]);
-    command.args(["--reach", &platform.reach()]);
+    // Enough for an agent that is emulated beside other programs; the ready line may come first.
+    command.args(["--settle", "60", "--reach", &platform.reach()]);
     command
 }
 
@@ -85,8 +86,10 @@ fn saw(platform: &Platform, token: &str, instance: &str, said: &str) {
 fn ready(said: &str, instance: &str, source: &str) {
     let want = format!("powernode: ready instance={instance} source={source} root=");
     let line = said.lines().find(|line| line.contains(&want));
-    let line = line.unwrap_or_else(|| panic!("{want} is not in:\n{said}"));
-    assert!(line.contains(" agent=active restarts=0"), "{line}");
+    assert!(
+        line.is_some_and(|line| line.contains(" agent=active restarts=0")),
+        "{want}… agent=active restarts=0 is not in:\n{said}"
+    );
 }
 
 #[test]

@@ -183,7 +183,7 @@ powernode_persist_reason() {
         return
     fi
     if [ "$(head -c 1048576 "$pn_device" | tr -d '\000' | wc -c)" -eq 0 ]; then
-        PN_REASON="$pn_shown is blank; to make an empty one, $pn_recovery mke2fs -j -O extent,64bit,metadata_csum /dev/$PN_PERSIST"
+        PN_REASON="$pn_shown is blank; to make an empty one, $pn_recovery mke2fs -t ext4 -b 4096 -O verity /dev/$PN_PERSIST"
         return
     fi
     # shellcheck disable=SC2046  # these are two numbers
