@@ -22,6 +22,7 @@
 //! | [`graph`] | `stage.toml`, the checked graph, the key of a stage | [`graph::StageGraph`] |
 //! | [`sandbox`] | the specification of a sandbox, and its executor | [`sandbox::Spec`] |
 //! | [`image`] | formats: cpio, composefs, ext4, zstd, GPT, FAT, qcow2, ISO 9660, ELF, indexes of kernel modules | [`image::ReadAt`] |
+//! | [`module`] | trees that a node stacks on its root, and the signed list of them | [`module::write_module`] |
 //! | [`inspect`] | the content of an artifact, and the differences between two | [`inspect::open_path`] |
 //! | [`writers`] | stages that are Rust instead of a script | [`writers::table`] |
 //! | [`manifest`] | the statements beside an artifact | [`manifest::Manifest`] |
@@ -74,6 +75,7 @@ pub mod inspect;
 pub mod lock;
 pub mod manifest;
 pub mod model;
+pub mod module;
 pub mod pipeline;
 pub mod publish;
 pub mod registry;

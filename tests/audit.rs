@@ -6,8 +6,9 @@ use fixture::{DATABASE, artifact, facts, lock, path, record, root_image, root_im
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, AuditReport, Class, OpenError, OpenedRoot, Verified, audit},
     manifest::{
-        Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE, RECORD_FILE,
-        RecordedWorkload, Role, SBOM_FILE, SUMS_FILE, Statement, Statements, Sums,
+        BaseImageFact, Bom, BuildRecord, InputContent, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE,
+        PrefixedSha256, RECORD_FILE, RecordedWorkload, Role, SBOM_FILE, SUMS_FILE, StageInput, Statement, Statements,
+        Sums,
     },
     model::{RelPath, Sha256Digest, VerityDigest},
     verity::digest_bytes,
@@ -271,7 +272,7 @@ fn packages_that_are_installed_in_the_root_are_those_of_the_manifest() {
     assert_fails(with(None, |_| {}), Class::Sbom, "the root has no /var/lib/dpkg/status");
     let tool = |m: &mut Manifest| {
         m.packages[0].role = Role::Tool;
-        m.base_image_digest = m.package_base();
+        m.base_image_digest = m.derived_base();
     };
     assert_fails(
         with(Some(DATABASE), tool),
@@ -464,6 +465,62 @@ fn statements_that_contradict_each_other_are_found() {
     let files = good_files();
     for (change, class, want) in cases {
         assert_fails(audit_of(&files, change), class, want);
+    }
+}
+
+/// Makes the stage `rootfs` one on a base image.
+fn on_base(manifest: &mut Manifest) {
+    let digest = |byte: u8| PrefixedSha256(Sha256Digest::new([byte; 32]));
+    manifest.base_image = Some(BaseImageFact {
+        name: "registry.example/team/base".to_owned(),
+        digest: digest(50),
+        manifest: digest(51),
+        layers: vec![digest(52)],
+    });
+    manifest.base_image_digest = digest(50);
+    let input = StageInput {
+        origin: Origin::Base,
+        content: InputContent::Pinned { sha256: digest(51).0 },
+    };
+    manifest.stages[1].inputs.insert("image".to_owned(), input);
+}
+
+#[test]
+fn a_base_image_is_the_one_that_a_stage_had() {
+    let files = good_files();
+    assert!(audit_of(&files, on_base).is_ok());
+    type Change = fn(&mut Manifest);
+    let cases: [(Change, &str); 5] = [
+        (
+            |m| m.base_image_digest = PrefixedSha256(Sha256Digest::new([51; 32])),
+            "base_image_digest",
+        ),
+        (
+            |m| {
+                m.base_image = None;
+                m.base_image_digest = m.derived_base();
+            },
+            "input \"image\" of the stage rootfs/amd64: the manifest states no base image",
+        ),
+        (
+            |m| {
+                let base = m.base_image.as_mut().expect("there");
+                base.manifest = PrefixedSha256(Sha256Digest::new([9; 32]));
+            },
+            "it differs from the manifest of the base image",
+        ),
+        (
+            |m| drop(m.stages[1].inputs.remove("image")),
+            "base_image states an image that no stage has as an input",
+        ),
+        (|m| m.base_image.as_mut().expect("there").layers.clear(), "layers"),
+    ];
+    for (change, want) in cases {
+        let audited = audit_of(&files, |m| {
+            on_base(m);
+            change(m);
+        });
+        assert_fails(audited, Class::Pins, want);
     }
 }
 

@@ -118,14 +118,14 @@ fn a_malformed_stage_is_named_by_line() {
     });
     insta::assert_snapshot!(said(dir.path(), &["graph"]), @r#"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, boot-loaders, boot-tools, boot-tools-arm64, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, root, rootfs, surroundings, surroundings-locale, tools)
+    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, nginx, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, root, rootfs, surroundings, surroundings-locale, tools)
     "#);
     let dir = changed("stages/ipxe/stage.toml", |t| {
         t.replace("from = \"kernel\"", "from = \"loaders\"")
     });
     insta::assert_snapshot!(said(dir.path(), &["plan"]), @r#"
     exit 6
-    error: failed to read stages/ipxe/stage.toml, line 16: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
+    error: failed to read stages/ipxe/stage.toml, line 17: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
     "#);
 }
 

@@ -16,6 +16,7 @@ const SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dracut/dracut.conf.
 /// The tools the library and its tests call, which busybox must provide when its own are tested.
 const TOOLS: &[&str] = &[
     "base64",
+    "busybox",
     "cat",
     "chmod",
     "cp",
@@ -38,11 +39,15 @@ const TOOLS: &[&str] = &[
     "sort",
     "sync",
     "tail",
-    "tr",
     "timeout",
+    "touch",
+    "tr",
     "uniq",
     "wc",
 ];
+
+/// Programs that no shell has.
+const OTHERS: &[&str] = &["fsverity", "signify-openbsd"];
 
 /// Runs a test script with `shell`, after `before`; `PATH` is the directories where it finds its tools.
 fn run(script: &str, before: &str, shell: &str, path: &str) {
@@ -64,7 +69,11 @@ fn run_under_dash(script: &str) {
 
 fn run_under_busybox(script: &str) {
     let tools = TOOLS.join(" ");
-    let links = format!("mkdir tools\nfor tool in {tools}; do ln -s /usr/bin/busybox tools/$tool; done");
+    let others = OTHERS.join(" ");
+    let links = format!(
+        "mkdir tools\nfor tool in {tools}; do ln -s /usr/bin/busybox tools/$tool; done\n\
+         for tool in {others}; do ln -s /usr/bin/$tool tools/$tool; done"
+    );
     run(script, &links, "/usr/bin/busybox sh", "/build/tools");
 }
 
@@ -89,6 +98,26 @@ fn disks_are_handled_under_busybox() {
 }
 
 #[test]
+fn lists_of_modules_are_judged_under_dash() {
+    run_under_dash("modules_test.sh");
+}
+
+#[test]
+fn lists_of_modules_are_judged_under_busybox() {
+    run_under_busybox("modules_test.sh");
+}
+
+#[test]
+fn modules_are_stacked_under_dash() {
+    run_under_dash("stack_test.sh");
+}
+
+#[test]
+fn modules_are_stacked_under_busybox() {
+    run_under_busybox("stack_test.sh");
+}
+
+#[test]
 fn identities_are_claimed_under_dash() {
     run_under_dash("identity_test.sh");
 }
@@ -96,6 +125,26 @@ fn identities_are_claimed_under_dash() {
 #[test]
 fn identities_are_claimed_under_busybox() {
     run_under_busybox("identity_test.sh");
+}
+
+#[test]
+fn clouds_are_asked_under_dash() {
+    run_under_dash("cloud_test.sh");
+}
+
+#[test]
+fn clouds_are_asked_under_busybox() {
+    run_under_busybox("cloud_test.sh");
+}
+
+#[test]
+fn user_data_are_read_under_dash() {
+    run_under_dash("user_data_test.sh");
+}
+
+#[test]
+fn user_data_are_read_under_busybox() {
+    run_under_busybox("user_data_test.sh");
 }
 
 #[test]
@@ -135,6 +184,11 @@ const PROGRAMS: &str = "usr/lib/powernode";
 const READY: &str = "ready_test.sh";
 const IDENTITY: &str = "identity_test.sh";
 const HANDOVER: &str = "handover_test.sh";
+const CLOUD: &str = "cloud_test.sh";
+const USER_DATA: &str = "user_data_test.sh";
+const CLOUD_FILE: &str = "powernode-cloud.sh";
+const LISTS: &str = "modules_test.sh";
+const STACK: &str = "stack_test.sh";
 
 const MUTANTS: &[Mutant] = &[
     // The hand-over of the identity, and of the certificates.
@@ -196,8 +250,8 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         IDENTITY,
         "powernode-identity.sh",
-        "'cmdline fw_cfg boot_file'",
-        "'fw_cfg cmdline boot_file'",
+        "'cmdline cloud fw_cfg boot_file'",
+        "'fw_cfg cmdline cloud boot_file'",
     ),
     mutant(
         IDENTITY,
@@ -248,6 +302,56 @@ const MUTANTS: &[Mutant] = &[
         r#"            [ -n "$PN_CA_SHA256" ] && return 0"#,
         "            return 0",
     ),
+    // A cloud is asked without its firmware's word, in the older way, or more than once; its answers are taken as they come.
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "    [ -n \"$PN_CLOUD\" ]\n}",
+        "    PN_CLOUD=${PN_CLOUD:-aws}\n}",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "powernode_cloud_need PUT",
+        "powernode_cloud_get PUT /x; :",
+    ),
+    mutant(CLOUD, CLOUD_FILE, "    powernode_network_down \"$pn_card\"", "    :"),
+    mutant(USER_DATA, CLOUD_FILE, "1f8b*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "fffe* | feff* | 00??* | ??00*)", "xxxx*)"),
+    mutant(USER_DATA, CLOUD_FILE, "'content-type:'* | 'mime-version:'*)", "xxxx)"),
+    mutant(CLOUD, CLOUD_FILE, "[ \"$pn_size\" -ge \"$pn_length\" ] ||", ": ||"),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "        [ \"$1\" -eq 0 ] || [ \"$pn_size\"",
+        "        : || [ \"$pn_size\"",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "            [Tt]ransfer-[Ee]ncoding:*)",
+        "            xxxx)",
+    ),
+    mutant(
+        USER_DATA,
+        CLOUD_FILE,
+        "-le \"$PN_CLOUD_MAX\" ] || return 2",
+        "-ge 0 ] || return 2",
+    ),
+    mutant(
+        USER_DATA,
+        CLOUD_FILE,
+        "        powernode_lone \"$pn_where\" \"$pn_given\"",
+        "        powernode_lone x ''",
+    ),
+    mutant(
+        CLOUD,
+        CLOUD_FILE,
+        "            \"$PN_CLOUD_ADDRESS/32\")",
+        "            xxxx)",
+    ),
+    mutant(CLOUD, CLOUD_FILE, "PN_SOURCES_EARLY=$pn_early", ":"),
+    mutant(USER_DATA, "powernode-json.awk", "if (found) fail()", ""),
     // Whether the agent works: looked at once, or not for another process, or not for ten seconds.
     mutant(READY, "ready", "steady=10", "steady=-9"),
     mutant(
@@ -272,12 +376,105 @@ const MUTANTS: &[Mutant] = &[
     ),
 ];
 
+/// Modules with one check taken out: of the signature, of the list's rules, of the order, of digests, attributes and protected paths.
+const MODULE_MUTANTS: &[Mutant] = &[
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if signify-openbsd -V -q -e -p "$pn_key" -x "$PN_RUN/modules.signed" -m "$PN_MODULE_TEXT" >/dev/null 2>&1 \"#,
+        r#"if sed 1,2d "$PN_RUN/modules.signed" >"$PN_MODULE_TEXT" \"#,
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if [ ! -f "$PN_NEWROOT/$PN_MODULE_UNSIGNED" ]; then"#,
+        "if false; then",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"[ "$PN_LIST_INSTANCE" != "$PN_ID" ]"#,
+        "false",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"[ "$PN_MODULE_COUNTER" -lt "$PN_MODULE_KEPT_COUNTER" ]"#,
+        "false",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"if [ "$pn_now" -ge "$PN_VALUE" ]; then"#,
+        "if false; then",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        r#"    [ -n "$pn_ended" ] && [ -z "$pn_line" ] || return 2"#,
+        "    :",
+    ),
+    mutant(
+        LISTS,
+        "powernode-modules.sh",
+        "sort -k1,1nr -k2,2r",
+        "sort -k1,1n -k2,2",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"[ "$pn_measured" != "sha256:$2" ]"#,
+        "false",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"if ($1 == "sha256:" hex) good++"#,
+        "good++",
+    ),
+    mutant(STACK, "powernode-stack.sh", "redirect != want || ", ""),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        ",verity=require\" powernode \"$PN_NEWROOT",
+        "\" powernode \"$PN_NEWROOT",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"! mount --bind "$PN_RUN/root/$1" "$PN_NEWROOT/$1" 2>/dev/null"#,
+        "false",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"|| ! busybox cmp -s "$PN_NEWROOT/$1" "$PN_RUN/root/$1"; then"#,
+        "|| false; then",
+    ),
+    mutant(
+        STACK,
+        "powernode-stack.sh",
+        r#"    powernode_same_way "$1" || return
+    if [ -h"#,
+        "    if [ -h",
+    ),
+];
+
 /// Each of them turns its test script red. They are shared out among threads.
 #[test]
 fn the_tests_see_what_is_taken_out() {
+    turn_red(MUTANTS);
+}
+
+#[test]
+fn the_tests_see_what_is_taken_out_of_modules() {
+    turn_red(MODULE_MUTANTS);
+}
+
+fn turn_red(mutants: &[Mutant]) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for share in MUTANTS.chunks(MUTANTS.len().div_ceil(threads)) {
+        for share in mutants.chunks(mutants.len().div_ceil(threads)) {
             scope.spawn(|| share.iter().for_each(is_seen));
         }
     });
@@ -409,6 +606,7 @@ fn every_script_parses() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scripts = [
         "dracut/modules.d/90powernode/powernode-boot.sh",
+        "dracut/modules.d/90powernode/powernode-cloud.sh",
         "dracut/modules.d/90powernode/powernode-cmdline.sh",
         "dracut/modules.d/90powernode/powernode-handover.sh",
         "dracut/modules.d/90powernode/powernode-emergency.sh",
@@ -416,11 +614,14 @@ fn every_script_parses() {
         "dracut/modules.d/90powernode/powernode-identity.sh",
         "dracut/modules.d/90powernode/powernode-init.sh",
         "dracut/modules.d/90powernode/powernode-install.sh",
+        "dracut/modules.d/90powernode/powernode-lease.sh",
         "dracut/modules.d/90powernode/powernode-lib.sh",
+        "dracut/modules.d/90powernode/powernode-modules.sh",
         "dracut/modules.d/90powernode/powernode-mount.sh",
         "dracut/modules.d/90powernode/powernode-persist.sh",
         "dracut/modules.d/90powernode/powernode-pivot.sh",
         "dracut/modules.d/90powernode/powernode-root.sh",
+        "dracut/modules.d/90powernode/powernode-stack.sh",
         "dracut/modules.d/90powernode/powernode-trust.sh",
         "agent/diagnostic/powernode-agent",
         "stages/root/overlay/usr/lib/powernode/console.sh",

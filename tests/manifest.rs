@@ -6,11 +6,12 @@ mod fixture;
 
 use fixture::{artifact, facts, lock, path, root_image, tools::check, write_all};
 use pnb::{
+    graph::InputDigest,
     manifest::{
-        Bom, Facts, LISTED_STATEMENTS, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE, Role, SBOM_FILE, SUMS_FILE,
-        Statement, Statements, write_value,
+        BaseImageFact, Bom, Facts, InputFact, LISTED_STATEMENTS, MANIFEST_FILE, Manifest, Origin, PROVENANCE_FILE,
+        PrefixedSha256, Role, SBOM_FILE, SUMS_FILE, Statement, Statements, write_value,
     },
-    model::VerityDigest,
+    model::{Sha256Digest, VerityDigest},
 };
 use serde_json::{Value, json};
 
@@ -210,6 +211,66 @@ fn the_provenance_is_a_slsa_statement_about_the_files() {
         statements.manifest_sha256.to_hex()
     );
     Statement::read(text(&statements, PROVENANCE_FILE).as_bytes(), PROVENANCE_FILE).expect("canonical");
+}
+
+#[test]
+fn a_base_image_is_in_every_statement() {
+    let lock = lock();
+    let files = std::collections::BTreeMap::from([(path("kernel"), vec![1])]);
+    let mut facts = facts(&lock, VerityDigest::new([1; 32]), &files);
+    let digest = |byte: u8| PrefixedSha256(Sha256Digest::new([byte; 32]));
+    let input = InputFact {
+        origin: Origin::Base,
+        digest: InputDigest::Pinned(digest(51).0),
+    };
+    facts.stages[1].inputs.insert("image".to_owned(), input);
+    let error = Statements::describe(&facts).expect_err("no fact").to_string();
+    assert!(
+        error.contains("is the base image, which the build did not report"),
+        "{error}"
+    );
+    facts.base_image = Some(BaseImageFact {
+        name: "registry.example/team/base".to_owned(),
+        digest: digest(50),
+        manifest: digest(51),
+        layers: vec![digest(52), digest(53)],
+    });
+    let statements = Statements::describe(&facts).expect("whole facts");
+    let manifest: Value = serde_json::from_str(text(&statements, MANIFEST_FILE)).expect("JSON");
+    assert_eq!(manifest["base_image_digest"], digest(50).to_string());
+    let schema: Value = serde_json::from_str(include_str!("../docs/build-manifest.schema.json")).expect("JSON");
+    let valid = jsonschema::validate(&schema, &manifest);
+    assert!(valid.is_ok(), "{valid:?}");
+    for field in ["name", "digest", "manifest", "layers"] {
+        let mut lacking = manifest.clone();
+        lacking["base_image"].as_object_mut().expect("an object").remove(field);
+        assert!(!jsonschema::is_valid(&schema, &lacking), "{field}");
+    }
+    let bom: Value = serde_json::from_str(text(&statements, SBOM_FILE)).expect("JSON");
+    assert_eq!(cyclonedx::schema_problems(&bom), [""; 0]);
+    let components = bom["components"].as_array().expect("a list");
+    let container = components.iter().find(|c| c["type"] == "container").expect("the image");
+    let hex = digest(50).0.to_hex();
+    assert_eq!(
+        container["purl"],
+        format!("pkg:oci/base@sha256:{hex}?repository_url=registry.example%2Fteam%2Fbase")
+    );
+    assert_eq!(
+        (&container["scope"], &container["hashes"][0]["content"]),
+        (&json!("required"), &json!(hex))
+    );
+    let provenance: Value = serde_json::from_str(text(&statements, PROVENANCE_FILE)).expect("JSON");
+    let dependencies = provenance["predicate"]["buildDefinition"]["resolvedDependencies"].as_array();
+    let named = dependencies
+        .expect("a list")
+        .iter()
+        .map(|d| (d["name"].clone(), d["digest"]["sha256"].clone()));
+    let named: Vec<_> = named
+        .filter(|(name, _)| name.as_str().is_some_and(|n| n.starts_with("base-image")))
+        .collect();
+    let wanted = [("", 50), (":manifest", 51), (":layer:0", 52), (":layer:1", 53)];
+    let wanted = wanted.map(|(part, byte)| (json!(format!("base-image{part}")), json!(digest(byte).0.to_hex())));
+    assert_eq!(named, wanted);
 }
 
 #[test]

@@ -182,6 +182,7 @@ mod nightly {
         let lock = Lockfile {
             version: LOCK_VERSION,
             source_date_epoch: Epoch::new(1_795_252_544),
+            base: None,
             archives: Vec::new(),
             packages: Vec::new(),
             files: vec![PinnedFile {

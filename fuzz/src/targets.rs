@@ -15,7 +15,7 @@ use pnb::{
     },
     debian::{
         BinaryPackage, ControlReader, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree, read_control,
-        verify_cleartext,
+        read_installed, verify_cleartext,
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
@@ -36,6 +36,7 @@ use pnb::{
     lock::{Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
     model::{Arch, RelPath, Sha256Digest, VerityDigest, parse_dump, write_dump},
+    module::{ModuleList, ModulePublicKey, ModuleSecretKey},
     registry::{AuthChallenge, CredentialFile, Credentials, ImageReference, parse_challenges, parse_manifest},
     serve::{
         AckMeaning, ServedDirectory, TftpLimits, TftpPacket, TftpTerms, parse_http_request, parse_tftp_packet,
@@ -87,6 +88,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("manifest", manifest),
     ("mbr", |data| drop(mbr::read(&data.to_vec()))),
     ("mirrors", mirrors),
+    ("modules", modules),
     ("policy", |data| text(data, |t| drop(Policy::parse(t, "x")))),
     ("qcow2", qcow2),
     ("reference", reference),
@@ -333,6 +335,9 @@ fn control(data: &[u8]) {
     while let Ok(true) = reader.read(&mut paragraph) {
         let _ = BinaryPackage::from_paragraph(&paragraph, "x");
     }
+    if let Ok(installed) = read_installed(data, "x") {
+        assert!(installed.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
+    }
     text(data, |t| drop(Relations::parse(t)));
 }
 
@@ -401,6 +406,19 @@ fn manifest(data: &[u8]) {
 fn mirrors(data: &[u8]) {
     text(data, |t| {
         let _ = (parse_one_line("x", t), parse_stanzas("x", t));
+    });
+}
+
+/// A list prints as the text that it was read from, apart from the case of the instance; the same bytes are a key and a signed text.
+fn modules(data: &[u8]) {
+    text(data, |t| {
+        if let Ok(list) = ModuleList::parse(t, "x") {
+            assert!(list.to_string().eq_ignore_ascii_case(t), "{list}");
+        }
+        let _ = ModuleSecretKey::parse(t, "x");
+        if let Ok(key) = ModulePublicKey::parse(t, "x") {
+            let _ = key.verify(t, "x");
+        }
     });
 }
 

@@ -18,7 +18,7 @@ const DATABASE_IN_USR: &str = "/usr/lib/sysimage/dpkg/status";
 /// Largest list that is read, bytes.
 const MAX_DATABASE: u64 = 64 << 20;
 /// Most entries of a root.
-const MAX_ENTRIES: usize = 1 << 20;
+pub(super) const MAX_ENTRIES: usize = 1 << 20;
 /// The writer that makes the root, and its input with the installed packages.
 const ROOT_WRITER: &str = "composefs-root";
 const ROOT_INPUT: &str = "rootfs";

@@ -27,6 +27,8 @@ pub struct Policy {
     pub hermetic: bool,
     /// Every file of the repository was committed, and the revision is known.
     pub clean: bool,
+    /// Nodes take only signed lists of modules.
+    pub signed_modules: bool,
     /// The agent that the root must carry.
     pub agent: Option<AgentKind>,
     /// Whether the artifact must have a recovery, or must have none.
@@ -87,6 +89,8 @@ struct Raw {
     hermetic: bool,
     #[serde(default)]
     clean: bool,
+    #[serde(default)]
+    signed_modules: bool,
     agent: Option<AgentKind>,
     recovery: Option<bool>,
     #[serde(default)]
@@ -183,6 +187,7 @@ impl Raw {
         Ok(Policy {
             hermetic: self.hermetic,
             clean: self.clean,
+            signed_modules: self.signed_modules,
             agent: self.agent,
             recovery: self.recovery,
             reproducible: self.reproducible,

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     image::{
         ImageError, ReadAt,
-        composefs::referenced_objects,
+        composefs::{list, referenced_objects},
         ext4::{Ext4, Ext4Inode, FileKind},
     },
     manifest::{Manifest, RootFact},
@@ -26,6 +26,8 @@ const MAX_IMAGE: u64 = 256 << 20;
 const MAX_CONTENT: u64 = 16 << 30;
 const IMAGE: &[u8] = b"image.cfs";
 const OBJECTS: &[u8] = b"objects";
+/// The file of the root with which a node takes lists of modules without a signature.
+const UNSIGNED_MODULES: &[u8] = b"/etc/powernode/unsigned-modules";
 
 /// The root of an artifact.
 pub struct OpenedRoot {
@@ -122,6 +124,7 @@ fn check_image(
         None => problems.add("the root's file system has no valid \"image.cfs\""),
         Some((referenced, bytes)) => {
             *database = installed::database(&fs, &bytes);
+            check_module_lists(manifest, &bytes, problems)?;
             for digest in referenced.difference(&objects) {
                 problems.add(format!("the object {digest} is missing"));
             }
@@ -135,6 +138,14 @@ fn check_image(
         manifest.fsverity_root_hash,
         objects.len()
     ))
+}
+
+/// Compares the root with the statement that nodes take lists of modules without a signature: a project can put the file there itself.
+fn check_module_lists(manifest: &Manifest, image: &[u8], problems: &mut Problems) -> Result<(), FileError> {
+    let listed = list(image, installed::MAX_ENTRIES)?;
+    let unsigned = listed.iter().any(|entry| entry.path == UNSIGNED_MODULES);
+    problems.equal("unsigned_modules", &manifest.unsigned_modules, &unsigned);
+    Ok(())
 }
 
 /// The objects a composefs image refers to, and its bytes.

@@ -82,6 +82,17 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
             format!("revision {}", revision.unwrap_or_default()),
         );
     }
+    if policy.signed_modules {
+        let problem = manifest
+            .unsigned_modules
+            .then(|| "its nodes take lists of modules without a signature".to_owned());
+        let keys = manifest.modules.as_ref().map_or(0, |trust| trust.keys.len());
+        rule(
+            "policy: signed-modules",
+            problem,
+            format!("{keys} keys on the command line"),
+        );
+    }
     if let Some(wanted) = policy.agent {
         let actual = manifest.agent.kind;
         let (name, sha256) = (&manifest.agent.name, &manifest.agent.sha256);

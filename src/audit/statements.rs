@@ -105,7 +105,7 @@ pub(super) fn check_pins(manifest: &Manifest) -> Check {
     check_agent(manifest, &mut problems);
     problems.equal(
         "base_image_digest",
-        &manifest.package_base(),
+        &manifest.derived_base(),
         &manifest.base_image_digest,
     );
     problems.equal(
@@ -215,6 +215,10 @@ fn check_stages(manifest: &Manifest, problems: &mut Problems) {
             problems.add(format!("the stage {node} is listed twice"));
         }
     }
+    let mut inputs = manifest.stages.iter().flat_map(|stage| stage.inputs.values());
+    if manifest.base_image.is_some() && !inputs.any(|input| input.origin == Origin::Base) {
+        problems.add("base_image states an image that no stage has as an input");
+    }
     if manifest.stages.is_empty() {
         problems.add("it lists no stage");
     }
@@ -274,6 +278,15 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &Sta
         }
         (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
         (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}
+        (Origin::ModuleTrust, InputContent::Tree { .. }) => {}
+        (Origin::Base, InputContent::Pinned { sha256 }) => match &manifest.base_image {
+            Some(base) if base.manifest.0 == *sha256 => {}
+            Some(base) => bad(format!(
+                "it differs from the manifest of the base image\nexpected: {}\n  actual: {sha256}",
+                base.manifest.0
+            )),
+            None => bad("the manifest states no base image".to_owned()),
+        },
         (Origin::Platform, _) => bad("the manifest states no platform".to_owned()),
         (origin, content) => bad(format!("{content:?} cannot come from {origin:?}")),
     }

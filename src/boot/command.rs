@@ -9,7 +9,7 @@
 //! | network, fw_cfg, 9p | yes | yes | — |
 //! | first serial port | `ttyS0` | `ttyAMA0` | `ttyAMA0` |
 
-use super::{Attach, Firmware, ImageFormat, Inlet, Machine, Medium, NodeNetwork};
+use super::{Attach, Firmware, ImageFormat, Inlet, Machine, Medium, Smbios};
 use crate::model::Arch;
 
 /// Mount tag of the seed share; 90powernode mounts the share with this tag.
@@ -43,6 +43,9 @@ impl Machine {
         }
         self.add_media(&mut command);
         self.add_network(&mut command);
+        for values in Smbios::arguments(&self.smbios) {
+            command.add(&["-smbios", &values]);
+        }
         for (key, file) in &self.fw_cfg {
             command.add(&["-fw_cfg", &format!("name={key},file={file}")]);
         }
@@ -111,10 +114,10 @@ impl Machine {
 
     /// The network card, with the servers the machine boots from and those that it reaches.
     fn add_network(&self, command: &mut CommandLine) {
-        if self.network.is_none() && self.reach.is_empty() {
+        if self.network.is_none() && self.reach.is_empty() && self.capture.is_none() {
             return command.add(&["-nic", "none"]);
         }
-        let mut user = format!("user,id=net,ipv6=off,net={}", NodeNetwork::PRIVATE.argument());
+        let mut user = format!("user,id=net,ipv6=off,net={}", self.card.argument());
         match &self.network {
             Some(network) => user += &format!(",tftp={},bootfile={}", network.tftp, network.bootfile),
             // The servers of a network boot are on QEMU's host, which a restricted machine does not reach.
@@ -131,6 +134,9 @@ impl Machine {
         };
         let card = format!("virtio-net-pci,netdev=net{order}{rom}");
         command.add(&["-netdev", &user, "-device", &card]);
+        if let Some(file) = &self.capture {
+            command.add(&["-object", &format!("filter-dump,id=capture,netdev=net,file={file}")]);
+        }
     }
 }
 
@@ -190,7 +196,7 @@ impl Medium {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DirectKernel, NetworkBoot, Reach};
+    use super::super::{DirectKernel, NetworkBoot, NodeNetwork, Reach};
     use super::*;
 
     fn machine(arch: Arch, firmware: Firmware, attach: Attach) -> Machine {
@@ -208,7 +214,10 @@ mod tests {
             kernel: None,
             media: vec![medium],
             network: None,
+            card: NodeNetwork::PRIVATE,
             reach: Vec::new(),
+            capture: None,
+            smbios: Vec::new(),
             fw_cfg: Vec::new(),
             share: None,
         }
@@ -308,6 +317,16 @@ mod tests {
                 -device virtio-net-pci,netdev=net,romfile=";
             assert!(said.contains(want), "{want} is not in {said}");
             assert!(!said.contains("-nic"), "{said}");
+            node.reach.clear();
+            node.capture = Some("/inputs/capture".to_owned());
+            node.card = NodeNetwork::LINK_LOCAL;
+            let said = words(&node);
+            for want in [
+                "user,id=net,ipv6=off,net=169.254.0.0/16,restrict=on -device",
+                "-object filter-dump,id=capture,netdev=net,file=/inputs/capture",
+            ] {
+                assert!(said.contains(want), "{want} is not in {said}");
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `Machine`: the emulated machine that boots an artifact.
 
-use super::Reach;
+use super::{NodeNetwork, Reach, Smbios};
 use crate::model::{Arch, Hint, RelPath};
 use std::borrow::Cow;
 
@@ -98,6 +98,14 @@ pub enum MachineError {
         /// The fault.
         problem: String,
     },
+    /// A value of `--smbios` is malformed.
+    #[error("read --smbios {value:?}: {problem}")]
+    Smbios {
+        /// The value.
+        value: String,
+        /// The fault.
+        problem: String,
+    },
     /// A value of `--append` cannot be on the kernel command line.
     #[error("append {value:?} to the kernel command line: it is not one line of printable ASCII")]
     Append {
@@ -173,8 +181,14 @@ pub struct Machine {
     pub media: Vec<Medium>,
     /// The network it boots from.
     pub network: Option<NetworkBoot>,
-    /// The servers of this host that it reaches.
+    /// The network of its card.
+    pub card: NodeNetwork,
+    /// The servers of this host that it reaches there.
     pub reach: Vec<Reach>,
+    /// File for the packets that the card sends and receives. With one, the machine has a card also if it reaches nothing.
+    pub capture: Option<String>,
+    /// Values of its DMI tables, in place of QEMU's.
+    pub smbios: Vec<Smbios>,
     /// fw_cfg keys, each with the file that holds its value.
     pub fw_cfg: Vec<(String, String)>,
     /// Directory shared over 9p, with the node's seed.

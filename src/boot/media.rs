@@ -158,7 +158,17 @@ impl<'a> MachineFiles<'a> {
     pub fn reach(&mut self, reaches: &[Reach]) -> Result<(Vec<Outlet>, String), MediaError> {
         let dir = self.store.scratch_path("reach");
         let outlets = Outlet::all(reaches, &dir).map_err(MediaError::io("make sockets in", &dir))?;
-        Ok((outlets, self.mount(&dir, "inputs/reach", Access::ReadOnly)?))
+        // A read-only mount is an overlay, and no socket can be connected to through one.
+        Ok((outlets, self.mount(&dir, "inputs/reach", Access::ReadWrite)?))
+    }
+
+    /// Makes the empty file `capture` for the packets of the machine's card; returns its path in the sandbox.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn capture(&mut self, capture: &Path) -> Result<String, MediaError> {
+        File::create(capture).map_err(MediaError::io("write", capture))?;
+        self.mount(capture, "inputs/capture", Access::ReadWrite)
     }
 
     /// Writes each value to a file; returns each key with the path of its file in the sandbox.

@@ -4,30 +4,40 @@
 //! |---|---|
 //! | `target`, `loaders` | how a family or an image file boots |
 //! | `machine`, `command` | the machine; its QEMU command line |
+//! | `smbios`, `metadata` | values of its DMI tables; a cloud's metadata service |
 //! | `served` | the built-in that runs QEMU beside an HTTP server and relays |
 //! | `reach`, `relay` | servers of this host that the machine reaches; the way to them out of its sandbox |
 //! | `raspi` | the firmware of a Raspberry Pi 4, as far as it loads files |
-//! | `judge` | the verdict on the console |
+//! | `sums` | the comparison of the artifact's files with their list |
+//! | `judge`, `expected` | the verdict on the console; what the node must report |
 //! | `progress` | whether a machine without a verdict is slow or stands still |
 
 mod command;
+mod expected;
 mod judge;
 mod loaders;
 mod machine;
 mod media;
+mod metadata;
 mod progress;
 pub mod raspi;
 mod reach;
 mod relay;
 mod served;
+mod smbios;
+mod sums;
 mod target;
 
+pub use expected::{Expected, NONCE_KEY};
 pub use judge::{BootVerdict, Judge};
 pub use loaders::Loaders;
 pub use machine::{Attach, DirectKernel, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, NetworkBoot};
 pub use media::{ARTIFACT, MachineFiles, MediaError, MediaRequest, make_disk};
+pub use metadata::{CloudService, CloudServiceError, METADATA_FILE, REQUESTS_FILE};
 pub use progress::{ConsoleProgress, Pace};
 pub use reach::{NodeNetwork, Reach};
 pub use relay::{Inlet, Outlet};
 pub use served::{HttpRoot, MACHINE, ServedMachine, table};
+pub use smbios::Smbios;
+pub use sums::{SumsError, verify_sums};
 pub use target::{BootMedia, HTTP_PORT};

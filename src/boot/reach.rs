@@ -18,8 +18,13 @@ impl NodeNetwork {
         base: Ipv4Addr::new(10, 0, 2, 0),
         prefix: 24,
     };
-    /// Addresses with these numbers are QEMU's own: its host, its name server, and those that its DHCP server gives away.
-    const OWN: [std::ops::RangeInclusive<u32>; 2] = [0..=3, 15..=31];
+    /// The network of a machine with a cloud's metadata service, whose address must be in it: the machine gets 169.254.2.15.
+    pub const LINK_LOCAL: NodeNetwork = NodeNetwork {
+        base: Ipv4Addr::new(169, 254, 0, 0),
+        prefix: 16,
+    };
+    /// Numbers of QEMU's own addresses, in a network of 16 bits: its host, its name server, and those that its DHCP server gives away.
+    const OWN: [std::ops::RangeInclusive<u32>; 2] = [0x202..=0x203, 0x20f..=0x21f];
 
     /// The value of QEMU's `net=`.
     pub(super) fn argument(self) -> String {
@@ -37,7 +42,8 @@ impl NodeNetwork {
             ));
         }
         let place = number & !mask;
-        let own = Self::OWN.iter().any(|range| range.contains(&place)) || place == !mask;
+        let inside = |own: &u32| own & !mask == place;
+        let own = Self::OWN.into_iter().flatten().any(|own| inside(&own)) || place == 0 || place == !mask;
         own.then(|| format!("{address} is an address that QEMU needs itself"))
     }
 }
@@ -51,10 +57,18 @@ pub struct Reach {
     pub server: SocketAddr,
 }
 
+/// The address of every cloud's metadata service.
+const METADATA: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
+
 /// Most servers of one machine.
 const MOST: usize = 64;
 
 impl Reach {
+    /// The metadata service of a cloud at `server`.
+    pub fn metadata(server: SocketAddr) -> Self {
+        Self { node: METADATA, server }
+    }
+
     /// Parses `ADDRESS:PORT=LOOPBACK:PORT`; the first address is one of `network`.
     ///
     /// # Errors
@@ -102,6 +116,9 @@ impl Reach {
                 problem,
             };
             let reach = Self::parse(text, network)?;
+            if reach.node == METADATA {
+                return Err(bad(format!("{METADATA} is the metadata service's (--metadata)")));
+            }
             if all.iter().any(|other| other.node == reach.node) {
                 return Err(bad(format!("{} leads to another server already", reach.node)));
             }

@@ -57,8 +57,12 @@ impl Inlet {
     }
 }
 
-/// Runs `work` while the inlets relay.
-pub(super) fn with_inlets<T>(inlets: &[Inlet], work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+/// Runs `work` while the inlets relay. `failed` is told of each socket that could not be connected to.
+pub(super) fn with_inlets<T>(
+    inlets: &[Inlet],
+    failed: &(dyn Fn(&Path, &io::Error) + Sync),
+    work: impl FnOnce() -> Result<T, String>,
+) -> Result<T, String> {
     let mut ends = Vec::new();
     for inlet in inlets {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, inlet.port))
@@ -68,7 +72,8 @@ pub(super) fn with_inlets<T>(inlets: &[Inlet], work: impl FnOnce() -> Result<T, 
             connect: || UnixStream::connect(&inlet.socket),
         });
     }
-    relaying(&ends, &|_, _| {}, work).map_err(|e| format!("failed to relay connections: {e}"))?
+    let failed = |at: usize, error: &io::Error| failed(&inlets[at].socket, error);
+    relaying(&ends, &failed, work).map_err(|e| format!("failed to relay connections: {e}"))?
 }
 
 /// The ends of the relays outside of the sandbox.
@@ -338,7 +343,7 @@ mod tests {
             .map(|(inlet, port)| Inlet { port: *port, ..inlet })
             .collect();
         let said = Outlet::with_all(&outlets, &failed, || {
-            with_inlets(&inlets, || {
+            with_inlets(&inlets, &|_, _| {}, || {
                 let long = vec![b'x'; 3 << 20];
                 let big = ask(ports[0], &long);
                 assert!(big == long.to_ascii_uppercase(), "{} bytes", big.len());

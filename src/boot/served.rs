@@ -5,7 +5,7 @@
 //!
 //! ```json
 //! {"argv": ["/usr/bin/qemu-system-x86_64", "…"], "http": {"dir": "/inputs/artifact", "port": 8080},
-//!  "inlets": [{"port": 20000, "socket": "/inputs/reach/0"}]}
+//!  "inlets": [{"port": 20000, "socket": "/inputs/reach/0"}], "pulse": true}
 //! ```
 
 use super::{Inlet, relay::with_inlets};
@@ -19,13 +19,18 @@ use std::{
     io::{self, Write},
     net::{Ipv4Addr, TcpListener},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus},
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
 /// Name of the built-in.
 pub const MACHINE: &str = "machine";
+
+/// Time between two NULs on the console.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// Arguments of the built-in `machine`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -37,6 +42,8 @@ pub struct ServedMachine {
     pub http: Option<HttpRoot>,
     /// The relays that run with it; need the same network.
     pub inlets: Vec<Inlet>,
+    /// Whether a NUL is written to the console every second, so that its reader notices the time while nothing is printed.
+    pub pulse: bool,
 }
 
 /// A directory served over HTTP on 127.0.0.1.
@@ -72,9 +79,14 @@ fn machine(arguments: &[u8]) -> Result<(), String> {
         .ok_or("failed to start: there is no program")?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(ENVIRONMENT);
-    let status = with_inlets(&machine.inlets, || match &machine.http {
-        None => run(&mut command),
-        Some(http) => serving(http, || run(&mut command)),
+    let unconnected = |socket: &Path, error: &io::Error| {
+        let _ = writeln!(io::stderr(), "failed to connect to {}: {error}", socket.display());
+    };
+    let status = with_inlets(&machine.inlets, &unconnected, || {
+        with_pulse(machine.pulse, || match &machine.http {
+            None => run(&mut command),
+            Some(http) => serving(http, || run(&mut command)),
+        })
     })?;
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
@@ -86,6 +98,28 @@ fn machine(arguments: &[u8]) -> Result<(), String> {
 fn run(command: &mut Command) -> Result<ExitStatus, String> {
     let done = command.spawn().and_then(|mut child| child.wait());
     done.map_err(|e| format!("failed to run {}: {e}", command.get_program().display()))
+}
+
+/// Runs `work` while a NUL goes to the console every second, if it is asked for.
+fn with_pulse<T>(asked: bool, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    if !asked {
+        return work();
+    }
+    let (working, done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let beat = move || {
+            while done.recv_timeout(PULSE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = io::stderr().write_all(&[0]);
+            }
+        };
+        let started = thread::Builder::new().spawn_scoped(scope, beat);
+        let done = match started {
+            Ok(_) => work(),
+            Err(error) => Err(format!("failed to start the pulse: {error}")),
+        };
+        drop(working);
+        done
+    })
 }
 
 /// Runs `work` while the server runs. The port accepts connections before `work` begins.
@@ -130,6 +164,7 @@ mod tests {
                 argv,
                 http: None,
                 inlets: Vec::new(),
+                pulse: true,
             })
             .expect("JSON");
             machine(&arguments)
@@ -149,6 +184,6 @@ mod tests {
             failed("failed to run /nowhere: No such file or directory (os error 2)")
         );
         assert_eq!(end(&[]), failed("failed to start: there is no program"));
-        assert!(machine(br#"{"argv": [], "http": null, "inlets": [], "more": 1}"#).is_err());
+        assert!(machine(br#"{"argv": [], "http": null, "inlets": [], "pulse": false, "more": 1}"#).is_err());
     }
 }

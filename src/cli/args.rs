@@ -99,6 +99,9 @@ pub(super) struct GivenArgs {
     /// Address of the platform, which identity.cfg on the media names as SERVER
     #[arg(long, value_name = "URL", env = "PNB_PLATFORM_URL", hide_env_values = true)]
     pub(super) platform_url: Option<String>,
+    /// Public key <name>.pub with which lists of modules may be signed; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(super) module_key: Vec<PathBuf>,
     /// Certificates of the platform's authority, written beside identity.cfg as powernode-ca.pem
     #[arg(long, value_name = "FILE", env = "PNB_CA_PEM", hide_env_values = true)]
     pub(super) ca_pem: Option<PathBuf>,

@@ -3,10 +3,11 @@
 use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
-    context::{ContextError, give, hermetic, origins, project, run_options, select, store},
+    context::{ContextError, give, hermetic, project, run_options, select, store, with_registries},
     failure::Failure,
     host::{host, now, processors},
     report::{Report, seconds, size},
+    servers::ServerArgs,
 };
 use clap::Args;
 use pnb::{
@@ -55,6 +56,9 @@ pub(super) struct BuildArgs {
     /// Inputs that replace the project's.
     #[command(flatten)]
     pub(super) given: GivenArgs,
+    /// Registries that have the base image.
+    #[command(flatten)]
+    pub(super) servers: ServerArgs,
 }
 
 pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Result<Exit, Failure> {
@@ -62,7 +66,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     let mut project = project(common)?;
     give(&mut project, &args.given)?;
     let store = store(common)?;
-    let origins = origins(common)?;
+    let origins = with_registries(common, &args.servers)?;
     project.check_lock()?;
     let selected = select(&project, &args.selection)?;
     if args.hermetic {

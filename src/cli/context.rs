@@ -4,6 +4,7 @@ use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
     failure::{Failure, Fatal},
+    servers::ServerArgs,
 };
 use pnb::{
     fetch::{self, FetchError, Sources},
@@ -139,6 +140,15 @@ pub(super) fn origins(common: &Common) -> Result<Origins, FetchError> {
         },
         offline: common.offline,
         parallel: fetch::DEFAULT_WORKERS,
+        registries: ServerArgs::default().registries(),
+    })
+}
+
+/// The same, with the options of registries, which are asked for a base image.
+pub(super) fn with_registries(common: &Common, servers: &ServerArgs) -> Result<Origins, FetchError> {
+    Ok(Origins {
+        registries: servers.registries(),
+        ..origins(common)?
     })
 }
 
@@ -207,6 +217,9 @@ pub(super) fn give(project: &mut Project, given: &GivenArgs) -> Result<(), Failu
     }
     if let Some(url) = &given.platform_url {
         project.platform.set_url(url)?;
+    }
+    for path in &given.module_key {
+        project.modules.read_key(path)?;
     }
     if let Some(path) = &given.ca_pem {
         project.platform.read_ca_pem(path)?;

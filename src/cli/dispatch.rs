@@ -17,6 +17,7 @@ use super::{
     inspect::{InspectArgs, inspect},
     lock::{LockArgs, lock},
     log::{LogArgs, log},
+    module::{ModuleArgs, module},
     plan::{PlanArgs, plan},
     publish::{PublishArgs, publish},
     report::{self, Report},
@@ -86,6 +87,8 @@ pub(super) enum Command {
     VerifySignature(VerifySignatureArgs),
     /// Hand verified artifacts to the place where nodes or the platform look for them
     Publish(Box<PublishArgs>),
+    /// Make modules of nodes, lists of them and their keys, and check them
+    Module(ModuleArgs),
     /// Compare the manifests of independent builders of one artifact; exit code 12 if too few agree
     Challenge(ChallengeArgs),
     /// Show the content of an artifact: partitions, file systems, boot entries, digests
@@ -169,6 +172,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {
         Command::Audit(args) => audit(common, args, report),
         Command::VerifySignature(args) => verify_signature(common, args, report),
         Command::Publish(args) => publish(common, args, report),
+        Command::Module(args) => module(common, args, report),
         Command::Challenge(args) => challenge(args, report),
         Command::Inspect(args) => inspect(common, args, report),
         Command::Diff(args) => diff(common, args, report),

@@ -56,6 +56,8 @@ impl Fatal for PipelineError {
             PipelineError::Lock(_)
             | PipelineError::NoLock { .. }
             | PipelineError::NotLocked { .. }
+            | PipelineError::NoBase
+            | PipelineError::BaseImage { .. }
             | PipelineError::Files { .. }
             | PipelineError::FilesNotLocked { .. }
             | PipelineError::LocalFile { .. } => Exit::Lock,

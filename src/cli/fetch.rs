@@ -3,9 +3,10 @@
 use super::{
     Exit,
     args::{Common, Selection},
-    context::{origins, project, select, store},
+    context::{project, select, store, with_registries},
     failure::Failure,
     report::{Report, size},
+    servers::ServerArgs,
 };
 use clap::Args;
 use pnb::pipeline::{fetch_pinned, needed_packages};
@@ -16,12 +17,15 @@ pub(super) struct FetchArgs {
     /// The builds whose inputs are fetched.
     #[command(flatten)]
     pub(super) selection: Selection,
+    /// Registries that have the base image.
+    #[command(flatten)]
+    pub(super) servers: ServerArgs,
 }
 
 pub(super) fn fetch(common: &Common, args: &FetchArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = store(common)?;
-    let origins = origins(common)?;
+    let origins = with_registries(common, &args.servers)?;
     let selected = select(&project, &args.selection)?;
     let packages = needed_packages(&project, &selected.nodes)?;
     fetch_pinned(&project, &store, &origins, &packages, &|event| report.event(event))?;

@@ -3,25 +3,26 @@
 use super::{
     Exit,
     args::Common,
-    context::{origins, project_tree},
+    context::{project_tree, store, with_registries},
     failure::Failure,
     host::now,
     report::{Report, size},
+    servers::ServerArgs,
 };
 use clap::Args;
 use pnb::{
     model::Moment,
-    pipeline::{LOCKFILE, LockWants, RelockEvent, RelockRequest},
+    pipeline::{BaseRequest, LOCKFILE, LockWants, RelockEvent, RelockRequest},
 };
 
 /// Options of `pnb lock`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security"
+    after_help = "Examples:\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security\n  pnb lock --base registry.example/team/base@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 )]
 pub(super) struct LockArgs {
     /// Only compare the lock with the stages; write nothing and use no network
-    #[arg(long, conflicts_with_all = ["update", "snapshot", "suite"])]
+    #[arg(long, conflicts_with_all = ["update", "snapshot", "suite", "base", "no_base"])]
     pub(super) check: bool,
     /// Choose the newest versions; without this option a complete lock keeps its versions
     #[arg(long)]
@@ -32,6 +33,15 @@ pub(super) struct LockArgs {
     /// Add an optional suite of stages/archives.toml; implies --update
     #[arg(long, value_name = "NAME")]
     pub(super) suite: Vec<String>,
+    /// Pin the OCI image on which the root is installed (docs/base-image.md)
+    #[arg(long, value_name = "NAME@sha256:DIGEST", conflicts_with = "no_base")]
+    pub(super) base: Option<String>,
+    /// Install the root from packages alone
+    #[arg(long)]
+    pub(super) no_base: bool,
+    /// Registries that have the base image.
+    #[command(flatten)]
+    pub(super) servers: ServerArgs,
 }
 
 pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<Exit, Failure> {
@@ -44,8 +54,31 @@ pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<
         snapshot: args.snapshot,
         suites: &args.suite,
         now: u32::try_from(now()).unwrap_or(u32::MAX),
+        base: match (&args.base, args.no_base) {
+            (Some(image), _) => BaseRequest::Pin(image),
+            (None, true) => BaseRequest::Remove,
+            (None, false) => BaseRequest::Keep,
+        },
     };
-    let done = wants.relock(&request, || origins(common), &|event| match event {
+    let unread = wants.unread_base(&request)?;
+    if let Some(base) = &unread {
+        report.note(format_args!("     read {}", base.image));
+    }
+    let store = unread.map(|_| store(common)).transpose()?;
+    let origins = || with_registries(common, &args.servers);
+    let done = wants.relock(&request, origins, store.as_deref(), &|event| match event {
+        RelockEvent::ReadBase { base } => {
+            for platform in &base.platforms {
+                let bytes = platform.layers.iter().map(|layer| layer.size).sum();
+                report.note(format_args!(
+                    "     read {}: {} layers ({}), {} packages",
+                    platform.arch,
+                    platform.layers.len(),
+                    size(bytes),
+                    platform.packages.len()
+                ));
+            }
+        }
         RelockEvent::Resolving { sets } => report.note(format_args!("     lock {sets} package sets")),
         RelockEvent::Read { archive, path, bytes } => {
             report.note(format_args!("     read {archive} {path} ({})", size(bytes)));

@@ -19,6 +19,7 @@ mod host;
 mod inspect;
 mod lock;
 mod log;
+mod module;
 mod plan;
 mod publication;
 mod publish;

@@ -7,7 +7,8 @@ use super::{
 use clap::Args;
 use pnb::{
     http::{ClientOptions, HttpClient, HttpError},
-    model::{Hint, visible_path},
+    model::{Hint, chain, visible_path},
+    pipeline::Registries,
     registry::{CredentialFile, CredentialPlaces, ImageReference, RegistryClient, RegistryError},
     store::read_foreign,
 };
@@ -17,7 +18,7 @@ use std::{borrow::Cow, io, path::PathBuf};
 const MAX_CERTIFICATES: u64 = 4 << 20;
 
 /// Options of servers.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug, Clone, Default)]
 pub(super) struct ServerArgs {
     /// Credentials of registries, in the form of docker's config.json [default: REGISTRY_AUTH_FILE, DOCKER_CONFIG, ~/.docker]
     #[arg(long, value_name = "FILE")]
@@ -90,6 +91,18 @@ impl ServerArgs {
             home: environment("HOME"),
         };
         Ok(places.load()?)
+    }
+
+    /// Clients of registries, made when one is needed.
+    pub(super) fn registries(&self) -> Registries {
+        let servers = self.clone();
+        Registries::new(move |image| {
+            let client = || -> Result<RegistryClient, ServerError> {
+                let credentials = servers.credentials()?.get(image.registry(), image.repository())?;
+                Ok(RegistryClient::new(servers.http()?, image, credentials))
+            };
+            client().map_err(|e| chain(&e))
+        })
     }
 
     /// The client of the repository that `image` names.

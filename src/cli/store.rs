@@ -9,6 +9,7 @@ use super::{
 };
 use clap::{Args, Subcommand};
 use pnb::{
+    lock::BaseImage,
     model::{Arch, Hint, ModelError, NodeId, visible_path},
     store::{Output, Store},
 };
@@ -105,7 +106,9 @@ fn gc(common: &Common, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = Store::open_exclusive(&store_path(common)?)?;
     let packages = project.lock.packages.iter().map(|p| p.sha256);
-    let pinned: BTreeSet<_> = packages.chain(project.lock.files.iter().map(|f| f.sha256)).collect();
+    let files = project.lock.files.iter().map(|f| f.sha256);
+    let base = project.lock.base.iter().flat_map(BaseImage::blobs);
+    let pinned: BTreeSet<_> = packages.chain(files).chain(base.map(|(digest, _)| digest)).collect();
     let done = store.collect(&pinned)?;
     if report.json() {
         report.value(serde_json::json!({ "removed": done.removed, "freed": done.freed, "kept": done.kept }));

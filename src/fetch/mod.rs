@@ -30,6 +30,9 @@ pub use location::{Address, Base, Location, LocationKind};
 pub use mirrors::{load_apt_mirrors, parse_one_line, parse_stanzas};
 pub use parallel::{DEFAULT_WORKERS, fetch_all};
 pub use partial::Downloaded;
-pub use plan::{FetchItem, Sources, plan_file, plan_package, plan_packages, vendor_file_path, vendor_package_path};
+pub use plan::{
+    FetchItem, Sources, blob_place, plan_blob, plan_file, plan_package, plan_packages, vendor_blob_path,
+    vendor_file_path, vendor_package_path,
+};
 pub use transport::{AnswerRange, Response, Transport, TransportFailure};
 pub use transports::{FileTransport, Transports};

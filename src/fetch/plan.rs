@@ -108,6 +108,29 @@ pub fn plan_file(file: &PinnedFile, sources: &Sources) -> Result<Option<FetchIte
     }))
 }
 
+/// Path of a blob of a base image in a mirror directory: `oci/blobs/sha256/<64 hex>`.
+pub fn vendor_blob_path(sha256: &Sha256Digest) -> Result<RelPath, ModelError> {
+    RelPath::new(format!("oci/blobs/sha256/{sha256}"))
+}
+
+/// The place of a blob of a base image at the given mirror; `None` without a mirror. A registry is not a [`Location`].
+pub fn blob_place(sha256: &Sha256Digest, sources: &Sources) -> Option<Location> {
+    let path = vendor_blob_path(sha256).ok()?;
+    let mirror = sources.mirror.as_ref()?;
+    Some(mirror.place(LocationKind::Mirror, &path))
+}
+
+/// A blob of a base image, to be fetched from the given mirror; `None` without a mirror.
+pub fn plan_blob(what: &str, sha256: &Sha256Digest, size: u64, sources: &Sources) -> Option<FetchItem> {
+    let place = blob_place(sha256, sources)?;
+    Some(FetchItem {
+        what: what.to_owned(),
+        size,
+        sha256: *sha256,
+        places: vec![place],
+    })
+}
+
 fn describe(package: &Package) -> String {
     format!("package {} {} {}", package.name, package.version, package.arch)
 }
@@ -134,6 +157,7 @@ mod tests {
         Lockfile {
             version: 1,
             source_date_epoch: Epoch::new(1),
+            base: None,
             archives: vec![Archive {
                 name: "trixie".into(),
                 distribution: Distribution::Debian,

@@ -228,6 +228,22 @@ impl StageGraph {
         Ok(NodeId::new(stage, arch))
     }
 
+    /// The graph of a lock without a base image: no stage has the inputs that need one.
+    pub fn without_base(mut self) -> Self {
+        for file in self.stages.values_mut() {
+            file.inputs.retain(|_, input| !input.with_base);
+        }
+        self
+    }
+
+    /// The nodes that have an input only with a base image: their packages are installed on it.
+    pub fn on_base(&self) -> Vec<NodeId> {
+        let on_base = |file: &StageFile| file.inputs.values().any(|input| input.with_base);
+        let stages = self.stages.iter().filter(|(_, file)| on_base(file));
+        let nodes = stages.flat_map(|(name, file)| file.only.iter().map(move |arch| NodeId::new(name, *arch)));
+        nodes.collect()
+    }
+
     /// The stage file of a node.
     pub fn file(&self, id: &NodeId) -> &StageFile {
         &self.stages[&id.stage]

@@ -116,6 +116,10 @@ pub enum InputSource {
     /// The facts about the platform that nodes enroll at, from the command line: a directory with `url` and `ca.pem`, each only if
     /// it was given.
     Platform,
+    /// The part of the root that says who vouches for modules, from the command line: a tree, empty if nothing was given.
+    ModuleTrust,
+    /// The blobs of the lock's base image for the stage's architecture: an OCI image layout, and the list `packages` beside it.
+    Base,
 }
 
 /// An input, which the stage finds at `/inputs/<name>`.
@@ -125,6 +129,8 @@ pub struct Input {
     pub source: InputSource,
     /// The architectures of the stage that have it.
     pub only: Vec<Arch>,
+    /// Whether the stage has it only if the lock has a base image.
+    pub with_base: bool,
     /// The builds that have it; `None` for all.
     pub condition: Option<InputCondition>,
 }
@@ -164,6 +170,10 @@ struct RawInput {
     lock: Option<Spanned<String>>,
     packages: Option<bool>,
     platform: Option<bool>,
+    module_trust: Option<bool>,
+    base: Option<bool>,
+    #[serde(default)]
+    with_base: bool,
     #[serde(default = "both")]
     only: Vec<Arch>,
     option: Option<BuildOption>,
@@ -173,20 +183,23 @@ struct RawInput {
 impl<'de> Deserialize<'de> for Input {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let raw = RawInput::deserialize(d)?;
-        let source = match (raw.stage, raw.output, raw.files, raw.lock, raw.packages, raw.platform) {
-            (Some(stage), output, None, None, None, None) => {
+        let facts = (raw.packages, raw.platform, raw.module_trust, raw.base);
+        let source = match (raw.stage, raw.output, raw.files, raw.lock, facts) {
+            (Some(stage), output, None, None, (None, None, None, None)) => {
                 let span = stage.span();
                 let output = output.unwrap_or_else(|| Spanned::new(span, "tree".to_owned()));
                 InputSource::Stage { stage, output }
             }
-            (None, None, Some(files), None, None, None) => InputSource::Files(files),
-            (None, None, None, Some(lock), None, None) => InputSource::Lock(lock),
-            (None, None, None, None, Some(true), None) => InputSource::Packages,
-            (None, None, None, None, None, Some(true)) => InputSource::Platform,
+            (None, None, Some(files), None, (None, None, None, None)) => InputSource::Files(files),
+            (None, None, None, Some(lock), (None, None, None, None)) => InputSource::Lock(lock),
+            (None, None, None, None, (Some(true), None, None, None)) => InputSource::Packages,
+            (None, None, None, None, (None, Some(true), None, None)) => InputSource::Platform,
+            (None, None, None, None, (None, None, Some(true), None)) => InputSource::ModuleTrust,
+            (None, None, None, None, (None, None, None, Some(true))) => InputSource::Base,
             _ => {
                 return Err(D::Error::custom(
                     "an input has exactly one source: { stage, output }, { files }, { lock }, { packages = true }, \
-                     { platform = true }",
+                     { platform = true }, { module-trust = true }, { base = true }",
                 ));
             }
         };
@@ -201,6 +214,7 @@ impl<'de> Deserialize<'de> for Input {
             source,
             only,
             condition,
+            with_base: raw.with_base,
         })
     }
 }

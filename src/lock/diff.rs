@@ -80,6 +80,13 @@ pub enum LockChange {
         /// The sets that had it.
         left: Vec<NodeId>,
     },
+    /// The base image was added, removed or changed.
+    Base {
+        /// The name and digest of the old image; `None` without one.
+        from: Option<String>,
+        /// The name and digest of the new image; `None` without one.
+        to: Option<String>,
+    },
     /// A pinned file was added, removed or changed.
     File {
         /// Its name, and its architecture if it has one.
@@ -108,6 +115,21 @@ impl fmt::Display for LockChange {
                 write!(f, "~ {package} {from} -> {to}{note}")
             }
             Self::Replaced { package, version } => write!(f, "~ {package} {version} (other bytes)"),
+            Self::Base {
+                from: None,
+                to: Some(to),
+            } => write!(f, "+ base image {to}"),
+            Self::Base {
+                from: Some(from),
+                to: None,
+            } => write!(f, "- base image {from}"),
+            Self::Base { from, to } if from == to => {
+                write!(f, "~ base image {} (pins)", to.as_deref().unwrap_or_default())
+            }
+            Self::Base { from, to } => {
+                let name = |image: &Option<String>| image.clone().unwrap_or_default();
+                write!(f, "~ base image {} -> {}", name(from), name(to))
+            }
             Self::Sets { package, joined, left } => {
                 write!(f, "~ {package}")?;
                 for set in joined {
@@ -130,6 +152,13 @@ pub fn diff(old: &Lockfile, new: &Lockfile) -> Vec<LockChange> {
         out.push(LockChange::Epoch {
             from: old.source_date_epoch,
             to: new.source_date_epoch,
+        });
+    }
+    if old.base != new.base {
+        let image = |lock: &Lockfile| lock.base.as_ref().map(|base| base.image.clone());
+        out.push(LockChange::Base {
+            from: image(old),
+            to: image(new),
         });
     }
     for before in old.archives.iter().filter(|a| new.archive(&a.name).is_none()) {

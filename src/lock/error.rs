@@ -3,9 +3,12 @@
 use super::ResolveError;
 use crate::{
     debian::MetadataError,
-    model::{Hint, RelPath, visible_message},
+    model::{Arch, Hint, NodeId, RelPath, visible_message},
 };
 use std::borrow::Cow;
+
+/// Name of the lock in messages.
+const LOCK_NAME: &str = "lockfile.toml";
 
 /// An error of reading, writing or making a lock.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +107,34 @@ pub enum LockError {
         /// One line per source package.
         differences: Vec<String>,
     },
+    /// The lock has the name of a base image without its pins.
+    #[error("use the base image {image}: {} has its name only", LOCK_NAME)]
+    BaseNotRead {
+        /// The image.
+        image: String,
+    },
+    /// The base image has no image for an architecture.
+    #[error("use the base image {image}: it has no image for {arch} (it has: {known})")]
+    BaseArch {
+        /// The image.
+        image: String,
+        /// The architecture.
+        arch: Arch,
+        /// The architectures that it has.
+        known: String,
+    },
+    /// The base image has a package that is not installed on it in this version.
+    #[error("use the base image {image}: it has the package {package}, which the package set {set} has {found}")]
+    BasePackage {
+        /// The image.
+        image: String,
+        /// The package in the image.
+        package: String,
+        /// The package set.
+        set: NodeId,
+        /// How the package set has it: in another version, of another architecture, not at all.
+        found: String,
+    },
     /// The lock would have a kernel with a known fault; the text completes "failed to …".
     #[error("{problem}")]
     Kernel {
@@ -128,6 +159,15 @@ impl Hint for LockError {
                 "lock a moment before or after these releases with --snapshot, or want another kernel in stages/kernel-package".into(),
             ),
             Self::Resolve(error) => error.hint(),
+            Self::BaseNotRead { .. } => Some("`pnb lock` reads the image and writes its pins".into()),
+            Self::BaseArch { .. } => Some(
+                "pin an index that lists the architecture, or build without a base image (`pnb lock --no-base`)".into(),
+            ),
+            Self::BasePackage { .. } => Some(
+                "pin an image that was made from the same snapshot (`pnb lock --base NAME@sha256:…`), name the snapshot of \
+                 the image with `pnb lock --snapshot`, or build without a base image (`pnb lock --no-base`)"
+                    .into(),
+            ),
             _ => None,
         }
     }

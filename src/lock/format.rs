@@ -1,5 +1,6 @@
 //! The format of `lockfile.toml`.
 
+use super::BaseImage;
 use crate::model::{Arch, Epoch, Fingerprint, Moment, NodeId, RelPath, Sha256Digest};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -15,6 +16,9 @@ pub struct Lockfile {
     pub version: u32,
     /// The time of every output: the date of the newest locked release file of a default archive.
     pub source_date_epoch: Epoch,
+    /// The base image, if the root is installed on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseImage>,
     /// Package archives, by name.
     #[serde(default, rename = "archive", skip_serializing_if = "Vec::is_empty")]
     pub archives: Vec<Archive>,

@@ -1,5 +1,6 @@
 //! `lockfile.toml`: its format, and how it is read, resolved, compared and written.
 
+mod base;
 mod check;
 mod diff;
 mod error;
@@ -11,6 +12,7 @@ mod update;
 mod wanted;
 mod write;
 
+pub use base::{BaseImage, BaseLayer, BasePackage, BasePlatform, check_base};
 pub use check::{LockProblem, check};
 pub use diff::{LockChange, diff};
 pub use error::{LockError, line_at};

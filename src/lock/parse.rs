@@ -1,7 +1,7 @@
 //! Reads `lockfile.toml`.
 
 use super::{
-    LOCK_VERSION, LockError, Lockfile, Package, PinnedFile,
+    BaseImage, LOCK_VERSION, LockError, Lockfile, Package, PinnedFile,
     error::{line_at, toml_error},
     format::Archive,
 };
@@ -31,6 +31,8 @@ struct File {
     )]
     version: i64,
     source_date_epoch: Epoch,
+    #[serde(default)]
+    base: Option<Spanned<BaseImage>>,
     #[serde(default, rename = "archive")]
     archives: Vec<Spanned<Archive>>,
     #[serde(default, rename = "package")]
@@ -79,6 +81,9 @@ pub fn parse_lock(text: &str, file: &str) -> Result<Lockfile, LockError> {
     let lock = Lockfile {
         version: LOCK_VERSION,
         source_date_epoch: parsed.source_date_epoch,
+        base: check
+            .all(parsed.base.into_iter().collect(), |b| ("base".to_owned(), b.problem()))?
+            .pop(),
         archives: check.all(parsed.archives, |a| {
             (format!("archive {:?}", a.name), archive_problem(a))
         })?,

@@ -139,6 +139,7 @@ pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockf
     Ok(Lockfile {
         version: LOCK_VERSION,
         source_date_epoch: epoch,
+        base: request.previous.and_then(|previous| previous.base.clone()),
         archives: archives.into_iter().map(|a| a.locked).collect(),
         packages,
         files,

@@ -3,8 +3,8 @@
 use super::{
     ManifestError,
     document::{
-        ArchiveFact, Artifact, Builder, FileFact, InputContent, LockFact, Manifest, PackageFact, PrefixedSha256,
-        RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest, set_digest,
+        ArchiveFact, Artifact, BaseImageFact, Builder, FileFact, InputContent, LockFact, Manifest, PackageFact,
+        PrefixedSha256, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest, set_digest,
     },
     facts::{Facts, InputFact, Origin, Role, StageFact},
 };
@@ -35,7 +35,7 @@ impl Manifest {
         Ok(Manifest {
             schema_version: SCHEMA_VERSION,
             arch: facts.arch,
-            base_image_digest: package_base(&packages),
+            base_image_digest: base_digest(facts.base_image.as_ref(), &packages),
             apt_snapshot: newest_snapshot(&packages, &archives).unwrap_or_default(),
             kernel_version: facts.kernel_version.clone(),
             git_sha: facts.git_sha.clone(),
@@ -45,6 +45,7 @@ impl Manifest {
             fsverity_root_hash: facts.root,
             agent: facts.agent.clone(),
             archives,
+            base_image: facts.base_image.clone(),
             builder: Builder {
                 name: "pnb".to_owned(),
                 version: facts.pnb_version.clone(),
@@ -60,6 +61,7 @@ impl Manifest {
                 version: facts.lock.version,
             },
             packages,
+            modules: facts.modules.clone(),
             platform: facts.platform.clone(),
             graphics: facts.options.contains(&BuildOption::Graphics),
             recovery: facts.options.contains(&BuildOption::Recovery),
@@ -84,9 +86,9 @@ impl Manifest {
         BuildOption::ALL.into_iter().filter(given).collect()
     }
 
-    /// The value of `base_image_digest` that follows from the packages.
-    pub fn package_base(&self) -> PrefixedSha256 {
-        package_base(&self.packages)
+    /// The value of `base_image_digest` that follows from the base image or, without one, from the packages.
+    pub fn derived_base(&self) -> PrefixedSha256 {
+        base_digest(self.base_image.as_ref(), &self.packages)
     }
 
     /// The value of `apt_snapshot` that follows from the packages and archives; `None` when there is no package.
@@ -95,8 +97,11 @@ impl Manifest {
     }
 }
 
-fn package_base(packages: &[PackageFact]) -> PrefixedSha256 {
-    PrefixedSha256(set_digest(packages, |p| p.role == Role::Target).1)
+fn base_digest(base: Option<&BaseImageFact>, packages: &[PackageFact]) -> PrefixedSha256 {
+    match base {
+        Some(base) => base.digest,
+        None => PrefixedSha256(set_digest(packages, |p| p.role == Role::Target).1),
+    }
 }
 
 fn newest_snapshot(packages: &[PackageFact], archives: &[ArchiveFact]) -> Option<String> {
@@ -273,6 +278,9 @@ fn stage(facts: &Facts<'_>, fact: &StageFact) -> Result<Stage, ManifestError> {
                     what(),
                     format!("is the pinned file {file:?}, which the build did not report"),
                 ));
+            }
+            Origin::Base if facts.base_image.is_none() => {
+                return Err(bad(what(), "is the base image, which the build did not report"));
             }
             _ => {}
         }

@@ -61,7 +61,7 @@ pub struct Manifest {
     pub schema_version: u32,
     /// Architecture of the artifact.
     pub arch: Arch,
-    /// Digest of the target packages, in the place of the base image of other builders; see [`package_set_digest`].
+    /// Digest of the base image; without one, that of the target packages, which take its place; see [`package_set_digest`].
     pub base_image_digest: PrefixedSha256,
     /// Moment of the newest snapshot that packages came from, `YYYYMMDDThhmmssZ`; `archives` has every snapshot.
     pub apt_snapshot: String,
@@ -82,6 +82,9 @@ pub struct Manifest {
     pub agent: Agent,
     /// Every archive of the lock.
     pub archives: Vec<ArchiveFact>,
+    /// The base image, if the packages of the root were installed on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_image: Option<BaseImageFact>,
     /// The program that built.
     pub builder: Builder,
     /// Pinned files that are not packages.
@@ -94,6 +97,9 @@ pub struct Manifest {
     pub lockfile: LockFact,
     /// Packages whose files are in the artifact, and packages of the tools.
     pub packages: Vec<PackageFact>,
+    /// Who vouches for modules, as the root states it; absent if nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<ModuleTrustFact>,
     /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
@@ -121,6 +127,24 @@ pub struct PlatformFact {
     pub url: Option<String>,
     /// SHA-256 of powernode-ca.pem; null when none was given.
     pub ca_pem_sha256: Option<Sha256Digest>,
+}
+
+/// Who vouches for the modules of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleTrustFact {
+    /// The keys with which a list may be signed.
+    pub keys: Vec<ModuleKeyFact>,
+}
+
+/// A key with which a list of modules may be signed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleKeyFact {
+    /// Its name in the root, without `.pub`.
+    pub name: String,
+    /// SHA-256 of its file in the root.
+    pub sha256: Sha256Digest,
 }
 
 /// One file of the artifact.
@@ -155,6 +179,20 @@ pub struct ArchiveFact {
     pub inrelease_sha256: Sha256Digest,
     /// Fingerprints of the keys that signed it.
     pub keys: Vec<String>,
+}
+
+/// The image on which the packages of the root were installed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseImageFact {
+    /// Its name without a digest, e.g. `registry.example/team/base`.
+    pub name: String,
+    /// The pinned digest, of the manifest or of an index over several.
+    pub digest: PrefixedSha256,
+    /// Digest of the manifest for the architecture of the artifact.
+    pub manifest: PrefixedSha256,
+    /// Digests of its layers, lowest first.
+    pub layers: Vec<PrefixedSha256>,
 }
 
 /// The program that built.

@@ -1,6 +1,6 @@
 //! The facts of a build that its statements are made from: plain values that the pipeline gathers.
 
-use super::{PlatformFact, RecordedWorkload};
+use super::{BaseImageFact, ModuleTrustFact, PlatformFact, RecordedWorkload};
 use crate::{
     graph::InputDigest,
     lock::Lockfile,
@@ -38,8 +38,12 @@ pub struct Facts<'a> {
     pub root: VerityDigest,
     /// SHA-256 of the manifest of the OCI image; `None` for families without one.
     pub oci_digest: Option<Sha256Digest>,
+    /// The base image, if it is an input of a stage.
+    pub base_image: Option<BaseImageFact>,
     /// The platform, if it is an input of a stage.
     pub platform: Option<PlatformFact>,
+    /// Who vouches for modules, if somebody does.
+    pub modules: Option<ModuleTrustFact>,
     /// The options of the build that an input of a stage depends on.
     pub options: BTreeSet<BuildOption>,
     /// The agent in the root.
@@ -155,6 +159,11 @@ pub enum Origin {
     Lock(String),
     /// The platform, as the caller of pnb describes it.
     Platform,
+    /// Who vouches for modules, as the caller of pnb says.
+    #[serde(rename = "module-trust")]
+    ModuleTrust,
+    /// The base image of the lock.
+    Base,
     /// A package set of the lock, `<stage>/<arch>`.
     Packages(String),
 }

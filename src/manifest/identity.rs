@@ -108,6 +108,17 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Malformed> {
             )?;
         }
     }
+    if let Some(base) = &manifest.base_image {
+        let place = Place("/base_image");
+        let shown = base.name.len() <= 512 && base.name.chars().all(|c| c.is_ascii_graphic() && c != '@');
+        place.is(
+            "name",
+            &base.name,
+            "the name of an image",
+            shown && !base.name.is_empty(),
+        )?;
+        place.some("layers", base.layers.len())?;
+    }
     let builder = &manifest.builder;
     let place = Place("/builder");
     place.name("name", &builder.name)?;

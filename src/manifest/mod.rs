@@ -17,9 +17,9 @@ mod sums;
 
 pub use canonical::{MAX_SIZE, from_canonical, read_strict, read_value, to_canonical, write_value};
 pub use document::{
-    ArchiveFact, Artifact, Builder, FileFact, InputContent, LockFact, MANIFEST_FILE, Manifest, PackageFact,
-    PlatformFact, PrefixedSha256, RecordedWorkload, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput,
-    package_set_digest,
+    ArchiveFact, Artifact, BaseImageFact, Builder, FileFact, InputContent, LockFact, MANIFEST_FILE, Manifest,
+    ModuleKeyFact, ModuleTrustFact, PackageFact, PlatformFact, PrefixedSha256, RecordedWorkload, RootFact,
+    SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest,
 };
 pub use error::ManifestError;
 pub use facts::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, Role, StageFact};

@@ -7,7 +7,7 @@
 use super::{
     ManifestError,
     canonical::{from_canonical, to_canonical},
-    document::{MANIFEST_FILE, Manifest, PackageFact, PlatformFact},
+    document::{MANIFEST_FILE, Manifest, ModuleTrustFact, PackageFact, PlatformFact},
     sbom::package_url,
 };
 use crate::model::{Arch, BuildOption, Epoch, Sha256Digest, Variant};
@@ -106,6 +106,9 @@ pub struct ExternalParameters {
     /// The platform; only for families that carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
+    /// Who vouches for modules, if somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<ModuleTrustFact>,
 }
 
 /// The values that follow from the choices of the user.
@@ -160,6 +163,7 @@ impl Statement {
                         variants: manifest.variants.clone(),
                         options: manifest.options(),
                         platform: manifest.platform.clone(),
+                        modules: manifest.modules.clone(),
                     },
                     internal_parameters: InternalParameters {
                         hermetic: manifest.hermetic,
@@ -205,6 +209,18 @@ fn dependencies(manifest: &Manifest) -> Vec<Resource> {
             uri: None,
             digest: DigestSet::from([("gitCommit".to_owned(), sha.clone())]),
         });
+    }
+    if let Some(base) = &manifest.base_image {
+        let digests = [(String::new(), &base.digest), (":manifest".to_owned(), &base.manifest)].into_iter();
+        let layers = base
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(n, layer)| (format!(":layer:{n}"), layer));
+        for (part, digest) in digests.chain(layers) {
+            let at = format!("oci:{}@{digest}", base.name);
+            out.push(Resource::new(format!("base-image{part}"), &digest.0).at(at));
+        }
     }
     let archive = |p: &PackageFact| manifest.archives.iter().find(|a| a.name == p.archive);
     for package in &manifest.packages {

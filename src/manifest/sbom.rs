@@ -8,7 +8,7 @@
 use super::{
     ManifestError,
     canonical::{from_canonical, to_canonical},
-    document::{ArchiveFact, FileFact, Manifest, PackageFact},
+    document::{ArchiveFact, BaseImageFact, FileFact, Manifest, PackageFact},
     facts::Role,
 };
 use crate::{lock::Distribution, model::Sha256Digest};
@@ -61,7 +61,7 @@ pub struct SbomTools {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
-    /// `library`, `file`, `application` or `operating-system`.
+    /// `library`, `file`, `container`, `application` or `operating-system`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Its name for references within the document; unique.
@@ -187,6 +187,22 @@ fn of_file(file: &FileFact) -> Component {
     component.with_file(file.role, &file.sha256, file.url.as_deref())
 }
 
+/// `pkg:oci/<last part of the name>@sha256:<hex>?repository_url=<name>`.
+fn of_base_image(base: &BaseImageFact) -> Component {
+    let last = base.name.rsplit('/').next().unwrap_or(&base.name);
+    let digest = percent_encode(&base.digest.to_string());
+    let purl = format!(
+        "pkg:oci/{}@{digest}?repository_url={}",
+        percent_encode(last),
+        percent_encode(&base.name)
+    );
+    let mut component = Component::new("container", &base.name);
+    component.version = Some(base.digest.to_string());
+    component.bom_ref = Some(purl.clone());
+    component.purl = Some(purl);
+    component.with_file(Role::Target, &base.digest.0, None)
+}
+
 /// The serial number of a document: `urn:uuid:` and a version 8 UUID (RFC 9562) from the SHA-256 of the document without the number.
 pub fn serial_number(document: &str) -> String {
     let hash = Sha256::digest(document.as_bytes());
@@ -214,7 +230,9 @@ impl Bom {
         artifact.version = Some(manifest.fsverity_root_hash.to_hex());
         let archive = |p: &PackageFact| manifest.archives.iter().find(|a| a.name == p.archive);
         let packages = manifest.packages.iter().map(|p| of_package(p, archive(p)));
-        let mut components: Vec<Component> = packages.chain(manifest.files.iter().map(of_file)).collect();
+        let files = manifest.files.iter().map(of_file);
+        let base = manifest.base_image.iter().map(of_base_image);
+        let mut components: Vec<Component> = packages.chain(files).chain(base).collect();
         components.sort_by(|a, b| a.bom_ref.cmp(&b.bom_ref));
         let unnumbered = Bom {
             bom_format: "CycloneDX".to_owned(),

@@ -66,6 +66,17 @@ pub enum PipelineError {
         /// The digest of the file (of at most one byte more than the locked size).
         actual: Sha256Digest,
     },
+    /// A stage needs the base image of the lock, which has none.
+    #[error("find a base image in lockfile.toml: it has none")]
+    NoBase,
+    /// A base image cannot be used.
+    #[error("use the base image {image}: {problem}")]
+    BaseImage {
+        /// The image.
+        image: String,
+        /// The fault.
+        problem: String,
+    },
     /// The stages are faulty.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -158,6 +169,11 @@ impl Hint for PipelineError {
             Self::Source(error) => error.hint(),
             Self::FilesNotLocked { .. } => Some("`pnb lock` pins the files of the list".into()),
             Self::NoLock { .. } => Some("`pnb lock` writes it".into()),
+            Self::NoBase => Some("`pnb lock --base NAME@sha256:…` pins one".into()),
+            Self::BaseImage { .. } => Some(
+                "`pnb lock --base NAME@sha256:…` pins another image, `pnb lock --no-base` none (docs/base-image.md)"
+                    .into(),
+            ),
             Self::NotLocked { .. } => Some("`pnb lock` adds the missing packages and files".into()),
             Self::LocalFile { .. } => Some("after changing it on purpose, run `pnb lock`".into()),
             Self::Stage { node, .. } => Some(

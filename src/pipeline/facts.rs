@@ -2,6 +2,7 @@
 
 use super::{
     BuildContext, BuildOutcome, CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
+    base::base_of,
     project::{AGENT, below_stages},
     resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
 };
@@ -11,8 +12,11 @@ use crate::{
         oci::{LayoutReader, OciImage},
         zstd,
     },
-    manifest::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, RecordedWorkload, Role, StageFact},
-    model::{Node, NodeId, RelPath, Sha256Digest, Target, VerityDigest, chain},
+    manifest::{
+        Agent, AgentKind, BaseImageFact, CodeDigests, Facts, InputFact, Origin, PrefixedSha256, RecordedWorkload, Role,
+        StageFact,
+    },
+    model::{Arch, Node, NodeId, RelPath, Sha256Digest, Target, VerityDigest, chain},
     verity::Digests,
     writers,
 };
@@ -115,6 +119,15 @@ impl<'a> Described<'a> {
             .flat_map(|stage| stage.inputs.values())
             .any(|input| input.origin == Origin::Platform)
             .then(|| project.platform.fact());
+        let modules = project.modules.fact().filter(|_| {
+            let mut inputs = stage_facts.iter().flat_map(|stage| stage.inputs.values());
+            inputs.any(|input| input.origin == Origin::ModuleTrust)
+        });
+        let has_base = stage_facts
+            .iter()
+            .flat_map(|stage| stage.inputs.values())
+            .any(|input| input.origin == Origin::Base);
+        let base_image = has_base.then(|| base_fact(project, self.target.arch)).transpose()?;
         // An option is stated only if it decided about an input.
         let decided = stages
             .iter()
@@ -141,7 +154,9 @@ impl<'a> Described<'a> {
             kernel_command_line: command_line(project, self.target)?,
             root,
             oci_digest: self.image_digest()?,
+            base_image,
             platform,
+            modules,
             options,
             agent: Agent {
                 kind: if diagnostic {
@@ -215,6 +230,24 @@ pub fn command_line(project: &Project, target: Target) -> Result<String, Pipelin
     line.map_err(|error| PipelineError::describe(format!("the kernel command line: {}", chain(&error))))
 }
 
+/// The base image, as its manifest for `arch` describes it.
+fn base_fact(project: &Project, arch: Arch) -> Result<BaseImageFact, PipelineError> {
+    let base = base_of(project)?;
+    let platform = base.platform(arch)?;
+    let digest = base.digest().ok_or(PipelineError::NoBase)?;
+    let name = base.image.split('@').next().unwrap_or_default();
+    Ok(BaseImageFact {
+        name: name.to_owned(),
+        digest: PrefixedSha256(digest),
+        manifest: PrefixedSha256(platform.manifest),
+        layers: platform
+            .layers
+            .iter()
+            .map(|layer| PrefixedSha256(layer.sha256))
+            .collect(),
+    })
+}
+
 /// The origin of an input of a node.
 fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, PipelineError> {
     if name == STAGE_DIRECTORY {
@@ -235,6 +268,8 @@ fn origin(project: &Project, id: &NodeId, name: &str) -> Result<Origin, Pipeline
         InputSource::Files(path) => Origin::Repository(path.get_ref().clone()),
         InputSource::Lock(name) => Origin::Lock(name.get_ref().clone()),
         InputSource::Platform => Origin::Platform,
+        InputSource::ModuleTrust => Origin::ModuleTrust,
         InputSource::Packages => Origin::Packages(id.to_string()),
+        InputSource::Base => Origin::Base,
     })
 }

@@ -9,7 +9,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `project.rs`, `listed.rs`, `platform.rs` | the project: lock, stages, list of pinned files, and facts about the platform from the caller |
+//! | `project.rs`, `listed.rs`, `platform.rs`, `trust.rs` | the project: lock, stages, list of pinned files; the platform and the keys of modules from the caller |
 //! | `code.rs` | digests of pnb's own source |
 //! | `context.rs` | the values that all parts of a build share |
 //! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
@@ -18,10 +18,12 @@
 //! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `origins.rs` | the sources of pinned files |
+//! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `joint.rs` | the OCI layout over both architectures |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
+mod base;
 mod code;
 mod context;
 mod error;
@@ -36,10 +38,12 @@ mod platform;
 mod project;
 mod recipe;
 mod recorder;
+mod registries;
 mod relock;
 mod resolve;
 mod run;
 mod scheduler;
+mod trust;
 mod vendor;
 mod verify_repro;
 
@@ -54,9 +58,11 @@ pub use origins::Origins;
 pub use placement::{Placement, shell_spec};
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};
-pub use relock::{LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};
+pub use registries::Registries;
+pub use relock::{BaseRequest, LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan};
+pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};

@@ -1,6 +1,6 @@
 //! The sources of pinned files, and the way of packages and other files of the lock into the store.
 
-use super::{Event, Events, PipelineError, Project, project::AGENT};
+use super::{Event, Events, PipelineError, Project, Registries, project::AGENT};
 use crate::{
     fetch::{
         self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, RetryPolicy, Sources,
@@ -29,6 +29,8 @@ pub struct Origins {
     pub offline: bool,
     /// Number of simultaneous downloads.
     pub parallel: usize,
+    /// Clients of registries, which are asked for a base image last.
+    pub registries: Registries,
 }
 
 impl Origins {
@@ -86,7 +88,18 @@ impl Origins {
             })
     }
 
-    fn fetch(&self, store: &Store, what: &str, items: Vec<FetchItem>, events: Events<'_>) -> Result<(), PipelineError> {
+    /// Whether the store has the bytes of this digest; damaged ones are removed.
+    pub(super) fn has(&self, store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> {
+        present(store, sha256)
+    }
+
+    pub(super) fn fetch(
+        &self,
+        store: &Store,
+        what: &str,
+        items: Vec<FetchItem>,
+        events: Events<'_>,
+    ) -> Result<(), PipelineError> {
         if items.is_empty() {
             return Ok(());
         }

@@ -2,12 +2,13 @@
 
 use super::{
     BuildContext, PipelineError,
+    base::{base_of, lay_out_base},
     recipe::Recipe,
     resolve::{ResolvedInput, ResolvedStage, lay_out_packages},
     run::varied,
 };
 use crate::{
-    lock::Package,
+    lock::{BasePlatform, Package},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Workload},
     store::{self, Store, StoreError},
@@ -169,6 +170,10 @@ impl Inputs<'_> {
                 pinned.verify_object(&digest)?;
                 self.mount(self.own(pinned, pinned.plain_object(&digest)?)?, target.clone());
             }
+            ResolvedInput::Base(platform) => {
+                let dir = self.image(platform)?;
+                self.mount(dir, target.clone());
+            }
             ResolvedInput::Packages(packages, index) => {
                 let dir = self.lay_out(recipe, packages, index.as_deref())?;
                 self.mount(dir, target.clone());
@@ -192,6 +197,26 @@ impl Inputs<'_> {
             LinkCount::Stored => Ok(file),
             LinkCount::One => self.context.store.copy_if_linked(&file),
         }
+    }
+
+    /// Fetches the base image and lays it out in a directory.
+    fn image(&mut self, platform: &BasePlatform) -> Result<PathBuf, PipelineError> {
+        let BuildContext {
+            project,
+            store,
+            origins,
+            events,
+            ..
+        } = *self.context;
+        let pinned = store.of_pinned();
+        let base = base_of(project)?;
+        origins.ensure_base(pinned, base, platform, events)?;
+        let links = self.links != LinkCount::One;
+        // Hard links have to be on the file system of their objects.
+        let dir = if links { pinned } else { store }.scratch_path("base-image");
+        self.packages.0.push(dir.clone());
+        lay_out_base(pinned, &base.image, platform, &dir, !links)?;
+        Ok(dir)
     }
 
     /// Fetches packages and lays them out in a directory.

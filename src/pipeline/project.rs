@@ -1,12 +1,12 @@
 //! A project: the directory with the lock and the stages.
 
 use super::{
-    PipelineError, Platform,
+    ModuleTrust, PipelineError, Platform,
     listed::{check_listed, listed_files},
 };
 use crate::{
     graph::{InputSource, StageGraph},
-    lock::{Lockfile, PinnedFile, WantedSet, check, parse_lock},
+    lock::{Lockfile, PinnedFile, WantedSet, check, check_base, parse_lock},
     model::{Arch, BuildOption, RelPath, Sha256Digest},
     source::{Revision, SourceTree},
     store::read_foreign,
@@ -46,6 +46,8 @@ pub struct Project {
     pub agent: Option<PathBuf>,
     /// The facts about the platform, from the command line.
     pub platform: Platform,
+    /// Who vouches for the modules of nodes, from the command line.
+    pub modules: ModuleTrust,
     /// The options of the build.
     pub options: BTreeSet<BuildOption>,
     /// The architecture of the tools, if it is not that of this machine.
@@ -74,7 +76,7 @@ impl Project {
         both.update(text.as_bytes());
         let lock = parse_lock(&text, LOCKFILE)?;
         let options = BTreeSet::new();
-        let graph = Self::load_graph(&tree)?.with_options(&options);
+        let graph = Self::graph_of(&tree, &lock)?.with_options(&options);
         check_listed(&lock, &listed_files(&tree)?)?;
         Ok(Self {
             revision: Revision::of(&tree, &paths_of(&lock, &graph)?)?,
@@ -84,8 +86,19 @@ impl Project {
             graph,
             agent: None,
             platform: Platform::default(),
+            modules: ModuleTrust::default(),
             options,
             tools: None,
+        })
+    }
+
+    /// The stages of a lock: without a base image, no stage has the inputs that need one.
+    fn graph_of(tree: &SourceTree, lock: &Lockfile) -> Result<StageGraph, PipelineError> {
+        let graph = Self::load_graph(tree)?;
+        check_base(lock, &graph.on_base())?;
+        Ok(match lock.base {
+            Some(_) => graph,
+            None => graph.without_base(),
         })
     }
 
@@ -126,7 +139,7 @@ impl Project {
     }
 
     fn rebuild_graph(&mut self) -> Result<(), PipelineError> {
-        let fresh = Self::load_graph(&self.tree)?.with_options(&self.options);
+        let fresh = Self::graph_of(&self.tree, &self.lock)?.with_options(&self.options);
         self.graph = match self.tools {
             Some(arch) => fresh.with_tools_of(arch, EMULATORS)?,
             None => fresh,

@@ -11,11 +11,12 @@ use crate::{
         Base, FetchError, FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Transport, Transports,
     },
     lock::{
-        self, ArchiveLocation, Indexes, LockChange, LockError, LockProblem, LockRequest, Lockfile, MAX_INRELEASE,
-        PinnedFile, WantedArchive, WantedSet,
+        self, ArchiveLocation, BaseImage, Indexes, LockChange, LockError, LockProblem, LockRequest, Lockfile,
+        MAX_INRELEASE, PinnedFile, WantedArchive, WantedSet,
     },
-    model::{Hint, Moment, RelPath, Sha256Digest},
+    model::{Hint, Moment, NodeId, RelPath, Sha256Digest},
     source::{MAX_TEXT, SourceError, SourceTree},
+    store::Store,
     verity,
 };
 use std::{
@@ -86,6 +87,8 @@ pub struct LockWants {
     sets: Vec<WantedSet>,
     files: Vec<PinnedFile>,
     previous: Option<Lockfile>,
+    /// The nodes whose packages are installed on a base image.
+    on_base: Vec<NodeId>,
 }
 
 /// A difference between the lock and the requirements of the project; its `Display` is one line.
@@ -105,6 +108,11 @@ pub enum RelockProblem {
         /// Its name.
         name: String,
     },
+    /// The base image was not read yet, or has a package that is not in the lock.
+    Base {
+        /// The fault.
+        problem: String,
+    },
 }
 
 impl fmt::Display for RelockProblem {
@@ -114,6 +122,7 @@ impl fmt::Display for RelockProblem {
             RelockProblem::File { name, sha256 } => {
                 write!(f, "the file {name} with the SHA-256 {sha256} is not locked")
             }
+            RelockProblem::Base { problem } => f.write_str(problem),
             RelockProblem::UnlistedFile { name } => {
                 write!(f, "the file {name} is locked, and {STAGES}/files.toml does not name it")
             }
@@ -132,6 +141,19 @@ pub struct RelockRequest<'a> {
     pub suites: &'a [String],
     /// The present time, seconds since 1970.
     pub now: u32,
+    /// The base image of the new lock.
+    pub base: BaseRequest<'a>,
+}
+
+/// The base image of a new lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BaseRequest<'a> {
+    /// That of the present lock, if it has one.
+    Keep,
+    /// The image of this name, `NAME@sha256:…`.
+    Pin(&'a str),
+    /// None.
+    Remove,
 }
 
 /// A step of [`LockWants::relock`], for display.
@@ -150,6 +172,11 @@ pub enum RelockEvent<'a> {
         path: &'a RelPath,
         /// Its size in bytes.
         bytes: u64,
+    },
+    /// The base image was read.
+    ReadBase {
+        /// The image.
+        base: &'a BaseImage,
     },
 }
 
@@ -170,8 +197,10 @@ impl LockWants {
     pub fn load(tree: SourceTree) -> Result<Self, RelockError> {
         let text = tree.read_text(&in_project(LOCKFILE)?)?;
         let previous = text.map(|text| lock::parse_lock(&text, LOCKFILE)).transpose()?;
+        let graph = Project::load_graph(&tree)?;
         Ok(Self {
-            sets: wanted_sets(&Project::load_graph(&tree)?),
+            sets: wanted_sets(&graph),
+            on_base: graph.on_base(),
             files: pinned_files(&tree)?,
             previous,
             tree,
@@ -200,28 +229,62 @@ impl LockWants {
             name: file.name.clone(),
         });
         let packages = packages.into_iter().map(RelockProblem::Packages);
-        Ok(packages.chain(files).chain(unlisted).collect())
+        let unread = lock.base.as_ref().filter(|base| base.platforms.is_empty());
+        let unread = unread.map(|base| format!("the base image {} was not read", base.image));
+        let other = lock::check_base(lock, &self.on_base).err();
+        let base = unread.or(other.map(|error| format!("failed to {error}")));
+        let base = base.map(|problem| RelockProblem::Base { problem });
+        Ok(packages.chain(files).chain(unlisted).chain(base).collect())
+    }
+
+    /// The base image that a new lock would have, if it has to be read for that: [`LockWants::relock`] needs a store then.
+    ///
+    /// # Errors
+    /// The name has no digest.
+    pub fn unread_base(&self, request: &RelockRequest<'_>) -> Result<Option<BaseImage>, RelockError> {
+        let present = self.previous.as_ref().and_then(|lock| lock.base.as_ref());
+        Ok(match request.base {
+            BaseRequest::Remove => None,
+            BaseRequest::Pin(image) => match present {
+                Some(base) if base.image == image && !base.platforms.is_empty() => None,
+                _ => Some(BaseImage::named(image)?),
+            },
+            BaseRequest::Keep => present.filter(|base| base.platforms.is_empty()).cloned(),
+        })
     }
 
     /// Chooses and pins every input, and writes the lock. A complete lock keeps its versions unless newer ones are asked for;
-    /// pinned files are always read again. `origins` is called only when archives have to be read.
+    /// pinned files are always read again. `origins` is called only when archives or a base image have to be read, and `store` is for the
+    /// blobs of a base image.
     ///
     /// # Errors
     /// An archive cannot be read or is refused, a package set cannot be resolved, or the lock cannot be written.
     pub fn relock(
         &self,
         request: &RelockRequest<'_>,
-        origins: impl FnOnce() -> Result<Origins, FetchError>,
+        origins: impl Fn() -> Result<Origins, FetchError>,
+        store: Option<&Store>,
         events: &dyn Fn(RelockEvent<'_>),
     ) -> Result<Relocked, RelockError> {
         let newest = request.update || request.snapshot.is_some() || !request.suites.is_empty();
-        let lock = match &self.previous {
+        let mut lock = match &self.previous {
             Some(old) if !newest && lock::check(old, &self.sets).is_empty() => Lockfile {
                 files: self.files.clone(),
                 ..old.clone()
             },
             _ => self.resolve(request, &origins()?, events)?,
         };
+        match (self.unread_base(request)?, request.base) {
+            (Some(image), _) => {
+                let store = store.ok_or(PipelineError::NoBase)?;
+                let base = origins()?.read_base(store, &image, lock.source_date_epoch, &|_| {})?;
+                events(RelockEvent::ReadBase { base: &base });
+                lock.base = Some(base);
+            }
+            (None, BaseRequest::Remove) => lock.base = None,
+            (None, BaseRequest::Keep | BaseRequest::Pin(_)) => {}
+        }
+        lock::check_base(&lock, &self.on_base)?;
         let text = lock::write_lock(&lock)?;
         self.tree.replace(LOCKFILE, text.as_bytes())?;
         let changes = self.previous.as_ref().map(|old| lock::diff(old, &lock));

@@ -1,10 +1,12 @@
 //! Resolves the inputs of a node to digests and computes its cache key; lays out directories of packages.
 
-use super::{CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, origins::check_own, project::below_stages};
+use super::{
+    CODE_SANDBOX, CODE_WRITERS, PipelineError, Project, base::base_of, origins::check_own, project::below_stages,
+};
 use crate::{
     debian,
     graph::{Canonical, Code, InputDigest, InputSource, KeyInputs},
-    lock::{Package, PinnedFile},
+    lock::{BasePlatform, Package, PinnedFile},
     model::{Epoch, NodeId, RelPath, StageKey, VerityDigest},
     store::{Output, Store},
     verity,
@@ -33,6 +35,8 @@ pub enum ResolvedInput {
     Pinned(PinnedFile),
     /// Packages, fetched when the stage runs, and the suite of their index, if they have one.
     Packages(Vec<Package>, Option<String>),
+    /// The base image for an architecture, fetched when the stage runs.
+    Base(BasePlatform),
 }
 
 /// A node whose inputs are resolved to digests, and its key.
@@ -104,7 +108,11 @@ pub fn resolve_stage(
                 }
                 ResolvedInput::Pinned(pinned.clone())
             }
+            InputSource::ModuleTrust => {
+                ResolvedInput::Tree(project.modules.tree(store, project.lock.source_date_epoch)?)
+            }
             InputSource::Platform => ResolvedInput::Tree(project.platform.tree(store, project.lock.source_date_epoch)?),
+            InputSource::Base => ResolvedInput::Base(base_of(project)?.platform(id.arch)?.clone()),
             InputSource::Packages => {
                 let packages: Vec<Package> = project.lock.packages_of(id).cloned().collect();
                 if packages.is_empty() {
@@ -160,6 +168,8 @@ pub(super) fn digest_of(resolved: &ResolvedInput) -> Result<InputDigest, Pipelin
         ResolvedInput::Tree(digest) => InputDigest::Tree(*digest),
         ResolvedInput::File(digest, _) => InputDigest::File(*digest),
         ResolvedInput::Pinned(file) => InputDigest::Pinned(file.sha256),
+        // The manifest names its configuration and its layers by their digests.
+        ResolvedInput::Base(platform) => InputDigest::Pinned(platform.manifest),
         ResolvedInput::Packages(packages, index) => {
             let mut files = Vec::new();
             for package in packages {

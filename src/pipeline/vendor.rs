@@ -2,9 +2,9 @@
 
 use super::{Events, Origins, PipelineError, Project};
 use crate::{
-    fetch::{vendor_file_path, vendor_package_path},
+    fetch::{vendor_blob_path, vendor_file_path, vendor_package_path},
     graph::closure_of,
-    lock::Package,
+    lock::{BaseImage, Package},
     model::{Hint, ModelError, NodeId, RelPath, Sha256Digest},
     store::{Store, StoreError},
     verity,
@@ -122,6 +122,9 @@ pub fn fetch_pinned(
     for file in &project.lock.files {
         origins.ensure_file(project, store, file, events)?;
     }
+    if let Some(base) = &project.lock.base {
+        origins.ensure_all_of_base(store, base, events)?;
+    }
     Ok(())
 }
 
@@ -168,6 +171,10 @@ fn mirror_layout(project: &Project) -> Result<BTreeMap<RelPath, Sha256Digest>, V
             source,
         })?;
         layout.insert(path, file.sha256);
+    }
+    for (digest, name) in project.lock.base.iter().flat_map(BaseImage::blobs) {
+        let path = vendor_blob_path(&digest).map_err(|source| VendorError::Path { name, source })?;
+        layout.insert(path, digest);
     }
     Ok(layout)
 }

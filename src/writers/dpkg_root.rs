@@ -1,14 +1,16 @@
 //! `dpkg-root`: prepares `/build/root` for the command of a stage that runs dpkg.
 //!
-//! Input: `packages`, with an index. Every package is decompressed once, here, on all processors; dpkg would decompress it each time it
+//! Input: `packages`, with an index, and perhaps the tree `base`, on which they are installed. Every package is decompressed once, here, on all processors; dpkg would decompress it each time it
 //! opens it. Results: the packages with uncompressed members in `root/debs`; and in `root` the files of the packages that maintainer
 //! scripts may call before dpkg has unpacked any package, with owners and modes as packed. Their modification times are the current
 //! time; the outputs of the stage get theirs later.
 
-use super::{Context, WriterError, build, input, unpack};
+use super::{
+    Context, TreeInput, WriterError, build, input, owned::lay_out_owned, tree_input, unpack, workspace::is_there,
+};
 use crate::debian::{
-    ControlReader, DebError, EntryHeader, MetadataError, Paragraph, Relations, TarEntryKind, TarLimits, plain_deb,
-    unpack_data,
+    ControlReader, DebError, EntryHeader, InstalledPackage, MetadataError, Paragraph, Relations, TarEntryKind,
+    TarLimits, plain_deb, read_installed, unpack_data,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,23 +24,69 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The database of dpkg in a root.
+const DATABASE: &str = "var/lib/dpkg/status";
 /// Directories that no script reads, with nearly half of all files.
 const UNREAD: [&str; 3] = ["usr/share/doc", "usr/share/locale", "usr/share/man"];
 
 pub(super) fn dpkg_root(context: &Context) -> Result<(), WriterError> {
-    lay_out(&input("packages"), &build("root"), context.threads)
+    let (packages, root) = (input("packages"), build("root"));
+    let installed = match is_there(&input("base.tree"))? {
+        true => base(&packages.join("Packages"), &root)?,
+        false => BTreeSet::new(),
+    };
+    lay_out(&packages, &installed, &root, context.threads)
 }
 
-fn lay_out(packages: &Path, root: &Path, threads: u32) -> Result<(), WriterError> {
+/// Lays the base image out in `root`; returns the file names of the packages that are installed in it. Each of them must be a package of
+/// the index, in the same version.
+fn base(index: &Path, root: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
+    let TreeInput { tree, contents } = tree_input("base")?;
+    lay_out_owned(&tree, &contents, root)?;
+    installed(index, &root.join(DATABASE))
+}
+
+/// The file names, in the index, of the packages that the database of dpkg lists.
+fn installed(index: &Path, database: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
+    let file = File::open(database).map_err(WriterError::io("open", database))?;
+    let mut locked = BTreeMap::new();
+    for_each(index, |paragraph| {
+        let field = |name: &str| paragraph.get(name).unwrap_or_default().to_owned();
+        let package = InstalledPackage {
+            name: field("Package"),
+            arch: field("Architecture"),
+            version: field("Version"),
+        };
+        locked.insert(package, field("Filename").trim_start_matches("./").as_bytes().to_vec());
+        Ok(())
+    })?;
+    let installed = read_installed(BufReader::new(file), DATABASE)?.into_iter();
+    let installed = installed.map(|package| {
+        locked.get(&package).cloned().ok_or_else(|| {
+            let InstalledPackage { name, arch, version } = package;
+            WriterError::Missing(format!(
+                "install packages on the base image: it has {name} {version} ({arch}), which is not in the package set"
+            ))
+        })
+    });
+    installed.collect()
+}
+
+/// Prepares `root` for the packages that are not among `installed`, which are there already.
+fn lay_out(packages: &Path, installed: &BTreeSet<Vec<u8>>, root: &Path, threads: u32) -> Result<(), WriterError> {
     let debs = unpack::packages(packages)?;
     let plain = root.join("debs");
     fs::create_dir_all(&plain).map_err(WriterError::io("create", &plain))?;
     let place = |deb: &Path| plain.join(deb.file_name().unwrap_or_default());
+    let name = |deb: &&PathBuf| deb.file_name().unwrap_or_default().as_bytes().to_vec();
+    let there: BTreeSet<Vec<u8>> = debs.iter().map(|deb| name(&deb)).collect();
+    let debs: Vec<PathBuf> = debs
+        .into_iter()
+        .filter(|deb| !installed.contains(&name(&deb)))
+        .collect();
     unpack::in_parallel(&debs, threads, |index| decompress(&debs[index], &place(&debs[index])))?;
     let index = packages.join("Packages");
     let needed = needed_first(&index)?;
-    let name = |deb: &&PathBuf| deb.file_name().unwrap_or_default().as_bytes().to_vec();
-    let there: BTreeSet<Vec<u8>> = debs.iter().map(|deb| name(&deb)).collect();
     if let Some(missing) = needed.difference(&there).next() {
         let missing = String::from_utf8_lossy(missing);
         let problem = format!("find {missing:?}, which {index:?} names, in {packages:?}");
@@ -66,12 +114,9 @@ struct Indexed {
 /// every package, and the dependencies of those. All alternatives and all providers of a name are included.
 /// Source: Debian Policy 6.5 and 7.2.
 fn needed_first(index: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
-    let file = File::open(index).map_err(WriterError::io("open", index))?;
-    let mut reader = ControlReader::new(BufReader::new(file), index.display().to_string());
-    let mut paragraph = Paragraph::default();
     let mut packages = Vec::new();
     let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    while reader.read(&mut paragraph)? {
+    for_each(index, |paragraph| {
         let field = |name: &str| paragraph.get(name).unwrap_or_default();
         let relations = |name: &str| {
             Relations::parse(field(name)).map_err(|problem| MetadataError::Package {
@@ -91,7 +136,8 @@ fn needed_first(index: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
             pre_depends: relations("Pre-Depends")?,
             depends: relations("Depends")?,
         });
-    }
+        Ok(())
+    })?;
     let named = |relations: &Relations| -> Vec<usize> {
         let found = relations.iter().filter_map(|relation| by_name.get(relation.name));
         found.flatten().copied().collect()
@@ -107,6 +153,17 @@ fn needed_first(index: &Path) -> Result<BTreeSet<Vec<u8>>, WriterError> {
         }
     }
     Ok(needed.into_iter().map(|n| packages[n].file.clone()).collect())
+}
+
+/// Calls `work` with each paragraph of the index.
+fn for_each(index: &Path, mut work: impl FnMut(&Paragraph) -> Result<(), WriterError>) -> Result<(), WriterError> {
+    let file = File::open(index).map_err(WriterError::io("open", index))?;
+    let mut reader = ControlReader::new(BufReader::new(file), index.display().to_string());
+    let mut paragraph = Paragraph::default();
+    while reader.read(&mut paragraph)? {
+        work(&paragraph)?;
+    }
+    Ok(())
 }
 
 fn decompress(deb: &Path, plain: &Path) -> Result<(), WriterError> {
@@ -267,6 +324,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_base_image_has_is_not_installed_again_and_must_be_in_the_package_set() {
+        use tar::EntryType::Regular;
+        let scratch = tempfile::tempdir().expect("a directory");
+        let packages = scratch.path().join("packages");
+        fs::create_dir(&packages).expect("made");
+        for name in ["base", "late"] {
+            let path = format!("etc/{name}");
+            deb(&packages, &format!("{name}_1_all.deb"), &[(&path, Regular, 0o644, "x")]);
+        }
+        let fields = "Essential: yes\nArchitecture: all\n";
+        let list = index(&packages, &[("base", fields), ("late", fields)]);
+        let database = scratch.path().join("status");
+        let status = |name: &str, version: &str| {
+            let text =
+                format!("Package: {name}\nStatus: install ok installed\nArchitecture: all\nVersion: {version}\n");
+            fs::write(&database, text).expect("written");
+            installed(&list, &database)
+        };
+        let there = status("base", "1").expect("in the set");
+        assert_eq!(there, [b"base_1_all.deb".to_vec()].into());
+        let root = scratch.path().join("root");
+        lay_out(&packages, &there, &root, 1).expect("laid out");
+        assert!(!root.join("debs/base_1_all.deb").exists() && root.join("debs/late_1_all.deb").exists());
+        assert!(!root.join("etc/base").exists() && root.join("etc/late").exists());
+        for (name, version) in [("base", "2"), ("apt", "1")] {
+            let error = status(name, version).expect_err("not in the set").to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "install packages on the base image: it has {name} {version} (all), which is not in the package set"
+                )
+            );
+        }
+    }
+
+    #[test]
     fn files_lie_as_packed_beside_packages_that_dpkg_need_not_decompress() {
         use tar::EntryType::{Directory, Link, Regular, Symlink};
         let scratch = tempfile::tempdir().expect("a directory");
@@ -296,7 +389,7 @@ mod tests {
         deb(&packages, "late_1_all.deb", &[("etc/late", Regular, 0o644, "y")]);
         let essential = "Essential: yes\n";
         index(&packages, &[("a", essential), ("b", essential), ("late", "")]);
-        lay_out(&packages, &root, 2).expect("laid out");
+        lay_out(&packages, &BTreeSet::new(), &root, 2).expect("laid out");
         assert!(!root.join("etc/late").exists(), "dpkg will unpack it");
         assert!(!root.join("usr/share").exists(), "no script reads it");
         let mode = |path: &str| fs::symlink_metadata(root.join(path)).expect("there").mode();
@@ -318,10 +411,11 @@ mod tests {
             let members: Vec<_> = [8, 72].map(|at| plain[at..at + 16].trim_ascii().to_vec()).into();
             assert_eq!(members, [&b"debian-binary"[..], b"control.tar"], "{name}");
         }
-        let error = lay_out(&packages, &root, 2).expect_err("nothing may be there before");
+        let error = lay_out(&packages, &BTreeSet::new(), &root, 2).expect_err("nothing may be there before");
         assert!(error.to_string().starts_with("create"), "{error}");
         index(&packages, &[("a", essential), ("gone", essential)]);
-        let error = lay_out(&packages, &scratch.path().join("other"), 2).expect_err("a package is missing");
+        let error =
+            lay_out(&packages, &BTreeSet::new(), &scratch.path().join("other"), 2).expect_err("a package is missing");
         assert!(
             error.to_string().starts_with("find \"gone_1_all.deb\", which"),
             "{error}"

@@ -3,6 +3,7 @@
 //! A writer runs inside the stage's sandbox like any command: it sees only `/inputs` and writes only below `/build`. A tree input is a
 //! directory of contents at `/inputs/<name>` and its metadata as a dump at `/inputs/<name>.tree`.
 
+mod base_image;
 mod bundle;
 mod command_line;
 mod contents;
@@ -15,6 +16,7 @@ mod initramfs_modules;
 mod install;
 mod kernel;
 mod oci;
+mod owned;
 mod pi;
 mod plan;
 mod qcow2;

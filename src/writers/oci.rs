@@ -13,7 +13,12 @@
 //! | `configuration` | everything else: what no package has, dpkg's database, empty directories |
 //! | `agent` | the agent |
 
-use super::{Context, TreeInput, WriterError, build, input, opener, tree_input, workspace::read_text};
+use super::{
+    Context, TreeInput, WriterError, build, input, opener,
+    root::OPTIONAL,
+    tree_input,
+    workspace::{is_there, read_text},
+};
 use crate::{
     image::oci::{
         self, IMAGE_INITRAMFS, IMAGE_KERNEL, ImageFacts, LayerCompression, LayerEntries, WrittenLayer, blob_path,
@@ -197,7 +202,11 @@ fn root_tree() -> Result<(Tree, BTreeMap<VerityDigest, PathBuf>), WriterError> {
         source: Box::new(source),
     })?;
     let mut contents = BTreeMap::new();
-    for name in ["rootfs", "kernel", "indexes", "agent", "overlay"] {
+    let always = ["rootfs", "kernel", "indexes", "agent", "overlay"].into_iter();
+    for name in always.chain(OPTIONAL) {
+        if OPTIONAL.contains(&name) && !is_there(&input(&format!("{name}.tree")))? {
+            continue;
+        }
         let TreeInput { contents: these, .. } = tree_input(name)?;
         contents.extend(these);
     }

@@ -1,14 +1,15 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
-//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, merged in this order; only the overlay may
-//! replace files. The merged tree must be able to run on the architecture ([`super::contents`]). Outputs:
-//! `root.ext4` with the composefs image and its objects, `root-digest` with the image's fs-verity digest in hexadecimal,
-//! `root.dump`, the merged tree as text, and `critical-files`, the one file of it that no input has.
+//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust` and
+//! `unsigned-modules`, merged in this order; only the overlay may replace files. The merged tree must be able to run on the
+//! architecture ([`super::contents`]). Outputs: `root.ext4` with the composefs image and its objects, `root-digest` with the image's
+//! fs-verity digest in hexadecimal, `root.dump`, the merged tree as text, and `critical-files`, the one file of it that no input has.
 
 use super::{
     Context, TreeInput, WriterError, build,
     contents::{CRITICAL, check_root, critical_files},
     input, kernel, opener, tree_input,
+    workspace::is_there,
 };
 use crate::{
     image::{
@@ -28,6 +29,10 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// The optional inputs: the keys that vouch for modules, and the file that allows lists of them without a signature.
+const KEYS_OF_MODULES: &str = "module-trust";
+const UNSIGNED_MODULES: &str = "unsigned-modules";
+pub(super) const OPTIONAL: [&str; 2] = [KEYS_OF_MODULES, UNSIGNED_MODULES];
 /// Directory of the programs of e2fsprogs in the tools tree.
 const SBIN: &str = "/usr/sbin";
 /// Directory of the modules in the kernel package and in the root.
@@ -40,7 +45,12 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         ("indexes", false),
         ("agent", false),
         ("overlay", true),
+        (KEYS_OF_MODULES, false),
+        (UNSIGNED_MODULES, false),
     ] {
+        if OPTIONAL.contains(&name) && !is_there(&input(&format!("{name}.tree")))? {
+            continue;
+        }
         let mut other = tree_input(name)?;
         if name == "kernel" {
             other.tree = modules_of(&other.tree, &indexed_modules(&other.tree)?, context.epoch)?;

@@ -1,8 +1,8 @@
 //! The table of the writers, and the call of one by the sandbox.
 
 use super::{
-    WriterError, bundle, disk, dpkg_root, efi, image_files, initramfs_modules, install, kernel, oci, qcow2, root,
-    unpack,
+    WriterError, base_image, bundle, disk, dpkg_root, efi, image_files, initramfs_modules, install, kernel, oci, qcow2,
+    root, unpack,
 };
 use crate::{
     model::{Arch, Epoch, chain},
@@ -38,6 +38,8 @@ const UMASK: u32 = 0o022;
 const WRITERS: &[(&str, BuiltinWriter)] = &[
     ("unpack", |arguments| run(arguments, unpack::unpack)),
     ("dpkg-root", |arguments| run(arguments, dpkg_root::dpkg_root)),
+    ("layer-image", |arguments| run(arguments, base_image::layer_image)),
+    ("apply-image", |arguments| run(arguments, base_image::apply_image)),
     ("install-agent", |arguments| run(arguments, install::install_agent)),
     ("composefs-root", |arguments| run(arguments, root::composefs_root)),
     ("kernel", |arguments| run(arguments, kernel::kernel)),

@@ -4,6 +4,7 @@
 # What is there when this runs: / is the tools tree (unpacked packages, nothing configured, no /etc/passwd), and the writer dpkg-root
 # has prepared /build/root: every pinned .deb of the target in /build/root/debs, its members uncompressed, and in place the files of all
 # that a package's scripts may call before it is unpacked (essential packages, and what is needed beforehand). /build/root/dev has device nodes.
+# With a base image (docs/base-image.md), /build/root has its files instead, and debs has only the packages that it lacks.
 # Programs of another architecture run under an emulator, ten times slower: dpkg of the build machine unpacks, dpkg of the target
 # configures. There is no network, no mount(2) and no /proc inside the root. All packages are installed, so that what is pinned and what is
 # installed cannot differ. They were chosen by the lock, so no program that chooses takes part: dpkg alone installs them.
@@ -11,63 +12,25 @@ set -eu
 umask 022
 
 root=/build/root
+install=/stage/install
 
 fail() {
     echo "rootfs: $*" >&2
     exit 1
 }
 
+# shellcheck source=install/install.sh
+. "$install/install.sh"
+
 packages=$(sed -n 's/^Package: //p' /inputs/packages/Packages | LC_ALL=C sort -u)
 [ -n "$packages" ] || fail '/inputs/packages/Packages names no package'
 
-# --------------------------------------------------------------------------------------------------- unpack, configure
-#
-# What dpkg expects of a system without packages, and what nobody else would make.
-mkdir -p "$root/etc/apt/apt.conf.d" "$root/etc/apt/sources.list.d" "$root/etc/apt/preferences.d" "$root/etc/dpkg/dpkg.cfg.d" "$root/tmp" \
-    "$root/var/lib/dpkg/alternatives" "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/triggers" "$root/var/lib/dpkg/updates"
-chmod 1777 "$root/tmp"
-: >"$root/var/lib/dpkg/status"
-: >"$root/var/lib/dpkg/available"
-printf '%s\n' "$PNB_ARCH" >"$root/var/lib/dpkg/arch"
-printf '%s\n' '# UNCONFIGURED FSTAB FOR BASE SYSTEM' >"$root/etc/fstab"
-
-# No daemon is started.
-printf '%s\n' '#!/bin/sh' 'exit 101' >"$root/usr/sbin/policy-rc.d"
-chmod 0755 "$root/usr/sbin/policy-rc.d"
-export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
-# dpkg unpacks all packages and after that configures them in the order of their dependencies. Unpacking cannot follow the order of
-# Pre-Depends, as in any new system; the files of those are there already, which is what they are about.
-# It has no diff, which it would show changed configuration with. Half of all files are documentation and translations, which no program
-# needs; licences stay.
-unneeded='man info locale lintian bug bash-completion zsh fish groff linda'
-set -- --path-exclude='/usr/share/doc/*' --path-include='/usr/share/doc/*/copyright'
-for dir in $unneeded; do
-    set -- "$@" --path-exclude="/usr/share/$dir/*"
-done
-dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture "$@" --unpack "$root"/debs/*.deb \
-    || fail 'dpkg could not unpack the packages'
-rm -rf "$root/debs"
-
-# Only for these scripts is it known that ours gives the same; others run themselves.
-info=$root/var/lib/dpkg/info
-own=/build/ca-certificates.postinst
-if sha256sum --check --status <<EOF; then
-bbad2df5d3c5e3d787789275830bc5b597fe6e9218a99516947a079dcae9e262  $info/ca-certificates.postinst
-6d34a25b8f7e6ff679a768db581ae5e436faee193aece201c6a4501e36b2ec37  $info/ca-certificates.config
-2cb06c85b5f01c4f6b72c3983d9f66d44aac0a7ac997ee55e7e429aedbc3934d  $root/usr/sbin/update-ca-certificates
-EOF
-    mv "$info/ca-certificates.postinst" "$own"
-    cp /stage/ca-certificates.postinst "$info/ca-certificates.postinst"
-    chmod 0755 "$info/ca-certificates.postinst"
-fi
-chroot "$root" dpkg --force-unsafe-io --configure --pending || fail 'dpkg could not configure the packages'
-[ ! -e "$own" ] || mv "$own" "$info/ca-certificates.postinst"
-rm "$root/usr/sbin/policy-rc.d"
+# A base image has a database of its own.
+[ -s "$root/var/lib/dpkg/status" ] || make_database
+install_packages
 
 # ------------------------------------------------------------------------------------------------- what must have happened
 
-unfinished=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Abbrev}${Package}\n' | sed -n '/^ii /!p')
-[ -z "$unfinished" ] || fail "not installed and configured: $unfinished"
 installed=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${Package}\n' | LC_ALL=C sort -u)
 [ "$installed" = "$packages" ] || fail 'the packages in the root are not those of /inputs/packages'
 for file in etc/passwd etc/shadow etc/ssl/certs/ca-certificates.crt usr/lib/udev/hwdb.bin usr/sbin/init; do
@@ -75,6 +38,26 @@ for file in etc/passwd etc/shadow etc/ssl/certs/ca-certificates.crt usr/lib/udev
 done
 certificates=$(grep -c 'BEGIN CERTIFICATE' "$root/etc/ssl/certs/ca-certificates.crt")
 [ "$certificates" -gt 50 ] || fail "the configured root trusts only $certificates certificates"
+
+# ------------------------------------------------------------------------------- the same with and without a base image
+#
+# What two runs of dpkg, one for the base image and one for the rest, leave differently than one run for all. Both changes change nothing
+# in a root that was made from packages alone.
+#
+# deb-systemd-helper calls systemctl, which writes links to /usr/lib; where systemd is not unpacked yet, it writes them itself, to /lib.
+find "$root/etc/systemd" -type l | while read -r link; do
+    target=$(readlink "$link")
+    case $target in
+        /lib/systemd/*) ln -sfn "/usr$target" "$link" ;;
+    esac
+done
+# dpkg lists the packages that wait for changes of files in the order in which it unpacks them. In one run, that is the order of the
+# names of the packages' files.
+interests=$root/var/lib/dpkg/triggers/File
+sed 's,^[^ ]* \([^/:]*\).*,\1_ &,' "$interests" | LC_ALL=C sort -s -k 1,1 | cut -d ' ' -f 2- >"$interests.sorted"
+[ "$(wc -l <"$interests.sorted")" = "$(wc -l <"$interests")" ] || fail "the lines of $interests could not be sorted"
+chmod 0644 "$interests.sorted"
+mv "$interests.sorted" "$interests"
 
 # ---------------------------------------------------------------------------------------------- what must not go into an image
 

@@ -85,8 +85,23 @@ fn a_flipped_byte_in_the_image_of_the_root_is_refused() {
         let at = find(cpio, b"overlay.redirect");
         cpio[at + 40] ^= 1;
     });
-    let said = bad(&mut boot(copy.path()), 9);
+    let said = bad(boot(copy.path()).arg("--no-verify-sums"), 9);
     assert!(said.contains("powernode: refused: "), "{said}");
+}
+
+#[test]
+fn a_file_that_is_not_the_listed_one_does_not_boot() {
+    let copy = copy_of_artifact();
+    flip(&copy.path().join("kernel"), 100_000);
+    let said = bad(&mut boot(copy.path()), 9);
+    assert!(said.contains("failed to compare \"kernel\" with SHA256SUMS"), "{said}");
+    assert!(
+        said.contains("hint: --no-verify-sums boots the files as they are"),
+        "{said}"
+    );
+    assert!(!said.contains("Linux version"), "nothing started:\n{said}");
+    fs::remove_file(copy.path().join("SHA256SUMS")).expect("there");
+    bad(&mut boot(copy.path()), 9);
 }
 
 /// What `.ci/nightly` runs, and `.ci/run` does not.
@@ -101,7 +116,7 @@ mod nightly {
             let at = find(cpio, b" running in %ssystem mode");
             cpio[at + 3] ^= 1;
         });
-        let said = bad(&mut boot(object.path()), 9);
+        let said = bad(boot(object.path()).arg("--no-verify-sums"), 9);
         assert!(said.contains("powernode: refused: "), "{said}");
         let digest = with_changed_root(|cpio| {
             let at = find(cpio, b"etc/powernode/root-digest\0");
@@ -113,7 +128,7 @@ mod nightly {
                 + 40;
             cpio[at] = if cpio[at] == b'0' { b'1' } else { b'0' };
         });
-        let said = bad(&mut boot(digest.path()), 9);
+        let said = bad(boot(digest.path()).arg("--no-verify-sums"), 9);
         assert!(said.contains("powernode: refused: "), "{said}");
     }
 

@@ -3,11 +3,19 @@
 //! The packages come from the user's own store, and over the network into it. What takes long is ignored unless asked for:
 //! `cargo test --test build -- --include-ignored` adds a second build elsewhere as another user, arm64, and more boots.
 
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the tools of the sandbox and those beside it have the trees of stages"
+)]
+
 mod arm64;
 mod audit;
+mod base;
 mod boot;
 mod cgroup2;
 mod change;
+#[path = "../fixture/docker_registry.rs"]
+mod docker_registry;
 mod export;
 mod formats;
 mod kernel;
@@ -16,6 +24,8 @@ mod oci;
 #[path = "../fixture/own_loader.rs"]
 mod own_loader;
 mod project;
+#[path = "../fixture/publish_tools.rs"]
+mod publish_tools;
 mod repeat;
 mod repro;
 #[path = "../source/project.rs"]

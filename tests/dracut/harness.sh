@@ -46,6 +46,8 @@ U+q3ahN6B1v9gkgzNp4qAg==
 . "$module/powernode-guard.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-identity.sh
 . "$module/powernode-identity.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-cloud.sh
+. "$module/powernode-cloud.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-handover.sh
 . "$module/powernode-handover.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-root.sh
@@ -54,6 +56,10 @@ U+q3ahN6B1v9gkgzNp4qAg==
 . "$module/powernode-persist.sh"
 # shellcheck source=../../dracut/modules.d/90powernode/powernode-install.sh
 . "$module/powernode-install.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-modules.sh
+. "$module/powernode-modules.sh"
+# shellcheck source=../../dracut/modules.d/90powernode/powernode-stack.sh
+. "$module/powernode-stack.sh"
 
 # A stand-in for a program is a function, which the real timeout could not start.
 timeout() {
@@ -136,6 +142,7 @@ fresh() {
     PN_UNCLAIMED='' PN_UNCLAIMED_SERVER='' PN_UNCLAIMED_CA_PEM=''
     PN_ESP=''
     PN_DIGEST=''
+    PN_MODULE_KEPT_COUNTER='' PN_MODULE_DROPPED=' ' PN_MODULE_STORE=''
     : >"$tmp/cmdline"
 }
 

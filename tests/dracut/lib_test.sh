@@ -250,34 +250,6 @@ status 1 powernode_mount_medium /dev/sr0
 reason_has 'cannot be mounted from /dev/sr0 as iso9660, vfat or ext4'
 unset -f mount
 
-# ------------------------------------------------------------------------------------------------------------- modules
-
-# modules TEXT WANT: the overlay's list of lower directories.
-modules() {
-    is "modules: $1" "$(printf '%s' "$1" | powernode_module_lowerdirs)" "$2"
-}
-modules '' ''
-modules '10 a /run/powernode/modules/aa
-' '/run/powernode/modules/aa'
-modules '5 low /m/low
-100 top /m/top
-20 mid /m/mid
-' '/m/top:/m/mid:/m/low'
-modules '10 b /m/b
-10 a /m/a
-9 z /m/z
-' '/m/b:/m/a:/m/z'
-modules '010 b /m/b
-9 a /m/a
-' '/m/b:/m/a'
-# shellcheck disable=SC2016  # nothing here may be expanded
-for bad in 'x a /m' '-1 a /m' '1 a' '1 a m' '1 a /m:x' '1 a /m,x' '1 a /m x' '1 a b/ /m' '1 a /m
-1 a /n' '1 a /m
-2 b /m' '99999999999 a /m' '1 $(id) /m'; do
-    printf '%s\n' "$bad" | powernode_module_lowerdirs >"$tmp/out"
-    is "refused: $bad" "$?|$(cat "$tmp/out")" '2|'
-done
-
 # ---------------------------------------------------------------------------------------------------- critical files
 
 fresh

@@ -96,6 +96,19 @@ file sys/class/tty/console/active 'ttyAMA0'
 start ready
 is 'the ready line on the console' "$(tr -d '\r' <"$tmp/dev/console" | sed -n 3p)" \
     "powernode: ready instance=$UUID source=fw_cfg root=$HEX agent=failed restarts=0 exit=1"
+# The nonce of a boot is repeated when it is one.
+mkdir -p "$tmp/sys/firmware/qemu_fw_cfg/by_name/opt/com.powernode/nonce"
+for nonce in 0123abcd x '1 agent=active'; do
+    file sys/firmware/qemu_fw_cfg/by_name/opt/com.powernode/nonce/raw "$nonce"
+    : >"$tmp/dev/console"
+    start ready
+    said=$(tr -d '\r' <"$tmp/dev/console" | sed -n '3s/.* agent=//p')
+    case $nonce in
+        0123abcd) is 'with its nonce' "$said" 'failed restarts=0 exit=1 nonce=0123abcd' ;;
+        *) is "without '$nonce'" "$said" 'failed restarts=0 exit=1' ;;
+    esac
+done
+rm -r "$tmp/sys/firmware/qemu_fw_cfg"
 
 # --------------------------------------------------------------------------------------------- what /persist cannot silence
 

@@ -55,6 +55,9 @@ fn seeds_are_valid() {
     manifest::Bom::read(&seed("manifest/sbom.cdx.json"), "x").expect("an SBOM");
     manifest::Statement::read(&seed("manifest/provenance.slsa.json"), "x").expect("a statement");
     manifest::BuildRecord::read(&seed("manifest/build-record.json"), "x").expect("a record");
+    let list = pnb::module::ModuleList::parse(&text("modules/list"), "x").expect("a list of modules");
+    assert_eq!(list.entries.len(), 2);
+    pnb::module::ModulePublicKey::parse(&text("modules/public-key"), "x").expect("a key");
     let tree = model::parse_dump(&text("dump/dump")).expect("a tree");
     assert!(tree.len() >= 6);
     assert_eq!(image::kmod::parse_facts(&text("facts/facts")).expect("facts").len(), 2);

@@ -2,13 +2,15 @@
 
 use crate::host::*;
 use pnb::{
-    boot::{HttpRoot, MACHINE, ServedMachine},
+    boot::{HttpRoot, Inlet, MACHINE, NodeNetwork, Outlet, Reach, ServedMachine},
     sandbox::*,
 };
 use std::{
     fs,
-    net::{TcpListener, UdpSocket},
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -129,6 +131,7 @@ fn machine(host: &Host, dir: &Path, argv: &[&str], port: u16) -> Spec {
             dir: PathBuf::from("/inputs/artifact"),
             port,
         }),
+        pulse: false,
     };
     spec.workload = Workload::builtin(MACHINE, serde_json::to_vec(&arguments).expect("JSON"));
     spec
@@ -178,6 +181,50 @@ fn a_machine_gets_its_files_from_the_server_beside_it() {
             && said.contains("built-in machine: /bin/sh ended with exit code 1\n"),
         "{said}"
     );
+}
+
+/// A program of the sandbox reaches a server of this host through the relays, as QEMU's does, and another port of the host not. The
+/// directory of the sockets must be writable there: a read-only one is an overlay, and leads nowhere.
+#[test]
+fn a_machine_reaches_the_server_that_it_is_given() {
+    let host = Host::new();
+    let dir = scratch();
+    let server = TcpListener::bind("127.0.0.1:0").expect("listens");
+    let address = server.local_addr().expect("bound");
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = server.accept().expect("a connection");
+        let mut asked = String::new();
+        stream.read_to_string(&mut asked).expect("text");
+        write!(stream, "you said {asked}").expect("written");
+    });
+    let reaches = [format!("10.0.2.100:443={address}")];
+    let reaches = Reach::parse_all(&reaches, NodeNetwork::PRIVATE).expect("valid");
+    let outlets = Outlet::all(&reaches, &dir.path().join("reach")).expect("sockets");
+    let ask = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(\"127.0.0.1:20000\") or die; print $s \"hello\"; \
+        $s->flush; shutdown($s, 1); print while <$s>'";
+    let spec = |access| {
+        let mut spec = machine(&host, dir.path(), &["/bin/sh", "-c", ask], 8080);
+        spec.mounts.push(input(&dir.path().join("reach"), "reach", access));
+        let served = ServedMachine {
+            argv: ["/bin/sh", "-c", ask].map(str::to_owned).to_vec(),
+            http: None,
+            inlets: Inlet::all(&reaches, "/inputs/reach"),
+            pulse: false,
+        };
+        spec.workload = Workload::builtin(MACHINE, serde_json::to_vec(&served).expect("JSON"));
+        spec
+    };
+    let unreached = |_: SocketAddr, _: &io::Error| {};
+    let said = Outlet::with_all(&outlets, &unreached, || {
+        (printed(&spec(Access::ReadOnly)), printed(&spec(Access::ReadWrite)))
+    });
+    let (nowhere, said) = said.expect("relayed");
+    assert!(
+        nowhere.contains("failed to connect to /inputs/reach/0: Connection refused"),
+        "{nowhere}"
+    );
+    assert_eq!(said, "you said hello");
+    answering.join().expect("asked once");
 }
 
 #[test]

@@ -19,6 +19,8 @@ install() {
         timeout tr umount wc
     # For /persist, and for the installer.
     inst_multiple blockdev dd dumpe2fs e2fsck flock mke2fs partx resize2fs sfdisk sha256sum
+    # For modules.
+    inst_multiple getfattr signify-openbsd
     inst_binary busybox
 
     # udev and modprobe open libkmod with dlopen, which no scan of needed libraries can see.
@@ -41,10 +43,15 @@ install() {
     inst_simple "$moddir/powernode-guard.sh" /usr/lib/powernode/powernode-guard.sh
     inst_simple "$moddir/powernode-words" /usr/lib/powernode/words
     inst_simple "$moddir/powernode-identity.sh" /usr/lib/powernode/powernode-identity.sh
+    inst_simple "$moddir/powernode-cloud.sh" /usr/lib/powernode/powernode-cloud.sh
+    inst_simple "$moddir/powernode-json.awk" /usr/lib/powernode/powernode-json.awk
+    inst_script "$moddir/powernode-lease.sh" /usr/lib/powernode/powernode-lease
     inst_simple "$moddir/powernode-handover.sh" /usr/lib/powernode/powernode-handover.sh
     inst_simple "$moddir/powernode-root.sh" /usr/lib/powernode/powernode-root.sh
     inst_simple "$moddir/powernode-persist.sh" /usr/lib/powernode/powernode-persist.sh
     inst_simple "$moddir/powernode-install.sh" /usr/lib/powernode/powernode-install.sh
+    inst_simple "$moddir/powernode-modules.sh" /usr/lib/powernode/powernode-modules.sh
+    inst_simple "$moddir/powernode-stack.sh" /usr/lib/powernode/powernode-stack.sh
     inst_script "$moddir/powernode-boot.sh" /usr/lib/powernode/powernode-boot
     inst_hook cmdline 20 "$moddir/powernode-cmdline.sh"
     inst_hook mount 50 "$moddir/powernode-mount.sh"
@@ -57,6 +64,6 @@ install() {
     inst_script "$moddir/powernode-init.sh" /init
     # shellcheck disable=SC2154  # dracut sets dracutbasedir
     inst_script "$dracutbasedir/modules.d/99base/init.sh" /usr/lib/powernode/dracut-init
-    # The kernel goes on to /bin/sh when it cannot start /init.
-    chmod 0755 "$initdir/init" "$initdir/usr/lib/powernode/dracut-init"
+    # The kernel goes on to /bin/sh when it cannot start /init, and udhcpc goes on without its script.
+    chmod 0755 "$initdir/init" "$initdir/usr/lib/powernode/dracut-init" "$initdir/usr/lib/powernode/powernode-lease"
 }

@@ -13,6 +13,8 @@ set -u
 . /usr/lib/powernode/powernode-guard.sh
 # shellcheck source=powernode-identity.sh
 . /usr/lib/powernode/powernode-identity.sh
+# shellcheck source=powernode-cloud.sh
+. /usr/lib/powernode/powernode-cloud.sh
 # shellcheck source=powernode-handover.sh
 . /usr/lib/powernode/powernode-handover.sh
 # shellcheck source=powernode-root.sh
@@ -21,6 +23,10 @@ set -u
 . /usr/lib/powernode/powernode-persist.sh
 # shellcheck source=powernode-install.sh
 . /usr/lib/powernode/powernode-install.sh
+# shellcheck source=powernode-modules.sh
+. /usr/lib/powernode/powernode-modules.sh
+# shellcheck source=powernode-stack.sh
+. /usr/lib/powernode/powernode-stack.sh
 
 case ${1:-} in
     guard)
@@ -38,6 +44,7 @@ case ${1:-} in
         powernode_pinned_digest || powernode_refuse "$PN_REASON"
         powernode_mount_run || powernode_refuse "$PN_REASON"
         powernode_find_store || powernode_refuse "$PN_REASON"
+        powernode_choose_sources || powernode_refuse "$PN_REASON"
         # An installation replaces whatever identity is on the disks: a wrong one there must not stop it.
         [ -n "$PN_TARGET" ] || powernode_claim_early || powernode_refuse "$PN_REASON"
         powernode_mount_store || powernode_refuse "$PN_REASON"
@@ -50,6 +57,11 @@ case ${1:-} in
         powernode_mount_persist || powernode_refuse "$PN_REASON"
         powernode_claim_late || powernode_refuse "$PN_REASON"
         powernode_mount_seed || powernode_refuse "$PN_REASON"
+        powernode_find_modules || powernode_refuse "$PN_REASON"
+        powernode_take_modules || powernode_refuse "$PN_REASON"
+        powernode_stack_modules || powernode_refuse "$PN_REASON"
+        powernode_protect_root || powernode_refuse "$PN_REASON"
+        powernode_modules_done || powernode_refuse "$PN_REASON"
         powernode_hand_over || powernode_refuse "$PN_REASON"
         powernode_mark_complete || powernode_refuse "$PN_REASON"
         ;;

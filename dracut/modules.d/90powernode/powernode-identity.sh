@@ -5,7 +5,7 @@
 # The places an identity may come from; the first that has one wins. A new place is a new word here and a function
 # powernode_claim_<word> below, which returns 0 (claimed), 1 (nothing there) or 2 (there, but wrong: PN_REASON).
 # The early ones are asked before the root is mounted, the late ones read files of the verified root.
-PN_SOURCES_EARLY='cmdline fw_cfg boot_file'
+PN_SOURCES_EARLY='cmdline cloud fw_cfg boot_file'
 PN_SOURCES_LATE='root_file local_id'
 
 # The claimed identity. PN_SOURCE is `none` until something was claimed.

@@ -230,52 +230,14 @@ powernode_same_digest() {
     fi
 }
 
-# powernode_module_lowerdirs: read `<effective_priority> <id> <directory>` lines from stdin and print the directories as overlay wants
-# them: topmost first, joined by colons. Modules stack by ascending priority, ties by id, so the last of that order is on top.
-# Nothing is printed for an empty list. Returns 2 for a line of another form, an id or a directory given twice.
-powernode_module_lowerdirs() {
-    pn_list=''
-    while read -r pn_priority pn_id pn_dir pn_more; do
-        case $pn_priority in
-            '' | -* | *[!0-9]* | ??????????*) return 2 ;;
-        esac
-        case $pn_id in
-            '' | *[!A-Za-z0-9._-]*) return 2 ;;
-        esac
-        # Overlay takes commas, colons and backslashes in a path for syntax.
-        case $pn_dir in
-            /*[!A-Za-z0-9._/-]* | '') return 2 ;;
-            /?*) ;;
-            *) return 2 ;;
-        esac
-        [ -z "$pn_more" ] || return 2
-        case $PN_NL$pn_list in
-            *" $pn_id "* | *" $pn_dir$PN_NL"*) return 2 ;;
-        esac
-        pn_list="$pn_list$pn_priority $pn_id $pn_dir$PN_NL"
-    done
-    [ -n "$pn_list" ] || return 0
-    printf '%s' "$pn_list" | sort -k1,1nr -k2,2r | while read -r pn_priority pn_id pn_dir; do
-        printf '%s%s' "${pn_join:-}" "$pn_dir"
-        pn_join=:
-    done
-}
-
 # powernode_mount_root: mount the image as EROFS and stack the writable root on it. verity=require makes the kernel refuse every
-# object whose digest is not the one in the image. Modules that an earlier step has mounted are listed in modules.list.
+# object whose digest is not the one in the image. Modules come later (powernode-stack.sh).
 powernode_mount_root() {
     if ! mount -t erofs -o ro,nodev,nosuid,noexec "$PN_STORE/image.cfs" "$PN_RUN/lower" 2>/dev/null; then
         PN_REASON='image.cfs cannot be mounted as EROFS'
         return 1
     fi
-    pn_modules=''
-    if [ -f "$PN_RUN/modules.list" ]; then
-        if ! pn_modules=$(powernode_module_lowerdirs <"$PN_RUN/modules.list"); then
-            PN_REASON="$PN_RUN/modules.list is malformed"
-            return 2
-        fi
-    fi
-    if ! mount -t overlay -o "lowerdir=${pn_modules:+$pn_modules:}$PN_RUN/lower::$PN_STORE/objects,upperdir=$PN_RUN/upper,workdir=$PN_RUN/work,metacopy=on,redirect_dir=on,verity=require" powernode "$PN_NEWROOT" 2>/dev/null; then
+    if ! mount -t overlay -o "lowerdir=$PN_RUN/lower::$PN_STORE/objects,upperdir=$PN_RUN/upper,workdir=$PN_RUN/work,metacopy=on,redirect_dir=on,verity=require" powernode "$PN_NEWROOT" 2>/dev/null; then
         PN_REASON='the overlay of the root cannot be mounted'
         return 1
     fi

@@ -20,6 +20,7 @@ use std::path::PathBuf;
     pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
     pnb boot images-recovery/kernel-initrd/amd64 --append rd.break --interactive\n  \
     pnb boot images/kernel-initrd/amd64 --reach 10.0.2.100:443=127.0.0.1:8443\n  \
+    pnb boot images/kernel-initrd/amd64 --smbios 'sys_vendor=Amazon EC2' --metadata aws\n  \
     pnb boot images/disk-image-rpi4/arm64 --keep card.img\n  \
     pnb boot oci:registry.example/powernode/os:v1.4 --arch arm64")]
 pub(in crate::cli) struct BootArgs {
@@ -54,12 +55,31 @@ pub(in crate::cli) struct BootArgs {
     /// network; may be repeated
     #[arg(long, value_name = "ADDRESS:PORT=127.0.0.1:PORT")]
     pub(in crate::cli) reach: Vec<String>,
+    /// Directory whose metadata.json describes a cloud's metadata service, which is played at 169.254.169.254; the requests are written to
+    /// requests.log there. The network of the machine is then 169.254.0.0/16
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) metadata: Option<PathBuf>,
+    /// Value of the DMI tables as NAME=VALUE, by the names below /sys/class/dmi/id, or oem_string; may be repeated
+    #[arg(long, value_name = "N=V")]
+    pub(in crate::cli) smbios: Vec<String>,
+    /// Write the packets of the machine's network card to FILE, in pcap's format; the machine then has a card
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) capture: Option<PathBuf>,
     /// Words to add to the kernel command line; with --firmware direct and rpi4 only
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub(in crate::cli) append: Vec<String>,
     /// Seconds after which the machine is stopped and judged
     #[arg(long, value_name = "S", default_value_t = 300)]
     pub(in crate::cli) timeout: u64,
+    /// Seconds for which a machine is watched after its ready line; a second verdict, a refusal or a panic is a failure
+    #[arg(long, value_name = "S", default_value_t = 15)]
+    pub(in crate::cli) settle: u64,
+    /// Boot the artifact's files without comparing them with its SHA256SUMS
+    #[arg(long)]
+    pub(in crate::cli) no_verify_sums: bool,
+    /// Give the node no nonce to repeat: for roots that are older than the nonce
+    #[arg(long)]
+    pub(in crate::cli) no_nonce: bool,
     /// Memory of the machine in MiB [default: 3072; QEMU's Raspberry Pi 4 has 2048]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1_048_576))]
     pub(in crate::cli) memory: Option<u64>,

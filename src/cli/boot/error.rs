@@ -2,6 +2,7 @@
 
 use super::super::{Exit, failure::Fatal};
 use pnb::{
+    boot::{CloudServiceError, SumsError},
     manifest::ManifestError,
     model::{Arch, Hint, NodeId, Variant, visible_path},
     sandbox::SandboxError,
@@ -23,6 +24,12 @@ pub(super) enum BootError {
     /// An option needs a device that QEMU's Raspberry Pi 4 lacks.
     #[error("start QEMU's Raspberry Pi 4 with {0}")]
     Board(&'static str),
+    /// There is no firmware that would hand over DMI tables.
+    #[error("set values of DMI tables: a machine of arm64 without UEFI has none")]
+    NoTables,
+    /// The metadata service cannot be played.
+    #[error(transparent)]
+    Metadata(#[from] CloudServiceError),
     /// An image file by itself has no command line.
     #[error("boot a bare image directly: its command line is in the manifest beside it")]
     NoCommandLine,
@@ -70,6 +77,12 @@ pub(super) enum BootError {
     /// The arguments of the network's servers cannot be written as JSON.
     #[error("describe the servers of the network boot")]
     Served(#[source] serde_json::Error),
+    /// There are no random bytes for the nonce.
+    #[error("read \"/dev/urandom\"")]
+    Nonce(#[source] io::Error),
+    /// The artifact's files are not the listed ones.
+    #[error(transparent)]
+    Sums(#[from] SumsError),
     /// The relays to the servers that the machine reaches cannot run.
     #[error("relay the machine's connections")]
     Relay(#[source] io::Error),
@@ -92,6 +105,8 @@ impl Fatal for BootError {
             | BootError::Append
             | BootError::NoDisk
             | BootError::Board(_)
+            | BootError::NoTables
+            | BootError::Metadata(_)
             | BootError::NoCommandLine
             | BootError::Arch { .. }
             | BootError::Kind { .. }
@@ -106,6 +121,8 @@ impl Fatal for BootError {
             | BootError::NoTools { .. }
             | BootError::Served(_)
             | BootError::Relay(_)
+            | BootError::Nonce(_)
+            | BootError::Sums(_)
             | BootError::Machine(_)
             | BootError::Judged { .. } => Exit::Boot,
         }
@@ -122,6 +139,9 @@ impl Hint for BootError {
             BootError::BothArches { .. } => "choose one with --arch",
             BootError::NoManifest { .. } => "name the directory of an artifact, such as images/raw/amd64",
             BootError::Machine(error) => return error.hint(),
+            BootError::Sums(error) => return error.hint(),
+            BootError::Metadata(error) => return error.hint(),
+            BootError::NoTables => "--firmware uefi has some",
             BootError::Judged { hint, .. } => return hint.as_deref().map(Cow::from),
             _ => return None,
         };

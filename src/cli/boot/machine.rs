@@ -44,18 +44,29 @@ fn largest_disk(mounts: &[Mount]) -> u64 {
         .unwrap_or(0)
 }
 
-/// Runs the machine with `mounts` and `outlets` (the ways to the servers that it reaches, and their directory in the sandbox) in a sandbox of its own, its console connected to `console`. The inner result is how the machine
-/// ended, the outer one whether it could be started.
+/// A machine and all that its sandbox needs.
+pub(super) struct Prepared {
+    pub(super) machine: Machine,
+    pub(super) mounts: Vec<Mount>,
+    /// The ways to the servers that it reaches, and their directory in the sandbox.
+    pub(super) outlets: Option<(Vec<Outlet>, String)>,
+}
+
+/// Runs the machine in a sandbox of its own, its console connected to `console`. The inner result is how the machine ended, the outer one
+/// whether it could be started.
 pub(super) fn run(
     common: &Common,
     args: &BootArgs,
     report: &Report,
     store: &Store,
-    machine: &Machine,
-    mounts: Vec<Mount>,
-    outlets: Option<(Vec<Outlet>, String)>,
+    prepared: Prepared,
     console: &mut BootConsole<'_>,
 ) -> Result<Result<(), SandboxError>, Failure> {
+    let Prepared {
+        machine,
+        mounts,
+        outlets,
+    } = prepared;
     let project = project(common)?;
     let options = run_options()?;
     let node = project.graph.node(boot_tools(machine.arch), Arch::host())?;
@@ -72,11 +83,11 @@ pub(super) fn run(
     let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
     let tools = tools.ok_or_else(|| BootError::NoTools { node: node.clone() })?;
     let argv = machine.command(args.interactive);
-    let alone = machine.network.is_none() && outlets.is_none();
+    // Without a judge, the console is the terminal's own.
+    let judged = !args.interactive;
+    let networked = machine.network.is_some() || outlets.is_some();
     let (outlets, sockets) = outlets.unwrap_or_default();
-    let workload = if alone {
-        Workload::command(argv)
-    } else {
+    let workload = if judged || networked {
         let served = ServedMachine {
             argv,
             http: machine.network.as_ref().map(|_| HttpRoot {
@@ -84,8 +95,11 @@ pub(super) fn run(
                 port: HTTP_PORT,
             }),
             inlets: Inlet::all(&machine.reach, &sockets),
+            pulse: judged,
         };
         Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(BootError::Served)?)
+    } else {
+        Workload::command(argv)
     };
     let spec = Spec {
         // QEMU keeps writes to media that are not kept in TMPDIR, and would use /var/tmp instead of /tmp.
@@ -105,9 +119,9 @@ pub(super) fn run(
         } else {
             Console::Log
         },
-        network: match alone {
-            true => sandbox::Network::None,
-            false => sandbox::Network::Loopback,
+        network: match networked {
+            false => sandbox::Network::None,
+            true => sandbox::Network::Loopback,
         },
         ..Spec::new("boot", RootFs::Tree(store.checkout(tools.digest())?), workload)
     };

@@ -8,6 +8,7 @@ mod image;
 mod machine;
 mod run;
 mod target;
+mod verdict;
 
 pub(super) use args::BootArgs;
 pub(super) use run::boot;

@@ -5,18 +5,18 @@ use super::{
     args::BootArgs,
     console::BootConsole,
     error::BootError,
-    machine,
+    machine::{self, Prepared},
     target::BootTarget,
+    verdict::judge,
 };
 use pnb::{
     boot::{
-        ARTIFACT, Attach, BootVerdict, DirectKernel, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NetworkBoot,
-        NodeNetwork, Pace, Reach,
+        ARTIFACT, Attach, CloudService, DirectKernel, Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest,
+        NONCE_KEY, NetworkBoot, NodeNetwork, Reach, Smbios, verify_sums,
     },
-    model::{Hint, chain},
-    sandbox::SandboxError,
+    model::{Arch, visible_path},
 };
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
+use std::{fs::File, io::Read, time::Duration};
 
 /// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
@@ -27,8 +27,14 @@ const BOARD_PROCESSORS: u32 = 4;
 pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) -> Result<Exit, Failure> {
     let append = Machine::checked_append(&args.append)?;
     let fw_cfg = args.fw_cfg.iter().map(|text| FwCfg::parse(text));
-    let fw_cfg: Vec<FwCfg> = fw_cfg.collect::<Result<_, _>>()?;
-    let reach = Reach::parse_all(&args.reach, NodeNetwork::PRIVATE)?;
+    let mut fw_cfg: Vec<FwCfg> = fw_cfg.collect::<Result<_, _>>()?;
+    let card = match args.metadata {
+        None => NodeNetwork::PRIVATE,
+        Some(_) => NodeNetwork::LINK_LOCAL,
+    };
+    let mut reach = Reach::parse_all(&args.reach, card)?;
+    let smbios = args.smbios.iter().map(|text| Smbios::parse(text));
+    let smbios: Vec<Smbios> = smbios.collect::<Result<_, _>>()?;
     let store = store(common)?;
     let target = BootTarget::open(common, args, &store, report)?;
     let chosen = target.media.choose(target.arch, args.firmware, args.attach);
@@ -46,7 +52,25 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
     if firmware == Firmware::RaspberryPi4 {
         fits_board(args)?;
     }
+    if !smbios.is_empty() && (target.arch, firmware) == (Arch::Arm64, Firmware::Direct) {
+        return Err(BootError::NoTables.into());
+    }
+    let metadata = args.metadata.as_deref().map(CloudService::open).transpose();
+    let metadata = metadata.map_err(BootError::from)?;
+    reach.extend(metadata.iter().map(|service| Reach::metadata(service.address())));
 
+    verify_files(&target, args, firmware, report)?;
+
+    let nonce = match args.no_nonce || firmware == Firmware::RaspberryPi4 {
+        true => None,
+        false => Some(given_nonce(&mut fw_cfg)?),
+    };
+    let expected = Expected {
+        firmware,
+        root: target.root,
+        nonce,
+        identity: Expected::identity_of(&fw_cfg, &append, metadata.is_some()),
+    };
     let mut files = MachineFiles::new(&store, &target.artifact)?;
     let keys = files.fw_cfg(&fw_cfg)?;
     let media = files.media(&MediaRequest {
@@ -80,6 +104,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         Firmware::RaspberryPi4 => BOARD_MEMORY,
         _ => args.memory.unwrap_or(MEMORY),
     };
+    let capture = args.capture.as_deref().map(|file| files.capture(file)).transpose()?;
     let machine = Machine {
         arch: target.arch,
         firmware,
@@ -88,7 +113,10 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         kernel,
         media,
         network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
+        card,
         reach,
+        capture,
+        smbios,
         fw_cfg: keys,
         share,
     };
@@ -96,24 +124,70 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         true => None,
         false => Some(files.reach(&machine.reach)?),
     };
-    let mut console = BootConsole::new((!common.json && !common.quiet).then_some(report));
-    let ended = machine::run(
-        common,
-        args,
-        report,
-        &store,
-        &machine,
-        files.into_mounts(),
+    let mut console = BootConsole::new(
+        (!common.json && !common.quiet).then_some(report),
+        &expected,
+        Duration::from_secs(args.settle),
+    );
+    let prepared = Prepared {
+        machine,
+        mounts: files.into_mounts(),
         outlets,
-        &mut console,
-    )?;
+    };
+    let run = || machine::run(common, args, report, &store, prepared, &mut console);
+    let ended = match &metadata {
+        None => run()?,
+        Some(service) => service.with(run).map_err(BootError::Relay)??,
+    };
     if args.interactive {
         return match ended {
             Ok(()) => Ok(Exit::Success),
             Err(error) => Err(BootError::from(error).into()),
         };
     }
-    judge(&target, args, firmware, console.end(), ended, report)
+    judge(&expected, args, console.end(), ended, report)
+}
+
+/// Compares the artifact's files with its list; says so where nothing vouches for the bytes that boot.
+fn verify_files(target: &BootTarget, args: &BootArgs, firmware: Firmware, report: &Report) -> Result<(), BootError> {
+    // One that cannot be looked for is an error of the media.
+    let kept = args.keep.as_deref().filter(|kept| kept.try_exists().unwrap_or(false));
+    if let Some(kept) = kept {
+        report.note(format_args!(
+            "{} is booted as it is: a kept disk has no SHA256SUMS",
+            visible_path(kept)
+        ));
+    }
+    let Some(listed) = &target.listed else {
+        return Ok(());
+    };
+    if args.no_verify_sums {
+        report.note("the files are booted without a comparison with SHA256SUMS (--no-verify-sums)");
+        return Ok(());
+    }
+    // A kept disk is the only file that boots, unless the kernel comes from beside it.
+    if kept.is_some() && firmware != Firmware::Direct {
+        return Ok(());
+    }
+    let listed: Vec<&str> = listed.iter().map(String::as_str).collect();
+    Ok(verify_sums(&target.artifact, &listed)?)
+}
+
+/// The nonce among the keys of --fw-cfg; else a new one, which is added to them.
+fn given_nonce(keys: &mut Vec<FwCfg>) -> Result<String, BootError> {
+    if let Some(own) = keys.iter().find(|cfg| cfg.key == NONCE_KEY) {
+        return Ok(String::from_utf8_lossy(&own.value).into_owned());
+    }
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(BootError::Nonce)?;
+    let nonce = hex::encode(bytes);
+    keys.push(FwCfg {
+        key: NONCE_KEY.to_owned(),
+        value: nonce.clone().into_bytes(),
+    });
+    Ok(nonce)
 }
 
 /// Refuses options that need a device which QEMU's Raspberry Pi lacks.
@@ -125,6 +199,9 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
         ),
         (args.share.is_some(), "--share: it has no 9p"),
         (!args.reach.is_empty(), "--reach: it has no network"),
+        (args.metadata.is_some(), "--metadata: it has no network"),
+        (args.capture.is_some(), "--capture: it has no network"),
+        (!args.smbios.is_empty(), "--smbios: it has no DMI tables"),
         (args.disk.is_some(), "--disk: it has no second disk"),
         (
             args.memory.is_some_and(|memory| memory != BOARD_MEMORY),
@@ -144,115 +221,4 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
 /// The command line with the words of --append.
 fn joined(line: &str, append: &str) -> String {
     [line, append].join(" ").trim_end().to_owned()
-}
-
-fn judge(
-    target: &BootTarget,
-    args: &BootArgs,
-    firmware: Firmware,
-    (verdict, pace): (Option<BootVerdict>, Pace),
-    ended: Result<(), SandboxError>,
-    report: &Report,
-) -> Result<Exit, Failure> {
-    let pinned = target.root;
-    let other = |root| {
-        pinned.filter(|pinned| pinned != root).map(|pinned| {
-            format!("the machine verified another root than the manifest names\nexpected: {pinned}\n  actual: {root}")
-        })
-    };
-    let (mut hint, mut late) = (None, None);
-    let mut failed = |error: &SandboxError| {
-        hint = error.hint().map(Cow::into_owned);
-        Some(chain(error))
-    };
-    let problem = match (&verdict, &ended) {
-        (Some(BootVerdict::Ready { root, agent, state, .. }), _) => other(root)
-            .or_else(|| (agent != "active").then(|| not_running(state)))
-            .or_else(|| unlocked(firmware, state)),
-        (Some(BootVerdict::Installed { root, .. }), Ok(())) => other(root),
-        (Some(BootVerdict::Installed { .. }), Err(error)) => failed(error),
-        (Some(BootVerdict::Refused { reason }), _) => Some(format!("the machine refused: {reason}")),
-        (Some(BootVerdict::Rejected { line }), _) => Some(format!("the boot loader refused: {line}")),
-        (Some(BootVerdict::Panicked { line }), _) => Some(line.clone()),
-        (None, Err(SandboxError::Limit { limit, .. })) if limit.starts_with("wall time") => {
-            let problem = out_of_time(limit, &pace);
-            if matches!(pace, Pace::Slow { .. }) {
-                hint = Some(format!("--timeout {} gives it twice the time", args.timeout * 2));
-            }
-            late = Some(pace);
-            Some(problem)
-        }
-        (None, Err(SandboxError::Limit { limit, .. })) => Some(format!("no verdict on the console, {limit}")),
-        (None, Err(error)) => failed(error),
-        (None, Ok(())) => Some("the machine ended without a verdict on the console".to_owned()),
-    };
-    if report.json() {
-        report.value(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem, "pace": late }));
-        return Ok(if problem.is_none() { Exit::Success } else { Exit::Boot });
-    }
-    match &verdict {
-        Some(BootVerdict::Ready {
-            instance,
-            source,
-            root,
-            agent,
-            state,
-        }) => {
-            let state: Vec<String> = state.iter().map(|(name, value)| format!("{name} {value}")).collect();
-            report.note(format_args!(
-                "ready: instance {instance} from {source}, root {root}, agent {agent}; {}",
-                state.join(", ")
-            ));
-        }
-        Some(BootVerdict::Installed { disk, root }) => report.note(format_args!("installed: root {root} on {disk}")),
-        _ => {}
-    }
-    match problem {
-        None => Ok(Exit::Success),
-        Some(problem) => Err(BootError::Judged {
-            path: args.path.clone(),
-            problem,
-            hint,
-        }
-        .into()),
-    }
-}
-
-/// A machine without a verdict at the end of its time: slow, or standing still.
-fn out_of_time(limit: &str, pace: &Pace) -> String {
-    match pace {
-        Pace::Slow { line } => {
-            format!("the machine is slow: no verdict yet, {limit}, and the console still moves\nlast line: {line}")
-        }
-        Pace::Still { seconds, line } => {
-            format!(
-                "the machine stands still: no verdict, {limit}, nothing new on the console for {seconds} s\nlast line: {line}"
-            )
-        }
-        Pace::Silent => format!("the machine stands still: no verdict, {limit}, and nothing was ever on the console"),
-    }
-}
-
-/// The agent that does not run, with what the machine reports of its end.
-fn not_running(state: &BTreeMap<String, String>) -> String {
-    let get = |name: &str| state.get(name).map_or("unknown", String::as_str);
-    let mut problem = format!(
-        "the agent is not running: its exit status is {} after {} restarts",
-        get("exit"),
-        get("restarts")
-    );
-    if let Some(said) = state.get("agent_said") {
-        _ = write!(problem, "\nlast line: {said}");
-    }
-    problem
-}
-
-/// The lockdown that the machine does not report.
-fn unlocked(firmware: Firmware, state: &BTreeMap<String, String>) -> Option<String> {
-    let get = |name: &str| state.get(name).map_or("unknown", String::as_str);
-    if !["integrity", "confidentiality"].contains(&get("lockdown")) {
-        return Some(format!("the kernel is not locked down: lockdown={}", get("lockdown")));
-    }
-    (firmware == Firmware::SecureBoot && get("secure_boot") != "on")
-        .then(|| format!("the kernel was not booted securely: secure_boot={}", get("secure_boot")))
 }

@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 /// The beginning of the name of an image in a registry.
 const REGISTRY: &str = "oci:";
 
+/// Kernel and initramfs of an artifact without an image.
+const DIRECT_FILES: [&str; 2] = ["kernel", "initramfs.cpio.zst"];
+
 /// The artifact that is booted.
 pub(super) struct BootTarget {
     /// The directory or the file that the machine is given.
@@ -32,6 +35,8 @@ pub(super) struct BootTarget {
     pub(super) media: BootMedia,
     /// The image file, if there is one.
     pub(super) image: Option<PathBuf>,
+    /// The files that boot, of an artifact that lists them in SHA256SUMS.
+    pub(super) listed: Option<Vec<String>>,
 }
 
 impl BootTarget {
@@ -86,6 +91,8 @@ impl BootTarget {
             arch,
             media: BootMedia::Files,
             image: None,
+            // Every digest of a layout was compared when its layers were applied.
+            listed: None,
         })
     }
 
@@ -120,6 +127,10 @@ impl BootTarget {
             arch: manifest.arch,
             media,
             image: name.map(|name| path.join(name)),
+            listed: Some(match name {
+                Some(name) => vec![name.to_owned()],
+                None => DIRECT_FILES.map(str::to_owned).to_vec(),
+            }),
             artifact: path,
         })
     }
@@ -163,6 +174,7 @@ impl BootTarget {
             arch,
             media: if card { BootMedia::Card } else { media },
             image: Some(path),
+            listed: None,
         })
     }
 

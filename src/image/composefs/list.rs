@@ -33,6 +33,10 @@ pub struct Listed {
     pub object: Option<VerityDigest>,
     /// Target of a symbolic link.
     pub target: Option<Vec<u8>>,
+    /// Number of a device, in the kernel's 32-bit form; of no meaning for other entries.
+    pub device: u64,
+    /// An attribute of overlayfs that composefs does not give to such an entry.
+    pub foreign: Option<String>,
     /// Offset in the image and length of the inode with its attributes.
     pub inode: (u64, u64),
     /// Offset and length of content that lies in the image.
@@ -137,6 +141,8 @@ impl RawImage<'_> {
             size: found.size,
             object,
             target,
+            device: found.device(),
+            foreign: self.foreign_attribute(&found, nid == self.root)?,
             inode: (at, found.head()),
             inline,
         };

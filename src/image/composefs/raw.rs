@@ -7,12 +7,15 @@ use super::{
         SB_ROOT_NID, SB_XATTR_BLOCK, SLOT, SUPERBLOCK_OFFSET, XATTR_BODY_SIZE, XATTR_ENTRY_SIZE, XATTR_SHARED_COUNT,
         XATTR_UNIT,
     },
-    xattr::{METACOPY_PREFIX, METACOPY_SUFFIX, OVERLAY_INDEX, REDIRECT_SUFFIX, redirect_to},
+    xattr::{
+        METACOPY_PREFIX, METACOPY_SUFFIX, OPAQUE_SUFFIX, OVERLAY_INDEX, OVERLAY_SUFFIX, REDIRECT_SUFFIX, redirect_to,
+    },
 };
 use crate::{image::ImageError, model::VerityDigest};
 
-/// `S_IFMT`, `S_IFDIR` and `S_IFLNK`.
+/// `S_IFMT`, `S_IFREG`, `S_IFDIR` and `S_IFLNK`.
 pub(super) const TYPE_MASK: u16 = 0o170_000;
+pub(super) const TYPE_FILE: u16 = 0o100_000;
 pub(super) const TYPE_DIRECTORY: u16 = 0o040_000;
 pub(super) const TYPE_SYMLINK: u16 = 0o120_000;
 
@@ -40,7 +43,7 @@ pub(super) struct RawInode {
     pub(super) layout: u16,
     pub(super) extended: bool,
     pub(super) size: u64,
-    /// First data block.
+    /// First data block, or the number of a device.
     block: u64,
     /// Offset of the attributes.
     xattrs: u64,
@@ -53,6 +56,11 @@ impl RawInode {
     pub(super) fn head(&self) -> u64 {
         let head = if self.extended { EXTENDED_SIZE } else { COMPACT_SIZE };
         head + (self.tail - self.xattrs)
+    }
+
+    /// Number of a device, in the kernel's 32-bit form.
+    pub(super) fn device(&self) -> u64 {
+        self.block
     }
 
     /// Offset of the data in blocks of its own.
@@ -222,29 +230,48 @@ impl<'a> RawImage<'a> {
         Ok(out)
     }
 
-    /// The object that the attributes of an inode name, if any. They name it by digest and by path, which must agree.
-    pub(super) fn object(&self, inode: &RawInode) -> Result<Option<VerityDigest>, ImageError> {
+    /// The attributes of an inode: references to shared ones come first, then those of the inode alone.
+    fn attributes(&self, inode: &RawInode) -> Result<Vec<RawAttribute<'a>>, ImageError> {
+        let mut out = Vec::new();
         if inode.tail == inode.xattrs {
-            return Ok(None);
+            return Ok(out);
         }
-        let (mut metacopy, mut redirect) = (None, None);
-        let mut take = |attribute: &RawAttribute<'a>| match (attribute.index, attribute.suffix) {
-            (OVERLAY_INDEX, METACOPY_SUFFIX) => metacopy = Some(attribute.value),
-            (OVERLAY_INDEX, REDIRECT_SUFFIX) => redirect = Some(attribute.value),
-            _ => {}
-        };
-        // References to shared attributes come first, then the attributes of the inode alone.
         let count = u64::from(self.range(inode.xattrs + XATTR_SHARED_COUNT, 1)?[0]);
         let mut at = inode.xattrs + XATTR_BODY_SIZE;
         for _ in 0..count {
             let reference = u64::from(self.u32(at)?);
-            take(&self.attribute(self.shared + reference * XATTR_UNIT)?);
+            out.push(self.attribute(self.shared + reference * XATTR_UNIT)?);
             at += XATTR_UNIT;
         }
         while at < inode.tail {
             let attribute = self.attribute(at)?;
-            take(&attribute);
             at += attribute.size;
+            out.push(attribute);
+        }
+        Ok(out)
+    }
+
+    /// The first attribute of overlayfs that composefs does not give to such an inode. It would hide, move or borrow files of other layers.
+    pub(super) fn foreign_attribute(&self, inode: &RawInode, root: bool) -> Result<Option<String>, ImageError> {
+        let file = inode.mode & TYPE_MASK == TYPE_FILE;
+        let own = |attribute: &RawAttribute<'_>| match attribute.suffix {
+            METACOPY_SUFFIX | REDIRECT_SUFFIX => file,
+            suffix => root && suffix == OPAQUE_SUFFIX && attribute.value == b"y",
+        };
+        let mut attributes = self.attributes(inode)?.into_iter();
+        let foreign = attributes.find(|a| a.index == OVERLAY_INDEX && a.suffix.starts_with(OVERLAY_SUFFIX) && !own(a));
+        Ok(foreign.map(|a| format!("trusted.{}", a.suffix.escape_ascii())))
+    }
+
+    /// The object that the attributes of an inode name, if any. They name it by digest and by path, which must agree.
+    pub(super) fn object(&self, inode: &RawInode) -> Result<Option<VerityDigest>, ImageError> {
+        let (mut metacopy, mut redirect) = (None, None);
+        for attribute in self.attributes(inode)? {
+            match (attribute.index, attribute.suffix) {
+                (OVERLAY_INDEX, METACOPY_SUFFIX) => metacopy = Some(attribute.value),
+                (OVERLAY_INDEX, REDIRECT_SUFFIX) => redirect = Some(attribute.value),
+                _ => {}
+            }
         }
         let Some(metacopy) = metacopy else {
             return match redirect {

@@ -48,6 +48,8 @@ const WHITEOUTS: [(&[u8], &[u8]); 4] = [
 ];
 /// Prefix index and suffixes with which [`METACOPY`] and [`REDIRECT`] are stored.
 pub(super) const OVERLAY_INDEX: u8 = TRUSTED;
+pub(super) const OVERLAY_SUFFIX: &[u8] = b"overlay.";
+pub(super) const OPAQUE_SUFFIX: &[u8] = b"overlay.opaque";
 pub(super) const METACOPY_SUFFIX: &[u8] = b"overlay.metacopy";
 pub(super) const REDIRECT_SUFFIX: &[u8] = b"overlay.redirect";
 /// `struct ovl_metacopy` (`fs/overlayfs/overlayfs.h` of Linux) up to the digest: version 0, length, no flags,

@@ -83,7 +83,6 @@ pub fn image_documents(
     facts: &ImageFacts<'_>,
     layers: &[(String, WrittenLayer)],
 ) -> Result<(OciDocument, OciDocument), ImageError> {
-    let created = facts.created.to_rfc3339();
     let labels = BTreeMap::from([
         (LABEL_BOOTC, "1".to_owned()),
         (LABEL_KERNEL, facts.kernel_version.to_owned()),
@@ -95,6 +94,26 @@ pub fn image_documents(
         .stop_signal(STOP_SIGNAL);
     let mut config = config.build().map_err(invalid)?;
     config.set_labels(Some(labels.collect()));
+    documents(facts.arch, facts.created, config, layers)
+}
+
+/// The configuration and the manifest of an image without a command, of `layers`, lowest first, each with its name.
+pub fn layer_documents(
+    arch: Arch,
+    created: Epoch,
+    layers: &[(String, WrittenLayer)],
+) -> Result<(OciDocument, OciDocument), ImageError> {
+    let config = ConfigBuilder::default().build().map_err(invalid)?;
+    documents(arch, created, config, layers)
+}
+
+fn documents(
+    arch: Arch,
+    created: Epoch,
+    config: spec::Config,
+    layers: &[(String, WrittenLayer)],
+) -> Result<(OciDocument, OciDocument), ImageError> {
+    let created = created.to_rfc3339();
     let diff_ids: Vec<String> = layers
         .iter()
         .map(|(_, layer)| format!("sha256:{}", layer.diff_id))
@@ -107,7 +126,7 @@ pub fn image_documents(
     });
     let builder = ImageConfigurationBuilder::default()
         .created(created.clone())
-        .architecture(architecture(facts.arch))
+        .architecture(architecture(arch))
         .os(Os::Linux)
         .config(config)
         .rootfs(
@@ -136,7 +155,7 @@ pub fn image_documents(
         .layers(descriptors.collect::<Result<Vec<_>, ImageError>>()?)
         .annotations([(ANNOTATION_CREATED.to_owned(), created)]);
     let mut manifest = OciDocument::new(MediaType::ImageManifest, &manifest.build().map_err(invalid)?)?;
-    manifest.descriptor.set_platform(Some(platform(facts.arch)?));
+    manifest.descriptor.set_platform(Some(platform(arch)?));
     Ok((config, manifest))
 }
 

@@ -18,6 +18,8 @@ pub const LAYOUT_FILE: &str = "oci-layout";
 pub const OCI_INDEX: &str = "index.json";
 /// The directory of the blobs.
 pub const BLOBS: &str = "blobs/sha256";
+/// The list of the packages of a base image, `name:arch=version` one on each line, beside its layout in a stage.
+pub const BASE_PACKAGES: &str = "packages";
 /// The version of the layout.
 const LAYOUT_VERSION: &str = "1.0.0";
 /// Largest document, bytes: what registries accept of a manifest.

@@ -28,12 +28,14 @@ mod watched;
 pub use apply::{AppliedLayers, LayerLimits, PutLayerContent, apply_layers};
 pub use document::{
     IMAGE_NAME, ImageFacts, LABEL_BOOTC, LABEL_KERNEL, LABEL_ROOT, OciDocument, describe, image_documents,
-    layout_index, multi_index,
+    layer_documents, layout_index, multi_index,
 };
 pub use image::{ImageLayer, OciImage};
 pub use kargs::kernel_arguments;
 pub use kernel::{IMAGE_INITRAMFS, IMAGE_KERNEL, ImageKernel, kernel_path, take_kernel};
 pub use layer::{LayerCompression, LayerEntries, WrittenLayer, write_layer};
-pub use layout::{BLOBS, LAYOUT_DIRECTORY, LAYOUT_FILE, LayoutReader, OCI_INDEX, blob_path, layout_file};
+pub use layout::{
+    BASE_PACKAGES, BLOBS, LAYOUT_DIRECTORY, LAYOUT_FILE, LayoutReader, OCI_INDEX, blob_path, layout_file,
+};
 
 use format::FORMAT;

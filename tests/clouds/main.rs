@@ -1,0 +1,362 @@
+//! Machines in clouds: what a node asks the metadata service, and that nobody else is asked anything.
+//!
+//! `pnb boot` plays the service and logs the requests, so that each test looks at the other end: the requests, and the packets of the
+//! machine's card. Two boots are long tests; the others are nightly.
+
+#[path = "../build/project.rs"]
+#[expect(dead_code, reason = "shared with the tests of builds, which use more of it")]
+mod project;
+
+use project::{INSTANCE, bad, build, good, good_boot, patience, pnb, repository, scratch, store};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Length of the head of a pcap file; packets follow.
+const PCAP_HEAD: u64 = 24;
+
+/// The artifact that boots directly.
+fn artifact() -> &'static Path {
+    static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
+    ARTIFACT.get_or_init(|| {
+        let images = scratch().join("clouds");
+        good(
+            build(repository(), &store())
+                .args(["--variant", "kernel-initrd", "--output"])
+                .arg(&images),
+        );
+        images.join("kernel-initrd/amd64")
+    })
+}
+
+fn boot(arguments: &[&str]) -> Command {
+    let mut command = pnb(repository(), &store());
+    command.arg("boot").arg(artifact()).args(["--timeout", &patience(400)]);
+    command.args(arguments);
+    command
+}
+
+/// A directory for `--metadata`, and the service's answers.
+struct Cloud(tempfile::TempDir);
+
+impl Cloud {
+    fn new(answers: &Value) -> Self {
+        let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+        let text = json!({ "answers": answers }).to_string();
+        fs::write(dir.path().join("metadata.json"), text).expect("written");
+        Self(dir)
+    }
+
+    fn dir(&self) -> &str {
+        self.0.path().to_str().expect("UTF-8")
+    }
+
+    /// What was asked, line by line.
+    fn requests(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.0.path().join("requests.log")).expect("a log");
+        let agent = " User-Agent:powernode";
+        log.lines().map(|line| line.replace(agent, "")).collect()
+    }
+}
+
+/// User data in JSON.
+fn user_data() -> String {
+    json!({ "instance_uuid": INSTANCE, "bootstrap_token": "tok" }).to_string()
+}
+
+/// The answers of AWS with this user data, which is given once: whoever asks again is told about another instance.
+fn aws(user_data: &str) -> Value {
+    let token = json!({ "X-aws-ec2-metadata-token": "TOKEN==" });
+    let other = user_data.replace(INSTANCE, "f0f0f0f0-0000-4000-8000-00000000f0f0");
+    json!([
+        { "method": "PUT", "path": "/latest/api/token", "headers": { "X-aws-ec2-metadata-token-ttl-seconds": "60" }, "body": "TOKEN==" },
+        { "path": "/latest/user-data", "headers": token, "body": user_data, "once": true },
+        { "path": "/latest/user-data", "body": other },
+    ])
+}
+
+const AWS: [&str; 2] = ["--smbios", "sys_vendor=Amazon EC2"];
+
+/// The machine refuses at its last step before it leaves the initramfs, when every source of an identity was asked.
+const STOP: [&str; 2] = ["--append", "powernode.seed=none"];
+const STOPPED: &str = "powernode: refused: the host shares nothing with the mount tag 'none'";
+
+fn packets(capture: &Path) -> u64 {
+    fs::metadata(capture).expect("a capture").len() - PCAP_HEAD
+}
+
+#[test]
+#[ignore = "long: one boot; cargo test -- --include-ignored"]
+fn a_node_on_aws_is_who_its_user_data_says() {
+    let cloud = Cloud::new(&aws(&user_data()));
+    let capture = cloud.0.path().join("packets");
+    let said = good_boot(boot(&AWS).args(["--metadata", cloud.dir(), "--capture"]).arg(&capture));
+    let line = format!("powernode: ready instance={INSTANCE} source=cloud ");
+    assert!(said.contains(&line), "{line} is not in:\n{said}");
+    // Once, with a session, and nothing else: the second answer is about somebody else.
+    assert_eq!(
+        cloud.requests(),
+        [
+            "200 PUT /latest/api/token Content-Length:0 X-aws-ec2-metadata-token-ttl-seconds:60",
+            "200 GET /latest/user-data X-aws-ec2-metadata-token:TOKEN==",
+        ]
+    );
+    assert!(packets(&capture) > 0, "the capture has packets");
+}
+
+/// The positive control is above: the same card, on AWS, has packets. [`nightly`] has a mutant that asks everywhere.
+#[test]
+#[ignore = "long: one boot, as far as the root; cargo test -- --include-ignored"]
+fn no_packet_leaves_a_machine_that_is_in_no_cloud() {
+    let cloud = Cloud::new(&aws(&user_data()));
+    let capture = cloud.0.path().join("packets");
+    let said = bad(
+        boot(&STOP).args(["--metadata", cloud.dir(), "--capture"]).arg(&capture),
+        9,
+    );
+    assert!(said.contains(STOPPED), "{said}");
+    assert_eq!((cloud.requests(), packets(&capture)), (Vec::new(), 0));
+}
+
+/// What `.ci/nightly` runs, and `.ci/run` does not.
+mod nightly {
+    use super::*;
+    use pnb::{
+        image::cpio::CpioWriter,
+        model::{Epoch, Meta},
+    };
+    use std::{io::Write, os::unix::fs::PermissionsExt};
+
+    /// The user data is asked for in each cloud's own way, and the node becomes the instance.
+    #[test]
+    #[ignore = "nightly: four boots; cargo test -- --ignored nightly::"]
+    fn a_node_in_every_other_cloud_is_who_its_user_data_says() {
+        let flavor = json!({ "Metadata-Flavor": "Google" });
+        let words = format!("powernode.instance_uuid={INSTANCE} powernode.bootstrap_token=tok");
+        let lines = format!("# ours\nID={INSTANCE}\nKEY=tok\n");
+        let version = "api-version=2021-01-01&format=text";
+        let encoded = base64(&words);
+        let azure = format!("/metadata/instance/compute/userData?{version}");
+        for (name, smbios, answers, requests) in [
+            (
+                "gcp",
+                "product_name=Google Compute Engine",
+                json!([
+                    { "path": "/computeMetadata/v1/", "headers": flavor, "body": "instance/" },
+                    { "path": "/computeMetadata/v1/instance/attributes/user-data", "headers": flavor, "body": lines },
+                ]),
+                vec![
+                    "200 GET /computeMetadata/v1/ Metadata-Flavor:Google".to_owned(),
+                    "200 GET /computeMetadata/v1/instance/attributes/user-data Metadata-Flavor:Google".to_owned(),
+                ],
+            ),
+            (
+                "azure",
+                "chassis_asset_tag=7783-7084-3265-9085-8269-3286-77",
+                json!([
+                    { "path": format!("/metadata/instance?{version}"), "headers": { "Metadata": "true" }, "body": "compute/" },
+                    { "path": azure, "headers": { "Metadata": "true" }, "body": encoded },
+                ]),
+                vec![
+                    format!("200 GET /metadata/instance?{version} Metadata:true"),
+                    format!("200 GET {azure} Metadata:true"),
+                ],
+            ),
+            (
+                "digitalocean",
+                "sys_vendor=DigitalOcean",
+                json!([{ "path": "/metadata/v1/id", "body": "1" }, { "path": "/metadata/v1/user-data", "body": words }]),
+                vec![
+                    "200 GET /metadata/v1/id".to_owned(),
+                    "200 GET /metadata/v1/user-data".to_owned(),
+                ],
+            ),
+            (
+                "openstack",
+                "product_name=OpenStack Nova",
+                json!([{ "path": "/openstack/latest/user_data", "body": user_data() }]),
+                vec!["200 GET /openstack/latest/user_data".to_owned()],
+            ),
+        ] {
+            let cloud = Cloud::new(&answers);
+            let said = good_boot(&mut boot(&["--smbios", smbios, "--metadata", cloud.dir()]));
+            let line = format!("powernode: ready instance={INSTANCE} source=cloud ");
+            assert!(said.contains(&line), "{name}: {line} is not in:\n{said}");
+            assert_eq!(cloud.requests(), requests, "{name}");
+        }
+    }
+
+    fn base64(text: &str) -> String {
+        let file = tempfile::NamedTempFile::new().expect("scratch");
+        fs::write(file.path(), text).expect("written");
+        good(Command::new("base64").arg(file.path()))
+    }
+
+    /// A service that does not exist costs a bounded time, and the next source counts.
+    #[test]
+    #[ignore = "nightly: one boot; cargo test -- --ignored nightly::"]
+    fn a_cloud_without_its_service_is_said_and_the_next_source_counts() {
+        let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+        let given = format!("instance_uuid={INSTANCE}");
+        let said = good_boot(
+            boot(&AWS)
+                .args([
+                    "--append",
+                    "powernode.identity.timeout=5",
+                    "--fw-cfg",
+                    &given,
+                    "--capture",
+                ])
+                .arg(dir.path().join("packets")),
+        );
+        assert!(
+            said.contains("powernode: identity: the metadata service of aws gives none: nobody answers"),
+            "{said}"
+        );
+        let line = format!("powernode: ready instance={INSTANCE} source=fw_cfg ");
+        assert!(said.contains(&line), "{line} is not in:\n{said}");
+        assert!(packets(&dir.path().join("packets")) > 0, "it was asked for");
+    }
+
+    /// Wrong user data stops the boot.
+    #[test]
+    #[ignore = "nightly: two boots as far as the root; cargo test -- --ignored nightly::"]
+    fn user_data_that_is_wrong_is_refused_by_name() {
+        for (data, want) in [
+            (
+                "{\"instance_uuid\": \"nobody\"}",
+                "user data of aws: instance_uuid is not a UUID: 'nobody'",
+            ),
+            (
+                "Content-Type: multipart/mixed; boundary=x\n\n",
+                "user data of aws is a MIME message",
+            ),
+        ] {
+            let cloud = Cloud::new(&aws(data));
+            let said = bad(boot(&AWS).args(["--metadata", cloud.dir()]), 9);
+            let line = format!("powernode: refused: {want}");
+            assert!(said.contains(&line), "{line} is not in:\n{said}");
+        }
+    }
+
+    /// The check that no packet leaves is red with a node that asks everywhere.
+    #[test]
+    #[ignore = "nightly: one boot as far as the root; cargo test -- --ignored nightly::"]
+    fn a_node_that_asks_everywhere_is_seen() {
+        let copy = tempfile::tempdir_in(scratch()).expect("scratch");
+        for name in ["kernel", "initramfs.cpio.zst", "build-manifest.json"] {
+            fs::copy(artifact().join(name), copy.path().join(name)).expect(name);
+        }
+        let path = "dracut/modules.d/90powernode/powernode-cloud.sh";
+        let library = fs::read_to_string(repository().join(path)).expect("the library");
+        let mutant = library.replace("    [ -n \"$PN_CLOUD\" ]\n}", "    PN_CLOUD=${PN_CLOUD:-aws}\n}");
+        assert_ne!(mutant, library);
+        append(
+            &copy.path().join("initramfs.cpio.zst"),
+            "usr/lib/powernode/powernode-cloud.sh",
+            &mutant,
+        );
+        let cloud = Cloud::new(&aws(&user_data()));
+        let capture = cloud.0.path().join("packets");
+        let mut command = pnb(repository(), &store());
+        command.arg("boot").arg(copy.path()).arg("--no-verify-sums").args(STOP);
+        command.args(["--timeout", &patience(400), "--metadata", cloud.dir(), "--capture"]);
+        let said = bad(command.arg(&capture), 9);
+        assert!(said.contains(STOPPED), "{said}");
+        assert_eq!(cloud.requests().len(), 2);
+        assert!(packets(&capture) > 0);
+    }
+
+    /// Appends a segment with one file to an initramfs: the kernel unpacks it over the earlier ones.
+    fn append(initramfs: &Path, name: &str, text: &str) {
+        let mut segment = CpioWriter::new(Vec::new());
+        let meta = Meta::root(0o644, Epoch::new(0));
+        segment
+            .file(
+                &name.parse().expect("a path"),
+                &meta,
+                text.len() as u64,
+                &mut text.as_bytes(),
+            )
+            .expect("written");
+        let packed = zstd::encode_all(&segment.finish().expect("written")[..], 1).expect("zstd");
+        fs::set_permissions(initramfs, fs::Permissions::from_mode(0o644)).expect("ours");
+        let mut file = fs::File::options().append(true).open(initramfs).expect("opens");
+        file.write_all(&packed).expect("written");
+    }
+
+    /// Lines for a verdict that something else prints: a boot sector without any kernel, and the agent of a real node.
+    #[test]
+    #[ignore = "nightly: a build with another agent, and two boots; cargo test -- --ignored nightly::"]
+    fn forged_verdicts_are_believed_by_nobody() {
+        let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+        let root = "ab".repeat(32);
+        let lines = format!(
+            "\r\npowernode: state lockdown=integrity secure_boot=on firmware=uefi persist=ok\r\n\
+             powernode: ready instance=nobody source=nowhere root={root} agent=active restarts=0\r\n\0"
+        );
+        let disk = dir.path().join("forged.raw");
+        fs::write(&disk, boot_sector(lines.as_bytes())).expect("written");
+        let mut command = pnb(repository(), &store());
+        command
+            .arg("boot")
+            .arg(&disk)
+            .args(["--firmware", "bios", "--timeout", "20"]);
+        let said = bad(&mut command, 9);
+        assert!(
+            said.contains("powernode: ready instance=nobody"),
+            "the forgery is on the console:\n{said}"
+        );
+        assert!(said.contains("no verdict"), "{said}");
+
+        let agent = dir.path().join("agent");
+        let text = "#!/bin/sh\n\
+            R=$(cat /run/powernode/root-digest)\n\
+            N=$(cat /sys/firmware/qemu_fw_cfg/by_name/opt/com.powernode/nonce/raw)\n\
+            printf '\\r\\npowernode: state lockdown=integrity secure_boot=unavailable firmware=bios persist=none\\r\\n\
+            powernode: ready instance=none source=none root=%s agent=active restarts=0 nonce=%s\\r\\n' \"$R\" \"$N\" >/dev/ttyS0\n\
+            exit 1\n";
+        fs::write(&agent, text).expect("written");
+        fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("ours");
+        let images = dir.path().join("images");
+        good(
+            build(repository(), &store())
+                .args(["--variant", "kernel-initrd", "--agent"])
+                .arg(&agent)
+                .arg("--output")
+                .arg(&images),
+        );
+        let mut command = pnb(repository(), &store());
+        command.arg("boot").arg(images.join("kernel-initrd/amd64"));
+        let said = bad(command.args(["--timeout", &patience(400), "--settle", "60"]), 9);
+        // It says all that a node says, this boot's nonce too. The node's own line follows, and contradicts it.
+        assert!(
+            said.contains("the machine contradicted its verdict: powernode: "),
+            "{said}"
+        );
+    }
+
+    /// 512 bytes that print `text` on the first serial port, and stop.
+    fn boot_sector(text: &[u8]) -> Vec<u8> {
+        // cli; xor ax, ax; mov ds, ax; mov si, text; loop: lodsb; test al, al; jz end; mov bl, al; mov dx, 0x3fd; wait: in al, dx;
+        // test al, 0x20; jz wait; mov dx, 0x3f8; mov al, bl; out dx, al; jmp loop; end: hlt; jmp end
+        let mut code = vec![
+            0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0, 0, 0xac, 0x84, 0xc0, 0x74, 18, 0x88, 0xc3, 0xba, 0xfd, 0x03,
+        ];
+        code.extend([
+            0xec, 0xa8, 0x20, 0x74, 0xfb, 0xba, 0xf8, 0x03, 0x88, 0xd8, 0xee, 0xeb, 0xe9, 0xf4, 0xeb, 0xfd,
+        ]);
+        let at = u16::try_from(0x7c00 + code.len()).expect("below 64 KiB");
+        code[6..8].copy_from_slice(&at.to_le_bytes());
+        code.extend(text);
+        assert!(code.len() <= 510, "{} bytes", code.len());
+        code.resize(510, 0);
+        code.extend([0x55, 0xaa]);
+        code.resize(1 << 20, 0);
+        code
+    }
+}

@@ -1,0 +1,15 @@
+//! Modules of a node, in machines: nginx as a module that answers over HTTP, and every way in which a module or a list can be wrong.
+//!
+//! A test here makes modules with pnb and hostile ones by changing bytes, and lays them into the share of a machine.
+
+#[path = "../build/project.rs"]
+#[expect(dead_code, reason = "shared with the tests of whole builds, which use more of it")]
+mod project;
+
+mod cases;
+mod commands;
+mod disk;
+mod good;
+mod ground;
+mod hostile;
+mod many;
