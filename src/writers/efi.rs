@@ -274,6 +274,21 @@ mod tests {
         }
     }
 
+    /// A script that fails goes on to the firmware.
+    #[test]
+    fn no_script_of_ipxe_opens_a_shell() {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("stages/ipxe/files");
+        for script in ["boot.ipxe", "autoexec.ipxe", "template.ipxe", "template.ipxe.erb"] {
+            let text = fs::read_to_string(files.join(script)).expect("readable");
+            assert!(text.trim_end().ends_with("exit 1"), "{script}");
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let mut words = lines.flat_map(|line| line.split_whitespace());
+            let opens =
+                words.find(|word| ["shell", "prompt", "menu", "choose", "login", "config", "read"].contains(word));
+            assert_eq!(opens, None, "{script}");
+        }
+    }
+
     #[test]
     fn a_command_line_that_a_menu_would_read_otherwise_is_refused() {
         assert_eq!(check_command_line("powernode.boot=1 a=b,c:1"), Ok(()));
