@@ -1,6 +1,7 @@
 #!/bin/sh
 # Tests of the metadata service as a source of the identity, without a network: busybox's ip, udhcpc and nc are replaced by a double that
 # logs what it is asked. How it is started: see harness.sh.
+# shellcheck disable=SC2016  # nothing here may be expanded
 
 # shellcheck source=harness.sh
 . "${0%/*}/harness.sh"

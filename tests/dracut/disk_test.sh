@@ -2,6 +2,7 @@
 # Tests of what 90powernode does with disks, without a virtual machine: /persist and the installer. A disk is a plain file and a
 # directory in a made-up sysfs; the programs that need a real one (sfdisk, e2fsck, …) are functions that write down how
 # they were called. How it is started: see harness.sh.
+# shellcheck disable=SC2059  # texts are formats on purpose
 
 # shellcheck source=harness.sh
 . "${0%/*}/harness.sh"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Tests of the programs of the root that judge and prepare the agent, without a virtual machine: /usr/lib/powernode/ready. How it is started: see
 # harness.sh.
+# shellcheck disable=SC2012,SC2016,SC2030,SC2031,SC2059  # the programs run in subshells that change nothing here; texts are formats on purpose
 
 # shellcheck source=harness.sh
 . "${0%/*}/harness.sh"

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Tests of user data as a source of the identity: what they may be, and what is refused. How it is started: see harness.sh.
+# shellcheck disable=SC2059  # texts are formats on purpose
 
 # shellcheck source=harness.sh
 . "${0%/*}/harness.sh"

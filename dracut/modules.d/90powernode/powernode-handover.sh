@@ -131,7 +131,7 @@ powernode_bind_entries() {
     for pn_path in "$PN_ESP"/*; do
         pn_entry=${pn_path##*/}
         # FAT does not tell capitals from small letters.
-        case $(printf '%s' "$pn_entry" | tr A-Z a-z) in
+        case $(printf '%s' "$pn_entry" | tr '[:upper:]' '[:lower:]') in
             identity.cfg | powernode-ca.pem | '*') continue ;;
             *[!a-z0-9._+-]*)
                 pn_left=$((pn_left + 1))

@@ -4,6 +4,7 @@
 # say LINE...: print the lines on every console. The kernel's own messages are held back while they go out: they would otherwise cut
 # into them. (The file must be read at once, which the shell's own `read` does not do.)
 say() {
+    # shellcheck disable=SC2154  # set by the program
     level=$(cat "$top/proc/sys/kernel/printk")
     level=${level%%[!0-9]*}
     echo 1 >"$top/proc/sys/kernel/printk"
