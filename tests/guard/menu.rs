@@ -29,19 +29,19 @@ mod nightly {
     #[ignore = "nightly: two boots into shells; cargo test -- --ignored nightly::"]
     fn a_menu_with_recovery_has_the_entry_and_the_editor() {
         let disk = images(true).join("raw/amd64");
-        // The second entry.
+        // Ctrl-N goes to the second entry.
         let said = typed(
             &mut at_console(&disk, &["--firmware", "uefi"]),
-            &[(MENU, "\x1b[B\r"), ("powernode# ", CANARY)],
+            &[(MENU, "\x0e\r"), ("powernode# ", CANARY)],
             &[SUNG],
         );
         assert!(said.contains("powernode: recovery: ") && said.contains(SUNG), "{said}");
-        // The line `linux` is the second of the entry; Ctrl-E goes to its end, Ctrl-X boots.
+        // The line `linux` is the second of the entry: Ctrl-N goes there, Ctrl-E to its end, and Ctrl-X boots.
         let said = typed(
             &mut at_console(&disk, &["--firmware", "uefi"]),
             &[
                 (MENU, "e"),
-                ("Minimum Emacs-like", "\x1b[B\x05 rd.break=cmdline\x18"),
+                ("Minimum Emacs-like", "\x0e\x05 rd.break=cmdline\x18"),
                 ("cmdline:/# ", CANARY),
             ],
             &[SUNG],
