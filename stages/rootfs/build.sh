@@ -86,6 +86,8 @@ rm -f etc/machine-id
 chmod 0444 etc/machine-id
 
 # What is left of documentation and translations.
+# Tables of iconv(3) for other character sets than UTF-8, which the C library has built in: 8 MB.
+find usr/lib/*-linux-gnu/gconv -mindepth 1 -delete
 find usr/share/doc -mindepth 1 ! -type d ! -name copyright -delete
 find usr/share/doc -mindepth 1 -type d -empty -delete
 for dir in $unneeded; do

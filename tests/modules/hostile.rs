@@ -63,13 +63,15 @@ pub(crate) fn attribute(place: &Path, files: Files, path: &str, name: &str, valu
     meta.xattrs.insert(written.into_bytes(), value.to_vec());
     files.tree.set_meta(&path, meta);
     changed(&files.write(place), |image| {
+        // The reader refuses some of what becomes of it.
+        let listed = entries(image);
         let (from, to) = (format!("overlay_{name}"), format!("overlay.{name}"));
         let at: Vec<usize> = memchr::memmem::find_iter(image, from.as_bytes()).collect();
         for at in at {
             image[at..at + to.len()].copy_from_slice(to.as_bytes());
         }
         // The filter of names, which the kernel asks first, leaves out no name when its bits are clear.
-        for entry in entries(image) {
+        for entry in listed {
             let (at, len) = (entry.inode.0 as usize, entry.inode.1 as usize);
             let head = if image[at] & 1 == 1 { EXTENDED } else { COMPACT };
             if len > head {
