@@ -14,10 +14,6 @@ mod project;
 )]
 mod server;
 #[path = "../publish/tls.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with the tests of publishing, whose servers take every version"
-)]
 mod tls;
 
 mod beside;
