@@ -371,6 +371,7 @@ fn root(arch: Arch, change: &dyn Fn(&mut Files, &mut Files)) -> String {
         b"kernel/ext4.ko.xz:\n",
     );
     overlay.file("etc/hostname", b"node\n");
+    overlay.file("usr/lib/powernode/critical-files", b"usr/sbin/powernode-agent\n");
     change(&mut rootfs, &mut agent);
     let mut inputs = Inputs::new();
     for (name, files) in [
