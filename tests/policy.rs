@@ -466,10 +466,10 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
         fs::write(dir.path().join("policy.toml"), text).expect("written");
         said(dir.path(), &["audit", ".", "--policy", "policy.toml"])
     };
-    insta::assert_snapshot!(run("version = 1\n\nhermetical = true\n"), @r###"
+    insta::assert_snapshot!(run("version = 1\n\nhermetical = true\n"), @"
     exit 2
-    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `agent`, `recovery`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `architectures`
-    "###);
+    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `architectures`
+    ");
     insta::assert_snapshot!(run("version = 1\nhermetic = \"yes\"\n"), @r###"
     exit 2
     error: failed to read policy.toml, line 2: invalid type: string "yes", expected a boolean
