@@ -96,7 +96,7 @@ mod nightly {
         );
         let dir = copy();
         override_with(dir.path(), &[anything]);
-        let words = ["--append", "rd.break=cmdline"];
+        let words = ["--no-verify-sums", "--append", "rd.break=cmdline"];
         let prompt = [("cmdline:/# ", CANARY)];
         let said = typed(&mut at_console(dir.path(), &words), &prompt, &[SUNG]);
         assert!(
@@ -107,7 +107,7 @@ mod nightly {
         let said = typed(&mut at_console(dir.path(), &words), &prompt, &[SUNG]);
         assert!(said.contains(SUNG), "{said}");
         // Systemd's own words, past the list: the root masks its shells.
-        let words = ["--append", "systemd.debug_shell=ttyS0"];
+        let words = ["--no-verify-sums", "--append", "systemd.debug_shell=ttyS0"];
         let said = typed(
             &mut at_console(dir.path(), &words),
             &[("powernode: ready ", CANARY)],
@@ -129,8 +129,9 @@ mod nightly {
         let dir = copy();
         override_with(dir.path(), &[("usr/lib/powernode/powernode-boot", &cut)]);
         let mut boot = pnb(repository(), &store());
-        boot.arg("boot").arg(dir.path()).arg("--no-verify-sums");
-        boot.args(["--timeout", &patience(240)]);
+        boot.arg("boot")
+            .arg(dir.path())
+            .args(["--no-verify-sums", "--timeout", &patience(240)]);
         let said = bad(&mut boot, 9);
         assert!(
             said.contains("powernode: refused: the boot did not come to its end"),
