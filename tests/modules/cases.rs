@@ -424,7 +424,7 @@ fn cases(share: &Path) -> Cases {
                 "after",
                 &format!(
                     "seen=hidden\n[ ! -e \"$PN_NEWROOT/usr/lib/systemd/system/evil.service\" ] || seen=seen\n\
-                     kept=kept\n{{ : >\"$PN_NEWROOT/usr/lib/systemd/new\"; }} 2>/dev/null && kept=written\n\
+                     kept=kept\n( : >\"$PN_NEWROOT/usr/lib/systemd/new\" ) 2>/dev/null && kept=written\n\
                      powernode_tell \"case {name}: $seen $kept\"\n"
                 ),
             );
