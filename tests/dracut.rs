@@ -237,6 +237,12 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         HANDOVER,
         "powernode-handover.sh",
+        r#"    if [ -n "$pn_hidden" ]; then"#,
+        "    if false; then",
+    ),
+    mutant(
+        HANDOVER,
+        "powernode-handover.sh",
         "identity.cfg | powernode-ca.pem | ",
         "",
     ),

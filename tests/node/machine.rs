@@ -268,7 +268,7 @@ mod nightly {
             (r#"} >"$PN_RUN/boot/identity.cfg""#, "} >/dev/null"),
             (r#">"$PN_RUN/boot/powernode-ca.pem" ||"#, ">/dev/null ||"),
             // The agent sees the command line, takes it for all, and has no certificates in a form that it can read.
-            ("            pn_hidden=1", "            :"),
+            (r#"    if [ -n "$pn_hidden" ]; then"#, "    if false; then"),
         ] {
             let platform = platform();
             platform.expect(TOKEN, INSTANCE);
