@@ -8,6 +8,9 @@
 #[path = "../node/csr.rs"]
 mod csr;
 mod enrolled;
+#[path = "../fixture/initramfs.rs"]
+#[expect(dead_code, reason = "shared with the tests that change the root")]
+mod initramfs;
 #[path = "../node/platform.rs"]
 #[expect(dead_code, reason = "shared with the tests of nodes, which use more of it")]
 mod platform;
@@ -125,11 +128,8 @@ fn no_packet_leaves_a_machine_that_is_in_no_cloud() {
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
     use super::*;
-    use pnb::{
-        image::cpio::CpioWriter,
-        model::{Epoch, Meta},
-    };
-    use std::{io::Write, os::unix::fs::PermissionsExt};
+    use initramfs::append;
+    use std::os::unix::fs::PermissionsExt;
 
     /// Wrong user data stops the boot.
     #[test]
@@ -164,11 +164,8 @@ mod nightly {
         let library = fs::read_to_string(repository().join(path)).expect("the library");
         let mutant = library.replace("    [ -n \"$PN_CLOUD\" ]\n}", "    PN_CLOUD=${PN_CLOUD:-aws}\n}");
         assert_ne!(mutant, library);
-        append(
-            &copy.path().join("initramfs.cpio.zst"),
-            "usr/lib/powernode/powernode-cloud.sh",
-            &mutant,
-        );
+        let changed: (&str, &[u8]) = ("usr/lib/powernode/powernode-cloud.sh", mutant.as_bytes());
+        append(&copy.path().join("initramfs.cpio.zst"), &[changed]);
         let cloud = Cloud::new(&aws(&user_data()));
         let capture = cloud.0.path().join("packets");
         let mut command = pnb(repository(), &store());
@@ -178,24 +175,6 @@ mod nightly {
         assert!(said.contains(STOPPED), "{said}");
         assert_eq!(cloud.requests().len(), 2);
         assert!(packets(&capture) > 0);
-    }
-
-    /// Appends a segment with one file to an initramfs: the kernel unpacks it over the earlier ones.
-    fn append(initramfs: &Path, name: &str, text: &str) {
-        let mut segment = CpioWriter::new(Vec::new());
-        let meta = Meta::root(0o644, Epoch::new(0));
-        segment
-            .file(
-                &name.parse().expect("a path"),
-                &meta,
-                text.len() as u64,
-                &mut text.as_bytes(),
-            )
-            .expect("written");
-        let packed = zstd::encode_all(&segment.finish().expect("written")[..], 1).expect("zstd");
-        fs::set_permissions(initramfs, fs::Permissions::from_mode(0o644)).expect("ours");
-        let mut file = fs::File::options().append(true).open(initramfs).expect("opens");
-        file.write_all(&packed).expect("written");
     }
 
     /// Lines for a verdict that something else prints: a boot sector without any kernel, and the agent of a real node.
