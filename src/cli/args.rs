@@ -28,6 +28,15 @@ pub(super) struct Common {
     /// Use no network; a file that neither the store nor a file: mirror has is an error
     #[arg(long, global = true)]
     pub(super) offline: bool,
+    /// Certificates in PEM of a private authority, which count for all servers beside the public ones and the machine's own
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PNB_CA_FILE",
+        hide_env_values = true
+    )]
+    pub(super) ca_file: Option<PathBuf>,
     /// Print events and results as JSON, one object per line
     #[arg(long, global = true)]
     pub(super) json: bool,

@@ -4,7 +4,7 @@ use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
     failure::{Failure, Fatal},
-    servers::ServerArgs,
+    servers::{ServerArgs, network},
 };
 use pnb::{
     fetch::{self, FetchError, Sources},
@@ -146,14 +146,15 @@ pub(super) fn origins(common: &Common) -> Result<Origins, FetchError> {
         },
         offline: common.offline,
         parallel: fetch::DEFAULT_WORKERS,
-        registries: ServerArgs::default().registries(),
+        network: network(common),
+        registries: ServerArgs::default().registries(common),
     })
 }
 
 /// The same, with the options of registries, which are asked for a base image.
 pub(super) fn with_registries(common: &Common, servers: &ServerArgs) -> Result<Origins, FetchError> {
     Ok(Origins {
-        registries: servers.registries(),
+        registries: servers.registries(common),
         ..origins(common)?
     })
 }

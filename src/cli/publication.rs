@@ -221,7 +221,7 @@ pub(super) fn publication(
     report: &Report,
 ) -> Result<Exit, Failure> {
     let plan = plan(args, image, artifacts)?;
-    let http = args.servers.http()?;
+    let http = args.servers.http(common)?;
     let repository = args.gitea.as_deref().filter(|_| args.release.is_some());
     let gitea = match repository {
         None => None,

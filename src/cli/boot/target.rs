@@ -54,7 +54,7 @@ impl BootTarget {
     /// The image `name` in a registry. Its digest is shown, because a tag can move.
     fn remote(common: &Common, args: &BootArgs, store: &Store, report: &Report, name: &str) -> Result<Self, Failure> {
         let reference: ImageReference = name.parse().map_err(ServerError::Registry)?;
-        let client = args.servers.registry(&reference)?;
+        let client = args.servers.registry(common, &reference)?;
         let arch = args.arch.unwrap_or(Arch::Amd64);
         let layout = store.scratch_path("pulled");
         let choice = PlatformChoice::Only(arch);
