@@ -52,8 +52,13 @@ pub(super) struct Selection {
     #[arg(long, value_delimiter = ',', env = "ARCH", hide_env_values = true, value_name = "ARCH", value_parser = asked_arch())]
     pub(super) arch: Vec<AskedArch>,
     /// Variants, comma-separated [default: every variant that has a stage]
-    #[arg(long, value_delimiter = ',', env = "VARIANT", hide_env_values = true, value_name = "VARIANT",
-          value_parser = one_of::<Variant>(Variant::ALL.map(Variant::as_str)))]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "VARIANT",
+        hide_env_values = true,
+        value_name = "VARIANT"
+    )]
     pub(super) variant: Vec<Variant>,
     /// Stages, comma-separated, instead of variants; VARIANT is ignored then
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]

@@ -61,7 +61,7 @@ impl Fatal for PipelineError {
             | PipelineError::Files { .. }
             | PipelineError::FilesNotLocked { .. }
             | PipelineError::LocalFile { .. } => Exit::Lock,
-            PipelineError::Graph(_) | PipelineError::Spec { .. } => Exit::Graph,
+            PipelineError::Graph(_) | PipelineError::Spec { .. } | PipelineError::NoVariant { .. } => Exit::Graph,
             PipelineError::Fetch(_) => Exit::Fetch,
             PipelineError::Store(_) => Exit::Store,
             PipelineError::Output {

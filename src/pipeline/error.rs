@@ -6,7 +6,7 @@ use crate::{
     graph::GraphError,
     lock::LockError,
     manifest::ManifestError,
-    model::{Hint, NodeId, Sha256Digest},
+    model::{Hint, NodeId, Sha256Digest, Target},
     sandbox::SandboxError,
     source::SourceError,
     store::StoreError,
@@ -65,6 +65,12 @@ pub enum PipelineError {
         expected: Sha256Digest,
         /// The digest of the file (of at most one byte more than the locked size).
         actual: Sha256Digest,
+    },
+    /// An artifact is to be made of a stage that is none of a variant.
+    #[error("export {target}: stages/{}/stage.toml declares no [variant]", target.variant)]
+    NoVariant {
+        /// The artifact.
+        target: Target,
     },
     /// A stage needs the base image of the lock, which has none.
     #[error("find a base image in lockfile.toml: it has none")]
@@ -178,6 +184,7 @@ impl Hint for PipelineError {
             Self::Source(error) => error.hint(),
             Self::FilesNotLocked { .. } => Some("`pnb lock` pins the files of the list".into()),
             Self::NoLock { .. } => Some("`pnb lock` writes it".into()),
+            Self::NoVariant { .. } => Some("declare its form in the stage file (stages/README.md, *Variants*)".into()),
             Self::NoBase => Some("`pnb lock --base NAME@sha256:…` pins one".into()),
             Self::BaseImage { .. } => Some(
                 "`pnb lock --base NAME@sha256:…` pins another image, `pnb lock --no-base` none (docs/base-image.md)"

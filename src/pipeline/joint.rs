@@ -1,4 +1,4 @@
-//! One OCI layout over the images of both architectures: `images/oci/oci/`.
+//! One OCI layout over the images of both architectures: `images/<variant>/oci/`.
 //!
 //! Its blobs are hard links to those of the two artifacts, where the file system has them. A link changes the time of the last change of
 //! a file's inode, by which an export is recognised as unchanged, so the stamps of both artifacts are taken again.
@@ -33,17 +33,18 @@ struct Part {
     images: Vec<(oci_spec::image::Descriptor, OciImage)>,
 }
 
-/// Writes the layout over both images below `images`, if both are there and come from the same revision and lock; otherwise removes the
+/// Writes the layout over both images of `variant` below `images`, if both are there and come from the same revision and lock; otherwise removes the
 /// one that an earlier build left. Returns its directory.
-pub fn join_images(context: &BuildContext<'_>, images: &Path) -> Result<Option<PathBuf>, PipelineError> {
-    let family = images.join(Variant::Oci.as_str());
+pub fn join_images(
+    context: &BuildContext<'_>,
+    variant: Variant,
+    images: &Path,
+) -> Result<Option<PathBuf>, PipelineError> {
+    let family = images.join(variant.as_str());
     let dir = family.join(LAYOUT_DIRECTORY);
     let mut parts = Vec::new();
     for arch in Arch::ALL {
-        let target = Target {
-            variant: Variant::Oci,
-            arch,
-        };
+        let target = Target { variant, arch };
         parts.extend(part(&images.join(target.path()))?);
     }
     let source = |part: &Part| (part.manifest.git_sha.clone(), part.manifest.lockfile.sha256);
