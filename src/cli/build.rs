@@ -78,6 +78,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         .output
         .clone()
         .unwrap_or_else(|| project.tree.path().join("images"));
+    pipeline::examine_output(&store, &project.graph, &images, &selected.targets)?;
     let exports = !selected.targets.is_empty() && on_one_file_system(store.root(), &images);
     let options = RunOptions {
         hermetic: args.hermetic,

@@ -142,6 +142,15 @@ pub enum PipelineError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The directory of artifacts cannot hold them.
+    #[error("use {path:?} for artifacts")]
+    Output {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: super::OutputProblem,
+    },
     /// The memory did not suffice for two builds.
     #[error("build twice below {path:?}, which is in memory")]
     InMemory {
@@ -190,6 +199,16 @@ impl Hint for PipelineError {
                 )
                 .into(),
             ),
+            Self::Output { source, .. } => Some(
+                match source {
+                    super::OutputProblem::Space { .. } => "make space there, or give another directory with --output",
+                    super::OutputProblem::Size { .. } => {
+                        "give a directory on another file system with --output; FAT has files of less than 4 GiB"
+                    }
+                    _ => "give another directory with --output",
+                }
+                .into(),
+            ),
             Self::InMemory { .. } => Some("--on-disk keeps both stores on disk".into()),
             Self::Lock(error) => error.hint(),
             Self::Graph(error) => error.hint(),
@@ -213,6 +232,12 @@ impl PipelineError {
         PipelineError::Describe {
             problem: problem.into(),
         }
+    }
+
+    /// The directory `path` cannot hold artifacts.
+    pub(super) fn output(path: &std::path::Path, source: super::OutputProblem) -> Self {
+        let path = path.to_owned();
+        PipelineError::Output { path, source }
     }
 
     /// An I/O error at `path`, for `map_err`.

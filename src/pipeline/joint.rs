@@ -5,7 +5,8 @@
 
 use super::{
     BuildContext, Event, PipelineError,
-    export::{fresh_directory, note_of, replace, stamps},
+    export::{note_of, stamps},
+    output::{fresh_directory, replace},
 };
 use crate::{
     image::{
@@ -70,8 +71,6 @@ pub fn join_images(
     }
     let (fresh, held) = fresh_directory(&family, &format!(".{LAYOUT_DIRECTORY}."))?;
     let place = fresh.path();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(place, mode).map_err(PipelineError::io("write", place))?;
     let blobs = place.join(BLOBS);
     fs::create_dir_all(&blobs).map_err(PipelineError::io("create", &blobs))?;
     for part in &parts {
