@@ -388,7 +388,7 @@ fn a_manifest_that_pnb_would_not_write_is_named_by_line() {
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "more.json"]), @r#"
     exit 30
-    error: failed to read "more.json" as a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `form`, `image`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `base_image`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `packages`, `modules`, `platform`, `graphics`, `recovery`, `root`, `source`, `source_date_epoch`, `unsigned_modules`, `stages` at line 329 column 12
+    error: failed to read "more.json" as a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `form`, `image`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `base_image`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `packages`, `modules`, `platform`, `debug`, `graphics`, `recovery`, `root`, `source`, `source_date_epoch`, `unsigned_modules`, `stages` at line 330 column 12
 
     hint: only the bytes that pnb wrote are accepted: get the file again, without a tool that reformats it
     "#);

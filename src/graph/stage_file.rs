@@ -691,7 +691,7 @@ memory = "3GiB"
             (
                 "packages = true",
                 "packages = true, option = \"recover\"",
-                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`",
+                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`, `debug`",
             ),
             (
                 "packages = true",

@@ -65,6 +65,7 @@ impl Manifest {
             packages,
             modules: facts.modules.clone(),
             platform: facts.platform.clone(),
+            debug: facts.options.contains(&BuildOption::Debug),
             graphics: facts.options.contains(&BuildOption::Graphics),
             recovery: facts.options.contains(&BuildOption::Recovery),
             unsigned_modules: facts.options.contains(&BuildOption::UnsignedModules),
@@ -84,6 +85,7 @@ impl Manifest {
             BuildOption::Recovery => self.recovery,
             BuildOption::UnsignedModules => self.unsigned_modules,
             BuildOption::Graphics => self.graphics,
+            BuildOption::Debug => self.debug,
         };
         BuildOption::ALL.into_iter().filter(given).collect()
     }

@@ -111,6 +111,8 @@ pub struct Manifest {
     /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
+    /// Whether whoever has a console of a running node has a shell of root there.
+    pub debug: bool,
     /// Whether the artifact has the drivers and firmware of graphics cards.
     pub graphics: bool,
     /// Whether whoever has the console of a node can get a shell on it.
