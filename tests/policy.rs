@@ -8,7 +8,7 @@ use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, AuditReport, Class, Policy, audit},
     lock::Distribution,
     manifest::{AgentKind, BuildRecord, Manifest, RECORD_FILE, Reproducibility, Statements, Varied},
-    model::{Arch, Variant},
+    model::Arch,
 };
 use std::{
     collections::BTreeMap,
@@ -420,7 +420,7 @@ fn a_set_must_have_the_variants_and_architectures_that_are_asked_for() {
     write(&dir.path().join("images/kernel-initrd/amd64"), nothing, nothing);
     write(
         &dir.path().join("images/ipxe/amd64"),
-        |m| m.variants = vec![Variant::Ipxe],
+        |m| m.variants = vec!["ipxe".parse().expect("a name")],
         nothing,
     );
     let run = |rules: &str| {
@@ -434,17 +434,17 @@ fn a_set_must_have_the_variants_and_architectures_that_are_asked_for() {
     insta::assert_snapshot!(run("variants = [\"ipxe\", \"kernel-initrd\"]\narchitectures = [\"amd64\"]"), @r###"
     exit 0
     ok    policy: architectures  amd64
-    ok    policy: variants       kernel-initrd (amd64), ipxe (amd64)
+    ok    policy: variants       ipxe (amd64), kernel-initrd (amd64)
     "###);
     insta::assert_snapshot!(run("variants = [\"ipxe\", \"raw\"]"), @r###"
     exit 51
     FAIL  policy: variants  there is no raw for amd64
     "###);
-    insta::assert_snapshot!(run("variants = [\"ipxe\"]\narchitectures = [\"amd64\", \"arm64\"]"), @r###"
+    insta::assert_snapshot!(run("variants = [\"ipxe\"]\narchitectures = [\"amd64\", \"arm64\"]"), @r#"
     exit 51
     FAIL  policy: architectures  there is no artifact for arm64
-    FAIL  policy: variants       there is no ipxe for arm64
-    "###);
+    FAIL  policy: variants       there is no ipxe for arm64 ("ipxe/ARCH" requires it for one architecture only)
+    "#);
     insta::assert_snapshot!(run("variants = [\"disk-image-rpi4\"]"), @r###"
     exit 51
     FAIL  policy: variants  there is no disk-image-rpi4
@@ -494,7 +494,7 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
     };
     insta::assert_snapshot!(run("version = 1\n\nhermetical = true\n"), @"
     exit 2
-    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `debug`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `architectures`
+    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `debug`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `unread-roots`, `architectures`
     ");
     insta::assert_snapshot!(run("version = 1\nhermetic = \"yes\"\n"), @r###"
     exit 2

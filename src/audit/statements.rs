@@ -10,7 +10,7 @@ use crate::{
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
         is_statement,
     },
-    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, Target, chain},
+    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, chain},
     store::Output,
     verity::Digests,
 };
@@ -42,8 +42,8 @@ pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> O
     let mut found = String::new();
     if let Some(manifest) = &manifest {
         match manifest.target() {
-            Some(target) if target.variant.supports(target.arch) => found = target.to_string(),
-            Some(Target { variant, arch }) => problems.add(format!("{variant} does not exist for {arch}")),
+            Some(target) if manifest.form.supports(target.arch) => found = target.to_string(),
+            Some(target) => problems.add(format!("no {} machine boots the form {}", target.arch, manifest.form)),
             None => problems.add(format!(
                 "it describes {} variants, but must describe exactly one",
                 manifest.variants.len()

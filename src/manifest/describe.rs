@@ -40,6 +40,8 @@ impl Manifest {
             kernel_version: facts.kernel_version.clone(),
             git_sha: facts.git_sha.clone(),
             variants: vec![facts.variant],
+            form: facts.form,
+            image: facts.image.clone(),
             artifacts: artifacts(facts),
             oci_digest: facts.oci_digest.map(PrefixedSha256),
             fsverity_root_hash: facts.root,

@@ -4,6 +4,8 @@
 //! The canary is a text that only a shell with root's rights prints: the test types a sum, and looks for its result.
 //! `tests/dracut/guard_test.sh` has every word without a machine.
 
+#[path = "../fixture/initramfs.rs"]
+mod initramfs;
 mod machine;
 mod menu;
 #[path = "../build/project.rs"]
