@@ -19,7 +19,7 @@
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
-//! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
+//! | `export.rs`, `facts.rs`, `package_facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `joint.rs` | the OCI layout over both architectures |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
@@ -33,6 +33,7 @@ mod facts;
 mod joint;
 mod listed;
 mod origins;
+mod package_facts;
 mod placement;
 mod platform;
 mod project;
