@@ -105,7 +105,7 @@ try 2 "pnb build --arch x86_64"
 try 2 "pnb log rootf"
 
 echo "== an audit with rules"
-try 51 "pnb audit images --policy docs/audit-policy.example.toml"
+try 50 "pnb audit images --policy docs/audit-policy.example.toml"
 
 echo "== a shell on a node"
 try 0 "pnb build --with debug --variant kernel-initrd --output images-debug"
