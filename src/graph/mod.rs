@@ -10,6 +10,7 @@ mod key;
 mod plan;
 mod reason;
 mod render;
+mod sectors;
 mod stage_file;
 mod units;
 
