@@ -7,6 +7,7 @@ mod check;
 mod declared_variant;
 mod error;
 mod key;
+mod picture;
 mod plan;
 mod reason;
 mod render;
