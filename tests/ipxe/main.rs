@@ -1,6 +1,6 @@
 //! The template of the iPXE script, rendered by Ruby's ERB as the platform renders it.
 
-#[path = "fixture/tools.rs"]
+#[path = "../fixture/tools.rs"]
 mod tools;
 
 use std::{collections::BTreeMap, fs, path::Path};
