@@ -180,6 +180,37 @@ impl Report {
         self.live
     }
 
+    /// Shows what is being compared: on a terminal as a line that is replaced, elsewhere as a line of its own. Returns whether it is on a
+    /// terminal.
+    pub(super) fn comparing(&self, place: &str) -> bool {
+        const NAME: &str = "compare";
+        if !self.live {
+            self.note(format_args!("  compare {place}"));
+            return false;
+        }
+        let shown = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(NAME)
+            .cloned();
+        let bar = shown.unwrap_or_else(|| {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            let style = ProgressStyle::with_template("  {spinner} compare {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            self.keep(NAME.to_owned(), bar.clone());
+            bar
+        });
+        bar.set_message(place.to_owned());
+        true
+    }
+
+    /// Ends the display of [`Self::comparing`].
+    pub(super) fn compared(&self) {
+        self.drop_bar("compare");
+    }
+
     /// Ends the live display.
     pub(super) fn clear(&self) {
         let _ = self.bars.clear();

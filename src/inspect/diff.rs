@@ -21,8 +21,12 @@ use std::{
 
 /// Formats that hold one part only, or are evident from the names inside: they are left out of the path.
 const SILENT: [&str; 6] = ["GPT disk", "MBR disk", "initramfs", "zstd", "gzip", "xz"];
+/// Formats whose parts are compared also when one side has a problem that the other has not: it rarely hides a part.
+const TOLERANT: [&str; 5] = ["GPT disk", "MBR disk", "FAT12", "FAT16", "FAT32"];
 /// From this size on, both sides are read at the same time, bytes.
 const LARGE: u64 = 16 << 20;
+/// Bytes that are compared with zeros at a time.
+const CHUNK: usize = 1 << 20;
 /// Number of bytes that are shown in front of the first differing byte, and from it on.
 const BEFORE: u64 = 8;
 const AFTER: u64 = 24;
@@ -58,6 +62,9 @@ pub struct Difference {
     /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<LikelyCause>,
+    /// Whether the bytes are a structure of the format, such as a table, or in no part at all, and not those of a file.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub structure: bool,
 }
 
 /// A difference at a place.
@@ -66,13 +73,17 @@ pub struct Difference {
 pub enum What {
     /// The part exists only in the first side.
     OnlyInA {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part exists only in the second side.
     OnlyInB {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part has another kind or format on each side, or is damaged on one side.
     Format {
@@ -139,6 +150,15 @@ pub enum What {
         /// The damage, or the limit.
         problem: String,
     },
+    /// One disk is longer, by zeros and copies of the partition table, and all partitions are equal.
+    Grown {
+        /// Bytes of the first.
+        a: u64,
+        /// Bytes of the second.
+        b: u64,
+        /// Number of partitions.
+        partitions: u64,
+    },
     /// Parts are equal but have another place in their holder.
     Moved {
         /// Number of these parts.
@@ -152,6 +172,9 @@ pub enum What {
     },
 }
 
+/// Is told the names of the parts around each pair of parts that is going to be compared.
+pub type Watch<'a> = &'a dyn Fn(&[String]);
+
 /// Compares two parts; `limit` differences are kept, and all are counted. Directories of the host come with the parts of their files,
 /// since they have no bytes of their own.
 pub fn diff(
@@ -160,9 +183,22 @@ pub fn diff(
     scratch: &SpoolDirectory,
     limit: usize,
 ) -> Result<Comparison, InspectError> {
+    diff_watched(a, b, scratch, limit, &|_| {})
+}
+
+/// The same as [`diff`] for callers that show what is being compared.
+pub fn diff_watched(
+    a: (&Part, Option<&[Part]>),
+    b: (&Part, Option<&[Part]>),
+    scratch: &SpoolDirectory,
+    limit: usize,
+    watch: Watch<'_>,
+) -> Result<Comparison, InspectError> {
     let mut walk = Walk {
         scratch,
         limit,
+        watch,
+        structure: false,
         out: Comparison::default(),
         path: Vec::new(),
     };
@@ -185,6 +221,9 @@ pub fn diff(
 struct Walk<'a> {
     scratch: &'a SpoolDirectory,
     limit: usize,
+    watch: Watch<'a>,
+    /// Whether bytes of structures are being reported.
+    structure: bool,
     out: Comparison,
     path: Vec<String>,
 }
@@ -194,7 +233,13 @@ impl Walk<'_> {
         self.out.total += 1;
         if self.out.differences.len() < self.limit {
             let path = self.path.clone();
-            self.out.differences.push(Difference { path, what, hint });
+            let structure = self.structure;
+            self.out.differences.push(Difference {
+                path,
+                what,
+                hint,
+                structure,
+            });
         }
     }
 
@@ -215,6 +260,7 @@ impl Walk<'_> {
     /// Compares two parts of the same name. If `known` is given, the parts differ at most in these ranges.
     fn pair(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         let depth = self.path.len();
+        (self.watch)(&self.path);
         match self.readable(a, b, known) {
             Err(InspectError::Read { source, .. }) if is_damage(&source) => {
                 self.path.truncate(depth);
@@ -260,7 +306,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
-        if look_a.format != look_b.format || look_a.problem != look_b.problem {
+        let has_parts =
+            |look: &Look| TOLERANT.contains(&look.format) && look.children.iter().any(|p| p.kind != PartKind::Region);
+        let tolerant = has_parts(&look_a) && has_parts(&look_b);
+        if look_a.format != look_b.format || (look_a.problem != look_b.problem && !tolerant) {
             let say = |look: &Look| match &look.problem {
                 Some(problem) => format!("{}, but {problem}", look.format),
                 None => look.format.to_owned(),
@@ -280,7 +329,10 @@ impl Walk<'_> {
             };
             return self.inside(format, |walk| walk.blame(a, b, &parts, spans));
         }
-        if let Some(problem) = look_a.problem {
+        if look_a.problem != look_b.problem {
+            let (field, a, b) = ("problem".to_owned(), look_a.problem, look_b.problem);
+            self.report(What::Field { field, a, b }, None);
+        } else if let Some(problem) = look_a.problem {
             self.report(What::Incomplete { problem }, None);
         }
         let before = self.out.total;
@@ -294,7 +346,11 @@ impl Walk<'_> {
             if look_a.format == "JSON" && self.out.total > before {
                 return Ok(());
             }
-            return self.content(a, b, &spans);
+            // The bytes of a directory are its entries as the file system stores them.
+            self.structure = a.kind == PartKind::Directory && b.kind == PartKind::Directory;
+            let reported = self.content(a, b, &spans);
+            self.structure = false;
+            return reported;
         }
         self.inside(look_a.format, |walk| {
             walk.children(Some((a, b)), &look_a.children, &look_b.children, spans)
@@ -368,9 +424,11 @@ impl Walk<'_> {
         let mut explained: Vec<Span> = Vec::new();
         let mut quiet: Vec<&Part> = Vec::new();
         let mut moved: Option<What> = None;
+        let total = self.out.total;
         for x in files(a) {
             let Some(y) = of_b.get(x.key.as_str()) else {
-                self.below(&x.name, |walk| walk.report(What::OnlyInA { size: x.size }, None));
+                let (size, kind) = (real_size(x), x.kind);
+                self.below(&x.name, |walk| walk.report(What::OnlyInA { size, kind }, None));
                 cover(&mut explained, x);
                 continue;
             };
@@ -393,7 +451,8 @@ impl Walk<'_> {
             }
         }
         for y in files(b).filter(|p| !of_a.contains_key(p.key.as_str())) {
-            self.below(&y.name, |walk| walk.report(What::OnlyInB { size: y.size }, None));
+            let (size, kind) = (real_size(y), y.kind);
+            self.below(&y.name, |walk| walk.report(What::OnlyInB { size, kind }, None));
             cover(&mut explained, y);
         }
         if let Some(moved) = moved {
@@ -402,6 +461,21 @@ impl Walk<'_> {
         let Some((holder_a, holder_b)) = holders else {
             return Ok(());
         };
+        let partitions = files(a).filter(|part| part.kind == PartKind::Partition).count();
+        let only_partitions = partitions > 0 && partitions == files(a).count() && partitions == files(b).count();
+        if only_partitions && total == self.out.total && holder_a.size != holder_b.size {
+            let (longer, parts) = if holder_a.size > holder_b.size {
+                (holder_a, a)
+            } else {
+                (holder_b, b)
+            };
+            let tail = holder_a.size.min(holder_b.size)..longer.size;
+            if self.read(is_empty_tail(longer, parts, &tail))? {
+                let (a, b, partitions) = (holder_a.size, holder_b.size, partitions as u64);
+                self.report(What::Grown { a, b, partitions }, None);
+                explained.push(tail);
+            }
+        }
         let explained = spans::normal(explained);
         let rest = spans::subtract(&spans, &explained);
         let rest = self.read(spans::scan(&holder_a.source, &holder_b.source, &rest))?;
@@ -445,6 +519,21 @@ impl Walk<'_> {
                 rest = self.without(a, b, &rest, &part.about)?;
             }
         }
+        self.structure = true;
+        let reported = self.structures(a, b, described, parts, rest);
+        self.structure = false;
+        reported
+    }
+
+    /// Reports `rest` by the tables of the format, and what is in none of them.
+    fn structures<'p>(
+        &mut self,
+        a: &Part,
+        b: &Part,
+        described: &[&Part],
+        parts: impl Iterator<Item = &'p Part>,
+        mut rest: Vec<Span>,
+    ) -> Result<(), InspectError> {
         for part in parts.filter(|p| p.kind == PartKind::Region) {
             if rest.is_empty() {
                 return Ok(());
@@ -498,10 +587,13 @@ impl Walk<'_> {
         self.without(a, b, &rest, extents)
     }
 
+    /// `rest` without the ranges of `extents`. Only ranges that lose bytes are read again: of thousands of parts, each touches a few.
     fn without(&self, a: &Part, b: &Part, rest: &[Span], extents: &[PartExtent]) -> Result<Vec<Span>, InspectError> {
-        let covered = extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect();
-        let left = spans::subtract(rest, &spans::normal(covered));
-        self.read(spans::scan(&a.source, &b.source, &left))
+        let covered = spans::normal(extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect());
+        let (touched, mut left) = spans::touching(rest, &covered);
+        let cut = spans::subtract(&touched, &covered);
+        left.extend(self.read(spans::scan(&a.source, &b.source, &cut))?);
+        Ok(spans::normal(left))
     }
 
     /// Reports the differing bytes in `spans`, whose first byte differs.
@@ -540,6 +632,28 @@ fn contents(part: &Part, look: &Look) -> Option<Part> {
     }
 }
 
+/// Whether the bytes `tail` of a disk are zeros, except for copies of its partition table.
+fn is_empty_tail(disk: &Part, parts: &[Part], tail: &Span) -> io::Result<bool> {
+    let tables = parts.iter().filter(|part| part.kind == PartKind::Region);
+    let tables = tables
+        .flat_map(|part| &part.extents)
+        .map(|e| e.from..e.from.saturating_add(e.len));
+    let zeros = vec![0; CHUNK];
+    let mut bytes = zeros.clone();
+    for span in spans::subtract(std::slice::from_ref(tail), &spans::normal(tables.collect())) {
+        let mut at = span.start;
+        while at < span.end {
+            let n = (span.end - at).min(CHUNK as u64) as usize;
+            disk.source.read_exact_at(&mut bytes[..n], at)?;
+            if bytes[..n] != zeros[..n] {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+    }
+    Ok(true)
+}
+
 /// The ranges in which two parts may differ: everything except holes in both.
 fn possible(a: &Part, b: &Part) -> Vec<Span> {
     let (common, end) = (a.size.min(b.size), a.size.max(b.size));
@@ -553,6 +667,12 @@ fn possible(a: &Part, b: &Part) -> Vec<Span> {
         .map(|e| e.at..e.at.saturating_add(e.len).min(end));
     let longer = Span { start: common, end };
     spans::normal(stored.chain([longer]).collect())
+}
+
+/// The size of a part: what its holder states, where its bytes lie elsewhere, as those of a file of a composefs image do.
+fn real_size(part: &Part) -> u64 {
+    let stated = part.fields.get("size").and_then(|size| size.parse().ok());
+    stated.unwrap_or(part.size)
 }
 
 /// The parts that are not structures of the format itself.

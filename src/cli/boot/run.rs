@@ -81,6 +81,8 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         keep: args.keep.as_deref(),
         disk: args.disk.as_deref(),
         size: args.size,
+        firmware,
+        sector_size: args.sector_size.unwrap_or_default(),
     })?;
     let share = args.share.as_deref().map(|dir| files.share(dir)).transpose()?;
     let kernel = match (firmware, &target.command_line) {
