@@ -11,6 +11,7 @@ mod picture;
 mod plan;
 mod reason;
 mod render;
+mod sectors;
 mod stage_file;
 mod units;
 

@@ -39,6 +39,9 @@ pub struct SandboxPolicy {
     /// The network; left out where the stage has none.
     #[serde(skip_serializing_if = "Network::is_none")]
     pub network: Network,
+    /// Whether the workload has `/dev/kvm`; left out where it has not. No stage has it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kvm: bool,
     /// The architecture whose programs run under an emulator; left out where there is no emulator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emulated: Option<Arch>,
@@ -151,6 +154,7 @@ impl Spec {
             dev_in: self.dev_in.clone(),
             proc_mount: self.proc_mount,
             network: self.network,
+            kvm: self.kvm,
             emulated: self.emulator.as_ref().map(|e| e.arch),
             namespaces: NAMESPACES,
             landlock_abi: landlock::ABI_NUMBER,

@@ -1,5 +1,23 @@
-//! The template of the iPXE script, rendered by Ruby's ERB as the platform renders it.
+//! The template of the iPXE script, rendered by Ruby's ERB as the platform renders it. [`boots`] has machines that run the result.
 
+mod boots;
+#[path = "../node/csr.rs"]
+mod csr;
+#[path = "../node/platform.rs"]
+#[expect(dead_code, reason = "shared with the tests of nodes, which use more of it")]
+mod platform;
+#[path = "../build/project.rs"]
+#[expect(dead_code, reason = "shared with the tests of builds, which use more of it")]
+mod project;
+#[path = "../publish/server.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of publishing, which put faults at requests"
+)]
+mod server;
+#[path = "../publish/tls.rs"]
+#[expect(dead_code, reason = "shared with the tests of publishing, which use more of it")]
+mod tls;
 #[path = "../fixture/tools.rs"]
 mod tools;
 
@@ -35,8 +53,13 @@ fn certificate(lines: usize) -> String {
 }
 
 fn rendered(bindings: &[(&str, &str)]) -> String {
-    let dir = tempfile::tempdir().expect("a directory");
     let template = fs::read_to_string(TEMPLATE).expect("readable");
+    rendered_of(&template.replace("@COMMAND_LINE@", COMMAND_LINE), bindings)
+}
+
+/// The same of a template whose command line is filled in.
+fn rendered_of(template: &str, bindings: &[(&str, &str)]) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
     let mut given = BTreeMap::from([
         ("instance_uuid", UUID),
         ("bootstrap_token", "tok-1"),
@@ -44,7 +67,7 @@ fn rendered(bindings: &[(&str, &str)]) -> String {
     ]);
     given.extend(bindings.iter().copied());
     let files = [
-        ("template", template.replace("@COMMAND_LINE@", COMMAND_LINE)),
+        ("template", template.to_owned()),
         ("render.rb", RENDER.to_owned()),
         ("bindings", serde_json::to_string(&given).expect("JSON")),
     ];

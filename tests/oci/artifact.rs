@@ -11,7 +11,7 @@ use pnb::{
         oci::{ImageFacts, LayerCompression, LayoutReader, blob_path, take_kernel},
     },
     manifest::{Facts, Statements},
-    model::{Arch, RelPath, Tree, VerityDigest},
+    model::{Arch, RelPath, SectorSize, Tree, VerityDigest},
     sandbox::{Access, Executor, Limits, Mount, OutputKind, OutputSpec, RootFs, Spec, Workload},
     store::Content,
     verity::digest_bytes,
@@ -278,6 +278,7 @@ fn image_files(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
         arch: Arch::Amd64,
         epoch: EPOCH,
         threads: 1,
+        sector_size: SectorSize::default(),
         outputs: names.map(str::to_owned).to_vec(),
     };
     let outputs = names.map(|name| OutputSpec {
