@@ -88,7 +88,7 @@ fn the_script_has_the_texts_that_the_platform_looks_for() {
     ]);
     for text in [
         "#!ipxe\n",
-        "\nset arch ${buildarch}\n",
+        "\nset arch ${buildarch}\niseq ${arch} i386 && set arch x86_64 ||\n",
         "\nkernel https://images.test/v1/${arch}/kernel powernode.boot=1 ",
         "\ninitrd --name initramfs.cpio.zst https://images.test/v1/${arch}/initramfs.cpio.zst || goto failed\n",
         "\nboot\n",
@@ -107,11 +107,11 @@ fn the_script_has_the_texts_that_the_platform_looks_for() {
     assert_eq!(
         words,
         [
-            "set", "kernel", "initrd", "boot", "", ":failed", "echo", "sleep", "exit"
+            "set", "iseq", "kernel", "initrd", "boot", "", ":failed", "echo", "sleep", "exit"
         ],
         "{script}"
     );
-    let kernel = commands[1];
+    let kernel = commands[2];
     assert_eq!(kernel.matches('"').count(), 2, "{kernel}");
     assert!(
         kernel.contains("\"powernode.ca=-----BEGIN CERTIFICATE-----")
