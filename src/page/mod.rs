@@ -1,12 +1,9 @@
 //! What pages and pictures for people share: colours, the layout of graphs, the timeline of a build.
 
 mod layers;
+mod style;
 mod timeline;
 
 pub use layers::{BoxSize, Layered, layered, reduced};
+pub use style::{PALETTE, PROHIBITION};
 pub use timeline::{BuildTimes, SpanKind, TimedSpan, timeline};
-
-/// The colours as CSS variables, for light and dark screens; on paper they are light.
-pub const PALETTE: &str = include_str!("palette.css");
-/// The content security policy of every page: it loads nothing and runs nothing.
-pub const PROHIBITION: &str = "default-src 'none'; style-src 'unsafe-inline'";
