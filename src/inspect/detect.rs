@@ -127,7 +127,7 @@ pub(super) fn look(holder: &Holder<'_>) -> Look {
     }
     // A boot sector of another file system has entries of partitions by accident.
     if matches!(format, Format::Other | Format::Mbr)
-        && let Some(look) = foreign::look(source, size)
+        && let Some(look) = foreign::look(source, size, &head)
     {
         return look;
     }

@@ -48,9 +48,14 @@ const KNOWN: [(u64, &[u8], &str, &str); 22] = [
     (0, b"QED\0", "QED", CONVERT),
 ];
 
-/// The look at bytes of a format that is named; `None` for other bytes.
-pub(super) fn look(source: &Source, size: u64) -> Option<Look> {
+/// The look at bytes of a format that is named; `None` for other bytes. `head` are the first ones.
+pub(super) fn look(source: &Source, size: u64, head: &[u8]) -> Option<Look> {
     let begins = |at: u64, magic: &[u8]| {
+        if let Some(rest) = usize::try_from(at).ok().and_then(|at| head.get(at..))
+            && rest.len() >= magic.len()
+        {
+            return rest.starts_with(magic);
+        }
         let mut found = [0; 32];
         let found = &mut found[..magic.len()];
         size >= at + magic.len() as u64 && source.read_exact_at(found, at).is_ok() && found == magic
