@@ -43,6 +43,7 @@ pub(super) enum Format {
     Gpt,
     Fat,
     Iso,
+    Udf,
     Mbr,
     Other,
 }
@@ -94,6 +95,8 @@ pub(super) fn format(head: &[u8]) -> Format {
         Format::Tar
     } else if at(media::ISO_MAGIC_AT, media::ISO_MAGIC) {
         Format::Iso
+    } else if at(media::ISO_MAGIC_AT, media::UDF_MAGIC) {
+        Format::Udf
     } else if media::is_fat(head) {
         Format::Fat
     } else if disks::GPT_MAGIC_AT.iter().any(|place| at(*place, disks::GPT_MAGIC)) || disks::is_protective(head) {
@@ -122,6 +125,7 @@ pub(super) fn look(holder: &Holder<'_>) -> Look {
         Format::Qcow2 => disks::qcow2(holder),
         Format::Fat => media::fat(source, size),
         Format::Iso => media::iso(source, size),
+        Format::Udf => media::udf(),
         Format::Gpt => disks::gpt(source, size),
         Format::Mbr => disks::mbr(source, size),
         Format::Other => {

@@ -9,13 +9,15 @@ use crate::image::{
     ImageError, ReadAt, Source,
     fat::{self, Fat},
     gpt,
-    iso::{BootPlatform, Iso, IsoEntry, IsoKind},
+    iso::{BootPlatform, Iso, IsoEntry, IsoKind, IsoNames},
     mbr::{self, SECTOR},
 };
 
 /// Bytes of a sector of ISO 9660, which leaves the first 16 unused.
 const ISO_SECTOR: u64 = 2048;
 pub(super) const ISO_MAGIC: &[u8] = b"CD001";
+/// At the same place: a medium with UDF alone.
+pub(super) const UDF_MAGIC: &[u8] = b"BEA01";
 pub(super) const ISO_MAGIC_AT: usize = 16 * ISO_SECTOR as usize + 1;
 /// Number of unused sectors, and of sectors that are shown as the volume descriptors.
 const DESCRIPTORS: u64 = 16;
@@ -202,7 +204,7 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     for (path, entry) in tree {
         let mut part = iso_entry(source, size, format!("/{path}"), &entry);
         if entry.is_compressed() {
-            part = part.damaged("it is compressed, and shown as it is stored");
+            part = part.damaged("it is compressed (zisofs), and shown as it is stored");
         } else if let Some(problem) = entry.problem() {
             part = Part::empty(part.name, part.kind).damaged(format!("{problem}, which is not supported"));
         }
@@ -215,7 +217,21 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         look.children
             .push(Part::slice("/", PartKind::Directory, source, root.start, root.size));
     }
+    // In front of the volume descriptors, in whose range a path table may begin.
+    let tables = fs.path_tables().iter();
+    let tables = tables.filter(|(_, from, len)| *len > 0 && from.checked_add(*len).is_some_and(|end| end <= size));
+    let tables = tables.map(|(name, from, len)| Part::slice(*name, PartKind::Region, source, *from, *len));
+    look.children.splice(0..0, tables);
     boot_images(&fs, source, size, look)
+}
+
+/// A medium with UDF alone, which is named.
+pub(super) fn udf() -> Look {
+    Look {
+        format: "UDF",
+        problem: Some("UDF is not read".to_owned()),
+        ..Look::default()
+    }
 }
 
 fn volume_fields(fs: &Iso<Source>, fields: &mut Fields) {
@@ -246,6 +262,16 @@ fn volume_fields(fs: &Iso<Source>, fields: &mut Fields) {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     fields.insert("Rock Ridge".to_owned(), yes(fs.has_rock_ridge()));
     fields.insert("Joliet".to_owned(), yes(fs.has_joliet()));
+    let names = match (fs.names(), fs.udf()) {
+        (IsoNames::RockRidge, _) => "Rock Ridge",
+        (IsoNames::Joliet, _) => "Joliet",
+        (IsoNames::Plain, None) => "ISO 9660, in upper case and cut",
+        (IsoNames::Plain, Some(_)) => "ISO 9660, in upper case and cut; those of UDF are not read",
+    };
+    fields.insert("names".to_owned(), names.to_owned());
+    if let Some(udf) = fs.udf() {
+        fields.insert("UDF".to_owned(), format!("yes ({udf}), not read"));
+    }
 }
 
 /// The part of a directory entry; without bytes if its extent goes past the end of the image.

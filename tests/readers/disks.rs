@@ -314,7 +314,7 @@ fn a_moved_directory_and_a_compressed_file_are_shown_where_they_belong() {
     );
     let zeros = child(&node, "/zeros");
     assert!(
-        problem(zeros).contains("it is compressed, and shown as it is stored"),
+        problem(zeros).contains("it is compressed (zisofs), and shown as it is stored"),
         "{zeros:#?}"
     );
     assert!(holds(child(&node, "/top"), b"top\n"));

@@ -4,6 +4,7 @@
 mod archives;
 mod corpus;
 mod disks;
+mod iso;
 mod streams;
 #[path = "../fixture/tools.rs"]
 mod tools;
