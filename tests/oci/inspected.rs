@@ -210,7 +210,7 @@ fn a_damaged_layout_is_listed_with_its_problem() {
     PROBLEM          the layout has no blobs/sha256/<sha256>
     --
     PROBLEM          1 of its parts cannot be read right
-    PROBLEM          it has 60 bytes, and its manifest states 114; it is cut off
+    PROBLEM          it has 60 bytes, and its manifest states 114; it is cut off: the zstd data from byte 0 on have no end
     --
     PROBLEM          its images are not listed: read "index.json" of an OCI image: it is no JSON object
     --
