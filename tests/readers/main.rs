@@ -4,6 +4,7 @@
 mod archives;
 mod corpus;
 mod disks;
+mod ext;
 mod iso;
 mod streams;
 #[path = "../fixture/tools.rs"]
