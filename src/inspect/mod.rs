@@ -24,6 +24,7 @@ mod layouts;
 mod likely_cause;
 mod media;
 mod part;
+mod pe;
 mod programs;
 mod root;
 mod spans;

@@ -6,6 +6,7 @@ mod corpus;
 mod disks;
 mod ext;
 mod iso;
+mod programs;
 mod streams;
 #[path = "../fixture/tools.rs"]
 mod tools;
