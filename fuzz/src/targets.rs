@@ -15,7 +15,7 @@ use pnb::{
     },
     debian::{
         BinaryPackage, ControlReader, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree, read_control,
-        read_installed, verify_cleartext,
+        read_installed, read_licences, verify_cleartext,
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
@@ -86,7 +86,9 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("loaders", |data| drop(Loaders::of(&source(data), "x", &scratch()))),
     ("lock", lock),
     ("manifest", manifest),
-    ("mbr", |data| drop(mbr::read(&data.to_vec()))),
+    ("mbr", |data| {
+        drop((mbr::read(&data.to_vec()), mbr::examine(&data.to_vec())))
+    }),
     ("mirrors", mirrors),
     ("modules", modules),
     ("policy", |data| text(data, |t| drop(Policy::parse(t, "x")))),
@@ -263,6 +265,7 @@ fn fat(data: &[u8]) {
     let Ok(fs) = Fat::open(data.to_vec()) else { return };
     let _ = (fs.label(), fs.check());
     let (all, damage) = fs.walk_and_damage();
+    let _ = fs.findings(&all, damage.is_empty());
     assert_eq!(fs.walk().is_ok(), damage.is_empty(), "{damage:?}");
     for (path, entry) in all.iter().take(100) {
         let _ = fs.lookup(path);
@@ -278,8 +281,11 @@ fn gpt_disk(data: &[u8]) {
     let found = gpt::examine(&disk);
     if let Ok(table) = sound {
         let found = found.expect("a sound table is found");
-        assert!(found.sector_size != 512 || found.problems.is_empty(), "{found:?}");
-        assert!(found.sector_size != 512 || found.partitions.len() == table.partitions.len());
+        assert!(found.problems.is_empty(), "{found:?}");
+        assert_eq!(
+            (found.sector_size, found.partitions.len()),
+            (table.sector_size, table.partitions.len())
+        );
     }
 }
 
@@ -341,6 +347,8 @@ fn control(data: &[u8]) {
     if let Ok(installed) = read_installed(data, "x") {
         assert!(installed.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     }
+    let licences = read_licences(data);
+    assert!(licences.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     text(data, |t| drop(Relations::parse(t)));
 }
 

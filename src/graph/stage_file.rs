@@ -1,10 +1,11 @@
 //! The format of `stage.toml`: the dependencies, the workload and the outputs of a stage. `stages/README.md` explains it to authors.
 
 use super::{
-    GraphError,
+    DeclaredVariant, GraphError,
+    sectors::check_sector_size,
     units::{parse_duration, parse_size},
 };
-use crate::model::{Arch, BuildOption, Capability, RelPath, excerpt, is_visible, visible_message};
+use crate::model::{Arch, BuildOption, Capability, RelPath, SectorSize, excerpt, is_visible, visible_message};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -345,6 +346,8 @@ pub struct StageFile {
     pub arch: StageArch,
     /// The target architectures it exists for.
     pub only: Vec<Arch>,
+    /// The variant that it makes, if it makes one.
+    pub variant: Option<DeclaredVariant>,
     /// The program or writer that runs.
     pub workload: StageWorkload,
     /// Stage whose output `tree` is the root directory; `None` for an empty root.
@@ -352,6 +355,8 @@ pub struct StageFile {
     /// Stage whose output `tree` has qemu-user, used when the target has another architecture than the build machine; `None` for a
     /// stage that runs no program of the target.
     pub emulator: Option<Spanned<String>>,
+    /// The logical sectors of the disk that the stage makes.
+    pub sector_size: SectorSize,
     /// Further environment variables.
     pub env: BTreeMap<String, String>,
     /// The package set that it needs from the lock.
@@ -380,11 +385,13 @@ struct RawStage {
     arch: StageArch,
     #[serde(default = "both")]
     only: Vec<Arch>,
+    variant: Option<Spanned<DeclaredVariant>>,
     command: Option<Spanned<Vec<String>>>,
     writer: Option<Spanned<String>>,
     prepare: Option<Spanned<String>>,
     root: Option<Spanned<String>>,
     emulator: Option<Spanned<String>>,
+    sector_size: Option<Spanned<SectorSize>>,
     #[serde(default)]
     env: BTreeMap<Spanned<String>, String>,
     packages: Option<Packages>,
@@ -517,6 +524,9 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             "\"emulator\" is for stages of the target; a stage for the build machine runs its own programs".to_owned();
         return Err(error(emulator.span().start, problem));
     }
+    if let Some(size) = &raw.sector_size {
+        check_sector_size(*size.get_ref(), &workload, &raw.inputs).map_err(|p| error(size.span().start, p))?;
+    }
     for name in raw.env.keys() {
         // pnb sets these variables itself: a value in the stage file would be lost or mislead its reader.
         if FIXED.contains(&name.get_ref().as_str()) || name.get_ref().starts_with("PNB_") {
@@ -555,13 +565,21 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
                 .map_err(|problem| error(from.span().start, problem))?;
         }
     }
+    if let Some(variant) = &raw.variant {
+        variant
+            .get_ref()
+            .check(raw.arch, &raw.only, &outputs)
+            .map_err(|problem| error(variant.span().start, problem))?;
+    }
     Ok(StageFile {
+        variant: raw.variant.map(Spanned::into_inner),
         summary: raw.summary.into_inner(),
         arch: raw.arch,
         only: raw.only,
         workload,
         root: raw.root,
         emulator: raw.emulator,
+        sector_size: raw.sector_size.map(Spanned::into_inner).unwrap_or_default(),
         env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
         packages: raw.packages,
         options: raw
@@ -681,7 +699,7 @@ memory = "3GiB"
             (
                 "packages = true",
                 "packages = true, option = \"recover\"",
-                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`",
+                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`, `debug`",
             ),
             (
                 "packages = true",
@@ -710,6 +728,16 @@ memory = "3GiB"
                 "line 1: the stage has neither a command nor a writer",
             ),
             ("\"/bin/sh\"", "\"sh\"", "line 4: the command does not begin"),
+            (
+                "root = \"tools\"\n",
+                "root = \"tools\"\nsector-size = 2048\n",
+                "line 4: a sector has 512 or 4096 bytes, not 2048",
+            ),
+            (
+                "root = \"tools\"\n",
+                "root = \"tools\"\nsector-size = 4096\n",
+                "line 4: \"sector-size\" goes with the writer \"disk-image\"",
+            ),
             (
                 "root = \"tools\"\n",
                 "root = \"tools\"\narch = \"build\"\nemulator = \"e\"\n",

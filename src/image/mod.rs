@@ -16,6 +16,7 @@ pub mod lz4;
 pub mod mbr;
 pub mod oci;
 pub mod qcow2;
+pub mod raspi;
 mod read_at;
 pub mod zstd;
 

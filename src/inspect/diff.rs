@@ -24,6 +24,8 @@ use std::{
 const SILENT: [&str; 8] = ["GPT disk", "MBR disk", "initramfs", "zstd", "gzip", "xz", "lzma", "lz4"];
 /// From this size on, both sides are read at the same time, bytes.
 const LARGE: u64 = 16 << 20;
+/// Bytes that are compared with zeros at a time.
+const CHUNK: usize = 1 << 20;
 /// Number of bytes that are shown in front of the first differing byte, and from it on.
 const BEFORE: u64 = 8;
 const AFTER: u64 = 24;
@@ -59,6 +61,9 @@ pub struct Difference {
     /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<LikelyCause>,
+    /// Whether the bytes are a structure of the format, such as a table, or in no part at all, and not those of a file.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub structure: bool,
 }
 
 /// A difference at a place.
@@ -67,13 +72,17 @@ pub struct Difference {
 pub enum What {
     /// The part exists only in the first side.
     OnlyInA {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part exists only in the second side.
     OnlyInB {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part has another kind or format on each side, or is damaged on one side.
     Format {
@@ -149,6 +158,15 @@ pub enum What {
         /// Whether the parts themselves are equal.
         only: bool,
     },
+    /// One disk is longer, by zeros and copies of the partition table, and all partitions are equal.
+    Grown {
+        /// Bytes of the first.
+        a: u64,
+        /// Bytes of the second.
+        b: u64,
+        /// Number of partitions.
+        partitions: u64,
+    },
     /// Parts are equal but have another place in their holder.
     Moved {
         /// Number of these parts.
@@ -162,6 +180,9 @@ pub enum What {
     },
 }
 
+/// Is told the names of the parts around each pair of parts that is going to be compared.
+pub type Watch<'a> = &'a dyn Fn(&[String]);
+
 /// Compares two parts; `limit` differences are kept, and all are counted. Directories of the host come with the parts of their files,
 /// since they have no bytes of their own.
 pub fn diff(
@@ -170,9 +191,22 @@ pub fn diff(
     scratch: &SpoolDirectory,
     limit: usize,
 ) -> Result<Comparison, InspectError> {
+    diff_watched(a, b, scratch, limit, &|_| {})
+}
+
+/// The same as [`diff`] for callers that show what is being compared.
+pub fn diff_watched(
+    a: (&Part, Option<&[Part]>),
+    b: (&Part, Option<&[Part]>),
+    scratch: &SpoolDirectory,
+    limit: usize,
+    watch: Watch<'_>,
+) -> Result<Comparison, InspectError> {
     let mut walk = Walk {
         scratch,
         limit,
+        watch,
+        structure: false,
         out: Comparison::default(),
         path: Vec::new(),
     };
@@ -195,6 +229,9 @@ pub fn diff(
 struct Walk<'a> {
     scratch: &'a SpoolDirectory,
     limit: usize,
+    watch: Watch<'a>,
+    /// Whether bytes of structures are being reported.
+    structure: bool,
     out: Comparison,
     path: Vec<String>,
 }
@@ -204,7 +241,13 @@ impl Walk<'_> {
         self.out.total += 1;
         if self.out.differences.len() < self.limit {
             let path = self.path.clone();
-            self.out.differences.push(Difference { path, what, hint });
+            let structure = self.structure;
+            self.out.differences.push(Difference {
+                path,
+                what,
+                hint,
+                structure,
+            });
         }
     }
 
@@ -225,6 +268,7 @@ impl Walk<'_> {
     /// Compares two parts of the same name. If `known` is given, the parts differ at most in these ranges.
     fn pair(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         let depth = self.path.len();
+        (self.watch)(&self.path);
         match self.readable(a, b, known) {
             Err(InspectError::Read { source, .. }) if is_damage(&source) => {
                 self.path.truncate(depth);
@@ -270,10 +314,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
-        let lists = |look: &Look| files(&look.children).next().is_some();
         // Of a damaged side that still lists parts, these are compared.
-        let both_list = look_a.format == look_b.format && lists(&look_a) && lists(&look_b);
-        if look_a.format != look_b.format || look_a.problem != look_b.problem {
+        let lists = |look: &Look| files(&look.children).next().is_some();
+        let tolerant = look_a.format == look_b.format && lists(&look_a) && lists(&look_b);
+        if look_a.format != look_b.format || (look_a.problem != look_b.problem && !tolerant) {
             let say = |look: &Look| match &look.problem {
                 Some(problem) => format!("{}, but {problem}", look.format),
                 None => look.format.to_owned(),
@@ -285,10 +329,6 @@ impl Walk<'_> {
                 },
                 None,
             );
-        } else if let Some(problem) = look_a.problem.clone() {
-            self.report(What::Incomplete { problem }, None);
-        }
-        if look_a.format != look_b.format || look_a.problem != look_b.problem && !both_list {
             // The parts of the undamaged side tell what the differing bytes are.
             let (parts, format) = if whole(&look_a) || !whole(&look_b) {
                 (look_a.children, look_a.format)
@@ -296,6 +336,12 @@ impl Walk<'_> {
                 (look_b.children, look_b.format)
             };
             return self.inside(format, |walk| walk.blame(a, b, &parts, spans));
+        }
+        if look_a.problem != look_b.problem {
+            let (field, a, b) = ("problem".to_owned(), look_a.problem, look_b.problem);
+            self.report(What::Field { field, a, b }, None);
+        } else if let Some(problem) = look_a.problem {
+            self.report(What::Incomplete { problem }, None);
         }
         let before = self.out.total;
         self.fields(
@@ -308,7 +354,11 @@ impl Walk<'_> {
             if look_a.format == "JSON" && self.out.total > before {
                 return Ok(());
             }
-            return self.content(a, b, &spans);
+            // The bytes of a directory are its entries as the file system stores them.
+            self.structure = a.kind == PartKind::Directory && b.kind == PartKind::Directory;
+            let reported = self.content(a, b, &spans);
+            self.structure = false;
+            return reported;
         }
         self.inside(look_a.format, |walk| {
             walk.children(Some((a, b)), &look_a.children, &look_b.children, spans)
@@ -382,10 +432,11 @@ impl Walk<'_> {
         let mut explained: Vec<Span> = Vec::new();
         let mut quiet: Vec<&Part> = Vec::new();
         let mut moved: Option<What> = None;
-        let start = self.out.total;
+        let total = self.out.total;
         for x in files(a) {
             let Some(y) = of_b.get(x.key.as_str()) else {
-                self.below(&x.name, |walk| walk.report(What::OnlyInA { size: x.size }, None));
+                let (size, kind) = (real_size(x), x.kind);
+                self.below(&x.name, |walk| walk.report(What::OnlyInA { size, kind }, None));
                 cover(&mut explained, x);
                 continue;
             };
@@ -414,16 +465,32 @@ impl Walk<'_> {
             }
         }
         for y in files(b).filter(|p| !of_a.contains_key(p.key.as_str())) {
-            self.below(&y.name, |walk| walk.report(What::OnlyInB { size: y.size }, None));
+            let (size, kind) = (real_size(y), y.kind);
+            self.below(&y.name, |walk| walk.report(What::OnlyInB { size, kind }, None));
             cover(&mut explained, y);
         }
-        let alike = self.out.total == start;
+        let alike = self.out.total == total;
         if let Some(moved) = moved {
             self.report(moved, None);
         }
         let Some((holder_a, holder_b)) = holders else {
             return Ok(());
         };
+        let partitions = files(a).filter(|part| part.kind == PartKind::Partition).count();
+        let only_partitions = partitions > 0 && partitions == files(a).count() && partitions == files(b).count();
+        if only_partitions && total == self.out.total && holder_a.size != holder_b.size {
+            let (longer, parts) = if holder_a.size > holder_b.size {
+                (holder_a, a)
+            } else {
+                (holder_b, b)
+            };
+            let tail = holder_a.size.min(holder_b.size)..longer.size;
+            if self.read(is_empty_tail(longer, parts, &tail))? {
+                let (a, b, partitions) = (holder_a.size, holder_b.size, partitions as u64);
+                self.report(What::Grown { a, b, partitions }, None);
+                explained.push(tail);
+            }
+        }
         let explained = spans::normal(explained);
         let rest = spans::subtract(&spans, &explained);
         let rest = self.read(spans::scan(&holder_a.source, &holder_b.source, &rest))?;
@@ -511,6 +578,21 @@ impl Walk<'_> {
                 rest = self.without(a, b, &rest, &part.about)?;
             }
         }
+        self.structure = true;
+        let reported = self.structures(a, b, described, parts, rest);
+        self.structure = false;
+        reported
+    }
+
+    /// Reports `rest` by the tables of the format, and what is in none of them.
+    fn structures<'p>(
+        &mut self,
+        a: &Part,
+        b: &Part,
+        described: &[&Part],
+        parts: impl Iterator<Item = &'p Part>,
+        mut rest: Vec<Span>,
+    ) -> Result<(), InspectError> {
         for part in parts.filter(|p| p.kind == PartKind::Region) {
             if rest.is_empty() {
                 return Ok(());
@@ -565,10 +647,13 @@ impl Walk<'_> {
         self.without(a, b, &rest, extents)
     }
 
+    /// `rest` without the ranges of `extents`. Only ranges that lose bytes are read again: of thousands of parts, each touches a few.
     fn without(&self, a: &Part, b: &Part, rest: &[Span], extents: &[PartExtent]) -> Result<Vec<Span>, InspectError> {
-        let covered = extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect();
-        let left = spans::subtract(rest, &spans::normal(covered));
-        self.read(spans::scan(&a.source, &b.source, &left))
+        let covered = spans::normal(extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect());
+        let (touched, mut left) = spans::touching(rest, &covered);
+        let cut = spans::subtract(&touched, &covered);
+        left.extend(self.read(spans::scan(&a.source, &b.source, &cut))?);
+        Ok(spans::normal(left))
     }
 
     /// Reports the differing bytes in `spans`, whose first byte differs.
@@ -611,6 +696,28 @@ fn contents(part: &Part, look: &Look) -> Option<Part> {
     }
 }
 
+/// Whether the bytes `tail` of a disk are zeros, except for copies of its partition table.
+fn is_empty_tail(disk: &Part, parts: &[Part], tail: &Span) -> io::Result<bool> {
+    let tables = parts.iter().filter(|part| part.kind == PartKind::Region);
+    let tables = tables
+        .flat_map(|part| &part.extents)
+        .map(|e| e.from..e.from.saturating_add(e.len));
+    let zeros = vec![0; CHUNK];
+    let mut bytes = zeros.clone();
+    for span in spans::subtract(std::slice::from_ref(tail), &spans::normal(tables.collect())) {
+        let mut at = span.start;
+        while at < span.end {
+            let n = (span.end - at).min(CHUNK as u64) as usize;
+            disk.source.read_exact_at(&mut bytes[..n], at)?;
+            if bytes[..n] != zeros[..n] {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+    }
+    Ok(true)
+}
+
 /// The ranges in which two parts may differ: everything except holes in both.
 fn possible(a: &Part, b: &Part) -> Vec<Span> {
     let (common, end) = (a.size.min(b.size), a.size.max(b.size));
@@ -628,6 +735,12 @@ fn possible(a: &Part, b: &Part) -> Vec<Span> {
 
 fn sum_of(extents: &[PartExtent]) -> u64 {
     extents.iter().map(|e| e.len).sum()
+}
+
+/// The size of a part: what its holder states, where its bytes lie elsewhere, as those of a file of a composefs image do.
+fn real_size(part: &Part) -> u64 {
+    let stated = part.fields.get("size").and_then(|size| size.parse().ok());
+    stated.unwrap_or(part.size)
 }
 
 /// The parts that are not structures of the format itself.

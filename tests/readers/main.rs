@@ -5,6 +5,7 @@ mod archives;
 mod corpus;
 mod disks;
 mod ext;
+mod fat;
 mod iso;
 mod programs;
 mod streams;

@@ -123,8 +123,8 @@ fn in_words(what: &What) -> (String, Option<Values>) {
         _ => format!("{bytes} bytes differ"),
     };
     match what {
-        What::OnlyInA { size: bytes } => (format!("Only in the first build ({})", size(*bytes)), None),
-        What::OnlyInB { size: bytes } => (format!("Only in the second build ({})", size(*bytes)), None),
+        What::OnlyInA { size: bytes, .. } => (format!("Only in the first build ({})", size(*bytes)), None),
+        What::OnlyInB { size: bytes, .. } => (format!("Only in the second build ({})", size(*bytes)), None),
         What::Format { a, b } => ("The kinds differ".to_owned(), Some((Some(a.clone()), Some(b.clone())))),
         What::Field { field, a, b } => (format!("Its {field} differs"), Some((a.clone(), b.clone()))),
         What::Package { package, a, b } => (format!("Package {package} differs"), Some((a.clone(), b.clone()))),
@@ -167,6 +167,13 @@ fn in_words(what: &What) -> (String, Option<Values>) {
             };
             let sides = (Some(format!("{a} bytes")), Some(format!("{b} bytes")));
             (sentence.to_owned(), Some(sides))
+        }
+        What::Grown { a, b, partitions } => {
+            let equal = count(*partitions, "equal partition");
+            (
+                format!("The disks have other lengths and {equal}"),
+                Some((Some(format!("{a} bytes")), Some(format!("{b} bytes")))),
+            )
         }
         What::Moved { parts, first, a, b } => {
             let verb = if *parts == 1 { "lies" } else { "lie" };
