@@ -236,12 +236,15 @@ fn dump(data: &[u8]) {
 }
 
 fn ext4(data: &[u8]) {
-    let Ok(fs) = Ext4::open(data.to_vec()) else { return };
+    let Ok((fs, _)) = Ext4::open_any(data.to_vec()) else {
+        return;
+    };
     let _ = (fs.facts(), fs.regions());
     let mut waiting: Vec<_> = fs.root().into_iter().collect();
     for _ in 0..200 {
         let Some(inode) = waiting.pop() else { return };
         let _ = (fs.sealed_digest(&inode), fs.verity(&inode), fs.owner_and_times(&inode));
+        let _ = (fs.attributes(&inode), fs.checksum_problem(&inode), fs.runs(&inode));
         match inode.kind() {
             FileKind::Directory => {
                 let entries = fs.read_dir(&inode).unwrap_or_default();

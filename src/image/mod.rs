@@ -12,6 +12,7 @@ pub mod grub;
 mod guid;
 pub mod iso;
 pub mod kmod;
+pub mod lz4;
 pub mod mbr;
 pub mod oci;
 pub mod qcow2;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::image::{
     ImageError, Source, gpt,
-    iso::{BootPlatform, Iso, IsoEntry, IsoKind},
+    iso::{BootPlatform, Iso, IsoEntry, IsoKind, IsoNames},
     mbr::{self, SECTOR},
 };
 
@@ -65,7 +65,7 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     for (path, entry) in tree {
         let mut part = iso_entry(source, size, format!("/{path}"), &entry);
         if entry.is_compressed() {
-            part = part.damaged("it is compressed, and shown as it is stored");
+            part = part.damaged("it is compressed (zisofs), and shown as it is stored");
         } else if let Some(problem) = entry.problem() {
             part = Part::empty(part.name, part.kind).damaged(format!("{problem}, which is not supported"));
         }
@@ -78,6 +78,11 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         look.children
             .push(Part::slice("/", PartKind::Directory, source, root.start, root.size));
     }
+    // In front of the volume descriptors, in whose range a path table may begin.
+    let tables = fs.path_tables().iter();
+    let tables = tables.filter(|(_, from, len)| *len > 0 && from.checked_add(*len).is_some_and(|end| end <= size));
+    let tables = tables.map(|(name, from, len)| Part::slice(*name, PartKind::Region, source, *from, *len));
+    look.children.splice(0..0, tables);
     boot_images(&fs, source, size, look)
 }
 
@@ -109,6 +114,16 @@ fn volume_fields(fs: &Iso<Source>, fields: &mut Fields) {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     fields.insert("Rock Ridge".to_owned(), yes(fs.has_rock_ridge()));
     fields.insert("Joliet".to_owned(), yes(fs.has_joliet()));
+    let names = match (fs.names(), fs.udf()) {
+        (IsoNames::RockRidge, _) => "Rock Ridge",
+        (IsoNames::Joliet, _) => "Joliet",
+        (IsoNames::Plain, None) => "ISO 9660, in upper case and cut",
+        (IsoNames::Plain, Some(_)) => "ISO 9660, in upper case and cut; those of UDF are not read",
+    };
+    fields.insert("names".to_owned(), names.to_owned());
+    if let Some(udf) = fs.udf() {
+        fields.insert("UDF".to_owned(), format!("yes ({udf}), not read"));
+    }
 }
 
 /// The part of a directory entry; without bytes if its extent goes past the end of the image.

@@ -28,6 +28,7 @@ mod likely_cause;
 mod media;
 mod overview;
 mod part;
+mod pe;
 mod place;
 mod programs;
 mod root;

@@ -520,12 +520,17 @@ fn tables_and_facts_are_named() {
         places(&found),
         [
             "root.ext4",
+            "root.ext4",
             "root.ext4 / ext4 / boot block",
             "root.ext4 / ext4 / superblock"
         ]
     );
-    assert!(matches!(&found.differences[0].what, What::Field { field, .. } if field == "uuid"));
-    assert!(matches!(found.differences[2].what, What::Content { offset: 0x68, .. }));
+    let What::Field { b: Some(b), .. } = &found.differences[0].what else {
+        unreachable!("{found:?}")
+    };
+    assert!(b.contains("the superblock does not have its checksum"), "{b}");
+    assert!(matches!(&found.differences[1].what, What::Field { field, .. } if field == "uuid"));
+    assert!(matches!(found.differences[3].what, What::Content { offset: 0x68, .. }));
 
     let (a, mut b) = (disk(), disk());
     b[3] ^= 1;

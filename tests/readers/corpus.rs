@@ -127,6 +127,8 @@ fn seeds_are_valid() {
     assert_eq!(listed.len(), 7 + 256);
     for name in [
         "ext4/small",
+        "ext4/block-map",
+        "ext4/inline-data",
         "fat/sectors-of-4096",
         "fat/small",
         "gpt/sectors-of-4096",
