@@ -189,10 +189,8 @@ impl Ask {
     }
 
     fn lock(&self, suites: &[Suite]) -> Lockfile {
-        match self.of(suites) {
-            Ok((lock, _)) => lock,
-            Err(error) => panic!("{}", chain(&error)),
-        }
+        let made = self.of(suites).map_err(|error| chain(&error));
+        made.expect("locked").0
     }
 
     fn refusal(&self, suites: &[Suite]) -> String {
