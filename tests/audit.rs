@@ -357,7 +357,7 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
 #[test]
 fn statements_that_contradict_each_other_are_found() {
     type Change = fn(&mut Manifest);
-    let cases: [(Change, Class, &str); 20] = [
+    let cases: [(Change, Class, &str); 22] = [
         (|m| m.variants.clear(), Class::Manifest, "it describes 0 variants"),
         (
             |m| m.git_sha = Some("main".to_owned()),
@@ -461,6 +461,18 @@ fn statements_that_contradict_each_other_are_found() {
             Class::Pins,
             "it gives the artifact a recovery, and the manifest states none",
         ),
+        (
+            |m| {
+                let inputs = m.stages.iter_mut().flat_map(|stage| stage.inputs.values_mut());
+                let ours = inputs.filter(|input| matches!(input.origin, Origin::Repository(_)));
+                for input in ours {
+                    input.origin = Origin::Repository("stages/root/debug".parse().expect("a path"));
+                }
+            },
+            Class::Pins,
+            "it gives the consoles of a node a shell, and the manifest does not state the option debug",
+        ),
+        (|m| m.debug = true, Class::Root, "debug\n"),
     ];
     let files = good_files();
     for (change, class, want) in cases {

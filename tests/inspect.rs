@@ -4,14 +4,15 @@
 mod fixture;
 
 use fixture::{
-    EPOCH, artifact, facts, initramfs, lock, path, pattern, root_image, root_image_of, tools::check, write_all,
+    EPOCH, artifact, describe_as, facts, initramfs, lock, path, pattern, root_image, root_image_of, tools::check,
+    write_all,
 };
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Class, audit, audit_set},
     image::{Guid, Source, fat, gpt, qcow2},
     inspect::{Comparison, Difference, SpoolDirectory, SurveyNode, What, diff, find_root, open, survey},
     manifest::Statements,
-    model::{RelPath, Variant, VerityDigest},
+    model::{RelPath, VerityDigest},
 };
 use proptest::prelude::*;
 use std::{
@@ -323,11 +324,11 @@ fn a_changed_menu_is_named_in_its_file_system() {
 }
 
 /// Writes an artifact of `variant` with these files and a root of this digest.
-fn write_artifact(dir: &Path, variant: Variant, files: &[(&str, Vec<u8>)], root: VerityDigest) {
+fn write_artifact(dir: &Path, variant: &str, files: &[(&str, Vec<u8>)], root: VerityDigest) {
     let files = files.iter().map(|(name, bytes)| (path(name), bytes.clone())).collect();
     let lock = lock();
     let mut facts = facts(&lock, root, &files);
-    facts.variant = variant;
+    describe_as(&mut facts, variant);
     let statements = Statements::describe(&facts).expect("whole facts");
     fs::create_dir_all(dir).expect("made");
     write_all(dir, &files, &statements);
@@ -358,15 +359,15 @@ fn the_root_of_every_family_is_audited_where_it_lies() {
     let mut damaged = root.clone();
     damaged[large(root) + 5000] ^= 1;
     type Make = fn(&[u8], &[u8]) -> Vec<u8>;
-    let families: [(Variant, &str, Make); 4] = [
-        (Variant::Raw, "disk.raw", |root, stated| {
+    let families: [(&str, &str, Make); 4] = [
+        ("raw", "disk.raw", |root, stated| {
             disk_of(root, stated, "powernode-root")
         }),
-        (Variant::Qcow2, "disk.qcow2", |root, stated| {
+        ("qcow2", "disk.qcow2", |root, stated| {
             compressed(&disk_of(root, stated, "powernode-root"), 3)
         }),
-        (Variant::Iso, "install.iso", iso),
-        (Variant::Ipxe, "initramfs.cpio.zst", initramfs),
+        ("iso", "install.iso", iso),
+        ("ipxe", "initramfs.cpio.zst", initramfs),
     ];
     for (variant, name, make) in families {
         let dir = tempfile::tempdir().expect("scratch");
@@ -395,11 +396,11 @@ fn the_root_of_every_family_is_audited_where_it_lies() {
     }
     let dir = tempfile::tempdir().expect("scratch");
     let other = disk_of(root, &line, "another");
-    write_artifact(&dir.path().join("a"), Variant::Raw, &[("disk.raw", other)], *digest);
+    write_artifact(&dir.path().join("a"), "raw", &[("disk.raw", other)], *digest);
     insta::assert_snapshot!(audited(&dir.path().join("a")).1, @r#"find the root: "disk.raw" has no partition named "powernode-root""#);
     write_artifact(
         &dir.path().join("b"),
-        Variant::Oci,
+        "oci",
         &[("oci/index.json", b"{}".to_vec())],
         *digest,
     );
@@ -414,7 +415,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     let raw = disk_of(root, &line, "powernode-root");
     write_artifact(
         &dir.path().join("raw/amd64"),
-        Variant::Raw,
+        "raw",
         &[("disk.raw", raw.clone())],
         *digest,
     );
@@ -425,7 +426,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     assert_eq!(artifact(root, &line).len(), files.len());
     write_artifact(
         &dir.path().join("kernel-initrd/amd64"),
-        Variant::KernelInitrd,
+        "kernel-initrd",
         &files,
         *digest,
     );
@@ -453,7 +454,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     let bytes = compressed(&disk_of(&other, format!("{second}\n").as_bytes(), "powernode-root"), 3);
     write_artifact(
         &dir.path().join("qcow2/amd64"),
-        Variant::Qcow2,
+        "qcow2",
         &[("disk.qcow2", bytes)],
         second,
     );
@@ -472,12 +473,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     fs::remove_dir_all(dir.path().join("qcow2")).expect("there");
 
     // Whole by itself, but in the wrong place.
-    write_artifact(
-        &dir.path().join("raw/arm64"),
-        Variant::Raw,
-        &[("disk.raw", raw)],
-        *digest,
-    );
+    write_artifact(&dir.path().join("raw/arm64"), "raw", &[("disk.raw", raw)], *digest);
     let moved = set();
     assert_eq!(moved.class(), Some(Class::Variants));
     assert!(

@@ -68,7 +68,7 @@ fn the_manifest_is_valid_by_its_schema_and_keeps_the_platforms_fields() {
     assert_eq!(roles, ["target", "tool", "target"]);
 
     // What the schema refuses, the reader refuses, and the other way round.
-    let cases: [(&str, Edit, bool); 12] = [
+    let cases: [(&str, Edit, bool); 17] = [
         ("nothing changed", |_| {}, true),
         ("an unknown field", |m| m["extra"] = json!(1), false),
         ("an unknown field within", |m| m["builder"]["host"] = json!("x"), false),
@@ -88,7 +88,28 @@ fn the_manifest_is_valid_by_its_schema_and_keeps_the_platforms_fields() {
             |m| m["base_image_digest"] = json!("ab".repeat(32)),
             false,
         ),
-        ("an unknown variant", |m| m["variants"] = json!(["floppy"]), false),
+        (
+            "a variant of another project",
+            |m| m["variants"] = json!(["floppy"]),
+            true,
+        ),
+        (
+            "a variant that is no name",
+            |m| m["variants"] = json!(["../floppy"]),
+            false,
+        ),
+        ("an unknown form", |m| m["form"] = json!("floppy"), false),
+        ("a disk without an image", |m| m["form"] = json!("raw-disk"), false),
+        (
+            "an image in a form without one",
+            |m| m["image"] = json!("kernel"),
+            false,
+        ),
+        (
+            "a disk with an image",
+            |m| (m["form"], m["image"]) = (json!("raw-disk"), json!("kernel")),
+            true,
+        ),
         (
             "a negative size",
             |m| m["artifacts"]["kernel"]["size_bytes"] = json!(-1),

@@ -28,6 +28,15 @@ pub(super) struct Common {
     /// Use no network; a file that neither the store nor a file: mirror has is an error
     #[arg(long, global = true)]
     pub(super) offline: bool,
+    /// Certificates in PEM of a private authority, which count for all servers beside the public ones and the machine's own
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PNB_CA_FILE",
+        hide_env_values = true
+    )]
+    pub(super) ca_file: Option<PathBuf>,
     /// Print events and results as JSON, one object per line
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -43,8 +52,13 @@ pub(super) struct Selection {
     #[arg(long, value_delimiter = ',', env = "ARCH", hide_env_values = true, value_name = "ARCH", value_parser = asked_arch())]
     pub(super) arch: Vec<AskedArch>,
     /// Variants, comma-separated [default: every variant that has a stage]
-    #[arg(long, value_delimiter = ',', env = "VARIANT", hide_env_values = true, value_name = "VARIANT",
-          value_parser = one_of::<Variant>(Variant::ALL.map(Variant::as_str)))]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "VARIANT",
+        hide_env_values = true,
+        value_name = "VARIANT"
+    )]
     pub(super) variant: Vec<Variant>,
     /// Stages, comma-separated, instead of variants; VARIANT is ignored then
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]

@@ -11,10 +11,12 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    model::{NodeId, Variant},
+    graph::StageFile,
+    model::{ArtifactForm, NodeId, Variant},
     pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, RunOptions},
 };
 use std::{
+    collections::BTreeSet,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -76,6 +78,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         .output
         .clone()
         .unwrap_or_else(|| project.tree.path().join("images"));
+    pipeline::examine_output(&store, &project.graph, &images, &selected.targets)?;
     let exports = !selected.targets.is_empty() && on_one_file_system(store.root(), &images);
     let options = RunOptions {
         hermetic: args.hermetic,
@@ -107,8 +110,13 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     for &target in &selected.targets {
         pipeline::export(&context, &outcome, target, &images, &circumstances)?;
     }
-    if selected.targets.iter().any(|target| target.variant == Variant::Oci) {
-        pipeline::join_images(&context, &images)?;
+    let variants: BTreeSet<Variant> = selected.targets.iter().map(|target| target.variant).collect();
+    let has_layout =
+        |file: &StageFile| matches!(&file.variant, Some(declared) if declared.form == ArtifactForm::OciImage);
+    for (variant, file) in project.graph.variants() {
+        if has_layout(file) && variants.contains(&variant) {
+            pipeline::join_images(&context, variant, &images)?;
+        }
     }
     if args.timings {
         timings(&outcome, report);

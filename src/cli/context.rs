@@ -4,7 +4,7 @@ use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
     failure::{Failure, Fatal},
-    servers::ServerArgs,
+    servers::{ServerArgs, network},
 };
 use pnb::{
     fetch::{self, FetchError, Sources},
@@ -17,6 +17,7 @@ use pnb::{
 };
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,6 +30,8 @@ pub(super) enum ContextError {
     NoHome,
     #[error("find the program of pnb itself")]
     Program(#[source] io::Error),
+    #[error("find the variant {variant}: no stage of that name declares one")]
+    UnknownVariant { variant: Variant, known: Vec<String> },
     #[error("find a variant for {arch}: the project has no stage that makes one")]
     NoVariant { arch: Arch },
     #[error("build hermetically: the project is in no git commit, so nothing states the content of its stage files")]
@@ -67,7 +70,7 @@ fn indented(files: &[Uncommitted]) -> String {
 impl Fatal for ContextError {
     fn exit(&self) -> Exit {
         match self {
-            ContextError::NoHome => Exit::Usage,
+            ContextError::NoHome | ContextError::UnknownVariant { .. } => Exit::Usage,
             ContextError::Program(_) => Exit::Failure,
             ContextError::NoVariant { .. } => Exit::Graph,
             ContextError::NoCommit | ContextError::Uncommitted { .. } | ContextError::Changed => Exit::Hermetic,
@@ -84,6 +87,9 @@ impl Hint for ContextError {
                 "commit the files, or give --allow-dirty, which the manifest then states"
             }
             ContextError::Changed => "build again",
+            ContextError::UnknownVariant { known, .. } => {
+                return Some(format!("the variants are {}", known.join(", ")).into());
+            }
             _ => return None,
         };
         Some(way.into())
@@ -140,14 +146,15 @@ pub(super) fn origins(common: &Common) -> Result<Origins, FetchError> {
         },
         offline: common.offline,
         parallel: fetch::DEFAULT_WORKERS,
-        registries: ServerArgs::default().registries(),
+        network: network(common),
+        registries: ServerArgs::default().registries(common),
     })
 }
 
 /// The same, with the options of registries, which are asked for a base image.
 pub(super) fn with_registries(common: &Common, servers: &ServerArgs) -> Result<Origins, FetchError> {
     Ok(Origins {
-        registries: servers.registries(),
+        registries: servers.registries(common),
         ..origins(common)?
     })
 }
@@ -166,7 +173,7 @@ pub(super) struct Selected {
     pub(super) nodes: Vec<NodeId>,
 }
 
-/// Turns the options into nodes. A variant exists if there is a stage of its name.
+/// Turns the options into nodes.
 pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selected, Failure> {
     let mut selected = Selected {
         targets: Vec::new(),
@@ -181,19 +188,22 @@ pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selecte
         }
         let before = selected.nodes.len();
         let asked = !selection.variant.is_empty();
-        let variants = if asked {
-            selection.variant.clone()
-        } else {
-            Variant::ALL.to_vec()
+        let declared: BTreeSet<Variant> = project.graph.variants().map(|(variant, _)| variant).collect();
+        let variants: Vec<Variant> = match asked {
+            true => selection.variant.clone(),
+            false => declared.iter().copied().collect(),
         };
         for variant in variants {
+            if !declared.contains(&variant) {
+                let known = declared.iter().map(ToString::to_string).collect();
+                return Err(ContextError::UnknownVariant { variant, known }.into());
+            }
             match project.graph.node(variant.as_str(), arch) {
                 Ok(node) => {
                     selected.targets.push(Target { variant, arch });
                     selected.nodes.push(node);
                 }
-                Err(error) if asked => return Err(error.into()),
-                Err(GraphError::UnknownStage { .. } | GraphError::WrongArch { .. }) => {}
+                Err(GraphError::WrongArch { .. }) if !asked => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -174,6 +174,12 @@ impl Report {
                 }
             }
             Event::Fetched { what, bytes, total } => self.fetched(&what, bytes, total),
+            Event::Waiting { place, seconds } => {
+                self.note(format_args!(
+                    "    waits {seconds} s, as the server asks: {}",
+                    visible(&place)
+                ));
+            }
             Event::Started { node, reasons } => {
                 let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
                 self.note(format_args!("    build {node} ({})", reasons.join("; ")));

@@ -159,7 +159,7 @@ impl Line {
     }
 }
 
-pub(super) fn verify_signature(_: &Common, args: &VerifySignatureArgs, report: &Report) -> Result<Exit, Failure> {
+pub(super) fn verify_signature(common: &Common, args: &VerifySignatureArgs, report: &Report) -> Result<Exit, Failure> {
     let root = trusted_root(args.trusted_root.as_deref())?;
     let verifier = BundleVerifier::new(&root)?;
     let expected = ExpectedSigner {
@@ -189,7 +189,7 @@ pub(super) fn verify_signature(_: &Common, args: &VerifySignatureArgs, report: &
         Ok(_) => return Err(wrong("it is neither a file nor a directory").into()),
         Err(_) => match args.path.to_str().map(str::parse::<ImageReference>) {
             Some(Ok(image)) => {
-                let found = signed_image(&args.servers, &image, &verifier, &expected)?;
+                let found = signed_image(common, &args.servers, &image, &verifier, &expected)?;
                 found
                     .into_iter()
                     .map(|(name, result)| Line::new(&name, result))

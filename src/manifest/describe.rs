@@ -40,6 +40,8 @@ impl Manifest {
             kernel_version: facts.kernel_version.clone(),
             git_sha: facts.git_sha.clone(),
             variants: vec![facts.variant],
+            form: facts.form,
+            image: facts.image.clone(),
             artifacts: artifacts(facts),
             oci_digest: facts.oci_digest.map(PrefixedSha256),
             fsverity_root_hash: facts.root,
@@ -63,6 +65,7 @@ impl Manifest {
             packages,
             modules: facts.modules.clone(),
             platform: facts.platform.clone(),
+            debug: facts.options.contains(&BuildOption::Debug),
             graphics: facts.options.contains(&BuildOption::Graphics),
             recovery: facts.options.contains(&BuildOption::Recovery),
             unsigned_modules: facts.options.contains(&BuildOption::UnsignedModules),
@@ -82,6 +85,7 @@ impl Manifest {
             BuildOption::Recovery => self.recovery,
             BuildOption::UnsignedModules => self.unsigned_modules,
             BuildOption::Graphics => self.graphics,
+            BuildOption::Debug => self.debug,
         };
         BuildOption::ALL.into_iter().filter(given).collect()
     }

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     lock::Distribution,
-    model::{Arch, Epoch, ModelError, NodeId, RelPath, Sha256Digest, StageKey, Target, Variant, VerityDigest, excerpt},
+    model::{
+        Arch, ArtifactForm, Epoch, ModelError, NodeId, RelPath, Sha256Digest, StageKey, Target, Variant, VerityDigest,
+        excerpt,
+    },
     store::Output,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -69,11 +72,16 @@ pub struct Manifest {
     pub kernel_version: String,
     /// Revision of the repository; null outside a git repository.
     pub git_sha: Option<String>,
-    /// The families that this manifest describes: exactly one.
+    /// The variants that this manifest describes: exactly one.
     pub variants: Vec<Variant>,
+    /// The form of the variant: how a machine boots it, and where the root is.
+    pub form: ArtifactForm,
+    /// The file that is the image; absent in forms without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<RelPath>,
     /// The artifact's files by path below the manifest's directory.
     pub artifacts: BTreeMap<RelPath, Artifact>,
-    /// Digest of the OCI manifest; null for families without one.
+    /// Digest of the OCI manifest; null for forms without one.
     pub oci_digest: Option<PrefixedSha256>,
     /// fs-verity digest of the composefs image that is the root.
     pub fsverity_root_hash: VerityDigest,
@@ -103,6 +111,8 @@ pub struct Manifest {
     /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
+    /// Whether whoever has a console of a running node has a shell of root there.
+    pub debug: bool,
     /// Whether the artifact has the drivers and firmware of graphics cards.
     pub graphics: bool,
     /// Whether whoever has the console of a node can get a shell on it.
@@ -430,10 +440,30 @@ impl Manifest {
                 known: SCHEMA_VERSION,
             });
         }
-        serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|source| ManifestError::Json {
             file: file.to_owned(),
             source,
-        })
+        })?;
+        manifest.check_image().map_err(|problem| ManifestError::Field {
+            file: file.to_owned(),
+            place: "/image".to_owned(),
+            problem,
+        })?;
+        Ok(manifest)
+    }
+
+    /// Checks that there is an image exactly in the forms that have one, and that it is one of the files.
+    fn check_image(&self) -> Result<(), String> {
+        match &self.image {
+            Some(image) if !self.form.has_image() => {
+                Err(format!("is {image}, but the form {} has no image", self.form))
+            }
+            Some(image) if !self.artifacts.contains_key(image) => {
+                Err(format!("is {image}, which is no file of the artifact"))
+            }
+            None if self.form.has_image() => Err(format!("is not there, but the form {} has an image", self.form)),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that each name, version, address and moment has the form of its field; `file` names the manifest in errors.
@@ -453,7 +483,7 @@ impl Manifest {
         to_canonical(self, "the manifest")
     }
 
-    /// The family this manifest is about.
+    /// The variant this manifest is about.
     pub fn variant(&self) -> Option<Variant> {
         match self.variants[..] {
             [variant] => Some(variant),
@@ -461,7 +491,7 @@ impl Manifest {
         }
     }
 
-    /// The artifact this manifest describes; `None` when it names no family or several.
+    /// The artifact this manifest describes; `None` when it names no variant or several.
     pub fn target(&self) -> Option<Target> {
         let arch = self.arch;
         self.variant().map(|variant| Target { variant, arch })

@@ -4,7 +4,7 @@ use super::{BaseImageFact, ModuleTrustFact, PlatformFact, RecordedWorkload};
 use crate::{
     graph::InputDigest,
     lock::Lockfile,
-    model::{Arch, BuildOption, NodeId, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
+    model::{Arch, ArtifactForm, BuildOption, NodeId, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
     store::Output,
     verity::Digests,
 };
@@ -16,8 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Facts<'a> {
     /// Architecture of the artifact.
     pub arch: Arch,
-    /// Its family.
+    /// Its variant.
     pub variant: Variant,
+    /// The form of the variant.
+    pub form: ArtifactForm,
+    /// The file that is the image, in forms that consist of one.
+    pub image: Option<RelPath>,
     /// The lock it was built from.
     pub lock: &'a Lockfile,
     /// SHA-256 of the lock's file.
@@ -36,7 +40,7 @@ pub struct Facts<'a> {
     pub kernel_command_line: String,
     /// fs-verity digest of the composefs image that is the root.
     pub root: VerityDigest,
-    /// SHA-256 of the manifest of the OCI image; `None` for families without one.
+    /// SHA-256 of the manifest of the OCI image; `None` for forms without one.
     pub oci_digest: Option<Sha256Digest>,
     /// The base image, if it is an input of a stage.
     pub base_image: Option<BaseImageFact>,

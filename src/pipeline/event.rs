@@ -38,6 +38,13 @@ pub enum Event {
         /// Size of all files in bytes.
         total: u64,
     },
+    /// The server of a place asks for a wait.
+    Waiting {
+        /// The place.
+        place: String,
+        /// The wait in seconds.
+        seconds: u64,
+    },
     /// A stage starts.
     Started {
         /// The stage.

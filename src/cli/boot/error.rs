@@ -59,7 +59,7 @@ pub(super) enum BootError {
     #[error("boot {path:?}: its manifest names {count} variants; one is needed")]
     Variants { path: PathBuf, count: usize },
     /// The variant is not for a machine.
-    #[error("boot {path:?}: the variant {variant} does not boot by itself")]
+    #[error("boot {path:?}: a machine cannot boot the form of the variant {variant}")]
     NotBootable { path: PathBuf, variant: Variant },
     /// The image cannot be read.
     #[error("read {path:?}")]
