@@ -565,20 +565,33 @@ fn other_statements_must_say_what_the_manifest_says() {
     };
     assert!(change(&|_| {}).is_ok());
     assert_fails(
-        change(&|b| drop(b.components.remove(1))),
+        change(&|b| drop(b.components.remove(2))),
         Class::Sbom,
         "lacks pkg:deb/debian/composefs@1.0.8-1",
     );
     assert_fails(
-        change(&|b| b.components[1].scope = None),
+        change(&|b| b.components[2].scope = None),
         Class::Sbom,
         "which the manifest lacks",
     );
     assert_fails(
-        change(&|b| b.components[1].hashes[0].content = "0".repeat(64)),
+        change(&|b| b.components[2].hashes[0].content = "0".repeat(64)),
         Class::Sbom,
         "00000",
     );
+    // What has no line of its own in a report: licences, suppliers, dependencies.
+    for hidden in [
+        (|b| b.components[2].licenses.clear()) as fn(&mut Bom),
+        |b| b.components[2].supplier = None,
+        |b| b.dependencies[2].depends_on.clear(),
+        |b| b.components[1].version = Some("12".to_owned()),
+    ] {
+        assert_fails(
+            change(&hidden),
+            Class::Sbom,
+            "is not the one that follows from the manifest",
+        );
+    }
     let mut wrong = bom();
     wrong.serial_number = "urn:uuid:0".to_owned();
     assert_fails(

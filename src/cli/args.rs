@@ -1,8 +1,8 @@
 //! Options that several commands share, and the parsers of their values.
 
 use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, Resettable, TypedValueParser},
 };
 use pnb::model::{Arch, BuildOption, ModelError, Variant};
 use std::{
@@ -137,6 +137,13 @@ where
     T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+/// Parses a value of `T`, whose names `--help` lists in one line.
+pub(super) fn value_of<T: ValueEnum + Send + Sync + 'static>() -> impl TypedValueParser<Value = T> {
+    let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let names = values.map(|value| value.help(Resettable::Reset));
+    PossibleValuesParser::new(names).try_map(|name| T::from_str(&name, false))
 }
 
 /// Parses the name of an architecture.

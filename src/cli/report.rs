@@ -20,6 +20,9 @@ use std::{
     time::Duration,
 };
 
+/// Name of the live line of a boot.
+const BOOT: &str = "boot";
+
 /// Prints events and results: as a live display on a terminal, as plain lines elsewhere, as JSON objects with `--json`.
 pub(super) struct Report {
     json: bool,
@@ -143,6 +146,69 @@ impl Report {
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         self.keep("publish".to_owned(), bar.clone());
         bar
+    }
+
+    /// Begins the live line of a boot, which takes `about` so many seconds.
+    pub(super) fn begin_boot(&self, about: Option<u64>) {
+        if self.live {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            let of = about.map_or_else(String::new, |about| format!(" of about {about} s"));
+            let style = ProgressStyle::with_template(&format!("  {{spinner}} boot: {{msg}}, {{elapsed}}{of}"));
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_message("firmware");
+            bar.enable_steady_tick(Duration::from_millis(120));
+            self.keep(BOOT.to_owned(), bar);
+        }
+    }
+
+    /// Shows that a boot has come to another stage after so many seconds.
+    pub(super) fn boot_phase(&self, phase: &'static str, seconds: u64, about: Option<u64>) {
+        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(BOOT) {
+            return bar.set_message(phase);
+        }
+        let of = about.map_or_else(String::new, |about| format!(" of about {about} s"));
+        self.note(format_args!("     boot {phase} after {seconds} s{of}"));
+    }
+
+    /// Ends the live line of a boot.
+    pub(super) fn end_boot(&self) {
+        self.drop_bar(BOOT);
+    }
+
+    /// Whether lines are drawn over: text that does not end a line would be lost.
+    pub(super) fn live(&self) -> bool {
+        self.live
+    }
+
+    /// Shows what is being compared: on a terminal as a line that is replaced, elsewhere as a line of its own. Returns whether it is on a
+    /// terminal.
+    pub(super) fn comparing(&self, place: &str) -> bool {
+        const NAME: &str = "compare";
+        if !self.live {
+            self.note(format_args!("  compare {place}"));
+            return false;
+        }
+        let shown = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(NAME)
+            .cloned();
+        let bar = shown.unwrap_or_else(|| {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            let style = ProgressStyle::with_template("  {spinner} compare {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            self.keep(NAME.to_owned(), bar.clone());
+            bar
+        });
+        bar.set_message(place.to_owned());
+        true
+    }
+
+    /// Ends the display of [`Self::comparing`].
+    pub(super) fn compared(&self) {
+        self.drop_bar("compare");
     }
 
     /// Ends the live display.

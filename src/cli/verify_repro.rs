@@ -5,7 +5,6 @@ use super::{
     args::{AskedArch, Common, GivenArgs, Selection, one_of},
     claimed::match_claim,
     context::{give, hermetic, origins, project, run_options, select, store},
-    diff::sentence,
     failure::{Failure, Fatal},
     host::{host, now, processors},
     report::Report,
@@ -235,7 +234,7 @@ fn summary(verdict: &ReproVerdict) -> String {
             finding.cause.sentence()
         ));
         for difference in finding.differences.iter().take(SHOWN) {
-            out.push_str(&format!("  {}\n", sentence(difference)));
+            out.push_str(&format!("  {}\n", difference.sentence()));
         }
         let more = finding.total.saturating_sub(SHOWN as u64);
         if more > 0 {

@@ -2,6 +2,7 @@
 
 mod ar;
 mod control;
+mod copyright;
 mod deb;
 mod dpkg_tar;
 mod error;
@@ -18,6 +19,7 @@ mod version;
 
 pub use control::{BinaryPackage, ControlReader, MultiArch, PackageNames, Paragraph, Priority};
 pub(crate) use control::{is_package_name, is_source};
+pub use copyright::{MAX_COPYRIGHT, PackageLicence, read_licences};
 pub use deb::{DebError, PutContent, Visitor, deb_entries, deb_tree, plain_deb, read_control, read_names, unpack_data};
 pub use error::MetadataError;
 pub use installed::{InstalledPackage, read_installed};

@@ -20,7 +20,7 @@
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `output.rs` | the directory of artifacts: what its file system can do |
-//! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
+//! | `export.rs`, `facts.rs`, `package_facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `joint.rs` | the OCI layout over both architectures |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
@@ -35,6 +35,7 @@ mod joint;
 mod listed;
 mod origins;
 mod output;
+mod package_facts;
 mod placement;
 mod platform;
 mod project;

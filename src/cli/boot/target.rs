@@ -136,12 +136,13 @@ impl BootTarget {
     /// An image file by itself, whose boot loaders say what it is for.
     fn bare(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
         let path = args.path.clone();
-        let Some(media) = BootMedia::of_file(&path) else {
-            return Err(BootError::Kind { path }.into());
-        };
-        if !path.is_file() {
+        // What is not there has no wrong kind.
+        if !path.exists() {
             return Err(BootError::Missing { path }.into());
         }
+        let Some(media) = BootMedia::of_file(&path).filter(|_| path.is_file()) else {
+            return Err(BootError::Kind { path }.into());
+        };
         let spool = SpoolDirectory::new(scratch(store, "look")?);
         let found = open_source(&path).and_then(|source| Loaders::of(&source, &path.to_string_lossy(), &spool));
         let found = found.map_err(|source| BootError::Image {
