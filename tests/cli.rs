@@ -139,7 +139,7 @@ fn a_want_that_is_not_locked_is_found_without_a_network() {
     set rootfs/amd64 lacks htop
     set rootfs/arm64 lacks htop
 
-    hint: `pnb lock` adds what is missing
+    hint: run `pnb lock`: it adds what is missing, and moves no version of the other packages
     "###);
     insta::assert_snapshot!(said(repository(), &["lock", "--check"]), @r###"
     exit 0

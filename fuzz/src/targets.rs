@@ -14,8 +14,8 @@ use pnb::{
         raspi::{Card, Config},
     },
     debian::{
-        BinaryPackage, ControlReader, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree, read_control,
-        read_installed, read_licences, verify_cleartext,
+        BinaryPackage, ControlReader, JudgedAt, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree,
+        read_control, read_installed, read_licences, verify_cleartext, verify_detached,
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
@@ -33,7 +33,7 @@ use pnb::{
         qcow2::Qcow2,
     },
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
-    lock::{Index, parse_archives, parse_lock, write_lock},
+    lock::{ArchiveRank, Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
     model::{Arch, RelPath, Sha256Digest, VerityDigest, parse_dump, write_dump},
     module::{ModuleList, ModulePublicKey, ModuleSecretKey},
@@ -353,7 +353,7 @@ fn control(data: &[u8]) {
 }
 
 fn index(data: &[u8]) {
-    let _ = Index::new(Arch::Amd64).read("archive", true, data, "x");
+    let _ = Index::new(Arch::Amd64).read("archive", ArchiveRank::USUAL, data, "x");
 }
 
 fn facts(data: &[u8]) {
@@ -438,7 +438,8 @@ fn signed(data: &[u8]) {
     let half = data.len() / 2;
     for keys in [data, &data[..half]] {
         if let Ok(keyring) = Keyring::parse(keys, "x") {
-            let _ = verify_cleartext(&data[half..], "x", &keyring, 1_700_000_000);
+            let _ = verify_cleartext(&data[half..], "x", &keyring, JudgedAt::Snapshot(1_700_000_000));
+            let _ = verify_detached(b"x", &data[half..], "x", &keyring, JudgedAt::Snapshot(1_700_000_000));
             return;
         }
     }
