@@ -111,7 +111,7 @@ fn a_malformed_stage_is_named_by_line() {
     let dir = changed("stages/kernel/stage.toml", |t| t.replace("[outputs]", "[output]"));
     insta::assert_snapshot!(said(dir.path(), &["plan"]), @"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `variant`, `command`, `writer`, `prepare`, `root`, `emulator`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
+    error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `variant`, `command`, `writer`, `prepare`, `root`, `emulator`, `sector-size`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
     ");
     let dir = changed("stages/kernel/stage.toml", |t| {
         t.replace("stage = \"kernel-package\"", "stage = \"kernal\"")
@@ -139,7 +139,7 @@ fn a_want_that_is_not_locked_is_found_without_a_network() {
     set rootfs/amd64 lacks htop
     set rootfs/arm64 lacks htop
 
-    hint: `pnb lock` adds what is missing
+    hint: run `pnb lock`: it adds what is missing, and moves no version of the other packages
     "###);
     insta::assert_snapshot!(said(repository(), &["lock", "--check"]), @r###"
     exit 0

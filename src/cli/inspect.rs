@@ -47,7 +47,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         } else {
             report.text(&tree(&node));
         }
-        return Ok(Exit::Success);
+        return Ok(exit(&[node]));
     };
     let manifest = manifest(&args.path);
     let mut nodes = Vec::new();
@@ -61,7 +61,7 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         report.value(
             serde_json::json!({ "name": part.name, "kind": "directory", "manifest": manifest, "children": nodes }),
         );
-        return Ok(Exit::Success);
+        return Ok(exit(&nodes));
     }
     let mut out = String::new();
     if let Some(manifest) = &manifest {
@@ -74,7 +74,18 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         out.push_str(&tree(node));
     }
     report.text(&out);
-    Ok(Exit::Success)
+    Ok(exit(&nodes))
+}
+
+/// Whether everything in the nodes could be read.
+fn exit(nodes: &[SurveyNode]) -> Exit {
+    fn damaged(node: &SurveyNode) -> bool {
+        node.problem.is_some() || node.children.iter().any(damaged)
+    }
+    match nodes.iter().any(damaged) {
+        true => Exit::Unreadable,
+        false => Exit::Success,
+    }
 }
 
 /// The manifest in a directory, if it can be read; `pnb audit` reports one that cannot.

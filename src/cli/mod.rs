@@ -30,6 +30,7 @@ mod shell;
 mod signed_image;
 mod store;
 mod terminal;
+mod timeline;
 mod vendor;
 mod verify_repro;
 mod verify_signature;

@@ -190,7 +190,9 @@ impl Hint for PipelineError {
                 "`pnb lock --base NAME@sha256:…` pins another image, `pnb lock --no-base` none (docs/base-image.md)"
                     .into(),
             ),
-            Self::NotLocked { .. } => Some("`pnb lock` adds the missing packages and files".into()),
+            Self::NotLocked { .. } => {
+                Some("run `pnb lock`: it adds what is missing, and moves no version of the other packages".into())
+            }
             Self::LocalFile { .. } => Some("after changing it on purpose, run `pnb lock`".into()),
             Self::Stage { node, .. } => Some(
                 format!(

@@ -112,7 +112,7 @@ impl Project {
         match check(&self.lock, &wanted_sets(&self.graph)).first() {
             None => Ok(()),
             Some(problem) => Err(PipelineError::NotLocked {
-                what: format!("all packages that the stages want ({problem})"),
+                what: format!("the packages that the stages want ({problem})"),
             }),
         }
     }
