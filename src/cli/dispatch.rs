@@ -8,11 +8,13 @@ use super::{
     build::{BuildArgs, build},
     challenge::{ChallengeArgs, challenge},
     completion::{CompletionArgs, completion},
+    context::store_path,
     diff::{DiffArgs, diff},
     doctor::doctor,
     exit,
     failure::Failure,
     fetch::{FetchArgs, fetch},
+    full,
     graph::{GraphArgs, graph},
     inspect::{InspectArgs, inspect},
     lock::{LockArgs, lock},
@@ -30,7 +32,7 @@ use super::{
 };
 use clap::{CommandFactory, Parser, Subcommand, error::ContextValue};
 use pnb::model::visible;
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 /// The examples of `pnb help`.
 const EXAMPLES: &str = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  \
@@ -133,10 +135,26 @@ fn command(arguments: Vec<OsString>) -> Exit {
     match run(&cli, &report) {
         Ok(exit) => exit,
         Err(error) => {
-            report.error(&error);
+            let space = match error.is_full() {
+                true => space(&cli),
+                false => String::new(),
+            };
+            report.error(&error, &space);
             error.exit()
         }
     }
+}
+
+/// The free space of the directories that a command writes to, as a hint.
+fn space(cli: &Cli) -> String {
+    let store = store_path(&cli.common).ok();
+    let project = cli.common.project.as_deref().unwrap_or(Path::new("."));
+    let mut others = vec![project];
+    if let Command::Build(args) = &cli.command {
+        others.extend(args.output.as_deref());
+        others.extend(args.build_dir.as_deref());
+    }
+    full::hint(store.as_deref(), &others)
 }
 
 /// The message about a wrong command line. It quotes arguments, which may be names of files of others.

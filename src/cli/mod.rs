@@ -14,6 +14,7 @@ mod doctor;
 mod exit;
 mod failure;
 mod fetch;
+mod full;
 mod graph;
 mod host;
 mod inspect;

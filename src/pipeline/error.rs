@@ -95,6 +95,9 @@ pub enum PipelineError {
     /// A package could not be read.
     #[error(transparent)]
     Deb(#[from] DebError),
+    /// This machine runs no stage.
+    #[error(transparent)]
+    Host(Box<SandboxError>),
     /// The sandbox failed.
     #[error("run the stage {node}")]
     Sandbox {
@@ -214,6 +217,7 @@ impl Hint for PipelineError {
             Self::Graph(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Host(source) => source.hint(),
             Self::Sandbox { source, .. } => source.hint(),
             Self::Deb(_)
             | Self::Files { .. }
