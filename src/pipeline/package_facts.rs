@@ -221,7 +221,7 @@ fn licenses_of(text: &[u8]) -> Vec<License> {
 fn operating_system(text: &str) -> Option<OperatingSystem> {
     let value = |name: &str| -> Option<String> {
         let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-        let (_, value) = lines.filter(|(key, _)| *key == name).last()?;
+        let (_, value) = lines.filter(|(key, _)| *key == name).next_back()?;
         let quoted = ['"', '\'']
             .into_iter()
             .find_map(|q| value.strip_prefix(q)?.strip_suffix(q));
