@@ -2,8 +2,10 @@
 
 use super::{
     Exit,
-    args::{Common, GivenArgs, Selection},
+    args::{Common, GivenArgs, Selection, possible_variants},
+    command_text::CommandText,
     failure::{Failure, Fatal},
+    selection::{no_variant, not_both, stage_node},
     servers::ServerArgs,
 };
 use pnb::{
@@ -166,42 +168,74 @@ pub(super) struct Selected {
     pub(super) nodes: Vec<NodeId>,
 }
 
-/// Turns the options into nodes. A variant exists if there is a stage of its name.
-pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selected, Failure> {
+/// Turns the options into nodes. A variant exists if there is a stage of its name. `--arch all` takes those that exist.
+pub(super) fn select(common: &Common, project: &Project, selection: &Selection) -> Result<Selected, Failure> {
+    not_both(common)?;
     let mut selected = Selected {
         targets: Vec::new(),
         nodes: Vec::new(),
     };
-    for arch in selection.arches() {
-        for stage in &selection.stage {
-            selected.nodes.push(project.graph.node(stage, arch)?);
-        }
-        if !selection.stage.is_empty() {
-            continue;
-        }
+    let arches = selection.arches();
+    let asked = !selection.variant.is_empty();
+    let mut missing: Option<Failure> = None;
+    for stage in &selection.stage {
         let before = selected.nodes.len();
-        let asked = !selection.variant.is_empty();
-        let variants = if asked {
-            selection.variant.clone()
+        // A stage that names its architecture is taken once.
+        let arches = if stage.arch.is_some() {
+            &arches[..1]
         } else {
-            Variant::ALL.to_vec()
+            &arches[..]
         };
-        for variant in variants {
-            match project.graph.node(variant.as_str(), arch) {
+        for arch in arches {
+            match stage_node(common, project, stage, *arch) {
+                Ok(node) if selected.nodes[before..].contains(&node) => {}
+                Ok(node) => selected.nodes.push(node),
+                Err(error) if selection.all() => missing = missing.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = missing.take().filter(|_| selected.nodes.len() == before) {
+            return Err(error);
+        }
+    }
+    if !selection.stage.is_empty() {
+        return Ok(selected);
+    }
+    let variants: Vec<Variant> = match asked {
+        true => selection.variant.clone(),
+        false => possible_variants().collect(),
+    };
+    for arch in &arches {
+        let before = selected.nodes.len();
+        for variant in &variants {
+            match project.graph.node(variant.as_str(), *arch) {
                 Ok(node) => {
-                    selected.targets.push(Target { variant, arch });
+                    selected.targets.push(Target {
+                        variant: *variant,
+                        arch: *arch,
+                    });
                     selected.nodes.push(node);
                 }
-                Err(error) if asked => return Err(error.into()),
+                Err(error) if asked => {
+                    let elsewhere = matches!(error, GraphError::WrongArch { .. }) && selection.all();
+                    let error = no_variant(common, *variant, arches.len() > 1, error);
+                    if !elsewhere {
+                        return Err(error);
+                    }
+                    missing = missing.or(Some(error));
+                }
                 Err(GraphError::UnknownStage { .. } | GraphError::WrongArch { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        if selected.nodes.len() == before {
-            return Err(ContextError::NoVariant { arch }.into());
+        if selected.nodes.len() == before && !(asked && selection.all()) {
+            return Err(ContextError::NoVariant { arch: *arch }.into());
         }
     }
-    Ok(selected)
+    match missing {
+        Some(error) if selected.nodes.is_empty() => Err(error),
+        _ => Ok(selected),
+    }
 }
 
 /// Replaces parts of the project by those that the command line gives.
@@ -255,7 +289,8 @@ pub(super) fn spool(store: &Store) -> Result<SpoolDirectory, Failure> {
     Ok(SpoolDirectory::new(scratch(store, "inspect")?))
 }
 
-/// The hint that names the command which builds `node`.
-pub(super) fn build_it(node: &NodeId) -> String {
-    format!("build it with `pnb build --stage {} --arch {}`", node.stage, node.arch)
+/// The command that builds `node`.
+pub(super) fn build_it(common: &Common, node: &NodeId) -> CommandText {
+    let stage = common.build_command().arg("--stage").arg(&node.stage);
+    stage.arg("--arch").arg(node.arch.as_str())
 }

@@ -65,7 +65,7 @@ impl Fatal for PipelineError {
             PipelineError::Fetch(_) => Exit::Fetch,
             PipelineError::Store(_) => Exit::Store,
             PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
-            PipelineError::Sandbox { source, .. } => match **source {
+            PipelineError::Sandbox(error) => match **error {
                 SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } => Exit::Hermetic,
                 SandboxError::Store { .. } => Exit::Store,
                 _ => Exit::Stage,

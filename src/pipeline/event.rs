@@ -38,6 +38,11 @@ pub enum Event {
         /// Size of all files in bytes.
         total: u64,
     },
+    /// A stage waits until another builder, which runs it, has finished.
+    Waiting {
+        /// The stage.
+        node: NodeId,
+    },
     /// A stage starts.
     Started {
         /// The stage.
