@@ -243,6 +243,9 @@ fn summary(verdict: &ReproVerdict) -> String {
             finding.found,
             finding.cause.sentence()
         ));
+        if !finding.differences.is_empty() {
+            out.push_str(&format!("  ({})\n", finding.cause.compared()));
+        }
         for difference in finding.differences.iter().take(SHOWN) {
             out.push_str(&format!("  {}\n", difference_sentence(difference)));
         }
