@@ -116,6 +116,8 @@ fn a_malformed_stage_is_named_by_line() {
     insta::assert_snapshot!(said(dir.path(), &["plan"]), @"
     exit 6
     error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `command`, `writer`, `prepare`, `root`, `emulator`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
+
+    hint: did you mean `outputs`?
     ");
     let dir = changed("stages/kernel/stage.toml", |t| {
         t.replace("stage = \"kernel-package\"", "stage = \"kernal\"")
@@ -123,6 +125,8 @@ fn a_malformed_stage_is_named_by_line() {
     insta::assert_snapshot!(said(dir.path(), &["graph"]), @r#"
     exit 6
     error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, nginx, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, root, rootfs, surroundings, surroundings-locale, tools)
+
+    hint: did you mean `kernel`?
     "#);
     let dir = changed("stages/ipxe/stage.toml", |t| {
         t.replace("from = \"kernel\"", "from = \"loaders\"")
@@ -546,4 +550,40 @@ fn a_wrong_command_line_for_machines_is_an_object() {
             "{value}"
         );
     }
+}
+
+#[test]
+fn a_key_that_is_nearly_right_is_named() {
+    for (file, from, to, meant) in [
+        ("stages/kernel/stage.toml", "[outputs]", "[output]", "outputs"),
+        (
+            "stages/kernel/stage.toml",
+            "stage = \"kernel-package\"",
+            "stage = \"kernel-packages\"",
+            "kernel-package",
+        ),
+        ("lockfile.toml", "[[package]]\nname", "[[package]]\nnam", "name"),
+        ("stages/files.toml", "[[file]]\nname", "[[file]]\nnames", "name"),
+    ] {
+        let dir = changed(file, |text| text.replacen(from, to, 1));
+        let text = said(dir.path(), &["plan"]);
+        assert!(
+            text.contains(&format!("\n\nhint: did you mean `{meant}`?")),
+            "{file}: {text}"
+        );
+    }
+    let dir = changed("stages/agent/stage.toml", |text| text + "\n");
+    fs::create_dir(dir.path().join("images")).expect("made");
+    fs::write(dir.path().join("policy.toml"), "version = 1\nhermetik = true\n").expect("written");
+    let text = said(dir.path(), &["audit", "images", "--policy", "policy.toml"]);
+    assert!(text.ends_with("hint: did you mean `hermetic`?"), "{text}");
+}
+
+#[test]
+fn completion_has_the_stages_of_the_project() {
+    let text = said(repository(), &["completion", "bash"]);
+    assert!(
+        text.contains("graphics-firmware") && text.contains("disk-image-rpi4"),
+        "no stages in the script"
+    );
 }

@@ -105,6 +105,30 @@ pub(super) enum Command {
     Completion(CompletionArgs),
 }
 
+/// The command line, with the global options in the help of those commands on which they act.
+pub(super) fn program() -> clap::Command {
+    let mut program = Cli::command();
+    let options: Vec<clap::Arg> = program.get_arguments().filter(|a| a.is_global_set()).cloned().collect();
+    let names: Vec<String> = program.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    for name in names {
+        let hidden = options.iter().filter(|option| !acts(&name, option.get_id().as_str()));
+        let hidden: Vec<clap::Arg> = hidden.map(|option| option.clone().hide(true)).collect();
+        program = program.mut_subcommand(name, |command| command.args(hidden));
+    }
+    program
+}
+
+/// Whether the global option has an effect on the command.
+fn acts(command: &str, option: &str) -> bool {
+    let builds = ["build", "verify-repro", "shell", "boot", "module"].contains(&command);
+    match option {
+        "mirror" | "offline" => builds || ["fetch", "vendor", "lock"].contains(&command),
+        "project" => !["audit", "challenge", "inspect", "diff", "serve", "verify-signature"].contains(&command),
+        "store" => !["graph", "challenge", "serve", "verify-signature", "completion"].contains(&command),
+        _ => command != "completion",
+    }
+}
+
 /// Runs the program with `arguments` (the first is its name) and returns how it ended.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     pnb::sandbox::use_linked_name_services();
@@ -121,7 +145,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
 
 fn command(arguments: Vec<OsString>) -> Exit {
     let words = arguments.get(1..).unwrap_or_default();
-    let parsed = Cli::command()
+    let parsed = program()
         .try_get_matches_from(&arguments)
         .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, typed(&matches))));
     let (mut cli, typed_options) = match parsed {
@@ -202,7 +226,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {
         Command::Diff(args) => diff(common, args, report),
         Command::Store(args) => store(common, args, report),
         Command::Doctor => doctor(common, report),
-        Command::Completion(args) => Ok(completion(args, Cli::command(), report)),
+        Command::Completion(args) => Ok(completion(common, args, program(), report)),
     }
 }
 
@@ -212,21 +236,61 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]
     fn completion_knows_commands_options_and_values() {
-        let script = String::from_utf8(script(clap_complete::Shell::Bash, Cli::command())).expect("UTF-8");
+        let script =
+            String::from_utf8(script(clap_complete::Shell::Bash, program(), &["a-stage".to_owned()])).expect("UTF-8");
         let axes = pnb::repro::Axis::ALL.iter().map(|axis| axis.as_str());
         let variants = pnb::model::Variant::ALL.map(|variant| variant.as_str());
-        for word in ["vendor", "--hermetic", "arm64"]
+        for word in ["vendor", "--hermetic", "arm64", "a-stage"]
             .into_iter()
             .chain(axes)
             .chain(variants)
         {
             assert!(script.contains(word), "{word} is not completed");
         }
+    }
+
+    #[test]
+    fn global_options_are_last_and_only_where_they_act() {
+        for (name, shown, hidden) in [
+            (
+                "build",
+                &["--project", "--store", "--mirror", "--offline", "--json"][..],
+                &[][..],
+            ),
+            ("audit", &["--store", "--json"], &["--project", "--mirror", "--offline"]),
+            (
+                "serve",
+                &["--json", "--quiet"],
+                &["--project", "--store", "--mirror", "--offline"],
+            ),
+            ("doctor", &["--project", "--store"], &["--mirror", "--offline"]),
+            ("completion", &["--project"], &["--store", "--mirror", "--json"]),
+        ] {
+            let mut program = program();
+            program.build();
+            let command = program.find_subcommand_mut(name).expect("there");
+            let help = command.render_long_help().to_string();
+            let (own, global) = help.split_once("\nGlobal options:\n").expect("a heading");
+            for option in shown {
+                assert!(
+                    global.contains(option) && !own.contains(&format!("{option} ")),
+                    "{name} {option}: {help}"
+                );
+            }
+            for option in hidden {
+                assert!(!help.contains(&format!("{option} ")), "{name} {option}: {help}");
+            }
+        }
+        // An option that is not shown is still taken, as in scripts that give it to all commands.
+        let words = ["pnb", "--offline", "audit", "--project", "x", "images"];
+        let matches = program().try_get_matches_from(words).expect("taken");
+        let cli = Cli::from_arg_matches(&matches).expect("read");
+        assert!(cli.common.offline && cli.common.project.is_some());
     }
 
     #[test]
