@@ -14,8 +14,8 @@
 //! | [`verity`] | fs-verity digests and Merkle trees in user space | [`verity::MerkleTree`] |
 //! | [`debian`] | packages, control files, versions, signed release files | [`debian::Release`] |
 //! | [`lock`] | `lockfile.toml`: format, solver, changes | [`lock::Lockfile`] |
+//! | [`http`] | the way to servers, and requests to those to which pnb publishes | [`http::HttpClient`] |
 //! | [`fetch`] | addresses of pinned files, downloads that are hashed on arrival | [`fetch::FetchItem`] |
-//! | [`http`] | requests to the servers to which pnb publishes | [`http::HttpClient`] |
 //! | [`registry`] | images and artifacts in OCI registries | [`registry::RegistryClient`] |
 //! | [`source`] | the files of a project, opened below its directory, and their comparison with the commit | [`source::SourceTree`] |
 //! | [`store`] | objects by digest, trees, build records, collection | [`store::Store`] |

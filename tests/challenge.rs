@@ -5,7 +5,7 @@ mod fixture;
 use fixture::{artifact, facts, lock, path, root_image, write_all};
 use pnb::{
     manifest::{MANIFEST_FILE, Manifest, RECORD_FILE, SUMS_FILE, Statements, write_value},
-    model::{Epoch, Sha256Digest, StageKey, Variant, VerityDigest},
+    model::{Epoch, Sha256Digest, StageKey, VerityDigest},
     store::Output,
 };
 use serde_json::Value;
@@ -330,7 +330,7 @@ fn what_cannot_be_compared_is_refused() {
     builders
         .add("a.json", |_| {})
         .add("b.json", |_| {})
-        .add("raw.json", |m| m.variants = vec![Variant::Raw])
+        .add("raw.json", |m| m.variants = vec!["raw".parse().expect("a name")])
         .add("none.json", |m| m.variants.clear());
     insta::assert_snapshot!(builders.said(&["a.json", "raw.json"]), @r###"
     exit 2
@@ -380,7 +380,7 @@ fn a_manifest_that_pnb_would_not_write_is_named_by_line() {
         .edit("less.json", |m| {
             drop(m.as_object_mut().expect("object").remove("kernel_version"))
         })
-        .edit("newer.json", |m| m["schema_version"] = 2.into());
+        .edit("newer.json", |m| m["schema_version"] = 3.into());
     insta::assert_snapshot!(builders.said(&["a.json", "twice.json"]), @r###"
     exit 30
     error: failed to read "twice.json" as a manifest: read "build-manifest.json": key "arch" is there twice at line 9 column 8
@@ -389,13 +389,13 @@ fn a_manifest_that_pnb_would_not_write_is_named_by_line() {
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "more.json"]), @r#"
     exit 30
-    error: failed to read "more.json" as a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `base_image`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `packages`, `modules`, `platform`, `graphics`, `recovery`, `root`, `source`, `source_date_epoch`, `unsigned_modules`, `stages` at line 328 column 12
+    error: failed to read "more.json" as a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `form`, `image`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `base_image`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `operating_system`, `packages`, `modules`, `platform`, `debug`, `graphics`, `recovery`, `root`, `source`, `source_date_epoch`, `unsigned_modules`, `stages` at line 359 column 12
 
     hint: only the bytes that pnb wrote are accepted: get the file again, without a tool that reformats it
     "#);
     insta::assert_snapshot!(builders.said(&["a.json", "newer.json"]), @r###"
     exit 31
-    error: failed to read "newer.json" as a manifest: it has schema version 2, but this pnb reads version 1
+    error: failed to read "newer.json" as a manifest: it has schema version 3, but this pnb reads version 2
 
     hint: use the version of pnb that wrote the manifest; it stands there under "builder"
     "###);

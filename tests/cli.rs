@@ -87,7 +87,7 @@ fn wrong_words_on_the_command_line_are_usage_errors() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
     let text = said(repository(), &["build", "--variant", "floppy"]);
-    assert!(text.contains("kernel-initrd, raw, iso"), "{text}");
+    assert!(text.contains("kernel-initrd, oci, qcow2, raw"), "{text}");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_malformed_stage_is_named_by_line() {
     let dir = changed("stages/kernel/stage.toml", |t| t.replace("[outputs]", "[output]"));
     insta::assert_snapshot!(said(dir.path(), &["plan"]), @"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `command`, `writer`, `prepare`, `root`, `emulator`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
+    error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `variant`, `command`, `writer`, `prepare`, `root`, `emulator`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
 
     hint: did you mean `outputs`?
     ");
@@ -133,7 +133,7 @@ fn a_malformed_stage_is_named_by_line() {
     });
     insta::assert_snapshot!(said(dir.path(), &["plan"]), @r#"
     exit 6
-    error: failed to read stages/ipxe/stage.toml, line 17: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
+    error: failed to read stages/ipxe/stage.toml, line 20: output "kernel" passes on output "tree" of stage "boot-loaders", which is a directory; only files can be passed on
     "#);
 }
 

@@ -189,6 +189,7 @@ const USER_DATA: &str = "user_data_test.sh";
 const CLOUD_FILE: &str = "powernode-cloud.sh";
 const LISTS: &str = "modules_test.sh";
 const STACK: &str = "stack_test.sh";
+const LIBRARY: &str = "lib_test.sh";
 
 const MUTANTS: &[Mutant] = &[
     // The hand-over of the identity, and of the certificates.
@@ -252,6 +253,36 @@ const MUTANTS: &[Mutant] = &[
         "mode=0755,nodev,nosuid,size=16m",
         "mode=0755,nodev,nosuid,noexec,size=16m",
     ),
+    // What the host shares, and every medium: each flag of the mount, its limit of time, and what is said when that is over.
+    mutant(LIBRARY, "powernode-root.sh", "$pn_options,nodev,", "$pn_options,"),
+    mutant(
+        LIBRARY,
+        "powernode-root.sh",
+        ",nodev,nosuid,noexec,nosymfollow",
+        ",nodev,noexec,nosymfollow",
+    ),
+    mutant(LIBRARY, "powernode-root.sh", ",noexec,nosymfollow", ",nosymfollow"),
+    mutant(LIBRARY, "powernode-root.sh", ",noexec,nosymfollow", ",noexec"),
+    mutant(
+        LIBRARY,
+        "powernode-root.sh",
+        "for pn_kind in 9p,ro,",
+        "for pn_kind in 9p,rw,",
+    ),
+    mutant(LIBRARY, "powernode-root.sh", " virtiofs,ro; do", " virtiofs,rw; do"),
+    mutant(
+        LIBRARY,
+        "powernode-root.sh",
+        "timeout -s KILL \"$PN_MOUNT_SECONDS\" mount",
+        "mount",
+    ),
+    mutant(
+        LIBRARY,
+        "powernode-root.sh",
+        "if [ $? -ge 124 ]; then",
+        "if false; then",
+    ),
+    mutant(LIBRARY, "powernode-modules.sh", "    [ $? -le 1 ]", "    :"),
     // The order of the sources, and their mixing.
     mutant(
         IDENTITY,
@@ -634,6 +665,7 @@ fn every_script_parses() {
         "stages/root/overlay/usr/lib/powernode/fetch-ca",
         "stages/root/overlay/usr/lib/powernode/has-network",
         "stages/root/overlay/usr/lib/powernode/ready",
+        "stages/root/debug/usr/lib/powernode/debug",
         "stages/initramfs/build.sh",
         "stages/initramfs/ldd",
         "stages/rootfs/build.sh",

@@ -4,17 +4,19 @@
 mod fixture;
 
 use fixture::{
-    EPOCH, artifact, facts, initramfs, lock, path, pattern, root_image, root_image_of, tools::check, write_all,
+    EPOCH, artifact, describe_as, facts, initramfs, lock, path, pattern, root_image, root_image_of, tools::check,
+    write_all,
 };
 use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, Class, audit, audit_set},
     image::{Guid, Source, fat, gpt, qcow2},
     inspect::{Comparison, Difference, SpoolDirectory, SurveyNode, What, diff, find_root, open, survey},
     manifest::Statements,
-    model::{RelPath, Variant, VerityDigest},
+    model::{RelPath, VerityDigest},
 };
 use proptest::prelude::*;
 use std::{
+    collections::BTreeMap,
     fs,
     io::Cursor,
     num::NonZeroU32,
@@ -323,11 +325,11 @@ fn a_changed_menu_is_named_in_its_file_system() {
 }
 
 /// Writes an artifact of `variant` with these files and a root of this digest.
-fn write_artifact(dir: &Path, variant: Variant, files: &[(&str, Vec<u8>)], root: VerityDigest) {
+fn write_artifact(dir: &Path, variant: &str, files: &[(&str, Vec<u8>)], root: VerityDigest) {
     let files = files.iter().map(|(name, bytes)| (path(name), bytes.clone())).collect();
     let lock = lock();
     let mut facts = facts(&lock, root, &files);
-    facts.variant = variant;
+    describe_as(&mut facts, variant);
     let statements = Statements::describe(&facts).expect("whole facts");
     fs::create_dir_all(dir).expect("made");
     write_all(dir, &files, &statements);
@@ -358,15 +360,15 @@ fn the_root_of_every_family_is_audited_where_it_lies() {
     let mut damaged = root.clone();
     damaged[large(root) + 5000] ^= 1;
     type Make = fn(&[u8], &[u8]) -> Vec<u8>;
-    let families: [(Variant, &str, Make); 4] = [
-        (Variant::Raw, "disk.raw", |root, stated| {
+    let families: [(&str, &str, Make); 4] = [
+        ("raw", "disk.raw", |root, stated| {
             disk_of(root, stated, "powernode-root")
         }),
-        (Variant::Qcow2, "disk.qcow2", |root, stated| {
+        ("qcow2", "disk.qcow2", |root, stated| {
             compressed(&disk_of(root, stated, "powernode-root"), 3)
         }),
-        (Variant::Iso, "install.iso", iso),
-        (Variant::Ipxe, "initramfs.cpio.zst", initramfs),
+        ("iso", "install.iso", iso),
+        ("ipxe", "initramfs.cpio.zst", initramfs),
     ];
     for (variant, name, make) in families {
         let dir = tempfile::tempdir().expect("scratch");
@@ -395,11 +397,11 @@ fn the_root_of_every_family_is_audited_where_it_lies() {
     }
     let dir = tempfile::tempdir().expect("scratch");
     let other = disk_of(root, &line, "another");
-    write_artifact(&dir.path().join("a"), Variant::Raw, &[("disk.raw", other)], *digest);
+    write_artifact(&dir.path().join("a"), "raw", &[("disk.raw", other)], *digest);
     insta::assert_snapshot!(audited(&dir.path().join("a")).1, @r#"find the root: "disk.raw" has no partition named "powernode-root""#);
     write_artifact(
         &dir.path().join("b"),
-        Variant::Oci,
+        "oci",
         &[("oci/index.json", b"{}".to_vec())],
         *digest,
     );
@@ -414,7 +416,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     let raw = disk_of(root, &line, "powernode-root");
     write_artifact(
         &dir.path().join("raw/amd64"),
-        Variant::Raw,
+        "raw",
         &[("disk.raw", raw.clone())],
         *digest,
     );
@@ -425,7 +427,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     assert_eq!(artifact(root, &line).len(), files.len());
     write_artifact(
         &dir.path().join("kernel-initrd/amd64"),
-        Variant::KernelInitrd,
+        "kernel-initrd",
         &files,
         *digest,
     );
@@ -453,7 +455,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     let bytes = compressed(&disk_of(&other, format!("{second}\n").as_bytes(), "powernode-root"), 3);
     write_artifact(
         &dir.path().join("qcow2/amd64"),
-        Variant::Qcow2,
+        "qcow2",
         &[("disk.qcow2", bytes)],
         second,
     );
@@ -472,12 +474,7 @@ fn artifacts_that_belong_together_carry_one_root() {
     fs::remove_dir_all(dir.path().join("qcow2")).expect("there");
 
     // Whole by itself, but in the wrong place.
-    write_artifact(
-        &dir.path().join("raw/arm64"),
-        Variant::Raw,
-        &[("disk.raw", raw)],
-        *digest,
-    );
+    write_artifact(&dir.path().join("raw/arm64"), "raw", &[("disk.raw", raw)], *digest);
     let moved = set();
     assert_eq!(moved.class(), Some(Class::Variants));
     assert!(
@@ -685,28 +682,40 @@ fn the_command_line_says_what_differs_and_ends_as_diff_does() {
     let (a, b) = (a.to_str().expect("UTF-8"), b.to_str().expect("UTF-8"));
     insta::assert_snapshot!(said(dir.path(), &["diff", a, b]), @r#"
     exit 1
-    data: content differs at byte 70 (1 byte differs, 70 against 71 long): ">?@ABCDE" against ">?@ABCDEF"
-    grub.cfg: entry 1 linux is "/kernel quiet" in the first, "/kernel debug" in the second
-    grub.cfg: content differs at byte 34 (5 bytes differ): "/kernel quiet\n}\n" against "/kernel debug\n}\n"
-    more: only in the second (1 B)
+    other         +1 -0 ~2 files and structures
+
+    other
+      ~ data      content differs at byte 70 (1 byte differs, 70 against 71 long): ">?@ABCDE" against ">?@ABCDEF"
+      ~ grub.cfg  entry 1 linux is "/kernel quiet" in the first, "/kernel debug" in the second
+      + more      1 B
     "#);
-    insta::assert_snapshot!(said(dir.path(), &["diff", a, b, "--limit", "1"]), @r#"
+    insta::assert_snapshot!(said(dir.path(), &["diff", a, b, "--limit", "1", "-v"]), @r#"
     exit 1
-    data: content differs at byte 70 (1 byte differs, 70 against 71 long): ">?@ABCDE" against ">?@ABCDEF"
-    and 3 more
+    other         +1 -0 ~2 files and structures
+
+    other
+      ~ data  content differs at byte 70 (1 byte differs, 70 against 71 long): ">?@ABCDE" against ">?@ABCDEF"
+      and 2 more
+
+    every difference
+      data: content differs at byte 70 (1 byte differs, 70 against 71 long): ">?@ABCDE" against ">?@ABCDEF"
+      and 3 more
     "#);
     insta::assert_snapshot!(said(dir.path(), &["--json", "diff", a, b]), @r#"
     exit 1
-    {"a":">?@ABCDE","b":">?@ABCDEF","bytes":1,"difference":"content","offset":70,"path":["data"],"sizes":[70,71]}
-    {"a":"/kernel quiet","b":"/kernel debug","difference":"field","field":"entry 1 linux","path":["grub.cfg"]}
-    {"a":"/kernel quiet\\n}\\n","b":"/kernel debug\\n}\\n","bytes":5,"difference":"content","offset":34,"path":["grub.cfg"],"sizes":[42,42]}
-    {"difference":"only-in-b","path":["more"],"size":1}
-    {"equal":false,"total":4}
+    {"a":">?@ABCDE","b":">?@ABCDEF","bytes":1,"difference":"content","offset":70,"part":"other","path":["data"],"sizes":[70,71]}
+    {"a":"/kernel quiet","b":"/kernel debug","difference":"field","field":"entry 1 linux","part":"other","path":["grub.cfg"]}
+    {"a":"/kernel quiet\\n}\\n","b":"/kernel debug\\n}\\n","bytes":5,"difference":"content","offset":34,"part":"other","path":["grub.cfg"],"sizes":[42,42]}
+    {"difference":"only-in-b","kind":"file","part":"other","path":["more"],"size":1}
+    {"equal":false,"notes":[],"summary":[{"counts":{"added":1,"changed":2,"removed":0},"equal":false,"name":"other","text":"+1 -0 ~2 files and structures"}],"total":4}
     "#);
-    assert_eq!(said(dir.path(), &["diff", a, a]), "exit 0\n");
+    assert_eq!(said(dir.path(), &["diff", a, a]), "exit 0\nno byte differs");
     insta::assert_snapshot!(said(dir.path(), &["diff", a, &format!("{a}/data")]), @r#"
     exit 1
-    a: directory in the first, file in the second
+    other         +0 -0 ~1 files and structures
+
+    other
+      ~ a  directory in the first, file in the second
     "#);
     insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/grub.cfg")]), @"
     exit 0
@@ -728,4 +737,162 @@ fn the_command_line_says_what_differs_and_ends_as_diff_does() {
     exit 0
     {"format":"text","kind":"file","name":"same","next":[],"offset":0,"parts":1,"problems":0,"sha256":"a6328afc76e9db71da297ebff4b0d3e7a7eb3b01d917c05a6573fef121b6ecb6","size":5,"summary":"1 part, no problem"}
     "#);
+}
+
+/// Two directories as `pnb build` leaves them: the root's image, the statements, and a kernel.
+fn opened(
+    dir: &Path,
+    files: &std::collections::BTreeMap<RelPath, Vec<u8>>,
+    root: VerityDigest,
+    change: impl FnOnce(&mut pnb::manifest::Facts<'_>),
+) -> pnb::inspect::Opened {
+    let lock = lock();
+    let mut facts = facts(&lock, root, files);
+    change(&mut facts);
+    write_all(dir, files, &Statements::describe(&facts).expect("whole facts"));
+    pnb::inspect::open_path(dir).expect("readable")
+}
+
+fn overview(a: &pnb::inspect::Opened, b: &pnb::inspect::Opened) -> (pnb::inspect::Overview, BTreeMap<String, String>) {
+    let found = pnb::inspect::compare_artifacts(a, b, &scratch(), &|_| {}).expect("readable");
+    let summary = found.overview.summary.iter();
+    let summary = summary
+        .map(|aspect| (aspect.name.to_owned(), aspect.text.clone()))
+        .collect();
+    assert_eq!(found.overview.total, found.found.total);
+    (found.overview, summary)
+}
+
+#[test]
+fn a_changed_root_is_summed_up_by_files_and_packages_and_what_follows_comes_last() {
+    let (dir_a, dir_b) = (
+        tempfile::tempdir().expect("scratch"),
+        tempfile::tempdir().expect("scratch"),
+    );
+    let (image_a, root_a) = root_image();
+    // The second file has another content and length, the third is text in the image, and the fourth is new.
+    let contents = [pattern(70_000), pattern(6_000), b"other".to_vec(), pattern(9_000)];
+    let (image_b, root_b) = root_image_of(&contents);
+    let files_a = artifact(image_a, format!("{root_a}\n").as_bytes());
+    let files_b = artifact(&image_b, format!("{root_b}\n").as_bytes());
+    let a = opened(dir_a.path(), &files_a, *root_a, |_| {});
+    let b = opened(dir_b.path(), &files_b, root_b, |facts| {
+        facts
+            .package_sets
+            .insert("boot/amd64".to_owned(), pnb::manifest::Role::Target);
+        facts.kernel_command_line = "powernode.boot=1 quiet lockdown=integrity".to_owned();
+    });
+    let (found, summary) = overview(&a, &b);
+    let short = |digest: &VerityDigest| digest.to_string()[..12].to_owned();
+    let root = format!(
+        "+1 -0 ~2 files, 9.77 KiB more ({} -> {})",
+        short(root_a),
+        short(&root_b)
+    );
+    let wanted = [
+        ("command line", "+quiet"),
+        ("initramfs", "equal beside the digest of the root in it"),
+        ("kernel", "equal (6.12.43+deb13-amd64)"),
+        ("packages", "+1 -0 ~0"),
+        ("root", root.as_str()),
+    ];
+    assert_eq!(
+        summary,
+        wanted.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
+    );
+    let names: Vec<&str> = found.sections.iter().map(|section| section.name).collect();
+    assert_eq!(names, ["packages", "root", "initramfs", "statements"]);
+    let rows = |section: usize| -> Vec<String> {
+        let groups = found.sections[section].groups.iter();
+        let rows = groups.flat_map(|group| group.rows.iter().map(move |row| (group, row)));
+        rows.map(|(group, row)| format!("{} {}{} {}", row.mark.sign(), group.name, row.name, row.detail))
+            .collect()
+    };
+    assert_eq!(rows(0), ["+ unused:amd64 1"]);
+    assert_eq!(
+        rows(1),
+        [
+            "~ /file1 4.88 KiB -> 5.86 KiB",
+            "~ /file2 content differs at byte 0 (5 bytes differ): \"small\" against \"other\"",
+            "+ /file3 8.79 KiB",
+        ]
+    );
+    // Objects, tables and the image of the root are counted, and each statement is one row.
+    assert!(found.sections[1].implied > 4, "{found:#?}");
+    assert!(rows(3).iter().all(|row| row.starts_with("~ ")), "{:?}", rows(3));
+    assert_eq!(rows(3).len(), 5);
+    let (same, summary) = overview(&a, &a);
+    assert_eq!((same.total, same.sections.len()), (0, 0), "{same:#?}");
+    assert!(summary.values().all(|text| text.starts_with("equal")), "{summary:?}");
+}
+
+/// An object whose bytes are not those of its name is never taken for a consequence.
+#[test]
+fn a_damaged_object_is_shown_beside_a_changed_file() {
+    let (dir_a, dir_b) = (
+        tempfile::tempdir().expect("scratch"),
+        tempfile::tempdir().expect("scratch"),
+    );
+    let (image_a, root_a) = root_image();
+    let (mut image_b, root_b) = root_image_of(&[pattern(70_000), pattern(6_000), b"small".to_vec()]);
+    let object = large(&image_b);
+    image_b[object + 5000] ^= 1;
+    let a = opened(dir_a.path(), &artifact(image_a, b"a\n"), *root_a, |_| {});
+    let b = opened(dir_b.path(), &artifact(&image_b, b"a\n"), root_b, |_| {});
+    let (found, _) = overview(&a, &b);
+    let root = found
+        .sections
+        .iter()
+        .find(|section| section.name == "root")
+        .expect("changed");
+    let rows: Vec<&str> = root
+        .groups
+        .iter()
+        .flat_map(|g| &g.rows)
+        .map(|row| row.name.as_str())
+        .collect();
+    assert!(
+        rows.contains(&"file1") && rows.iter().any(|row| row.starts_with("/objects/")),
+        "{rows:?}"
+    );
+}
+
+#[test]
+fn two_variants_are_compared_in_the_parts_that_they_share() {
+    let (dir_a, dir_b) = (
+        tempfile::tempdir().expect("scratch"),
+        tempfile::tempdir().expect("scratch"),
+    );
+    let (image, root) = root_image();
+    let stated = format!("{root}\n");
+    let a = opened(dir_a.path(), &artifact(image, stated.as_bytes()), *root, |_| {});
+    let disk = std::collections::BTreeMap::from([(path("disk.raw"), disk())]);
+    let b = opened(dir_b.path(), &disk, *root, |facts| {
+        facts.variant = "raw".parse().expect("a variant");
+        facts.form = pnb::model::ArtifactForm::RawDisk;
+        facts.image = Some(path("disk.raw"));
+    });
+    let (found, summary) = overview(&a, &b);
+    assert_eq!(
+        found.notes[0],
+        "kernel-initrd/amd64 and raw/amd64 are different artifacts; root, kernel and command line are compared"
+    );
+    // The disk of this test has no kernel.
+    assert_eq!(found.notes[1], "raw/amd64 has no kernel that can be read as one file");
+    assert_eq!(summary["root"], format!("equal ({})", &root.to_string()[..12]));
+    assert!(
+        summary["kernel"].starts_with("equal, as the manifests state"),
+        "{summary:?}"
+    );
+    assert!(!summary.contains_key("initramfs"), "{summary:?}");
+    assert_eq!((found.total, found.sections.len()), (1, 0), "{found:#?}");
+    // The same of the files alone, without manifests.
+    let one = |dir: &Path, name: &str| pnb::inspect::open_path(&dir.join(name)).expect("readable");
+    let (a, b) = (one(dir_a.path(), "initramfs.cpio.zst"), one(dir_b.path(), "disk.raw"));
+    let (found, summary) = overview(&a, &b);
+    assert!(
+        found.notes[0].starts_with("initramfs.cpio.zst and disk.raw are different"),
+        "{found:?}"
+    );
+    assert_eq!(summary["root"], "equal");
 }

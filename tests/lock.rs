@@ -276,6 +276,7 @@ impl Shape {
             arch: Some(Arch::Amd64),
             path: Some("agent/diagnostic".parse().expect("valid")),
             url: None,
+            redirects: Vec::new(),
             size: 2,
             sha256: sha256(b"x\n"),
         }];

@@ -8,7 +8,7 @@ use pnb::{
     audit::{ArtifactRoot, AuditError, AuditOptions, AuditReport, Class, Policy, audit},
     lock::Distribution,
     manifest::{AgentKind, BuildRecord, Manifest, RECORD_FILE, Reproducibility, Statements, Varied},
-    model::{Arch, Variant},
+    model::Arch,
 };
 use std::{
     collections::BTreeMap,
@@ -129,7 +129,7 @@ fn entry(suite: &str) -> String {
 fn each_rule_about_the_build_is_kept_and_broken() {
     type Change = fn(&mut Manifest);
     let sha = "0123456789abcdef0123456789abcdef01234567";
-    let cases: [(&str, &str, Change, bool, String); 10] = [
+    let cases: [(&str, &str, Change, bool, String); 13] = [
         (
             "hermetic = true",
             "policy: hermetic",
@@ -203,9 +203,35 @@ fn each_rule_about_the_build_is_kept_and_broken() {
             false,
             "it was built without the option recovery".to_owned(),
         ),
+        (
+            "debug = false",
+            "policy: debug",
+            |m| m.debug = true,
+            false,
+            "it was built with the option debug: the consoles of its nodes have a shell of root".to_owned(),
+        ),
+        (
+            "debug = false",
+            "policy: debug",
+            |m| m.debug = false,
+            true,
+            "built without the option debug".to_owned(),
+        ),
+        (
+            "debug = true",
+            "policy: debug",
+            |m| m.debug = false,
+            false,
+            "it was built without the option debug".to_owned(),
+        ),
     ];
     for (text, name, change, ok, want) in cases {
-        let class = (!ok).then_some(Class::Policy);
+        // The root of these files is without the option debug, which the check before the policy's finds.
+        let failed = match text {
+            "debug = false" => Class::Root,
+            _ => Class::Policy,
+        };
+        let class = (!ok).then_some(failed);
         assert_eq!(check(text, name, change, nothing), (ok, want, class), "{text}");
     }
 }
@@ -394,7 +420,7 @@ fn a_set_must_have_the_variants_and_architectures_that_are_asked_for() {
     write(&dir.path().join("images/kernel-initrd/amd64"), nothing, nothing);
     write(
         &dir.path().join("images/ipxe/amd64"),
-        |m| m.variants = vec![Variant::Ipxe],
+        |m| m.variants = vec!["ipxe".parse().expect("a name")],
         nothing,
     );
     let run = |rules: &str| {
@@ -409,17 +435,17 @@ fn a_set_must_have_the_variants_and_architectures_that_are_asked_for() {
     insta::assert_snapshot!(run("variants = [\"ipxe\", \"kernel-initrd\"]\narchitectures = [\"amd64\"]"), @r###"
     exit 0
     ok    policy: architectures  amd64
-    ok    policy: variants       kernel-initrd (amd64), ipxe (amd64)
+    ok    policy: variants       ipxe (amd64), kernel-initrd (amd64)
     "###);
     insta::assert_snapshot!(run("variants = [\"ipxe\", \"raw\"]"), @r###"
     exit 51
     FAIL  policy: variants  there is no raw for amd64
     "###);
-    insta::assert_snapshot!(run("variants = [\"ipxe\"]\narchitectures = [\"amd64\", \"arm64\"]"), @r###"
+    insta::assert_snapshot!(run("variants = [\"ipxe\"]\narchitectures = [\"amd64\", \"arm64\"]"), @r#"
     exit 51
     FAIL  policy: architectures  there is no artifact for arm64
-    FAIL  policy: variants       there is no ipxe for arm64
-    "###);
+    FAIL  policy: variants       there is no ipxe for arm64 ("ipxe/ARCH" requires it for one architecture only)
+    "#);
     insta::assert_snapshot!(run("variants = [\"disk-image-rpi4\"]"), @r###"
     exit 51
     FAIL  policy: variants  there is no disk-image-rpi4
@@ -469,7 +495,7 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
     };
     insta::assert_snapshot!(run("version = 1\n\nhermetical = true\n"), @"
     exit 2
-    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `architectures`
+    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `debug`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `unread-roots`, `architectures`
     ");
     insta::assert_snapshot!(run("version = 1\nhermetic = \"yes\"\n"), @r###"
     exit 2

@@ -190,6 +190,7 @@ mod nightly {
                 arch: None,
                 path: None,
                 url: Some(url.to_owned()),
+                redirects: Vec::new(),
                 size,
                 sha256,
             }],

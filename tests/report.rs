@@ -5,7 +5,7 @@
 //! prohibition of scripts is taken out for that, so that hostile names would have their way if they were not text.
 
 use pnb::{
-    inspect::{Difference, LikelyCause, What},
+    inspect::{Difference, LikelyCause, PartKind, What},
     manifest::Host,
     model::{Arch, NodeId, RelPath, Sha256Digest, VerityDigest},
     repro::{
@@ -394,7 +394,12 @@ fn equal() -> ReproVerdict {
 
 fn difference(path: &[&str], what: What, hint: Option<LikelyCause>) -> Difference {
     let path = path.iter().map(|p| (*p).to_owned()).collect();
-    Difference { path, what, hint }
+    Difference {
+        path,
+        what,
+        hint,
+        structure: false,
+    }
 }
 
 fn one() -> ReproVerdict {
@@ -441,7 +446,14 @@ fn many() -> ReproVerdict {
     let field = "mode".to_owned();
     let mut differences = vec![
         difference(&place, What::Field { field, a, b }, None),
-        difference(&place, What::OnlyInA { size: 70_000 }, None),
+        difference(
+            &place,
+            What::OnlyInA {
+                size: 70_000,
+                kind: PartKind::File,
+            },
+            None,
+        ),
         difference(
             &["tree", "usr/bin/thing"],
             What::Content {

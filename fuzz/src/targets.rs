@@ -15,7 +15,7 @@ use pnb::{
     },
     debian::{
         BinaryPackage, ControlReader, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree, read_control,
-        read_installed, verify_cleartext,
+        read_installed, read_licences, verify_cleartext,
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
@@ -338,6 +338,8 @@ fn control(data: &[u8]) {
     if let Ok(installed) = read_installed(data, "x") {
         assert!(installed.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     }
+    let licences = read_licences(data);
+    assert!(licences.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     text(data, |t| drop(Relations::parse(t)));
 }
 

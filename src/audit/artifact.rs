@@ -7,7 +7,7 @@ use crate::{
     manifest::{
         BuildRecord, MANIFEST_FILE, MAX_SIZE, Manifest, PROVENANCE_FILE, RECORD_FILE, SBOM_FILE, SUMS_FILE, Sums,
     },
-    model::{Sha256Digest, Variant},
+    model::{ArtifactForm, Sha256Digest, Variant},
 };
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
@@ -71,8 +71,10 @@ pub fn audit(dir: &Path, options: &AuditOptions<'_>) -> Result<Verified, AuditEr
             problems.equal("sha256 of the lock", lock, &manifest.lockfile.sha256);
             checks.push(problems.check("lock", Class::Pins, "built from the given lock"));
         }
-        match manifest.variant() {
-            Some(Variant::Oci) => checks.extend(layout::check_layout(manifest, dir)),
+        let unread = |variant: &Variant| options.policy.is_some_and(|p| p.unread_roots.contains(variant));
+        match manifest.form {
+            ArtifactForm::OciImage => checks.extend(layout::check_layout(manifest, dir)),
+            ArtifactForm::Other if manifest.variant().as_ref().is_some_and(unread) => {}
             _ => checks.extend(root::check_root(manifest, dir, options.opener)),
         }
         let record = read(RECORD_FILE)?.map(|bytes| BuildRecord::read(&bytes, RECORD_FILE));

@@ -24,6 +24,6 @@ pub use check::{AuditReport, Check, Class};
 pub use error::{AuditError, PolicyError};
 pub use layers::gaps;
 pub use opener::ArtifactRoot;
-pub use policy::{AllowedArchive, POLICY_VERSION, Policy};
+pub use policy::{AllowedArchive, POLICY_VERSION, Policy, RequiredVariant};
 pub use root::{OpenError, OpenRoot, OpenedRoot};
-pub use set::{SetReport, audit_set};
+pub use set::{SetReport, audit_set, find_artifacts};

@@ -8,11 +8,11 @@ use super::PolicyError;
 use crate::{
     lock::{Distribution, line_at},
     manifest::AgentKind,
-    model::{Arch, Fingerprint, ModelError, Moment, RelPath, Variant, excerpt, visible_message, visible_path},
+    model::{Arch, Fingerprint, ModelError, Moment, RelPath, Target, Variant, excerpt, visible_message, visible_path},
     store::open_foreign,
 };
-use serde::Deserialize;
-use std::{collections::BTreeSet, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
+use serde::{Deserialize, Deserializer};
+use std::{collections::BTreeSet, fmt, hash::Hash, io::Read, ops::Range, path::Path, str::FromStr};
 use toml::Spanned;
 
 /// Version of the format this program reads.
@@ -33,6 +33,8 @@ pub struct Policy {
     pub agent: Option<AgentKind>,
     /// Whether the artifact must have a recovery, or must have none.
     pub recovery: Option<bool>,
+    /// Whether the consoles of a running node must have a shell, or must have none.
+    pub debug: Option<bool>,
     /// The artifact was built twice with equal results.
     pub reproducible: bool,
     /// The names of the axes that must have been varied then.
@@ -41,10 +43,51 @@ pub struct Policy {
     pub archives: Option<Vec<AllowedArchive>>,
     /// Moment of the oldest snapshot that packages may come from.
     pub oldest_snapshot: Option<Moment>,
-    /// The families that a set of artifacts must have.
-    pub variants: BTreeSet<Variant>,
+    /// The variants that a set of artifacts must have.
+    pub variants: BTreeSet<RequiredVariant>,
+    /// The variants of the form `other` that are accepted although their root is not read.
+    pub unread_roots: BTreeSet<Variant>,
     /// The architectures that a set of artifacts must have.
     pub architectures: BTreeSet<Arch>,
+}
+
+/// A variant that a set of artifacts must have, written `NAME` or `NAME/ARCH`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequiredVariant {
+    /// Its name.
+    pub variant: Variant,
+    /// The architecture for which it is required; `None` for every one that is required or present.
+    pub arch: Option<Arch>,
+}
+
+impl fmt::Display for RequiredVariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.arch {
+            Some(arch) => {
+                let variant = self.variant;
+                Target { variant, arch }.fmt(f)
+            }
+            None => self.variant.fmt(f),
+        }
+    }
+}
+impl FromStr for RequiredVariant {
+    type Err = ModelError;
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        let (variant, arch) = match text.split_once('/') {
+            Some((variant, arch)) => (variant, Some(arch.parse()?)),
+            None => (text, None),
+        };
+        Ok(Self {
+            variant: variant.parse()?,
+            arch,
+        })
+    }
+}
+impl<'de> Deserialize<'de> for RequiredVariant {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// An archive that packages may come from.
@@ -93,12 +136,14 @@ struct Raw {
     signed_modules: bool,
     agent: Option<AgentKind>,
     recovery: Option<bool>,
+    debug: Option<bool>,
     #[serde(default)]
     reproducible: bool,
     axes: Option<Spanned<Vec<Spanned<String>>>>,
     archives: Option<Spanned<Vec<Spanned<RawArchive>>>>,
     oldest_snapshot: Option<Spanned<String>>,
-    variants: Option<Spanned<Vec<Spanned<Variant>>>>,
+    variants: Option<Spanned<Vec<Spanned<RequiredVariant>>>>,
+    unread_roots: Option<Spanned<Vec<Spanned<Variant>>>>,
     architectures: Option<Spanned<Vec<Spanned<Arch>>>>,
 }
 
@@ -177,10 +222,13 @@ impl Raw {
         if let Some(list) = &self.variants
             && !architectures.is_empty()
         {
-            let nowhere = |v: &&Spanned<Variant>| !architectures.iter().any(|a| v.get_ref().supports(*a));
+            let nowhere =
+                |v: &&Spanned<RequiredVariant>| v.get_ref().arch.is_some_and(|arch| !architectures.contains(&arch));
             if let Some(variant) = list.get_ref().iter().find(nowhere) {
-                let listed: Vec<&str> = architectures.iter().map(|a| a.as_str()).collect();
-                let problem = format!("there is no {} for {}", variant.get_ref(), listed.join(", "));
+                let problem = format!(
+                    "{} is for an architecture that is not among the architectures",
+                    variant.get_ref()
+                );
                 return Err((variant.span(), problem));
             }
         }
@@ -190,11 +238,13 @@ impl Raw {
             signed_modules: self.signed_modules,
             agent: self.agent,
             recovery: self.recovery,
+            debug: self.debug,
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
             archives,
             oldest_snapshot,
             variants: each_once("variants", self.variants)?,
+            unread_roots: each_once("unread-roots", self.unread_roots)?,
             architectures,
         })
     }
@@ -267,7 +317,7 @@ mod tests {
     fn good() -> String {
         format!(
             "version = 1\nhermetic = true\nclean = true\nagent = \"pinned\"\nreproducible = true\naxes = [\"clock\", \"umask\"]\n\
-             oldest-snapshot = \"20261101T000000Z\"\nvariants = [\"raw\", \"disk-image-rpi4\"]\narchitectures = [\"amd64\", \"arm64\"]\n\
+             oldest-snapshot = \"20261101T000000Z\"\nvariants = [\"raw\", \"disk-image-rpi4/arm64\"]\narchitectures = [\"amd64\", \"arm64\"]\n\
              archives = [\n  {{ distribution = \"debian\", suite = \"trixie\", keys = [\"{KEY}\"] }},\n]\n"
         )
     }
@@ -314,8 +364,17 @@ mod tests {
                 "yesterday",
                 "line 7: oldest-snapshot: \"yesterday\" is not a moment of the form YYYYMMDDThhmmssZ",
             ),
-            ("\"raw\"", "\"floppy\"", "line 8: unknown variant `floppy`"),
-            (", \"arm64\"]", "]", "line 8: there is no disk-image-rpi4 for amd64"),
+            (
+                "\"raw\"",
+                "\"raw disk\"",
+                "line 8: \"raw disk\" is not the name of a variant",
+            ),
+            ("rpi4/arm64", "rpi4/vax", "line 8: unknown architecture \"vax\""),
+            (
+                ", \"arm64\"]",
+                "]",
+                "line 8: disk-image-rpi4/arm64 is for an architecture that is not among",
+            ),
             ("\"arm64\"]", "\"vax\"]", "line 9: unknown variant `vax`"),
             ("suite =", "suites =", "line 11: unknown field `suites`"),
             ("\"trixie\"", "\"../x\"", "line 11: "),

@@ -28,6 +28,8 @@ const IMAGE: &[u8] = b"image.cfs";
 const OBJECTS: &[u8] = b"objects";
 /// The file of the root with which a node takes lists of modules without a signature.
 const UNSIGNED_MODULES: &[u8] = b"/etc/powernode/unsigned-modules";
+/// The file of a root whose consoles have a shell.
+const DEBUG: &[u8] = b"/etc/powernode/debug";
 
 /// The root of an artifact.
 pub struct OpenedRoot {
@@ -124,7 +126,7 @@ fn check_image(
         None => problems.add("the root's file system has no valid \"image.cfs\""),
         Some((referenced, bytes)) => {
             *database = installed::database(&fs, &bytes);
-            check_module_lists(manifest, &bytes, problems)?;
+            check_options(manifest, &bytes, problems)?;
             for digest in referenced.difference(&objects) {
                 problems.add(format!("the object {digest} is missing"));
             }
@@ -140,11 +142,13 @@ fn check_image(
     ))
 }
 
-/// Compares the root with the statement that nodes take lists of modules without a signature: a project can put the file there itself.
-fn check_module_lists(manifest: &Manifest, image: &[u8], problems: &mut Problems) -> Result<(), FileError> {
+/// Compares the root with the statements that nodes take lists of modules without a signature, and that their consoles have a shell: a
+/// project can put these files there itself.
+fn check_options(manifest: &Manifest, image: &[u8], problems: &mut Problems) -> Result<(), FileError> {
     let listed = list(image, installed::MAX_ENTRIES)?;
-    let unsigned = listed.iter().any(|entry| entry.path == UNSIGNED_MODULES);
-    problems.equal("unsigned_modules", &manifest.unsigned_modules, &unsigned);
+    let has = |path: &[u8]| listed.iter().any(|entry| entry.path == path);
+    problems.equal("unsigned_modules", &manifest.unsigned_modules, &has(UNSIGNED_MODULES));
+    problems.equal("debug", &manifest.debug, &has(DEBUG));
     Ok(())
 }
 

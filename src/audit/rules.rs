@@ -2,7 +2,7 @@
 
 use super::{
     check::{Check, Class, Problems},
-    policy::{AllowedArchive, Policy},
+    policy::{AllowedArchive, Policy, RequiredVariant},
 };
 use crate::{
     manifest::{AgentKind, ArchiveFact, BuildRecord, Manifest, Reproducibility},
@@ -112,6 +112,21 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
             "built without the option recovery"
         };
         rule("policy: recovery", problem, found.to_owned());
+    }
+    if let Some(wanted) = policy.debug {
+        let problem = match manifest.debug {
+            actual if actual == wanted => None,
+            true => {
+                Some("it was built with the option debug: the consoles of its nodes have a shell of root".to_owned())
+            }
+            false => Some("it was built without the option debug".to_owned()),
+        };
+        let found = if wanted {
+            "built with the option debug"
+        } else {
+            "built without the option debug"
+        };
+        rule("policy: debug", problem, found.to_owned());
     }
     let statement = record.and_then(|r| r.reproducibility.as_ref());
     if policy.reproducible {
@@ -234,21 +249,26 @@ pub(super) fn check_set(policy: &Policy, present: &BTreeSet<Target>) -> Vec<Chec
         for target in present {
             found.entry(target.variant).or_default().push(target.arch.as_str());
         }
-        for variant in &policy.variants {
-            // The family must exist for every architecture that is required or present and that it supports; if it supports none of
-            // them, for at least one.
-            let wanted = policy.architectures.union(&there).filter(|a| variant.supports(**a));
+        for RequiredVariant { variant, arch } in &policy.variants {
+            let variant = *variant;
+            // Without an architecture of its own, a variant must exist for each that is required or present.
+            let wanted: BTreeSet<Arch> = match arch {
+                Some(arch) => BTreeSet::from([*arch]),
+                None => policy.architectures.union(&there).copied().collect(),
+            };
             let missing: Vec<&str> = wanted
-                .filter(|arch| {
-                    let (variant, arch) = (*variant, **arch);
-                    !present.contains(&Target { variant, arch })
-                })
-                .map(|a| a.as_str())
+                .iter()
+                .filter(|arch| !present.contains(&Target { variant, arch: **arch }))
+                .map(|arch| arch.as_str())
                 .collect();
-            if !missing.is_empty() {
-                problems.add(format!("there is no {variant} for {}", missing.join(", ")));
-            } else if !found.contains_key(variant) {
-                problems.add(format!("there is no {variant}"));
+            match (&missing[..], found.contains_key(&variant)) {
+                ([], true) => {}
+                ([], false) => problems.add(format!("there is no {variant}")),
+                (missing, false) => problems.add(format!("there is no {variant} for {}", missing.join(", "))),
+                (missing, true) => problems.add(format!(
+                    "there is no {variant} for {} (\"{variant}/ARCH\" requires it for one architecture only)",
+                    missing.join(", ")
+                )),
             }
         }
         let text: Vec<String> = found

@@ -157,6 +157,25 @@ fn check_roots(roots: &BTreeMap<Arch, BTreeMap<VerityDigest, Vec<String>>>) -> C
     problems.check("one root", Class::Variants, found.join("\n"))
 }
 
+/// The artifacts in `<dir>/<variant>/<arch>`: the directories with a manifest, by the names of the directories.
+pub fn find_artifacts(dir: &Path) -> Result<BTreeMap<Target, PathBuf>, AuditError> {
+    let mut found = BTreeMap::new();
+    for variant in directories(dir)? {
+        for arch in directories(&dir.join(&variant))? {
+            let below = variant.join(arch);
+            let place = dir.join(&below);
+            let manifest = place.join(MANIFEST_FILE);
+            let there = manifest
+                .try_exists()
+                .map_err(|source| AuditError::Io { path: manifest, source })?;
+            if let (true, Ok(target)) = (there, visible_path(&below).parse()) {
+                found.insert(target, place);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Names of the directories in `dir`, sorted.
 fn directories(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
     let at = |source: io::Error| AuditError::Io {

@@ -10,7 +10,7 @@ use crate::{
         PREDICATE_TYPE, PROVENANCE_FILE, RECORD_FILE, Role, SBOM_FILE, STATEMENT_TYPE, Stage, StageInput, Statement,
         is_statement,
     },
-    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, Target, chain},
+    model::{Fingerprint, GitSha, Moment, NodeId, RelPath, Sha256Digest, chain},
     store::Output,
     verity::Digests,
 };
@@ -22,6 +22,8 @@ use std::{
 
 /// The file of the project that gives an artifact a recovery, as an input of a stage.
 const RECOVERY: &str = "stages/recovery";
+/// The directory of the project that gives the consoles of a running node a shell.
+const DEBUG: &str = "stages/root/debug";
 
 /// Reads the manifest and checks that it describes one artifact.
 pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> Option<Manifest> {
@@ -40,8 +42,8 @@ pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> O
     let mut found = String::new();
     if let Some(manifest) = &manifest {
         match manifest.target() {
-            Some(target) if target.variant.supports(target.arch) => found = target.to_string(),
-            Some(Target { variant, arch }) => problems.add(format!("{variant} does not exist for {arch}")),
+            Some(target) if manifest.form.supports(target.arch) => found = target.to_string(),
+            Some(target) => problems.add(format!("no {} machine boots the form {}", target.arch, manifest.form)),
             None => problems.add(format!(
                 "it describes {} variants, but must describe exactly one",
                 manifest.variants.len()
@@ -276,6 +278,9 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &Sta
         (Origin::Repository(path), _) if path.as_bytes() == RECOVERY.as_bytes() && !manifest.recovery => {
             bad("it gives the artifact a recovery, and the manifest states none".to_owned());
         }
+        (Origin::Repository(path), _) if path.as_bytes() == DEBUG.as_bytes() && !manifest.debug => {
+            bad("it gives the consoles of a node a shell, and the manifest does not state the option debug".to_owned());
+        }
         (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
         (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}
         (Origin::ModuleTrust, InputContent::Tree { .. }) => {}
@@ -338,6 +343,10 @@ pub(super) fn check_sbom(manifest: &Manifest, bytes: Option<&[u8]>) -> Check {
                 ),
             ] {
                 problems.equal(&format!("{what} of {SBOM_FILE:?}"), a, b);
+            }
+            // Whatever else differs is not told apart: everything in it follows from the manifest.
+            if problems.is_empty() && actual != expected {
+                problems.add(format!("{SBOM_FILE:?} is not the one that follows from the manifest"));
             }
             found = format!("{} components as in the manifest", actual.components.len());
         }

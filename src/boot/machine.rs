@@ -1,6 +1,6 @@
 //! `Machine`: the emulated machine that boots an artifact.
 
-use super::{NodeNetwork, Reach, Smbios};
+use super::{Accelerator, NodeNetwork, Reach, Smbios};
 use crate::model::{Arch, Hint, RelPath};
 use std::borrow::Cow;
 
@@ -171,6 +171,8 @@ pub struct Machine {
     pub arch: Arch,
     /// Its firmware.
     pub firmware: Firmware,
+    /// What runs its instructions; KVM for machines of the host's own architecture only.
+    pub accelerator: Accelerator,
     /// Memory in MiB.
     pub memory: u64,
     /// Number of processors. With more than one, an emulated machine whose host is busy can wait for a processor that does not run.

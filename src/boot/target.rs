@@ -1,7 +1,7 @@
-//! `BootMedia`: how each artifact family boots.
+//! `BootMedia`: how an artifact of each form boots.
 
 use super::{Attach, Firmware, ImageFormat};
-use crate::model::{Arch, Variant};
+use crate::model::{Arch, ArtifactForm};
 use std::path::Path;
 
 /// The medium on which an artifact reaches a machine.
@@ -25,17 +25,16 @@ pub const HTTP_PORT: u16 = 8080;
 const HOST: &str = "10.0.2.2";
 
 impl BootMedia {
-    /// The medium of a family, and the name of its image; `None` for families that `pnb boot` does not support.
-    pub fn of(variant: Variant) -> Option<(Self, Option<&'static str>)> {
-        Some(match variant {
-            Variant::KernelInitrd => (BootMedia::Files, None),
-            Variant::Raw => (BootMedia::Disk(ImageFormat::Raw), Some("disk.raw")),
-            Variant::Qcow2 => (BootMedia::Disk(ImageFormat::Qcow2), Some("disk.qcow2")),
-            Variant::Iso => (BootMedia::Optical, Some("install.iso")),
-            Variant::Ipxe => (BootMedia::Network, None),
-            Variant::DiskImageArm64Uefi => (BootMedia::Disk(ImageFormat::Raw), Some("disk.img")),
-            Variant::DiskImageRpi4 => (BootMedia::Card, Some("disk.img")),
-            Variant::Oci => return None,
+    /// The medium of a form; `None` for a form that is no medium.
+    pub const fn of(form: ArtifactForm) -> Option<Self> {
+        Some(match form {
+            ArtifactForm::KernelInitramfs => BootMedia::Files,
+            ArtifactForm::RawDisk => BootMedia::Disk(ImageFormat::Raw),
+            ArtifactForm::Qcow2Disk => BootMedia::Disk(ImageFormat::Qcow2),
+            ArtifactForm::Optical => BootMedia::Optical,
+            ArtifactForm::Network => BootMedia::Network,
+            ArtifactForm::PiCard => BootMedia::Card,
+            ArtifactForm::OciImage | ArtifactForm::Other => return None,
         })
     }
 
@@ -91,6 +90,19 @@ impl BootMedia {
         match problem {
             None => Ok((firmware, attach)),
             Some(problem) => Err(problem.to_owned()),
+        }
+    }
+}
+
+impl Firmware {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Firmware::Direct => "direct",
+            Firmware::Bios => "bios",
+            Firmware::Uefi => "uefi",
+            Firmware::SecureBoot => "secureboot",
+            Firmware::RaspberryPi4 => "rpi4",
         }
     }
 }

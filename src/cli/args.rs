@@ -2,16 +2,19 @@
 
 use super::command_text::TypedLine;
 use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, Resettable, TypedValueParser},
 };
-use pnb::model::{Arch, BuildOption, ModelError, NodeId, Variant};
+use pnb::{
+    model::{Arch, BuildOption, ModelError, NodeId, Variant},
+    pipeline::Project,
+};
 use std::{
     collections::BTreeSet,
     error::Error,
     fmt,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -31,6 +34,15 @@ pub(super) struct Common {
     /// Use no network; a file that neither the store nor a file: mirror has is an error
     #[arg(long, global = true)]
     pub(super) offline: bool,
+    /// Certificates in PEM of a private authority, which count for all servers beside the public ones and the machine's own
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PNB_CA_FILE",
+        hide_env_values = true
+    )]
+    pub(super) ca_file: Option<PathBuf>,
     /// Print events and results as JSON, one object per line
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -52,17 +64,40 @@ pub(super) struct Selection {
     #[arg(long, value_delimiter = ',', env = "ARCH", hide_env_values = true, value_name = "ARCH", value_parser = asked_arch())]
     pub(super) arch: Vec<AskedArch>,
     /// Variants, comma-separated [default: every variant that has a stage]
-    #[arg(long, value_delimiter = ',', env = "VARIANT", hide_env_values = true, value_name = "VARIANT",
-          value_parser = one_of::<Variant>(possible_variants().map(Variant::as_str)))]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "VARIANT",
+        hide_env_values = true,
+        value_name = "VARIANT"
+    )]
     pub(super) variant: Vec<Variant>,
     /// Stages, comma-separated, as NAME or NAME/ARCH, instead of variants; VARIANT is ignored then. `pnb graph` lists them
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub(super) stage: Vec<AskedStage>,
 }
 
-/// The variants that can be asked for.
-pub(super) fn possible_variants() -> impl Iterator<Item = Variant> + Clone {
-    Variant::ALL.into_iter()
+/// The variants of pnb's own stages, for messages where there is no project.
+const OWN_VARIANTS: [&str; 8] = [
+    "kernel-initrd",
+    "raw",
+    "iso",
+    "ipxe",
+    "qcow2",
+    "oci",
+    "disk-image-rpi4",
+    "disk-image-arm64-uefi",
+];
+
+/// The names of the variants that can be asked for: those of the project in `start` or above it, or of pnb's own stages.
+pub(super) fn possible_variants(start: &Path) -> Vec<String> {
+    let project = Project::find(start, false).and_then(Project::load);
+    let names = project.map(|project| project.graph.variants().map(|(name, _)| name.to_string()).collect());
+    let names: Vec<String> = names.unwrap_or_default();
+    match names.is_empty() {
+        true => OWN_VARIANTS.map(str::to_owned).to_vec(),
+        false => names,
+    }
 }
 
 /// A stage as `NAME`, or as `NAME/ARCH`, which is how `pnb plan` prints it.
@@ -200,6 +235,13 @@ where
     T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+/// Parses a value of `T`, whose names `--help` lists in one line.
+pub(super) fn value_of<T: ValueEnum + Send + Sync + 'static>() -> impl TypedValueParser<Value = T> {
+    let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let names = values.map(|value| value.help(Resettable::Reset));
+    PossibleValuesParser::new(names).try_map(|name| T::from_str(&name, false))
 }
 
 /// Parses the name of an architecture.

@@ -12,7 +12,7 @@ use super::{
 use pnb::{
     graph::GraphError,
     manifest::MANIFEST_FILE,
-    model::{Arch, Hint, Variant, nearest, visible_path},
+    model::{Arch, Hint, nearest, visible_path},
     pipeline::Project,
 };
 use std::{
@@ -104,7 +104,7 @@ pub(super) fn complete_paths(common: &Common, command: &mut Command) -> Result<(
             }
         }
         // Another path can be an image in a registry.
-        Command::VerifySignature(args) if is_there(&args.path) || is_local(&args.path) => {
+        Command::VerifySignature(args) if is_there(&args.path) || is_local(common, &args.path) => {
             one(&mut args.path, Parent::Choose)?;
         }
         _ => {}
@@ -118,11 +118,11 @@ pub(super) fn existing(common: &Common, images: &Path) -> Result<PathBuf, Artifa
 }
 
 /// Whether a path that is not there is one of an artifact, and no name of a host.
-fn is_local(path: &Path) -> bool {
+fn is_local(common: &Common, path: &Path) -> bool {
     let host = |first: &str| first.contains(['.', ':']) && !first.starts_with('.') || first == "localhost";
     let first = path.components().next();
     let first = first.map(|first| first.as_os_str().to_string_lossy().into_owned());
-    artifact_of(path).is_some() && !first.is_some_and(|first| host(&first))
+    artifact_of(common, path).is_some() && !first.is_some_and(|first| host(&first))
 }
 
 fn complete(common: &Common, path: &Path, parent: Parent) -> Result<PathBuf, ArtifactPathError> {
@@ -160,10 +160,11 @@ fn below(common: &Common, path: &Path, parent: Parent) -> Result<PathBuf, Artifa
                 arches,
             })
         }
-        _ => match artifact_of(path).filter(|_| is_empty(path)) {
+        _ if is_empty(path) => match artifact_of(common, path) {
             Some(artifact) => Err(not_built(common, path, &artifact)),
             None => Ok(path.to_owned()),
         },
+        _ => Ok(path.to_owned()),
     }
 }
 
@@ -182,18 +183,16 @@ fn is_empty(dir: &Path) -> bool {
 struct NamedArtifact {
     /// The directory of all artifacts.
     images: PathBuf,
-    variant: Variant,
+    variant: String,
     arch: Option<Arch>,
 }
 
 /// The artifact that a path names: `<images>/<variant>`, `<images>/<variant>/<arch>`, or a file in it.
-fn artifact_of(path: &Path) -> Option<NamedArtifact> {
+fn artifact_of(common: &Common, path: &Path) -> Option<NamedArtifact> {
     let parts: Vec<Component<'_>> = path.components().collect();
     let text = |part: &Component<'_>| part.as_os_str().to_str().map(str::to_owned);
-    let variant = |part: &Component<'_>| {
-        let name = text(part)?;
-        possible_variants().find(|variant| variant.as_str() == name)
-    };
+    let possible = possible_variants(common.project.as_deref().unwrap_or(Path::new(".")));
+    let variant = |part: &Component<'_>| text(part).filter(|name| possible.contains(name));
     let at = parts.iter().rposition(|part| variant(part).is_some())?;
     let arch = match parts.get(at + 1) {
         None => None,
@@ -208,7 +207,7 @@ fn artifact_of(path: &Path) -> Option<NamedArtifact> {
 
 /// Why nothing is at `path`.
 fn missing(common: &Common, path: &Path) -> ArtifactPathError {
-    if let Some(artifact) = artifact_of(path)
+    if let Some(artifact) = artifact_of(common, path)
         && !artifact_dir(&artifact).is_some_and(|dir| is_there(&dir))
     {
         // A slip in the directory of all artifacts, which is there under the right name.
@@ -244,7 +243,7 @@ fn holds_artifact(path: &Path) -> bool {
 /// The directory of an artifact whose architecture is known.
 fn artifact_dir(artifact: &NamedArtifact) -> Option<PathBuf> {
     let arch = artifact.arch?;
-    Some(artifact.images.join(artifact.variant.as_str()).join(arch.as_str()))
+    Some(artifact.images.join(&artifact.variant).join(arch.as_str()))
 }
 
 fn not_built(common: &Common, path: &Path, artifact: &NamedArtifact) -> ArtifactPathError {
@@ -252,16 +251,15 @@ fn not_built(common: &Common, path: &Path, artifact: &NamedArtifact) -> Artifact
     let mut arch = artifact.arch;
     // A card of a Raspberry Pi is only for arm64, whatever the path says.
     if let Some(project) = &project
-        && let Err(GraphError::WrongArch { only, .. }) = project
-            .graph
-            .node(artifact.variant.as_str(), arch.unwrap_or(Arch::Amd64))
+        && let Err(GraphError::WrongArch { only, .. }) =
+            project.graph.node(&artifact.variant, arch.unwrap_or(Arch::Amd64))
     {
         arch = only.parse().ok().or(arch);
     }
     let shown = arch.filter(|arch| *arch != Arch::Amd64 || variable("ARCH").is_some());
     let build = common
         .build_command()
-        .option("--variant", Some(artifact.variant.as_str()))
+        .option("--variant", Some(&artifact.variant))
         .option("--arch", shown.map(Arch::as_str));
     let build = match project.is_some_and(|project| is_images(&project, &artifact.images)) {
         true => build,

@@ -13,11 +13,12 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    boot::BootMedia,
-    model::{NodeId, Target, Variant, visible_path},
-    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, RunOptions},
+    graph::StageFile,
+    model::{ArtifactForm, NodeId, Target, Variant, visible_path},
+    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, Project, RunOptions},
 };
 use std::{
+    collections::BTreeSet,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -79,6 +80,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         .output
         .clone()
         .unwrap_or_else(|| project.tree.path().join("images"));
+    pipeline::examine_output(&store, &project.graph, &images, &selected.targets)?;
     let exports = !selected.targets.is_empty() && on_one_file_system(store.root(), &images);
     let options = RunOptions {
         hermetic: args.hermetic,
@@ -110,18 +112,33 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     for &target in &selected.targets {
         pipeline::export(&context, &outcome, target, &images, &circumstances)?;
     }
-    if selected.targets.iter().any(|target| target.variant == Variant::Oci) {
-        pipeline::join_images(&context, &images)?;
+    let variants: BTreeSet<Variant> = selected.targets.iter().map(|target| target.variant).collect();
+    let has_layout =
+        |file: &StageFile| matches!(&file.variant, Some(declared) if declared.form == ArtifactForm::OciImage);
+    for (variant, file) in project.graph.variants() {
+        if has_layout(file) && variants.contains(&variant) {
+            pipeline::join_images(&context, variant, &images)?;
+        }
     }
     if args.timings {
         timings(&outcome, report);
     }
-    report.close("build", &closing(common, &selected, &outcome, &images, report));
+    report.close(
+        "build",
+        &closing(common, &project, &selected, &outcome, &images, report),
+    );
     Ok(Exit::Success)
 }
 
 /// The numbers of stages, the place of the artifacts, and the commands that check and use them.
-fn closing(common: &Common, selected: &Selected, outcome: &BuildOutcome, images: &Path, report: &Report) -> Closing {
+fn closing(
+    common: &Common,
+    project: &Project,
+    selected: &Selected,
+    outcome: &BuildOutcome,
+    images: &Path,
+    report: &Report,
+) -> Closing {
     let (stages, cached) = (
         outcome.nodes.len(),
         outcome.nodes.values().filter(|done| done.cached).count(),
@@ -146,7 +163,12 @@ fn closing(common: &Common, selected: &Selected, outcome: &BuildOutcome, images:
         [_, ..] => Some(images.to_owned()),
         [] => None,
     };
-    let booted = selected.targets.iter().find(|target| boots(target.variant));
+    let boots = |target: &&Target| {
+        let declared = project.graph.variants().find(|(variant, _)| *variant == target.variant);
+        let form = declared.and_then(|(_, file)| file.variant.as_ref());
+        form.is_some_and(|declared| declared.form != ArtifactForm::Other)
+    };
+    let booted = selected.targets.iter().find(boots);
     let command = |name: &str, dir: PathBuf| common.command(name).arg(dir);
     let outputs = selected.nodes.iter().filter(|_| artifacts == 0).filter_map(|node| {
         let outputs = &outcome.nodes.get(node)?.record.outputs;
@@ -171,11 +193,6 @@ fn closing(common: &Common, selected: &Selected, outcome: &BuildOutcome, images:
             "artifacts",
             selected.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
         )
-}
-
-/// Whether `pnb boot` can boot the artifacts of a variant.
-fn boots(variant: Variant) -> bool {
-    variant == Variant::Oci || BootMedia::of(variant).is_some()
 }
 
 /// Whether files can be moved between the two directories; one that is missing is made on the file system of its nearest ancestor.

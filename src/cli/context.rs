@@ -2,11 +2,11 @@
 
 use super::{
     Exit,
-    args::{Common, GivenArgs, Selection, possible_variants},
+    args::{Common, GivenArgs, Selection},
     command_text::CommandText,
     failure::{Failure, Fatal},
-    selection::{no_variant, not_both, stage_node},
-    servers::ServerArgs,
+    selection::{no_variant, not_both, stage_node, unknown_variant},
+    servers::{ServerArgs, network},
 };
 use pnb::{
     fetch::{self, FetchError, Sources},
@@ -19,6 +19,7 @@ use pnb::{
 };
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -142,14 +143,15 @@ pub(super) fn origins(common: &Common) -> Result<Origins, FetchError> {
         },
         offline: common.offline,
         parallel: fetch::DEFAULT_WORKERS,
-        registries: ServerArgs::default().registries(),
+        network: network(common),
+        registries: ServerArgs::default().registries(common),
     })
 }
 
 /// The same, with the options of registries, which are asked for a base image.
 pub(super) fn with_registries(common: &Common, servers: &ServerArgs) -> Result<Origins, FetchError> {
     Ok(Origins {
-        registries: servers.registries(),
+        registries: servers.registries(common),
         ..origins(common)?
     })
 }
@@ -201,10 +203,14 @@ pub(super) fn select(common: &Common, project: &Project, selection: &Selection) 
     if !selection.stage.is_empty() {
         return Ok(selected);
     }
+    let declared: BTreeSet<Variant> = project.graph.variants().map(|(variant, _)| variant).collect();
     let variants: Vec<Variant> = match asked {
         true => selection.variant.clone(),
-        false => possible_variants().collect(),
+        false => declared.iter().copied().collect(),
     };
+    if let Some(unknown) = variants.iter().find(|variant| !declared.contains(variant)) {
+        return Err(unknown_variant(common, *unknown, &declared));
+    }
     for arch in &arches {
         let before = selected.nodes.len();
         for variant in &variants {
@@ -218,13 +224,13 @@ pub(super) fn select(common: &Common, project: &Project, selection: &Selection) 
                 }
                 Err(error) if asked => {
                     let elsewhere = matches!(error, GraphError::WrongArch { .. }) && selection.all();
-                    let error = no_variant(common, *variant, arches.len() > 1, error);
+                    let error = no_variant(common, arches.len() > 1, error);
                     if !elsewhere {
                         return Err(error);
                     }
                     missing = missing.or(Some(error));
                 }
-                Err(GraphError::UnknownStage { .. } | GraphError::WrongArch { .. }) => {}
+                Err(GraphError::WrongArch { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -244,12 +244,7 @@ mod tests {
         let script =
             String::from_utf8(script(clap_complete::Shell::Bash, program(), &["a-stage".to_owned()])).expect("UTF-8");
         let axes = pnb::repro::Axis::ALL.iter().map(|axis| axis.as_str());
-        let variants = pnb::model::Variant::ALL.map(|variant| variant.as_str());
-        for word in ["vendor", "--hermetic", "arm64", "a-stage"]
-            .into_iter()
-            .chain(axes)
-            .chain(variants)
-        {
+        for word in ["vendor", "--hermetic", "arm64", "a-stage"].into_iter().chain(axes) {
             assert!(script.contains(word), "{word} is not completed");
         }
     }

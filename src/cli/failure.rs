@@ -8,7 +8,7 @@ use pnb::{
     graph::GraphError,
     inspect::InspectError,
     model::Hint,
-    pipeline::{PipelineError, RelockError, VendorError},
+    pipeline::{OutputProblem, PipelineError, RelockError, VendorError},
     publish::LayoutError,
     repro::{ChallengeError, ClaimError},
     sandbox::SandboxError,
@@ -61,9 +61,13 @@ impl Fatal for PipelineError {
             | PipelineError::Files { .. }
             | PipelineError::FilesNotLocked { .. }
             | PipelineError::LocalFile { .. } => Exit::Lock,
-            PipelineError::Graph(_) | PipelineError::Spec { .. } => Exit::Graph,
+            PipelineError::Graph(_) | PipelineError::Spec { .. } | PipelineError::NoVariant { .. } => Exit::Graph,
             PipelineError::Fetch(_) => Exit::Fetch,
             PipelineError::Store(_) => Exit::Store,
+            PipelineError::Output {
+                source: OutputProblem::Space { .. },
+                ..
+            } => Exit::Store,
             PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
             PipelineError::Sandbox(error) => match **error {
                 SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } => Exit::Hermetic,

@@ -117,6 +117,7 @@ fn facts(m: &Manifest) -> String {
         ("command line", m.kernel_command_line.clone()),
         ("agent", agent),
         ("recovery", recovery(m).to_owned()),
+        ("debug", debug(m).to_owned()),
         ("git revision", m.git_sha.clone().unwrap_or_else(|| "none".to_owned())),
         ("snapshot", m.apt_snapshot.clone()),
         ("packages", m.packages.len().to_string()),
@@ -133,6 +134,15 @@ fn facts(m: &Manifest) -> String {
 const fn recovery(m: &Manifest) -> &'static str {
     if m.recovery {
         "yes: anybody at the console gets a shell"
+    } else {
+        "no"
+    }
+}
+
+/// Whether the consoles of a running node have a shell.
+const fn debug(m: &Manifest) -> &'static str {
+    if m.debug {
+        "yes: the consoles of a running node have a shell of root"
     } else {
         "no"
     }

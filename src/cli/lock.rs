@@ -81,6 +81,10 @@ pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<
             }
         }
         RelockEvent::Resolving { sets } => report.note(format_args!("     lock {sets} package sets")),
+        RelockEvent::Waiting { place, wait } => {
+            let seconds = wait.as_secs().max(1);
+            report.note(format_args!("    waits {seconds} s, as the server asks: {place}"));
+        }
         RelockEvent::Read { archive, path, bytes } => {
             report.note(format_args!("     read {archive} {path} ({})", size(bytes)));
         }

@@ -10,9 +10,9 @@ use super::{
 };
 use clap::{Args, ValueEnum};
 use pnb::{
-    audit::Verified,
+    audit::{AuditError, Verified, find_artifacts},
     http::HttpClient,
-    model::{Arch, Hint, Target, Variant, visible_path},
+    model::{Hint, Target, visible_path},
     publish::{
         GiteaClient, GiteaError, GiteaRepository, Journal, JournalEntry, JournalError, LookOptions, PlanError,
         PlatformName, PublishEvent, PublishFailure, PublishPlan, PublishRequest, PublishState, PublishStep, Publisher,
@@ -155,6 +155,8 @@ pub(super) enum PublicationError {
     )]
     Interrupted { path: PathBuf },
     #[error(transparent)]
+    Find(#[from] AuditError),
+    #[error(transparent)]
     Gitea(#[from] GiteaError),
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -219,7 +221,7 @@ pub(super) fn publication(
     report: &Report,
 ) -> Result<Exit, Failure> {
     let plan = plan(args, image, artifacts)?;
-    let http = args.servers.http()?;
+    let http = args.servers.http(common)?;
     let repository = args.gitea.as_deref().filter(|_| args.release.is_some());
     let gitea = match repository {
         None => None,
@@ -542,15 +544,7 @@ pub(super) fn all_artifacts(images: &Path) -> Result<Vec<PathBuf>, PublicationEr
     if has_manifest(images)? {
         return Ok(vec![images.to_owned()]);
     }
-    let mut found = Vec::new();
-    for variant in Variant::ALL {
-        for arch in Arch::ALL {
-            let dir = images.join(Target { variant, arch }.path());
-            if has_manifest(&dir)? {
-                found.push(dir);
-            }
-        }
-    }
+    let found: Vec<PathBuf> = find_artifacts(images)?.into_values().collect();
     match found.is_empty() {
         true => Err(PublicationError::Malformed {
             path: images.to_owned(),

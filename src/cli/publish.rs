@@ -13,9 +13,9 @@ use super::{
 };
 use clap::Args;
 use pnb::{
-    audit::{ArtifactRoot, AuditError, AuditOptions, Policy, Verified, audit},
+    audit::{ArtifactRoot, AuditError, AuditOptions, Policy, Verified, audit, find_artifacts},
     manifest::MANIFEST_FILE,
-    model::{Hint, Target, Variant, chain, visible_path},
+    model::{Hint, chain, visible_path},
     pipeline::sha256_of,
     publish::{PlaceOptions, PlaceState, PlacedFile, PlatformLayout, place},
     registry::ImageReference,
@@ -123,6 +123,8 @@ enum PublishError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Find(#[from] AuditError),
     #[error("read {}", visible_path(path))]
     Lock {
         path: PathBuf,
@@ -136,7 +138,7 @@ impl Fatal for PublishError {
         match self {
             PublishError::NoImages | PublishError::NoLayout | PublishError::LayoutOfServer => Exit::Usage,
             PublishError::Lock { .. } => Exit::Lock,
-            PublishError::NoArtifact { .. } | PublishError::Look { .. } => Exit::PublishRefused,
+            PublishError::NoArtifact { .. } | PublishError::Look { .. } | PublishError::Find(_) => Exit::PublishRefused,
         }
     }
 }
@@ -256,20 +258,13 @@ fn artifacts(images: &Path, report: &Report) -> Result<Vec<PathBuf>, PublishErro
         return Ok(vec![images.to_owned()]);
     }
     let mut found = Vec::new();
-    for variant in Variant::ALL {
-        for arch in pnb::model::Arch::ALL {
-            let target = Target { variant, arch };
-            let dir = images.join(target.path());
-            if !has_manifest(&dir)? {
-                continue;
-            }
-            match PlatformLayout::targets().contains(&target) {
-                true => found.push(dir),
-                false if report.json() => report.value(serde_json::json!({ "event": "left-out", "artifact": target })),
-                false => report.note(format_args!(
-                    " left out {target}: the layout has no names for its files"
-                )),
-            }
+    for (target, dir) in find_artifacts(images)? {
+        match PlatformLayout::targets().contains(&target) {
+            true => found.push(dir),
+            false if report.json() => report.value(serde_json::json!({ "event": "left-out", "artifact": target })),
+            false => report.note(format_args!(
+                " left out {target}: the layout has no names for its files"
+            )),
         }
     }
     match found.is_empty() {

@@ -12,9 +12,9 @@ use super::{
     servers::variable,
     usage::WrongLine,
 };
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pnb::{
-    model::{chain, visible_json, visible_lines, visible_log, visible_path},
+    model::{chain, visible, visible_json, visible_lines, visible_log, visible_path},
     pipeline::Event,
 };
 use serde::Serialize;
@@ -24,8 +24,11 @@ use std::{
     io::{self, IsTerminal, Write},
     path::Path,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// Name of the live line of a boot.
+const BOOT: &str = "boot";
 
 /// Prints events and results: as a live display on a terminal, as plain lines elsewhere, as JSON objects with `--json`.
 pub(super) struct Report {
@@ -34,6 +37,8 @@ pub(super) struct Report {
     display: Display,
     bars: MultiProgress,
     running: Mutex<BTreeMap<String, Activity>>,
+    /// Lines whose text changes.
+    texts: Mutex<BTreeMap<String, ProgressBar>>,
     stages: Mutex<Stages>,
     started: Instant,
 }
@@ -63,6 +68,7 @@ impl Report {
             display,
             bars: MultiProgress::with_draw_target(target),
             running: Mutex::default(),
+            texts: Mutex::default(),
             stages: Mutex::default(),
             started: Instant::now(),
         }
@@ -197,6 +203,80 @@ impl Report {
         bar
     }
 
+    /// Begins the live line of a boot, which takes `about` so many seconds.
+    pub(super) fn begin_boot(&self, about: Option<u64>) {
+        if self.live() {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            let of = about.map_or_else(String::new, |about| format!(" of about {about} s"));
+            let style = ProgressStyle::with_template(&format!("  {{spinner}} boot: {{msg}}, {{elapsed}}{of}"));
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_message("firmware");
+            bar.enable_steady_tick(Duration::from_millis(120));
+            self.keep_text(BOOT, bar);
+        }
+    }
+
+    /// Shows that a boot has come to another stage after so many seconds.
+    pub(super) fn boot_phase(&self, phase: &'static str, seconds: u64, about: Option<u64>) {
+        if let Some(bar) = self.texts.lock().unwrap_or_else(PoisonError::into_inner).get(BOOT) {
+            return bar.set_message(phase);
+        }
+        let of = about.map_or_else(String::new, |about| format!(" of about {about} s"));
+        self.note(format_args!("     boot {phase} after {seconds} s{of}"));
+    }
+
+    /// Ends the live line of a boot.
+    pub(super) fn end_boot(&self) {
+        self.drop_text(BOOT);
+    }
+
+    /// Whether lines are drawn over: text that does not end a line would be lost.
+    pub(super) fn live(&self) -> bool {
+        self.display == Display::Live
+    }
+
+    /// Shows what is being compared: on a terminal as a line that is replaced, elsewhere as a line of its own. Returns whether it is on a
+    /// terminal.
+    pub(super) fn comparing(&self, place: &str) -> bool {
+        const NAME: &str = "compare";
+        if !self.live() {
+            self.note(format_args!("  compare {place}"));
+            return false;
+        }
+        let shown = self
+            .texts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(NAME)
+            .cloned();
+        let bar = shown.unwrap_or_else(|| {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            let style = ProgressStyle::with_template("  {spinner} compare {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            self.keep_text(NAME, bar.clone());
+            bar
+        });
+        bar.set_message(place.to_owned());
+        true
+    }
+
+    /// Ends the display of [`Self::comparing`].
+    pub(super) fn compared(&self) {
+        self.drop_text("compare");
+    }
+
+    fn keep_text(&self, name: &str, bar: ProgressBar) {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.insert(name.to_owned(), bar);
+    }
+
+    fn drop_text(&self, name: &str) {
+        if let Some(bar) = self.texts.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Ends the live display.
     pub(super) fn clear(&self) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -240,10 +320,16 @@ impl Report {
                 self.keep(format!("fetch {what}"), transfer);
             }
             Event::Fetched { what, bytes, total } => self.fetched(&what, bytes, total),
-            Event::Waiting { node } => {
+            Event::Queued { node } => {
                 self.note(format_args!("    waits for another pnb: {node}"));
                 let waiting = self.activity(RunningWork::Waiting(node.to_string()), 0);
                 self.keep(node.to_string(), waiting);
+            }
+            Event::Waiting { place, seconds } => {
+                self.note(format_args!(
+                    "    waits {seconds} s, as the server asks: {}",
+                    visible(&place)
+                ));
             }
             Event::Started { node, reasons } => {
                 self.drop_bar(&node.to_string());

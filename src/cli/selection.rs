@@ -11,7 +11,7 @@ use pnb::{
     model::{Arch, Hint, NodeId, Variant, nearest},
     pipeline::Project,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 /// Why nothing can be selected; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +22,12 @@ pub(super) enum SelectionError {
         meant: Option<CommandText>,
         known: Vec<String>,
     },
-    #[error("find the variant {variant}: the project has no stage of this name")]
-    NoVariant { variant: Variant, known: Vec<String> },
+    #[error("find the variant {variant}: no stage of that name declares one")]
+    NoVariant {
+        variant: Variant,
+        meant: Option<CommandText>,
+        known: Vec<String>,
+    },
     #[error("build {name} for {arch}: it is only for {only}")]
     OtherArch {
         name: String,
@@ -51,10 +55,11 @@ impl Hint for SelectionError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             Self::NoStage { meant: Some(meant), .. }
+            | Self::NoVariant { meant: Some(meant), .. }
             | Self::OtherArch { meant, .. }
             | Self::TwoArches { meant, .. } => format!("`{meant}`"),
             Self::NoStage { known, .. } => format!("the stages are {}", known.join(", ")),
-            Self::NoVariant { known, .. } => format!("the variants of the project are {}", known.join(", ")),
+            Self::NoVariant { known, .. } => format!("the variants are {}", known.join(", ")),
             Self::Both { variants, stages } => format!("`{variants}` or `{stages}`"),
         };
         Some(way.into())
@@ -124,14 +129,20 @@ pub(super) fn stage_node(
     })
 }
 
+/// The error that no stage declares a variant that was asked for.
+pub(super) fn unknown_variant(common: &Common, variant: Variant, declared: &BTreeSet<Variant>) -> Failure {
+    let known: Vec<String> = declared.iter().map(ToString::to_string).collect();
+    let right = nearest(variant.as_str(), known.iter().map(String::as_str));
+    let meant = right.map(|right| match common.line.corrected(variant.as_str(), &[right]) {
+        Some(words) => CommandText::new(words),
+        None => common.line.text().variable("VARIANT", right),
+    });
+    SelectionError::NoVariant { variant, meant, known }.into()
+}
+
 /// Why the project has no node for a variant that was asked for; `several` when several architectures were.
-pub(super) fn no_variant(common: &Common, variant: Variant, several: bool, error: GraphError) -> Failure {
+pub(super) fn no_variant(common: &Common, several: bool, error: GraphError) -> Failure {
     match error {
-        GraphError::UnknownStage { known, .. } => {
-            let variants = super::args::possible_variants().map(|variant| variant.to_string());
-            let known = variants.filter(|name| known.contains(name)).collect();
-            SelectionError::NoVariant { variant, known }.into()
-        }
         GraphError::WrongArch { stage, arch, only } => {
             let right = if several { "all" } else { &only };
             SelectionError::OtherArch {

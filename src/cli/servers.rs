@@ -2,11 +2,12 @@
 
 use super::{
     Exit,
+    args::Common,
     failure::{Failure, Fatal},
 };
 use clap::Args;
 use pnb::{
-    http::{ClientOptions, HttpClient, HttpError},
+    http::{ClientOptions, HttpClient, HttpError, NetworkSettings, ProxyRules, SYSTEM_BUNDLES, TrustPlaces},
     model::{Hint, chain, visible_path},
     pipeline::Registries,
     registry::{CredentialFile, CredentialPlaces, ImageReference, RegistryClient, RegistryError},
@@ -23,9 +24,6 @@ pub(super) struct ServerArgs {
     /// Credentials of registries, in the form of docker's config.json [default: REGISTRY_AUTH_FILE, DOCKER_CONFIG, ~/.docker]
     #[arg(long, value_name = "FILE")]
     registry_auth_file: Option<PathBuf>,
-    /// Certificates of a private authority, for all servers
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
     /// Host, with its port, that is spoken to without TLS; this machine always may
     #[arg(long, value_name = "HOST")]
     plain_http: Vec<String>,
@@ -65,17 +63,32 @@ impl Hint for ServerError {
     }
 }
 
+/// The way to servers: the proxies and authorities that the environment names, and `--ca-file`.
+pub(super) fn network(common: &Common) -> NetworkSettings {
+    let file = |name: &str| variable(name).map(PathBuf::from);
+    let dirs = variable("SSL_CERT_DIR").map(|dirs| std::env::split_paths(&dirs).collect::<Vec<_>>());
+    NetworkSettings {
+        proxies: ProxyRules::from_variables(&variable),
+        trust: TrustPlaces {
+            ca_file: common.ca_file.clone(),
+            cert_file: file("SSL_CERT_FILE"),
+            cert_dirs: dirs.unwrap_or_default(),
+            bundles: SYSTEM_BUNDLES.map(PathBuf::from).to_vec(),
+        },
+    }
+}
+
 impl ServerArgs {
     /// The client of all servers.
-    pub(super) fn http(&self) -> Result<HttpClient, ServerError> {
-        let ca = self.ca_file.as_ref().map(|path| {
-            read_foreign(path, MAX_CERTIFICATES).map_err(|source| ServerError::Authority {
-                path: path.clone(),
-                source,
-            })
+    pub(super) fn http(&self, common: &Common) -> Result<HttpClient, ServerError> {
+        let mut network = network(common);
+        // The client knows a file of the command line from the machine's: a registry on this machine is then spoken to over TLS.
+        let ca = network.trust.ca_file.take().map(|path| {
+            read_foreign(&path, MAX_CERTIFICATES).map_err(|source| ServerError::Authority { path, source })
         });
         Ok(HttpClient::new(ClientOptions {
             ca: ca.transpose()?,
+            network,
             plain_http: self.plain_http.clone(),
             ..ClientOptions::default()
         })?)
@@ -94,22 +107,22 @@ impl ServerArgs {
     }
 
     /// Clients of registries, made when one is needed.
-    pub(super) fn registries(&self) -> Registries {
-        let servers = self.clone();
+    pub(super) fn registries(&self, common: &Common) -> Registries {
+        let (servers, common) = (self.clone(), common.clone());
         Registries::new(move |image| {
             let client = || -> Result<RegistryClient, ServerError> {
                 let credentials = servers.credentials()?.get(image.registry(), image.repository())?;
-                Ok(RegistryClient::new(servers.http()?, image, credentials))
+                Ok(RegistryClient::new(servers.http(&common)?, image, credentials))
             };
             client().map_err(|e| chain(&e))
         })
     }
 
     /// The client of the repository that `image` names.
-    pub(super) fn registry(&self, image: &ImageReference) -> Result<RegistryClient, Failure> {
+    pub(super) fn registry(&self, common: &Common, image: &ImageReference) -> Result<RegistryClient, Failure> {
         let credentials = self.credentials()?.get(image.registry(), image.repository());
         let credentials = credentials.map_err(ServerError::from)?;
-        Ok(RegistryClient::new(self.http()?, image, credentials))
+        Ok(RegistryClient::new(self.http(common)?, image, credentials))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `pnb verify-signature REF`: the signatures of an image in a registry: of the index, and of each manifest that it names.
 
 use super::{
+    args::Common,
     failure::Failure,
     servers::{ServerArgs, ServerError},
 };
@@ -20,12 +21,13 @@ pub(super) type SignedManifest = (String, Result<VerifiedBundle, Refusal>);
 
 /// Verifies the image that `image` names, and every manifest below its index.
 pub(super) fn signed_image(
+    common: &Common,
     servers: &ServerArgs,
     image: &ImageReference,
     verifier: &BundleVerifier,
     expected: &ExpectedSigner,
 ) -> Result<Vec<SignedManifest>, Failure> {
-    let client = servers.registry(image)?;
+    let client = servers.registry(common, image)?;
     let found = find(&client, image).map_err(ServerError::from)?;
     let mut subjects = vec![found.digest];
     if let ManifestContent::Index(index) = &found.content {

@@ -7,7 +7,6 @@ use super::{
     closing::Closing,
     command_text::from_here,
     context::{give, hermetic, origins, project, run_options, select, store},
-    diff::sentence as difference_sentence,
     failure::{Failure, Fatal},
     host::{host, now, processors},
     report::Report,
@@ -247,7 +246,7 @@ fn summary(verdict: &ReproVerdict) -> String {
             out.push_str(&format!("  ({})\n", finding.cause.compared()));
         }
         for difference in finding.differences.iter().take(SHOWN) {
-            out.push_str(&format!("  {}\n", difference_sentence(difference)));
+            out.push_str(&format!("  {}\n", difference.sentence()));
         }
         let more = finding.total.saturating_sub(SHOWN as u64);
         if more > 0 {

@@ -190,7 +190,7 @@ pub(super) fn verify_signature(common: &Common, args: &VerifySignatureArgs, repo
         Ok(_) => return Err(wrong("it is neither a file nor a directory").into()),
         Err(_) => match args.path.to_str().map(str::parse::<ImageReference>) {
             Some(Ok(image)) => {
-                let found = signed_image(&args.servers, &image, &verifier, &expected)?;
+                let found = signed_image(common, &args.servers, &image, &verifier, &expected)?;
                 found
                     .into_iter()
                     .map(|(name, result)| Line::new(&name, result))

@@ -2,6 +2,7 @@
 
 mod ar;
 mod control;
+mod copyright;
 mod deb;
 mod error;
 mod installed;
@@ -14,6 +15,7 @@ mod version;
 
 pub use control::{BinaryPackage, ControlReader, MultiArch, Paragraph, Priority};
 pub(crate) use control::{is_package_name, is_source};
+pub use copyright::{MAX_COPYRIGHT, PackageLicence, read_licences};
 pub use deb::{DebError, PutContent, Visitor, deb_tree, plain_deb, read_control, unpack_data};
 pub use error::MetadataError;
 pub use installed::{InstalledPackage, read_installed};

@@ -1,13 +1,17 @@
 //! Downloads one file: one place after the other, until a place gives exactly the pinned bytes.
 
+use super::encoding::{content, decodes};
 use super::error::FetchError;
-use super::location::Location;
+use super::location::{Address, Location, LocationKind};
 use super::partial::{CHUNK, Downloaded, PartialDownload};
 use super::plan::FetchItem;
 use super::transport::{AnswerRange, Response, Transport, TransportFailure};
+use crate::model::lock;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Retries and time limits of a download.
@@ -21,6 +25,10 @@ pub struct RetryPolicy {
     pub grace: Duration,
     /// Bytes per second an answer must reach on average once `grace` is over.
     pub min_rate: u64,
+    /// The longest single wait that a server may ask for.
+    pub longest_wait: Duration,
+    /// The time that all waits that servers ask for may take for one file at one place.
+    pub patience: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -30,6 +38,8 @@ impl Default for RetryPolicy {
             backoff: Duration::from_millis(500),
             grace: Duration::from_secs(30),
             min_rate: 2048,
+            longest_wait: Duration::from_secs(120),
+            patience: Duration::from_secs(300),
         }
     }
 }
@@ -42,6 +52,8 @@ pub trait Progress: Sync {
     fn advanced(&self, item: &FetchItem, position: u64);
     /// A try at a place failed for the reason `why`.
     fn failed(&self, item: &FetchItem, place: &Location, why: &str);
+    /// The server of a place asks for a wait; told once for all downloads that wait.
+    fn waiting(&self, _item: &FetchItem, _place: &Location, _wait: Duration) {}
     /// The download has ended; `whole` when it has succeeded.
     fn finished(&self, item: &FetchItem, whole: bool);
 }
@@ -80,6 +92,30 @@ pub struct Downloader<'a> {
     pub sleep: &'a (dyn Fn(Duration) + Sync),
     /// Receives the progress.
     pub progress: &'a dyn Progress,
+    /// The waits that servers ask for.
+    pub pauses: Pauses,
+}
+
+/// The waits that servers ask for: a server that asks one download to wait is not asked by the others either.
+#[derive(Default, Debug)]
+pub struct Pauses(Mutex<BTreeMap<String, Instant>>);
+
+impl Pauses {
+    /// The server of the address asks for this wait; `false` if the others have been told of one that ends within a second of it.
+    fn begin(&self, address: &Address, wait: Duration) -> bool {
+        let Some(until) = Instant::now().checked_add(wait) else {
+            return true;
+        };
+        let mut pauses = lock(&self.0);
+        let last = pauses.insert(address.server(), until);
+        last.is_none_or(|last| until.saturating_duration_since(last) > Duration::from_secs(1))
+    }
+
+    /// The time that is left of the wait.
+    fn left(&self, address: &Address) -> Duration {
+        let until = lock(&self.0).get(&address.server()).copied();
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// The end of one answer.
@@ -88,6 +124,8 @@ enum AnswerOutcome {
     Whole { resumed: bool },
     /// The same place is tried again.
     Again(String),
+    /// The same place is tried again after the wait that its server asks for.
+    Busy { why: String, wait: Duration },
     /// The next place is tried.
     Next(PlaceFailure),
 }
@@ -96,15 +134,22 @@ enum AnswerOutcome {
 enum PlaceFailure {
     /// The place does not have the file.
     Gone,
-    /// Any other reason.
-    Other(String),
+    /// A reason that may pass.
+    Passing(String),
+    /// A reason that stays.
+    Lasting(String),
+    /// It leads to another host.
+    Elsewhere { why: String, host: String },
+    /// Its certificate does not count.
+    Untrusted(String),
 }
 
 impl fmt::Display for PlaceFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => TransportFailure::NotFound.fmt(f),
-            Self::Other(reason) => f.write_str(reason),
+            Self::Passing(reason) | Self::Lasting(reason) | Self::Untrusted(reason) => f.write_str(reason),
+            Self::Elsewhere { why, .. } => f.write_str(why),
         }
     }
 }
@@ -119,7 +164,13 @@ struct Accepted {
 const HINT_GONE: &str = "the archive has dropped this version; run `pnb lock --update`";
 const HINT_OFFLINE: &str =
     "no place on this machine has it, and --offline forbids the network; run `pnb fetch` where there is a network";
+/// Bytes of one answer after which a broken connection does not count as a failed try.
+const WORTH: u64 = 1 << 20;
+/// The longest sleep between two looks at whether the download is to stop.
+const SLICE: Duration = Duration::from_secs(1);
 const HINT_RETRY: &str = "run `pnb fetch` again, or name a mirror that has the file with --mirror";
+const HINT_OTHER: &str = "name a mirror that has the file with --mirror";
+const HINT_UNTRUSTED: &str = "give the certificate of the private authority with --ca-file or SSL_CERT_FILE";
 const HINT_NOWHERE: &str = "give the file an address in the lock, or name a mirror that has it with --mirror";
 
 impl Downloader<'_> {
@@ -162,7 +213,8 @@ impl Downloader<'_> {
             part.restart()?;
         }
         let mut failures = String::new();
-        let (mut all_gone, mut barred) = (true, false);
+        let mut barred = false;
+        let mut reasons = Vec::new();
         for place in &item.places {
             if self.offline && place.address.is_network() {
                 barred = true;
@@ -172,16 +224,15 @@ impl Downloader<'_> {
             match self.try_place(item, place, part, stop)? {
                 None => return Ok(()),
                 Some(failure) => {
-                    all_gone &= matches!(failure, PlaceFailure::Gone);
                     let _ = write!(failures, "\n  {place}: {}", failure.to_string().replace('\n', "\n    "));
+                    reasons.push((place, failure));
                 }
             }
         }
-        let hint = match (item.places.is_empty(), barred, all_gone) {
-            (true, ..) => HINT_NOWHERE,
-            (_, true, _) => HINT_OFFLINE,
-            (_, _, true) => HINT_GONE,
-            _ => HINT_RETRY,
+        let hint = match (item.places.is_empty(), barred) {
+            (true, _) => HINT_NOWHERE.to_owned(),
+            (_, true) => HINT_OFFLINE.to_owned(),
+            _ => way_out(&reasons),
         };
         let problem = match item.places.len() {
             0 => "the lock names no place for it, and no mirror is configured".to_owned(),
@@ -194,6 +245,19 @@ impl Downloader<'_> {
         })
     }
 
+    /// Sleeps, and looks now and then whether the download is to stop.
+    fn wait(&self, item: &FetchItem, mut time: Duration, stop: &dyn Fn() -> bool) -> Result<(), FetchError> {
+        while !time.is_zero() {
+            if stop() {
+                return Err(stopped(item));
+            }
+            let slice = time.min(SLICE);
+            (self.sleep)(slice);
+            time -= slice;
+        }
+        Ok(())
+    }
+
     /// Tries one place as often as the policy allows. `None` when the file is complete, otherwise the reason of the last failure.
     fn try_place(
         &self,
@@ -204,39 +268,70 @@ impl Downloader<'_> {
     ) -> Result<Option<PlaceFailure>, FetchError> {
         let mut validator = None;
         let mut restarted = false;
-        let mut reason = String::new();
-        for attempt in 0..self.policy.attempts.max(1) {
-            if attempt > 0 {
-                self.progress.failed(item, place, &reason);
-                (self.sleep)(self.policy.backoff.saturating_mul(1 << (attempt - 1).min(6)));
-            }
-            let failure = match self.attempt(item, place, part, &mut validator, stop)? {
+        let mut reason;
+        let (mut tries, mut failed, mut busy, mut waited) = (0, 0, 0, Duration::ZERO);
+        let backoff = |times: u32| self.policy.backoff.saturating_mul(1 << times.min(6));
+        let failure = loop {
+            self.wait(item, self.pauses.left(&place.address), stop)?;
+            let before = part.position();
+            tries += 1;
+            reason = match self.attempt(item, place, part, &mut validator, stop)? {
                 AnswerOutcome::Whole { .. } if part.digest() == item.sha256 => return Ok(None),
                 AnswerOutcome::Whole { resumed } => {
                     let actual = part.digest();
                     part.restart()?;
                     let why = mismatch("content", &item.sha256, &actual);
                     // The bytes of an earlier run may be the wrong ones, so the place gets one more try from the first byte.
-                    if resumed && !std::mem::replace(&mut restarted, true) {
-                        reason = why;
-                        continue;
+                    if !resumed || std::mem::replace(&mut restarted, true) {
+                        break PlaceFailure::Lasting(why);
                     }
-                    PlaceFailure::Other(why)
+                    why
                 }
-                AnswerOutcome::Again(why) => {
-                    reason = why;
+                AnswerOutcome::Busy { why, wait } if wait > self.policy.longest_wait => {
+                    let (asked, longest) = (wait.as_secs(), self.policy.longest_wait.as_secs());
+                    break PlaceFailure::Passing(format!(
+                        "{why} and asks to wait {asked} s, and pnb waits at most {longest} s"
+                    ));
+                }
+                AnswerOutcome::Busy { why, wait } => {
+                    // A server that asks for no wait at all is not asked without a pause.
+                    let wait = wait
+                        .max(backoff(busy))
+                        .min(self.policy.longest_wait.max(self.policy.backoff));
+                    busy += 1;
+                    if waited + wait > self.policy.patience {
+                        break PlaceFailure::Passing(format!(
+                            "{why} (tried {tries} times, waited {} s as it asked)",
+                            waited.as_secs()
+                        ));
+                    }
+                    waited += wait;
+                    self.progress.failed(item, place, &why);
+                    if self.pauses.begin(&place.address, wait) {
+                        self.progress.waiting(item, place, wait);
+                    }
                     continue;
                 }
-                AnswerOutcome::Next(failure) => failure,
+                AnswerOutcome::Again(why) => {
+                    if part.position() >= before.saturating_add(WORTH) {
+                        failed = 0;
+                    }
+                    why
+                }
+                AnswerOutcome::Next(failure) => break failure,
             };
-            self.progress.failed(item, place, &failure.to_string());
-            return Ok(Some(failure));
-        }
-        self.progress.failed(item, place, &reason);
-        Ok(Some(PlaceFailure::Other(match self.policy.attempts {
-            0 | 1 => reason,
-            n => format!("{reason} (tried {n} times)"),
-        })))
+            failed += 1;
+            if failed >= self.policy.attempts.max(1) {
+                break PlaceFailure::Passing(match tries {
+                    1 => reason,
+                    n => format!("{reason} (tried {n} times)"),
+                });
+            }
+            self.progress.failed(item, place, &reason);
+            self.wait(item, backoff(failed - 1), stop)?;
+        };
+        self.progress.failed(item, place, &failure.to_string());
+        Ok(Some(failure))
     }
 
     /// One request and its answer. `part` never has more than `item.size` bytes afterwards.
@@ -260,19 +355,30 @@ impl Downloader<'_> {
                 return Ok(AnswerOutcome::Again(TransportFailure::Unsatisfiable.to_string()));
             }
             Err(TransportFailure::Temporary(why)) => return Ok(AnswerOutcome::Again(why)),
-            Err(TransportFailure::NotFound) => return Ok(AnswerOutcome::Next(PlaceFailure::Gone)),
-            Err(other) => return Ok(AnswerOutcome::Next(PlaceFailure::Other(other.to_string()))),
+            Err(TransportFailure::Busy { why, wait }) => return Ok(AnswerOutcome::Busy { why, wait }),
+            Err(other) => return Ok(AnswerOutcome::Next(other.into())),
         };
-        let Accepted { from, response } = match accept(answer, asked, item.size) {
+        let decoding = match decodes(&answer, item.size, place) {
+            Ok(decoding) => decoding,
+            Err(why) => return Ok(AnswerOutcome::Next(PlaceFailure::Lasting(why))),
+        };
+        let Accepted { from, response } = match accept(answer, asked, item.size, decoding) {
             Ok(accepted) => accepted,
-            Err(why) => return Ok(AnswerOutcome::Next(PlaceFailure::Other(why))),
+            // A place whose ranges cannot be used is asked for the whole file.
+            Err((why, true)) if asked > 0 => {
+                part.restart()?;
+                *validator = None;
+                return Ok(AnswerOutcome::Again(why));
+            }
+            Err((why, _)) => return Ok(AnswerOutcome::Next(PlaceFailure::Lasting(why))),
         };
         if from < asked {
             part.restart()?;
             self.progress.advanced(item, 0);
         }
-        *validator = response.validator;
-        self.read_body(item, response.body, part, stop)
+        // The range of an encoded answer is one of its encoded bytes, so such a file is not resumed.
+        *validator = response.validator.filter(|_| !decoding);
+        self.read_body(item, content(response.body, decoding), part, stop)
     }
 
     /// Appends the body of an answer to `part`.
@@ -320,26 +426,70 @@ impl Downloader<'_> {
             Ok(1) => {
                 part.restart()?;
                 let why = mismatch("size", &item.size, &"more");
-                Ok(AnswerOutcome::Next(PlaceFailure::Other(why)))
+                Ok(AnswerOutcome::Next(PlaceFailure::Lasting(why)))
             }
             _ => Ok(AnswerOutcome::Whole { resumed }),
         }
     }
 }
 
-/// Checks that an answer begins at byte 0, or at byte `asked`, and that the file has `size` bytes.
-fn accept(response: Response, asked: u64, size: u64) -> Result<Accepted, String> {
+impl From<TransportFailure> for PlaceFailure {
+    fn from(failure: TransportFailure) -> Self {
+        match failure {
+            TransportFailure::NotFound => Self::Gone,
+            TransportFailure::Elsewhere { why, host } => Self::Elsewhere { why, host },
+            TransportFailure::Untrusted(why) => Self::Untrusted(why),
+            TransportFailure::Temporary(why) | TransportFailure::Busy { why, .. } => Self::Passing(why),
+            other => Self::Lasting(other.to_string()),
+        }
+    }
+}
+
+/// The way out after these failures, of which there is at least one.
+fn way_out(reasons: &[(&Location, PlaceFailure)]) -> String {
+    if reasons.iter().all(|(_, failure)| matches!(failure, PlaceFailure::Gone)) {
+        return HINT_GONE.to_owned();
+    }
+    for (place, failure) in reasons {
+        match failure {
+            PlaceFailure::Elsewhere { host, .. } if place.kind == LocationKind::Origin => {
+                return format!(
+                    "allow the host with `redirects = [\"{host}\"]` at the file in stages/files.toml, or give there the address to which \
+                     the server leads as `url`, and run `pnb lock`"
+                );
+            }
+            PlaceFailure::Elsewhere { .. } if place.kind == LocationKind::Mirror => {
+                return "give the address to which the mirror leads with --mirror".to_owned();
+            }
+            PlaceFailure::Untrusted(_) => return HINT_UNTRUSTED.to_owned(),
+            _ => {}
+        }
+    }
+    match reasons
+        .iter()
+        .any(|(_, failure)| matches!(failure, PlaceFailure::Passing(_)))
+    {
+        true => HINT_RETRY.to_owned(),
+        false => HINT_OTHER.to_owned(),
+    }
+}
+
+/// Checks that an answer begins at byte 0, or at byte `asked`, and that the file has `size` bytes. An error says whether it is one of the
+/// range.
+fn accept(response: Response, asked: u64, size: u64, decoding: bool) -> Result<Accepted, (String, bool)> {
     let (from, total) = match response.status {
-        AnswerRange::Full { total } => (0, total),
+        AnswerRange::Full { total } => (0, total.filter(|_| !decoding)),
+        AnswerRange::Partial { .. } if decoding => {
+            return Err(("sends a part of an encoded file".to_owned(), true));
+        }
         AnswerRange::Partial { offset, total } if offset == asked && asked > 0 => (offset, total),
         AnswerRange::Partial { offset, .. } => {
-            return Err(format!(
-                "sends bytes from {offset} on when asked for those from {asked} on"
-            ));
+            let why = format!("sends bytes from {offset} on when asked for those from {asked} on");
+            return Err((why, true));
         }
     };
     match total.filter(|total| *total != size) {
-        Some(total) => Err(mismatch("size", &size, &total)),
+        Some(total) => Err((mismatch("size", &size, &total), false)),
         None => Ok(Accepted { from, response }),
     }
 }

@@ -14,7 +14,7 @@ pub enum FetchError {
         /// One line per place: its kind, its address, and why it did not give the file.
         problem: String,
         /// The way out.
-        hint: &'static str,
+        hint: String,
     },
     /// The file of the unfinished download cannot be used.
     #[error("fetch {what}: {action} {}", visible_path(path))]
@@ -84,7 +84,7 @@ pub enum FetchError {
 impl Hint for FetchError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::NoPlace { hint, .. } => Some((*hint).into()),
+            Self::NoPlace { hint, .. } => Some(hint.as_str().into()),
             _ => None,
         }
     }

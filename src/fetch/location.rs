@@ -18,6 +18,19 @@ impl Address {
     pub fn is_network(&self) -> bool {
         matches!(self, Self::Http(_))
     }
+
+    /// The server: scheme, host and port.
+    pub(super) fn server(&self) -> String {
+        match self {
+            Self::Http(text) => {
+                let bare = without_user(text);
+                let start = bare.find("://").map_or(0, |at| at + 3);
+                let end = bare[start..].find(['/', '?']).map_or(bare.len(), |at| start + at);
+                bare[..end].to_owned()
+            }
+            Self::File(_) => "file:".to_owned(),
+        }
+    }
 }
 
 impl FromStr for Address {
@@ -110,6 +123,8 @@ pub struct Location {
     pub kind: LocationKind,
     /// The file's address.
     pub address: Address,
+    /// Hosts beside that of the address to which the server may lead: `host`, `host:port` or `*.domain`.
+    pub redirects: Vec<String>,
 }
 
 impl fmt::Display for Location {
@@ -129,7 +144,11 @@ impl Base {
             Address::Http(base) => Address::Http(format!("{base}/{}", encode(path))),
             Address::File(base) => Address::File(base.join(path)),
         };
-        Location { kind, address }
+        Location {
+            kind,
+            address,
+            redirects: Vec::new(),
+        }
     }
 
     /// Whether the last components of the address are `tail`.

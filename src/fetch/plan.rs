@@ -98,6 +98,7 @@ pub fn plan_file(file: &PinnedFile, sources: &Sources) -> Result<Option<FetchIte
         places.push(Location {
             kind: LocationKind::Origin,
             address,
+            redirects: file.redirects.clone(),
         });
     }
     Ok(Some(FetchItem {
@@ -217,6 +218,7 @@ mod tests {
             arch: None,
             path: None,
             url: Some("https://example.com/agent?v=1".into()),
+            redirects: vec![],
             size: 1,
             sha256: Sha256Digest::new([0xab; 32]),
         };

@@ -1,7 +1,7 @@
 //! `Transport`: how the bytes of a place are read.
 
 use super::location::Location;
-use std::io::Read;
+use std::{io::Read, time::Duration};
 
 /// The part of the file that an answer holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +26,9 @@ pub struct Response {
     pub status: AnswerRange,
     /// Identifies this version of the file (a strong `ETag`, else `Last-Modified`), so that only the same version is resumed.
     pub validator: Option<String>,
-    /// The content.
+    /// The `Content-Encoding` that the server states, if it is not `identity`.
+    pub encoding: Option<String>,
+    /// The content, as it was sent.
     pub body: Box<dyn Read + Send>,
 }
 
@@ -42,6 +44,25 @@ pub enum TransportFailure {
     /// The same request may succeed later.
     #[error("{0}")]
     Temporary(String),
+    /// The server asks for the request again after this time.
+    #[error("{why}")]
+    Busy {
+        /// The answer.
+        why: String,
+        /// The wait.
+        wait: Duration,
+    },
+    /// The server leads to a host or port that nothing allows.
+    #[error("{why}")]
+    Elsewhere {
+        /// The rule, and the address without its query.
+        why: String,
+        /// The host, with its port where that is not the usual one.
+        host: String,
+    },
+    /// No trusted authority issued the server's certificate.
+    #[error("{0}")]
+    Untrusted(String),
     /// The same request would fail again.
     #[error("{0}")]
     Refused(String),

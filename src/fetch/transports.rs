@@ -18,6 +18,10 @@ impl Transport for FileTransport {
         };
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => TransportFailure::NotFound,
+            // A network file system that was away, or whose server has moved the file.
+            io::ErrorKind::StaleNetworkFileHandle | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {
+                TransportFailure::Temporary(format!("cannot be read: {e}"))
+            }
             _ => TransportFailure::Refused(format!("cannot be read: {e}")),
         };
         // Without blocking, so that a fifo at this path is refused instead of waited for.
@@ -43,6 +47,7 @@ impl Transport for FileTransport {
         Ok(Response {
             status,
             validator: None,
+            encoding: None,
             body: Box::new(file),
         })
     }

@@ -5,7 +5,7 @@ use super::{
     stage_file::plain_name,
 };
 use crate::{
-    model::{Arch, BuildOption, NodeId, RelPath},
+    model::{Arch, BuildOption, NodeId, RelPath, Variant},
     source::{SourceEntry, SourceTree},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,11 +66,21 @@ impl StageGraph {
         };
         for (name, file) in &graph.stages {
             plain_name("stage", name).map_err(|problem| file.error(0, problem))?;
+            if file.variant.is_some() {
+                name.parse::<Variant>().map_err(|e| file.error(0, e.to_string()))?;
+            }
             check_writer(file, writers)?;
             graph.check_stage(file)?;
         }
         graph.check_cycles()?;
         Ok(graph)
+    }
+
+    /// The variants that the stages declare, in the order of their names, each with its stage file.
+    pub fn variants(&self) -> impl Iterator<Item = (Variant, &StageFile)> {
+        let declared = self.stages.iter().filter(|(_, file)| file.variant.is_some());
+        // `new` has refused a variant's stage whose name is not that of a variant.
+        declared.filter_map(|(name, file)| Some((name.parse().ok()?, file)))
     }
 
     /// Checks the references of one stage, and the outputs that pass an input on.

@@ -4,6 +4,7 @@
 //! the digest of its canonical form ([`Canonical`]), a text of lines, so that a changed line explains a rebuild ([`Reason`]).
 
 mod check;
+mod declared_variant;
 mod error;
 mod key;
 mod plan;
@@ -13,6 +14,7 @@ mod stage_file;
 mod units;
 
 pub use check::{StageGraph, StageNode};
+pub use declared_variant::DeclaredVariant;
 pub use error::GraphError;
 pub use key::{Canonical, Code, InputDigest, KeyInputs};
 pub use plan::{Closure, closure_of};

@@ -1,7 +1,7 @@
 //! The format of `stage.toml`: the dependencies, the workload and the outputs of a stage. `stages/README.md` explains it to authors.
 
 use super::{
-    GraphError,
+    DeclaredVariant, GraphError,
     units::{parse_duration, parse_size},
 };
 use crate::model::{Arch, BuildOption, Capability, RelPath, excerpt, is_visible, visible_message};
@@ -345,6 +345,8 @@ pub struct StageFile {
     pub arch: StageArch,
     /// The target architectures it exists for.
     pub only: Vec<Arch>,
+    /// The variant that it makes, if it makes one.
+    pub variant: Option<DeclaredVariant>,
     /// The program or writer that runs.
     pub workload: StageWorkload,
     /// Stage whose output `tree` is the root directory; `None` for an empty root.
@@ -380,6 +382,7 @@ struct RawStage {
     arch: StageArch,
     #[serde(default = "both")]
     only: Vec<Arch>,
+    variant: Option<Spanned<DeclaredVariant>>,
     command: Option<Spanned<Vec<String>>>,
     writer: Option<Spanned<String>>,
     prepare: Option<Spanned<String>>,
@@ -555,7 +558,14 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
                 .map_err(|problem| error(from.span().start, problem))?;
         }
     }
+    if let Some(variant) = &raw.variant {
+        variant
+            .get_ref()
+            .check(raw.arch, &raw.only, &outputs)
+            .map_err(|problem| error(variant.span().start, problem))?;
+    }
     Ok(StageFile {
+        variant: raw.variant.map(Spanned::into_inner),
         summary: raw.summary.into_inner(),
         arch: raw.arch,
         only: raw.only,
@@ -681,7 +691,7 @@ memory = "3GiB"
             (
                 "packages = true",
                 "packages = true, option = \"recover\"",
-                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`",
+                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`, `debug`",
             ),
             (
                 "packages = true",

@@ -1,21 +1,22 @@
 //! Connections: time limits, proxies, and the authorities whose certificates count.
-//!
-//! A private authority is added to the public ones that are compiled in. The TLS library takes the public ones as bare keys and private
-//! ones as certificates, and no mixture of both, so there are two agents: the second is asked when the first does not know the issuer of
-//! the server's certificate. Nothing of the request has been sent by then.
 
-use super::{error::HttpError, is_loopback};
-use crate::model::lock;
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
+use super::{
+    error::HttpError,
+    forward::ForwardConnector,
+    proxy::{ProxyRules, ProxyServer},
+    tls::{Authorities, TlsConnector, is_broken_data, tls_fault},
+    trust::TrustPlaces,
 };
+use crate::model::visible_message;
+use std::{fmt, time::Duration};
 use ureq::{
     Agent, Proxy,
-    http::Uri,
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    config::Config,
+    http::{StatusCode, Uri},
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{ConnectProxyConnector, Connector as _, TcpConnector},
+    },
 };
 
 /// Idle connections kept open to one server.
@@ -38,8 +39,8 @@ pub struct ClientOptions {
     /// The time after which no further try of a request begins, and in which an answer to [`HttpClient::send`](super::HttpClient::send)
     /// has arrived.
     pub total: Duration,
-    /// Whether `https_proxy`, `no_proxy` and their like choose a proxy. This machine is never reached through one.
-    pub proxy_from_environment: bool,
+    /// The proxies and the authorities of the machine. This machine is never reached through a proxy.
+    pub network: NetworkSettings,
     /// Hosts, with the port if it is not 80, that may be spoken to over plain `http`.
     pub plain_http: Vec<String>,
 }
@@ -52,7 +53,7 @@ impl Default for ClientOptions {
             silence: Duration::from_secs(120),
             tries: 5,
             total: Duration::from_secs(300),
-            proxy_from_environment: true,
+            network: NetworkSettings::default(),
             plain_http: Vec::new(),
         }
     }
@@ -64,104 +65,172 @@ impl fmt::Debug for ClientOptions {
     }
 }
 
-/// The agents of a client.
-pub(super) struct Agents {
-    /// For other machines: perhaps through a proxy.
-    far: Trusting,
-    /// For this machine.
-    near: Trusting,
+/// The way of a machine to servers. The default has no proxy and trusts the public authorities.
+#[derive(Clone, Default, Debug)]
+pub struct NetworkSettings {
+    /// The proxies.
+    pub proxies: ProxyRules,
+    /// The authorities beside those compiled into pnb.
+    pub trust: TrustPlaces,
 }
 
-/// Agents that differ by the authorities they trust.
-struct Trusting {
-    /// The public ones.
-    public: Agent,
-    /// The private ones that the caller named.
-    private: Option<Agent>,
-    /// Whether a host's certificate was issued by a public one, where that is known.
-    known: Mutex<BTreeMap<String, bool>>,
+/// Agents with the same limits and authorities, one for each proxy.
+pub(crate) struct Routes {
+    proxies: ProxyRules,
+    direct: Agent,
+    /// For plain `http` through its proxy.
+    http: Option<Agent>,
+    /// For `https` through its proxy.
+    https: Option<Agent>,
 }
+
+impl Routes {
+    /// `config` makes the configuration of an agent with a proxy.
+    pub(crate) fn new(
+        network: &NetworkSettings,
+        given: Option<Vec<u8>>,
+        config: impl Fn(Option<Proxy>) -> Config,
+    ) -> Self {
+        let authorities = Authorities {
+            places: network.trust.clone(),
+            given,
+        };
+        let agent = |proxy: Option<Proxy>| {
+            let connector =
+                ().chain(ForwardConnector::new())
+                    .chain(ConnectProxyConnector::default())
+                    .chain(TcpConnector::default())
+                    .chain(TlsConnector::new(authorities.clone()));
+            Agent::with_parts(config(proxy), connector, DefaultResolver::default())
+        };
+        let through = |scheme| {
+            network
+                .proxies
+                .of_scheme(scheme)
+                .map(|server| agent(Some(server.proxy.clone())))
+        };
+        Self {
+            proxies: network.proxies.clone(),
+            direct: agent(None),
+            http: through("http"),
+            https: through("https"),
+        }
+    }
+
+    /// Calls `attempt` with the agent for the address.
+    pub(crate) fn ask<T>(
+        &self,
+        uri: &Uri,
+        attempt: impl FnOnce(&Agent) -> Result<T, ureq::Error>,
+    ) -> Result<T, RequestFault> {
+        let proxy = self.proxies.proxy_for(uri).map_err(|problem| RequestFault {
+            problem,
+            temporary: false,
+        })?;
+        let through = match uri.scheme_str() {
+            Some("https") => &self.https,
+            _ => &self.http,
+        };
+        let agent = match proxy {
+            Some(_) => through.as_ref().unwrap_or(&self.direct),
+            None => &self.direct,
+        };
+        attempt(agent).map_err(|error| RequestFault::new(&error, proxy))
+    }
+
+    /// The proxy of an address, for messages.
+    pub(crate) fn proxy_name(&self, uri: &Uri) -> Option<String> {
+        self.proxies.proxy_for(uri).ok().flatten().map(ToString::to_string)
+    }
+}
+
+/// Why a request had no answer.
+pub(crate) struct RequestFault {
+    /// The reason in words.
+    pub(crate) problem: String,
+    /// Whether another try may have an answer.
+    pub(crate) temporary: bool,
+}
+
+impl RequestFault {
+    /// The meaning of an error of a request that went through `proxy`.
+    pub(super) fn new(error: &ureq::Error, proxy: Option<&ProxyServer>) -> Self {
+        let mut temporary = match error {
+            ureq::Error::Io(e) => !is_broken_data(e),
+            ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+            error => tls_fault(error).is_some_and(|fault| fault.temporary),
+        };
+        let problem = match error {
+            ureq::Error::Io(e) => visible_message(&e.to_string()),
+            ureq::Error::Timeout(_) => "the server did not answer in time".to_owned(),
+            ureq::Error::HostNotFound => "the host name does not resolve".to_owned(),
+            ureq::Error::ConnectionFailed => "the connection failed".to_owned(),
+            ureq::Error::ConnectProxyFailed(reason) => {
+                // The text of ureq, `proxy server responded 407/407`, is the only place of the number.
+                let status = reason.rsplit('/').next().and_then(|text| text.parse::<u16>().ok());
+                temporary = status.is_none_or(|code| super::is_temporary(code));
+                let text = status.map_or_else(
+                    || "broke off".to_owned(),
+                    |code| format!("answered {}", status_text(code)),
+                );
+                let help = if status == Some(407) {
+                    ": it wants a user name and a password in its address"
+                } else {
+                    ""
+                };
+                format!("the proxy {text} to CONNECT{help}")
+            }
+            other => match tls_fault(other) {
+                Some(fault) => fault.to_string(),
+                None => visible_message(&other.to_string()),
+            },
+        };
+        let problem = match (proxy, error) {
+            (Some(proxy), ureq::Error::ConnectProxyFailed(_)) => {
+                problem.replacen("the proxy", &format!("the proxy {proxy}"), 1)
+            }
+            (Some(proxy), _) => format!("{problem}, through the proxy {proxy}"),
+            (None, _) => problem,
+        };
+        Self { problem, temporary }
+    }
+}
+
+/// A status with its usual name: `404 Not Found`.
+pub(crate) fn status_text(code: u16) -> String {
+    let name = StatusCode::from_u16(code)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    name.map_or_else(|| code.to_string(), |name| format!("{code} {name}"))
+}
+
+/// The agents of a client.
+pub(super) struct Agents(Routes);
 
 impl Agents {
     pub(super) fn new(options: &ClientOptions) -> Result<Self, HttpError> {
-        let roots = options.ca.as_deref().map(certificates).transpose()?;
-        let proxy = match options.proxy_from_environment {
-            true => Proxy::try_from_env(),
-            false => None,
-        };
-        let trusting = |proxy: Option<Proxy>| Trusting {
-            public: agent(options, proxy.clone(), RootCerts::WebPki),
-            private: roots
-                .clone()
-                .map(|roots| agent(options, proxy, RootCerts::Specific(roots))),
-            known: Mutex::default(),
-        };
-        Ok(Self {
-            far: trusting(proxy),
-            near: trusting(None),
-        })
+        if let Some(pem) = &options.ca {
+            super::Trust::default().add_pem("the given file", pem)?;
+        }
+        let mut network = options.network.clone();
+        network.proxies.spare_loopback = true;
+        Ok(Self(Routes::new(&network, options.ca.clone(), |proxy| {
+            configuration(options, proxy)
+        })))
     }
 
-    /// Calls `attempt` with the agent for the address; with the other one too, if the first does not know the issuer of the certificate.
+    /// Calls `attempt` with the agent for the address.
     pub(super) fn ask<T>(
         &self,
         uri: &Uri,
-        mut attempt: impl FnMut(&Agent) -> Result<T, ureq::Error>,
-    ) -> Result<T, ureq::Error> {
-        let trusting = match uri.host().is_some_and(is_loopback) {
-            true => &self.near,
-            false => &self.far,
-        };
-        let host = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
-        let Some(private) = trusting.private.as_ref().filter(|_| uri.scheme_str() == Some("https")) else {
-            return attempt(&trusting.public);
-        };
-        if lock(&trusting.known).get(&host) == Some(&true) {
-            return attempt(&trusting.public);
-        }
-        match attempt(private) {
-            Err(error) if is_unknown_issuer(&error) => {
-                let answer = attempt(&trusting.public)?;
-                lock(&trusting.known).insert(host, true);
-                Ok(answer)
-            }
-            other => other,
-        }
+        attempt: impl FnOnce(&Agent) -> Result<T, ureq::Error>,
+    ) -> Result<T, RequestFault> {
+        self.0.ask(uri, attempt)
     }
 }
 
-/// Whether the handshake ended because no trusted authority issued the server's certificate.
-pub(super) fn is_unknown_issuer(error: &ureq::Error) -> bool {
-    error.to_string().contains("invalid peer certificate: UnknownIssuer")
-}
-
-/// The certificates of a PEM text, of which there is at least one.
-fn certificates(pem: &[u8]) -> Result<Arc<Vec<Certificate<'static>>>, HttpError> {
-    let bad = |problem: &str| HttpError::Authority {
-        problem: problem.to_owned(),
-    };
-    let mut found = Vec::new();
-    for item in parse_pem(pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
-            Ok(_) => return Err(bad("there is something else than certificates")),
-            Err(_) => return Err(bad("it is not PEM")),
-        }
-    }
-    match found.is_empty() {
-        true => Err(bad("there is no certificate")),
-        false => Ok(Arc::new(found)),
-    }
-}
-
-fn agent(options: &ClientOptions, proxy: Option<Proxy>, roots: RootCerts) -> Agent {
-    // The cryptography of TLS is that of signatures: one library, and ureq knows no other without its feature for `ring`.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(provider)
-        .root_certs(roots);
+fn configuration(options: &ClientOptions, proxy: Option<Proxy>) -> Config {
     Agent::config_builder()
-        .tls_config(tls.build())
         .proxy(proxy)
         .http_status_as_error(false)
         .max_redirects(0)
@@ -176,7 +245,6 @@ fn agent(options: &ClientOptions, proxy: Option<Proxy>, roots: RootCerts) -> Age
         .timeout_per_read(Some(options.silence))
         .timeout_per_write(Some(options.silence))
         .build()
-        .new_agent()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     address::{is_loopback, parse},
-    agents::{Agents, ClientOptions, is_unknown_issuer},
+    agents::{Agents, ClientOptions, RequestFault},
     clock::{HttpClock, MachineClock},
     error::HttpError,
     request::{Answer, Request, RequestBody, Retry},
@@ -176,7 +176,7 @@ impl HttpClient {
             let url = name.to_owned();
             return Err(Fault::Final(HttpError::Source { url, source }));
         }
-        let answer = asked.map_err(|error| fault(error, &method, name))?;
+        let answer = asked.map_err(|error| settle(error, &method, name))?;
         match sink.as_deref_mut().filter(|_| answer.status().is_success()) {
             Some(sink) => pour(answer, request, name, sink),
             None => self.collect(answer, request, name, sink.is_some(), left),
@@ -204,7 +204,7 @@ impl HttpClient {
                 Ok(read) => read,
                 // The text of a refusal is help, not content.
                 Err(_) if status >= 300 => break,
-                Err(error) => return Err(fault(ureq::Error::from(error), &request.method, name)),
+                Err(error) => return Err(fault(&ureq::Error::from(error), &request.method, name)),
             };
             bytes.extend_from_slice(&buffer[..read]);
             if bytes.len() as u64 > limit {
@@ -248,13 +248,13 @@ fn pour(
         let read = match reader.read(&mut buffer) {
             Ok(0) => break,
             Ok(read) => read,
-            Err(error) if received == 0 => return Err(fault(ureq::Error::from(error), &request.method, name)),
+            Err(error) if received == 0 => return Err(fault(&ureq::Error::from(error), &request.method, name)),
             Err(error) => {
                 return Err(Fault::Final(HttpError::Cut {
                     method: request.method.to_string(),
                     url: name.to_owned(),
                     received,
-                    problem: reason(&ureq::Error::from(error)),
+                    problem: RequestFault::new(&ureq::Error::from(error), None).problem,
                 }));
             }
         };
@@ -306,35 +306,18 @@ fn head(
 }
 
 /// What an error of the connection means for another try.
-fn fault(error: ureq::Error, method: &Method, name: &str) -> Fault {
-    let problem = reason(&error);
-    let temporary = match &error {
-        // Errors of TLS come as those of data.
-        ureq::Error::Io(e) => e.kind() != io::ErrorKind::InvalidData,
-        ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-        _ => false,
-    };
-    match temporary {
-        true => Fault::Temporary(problem),
+fn fault(error: &ureq::Error, method: &Method, name: &str) -> Fault {
+    settle(RequestFault::new(error, None), method, name)
+}
+
+fn settle(fault: RequestFault, method: &Method, name: &str) -> Fault {
+    match fault.temporary {
+        true => Fault::Temporary(fault.problem),
         false => Fault::Final(HttpError::Protocol {
             method: method.to_string(),
             url: name.to_owned(),
-            problem,
+            problem: fault.problem,
         }),
-    }
-}
-
-/// The reason of an error in words.
-fn reason(error: &ureq::Error) -> String {
-    match error {
-        error if is_unknown_issuer(error) => {
-            "no trusted authority issued the server's certificate (UnknownIssuer)".to_owned()
-        }
-        ureq::Error::Io(e) => crate::model::visible_message(&e.to_string()),
-        ureq::Error::Timeout(_) => "the server did not answer in time".to_owned(),
-        ureq::Error::HostNotFound => "the host name does not resolve".to_owned(),
-        ureq::Error::ConnectionFailed => "the connection failed".to_owned(),
-        other => crate::model::visible_message(&other.to_string()),
     }
 }
 

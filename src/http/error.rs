@@ -21,6 +21,14 @@ pub enum HttpError {
         /// The fault of the PEM text.
         problem: String,
     },
+    /// The authorities that a variable or option names cannot be read.
+    #[error("read the certificates of {from}: {problem}")]
+    Authorities {
+        /// The variable or option, and the file.
+        from: String,
+        /// The fault.
+        problem: String,
+    },
     /// The connection failed, was reset or was silent, in each try.
     #[error("{method} {url}: {problem} ({})", tries(*made))]
     Unreachable {
@@ -107,7 +115,7 @@ impl Hint for HttpError {
                 ..
             } => Some("use https; plain http goes only to this machine, or to a host that is allowed by name".into()),
             Self::Protocol { problem, .. } if problem.contains("UnknownIssuer") => {
-                Some("give the certificate of the private authority with --ca-file".into())
+                Some("give the certificate of the private authority with --ca-file or SSL_CERT_FILE".into())
             }
             Self::Unreachable { .. } => Some("the server or the network is down; run the command again later".into()),
             _ => None,

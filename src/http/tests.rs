@@ -131,7 +131,6 @@ impl HttpClock for Waits {
 fn client() -> (HttpClient, Arc<Waits>) {
     let waits = Arc::new(Waits::default());
     let options = ClientOptions {
-        proxy_from_environment: false,
         silence: Duration::from_secs(20),
         ..ClientOptions::default()
     };

@@ -58,6 +58,9 @@ pub struct Difference {
     /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<LikelyCause>,
+    /// Whether the bytes are a structure of the format, such as a table, or in no part at all, and not those of a file.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub structure: bool,
 }
 
 /// A difference at a place.
@@ -66,13 +69,17 @@ pub struct Difference {
 pub enum What {
     /// The part exists only in the first side.
     OnlyInA {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part exists only in the second side.
     OnlyInB {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part has another kind or format on each side, or is damaged on one side.
     Format {
@@ -152,6 +159,9 @@ pub enum What {
     },
 }
 
+/// Is told the names of the parts around each pair of parts that is going to be compared.
+pub type Watch<'a> = &'a dyn Fn(&[String]);
+
 /// Compares two parts; `limit` differences are kept, and all are counted. Directories of the host come with the parts of their files,
 /// since they have no bytes of their own.
 pub fn diff(
@@ -160,9 +170,22 @@ pub fn diff(
     scratch: &SpoolDirectory,
     limit: usize,
 ) -> Result<Comparison, InspectError> {
+    diff_watched(a, b, scratch, limit, &|_| {})
+}
+
+/// The same as [`diff`] for callers that show what is being compared.
+pub fn diff_watched(
+    a: (&Part, Option<&[Part]>),
+    b: (&Part, Option<&[Part]>),
+    scratch: &SpoolDirectory,
+    limit: usize,
+    watch: Watch<'_>,
+) -> Result<Comparison, InspectError> {
     let mut walk = Walk {
         scratch,
         limit,
+        watch,
+        structure: false,
         out: Comparison::default(),
         path: Vec::new(),
     };
@@ -185,6 +208,9 @@ pub fn diff(
 struct Walk<'a> {
     scratch: &'a SpoolDirectory,
     limit: usize,
+    watch: Watch<'a>,
+    /// Whether bytes of structures are being reported.
+    structure: bool,
     out: Comparison,
     path: Vec<String>,
 }
@@ -194,7 +220,13 @@ impl Walk<'_> {
         self.out.total += 1;
         if self.out.differences.len() < self.limit {
             let path = self.path.clone();
-            self.out.differences.push(Difference { path, what, hint });
+            let structure = self.structure;
+            self.out.differences.push(Difference {
+                path,
+                what,
+                hint,
+                structure,
+            });
         }
     }
 
@@ -215,6 +247,7 @@ impl Walk<'_> {
     /// Compares two parts of the same name. If `known` is given, the parts differ at most in these ranges.
     fn pair(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         let depth = self.path.len();
+        (self.watch)(&self.path);
         match self.readable(a, b, known) {
             Err(InspectError::Read { source, .. }) if is_damage(&source) => {
                 self.path.truncate(depth);
@@ -294,7 +327,11 @@ impl Walk<'_> {
             if look_a.format == "JSON" && self.out.total > before {
                 return Ok(());
             }
-            return self.content(a, b, &spans);
+            // The bytes of a directory are its entries as the file system stores them.
+            self.structure = a.kind == PartKind::Directory && b.kind == PartKind::Directory;
+            let reported = self.content(a, b, &spans);
+            self.structure = false;
+            return reported;
         }
         self.inside(look_a.format, |walk| {
             walk.children(Some((a, b)), &look_a.children, &look_b.children, spans)
@@ -370,7 +407,8 @@ impl Walk<'_> {
         let mut moved: Option<What> = None;
         for x in files(a) {
             let Some(y) = of_b.get(x.key.as_str()) else {
-                self.below(&x.name, |walk| walk.report(What::OnlyInA { size: x.size }, None));
+                let (size, kind) = (real_size(x), x.kind);
+                self.below(&x.name, |walk| walk.report(What::OnlyInA { size, kind }, None));
                 cover(&mut explained, x);
                 continue;
             };
@@ -393,7 +431,8 @@ impl Walk<'_> {
             }
         }
         for y in files(b).filter(|p| !of_a.contains_key(p.key.as_str())) {
-            self.below(&y.name, |walk| walk.report(What::OnlyInB { size: y.size }, None));
+            let (size, kind) = (real_size(y), y.kind);
+            self.below(&y.name, |walk| walk.report(What::OnlyInB { size, kind }, None));
             cover(&mut explained, y);
         }
         if let Some(moved) = moved {
@@ -445,6 +484,21 @@ impl Walk<'_> {
                 rest = self.without(a, b, &rest, &part.about)?;
             }
         }
+        self.structure = true;
+        let reported = self.structures(a, b, described, parts, rest);
+        self.structure = false;
+        reported
+    }
+
+    /// Reports `rest` by the tables of the format, and what is in none of them.
+    fn structures<'p>(
+        &mut self,
+        a: &Part,
+        b: &Part,
+        described: &[&Part],
+        parts: impl Iterator<Item = &'p Part>,
+        mut rest: Vec<Span>,
+    ) -> Result<(), InspectError> {
         for part in parts.filter(|p| p.kind == PartKind::Region) {
             if rest.is_empty() {
                 return Ok(());
@@ -498,10 +552,13 @@ impl Walk<'_> {
         self.without(a, b, &rest, extents)
     }
 
+    /// `rest` without the ranges of `extents`. Only ranges that lose bytes are read again: of thousands of parts, each touches a few.
     fn without(&self, a: &Part, b: &Part, rest: &[Span], extents: &[PartExtent]) -> Result<Vec<Span>, InspectError> {
-        let covered = extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect();
-        let left = spans::subtract(rest, &spans::normal(covered));
-        self.read(spans::scan(&a.source, &b.source, &left))
+        let covered = spans::normal(extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect());
+        let (touched, mut left) = spans::touching(rest, &covered);
+        let cut = spans::subtract(&touched, &covered);
+        left.extend(self.read(spans::scan(&a.source, &b.source, &cut))?);
+        Ok(spans::normal(left))
     }
 
     /// Reports the differing bytes in `spans`, whose first byte differs.
@@ -553,6 +610,12 @@ fn possible(a: &Part, b: &Part) -> Vec<Span> {
         .map(|e| e.at..e.at.saturating_add(e.len).min(end));
     let longer = Span { start: common, end };
     spans::normal(stored.chain([longer]).collect())
+}
+
+/// The size of a part: what its holder states, where its bytes lie elsewhere, as those of a file of a composefs image do.
+fn real_size(part: &Part) -> u64 {
+    let stated = part.fields.get("size").and_then(|size| size.parse().ok());
+    stated.unwrap_or(part.size)
 }
 
 /// The parts that are not structures of the format itself.

@@ -14,6 +14,7 @@
 //! its depth.
 
 mod budget;
+mod compare;
 mod detect;
 mod diff;
 mod disks;
@@ -23,10 +24,14 @@ mod json;
 mod layouts;
 mod likely_cause;
 mod media;
+mod overview;
 mod part;
+mod place;
 mod programs;
 mod root;
+mod sentence;
 mod spans;
+mod stated;
 mod streams;
 mod survey;
 mod tar;
@@ -34,9 +39,12 @@ mod text;
 mod trees;
 
 pub use budget::Work;
-pub use diff::{Comparison, Difference, What, diff};
+pub use compare::{Compared, Opened, compare_artifacts};
+pub use diff::{Comparison, Difference, Watch, What, diff, diff_watched};
 pub use error::InspectError;
 pub use likely_cause::LikelyCause;
+pub use overview::{Aspect, ChangeGroup, ChangeRow, ChangedPart, Counts, Mark, Overview};
 pub use part::{Fields, Look, Part, PartKind, SpoolDirectory, open, open_path};
+pub use place::{ArtifactPart, STATEMENTS, part_of};
 pub use root::{FoundRoot, find_file, find_root};
 pub use survey::{SurveyNode, survey};

@@ -1,7 +1,7 @@
 //! The format of `lockfile.toml`.
 
 use super::BaseImage;
-use crate::model::{Arch, Epoch, Fingerprint, Moment, NodeId, RelPath, Sha256Digest};
+use crate::model::{Arch, Epoch, Fingerprint, Moment, NodeId, RelPath, Sha256Digest, excerpt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -114,10 +114,44 @@ pub struct PinnedFile {
     /// Address, for a download.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Hosts beside that of `url` to which its server may lead: `host`, `host:port` or `*.domain`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<String>,
     /// Size in bytes.
     pub size: u64,
     /// SHA-256 of the file.
     pub sha256: Sha256Digest,
+}
+
+/// The fault of an entry of `redirects`, if it has one: the forms are `host`, `host:port` and `*.domain`, the last one also with a port.
+pub fn redirect_problem(entry: &str) -> Option<String> {
+    let host = match entry.rsplit_once(':') {
+        Some((host, port)) if !entry.ends_with(']') => match port.parse::<u16>() {
+            Ok(1..) => host,
+            _ => {
+                return Some(format!(
+                    "redirects has {:?}, whose port is no number from 1 to 65535",
+                    excerpt(entry)
+                ));
+            }
+        },
+        _ => entry,
+    };
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let bracketed = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+    let good = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
+            !name.is_empty() && !name.starts_with('.') && name.len() <= 253 && name.bytes().all(plain)
+        }
+    };
+    (!good).then(|| {
+        format!(
+            "redirects has {:?}, which is not host, host:port or *.domain",
+            excerpt(entry)
+        )
+    })
 }
 
 impl Lockfile {

@@ -16,7 +16,7 @@ pub use base::{BaseImage, BaseLayer, BasePackage, BasePlatform, check_base};
 pub use check::{LockProblem, check};
 pub use diff::{LockChange, diff};
 pub use error::{LockError, line_at};
-pub use format::{Archive, Distribution, LOCK_VERSION, Lockfile, Package, PinnedFile};
+pub use format::{Archive, Distribution, LOCK_VERSION, Lockfile, Package, PinnedFile, redirect_problem};
 pub use index::{Index, PackageId};
 pub use parse::{MAX_LOCKFILE, parse_lock};
 pub use resolve::{ResolveError, WantedSet, resolve};

@@ -4,6 +4,7 @@ use super::{
     BaseImage, LOCK_VERSION, LockError, Lockfile, Package, PinnedFile,
     error::{line_at, toml_error},
     format::Archive,
+    redirect_problem,
 };
 use crate::{
     debian::{Version, is_package_name, is_source},
@@ -208,6 +209,12 @@ fn package_problem(package: &Package, lock: &Lockfile) -> Option<String> {
 fn file_problem(file: &PinnedFile) -> Option<String> {
     if !is_name(&file.name) {
         return Some("not a file name".to_owned());
+    }
+    if file.path.is_some() && !file.redirects.is_empty() {
+        return Some("has redirects without a url".to_owned());
+    }
+    if let Some(problem) = file.redirects.iter().find_map(|entry| redirect_problem(entry)) {
+        return Some(problem);
     }
     match (&file.path, &file.url) {
         (Some(_), Some(_)) => Some("has both a path and a url".to_owned()),

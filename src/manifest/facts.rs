@@ -1,10 +1,10 @@
 //! The facts of a build that its statements are made from: plain values that the pipeline gathers.
 
-use super::{BaseImageFact, ModuleTrustFact, PlatformFact, RecordedWorkload};
+use super::{BaseImageFact, License, ModuleTrustFact, OperatingSystem, PlatformFact, RecordedWorkload};
 use crate::{
     graph::InputDigest,
     lock::Lockfile,
-    model::{Arch, BuildOption, NodeId, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
+    model::{Arch, ArtifactForm, BuildOption, NodeId, RelPath, Sha256Digest, StageKey, Variant, VerityDigest},
     store::Output,
     verity::Digests,
 };
@@ -16,8 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Facts<'a> {
     /// Architecture of the artifact.
     pub arch: Arch,
-    /// Its family.
+    /// Its variant.
     pub variant: Variant,
+    /// The form of the variant.
+    pub form: ArtifactForm,
+    /// The file that is the image, in forms that consist of one.
+    pub image: Option<RelPath>,
     /// The lock it was built from.
     pub lock: &'a Lockfile,
     /// SHA-256 of the lock's file.
@@ -36,7 +40,7 @@ pub struct Facts<'a> {
     pub kernel_command_line: String,
     /// fs-verity digest of the composefs image that is the root.
     pub root: VerityDigest,
-    /// SHA-256 of the manifest of the OCI image; `None` for families without one.
+    /// SHA-256 of the manifest of the OCI image; `None` for forms without one.
     pub oci_digest: Option<Sha256Digest>,
     /// The base image, if it is an input of a stage.
     pub base_image: Option<BaseImageFact>,
@@ -46,6 +50,10 @@ pub struct Facts<'a> {
     pub modules: Option<ModuleTrustFact>,
     /// The options of the build that an input of a stage depends on.
     pub options: BTreeSet<BuildOption>,
+    /// The operating system of the root.
+    pub operating_system: OperatingSystem,
+    /// What the packages say about themselves, by the SHA-256 of their files.
+    pub packages: BTreeMap<Sha256Digest, PackageDetails>,
     /// The agent in the root.
     pub agent: Agent,
     /// Version of pnb.
@@ -64,6 +72,17 @@ pub struct Facts<'a> {
     pub stages: Vec<StageFact>,
     /// The artifact's files, without the statements about it.
     pub artifacts: BTreeMap<RelPath, Digests>,
+}
+
+/// What a package says about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PackageDetails {
+    /// Its maintainer.
+    pub maintainer: Option<String>,
+    /// `name:arch` of the packages that its dependencies are satisfied by, in any of its sets; sorted.
+    pub depends: BTreeSet<String>,
+    /// Its licences; sorted.
+    pub licenses: Vec<License>,
 }
 
 /// The role of an input.

@@ -30,6 +30,12 @@ pub enum ModelError {
         /// The accepted names.
         allowed: String,
     },
+    /// A text that is not the name of a variant.
+    #[error("{value:?} is not the name of a variant: at most 31 letters, digits and .+-_, first a letter or digit")]
+    VariantName {
+        /// The value found.
+        value: String,
+    },
     /// A text that is not a name and an architecture.
     #[error("{value:?} is not a {kind} and an architecture, such as NAME/amd64")]
     Pair {

@@ -42,4 +42,4 @@ pub use text::{
     is_visible, visible, visible_bytes, visible_json, visible_lines, visible_log, visible_message, visible_path,
 };
 pub use tree::{Entry, Meta, Node, Tree};
-pub use variant::Variant;
+pub use variant::{ArtifactForm, Variant};

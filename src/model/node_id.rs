@@ -158,15 +158,18 @@ mod tests {
 
     #[test]
     fn targets_are_ordered_as_text() {
-        let targets = Variant::ALL.map(|variant| Arch::ALL.map(|arch| Target { variant, arch }));
-        let mut targets = targets.concat();
+        let names = ["raw-4k", "raw", "raw.x", "iso"].map(|name| name.parse::<Variant>().expect("a name"));
+        let mut targets = names
+            .map(|variant| Arch::ALL.map(|arch| Target { variant, arch }))
+            .concat();
         targets.sort();
         assert!(targets.iter().map(ToString::to_string).is_sorted());
     }
 
     #[test]
     fn every_target_has_a_path() {
-        for variant in Variant::ALL {
+        for name in ["raw", "disk-image-rpi4", "raw-4k"] {
+            let variant: Variant = name.parse().expect("a name");
             for arch in Arch::ALL {
                 let target = Target { variant, arch };
                 assert_eq!(target.path().to_str(), Some(target.to_string().as_str()));
@@ -174,6 +177,6 @@ mod tests {
                 assert_eq!(target.node().to_string(), target.to_string());
             }
         }
-        assert!("raw/i386".parse::<Target>().is_err() && "rawe/amd64".parse::<Target>().is_err());
+        assert!("raw/i386".parse::<Target>().is_err() && "ra we/amd64".parse::<Target>().is_err());
     }
 }

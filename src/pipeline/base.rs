@@ -5,7 +5,7 @@
 use super::{Event, Events, Origins, PipelineError, Project};
 use crate::{
     debian::read_installed,
-    fetch::{self, FetchError, FileTransport, HttpOptions, HttpTransport, Transport, Transports},
+    fetch::{self, FetchError, RetryPolicy, SmallFile, read_small},
     image::{
         ImageError,
         oci::{
@@ -95,14 +95,18 @@ impl<'a> Puller<'a> {
         if self.origins.offline && place.address.is_network() {
             return Err("not tried (--offline)".to_owned());
         }
-        let transport = Transports {
-            http: HttpTransport::new(&HttpOptions::default()),
-            file: FileTransport,
+        let file = SmallFile {
+            limit: MAX_DOCUMENT,
+            size,
+            policy: RetryPolicy::default(),
         };
-        let response = transport.open(place, 0, None).map_err(|e| e.to_string())?;
-        let mut bytes = Vec::new();
-        let read = response.body.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
-        read.map_err(|e| e.to_string())?;
+        let told = |wait| {
+            (self.events)(Event::Waiting {
+                place: place.to_string(),
+                seconds: std::time::Duration::as_secs(&wait).max(1),
+            });
+        };
+        let bytes = read_small(&self.origins.transports(), place, file, &std::thread::sleep, &told)?;
         check_bytes(&bytes, digest, size).map(|()| bytes)
     }
 
@@ -196,7 +200,7 @@ impl<'a> Puller<'a> {
                 self.store.root().display(),
                 self.reference.registry()
             ),
-            hint: HINT,
+            hint: HINT.to_owned(),
         })
     }
 }

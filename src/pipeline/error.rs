@@ -6,7 +6,7 @@ use crate::{
     graph::GraphError,
     lock::LockError,
     manifest::ManifestError,
-    model::{Hint, NodeId, Sha256Digest, hint_at_name},
+    model::{Hint, NodeId, Sha256Digest, Target, hint_at_name},
     sandbox::SandboxError,
     source::SourceError,
     store::StoreError,
@@ -65,6 +65,12 @@ pub enum PipelineError {
         expected: Sha256Digest,
         /// The digest of the file (of at most one byte more than the locked size).
         actual: Sha256Digest,
+    },
+    /// An artifact is to be made of a stage that is none of a variant.
+    #[error("export {target}: stages/{}/stage.toml declares no [variant]", target.variant)]
+    NoVariant {
+        /// The artifact.
+        target: Target,
     },
     /// A stage needs the base image of the lock, which has none.
     #[error("find a base image in lockfile.toml: it has none")]
@@ -130,6 +136,15 @@ pub enum PipelineError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The directory of artifacts cannot hold them.
+    #[error("use {path:?} for artifacts")]
+    Output {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: super::OutputProblem,
+    },
     /// The memory did not suffice for two builds.
     #[error("build twice below {path:?}, which is in memory")]
     InMemory {
@@ -164,6 +179,7 @@ impl Hint for PipelineError {
             Self::Files { problem } => hint_at_name(problem).map(Cow::from),
             Self::FilesNotLocked { .. } => Some("`pnb lock` pins the files of the list".into()),
             Self::NoLock { .. } => Some("`pnb lock` writes it".into()),
+            Self::NoVariant { .. } => Some("declare its form in the stage file (stages/README.md, *Variants*)".into()),
             Self::NoBase => Some("`pnb lock --base NAME@sha256:…` pins one".into()),
             Self::BaseImage { .. } => Some(
                 "`pnb lock --base NAME@sha256:…` pins another image, `pnb lock --no-base` none (docs/base-image.md)"
@@ -176,6 +192,16 @@ impl Hint for PipelineError {
                     "`pnb shell {} --arch {}` opens a shell in its sandbox",
                     node.stage, node.arch
                 )
+                .into(),
+            ),
+            Self::Output { source, .. } => Some(
+                match source {
+                    super::OutputProblem::Space { .. } => "make space there, or give another directory with --output",
+                    super::OutputProblem::Size { .. } => {
+                        "give a directory on another file system with --output; FAT has files of less than 4 GiB"
+                    }
+                    _ => "give another directory with --output",
+                }
                 .into(),
             ),
             Self::InMemory { .. } => Some("--on-disk keeps both stores on disk".into()),
@@ -200,6 +226,12 @@ impl PipelineError {
         PipelineError::Describe {
             problem: problem.into(),
         }
+    }
+
+    /// The directory `path` cannot hold artifacts.
+    pub(super) fn output(path: &std::path::Path, source: super::OutputProblem) -> Self {
+        let path = path.to_owned();
+        PipelineError::Output { path, source }
     }
 
     /// An I/O error at `path`, for `map_err`.

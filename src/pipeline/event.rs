@@ -39,9 +39,16 @@ pub enum Event {
         total: u64,
     },
     /// A stage waits until another builder, which runs it, has finished.
-    Waiting {
+    Queued {
         /// The stage.
         node: NodeId,
+    },
+    /// The server of a place asks for a wait.
+    Waiting {
+        /// The place.
+        place: String,
+        /// The wait in seconds.
+        seconds: u64,
     },
     /// A stage starts.
     Started {

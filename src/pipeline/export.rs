@@ -1,6 +1,10 @@
 //! Exports a built variant to `images/<variant>/<arch>/`, with the statements about its files.
 
-use super::{BuildContext, BuildOutcome, Event, PipelineError, facts::Described};
+use super::{
+    BuildContext, BuildOutcome, Event, PipelineError,
+    facts::Described,
+    output::{fresh_directory, replace},
+};
 use crate::{
     graph::{StageOutputKind, closure_of},
     manifest::{
@@ -11,10 +15,6 @@ use crate::{
     store::Store,
     verity::{self, Digests},
 };
-use nix::{
-    errno::Errno,
-    fcntl::{AT_FDCWD, RenameFlags, renameat2},
-};
 use sha2::{Digest as _, Sha256};
 use std::{
     cell::OnceCell,
@@ -24,7 +24,6 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-use tempfile::TempDir;
 
 /// Facts for the statements, from the caller of the pipeline.
 #[derive(Clone, Debug)]
@@ -112,8 +111,6 @@ pub fn export(
     let parent = dir.parent().unwrap_or(images);
     fs::create_dir_all(parent).map_err(PipelineError::io("create", parent))?;
     let (fresh, held) = fresh_directory(parent, &format!(".{}.", target.arch))?;
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(fresh.path(), mode).map_err(PipelineError::io("write", fresh.path()))?;
     export.write_into(fresh.path())?;
     // Taken before the rename: afterwards another builder may replace the directory by its own.
     let stamps = stamps(fresh.path()).map_err(PipelineError::io("look at", fresh.path()))?;
@@ -165,51 +162,9 @@ pub fn state(
     Ok(true)
 }
 
-/// Makes a directory in `parent` whose name begins with `prefix`, and holds its lock while the returned file is open. Directories of that
-/// prefix whose lock is free were left by programs that were killed, and are removed.
-pub(super) fn fresh_directory(parent: &Path, prefix: &str) -> Result<(TempDir, File), PipelineError> {
-    let open = |path: &Path| File::open(path).map_err(PipelineError::io("open", path));
-    // Nobody else makes such a directory meanwhile, so one without a lock is abandoned and not new.
-    let making = open(parent)?;
-    making.lock().map_err(PipelineError::io("lock", parent))?;
-    #[expect(clippy::disallowed_methods, reason = "the order of removal does not matter")]
-    let entries = fs::read_dir(parent).map_err(PipelineError::io("read", parent))?;
-    for entry in entries {
-        let entry = entry.map_err(PipelineError::io("read", parent))?;
-        let is_fresh = entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
-        if is_fresh && File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
-    let fresh = made.map_err(PipelineError::io("create a directory in", parent))?;
-    let held = open(fresh.path())?;
-    held.lock().map_err(PipelineError::io("lock", fresh.path()))?;
-    Ok((fresh, held))
-}
-
 /// Name of the store's note on the export to a directory.
 pub(super) fn note_of(dir: &Path) -> String {
     format!("export-{}", blake3::hash(dir.to_string_lossy().as_bytes()).to_hex())
-}
-
-/// Replaces the directory `dir` by `fresh` in one step, and removes the old one.
-pub(super) fn replace(fresh: TempDir, dir: &Path) -> Result<(), PipelineError> {
-    let failed = PipelineError::io("rename into place", dir);
-    match renameat2(AT_FDCWD, fresh.path(), AT_FDCWD, dir, RenameFlags::RENAME_NOREPLACE) {
-        Ok(()) => {
-            // The directory has been renamed, so nothing is left to remove.
-            let _ = fresh.keep();
-            Ok(())
-        }
-        Err(Errno::EEXIST) => {
-            renameat2(AT_FDCWD, fresh.path(), AT_FDCWD, dir, RenameFlags::RENAME_EXCHANGE)
-                .map_err(|e| failed(e.into()))?;
-            let path = fresh.path().to_owned();
-            fresh.close().map_err(PipelineError::io("remove", &path))
-        }
-        Err(e) => Err(failed(e.into())),
-    }
 }
 
 impl Export<'_> {

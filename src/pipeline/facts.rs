@@ -3,11 +3,12 @@
 use super::{
     BuildContext, BuildOutcome, CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
     base::base_of,
+    package_facts::PackageFacts,
     project::{AGENT, below_stages},
     resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
 };
 use crate::{
-    graph::{InputSource, StageArch, StageWorkload},
+    graph::{DeclaredVariant, InputSource, StageArch, StageWorkload},
     image::{
         oci::{LayoutReader, OciImage},
         zstd,
@@ -16,7 +17,7 @@ use crate::{
         Agent, AgentKind, BaseImageFact, CodeDigests, Facts, InputFact, Origin, PrefixedSha256, RecordedWorkload, Role,
         StageFact,
     },
-    model::{Arch, Node, NodeId, RelPath, Sha256Digest, Target, VerityDigest, chain},
+    model::{Arch, ArtifactForm, Node, NodeId, RelPath, Sha256Digest, Target, VerityDigest, chain},
     verity::Digests,
     writers,
 };
@@ -30,7 +31,8 @@ const DIAGNOSTIC: &str = "agent/diagnostic";
 /// The stages and outputs whose contents the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
-const IMAGE_STAGE: (&str, &str) = ("oci", "oci");
+/// The stage whose tree is the root.
+const CONFIGURED_STAGE: &str = "rootfs";
 
 /// The artifact that is described.
 pub(super) struct Described<'a> {
@@ -49,6 +51,7 @@ impl<'a> Described<'a> {
         artifacts: BTreeMap<RelPath, Digests>,
     ) -> Result<Facts<'a>, PipelineError> {
         let project = self.context.project;
+        let declared = self.declared()?;
         // The root digest is read from the output of its stage, not computed again: the manifest states the value that was built in.
         let root = self.line_of(ROOT_STAGE)?;
         let root: VerityDigest = root
@@ -139,11 +142,17 @@ impl<'a> Described<'a> {
             .filter(|option| decided.contains(option))
             .copied()
             .collect();
+        let mut said = PackageFacts::new(self.context, self.outcome);
+        let packages = said.details(&package_sets)?;
+        let configured = project.graph.node(CONFIGURED_STAGE, self.target.arch)?;
+        let operating_system = said.operating_system(&configured)?;
         // A build is hermetic only if its stage files can be found again by the commit, or the user waived that.
         let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
         Ok(Facts {
             arch: self.target.arch,
             variant: self.target.variant,
+            form: declared.form,
+            image: declared.image.clone(),
             lock: &project.lock,
             lock_sha256: project.lock_sha256,
             git_sha: project.revision.sha.as_ref().map(ToString::to_string),
@@ -158,6 +167,8 @@ impl<'a> Described<'a> {
             platform,
             modules,
             options,
+            operating_system,
+            packages,
             agent: Agent {
                 kind: if diagnostic {
                     AgentKind::Diagnostic
@@ -181,13 +192,19 @@ impl<'a> Described<'a> {
         })
     }
 
+    /// The declaration of the variant in its stage file.
+    fn declared(&self) -> Result<&'a DeclaredVariant, PipelineError> {
+        let declared = self.context.project.graph.file(&self.target.node()).variant.as_ref();
+        declared.ok_or(PipelineError::NoVariant { target: self.target })
+    }
+
     /// The digest of the OCI image, if the artifact is one.
     fn image_digest(&self) -> Result<Option<Sha256Digest>, PipelineError> {
-        let (stage, output) = IMAGE_STAGE;
-        if self.target.variant.as_str() != stage {
+        if self.declared()?.form != ArtifactForm::OciImage {
             return Ok(None);
         }
-        let id = self.context.project.graph.node(stage, self.target.arch)?;
+        let output = ArtifactForm::LAYOUT_DIRECTORY;
+        let id = self.target.node();
         let failed = |problem: String| PipelineError::describe(format!("the image of {id}: {problem}"));
         let outputs = &self.outcome.done(&id)?.record.outputs;
         let found = outputs

@@ -1,11 +1,12 @@
-//! One OCI layout over the images of both architectures: `images/oci/oci/`.
+//! One OCI layout over the images of both architectures: `images/<variant>/oci/`.
 //!
 //! Its blobs are hard links to those of the two artifacts, where the file system has them. A link changes the time of the last change of
 //! a file's inode, by which an export is recognised as unchanged, so the stamps of both artifacts are taken again.
 
 use super::{
     BuildContext, Event, PipelineError,
-    export::{fresh_directory, note_of, replace, stamps},
+    export::{note_of, stamps},
+    output::{fresh_directory, replace},
 };
 use crate::{
     image::{
@@ -32,17 +33,18 @@ struct Part {
     images: Vec<(oci_spec::image::Descriptor, OciImage)>,
 }
 
-/// Writes the layout over both images below `images`, if both are there and come from the same revision and lock; otherwise removes the
+/// Writes the layout over both images of `variant` below `images`, if both are there and come from the same revision and lock; otherwise removes the
 /// one that an earlier build left. Returns its directory.
-pub fn join_images(context: &BuildContext<'_>, images: &Path) -> Result<Option<PathBuf>, PipelineError> {
-    let family = images.join(Variant::Oci.as_str());
+pub fn join_images(
+    context: &BuildContext<'_>,
+    variant: Variant,
+    images: &Path,
+) -> Result<Option<PathBuf>, PipelineError> {
+    let family = images.join(variant.as_str());
     let dir = family.join(LAYOUT_DIRECTORY);
     let mut parts = Vec::new();
     for arch in Arch::ALL {
-        let target = Target {
-            variant: Variant::Oci,
-            arch,
-        };
+        let target = Target { variant, arch };
         parts.extend(part(&images.join(target.path()))?);
     }
     let source = |part: &Part| (part.manifest.git_sha.clone(), part.manifest.lockfile.sha256);
@@ -69,8 +71,6 @@ pub fn join_images(context: &BuildContext<'_>, images: &Path) -> Result<Option<P
     }
     let (fresh, held) = fresh_directory(&family, &format!(".{LAYOUT_DIRECTORY}."))?;
     let place = fresh.path();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(place, mode).map_err(PipelineError::io("write", place))?;
     let blobs = place.join(BLOBS);
     fs::create_dir_all(&blobs).map_err(PipelineError::io("create", &blobs))?;
     for part in &parts {

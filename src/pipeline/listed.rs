@@ -2,7 +2,7 @@
 
 use super::{PipelineError, STAGES, project::below_stages};
 use crate::{
-    lock::{Lockfile, PinnedFile},
+    lock::{Lockfile, PinnedFile, redirect_problem},
     model::{Arch, RelPath, Sha256Digest, visible_message},
     source::SourceTree,
     verity,
@@ -31,6 +31,8 @@ pub(super) struct ListedFile {
     arch: Option<Arch>,
     path: Option<RelPath>,
     url: Option<String>,
+    #[serde(default)]
+    redirects: Vec<String>,
     sha256: Option<Sha256Digest>,
     size: Option<u64>,
 }
@@ -82,6 +84,13 @@ pub(super) fn check_listed(lock: &Lockfile, listed: &[ListedFile]) -> Result<(),
             let problem = format!("{STAGES}/{FILES} names {wanted} for {name}, the lock has {has}");
             return Err(PipelineError::FilesNotLocked { problem });
         }
+        if file.redirects != pinned.redirects {
+            let problem = format!(
+                "{STAGES}/{FILES} allows {wanted} to redirect to {:?}, the lock to {:?}",
+                file.redirects, pinned.redirects
+            );
+            return Err(PipelineError::FilesNotLocked { problem });
+        }
         let same_size = file.size.is_none_or(|size| size == pinned.size);
         if !same_size || file.sha256.is_some_and(|sha256| sha256 != pinned.sha256) {
             let problem = format!("{STAGES}/{FILES} states another size or SHA-256 of {wanted} than the lock");
@@ -108,6 +117,14 @@ fn label(name: &str, arch: Option<Arch>) -> String {
 /// Pins a listed file. The size and digest are measured for a file of the project, and taken from the list for a download.
 fn pin(tree: &SourceTree, file: ListedFile) -> Result<PinnedFile, PipelineError> {
     let name = file.name;
+    if let Some(problem) = file.redirects.iter().find_map(|entry| redirect_problem(entry)) {
+        return Err(bad(format!("the file {name:?}: {problem}")));
+    }
+    if file.path.is_some() && !file.redirects.is_empty() {
+        return Err(bad(format!(
+            "the file {name:?} is one of the project and has redirects"
+        )));
+    }
     let (size, sha256) = match (&file.path, &file.url, file.size, file.sha256) {
         (Some(path), None, None, None) => {
             let (mut open, _) = tree.open_file(path)?;
@@ -124,6 +141,7 @@ fn pin(tree: &SourceTree, file: ListedFile) -> Result<PinnedFile, PipelineError>
         arch: file.arch,
         path: file.path,
         url: file.url,
+        redirects: file.redirects,
         size,
         sha256,
     })
@@ -197,6 +215,14 @@ mod tests {
                 "[[file]]\nname = \"a\"\nurl = \"https://example.org/a\"\n",
                 "the file \"a\" has other keys than",
             ),
+            (
+                "[[file]]\nname = \"a\"\npath = \"agent\"\nredirects = [\"x\"]\n",
+                "the file \"a\" is one of the project and has redirects",
+            ),
+            (
+                "[[file]]\nname = \"a\"\nurl = \"https://example.org/a\"\nredirects = [\"https://x/\"]\n",
+                "the file \"a\": redirects has \"https://x/\", ",
+            ),
             ("[[file]]\nname = \"a\"\npath = \"../x\"\n", "path \"../x\""),
             ("[[files]]\n", "unknown field `files`"),
         ] {
@@ -206,5 +232,60 @@ mod tests {
         let empty = tempfile::tempdir().expect("a directory");
         let tree = SourceTree::open(empty.path()).expect("opens");
         assert_eq!(pinned_files(&tree).expect("no file is no error"), []);
+    }
+
+    #[test]
+    fn hosts_of_redirects_have_a_form_and_must_be_those_of_the_lock() {
+        for good in [
+            "a",
+            "cdn.example",
+            "CDN.example:8443",
+            "*.example.org",
+            "*.x:1",
+            "10.0.0.1",
+            "[::1]:80",
+            "[fd00::1]",
+        ] {
+            assert_eq!(redirect_problem(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "*x",
+            "a/b",
+            "a b",
+            "https://a",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:b",
+            "u@a",
+            ".a",
+            "[::1",
+            "a*.b",
+        ] {
+            assert!(redirect_problem(bad).is_some(), "{bad}");
+        }
+        let zeros = "0".repeat(64);
+        let with = |redirects: &str| {
+            format!(
+                "[[file]]\nname = \"b\"\nurl = \"https://example.org/b\"\nsize = 7\nsha256 = \"{zeros}\"\n{redirects}"
+            )
+        };
+        let (_dir, tree) = project(&with("redirects = [\"cdn.example\"]\n"));
+        let files = pinned_files(&tree).expect("reads");
+        assert_eq!(files[0].redirects, ["cdn.example"]);
+        let mut lock: Lockfile =
+            crate::lock::parse_lock("version = 1\nsource_date_epoch = 1\n", "lock").expect("a lock");
+        lock.files = files;
+        check_listed(&lock, &listed_files(&tree).expect("reads")).expect("the same");
+        let (_dir, tree) = project(&with(""));
+        let error = check_listed(&lock, &listed_files(&tree).expect("reads")).expect_err("another list");
+        assert!(
+            chain(&error).contains("to redirect to [], the lock to [\"cdn.example\"]"),
+            "{}",
+            chain(&error)
+        );
     }
 }

@@ -19,7 +19,8 @@
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
-//! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
+//! | `output.rs` | the directory of artifacts: what its file system can do |
+//! | `export.rs`, `facts.rs`, `package_facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `joint.rs` | the OCI layout over both architectures |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
@@ -33,6 +34,8 @@ mod facts;
 mod joint;
 mod listed;
 mod origins;
+mod output;
+mod package_facts;
 mod placement;
 mod platform;
 mod project;
@@ -55,6 +58,7 @@ pub use export::{Circumstances, Program, export, state};
 pub use facts::command_line;
 pub use joint::join_images;
 pub use origins::Origins;
+pub use output::{OutputProblem, examine_output};
 pub use placement::{Placement, shell_spec};
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};

@@ -3,9 +3,10 @@
 use super::{Event, Events, PipelineError, Project, Registries, project::AGENT};
 use crate::{
     fetch::{
-        self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, RetryPolicy, Sources,
-        Transports,
+        self, Downloaded, Downloader, FetchItem, FileTransport, HttpOptions, HttpTransport, Location, Pauses,
+        RetryPolicy, Sources, Transports,
     },
+    http::NetworkSettings,
     lock::{Package, PinnedFile},
     model::{RelPath, Sha256Digest, VerityDigest},
     source::SourceTree,
@@ -18,6 +19,7 @@ use std::{
     io::{self, Read},
     path::Path,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 /// The sources of pinned files.
@@ -29,6 +31,8 @@ pub struct Origins {
     pub offline: bool,
     /// Number of simultaneous downloads.
     pub parallel: usize,
+    /// The way to servers.
+    pub network: NetworkSettings,
     /// Clients of registries, which are asked for a base image last.
     pub registries: Registries,
 }
@@ -88,6 +92,17 @@ impl Origins {
             })
     }
 
+    /// The transports of files and servers.
+    pub(super) fn transports(&self) -> Transports {
+        Transports {
+            http: HttpTransport::new(&HttpOptions {
+                network: self.network.clone(),
+                ..HttpOptions::default()
+            }),
+            file: FileTransport,
+        }
+    }
+
     /// Whether the store has the bytes of this digest; damaged ones are removed.
     pub(super) fn has(&self, store: &Store, sha256: &Sha256Digest) -> Result<bool, PipelineError> {
         present(store, sha256)
@@ -116,15 +131,13 @@ impl Origins {
             events,
         };
         let downloader = Downloader {
-            transport: &Transports {
-                http: HttpTransport::new(&HttpOptions::default()),
-                file: FileTransport,
-            },
+            transport: &self.transports(),
             directory: &store.downloads(),
             offline: self.offline,
             policy: RetryPolicy::default(),
             sleep: &std::thread::sleep,
             progress: &progress,
+            pauses: Pauses::default(),
         };
         // Where the store cannot be read, the file is fetched again and putting it there fails with the cause.
         let have = |item: &FetchItem| store.find_sha256(&item.sha256).is_ok_and(|found| found.is_some());
@@ -162,6 +175,12 @@ impl fetch::Progress for Advance<'_> {
         });
     }
     fn failed(&self, _: &FetchItem, _: &fetch::Location, _: &str) {}
+    fn waiting(&self, _: &FetchItem, place: &Location, wait: Duration) {
+        (self.events)(Event::Waiting {
+            place: place.to_string(),
+            seconds: wait.as_secs().max(1),
+        });
+    }
     fn finished(&self, item: &FetchItem, whole: bool) {
         // Another builder may have stored the file: then no byte of it arrived here.
         if whole {

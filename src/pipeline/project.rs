@@ -161,6 +161,7 @@ impl Project {
             arch: None,
             path: None,
             url: None,
+            redirects: Vec::new(),
             size: bytes.len() as u64,
             sha256: both.finish().sha256,
         });

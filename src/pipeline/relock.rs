@@ -7,9 +7,7 @@ use super::{
     wanted_sets,
 };
 use crate::{
-    fetch::{
-        Base, FetchError, FileTransport, HttpOptions, HttpTransport, Location, LocationKind, Transport, Transports,
-    },
+    fetch::{Base, FetchError, Location, LocationKind, RetryPolicy, SmallFile, Transports, read_small},
     lock::{
         self, ArchiveLocation, BaseImage, Indexes, LockChange, LockError, LockProblem, LockRequest, Lockfile,
         MAX_INRELEASE, PinnedFile, WantedArchive, WantedSet,
@@ -22,8 +20,7 @@ use crate::{
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    io::{self, Read},
+    fmt, io,
 };
 
 /// Name of the list of archives, below the stages.
@@ -173,6 +170,13 @@ pub enum RelockEvent<'a> {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// The server of a place asks for a wait.
+    Waiting {
+        /// The place.
+        place: &'a Location,
+        /// The wait.
+        wait: std::time::Duration,
+    },
     /// The base image was read.
     ReadBase {
         /// The image.
@@ -315,10 +319,7 @@ impl LockWants {
         events(RelockEvent::Resolving { sets: self.sets.len() });
         let indexes = RemoteIndexes {
             origins,
-            transport: Transports {
-                http: HttpTransport::new(&HttpOptions::default()),
-                file: FileTransport,
-            },
+            transport: origins.transports(),
             events,
         };
         let wanted = LockRequest {
@@ -394,16 +395,13 @@ impl RemoteIndexes<'_> {
 
     fn read(&self, place: &Location, expected: Option<(u64, Sha256Digest)>) -> Result<Vec<u8>, String> {
         let limit = expected.map_or(MAX_INRELEASE, |(size, _)| size);
-        let response = self.transport.open(place, 0, None).map_err(|e| e.to_string())?;
-        let mut bytes = Vec::new();
-        response
-            .body
-            .take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| e.to_string())?;
-        if bytes.len() as u64 > limit {
-            return Err(format!("the file has more than {limit} bytes"));
-        }
+        let file = SmallFile {
+            limit,
+            size: expected.map(|(size, _)| size),
+            policy: RetryPolicy::default(),
+        };
+        let told = |wait| (self.events)(RelockEvent::Waiting { place, wait });
+        let bytes = read_small(&self.transport, place, file, &std::thread::sleep, &told)?;
         if let Some((_, sha256)) = expected {
             let mut both = verity::Both::new();
             both.update(&bytes);

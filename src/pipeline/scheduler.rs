@@ -344,7 +344,7 @@ fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) 
         return cached(record);
     }
     // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
-    let mut waits = || events(Event::Waiting { node: id.clone() });
+    let mut waits = || events(Event::Queued { node: id.clone() });
     let _lock = store.lock_stage(&resolved.key, &mut waits)?;
     if let Some(record) = usable(store, &resolved, options)? {
         return cached(record);

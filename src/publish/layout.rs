@@ -45,7 +45,7 @@ impl PlatformLayout {
     /// The artifacts of which the layout has files.
     pub fn targets() -> [Target; 2] {
         Arch::ALL.map(|arch| Target {
-            variant: Variant::KernelInitrd,
+            variant: Variant::KERNEL_INITRD,
             arch,
         })
     }

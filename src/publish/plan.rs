@@ -8,7 +8,7 @@ use crate::{
     audit::Verified,
     image::oci::{LAYOUT_DIRECTORY, LayoutReader, OciDocument, OciImage, multi_index},
     manifest::{PROVENANCE_FILE, SUMS_FILE, to_canonical},
-    model::{Arch, GitSha, RelPath, Sha256Digest, Target, Variant, chain},
+    model::{Arch, ArtifactForm, GitSha, RelPath, Sha256Digest, Target, chain},
     registry::ImageReference,
     store::open_foreign,
     verity,
@@ -262,7 +262,7 @@ fn files_of(artifact: &Verified) -> Result<Vec<PublishedFile>, PlanError> {
         .iter()
         .map(|(path, sha256)| (path, Some(*sha256)));
     for (path, sha256) in listed.chain([(&sums, None)]) {
-        if variant == Variant::Oci && path.components().next() == Some(LAYOUT_DIRECTORY.as_bytes()) {
+        if manifest.form == ArtifactForm::OciImage && path.components().next() == Some(LAYOUT_DIRECTORY.as_bytes()) {
             continue;
         }
         let place = artifact.dir().join(path.as_path());
@@ -285,15 +285,24 @@ fn files_of(artifact: &Verified) -> Result<Vec<PublishedFile>, PlanError> {
     Ok(found)
 }
 
-/// The OCI image of all artifacts of the variant `oci`.
+/// The OCI image of the artifacts that are one, at most one for each architecture.
 fn image(artifacts: &[Verified], repository: &ImageReference) -> Result<PublishedImage, PlanError> {
     let (mut manifests, mut images) = (Vec::new(), Vec::new());
     for arch in Arch::ALL {
-        let found = artifacts.iter().find(|artifact| {
+        let mut found = artifacts.iter().filter(|artifact| {
             let manifest = artifact.manifest();
-            manifest.arch == arch && manifest.variant() == Some(Variant::Oci)
+            manifest.arch == arch && manifest.form == ArtifactForm::OciImage
         });
-        let Some(artifact) = found else { continue };
+        let Some(artifact) = found.next() else { continue };
+        if let Some(second) = found.next() {
+            return Err(PlanError::Request {
+                problem: format!(
+                    "{} and {} are images for {arch}, and {repository} takes one",
+                    artifact.dir().display(),
+                    second.dir().display()
+                ),
+            });
+        }
         let layout = artifact.dir().join(LAYOUT_DIRECTORY);
         let open =
             |path: &RelPath| -> io::Result<Box<dyn Read>> { Ok(Box::new(open_foreign(&layout.join(path.as_path()))?)) };
@@ -320,7 +329,7 @@ fn image(artifacts: &[Verified], repository: &ImageReference) -> Result<Publishe
     }
     if manifests.is_empty() {
         return Err(PlanError::Request {
-            problem: format!("there is no artifact of the variant oci for {repository}"),
+            problem: format!("there is no OCI image among the artifacts for {repository}"),
         });
     }
     let document = multi_index(images).map_err(|e| PlanError::Request { problem: chain(&e) })?;
@@ -346,13 +355,15 @@ fn disk(
     };
     let artifact = artifacts.iter().find(of_target);
     let artifact = artifact.ok_or_else(|| request(format!("there is no artifact {target} for {name}")))?;
-    let image = match target.variant {
-        Variant::Raw => "disk.raw",
-        Variant::Qcow2 => "disk.qcow2",
-        Variant::DiskImageRpi4 | Variant::DiskImageArm64Uefi => "disk.img",
-        other => return Err(request(format!("{other} is no disk image, and {name} is to be one"))),
+    let manifest = artifact.manifest();
+    let image = match (manifest.form, &manifest.image) {
+        (ArtifactForm::RawDisk | ArtifactForm::Qcow2Disk | ArtifactForm::PiCard, Some(image)) => image,
+        _ => {
+            let problem = format!("{} is no disk image, and {name} is to be one", target.variant);
+            return Err(request(problem));
+        }
     };
-    let place = artifact.dir().join(image);
+    let place = artifact.dir().join(image.as_path());
     let file = files.iter().find(|file| file.path == place);
     let file = file.ok_or_else(|| request(format!("{target} has no {image}")))?;
     let repository = format!("{}/{name}", prefix.trim_end_matches('/'));

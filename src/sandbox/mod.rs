@@ -19,7 +19,7 @@
 //! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
 //! | while the stage runs | `watchdog` (limits), `socket_memory`, `build_dir` (sizes) |
 //! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
-//! | the host | `probe` (for `pnb doctor`), `sys` (system calls, the only unsafe code) |
+//! | the host | `probe` (for `pnb doctor`), `kvm` (for machines), `sys` (system calls, the only unsafe code) |
 //! | tests | `ablation` (a run without a layer, which no release has) |
 
 mod ablation;
@@ -38,6 +38,7 @@ mod helper;
 mod idmap;
 mod init;
 mod job;
+mod kvm;
 mod landlock;
 mod limits;
 mod nesting;
@@ -65,6 +66,7 @@ pub use error::SandboxError;
 pub use executor::Executor;
 pub use helper::helper_main;
 pub use job::{BuiltinTable, BuiltinWriter};
+pub use kvm::{KVM_DEVICE, KvmProblem, probe_kvm};
 pub use limits::Limits;
 pub use outcome::{Collected, LogSink, Measured, PutOutput, StageOutcome};
 pub use policy::{PolicyWorkload, SandboxPolicy};

@@ -45,6 +45,9 @@ pub struct Spec {
     /// Network of the stage.
     #[serde(default)]
     pub network: Network,
+    /// Whether the workload has `/dev/kvm`, with the calls that control it. Only a machine has; stage files have no key for it.
+    #[serde(default)]
+    pub kvm: bool,
     /// Emulator for programs of another architecture.
     #[serde(default)]
     pub emulator: Option<Emulator>,
@@ -249,6 +252,7 @@ impl Spec {
             proc_mount: true,
             console: Console::Log,
             network: Network::None,
+            kvm: false,
             emulator: None,
             variation: Variation::default(),
         }

@@ -292,6 +292,26 @@ pub(super) fn bring_loopback_up() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
 }
 
+/// `KVM_GET_API_VERSION` and `KVM_CREATE_VM` of linux/kvm.h.
+const KVM_GET_API_VERSION: libc::c_ulong = 0xae00;
+const KVM_CREATE_VM: libc::c_ulong = 0xae01;
+
+/// The version of the interface of `/dev/kvm` that `device` is.
+pub(super) fn kvm_version(device: impl AsFd) -> io::Result<i64> {
+    // SAFETY: the call takes no pointer; its argument must be 0.
+    check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), KVM_GET_API_VERSION, 0) }.into())
+}
+
+/// Makes a virtual machine of the default type and removes it again.
+pub(super) fn try_kvm_machine(device: impl AsFd) -> io::Result<()> {
+    // SAFETY: the call takes no pointer; its argument is the type of the machine.
+    let made = check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), KVM_CREATE_VM, 0) }.into())?;
+    let made = RawFd::try_from(made).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor, so nothing else owns it.
+    drop(unsafe { OwnedFd::from_raw_fd(made) });
+    Ok(())
+}
+
 /// Takes ownership of a descriptor that was just received over a socket.
 pub(super) fn own_received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel made this descriptor for the message that was just received, so nothing else owns it.

@@ -28,10 +28,13 @@ esac
 
 # What the modules ask for would have to come along.
 [ ! -e /inputs/initramfs-root/usr/lib/firmware ] || fail "initramfs-root has firmware, and nothing puts it into the initramfs"
-# With the option graphics, the firmware of the drivers in powernode-amd64-graphics.conf.
+# With the option graphics, the firmware of the drivers in powernode-amd64-graphics.conf: a driver's is in the directory of its name.
 if [ -e /inputs/graphics-firmware ]; then
+    drivers=$(sed -n 's/^ *add_drivers+="\(.*\)"$/\1/p' /inputs/dracut/dracut.conf.d/powernode-amd64-graphics.conf)
+    [ -n "$drivers" ] || fail "powernode-amd64-graphics.conf names no driver"
     mkdir -p "$work/firmware"
-    for driver in i915 amdgpu; do
+    for driver in $drivers; do
+        [ -d "/inputs/graphics-firmware/usr/lib/firmware/$driver" ] || fail "graphics-firmware has no firmware of the driver $driver"
         cp -RP "/inputs/graphics-firmware/usr/lib/firmware/$driver" "$work/firmware/"
     done
     export PNB_FIRMWARE=$work/firmware

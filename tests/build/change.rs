@@ -48,6 +48,86 @@ fn another_agent_costs_only_the_stages_that_depend_on_it() {
 }
 
 #[test]
+fn a_variant_needs_nothing_but_a_stage_that_declares_it() {
+    artifact();
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    copy_of_project(dir.path());
+    let declare = |name: &str, variant: &str, rest: &str| {
+        let stage = dir.path().join("stages").join(name);
+        fs::create_dir(&stage).expect("made");
+        let text = format!("summary = \"A variant of this test\"\n{rest}\n[variant]\n{variant}\n");
+        fs::write(stage.join("stage.toml"), text).expect("written");
+        fs::write(stage.join("cmdline"), "declared=1\n").expect("written");
+    };
+    let own = "root = \"tools\"\ncommand = [\"/bin/sh\", \"-c\", \"cat /inputs/version > disk.vmdk\"]\n";
+    let inputs = fs::read_to_string(repository().join("stages/kernel-initrd/stage.toml")).expect("readable");
+    let inputs = &inputs[inputs.find("[inputs]").expect("inputs")..];
+    declare(
+        "direct",
+        "form = \"kernel-initramfs\"",
+        &format!("writer = \"kernel-initrd\"\n{inputs}"),
+    );
+    declare(
+        "vmdk",
+        "form = \"other\"",
+        &format!(
+            "{own}[inputs]\nversion = {{ stage = \"kernel\", output = \"version\" }}\n\
+             root-digest = {{ stage = \"root\", output = \"root-digest\" }}\n\
+             [outputs]\n\"disk.vmdk\" = {{ kind = \"file\" }}"
+        ),
+    );
+    let images = dir.path().join("images");
+    let variants = ["--arch", "amd64", "--variant", "direct,vmdk"];
+    good(
+        pnb(dir.path(), &store())
+            .arg("build")
+            .args(variants)
+            .arg("--output")
+            .arg(&images),
+    );
+
+    // The one is as good as a variant of this repository: its root is found, and its command line is its own.
+    good(pnb(dir.path(), &store()).arg("audit").arg(images.join("direct/amd64")));
+    let manifest = fs::read_to_string(images.join("direct/amd64/build-manifest.json")).expect("there");
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    assert_eq!(manifest["form"], "kernel-initramfs");
+    let line = manifest["kernel_command_line"].as_str().expect("a text");
+    assert!(line.ends_with(" declared=1"), "{line}");
+    let kernel = |path: &str| fs::read(images.join(path)).expect("there");
+    assert_eq!(
+        kernel("direct/amd64/kernel"),
+        fs::read(artifact().join("kernel")).expect("there")
+    );
+
+    // Nobody has seen the root of the other, and a policy can accept that.
+    let written = String::from_utf8(kernel("vmdk/amd64/disk.vmdk")).expect("UTF-8");
+    assert_eq!(written.trim(), manifest["kernel_version"]);
+    let policy = dir.path().join("policy.toml");
+    let audit = |rules: &str| {
+        fs::write(&policy, format!("version = 1\n{rules}")).expect("written");
+        let mut command = pnb(dir.path(), &store());
+        command
+            .arg("audit")
+            .arg(images.join("vmdk/amd64"))
+            .arg("--policy")
+            .arg(&policy);
+        command.output().expect("starts")
+    };
+    let refused = audit("");
+    assert_eq!(refused.status.code(), Some(45), "{}", text(&refused));
+    let said = text(&refused);
+    assert!(said.contains("the form other has no root that pnb reads"), "{said}");
+    let accepted = audit("unread-roots = [\"vmdk\"]\n");
+    assert!(accepted.status.success(), "{}", text(&accepted));
+    let other = audit("unread-roots = [\"direct\"]\n");
+    assert_eq!(other.status.code(), Some(45), "{}", text(&other));
+
+    let unknown = pnb(dir.path(), &store()).args(["plan", "--variant", "kernel"]).output();
+    let unknown = unknown.expect("starts");
+    assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown));
+}
+
+#[test]
 fn an_output_that_is_an_input_as_it_is_has_the_inputs_object_whatever_the_stage_leaves() {
     artifact();
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");

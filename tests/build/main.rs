@@ -18,6 +18,9 @@ mod change;
 mod docker_registry;
 mod export;
 mod formats;
+#[path = "../fixture/initramfs.rs"]
+#[expect(dead_code, reason = "shared with the tests that add files")]
+mod initramfs;
 mod kernel;
 mod media;
 mod oci;

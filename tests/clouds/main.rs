@@ -1,13 +1,33 @@
-//! Machines in clouds: what a node asks the metadata service, and that nobody else is asked anything.
+//! Machines in clouds: what a node asks the metadata service, that the platform gets the identity from there, and that nobody else is asked
+//! anything.
 //!
-//! `pnb boot` plays the service and logs the requests, so that each test looks at the other end: the requests, and the packets of the
-//! machine's card. Two boots are long tests; the others are nightly.
+//! `pnb boot` plays the service and logs the requests, and a double of the platform (tests/node) stands behind the machine's agent, so that
+//! each test looks at the other end: the requests, who enrolled, and the packets of the machine's card. Two boots are long tests; the
+//! others are nightly.
 
+#[path = "../node/csr.rs"]
+mod csr;
+mod enrolled;
+#[path = "../fixture/initramfs.rs"]
+#[expect(dead_code, reason = "shared with the tests that change the root")]
+mod initramfs;
+#[path = "../node/platform.rs"]
+#[expect(dead_code, reason = "shared with the tests of nodes, which use more of it")]
+mod platform;
 #[path = "../build/project.rs"]
 #[expect(dead_code, reason = "shared with the tests of builds, which use more of it")]
 mod project;
+#[path = "../publish/server.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of publishing, which put faults at requests"
+)]
+mod server;
+#[path = "../publish/tls.rs"]
+#[expect(dead_code, reason = "shared with the tests of publishing, which use more of it")]
+mod tls;
 
-use project::{INSTANCE, bad, build, good, good_boot, patience, pnb, repository, scratch, store};
+use project::{INSTANCE, bad, build, good, patience, pnb, repository, scratch, store};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -19,14 +39,16 @@ use std::{
 /// Length of the head of a pcap file; packets follow.
 const PCAP_HEAD: u64 = 24;
 
-/// The artifact that boots directly.
+/// The artifact that boots directly, with the agent that enrolls as the platform's does.
 fn artifact() -> &'static Path {
     static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
     ARTIFACT.get_or_init(|| {
         let images = scratch().join("clouds");
         good(
             build(repository(), &store())
-                .args(["--variant", "kernel-initrd", "--output"])
+                .args(["--variant", "kernel-initrd", "--agent"])
+                .arg(repository().join("tests/node/agent"))
+                .arg("--output")
                 .arg(&images),
         );
         images.join("kernel-initrd/amd64")
@@ -89,26 +111,7 @@ fn packets(capture: &Path) -> u64 {
     fs::metadata(capture).expect("a capture").len() - PCAP_HEAD
 }
 
-#[test]
-#[ignore = "long: one boot; cargo test -- --include-ignored"]
-fn a_node_on_aws_is_who_its_user_data_says() {
-    let cloud = Cloud::new(&aws(&user_data()));
-    let capture = cloud.0.path().join("packets");
-    let said = good_boot(boot(&AWS).args(["--metadata", cloud.dir(), "--capture"]).arg(&capture));
-    let line = format!("powernode: ready instance={INSTANCE} source=cloud ");
-    assert!(said.contains(&line), "{line} is not in:\n{said}");
-    // Once, with a session, and nothing else: the second answer is about somebody else.
-    assert_eq!(
-        cloud.requests(),
-        [
-            "200 PUT /latest/api/token Content-Length:0 X-aws-ec2-metadata-token-ttl-seconds:60",
-            "200 GET /latest/user-data X-aws-ec2-metadata-token:TOKEN==",
-        ]
-    );
-    assert!(packets(&capture) > 0, "the capture has packets");
-}
-
-/// The positive control is above: the same card, on AWS, has packets. [`nightly`] has a mutant that asks everywhere.
+/// The positive control is in [`enrolled`]: the same card, on AWS, has packets. [`nightly`] has a mutant that asks everywhere.
 #[test]
 #[ignore = "long: one boot, as far as the root; cargo test -- --include-ignored"]
 fn no_packet_leaves_a_machine_that_is_in_no_cloud() {
@@ -125,102 +128,8 @@ fn no_packet_leaves_a_machine_that_is_in_no_cloud() {
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
     use super::*;
-    use pnb::{
-        image::cpio::CpioWriter,
-        model::{Epoch, Meta},
-    };
-    use std::{io::Write, os::unix::fs::PermissionsExt};
-
-    /// The user data is asked for in each cloud's own way, and the node becomes the instance.
-    #[test]
-    #[ignore = "nightly: four boots; cargo test -- --ignored nightly::"]
-    fn a_node_in_every_other_cloud_is_who_its_user_data_says() {
-        let flavor = json!({ "Metadata-Flavor": "Google" });
-        let words = format!("powernode.instance_uuid={INSTANCE} powernode.bootstrap_token=tok");
-        let lines = format!("# ours\nID={INSTANCE}\nKEY=tok\n");
-        let version = "api-version=2021-01-01&format=text";
-        let encoded = base64(&words);
-        let azure = format!("/metadata/instance/compute/userData?{version}");
-        for (name, smbios, answers, requests) in [
-            (
-                "gcp",
-                "product_name=Google Compute Engine",
-                json!([
-                    { "path": "/computeMetadata/v1/", "headers": flavor, "body": "instance/" },
-                    { "path": "/computeMetadata/v1/instance/attributes/user-data", "headers": flavor, "body": lines },
-                ]),
-                vec![
-                    "200 GET /computeMetadata/v1/ Metadata-Flavor:Google".to_owned(),
-                    "200 GET /computeMetadata/v1/instance/attributes/user-data Metadata-Flavor:Google".to_owned(),
-                ],
-            ),
-            (
-                "azure",
-                "chassis_asset_tag=7783-7084-3265-9085-8269-3286-77",
-                json!([
-                    { "path": format!("/metadata/instance?{version}"), "headers": { "Metadata": "true" }, "body": "compute/" },
-                    { "path": azure, "headers": { "Metadata": "true" }, "body": encoded },
-                ]),
-                vec![
-                    format!("200 GET /metadata/instance?{version} Metadata:true"),
-                    format!("200 GET {azure} Metadata:true"),
-                ],
-            ),
-            (
-                "digitalocean",
-                "sys_vendor=DigitalOcean",
-                json!([{ "path": "/metadata/v1/id", "body": "1" }, { "path": "/metadata/v1/user-data", "body": words }]),
-                vec![
-                    "200 GET /metadata/v1/id".to_owned(),
-                    "200 GET /metadata/v1/user-data".to_owned(),
-                ],
-            ),
-            (
-                "openstack",
-                "product_name=OpenStack Nova",
-                json!([{ "path": "/openstack/latest/user_data", "body": user_data() }]),
-                vec!["200 GET /openstack/latest/user_data".to_owned()],
-            ),
-        ] {
-            let cloud = Cloud::new(&answers);
-            let said = good_boot(&mut boot(&["--smbios", smbios, "--metadata", cloud.dir()]));
-            let line = format!("powernode: ready instance={INSTANCE} source=cloud ");
-            assert!(said.contains(&line), "{name}: {line} is not in:\n{said}");
-            assert_eq!(cloud.requests(), requests, "{name}");
-        }
-    }
-
-    fn base64(text: &str) -> String {
-        let file = tempfile::NamedTempFile::new().expect("scratch");
-        fs::write(file.path(), text).expect("written");
-        good(Command::new("base64").arg(file.path()))
-    }
-
-    /// A service that does not exist costs a bounded time, and the next source counts.
-    #[test]
-    #[ignore = "nightly: one boot; cargo test -- --ignored nightly::"]
-    fn a_cloud_without_its_service_is_said_and_the_next_source_counts() {
-        let dir = tempfile::tempdir_in(scratch()).expect("scratch");
-        let given = format!("instance_uuid={INSTANCE}");
-        let said = good_boot(
-            boot(&AWS)
-                .args([
-                    "--append",
-                    "powernode.identity.timeout=5",
-                    "--fw-cfg",
-                    &given,
-                    "--capture",
-                ])
-                .arg(dir.path().join("packets")),
-        );
-        assert!(
-            said.contains("powernode: identity: the metadata service of aws gives none: nobody answers"),
-            "{said}"
-        );
-        let line = format!("powernode: ready instance={INSTANCE} source=fw_cfg ");
-        assert!(said.contains(&line), "{line} is not in:\n{said}");
-        assert!(packets(&dir.path().join("packets")) > 0, "it was asked for");
-    }
+    use initramfs::append;
+    use std::os::unix::fs::PermissionsExt;
 
     /// Wrong user data stops the boot.
     #[test]
@@ -255,11 +164,8 @@ mod nightly {
         let library = fs::read_to_string(repository().join(path)).expect("the library");
         let mutant = library.replace("    [ -n \"$PN_CLOUD\" ]\n}", "    PN_CLOUD=${PN_CLOUD:-aws}\n}");
         assert_ne!(mutant, library);
-        append(
-            &copy.path().join("initramfs.cpio.zst"),
-            "usr/lib/powernode/powernode-cloud.sh",
-            &mutant,
-        );
+        let changed: (&str, &[u8]) = ("usr/lib/powernode/powernode-cloud.sh", mutant.as_bytes());
+        append(&copy.path().join("initramfs.cpio.zst"), &[changed]);
         let cloud = Cloud::new(&aws(&user_data()));
         let capture = cloud.0.path().join("packets");
         let mut command = pnb(repository(), &store());
@@ -269,24 +175,6 @@ mod nightly {
         assert!(said.contains(STOPPED), "{said}");
         assert_eq!(cloud.requests().len(), 2);
         assert!(packets(&capture) > 0);
-    }
-
-    /// Appends a segment with one file to an initramfs: the kernel unpacks it over the earlier ones.
-    fn append(initramfs: &Path, name: &str, text: &str) {
-        let mut segment = CpioWriter::new(Vec::new());
-        let meta = Meta::root(0o644, Epoch::new(0));
-        segment
-            .file(
-                &name.parse().expect("a path"),
-                &meta,
-                text.len() as u64,
-                &mut text.as_bytes(),
-            )
-            .expect("written");
-        let packed = zstd::encode_all(&segment.finish().expect("written")[..], 1).expect("zstd");
-        fs::set_permissions(initramfs, fs::Permissions::from_mode(0o644)).expect("ours");
-        let mut file = fs::File::options().append(true).open(initramfs).expect("opens");
-        file.write_all(&packed).expect("written");
     }
 
     /// Lines for a verdict that something else prints: a boot sector without any kernel, and the agent of a real node.

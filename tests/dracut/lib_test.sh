@@ -172,7 +172,7 @@ claims 254:35 vdc vdc3 disk/by-label/powernode-root
 claims 254:36 vdc vdc4 disk/by-partuuid/0b8f
 claims 8:16 sdb '' disk/by-label/POWERNODE_ISO
 status 2 powernode_device powernode.rootdev= LABEL=powernode-root
-reason_has "powernode.rootdev= names more than one disk: 'LABEL=powernode-root' is on vda vdc; remove the others, or choose one with powernode.rootdev=/dev/"
+reason_has "powernode.rootdev= names more than one disk: 'LABEL=powernode-root' is on vda vdc; remove the others, or choose one with powernode.rootdev=/dev/NAME"
 status 2 powernode_device powernode.rootdev= PARTUUID=0b8f
 reason_has 'is on vdc vdd'
 status 2 powernode_device powernode.rootdev= LABEL=POWERNODE_ISO
@@ -205,9 +205,20 @@ status 1 powernode_mount_seed
 reason_has "shares nothing with the mount tag 'mine'"
 for answer in 124 137; do
     file cmdline ''
-    status 1 powernode_mount_seed
+    status 2 powernode_mount_seed
     reason_has "the host's share 'powernode-seed' did not answer in 20 seconds"
+    status 1 powernode_mount_module_share
+    reason_has "the host's share 'powernode_modules' did not answer in 20 seconds"
 done
+# The platform's share of modules in the same way.
+answer=0
+: >"$tmp/mounts"
+status 0 powernode_mount_module_share
+is 'a share of modules is no better' "$(cat "$tmp/mounts")" \
+    "-t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,nodev,nosuid,noexec,nosymfollow powernode_modules $tmp/run/module-share"
+answer=32
+status 0 powernode_mount_module_share
+is 'virtio-fs there too' "$(tail -n 1 "$tmp/mounts")" "-t virtiofs -o ro,nodev,nosuid,noexec,nosymfollow powernode_modules $tmp/run/module-share"
 # A mount that hangs is ended.
 mount() { :; }
 is 'a mount has a limit of time' "$(

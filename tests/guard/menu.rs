@@ -25,6 +25,24 @@ mod nightly {
         }
     }
 
+    /// The keys that are refused above give root with recovery: the editor adds a word to the entry, and the command line starts a kernel.
+    #[test]
+    #[ignore = "nightly: two boots into shells; cargo test -- --ignored nightly::"]
+    fn with_recovery_the_editor_and_the_command_line_are_open() {
+        let disk = images(true).join("raw/amd64");
+        let prompt = ("pre-mount:/# ", CANARY);
+        // Ctrl-N goes down, from the first line over an empty one to that of the kernel; Ctrl-E to its end; Ctrl-X starts.
+        let edit = "\x0e\x0e\x05 rd.break=pre-mount\x18";
+        let editor = [(MENU, "e"), ("Minimum Emacs-like", edit), prompt];
+        let load = "linux /powernode/vmlinuz powernode.boot=1 console=ttyS0,115200 rd.break=pre-mount\n\
+                    initrd /powernode/initramfs.cpio.zst\nboot\n";
+        let line = [(MENU, "c"), ("grub>", load), prompt];
+        for (firmware, keys) in [("uefi", editor), ("bios", line)] {
+            let said = typed(&mut at_console(&disk, &["--firmware", firmware]), &keys, &[SUNG]);
+            assert!(said.contains(SUNG), "{firmware}:\n{said}");
+        }
+    }
+
     #[test]
     #[ignore = "nightly: a boot into a shell; cargo test -- --ignored nightly::"]
     fn a_menu_with_recovery_has_the_entry() {

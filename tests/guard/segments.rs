@@ -1,16 +1,12 @@
 //! Initramfs images that were changed: a damaged object of the root, and 90powernode with a part taken out. The second kind shows that the
 //! part is what closes a way: without it the canary sings on an image without recovery.
 
-use crate::{machine::*, project::*};
-use pnb::{
-    image::cpio::{CpioWriter, segments},
-    model::{Epoch, Meta, RelPath},
+use crate::{
+    initramfs::{append, change_last},
+    machine::*,
+    project::*,
 };
-use std::{
-    fs::{self, File},
-    io::{Read, Seek, SeekFrom, Write},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 /// A copy of the artifact without recovery.
 fn copy() -> tempfile::TempDir {
@@ -21,38 +17,10 @@ fn copy() -> tempfile::TempDir {
     dir
 }
 
-/// Adds an archive to the initramfs; its files replace those of the archives before it.
+/// Adds files to the initramfs, in place of those of the same names.
 fn override_with(dir: &Path, files: &[(&str, &str)]) {
-    let meta = Meta::root(0o755, Epoch::new(0));
-    let mut archive = CpioWriter::new(Vec::new());
-    for (path, text) in files {
-        let path: RelPath = path.parse().expect("a path");
-        archive
-            .file(&path, &meta, text.len() as u64, &mut text.as_bytes())
-            .expect("in memory");
-    }
-    let packed = zstd::encode_all(&archive.finish().expect("in memory")[..], 1).expect("in memory");
-    let mut file = File::options()
-        .append(true)
-        .open(dir.join("initramfs.cpio.zst"))
-        .expect("opens");
-    file.write_all(&packed).expect("written");
-}
-
-/// Changes the unpacked last archive of the initramfs, which has the root.
-fn change_root(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
-    let path = dir.join("initramfs.cpio.zst");
-    let mut file = File::options().read(true).write(true).open(&path).expect("opens");
-    let last = segments(&mut file).expect("an initramfs").pop().expect("segments");
-    file.seek(SeekFrom::Start(last.offset)).expect("in the file");
-    let mut packed = vec![0; usize::try_from(last.len).expect("fits")];
-    file.read_exact(&mut packed).expect("whole");
-    let mut cpio = zstd::decode_all(&packed[..]).expect("zstd");
-    change(&mut cpio);
-    file.set_len(last.offset).expect("shorter");
-    file.seek(SeekFrom::End(0)).expect("the end");
-    file.write_all(&zstd::encode_all(&cpio[..], 1).expect("zstd"))
-        .expect("written");
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(path, text)| (*path, text.as_bytes())).collect();
+    append(&dir.join("initramfs.cpio.zst"), &files);
 }
 
 mod nightly {
@@ -68,7 +36,7 @@ mod nightly {
             let file = link.canonicalize().expect("there");
             let bytes = fs::read(&file).expect("readable");
             let dir = copy();
-            change_root(dir.path(), |cpio| {
+            change_last(&dir.path().join("initramfs.cpio.zst"), |cpio| {
                 let at = memchr::memmem::find(cpio, &bytes[..4096]).expect("an object of the root");
                 cpio[at + 5000] ^= 1;
             });

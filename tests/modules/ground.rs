@@ -1,8 +1,7 @@
 //! The artifact with the key of these tests, and the directories that its machines get as a share.
 
-use crate::project::*;
+use crate::{initramfs::append, project::*};
 use pnb::{
-    image::cpio::CpioWriter,
     model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
     module::{ModuleSecretKey, WrittenModule, write_module},
     verity::digest_bytes,
@@ -10,7 +9,7 @@ use pnb::{
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -136,16 +135,6 @@ pub(crate) fn with_files(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     for name in ["kernel", "initramfs.cpio.zst", "build-manifest.json"] {
         fs::copy(ground().artifact.join(name), dir.path().join(name)).expect(name);
     }
-    let mut archive = CpioWriter::new(Vec::new());
-    for (path, content) in files {
-        let (path, meta) = (path.parse().expect("a path"), Meta::root(0o755, EPOCH));
-        archive
-            .file(&path, &meta, content.len() as u64, &mut &content[..])
-            .expect("fits");
-    }
-    let packed = zstd::encode_all(&archive.finish().expect("an archive")[..], 1).expect("zstd");
-    let initramfs = dir.path().join("initramfs.cpio.zst");
-    let opened = fs::File::options().append(true).open(initramfs);
-    opened.and_then(|mut file| file.write_all(&packed)).expect("written");
+    append(&dir.path().join("initramfs.cpio.zst"), files);
     dir
 }

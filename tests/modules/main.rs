@@ -2,6 +2,9 @@
 //!
 //! A test here makes modules with pnb and hostile ones by changing bytes, and lays them into the share of a machine.
 
+#[path = "../fixture/initramfs.rs"]
+#[expect(dead_code, reason = "shared with the tests that change the root")]
+mod initramfs;
 #[path = "../build/project.rs"]
 #[expect(dead_code, reason = "shared with the tests of whole builds, which use more of it")]
 mod project;

@@ -2,11 +2,11 @@
 //! token and this name, once, before the node says that it is ready.
 
 use crate::{
+    initramfs::append,
     platform::{Enrolled, NODE_ADDRESS, Platform},
     project::*,
     tls::Authority,
 };
-use pnb::image::cpio::CpioWriter;
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -245,16 +245,7 @@ mod nightly {
         for file in ["kernel", "initramfs.cpio.zst", "build-manifest.json"] {
             fs::copy(artifact.join(file), dir.path().join(file)).expect(file);
         }
-        let mut segment = CpioWriter::new(Vec::new());
-        let meta = pnb::model::Meta::root(0o755, pnb::model::Epoch::new(0));
-        let path = name.parse().expect("a path");
-        segment
-            .file(&path, &meta, text.len() as u64, &mut text.as_bytes())
-            .expect("written");
-        let bytes = zstd::encode_all(&segment.finish().expect("written")[..], 1).expect("zstd");
-        let initramfs = dir.path().join("initramfs.cpio.zst");
-        let mut file = File::options().append(true).open(initramfs).expect("opens");
-        file.write_all(&bytes).expect("written");
+        append(&dir.path().join("initramfs.cpio.zst"), &[(name, text.as_bytes())]);
         dir
     }
 

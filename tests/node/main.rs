@@ -2,6 +2,9 @@
 //! an identity where the platform's own agent looks. It runs in emulated machines (`machine`), and without one (`beside`), where
 //! agent and double are held against each other.
 
+#[path = "../fixture/initramfs.rs"]
+#[expect(dead_code, reason = "shared with the tests that change the root")]
+mod initramfs;
 #[path = "../fixture/own_loader.rs"]
 mod own_loader;
 #[path = "../build/project.rs"]

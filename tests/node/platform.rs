@@ -71,9 +71,14 @@ impl Platform {
         self.web.url("")
     }
 
-    /// The value of `--reach` that leads a machine here.
+    /// The value of `--reach` that leads a machine here, under the address that it has for machines.
     pub(crate) fn reach(&self) -> String {
-        format!("{NODE_ADDRESS}={}", self.url().trim_start_matches("https://"))
+        self.reach_at(NODE_ADDRESS)
+    }
+
+    /// The same under another address, which must be the one that the certificate is for.
+    pub(crate) fn reach_at(&self, address: &str) -> String {
+        format!("{address}={}", self.url().trim_start_matches("https://"))
     }
 
     /// The certificate of its authority.

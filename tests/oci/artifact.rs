@@ -11,7 +11,7 @@ use pnb::{
         oci::{ImageFacts, LayerCompression, LayoutReader, blob_path, take_kernel},
     },
     manifest::{Facts, Statements},
-    model::{Arch, RelPath, Tree, Variant, VerityDigest},
+    model::{Arch, RelPath, Tree, VerityDigest},
     sandbox::{Access, Executor, Limits, Mount, OutputKind, OutputSpec, RootFs, Spec, Workload},
     store::Content,
     verity::digest_bytes,
@@ -92,7 +92,7 @@ fn write_artifact(dir: &Path, layout: &Files, root: VerityDigest, change: impl F
     let files: BTreeMap<RelPath, Vec<u8>> = files.collect();
     let lock = fixture::lock();
     let mut facts = fixture::facts(&lock, root, &files);
-    facts.variant = Variant::Oci;
+    fixture::describe_as(&mut facts, "oci");
     let manifest = with_reader(layout, |layout: &LayoutReader<'_>| {
         layout.manifests().expect("one").remove(0)
     });

@@ -2,7 +2,7 @@
 
 use crate::{
     disks::{Files, fat, gpt_disk},
-    fixture::{DATABASE, EPOCH, facts, initramfs, lock, path, pattern, root_image, write_all},
+    fixture::{DATABASE, EPOCH, describe_as, facts, initramfs, lock, path, pattern, root_image, write_all},
 };
 use pnb::{
     image::{
@@ -15,7 +15,7 @@ use pnb::{
         },
     },
     manifest::Statements,
-    model::{Arch, Entry, Meta, Node, NodeId, RelPath, Sha256Digest, Tree, Variant, VerityDigest},
+    model::{Arch, Entry, Meta, Node, NodeId, RelPath, Sha256Digest, Tree, VerityDigest},
     verity::{Both, digest_bytes},
 };
 use std::{
@@ -152,9 +152,9 @@ fn disk() -> (BTreeMap<RelPath, Vec<u8>>, VerityDigest) {
 }
 
 /// An artifact, with all statements about it, below `images`.
-fn write(images: &Path, arch: Arch, variant: Variant, agent: usize) {
+fn write(images: &Path, arch: Arch, variant: &str, agent: usize) {
     let (files, root, oci_digest) = match variant {
-        Variant::Oci => {
+        "oci" => {
             let (files, root, digest) = image(arch, agent);
             (files, root, Some(digest))
         }
@@ -167,12 +167,13 @@ fn write(images: &Path, arch: Arch, variant: Variant, agent: usize) {
     // One agent for both architectures.
     lock.files[0].arch = None;
     let mut facts = facts(&lock, root, &files);
-    (facts.variant, facts.arch) = (variant, arch);
+    describe_as(&mut facts, variant);
+    facts.arch = arch;
     let root = facts.stages.last_mut().expect("the stage that makes the root");
     root.node = NodeId::new("root", arch);
     facts.oci_digest = oci_digest.map(|digest| digest.to_hex().parse().expect("a digest"));
     let statements = Statements::describe(&facts).expect("whole facts");
-    let dir = images.join(variant.to_string()).join(arch.to_string());
+    let dir = images.join(variant).join(arch.to_string());
     fs::create_dir_all(&dir).expect("made");
     write_all(&dir, &files, &statements);
 }
@@ -182,9 +183,9 @@ pub(crate) fn write_artifacts(images: &Path) {
     static MADE: OnceLock<TempDir> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         let dir = tempfile::tempdir().expect("scratch");
-        write(dir.path(), Arch::Amd64, Variant::Oci, 70_000);
-        write(dir.path(), Arch::Arm64, Variant::Oci, 70_000);
-        write(dir.path(), Arch::Amd64, Variant::Raw, 0);
+        write(dir.path(), Arch::Amd64, "oci", 70_000);
+        write(dir.path(), Arch::Arm64, "oci", 70_000);
+        write(dir.path(), Arch::Amd64, "raw", 0);
         dir
     });
     for entry in walkdir::WalkDir::new(made.path()).sort_by_file_name() {
@@ -200,7 +201,7 @@ pub(crate) fn write_artifacts(images: &Path) {
 /// Writes an image of the same commit with another agent in place of the one for amd64.
 pub(crate) fn write_other_image(images: &Path) {
     fs::remove_dir_all(images.join("oci/amd64")).expect("removed");
-    write(images, Arch::Amd64, Variant::Oci, 80_000);
+    write(images, Arch::Amd64, "oci", 80_000);
 }
 
 /// Makes the disk for amd64 this long. What is added are zeros, which take no space.
@@ -227,7 +228,7 @@ pub(crate) fn lengthen_disk(images: &Path, size: u64) {
     io::copy(&mut file, &mut both).expect("read");
     let lock = lock();
     let mut facts = facts(&lock, root, &files);
-    facts.variant = Variant::Raw;
+    describe_as(&mut facts, "raw");
     facts.artifacts = BTreeMap::from([(name.clone(), both.finish())]);
     let statements = Statements::describe(&facts).expect("whole facts");
     write_all(&dir, &BTreeMap::new(), &statements);

@@ -78,7 +78,6 @@ impl Publisher {
         });
         let options = ClientOptions {
             ca,
-            proxy_from_environment: false,
             silence: Duration::from_secs(5),
             tries: 3,
             ..ClientOptions::default()

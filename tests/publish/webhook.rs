@@ -34,7 +34,6 @@ fn options(ca: Option<Vec<u8>>) -> ClientOptions {
         silence: Duration::from_secs(1),
         tries: 2,
         total: Duration::from_secs(20),
-        proxy_from_environment: false,
         ..ClientOptions::default()
     }
 }

@@ -88,7 +88,6 @@ impl Ground {
 
     pub(crate) fn http(&self) -> HttpClient {
         let options = ClientOptions {
-            proxy_from_environment: false,
             silence: Duration::from_secs(60),
             ..ClientOptions::default()
         };

@@ -139,6 +139,7 @@ pub(crate) fn lock_with(path: &str, content: &[u8]) -> String {
         arch: None,
         path: Some(path.parse().expect("a path")),
         url: None,
+        redirects: Vec::new(),
         size: content.len() as u64,
         sha256: both.finish().sha256,
     };

@@ -88,15 +88,8 @@ powernode_kept_counter() {
 
 # powernode_mount_module_share: mount the share of the platform's libvirt provider, if the host offers it, on /run/powernode/module-share.
 powernode_mount_module_share() {
-    mkdir -p "$PN_RUN/module-share"
-    for pn_kind in 9p,ro,trans=virtio,version=9p2000.L,msize=262144 virtiofs,ro; do
-        powernode_mount_foreign "${pn_kind%%,*}" "${pn_kind#*,}" "$PN_MODULE_TAG" "$PN_RUN/module-share" && return
-        if [ $? -ge 124 ]; then
-            PN_REASON="the host's share '$PN_MODULE_TAG' did not answer in $PN_MOUNT_SECONDS seconds"
-            return 1
-        fi
-    done
-    return 0
+    powernode_mount_share "$PN_MODULE_TAG" "$PN_RUN/module-share"
+    [ $? -le 1 ]
 }
 
 # powernode_tell_plain_modules: the platform's share holds plain directories, which nobody can vouch for: say each, use none.

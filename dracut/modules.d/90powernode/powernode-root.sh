@@ -19,6 +19,21 @@ powernode_mount_foreign() {
     timeout -s KILL "$PN_MOUNT_SECONDS" mount -t "$pn_type" -o "$pn_options,nodev,nosuid,noexec,nosymfollow" "$@" 2>/dev/null
 }
 
+# powernode_mount_share TAG DIRECTORY: mount what the host shares under that mount tag, read-only: by 9p, else by virtio-fs. Returns 1 when the
+# host shares nothing under it, 2 when its server did not answer.
+powernode_mount_share() {
+    mkdir -p "$2"
+    modprobe -q -a 9pnet_virtio virtiofs
+    for pn_kind in 9p,ro,trans=virtio,version=9p2000.L,msize=262144 virtiofs,ro; do
+        powernode_mount_foreign "${pn_kind%%,*}" "${pn_kind#*,}" "$1" "$2" && return
+        if [ $? -ge 124 ]; then
+            PN_REASON="the host's share '$1' did not answer in $PN_MOUNT_SECONDS seconds"
+            return 2
+        fi
+    done
+    return 1
+}
+
 # powernode_one_disk WHERE TEXT LINK: the link below /dev that TEXT stands for belongs to devices of one disk only. Two copies of a disk
 # claim the same links, and which of them gets one is a race: the machine would be one node today and another tomorrow. A stick with
 # an ISO claims its label twice, as a disk and as a partition of it.
@@ -41,7 +56,7 @@ powernode_one_disk() {
     done
     case $pn_disks in
         *' '*)
-            PN_REASON="$1 names more than one disk: '$2' is on $pn_disks; remove the others, or choose one with powernode.rootdev=/dev/…"
+            PN_REASON="$1 names more than one disk: '$2' is on $pn_disks; remove the others, or choose one with powernode.rootdev=/dev/NAME"
             return 2
             ;;
     esac
@@ -301,15 +316,12 @@ powernode_mount_seed() {
             return 2
             ;;
     esac
-    mkdir -p "$PN_RUN/seed"
-    modprobe -q -a 9pnet_virtio virtiofs
-    for pn_kind in 9p,ro,trans=virtio,version=9p2000.L,msize=262144 virtiofs,ro; do
-        powernode_mount_foreign "${pn_kind%%,*}" "${pn_kind#*,}" "$pn_tag" "$PN_RUN/seed" && return
-        if [ $? -ge 124 ]; then
-            PN_REASON="the host's share '$pn_tag' did not answer in $PN_MOUNT_SECONDS seconds"
-            return 1
-        fi
-    done
+    powernode_mount_share "$pn_tag" "$PN_RUN/seed"
+    case $? in
+        0) return 0 ;;
+        1) ;;
+        *) return 2 ;;
+    esac
     [ -n "$pn_wanted" ] || return 0
     PN_REASON="the host shares nothing with the mount tag '$pn_tag'"
     return 1

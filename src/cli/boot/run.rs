@@ -3,20 +3,22 @@
 use super::{
     super::{Exit, args::Common, context::store, failure::Failure, report::Report},
     args::BootArgs,
-    console::BootConsole,
+    console::{BootConsole, ConsoleEnd},
     error::BootError,
     machine::{self, Prepared},
     target::BootTarget,
-    verdict::judge,
+    verdict::{Ran, judge},
 };
 use pnb::{
     boot::{
-        ARTIFACT, Attach, CloudService, DirectKernel, Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest,
-        NONCE_KEY, NetworkBoot, NodeNetwork, Reach, Smbios, verify_sums,
+        ARTIFACT, Accelerator, AcceleratorChoice, AskedAccelerator, Attach, BootPhase, CloudService, DirectKernel,
+        Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NONCE_KEY, NetworkBoot, NodeNetwork, Reach,
+        Smbios, about, verify_sums,
     },
-    model::{Arch, visible_path},
+    model::{Arch, chain, visible_path},
+    sandbox::SandboxError,
 };
-use std::{fs::File, io::Read, time::Duration};
+use std::{cell::Cell, fs::File, io::Read, time::Duration};
 
 /// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
@@ -105,9 +107,11 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         _ => args.memory.unwrap_or(MEMORY),
     };
     let capture = args.capture.as_deref().map(|file| files.capture(file)).transpose()?;
+    let mut choice = machine::accelerator(args.accel, (target.arch, firmware)).map_err(BootError::from)?;
     let machine = Machine {
         arch: target.arch,
         firmware,
+        accelerator: choice.accelerator,
         memory,
         processors: args.cpus.unwrap_or(1),
         kernel,
@@ -124,28 +128,108 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         true => None,
         false => Some(files.reach(&machine.reach)?),
     };
-    let mut console = BootConsole::new(
-        (!common.json && !common.quiet).then_some(report),
-        &expected,
-        Duration::from_secs(args.settle),
-    );
-    let prepared = Prepared {
+    let mut prepared = Prepared {
         machine,
         mounts: files.into_mounts(),
         outlets,
+        started: Cell::new(None),
     };
-    let run = || machine::run(common, args, report, &store, prepared, &mut console);
-    let ended = match &metadata {
-        None => run()?,
-        Some(service) => service.with(run).map_err(BootError::Relay)??,
+    let (ended, end, about, no_kvm) = loop {
+        prepared.machine.accelerator = choice.accelerator;
+        let about = match choice.accelerator {
+            Accelerator::Tcg => about(target.arch, firmware, attach),
+            Accelerator::Kvm => None,
+        };
+        announce(args, &prepared.machine, &choice, about, report);
+        let mut console = BootConsole::new(
+            (!common.json && !common.quiet).then_some(report),
+            &expected,
+            Duration::from_secs(args.settle),
+            choice.accelerator,
+            about,
+        );
+        let mut run = || machine::run(common, args, report, &store, &prepared, &mut console);
+        let ended = match &metadata {
+            None => run()?,
+            Some(service) => service.with(run).map_err(BootError::Relay)??,
+        };
+        let end = console.end();
+        let ran = prepared.started.get().map(|at| at.elapsed()).unwrap_or_default();
+        match failed_kvm(args, choice.accelerator, &end, &ended, ran) {
+            Some(reason) if args.accel == AskedAccelerator::Auto => {
+                report.warning(format_args!(
+                    "KVM did not start the machine, which is emulated now: {reason}"
+                ));
+                choice = AcceleratorChoice::emulated(format!("KVM did not start it: {reason}"));
+            }
+            no_kvm => break (ended, end, about, no_kvm),
+        }
     };
     if args.interactive {
         return match ended {
             Ok(()) => Ok(Exit::Success),
+            Err(SandboxError::Limit { limit, .. }) if limit.starts_with("wall time") => {
+                Err(BootError::TimeOver { seconds: args.limit() }.into())
+            }
             Err(error) => Err(BootError::from(error).into()),
         };
     }
-    judge(&expected, args, console.end(), ended, report)
+    let ran = Ran {
+        end,
+        choice,
+        about,
+        no_kvm,
+    };
+    judge(&expected, args, ran, ended, report)
+}
+
+/// Says what machine starts, by which means, and how long that takes.
+fn announce(args: &BootArgs, machine: &Machine, choice: &AcceleratorChoice, about: Option<u64>, report: &Report) {
+    let firmware = machine.firmware.name();
+    let how = match &choice.reason {
+        None => "run by KVM".to_owned(),
+        Some(reason) => format!("emulated ({reason})"),
+    };
+    let time = about.map_or_else(String::new, |about| {
+        format!("; about {about} s to the ready line where two processors are idle")
+    });
+    report.note(format_args!(
+        "  machine {}, firmware {firmware}, {how}{time}",
+        machine.arch
+    ));
+    if args.interactive {
+        let end = match args.timeout {
+            None => "it runs without a limit of time".to_owned(),
+            Some(seconds) => format!("it runs for at most {seconds} s"),
+        };
+        report.note(format_args!(
+            "  console {end}; Ctrl-A X ends it, Ctrl-A C switches to QEMU's monitor and back"
+        ));
+    }
+}
+
+/// Time within which QEMU says that it cannot start a machine by KVM.
+const START: Duration = Duration::from_secs(5);
+
+/// Why KVM did not bring a machine up to its kernel, where that is the reason of its end. Where the console is the terminal's own, nothing
+/// is known of it but the time.
+fn failed_kvm(
+    args: &BootArgs,
+    accelerator: Accelerator,
+    end: &ConsoleEnd,
+    ended: &Result<(), SandboxError>,
+    ran: Duration,
+) -> Option<String> {
+    if accelerator == Accelerator::Tcg || end.verdict.is_some() || end.phase >= BootPhase::Kernel {
+        return None;
+    }
+    let failed = || match ended {
+        Err(error @ SandboxError::Failed { .. }) if !args.interactive || ran < START => {
+            Some(end.kvm.message().map_or_else(|| chain(error), str::to_owned))
+        }
+        _ => None,
+    };
+    end.kvm.broken().map(str::to_owned).or_else(failed)
 }
 
 /// Compares the artifact's files with its list; says so where nothing vouches for the bytes that boot.

@@ -11,7 +11,7 @@ use pnb::{
     image::{oci::LAYOUT_DIRECTORY, open_source},
     inspect::SpoolDirectory,
     manifest::{MANIFEST_FILE, MAX_SIZE, Manifest},
-    model::{Arch, Variant, VerityDigest},
+    model::{Arch, ArtifactForm, VerityDigest},
     registry::{ImageReference, PlatformChoice, pull_layout, silent},
     store::{Store, read_foreign},
 };
@@ -19,9 +19,6 @@ use std::path::{Path, PathBuf};
 
 /// The beginning of the name of an image in a registry.
 const REGISTRY: &str = "oci:";
-
-/// Kernel and initramfs of an artifact without an image.
-const DIRECT_FILES: [&str; 2] = ["kernel", "initramfs.cpio.zst"];
 
 /// The artifact that is booted.
 pub(super) struct BootTarget {
@@ -57,7 +54,7 @@ impl BootTarget {
     /// The image `name` in a registry. Its digest is shown, because a tag can move.
     fn remote(common: &Common, args: &BootArgs, store: &Store, report: &Report, name: &str) -> Result<Self, Failure> {
         let reference: ImageReference = name.parse().map_err(ServerError::Registry)?;
-        let client = args.servers.registry(&reference)?;
+        let client = args.servers.registry(common, &reference)?;
         let arch = args.arch.unwrap_or(Arch::Amd64);
         let layout = store.scratch_path("pulled");
         let choice = PlatformChoice::Only(arch);
@@ -114,23 +111,24 @@ impl BootTarget {
             return Err(BootError::Arch { path, asked, reason }.into());
         }
         let root = manifest.fsverity_root_hash;
-        if variant == Variant::Oci {
+        if manifest.form == ArtifactForm::OciImage {
             let layout = path.join(LAYOUT_DIRECTORY);
             return Self::image(common, report, store, &layout, manifest.arch, Some(root));
         }
-        let Some((media, name)) = BootMedia::of(variant) else {
+        let Some(media) = BootMedia::of(manifest.form) else {
             return Err(BootError::NotBootable { path, variant }.into());
         };
+        let image = manifest.image;
         Ok(Self {
             root: Some(root),
             command_line: Some(manifest.kernel_command_line),
             arch: manifest.arch,
             media,
-            image: name.map(|name| path.join(name)),
-            listed: Some(match name {
-                Some(name) => vec![name.to_owned()],
-                None => DIRECT_FILES.map(str::to_owned).to_vec(),
+            listed: Some(match &image {
+                Some(name) => vec![name.to_string()],
+                None => ArtifactForm::DIRECT_FILES.map(str::to_owned).to_vec(),
             }),
+            image: image.map(|name| path.join(name.as_path())),
             artifact: path,
         })
     }
@@ -138,12 +136,13 @@ impl BootTarget {
     /// An image file by itself, whose boot loaders say what it is for.
     fn bare(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
         let path = args.path.clone();
-        let Some(media) = BootMedia::of_file(&path) else {
-            return Err(BootError::Kind { path }.into());
-        };
-        if !path.is_file() {
+        // What is not there has no wrong kind.
+        if !path.exists() {
             return Err(BootError::Missing { path }.into());
         }
+        let Some(media) = BootMedia::of_file(&path).filter(|_| path.is_file()) else {
+            return Err(BootError::Kind { path }.into());
+        };
         let spool = SpoolDirectory::new(scratch(store, "look")?);
         let found = open_source(&path).and_then(|source| Loaders::of(&source, &path.to_string_lossy(), &spool));
         let found = found.map_err(|source| BootError::Image {

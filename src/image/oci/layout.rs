@@ -3,7 +3,7 @@
 use super::document::to_json;
 use crate::{
     image::ImageError,
-    model::{RelPath, Sha256Digest},
+    model::{ArtifactForm, RelPath, Sha256Digest},
 };
 use oci_spec::image::{Descriptor, ImageIndex, MediaType, OciLayoutBuilder};
 use serde::{Deserialize, de::IgnoredAny};
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use std::io::Read;
 
 /// The directory of the layout in an artifact, and that of the layout over both architectures beside them.
-pub const LAYOUT_DIRECTORY: &str = "oci";
+pub const LAYOUT_DIRECTORY: &str = ArtifactForm::LAYOUT_DIRECTORY;
 /// The file that says that a directory is an image layout.
 pub const LAYOUT_FILE: &str = "oci-layout";
 /// The file that lists the contents of a layout.

@@ -126,8 +126,8 @@ fn in_words(what: &What) -> (String, Option<Values>) {
         _ => format!("{bytes} bytes differ"),
     };
     match what {
-        What::OnlyInA { size: bytes } => (format!("Only in the first build ({})", size(*bytes)), None),
-        What::OnlyInB { size: bytes } => (format!("Only in the second build ({})", size(*bytes)), None),
+        What::OnlyInA { size: bytes, .. } => (format!("Only in the first build ({})", size(*bytes)), None),
+        What::OnlyInB { size: bytes, .. } => (format!("Only in the second build ({})", size(*bytes)), None),
         What::Format { a, b } => ("The kinds differ".to_owned(), Some((Some(a.clone()), Some(b.clone())))),
         What::Field { field, a, b } => (format!("Its {field} differs"), Some((a.clone(), b.clone()))),
         What::Package { package, a, b } => (format!("Package {package} differs"), Some((a.clone(), b.clone()))),
