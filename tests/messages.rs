@@ -6,7 +6,10 @@ use std::{
 };
 
 /// Types whose messages are parts of other messages, and do not complete "failed to …" themselves.
-const PARTS: [&str; 4] = [
+const PARTS: [&str; 6] = [
+    // Why a place cannot have the artifacts, and why the machine has no KVM.
+    "OutputProblem",
+    "KvmProblem",
     // A value that does not parse: the reader names the file and the line.
     "ModelError",
     // A file of an archive, which `verify the archive …` names.
@@ -271,7 +274,7 @@ fn every_message_is_a_sentence() {
             "  {owner} {variant}\n    {lead}{}{cause}\n",
             template.replace('\n', "\n    ")
         ));
-        let first = template.split(' ').next().unwrap_or_default();
+        let first = template.split([' ', ':']).next().unwrap_or_default();
         let verb = template.starts_with('<') || VERBS.contains(&first);
         if !part && !verb {
             wrong.push(format!("{file}: {owner} {variant}: failed to {template}"));
@@ -287,10 +290,10 @@ fn every_message_is_a_sentence() {
 }
 
 /// The verbs with which a message goes on after "failed to".
-const VERBS: [&str; 57] = [
+const VERBS: [&str; 58] = [
     "accept", "append", "boot", "build", "check", "choose", "compare", "compress", "copy", "create", "describe",
-    "fetch", "fill", "find", "get", "go", "keep", "lay", "listen", "load", "lock", "log", "look", "make", "merge",
-    "mount", "name", "open", "order", "place", "plan", "prepare", "publish", "read", "relay", "release", "repeat",
-    "require", "resolve", "run", "select", "serve", "set", "show", "sign", "start", "store", "take", "tell", "trust",
-    "unpack", "upload", "use", "vary", "verify", "wait", "write",
+    "export", "fetch", "fill", "find", "get", "go", "keep", "lay", "listen", "load", "lock", "log", "look", "make",
+    "merge", "mount", "name", "open", "order", "place", "plan", "prepare", "publish", "read", "relay", "release",
+    "repeat", "require", "resolve", "run", "select", "serve", "set", "show", "sign", "start", "store", "take", "tell",
+    "trust", "unpack", "upload", "use", "vary", "verify", "wait", "write",
 ];
