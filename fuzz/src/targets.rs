@@ -86,7 +86,9 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("loaders", |data| drop(Loaders::of(&source(data), "x", &scratch()))),
     ("lock", lock),
     ("manifest", manifest),
-    ("mbr", |data| drop(mbr::read(&data.to_vec()))),
+    ("mbr", |data| {
+        drop((mbr::read(&data.to_vec()), mbr::examine(&data.to_vec())))
+    }),
     ("mirrors", mirrors),
     ("modules", modules),
     ("policy", |data| text(data, |t| drop(Policy::parse(t, "x")))),
@@ -260,6 +262,7 @@ fn fat(data: &[u8]) {
     let Ok(fs) = Fat::open(data.to_vec()) else { return };
     let _ = (fs.label(), fs.check());
     let (all, damage) = fs.walk_and_damage();
+    let _ = fs.findings(&all, damage.is_empty());
     assert_eq!(fs.walk().is_ok(), damage.is_empty(), "{damage:?}");
     for (path, entry) in all.iter().take(100) {
         let _ = fs.lookup(path);
@@ -275,8 +278,11 @@ fn gpt_disk(data: &[u8]) {
     let found = gpt::examine(&disk);
     if let Ok(table) = sound {
         let found = found.expect("a sound table is found");
-        assert!(found.sector_size != 512 || found.problems.is_empty(), "{found:?}");
-        assert!(found.sector_size != 512 || found.partitions.len() == table.partitions.len());
+        assert!(found.problems.is_empty(), "{found:?}");
+        assert_eq!(
+            (found.sector_size, found.partitions.len()),
+            (table.sector_size, table.partitions.len())
+        );
     }
 }
 

@@ -10,7 +10,7 @@
 //! | first serial port | `ttyS0` | `ttyAMA0` | `ttyAMA0` |
 
 use super::{Accelerator, Attach, Firmware, ImageFormat, Inlet, Machine, Medium, Smbios};
-use crate::model::Arch;
+use crate::model::{Arch, SectorSize};
 
 /// Mount tag of the seed share; 90powernode mounts the share with this tag.
 const SEED_TAG: &str = "powernode-seed";
@@ -192,13 +192,17 @@ impl Medium {
             (Attach::Disk | Attach::Net, _) => "virtio-blk-pci",
             (Attach::Card, _) => "",
         };
+        let sectors = match (self.attach, self.sector_size) {
+            (Attach::Disk | Attach::Usb, SectorSize::Bytes4096) => ",logical_block_size=4096,physical_block_size=4096",
+            _ => "",
+        };
         let file = self.file.replace(',', ",,");
         if device.is_empty() {
             return (format!("if=sd,format={format},{access},file={file}"), None);
         }
         (
             format!("if=none,id=medium{n},format={format},{access},file={file}"),
-            Some(format!("{device},drive=medium{n},bootindex={}", n + 1)),
+            Some(format!("{device}{sectors},drive=medium{n},bootindex={}", n + 1)),
         )
     }
 }
@@ -213,6 +217,7 @@ mod tests {
             file: "/inputs/a,b".to_owned(),
             format: ImageFormat::Raw,
             attach,
+            sector_size: SectorSize::Bytes512,
             keep: false,
         };
         Machine {
@@ -261,6 +266,21 @@ mod tests {
             amd64.contains("driver=cfi.pflash01,property=secure,value=on"),
             "{amd64}"
         );
+    }
+
+    #[test]
+    fn a_disk_has_the_sectors_of_its_image() {
+        for (attach, device) in [
+            (Attach::Disk, "virtio-blk-pci"),
+            (Attach::Usb, "usb-storage,removable=on"),
+        ] {
+            let mut node = machine(Arch::Amd64, Firmware::Uefi, attach);
+            assert!(words(&node).contains(&format!("-device {device},drive=medium0")));
+            node.media[0].sector_size = SectorSize::Bytes4096;
+            let said = words(&node);
+            let want = format!("-device {device},logical_block_size=4096,physical_block_size=4096,drive=medium0");
+            assert!(said.contains(&want), "{said}");
+        }
     }
 
     #[test]

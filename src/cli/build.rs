@@ -10,15 +10,19 @@ use super::{
     host::{host, now, processors},
     report::{Report, seconds, size},
     servers::ServerArgs,
+    timeline::Timeline,
+    verify_repro::UnwrittenReport,
 };
 use clap::Args;
 use pnb::{
-    graph::StageFile,
+    graph::{StageFile, closure_of},
     model::{ArtifactForm, NodeId, Target, Variant, visible_path},
+    page,
     pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, Project, RunOptions},
 };
 use std::{
     collections::BTreeSet,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -27,7 +31,7 @@ use std::{
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  \
-    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1"
+    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1\n  pnb build --timings=timeline.html"
 )]
 pub(super) struct BuildArgs {
     /// The artifacts or stages to build.
@@ -54,9 +58,9 @@ pub(super) struct BuildArgs {
     /// Print every line that stages print
     #[arg(long, short)]
     pub(super) verbose: bool,
-    /// Print the time and memory of each stage at the end
-    #[arg(long)]
-    pub(super) timings: bool,
+    /// Print the time and memory of each stage at the end, or write a timeline as one HTML file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(super) timings: Option<Option<PathBuf>>,
     /// Inputs that replace the project's.
     #[command(flatten)]
     pub(super) given: GivenArgs,
@@ -91,12 +95,16 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         ..run_options()?
     };
     let jobs = args.jobs.unwrap_or_else(processors);
+    let timeline = Timeline::new();
     let context = BuildContext {
         project: &project,
         store: &store,
         origins: &origins,
         options: &options,
-        events: &|event| report.event(event),
+        events: &|event| {
+            timeline.event(&event);
+            report.event(event);
+        },
     };
     let outcome = context.build(&selected.nodes, jobs)?;
     if args.hermetic && project.revision_now()? != project.revision {
@@ -120,8 +128,17 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
             pipeline::join_images(&context, variant, &images)?;
         }
     }
-    if args.timings {
-        timings(&outcome, report);
+    match &args.timings {
+        None => {}
+        Some(None) => timings(&outcome, report),
+        Some(Some(path)) => {
+            let closure = closure_of(&project.graph, &selected.nodes)?;
+            let page = page::timeline(&timeline.times(&outcome, &closure.needs, jobs));
+            fs::write(path, page).map_err(|source| UnwrittenReport {
+                path: path.clone(),
+                source,
+            })?;
+        }
     }
     report.close(
         "build",

@@ -6,13 +6,16 @@ use super::{
     context::{spool, store},
     failure::Failure,
     report::Report,
+    verify_repro::UnwrittenReport,
 };
 use clap::Args;
 use pnb::{
     inspect::{self, ChangedPart, Compared, Overview},
     model::visible,
+    repro,
 };
 use std::{
+    fs,
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
@@ -36,7 +39,7 @@ const NAMES: usize = 44;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  pnb diff images/raw/amd64/disk.raw other/disk.raw\n  \
     pnb diff images/kernel-initrd/amd64 yesterday/kernel-initrd/amd64 --limit 20\n  \
-    pnb diff images/raw/amd64 images/iso/amd64")]
+    pnb diff images/raw/amd64 images/iso/amd64 --html changes.html")]
 pub(super) struct DiffArgs {
     /// File or directory
     pub(super) a: PathBuf,
@@ -48,6 +51,9 @@ pub(super) struct DiffArgs {
     /// List every difference as well, with its place in the bytes, also those that follow from others
     #[arg(long, short)]
     pub(super) verbose: bool,
+    /// Write the comparison as one HTML file, too
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
 }
 
 pub(super) fn diff(common: &Common, args: &DiffArgs, report: &Report) -> Result<Exit, Failure> {
@@ -57,6 +63,14 @@ pub(super) fn diff(common: &Common, args: &DiffArgs, report: &Report) -> Result<
     let b = inspect::open_path(&args.b)?;
     let compared = watched(report, |watch| inspect::compare_artifacts(&a, &b, &scratch, watch))?;
     report.compared();
+    if let Some(path) = &args.html {
+        let (a, b) = (args.a.to_string_lossy(), args.b.to_string_lossy());
+        let page = repro::changes_html(&a, &b, &compared, args.limit);
+        fs::write(path, page).map_err(|source| UnwrittenReport {
+            path: path.clone(),
+            source,
+        })?;
+    }
     let Compared { found, overview } = &compared;
     if report.json() {
         for difference in found.differences.iter().take(args.limit) {

@@ -109,7 +109,7 @@ impl Fatal for RelockError {
 impl Fatal for MediaError {
     fn exit(&self) -> Exit {
         match self {
-            MediaError::CardSize { .. } | MediaError::KeptName { .. } => Exit::Usage,
+            MediaError::CardSize { .. } | MediaError::KeptName { .. } | MediaError::BiosSectors { .. } => Exit::Usage,
             _ => Exit::Boot,
         }
     }

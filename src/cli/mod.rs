@@ -35,6 +35,7 @@ mod shell;
 mod signed_image;
 mod store;
 mod terminal;
+mod timeline;
 mod usage;
 mod vendor;
 mod verify_repro;

@@ -113,10 +113,10 @@ impl VerifyReproArgs {
 /// The page of the verdict cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("write {path:?}")]
-struct UnwrittenReport {
-    path: PathBuf,
+pub(super) struct UnwrittenReport {
+    pub(super) path: PathBuf,
     #[source]
-    source: io::Error,
+    pub(super) source: io::Error,
 }
 
 impl Fatal for UnwrittenReport {

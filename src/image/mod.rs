@@ -15,6 +15,7 @@ pub mod kmod;
 pub mod mbr;
 pub mod oci;
 pub mod qcow2;
+pub mod raspi;
 mod read_at;
 pub mod zstd;
 

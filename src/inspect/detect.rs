@@ -2,7 +2,7 @@
 
 use super::{
     budget::Budget,
-    disks, ext4, media,
+    disks, ext4, fat, foreign, media,
     part::{Look, SpoolDirectory},
     programs, streams, tar, text, trees,
 };
@@ -92,9 +92,15 @@ pub(super) fn format(head: &[u8]) -> Format {
         Format::Program
     } else if at(TAR_MAGIC_AT, b"ustar") {
         Format::Tar
+    } else if disks::is_protective(head)
+        && disks::GPT_MAGIC_AT.iter().any(|place| at(*place, disks::GPT_MAGIC))
+        && !at(media::ISO_MAGIC_AT, media::ISO_MAGIC)
+    {
+        // In front of a table, the boot code of a file system that was there before may be left.
+        Format::Gpt
     } else if at(media::ISO_MAGIC_AT, media::ISO_MAGIC) {
         Format::Iso
-    } else if media::is_fat(head) {
+    } else if fat::is_fat(head) {
         Format::Fat
     } else if disks::GPT_MAGIC_AT.iter().any(|place| at(*place, disks::GPT_MAGIC)) || disks::is_protective(head) {
         Format::Gpt
@@ -111,7 +117,24 @@ pub(super) fn look(holder: &Holder<'_>) -> Look {
         Ok(head) => head,
         Err(error) => return Look::data(Some(error.to_string())),
     };
-    match format(&head) {
+    let mut format = format(&head);
+    if matches!(
+        format,
+        Format::Other | Format::Mbr | Format::Gpt | Format::Fat | Format::Ext4
+    ) && let Some(look) = foreign::fixed_vhd(source, size)
+    {
+        return look;
+    }
+    // A boot sector of another file system has entries of partitions by accident.
+    if matches!(format, Format::Other | Format::Mbr)
+        && let Some(look) = foreign::look(source, size, &head)
+    {
+        return look;
+    }
+    if format == Format::Other && disks::has_backup_table(source, size) {
+        format = Format::Gpt;
+    }
+    match format {
         Format::Composefs => trees::composefs(source, size),
         Format::Ext4 => ext4::look(source),
         Format::Stream(compression) => streams::look(holder, compression),
@@ -120,7 +143,7 @@ pub(super) fn look(holder: &Holder<'_>) -> Look {
         Format::Program => programs::efi(source, size, &head),
         Format::Tar => tar::look(source, size),
         Format::Qcow2 => disks::qcow2(holder),
-        Format::Fat => media::fat(source, size),
+        Format::Fat => fat::look(source, size),
         Format::Iso => media::iso(source, size),
         Format::Gpt => disks::gpt(source, size),
         Format::Mbr => disks::mbr(source, size),

@@ -21,8 +21,12 @@ use std::{
 
 /// Formats that hold one part only, or are evident from the names inside: they are left out of the path.
 const SILENT: [&str; 6] = ["GPT disk", "MBR disk", "initramfs", "zstd", "gzip", "xz"];
+/// Formats whose parts are compared also when one side has a problem that the other has not: it rarely hides a part.
+const TOLERANT: [&str; 5] = ["GPT disk", "MBR disk", "FAT12", "FAT16", "FAT32"];
 /// From this size on, both sides are read at the same time, bytes.
 const LARGE: u64 = 16 << 20;
+/// Bytes that are compared with zeros at a time.
+const CHUNK: usize = 1 << 20;
 /// Number of bytes that are shown in front of the first differing byte, and from it on.
 const BEFORE: u64 = 8;
 const AFTER: u64 = 24;
@@ -145,6 +149,15 @@ pub enum What {
     Incomplete {
         /// The damage, or the limit.
         problem: String,
+    },
+    /// One disk is longer, by zeros and copies of the partition table, and all partitions are equal.
+    Grown {
+        /// Bytes of the first.
+        a: u64,
+        /// Bytes of the second.
+        b: u64,
+        /// Number of partitions.
+        partitions: u64,
     },
     /// Parts are equal but have another place in their holder.
     Moved {
@@ -293,7 +306,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
-        if look_a.format != look_b.format || look_a.problem != look_b.problem {
+        let has_parts =
+            |look: &Look| TOLERANT.contains(&look.format) && look.children.iter().any(|p| p.kind != PartKind::Region);
+        let tolerant = has_parts(&look_a) && has_parts(&look_b);
+        if look_a.format != look_b.format || (look_a.problem != look_b.problem && !tolerant) {
             let say = |look: &Look| match &look.problem {
                 Some(problem) => format!("{}, but {problem}", look.format),
                 None => look.format.to_owned(),
@@ -313,7 +329,10 @@ impl Walk<'_> {
             };
             return self.inside(format, |walk| walk.blame(a, b, &parts, spans));
         }
-        if let Some(problem) = look_a.problem {
+        if look_a.problem != look_b.problem {
+            let (field, a, b) = ("problem".to_owned(), look_a.problem, look_b.problem);
+            self.report(What::Field { field, a, b }, None);
+        } else if let Some(problem) = look_a.problem {
             self.report(What::Incomplete { problem }, None);
         }
         let before = self.out.total;
@@ -405,6 +424,7 @@ impl Walk<'_> {
         let mut explained: Vec<Span> = Vec::new();
         let mut quiet: Vec<&Part> = Vec::new();
         let mut moved: Option<What> = None;
+        let total = self.out.total;
         for x in files(a) {
             let Some(y) = of_b.get(x.key.as_str()) else {
                 let (size, kind) = (real_size(x), x.kind);
@@ -441,6 +461,21 @@ impl Walk<'_> {
         let Some((holder_a, holder_b)) = holders else {
             return Ok(());
         };
+        let partitions = files(a).filter(|part| part.kind == PartKind::Partition).count();
+        let only_partitions = partitions > 0 && partitions == files(a).count() && partitions == files(b).count();
+        if only_partitions && total == self.out.total && holder_a.size != holder_b.size {
+            let (longer, parts) = if holder_a.size > holder_b.size {
+                (holder_a, a)
+            } else {
+                (holder_b, b)
+            };
+            let tail = holder_a.size.min(holder_b.size)..longer.size;
+            if self.read(is_empty_tail(longer, parts, &tail))? {
+                let (a, b, partitions) = (holder_a.size, holder_b.size, partitions as u64);
+                self.report(What::Grown { a, b, partitions }, None);
+                explained.push(tail);
+            }
+        }
         let explained = spans::normal(explained);
         let rest = spans::subtract(&spans, &explained);
         let rest = self.read(spans::scan(&holder_a.source, &holder_b.source, &rest))?;
@@ -595,6 +630,28 @@ fn contents(part: &Part, look: &Look) -> Option<Part> {
         }
         _ => None,
     }
+}
+
+/// Whether the bytes `tail` of a disk are zeros, except for copies of its partition table.
+fn is_empty_tail(disk: &Part, parts: &[Part], tail: &Span) -> io::Result<bool> {
+    let tables = parts.iter().filter(|part| part.kind == PartKind::Region);
+    let tables = tables
+        .flat_map(|part| &part.extents)
+        .map(|e| e.from..e.from.saturating_add(e.len));
+    let zeros = vec![0; CHUNK];
+    let mut bytes = zeros.clone();
+    for span in spans::subtract(std::slice::from_ref(tail), &spans::normal(tables.collect())) {
+        let mut at = span.start;
+        while at < span.end {
+            let n = (span.end - at).min(CHUNK as u64) as usize;
+            disk.source.read_exact_at(&mut bytes[..n], at)?;
+            if bytes[..n] != zeros[..n] {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+    }
+    Ok(true)
 }
 
 /// The ranges in which two parts may differ: everything except holes in both.

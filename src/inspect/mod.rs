@@ -9,7 +9,7 @@
 //! artifact that carries one.
 //!
 //! The files of this folder use each other in a circle, because the subject is recursive: `part` asks `detect` for the format of its
-//! bytes, `detect` calls the file of that format (`disks`, `ext4`, `media`, `programs`, `streams`, `tar`, `text`, `trees`), and that returns
+//! bytes, `detect` calls the file of that format (`disks`, `ext4`, `fat`, `foreign`, `media`, `programs`, `streams`, `tar`, `text`, `trees`), and that returns
 //! the parts inside, which can be looked into in the same way. The circle ends at a format without parts; callers bound
 //! its depth.
 
@@ -20,6 +20,8 @@ mod diff;
 mod disks;
 mod error;
 mod ext4;
+mod fat;
+mod foreign;
 mod json;
 mod layouts;
 mod likely_cause;

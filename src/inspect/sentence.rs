@@ -56,6 +56,11 @@ impl What {
             What::About { offset, bytes } => format!("its metadata differs at byte {offset} ({})", differing(*bytes)),
             What::Damaged { problem } => format!("cannot be compared: {problem}"),
             What::Incomplete { problem } => format!("is compared as far as it could be read: {problem}"),
+            What::Grown { a, b, partitions } => {
+                let (which, more) = if a < b { ("second", b - a) } else { ("first", a - b) };
+                let more = human(more);
+                format!("the {which} disk is longer by {more}, and the partitions are equal ({partitions})")
+            }
             What::Moved { parts, first, a, b } => {
                 format!(
                     "{parts} parts have another offset; {first}, the first of them, is at byte {a} in the first, {b} in the second"

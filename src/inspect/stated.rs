@@ -31,7 +31,7 @@ pub(super) struct Stated {
 impl Stated {
     /// `<variant>/<arch>`.
     pub(super) fn target(&self) -> String {
-        format!("{}/{}", self.variant, self.arch)
+        [self.variant.as_str(), &self.arch].join("/")
     }
 
     /// The facts of the manifest among `parts`, if there is one that can be read.

@@ -16,6 +16,7 @@ mod nearest;
 mod node_id;
 mod path;
 mod pin;
+mod sector_size;
 mod sync;
 mod text;
 mod tree;
@@ -36,6 +37,7 @@ pub(crate) use node_id::is_name;
 pub use node_id::{NodeId, Target};
 pub use path::RelPath;
 pub use pin::{Fingerprint, GitSha, Moment};
+pub use sector_size::SectorSize;
 pub(crate) use sync::lock;
 pub(crate) use text::excerpt;
 pub use text::{

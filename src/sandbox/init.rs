@@ -173,11 +173,14 @@ impl Supervisor<'_> {
 
     /// Maps the stage's ids and forwards its measurements to the executor, until it becomes the workload.
     fn admit(&mut self, stage: Pid, reports: &mut UnixStream) -> Result<(), Ending> {
-        let mut byte = [0u8];
-        reports.read_exact(&mut byte).step("start the stage")?;
-        self.map_ids(stage)?;
+        // Whatever fails before is told in place of the wish for ids.
+        match wire::receive_value(reports).step("start the stage")? {
+            Some(StageReport::Ids) => self.map_ids(stage)?,
+            Some(StageReport::Fault(fault)) => return Err(fault.into()),
+            _ => return Err(Fault::setup("start the stage", "it ended before it had a user namespace").into()),
+        }
         prctl::set_dumpable(is_off(SandboxLayer::Hiding)).step("hide from the stage")?;
-        reports.write_all(&byte).step("let the stage continue")?;
+        reports.write_all(&[0]).step("let the stage continue")?;
         let mut measured = false;
         while let Some(report) = wire::receive_value(reports).step("read the stage's report")? {
             match report {
@@ -195,6 +198,9 @@ impl Supervisor<'_> {
                     self.answerer = listener.map(|listener| Answerer::new(listener, spec));
                 }
                 StageReport::Fault(fault) => return Err(fault.into()),
+                StageReport::Ids => {
+                    return Err(Fault::setup("start the stage", "it asks for its ids a second time").into());
+                }
             }
         }
         if measured {

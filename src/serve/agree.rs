@@ -1,18 +1,17 @@
 //! What a TFTP request asks for, and the terms of its transfer; no I/O.
 
 use super::{
-    SendWindow, TftpLimits, TftpOptions,
+    AskedName, SendWindow, TftpLimits, TftpOptions,
     packet::{self, DEFAULT_BLOCK, TftpPacket, code, parse_tftp_packet},
     served::printable,
 };
-use crate::model::RelPath;
 use std::time::Duration;
 
 /// A request for a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TftpRequest {
-    /// Path of the file below the served directory.
-    pub path: RelPath,
+    /// The name of the file.
+    pub name: AskedName,
     /// What the client asks for beside it.
     pub options: TftpOptions,
     /// The request, printable.
@@ -58,11 +57,9 @@ pub fn understand_tftp(bytes: &[u8]) -> Result<Option<TftpRequest>, TftpRefusal>
             if !mode.eq_ignore_ascii_case(b"octet") {
                 return Err(TftpRefusal::new(&shown, code::ILLEGAL, "only octet mode is served"));
             }
-            // A name is relative to the directory, with or without a leading slash.
-            let name = name.strip_prefix(b"/").unwrap_or(name);
-            match RelPath::new(name) {
-                Ok(path) => Ok(Some(TftpRequest { path, options, shown })),
-                Err(_) => Err(TftpRefusal::new(&shown, code::NOT_FOUND, "there is no such file")),
+            match AskedName::of_tftp(name) {
+                Some(name) => Ok(Some(TftpRequest { name, options, shown })),
+                None => Err(TftpRefusal::new(&shown, code::NOT_FOUND, "there is no such file")),
             }
         }
         Some(TftpPacket::Write { name }) => {

@@ -4,6 +4,7 @@ use super::{
     HttpLimits, Log, Protocol, Served, ServedDirectory, Stop, Wake,
     dir::{Missing, ServedFile},
     request::{self, HttpMethod, HttpRequest, REASONS},
+    served::printable,
 };
 use crate::model::RelPath;
 use std::{
@@ -54,7 +55,7 @@ enum Heard {
     /// The client sends no further request.
     Nothing,
     /// The request is malformed; it is answered with this status.
-    Refused(u16),
+    Refused(u16, String),
 }
 
 /// A connection of a client.
@@ -109,8 +110,8 @@ impl Connection<'_> {
         loop {
             let keep = match self.hear() {
                 Ok(Heard::Request(request)) => self.answer(&request),
-                Ok(Heard::Refused(status)) => {
-                    let refusal = Refusal::new(status, "-", false);
+                Ok(Heard::Refused(status, shown)) => {
+                    let refusal = Refusal::new(status, &shown, false);
                     self.refuse(&refusal)
                 }
                 Ok(Heard::Nothing) | Err(_) => return,
@@ -143,27 +144,33 @@ impl Connection<'_> {
                     }
                     Ok(None) if self.buffer.len() >= self.limits.head_bytes => {
                         let first_line = self.buffer.contains(&b'\n');
-                        return Ok(Heard::Refused(if first_line { 431 } else { 414 }));
+                        return Ok(self.refused(if first_line { 431 } else { 414 }));
                     }
                     Ok(None) => {}
-                    Err(status) => return Ok(Heard::Refused(status)),
+                    Err(status) => return Ok(self.refused(status)),
                 }
             }
             match self.stop.readable(self.stream, Some(deadline))? {
                 Wake::Ready => {}
                 Wake::Stopped => return Err(Broken::Stopped),
                 Wake::TimedOut if self.buffer.is_empty() => return Ok(Heard::Nothing),
-                Wake::TimedOut => return Ok(Heard::Refused(408)),
+                Wake::TimedOut => return Ok(self.refused(408)),
             }
             let room = (self.limits.head_bytes - self.buffer.len().min(self.limits.head_bytes)).clamp(1, HEAD_CHUNK);
             match (&mut &*self.stream).read(&mut chunk[..room]) {
                 Ok(0) if self.buffer.is_empty() => return Ok(Heard::Nothing),
-                Ok(0) => return Ok(Heard::Refused(400)),
+                Ok(0) => return Ok(self.refused(400)),
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
                 Err(error) if again(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// A request that cannot be read, with its first line for the log.
+    fn refused(&self, status: u16) -> Heard {
+        let line = self.buffer.split(|b| *b == b'\n').next().unwrap_or_default();
+        Heard::Refused(status, printable(line.trim_ascii()))
     }
 
     /// Answers a request; returns whether the connection stays open.
@@ -174,12 +181,12 @@ impl Connection<'_> {
             HttpMethod::Refused => refused(405),
             HttpMethod::Unknown => refused(501),
             HttpMethod::Get | HttpMethod::Head => {
-                let opened = match &request.path {
-                    Ok(path) => self.dir.file(path).map(|opened| (path, opened)),
+                let opened = match &request.name {
+                    Ok(name) => self.dir.asked(name),
                     Err(status) => return self.refuse(&refused(*status).for_method(request.method)),
                 };
                 match opened {
-                    Ok((path, opened)) => return self.send_file(request, path, &opened),
+                    Ok((path, opened)) => return self.send_file(request, &path, &opened),
                     Err(Missing::Absent) => refused(404),
                     Err(Missing::Forbidden) => refused(403),
                     Err(Missing::Broken(error)) => refused(500).because(error.to_string()),

@@ -13,6 +13,7 @@
 //! | `http`, `connection`, `request` | the HTTP server; one connection; parsing a request's head |
 //! | `tftp`, `transfer`, `window` | the TFTP server; sending one file; the blocks under way |
 //! | `agree`, `packet` | the meaning of a TFTP request and the terms of its transfer; parsing and writing packets |
+//! | `name` | the paths that a name may mean |
 //! | `dir` | the served directory |
 //! | `share` | connections and transfers that clients share |
 //! | `stop`, `served`, `error` | stopping a server; log entries; [`ServeError`] |
@@ -22,6 +23,7 @@ mod connection;
 mod dir;
 mod error;
 mod http;
+mod name;
 mod packet;
 mod request;
 mod served;
@@ -35,6 +37,7 @@ pub use agree::{TftpRefusal, TftpRequest, TftpTerms, understand_tftp};
 pub use dir::{Missing, ServedDirectory, ServedFile};
 pub use error::ServeError;
 pub use http::{HttpLimits, serve_http};
+pub use name::AskedName;
 pub use packet::{TftpOptions, TftpPacket, parse_tftp_packet};
 pub use request::{ByteRange, HttpMethod, HttpRequest, parse_http_request};
 pub use served::{Log, Protocol, Served};

@@ -3,7 +3,7 @@
 //! Sources: RFC 9112 (HTTP/1.1), RFC 9110 section 14 (ranges), RFC 3986 section 2.1 (percent-encoding). `httparse` parses the syntax; this
 //! file interprets it.
 
-use super::served::printable;
+use super::{AskedName, served::printable};
 use crate::model::RelPath;
 
 /// Most header fields in a request.
@@ -16,7 +16,7 @@ pub(super) const REASONS: [(u16, &str); 14] = [
     (400, "Bad Request"),
     (403, "Forbidden"),
     (404, "Not Found"),
-    (405, "HttpMethod Not Allowed"),
+    (405, "Method Not Allowed"),
     (408, "Request Timeout"),
     (414, "URI Too Long"),
     (416, "Range Not Satisfiable"),
@@ -27,7 +27,7 @@ pub(super) const REASONS: [(u16, &str); 14] = [
     (505, "HTTP Version Not Supported"),
 ];
 
-/// HttpMethod of a request.
+/// The method of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HttpMethod {
     /// The file, or a range of it.
@@ -73,8 +73,8 @@ pub struct HttpRequest {
     pub method: HttpMethod,
     /// Method and target, printable.
     pub shown: String,
-    /// Path of the requested file, or the status that refuses the request.
-    pub path: Result<RelPath, u16>,
+    /// The name of the requested file, or the status that refuses the request.
+    pub name: Result<AskedName, u16>,
     /// The part of the file that a GET asks for.
     pub range: Option<ByteRange>,
     /// Whether the connection stays open for further requests.
@@ -139,7 +139,7 @@ pub fn parse_http_request(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, 
     let request = HttpRequest {
         method: method_read,
         shown: printable(format!("{method} {target}").as_bytes()),
-        path: parse_target(target.as_bytes()),
+        name: parse_target(target.as_bytes()),
         range,
         keep_alive: persistent && !body,
         old: minor == 0,
@@ -147,21 +147,26 @@ pub fn parse_http_request(bytes: &[u8]) -> Result<Option<(HttpRequest, usize)>, 
     Ok(Some((request, length)))
 }
 
-/// The path that a request target names. A malformed target is refused with 400, one that cannot name a file with 404.
-fn parse_target(target: &[u8]) -> Result<RelPath, u16> {
-    const SCHEME: &[u8] = b"http://";
-    let origin = match target.get(..SCHEME.len()) {
-        Some(scheme) if scheme.eq_ignore_ascii_case(SCHEME) => {
-            let rest = &target[SCHEME.len()..];
+/// The name in a request target. A malformed target is refused with 400, one that cannot name a file with 404. A fragment, which has no
+/// place in a target, is left out as the query is.
+fn parse_target(target: &[u8]) -> Result<AskedName, u16> {
+    let target = target.split(|b| *b == b'?' || *b == b'#').next().unwrap_or_default();
+    let is = |scheme: &&[u8]| {
+        target
+            .get(..scheme.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+    };
+    let path = match [&b"http://"[..], b"https://"].into_iter().find(is) {
+        Some(scheme) => {
+            let rest = &target[scheme.len()..];
             let slash = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
             &rest[slash..]
         }
-        _ => target,
+        None => target,
     };
-    let path = origin.split(|b| *b == b'?').next().unwrap_or_default();
     let decoded = percent_decode(path).ok_or(400u16)?;
     match decoded.split_first() {
-        Some((b'/', name)) => RelPath::new(name).map_err(|_| 404),
+        Some((b'/', name)) => AskedName::of_http(name).ok_or(404),
         None => Err(404),
         Some(_) => Err(400),
     }
@@ -232,7 +237,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn target(text: &str) -> Result<String, u16> {
-        parse_target(text.as_bytes()).map(|p| p.to_string())
+        parse_target(text.as_bytes()).map(|name| {
+            let all: Vec<String> = name.candidates().iter().map(ToString::to_string).collect();
+            all.join(" or ")
+        })
     }
 
     #[test]
@@ -244,11 +252,19 @@ mod tests {
             ("http://host:8080/kernel", Ok("kernel")),
             ("HTTP://host", Err(404)),
             ("/", Err(404)),
-            ("//etc/passwd", Err(404)),
+            ("//etc/passwd", Ok("etc/passwd")),
+            ("http://[fd00::1]:8080//kernel", Ok("kernel")),
+            ("https://host/kernel#part", Ok("kernel")),
+            ("/kernel#/../x", Ok("kernel")),
+            ("http://host?/kernel", Err(404)),
+            ("/a%23b", Ok("a#b")),
+            ("/EFI%5CBOOT\\x", Ok("EFI\\BOOT\\x or EFI/BOOT/x")),
+            ("/%2e%2e%5csecret", Err(404)),
+            ("/a/%2e%2e%2fsecret", Err(404)),
             ("/../etc/passwd", Err(404)),
             ("/a/%2e%2E/%2e%2e/etc/passwd", Err(404)),
-            ("/a/./b", Err(404)),
-            ("/a//b", Err(404)),
+            ("/a/./b", Ok("a/b")),
+            ("/a//b", Ok("a/b")),
             ("/a/", Err(404)),
             ("/a%00b", Err(404)),
             ("/a%2", Err(400)),
@@ -316,8 +332,10 @@ mod tests {
         ) {
             let _ = parse_http_request(&bytes);
             let _ = parse_range(&bytes);
-            if let Ok(path) = parse_target(&bytes) {
-                prop_assert!(path.components().all(|c| c != b".." && !c.is_empty()));
+            if let Ok(name) = parse_target(&bytes) {
+                for path in name.candidates() {
+                    prop_assert!(path.components().all(|c| c != b".." && !c.is_empty()));
+                }
             }
             let mut whole = b"GET /a%20b HTTP/1.1\r\nHost: x\r\nRange: bytes=1-2\r\nConnection: keep-alive\r\n\r\n".to_vec();
             let at = flip % whole.len();

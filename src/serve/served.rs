@@ -21,7 +21,7 @@ pub struct Served {
     pub protocol: Protocol,
     /// Address of the client.
     pub peer: SocketAddr,
-    /// The request, printable: `GET /kernel`, `RRQ ipxe.efi`; `-` when it is malformed.
+    /// The request, printable: `GET /kernel`, `RRQ ipxe.efi`; the first line of a malformed one, `-` where there is none.
     pub request: String,
     /// Status of HTTP, or error code of TFTP; `None` for a TFTP transfer without an error packet.
     pub status: Option<u16>,

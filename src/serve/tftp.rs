@@ -199,7 +199,7 @@ fn transfer(
     log: Log<'_>,
 ) -> Result<(), TftpRefusal> {
     let refuse = |code, message: String| TftpRefusal::new(&ask.shown, code, message);
-    let opened = dir.file(&ask.path).map_err(|missing| match missing {
+    let (_, opened) = dir.asked(&ask.name).map_err(|missing| match missing {
         Missing::Absent => refuse(code::NOT_FOUND, "there is no such file".to_owned()),
         Missing::Forbidden => refuse(code::ACCESS, "reading it is not permitted".to_owned()),
         Missing::Broken(error) => refuse(code::OTHER, error.to_string()),

@@ -127,7 +127,9 @@ fn seeds_are_valid() {
     assert_eq!(listed.len(), 7 + 256);
     for name in [
         "ext4/small",
+        "fat/sectors-of-4096",
         "fat/small",
+        "gpt/sectors-of-4096",
         "gpt/small",
         "mbr/logical",
         "iso/boot",

@@ -4,6 +4,7 @@
 mod archives;
 mod corpus;
 mod disks;
+mod fat;
 mod streams;
 #[path = "../fixture/tools.rs"]
 mod tools;

@@ -179,9 +179,13 @@ pub(crate) fn response(stream: &mut TcpStream, bodiless: bool) -> Response {
 }
 
 pub(crate) fn ask(address: SocketAddr, request: &str) -> Response {
+    ask_bytes(address, request.as_bytes())
+}
+
+pub(crate) fn ask_bytes(address: SocketAddr, request: &[u8]) -> Response {
     let mut stream = connect(address);
-    stream.write_all(request.as_bytes()).expect("sent");
-    response(&mut stream, request.starts_with("HEAD"))
+    stream.write_all(request).expect("sent");
+    response(&mut stream, request.starts_with(b"HEAD"))
 }
 
 pub(crate) fn get(address: SocketAddr, target: &str, more: &str) -> Response {

@@ -7,5 +7,6 @@ mod client;
 mod http;
 mod link;
 mod lossy;
+mod names;
 mod program;
 mod tftp;

@@ -7,9 +7,14 @@ use super::super::{
 use clap::Args;
 use pnb::{
     boot::{AskedAccelerator, Attach, Firmware},
-    model::Arch,
+    model::{Arch, SectorSize},
 };
 use std::path::PathBuf;
+
+fn sector_size(text: &str) -> Result<SectorSize, String> {
+    let size = text.parse().ok().and_then(SectorSize::of);
+    size.ok_or_else(|| "a sector has 512 or 4096 bytes".to_owned())
+}
 
 /// Longest time that can be asked for: a year.
 const MAX_SECONDS: u64 = 365 * 24 * 3600;
@@ -62,6 +67,9 @@ pub(in crate::cli) struct BootArgs {
     /// Size of a disk that --keep or --disk makes [default: that of the artifact, 4GiB for --disk]
     #[arg(long, value_name = "SIZE", value_parser = pnb::graph::parse_size)]
     pub(in crate::cli) size: Option<u64>,
+    /// Bytes of a logical sector of the second disk, 512 or 4096; those of a disk image are the ones of its partition table
+    #[arg(long, value_name = "BYTES", value_parser = sector_size, requires = "disk")]
+    pub(in crate::cli) sector_size: Option<SectorSize>,
     /// Value that the firmware hands over, as KEY=VALUE; a KEY without a slash is below opt/com.powernode/
     #[arg(long, value_name = "K=V")]
     pub(in crate::cli) fw_cfg: Vec<String>,

@@ -81,6 +81,8 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         keep: args.keep.as_deref(),
         disk: args.disk.as_deref(),
         size: args.size,
+        firmware,
+        sector_size: args.sector_size.unwrap_or_default(),
     })?;
     let share = args.share.as_deref().map(|dir| files.share(dir)).transpose()?;
     let kernel = match (firmware, &target.command_line) {
@@ -155,7 +157,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         };
         let end = console.end();
         let ran = prepared.started.get().map(|at| at.elapsed()).unwrap_or_default();
-        match failed_kvm(args, choice.accelerator, &end, &ended, ran) {
+        match failed_kvm(args.interactive, choice.accelerator, &end, &ended, ran) {
             Some(reason) if args.accel == AskedAccelerator::Auto => {
                 report.warning(format_args!(
                     "KVM did not start the machine, which is emulated now: {reason}"
@@ -191,7 +193,7 @@ fn announce(args: &BootArgs, machine: &Machine, choice: &AcceleratorChoice, abou
         Some(reason) => format!("emulated ({reason})"),
     };
     let time = about.map_or_else(String::new, |about| {
-        format!("; about {about} s to the ready line where two processors are idle")
+        format!("; about {about} s to the ready line on two busy processors")
     });
     report.note(format_args!(
         "  machine {}, firmware {firmware}, {how}{time}",
@@ -214,7 +216,7 @@ const START: Duration = Duration::from_secs(5);
 /// Why KVM did not bring a machine up to its kernel, where that is the reason of its end. Where the console is the terminal's own, nothing
 /// is known of it but the time.
 fn failed_kvm(
-    args: &BootArgs,
+    interactive: bool,
     accelerator: Accelerator,
     end: &ConsoleEnd,
     ended: &Result<(), SandboxError>,
@@ -224,7 +226,7 @@ fn failed_kvm(
         return None;
     }
     let failed = || match ended {
-        Err(error @ SandboxError::Failed { .. }) if !args.interactive || ran < START => {
+        Err(error @ SandboxError::Failed { .. }) if !interactive || ran < START => {
             Some(end.kvm.message().map_or_else(|| chain(error), str::to_owned))
         }
         _ => None,
@@ -305,4 +307,62 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
 /// The command line with the words of --append.
 fn joined(line: &str, append: &str) -> String {
     [line, append].join(" ").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pnb::boot::{BootVerdict, KvmWatch, Pace};
+
+    fn end(phase: BootPhase, said: &str) -> ConsoleEnd {
+        let mut kvm = KvmWatch::default();
+        kvm.take(said.as_bytes());
+        ConsoleEnd {
+            verdict: None,
+            contradiction: None,
+            settled: false,
+            pace: Pace::Silent { processor: 0 },
+            phase,
+            seconds: 1,
+            kvm,
+        }
+    }
+
+    fn failed() -> Result<(), SandboxError> {
+        Err(SandboxError::Failed {
+            stage: "boot".to_owned(),
+            status: "exit code 1".to_owned(),
+        })
+    }
+
+    #[test]
+    fn kvm_has_failed_when_the_machine_ends_before_its_kernel() {
+        use Accelerator::{Kvm, Tcg};
+        use BootPhase::{Kernel, Loader};
+        let second = Duration::from_secs(1);
+        let judged = |accelerator, phase, said: &str, ended: &_| {
+            failed_kvm(false, accelerator, &end(phase, said), ended, Duration::from_secs(60))
+        };
+        let message = "qemu-system-x86_64: error: failed to set MSR 0x10a to 0xc000069";
+        let broken = "KVM internal error. Suberror: 1";
+        let lines = format!("{message}\nqemu-system-x86_64: Assertion\n");
+        assert_eq!(judged(Kvm, Loader, &lines, &failed()).as_deref(), Some(message));
+        let stopped = format!("{broken}\nRAX=0\n");
+        assert_eq!(judged(Kvm, Loader, &stopped, &Ok(())).as_deref(), Some(broken));
+        let unsaid = judged(Kvm, Loader, "", &failed());
+        assert_eq!(unsaid.as_deref(), Some("run stage boot: exit code 1"));
+
+        // What emulation would not have done better.
+        assert_eq!(judged(Tcg, Loader, &lines, &failed()), None);
+        assert_eq!(judged(Kvm, Kernel, &lines, &failed()), None);
+        assert_eq!(judged(Kvm, Loader, &lines, &Ok(())), None);
+        let mut refused = end(Loader, &lines);
+        refused.verdict = Some(BootVerdict::Rejected { line: "no".to_owned() });
+        assert_eq!(failed_kvm(false, Kvm, &refused, &failed(), second), None);
+
+        // At a terminal, QEMU's messages are on the screen, and only its early end is known.
+        let seen = |ran| failed_kvm(true, Kvm, &end(BootPhase::default(), ""), &failed(), ran);
+        assert!(seen(second).is_some());
+        assert_eq!(seen(START), None);
+    }
 }

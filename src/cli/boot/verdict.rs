@@ -143,7 +143,7 @@ fn out_of_time(limit: &str, pace: &Pace, phase: BootPhase) -> String {
 
 /// What to do about a machine whose time was over.
 fn way_on(args: &BootArgs, pace: &Pace, about: Option<u64>) -> Option<String> {
-    let time = about.map(|about| format!("such a boot takes about {about} s where two processors are idle"));
+    let time = about.map(|about| format!("such a boot takes about {about} s on two busy processors"));
     let way = match pace {
         Pace::Slow { .. } => format!("--timeout {} gives it twice the time", args.limit() * 2),
         Pace::Waiting { .. } | Pace::Still { .. } | Pace::Silent { .. } => {

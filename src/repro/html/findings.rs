@@ -162,6 +162,13 @@ fn in_words(what: &What) -> (String, Option<Values>) {
             format!("The contents are compared as far as they could be read: {problem}"),
             None,
         ),
+        What::Grown { a, b, partitions } => {
+            let equal = count(*partitions, "equal partition");
+            (
+                format!("The disks have other lengths and {equal}"),
+                Some((Some(format!("{a} bytes")), Some(format!("{b} bytes")))),
+            )
+        }
         What::Moved { parts, first, a, b } => {
             let verb = if *parts == 1 { "lies" } else { "lie" };
             let sentence = format!("{} {verb} elsewhere, the first is {first}", count(*parts, "part"));
