@@ -69,7 +69,7 @@ impl Fatal for PipelineError {
                 ..
             } => Exit::Store,
             PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
-            PipelineError::Sandbox { source, .. } => match **source {
+            PipelineError::Sandbox(error) => match **error {
                 SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } => Exit::Hermetic,
                 SandboxError::Store { .. } => Exit::Store,
                 _ => Exit::Stage,

@@ -236,7 +236,7 @@ impl Supervisor<'_> {
 
     /// Waits until the stage ends, reaches a limit or is stopped by the executor.
     fn watch(&mut self, stage: Pid, ends: &SignalFd, begin: Instant, dog: &mut Watchdog) -> Result<Ended, Ending> {
-        let wall = self.job.request.spec.limits.wall;
+        let wall = self.job.request.spec.wall_limit();
         // By the clock, not by the number of wakeups: a stage can wake this process as often as it likes.
         let mut next_check = begin + dog.interval();
         loop {

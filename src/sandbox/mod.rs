@@ -75,5 +75,5 @@ pub use spec::{
     Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,
     Workload,
 };
-pub use sys::use_linked_name_services;
+pub use sys::{announce_interrupt, use_linked_name_services};
 pub use variation::{Processors, SystemInfo, VARIATION_DIR, Variation};
