@@ -30,10 +30,9 @@ struct Message {
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir)
-        .expect("readable")
-        .map(|entry| entry.expect("readable").path())
-        .collect();
+    #[expect(clippy::disallowed_methods, reason = "the paths are sorted below")]
+    let entries = fs::read_dir(dir).expect("readable");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
     paths.sort();
     for path in paths {
         if path.is_dir() {
@@ -112,10 +111,9 @@ fn messages(file: &str, text: &str) -> Vec<Message> {
             // The item behind the other attributes and comments.
             let mut rest = text[start + attribute.len()..].trim_start();
             while rest.starts_with("#[") || rest.starts_with("//") {
-                let end = if rest.starts_with('#') {
-                    closed(&rest[1..]) + 1
-                } else {
-                    rest.find('\n').expect("a line")
+                let end = match rest.strip_prefix('#') {
+                    Some(attribute) => closed(attribute) + 1,
+                    None => rest.find('\n').expect("a line"),
                 };
                 rest = rest[end..].trim_start();
             }

@@ -159,7 +159,7 @@ fn transfer(verb: &str, name: &str, now: Moment, width: usize) -> String {
     let rest = now.left.as_secs();
     for further in [format!(" {}/s", size(now.per_second)), format!(" eta {rest}s")] {
         // A part that leaves no room for a bar is left out.
-        if now.done < now.total && taken(&tail) + further.chars().count() + BAR.1 + 1 <= width {
+        if now.done < now.total && taken(&tail) + further.chars().count() + BAR.1 < width {
             tail.push_str(&further);
         }
     }
@@ -167,11 +167,8 @@ fn transfer(verb: &str, name: &str, now: Moment, width: usize) -> String {
     if room < BAR.1 {
         return fitted(&lead, &name, &amount, width);
     }
-    let part = if now.total == 0 {
-        0
-    } else {
-        now.done.min(now.total) * room as u64 / now.total
-    };
+    let done = now.done.min(now.total) * room as u64;
+    let part = done.checked_div(now.total).unwrap_or(0);
     let full = usize::try_from(part).unwrap_or(0);
     format!("{lead}{name} {}{}{tail}", "█".repeat(full), "░".repeat(room - full))
 }
