@@ -12,8 +12,9 @@ use std::{
 
 /// The rooms of the library: every folder below `src` but [`PROGRAM`].
 const ROOMS: &[&str] = &[
-    "model", "verity", "debian", "lock", "http", "fetch", "registry", "source", "store", "graph", "sandbox", "image",
-    "module", "inspect", "writers", "manifest", "audit", "sign", "repro", "serve", "boot", "publish", "pipeline",
+    "model", "page", "verity", "debian", "lock", "http", "fetch", "registry", "source", "store", "graph", "sandbox",
+    "image", "module", "inspect", "writers", "manifest", "audit", "sign", "repro", "serve", "boot", "publish",
+    "pipeline",
 ];
 /// The folder of the program.
 const PROGRAM: &str = "cli";

@@ -76,6 +76,7 @@ pub mod lock;
 pub mod manifest;
 pub mod model;
 pub mod module;
+pub mod page;
 pub mod pipeline;
 pub mod publish;
 pub mod registry;

@@ -357,7 +357,7 @@ fn a_root_that_is_not_the_stated_one_is_found_in_the_artifact_itself() {
 #[test]
 fn statements_that_contradict_each_other_are_found() {
     type Change = fn(&mut Manifest);
-    let cases: [(Change, Class, &str); 20] = [
+    let cases: [(Change, Class, &str); 22] = [
         (|m| m.variants.clear(), Class::Manifest, "it describes 0 variants"),
         (
             |m| m.git_sha = Some("main".to_owned()),
@@ -461,6 +461,18 @@ fn statements_that_contradict_each_other_are_found() {
             Class::Pins,
             "it gives the artifact a recovery, and the manifest states none",
         ),
+        (
+            |m| {
+                let inputs = m.stages.iter_mut().flat_map(|stage| stage.inputs.values_mut());
+                let ours = inputs.filter(|input| matches!(input.origin, Origin::Repository(_)));
+                for input in ours {
+                    input.origin = Origin::Repository("stages/root/debug".parse().expect("a path"));
+                }
+            },
+            Class::Pins,
+            "it gives the consoles of a node a shell, and the manifest does not state the option debug",
+        ),
+        (|m| m.debug = true, Class::Root, "debug\n"),
     ];
     let files = good_files();
     for (change, class, want) in cases {
@@ -553,20 +565,33 @@ fn other_statements_must_say_what_the_manifest_says() {
     };
     assert!(change(&|_| {}).is_ok());
     assert_fails(
-        change(&|b| drop(b.components.remove(1))),
+        change(&|b| drop(b.components.remove(2))),
         Class::Sbom,
         "lacks pkg:deb/debian/composefs@1.0.8-1",
     );
     assert_fails(
-        change(&|b| b.components[1].scope = None),
+        change(&|b| b.components[2].scope = None),
         Class::Sbom,
         "which the manifest lacks",
     );
     assert_fails(
-        change(&|b| b.components[1].hashes[0].content = "0".repeat(64)),
+        change(&|b| b.components[2].hashes[0].content = "0".repeat(64)),
         Class::Sbom,
         "00000",
     );
+    // What has no line of its own in a report: licences, suppliers, dependencies.
+    for hidden in [
+        (|b| b.components[2].licenses.clear()) as fn(&mut Bom),
+        |b| b.components[2].supplier = None,
+        |b| b.dependencies[2].depends_on.clear(),
+        |b| b.components[1].version = Some("12".to_owned()),
+    ] {
+        assert_fails(
+            change(&hidden),
+            Class::Sbom,
+            "is not the one that follows from the manifest",
+        );
+    }
     let mut wrong = bom();
     wrong.serial_number = "urn:uuid:0".to_owned();
     assert_fails(

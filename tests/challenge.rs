@@ -99,7 +99,7 @@ fn builders_who_state_the_same_agree() {
     let text = text.replace(&root_image().1.to_hex(), "<root>");
     // The archive's bytes follow from the version of zstd; that they are equal is what matters here.
     let text: Vec<&str> = text.lines().filter(|l| !l.contains("sha256 ")).collect();
-    insta::assert_snapshot!(text.join("\n"), @r###"
+    insta::assert_snapshot!(text.join("\n"), @"
     exit 0
     kernel-initrd/amd64
 
@@ -118,8 +118,9 @@ fn builders_who_state_the_same_agree() {
     stages: all 3 equal
 
     builders 1, 2 agree on everything
+    manifests that are equal byte for byte may be copies of one: ask each builder for its own
     agreed: 2 of 2 builders, 2 must
-    "###);
+    ");
     let (code, json) = builders.json(&["a.json", "b.json"]);
     assert_eq!(
         (code, &json["met"], &json["groups"]),
@@ -379,7 +380,7 @@ fn a_manifest_that_pnb_would_not_write_is_named_by_line() {
         .edit("less.json", |m| {
             drop(m.as_object_mut().expect("object").remove("kernel_version"))
         })
-        .edit("newer.json", |m| m["schema_version"] = 2.into());
+        .edit("newer.json", |m| m["schema_version"] = 3.into());
     insta::assert_snapshot!(builders.said(&["a.json", "twice.json"]), @r###"
     exit 30
     error: failed to read "twice.json" as a manifest: read "build-manifest.json": key "arch" is there twice at line 9 column 8
@@ -388,20 +389,22 @@ fn a_manifest_that_pnb_would_not_write_is_named_by_line() {
     "###);
     insta::assert_snapshot!(builders.said(&["a.json", "more.json"]), @r#"
     exit 30
-    error: failed to read "more.json" as a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `form`, `image`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `base_image`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `packages`, `modules`, `platform`, `graphics`, `recovery`, `root`, `source`, `source_date_epoch`, `unsigned_modules`, `stages` at line 329 column 12
+    error: failed to read "more.json" as a manifest: read "build-manifest.json": unknown field `surprise`, expected one of `schema_version`, `arch`, `base_image_digest`, `apt_snapshot`, `kernel_version`, `git_sha`, `variants`, `form`, `image`, `artifacts`, `oci_digest`, `fsverity_root_hash`, `agent`, `archives`, `base_image`, `builder`, `files`, `hermetic`, `kernel_command_line`, `lockfile`, `operating_system`, `packages`, `modules`, `platform`, `debug`, `graphics`, `recovery`, `root`, `source`, `source_date_epoch`, `unsigned_modules`, `stages` at line 359 column 12
 
     hint: only the bytes that pnb wrote are accepted: get the file again, without a tool that reformats it
     "#);
     insta::assert_snapshot!(builders.said(&["a.json", "newer.json"]), @r###"
     exit 31
-    error: failed to read "newer.json" as a manifest: it has schema version 2, but this pnb reads version 1
+    error: failed to read "newer.json" as a manifest: it has schema version 3, but this pnb reads version 2
 
     hint: use the version of pnb that wrote the manifest; it stands there under "builder"
     "###);
-    insta::assert_snapshot!(builders.said(&["a.json", "nowhere.json"]), @r###"
-    exit 30
-    error: failed to read "nowhere.json": No such file or directory (os error 2)
-    "###);
+    insta::assert_snapshot!(builders.said(&["a.json", "nowhere.json"]), @"
+    exit 2
+    error: failed to find nowhere.json: there is no such file or directory
+
+    hint: `pnb challenge a.json newer.json`
+    ");
     insta::assert_snapshot!(builders.said(&["a.json", "."]), @r###"
     exit 30
     error: failed to find "build-manifest.json" in "."

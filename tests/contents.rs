@@ -3,7 +3,7 @@
 
 use pnb::{
     image::cpio::{Root, write_tree},
-    model::{Arch, Entry, Epoch, Meta, Node, RelPath, Tree, write_dump},
+    model::{Arch, Entry, Epoch, Meta, Node, RelPath, SectorSize, Tree, write_dump},
     sandbox::{Access, Executor, Mount, OutputSpec, RootFs, Spec, Workload},
     store::Content,
     verity::digest_bytes,
@@ -126,6 +126,7 @@ impl Inputs {
             arch,
             epoch: EPOCH,
             threads: 1,
+            sector_size: SectorSize::default(),
             outputs: Vec::new(),
         };
         let spec = Spec {

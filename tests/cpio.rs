@@ -263,6 +263,7 @@ fn segments_of_an_initramfs_are_found_and_each_is_whole() {
                 assert_eq!(bytes, xz);
                 continue;
             }
+            other => unreachable!("{other:?}"),
         };
         assert_eq!(unpack(&unpacked).expect("whole"), tree);
     }

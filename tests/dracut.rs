@@ -665,6 +665,7 @@ fn every_script_parses() {
         "stages/root/overlay/usr/lib/powernode/fetch-ca",
         "stages/root/overlay/usr/lib/powernode/has-network",
         "stages/root/overlay/usr/lib/powernode/ready",
+        "stages/root/debug/usr/lib/powernode/debug",
         "stages/initramfs/build.sh",
         "stages/initramfs/ldd",
         "stages/rootfs/build.sh",

@@ -8,7 +8,7 @@ use pnb::{
         ReadAt, ReadCursor,
         fat::{self, Fat, FatItem, FatKind, FatVolume, VolumeSize, plan},
     },
-    model::{Epoch, RelPath},
+    model::{Epoch, RelPath, SectorSize},
 };
 use std::{
     collections::BTreeMap,
@@ -104,24 +104,55 @@ fn another_reader_finds(volume: Vec<u8>, kind: FatKind, files: &BTreeMap<RelPath
 fn fsck_and_mtools_find_what_was_written() {
     let scratch = tempfile::tempdir().expect("scratch");
     let files = sample();
-    for (name, kind, size) in [
-        ("fat16", FatKind::Fat16, VolumeSize::Content { spare: 1 << 20 }),
-        ("fat16 of 2 KiB", FatKind::Fat16, VolumeSize::Sectors(100 << 11)),
-        ("fat16 of 65535 sectors", FatKind::Fat16, VolumeSize::Sectors(65_535)),
-        ("fat32", FatKind::Fat32, VolumeSize::Content { spare: 0 }),
+    let (small, large) = (SectorSize::Bytes512, SectorSize::Bytes4096);
+    for (name, sector_size, kind, size) in [
+        ("fat16", small, FatKind::Fat16, VolumeSize::Content { spare: 1 << 20 }),
+        (
+            "fat16 of large sectors",
+            large,
+            FatKind::Fat16,
+            VolumeSize::Content { spare: 0 },
+        ),
+        (
+            "fat32 of large sectors",
+            large,
+            FatKind::Fat32,
+            VolumeSize::Content { spare: 1 << 20 },
+        ),
+        (
+            "fat32 of 71003 large sectors",
+            large,
+            FatKind::Fat32,
+            VolumeSize::Sectors(71_003),
+        ),
+        ("fat16 of 2 KiB", small, FatKind::Fat16, VolumeSize::Sectors(100 << 11)),
+        (
+            "fat16 of 65535 sectors",
+            small,
+            FatKind::Fat16,
+            VolumeSize::Sectors(65_535),
+        ),
+        ("fat32", small, FatKind::Fat32, VolumeSize::Content { spare: 0 }),
         (
             "fat32 of 1 KiB",
+            small,
             FatKind::Fat32,
             VolumeSize::Content { spare: 60 << 20 },
         ),
-        ("fat32 of 4 KiB", FatKind::Fat32, VolumeSize::Sectors((512 << 11) + 3)),
+        (
+            "fat32 of 4 KiB",
+            small,
+            FatKind::Fat32,
+            VolumeSize::Sectors((512 << 11) + 3),
+        ),
     ] {
         let volume = FatVolume {
             kind,
+            sector_size,
             label: "POWERNODE".to_owned(),
             serial: 0x50e4_0d1e,
             epoch: Epoch::new(1_750_000_000),
-            hidden_sectors: (AT / 512) as u32,
+            hidden_sectors: (AT / sector_size.bytes()) as u32,
             size,
         };
         let disk = scratch.path().join(name);
@@ -152,7 +183,7 @@ fn fsck_and_mtools_find_what_was_written() {
             assert!(!verdict.contains(wrong), "{name}: {wrong}\n{verdict}");
         }
         assert!(
-            verdict.contains(&format!("{} hidden sectors", AT / 512)),
+            verdict.contains(&format!("{} hidden sectors", AT / sector_size.bytes())),
             "{name}: {verdict}"
         );
         assert!(verdict.contains("files, "), "{name}: {verdict}");
@@ -182,7 +213,12 @@ fn fsck_and_mtools_find_what_was_written() {
         another_reader_finds(whole[AT as usize..].to_vec(), kind, &files);
         let fat = Fat::open(whole[AT as usize..].to_vec()).expect("valid");
         fat.check().expect("sound");
-        assert_eq!(fat.kind(), kind);
+        assert_eq!((fat.kind(), fat.sector_size()), (kind, sector_size.bytes()));
+        assert!(
+            verdict.contains(&format!("{sector_size} bytes per logical sector")),
+            "{name}: {verdict}"
+        );
+        assert!(fat.findings(&fat.walk().expect("valid"), true).is_empty(), "{name}");
     }
 }
 

@@ -1,38 +1,34 @@
 //! Locking an archive from end to end: an Ubuntu-shaped archive that is made and signed here, what is refused of it, and
 //! that the solver picks what apt-get picks.
 
+#[path = "fixture/signed_archive.rs"]
+mod signed_archive;
 #[path = "fixture/tools.rs"]
 mod tools;
 
+use crate::signed_archive::*;
 use pgp::{
     composed::{
         ArmorOptions, CleartextSignedMessage, EncryptionCaps, KeyType, SecretKeyParamsBuilder, SignedPublicKey,
-        SignedSecretKey, SubkeyParamsBuilder,
+        SignedSecretKey,
     },
     crypto::hash::HashAlgorithm,
-    packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData},
-    types::{Duration, KeyDetails, Password, SigningKey, Tag, Timestamp},
+    packet::{SignatureConfig, SignatureType, SubpacketData},
+    types::{Duration, KeyDetails, Password, Tag, Timestamp},
 };
 use pnb::{
     lock::{
-        ArchiveLocation, Index, Indexes, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
+        ArchiveRank, Index, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
         parse_archives, parse_lock, resolve, update, write_lock,
     },
-    model::{Arch, Hint, NodeId, RelPath, Sha256Digest, chain},
+    model::{Arch, Hint, NodeId, RelPath, chain},
 };
 use rand::{SeedableRng, rngs::StdRng};
-use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Write},
     path::Path,
     sync::OnceLock,
 };
-
-/// Sat, 21 Nov 2026 09:15:44 UTC
-const DATE: u32 = 1_795_252_544;
-const DAY: u32 = 86_400;
-const CREATED: u32 = DATE - 400 * DAY;
 
 const ARCHIVES: &str = r#"
 [[archive]]
@@ -54,78 +50,30 @@ architectures = ["arm64"]
 keyring = "keys/test.pgp"
 "#;
 
-/// A key with a signing subkey, made from a seed.
-fn new_key(seed: u64) -> SignedSecretKey {
-    let subkey = SubkeyParamsBuilder::default()
-        .key_type(KeyType::Ed25519Legacy)
-        .can_sign(true)
-        .can_encrypt(EncryptionCaps::None)
-        .created_at(Timestamp::from_secs(CREATED))
-        .build()
-        .expect("complete");
-    SecretKeyParamsBuilder::default()
-        .key_type(KeyType::Ed25519Legacy)
-        .can_sign(true)
-        .can_certify(true)
-        .can_encrypt(EncryptionCaps::None)
-        .created_at(Timestamp::from_secs(CREATED))
-        .primary_user_id("Test Archive <archive@example.org>".to_owned())
-        .subkey(subkey)
-        .build()
-        .expect("complete")
-        .generate(StdRng::seed_from_u64(seed))
-        .expect("generated")
-}
-
-fn subpackets(made: u32, more: Vec<SubpacketData>) -> Vec<Subpacket> {
-    std::iter::once(SubpacketData::SignatureCreationTime(Timestamp::from_secs(made)))
-        .chain(more)
-        .map(|data| Subpacket::regular(data).expect("small"))
-        .collect()
-}
-
-/// A signature over text by `key`, to be made at `made`.
-fn config(key: &impl SigningKey, hash: HashAlgorithm, made: u32) -> SignatureConfig {
-    let mut config = SignatureConfig::v4(SignatureType::Text, key.algorithm(), hash);
-    config.hashed_subpackets = subpackets(made, vec![SubpacketData::IssuerFingerprint(key.fingerprint())]);
-    config
-}
-
-/// A cleartext signature of `text` by `key`, made at `made`.
-fn sign(text: &str, key: &impl SigningKey, hash: HashAlgorithm, made: u32) -> String {
-    let config = config(key, hash, made);
-    let message = CleartextSignedMessage::new(text.trim_end(), config, key, &Password::empty()).expect("signed");
-    message.to_armored_string(ArmorOptions::default()).expect("armored")
+/// Replaces the self-signatures of the first user id by one with this hash and these further statements.
+fn certify(key: &SignedSecretKey, public: &mut SignedPublicKey, hash: HashAlgorithm, more: Vec<SubpacketData>) {
+    let mut config = SignatureConfig::v4(SignatureType::CertPositive, key.primary_key.algorithm(), hash);
+    let mut flags = pgp::packet::KeyFlags::default();
+    flags.set_sign(true);
+    flags.set_certify(true);
+    let issuer = SubpacketData::IssuerFingerprint(key.primary_key.fingerprint());
+    let more = [SubpacketData::KeyFlags(flags), issuer].into_iter().chain(more);
+    config.hashed_subpackets = subpackets(CREATED + DAY, more.collect());
+    let id = public.details.users[0].id.clone();
+    let signature = config.sign_certification(
+        &key.primary_key,
+        &public.primary_key,
+        &Password::empty(),
+        Tag::UserId,
+        &id,
+    );
+    public.details.users[0].signatures = vec![signature.expect("signed")];
 }
 
 /// A self-signature over the first user id that says how long the key lasts.
 fn limit_key(key: &SignedSecretKey, public: &mut SignedPublicKey, days: u32) {
-    let mut config = SignatureConfig::v4(
-        SignatureType::CertPositive,
-        key.primary_key.algorithm(),
-        HashAlgorithm::Sha256,
-    );
-    let mut flags = pgp::packet::KeyFlags::default();
-    flags.set_sign(true);
-    flags.set_certify(true);
-    config.hashed_subpackets = subpackets(
-        CREATED + DAY,
-        vec![
-            SubpacketData::KeyFlags(flags),
-            SubpacketData::KeyExpirationTime(Duration::from_secs(days * DAY)),
-        ],
-    );
-    let id = public.details.users[0].id.clone();
-    let signature = config
-        .sign_certification(
-            &key.primary_key,
-            &public.primary_key,
-            &Password::empty(),
-            Tag::UserId,
-            &id,
-        )
-        .expect("signed");
-    public.details.users[0].signatures = vec![signature];
+    let end = SubpacketData::KeyExpirationTime(Duration::from_secs(days * DAY));
+    certify(key, public, HashAlgorithm::Sha256, vec![end]);
 }
 
 fn revoke_key(key: &SignedSecretKey, public: &mut SignedPublicKey) {
@@ -155,38 +103,6 @@ fn revoke_subkey(key: &SignedSecretKey, public: &mut SignedPublicKey) {
     subkey.signatures.push(signature);
 }
 
-/// An archive in memory: contents by path below the mirror's root.
-#[derive(Clone, Default)]
-struct Mirror(BTreeMap<String, Vec<u8>>);
-
-impl Indexes for Mirror {
-    fn get(&self, place: ArchiveLocation<'_>, path: &RelPath, _: Option<(u64, Sha256Digest)>) -> io::Result<Vec<u8>> {
-        let key = format!("{}/{path}", place.base);
-        self.0
-            .get(&key)
-            .cloned()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, key))
-    }
-}
-
-fn sha256(bytes: &[u8]) -> Sha256Digest {
-    Sha256Digest::new(Sha256::digest(bytes).into())
-}
-
-fn xz(text: &str) -> Vec<u8> {
-    let mut out = liblzma::write::XzEncoder::new(Vec::new(), 6);
-    out.write_all(text.as_bytes()).expect("in memory");
-    out.finish().expect("in memory")
-}
-
-fn package(name: &str, arch: &str, version: &str, rest: &str) -> String {
-    let digest = sha256(format!("{name}{version}{arch}").as_bytes());
-    format!(
-        "Package: {name}\nArchitecture: {arch}\nVersion: {version}\n{rest}Filename: pool/main/{name}_{version}_{arch}.deb\nSize: 7\n\
-         SHA256: {digest}\n\n"
-    )
-}
-
 /// What a test changes about the archive.
 struct Shape {
     arm_version: &'static str,
@@ -199,6 +115,7 @@ struct Shape {
     now: u32,
     snapshot: Option<&'static str>,
     previous: Option<Lockfile>,
+    keep: bool,
 }
 
 impl Default for Shape {
@@ -214,6 +131,7 @@ impl Default for Shape {
             now: DATE + DAY,
             snapshot: None,
             previous: None,
+            keep: false,
         }
     }
 }
@@ -290,6 +208,7 @@ impl Shape {
                 now: self.now,
                 snapshot: self.snapshot.map(|s| s.parse().expect("a moment")),
                 previous: self.previous.as_ref(),
+                keep: self.keep,
             },
             &mirror,
         )
@@ -411,12 +330,12 @@ verify the archive noble: InRelease is not signed by a trusted key:
 refused!(revoked_key, { public: revoke_key },
     @"
 verify the archive noble: InRelease is not signed by a trusted key:
-  key <key>: the key is revoked
+  key <key>: the key was revoked on 2025-10-18T09:15:44Z
 ");
 refused!(revoked_subkey, { public: revoke_subkey },
     @"
 verify the archive noble: InRelease is not signed by a trusted key:
-  key <key>: the subkey is revoked
+  key <key>: the subkey was revoked on 2025-10-18T09:15:44Z
 ");
 refused!(foreign_subkey, { public: |_, public| {
         let other = new_key(3).to_public_key();
@@ -437,23 +356,33 @@ verify the archive noble: InRelease is not signed by a trusted key:
 refused!(signed_later, { sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE + 2 * DAY) },
     @"
 verify the archive noble: InRelease is not signed by a trusted key:
-  key <key>: signature was made after the moment it is judged at (2026-11-23T09:15:44Z)
+  key <key>: signature was made at 2026-11-23T09:15:44Z, after 2026-11-22T09:15:44Z, which is now by this machine's clock
+
+hint: if this machine's clock is behind, set it; `pnb lock --snapshot T` judges the archives at the moment T instead of the clock's
 ");
 refused!(no_longer_valid, { now: DATE + 8 * DAY },
-    @"verify the archive noble: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z");
+    @"
+verify the archive noble: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z, which is now by this machine's clock
+
+hint: if this machine's clock is ahead, set it; otherwise the mirror is no longer updated: name another with --mirror, or a moment at which the file was valid with `pnb lock --snapshot T`
+");
 refused!(dated_after_the_snapshot, {
         snapshot: Some("20261121T091543Z"),
         sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE - DAY),
     },
-    @"verify the archive noble: InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z");
+    @"verify the archive noble: InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot");
 refused!(another_suite, { release: |text| text.replace("Suite: noble", "Suite: jammy").replace("Codename: noble", "Codename: jammy") },
     @r#"verify the archive noble: InRelease: is for suite "jammy" ("jammy"), not for "noble""#);
 refused!(no_such_component, { archives: |text| text.replace("universe", "multiverse") },
-    @r#"lock the archive noble: suite noble has no component "multiverse""#);
+    @r#"lock the archive noble: suite noble has no component "multiverse" (it has: main, universe)"#);
 refused!(no_such_architecture, { release: |text| text.replace("Architectures: amd64", "Architectures: riscv64") },
-    @"lock the archive noble: suite noble has no architecture amd64");
+    @"lock the archive noble: suite noble has no architecture amd64 (it has: riscv64)");
 refused!(snapshot_in_the_future, { snapshot: Some("20270101T000000Z") },
-    @"use the snapshot 20270101T000000Z: it lies in the future");
+    @"
+use the snapshot 20270101T000000Z: it lies in the future, for it is 2026-11-22T09:15:44Z by this machine's clock
+
+hint: name a moment that has passed; if this machine's clock is behind, set it
+");
 refused!(sources_differ, { arm_version: "2.40-1" },
     @"
 lock both architectures from the same sources:
@@ -492,6 +421,18 @@ fn a_weak_hash_counts_for_nothing() {
     insta::assert_snapshot!(weak.refusal(), @"
     verify the archive noble: InRelease is not signed by a trusted key:
       key <key>: hash SHA1 is too weak
+    ");
+    // The key itself has a self-signature of that kind only, as old keys do.
+    let old = Shape {
+        public: |_, public| {
+            *public = rsa_key().to_public_key();
+            certify(rsa_key(), public, HashAlgorithm::Sha1, Vec::new());
+        },
+        ..shape(|text, _| sign(text, &rsa_key().primary_key, HashAlgorithm::Sha256, DATE))
+    };
+    insta::assert_snapshot!(old.refusal(), @"
+    verify the archive noble: InRelease is not signed by a trusted key:
+      key <key>: the self-signature of the key does not count: hash SHA1 is too weak
     ");
 }
 
@@ -633,7 +574,7 @@ fn the_solver_picks_what_apt_get_picks() {
 
     let mut index = Index::new(Arch::Amd64);
     index
-        .read("trixie", true, text.as_bytes(), "Packages")
+        .read("trixie", ArchiveRank::USUAL, text.as_bytes(), "Packages")
         .expect("well-formed");
     let essential: Vec<&str> = index
         .ids()

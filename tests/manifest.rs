@@ -15,6 +15,10 @@ use pnb::{
 };
 use serde_json::{Value, json};
 
+const COMPOSEFS: &str = "pkg:deb/debian/composefs@1.0.8-1?arch=amd64&distro=debian-13";
+const LIBSTDCXX: &str =
+    "pkg:deb/debian/libstdc%2B%2B6@1:14.2.0-19?arch=amd64&distro=debian-13&upstream=gcc-14%4014.2.0-19";
+
 type Edit = fn(&mut Value);
 type Change = fn(&mut Facts<'_>);
 
@@ -45,7 +49,7 @@ fn the_manifest_is_valid_by_its_schema_and_keeps_the_platforms_fields() {
         .map(|e| format!("{}: {e}", e.instance_path()))
         .collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    assert_eq!(json["schema_version"], 1);
+    assert_eq!(json["schema_version"], 2);
     assert_eq!(json["arch"], "amd64");
     assert_eq!(json["apt_snapshot"], "20250202T000000Z");
     assert_eq!(json["variants"], json!(["kernel-initrd"]));
@@ -68,7 +72,7 @@ fn the_manifest_is_valid_by_its_schema_and_keeps_the_platforms_fields() {
     assert_eq!(roles, ["target", "tool", "target"]);
 
     // What the schema refuses, the reader refuses, and the other way round.
-    let cases: [(&str, Edit, bool); 17] = [
+    let cases: [(&str, Edit, bool); 20] = [
         ("nothing changed", |_| {}, true),
         ("an unknown field", |m| m["extra"] = json!(1), false),
         ("an unknown field within", |m| m["builder"]["host"] = json!("x"), false),
@@ -77,7 +81,18 @@ fn the_manifest_is_valid_by_its_schema_and_keeps_the_platforms_fields() {
             |m| drop(m.as_object_mut().expect("object").remove("kernel_version")),
             false,
         ),
-        ("another version", |m| m["schema_version"] = json!(2), false),
+        ("another version", |m| m["schema_version"] = json!(3), false),
+        ("the version before", |m| m["schema_version"] = json!(1), false),
+        (
+            "a source as one text",
+            |m| m["packages"][0]["source"] = json!("composefs 1.0.8-1"),
+            false,
+        ),
+        (
+            "a licence with two forms",
+            |m| m["packages"][0]["licenses"][0] = json!({"spdx": "MIT", "name": "x"}),
+            false,
+        ),
         (
             "an upper-case digest",
             |m| m["fsverity_root_hash"] = json!("AB".repeat(32)),
@@ -139,14 +154,16 @@ fn the_manifest_is_valid_by_its_schema_and_keeps_the_platforms_fields() {
 
 #[test]
 fn another_schema_version_is_named_before_anything_else() {
-    let bytes = "{\n  \"new\": 1,\n  \"schema_version\": 2\n}\n";
-    let err = Manifest::read(bytes.as_bytes(), MANIFEST_FILE)
-        .expect_err("newer")
-        .to_string();
-    assert_eq!(
-        err,
-        "read \"build-manifest.json\": schema version 2 (this pnb reads version 1)"
-    );
+    for version in [1, 3] {
+        let bytes = format!("{{\n  \"new\": 1,\n  \"schema_version\": {version}\n}}\n");
+        let err = Manifest::read(bytes.as_bytes(), MANIFEST_FILE)
+            .expect_err("another")
+            .to_string();
+        assert_eq!(
+            err,
+            format!("read \"build-manifest.json\": schema version {version} (this pnb reads version 2)")
+        );
+    }
 }
 
 #[test]
@@ -187,13 +204,42 @@ fn the_sbom_tells_the_artifacts_packages_from_the_tools() {
         seen,
         [
             ("file:agent", "required"),
-            ("pkg:deb/debian/composefs@1.0.8-1?arch=amd64&distro=forky", "required"),
-            ("pkg:deb/debian/dracut@106-6?arch=amd64&distro=trixie", "excluded"),
-            (
-                "pkg:deb/debian/libstdc%2B%2B6@1:14.2.0-19?arch=amd64&distro=trixie",
-                "required"
-            ),
+            ("operating-system", "required"),
+            (COMPOSEFS, "required"),
+            ("pkg:deb/debian/dracut@106-6?arch=amd64&distro=debian-13", "excluded"),
+            (LIBSTDCXX, "required"),
         ]
+    );
+    // A scanner chooses its advisories by this component, which is the only one of its type.
+    let of_type = |kind: &str| bom.components.iter().filter(|c| c.kind == kind).collect::<Vec<_>>();
+    let [system] = of_type("operating-system")[..] else {
+        panic!("{:?}", of_type("operating-system"));
+    };
+    assert_eq!(
+        (system.name.as_str(), system.version.as_deref()),
+        ("debian", Some("13"))
+    );
+    assert_eq!(bom.metadata.component.kind, "platform");
+    let names = |component: &str| -> Vec<&str> {
+        let found = bom
+            .dependencies
+            .iter()
+            .find(|d| d.component == component)
+            .expect("listed");
+        found.depends_on.iter().map(String::as_str).collect()
+    };
+    assert_eq!(names("artifact"), ["file:agent", "operating-system"]);
+    assert_eq!(names("operating-system"), [COMPOSEFS, LIBSTDCXX]);
+    assert_eq!(names(COMPOSEFS), [LIBSTDCXX]);
+    assert_eq!(names(LIBSTDCXX), [""; 0]);
+    let composefs = of_type("library")[0];
+    assert_eq!(
+        composefs.supplier.as_ref().map(|s| s.name.as_str()),
+        Some("Composefs Team")
+    );
+    assert_eq!(
+        serde_json::to_value(&composefs.licenses).expect("JSON"),
+        json!([{"expression": "Apache-2.0 AND (GPL-2.0-or-later OR MIT)"}])
     );
     assert_eq!(bom.metadata.timestamp, "2023-11-14T22:13:20Z");
     let uuid = bom.serial_number.strip_prefix("urn:uuid:").expect("a UUID");

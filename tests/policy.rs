@@ -129,7 +129,7 @@ fn entry(suite: &str) -> String {
 fn each_rule_about_the_build_is_kept_and_broken() {
     type Change = fn(&mut Manifest);
     let sha = "0123456789abcdef0123456789abcdef01234567";
-    let cases: [(&str, &str, Change, bool, String); 10] = [
+    let cases: [(&str, &str, Change, bool, String); 13] = [
         (
             "hermetic = true",
             "policy: hermetic",
@@ -203,9 +203,35 @@ fn each_rule_about_the_build_is_kept_and_broken() {
             false,
             "it was built without the option recovery".to_owned(),
         ),
+        (
+            "debug = false",
+            "policy: debug",
+            |m| m.debug = true,
+            false,
+            "it was built with the option debug: the consoles of its nodes have a shell of root".to_owned(),
+        ),
+        (
+            "debug = false",
+            "policy: debug",
+            |m| m.debug = false,
+            true,
+            "built without the option debug".to_owned(),
+        ),
+        (
+            "debug = true",
+            "policy: debug",
+            |m| m.debug = false,
+            false,
+            "it was built without the option debug".to_owned(),
+        ),
     ];
     for (text, name, change, ok, want) in cases {
-        let class = (!ok).then_some(Class::Policy);
+        // The root of these files is without the option debug, which the check before the policy's finds.
+        let failed = match text {
+            "debug = false" => Class::Root,
+            _ => Class::Policy,
+        };
+        let class = (!ok).then_some(failed);
         assert_eq!(check(text, name, change, nothing), (ok, want, class), "{text}");
     }
 }
@@ -399,9 +425,10 @@ fn a_set_must_have_the_variants_and_architectures_that_are_asked_for() {
     );
     let run = |rules: &str| {
         fs::write(dir.path().join("policy.toml"), format!("version = 1\n{rules}\n")).expect("written");
-        let text = said(dir.path(), &["audit", "images", "--policy", "policy.toml"]);
+        let text = said(dir.path(), &["audit", "-v", "images", "--policy", "policy.toml"]);
         let (head, _) = text.split_once('\n').expect("two lines");
         let (_, all) = text.split_once("\nall\n").expect("a last part");
+        let all = all.split("\n\n").next().expect("a part");
         let rules: Vec<&str> = all.lines().filter(|l| l.contains("policy")).collect();
         format!("{head}\n{}", rules.join("\n"))
     };
@@ -468,7 +495,7 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
     };
     insta::assert_snapshot!(run("version = 1\n\nhermetical = true\n"), @"
     exit 2
-    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `unread-roots`, `architectures`
+    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `debug`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `unread-roots`, `architectures`
     ");
     insta::assert_snapshot!(run("version = 1\nhermetic = \"yes\"\n"), @r###"
     exit 2

@@ -5,7 +5,7 @@ mod tools;
 
 use pnb::image::{
     ImageError, ReadAt,
-    qcow2::{DEFAULT_LEVEL, Qcow2, Qcow2Summary, write},
+    qcow2::{DEFAULT_LEVEL, Qcow2, Qcow2Summary, needs, write},
 };
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -257,6 +257,46 @@ fn what_qemu_writes_is_read() {
     assert_eq!(count, 11);
 }
 
+/// Subclusters that are allocated, zeroed and neither; snapshots, of which the present disk counts; an image that was not closed.
+#[test]
+fn subclusters_snapshots_and_images_that_were_not_closed_are_read() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let raw = dir.path().join("disk.raw");
+    std::fs::write(&raw, disk(40 * CLUSTER + 512)).expect("written");
+    let (_, made) = check(
+        &[&raw],
+        "for size in 16k 64k 2M; do
+            image=out/extended-$size
+            qemu-img convert -f raw -O qcow2 -o extended_l2=on,cluster_size=$size /inputs/0 $image
+            qemu-io -f qcow2 -c 'write -P 7 3k 1k' -c 'write -z 70k 4k' -c 'write -z -u 200k 64k' -c 'write -P 9 2500k 512' $image >/dev/null
+        done
+        qemu-img create -q -f qcow2 -o extended_l2=on out/extended-empty 1M
+        qemu-io -f qcow2 -c 'write -P 5 6k 2k' -c 'write -P 6 70k 1k' out/extended-empty >/dev/null
+        qemu-img convert -c -f raw -O qcow2 -o extended_l2=on,compression_type=zstd /inputs/0 out/extended-compressed
+        qemu-img convert -f raw -O qcow2 /inputs/0 out/snapshot
+        qemu-img snapshot -c one out/snapshot; qemu-io -f qcow2 -c 'write -P 8 0 128k' out/snapshot >/dev/null
+        for image in out/*; do qemu-img convert -f qcow2 -O raw $image $image.raw; done
+        qemu-img convert -f raw -O qcow2 -o lazy_refcounts=on /inputs/0 out/dirty; cp /inputs/0 out/dirty.raw
+        printf '\\001' | dd of=out/dirty bs=1 seek=79 conv=notrunc status=none; qemu-img info out/dirty.raw >/dev/null",
+    );
+    let mut count = 0;
+    for (name, image) in made.iter().filter(|(name, _)| !name.ends_with(".raw")) {
+        let opened = Qcow2::open(image).expect(name);
+        assert!(
+            read_all(&opened).expect("valid") == made[&format!("{name}.raw")],
+            "{name}: pnb reads something else"
+        );
+        assert_eq!(
+            (opened.snapshots() > 0, opened.is_dirty()),
+            (name == "snapshot", name == "dirty"),
+            "{name}"
+        );
+        assert_eq!(needs(image).expect("a header"), None, "{name}");
+        count += 1;
+    }
+    assert_eq!(count, 7);
+}
+
 #[test]
 fn what_is_not_in_the_file_is_refused_by_name() {
     let dir = tempfile::tempdir().expect("scratch");
@@ -266,16 +306,19 @@ fn what_is_not_in_the_file_is_refused_by_name() {
         &[&base],
         "qemu-img create -f qcow2 -b /inputs/0 -F raw out/backing
         qemu-img create -f qcow2 -o data_file=/build/data.raw out/data 1M
-        qemu-img create -f qcow2 -o extended_l2=on out/extended 1M
-        qemu-img convert -f raw -O qcow2 /inputs/0 out/snapshot
-        qemu-img snapshot -c one out/snapshot",
+        for method in luks aes; do
+            qemu-img create -q -f qcow2 --object secret,id=k,data=x -o encrypt.format=$method,encrypt.key-secret=k out/$method 1M || true
+        done",
     );
     for (name, problem) in [
-        ("backing", "it has a backing file"),
-        ("data", "it has an external data file"),
-        ("extended", "it has extended L2 entries"),
-        ("snapshot", "it has snapshots"),
+        ("backing", "it has a backing file \"/inputs/0\", which is not opened"),
+        (
+            "data",
+            "it has an external data file \"/build/data.raw\", which is not opened",
+        ),
+        ("luks", "it is encrypted with LUKS, and no key is given"),
     ] {
+        assert_eq!(needs(&made[name]).expect("a header").as_deref(), Some(problem));
         let text = Qcow2::open(&made[name]).expect_err(problem).to_string();
         assert!(text.contains(problem), "{text}");
     }

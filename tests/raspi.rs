@@ -167,6 +167,69 @@ fn a_card_is_loaded_as_the_firmware_would_but_for_what_is_not_emulated() {
 }
 
 #[test]
+fn autoboot_txt_names_the_boot_partition() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let whole = boot_files(&tree(dir.path()));
+    let boot = fat(FatKind::Fat16, &whole);
+    let card = |autoboot: &str| {
+        let mut files = Files::new();
+        files.insert("AUTOBOOT.TXT".to_owned(), autoboot.as_bytes().to_vec());
+        let first = fat(FatKind::Fat16, &files);
+        let data = ("data", types::LINUX_DATA, &[1; 512][..]);
+        gpt_disk(&[
+            ("first", types::BASIC_DATA, &first),
+            data,
+            ("boot", types::BASIC_DATA, &boot),
+        ])
+    };
+    let load = |autoboot: &str| load(card(autoboot), tempfile::tempdir().expect("scratch").path());
+    let chosen = "[all]\r\ntryboot_a_b=1\r\nboot_partition=3\r\n[tryboot]\r\nboot_partition=2\r\n";
+    assert_eq!(load(chosen).as_deref(), Ok("powernode.boot=1 console=ttyAMA0,115200"));
+    for (autoboot, why) in [
+        (
+            "boot_partition=4\n",
+            "load autoboot.txt of \"card\": it names partition 4, which the card lacks",
+        ),
+        ("boot_partition=2\n", "load autoboot.txt of \"card\": read a FAT image"),
+        ("[pi3]\nboot_partition=3\n", "load config.txt"),
+        (&"#".repeat(513), "it has 513 bytes, more than 512"),
+    ] {
+        let problem = load(autoboot).expect_err(why);
+        assert!(problem.contains(why), "{problem}");
+    }
+}
+
+#[test]
+fn inspect_shows_what_the_firmware_takes_and_lacks() {
+    let mut files = boot_files(b"tree");
+    files.remove("two");
+    files.remove("START4.ELF");
+    let config = "INCLUDE\r\n[pi3]\r\nkernel=other\r\ndtoverlay=other\r\n[all]\r\nkernel=vmlinuz\r\ninclude more.txt\r\n\
+                  dtparam=audio=on\r\ninitramfs one,two followkernel\r\n";
+    files.insert("config.txt".to_owned(), config.as_bytes().to_vec());
+    files.insert("more.txt".to_owned(), b"dtoverlay=vc4-kms-v3d,cma-128\n".to_vec());
+    let volume: Source = Arc::new(fat(FatKind::Fat16, &files));
+    let dir = tempfile::tempdir().expect("scratch");
+    let look = pnb::inspect::open(volume, "x")
+        .expect("in memory")
+        .look(&SpoolDirectory::new(dir.path()));
+    assert_eq!(look.problem, None);
+    let shown = |name: &str| look.fields.get(&format!("Raspberry Pi 4 {name}")).map(String::as_str);
+    for (name, want) in [
+        ("firmware", Some("start4.elf, fixup4.dat")),
+        ("kernel", Some("vmlinuz")),
+        ("initramfs", Some("one, two")),
+        ("device tree", Some("bcm2711-rpi-4-b.dtb")),
+        ("command line", Some("cmdline.txt")),
+        ("overlays", Some("dtoverlay=vc4-kms-v3d,cma-128, dtparam=audio=on")),
+        ("lacks", Some("start4.elf, two")),
+        ("files", None),
+    ] {
+        assert_eq!(shown(name), want, "{name}: {:?}", look.fields);
+    }
+}
+
+#[test]
 fn a_card_that_a_board_would_not_start_is_refused_by_the_file() {
     let dir = tempfile::tempdir().expect("scratch");
     let whole = boot_files(&tree(dir.path()));

@@ -183,6 +183,7 @@ mod nightly {
             version: LOCK_VERSION,
             source_date_epoch: Epoch::new(1_795_252_544),
             base: None,
+            sets: Vec::new(),
             archives: Vec::new(),
             packages: Vec::new(),
             files: vec![PinnedFile {

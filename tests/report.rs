@@ -5,7 +5,7 @@
 //! prohibition of scripts is taken out for that, so that hostile names would have their way if they were not text.
 
 use pnb::{
-    inspect::{Difference, LikelyCause, What},
+    inspect::{Difference, LikelyCause, PartKind, What},
     manifest::Host,
     model::{Arch, NodeId, RelPath, Sha256Digest, VerityDigest},
     repro::{
@@ -52,6 +52,65 @@ addEventListener("load", () => {
     states: states.length, wordless: wordless.length, boxes: boxes.length, wide: wide.length, scrolling: scrolling.length,
     images: document.images.length, scripts: document.scripts.length,
     ground: getComputedStyle(document.documentElement).backgroundColor,
+  };
+  const pre = document.createElement("pre");
+  pre.id = "facts";
+  pre.textContent = Object.entries(facts).map(([k, v]) => k + "=" + v).join("\n");
+  document.body.append(pre);
+});
+</script>"#;
+
+/// The same for the other pages and pictures: boxes on each other, lines through boxes, parts outside of the picture, names wider than
+/// their boxes, and the lowest contrast of a text with the ground behind it, in hundredths.
+const PICTURE: &str = r#"<script>
+addEventListener("load", () => {
+  const boxes = [...document.querySelectorAll("svg g.node")];
+  const rects = boxes.map(g => g.querySelector("rect").getBBox());
+  const wide = boxes.filter((g, n) => [...g.querySelectorAll("text")].some(t => {
+    const [text, box] = [t.getBBox(), rects[n]];
+    return text.x < box.x + 2 || text.x + text.width > box.x + box.width - 2;
+  }));
+  const overlaps = rects.flatMap((a, n) => rects.slice(n + 1).filter(b =>
+    a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height));
+  const inside = (p, b) => p.x > b.x + 1 && p.x < b.x + b.width - 1 && p.y > b.y + 1 && p.y < b.y + b.height - 1;
+  const crossing = [...document.querySelectorAll("svg path.line")].filter(line => {
+    for (let at = 0; at <= line.getTotalLength(); at += 2) {
+      const point = line.getPointAtLength(at);
+      if (rects.some(box => inside(point, box))) return true;
+    }
+    return false;
+  });
+  const outside = [...document.querySelectorAll("svg")].flatMap(svg => {
+    const view = svg.viewBox.baseVal;
+    return [...svg.querySelectorAll("rect, text, path.line")].filter(e => {
+      const box = e.getBBox();
+      return box.x < 0 || box.y < 0 || box.x + box.width > view.width || box.y + box.height > view.height;
+    });
+  });
+  const parse = text => (text.match(/[\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const solid = colour => colour && colour !== "none" && (parse(colour).length < 4 || parse(colour)[3] > 0);
+  const ground = e => {
+    for (let at = e; at; at = at.parentElement) {
+      const rect = at.matches("g.node") && at.querySelector("rect");
+      if (rect && solid(getComputedStyle(rect).fill)) return getComputedStyle(rect).fill;
+      if (solid(getComputedStyle(at).backgroundColor)) return getComputedStyle(at).backgroundColor;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const texts = [...document.querySelectorAll("body *")].filter(e =>
+    !e.matches("style, script, title, desc") && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && e.getClientRects().length);
+  const contrast = texts.map(e => {
+    const style = getComputedStyle(e);
+    const [a, b] = [light(parse(e.closest("svg") ? style.fill : style.color)), light(parse(ground(e)))].sort((x, y) => y - x);
+    return Math.round(100 * (a + 0.05) / (b + 0.05));
+  });
+  const facts = {
+    window: innerWidth, page: document.documentElement.scrollWidth, boxes: boxes.length, wide: wide.length,
+    overlaps: overlaps.length, crossing: crossing.length, outside: outside.length, lines: document.querySelectorAll("path.line").length,
+    contrast: Math.min(...contrast), texts: texts.length, images: document.images.length, scripts: document.scripts.length,
+    ground: getComputedStyle(document.querySelector("svg[role]") || document.documentElement).backgroundColor,
   };
   const pre = document.createElement("pre");
   pre.id = "facts";
@@ -115,10 +174,15 @@ impl Seen {
 }
 
 fn see(name: &str, page: &str, look: Look) -> Seen {
+    measured(name, page, look, MEASURE)
+}
+
+/// The same with another script.
+fn measured(name: &str, page: &str, look: Look, measure: &str) -> Seen {
     assert!(page.contains(PROHIBITION) && page.contains("@media print"));
     let page = page
         .replace(PROHIBITION, "")
-        .replace("</body>", &format!("{MEASURE}</body>"));
+        .replace("</body>", &format!("{measure}</body>"));
     let (page, width) = match look {
         Look::Phone => (page, 360),
         Look::Desk | Look::Dark => (page, 1280),
@@ -394,7 +458,12 @@ fn equal() -> ReproVerdict {
 
 fn difference(path: &[&str], what: What, hint: Option<LikelyCause>) -> Difference {
     let path = path.iter().map(|p| (*p).to_owned()).collect();
-    Difference { path, what, hint }
+    Difference {
+        path,
+        what,
+        hint,
+        structure: false,
+    }
 }
 
 fn one() -> ReproVerdict {
@@ -441,7 +510,14 @@ fn many() -> ReproVerdict {
     let field = "mode".to_owned();
     let mut differences = vec![
         difference(&place, What::Field { field, a, b }, None),
-        difference(&place, What::OnlyInA { size: 70_000 }, None),
+        difference(
+            &place,
+            What::OnlyInA {
+                size: 70_000,
+                kind: PartKind::File,
+            },
+            None,
+        ),
         difference(
             &["tree", "usr/bin/thing"],
             What::Content {
@@ -526,4 +602,129 @@ fn many_differences_and_hostile_names() {
     }
     let shown = "&lt;/title&gt;&lt;/style&gt;&lt;/script&gt;&lt;img src=x onerror=";
     assert!(seen.document.matches(shown).count() >= 8, "{}", seen.document);
+}
+
+/// Looks at a page in every way, and checks what holds for each; returns what was seen on the desk.
+fn look_at(name: &str, page: &str) -> Seen {
+    keep(&format!("{name}.html"), page.as_bytes());
+    let mut grounds = BTreeMap::new();
+    let mut desk = None;
+    for look in [Look::Phone, Look::Desk, Look::Dark, Look::Paper] {
+        let seen = measured(name, page, look, PICTURE);
+        let (facts, number) = (&seen.facts, |fact| seen.number(fact));
+        assert!(
+            number("page") <= number("window"),
+            "{name}, {look:?}: it scrolls sideways: {facts:?}"
+        );
+        for none in ["wide", "overlaps", "crossing", "outside", "images"] {
+            assert_eq!(number(none), 0, "{name}, {look:?}, {none}: {facts:?}");
+        }
+        assert!(number("texts") > 10, "{name}, {look:?}: {facts:?}");
+        // WCAG 2.1, 1.4.3: at least 4.5 to 1.
+        assert!(number("contrast") >= 450, "{name}, {look:?}: {facts:?}");
+        assert!(!seen.document.contains("<title>taken"), "{name}, {look:?}");
+        assert!(pages(&seen.print) >= 1, "{name}, {look:?}");
+        grounds.insert(format!("{look:?}"), facts["ground"].clone());
+        if look == Look::Desk {
+            desk = Some(seen);
+        }
+    }
+    assert_ne!(grounds["Dark"], grounds["Desk"], "{name}");
+    assert_eq!(grounds["Paper"], "rgb(255, 255, 255)", "{name}");
+    desk.expect("it was looked at")
+}
+
+/// A page around a picture, as a browser makes one; the picture may scroll in it.
+fn page_around(svg: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head>{PROHIBITION}<style>@media print {{ svg {{ width: 100%; height: auto }} }} \
+         main {{ overflow: auto }}</style></head><body><main>{svg}</main></body></html>"
+    )
+}
+
+#[test]
+fn the_graph_of_both_architectures_and_of_one() {
+    for (name, arch) in [("graph-all", "all"), ("graph-amd64", "amd64")] {
+        let svg = pnb(&["graph", "--svg", "--arch", arch]);
+        assert_eq!(svg, pnb(&["graph", "--svg", "--arch", arch]));
+        let json: serde_json::Value = serde_json::from_str(&pnb(&["graph", "--json", "--arch", arch])).expect("JSON");
+        let nodes = json["nodes"].as_array().expect("nodes");
+        let seen = look_at(name, &page_around(&svg));
+        assert_eq!(seen.number("boxes"), nodes.len() as u64, "{:?}", seen.facts);
+        assert!(seen.number("lines") >= nodes.len() as u64 - 10, "{:?}", seen.facts);
+        assert!(svg.contains("arrows that follow from others are left out."), "{svg}");
+        assert!(svg.contains("marker-end=\"url(#arrow)\""), "{svg}");
+        assert!(
+            svg.contains("class=\"node artifact\"") && svg.contains("class=\"node tool\""),
+            "{svg}"
+        );
+    }
+}
+
+#[test]
+fn the_timeline_of_a_build() {
+    use pnb::page::{BuildTimes, SpanKind, TimedSpan, timeline};
+    let span = |n: u64| TimedSpan {
+        name: if n == 3 {
+            HOSTILE.to_owned()
+        } else {
+            format!("stage-number-{n}/amd64")
+        },
+        kind: if n % 5 == 4 { SpanKind::Fetch } else { SpanKind::Stage },
+        start_ms: n * 700,
+        end_ms: n * 700 + 900 + (n % 3) * 800,
+        cpu_ms: 500 + n * 10,
+        peak_memory: n << 24,
+        needs: n
+            .checked_sub(2)
+            .map(|before| format!("stage-number-{before}/amd64"))
+            .into_iter()
+            .collect(),
+        machine: (n % 7 == 6).then(|| "builder-2".to_owned()),
+    };
+    let times = BuildTimes {
+        spans: (0..24).map(span).collect(),
+        cached: (0..9).map(|n| format!("cached-{n}/arm64")).collect(),
+        jobs: 2,
+        total_ms: 18_500,
+    };
+    let seen = look_at("timeline", &timeline(&times));
+    for text in ["slot 1, builder-2", "critical path takes", "In the store: 9"] {
+        assert!(seen.document.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn the_changes_between_two_artifacts() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("scratch");
+    let (a, b, page) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("page.html"));
+    for (at, word) in [(&a, "quiet"), (&b, "debug")] {
+        fs::create_dir(at).expect("made");
+        fs::write(
+            at.join("grub.cfg"),
+            format!("menuentry 'Node' {{\n linux /kernel {word}\n}}\n"),
+        )
+        .expect("written");
+        for n in 0..40 {
+            fs::write(at.join(format!("kernel-{n}")), format!("{word} {n}")).expect("written");
+        }
+        fs::write(at.join(format!("<b>{word}")), "x").expect("written");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
+    command
+        .arg("--store")
+        .arg(dir.path().join("store"))
+        .arg("diff")
+        .args([&a, &b]);
+    let output = command.arg("--html").arg(&page).output().expect("pnb starts");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let seen = look_at("changes", &fs::read_to_string(&page).expect("written"));
+    for text in ["&lt;b&gt;debug", "kernel-39", "Every difference"] {
+        assert!(seen.document.contains(text), "{text}");
+    }
 }

@@ -8,8 +8,9 @@ use std::{
 
 /// The rooms of the library, in the order data flows: a room uses only rooms before it.
 const ROOMS: &[&str] = &[
-    "model", "verity", "debian", "lock", "http", "fetch", "registry", "source", "store", "graph", "sandbox", "image",
-    "module", "inspect", "writers", "manifest", "audit", "sign", "repro", "serve", "boot", "publish", "pipeline",
+    "model", "page", "verity", "debian", "lock", "http", "fetch", "registry", "source", "store", "graph", "sandbox",
+    "image", "module", "inspect", "writers", "manifest", "audit", "sign", "repro", "serve", "boot", "publish",
+    "pipeline",
 ];
 /// The program: it uses any room, as `pnb::…`, and no room can use it, because it is not in the library.
 const PROGRAM: &str = "cli";

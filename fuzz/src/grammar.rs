@@ -11,7 +11,7 @@ use pnb::{
         qcow2,
     },
     manifest::write_value,
-    model::{Epoch, Meta, RelPath, VerityDigest, parse_dump},
+    model::{Epoch, Meta, RelPath, SectorSize, VerityDigest, parse_dump},
 };
 use serde_json::Value;
 use std::{
@@ -298,9 +298,9 @@ fn gpt_disk(inner: &[u8]) -> Vec<u8> {
         size: inner.len().max(1) as u64,
         attributes: 0,
     };
-    let table = gpt::plan(Guid::new(9), &[wanted], None).expect("fits");
+    let table = gpt::plan(Guid::new(9), SectorSize::Bytes512, &[wanted], None).expect("fits");
     let mut disk = vec![0; table.size() as usize];
-    disk[table.partitions[0].offset() as usize..][..inner.len()].copy_from_slice(inner);
+    disk[table.partitions[0].offset(table.sector_size) as usize..][..inner.len()].copy_from_slice(inner);
     let mut out = Cursor::new(disk);
     gpt::write(&table, None, &mut out).expect("in memory");
     out.into_inner()
@@ -314,6 +314,7 @@ fn fat_volume(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     });
     let volume = FatVolume {
         kind: FatKind::Fat16,
+        sector_size: SectorSize::Bytes512,
         label: "POWERNODE".to_owned(),
         serial: 1,
         epoch: Epoch::new(1_700_000_000),

@@ -14,8 +14,8 @@ use pnb::{
         raspi::{Card, Config},
     },
     debian::{
-        BinaryPackage, ControlReader, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree, read_control,
-        read_installed, verify_cleartext,
+        BinaryPackage, ControlReader, JudgedAt, Keyring, Paragraph, Relations, Release, TarLimits, deb_tree,
+        read_control, read_installed, read_licences, verify_cleartext, verify_detached,
     },
     fetch::{parse_one_line, parse_stanzas},
     graph::parse_stage,
@@ -33,9 +33,9 @@ use pnb::{
         qcow2::Qcow2,
     },
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
-    lock::{Index, parse_archives, parse_lock, write_lock},
+    lock::{ArchiveRank, Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
-    model::{Arch, RelPath, Sha256Digest, VerityDigest, parse_dump, write_dump},
+    model::{Arch, Sha256Digest, VerityDigest, parse_dump, write_dump},
     module::{ModuleList, ModulePublicKey, ModuleSecretKey},
     registry::{AuthChallenge, CredentialFile, Credentials, ImageReference, parse_challenges, parse_manifest},
     serve::{
@@ -86,7 +86,9 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("loaders", |data| drop(Loaders::of(&source(data), "x", &scratch()))),
     ("lock", lock),
     ("manifest", manifest),
-    ("mbr", |data| drop(mbr::read(&data.to_vec()))),
+    ("mbr", |data| {
+        drop((mbr::read(&data.to_vec()), mbr::examine(&data.to_vec())))
+    }),
     ("mirrors", mirrors),
     ("modules", modules),
     ("policy", |data| text(data, |t| drop(Policy::parse(t, "x")))),
@@ -234,12 +236,15 @@ fn dump(data: &[u8]) {
 }
 
 fn ext4(data: &[u8]) {
-    let Ok(fs) = Ext4::open(data.to_vec()) else { return };
+    let Ok((fs, _)) = Ext4::open_any(data.to_vec()) else {
+        return;
+    };
     let _ = (fs.facts(), fs.regions());
     let mut waiting: Vec<_> = fs.root().into_iter().collect();
     for _ in 0..200 {
         let Some(inode) = waiting.pop() else { return };
         let _ = (fs.sealed_digest(&inode), fs.verity(&inode), fs.owner_and_times(&inode));
+        let _ = (fs.attributes(&inode), fs.checksum_problem(&inode), fs.runs(&inode));
         match inode.kind() {
             FileKind::Directory => {
                 let entries = fs.read_dir(&inode).unwrap_or_default();
@@ -260,6 +265,7 @@ fn fat(data: &[u8]) {
     let Ok(fs) = Fat::open(data.to_vec()) else { return };
     let _ = (fs.label(), fs.check());
     let (all, damage) = fs.walk_and_damage();
+    let _ = fs.findings(&all, damage.is_empty());
     assert_eq!(fs.walk().is_ok(), damage.is_empty(), "{damage:?}");
     for (path, entry) in all.iter().take(100) {
         let _ = fs.lookup(path);
@@ -275,8 +281,11 @@ fn gpt_disk(data: &[u8]) {
     let found = gpt::examine(&disk);
     if let Ok(table) = sound {
         let found = found.expect("a sound table is found");
-        assert!(found.sector_size != 512 || found.problems.is_empty(), "{found:?}");
-        assert!(found.sector_size != 512 || found.partitions.len() == table.partitions.len());
+        assert!(found.problems.is_empty(), "{found:?}");
+        assert_eq!(
+            (found.sector_size, found.partitions.len()),
+            (table.sector_size, table.partitions.len())
+        );
     }
 }
 
@@ -338,11 +347,13 @@ fn control(data: &[u8]) {
     if let Ok(installed) = read_installed(data, "x") {
         assert!(installed.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     }
+    let licences = read_licences(data);
+    assert!(licences.windows(2).all(|pair| pair[0] < pair[1]), "sorted, each once");
     text(data, |t| drop(Relations::parse(t)));
 }
 
 fn index(data: &[u8]) {
-    let _ = Index::new(Arch::Amd64).read("archive", true, data, "x");
+    let _ = Index::new(Arch::Amd64).read("archive", ArchiveRank::USUAL, data, "x");
 }
 
 fn facts(data: &[u8]) {
@@ -427,7 +438,8 @@ fn signed(data: &[u8]) {
     let half = data.len() / 2;
     for keys in [data, &data[..half]] {
         if let Ok(keyring) = Keyring::parse(keys, "x") {
-            let _ = verify_cleartext(&data[half..], "x", &keyring, 1_700_000_000);
+            let _ = verify_cleartext(&data[half..], "x", &keyring, JudgedAt::Snapshot(1_700_000_000));
+            let _ = verify_detached(b"x", &data[half..], "x", &keyring, JudgedAt::Snapshot(1_700_000_000));
             return;
         }
     }
@@ -466,14 +478,17 @@ fn served() -> io::Result<Served> {
     Ok(Served(scratch, directory))
 }
 
-/// A path leads to a file of the directory, or to none. Returns the size of the file.
-fn resolve(path: &RelPath) -> Option<u64> {
-    assert!(
-        path.components()
-            .all(|c| !matches!(c, b"" | b"." | b"..") && !c.contains(&0))
-    );
+/// A name leads to a file of the directory, or to none. Returns the size of the file.
+fn resolve(name: &pnb::serve::AskedName) -> Option<u64> {
+    assert!(!name.candidates().is_empty());
+    for path in name.candidates() {
+        assert!(
+            path.components()
+                .all(|c| !matches!(c, b"" | b"." | b"..") && !c.contains(&0))
+        );
+    }
     SERVED.with(|Served(_scratch, directory)| {
-        let found = directory.file(path).ok()?;
+        let (path, found) = directory.asked(name).ok()?;
         let mut content = Vec::new();
         (&found.file).read_to_end(&mut content).expect("readable");
         assert!([&b"kernel"[..], b"in a directory"].contains(&&content[..]), "{path}");
@@ -505,8 +520,8 @@ fn http(data: &[u8]) {
         };
         let shown = &request.shown;
         assert!(shown.len() <= 2000 && !shown.chars().any(char::is_control), "{shown:?}");
-        let size = match &request.path {
-            Ok(path) => resolve(path),
+        let size = match &request.name {
+            Ok(name) => resolve(name),
             Err(status) => {
                 assert!(matches!(status, 400 | 404), "{status}");
                 None
@@ -543,7 +558,7 @@ pub(crate) fn tftp_transfer(data: &[u8]) -> bool {
         }
     };
     assert!(!request.shown.chars().any(char::is_control), "{:?}", request.shown);
-    resolve(&request.path);
+    resolve(&request.name);
     let limits = TftpLimits::default();
     let terms = TftpTerms::of(&request.options, size.into(), &limits);
     check_terms(&terms, size.into(), &limits);

@@ -131,6 +131,11 @@ impl Problems {
         }
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
     /// A problem unless `actual` equals `expected`.
     pub(super) fn equal<T: PartialEq + fmt::Display>(&mut self, what: &str, expected: &T, actual: &T) {
         if expected != actual {

@@ -7,6 +7,7 @@ use super::{
     bootc::{self, LintedRoot},
     check::{Check, Class, Problems},
     installed,
+    root::compare_options,
 };
 use crate::{
     image::{
@@ -91,6 +92,8 @@ fn check(manifest: &Manifest, dir: &Path, root: &mut Problems, problems: &mut Pr
     };
     let (_, digest) = write_image(&contents.tree, &inline)?;
     root.equal("root digest of the layers", &manifest.fsverity_root_hash, &digest);
+    let has = |path: &str| RelPath::new(path).is_ok_and(|path| contents.tree.get(&path).is_some());
+    compare_options(manifest, &has, root);
     let found_root = format!(
         "{digest}: {} entries in {} layers",
         contents.tree.len(),

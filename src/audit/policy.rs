@@ -33,6 +33,8 @@ pub struct Policy {
     pub agent: Option<AgentKind>,
     /// Whether the artifact must have a recovery, or must have none.
     pub recovery: Option<bool>,
+    /// Whether the consoles of a running node must have a shell, or must have none.
+    pub debug: Option<bool>,
     /// The artifact was built twice with equal results.
     pub reproducible: bool,
     /// The names of the axes that must have been varied then.
@@ -134,6 +136,7 @@ struct Raw {
     signed_modules: bool,
     agent: Option<AgentKind>,
     recovery: Option<bool>,
+    debug: Option<bool>,
     #[serde(default)]
     reproducible: bool,
     axes: Option<Spanned<Vec<Spanned<String>>>>,
@@ -235,6 +238,7 @@ impl Raw {
             signed_modules: self.signed_modules,
             agent: self.agent,
             recovery: self.recovery,
+            debug: self.debug,
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
             archives,

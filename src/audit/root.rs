@@ -27,7 +27,9 @@ const MAX_CONTENT: u64 = 16 << 30;
 const IMAGE: &[u8] = b"image.cfs";
 const OBJECTS: &[u8] = b"objects";
 /// The file of the root with which a node takes lists of modules without a signature.
-const UNSIGNED_MODULES: &[u8] = b"/etc/powernode/unsigned-modules";
+const UNSIGNED_MODULES: &str = "etc/powernode/unsigned-modules";
+/// The file of a root whose consoles have a shell.
+const DEBUG: &str = "etc/powernode/debug";
 
 /// The root of an artifact.
 pub struct OpenedRoot {
@@ -124,7 +126,13 @@ fn check_image(
         None => problems.add("the root's file system has no valid \"image.cfs\""),
         Some((referenced, bytes)) => {
             *database = installed::database(&fs, &bytes);
-            check_module_lists(manifest, &bytes, problems)?;
+            let listed = list(&bytes, installed::MAX_ENTRIES)?;
+            let has = |path: &str| {
+                listed
+                    .iter()
+                    .any(|entry| entry.path.strip_prefix(b"/") == Some(path.as_bytes()))
+            };
+            compare_options(manifest, &has, problems);
             for digest in referenced.difference(&objects) {
                 problems.add(format!("the object {digest} is missing"));
             }
@@ -140,12 +148,11 @@ fn check_image(
     ))
 }
 
-/// Compares the root with the statement that nodes take lists of modules without a signature: a project can put the file there itself.
-fn check_module_lists(manifest: &Manifest, image: &[u8], problems: &mut Problems) -> Result<(), FileError> {
-    let listed = list(image, installed::MAX_ENTRIES)?;
-    let unsigned = listed.iter().any(|entry| entry.path == UNSIGNED_MODULES);
-    problems.equal("unsigned_modules", &manifest.unsigned_modules, &unsigned);
-    Ok(())
+/// Compares the root with the statements that nodes take lists of modules without a signature, and that their consoles have a shell: a
+/// project can put these files there itself.
+pub(super) fn compare_options(manifest: &Manifest, has: &dyn Fn(&str) -> bool, problems: &mut Problems) {
+    problems.equal("unsigned_modules", &manifest.unsigned_modules, &has(UNSIGNED_MODULES));
+    problems.equal("debug", &manifest.debug, &has(DEBUG));
 }
 
 /// The objects a composefs image refers to, and its bytes.

@@ -113,6 +113,21 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
         };
         rule("policy: recovery", problem, found.to_owned());
     }
+    if let Some(wanted) = policy.debug {
+        let problem = match manifest.debug {
+            actual if actual == wanted => None,
+            true => {
+                Some("it was built with the option debug: the consoles of its nodes have a shell of root".to_owned())
+            }
+            false => Some("it was built without the option debug".to_owned()),
+        };
+        let found = if wanted {
+            "built with the option debug"
+        } else {
+            "built without the option debug"
+        };
+        rule("policy: debug", problem, found.to_owned());
+    }
     let statement = record.and_then(|r| r.reproducibility.as_ref());
     if policy.reproducible {
         let problem = match statement {

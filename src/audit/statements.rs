@@ -22,6 +22,8 @@ use std::{
 
 /// The file of the project that gives an artifact a recovery, as an input of a stage.
 const RECOVERY: &str = "stages/recovery";
+/// The directory of the project that gives the consoles of a running node a shell.
+const DEBUG: &str = "stages/root/debug";
 
 /// Reads the manifest and checks that it describes one artifact.
 pub(super) fn check_manifest(bytes: Option<&[u8]>, checks: &mut Vec<Check>) -> Option<Manifest> {
@@ -276,6 +278,9 @@ fn check_input(manifest: &Manifest, made: &BTreeMap<NodeId, &Stage>, input: &Sta
         (Origin::Repository(path), _) if path.as_bytes() == RECOVERY.as_bytes() && !manifest.recovery => {
             bad("it gives the artifact a recovery, and the manifest states none".to_owned());
         }
+        (Origin::Repository(path), _) if path.as_bytes() == DEBUG.as_bytes() && !manifest.debug => {
+            bad("it gives the consoles of a node a shell, and the manifest does not state the option debug".to_owned());
+        }
         (Origin::Repository(_), InputContent::Tree { .. } | InputContent::File { .. }) => {}
         (Origin::Platform, InputContent::Tree { .. }) if manifest.platform.is_some() => {}
         (Origin::ModuleTrust, InputContent::Tree { .. }) => {}
@@ -338,6 +343,10 @@ pub(super) fn check_sbom(manifest: &Manifest, bytes: Option<&[u8]>) -> Check {
                 ),
             ] {
                 problems.equal(&format!("{what} of {SBOM_FILE:?}"), a, b);
+            }
+            // Whatever else differs is not told apart: everything in it follows from the manifest.
+            if problems.is_empty() && actual != expected {
+                problems.add(format!("{SBOM_FILE:?} is not the one that follows from the manifest"));
             }
             found = format!("{} components as in the manifest", actual.components.len());
         }

@@ -9,8 +9,8 @@
 //! | network, fw_cfg, 9p | yes | yes | — |
 //! | first serial port | `ttyS0` | `ttyAMA0` | `ttyAMA0` |
 
-use super::{Attach, Firmware, ImageFormat, Inlet, Machine, Medium, Smbios};
-use crate::model::Arch;
+use super::{Accelerator, Attach, Firmware, ImageFormat, Inlet, Machine, Medium, Smbios};
+use crate::model::{Arch, SectorSize};
 
 /// Mount tag of the seed share; 90powernode mounts the share with this tag.
 const SEED_TAG: &str = "powernode-seed";
@@ -24,9 +24,11 @@ const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
 /// models of real processors lack. Pointer authentication is off: emulating it takes a third of a boot, and no test depends on it.
 const CPU_AMD64: &str = "max";
 const CPU_ARM64: &str = "max,pauth=off";
+/// KVM has the processor of the host.
+const CPU_HOST: &str = "host";
 
 impl Machine {
-    /// QEMU and its arguments: software emulation, the serial console on standard output, no display, and no network except the one that
+    /// QEMU and its arguments: the serial console on standard output, no display, and no network except the one that
     /// the machine boots from and the servers that it reaches. With `interactive`, QEMU's monitor shares the console.
     pub fn command(&self, interactive: bool) -> Vec<String> {
         let mut command = CommandLine(Vec::new());
@@ -62,18 +64,25 @@ impl Machine {
             (_, Firmware::RaspberryPi4) => (QEMU_ARM64, "raspi4b"),
             (Arch::Amd64, Firmware::SecureBoot) => (QEMU_AMD64, "q35,smm=on"),
             (Arch::Amd64, _) => (QEMU_AMD64, "q35"),
+            // KVM emulates no other interrupt controller than the kind that the host has.
+            (Arch::Arm64, _) if self.accelerator == Accelerator::Kvm => (QEMU_ARM64, "virt,gic-version=host"),
             (Arch::Arm64, _) => (QEMU_ARM64, "virt"),
         };
         command.add(&[program, "-nodefaults", "-no-user-config"]);
         for directory in ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu"] {
             command.add(&["-L", directory]);
         }
-        command.add(&["-machine", machine, "-accel", "tcg,thread=multi"]);
+        let accelerator = match self.accelerator {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg,thread=multi",
+        };
+        command.add(&["-machine", machine, "-accel", accelerator]);
         // A Raspberry Pi has fixed processors, and no PCI bus for the random number generator.
         if self.firmware != Firmware::RaspberryPi4 {
-            let cpu = match self.arch {
-                Arch::Amd64 => CPU_AMD64,
-                Arch::Arm64 => CPU_ARM64,
+            let cpu = match (self.accelerator, self.arch) {
+                (Accelerator::Kvm, _) => CPU_HOST,
+                (Accelerator::Tcg, Arch::Amd64) => CPU_AMD64,
+                (Accelerator::Tcg, Arch::Arm64) => CPU_ARM64,
             };
             let processors = self.processors.to_string();
             command.add(&["-cpu", cpu, "-smp", &processors, "-device", "virtio-rng-pci"]);
@@ -183,13 +192,17 @@ impl Medium {
             (Attach::Disk | Attach::Net, _) => "virtio-blk-pci",
             (Attach::Card, _) => "",
         };
+        let sectors = match (self.attach, self.sector_size) {
+            (Attach::Disk | Attach::Usb, SectorSize::Bytes4096) => ",logical_block_size=4096,physical_block_size=4096",
+            _ => "",
+        };
         let file = self.file.replace(',', ",,");
         if device.is_empty() {
             return (format!("if=sd,format={format},{access},file={file}"), None);
         }
         (
             format!("if=none,id=medium{n},format={format},{access},file={file}"),
-            Some(format!("{device},drive=medium{n},bootindex={}", n + 1)),
+            Some(format!("{device}{sectors},drive=medium{n},bootindex={}", n + 1)),
         )
     }
 }
@@ -204,11 +217,13 @@ mod tests {
             file: "/inputs/a,b".to_owned(),
             format: ImageFormat::Raw,
             attach,
+            sector_size: SectorSize::Bytes512,
             keep: false,
         };
         Machine {
             arch,
             firmware,
+            accelerator: Accelerator::Tcg,
             memory: 2048,
             processors: 1,
             kernel: None,
@@ -254,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_has_the_sectors_of_its_image() {
+        for (attach, device) in [
+            (Attach::Disk, "virtio-blk-pci"),
+            (Attach::Usb, "usb-storage,removable=on"),
+        ] {
+            let mut node = machine(Arch::Amd64, Firmware::Uefi, attach);
+            assert!(words(&node).contains(&format!("-device {device},drive=medium0")));
+            node.media[0].sector_size = SectorSize::Bytes4096;
+            let said = words(&node);
+            let want = format!("-device {device},logical_block_size=4096,physical_block_size=4096,drive=medium0");
+            assert!(said.contains(&want), "{said}");
+        }
+    }
+
+    #[test]
     fn an_optical_drive_is_one_that_the_machine_and_its_firmware_have() {
         let amd64 = words(&machine(Arch::Amd64, Firmware::Uefi, Attach::Cdrom));
         assert!(
@@ -289,6 +319,32 @@ mod tests {
         for other in ["-device", "-cpu", "-smp", "pflash"] {
             assert!(!said.contains(other), "{other} is in {said}");
         }
+    }
+
+    #[test]
+    fn kvm_has_the_processor_of_the_host_and_nothing_else_changes() {
+        for (arch, board) in [(Arch::Amd64, "q35"), (Arch::Arm64, "virt,gic-version=host")] {
+            for firmware in [Firmware::Direct, Firmware::Uefi] {
+                let mut node = machine(arch, firmware, Attach::Disk);
+                let emulated = words(&node);
+                node.accelerator = Accelerator::Kvm;
+                let said = words(&node);
+                assert!(
+                    said.contains(&format!("-machine {board} -accel kvm -cpu host -smp 1 ")),
+                    "{said}"
+                );
+                let plain = board.split(',').next().expect("a name");
+                let cpu = if arch == Arch::Amd64 { CPU_AMD64 } else { CPU_ARM64 };
+                let same = said
+                    .replace(board, plain)
+                    .replace("-accel kvm", "-accel tcg,thread=multi")
+                    .replace("-cpu host", &format!("-cpu {cpu}"));
+                assert_eq!(same, emulated);
+            }
+        }
+        let mut secure = machine(Arch::Amd64, Firmware::SecureBoot, Attach::Disk);
+        secure.accelerator = Accelerator::Kvm;
+        assert!(words(&secure).contains("-machine q35,smm=on -accel kvm -cpu host "));
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Judge {
         self.contradiction.as_deref()
     }
 
+    /// Whether there is no verdict yet.
+    pub fn is_open(&self) -> bool {
+        self.verdict.is_none()
+    }
+
     /// The verdict so far.
     pub fn verdict(self) -> Option<BootVerdict> {
         self.verdict

@@ -2,21 +2,17 @@
 
 use super::raspi::Card;
 use crate::{
-    image::{ReadAt, Source, Window, fat::Fat, mbr::SECTOR},
+    image::{Source, fat::Fat},
     inspect::{self, Part, PartKind, SpoolDirectory},
     model::RelPath,
 };
-use std::{io, sync::Arc};
+use std::io;
 
 /// Paths of the loader that UEFI starts from a removable medium. Source: UEFI 2.10, section 3.5.1.1.
 const AMD64: &str = "EFI/BOOT/BOOTX64.EFI";
 const ARM64: &str = "EFI/BOOT/BOOTAA64.EFI";
 /// Levels of images in images: a disk in a qcow2 image is searched, an image on that disk is not.
 const MAX_DEPTH: usize = 1;
-/// The primary header of a GUID partition table is in sector 1; byte 32 begins the number of the backup header's sector. Source: UEFI
-/// 2.10, section 5.3.2.
-const GPT_MAGIC: &[u8] = b"EFI PART";
-const BACKUP_AT: usize = 32;
 
 /// Boot loaders found on a medium.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,7 +32,7 @@ impl Loaders {
     /// The size of `source` cannot be read.
     pub fn of(source: &Source, name: &str, scratch: &SpoolDirectory) -> io::Result<Self> {
         let mut found = Self::default();
-        found.search(&inspect::open(unstretched(source), name)?, scratch, MAX_DEPTH);
+        found.search(&inspect::open(source.clone(), name)?, scratch, MAX_DEPTH);
         found.raspberry_pi = Card::open(source, name, scratch).is_ok_and(|card| card.has_config());
         Ok(found)
     }
@@ -66,20 +62,5 @@ impl Loaders {
                 _ => {}
             }
         }
-    }
-}
-
-/// A disk, cut to the length in its partition table. In an image that was made longer, the backup of the table stays at the old end until
-/// a node moves it; a firmware uses the primary table.
-pub(super) fn unstretched(source: &Source) -> Source {
-    let mut header = [0; BACKUP_AT + 8];
-    if source.read_exact_at(&mut header, SECTOR).is_err() || !header.starts_with(GPT_MAGIC) {
-        return source.clone();
-    }
-    let backup = header.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let end = backup.checked_add(1).and_then(|sectors| sectors.checked_mul(SECTOR));
-    match end.map(|end| Window::new(source.clone(), 0, end)) {
-        Some(Ok(window)) => Arc::new(window),
-        _ => source.clone(),
     }
 }

@@ -1,7 +1,7 @@
 //! `Machine`: the emulated machine that boots an artifact.
 
-use super::{NodeNetwork, Reach, Smbios};
-use crate::model::{Arch, Hint, RelPath};
+use super::{Accelerator, NodeNetwork, Reach, Smbios};
+use crate::model::{Arch, Hint, RelPath, SectorSize};
 use std::borrow::Cow;
 
 /// Prefix of the platform's fw_cfg keys.
@@ -57,6 +57,8 @@ pub struct Medium {
     pub format: ImageFormat,
     /// The kind of drive.
     pub attach: Attach,
+    /// Its logical sectors, as a disk or a USB stick.
+    pub sector_size: SectorSize,
     /// Whether the machine's writes change the file; otherwise they are dropped at the end.
     pub keep: bool,
 }
@@ -171,6 +173,8 @@ pub struct Machine {
     pub arch: Arch,
     /// Its firmware.
     pub firmware: Firmware,
+    /// What runs its instructions; KVM for machines of the host's own architecture only.
+    pub accelerator: Accelerator,
     /// Memory in MiB.
     pub memory: u64,
     /// Number of processors. With more than one, an emulated machine whose host is busy can wait for a processor that does not run.

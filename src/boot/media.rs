@@ -3,13 +3,16 @@
 //! [`MachineFiles`] makes each file where it is missing and collects the mounts that bring the files into the machine's sandbox.
 
 use super::{
-    Attach, BootMedia, DirectKernel, FwCfg, ImageFormat, Medium, Outlet, Reach,
+    Attach, BootMedia, DirectKernel, Firmware, FwCfg, ImageFormat, Medium, Outlet, Reach,
     raspi::{self, Card, CardError},
 };
 use crate::{
-    image::{ReadCursor, open_source, qcow2::Qcow2},
+    image::{
+        ReadCursor, gpt, open_source,
+        qcow2::{self, Qcow2},
+    },
     inspect::{InspectError, SpoolDirectory, find_file},
-    model::{Hint, ModelError, RelPath},
+    model::{Hint, ModelError, RelPath, SectorSize, chain},
     sandbox::{Access, Mount},
     store::{Store, copy_sparse},
 };
@@ -58,6 +61,24 @@ pub enum MediaError {
         /// Size that was asked for, in bytes.
         size: u64,
     },
+    /// The disk needs something that its image does not hold.
+    #[error("boot {path:?}: {problem}")]
+    Outside {
+        /// The image.
+        path: PathBuf,
+        /// What it needs.
+        problem: String,
+    },
+    /// No BIOS starts from such a disk.
+    #[error(
+        "boot {path:?} by BIOS: its partition table is for sectors of {size} bytes, and a BIOS reads sectors of 512"
+    )]
+    BiosSectors {
+        /// The image.
+        path: PathBuf,
+        /// Bytes of its sectors.
+        size: SectorSize,
+    },
     /// A disk could not be made.
     #[error("make the disk {path:?}")]
     Disk {
@@ -100,6 +121,10 @@ impl Hint for MediaError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             MediaError::CardSize { size } => Some(format!("--size {}", size.next_power_of_two()).into()),
+            MediaError::BiosSectors { .. } => Some("--firmware uefi".into()),
+            MediaError::Outside { .. } => {
+                Some("`qemu-img convert -O qcow2 OLD NEW` makes an image that needs no other file".into())
+            }
             _ => None,
         }
     }
@@ -112,12 +137,16 @@ pub struct MediaRequest<'a> {
     pub image: Option<(&'a Path, BootMedia)>,
     /// The device that the image becomes.
     pub attach: Attach,
+    /// The firmware that starts it.
+    pub firmware: Firmware,
     /// A copy of the image that the machine writes to instead, made if it is missing.
     pub keep: Option<&'a Path>,
     /// A second disk, made empty if it is missing.
     pub disk: Option<&'a Path>,
     /// Size in bytes of a disk that is made.
     pub size: Option<u64>,
+    /// The sectors of the second disk. Those of the image are the ones that its partition table counts in.
+    pub sector_size: SectorSize,
 }
 
 /// The files of a machine. Files that are made for one run lie in the scratch directory of the store and are removed with it.
@@ -242,14 +271,29 @@ impl<'a> MachineFiles<'a> {
                 BootMedia::Disk(format) => format,
                 _ => ImageFormat::Raw,
             };
+            if format == ImageFormat::Qcow2 {
+                check_whole(image)?;
+            }
             let (file, format) = match request.keep {
                 None => (self.medium(image, request.attach)?, format),
                 Some(copy) => (self.kept(copy, image, format, request)?, ImageFormat::Raw),
             };
+            let sector_size = match (kind, request.keep) {
+                (BootMedia::Disk(_), Some(copy)) => sectors_of(copy, ImageFormat::Raw)?,
+                (BootMedia::Disk(_), None) => sectors_of(image, format)?,
+                _ => SectorSize::default(),
+            };
+            if (request.firmware, sector_size) == (Firmware::Bios, SectorSize::Bytes4096) {
+                return Err(MediaError::BiosSectors {
+                    path: image.to_owned(),
+                    size: sector_size,
+                });
+            }
             media.push(Medium {
                 file,
                 format,
                 attach: request.attach,
+                sector_size,
                 keep: request.keep.is_some(),
             });
         }
@@ -261,6 +305,7 @@ impl<'a> MachineFiles<'a> {
                 file: self.mount(disk, "inputs/disk", Access::ReadWrite)?,
                 format: ImageFormat::Raw,
                 attach: Attach::Disk,
+                sector_size: request.sector_size,
                 keep: true,
             });
         }
@@ -318,6 +363,32 @@ impl<'a> MachineFiles<'a> {
         let path = format!("/{target}");
         self.mounts.push(Mount { source, target, access });
         Ok(path)
+    }
+}
+
+/// The sectors in which the partition table of a disk counts; 512 bytes where it has none.
+fn sectors_of(image: &Path, format: ImageFormat) -> Result<SectorSize, MediaError> {
+    let file = File::open(image).map_err(MediaError::io("open", image))?;
+    let found = match format {
+        ImageFormat::Raw => gpt::examine(&file),
+        ImageFormat::Qcow2 => Qcow2::open(file).and_then(|disk| gpt::examine(&disk)),
+    };
+    Ok(found.map_or(SectorSize::default(), |table| table.sector_size))
+}
+
+/// Refuses a qcow2 image that needs another file or a key, neither of which the machine has.
+fn check_whole(image: &Path) -> Result<(), MediaError> {
+    let file = File::open(image).map_err(MediaError::io("open", image))?;
+    match qcow2::needs(&file) {
+        Ok(None) => Ok(()),
+        Ok(Some(problem)) => Err(MediaError::Outside {
+            path: image.to_owned(),
+            problem,
+        }),
+        Err(error) => Err(MediaError::Outside {
+            path: image.to_owned(),
+            problem: chain(&error),
+        }),
     }
 }
 

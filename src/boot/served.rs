@@ -14,6 +14,10 @@ use crate::{
     sandbox::{BuiltinTable, BuiltinWriter},
     serve::{HttpLimits, Served, ServedDirectory, Stop, serve_http},
 };
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     io::{self, Write},
@@ -21,7 +25,10 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicI32, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -29,8 +36,14 @@ use std::{
 /// Name of the built-in.
 pub const MACHINE: &str = "machine";
 
-/// Time between two NULs on the console.
-const PULSE: Duration = Duration::from_secs(1);
+/// Time between two pulses on the console.
+const PULSE_TIME: Duration = Duration::from_secs(1);
+/// The byte of a pulse: a NUL, for which a console has no use.
+pub const PULSE: u8 = 0;
+/// The byte for each second of processor time that the program has used: an ACK, for which a console has no use either. It follows a pulse.
+pub const PROCESSOR_SECOND: u8 = 6;
+/// Most of these bytes behind one pulse.
+const MAX_SECONDS: u64 = 64;
 
 /// Arguments of the built-in `machine`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,7 +55,8 @@ pub struct ServedMachine {
     pub http: Option<HttpRoot>,
     /// The relays that run with it; need the same network.
     pub inlets: Vec<Inlet>,
-    /// Whether a NUL is written to the console every second, so that its reader notices the time while nothing is printed.
+    /// Whether a [`PULSE`] is written to the console every second, so that its reader notices the time while nothing is printed, with a
+    /// [`PROCESSOR_SECOND`] for each second of processor time that was used.
     pub pulse: bool,
 }
 
@@ -83,9 +97,10 @@ fn machine(arguments: &[u8]) -> Result<(), String> {
         let _ = writeln!(io::stderr(), "failed to connect to {}: {error}", socket.display());
     };
     let status = with_inlets(&machine.inlets, &unconnected, || {
-        with_pulse(machine.pulse, || match &machine.http {
-            None => run(&mut command),
-            Some(http) => serving(http, || run(&mut command)),
+        let running = AtomicI32::new(0);
+        with_pulse(machine.pulse, &running, || match &machine.http {
+            None => run(&mut command, &running),
+            Some(http) => serving(http, || run(&mut command, &running)),
         })
     })?;
     match (status.code(), status.signal()) {
@@ -95,21 +110,41 @@ fn machine(arguments: &[u8]) -> Result<(), String> {
     }
 }
 
-fn run(command: &mut Command) -> Result<ExitStatus, String> {
-    let done = command.spawn().and_then(|mut child| child.wait());
+/// Runs the program; `running` is its process id meanwhile, else 0.
+fn run(command: &mut Command, running: &AtomicI32) -> Result<ExitStatus, String> {
+    let done = command.spawn().and_then(|mut child| {
+        running.store(i32::try_from(child.id()).unwrap_or(0), Ordering::Relaxed);
+        let done = child.wait();
+        running.store(0, Ordering::Relaxed);
+        done
+    });
     done.map_err(|e| format!("failed to run {}: {e}", command.get_program().display()))
 }
 
-/// Runs `work` while a NUL goes to the console every second, if it is asked for.
-fn with_pulse<T>(asked: bool, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+/// Seconds of processor time that a process has used, its threads together.
+fn processor_seconds(pid: i32) -> Option<u64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
+    u64::try_from(clock_gettime(clock).ok()?.tv_sec()).ok()
+}
+
+/// Runs `work` while a pulse goes to the console every second, if it is asked for, with the processor time of the process `running`.
+fn with_pulse<T>(asked: bool, running: &AtomicI32, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     if !asked {
         return work();
     }
     let (working, done) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let beat = move || {
-            while done.recv_timeout(PULSE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let _ = io::stderr().write_all(&[0]);
+            let mut told = 0;
+            while done.recv_timeout(PULSE_TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let mut bytes = vec![PULSE];
+                let pid = running.load(Ordering::Relaxed);
+                if let Some(used) = Some(pid).filter(|pid| *pid > 0).and_then(processor_seconds) {
+                    let more = used.saturating_sub(told).min(MAX_SECONDS);
+                    told += more;
+                    bytes.extend((0..more).map(|_| PROCESSOR_SECOND));
+                }
+                let _ = io::stderr().write_all(&bytes);
             }
         };
         let started = thread::Builder::new().spawn_scoped(scope, beat);

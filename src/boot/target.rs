@@ -94,6 +94,19 @@ impl BootMedia {
     }
 }
 
+impl Firmware {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Firmware::Direct => "direct",
+            Firmware::Bios => "bios",
+            Firmware::Uefi => "uefi",
+            Firmware::SecureBoot => "secureboot",
+            Firmware::RaspberryPi4 => "rpi4",
+        }
+    }
+}
+
 impl Attach {
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {

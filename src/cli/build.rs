@@ -3,20 +3,26 @@
 use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
-    context::{ContextError, give, hermetic, project, run_options, select, store, with_registries},
+    closing::{Closing, count},
+    command_text::from_here,
+    context::{ContextError, Selected, give, hermetic, project, run_options, select, store, with_registries},
     failure::Failure,
     host::{host, now, processors},
     report::{Report, seconds, size},
     servers::ServerArgs,
+    timeline::Timeline,
+    verify_repro::UnwrittenReport,
 };
 use clap::Args;
 use pnb::{
-    graph::StageFile,
-    model::{ArtifactForm, NodeId, Variant},
-    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, RunOptions},
+    graph::{StageFile, closure_of},
+    model::{ArtifactForm, NodeId, Target, Variant, visible_path},
+    page,
+    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, Project, RunOptions},
 };
 use std::{
     collections::BTreeSet,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -25,7 +31,7 @@ use std::{
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  \
-    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1"
+    ARCH=amd64 VARIANT=kernel-initrd pnb build\n  pnb build --timings --jobs 1\n  pnb build --timings=timeline.html"
 )]
 pub(super) struct BuildArgs {
     /// The artifacts or stages to build.
@@ -52,9 +58,9 @@ pub(super) struct BuildArgs {
     /// Print every line that stages print
     #[arg(long, short)]
     pub(super) verbose: bool,
-    /// Print the time and memory of each stage at the end
-    #[arg(long)]
-    pub(super) timings: bool,
+    /// Print the time and memory of each stage at the end, or write a timeline as one HTML file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(super) timings: Option<Option<PathBuf>>,
     /// Inputs that replace the project's.
     #[command(flatten)]
     pub(super) given: GivenArgs,
@@ -70,7 +76,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     let store = store(common)?;
     let origins = with_registries(common, &args.servers)?;
     project.check_lock()?;
-    let selected = select(&project, &args.selection)?;
+    let selected = select(common, &project, &args.selection)?;
     if args.hermetic {
         hermetic(&project, args.allow_dirty)?;
     }
@@ -89,12 +95,16 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         ..run_options()?
     };
     let jobs = args.jobs.unwrap_or_else(processors);
+    let timeline = Timeline::new();
     let context = BuildContext {
         project: &project,
         store: &store,
         origins: &origins,
         options: &options,
-        events: &|event| report.event(event),
+        events: &|event| {
+            timeline.event(&event);
+            report.event(event);
+        },
     };
     let outcome = context.build(&selected.nodes, jobs)?;
     if args.hermetic && project.revision_now()? != project.revision {
@@ -118,11 +128,88 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
             pipeline::join_images(&context, variant, &images)?;
         }
     }
-    if args.timings {
-        timings(&outcome, report);
+    match &args.timings {
+        None => {}
+        Some(None) => timings(&outcome, report),
+        Some(Some(path)) => {
+            let closure = closure_of(&project.graph, &selected.nodes)?;
+            let page = page::timeline(&timeline.times(&outcome, &closure.needs, jobs));
+            fs::write(path, page).map_err(|source| UnwrittenReport {
+                path: path.clone(),
+                source,
+            })?;
+        }
     }
-    report.clear();
+    report.close(
+        "build",
+        &closing(common, &project, &selected, &outcome, &images, report),
+    );
     Ok(Exit::Success)
+}
+
+/// The numbers of stages, the place of the artifacts, and the commands that check and use them.
+fn closing(
+    common: &Common,
+    project: &Project,
+    selected: &Selected,
+    outcome: &BuildOutcome,
+    images: &Path,
+    report: &Report,
+) -> Closing {
+    let (stages, cached) = (
+        outcome.nodes.len(),
+        outcome.nodes.values().filter(|done| done.cached).count(),
+    );
+    let built = stages - cached;
+    let parts = [(built, "built"), (cached, "cached")];
+    let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+    let parts: Vec<String> = parts.map(|(number, what)| format!("{number} {what}")).collect();
+    let mut sentence = format!("{}: {}, {}", count(stages, "stage"), parts.join(", "), report.elapsed());
+    let images = from_here(images);
+    let artifacts = selected.targets.len();
+    if artifacts > 0 {
+        sentence.push_str(&format!(
+            "; {} in {}",
+            count(artifacts, "artifact"),
+            visible_path(images)
+        ));
+    }
+    let place = |target: &Target| images.join(target.path());
+    let audited = match &selected.targets[..] {
+        [only] => Some(place(only)),
+        [_, ..] => Some(images.to_owned()),
+        [] => None,
+    };
+    let boots = |target: &&Target| {
+        let declared = project.graph.variants().find(|(variant, _)| *variant == target.variant);
+        let form = declared.and_then(|(_, file)| file.variant.as_ref());
+        form.is_some_and(|declared| declared.form != ArtifactForm::Other)
+    };
+    let booted = selected.targets.iter().find(boots);
+    let command = |name: &str, dir: PathBuf| common.command(name).arg(dir);
+    let outputs = selected.nodes.iter().filter(|_| artifacts == 0).filter_map(|node| {
+        let outputs = &outcome.nodes.get(node)?.record.outputs;
+        let first = outputs.keys().find(|name| *name == "tree").or(outputs.keys().next())?;
+        let option = (first != "tree").then_some(first);
+        Some(
+            common
+                .command("store path")
+                .arg(node.to_string())
+                .option("--output", option),
+        )
+    });
+    Closing::new(sentence)
+        .nexts(audited.map(|dir| command("audit", dir)))
+        .nexts(booted.map(|target| command("boot", place(target))))
+        .nexts(outputs)
+        .field("stages", stages)
+        .field("built", built)
+        .field("cached", cached)
+        .field("wall_ms", report.elapsed_ms())
+        .field(
+            "artifacts",
+            selected.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )
 }
 
 /// Whether files can be moved between the two directories; one that is missing is made on the file system of its nearest ancestor.

@@ -5,27 +5,55 @@ use super::{
     args::Common,
     context::{spool, store},
     failure::Failure,
-    report::{Report, size},
+    report::Report,
+    verify_repro::UnwrittenReport,
 };
 use clap::Args;
 use pnb::{
-    inspect::{self, Comparison, Difference, What},
+    inspect::{self, ChangedPart, Compared, Overview},
     model::visible,
+    repro,
 };
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+
+/// A comparison that takes longer says what it is comparing.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two such lines: on a terminal, where one replaces the other, and elsewhere.
+const REFRESH: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(10);
+/// Names around a place that are shown meanwhile.
+const SHOWN: usize = 4;
+/// Width up to which names are padded, so that what stands behind them is aligned.
+const NAMES: usize = 44;
 
 /// Options of `pnb diff`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  pnb diff images/raw/amd64/disk.raw other/disk.raw\n  \
-    pnb diff images/kernel-initrd/amd64 yesterday/kernel-initrd/amd64 --limit 20")]
+    pnb diff images/kernel-initrd/amd64 yesterday/kernel-initrd/amd64 --limit 20\n  \
+    pnb diff images/raw/amd64 images/iso/amd64 --html changes.html")]
 pub(super) struct DiffArgs {
     /// File or directory
     pub(super) a: PathBuf,
     /// File or directory to compare it with
     pub(super) b: PathBuf,
-    /// Number of differences to list; all are counted
+    /// Number of changes to list for each part of the artifact; all are counted
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(super) limit: usize,
+    /// List every difference as well, with its place in the bytes, also those that follow from others
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+    /// Write the comparison as one HTML file, too
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
 }
 
 pub(super) fn diff(common: &Common, args: &DiffArgs, report: &Report) -> Result<Exit, Failure> {
@@ -33,89 +61,138 @@ pub(super) fn diff(common: &Common, args: &DiffArgs, report: &Report) -> Result<
     let scratch = spool(&store)?;
     let a = inspect::open_path(&args.a)?;
     let b = inspect::open_path(&args.b)?;
-    let found = inspect::diff((&a.0, a.1.as_deref()), (&b.0, b.1.as_deref()), &scratch, args.limit);
-    let found = found?;
+    let compared = watched(report, |watch| inspect::compare_artifacts(&a, &b, &scratch, watch))?;
+    report.compared();
+    if let Some(path) = &args.html {
+        let (a, b) = (args.a.to_string_lossy(), args.b.to_string_lossy());
+        let page = repro::changes_html(&a, &b, &compared, args.limit);
+        fs::write(path, page).map_err(|source| UnwrittenReport {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    let Compared { found, overview } = &compared;
     if report.json() {
-        for difference in &found.differences {
-            report.value(serde_json::json!(difference));
+        for difference in found.differences.iter().take(args.limit) {
+            let mut value = serde_json::json!(difference);
+            value["part"] = serde_json::json!(inspect::part_of(difference));
+            report.value(value);
         }
-        report.value(serde_json::json!({ "equal": found.equal(), "total": found.total }));
+        report.value(serde_json::json!({
+            "equal": found.equal(), "total": found.total, "notes": overview.notes, "summary": overview.summary,
+        }));
     } else {
-        report.text(&differences(&found));
+        report.text(&text(&compared, args));
     }
     Ok(if found.equal() { Exit::Success } else { Exit::Different })
 }
 
-/// The differences as text: one per line, then the number of those that are not listed.
-fn differences(found: &Comparison) -> String {
-    let mut out = String::new();
-    for difference in &found.differences {
-        out.push_str(&sentence(difference));
+/// Does `work`, and shows what it compares if it takes long.
+fn watched<T>(report: &Report, work: impl FnOnce(inspect::Watch<'_>) -> T) -> T {
+    let place: Mutex<Vec<String>> = Mutex::default();
+    let (at_work, ended) = mpsc::channel::<()>();
+    let shared = &place;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut wait = PATIENCE;
+            // The channel ends with the work.
+            while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                let names = shared.lock().unwrap_or_else(PoisonError::into_inner).join(" / ");
+                wait = match report.comparing(&visible(&names)) {
+                    true => REFRESH,
+                    false => PAUSE,
+                };
+            }
+        });
+        // Deeper places change too fast to be read.
+        let watch = |names: &[String]| {
+            let names = names.iter().take(SHOWN).cloned().collect();
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        };
+        let done = work(&watch);
+        drop(at_work);
+        done
+    })
+}
+
+/// The overview as text, and with `--verbose` every difference.
+fn text(compared: &Compared, args: &DiffArgs) -> String {
+    let Compared { found, overview } = compared;
+    let mut out = summary(overview);
+    for part in &overview.sections {
         out.push('\n');
+        section(part, args, &mut out);
     }
-    let more = found.total - found.differences.len() as u64;
-    if more > 0 {
-        out.push_str(&format!("and {more} more\n"));
+    if args.verbose && found.total > 0 {
+        out.push_str("\nevery difference\n");
+        for difference in found.differences.iter().take(args.limit) {
+            out.push_str(&format!("  {}\n", difference.sentence()));
+        }
+        let listed = found.differences.len().min(args.limit) as u64;
+        more(found.total - listed, "  ", &mut out);
     }
     out
 }
 
-fn differing(bytes: u64) -> String {
-    if bytes == 1 {
-        "1 byte differs".to_owned()
-    } else {
-        format!("{bytes} bytes differ")
+fn summary(overview: &Overview) -> String {
+    let mut out = String::new();
+    for note in &overview.notes {
+        out.push_str(&format!("{}\n", visible(note)));
+    }
+    for aspect in &overview.summary {
+        out.push_str(&format!("{:<13} {}\n", aspect.name, visible(&aspect.text)));
+    }
+    if overview.total == 0 {
+        out.push_str("no byte differs\n");
+    }
+    out
+}
+
+fn section(part: &ChangedPart, args: &DiffArgs, out: &mut String) {
+    out.push_str(&format!("{}\n", part.name));
+    let all: usize = part.groups.iter().map(|group| group.rows.len()).sum();
+    let mut left = args.limit;
+    for group in &part.groups {
+        let rows = &group.rows[..group.rows.len().min(left)];
+        if rows.is_empty() {
+            break;
+        }
+        left -= rows.len();
+        let indent = match group.name.is_empty() {
+            true => "  ",
+            false => {
+                out.push_str(&format!("  {}\n", visible(&group.name)));
+                "    "
+            }
+        };
+        let names: Vec<String> = rows.iter().map(|row| visible(&row.name)).collect();
+        let width = names
+            .iter()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0)
+            .min(NAMES);
+        for (row, name) in rows.iter().zip(names) {
+            let hint = row.hint.map_or(String::new(), |hint| format!(" [{}]", hint.as_str()));
+            let line = format!(
+                "{indent}{} {name:<width$}  {}{hint}",
+                row.mark.sign(),
+                visible(&row.detail)
+            );
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+    }
+    more(all.saturating_sub(args.limit) as u64, "  ", out);
+    if part.implied > 0 && !args.verbose {
+        let differences = if part.implied == 1 { "difference" } else { "differences" };
+        let line = format!("  {} {differences} in its stored form (-v lists them)\n", part.implied);
+        out.push_str(&line);
     }
 }
 
-pub(super) fn sentence(difference: &Difference) -> String {
-    let value = |v: &Option<String>| v.as_ref().map_or_else(|| "nothing".to_owned(), |v| format!("{v:?}"));
-    let what = match &difference.what {
-        What::OnlyInA { size: bytes } => format!("only in the first ({})", size(*bytes)),
-        What::OnlyInB { size: bytes } => format!("only in the second ({})", size(*bytes)),
-        What::Format { a, b } => format!("{a} in the first, {b} in the second"),
-        What::Field { field, a, b } => format!("{field} is {} in the first, {} in the second", value(a), value(b)),
-        What::Package { package, a, b } => {
-            let version = |v: &Option<String>| v.clone().unwrap_or_else(|| "not there".to_owned());
-            format!("package {package}: {} -> {}", version(a), version(b))
-        }
-        What::Content {
-            offset,
-            bytes,
-            sizes,
-            a,
-            b,
-        } => {
-            let lengths = if sizes.0 == sizes.1 {
-                String::new()
-            } else {
-                format!(", {} against {} long", sizes.0, sizes.1)
-            };
-            let bytes = differing(*bytes);
-            format!("content differs at byte {offset} ({bytes}{lengths}): \"{a}\" against \"{b}\"")
-        }
-        What::Compression { a, b, same: true } => {
-            format!("the same content, as {a} in the first, as {b} in the second")
-        }
-        What::Compression { a, b, same: false } => {
-            format!("stored as {a} in the first, as {b} in the second, and the content differs")
-        }
-        What::About { offset, bytes } => format!("its metadata differs at byte {offset} ({})", differing(*bytes)),
-        What::Damaged { problem } => format!("cannot be compared: {problem}"),
-        What::Incomplete { problem } => format!("is compared as far as it could be read: {problem}"),
-        What::Moved { parts, first, a, b } => {
-            format!(
-                "{parts} parts have another offset; {first}, the first of them, is at byte {a} in the first, {b} in the second"
-            )
-        }
-    };
-    let hint = difference
-        .hint
-        .map_or(String::new(), |hint| format!(" [{}]", hint.as_str()));
-    let sentence = match difference.path.is_empty() {
-        true => format!("{what}{hint}"),
-        false => format!("{}: {what}{hint}", difference.path.join(" / ")),
-    };
-    // Names and values come from the files.
-    visible(&sentence)
+fn more(number: u64, indent: &str, out: &mut String) {
+    if number > 0 {
+        out.push_str(&format!("{indent}and {number} more\n"));
+    }
 }

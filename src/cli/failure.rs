@@ -82,7 +82,7 @@ impl Fatal for PipelineError {
                 ..
             } => Exit::Store,
             PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
-            PipelineError::Sandbox { source, .. } => match **source {
+            PipelineError::Sandbox(error) => match **error {
                 SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } | SandboxError::Unusable { .. } => {
                     Exit::Hermetic
                 }
@@ -124,7 +124,7 @@ impl Fatal for RelockError {
 impl Fatal for MediaError {
     fn exit(&self) -> Exit {
         match self {
-            MediaError::CardSize { .. } | MediaError::KeptName { .. } => Exit::Usage,
+            MediaError::CardSize { .. } | MediaError::KeptName { .. } | MediaError::BiosSectors { .. } => Exit::Usage,
             _ => Exit::Boot,
         }
     }

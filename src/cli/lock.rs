@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::Common,
+    closing::{Closing, count},
     context::{project_tree, store, with_registries},
     failure::Failure,
     host::now,
@@ -18,19 +19,20 @@ use pnb::{
 /// Options of `pnb lock`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security\n  pnb lock --base registry.example/team/base@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    after_help = "Security updates are in a suite of their own, which is optional: trixie-security. `pnb lock --suite trixie-security` takes \
+                  it, and from then on it stays in the lock.\n\nExamples:\n  pnb lock\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security\n  pnb lock --base registry.example/team/base@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 )]
 pub(super) struct LockArgs {
     /// Only compare the lock with the stages; write nothing and use no network
     #[arg(long, conflicts_with_all = ["update", "snapshot", "suite", "base", "no_base"])]
     pub(super) check: bool,
-    /// Choose the newest versions; without this option a complete lock keeps its versions
+    /// Choose the newest versions of all packages; without this option the lock gets what it lacks, and no version moves
     #[arg(long)]
     pub(super) update: bool,
     /// Choose the versions that the archives had at this moment (YYYYMMDDThhmmssZ); implies --update
     #[arg(long, value_name = "T")]
     pub(super) snapshot: Option<Moment>,
-    /// Add an optional suite of stages/archives.toml; implies --update
+    /// Add an optional suite of stages/archives.toml, such as trixie-security with the security updates; implies --update
     #[arg(long, value_name = "NAME")]
     pub(super) suite: Vec<String>,
     /// Pin the OCI image on which the root is installed (docs/base-image.md)
@@ -47,7 +49,7 @@ pub(super) struct LockArgs {
 pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<Exit, Failure> {
     let wants = LockWants::load(project_tree(common)?)?;
     if args.check {
-        return check(&wants, report);
+        return check(common, &wants, report);
     }
     let request = RelockRequest {
         update: args.update,
@@ -79,6 +81,7 @@ pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<
                 ));
             }
         }
+        RelockEvent::Remark { archive, text } => report.note(format_args!("     note {archive} {text}")),
         RelockEvent::Resolving { sets } => report.note(format_args!("     lock {sets} package sets")),
         RelockEvent::Waiting { place, wait } => {
             let seconds = wait.as_secs().max(1);
@@ -96,19 +99,38 @@ pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<
             report.note("nothing changed");
         }
     }
-    report.clear();
     let (packages, archives, files) = (
         done.lock.packages.len(),
         done.lock.archives.len(),
         done.lock.files.len(),
     );
-    report.note(format_args!(
-        "{LOCKFILE}: {packages} packages of {archives} archives, {files} other files"
-    ));
+    for suite in &done.unused {
+        let updates = if suite.ends_with("-security") {
+            ", the security updates"
+        } else {
+            ""
+        };
+        report.note(format_args!(
+            "without the optional suite {suite}{updates}; `pnb lock --suite {suite}` takes it"
+        ));
+    }
+    let sentence = format!(
+        "{LOCKFILE}: {} of {}, {}, {}",
+        count(packages, "package"),
+        count(archives, "archive"),
+        count(files, "other file"),
+        report.elapsed()
+    );
+    let closing = Closing::new(sentence)
+        .next(common.command("plan"))
+        .field("packages", packages)
+        .field("archives", archives)
+        .field("files", files);
+    report.close("lock", &closing);
     Ok(Exit::Success)
 }
 
-fn check(wants: &LockWants, report: &Report) -> Result<Exit, Failure> {
+fn check(common: &Common, wants: &LockWants, report: &Report) -> Result<Exit, Failure> {
     let problems = wants.problems()?;
     for problem in &problems {
         if report.json() {
@@ -118,9 +140,14 @@ fn check(wants: &LockWants, report: &Report) -> Result<Exit, Failure> {
         }
     }
     if problems.is_empty() {
-        report.note(format_args!("{LOCKFILE} has everything the stages want"));
+        let sentence = format!("{LOCKFILE} has everything the stages want");
+        report.close("lock", &Closing::new(sentence).next(common.command("build")));
         return Ok(Exit::Success);
     }
-    report.note("\nhint: `pnb lock` adds what is missing");
+    let sentence = format!("{LOCKFILE} lacks {}", count(problems.len(), "thing"));
+    let closing = Closing::new(sentence)
+        .next(common.command("lock"))
+        .field("problems", problems.len());
+    report.close("lock", &closing);
     Ok(Exit::Lock)
 }

@@ -1,11 +1,14 @@
 //! The command line: one file per command, named after it. [`dispatch`] reads the line and calls one of them; [`report`] prints.
 
 mod args;
+mod artifact_path;
 mod audit;
 mod boot;
 mod build;
 mod challenge;
 mod claimed;
+mod closing;
+mod command_text;
 mod completion;
 mod context;
 mod diff;
@@ -22,15 +25,19 @@ mod lock;
 mod log;
 mod module;
 mod plan;
+mod progress;
 mod publication;
 mod publish;
 mod report;
+mod selection;
 mod serve;
 mod servers;
 mod shell;
 mod signed_image;
 mod store;
 mod terminal;
+mod timeline;
+mod usage;
 mod vendor;
 mod verify_repro;
 mod verify_signature;

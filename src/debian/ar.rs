@@ -78,14 +78,8 @@ impl<R: BufRead> ArReader<R> {
     pub(super) fn next_member(&mut self) -> Result<Option<(String, u64)>, ArError> {
         io::copy(self, &mut io::sink())?;
         if self.odd {
-            let mut pad = [0];
-            exact(&mut self.inner, &mut pad, "the padding after a member")?;
-            if pad != *b"\n" {
-                return Err(ArError::Form(format!(
-                    "has padding byte 0x{:02x} after a member",
-                    pad[0]
-                )));
-            }
+            // Its value is a newline by the format, and any byte to dpkg.
+            exact(&mut self.inner, &mut [0], "the padding after a member")?;
             self.odd = false;
         }
         let mut header = [0; HEADER];

@@ -7,7 +7,7 @@
 //! Own code instead of a crate (docs/dependencies.md): an index of 57 MB is read with one buffer, with limits on lines and paragraphs,
 //! and every error names its line.
 
-use super::{MetadataError, Relations, Version};
+use super::{MetadataError, Relation, Relations, Version};
 use crate::model::{RelPath, Sha256Digest, excerpt};
 use std::{io::BufRead, str::FromStr};
 
@@ -159,8 +159,11 @@ impl<R: BufRead> ControlReader<R> {
             field.value.1 = paragraph.text.len();
             return Ok(());
         }
-        let name = match line.split_once(':') {
-            Some((name, _)) if is_field_name(name) => name,
+        // Blanks before the colon belong to nothing, and dpkg and apt take them.
+        let (name, colon) = match line.split_once(':') {
+            Some((name, _)) if is_field_name(name.trim_end_matches([' ', '\t'])) => {
+                (name.trim_end_matches([' ', '\t']), name.len())
+            }
             _ => return Err(self.error(format!("not a field: {:?}", excerpt(line)))),
         };
         if let Some(first) = paragraph.find(name) {
@@ -172,7 +175,7 @@ impl<R: BufRead> ControlReader<R> {
         paragraph.text.push_str(line);
         paragraph.fields.push(FieldSpan {
             name: (start, start + name.len()),
-            value: (start + name.len() + 1, paragraph.text.len()),
+            value: (start + colon + 1, paragraph.text.len()),
             line: self.line,
         });
         Ok(())
@@ -182,6 +185,38 @@ impl<R: BufRead> ControlReader<R> {
 /// Whether a name consists of printable ASCII except colons, and does not begin with `#` or `-` (deb822(5)).
 fn is_field_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(['#', '-']) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+}
+
+/// What the control file of a package says about the files of others.
+#[derive(Clone, Debug, Default)]
+pub struct PackageNames {
+    name: String,
+    version: String,
+    replaces: Relations,
+}
+
+impl PackageNames {
+    /// Reads them from a control file.
+    pub(super) fn of(paragraph: &Paragraph) -> Result<Self, String> {
+        let name = paragraph.get("Package").unwrap_or_default();
+        let version = paragraph.get("Version").unwrap_or_default();
+        if !is_package_name(name) {
+            return Err(format!("control names no package: {:?}", excerpt(name)));
+        }
+        packaged_version(version)?;
+        let replaces = Relations::parse(paragraph.get("Replaces").unwrap_or_default());
+        Ok(Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            replaces: replaces.map_err(|problem| format!("control field Replaces: {problem}"))?,
+        })
+    }
+
+    /// Whether files of `other` are replaced by those of this package. Names that `other` provides do not count (Debian Policy 7.6.1).
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        let named = |relation: Relation<'_>| relation.name == other.name && relation.accepts(&other.version);
+        self.replaces.iter().any(named)
+    }
 }
 
 /// Use of a package across architectures.
@@ -289,7 +324,8 @@ impl BinaryPackage {
         if !is_package_name(name) {
             return Err(bad("Package", format!("not a package name: {:?}", excerpt(name))));
         }
-        let version: Version = parse("Version", required("Version")?).map_err(|p| bad("Version", p))?;
+        let version =
+            packaged_version(required("Version")?).map_err(|p| bad("Version", format!("field Version: {p}")))?;
         let arch = required("Architecture")?;
         if !arch
             .bytes()
@@ -344,6 +380,16 @@ impl BinaryPackage {
     /// Version of the source package.
     pub fn source_version(&self) -> &Version {
         self.source_version.as_ref().unwrap_or(&self.version)
+    }
+}
+
+/// The version of a package, which dpkg takes only with a digit at the beginning; elsewhere any version may stand.
+fn packaged_version(text: &str) -> Result<Version, String> {
+    let version: Version = text.parse().map_err(|error: MetadataError| error.to_string())?;
+    let upstream = text.split_once(':').map_or(text, |(_, upstream)| upstream);
+    match upstream.starts_with(|c: char| c.is_ascii_digit()) {
+        true => Ok(version),
+        false => Err(format!("version {:?} does not begin with a digit", excerpt(text))),
     }
 }
 

@@ -1,15 +1,21 @@
-//! A binary package: an `ar` archive of `debian-binary`, `control.tar*` and `data.tar*`, in that order and nothing else.
+//! A binary package: an `ar` archive of `debian-binary`, `control.tar*` and `data.tar*`, in that order.
 //!
-//! A package is read as a stream; each part is decompressed with bounded memory and passed on directly.
-//! Source: deb(5), <https://manpages.debian.org/deb.5>.
+//! A package is read as a stream; each part is decompressed with bounded memory and passed on directly. As in dpkg, members whose names
+//! begin with `_` are skipped, and nothing after the data archive is read.
+//! Source: deb(5), <https://manpages.debian.org/deb.5>; `src/deb/extract.c` of dpkg.
 
 use super::ar::{self, ArError, ArReader};
 use super::tarball::{self, EntryHeader, TarEntryKind, TarError, TarLimits};
-use crate::model::{Entry, Epoch, Meta, ModelError, Node, RelPath, Tree, VerityDigest};
+use super::{ControlReader, PackageNames, PackedEntry, Paragraph, UnpackedRoot, dpkg_tar};
+use crate::model::{Epoch, Meta, Node, RelPath, Tree, VerityDigest};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
-/// The content of `debian-binary`: the version of the format, of which there is only one.
+/// The content of `debian-binary` in packages that are written: the version of the format.
 const FORMAT: &[u8] = b"2.0\n";
+/// The major version of the format that is read, with any minor one.
+const MAJOR: &str = "2";
+/// A longer `debian-binary` is refused, bytes.
+const MAX_FORMAT: u64 = 4096;
 /// Name of the data archive in errors, and the beginning of its name in the package.
 const DATA: &str = "data.tar";
 /// A larger control file is refused, bytes.
@@ -85,29 +91,34 @@ pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
         bytes: 64 << 20,
         ..TarLimits::default()
     };
-    package.entries(&mut ar, &member, &limits, &mut |path, header, content| {
-        let Some(path) = path.filter(|p| p.as_bytes() == b"control") else {
-            return Ok(());
-        };
-        let bad = |problem: String| package.entry(&member, &path, problem);
-        if header.kind != TarEntryKind::File {
-            return Err(bad("is not a regular file".to_owned()));
-        }
-        if header.size > MAX_CONTROL {
-            return Err(bad(format!(
-                "has {} bytes, more than the limit of {MAX_CONTROL}",
-                header.size
-            )));
-        }
-        let mut text = Vec::new();
-        content
-            .read_to_end(&mut text)
-            .map_err(|source| package.read(&member, source))?;
-        match control.replace(text) {
-            None => Ok(()),
-            Some(_) => Err(bad("is there twice".to_owned())),
-        }
-    })?;
+    package.entries(
+        &mut ar,
+        &member,
+        &limits,
+        Unpacker::Tar,
+        &mut |path, header, content| {
+            let Some(path) = path.filter(|p| p.as_bytes() == b"control") else {
+                return Ok(());
+            };
+            let bad = |problem: String| package.entry(&member, &path, problem);
+            if header.kind != TarEntryKind::File {
+                return Err(bad("is not a regular file".to_owned()));
+            }
+            if header.size > MAX_CONTROL {
+                return Err(bad(format!(
+                    "has {} bytes, more than the limit of {MAX_CONTROL}",
+                    header.size
+                )));
+            }
+            let mut text = Vec::new();
+            content
+                .read_to_end(&mut text)
+                .map_err(|source| package.read(&member, source))?;
+            // tar, with which dpkg unpacks this archive, replaces an earlier file.
+            control = Some(text);
+            Ok(())
+        },
+    )?;
     let control = control.ok_or_else(|| package.archive(format!("{member} holds no file \"control\"")))?;
     String::from_utf8(control).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
@@ -115,95 +126,71 @@ pub fn read_control(reader: impl Read, name: &str) -> Result<String, DebError> {
     })
 }
 
-/// Passes every entry of the package's data archive to `visit`, in order; the root directory has no path. The whole package is read
-/// and checked to its last byte. Paths and headers are checked, but not relations between entries, which [`deb_tree`] checks.
+/// Reads what a package declares about itself and others. `name` is the package's name in errors.
+///
+/// # Errors
+/// A package that cannot be read, or a control file that dpkg refuses.
+pub fn read_names(reader: impl Read, name: &str) -> Result<PackageNames, DebError> {
+    let control = read_control(reader, name)?;
+    let mut lines = ControlReader::new(control.as_bytes(), "control");
+    let mut paragraph = Paragraph::default();
+    let bad = |problem: String| Package { name }.archive(problem);
+    lines.read(&mut paragraph).map_err(|error| bad(error.to_string()))?;
+    let names = PackageNames::of(&paragraph).map_err(bad)?;
+    match lines.read(&mut Paragraph::default()) {
+        Ok(false) => Ok(names),
+        Ok(true) => Err(bad("control has a second paragraph".to_owned())),
+        Err(error) => Err(bad(error.to_string())),
+    }
+}
+
+/// Passes every entry of the package's data archive to `visit`, in order; the root directory has no path. The whole data archive is
+/// read. Paths and headers are checked, but not relations between entries, which [`UnpackedRoot`] checks.
 pub fn unpack_data(reader: impl Read, name: &str, limits: &TarLimits, visit: &mut Visitor<'_>) -> Result<(), DebError> {
     let package = Package { name };
     let mut ar = package.open(reader)?;
     package.member(&mut ar, "control.tar")?;
     let member = package.member(&mut ar, "data.tar")?;
-    package.entries(&mut ar, &member, limits, visit)?;
-    package.nothing_after(&mut ar, &member)
+    package.entries(&mut ar, &member, limits, Unpacker::Dpkg, visit)
 }
 
-/// Unpacks a package into a tree. `put` takes the content of each regular file, must read it whole, and returns its
-/// fs-verity digest and length. Owners, modes and times are those of the package; hard links become files of the same digest.
-pub fn deb_tree(reader: impl Read, name: &str, limits: &TarLimits, put: &mut PutContent<'_>) -> Result<Tree, DebError> {
+/// Reads the entries of a package. `put` takes the content of each regular file, must read it whole, and returns its fs-verity digest and
+/// length.
+///
+/// # Errors
+/// A package that cannot be read, or an entry that dpkg refuses by itself.
+pub fn deb_entries(
+    reader: impl Read,
+    name: &str,
+    limits: &TarLimits,
+    put: &mut PutContent<'_>,
+) -> Result<Vec<PackedEntry>, DebError> {
     let package = Package { name };
-    let mut tree = Tree::new(Meta::root(0o755, Epoch::new(0)));
-    let mut first = true;
+    let mut entries = Vec::new();
     unpack_data(reader, name, limits, &mut |path, header, content| {
-        let was_first = std::mem::take(&mut first);
-        let Some(path) = path else {
-            if !was_first {
-                let problem = "is the root directory but not the first entry";
-                return Err(package.shown_entry(DATA, "entry \"./\"", problem.to_owned()));
-            }
-            tree = Tree::new(header.meta);
-            return Ok(());
+        let file = match (&path, &header.kind) {
+            (Some(path), TarEntryKind::File) => Some(package.put_file(path, header.size, content, put)?),
+            _ => None,
         };
-        let bad = |problem: String| package.entry(DATA, &path, problem);
-        let node = match header.kind {
-            TarEntryKind::Directory => return add_directory(&mut tree, &path, header.meta).map_err(bad),
-            TarEntryKind::Symlink(target) => Node::Symlink { target },
-            TarEntryKind::HardLink(target) => {
-                let entry = linked(&tree, &target, header.meta).map_err(bad)?;
-                return add(&mut tree, &path, entry).map_err(bad);
-            }
-            TarEntryKind::File => {
-                // Checked before the content is stored: the path must be free.
-                if tree.get(&path).is_some() {
-                    return Err(bad("is there twice".to_owned()));
-                }
-                package.put_file(&path, header.size, content, put)?
-            }
-        };
-        let meta = header.meta;
-        add(&mut tree, &path, Entry { meta, node }).map_err(bad)
+        entries.push(PackedEntry { path, header, file });
+        Ok(())
     })?;
-    Ok(tree)
+    Ok(entries)
 }
 
-fn add(tree: &mut Tree, path: &RelPath, entry: Entry) -> Result<(), String> {
-    tree.insert(path.clone(), entry).map_err(|error| match error {
-        ModelError::Tree { problem, .. } => problem,
-        other => other.to_string(),
-    })
-}
-
-/// Adds a directory. A repeated directory is harmless if both entries are equal, and ambiguous otherwise.
-fn add_directory(tree: &mut Tree, path: &RelPath, meta: Meta) -> Result<(), String> {
-    let node = Node::Directory;
-    let entry = Entry { meta, node };
-    match tree.get(path) {
-        Some(old) if *old == entry => Ok(()),
-        Some(old) if old.node == Node::Directory => Err("is there twice with different mode, owner or time".to_owned()),
-        _ => add(tree, path, entry),
-    }
-}
-
-/// The entry of a hard link to `target` with the metadata `meta`.
-fn linked(tree: &Tree, target: &RelPath, mut meta: Meta) -> Result<Entry, String> {
-    let (node, first) = match tree.get(target) {
-        Some(Entry {
-            node: node @ Node::File { .. },
-            meta,
-        }) => (node.clone(), meta),
-        Some(_) => return Err(format!("is a hard link to {target}, which is not a regular file")),
-        None => {
-            return Err(format!(
-                "is a hard link to {target}, which is not before it in the package"
-            ));
-        }
-    };
-    // Both names have one inode, so their metadata must agree; only the first entry carries the extended attributes.
-    meta.xattrs.clone_from(&first.xattrs);
-    if meta != *first {
-        return Err(format!(
-            "is a hard link to {target} but has another mode, owner or time"
-        ));
-    }
-    Ok(Entry { meta, node })
+/// Unpacks a package alone into a tree, as dpkg does into an empty root. `put` takes the content of each regular file, must read it whole,
+/// and returns its fs-verity digest and length. Owners, modes and times are those of the package; hard links become files of the same
+/// digest.
+///
+/// # Errors
+/// A package that cannot be read, or an entry that dpkg refuses.
+pub fn deb_tree(reader: impl Read, name: &str, limits: &TarLimits, put: &mut PutContent<'_>) -> Result<Tree, DebError> {
+    let entries = deb_entries(reader, name, limits, put)?;
+    let first = entries.iter().find(|entry| entry.path.is_none());
+    let meta = first.map_or_else(|| Meta::root(0o755, Epoch::new(0)), |root| root.header.meta.clone());
+    let mut root = UnpackedRoot::new(meta);
+    root.unpack(name, PackageNames::default(), entries)?;
+    Ok(root.into_tree())
 }
 
 /// Writes the same package with both archives uncompressed, for programs that read it more than once. Only the length of the archives
@@ -223,7 +210,6 @@ pub fn plain_deb(
     )?;
     package.put("debian-binary", out.write_all(FORMAT))?;
     let mut buffer = vec![0; BUFFER];
-    let mut last = String::new();
     for stem in ["control.tar", "data.tar"] {
         let member = package.member(&mut ar, stem)?;
         let start = package.put(stem, out.stream_position())?;
@@ -244,16 +230,14 @@ pub fn plain_deb(
             }
             package.put(stem, out.write_all(&buffer[..n]))?;
         }
-        package.at_end(part.into_inner(), &member)?;
         if size % 2 == 1 {
             package.put(stem, out.write_all(b"\n"))?;
         }
         package.put(stem, out.seek(SeekFrom::Start(start)))?;
         package.put(stem, out.write_all(&package.header(stem, size)?))?;
         package.put(stem, out.seek(SeekFrom::End(0)))?;
-        last = member;
     }
-    package.nothing_after(&mut ar, &last)
+    Ok(())
 }
 
 /// Remembers a read error of the package, to distinguish it from an error of the store.
@@ -273,6 +257,15 @@ impl Read for Watched<'_> {
             io::Error::new(kind, "the package cannot be read any further")
         })
     }
+}
+
+/// The program with which dpkg unpacks a tar archive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unpacker {
+    /// tar: the control archive.
+    Tar,
+    /// dpkg itself: the data archive.
+    Dpkg,
 }
 
 /// The package being read, for errors.
@@ -353,23 +346,38 @@ impl Package<'_> {
             None => return Err(self.archive("has no members".to_owned())),
         }
         let mut version = Vec::new();
-        let mut start = (&mut ar).take(FORMAT.len() as u64 + 16);
+        let mut start = (&mut ar).take(MAX_FORMAT);
         start.read_to_end(&mut version).map_err(|e| self.read(FIRST, e))?;
-        if version != FORMAT {
+        let (line, more) = match version.iter().position(|b| *b == b'\n') {
+            Some(end) => (&version[..end], true),
+            None => (&version[..], false),
+        };
+        // `2.` and any minor version; further lines are for later ones.
+        let numbers = std::str::from_utf8(line).ok().and_then(|line| line.split_once('.'));
+        let digits = |text: &str| !text.is_empty() && text.len() < 10 && text.bytes().all(|b| b.is_ascii_digit());
+        let read = numbers.is_some_and(|(major, minor)| major == MAJOR && digits(minor));
+        if !(read && more) {
+            let shown = &version[..version.len().min(20)];
             return Err(self.archive(format!(
                 "has format version \"{}\" instead of 2.0",
-                version.escape_ascii()
+                shown.escape_ascii()
             )));
         }
         Ok(ar)
     }
 
-    /// Goes to the next member, whose name must be `stem` with or without the ending of a compression; returns the whole name.
+    /// Goes to the next member without `_` at its beginning, whose name must be `stem` with or without the ending of a compression;
+    /// returns the whole name.
     fn member<R: BufRead>(&self, ar: &mut ArReader<R>, stem: &str) -> Result<String, DebError> {
-        match ar.next_member().map_err(|e| self.ar(e, stem))? {
-            Some((name, _)) if name == stem || name.strip_prefix(stem).is_some_and(|s| s.starts_with('.')) => Ok(name),
-            Some((name, _)) => Err(self.archive(format!("has member {name:?} where {stem:?} is expected"))),
-            None => Err(self.archive(format!("has no member {stem:?}"))),
+        loop {
+            return match ar.next_member().map_err(|e| self.ar(e, stem))? {
+                Some((name, _)) if name.starts_with('_') => continue,
+                Some((name, _)) if name == stem || name.strip_prefix(stem).is_some_and(|s| s.starts_with('.')) => {
+                    Ok(name)
+                }
+                Some((name, _)) => Err(self.archive(format!("has member {name:?} where {stem:?} is expected"))),
+                None => Err(self.archive(format!("has no member {stem:?}"))),
+            };
         }
     }
 
@@ -379,15 +387,19 @@ impl Package<'_> {
         ar: &mut ArReader<R>,
         member: &str,
         limits: &TarLimits,
+        by: Unpacker,
         visit: &mut Visitor<'_>,
     ) -> Result<(), DebError> {
         let mut part = self.part(ar, member)?;
-        tarball::read(&mut part, limits, visit).map_err(|error| match error {
+        let read = match by {
+            Unpacker::Tar => tarball::read(&mut part, limits, visit),
+            Unpacker::Dpkg => dpkg_tar::read(&mut part, limits, visit),
+        };
+        read.map_err(|error| match error {
             TarError::Entry { entry, problem } => self.shown_entry(member, &entry, problem),
             TarError::Read { entry, source } => self.read(&format!("{member}: {entry}"), source),
             TarError::Visit(error) => error,
-        })?;
-        self.at_end(part.into_inner(), member)
+        })
     }
 
     /// The decompressed content of the current member.
@@ -399,24 +411,6 @@ impl Package<'_> {
         MemberDecoder::new(ar, member)
             .map_err(|source| self.read(member, source))?
             .ok_or_else(|| self.archive(format!("member {member:?} has an unknown compression")))
-    }
-
-    /// Checks that a member was read to its end.
-    fn at_end(&self, rest: &mut impl BufRead, member: &str) -> Result<(), DebError> {
-        if rest.fill_buf().map_err(|e| self.read(member, e))?.is_empty() {
-            return Ok(());
-        }
-        Err(self.archive(format!(
-            "member {member:?} has bytes after the end of its compressed data"
-        )))
-    }
-
-    /// Checks that `member` is the last one.
-    fn nothing_after<R: BufRead>(&self, ar: &mut ArReader<R>, member: &str) -> Result<(), DebError> {
-        match ar.next_member().map_err(|e| self.ar(e, member))? {
-            None => Ok(()),
-            Some((extra, _)) => Err(self.archive(format!("has a member {extra:?} after {member:?}"))),
-        }
     }
 
     /// The header of a member to write.
@@ -434,12 +428,37 @@ impl Package<'_> {
     }
 }
 
-/// A member of a package that is decompressed while it is read.
+/// A member of a package that is decompressed while it is read. As in dpkg, any number of gzip members are one stream, of the other
+/// compressions only the first stream is read, and bytes behind mean nothing.
 enum MemberDecoder<B> {
     Plain(B),
-    Gzip(flate2::bufread::GzDecoder<B>),
+    Gzip(GzipMembers<B>),
     Xz(liblzma::bufread::XzDecoder<B>),
     Zstd(zstd::Decoder<'static, B>),
+}
+
+/// First bytes of a gzip member (RFC 1952, section 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The gzip members at the beginning of `B`, as one stream.
+struct GzipMembers<B>(Option<flate2::bufread::GzDecoder<B>>);
+
+impl<B: BufRead> Read for GzipMembers<B> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.0 {
+            let n = decoder.read(buf)?;
+            if n != 0 || buf.is_empty() {
+                return Ok(n);
+            }
+            let Some(mut rest) = self.0.take().map(flate2::bufread::GzDecoder::into_inner) else {
+                break;
+            };
+            if rest.fill_buf()?.starts_with(&GZIP) {
+                self.0 = Some(flate2::bufread::GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
+    }
 }
 
 impl<B: BufRead> MemberDecoder<B> {
@@ -448,12 +467,19 @@ impl<B: BufRead> MemberDecoder<B> {
         let ending = member.split_once(".tar").map(|(_, ending)| ending);
         Ok(match ending {
             Some("") => Some(Self::Plain(reader)),
-            Some(".gz") => Some(Self::Gzip(flate2::bufread::GzDecoder::new(reader))),
+            Some(".gz") => {
+                let first = flate2::bufread::GzDecoder::new(reader);
+                Some(Self::Gzip(GzipMembers(Some(first))))
+            }
             Some(".xz") => {
                 // The SHA-256 of the package was checked before, so the checksum of the stream adds nothing; to compute it is a tenth of
                 // the work.
                 let flags = liblzma::stream::IGNORE_CHECK;
                 let stream = liblzma::stream::Stream::new_stream_decoder(MAX_MEMORY, flags)?;
+                Some(Self::Xz(liblzma::bufread::XzDecoder::new_stream(reader, stream)))
+            }
+            Some(".lzma") => {
+                let stream = liblzma::stream::Stream::new_lzma_decoder(MAX_MEMORY)?;
                 Some(Self::Xz(liblzma::bufread::XzDecoder::new_stream(reader, stream)))
             }
             Some(".zst") => {
@@ -463,15 +489,6 @@ impl<B: BufRead> MemberDecoder<B> {
             }
             _ => None,
         })
-    }
-
-    fn into_inner(self) -> B {
-        match self {
-            Self::Plain(reader) => reader,
-            Self::Gzip(decoder) => decoder.into_inner(),
-            Self::Xz(decoder) => decoder.into_inner(),
-            Self::Zstd(decoder) => decoder.into_inner(),
-        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! Why the metadata of an archive is refused.
 
+use super::JudgedAt;
+use crate::model::Hint;
+use std::borrow::Cow;
+
 /// Why a control file, a version or a signed release file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
@@ -66,8 +70,10 @@ pub enum MetadataError {
     Untrusted {
         /// The file's name.
         file: String,
-        /// One line per signature.
+        /// One line per signature, and per part of the keyring that is no key.
         reasons: Vec<String>,
+        /// Whether a signature was made later than this machine's clock says it is.
+        clock: bool,
     },
     /// A signature by a trusted key that does not match the text.
     #[error("{file}: signature by {key} does not match the text")]
@@ -77,7 +83,27 @@ pub enum MetadataError {
         /// Fingerprint of the key that the signature names.
         key: String,
     },
-    /// A release file that cannot be used at this moment or for this archive.
+    /// A release file from after the moment at which it is judged.
+    #[error("{file}: is dated {date}, after {at}")]
+    Later {
+        /// The file's name.
+        file: String,
+        /// Its date.
+        date: String,
+        /// The moment.
+        at: JudgedAt,
+    },
+    /// A release file that was no longer valid at the moment at which it is judged.
+    #[error("{file}: was valid until {end}, not at {at}")]
+    Outdated {
+        /// The file's name.
+        file: String,
+        /// The end of its validity.
+        end: String,
+        /// The moment.
+        at: JudgedAt,
+    },
+    /// A release file that cannot be used for this archive.
     #[error("{file}: {problem}")]
     Release {
         /// The file's name.
@@ -85,4 +111,25 @@ pub enum MetadataError {
         /// The problem, with the value.
         problem: String,
     },
+}
+
+/// The remedy when the clock is behind the archive.
+const CLOCK_BEHIND: &str = "if this machine's clock is behind, set it; `pnb lock --snapshot T` judges the archives at the moment T instead of the clock's";
+
+impl Hint for MetadataError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Untrusted { clock: true, .. } => Some(CLOCK_BEHIND.into()),
+            Self::Later { at, .. } if at.by_clock() => Some(CLOCK_BEHIND.into()),
+            Self::Outdated { at, .. } if at.by_clock() => Some(
+                "if this machine's clock is ahead, set it; otherwise the mirror is no longer updated: name another with --mirror, or a \
+                 moment at which the file was valid with `pnb lock --snapshot T`"
+                    .into(),
+            ),
+            Self::Outdated { .. } => Some(
+                "the archive was not updated up to that moment: name an earlier one with `pnb lock --snapshot T`".into(),
+            ),
+            _ => None,
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! The fields are those of the [repository format](https://wiki.debian.org/DebianRepository/Format); Ubuntu writes the same.
 //! Moments are arguments in seconds since 1970: the code does not read a clock.
 
-use super::{ControlReader, MetadataError, Paragraph};
+use super::{ControlReader, JudgedAt, MetadataError, Paragraph};
 use crate::model::{RelPath, Sha256Digest, excerpt};
 use std::collections::BTreeMap;
 
@@ -21,14 +21,31 @@ pub struct Release {
     pub date: u32,
     /// `Valid-Until`, in seconds since 1970.
     pub valid_until: Option<u32>,
-    /// `Components`, without the prefix up to a slash that some suites have.
-    pub components: Vec<String>,
-    /// `Architectures`.
-    pub architectures: Vec<String>,
+    /// `Components`, without the prefix up to a slash that some suites have; `None` when the archive does not state them.
+    pub components: Option<Vec<String>>,
+    /// `Architectures`; `None` when the archive does not state them.
+    pub architectures: Option<Vec<String>>,
+    /// `NotAutomatic` and `ButAutomaticUpgrades`: whether packages are taken that nobody named.
+    pub automatic: Automatic,
+    /// Whether the packages of architecture `all` are in an index of their own, and not in those of the other architectures.
+    pub separate_all: bool,
     /// `Acquire-By-Hash`: whether every file is also available below `by-hash/`.
     pub acquire_by_hash: bool,
     /// Size and digest of every file, by its path below the suite's directory.
     pub files: BTreeMap<RelPath, (u64, Sha256Digest)>,
+}
+
+/// Whether packages of an archive are taken that nobody named: the statement of its release file, as apt's priorities have it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Automatic {
+    /// `NotAutomatic: yes`: only where no other archive has the package (priority 1).
+    Never,
+    /// The same with `ButAutomaticUpgrades: yes`, which matters to installed packages, and before the archives that are never automatic
+    /// (priority 100).
+    Upgrades,
+    /// Neither field: the newest version is taken (priority 500).
+    #[default]
+    Always,
 }
 
 impl Release {
@@ -64,7 +81,18 @@ impl Release {
                 )
             })
         };
-        let words = |value: &str| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |field: &str| {
+            let value = paragraph.get(field)?;
+            Some(value.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        };
+        // The words that apt takes for yes.
+        let yes = |field: &str| {
+            let value = paragraph.get(field).unwrap_or_default().to_ascii_lowercase();
+            let number = value.parse::<u32>().is_ok_and(|number| number != 0);
+            number || matches!(value.as_str(), "yes" | "true" | "with" | "on" | "enable")
+        };
+        let architectures = words("Architectures");
+        let all = architectures.iter().flatten().any(|arch| arch == "all");
         Ok(Self {
             suite: paragraph.get("Suite").unwrap_or_default().to_owned(),
             codename: paragraph.get("Codename").unwrap_or_default().to_owned(),
@@ -73,41 +101,48 @@ impl Release {
                 .get("Valid-Until")
                 .map(|v| moment("Valid-Until", v))
                 .transpose()?,
-            components: required("Components")?
-                .split_whitespace()
-                .map(|c| c.rsplit('/').next().unwrap_or(c).to_owned())
-                .collect(),
-            architectures: words(required("Architectures")?),
-            acquire_by_hash: paragraph.get("Acquire-By-Hash") == Some("yes"),
+            components: words("Components").map(|components| {
+                let last = |c: String| c.rsplit('/').next().map_or(c.clone(), str::to_owned);
+                components.into_iter().map(last).collect()
+            }),
+            separate_all: all && paragraph.get("No-Support-for-Architecture-all") != Some("Packages"),
+            architectures,
+            automatic: match (yes("NotAutomatic"), yes("ButAutomaticUpgrades")) {
+                (false, _) => Automatic::Always,
+                (true, true) => Automatic::Upgrades,
+                (true, false) => Automatic::Never,
+            },
+            acquire_by_hash: yes("Acquire-By-Hash"),
             files: files(required("SHA256")?, |n, problem| {
                 bad(paragraph.line_of("SHA256") + n, problem)
             })?,
         })
     }
 
-    /// Checks that this release file may be used for `suite` at `moment`.
+    /// Checks that this release file may be used for `suite` at the moment `at`.
     ///
     /// # Errors
     /// Another suite, a date after the moment, a validity that has ended.
-    pub fn check(&self, suite: &str, moment: u32, file: &str) -> Result<(), MetadataError> {
-        let bad = |problem: String| {
-            Err(MetadataError::Release {
-                file: file.to_owned(),
-                problem,
-            })
-        };
+    pub fn check(&self, suite: &str, at: JudgedAt, file: &str) -> Result<(), MetadataError> {
+        let file = file.to_owned();
         if self.suite != suite && self.codename != suite {
-            return bad(format!(
+            let problem = format!(
                 "is for suite {:?} ({:?}), not for {suite:?}",
                 excerpt(&self.suite),
                 excerpt(&self.codename)
-            ));
+            );
+            return Err(MetadataError::Release { file, problem });
         }
-        if self.date > moment {
-            return bad(format!("is dated {}, after {}", show(self.date), show(moment)));
+        if self.date > at.seconds() {
+            let date = show(self.date);
+            return Err(MetadataError::Later { file, date, at });
         }
         match self.valid_until {
-            Some(end) if end < moment => bad(format!("was valid until {}, not at {}", show(end), show(moment))),
+            Some(end) if end < at.seconds() => Err(MetadataError::Outdated {
+                file,
+                end: show(end),
+                at,
+            }),
             _ => Ok(()),
         }
     }
@@ -119,7 +154,7 @@ fn show(seconds: u32) -> String {
 
 /// Reads `Sat, 21 Nov 2026 09:15:44 UTC`.
 fn parse_date(text: &str) -> Option<u32> {
-    let civil = ["UTC", "GMT", "+0000", "Z"]
+    let civil = ["UTC", "GMT", "+0000", "-0000", "+00:00", "Z"]
         .iter()
         .find_map(|zone| text.strip_suffix(zone))?
         .trim_end();
@@ -176,9 +211,34 @@ mod tests {
             (release.date, release.valid_until),
             (1_795_252_544, Some(1_795_857_344))
         );
-        assert_eq!(release.components, ["main", "non-free-firmware"]);
+        let components = release.components.expect("stated");
+        assert_eq!(components, ["main", "non-free-firmware"]);
+        assert_eq!(release.automatic, Automatic::Always);
+        assert!(release.separate_all);
         assert!(release.acquire_by_hash);
         assert_eq!(release.files.len(), 1);
+    }
+
+    #[test]
+    fn statements_about_automatic_packages_and_architectures_are_read() {
+        let release = |more: &str| Release::parse(&format!("{more}{RELEASE}"), "InRelease").expect("well-formed");
+        for (more, automatic) in [
+            ("NotAutomatic: yes\n", Automatic::Never),
+            ("NotAutomatic: 1\nButAutomaticUpgrades: True\n", Automatic::Upgrades),
+            ("NotAutomatic: no\nButAutomaticUpgrades: yes\n", Automatic::Always),
+            ("ButAutomaticUpgrades: yes\n", Automatic::Always),
+        ] {
+            assert_eq!(release(more).automatic, automatic, "{more}");
+        }
+        assert!(!release("No-Support-for-Architecture-all: Packages\n").separate_all);
+        let less = RELEASE
+            .replace("Architectures: all amd64 arm64\n", "")
+            .replace("Components: ", "X-Components: ");
+        let less = Release::parse(&less, "InRelease").expect("well-formed");
+        assert_eq!(
+            (less.components, less.architectures, less.separate_all),
+            (None, None, false)
+        );
     }
 
     #[test]
@@ -211,7 +271,11 @@ mod tests {
     #[test]
     fn judges_suite_and_moment() {
         let release = Release::parse(RELEASE, "InRelease").expect("well-formed");
-        let check = |suite, moment| release.check(suite, moment, "InRelease").map_err(|e| e.to_string());
+        let check = |suite, moment| {
+            release
+                .check(suite, JudgedAt::Snapshot(moment), "InRelease")
+                .map_err(|e| e.to_string())
+        };
         assert_eq!(check("trixie", release.date), Ok(()));
         assert_eq!(check("stable", release.date + 7 * 86400), Ok(()));
         assert_eq!(
@@ -220,11 +284,14 @@ mod tests {
         );
         assert_eq!(
             check("trixie", release.date - 1),
-            Err("InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z".to_owned())
+            Err(
+                "InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot"
+                    .to_owned()
+            )
         );
         assert_eq!(
             check("trixie", release.date + 7 * 86400 + 1),
-            Err("InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-28T09:15:45Z".to_owned())
+            Err("InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-28T09:15:45Z, the moment of the snapshot".to_owned())
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Reads a tar archive entry by entry; every header is checked before its entry is passed on.
+//! Reads a tar archive entry by entry; every header is checked before its entry is passed on. The files of a package are read by
+//! `dpkg_tar.rs` instead, which takes what dpkg takes.
 //!
 //! ```text
 //! header block 512   name, mode, uid, gid, size, mtime, checksum, type, link name, "ustar" magic, prefix
@@ -85,10 +86,21 @@ pub(crate) enum TarError<E> {
 pub(crate) type Visit<'v, E> = dyn FnMut(Option<RelPath>, EntryHeader, &mut dyn Read) -> Result<(), E> + 'v;
 
 /// Limits the bytes from a decompressor.
-struct Bounded<R> {
+pub(super) struct Bounded<R> {
     inner: R,
     left: u64,
     limit: u64,
+}
+
+impl<R> Bounded<R> {
+    /// At most `limit` bytes of `inner`; more are an error.
+    pub(super) fn new(inner: R, limit: u64) -> Self {
+        Self {
+            inner,
+            left: limit,
+            limit,
+        }
+    }
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -108,9 +120,16 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 /// The content of one entry: exactly `left` bytes, or an error.
-struct EntryReader<'r, R> {
+pub(super) struct EntryReader<'r, R> {
     inner: &'r mut R,
     left: u64,
+}
+
+impl<'r, R> EntryReader<'r, R> {
+    /// The next `size` bytes of `inner`.
+    pub(super) fn new(inner: &'r mut R, size: u64) -> Self {
+        Self { inner, left: size }
+    }
 }
 
 impl<R: Read> Read for EntryReader<'_, R> {
@@ -156,11 +175,7 @@ impl Pending {
 /// Reads a whole archive, to the end of `reader`, and passes every entry to `visit`. Content that the visitor does not read is
 /// skipped.
 pub(crate) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'_, E>) -> Result<(), TarError<E>> {
-    let mut reader = Bounded {
-        inner: reader,
-        left: limits.bytes,
-        limit: limits.bytes,
-    };
+    let mut reader = Bounded::new(reader, limits.bytes);
     let mut pending = Pending::default();
     // The place of the next header, for messages.
     let mut last = "at the start".to_owned();
@@ -192,18 +207,12 @@ pub(crate) fn read<E>(reader: impl Read, limits: &TarLimits, visit: &mut Visit<'
         let size = content_size(&header, limits).map_err(bad)?;
         if is_extension(header.entry_type()) {
             let mut data = Vec::new();
-            let mut content = EntryReader {
-                inner: &mut reader,
-                left: size,
-            };
+            let mut content = EntryReader::new(&mut reader, size);
             content.read_to_end(&mut data).map_err(broken)?;
             extend(&mut pending, header.entry_type(), data).map_err(bad)?;
         } else {
             let (path, entry) = check_entry(&header, size, std::mem::take(&mut pending)).map_err(bad)?;
-            let mut content = EntryReader {
-                inner: &mut reader,
-                left: entry.size,
-            };
+            let mut content = EntryReader::new(&mut reader, entry.size);
             visit(path, entry, &mut content).map_err(TarError::Visit)?;
             io::copy(&mut content, &mut io::sink()).map_err(broken)?;
         }
@@ -253,7 +262,7 @@ fn content_size(header: &Header, limits: &TarLimits) -> Result<u64, String> {
 }
 
 /// Reads until `buf` is full or the stream ends; returns the number of bytes read.
-fn fill(reader: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+pub(super) fn fill(reader: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     let mut have = 0;
     while have < buf.len() {
         match reader.read(&mut buf[have..]) {

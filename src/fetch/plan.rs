@@ -159,6 +159,7 @@ mod tests {
             version: 1,
             source_date_epoch: Epoch::new(1),
             base: None,
+            sets: Vec::new(),
             archives: vec![Archive {
                 name: "trixie".into(),
                 distribution: Distribution::Debian,

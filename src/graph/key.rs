@@ -14,6 +14,7 @@
 //! | `root` | digest of the tree at `/` | it has every program and library |
 //! | `emulator` | digest of the tree with qemu-user | it runs programs of another architecture; only if there are any |
 //! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | the stage reads it |
+//! | `sector-size` | bytes | the writer makes a disk of such sectors; only if it is not 512 |
 //! | `env.<name>` | value | the stage reads it |
 //! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | they limit the stage and select its outputs; `from` of an output that passes an input on is one of them |
 //!
@@ -22,7 +23,7 @@
 //! result does not rebuild the stages after it.
 
 use super::{DeclaredOutput, GraphError, Sandbox, StageFile, StageLimits, StageWorkload};
-use crate::model::{Arch, Epoch, NodeId, Sha256Digest, StageKey, VerityDigest};
+use crate::model::{Arch, Epoch, NodeId, SectorSize, Sha256Digest, StageKey, VerityDigest};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Version of the table above.
@@ -121,6 +122,9 @@ impl Canonical {
                     }
                 }
             }
+        }
+        if file.sector_size != SectorSize::default() {
+            lines.add("sector-size", file.sector_size);
         }
         for (name, value) in &file.env {
             lines.add(&format!("env.{name}"), json(serde_json::to_string(value))?);

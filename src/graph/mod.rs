@@ -7,9 +7,11 @@ mod check;
 mod declared_variant;
 mod error;
 mod key;
+mod picture;
 mod plan;
 mod reason;
 mod render;
+mod sectors;
 mod stage_file;
 mod units;
 

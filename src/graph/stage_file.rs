@@ -2,9 +2,10 @@
 
 use super::{
     DeclaredVariant, GraphError,
+    sectors::check_sector_size,
     units::{parse_duration, parse_size},
 };
-use crate::model::{Arch, BuildOption, Capability, RelPath, excerpt, is_visible, visible_message};
+use crate::model::{Arch, BuildOption, Capability, RelPath, SectorSize, excerpt, is_visible, visible_message};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -354,6 +355,8 @@ pub struct StageFile {
     /// Stage whose output `tree` has qemu-user, used when the target has another architecture than the build machine; `None` for a
     /// stage that runs no program of the target.
     pub emulator: Option<Spanned<String>>,
+    /// The logical sectors of the disk that the stage makes.
+    pub sector_size: SectorSize,
     /// Further environment variables.
     pub env: BTreeMap<String, String>,
     /// The package set that it needs from the lock.
@@ -388,6 +391,7 @@ struct RawStage {
     prepare: Option<Spanned<String>>,
     root: Option<Spanned<String>>,
     emulator: Option<Spanned<String>>,
+    sector_size: Option<Spanned<SectorSize>>,
     #[serde(default)]
     env: BTreeMap<Spanned<String>, String>,
     packages: Option<Packages>,
@@ -520,6 +524,9 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
             "\"emulator\" is for stages of the target; a stage for the build machine runs its own programs".to_owned();
         return Err(error(emulator.span().start, problem));
     }
+    if let Some(size) = &raw.sector_size {
+        check_sector_size(*size.get_ref(), &workload, &raw.inputs).map_err(|p| error(size.span().start, p))?;
+    }
     for name in raw.env.keys() {
         // pnb sets these variables itself: a value in the stage file would be lost or mislead its reader.
         if FIXED.contains(&name.get_ref().as_str()) || name.get_ref().starts_with("PNB_") {
@@ -572,6 +579,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         workload,
         root: raw.root,
         emulator: raw.emulator,
+        sector_size: raw.sector_size.map(Spanned::into_inner).unwrap_or_default(),
         env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
         packages: raw.packages,
         options: raw
@@ -691,7 +699,7 @@ memory = "3GiB"
             (
                 "packages = true",
                 "packages = true, option = \"recover\"",
-                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`",
+                "line 10: unknown variant `recover`, expected one of `recovery`, `unsigned-modules`, `graphics`, `debug`",
             ),
             (
                 "packages = true",
@@ -720,6 +728,16 @@ memory = "3GiB"
                 "line 1: the stage has neither a command nor a writer",
             ),
             ("\"/bin/sh\"", "\"sh\"", "line 4: the command does not begin"),
+            (
+                "root = \"tools\"\n",
+                "root = \"tools\"\nsector-size = 2048\n",
+                "line 4: a sector has 512 or 4096 bytes, not 2048",
+            ),
+            (
+                "root = \"tools\"\n",
+                "root = \"tools\"\nsector-size = 4096\n",
+                "line 4: \"sector-size\" goes with the writer \"disk-image\"",
+            ),
             (
                 "root = \"tools\"\n",
                 "root = \"tools\"\narch = \"build\"\nemulator = \"e\"\n",

@@ -101,17 +101,39 @@ impl Mbr {
 /// Reads the record of a disk; an entry with a type other than 0 is used. A partition without sectors, and a status other than 0 and
 /// 0x80, are errors. Partitions may overlap and cover the record, as they do in a hybrid table.
 pub fn read(disk: &dyn ReadAt) -> Result<Mbr, ImageError> {
+    let (record, problems) = parse(disk)?;
+    match problems.into_iter().next() {
+        None => Ok(record),
+        Some((offset, problem)) => Err(corrupt(offset, problem)),
+    }
+}
+
+/// Reads the record of a disk with damage: a partition without sectors is left out, one with an invalid status is not active, and
+/// the fragments of sentences say so. Linux takes a record for no partition table at all if one status is invalid.
+///
+/// # Errors
+/// The record cannot be read, or does not end with 55aa.
+pub fn examine(disk: &dyn ReadAt) -> Result<(Mbr, Vec<String>), ImageError> {
+    let (record, problems) = parse(disk)?;
+    Ok((record, problems.into_iter().map(|(_, problem)| problem).collect()))
+}
+
+fn corrupt(offset: usize, problem: String) -> ImageError {
+    ImageError::Corrupt {
+        format: FORMAT,
+        offset: offset as u64,
+        problem,
+    }
+}
+
+/// The record, and the problems of its entries with their offsets.
+fn parse(disk: &dyn ReadAt) -> Result<(Mbr, Vec<(usize, String)>), ImageError> {
     let mut bytes = [0; SECTOR as usize];
     disk.read_exact_at(&mut bytes, 0).map_err(|source| ImageError::Input {
         format: FORMAT,
         offset: 0,
         source,
     })?;
-    let corrupt = |offset: usize, problem: String| ImageError::Corrupt {
-        format: FORMAT,
-        offset: offset as u64,
-        problem,
-    };
     if bytes[MAGIC_AT..] != MAGIC {
         let found = hex::encode(&bytes[MAGIC_AT..]);
         return Err(corrupt(
@@ -122,12 +144,13 @@ pub fn read(disk: &dyn ReadAt) -> Result<Mbr, ImageError> {
     let mut boot_code = [0; BOOT_CODE];
     boot_code.copy_from_slice(&bytes[..BOOT_CODE]);
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let mut partitions = Vec::new();
+    let (mut partitions, mut problems) = (Vec::new(), Vec::new());
     for slot in 0..4u8 {
         let at = TABLE_AT + ENTRY * usize::from(slot);
         if bytes[at + 4] == 0 {
             continue;
         }
+        let number = slot + 1;
         let partition = MbrPartition {
             slot,
             active: bytes[at] == ACTIVE,
@@ -136,21 +159,27 @@ pub fn read(disk: &dyn ReadAt) -> Result<Mbr, ImageError> {
             sectors: word(at + 12),
         };
         if bytes[at] & !ACTIVE != 0 {
-            return Err(corrupt(
+            let status = bytes[at];
+            problems.push((
                 at,
-                format!("partition {slot} has the status {:#04x}, not 0x00 or 0x80", bytes[at]),
+                format!("partition {number} has the status {status:#04x}, not 0x00 or 0x80"),
             ));
         }
         if partition.sectors == 0 {
-            return Err(corrupt(at, format!("partition {slot} has no sectors")));
+            problems.push((
+                at,
+                format!("partition {number} has the type {:#04x} and no sectors", partition.kind),
+            ));
+        } else {
+            partitions.push(partition);
         }
-        partitions.push(partition);
     }
-    Ok(Mbr {
+    let record = Mbr {
         boot_code,
         signature: word(SIGNATURE_AT),
         partitions,
-    })
+    };
+    Ok((record, problems))
 }
 
 #[cfg(test)]
@@ -178,8 +207,8 @@ mod tests {
             read(&bytes).map(|_| ()).expect_err("damaged").to_string()
         };
         assert!(read_with(0x1ff, 0).contains("the record ends with 5500 instead of 55aa"));
-        assert!(read_with(0x1be, 3).contains("partition 0 has the status 0x03"));
-        assert!(read_with(0x1ce + 4, 0xef).contains("partition 1 has no sectors"));
+        assert!(read_with(0x1be, 3).contains("partition 1 has the status 0x03"));
+        assert!(read_with(0x1ce + 4, 0xef).contains("partition 2 has the type 0xef and no sectors"));
         let short = read(&vec![0u8; 511]).map(|_| ()).expect_err("short");
         assert!(short.to_string().contains("read a master boot record at byte 0"));
     }

@@ -12,9 +12,11 @@ pub mod grub;
 mod guid;
 pub mod iso;
 pub mod kmod;
+pub mod lz4;
 pub mod mbr;
 pub mod oci;
 pub mod qcow2;
+pub mod raspi;
 mod read_at;
 pub mod zstd;
 

@@ -2,11 +2,14 @@
 
 use super::{
     budget::Budget,
-    disks, ext4, media,
+    disks, ext4, fat, foreign, media,
     part::{Look, SpoolDirectory},
     programs, streams, tar, text, trees,
 };
-use crate::image::{ReadAt, Source, composefs, cpio::Compression};
+use crate::image::{
+    ReadAt, Source, composefs,
+    cpio::{Compression, unread_compression},
+};
 use std::sync::Arc;
 
 /// Bytes at the beginning that are examined: the last magic is that of ISO 9660, in sector 16.
@@ -16,13 +19,12 @@ const EXT4_MAGIC_AT: usize = 1024 + 0x38;
 const EXT4_MAGIC: &[u8] = &[0x53, 0xef];
 /// "newc" without and with checksums.
 pub(super) const CPIO_MAGIC: [&[u8; 6]; 2] = [b"070701", b"070702"];
-const STREAM_MAGIC: [(&[u8], Compression); 3] = [
-    (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
-    (&[0x1f, 0x8b, 0x08], Compression::Gzip),
-    (&[0xfd, b'7', b'z', b'X', b'Z', 0], Compression::Xz),
+/// Archives of cpio that neither pnb nor the kernel reads, by their first bytes.
+const OTHER_CPIO: [(&[u8], &str); 3] = [
+    (b"070707", "cpio (odc)"),
+    (&[0xc7, 0x71], "cpio (binary)"),
+    (&[0x71, 0xc7], "cpio (binary, big-endian)"),
 ];
-/// Bytes that [`stream_magic`] examines.
-pub(super) const MAX_MAGIC: usize = 6;
 /// First bytes of a skippable zstd frame, of which the first has any lower half; RFC 8878 section 3.1.2.
 const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 /// POSIX.1-1988 `ustar`.
@@ -35,6 +37,10 @@ pub(super) enum Format {
     Ext4,
     /// A cpio archive or a compressed stream, or several of them.
     Stream(Compression),
+    /// A stream of a known compression that is not read.
+    Unread(&'static str),
+    /// A cpio archive in another form than "newc".
+    OtherCpio(&'static str),
     Ar,
     Elf,
     Program,
@@ -64,12 +70,9 @@ pub(super) fn head(source: &Source, size: u64) -> std::io::Result<Vec<u8>> {
 
 /// The compression of the stream that begins here.
 pub(super) fn stream_magic(head: &[u8]) -> Option<Compression> {
-    let known = STREAM_MAGIC.iter().find(|(magic, _)| head.starts_with(magic));
     let skippable =
         || matches!(head, [first, rest @ ..] if first & 0xf0 == SKIPPABLE[0] && rest.starts_with(&SKIPPABLE[1..]));
-    known
-        .map(|(_, compression)| *compression)
-        .or_else(|| skippable().then_some(Compression::Zstd))
+    Compression::of(head).or_else(|| skippable().then_some(Compression::Zstd))
 }
 
 pub(super) fn format(head: &[u8]) -> Format {
@@ -84,6 +87,10 @@ pub(super) fn format(head: &[u8]) -> Format {
         Format::Stream(Compression::None)
     } else if let Some(compression) = stream_magic(head) {
         Format::Stream(compression)
+    } else if let Some(name) = unread_compression(head) {
+        Format::Unread(name)
+    } else if let Some((_, name)) = OTHER_CPIO.iter().find(|(magic, _)| head.starts_with(magic)) {
+        Format::OtherCpio(name)
     } else if head.starts_with(trees::AR_MAGIC) {
         Format::Ar
     } else if head.starts_with(b"\x7fELF") {
@@ -92,9 +99,15 @@ pub(super) fn format(head: &[u8]) -> Format {
         Format::Program
     } else if at(TAR_MAGIC_AT, b"ustar") {
         Format::Tar
+    } else if disks::is_protective(head)
+        && disks::GPT_MAGIC_AT.iter().any(|place| at(*place, disks::GPT_MAGIC))
+        && !at(media::ISO_MAGIC_AT, media::ISO_MAGIC)
+    {
+        // In front of a table, the boot code of a file system that was there before may be left.
+        Format::Gpt
     } else if at(media::ISO_MAGIC_AT, media::ISO_MAGIC) {
         Format::Iso
-    } else if media::is_fat(head) {
+    } else if fat::is_fat(head) {
         Format::Fat
     } else if disks::GPT_MAGIC_AT.iter().any(|place| at(*place, disks::GPT_MAGIC)) || disks::is_protective(head) {
         Format::Gpt
@@ -111,16 +124,35 @@ pub(super) fn look(holder: &Holder<'_>) -> Look {
         Ok(head) => head,
         Err(error) => return Look::data(Some(error.to_string())),
     };
-    match format(&head) {
+    let mut format = format(&head);
+    if matches!(
+        format,
+        Format::Other | Format::Mbr | Format::Gpt | Format::Fat | Format::Ext4
+    ) && let Some(look) = foreign::fixed_vhd(source, size)
+    {
+        return look;
+    }
+    // A boot sector of another file system has entries of partitions by accident.
+    if matches!(format, Format::Other | Format::Mbr)
+        && let Some(look) = foreign::look(source, size, &head)
+    {
+        return look;
+    }
+    if format == Format::Other && disks::has_backup_table(source, size) {
+        format = Format::Gpt;
+    }
+    match format {
         Format::Composefs => trees::composefs(source, size),
         Format::Ext4 => ext4::look(source),
         Format::Stream(compression) => streams::look(holder, compression),
+        Format::Unread(format) => streams::unread(format, "compression"),
+        Format::OtherCpio(format) => streams::unread(format, "form of cpio"),
         Format::Ar => trees::ar(source, size),
         Format::Elf => programs::elf(source, size),
         Format::Program => programs::efi(source, size, &head),
         Format::Tar => tar::look(source, size),
         Format::Qcow2 => disks::qcow2(holder),
-        Format::Fat => media::fat(source, size),
+        Format::Fat => fat::look(source, size),
         Format::Iso => media::iso(source, size),
         Format::Gpt => disks::gpt(source, size),
         Format::Mbr => disks::mbr(source, size),

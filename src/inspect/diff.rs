@@ -12,6 +12,7 @@ use super::{
     likely_cause::{self, LikelyCause},
     part::{Fields, Look, Part, PartExtent, PartKind, SpoolDirectory},
     spans::{self, Span},
+    streams::PADDING,
 };
 use crate::image::{ReadAt, Source};
 use std::{
@@ -20,9 +21,11 @@ use std::{
 };
 
 /// Formats that hold one part only, or are evident from the names inside: they are left out of the path.
-const SILENT: [&str; 6] = ["GPT disk", "MBR disk", "initramfs", "zstd", "gzip", "xz"];
+const SILENT: [&str; 8] = ["GPT disk", "MBR disk", "initramfs", "zstd", "gzip", "xz", "lzma", "lz4"];
 /// From this size on, both sides are read at the same time, bytes.
 const LARGE: u64 = 16 << 20;
+/// Bytes that are compared with zeros at a time.
+const CHUNK: usize = 1 << 20;
 /// Number of bytes that are shown in front of the first differing byte, and from it on.
 const BEFORE: u64 = 8;
 const AFTER: u64 = 24;
@@ -58,6 +61,9 @@ pub struct Difference {
     /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<LikelyCause>,
+    /// Whether the bytes are a structure of the format, such as a table, or in no part at all, and not those of a file.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub structure: bool,
 }
 
 /// A difference at a place.
@@ -66,13 +72,17 @@ pub struct Difference {
 pub enum What {
     /// The part exists only in the first side.
     OnlyInA {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part exists only in the second side.
     OnlyInB {
-        /// Its size in bytes.
+        /// Its size in bytes; of a file of a composefs image, the size of its object.
         size: u64,
+        /// Its kind.
+        kind: PartKind,
     },
     /// The part has another kind or format on each side, or is damaged on one side.
     Format {
@@ -139,6 +149,24 @@ pub enum What {
         /// The damage, or the limit.
         problem: String,
     },
+    /// The zeros between and behind the pieces of a file differ in number or place.
+    Padding {
+        /// Bytes of padding in the first.
+        a: u64,
+        /// Bytes of padding in the second.
+        b: u64,
+        /// Whether the parts themselves are equal.
+        only: bool,
+    },
+    /// One disk is longer, by zeros and copies of the partition table, and all partitions are equal.
+    Grown {
+        /// Bytes of the first.
+        a: u64,
+        /// Bytes of the second.
+        b: u64,
+        /// Number of partitions.
+        partitions: u64,
+    },
     /// Parts are equal but have another place in their holder.
     Moved {
         /// Number of these parts.
@@ -152,6 +180,9 @@ pub enum What {
     },
 }
 
+/// Is told the names of the parts around each pair of parts that is going to be compared.
+pub type Watch<'a> = &'a dyn Fn(&[String]);
+
 /// Compares two parts; `limit` differences are kept, and all are counted. Directories of the host come with the parts of their files,
 /// since they have no bytes of their own.
 pub fn diff(
@@ -160,9 +191,22 @@ pub fn diff(
     scratch: &SpoolDirectory,
     limit: usize,
 ) -> Result<Comparison, InspectError> {
+    diff_watched(a, b, scratch, limit, &|_| {})
+}
+
+/// The same as [`diff`] for callers that show what is being compared.
+pub fn diff_watched(
+    a: (&Part, Option<&[Part]>),
+    b: (&Part, Option<&[Part]>),
+    scratch: &SpoolDirectory,
+    limit: usize,
+    watch: Watch<'_>,
+) -> Result<Comparison, InspectError> {
     let mut walk = Walk {
         scratch,
         limit,
+        watch,
+        structure: false,
         out: Comparison::default(),
         path: Vec::new(),
     };
@@ -185,6 +229,9 @@ pub fn diff(
 struct Walk<'a> {
     scratch: &'a SpoolDirectory,
     limit: usize,
+    watch: Watch<'a>,
+    /// Whether bytes of structures are being reported.
+    structure: bool,
     out: Comparison,
     path: Vec<String>,
 }
@@ -194,7 +241,13 @@ impl Walk<'_> {
         self.out.total += 1;
         if self.out.differences.len() < self.limit {
             let path = self.path.clone();
-            self.out.differences.push(Difference { path, what, hint });
+            let structure = self.structure;
+            self.out.differences.push(Difference {
+                path,
+                what,
+                hint,
+                structure,
+            });
         }
     }
 
@@ -215,6 +268,7 @@ impl Walk<'_> {
     /// Compares two parts of the same name. If `known` is given, the parts differ at most in these ranges.
     fn pair(&mut self, a: &Part, b: &Part, known: Option<Vec<Span>>) -> Result<(), InspectError> {
         let depth = self.path.len();
+        (self.watch)(&self.path);
         match self.readable(a, b, known) {
             Err(InspectError::Read { source, .. }) if is_damage(&source) => {
                 self.path.truncate(depth);
@@ -260,7 +314,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let whole = |look: &Look| look.problem.is_none() && !look.children.is_empty();
-        if look_a.format != look_b.format || look_a.problem != look_b.problem {
+        // Of a damaged side that still lists parts, these are compared.
+        let lists = |look: &Look| files(&look.children).next().is_some();
+        let tolerant = look_a.format == look_b.format && lists(&look_a) && lists(&look_b);
+        if look_a.format != look_b.format || (look_a.problem != look_b.problem && !tolerant) {
             let say = |look: &Look| match &look.problem {
                 Some(problem) => format!("{}, but {problem}", look.format),
                 None => look.format.to_owned(),
@@ -280,7 +337,10 @@ impl Walk<'_> {
             };
             return self.inside(format, |walk| walk.blame(a, b, &parts, spans));
         }
-        if let Some(problem) = look_a.problem {
+        if look_a.problem != look_b.problem {
+            let (field, a, b) = ("problem".to_owned(), look_a.problem, look_b.problem);
+            self.report(What::Field { field, a, b }, None);
+        } else if let Some(problem) = look_a.problem {
             self.report(What::Incomplete { problem }, None);
         }
         let before = self.out.total;
@@ -294,7 +354,11 @@ impl Walk<'_> {
             if look_a.format == "JSON" && self.out.total > before {
                 return Ok(());
             }
-            return self.content(a, b, &spans);
+            // The bytes of a directory are its entries as the file system stores them.
+            self.structure = a.kind == PartKind::Directory && b.kind == PartKind::Directory;
+            let reported = self.content(a, b, &spans);
+            self.structure = false;
+            return reported;
         }
         self.inside(look_a.format, |walk| {
             walk.children(Some((a, b)), &look_a.children, &look_b.children, spans)
@@ -368,9 +432,11 @@ impl Walk<'_> {
         let mut explained: Vec<Span> = Vec::new();
         let mut quiet: Vec<&Part> = Vec::new();
         let mut moved: Option<What> = None;
+        let total = self.out.total;
         for x in files(a) {
             let Some(y) = of_b.get(x.key.as_str()) else {
-                self.below(&x.name, |walk| walk.report(What::OnlyInA { size: x.size }, None));
+                let (size, kind) = (real_size(x), x.kind);
+                self.below(&x.name, |walk| walk.report(What::OnlyInA { size, kind }, None));
                 cover(&mut explained, x);
                 continue;
             };
@@ -382,7 +448,13 @@ impl Walk<'_> {
                 // The pair reported its differences, which explain its ranges.
                 cover(&mut explained, x);
                 cover(&mut explained, y);
-            } else if elsewhere && !x.derived {
+            } else if elsewhere && (!x.derived || self.stored_alike(holders, x, y)?) {
+                if x.derived {
+                    // Equal content, and the same bytes as stored: only the padding is elsewhere.
+                    cover(&mut explained, x);
+                    cover(&mut explained, y);
+                    continue;
+                }
                 // An equal pair at another place. All such pairs are one report: mostly a single change moved the parts behind it.
                 cover(&mut explained, x);
                 cover(&mut explained, y);
@@ -393,19 +465,80 @@ impl Walk<'_> {
             }
         }
         for y in files(b).filter(|p| !of_a.contains_key(p.key.as_str())) {
-            self.below(&y.name, |walk| walk.report(What::OnlyInB { size: y.size }, None));
+            let (size, kind) = (real_size(y), y.kind);
+            self.below(&y.name, |walk| walk.report(What::OnlyInB { size, kind }, None));
             cover(&mut explained, y);
         }
+        let alike = self.out.total == total;
         if let Some(moved) = moved {
             self.report(moved, None);
         }
         let Some((holder_a, holder_b)) = holders else {
             return Ok(());
         };
+        let partitions = files(a).filter(|part| part.kind == PartKind::Partition).count();
+        let only_partitions = partitions > 0 && partitions == files(a).count() && partitions == files(b).count();
+        if only_partitions && total == self.out.total && holder_a.size != holder_b.size {
+            let (longer, parts) = if holder_a.size > holder_b.size {
+                (holder_a, a)
+            } else {
+                (holder_b, b)
+            };
+            let tail = holder_a.size.min(holder_b.size)..longer.size;
+            if self.read(is_empty_tail(longer, parts, &tail))? {
+                let (a, b, partitions) = (holder_a.size, holder_b.size, partitions as u64);
+                self.report(What::Grown { a, b, partitions }, None);
+                explained.push(tail);
+            }
+        }
         let explained = spans::normal(explained);
         let rest = spans::subtract(&spans, &explained);
         let rest = self.read(spans::scan(&holder_a.source, &holder_b.source, &rest))?;
+        let rest = self.padding(holder_a, holder_b, [a, b], rest, alike)?;
         self.rest(holder_a, holder_b, &quiet, a.iter().chain(b), rest)
+    }
+
+    /// Whether the bytes are equal from which two parts are made, wherever they lie.
+    fn stored_alike(&self, holders: Option<(&Part, &Part)>, x: &Part, y: &Part) -> Result<bool, InspectError> {
+        let Some((a, b)) = holders.filter(|_| x.derived && y.derived) else {
+            return Ok(false);
+        };
+        let stored = |holder: &Part, part: &Part| {
+            let size = part.extents.iter().map(|e| e.len).sum();
+            Part::scattered("", PartKind::Region, &holder.source, part.extents.clone(), size)
+        };
+        let (a, b) = (stored(a, x), stored(b, y));
+        let whole = [Span { start: 0, end: a.size }];
+        Ok(a.size == b.size && self.read(spans::scan(&a.source, &b.source, &whole))?.is_empty())
+    }
+
+    /// Reports that padding differs, and returns the ranges of `rest` outside of the padding of both sides.
+    /// `alike` tells whether no other difference was reported.
+    fn padding(
+        &mut self,
+        a: &Part,
+        b: &Part,
+        parts: [&[Part]; 2],
+        rest: Vec<Span>,
+        alike: bool,
+    ) -> Result<Vec<Span>, InspectError> {
+        let [of_a, of_b] = parts.map(|parts| {
+            let padding = parts.iter().filter(|p| p.kind == PartKind::Region && p.name == PADDING);
+            padding.flat_map(|p| p.extents.clone()).collect::<Vec<PartExtent>>()
+        });
+        let all = [&of_a[..], &of_b].concat();
+        let hit = spans::within(&rest, &all);
+        if self.read(spans::scan(&a.source, &b.source, &hit))?.is_empty() {
+            return Ok(rest);
+        }
+        let left = self.without(a, b, &rest, &all)?;
+        let what = What::Padding {
+            a: sum_of(&of_a),
+            b: sum_of(&of_b),
+            only: alike && left.is_empty(),
+        };
+        self.report(what, None);
+        Ok(left)
     }
 
     /// Attributes the differing ranges `rest` to the `parts` of the undamaged side.
@@ -445,6 +578,21 @@ impl Walk<'_> {
                 rest = self.without(a, b, &rest, &part.about)?;
             }
         }
+        self.structure = true;
+        let reported = self.structures(a, b, described, parts, rest);
+        self.structure = false;
+        reported
+    }
+
+    /// Reports `rest` by the tables of the format, and what is in none of them.
+    fn structures<'p>(
+        &mut self,
+        a: &Part,
+        b: &Part,
+        described: &[&Part],
+        parts: impl Iterator<Item = &'p Part>,
+        mut rest: Vec<Span>,
+    ) -> Result<(), InspectError> {
         for part in parts.filter(|p| p.kind == PartKind::Region) {
             if rest.is_empty() {
                 return Ok(());
@@ -473,18 +621,19 @@ impl Walk<'_> {
             return Ok(rest);
         }
         let holder = |whole: &Part| {
-            let size = whole.size;
-            let extents = extents
-                .iter()
-                .copied()
-                .filter(|e| e.from.checked_add(e.len).is_some_and(|end| end <= size));
-            Part::scattered(
-                part.name.as_str(),
-                PartKind::Region,
-                &whole.source,
-                extents.collect(),
-                part.size,
-            )
+            // A side that ends within the part, or in front of it, has so much less of it.
+            let extents = extents.iter().map(|e| PartExtent {
+                len: e.len.min(whole.size.saturating_sub(e.from)),
+                ..*e
+            });
+            let extents: Vec<PartExtent> = extents.filter(|e| e.len > 0).collect();
+            let cut = extents.len() < part.extents.len() || sum_of(&extents) < sum_of(&part.extents);
+            let size = if cut {
+                extents.last().map_or(0, |e| e.at + e.len)
+            } else {
+                part.size
+            };
+            Part::scattered(part.name.as_str(), PartKind::Region, &whole.source, extents, size)
         };
         if part.derived {
             // A compressed stream has other bytes than its content.
@@ -498,10 +647,13 @@ impl Walk<'_> {
         self.without(a, b, &rest, extents)
     }
 
+    /// `rest` without the ranges of `extents`. Only ranges that lose bytes are read again: of thousands of parts, each touches a few.
     fn without(&self, a: &Part, b: &Part, rest: &[Span], extents: &[PartExtent]) -> Result<Vec<Span>, InspectError> {
-        let covered = extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect();
-        let left = spans::subtract(rest, &spans::normal(covered));
-        self.read(spans::scan(&a.source, &b.source, &left))
+        let covered = spans::normal(extents.iter().map(|e| e.from..e.from.saturating_add(e.len)).collect());
+        let (touched, mut left) = spans::touching(rest, &covered);
+        let cut = spans::subtract(&touched, &covered);
+        left.extend(self.read(spans::scan(&a.source, &b.source, &cut))?);
+        Ok(spans::normal(left))
     }
 
     /// Reports the differing bytes in `spans`, whose first byte differs.
@@ -529,7 +681,11 @@ fn contents(part: &Part, look: &Look) -> Option<Part> {
         return None;
     }
     match (look.format, &look.children[..]) {
-        ("zstd" | "gzip" | "xz", [content]) => Some(content.clone()),
+        ("zstd" | "gzip" | "xz" | "lzma" | "lz4", [content, rest @ ..])
+            if rest.iter().all(|p| p.kind == PartKind::Region) =>
+        {
+            Some(content.clone())
+        }
         ("tar" | "cpio", _) => {
             let mut archive = part.clone();
             archive.fields = Fields::new();
@@ -538,6 +694,28 @@ fn contents(part: &Part, look: &Look) -> Option<Part> {
         }
         _ => None,
     }
+}
+
+/// Whether the bytes `tail` of a disk are zeros, except for copies of its partition table.
+fn is_empty_tail(disk: &Part, parts: &[Part], tail: &Span) -> io::Result<bool> {
+    let tables = parts.iter().filter(|part| part.kind == PartKind::Region);
+    let tables = tables
+        .flat_map(|part| &part.extents)
+        .map(|e| e.from..e.from.saturating_add(e.len));
+    let zeros = vec![0; CHUNK];
+    let mut bytes = zeros.clone();
+    for span in spans::subtract(std::slice::from_ref(tail), &spans::normal(tables.collect())) {
+        let mut at = span.start;
+        while at < span.end {
+            let n = (span.end - at).min(CHUNK as u64) as usize;
+            disk.source.read_exact_at(&mut bytes[..n], at)?;
+            if bytes[..n] != zeros[..n] {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+    }
+    Ok(true)
 }
 
 /// The ranges in which two parts may differ: everything except holes in both.
@@ -553,6 +731,16 @@ fn possible(a: &Part, b: &Part) -> Vec<Span> {
         .map(|e| e.at..e.at.saturating_add(e.len).min(end));
     let longer = Span { start: common, end };
     spans::normal(stored.chain([longer]).collect())
+}
+
+fn sum_of(extents: &[PartExtent]) -> u64 {
+    extents.iter().map(|e| e.len).sum()
+}
+
+/// The size of a part: what its holder states, where its bytes lie elsewhere, as those of a file of a composefs image do.
+fn real_size(part: &Part) -> u64 {
+    let stated = part.fields.get("size").and_then(|size| size.parse().ok());
+    stated.unwrap_or(part.size)
 }
 
 /// The parts that are not structures of the format itself.

@@ -6,14 +6,17 @@ use super::{
     error::one_line,
     part::{Look, Part, PartExtent, PartKind},
 };
-use crate::image::{
-    Guid, ReadAt, Source, Window,
-    gpt::{self, types},
-    mbr::{self, BOOT_CODE, MbrPartition, PROTECTIVE, SECTOR},
-    qcow2::Qcow2,
+use crate::{
+    image::{
+        Guid, ReadAt, Source, Window,
+        gpt::{self, types},
+        mbr::{self, BOOT_CODE, MbrPartition, PROTECTIVE, SECTOR},
+        qcow2::Qcow2,
+    },
+    model::SectorSize,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -21,11 +24,15 @@ use std::{
 pub(super) const GPT_MAGIC: &[u8] = b"EFI PART";
 /// Offset of the primary header on disks with sectors of 512 and of 4096 bytes.
 pub(super) const GPT_MAGIC_AT: [usize; 2] = [SECTOR as usize, 4096];
+/// Fewer sectors hold no table and no partition.
+const LEAST_SECTORS: u64 = 6;
 /// Types of an extended partition, which holds logical ones.
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 /// Number of the first logical partition, and of the last one that is listed.
 const FIRST_LOGICAL: u32 = 5;
 const LAST_LOGICAL: u32 = 132;
+/// Name of the format of a disk with a footer behind it.
+pub(super) const VHD: &str = "VHD";
 pub(super) const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
 /// A larger disk in a qcow2 image is not inspected, bytes: even zeros take time to read.
 const MAX_DISK: u64 = 64 << 30;
@@ -33,15 +40,26 @@ const MAX_DISK: u64 = 64 << 30;
 const PIECE: u64 = 64 * 1024;
 const CACHE: u64 = 8 << 20;
 
-/// Whether a master boot record with a plausible table begins here.
+/// Whether a master boot record begins here: the signature, a used entry, and at most one entry with a status that is not defined.
 pub(super) fn is_mbr(head: &[u8]) -> bool {
     let Some(record) = head.get(..SECTOR as usize) else {
         return false;
     };
     let entries = record[BOOT_CODE + 6..SECTOR as usize - 2].as_chunks::<16>().0;
-    let plausible = entries.iter().all(|e| matches!(e[0], 0 | 0x80));
-    let used = entries.iter().any(|e| e[4] != 0 && e[12..16] != [0; 4]);
-    record.ends_with(&[0x55, 0xaa]) && plausible && used
+    let odd = entries.iter().filter(|e| !matches!(e[0], 0 | 0x80)).count();
+    let used = |e: &[u8; 16]| matches!(e[0], 0 | 0x80) && e[4] != 0 && e[12..16] != [0; 4];
+    record.ends_with(&[0x55, 0xaa]) && odd <= 1 && entries.iter().any(used)
+}
+
+/// Whether a header of a GUID partition table begins in the last sector of 512 or of 4096 bytes: the front of such a disk may be lost.
+pub(super) fn has_backup_table(source: &Source, size: u64) -> bool {
+    SectorSize::ALL.iter().any(|sector| {
+        let sectors = size / sector.bytes();
+        let mut magic = [0; GPT_MAGIC.len()];
+        sectors >= LEAST_SECTORS
+            && source.read_exact_at(&mut magic, (sectors - 1) * sector.bytes()).is_ok()
+            && magic == GPT_MAGIC
+    })
 }
 
 /// Adds the regions of the master boot record, with which every disk begins.
@@ -69,51 +87,39 @@ pub(super) fn gpt(source: &Source, size: u64) -> Look {
         ..Look::default()
     };
     record(source, &mut look);
-    let found = gpt::examine(source);
-    let sector = found.as_ref().map_or(SECTOR, |found| found.sector_size);
-    let array = 32 * SECTOR;
-    let last = (size / sector * sector).saturating_sub(sector);
-    for (name, from, len) in [
-        ("primary GPT header", sector, sector),
-        ("primary GPT array", 2 * sector, array),
-        ("backup GPT array", last.saturating_sub(array), array),
-        ("backup GPT header", last, sector),
-    ] {
-        if from.checked_add(len).is_some_and(|end| end <= size) {
-            look.children
-                .push(Part::slice(name, PartKind::Region, source, from, len));
-        }
-    }
     hybrid_entries(source, &mut look);
-    let disk = match found {
+    let disk = match gpt::examine(source) {
         Ok(disk) => disk,
         Err(error) => {
             look.add_problem(one_line(&error));
-            let record = mbr::read(source).map_or_else(|_| Vec::new(), |record| record.partitions);
+            let record = mbr::examine(source).map_or_else(|_| Vec::new(), |(record, _)| record.partitions);
             for entry in record.iter().filter(|p| p.kind != PROTECTIVE) {
                 mbr_partition(source, size, u32::from(entry.slot) + 1, 0, entry, &mut look);
             }
             return look;
         }
     };
+    for (name, from, len) in disk.tables {
+        if from.checked_add(len).is_some_and(|end| end <= size) {
+            look.children
+                .push(Part::slice(name, PartKind::Region, source, from, len));
+        }
+    }
     if !disk.problems.is_empty() {
         look.add_problem(disk.problems.join("; "));
     }
     look.fields.insert("guid".to_owned(), disk.guid.to_string());
     look.fields.insert("sectors".to_owned(), disk.sectors.to_string());
+    let sector = disk.sector_size.bytes();
     if sector != SECTOR {
         look.fields.insert("sector size".to_owned(), sector.to_string());
     }
     for (number, partition) in &disk.partitions {
         let key = format!("partition {number}");
-        let part = Part::slice(
-            format!("{key} {:?}", partition.name),
-            PartKind::Partition,
-            source,
-            partition.first_lba * sector,
-            partition.sectors * sector,
-        );
-        look.children.push(
+        let name = format!("{key} {:?}", partition.name);
+        let (from, len) = (partition.offset(disk.sector_size), partition.size(disk.sector_size));
+        let part = partition_part(name, source, size, (from, len));
+        let listed = look.list(
             part.keyed(key)
                 .with("name", &partition.name)
                 .with("type", purpose(partition.type_guid))
@@ -122,20 +128,33 @@ pub(super) fn gpt(source: &Source, size: u64) -> Look {
                 .with("first sector", partition.first_lba)
                 .with("sectors", partition.sectors),
         );
+        if !listed {
+            break;
+        }
     }
     look
+}
+
+/// The part of the `len` bytes from `from` on, as far as they are on the disk of `size` bytes.
+fn partition_part(name: String, source: &Source, size: u64, (from, len): (u64, u64)) -> Part {
+    let there = size.saturating_sub(from).min(len);
+    let part = Part::slice(name, PartKind::Partition, source, from, there);
+    if there == len {
+        return part;
+    }
+    part.damaged(format!("{there} of its {len} bytes are on the disk"))
 }
 
 /// Whether the record in front of a disk protects a GUID partition table.
 pub(super) fn is_protective(head: &[u8]) -> bool {
     let record = head.get(..SECTOR as usize).map(<[u8]>::to_vec);
-    let record = record.and_then(|record| mbr::read(&record).ok());
-    record.is_some_and(|record| record.partitions.iter().any(|p| p.kind == PROTECTIVE))
+    let record = record.and_then(|record| mbr::examine(&record).ok());
+    record.is_some_and(|(record, _)| record.partitions.iter().any(|p| p.kind == PROTECTIVE))
 }
 
 /// Adds the entries of a hybrid record, which name ranges of the disk for programs that do not read the GPT. Most are partitions of it too.
 fn hybrid_entries(source: &Source, look: &mut Look) {
-    let Ok(record) = mbr::read(source) else { return };
+    let Ok((record, _)) = mbr::examine(source) else { return };
     for entry in record.partitions.iter().filter(|p| p.kind != PROTECTIVE) {
         let end = u64::from(entry.first_lba) + u64::from(entry.sectors);
         look.fields.insert(
@@ -163,23 +182,26 @@ pub(super) fn mbr(source: &Source, size: u64) -> Look {
         ..Look::default()
     };
     record(source, &mut look);
-    let read = match mbr::read(source) {
+    let (read, problems) = match mbr::examine(source) {
         Ok(read) => read,
         Err(error) => {
             look.problem = Some(one_line(&error));
             return look;
         }
     };
+    for problem in problems {
+        look.add_problem(problem);
+    }
     look.fields
         .insert("signature".to_owned(), format!("{:#010x}", read.signature));
+    overlapping_entries(&read.partitions, &mut look);
     let mut logical = FIRST_LOGICAL;
     for entry in read.partitions {
         let number = u32::from(entry.slot) + 1;
         if EXTENDED.contains(&entry.kind) {
-            let at = u64::from(entry.first_lba) * SECTOR;
             let text = format!("type {:#04x} at sector {}", entry.kind, entry.first_lba);
             look.fields.insert(format!("extended partition {number}"), text);
-            if let Err(problem) = logical_partitions(source, size, at, &mut logical, &mut look) {
+            if let Err(problem) = logical_partitions(source, size, &entry, &mut logical, &mut look) {
                 look.add_problem(format!("extended partition {number}: {problem}"));
             }
         } else {
@@ -189,37 +211,70 @@ pub(super) fn mbr(source: &Source, size: u64) -> Look {
     look
 }
 
+/// Entries of one record with sectors in common.
+fn overlapping_entries(entries: &[MbrPartition], look: &mut Look) {
+    let range = |entry: &MbrPartition| {
+        let first = u64::from(entry.first_lba);
+        first..first + u64::from(entry.sectors)
+    };
+    for (index, entry) in entries.iter().enumerate() {
+        for other in &entries[index + 1..] {
+            let (one, two) = (range(entry), range(other));
+            if one.start < two.end && two.start < one.end {
+                look.add_problem(format!("partitions {} and {} overlap", entry.slot + 1, other.slot + 1));
+            }
+        }
+    }
+}
+
 /// Adds the partition of an entry in a record at byte `base`, from which its place counts.
 fn mbr_partition(source: &Source, size: u64, number: u32, base: u64, entry: &MbrPartition, look: &mut Look) {
     let (from, len) = (
         base + u64::from(entry.first_lba) * SECTOR,
         u64::from(entry.sectors) * SECTOR,
     );
-    if from + len > size {
-        look.add_problem(format!("partition {number} ends behind the end of the disk"));
+    if from >= size {
+        look.add_problem(format!(
+            "partition {number} begins at byte {from}, behind the {size} bytes of the disk"
+        ));
         return;
     }
     if entry.first_lba == 0 {
         look.add_problem(format!("partition {number} holds the record that lists it"));
         return;
     }
-    let part = Part::slice(format!("partition {number}"), PartKind::Partition, source, from, len);
+    let part = partition_part(format!("partition {number}"), source, size, (from, len));
     look.children.push(
         part.with("type", format!("{:#04x}", entry.kind))
             .with("active", if entry.active { "yes" } else { "no" }),
     );
 }
 
-/// Adds the partitions inside the extended partition at byte `start`. Its records are a chain: each has an entry for a partition, which
-/// counts from the record, and one for the next record, which counts from `start`.
-fn logical_partitions(source: &Source, size: u64, start: u64, number: &mut u32, look: &mut Look) -> Result<(), String> {
+/// Adds the partitions inside of an extended one. Its records are a chain: each has an entry for a partition, which counts from the
+/// record, and one for the next record, which counts from the extended partition. The chain may go back on the disk: fdisk adds a
+/// partition in a gap to its end. Source: `parse_extended` in Linux's block/partitions/msdos.c.
+fn logical_partitions(
+    source: &Source,
+    size: u64,
+    extended: &MbrPartition,
+    number: &mut u32,
+    look: &mut Look,
+) -> Result<(), String> {
+    let start = u64::from(extended.first_lba) * SECTOR;
+    let end = start + u64::from(extended.sectors) * SECTOR;
+    let mut seen = BTreeSet::new();
     let mut at = start;
     for _ in FIRST_LOGICAL..=LAST_LOGICAL {
         if at == 0 || at >= size {
-            return Err(format!("its record at byte {at} is not in it"));
+            return Err(format!("the record at byte {at} is not on the disk of {size} bytes"));
+        }
+        if !seen.insert(at) {
+            return Err(format!(
+                "the chain of its records goes in a circle: it comes back to byte {at}"
+            ));
         }
         let window = Window::new(source.clone(), at, size - at).map_err(|e| e.to_string())?;
-        let record = mbr::read(&window).map_err(|e| one_line(&e.shifted(at)))?;
+        let (record, _) = mbr::examine(&window).map_err(|e| one_line(&e.shifted(at)))?;
         let name = format!("extended boot record {number}");
         look.children
             .push(Part::slice(name, PartKind::Region, source, at, SECTOR));
@@ -229,16 +284,28 @@ fn logical_partitions(source: &Source, size: u64, start: u64, number: &mut u32, 
                 next = next.or(Some(start + u64::from(entry.first_lba) * SECTOR));
                 continue;
             }
+            let from = at + u64::from(entry.first_lba) * SECTOR;
+            let inside = from >= start && from + u64::from(entry.sectors) * SECTOR <= end;
+            // Linux expects anything in the last two entries, and takes them only if they fit.
+            if entry.slot > 1 && !inside {
+                continue;
+            }
             if *number > LAST_LOGICAL {
                 return Err(format!("it has partitions after number {LAST_LOGICAL}"));
+            }
+            if !inside {
+                look.add_problem(format!("partition {number} goes beyond its extended partition"));
             }
             mbr_partition(source, size, *number, at, entry, look);
             *number += 1;
         }
         match next {
             None => return Ok(()),
-            // Every program writes the chain in the order of the disk; another order could be a circle.
-            Some(next) if next <= at => return Err(format!("the record at byte {at} goes back to byte {next}")),
+            Some(next) if next >= end => {
+                return Err(format!(
+                    "the record at byte {at} names one at byte {next}, outside of it"
+                ));
+            }
             Some(next) => at = next,
         }
     }
@@ -262,6 +329,14 @@ pub(super) fn qcow2(holder: &Holder<'_>) -> Look {
         Ok((disk, len)) => {
             look.fields.insert("disk size".to_owned(), len.to_string());
             look.fields.extend(header(source));
+            if disk.snapshots() > 0 {
+                let count = format!("{} (not shown)", disk.snapshots());
+                look.fields.insert("snapshots".to_owned(), count);
+            }
+            if disk.is_dirty() {
+                let text = "may be wrong: the image was not closed (its dirty bit is set)";
+                look.fields.insert("reference counts".to_owned(), text.to_owned());
+            }
             let pieces = Pieces {
                 piece: disk.cluster_size().max(PIECE),
                 inner: Arc::new(disk),

@@ -1,4 +1,4 @@
-//! ext4 file systems: the files with owner, times and fs-verity digest, and the file system's own tables.
+//! ext2, ext3 and ext4 file systems: the files with owner, times and fs-verity digest, and the file system's own tables.
 
 use super::{
     error::one_line,
@@ -7,42 +7,58 @@ use super::{
 use crate::{
     image::{
         ImageError, Source,
-        ext4::{Ext4, Ext4Inode, FileKind, SuperblockFacts},
+        ext4::{Ext4, Ext4Inode, ExtKind, FileKind, SuperblockFacts},
     },
     model::Epoch,
 };
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 
-const FORMAT: &str = "ext4";
 /// Runs of blocks above this number are not listed: 128 MiB of memory.
 const MAX_RUNS: usize = 4 << 20;
 /// Offset of the superblock.
 const SUPERBLOCK: u64 = 1024;
+/// Problems of directories that are listed in words.
+const MAX_NAMED: usize = 4;
+/// A longer value of an extended attribute is shown by its length, bytes.
+const MAX_VALUE: usize = 256;
 /// Deepest directory that is listed.
 const MAX_DEPTH: usize = 256;
 
 pub(super) fn look(source: &Source) -> Look {
     let mut look = Look {
-        format: FORMAT,
+        format: ExtKind::Ext4.as_str(),
         ..Look::default()
     };
     if let Err(error) = fill(source, &mut look) {
-        look.problem = Some(one_line(&error));
+        look.add_problem(one_line(&error));
     }
     look
 }
 
 fn fill(source: &Source, look: &mut Look) -> Result<(), ImageError> {
-    let (fs, cut) = Ext4::open_cut(source.clone())?;
-    if let Some(error) = cut {
-        look.add_problem(one_line(&error));
+    // The superblock is shown whatever else can be read.
+    let facts = SuperblockFacts::read(source)?;
+    look.format = facts.kind.as_str();
+    superblock_fields(&facts, &mut look.fields);
+    if facts.kind == ExtKind::JournalDevice {
+        return Ok(());
     }
-    superblock_fields(&fs.facts()?, &mut look.fields);
+    let (fs, problems) = Ext4::open_any(source.clone())?;
+    for error in &problems {
+        look.add_problem(one_line(error));
+    }
     // Without a group descriptor, files of other groups can still be read.
-    let regions = fs.regions().unwrap_or_else(|error| {
+    let (regions, unfit) = fs.regions().unwrap_or_else(|error| {
         look.add_problem(one_line(&error));
-        Vec::new()
+        Default::default()
     });
+    if let Some(first) = unfit.first() {
+        look.add_problem(format!(
+            "the descriptors of {} groups, of which {first} is the first, do not have their checksum",
+            unfit.len()
+        ));
+    }
     for region in regions {
         look.children.push(Part::slice(
             region.name,
@@ -98,10 +114,13 @@ fn walk(fs: &Ext4<Source>, source: &Source, look: &mut Look) -> Result<(), Image
         if !add(fs, source, look, &mut runs, name, &inode) {
             return Ok(());
         }
-        let entries = fs.read_dir(&inode).unwrap_or_else(|error| {
-            look.add_problem(one_line(&error));
-            Vec::new()
-        });
+        let (entries, damage) = match fs.list_dir(&inode) {
+            Ok(found) => found,
+            Err(error) => (Vec::new(), vec![error]),
+        };
+        for error in damage.iter().take(MAX_NAMED) {
+            look.add_problem(one_line(error));
+        }
         for entry in entries {
             let path = format!("{path}/{}", shown(&entry.name));
             let inode = match fs.inode(entry.inode) {
@@ -144,10 +163,13 @@ fn add(fs: &Ext4<Source>, source: &Source, look: &mut Look, runs: &mut usize, na
     };
     let (mut data, mut behind) = (Vec::new(), Vec::new());
     let mut problem = None;
-    let fields = inode_fields(fs, inode).unwrap_or_else(|error| {
+    let mut fields = Fields::new();
+    if let Err(error) = inode_fields(fs, inode, &mut fields) {
         problem = Some(one_line(&error));
-        Fields::new()
-    });
+    }
+    if let Ok(Some(text)) = fs.checksum_problem(inode) {
+        problem.get_or_insert(text);
+    }
     // The target of a short link lies in the inode, in the place of the extent tree.
     if kind != PartKind::Special && !(kind == PartKind::Symlink && inode.size() < 60) {
         match extents(fs, inode, runs) {
@@ -164,6 +186,11 @@ fn add(fs: &Ext4<Source>, source: &Source, look: &mut Look, runs: &mut usize, na
         inode.size()
     };
     let mut part = Part::scattered(name, kind, source, data, size).described_by(inode.offset(), fs.inode_size());
+    match fs.attribute_block(inode) {
+        Ok(Some(block)) => part = part.described_by(block, fs.block_size()),
+        Ok(None) => {}
+        Err(error) => drop(problem.get_or_insert_with(|| one_line(&error))),
+    }
     part.fields = fields;
     part.problem = problem;
     let len = behind.last().map_or(0, |e: &PartExtent| e.at + e.len);
@@ -182,8 +209,7 @@ fn add(fs: &Ext4<Source>, source: &Source, look: &mut Look, runs: &mut usize, na
 }
 
 /// Mode, owner, times, flags, link target and fs-verity digest of an inode.
-fn inode_fields(fs: &Ext4<Source>, inode: &Ext4Inode) -> Result<Fields, ImageError> {
-    let mut fields = Fields::new();
+fn inode_fields(fs: &Ext4<Source>, inode: &Ext4Inode, fields: &mut Fields) -> Result<(), ImageError> {
     let [uid, gid, modified, changed, accessed] = fs.owner_and_times(inode)?;
     for (name, value) in [
         ("mode", format!("{:04o}", inode.mode())),
@@ -195,6 +221,9 @@ fn inode_fields(fs: &Ext4<Source>, inode: &Ext4Inode) -> Result<Fields, ImageErr
     ] {
         fields.insert(name.to_owned(), value);
     }
+    if inode.is_encrypted() {
+        fields.insert("encrypted".to_owned(), "yes, shown as it is stored".to_owned());
+    }
     if inode.kind() == FileKind::Symlink {
         fields.insert("target".to_owned(), shown(&fs.read_link(inode)?));
     }
@@ -203,7 +232,17 @@ fn inode_fields(fs: &Ext4<Source>, inode: &Ext4Inode) -> Result<Fields, ImageErr
         Ok(Some(digest)) => drop(fields.insert("fs-verity".to_owned(), digest.to_string())),
         Err(error) => drop(fields.insert("fs-verity".to_owned(), one_line(&error))),
     }
-    Ok(fields)
+    for attribute in fs.attributes(inode)? {
+        let value = match attribute.value.len() {
+            ..=MAX_VALUE => shown(&attribute.value),
+            longer => format!(
+                "{longer} bytes, sha256 {}",
+                hex::encode(Sha256::digest(&attribute.value))
+            ),
+        };
+        fields.insert(format!("attribute {}", shown(&attribute.name)), value);
+    }
+    Ok(())
 }
 
 /// The extents of an inode's data, and those of the bytes behind it, which belong to the inode too.

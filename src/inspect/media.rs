@@ -1,15 +1,13 @@
-//! File systems of boot media: FAT, and ISO 9660 with its boot images.
+//! ISO 9660 with its boot images.
 
 use super::{
     error::one_line,
     ext4::{shown, time},
-    part::{Fields, Look, Part, PartExtent, PartKind},
+    part::{Fields, Look, Part, PartKind},
 };
 use crate::image::{
-    ImageError, ReadAt, Source,
-    fat::{self, Fat},
-    gpt,
-    iso::{BootPlatform, Iso, IsoEntry, IsoKind},
+    ImageError, Source, gpt,
+    iso::{BootPlatform, Iso, IsoEntry, IsoKind, IsoNames},
     mbr::{self, SECTOR},
 };
 
@@ -21,141 +19,6 @@ pub(super) const ISO_MAGIC_AT: usize = 16 * ISO_SECTOR as usize + 1;
 const DESCRIPTORS: u64 = 16;
 /// Type of an EFI system partition in a master boot record.
 const MBR_EFI: u8 = 0xef;
-/// Bytes of a directory entry of FAT.
-const FAT_ENTRY: u64 = 32;
-/// Offset of the attributes in an entry: read-only 1, hidden 2, system 4, directory 0x10, archive 0x20.
-const FAT_ATTRIBUTES: u64 = 11;
-
-/// Whether a FAT boot sector begins here: a jump, sectors and clusters of a size that is defined, up to four tables, and the signature at
-/// its end. The reader says which of these volumes it cannot read.
-pub(super) fn is_fat(head: &[u8]) -> bool {
-    let Some(boot) = head.get(..SECTOR as usize) else {
-        return false;
-    };
-    let jump = (boot[0] == 0xeb && boot[2] == 0x90) || boot[0] == 0xe9;
-    let sector = u16::from_le_bytes([boot[11], boot[12]]);
-    let sectors = matches!(sector, 512 | 1024 | 2048 | 4096) && boot[13].is_power_of_two();
-    jump && sectors && (1..=4).contains(&boot[16]) && boot.ends_with(&[0x55, 0xaa])
-}
-
-/// A FAT file system.
-pub(super) fn fat(source: &Source, size: u64) -> Look {
-    let mut look = Look {
-        format: "FAT",
-        ..Look::default()
-    };
-    if let Err(error) = fat_parts(source, size, &mut look) {
-        look.problem = Some(one_line(&error));
-    }
-    look
-}
-
-fn fat_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
-    fat_tables(source, size, look);
-    let (fs, cut) = Fat::open_cut(source.clone())?;
-    if let Some(error) = cut {
-        look.add_problem(one_line(&error));
-    }
-    look.format = match fs.kind() {
-        fat::FatKind::Fat12 => "FAT12",
-        fat::FatKind::Fat16 => "FAT16",
-        fat::FatKind::Fat32 => "FAT32",
-    };
-    let serial = fs.serial();
-    for (name, value) in [
-        ("serial", format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff)),
-        ("cluster size", fs.cluster_size().to_string()),
-        ("clusters", fs.clusters().to_string()),
-        ("hidden sectors", fs.hidden_sectors().to_string()),
-    ] {
-        look.fields.insert(name.to_owned(), value);
-    }
-    match fs.label() {
-        Ok(Some(label)) => drop(look.fields.insert("label".to_owned(), shown(label.as_bytes()))),
-        Ok(None) => {}
-        Err(error) => look.add_problem(one_line(&error)),
-    }
-    match fs.free_clusters() {
-        Ok(free) => drop(look.fields.insert("free clusters".to_owned(), free.to_string())),
-        Err(error) => look.add_problem(one_line(&error)),
-    }
-    let (tree, damage) = fs.walk_and_damage();
-    for error in &damage {
-        look.add_problem(one_line(error));
-    }
-    for (path, entry) in tree {
-        let name = format!("/{path}");
-        let mut part = if entry.directory {
-            Part::empty(name, PartKind::Directory)
-        } else {
-            match fs.extents(&entry) {
-                Ok(found) => {
-                    let mut at = 0;
-                    let extents = found.into_iter().map(|(from, len)| {
-                        let extent = PartExtent { at, from, len };
-                        at += len;
-                        extent
-                    });
-                    Part::scattered(name, PartKind::File, source, extents.collect(), entry.size.into())
-                }
-                Err(error) => Part::empty(name, PartKind::File).damaged(one_line(&error)),
-            }
-        };
-        if let Some(modified) = entry.modified {
-            part = part.with("modified", modified.to_rfc3339());
-        }
-        let mut attributes = [0];
-        if source
-            .read_exact_at(&mut attributes, entry.offset() + FAT_ATTRIBUTES)
-            .is_ok()
-        {
-            part = part.with("attributes", format!("{:#04x}", attributes[0]));
-        }
-        if !look.list(part.described_by(entry.offset(), FAT_ENTRY)) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Adds the regions in front of the clusters, at the offsets that the boot sector states. It is not checked, so that a damaged
-/// volume has regions too.
-fn fat_tables(source: &Source, size: u64, look: &mut Look) {
-    let mut boot = [0; SECTOR as usize];
-    if source.read_exact_at(&mut boot, 0).is_err() {
-        return;
-    }
-    let half = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
-    let word = |at: usize| u64::from(u32::from_le_bytes([boot[at], boot[at + 1], boot[at + 2], boot[at + 3]]));
-    let table = if half(22) == 0 { word(36) } else { half(22) } * SECTOR;
-    let reserved = half(14) * SECTOR;
-    let mut regions = vec![("boot sector".to_owned(), 0, SECTOR)];
-    if half(22) == 0 {
-        regions.push(("FSInfo".to_owned(), half(48) * SECTOR, SECTOR));
-        regions.push(("boot sector copy".to_owned(), half(50) * SECTOR, SECTOR));
-    }
-    regions.push(("reserved sectors".to_owned(), SECTOR, reserved.saturating_sub(SECTOR)));
-    let tables = u64::from(boot[16]);
-    for number in 0..tables {
-        regions.push((
-            format!("allocation table {}", number + 1),
-            reserved + number * table,
-            table,
-        ));
-    }
-    let data = reserved + tables * table;
-    regions.push((
-        "directories and free clusters".to_owned(),
-        data,
-        size.saturating_sub(data),
-    ));
-    for (name, from, len) in regions {
-        if len > 0 && from + len <= size {
-            look.children
-                .push(Part::slice(name, PartKind::Region, source, from, len));
-        }
-    }
-}
 
 /// An ISO 9660 image.
 pub(super) fn iso(source: &Source, size: u64) -> Look {
@@ -202,7 +65,7 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
     for (path, entry) in tree {
         let mut part = iso_entry(source, size, format!("/{path}"), &entry);
         if entry.is_compressed() {
-            part = part.damaged("it is compressed, and shown as it is stored");
+            part = part.damaged("it is compressed (zisofs), and shown as it is stored");
         } else if let Some(problem) = entry.problem() {
             part = Part::empty(part.name, part.kind).damaged(format!("{problem}, which is not supported"));
         }
@@ -215,6 +78,11 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         look.children
             .push(Part::slice("/", PartKind::Directory, source, root.start, root.size));
     }
+    // In front of the volume descriptors, in whose range a path table may begin.
+    let tables = fs.path_tables().iter();
+    let tables = tables.filter(|(_, from, len)| *len > 0 && from.checked_add(*len).is_some_and(|end| end <= size));
+    let tables = tables.map(|(name, from, len)| Part::slice(*name, PartKind::Region, source, *from, *len));
+    look.children.splice(0..0, tables);
     boot_images(&fs, source, size, look)
 }
 
@@ -246,6 +114,16 @@ fn volume_fields(fs: &Iso<Source>, fields: &mut Fields) {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     fields.insert("Rock Ridge".to_owned(), yes(fs.has_rock_ridge()));
     fields.insert("Joliet".to_owned(), yes(fs.has_joliet()));
+    let names = match (fs.names(), fs.udf()) {
+        (IsoNames::RockRidge, _) => "Rock Ridge",
+        (IsoNames::Joliet, _) => "Joliet",
+        (IsoNames::Plain, None) => "ISO 9660, in upper case and cut",
+        (IsoNames::Plain, Some(_)) => "ISO 9660, in upper case and cut; those of UDF are not read",
+    };
+    fields.insert("names".to_owned(), names.to_owned());
+    if let Some(udf) = fs.udf() {
+        fields.insert("UDF".to_owned(), format!("yes ({udf}), not read"));
+    }
 }
 
 /// The part of a directory entry; without bytes if its extent goes past the end of the image.
@@ -345,12 +223,13 @@ fn boot_images(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) ->
 
 /// Offset and length in bytes of the EFI system partition of a hybrid image, from its GPT or its master boot record.
 fn efi_partition(source: &Source) -> Option<(u64, u64)> {
-    let table = gpt::read(source).ok();
-    let found = table.and_then(|t| t.partitions.into_iter().find(|p| p.type_guid == gpt::types::EFI_SYSTEM));
-    if let Some(found) = found {
-        return Some((found.offset(), found.size()));
+    if let Ok(table) = gpt::examine(source) {
+        let mut partitions = table.partitions.iter().map(|(_, partition)| partition);
+        if let Some(found) = partitions.find(|p| p.type_guid == gpt::types::EFI_SYSTEM) {
+            return Some((found.offset(table.sector_size), found.size(table.sector_size)));
+        }
     }
-    let record = mbr::read(source).ok()?;
+    let (record, _) = mbr::examine(source).ok()?;
     let found = record.partitions.into_iter().find(|p| p.kind == MBR_EFI)?;
     Some((u64::from(found.first_lba) * SECTOR, u64::from(found.sectors) * SECTOR))
 }

@@ -273,6 +273,12 @@ impl Part {
         &self.source
     }
 
+    /// The format that the first bytes tell; `None` when they cannot be read.
+    pub(super) fn format_of_beginning(&self) -> Option<detect::Format> {
+        let head = detect::head(&self.source, self.size).ok()?;
+        Some(detect::format(&head))
+    }
+
     /// SHA-256 of the bytes, which are all read.
     pub fn digest(&self) -> io::Result<Sha256Digest> {
         let mut hash = Sha256::new();

@@ -1,9 +1,9 @@
 //! Programs: EFI binaries, kernels, ELF files.
 //!
 //! ```text
-//! EFI      "MZ" · le32 at 0x3c: offset of "PE\0\0" · 20 bytes COFF header · optional header with 16 data directories
-//!          directory 4 (certificate table) is a file offset and a size: zero size means unsigned
+//! zboot    "MZ" · "zimg" at 4; le32 at 8 and 0xc: offset and length of the compressed kernel; at 0x18: name of the compression
 //! bzImage  "HdrS" at 0x202; le16 at 0x20e + 0x200: the version string; le16 at 0x206: protocol version
+//!          le32 at 0x248 and 0x24c: offset behind the setup sectors and length of the compressed kernel, since protocol 2.8
 //! Image    "ARM\x64" at 0x38; le64 at 0x10: its size in memory
 //! ELF      "\x7fELF" · class at 4 · le16 at 0x12: machine · a note of type 3 and owner "GNU" is the build id
 //! ```
@@ -12,15 +12,21 @@
 //! <https://docs.kernel.org/arch/arm64/booting.html>; `elf(5)`.
 
 use super::{
-    ext4::{shown, time},
-    part::{Fields, Look, Part, PartKind},
+    ext4::shown,
+    part::{Fields, Look},
+    pe,
 };
-use crate::image::{ReadAt, Source};
+use crate::image::{
+    ReadAt, Source,
+    cpio::{Compression, MAX_MAGIC, unread_compression},
+};
 use std::io;
 
 /// Longest version string of a kernel, bytes.
 const MAX_VERSION: usize = 256;
-/// Sections or program headers above this number are not read.
+/// The format of a program for EFI that is no kernel.
+pub(super) const EFI_PROGRAM: &str = "EFI program";
+/// Program headers above this number are not read.
 const MAX_HEADERS: u64 = 128;
 /// Longer notes are not read, bytes.
 const MAX_NOTES: u64 = 64 * 1024;
@@ -52,7 +58,7 @@ pub(super) fn is_arm64_image(head: &[u8]) -> bool {
 /// An EFI program or a kernel, or both at once.
 pub(super) fn efi(source: &Source, size: u64, head: &[u8]) -> Look {
     let mut look = Look {
-        format: "EFI program",
+        format: EFI_PROGRAM,
         ..Look::default()
     };
     if is_bzimage(head) {
@@ -63,14 +69,34 @@ pub(super) fn efi(source: &Source, size: u64, head: &[u8]) -> Look {
     } else if is_arm64_image(head) {
         look.format = "Linux kernel (arm64 Image)";
     }
+    if head.starts_with(b"MZ") && head.get(4..8) == Some(b"zimg") {
+        look.format = "Linux kernel (EFI zboot)";
+        zboot(head, size, &mut look);
+    }
     if head.starts_with(b"MZ") {
-        match pe(source, size, &mut look) {
+        match pe::look(source, size, &mut look) {
             Ok(()) => {}
-            Err(_) if look.format != "EFI program" => drop(look.fields.insert("signed".to_owned(), "no".to_owned())),
-            Err(error) => look.problem = Some(format!("its PE header is cut off: {error}")),
+            Err(_) if look.format != EFI_PROGRAM => drop(look.fields.insert("signed".to_owned(), "no".to_owned())),
+            Err(error) => look.add_problem(format!("its PE header cannot be read: {error}")),
         }
     }
     look
+}
+
+/// The compressed kernel of an EFI zboot image.
+fn zboot(head: &[u8], size: u64, look: &mut Look) {
+    let word = |at: usize| {
+        head.get(at..at + 4)
+            .map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
+    let (from, len) = (u64::from(word(8)), u64::from(word(0xc)));
+    let name = head.get(0x18..0x38).unwrap_or_default();
+    let name = shown(name.split(|b| *b == 0).next().unwrap_or_default());
+    look.fields
+        .insert("payload".to_owned(), format!("{name}, {len} bytes at {from}"));
+    if from + len > size {
+        look.add_problem("its compressed kernel goes past the end of the file");
+    }
 }
 
 fn bzimage(source: &Source, fields: &mut Fields) -> io::Result<()> {
@@ -79,6 +105,20 @@ fn bzimage(source: &Source, fields: &mut Fields) -> io::Result<()> {
         "boot protocol".to_owned(),
         format!("{}.{}", protocol >> 8, protocol & 0xff),
     );
+    if protocol >= 0x208 {
+        // 0 stands for 4 setup sectors.
+        let setup = u64::from(bytes::<1>(source, 0x1f1)?[0]);
+        let setup = (if setup == 0 { 4 } else { setup } + 1) * 512;
+        let (from, len) = (setup + u64::from(le32(source, 0x248)?), u64::from(le32(source, 0x24c)?));
+        let mut magic = vec![0; MAX_MAGIC];
+        if len > 0 && source.read_exact_at(&mut magic, from).is_ok() {
+            let name = Compression::of(&magic).map(Compression::as_str);
+            let name = name
+                .or_else(|| unread_compression(&magic))
+                .unwrap_or("unknown compression");
+            fields.insert("payload".to_owned(), format!("{name}, {len} bytes at {from}"));
+        }
+    }
     let pointer = u64::from(le16(source, 0x20e)?);
     if pointer > 0 {
         let mut text = vec![0; MAX_VERSION];
@@ -89,63 +129,6 @@ fn bzimage(source: &Source, fields: &mut Fields) -> io::Result<()> {
         let release = text.split(|b| *b == b' ').next().unwrap_or_default();
         fields.insert("release".to_owned(), shown(release));
     }
-    Ok(())
-}
-
-fn pe(source: &Source, size: u64, look: &mut Look) -> io::Result<()> {
-    let at = u64::from(le32(source, 0x3c)?);
-    if bytes::<4>(source, at)? != *b"PE\0\0" {
-        return Err(io::Error::other("there is no PE signature"));
-    }
-    let fields = &mut look.fields;
-    let machine = match le16(source, at + 4)? {
-        0x8664 => "x86-64".to_owned(),
-        0xaa64 => "arm64".to_owned(),
-        0x14c => "x86".to_owned(),
-        other => format!("{other:#06x}"),
-    };
-    fields.insert("machine".to_owned(), machine);
-    let sections = u64::from(le16(source, at + 6)?);
-    fields.insert("linked".to_owned(), time(le32(source, at + 8)?));
-    let optional = at + 24;
-    let directories = match le16(source, optional)? {
-        0x20b => optional + 112,
-        _ => optional + 96,
-    };
-    let count = le32(source, directories - 4)?;
-    let (mut from, mut len) = (0, 0);
-    if count > 4 {
-        from = u64::from(le32(source, directories + 32)?);
-        len = u64::from(le32(source, directories + 36)?);
-    }
-    let inside = from.checked_add(len).is_some_and(|end| end <= size) && from > 0;
-    fields.insert(
-        "signed".to_owned(),
-        if len > 0 && inside { "yes" } else { "no" }.to_owned(),
-    );
-    let table = optional + u64::from(le16(source, at + 20)?);
-    look.children.push(Part::slice(
-        "headers",
-        PartKind::Region,
-        source,
-        0,
-        (table + sections * 40).min(size),
-    ));
-    for index in 0..sections.min(MAX_HEADERS) {
-        let header = bytes::<40>(source, table + index * 40)?;
-        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (len, from) = (u64::from(word(16)), u64::from(word(20)));
-        if len > 0 && from.checked_add(len).is_some_and(|end| end <= size) {
-            let name = header[..8].split(|b| *b == 0).next().unwrap_or_default();
-            let part = Part::slice(format!("section {}", shown(name)), PartKind::Region, source, from, len);
-            look.children.push(part);
-        }
-    }
-    if len > 0 && inside {
-        look.children
-            .push(Part::slice("certificate table", PartKind::Region, source, from, len));
-    }
-    super::streams::unique(&mut look.children);
     Ok(())
 }
 

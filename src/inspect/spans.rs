@@ -126,6 +126,14 @@ pub(super) fn subtract(spans: &[Span], covered: &[Span]) -> Vec<Span> {
     out
 }
 
+/// The spans that share bytes with one of `covered`, and the others.
+pub(super) fn touching(spans: &[Span], covered: &[Span]) -> (Vec<Span>, Vec<Span>) {
+    spans.iter().cloned().partition(|span| {
+        let first = covered.partition_point(|c| c.end <= span.start);
+        covered.get(first).is_some_and(|c| c.start < span.end)
+    })
+}
+
 /// The parts of `spans` in the ranges of the holder that `extents` name, in offsets of the holder.
 pub(super) fn within(spans: &[Span], extents: &[PartExtent]) -> Vec<Span> {
     let mut out = Vec::new();
@@ -218,6 +226,10 @@ mod tests {
                 }
                 prop_assert_eq!(inside(&rest, at as u64), inside(&found, at as u64) && !inside(&covers, at as u64));
             }
+            let (touched, others) = touching(&found, &covers);
+            prop_assert_eq!(touched.len() + others.len(), found.len());
+            let meets = |span: &Span| (span.start..span.end).any(|at| inside(&covers, at));
+            prop_assert!(touched.iter().all(meets) && !others.iter().any(meets));
         }
     }
 }

@@ -83,6 +83,9 @@ fn composefs_entry(source: &Source, entry: &composefs::Listed) -> Part {
     if let Some(object) = entry.object {
         field("object", object.to_string());
     }
+    if let Some(attributes) = &entry.attributes {
+        field("attributes", attributes.clone());
+    }
     if let Some(target) = &entry.target {
         field("target", shown(target));
     }

@@ -80,6 +80,13 @@ pub enum LockChange {
         /// The sets that had it.
         left: Vec<NodeId>,
     },
+    /// The wants from which a package set is resolved changed.
+    Wants {
+        /// The set.
+        set: NodeId,
+        /// The changes, each with its sign.
+        changes: Vec<String>,
+    },
     /// The base image was added, removed or changed.
     Base {
         /// The name and digest of the old image; `None` without one.
@@ -130,6 +137,7 @@ impl fmt::Display for LockChange {
                 let name = |image: &Option<String>| image.clone().unwrap_or_default();
                 write!(f, "~ base image {} -> {}", name(from), name(to))
             }
+            Self::Wants { set, changes } => write!(f, "~ set {set} {}", changes.join(" ")),
             Self::Sets { package, joined, left } => {
                 write!(f, "~ {package}")?;
                 for set in joined {
@@ -180,9 +188,31 @@ pub fn diff(old: &Lockfile, new: &Lockfile) -> Vec<LockChange> {
             Some(_) => {}
         }
     }
+    diff_wants(old, new, &mut out);
     diff_packages(old, new, &mut out);
     diff_files(old, new, &mut out);
     out
+}
+
+/// The changes of wants, of the sets that both locks state.
+fn diff_wants(old: &Lockfile, new: &Lockfile, out: &mut Vec<LockChange>) {
+    for now in &new.sets {
+        let Some(before) = old.set(&now.name).filter(|before| *before != now) else {
+            continue;
+        };
+        let gone = before.want.difference(&now.want).map(|name| format!("-{name}"));
+        let come = now.want.difference(&before.want).map(|name| format!("+{name}"));
+        let flags = [
+            ("essential", before.essential, now.essential),
+            ("closure", before.closure, now.closure),
+        ];
+        let flags = flags.into_iter().filter(|(_, before, now)| before != now);
+        let flags = flags.map(|(key, _, now)| format!("{key}={now}"));
+        out.push(LockChange::Wants {
+            set: now.name.clone(),
+            changes: gone.chain(come).chain(flags).collect(),
+        });
+    }
 }
 
 type Versions<'a> = BTreeMap<&'a str, &'a Package>;

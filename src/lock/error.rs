@@ -3,7 +3,7 @@
 use super::ResolveError;
 use crate::{
     debian::MetadataError,
-    model::{Arch, Hint, NodeId, RelPath, visible_message},
+    model::{Arch, Hint, Moment, NodeId, RelPath, hint_at_name, visible_message},
 };
 use std::borrow::Cow;
 
@@ -65,6 +65,26 @@ pub enum LockError {
         path: RelPath,
         /// The cause.
         source: std::io::Error,
+    },
+    /// No location has the release file that the lock is made of.
+    #[error("fetch {path} of the archive {archive} as it was at {snapshot}, the snapshot of the lock")]
+    Gone {
+        /// The archive's name.
+        archive: String,
+        /// Path below the archive's base.
+        path: RelPath,
+        /// The snapshot of the archive in the lock.
+        snapshot: Moment,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A snapshot lies in the future by a clock that nothing proves wrong.
+    #[error("use the snapshot {snapshot}: it lies in the future, for it is {now} by this machine's clock")]
+    Future {
+        /// The snapshot.
+        snapshot: Moment,
+        /// The present time.
+        now: String,
     },
     /// A file of an archive has other bytes than its release file says.
     #[error(
@@ -158,7 +178,14 @@ impl Hint for LockError {
             Self::Kernel { .. } => Some(
                 "lock a moment before or after these releases with --snapshot, or want another kernel in stages/kernel-package".into(),
             ),
+            Self::Line { problem, .. } => hint_at_name(problem).map(Cow::from),
             Self::Resolve(error) => error.hint(),
+            Self::Metadata { source, .. } => source.hint(),
+            Self::Gone { .. } => Some(
+                "name a mirror that still has it with --mirror, or take the newest versions of all packages with `pnb lock --update`"
+                    .into(),
+            ),
+            Self::Future { .. } => Some("name a moment that has passed; if this machine's clock is behind, set it".into()),
             Self::BaseNotRead { .. } => Some("`pnb lock` reads the image and writes its pins".into()),
             Self::BaseArch { .. } => Some(
                 "pin an index that lists the architecture, or build without a base image (`pnb lock --no-base`)".into(),

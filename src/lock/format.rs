@@ -19,6 +19,9 @@ pub struct Lockfile {
     /// The base image, if the root is installed on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseImage>,
+    /// The wants from which the package sets were resolved; empty in a lock that a pnb without this table wrote.
+    #[serde(default, rename = "set", skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<LockedSet>,
     /// Package archives, by name.
     #[serde(default, rename = "archive", skip_serializing_if = "Vec::is_empty")]
     pub archives: Vec<Archive>,
@@ -28,6 +31,30 @@ pub struct Lockfile {
     /// Other pinned files, by name.
     #[serde(default, rename = "file", skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PinnedFile>,
+}
+
+/// The wants from which a package set was resolved.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedSet {
+    /// The node of the graph that wants the set.
+    pub name: NodeId,
+    /// Wanted names, each `name` or `name/archive`.
+    pub want: BTreeSet<String>,
+    /// Whether the packages with `Essential: yes` were wanted too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub essential: bool,
+    /// Whether the dependencies belong to the set.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub closure: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// The distribution whose conventions an archive follows.
@@ -60,7 +87,7 @@ pub struct Archive {
     pub snapshot_url: String,
     /// `Date` of the verified `InRelease`; the next lock refuses an older one.
     pub date: Epoch,
-    /// SHA-256 of the verified `InRelease`.
+    /// SHA-256 of the verified `InRelease`, or of `Release` where the archive has that and `Release.gpg` instead.
     pub inrelease_sha256: Sha256Digest,
     /// The primary keys whose signatures were verified.
     pub keys: Vec<Fingerprint>,
@@ -158,6 +185,11 @@ impl Lockfile {
     /// The packages of a node's set, in file order.
     pub fn packages_of<'a>(&'a self, set: &'a NodeId) -> impl Iterator<Item = &'a Package> + 'a {
         self.packages.iter().filter(move |p| p.sets.contains(set))
+    }
+
+    /// The wants from which the set of `node` was resolved.
+    pub fn set(&self, node: &NodeId) -> Option<&LockedSet> {
+        self.sets.iter().find(|set| set.name == *node)
     }
 
     /// The archive called `name`.

@@ -1,7 +1,7 @@
 //! The package index of one architecture: the input of the resolver, from all archives.
 
 use crate::{
-    debian::{BinaryPackage, ControlReader, MetadataError, Paragraph, Relation, Relations},
+    debian::{Automatic, BinaryPackage, ControlReader, MetadataError, Paragraph, Relation, Relations},
     model::Arch,
 };
 use std::{collections::BTreeMap, io::BufRead};
@@ -10,10 +10,27 @@ use std::{collections::BTreeMap, io::BufRead};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PackageId(usize);
 
+/// The rank of an archive among others; packages of a higher one are candidates before all versions of a lower one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ArchiveRank {
+    /// The flag `default` of `archives.toml`.
+    pub default: bool,
+    /// The statement of its release file.
+    pub automatic: Automatic,
+}
+
+impl ArchiveRank {
+    /// An ordinary archive: a default one, whose packages are taken automatically.
+    pub const USUAL: Self = Self {
+        default: true,
+        automatic: Automatic::Always,
+    };
+}
+
 #[derive(Clone, Debug)]
 struct Source {
     name: String,
-    default: bool,
+    rank: ArchiveRank,
 }
 
 /// All packages that can be installed on one architecture.
@@ -41,19 +58,25 @@ impl Index {
         }
     }
 
-    /// Reads one decompressed `Packages` file of `archive`; `default` is the archive's flag, `file` names it in errors.
+    /// Reads one decompressed `Packages` file of `archive`, which has the rank `rank`; `file` names it in errors.
     ///
     /// Archives and their components have to be read in the order of preference.
     ///
     /// # Errors
     /// A malformed paragraph, or a package of another architecture.
-    pub fn read(&mut self, archive: &str, default: bool, input: impl BufRead, file: &str) -> Result<(), MetadataError> {
+    pub fn read(
+        &mut self,
+        archive: &str,
+        rank: ArchiveRank,
+        input: impl BufRead,
+        file: &str,
+    ) -> Result<(), MetadataError> {
         let source = match self.sources.iter().position(|s| s.name == archive) {
             Some(found) => found,
             None => {
                 self.sources.push(Source {
                     name: archive.to_owned(),
-                    default,
+                    rank,
                 });
                 self.sources.len() - 1
             }
@@ -177,30 +200,28 @@ impl Index {
         self.mentions.get(name).copied().unwrap_or(usize::MAX)
     }
 
-    /// The candidate of `name`: the newest version of the default archives, else of the others; of equal versions the
-    /// first one read.
+    /// The candidate of `name`: the newest version of the archives with the highest rank; of equal versions the first one read.
     pub(super) fn candidate(&self, name: &str) -> Option<PackageId> {
-        self.newest(name, |source| source.default)
-            .or_else(|| self.newest(name, |_| true))
+        self.best(self.named(name).iter().copied())
     }
 
     /// The newest version of `name` in one archive.
     pub(super) fn newest_in(&self, name: &str, archive: &str) -> Option<PackageId> {
-        self.newest(name, |source| source.name == archive)
+        let of_archive = |id: &PackageId| self.archive_of(*id) == archive;
+        self.best(self.named(name).iter().copied().filter(of_archive))
     }
 
-    fn newest(&self, name: &str, from: impl Fn(&Source) -> bool) -> Option<PackageId> {
-        self.named(name)
-            .iter()
-            .copied()
-            .filter(|id| from(&self.sources[self.packages[id.0].0]))
-            .reduce(|best, id| {
-                if self.package(id).version > self.package(best).version {
-                    id
-                } else {
-                    best
-                }
-            })
+    /// Whether nobody needs to name a version for it to be tried although it is no candidate.
+    pub(super) fn is_automatic(&self, id: PackageId) -> bool {
+        self.sources[self.packages[id.0].0].rank.automatic == Automatic::Always
+    }
+
+    fn best(&self, ids: impl Iterator<Item = PackageId>) -> Option<PackageId> {
+        let key = |id: PackageId| {
+            let (source, package) = &self.packages[id.0];
+            (self.sources[*source].rank, &package.version)
+        };
+        ids.reduce(|best, id| if key(id) > key(best) { id } else { best })
     }
 
     /// Whether `id` satisfies `relation`, by its own name or as a provider.

@@ -3,7 +3,7 @@
 use super::{
     BaseImage, LOCK_VERSION, LockError, Lockfile, Package, PinnedFile,
     error::{line_at, toml_error},
-    format::Archive,
+    format::{Archive, LockedSet},
     redirect_problem,
 };
 use crate::{
@@ -34,6 +34,8 @@ struct File {
     source_date_epoch: Epoch,
     #[serde(default)]
     base: Option<Spanned<BaseImage>>,
+    #[serde(default, rename = "set")]
+    sets: Vec<Spanned<LockedSet>>,
     #[serde(default, rename = "archive")]
     archives: Vec<Spanned<Archive>>,
     #[serde(default, rename = "package")]
@@ -85,6 +87,7 @@ pub fn parse_lock(text: &str, file: &str) -> Result<Lockfile, LockError> {
         base: check
             .all(parsed.base.into_iter().collect(), |b| ("base".to_owned(), b.problem()))?
             .pop(),
+        sets: check.all(parsed.sets, |s| (format!("set {}", s.name), set_problem(s)))?,
         archives: check.all(parsed.archives, |a| {
             (format!("archive {:?}", a.name), archive_problem(a))
         })?,
@@ -165,6 +168,14 @@ fn archive_problem(archive: &Archive) -> Option<String> {
         return Some(problem);
     }
     archive.keys.is_empty().then(|| "no key signed it".to_owned())
+}
+
+fn set_problem(set: &LockedSet) -> Option<String> {
+    let bad = set.want.iter().find(|want| {
+        let (name, archive) = want.split_once('/').unwrap_or((want, "x"));
+        !is_package_name(name) || !is_name(archive)
+    });
+    bad.map(|bad| format!("not a package name or name/archive: {:?}", excerpt(bad)))
 }
 
 fn path_problem(field: &str, path: &RelPath) -> Option<String> {

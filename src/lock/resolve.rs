@@ -223,23 +223,13 @@ impl<'a> Solver<'a> {
         let mut roots = BTreeSet::new();
         for name in &wanted.names {
             let package = name.split_once('/').map_or(name.as_str(), |(package, _)| package);
-            let id = self.candidate(package).ok_or_else(|| {
-                // A virtual package has no version to choose; the error lists its providers instead.
-                let providers: Vec<&str> = self
-                    .index
-                    .providers(package)
-                    .iter()
-                    .map(|id| &*self.index.package(*id).name)
-                    .collect();
-                let hint = match providers.as_slice() {
-                    [] => None,
-                    _ => Some(format!(
-                        "{package} is a virtual package; name one of its providers: {}",
-                        providers.join(", ")
-                    )),
-                };
-                unknown(package, format!("any archive for {}", self.index.arch()), hint)
-            })?;
+            let place = || format!("any archive for {}", self.index.arch());
+            let id = match self.candidate(package) {
+                Some(id) => id,
+                None => self
+                    .only_provider(package)
+                    .map_err(|hint| unknown(package, place(), hint))?,
+            };
             roots.insert(id);
         }
         if wanted.essential {
@@ -250,6 +240,34 @@ impl<'a> Solver<'a> {
         let mut roots: Vec<PackageId> = roots.into_iter().collect();
         roots.sort_by_key(|id| self.index.mentioned(&self.index.package(*id).name));
         Ok(roots)
+    }
+
+    /// The package that is chosen for the virtual package `name`, as apt-get does it: the only one whose candidate provides the name.
+    /// The error is the hint where there is none or more than one.
+    fn only_provider(&self, name: &str) -> Result<PackageId, Option<String>> {
+        if let Some((plain, arch)) = name.split_once(':') {
+            let own = self.index.arch();
+            return Err(Some(format!(
+                "a package is wanted without an architecture, which is that of the stage: {plain:?}; a package for {own} alone \
+                 belongs to `want-{own}` (here {arch:?} was given)"
+            )));
+        }
+        let mut providers = BTreeMap::new();
+        for id in self.index.providers(name) {
+            let provider = &*self.index.package(*id).name;
+            if self.candidate(provider) == Some(*id) {
+                providers.insert(provider, *id);
+            }
+        }
+        let mut all = providers.iter();
+        match (all.next(), all.next()) {
+            (None, _) => Err(None),
+            (Some((_, id)), None) => Ok(*id),
+            _ => Err(Some(format!(
+                "{name} is a virtual package; name one of its providers: {}",
+                providers.into_keys().collect::<Vec<_>>().join(", ")
+            ))),
+        }
     }
 
     /// Pins each dependency of `id` that no candidate satisfies to `archive`, the archive of `id`, and so on with the
@@ -486,7 +504,9 @@ impl<'a> Solver<'a> {
                 let provided = self.index.providers(relation.name).iter();
                 let found = named.chain(provided).copied().filter(|id| {
                     let name = &*self.index.package(*id).name;
-                    !self.by_name.contains_key(name) && self.candidate(name) != Some(*id)
+                    !self.by_name.contains_key(name)
+                        && self.candidate(name) != Some(*id)
+                        && self.index.is_automatic(*id)
                 });
                 self.ranked(found, &relation)
             })
@@ -601,184 +621,4 @@ fn show(relation: &Relation<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Arch;
-
-    /// Builds an index from lines `archive name version field: value; field: value`.
-    fn index(lines: &[&str]) -> Index {
-        let mut index = Index::new(Arch::Amd64);
-        for line in lines {
-            let mut words = line.splitn(4, ' ');
-            let mut word = || words.next().unwrap_or_default();
-            let (archive, name, version, rest) = (word(), word(), word(), word());
-            let digest = "0".repeat(64);
-            let mut text = format!(
-                "Package: {name}\nVersion: {version}\nArchitecture: amd64\nFilename: pool/{name}.deb\nSize: 1\nSHA256: {digest}\n"
-            );
-            for field in rest.split(';').filter(|f| !f.trim().is_empty()) {
-                text.push_str(field.trim());
-                text.push('\n');
-            }
-            index
-                .read(archive, archive == "main", text.as_bytes(), "Packages")
-                .expect("well-formed");
-        }
-        index
-    }
-
-    fn pick(lines: &[&str], names: &[&str]) -> Result<String, String> {
-        let index = index(lines);
-        let wanted = WantedSet {
-            node: NodeId::new("s", Arch::Amd64),
-            names: names.iter().map(|n| (*n).to_owned()).collect(),
-            essential: false,
-            closure: true,
-        };
-        let found = resolve(&index, &wanted).map_err(|err| match err.hint() {
-            Some(hint) => format!("{err}; hint: {hint}"),
-            None => err.to_string(),
-        })?;
-        let mut out: Vec<String> = found
-            .into_iter()
-            .map(|id| format!("{}={}", index.package(id).name, index.package(id).version))
-            .collect();
-        out.sort();
-        Ok(out.join(" "))
-    }
-
-    #[test]
-    fn alternatives_providers_and_versions() {
-        let base = [
-            "main a 1 Depends: x (>= 2) | y",
-            "main x 1",
-            "main y 1",
-            "main y 2",
-            "main v 1 Depends: virtual",
-            "main p1 1 Provides: virtual (= 3)",
-            "main p2 1 Provides: virtual; Priority: important",
-            "main w 1 Depends: virtual (>= 2)",
-            "main q 1 Depends: m:any, n:amd64",
-            "main m 1 Multi-Arch: allowed",
-            "main n 1",
-            "main r 1 Depends: n:any",
-        ];
-        let pick = |names: &[&str]| pick(&base, names);
-        assert_eq!(
-            pick(&["a"]),
-            Ok("a=1 y=2".to_owned()),
-            "the first alternative is too old"
-        );
-        assert_eq!(pick(&["v"]), Ok("p2=1 v=1".to_owned()), "the more important provider");
-        assert_eq!(
-            pick(&["v", "p1"]),
-            Ok("p1=1 v=1".to_owned()),
-            "a chosen provider satisfies"
-        );
-        assert_eq!(
-            pick(&["w"]),
-            Ok("p1=1 w=1".to_owned()),
-            "only a versioned Provides meets a version"
-        );
-        assert_eq!(pick(&["q"]), Ok("m=1 n=1 q=1".to_owned()));
-        assert!(pick(&["r"]).is_err(), "name:any needs Multi-Arch: allowed");
-    }
-
-    #[test]
-    fn other_archives_only_fill_gaps() {
-        let base = [
-            "main a 1 Depends: lib",
-            "main lib 1",
-            "other a 2 Depends: lib (>= 2), extra",
-            "other lib 2",
-            "other extra 9",
-            "main b 1 Depends: extra",
-        ];
-        assert_eq!(pick(&base, &["a"]), Ok("a=1 lib=1".to_owned()));
-        assert_eq!(pick(&base, &["a/other"]), Ok("a=2 extra=9 lib=2".to_owned()));
-        assert_eq!(pick(&base, &["b"]), Ok("b=1 extra=9".to_owned()));
-        assert_eq!(
-            pick(&base, &["b/other"]),
-            Err("resolve the package set s/amd64: no package \"b\" in archive other for amd64".to_owned())
-        );
-    }
-
-    #[test]
-    fn a_failed_alternative_is_undone() {
-        let base = [
-            "main a 1 Depends: bad | good, c",
-            "main bad 1 Depends: c, gone",
-            "main good 1 Conflicts: d",
-            "main c 1",
-            "main d 1",
-        ];
-        assert_eq!(pick(&base, &["a"]), Ok("a=1 c=1 good=1".to_owned()));
-        assert_eq!(
-            pick(&base, &["d", "a"]),
-            Err(
-                "resolve the package set s/amd64: a 1 (main)\n  needs good 1 (main)\n  cannot be met: good 1 (main) and d 1 (main) \
-                 cannot be installed together (conflicts with d)"
-                    .to_owned()
-            )
-        );
-    }
-
-    #[test]
-    fn the_worked_example_of_the_header_ends_as_it_says() {
-        let lines = [
-            "main a 1",
-            "main lib 1 Depends: d, gone",
-            "main d 1 Depends: e",
-            "main e 1",
-            "main extra 1",
-            "other a 2 Depends: extra (>= 2), lib",
-            "other extra 2",
-            "other lib 2",
-        ];
-        assert_eq!(
-            pick(&lines, &["a/other", "d"]),
-            Ok("a=2 d=1 e=1 extra=2 lib=2".to_owned())
-        );
-    }
-
-    #[test]
-    fn errors_name_the_chain_and_both_sides() {
-        let base = [
-            "main a 1 Depends: b",
-            "main b 1 Depends: c",
-            "main c 1 Depends: gone (>= 4)",
-            "main x 1 Breaks: y (<< 2)",
-            "main y 1",
-            "main awk 1 Provides: virtual",
-        ];
-        assert_eq!(
-            pick(&base, &["a"]),
-            Err(
-                "resolve the package set s/amd64: a 1 (main)\n  needs b 1 (main)\n  needs c 1 (main)\n  cannot be met: gone (>= 4)"
-                    .to_owned()
-            )
-        );
-        assert_eq!(
-            pick(&base, &["y", "x"]),
-            Err(
-                "resolve the package set s/amd64: x 1 (main) and y 1 (main) cannot be installed together (conflicts with y << 2)"
-                    .to_owned()
-            )
-        );
-        assert_eq!(
-            pick(&base, &["virtual"]),
-            Err("resolve the package set s/amd64: no package \"virtual\" in any archive for amd64; hint: virtual is a virtual package; name one of its providers: awk".to_owned())
-        );
-    }
-
-    #[test]
-    fn a_hostile_chain_is_an_error_and_not_a_crash() {
-        let lines: Vec<String> = (0..3000).map(|n| format!("main p{n} 1 Depends: p{}", n + 1)).collect();
-        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        let err = pick(&lines, &["p0"]).expect_err("refused");
-        assert!(
-            err.starts_with("resolve the package set s/amd64: dependencies are nested more than 1000 deep at p"),
-            "{err}"
-        );
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
 //! Makes a lock: verifies every archive, reads its indexes, resolves every wanted set.
 
 use super::{
-    Archive, Distribution, Index, LOCK_VERSION, LockError, Lockfile, Package, PinnedFile, WantedArchive, WantedSet,
-    resolve,
+    Archive, ArchiveRank, Distribution, Index, LOCK_VERSION, LockError, LockedSet, Lockfile, Package, PinnedFile,
+    WantedArchive, WantedSet, resolve,
 };
 use crate::{
-    debian::{Keyring, MetadataError, Release, verify_cleartext},
+    debian::{Automatic, JudgedAt, Keyring, MetadataError, Release, SignedText, verify_cleartext, verify_detached},
     model::{Arch, Epoch, Fingerprint, ModelError, Moment, NodeId, RelPath, Sha256Digest, excerpt, refuse_kernel},
 };
 use sha2::{Digest, Sha256};
@@ -16,10 +16,16 @@ use std::{
 
 /// Largest `InRelease` accepted, in bytes; Debian's is about 150 kB.
 pub const MAX_INRELEASE: u64 = 16 << 20;
+/// Largest `Release.gpg` accepted, in bytes.
+const MAX_SIGNATURE: u64 = 1 << 20;
 /// Largest compressed package index accepted, in bytes; Debian's largest is about 10 MB.
 const MAX_INDEX: u64 = 256 << 20;
 /// Largest package index accepted once decompressed, in bytes; Debian's largest is about 57 MB.
 const MAX_PACKAGES: u64 = 1 << 30;
+/// Endings of the compressions that are read, best first.
+const READ_ENDINGS: [&str; 5] = [".xz", ".zst", ".gz", ".lzma", ""];
+/// log2 of the largest zstd window accepted: 128 MiB, which `zstd --ultra -22` uses.
+const MAX_WINDOW_LOG: u32 = 27;
 /// Most memory that an xz stream may need, in bytes; `xz -9` needs 65 MB.
 const MAX_XZ_MEMORY: u64 = 256 << 20;
 
@@ -49,6 +55,9 @@ pub trait Indexes {
         path: &RelPath,
         expected: Option<(u64, Sha256Digest)>,
     ) -> io::Result<Vec<u8>>;
+
+    /// Takes note of a fact about an archive that is no error, in one line.
+    fn remark(&self, _archive: &str, _text: &str) {}
 }
 
 /// The inputs of a lock.
@@ -70,6 +79,41 @@ pub struct LockRequest<'a> {
     pub snapshot: Option<Moment>,
     /// The lock that is to be replaced.
     pub previous: Option<&'a Lockfile>,
+    /// Whether the archives of `previous` stay in the state that they have there, so that no version moves.
+    pub keep: bool,
+}
+
+impl LockRequest<'_> {
+    /// The locked state of an archive, if it is to be kept.
+    fn kept(&self, wanted: &WantedArchive) -> Option<&Archive> {
+        let previous = self.previous.filter(|_| self.keep)?;
+        let of = |a: &&Archive| {
+            (a.distribution, &a.base, &a.suite) == (wanted.distribution, &wanted.base, &wanted.suite)
+                && wanted.snapshot.is_none_or(|fixed| fixed == a.snapshot)
+        };
+        previous.archives.iter().find(of)
+    }
+
+    /// The chosen moment of an archive; `None` for the present.
+    fn moment(&self, wanted: &WantedArchive) -> Option<Moment> {
+        // The moment of `archives.toml` wins over that of the command line: an archive with a fixed moment keeps it.
+        if let Some(fixed) = wanted.snapshot.or(self.snapshot) {
+            return Some(fixed);
+        }
+        if let Some(kept) = self.kept(wanted) {
+            return Some(kept.snapshot);
+        }
+        // An archive that the lock does not have yet joins the others at their moment.
+        let previous = self.previous.filter(|_| self.keep)?;
+        let moving = |a: &&Archive| {
+            let fixed = self
+                .archives
+                .iter()
+                .find(|w| (&w.base, &w.suite) == (&a.base, &a.suite));
+            fixed.is_none_or(|w| w.snapshot.is_none())
+        };
+        previous.archives.iter().filter(moving).map(|a| a.snapshot).max()
+    }
 }
 
 /// An archive with a verified release file.
@@ -130,6 +174,14 @@ pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockf
         }
     }
     let packages: Packages = packages;
+    let sets = request.wanted.iter().map(|wanted| LockedSet {
+        name: wanted.node.clone(),
+        want: wanted.names.iter().cloned().collect(),
+        essential: wanted.essential,
+        closure: wanted.closure,
+    });
+    let mut sets: Vec<LockedSet> = sets.collect();
+    sets.sort();
     check_sources(&packages)?;
     check_kernels(packages.values().map(|(package, _)| package.name.as_str()))?;
     let mut files = request.files.to_vec();
@@ -140,6 +192,7 @@ pub fn update(request: &LockRequest<'_>, indexes: &impl Indexes) -> Result<Lockf
         version: LOCK_VERSION,
         source_date_epoch: epoch,
         base: request.previous.and_then(|previous| previous.base.clone()),
+        sets,
         archives: archives.into_iter().map(|a| a.locked).collect(),
         packages,
         files,
@@ -156,11 +209,6 @@ fn fingerprints(archive: &WantedArchive, keys: &BTreeSet<String>) -> Result<Vec<
 }
 
 fn check_request(request: &LockRequest<'_>) -> Result<(), LockError> {
-    if let Some(snapshot) = request.snapshot.filter(|s| *s > Moment::new(request.now)) {
-        return Err(LockError::Request(format!(
-            "use the snapshot {snapshot}: it lies in the future"
-        )));
-    }
     for suite in request.suites {
         if !request.archives.iter().any(|a| a.name == *suite) {
             let names: Vec<&str> = request.archives.iter().map(|a| a.name.as_str()).collect();
@@ -183,6 +231,90 @@ fn check_request(request: &LockRequest<'_>) -> Result<(), LockError> {
     Ok(())
 }
 
+/// A snapshot in the future would be another one tomorrow. The clock decides that, unless an archive proves it wrong: a signed date after
+/// the present time.
+fn refuse_future(request: &LockRequest<'_>, release: &Release) -> Result<(), LockError> {
+    let now = Moment::new(request.now);
+    let Some(snapshot) = request.snapshot.filter(|s| *s > now) else {
+        return Ok(());
+    };
+    let mut known = request.previous.iter().flat_map(|lock| &lock.archives);
+    if release.date > request.now || known.any(|a| a.date.seconds() > u64::from(request.now)) {
+        return Ok(());
+    }
+    Err(LockError::Future {
+        snapshot,
+        now: Epoch::new(request.now).to_rfc3339(),
+    })
+}
+
+/// The signed text of an archive's release file, and the SHA-256 of the file.
+fn fetch_release(
+    place: ArchiveLocation<'_>,
+    wanted: &WantedArchive,
+    kept: Option<&Archive>,
+    keyring: &Keyring,
+    at: JudgedAt,
+    indexes: &impl Indexes,
+) -> Result<(SignedText, Sha256Digest), LockError> {
+    let metadata = |source| LockError::Metadata {
+        archive: wanted.name.clone(),
+        source,
+    };
+    let get = |name: &str, limit: u64, expected: Option<Sha256Digest>| {
+        let path = below_suite(wanted, name).map_err(metadata)?;
+        let bytes = indexes.get(place, &path, expected.map(|sha256| (limit, sha256)));
+        let bytes = bytes.map_err(|source| match kept {
+            Some(kept) => LockError::Gone {
+                archive: wanted.name.clone(),
+                path,
+                snapshot: kept.snapshot,
+                source,
+            },
+            None => LockError::Fetch {
+                archive: wanted.name.clone(),
+                path,
+                source,
+            },
+        })?;
+        // The source promises the limit; unsigned bytes are not parsed on a promise.
+        if bytes.len() as u64 > limit {
+            return Err(LockError::TooLarge {
+                file: format!("{name} of {}", wanted.name),
+                size: bytes.len(),
+                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            });
+        }
+        let sha256 = Sha256Digest::new(Sha256::digest(&bytes).into());
+        match expected.filter(|expected| *expected != sha256) {
+            None => Ok((bytes, sha256)),
+            Some(expected) => Err(LockError::Mismatch {
+                archive: wanted.name.clone(),
+                path: below_suite(wanted, name).map_err(metadata)?,
+                expected: expected.to_string(),
+                actual: sha256.to_string(),
+            }),
+        }
+    };
+    // An archive of the lock is read in the very state that the lock was made of.
+    let expected = kept.map(|archive| archive.inrelease_sha256);
+    let refusal = match get("InRelease", MAX_INRELEASE, expected) {
+        Ok((bytes, sha256)) => {
+            let signed = verify_cleartext(&bytes, "InRelease", keyring, at).map_err(metadata)?;
+            return Ok((signed, sha256));
+        }
+        Err(refusal @ (LockError::Fetch { .. } | LockError::Gone { .. })) => refusal,
+        Err(error) => return Err(error),
+    };
+    // Older archives have the signature in a file of its own. Where that is missing too, the first error is shown.
+    let Ok((signature, _)) = get("Release.gpg", MAX_SIGNATURE, None) else {
+        return Err(refusal);
+    };
+    let (bytes, sha256) = get("Release", MAX_INRELEASE, expected)?;
+    let signed = verify_detached(&bytes, &signature, "Release", keyring, at).map_err(metadata)?;
+    Ok((signed, sha256))
+}
+
 /// Fetches the release file of an archive and verifies signature, dates and contents.
 fn verify<'a>(
     request: &LockRequest<'a>,
@@ -193,10 +325,12 @@ fn verify<'a>(
         archive: wanted.name.clone(),
         source,
     };
-    // The moment of `archives.toml` wins over that of the command line: an archive with a fixed moment keeps it.
-    let fixed = wanted.snapshot.or(request.snapshot);
+    let fixed = request.moment(wanted);
     let snapshot = fixed.unwrap_or(Moment::new(request.now));
-    let moment = snapshot.seconds();
+    let at = match fixed {
+        Some(moment) => JudgedAt::Snapshot(moment.seconds()),
+        None => JudgedAt::Clock(request.now),
+    };
     let snapshot_url = match wanted.distribution {
         Distribution::Debian => format!("https://snapshot.debian.org/archive/{}/{snapshot}", wanted.base),
         Distribution::Ubuntu => format!("https://snapshot.ubuntu.com/{}/{snapshot}", wanted.base),
@@ -207,20 +341,6 @@ fn verify<'a>(
         snapshot_url: &snapshot_url,
         fixed: fixed.is_some(),
     };
-    let path = below_suite(wanted, "InRelease").map_err(metadata)?;
-    let bytes = indexes.get(place, &path, None).map_err(|source| LockError::Fetch {
-        archive: wanted.name.clone(),
-        path: path.clone(),
-        source,
-    })?;
-    // The source promises the limit; unsigned bytes are not parsed on a promise.
-    if bytes.len() as u64 > MAX_INRELEASE {
-        return Err(LockError::TooLarge {
-            file: format!("InRelease of {}", wanted.name),
-            size: bytes.len(),
-            limit: MAX_INRELEASE as usize,
-        });
-    }
     let keyring_bytes = request
         .keyrings
         .get(&wanted.keyring)
@@ -229,13 +349,24 @@ fn verify<'a>(
             problem: format!("no keyring {}", wanted.keyring),
         })?;
     let keyring = Keyring::parse(keyring_bytes, &wanted.keyring.to_string()).map_err(metadata)?;
+    for fault in keyring.faults() {
+        indexes.remark(&wanted.name, &format!("in the keyring {}, {fault}", wanted.keyring));
+    }
     // Only the text under the signature is parsed from here on. Keys and dates are judged at the moment of the snapshot: an old
     // snapshot stays usable after its keys and its `Valid-Until` have expired.
-    let signed = verify_cleartext(&bytes, "InRelease", &keyring, moment).map_err(metadata)?;
+    let (signed, inrelease_sha256) = fetch_release(place, wanted, request.kept(wanted), &keyring, at, indexes)?;
     let release = Release::parse(&signed.text, "InRelease").map_err(metadata)?;
+    refuse_future(request, &release)?;
     release
-        .check(&wanted.suite.to_string(), moment, "InRelease")
+        .check(&wanted.suite.to_string(), at, "InRelease")
         .map_err(metadata)?;
+    if release.automatic != Automatic::Always {
+        let text = format!(
+            "is NotAutomatic: a package that another archive has too is taken from it only where it is wanted as \"NAME/{}\"",
+            wanted.name
+        );
+        indexes.remark(&wanted.name, &text);
+    }
     let verified = Verified {
         locked: Archive {
             name: wanted.name.clone(),
@@ -246,7 +377,7 @@ fn verify<'a>(
             snapshot,
             snapshot_url,
             date: Epoch::new(release.date),
-            inrelease_sha256: Sha256Digest::new(Sha256::digest(&bytes).into()),
+            inrelease_sha256,
             keys: fingerprints(wanted, &signed.signers)?,
         },
         wanted,
@@ -255,15 +386,26 @@ fn verify<'a>(
     };
     // A valid signature does not exclude an old file: a mirror may replay one.
     refuse_rollback(request, &verified)?;
-    // Reported here by name; later it would be a missing index.
-    for component in &wanted.components {
-        if !verified.release.components.contains(component) {
-            return Err(verified.lacks(format!("suite {} has no component {component:?}", wanted.suite)));
+    // Reported here by name; later it would be a missing index. An archive that does not state its parts is judged by its indexes.
+    if let Some(has) = &verified.release.components {
+        let lacks = |component: &&String| !has.contains(component);
+        if let Some(component) = wanted.components.iter().find(lacks) {
+            return Err(verified.lacks(format!(
+                "suite {} has no component {component:?} (it has: {})",
+                wanted.suite,
+                has.join(", ")
+            )));
         }
     }
-    for arch in &wanted.architectures {
-        if !verified.release.architectures.iter().any(|a| a == arch.as_str()) {
-            return Err(verified.lacks(format!("suite {} has no architecture {arch}", wanted.suite)));
+    if let Some(has) = &verified.release.architectures {
+        // An archive of packages for all architectures alone has only their index.
+        let served = |arch: &&Arch| has.iter().any(|a| a == arch.as_str()) || verified.release.separate_all;
+        if let Some(arch) = wanted.architectures.iter().find(|arch| !served(arch)) {
+            return Err(verified.lacks(format!(
+                "suite {} has no architecture {arch} (it has: {})",
+                wanted.suite,
+                has.join(", ")
+            )));
         }
     }
     Ok(verified)
@@ -300,44 +442,69 @@ fn below_suite(wanted: &WantedArchive, tail: &str) -> Result<RelPath, MetadataEr
 fn read_index(arch: Arch, archives: &[Verified<'_>], indexes: &impl Indexes) -> Result<Index, LockError> {
     let mut index = Index::new(arch);
     for archive in archives.iter().filter(|a| a.wanted.architectures.contains(&arch)) {
+        let rank = ArchiveRank {
+            default: archive.wanted.default,
+            automatic: archive.release.automatic,
+        };
         for component in &archive.wanted.components {
-            let (name, bytes) = fetch_packages(archive, component, arch, indexes)?;
-            let file = format!("{}/{name}", archive.wanted.suite);
-            let metadata = |source| LockError::Metadata {
-                archive: archive.wanted.name.clone(),
-                source,
-            };
-            let input = decompress(&bytes, &name).map_err(|source| {
-                metadata(MetadataError::Read {
-                    file: file.clone(),
-                    line: 0,
+            // Packages for all architectures have an index of their own in some archives. Of two indexes, one may be missing there.
+            let own = listed(archive, component, arch.as_str());
+            let all = listed(archive, component, "all").filter(|_| archive.release.separate_all);
+            if own.is_none() && all.is_none() {
+                return Err(no_index(archive, component, arch));
+            }
+            for (name, size, sha256) in own.into_iter().chain(all) {
+                let bytes = fetch_packages(archive, &name, size, sha256, indexes)?;
+                let file = format!("{}/{name}", archive.wanted.suite);
+                let metadata = |source| LockError::Metadata {
+                    archive: archive.wanted.name.clone(),
                     source,
-                })
-            })?;
-            index
-                .read(&archive.wanted.name, archive.wanted.default, input, &file)
-                .map_err(metadata)?;
+                };
+                let input = decompress(&bytes, &name).map_err(|source| {
+                    metadata(MetadataError::Read {
+                        file: file.clone(),
+                        line: 0,
+                        source,
+                    })
+                })?;
+                index.read(&archive.wanted.name, rank, input, &file).map_err(metadata)?;
+            }
         }
     }
     Ok(index)
 }
 
-/// One package index, verified against the release file: its path below the suite, and its compressed bytes.
+/// The package index of a component for `arch` in the release file: its path below the suite, its size and its digest.
+fn listed(archive: &Verified<'_>, component: &str, arch: &str) -> Option<(String, u64, Sha256Digest)> {
+    READ_ENDINGS.iter().find_map(|ending| {
+        let name = format!("{component}/binary-{arch}/Packages{ending}");
+        let (size, sha256) = archive.release.files.get(&RelPath::new(&name).ok()?)?;
+        Some((name, *size, *sha256))
+    })
+}
+
+/// The error that a component has no package index that can be read.
+fn no_index(archive: &Verified<'_>, component: &str, arch: Arch) -> LockError {
+    let stem = format!("{component}/binary-{arch}/Packages");
+    let files = archive.release.files.keys().map(ToString::to_string);
+    let other: Vec<String> = files.filter(|name| name.starts_with(&stem)).collect();
+    archive.lacks(match other.is_empty() {
+        true => format!("release file lists no {stem}.xz"),
+        false => format!(
+            "release file lists {} only, whose compression is not read",
+            other.join(", ")
+        ),
+    })
+}
+
+/// The compressed bytes of a package index, verified against the release file.
 fn fetch_packages(
     archive: &Verified<'_>,
-    component: &str,
-    arch: Arch,
+    name: &str,
+    size: u64,
+    sha256: Sha256Digest,
     indexes: &impl Indexes,
-) -> Result<(String, Vec<u8>), LockError> {
-    let stem = format!("{component}/binary-{arch}/Packages");
-    let listed = [".xz", ".gz", ""].iter().find_map(|ending| {
-        let name = format!("{stem}{ending}");
-        let entry = archive.release.files.get(&RelPath::new(&name).ok()?)?;
-        Some((name, *entry))
-    });
-    let Some((name, (size, sha256))) = listed else {
-        return Err(archive.lacks(format!("release file lists no {stem}.xz")));
-    };
+) -> Result<Vec<u8>, LockError> {
     if size > MAX_INDEX {
         return Err(archive.lacks(format!("{name} has {size} bytes, more than {MAX_INDEX}")));
     }
@@ -345,10 +512,11 @@ fn fetch_packages(
         archive: archive.wanted.name.clone(),
         source,
     };
-    let plain = below_suite(archive.wanted, &name).map_err(metadata)?;
+    let plain = below_suite(archive.wanted, name).map_err(metadata)?;
     let mut paths = vec![plain];
     if archive.release.acquire_by_hash {
-        let tail = format!("{component}/binary-{arch}/by-hash/SHA256/{sha256}");
+        let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let tail = format!("{directory}/by-hash/SHA256/{sha256}");
         paths.insert(0, below_suite(archive.wanted, &tail).map_err(metadata)?);
     }
     // The path by digest comes first: while a mirror is updated, the plain name may be a newer file already.
@@ -358,7 +526,7 @@ fn fetch_packages(
             Ok(bytes) => {
                 let actual = Sha256Digest::new(Sha256::digest(&bytes).into());
                 if actual == sha256 && bytes.len() as u64 == size {
-                    return Ok((name, bytes));
+                    return Ok(bytes);
                 }
                 LockError::Mismatch {
                     archive: archive.wanted.name.clone(),
@@ -400,6 +568,13 @@ fn decompress<'a>(bytes: &'a [u8], name: &str) -> io::Result<BufReader<Capped<Bo
     let inner: Box<dyn Read + 'a> = if name.ends_with(".xz") {
         let stream = liblzma::stream::Stream::new_stream_decoder(MAX_XZ_MEMORY, liblzma::stream::CONCATENATED)?;
         Box::new(liblzma::read::XzDecoder::new_stream(bytes, stream))
+    } else if name.ends_with(".lzma") {
+        let stream = liblzma::stream::Stream::new_lzma_decoder(MAX_XZ_MEMORY)?;
+        Box::new(liblzma::read::XzDecoder::new_stream(bytes, stream))
+    } else if name.ends_with(".zst") {
+        let mut decoder = zstd::Decoder::with_buffer(bytes)?;
+        decoder.window_log_max(MAX_WINDOW_LOG)?;
+        Box::new(decoder)
     } else if name.ends_with(".gz") {
         Box::new(flate2::read::MultiGzDecoder::new(bytes))
     } else {

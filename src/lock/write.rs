@@ -10,6 +10,7 @@ const HEADER: &str = "# Written by `pnb lock`; not to be edited by hand. It pins
 /// A value that TOML cannot represent, such as a path that is not UTF-8.
 pub fn write_lock(lock: &Lockfile) -> Result<String, LockError> {
     let mut lock = lock.clone();
+    lock.sets.sort();
     lock.packages.sort();
     lock.files.sort();
     let body = toml::to_string(&lock).map_err(LockError::Write)?;

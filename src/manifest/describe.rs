@@ -4,13 +4,14 @@ use super::{
     ManifestError,
     document::{
         ArchiveFact, Artifact, BaseImageFact, Builder, FileFact, InputContent, LockFact, Manifest, PackageFact,
-        PrefixedSha256, RootFact, SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest, set_digest,
+        PrefixedSha256, RootFact, SCHEMA_VERSION, SourceFact, SourcePackage, Stage, StageInput, package_set_digest,
+        set_digest,
     },
     facts::{Facts, InputFact, Origin, Role, StageFact},
 };
 use crate::{
     graph::InputDigest,
-    lock::Archive,
+    lock::{Archive, Package},
     model::{BuildOption, GitSha, NodeId, RelPath, VerityDigest},
     verity::Digests,
 };
@@ -62,9 +63,11 @@ impl Manifest {
                 sha256: facts.lock_sha256,
                 version: facts.lock.version,
             },
+            operating_system: facts.operating_system.clone(),
             packages,
             modules: facts.modules.clone(),
             platform: facts.platform.clone(),
+            debug: facts.options.contains(&BuildOption::Debug),
             graphics: facts.options.contains(&BuildOption::Graphics),
             recovery: facts.options.contains(&BuildOption::Recovery),
             unsigned_modules: facts.options.contains(&BuildOption::UnsignedModules),
@@ -84,6 +87,7 @@ impl Manifest {
             BuildOption::Recovery => self.recovery,
             BuildOption::UnsignedModules => self.unsigned_modules,
             BuildOption::Graphics => self.graphics,
+            BuildOption::Debug => self.debug,
         };
         BuildOption::ALL.into_iter().filter(given).collect()
     }
@@ -203,11 +207,15 @@ fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
             )
         })?;
         seen.extend(sets.iter().cloned());
+        let details = facts.packages.get(&package.sha256).cloned().unwrap_or_default();
         out.push(PackageFact {
             name: package.name.clone(),
             arch: package.arch.clone(),
             version: package.version.clone(),
-            source: package.source.clone(),
+            source: source_of(package),
+            maintainer: details.maintainer,
+            depends: details.depends.into_iter().collect(),
+            licenses: details.licenses,
             archive: package.archive.clone(),
             url: format!("{}/{}", archive.snapshot_url, package.path),
             size: package.size,
@@ -221,6 +229,16 @@ fn packages(facts: &Facts<'_>) -> Result<Vec<PackageFact>, ManifestError> {
     }
     out.sort_by(|a, b| (&a.name, &a.arch, &a.version, &a.archive).cmp(&(&b.name, &b.arch, &b.version, &b.archive)));
     Ok(out)
+}
+
+/// The source of a locked package: `name version`, `name`, or nothing where it is named like the package and has its version.
+fn source_of(package: &Package) -> SourcePackage {
+    let stated = package.source.as_deref().unwrap_or(&package.name);
+    let (name, version) = stated.split_once(' ').unwrap_or((stated, &package.version));
+    SourcePackage {
+        name: name.to_owned(),
+        version: version.to_owned(),
+    }
 }
 
 fn files(facts: &Facts<'_>) -> Result<Vec<FileFact>, ManifestError> {

@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 /// Name of the file.
 pub const MANIFEST_FILE: &str = "build-manifest.json";
 /// Version of the schema this program reads and writes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A SHA-256 digest written as registries do: `sha256:<64 hex>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -103,6 +103,8 @@ pub struct Manifest {
     pub kernel_command_line: String,
     /// The lock.
     pub lockfile: LockFact,
+    /// The operating system of the root.
+    pub operating_system: OperatingSystem,
     /// Packages whose files are in the artifact, and packages of the tools.
     pub packages: Vec<PackageFact>,
     /// Who vouches for modules, as the root states it; absent if nobody does.
@@ -111,6 +113,8 @@ pub struct Manifest {
     /// The platform as boot partitions state it; only for families with a boot partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformFact>,
+    /// Whether whoever has a console of a running node has a shell of root there.
+    pub debug: bool,
     /// Whether the artifact has the drivers and firmware of graphics cards.
     pub graphics: bool,
     /// Whether whoever has the console of a node can get a shell on it.
@@ -259,9 +263,17 @@ pub struct PackageFact {
     pub arch: String,
     /// Debian version.
     pub version: String,
-    /// `name version` of its source package, where they differ from its own.
+    /// Its source package, which is what advisories name.
+    pub source: SourcePackage,
+    /// The maintainer, as the package states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
+    pub maintainer: Option<String>,
+    /// `name:arch` of the packages that its dependencies are satisfied by, in the sets that both belong to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends: Vec<String>,
+    /// The licences that its machine-readable copyright file states; empty where it has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licenses: Vec<License>,
     /// The entry of `archives` that it comes from.
     pub archive: String,
     /// Address of the file: the archive's snapshot and the path in its pool.
@@ -274,6 +286,43 @@ pub struct PackageFact {
     pub sets: Vec<String>,
     /// Whether its files are in the artifact.
     pub role: Role,
+}
+
+/// The source of a package.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourcePackage {
+    /// Name of the source package.
+    pub name: String,
+    /// Its version, without the mark of a rebuild of the binary package.
+    pub version: String,
+}
+
+/// A licence.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum License {
+    /// An SPDX expression; only where the name in the package has one meaning.
+    Spdx(String),
+    /// A name that the package gives to a licence.
+    Name(String),
+}
+
+/// The operating system of the root, as its `os-release` states it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatingSystem {
+    /// `ID`, e.g. `debian`.
+    pub id: String,
+    /// `VERSION_ID`, e.g. `13`; of a suite without a number `VERSION_CODENAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `PRETTY_NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `CPE_NAME`, where the distribution defines one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpe: Option<String>,
 }
 
 /// How the root digest is computed.

@@ -1,6 +1,6 @@
 //! The facts of a build that its statements are made from: plain values that the pipeline gathers.
 
-use super::{BaseImageFact, ModuleTrustFact, PlatformFact, RecordedWorkload};
+use super::{BaseImageFact, License, ModuleTrustFact, OperatingSystem, PlatformFact, RecordedWorkload};
 use crate::{
     graph::InputDigest,
     lock::Lockfile,
@@ -50,6 +50,10 @@ pub struct Facts<'a> {
     pub modules: Option<ModuleTrustFact>,
     /// The options of the build that an input of a stage depends on.
     pub options: BTreeSet<BuildOption>,
+    /// The operating system of the root.
+    pub operating_system: OperatingSystem,
+    /// What the packages say about themselves, by the SHA-256 of their files.
+    pub packages: BTreeMap<Sha256Digest, PackageDetails>,
     /// The agent in the root.
     pub agent: Agent,
     /// Version of pnb.
@@ -68,6 +72,17 @@ pub struct Facts<'a> {
     pub stages: Vec<StageFact>,
     /// The artifact's files, without the statements about it.
     pub artifacts: BTreeMap<RelPath, Digests>,
+}
+
+/// What a package says about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PackageDetails {
+    /// Its maintainer.
+    pub maintainer: Option<String>,
+    /// `name:arch` of the packages that its dependencies are satisfied by, in any of its sets; sorted.
+    pub depends: BTreeSet<String>,
+    /// Its licences; sorted.
+    pub licenses: Vec<License>,
 }
 
 /// The role of an input.

@@ -1,6 +1,6 @@
 //! The names, versions and moments in a manifest, checked when it is read: they are printed, compared and put into paths.
 
-use super::Manifest;
+use super::{License, Manifest};
 use crate::{
     debian::{Version, is_package_name, is_source},
     model::{Fingerprint, MAX_PINNED, Moment, NodeId, excerpt, is_name, is_plain_path, is_release, is_url, is_visible},
@@ -8,6 +8,9 @@ use crate::{
 
 /// Longest kernel command line, in bytes; the kernel takes 2048 on amd64 and arm64.
 const MAX_COMMAND_LINE: usize = 4096;
+
+/// Longest line of text of a package or of `os-release`, in bytes.
+const MAX_TEXT: usize = 1000;
 
 /// A value that has not the form of its field: its JSON pointer, and the problem.
 pub(super) type Malformed = (String, String);
@@ -61,6 +64,11 @@ impl Place<'_> {
         }
     }
 
+    fn text(&self, field: &str, value: &str) -> Result<(), Malformed> {
+        let holds = !value.is_empty() && value.len() <= MAX_TEXT && value.chars().all(is_visible);
+        self.is(field, value, "a line of at most 1000 visible characters", holds)
+    }
+
     fn digest(&self, field: &str, value: &str) -> Result<(), Malformed> {
         let holds = value.len() == 64 && value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         self.is(field, value, "64 hexadecimal digits", holds)
@@ -84,6 +92,18 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Malformed> {
         "a line of at most 4096 visible characters",
         holds,
     )?;
+    let system = &manifest.operating_system;
+    let place = Place("/operating_system");
+    place.name("id", &system.id)?;
+    for (field, value) in [
+        ("version", &system.version),
+        ("name", &system.name),
+        ("cpe", &system.cpe),
+    ] {
+        if let Some(value) = value {
+            place.text(field, value)?;
+        }
+    }
     Place("/agent").name("name", &manifest.agent.name)?;
     top.some("archives", manifest.archives.len())?;
     for (at, archive) in manifest.archives.iter().enumerate() {
@@ -157,8 +177,25 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Malformed> {
             "a Debian version",
             version.parse::<Version>().is_ok(),
         )?;
-        if let Some(source) = &package.source {
-            place.is("source", source, "a source package and its version", is_source(source))?;
+        let source = format!("{} {}", package.source.name, package.source.version);
+        place.is(
+            "source",
+            &source,
+            "a source package and its version",
+            is_source(&source),
+        )?;
+        if let Some(maintainer) = &package.maintainer {
+            place.text("maintainer", maintainer)?;
+        }
+        for other in &package.depends {
+            let form = "the name and the architecture of a package";
+            let holds = other
+                .split_once(':')
+                .is_some_and(|(name, arch)| is_package_name(name) && is_name(arch));
+            place.is("depends", other, form, holds)?;
+        }
+        for License::Spdx(text) | License::Name(text) in &package.licenses {
+            place.text("licenses", text)?;
         }
         place.name("archive", &package.archive)?;
         place.url("url", &package.url)?;

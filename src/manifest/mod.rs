@@ -17,17 +17,20 @@ mod sums;
 
 pub use canonical::{MAX_SIZE, from_canonical, read_strict, read_value, to_canonical, write_value};
 pub use document::{
-    ArchiveFact, Artifact, BaseImageFact, Builder, FileFact, InputContent, LockFact, MANIFEST_FILE, Manifest,
-    ModuleKeyFact, ModuleTrustFact, PackageFact, PlatformFact, PrefixedSha256, RecordedWorkload, RootFact,
-    SCHEMA_VERSION, SourceFact, Stage, StageInput, package_set_digest,
+    ArchiveFact, Artifact, BaseImageFact, Builder, FileFact, InputContent, License, LockFact, MANIFEST_FILE, Manifest,
+    ModuleKeyFact, ModuleTrustFact, OperatingSystem, PackageFact, PlatformFact, PrefixedSha256, RecordedWorkload,
+    RootFact, SCHEMA_VERSION, SourceFact, SourcePackage, Stage, StageInput, package_set_digest,
 };
 pub use error::ManifestError;
-pub use facts::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, Role, StageFact};
+pub use facts::{Agent, AgentKind, CodeDigests, Facts, InputFact, Origin, PackageDetails, Role, StageFact};
 pub use provenance::{
     BUILD_TYPE, BuildDefinition, BuilderId, DigestSet, ExternalParameters, InternalParameters, PREDICATE_TYPE,
     PROVENANCE_FILE, Provenance, Resource, RunDetails, STATEMENT_TYPE, Statement,
 };
 pub use record::{BuildRecord, Host, RECORD_FILE, RECORD_VERSION, Reproducibility, RunState, StageRun, Varied};
-pub use sbom::{Bom, Component, ExternalReference, Hash, Metadata, SBOM_FILE, SbomTools, package_url, serial_number};
+pub use sbom::{
+    Bom, Component, Contact, Dependency, ExternalReference, Hash, LicenseChoice, LicenseEntry, Metadata, Property,
+    SBOM_FILE, SbomTools, Supplier, package_url, serial_number,
+};
 pub use statements::{LISTED_STATEMENTS, Statements, is_statement};
 pub use sums::{SIGNATURE_ENDING, SUMS_FILE, Sums};

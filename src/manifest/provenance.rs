@@ -224,7 +224,7 @@ fn dependencies(manifest: &Manifest) -> Vec<Resource> {
     }
     let archive = |p: &PackageFact| manifest.archives.iter().find(|a| a.name == p.archive);
     for package in &manifest.packages {
-        let name = package_url(package, archive(package));
+        let name = package_url(package, archive(package), &manifest.operating_system);
         out.push(Resource::new(name, &package.sha256).at(package.url.clone()));
     }
     for file in &manifest.files {

@@ -28,6 +28,31 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), &'static str> {
     }
 }
 
+/// How a list in another form of `sha256sum` is written in this one; in the documentation with its limits.
+const REWRITE: &str = "docs/audit.md (\"Other forms of SHA256SUMS\") has the command that rewrites the list";
+
+/// The form of a line that `sha256sum -c` reads too, or the line that it skips.
+fn other_form(line: &str) -> Option<&'static str> {
+    let digest = line
+        .get(..64)
+        .filter(|digest| digest.bytes().all(|b| b.is_ascii_hexdigit()));
+    let rest = digest.and_then(|_| line.get(64..));
+    match (line, digest, rest) {
+        (line, ..) if line.ends_with('\r') => Some("it ends with a carriage return, as lines of Windows do"),
+        ("", ..) => Some("it is empty"),
+        (line, ..) if line.starts_with('#') => Some("it is a comment"),
+        (line, ..) if line.starts_with("SHA256 (") => Some("it has the form of BSD (`--tag`)"),
+        (_, Some(_), Some(rest)) if rest.starts_with(" *") => {
+            Some("it has the mark \"*\" of binary mode in front of the path")
+        }
+        (_, Some(digest), _) if digest.bytes().any(|b| b.is_ascii_uppercase()) => {
+            Some("its digest is in capital letters, not in 64 lower-case digits")
+        }
+        (_, Some(_), Some(rest)) if rest.starts_with("  ./") => Some("its path begins with \"./\""),
+        _ => None,
+    }
+}
+
 impl Sums {
     /// An empty list.
     pub fn new() -> Self {
@@ -74,6 +99,9 @@ impl Sums {
             if line.starts_with('\\') {
                 return Err(error("escaped names are not supported".to_owned()));
             }
+            if let Some(form) = other_form(line) {
+                return Err(error(format!("{form}; {REWRITE}")));
+            }
             let shape = || error("it must have a digest, two spaces and a path".to_owned());
             let (digest, path) = line.split_at_checked(PREFIX).ok_or_else(shape)?;
             let digest = digest.strip_suffix("  ").ok_or_else(shape)?;
@@ -116,16 +144,34 @@ mod tests {
         for (text, want) in [
             (String::new(), "line 1: it lists no file"),
             (good.trim_end().to_owned(), "line 2: the last line does not end"),
-            (good.replace("  d", " *d"), "line 2: it must have a digest, two spaces"),
-            (good.replace("0a", "0A"), "line 1: sha256 digest is not 64 lower-case"),
+            (
+                good.replace("  d", " *d"),
+                "line 2: it has the mark \"*\" of binary mode",
+            ),
+            (good.replace("  d", " d"), "line 2: it must have a digest, two spaces"),
+            (good.replace("0a", "0A"), "line 1: its digest is in capital letters"),
+            (good.replace("0a", "0g"), "line 1: sha256 digest is not 64 lower-case"),
+            (good.replace("  d", "  ./d"), "line 2: its path begins with \"./\""),
+            (good.replace('\n', "\r\n"), "line 1: it ends with a carriage return"),
+            (format!("# made today\n{good}"), "line 1: it is a comment"),
+            (
+                format!("SHA256 (a) = {}\n", "0a".repeat(32)),
+                "line 1: it has the form of BSD",
+            ),
             (good.replace("d/x y", "../x"), "line 2: path \"../x\""),
             (good.replace("d/x y", "/x"), "line 2: path \"/x\""),
-            (good.replace("d/x y", "x\r"), "line 2: \"x\\r\" has a control character"),
+            (
+                good.replace("d/x y", "x\ry"),
+                "line 2: \"x\\ry\" has a control character",
+            ),
             (good.replace("d/x y", "x\\ny"), "line 2: \"x\\\\ny\" has a backslash"),
             (format!("\\{good}"), "line 1: escaped names"),
             (good.replace("d/x y", "a"), "line 2: \"a\" is listed twice"),
             (good.replace("d/x y", "A"), "line 2: \"A\" is listed after \"a\""),
-            (good.replace('\n', "\n\n"), "line 2: it must have a digest"),
+            (
+                good.replace('\n', "\n\n"),
+                "line 2: it is empty; docs/audit.md (\"Other forms",
+            ),
         ] {
             let err = Sums::parse(text.as_bytes()).expect_err(&text).to_string();
             assert!(err.contains(want), "{err:?} lacks {want:?}");

@@ -14,14 +14,17 @@ pub enum BuildOption {
     UnsignedModules,
     /// Drivers of graphics cards, with their firmware.
     Graphics,
+    /// A shell of root on every console of a running node.
+    Debug,
 }
 
 impl BuildOption {
     /// Every option, in the order of all lists.
-    pub const ALL: [BuildOption; 3] = [
+    pub const ALL: [BuildOption; 4] = [
         BuildOption::Recovery,
         BuildOption::UnsignedModules,
         BuildOption::Graphics,
+        BuildOption::Debug,
     ];
 
     /// The name used in flags and stage files.
@@ -30,6 +33,7 @@ impl BuildOption {
             BuildOption::Recovery => "recovery",
             BuildOption::UnsignedModules => "unsigned-modules",
             BuildOption::Graphics => "graphics",
+            BuildOption::Debug => "debug",
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     BuildContext, BuildOutcome, CODE_SANDBOX, CODE_WRITERS, PipelineError, Project,
     base::base_of,
+    package_facts::PackageFacts,
     project::{AGENT, below_stages},
     resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
 };
@@ -30,6 +31,8 @@ const DIAGNOSTIC: &str = "agent/diagnostic";
 /// The stages and outputs whose contents the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
+/// The stage whose tree is the root.
+const CONFIGURED_STAGE: &str = "rootfs";
 
 /// The artifact that is described.
 pub(super) struct Described<'a> {
@@ -139,6 +142,10 @@ impl<'a> Described<'a> {
             .filter(|option| decided.contains(option))
             .copied()
             .collect();
+        let mut said = PackageFacts::new(self.context, self.outcome);
+        let packages = said.details(&package_sets)?;
+        let configured = project.graph.node(CONFIGURED_STAGE, self.target.arch)?;
+        let operating_system = said.operating_system(&configured)?;
         // A build is hermetic only if its stage files can be found again by the commit, or the user waived that.
         let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
         Ok(Facts {
@@ -160,6 +167,8 @@ impl<'a> Described<'a> {
             platform,
             modules,
             options,
+            operating_system,
+            packages,
             agent: Agent {
                 kind: if diagnostic {
                     AgentKind::Diagnostic

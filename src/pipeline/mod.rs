@@ -20,7 +20,7 @@
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `output.rs` | the directory of artifacts: what its file system can do |
-//! | `export.rs`, `facts.rs` | artifacts in `images/`, and the facts for their statements |
+//! | `export.rs`, `facts.rs`, `package_facts.rs` | artifacts in `images/`, and the facts for their statements |
 //! | `joint.rs` | the OCI layout over both architectures |
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
@@ -35,6 +35,7 @@ mod joint;
 mod listed;
 mod origins;
 mod output;
+mod package_facts;
 mod placement;
 mod platform;
 mod project;
@@ -65,7 +66,7 @@ pub use registries::Registries;
 pub use relock::{BaseRequest, LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, HostChecked, RunOptions};
-pub use scheduler::{BuildOutcome, Done, PlanEntry, plan};
+pub use scheduler::{BuildOutcome, Done, PlanEntry, plan, present, present_keys};
 pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};

@@ -75,6 +75,7 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
         proc_mount: true,
         console: Console::Log,
         network: Network::None,
+        kvm: false,
     };
     Ok(Placement { spec, packages })
 }

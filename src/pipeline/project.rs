@@ -60,7 +60,9 @@ impl Project {
     /// # Errors
     /// There is none, or one that was found and not named belongs to somebody else.
     pub fn find(start: &Path, named: bool) -> Result<SourceTree, PipelineError> {
-        SourceTree::find(start, STAGES, named)?.ok_or_else(|| PipelineError::NoProject { path: start.to_owned() })
+        SourceTree::find(start, STAGES, named)?.ok_or_else(|| PipelineError::NoProject {
+            path: std::path::absolute(start).unwrap_or_else(|_| start.to_owned()),
+        })
     }
 
     /// Reads lock and stages of the project in `tree`, and compares them with its commit.
@@ -112,7 +114,7 @@ impl Project {
         match check(&self.lock, &wanted_sets(&self.graph)).first() {
             None => Ok(()),
             Some(problem) => Err(PipelineError::NotLocked {
-                what: format!("all packages that the stages want ({problem})"),
+                what: format!("the packages that the stages want ({problem})"),
             }),
         }
     }

@@ -130,11 +130,11 @@ impl fmt::Display for RelockProblem {
 /// The options for a new lock.
 #[derive(Clone, Debug)]
 pub struct RelockRequest<'a> {
-    /// Whether the newest versions are chosen even if the present lock is complete.
+    /// Whether the newest versions are chosen; otherwise the archives keep the state that they have in the present lock.
     pub update: bool,
-    /// The moment of the archives; `None` for the newest state.
+    /// The moment of the archives; `None` for the newest state, or that of the present lock.
     pub snapshot: Option<Moment>,
-    /// The optional archives to add.
+    /// The optional archives to add, which is an update.
     pub suites: &'a [String],
     /// The present time, seconds since 1970.
     pub now: u32,
@@ -170,6 +170,13 @@ pub enum RelockEvent<'a> {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// A fact about an archive that is no error.
+    Remark {
+        /// Name of the archive.
+        archive: &'a str,
+        /// The fact, in one line.
+        text: &'a str,
+    },
     /// The server of a place asks for a wait.
     Waiting {
         /// The place.
@@ -191,6 +198,8 @@ pub struct Relocked {
     pub lock: Lockfile,
     /// The differences from the replaced lock; `None` without one.
     pub changes: Option<Vec<LockChange>>,
+    /// The optional archives of the project that the lock does not use.
+    pub unused: Vec<String>,
 }
 
 impl LockWants {
@@ -257,8 +266,8 @@ impl LockWants {
         })
     }
 
-    /// Chooses and pins every input, and writes the lock. A complete lock keeps its versions unless newer ones are asked for;
-    /// pinned files are always read again. `origins` is called only when archives or a base image have to be read, and `store` is for the
+    /// Chooses and pins every input, and writes the lock. What the present lock lacks is taken from the archives as they were when it was
+    /// made, so that no version moves, unless newer ones are asked for; pinned files are always read again. `origins` is called only when archives or a base image have to be read, and `store` is for the
     /// blobs of a base image.
     ///
     /// # Errors
@@ -270,13 +279,14 @@ impl LockWants {
         store: Option<&Store>,
         events: &dyn Fn(RelockEvent<'_>),
     ) -> Result<Relocked, RelockError> {
-        let newest = request.update || request.snapshot.is_some() || !request.suites.is_empty();
+        let moves = request.update || request.snapshot.is_some() || !request.suites.is_empty();
+        let archives = self.archives()?;
         let mut lock = match &self.previous {
-            Some(old) if !newest && lock::check(old, &self.sets).is_empty() => Lockfile {
+            Some(old) if !moves && lock::check(old, &self.sets).is_empty() => Lockfile {
                 files: self.files.clone(),
                 ..old.clone()
             },
-            _ => self.resolve(request, &origins()?, events)?,
+            _ => self.resolve(request, !moves, &archives, &origins()?, events)?,
         };
         match (self.unread_base(request)?, request.base) {
             (Some(image), _) => {
@@ -292,20 +302,35 @@ impl LockWants {
         let text = lock::write_lock(&lock)?;
         self.tree.replace(LOCKFILE, text.as_bytes())?;
         let changes = self.previous.as_ref().map(|old| lock::diff(old, &lock));
-        Ok(Relocked { lock, changes })
+        let unused = archives.into_iter().filter(|archive| archive.optional);
+        let unused = unused.filter(|archive| lock.archive(&archive.name).is_none());
+        let unused = unused.map(|archive| archive.name).collect();
+        Ok(Relocked { lock, changes, unused })
+    }
+
+    /// The list of archives; it is empty when there is none, which is an error only where packages are wanted.
+    fn archives(&self) -> Result<Vec<WantedArchive>, RelockError> {
+        let path = below_stages(ARCHIVES)?;
+        match self.tree.read_text(&path)? {
+            Some(text) => Ok(lock::parse_archives(&text, &format!("{STAGES}/{ARCHIVES}"))?),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn resolve(
         &self,
         request: &RelockRequest<'_>,
+        keep: bool,
+        archives: &[WantedArchive],
         origins: &Origins,
         events: &dyn Fn(RelockEvent<'_>),
     ) -> Result<Lockfile, RelockError> {
-        let path = below_stages(ARCHIVES)?;
-        let text = self.tree.read_text(&path)?.ok_or(RelockError::Missing { path })?;
-        let archives = lock::parse_archives(&text, &format!("{STAGES}/{ARCHIVES}"))?;
+        if archives.is_empty() {
+            let path = below_stages(ARCHIVES)?;
+            return Err(RelockError::Missing { path });
+        }
         let mut keyrings = BTreeMap::new();
-        for archive in &archives {
+        for archive in archives {
             let path = in_project(STAGES)?.join(&archive.keyring);
             let bytes = self.tree.read(&path, MAX_TEXT)?.ok_or(RelockError::Missing { path })?;
             keyrings.insert(archive.keyring.clone(), bytes);
@@ -323,7 +348,7 @@ impl LockWants {
             events,
         };
         let wanted = LockRequest {
-            archives: &archives,
+            archives,
             keyrings: &keyrings,
             suites: &suites,
             wanted: &self.sets,
@@ -331,6 +356,7 @@ impl LockWants {
             now: request.now,
             snapshot: request.snapshot,
             previous,
+            keep,
         };
         Ok(lock::update(&wanted, &indexes)?)
     }
@@ -367,6 +393,10 @@ impl Indexes for RemoteIndexes<'_> {
         Err(io::Error::other(format!(
             "{path} is at none of these addresses:{tried}"
         )))
+    }
+
+    fn remark(&self, archive: &str, text: &str) {
+        (self.events)(RelockEvent::Remark { archive, text });
     }
 }
 
@@ -406,7 +436,7 @@ impl RemoteIndexes<'_> {
             let mut both = verity::Both::new();
             both.update(&bytes);
             if both.finish().sha256 != sha256 {
-                return Err("the file has another SHA-256 than the release file states".to_owned());
+                return Err("the file has another SHA-256 than the one that is locked or signed".to_owned());
             }
         }
         Ok(bytes)

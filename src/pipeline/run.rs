@@ -139,10 +139,7 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
             tail,
             log: format!("{}{kept}", visible_path(&log)),
         },
-        None => PipelineError::Sandbox {
-            node: id.clone(),
-            source: Box::new(source),
-        },
+        None => PipelineError::Sandbox(Box::new(source)),
     })?;
     for layer in &outcome.weaker {
         (context.events)(Event::Weaker { layer: layer.clone() });

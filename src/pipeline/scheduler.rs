@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     graph::{Closure, Reason, StageIds, closure_of},
-    model::{NodeId, VerityDigest},
+    model::{NodeId, StageKey, VerityDigest},
     store::{Output, Record, Store},
 };
 use serde::Serialize;
@@ -97,6 +97,52 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
         }
     }
     Ok(entries)
+}
+
+/// The key of a node as the project is now, and its record if the store has it. `None` when a stage that it needs has no record, so that
+/// the key is not known.
+pub fn present(
+    project: &Project,
+    store: &Store,
+    id: &NodeId,
+) -> Result<Option<(StageKey, Option<Record>)>, PipelineError> {
+    let closure = closure_of(&project.graph, std::slice::from_ref(id))?;
+    let mut outputs = OutputsByNode::new();
+    let mut last = None;
+    for id in &closure.order {
+        let key = resolve_stage(project, store, id, &outputs)?.key;
+        let record = store.record(&key)?;
+        match &record {
+            Some(record) => drop(outputs.insert(id.clone(), record.outputs.clone())),
+            None if closure.order.last() != Some(id) => return Ok(None),
+            None => {}
+        }
+        last = Some((key, record));
+    }
+    Ok(last)
+}
+
+/// The keys of all stages of the project as it is now that have a record, for every architecture.
+pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKey>, PipelineError> {
+    let closure = closure_of(&project.graph, &project.graph.nodes())?;
+    let mut outputs = OutputsByNode::new();
+    let mut keys = BTreeSet::new();
+    for id in &closure.order {
+        if closure.needs[id].iter().any(|need| !outputs.contains_key(need)) {
+            continue;
+        }
+        let resolved = match resolve_stage(project, store, id, &outputs) {
+            Ok(resolved) => resolved,
+            Err(error @ PipelineError::Store(_)) => return Err(error),
+            // The lock does not have every package of every stage; such a stage was not built either.
+            Err(_) => continue,
+        };
+        if let Some(record) = store.record(&resolved.key)? {
+            keys.insert(resolved.key);
+            outputs.insert(id.clone(), record.outputs);
+        }
+    }
+    Ok(keys)
 }
 
 /// The reasons to run a resolved node that has no usable record.
@@ -315,7 +361,8 @@ fn build_node(
     let range = range || needs_range(project, id);
     options.checked.ensure(&options.helper, range)?;
     // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
-    let _lock = store.lock_stage(&resolved.key)?;
+    let mut waits = || events(Event::Queued { node: id.clone() });
+    let _lock = store.lock_stage(&resolved.key, &mut waits)?;
     if let Some(record) = usable(store, &resolved, options)? {
         return cached(record);
     }

@@ -1,7 +1,7 @@
 //! The differences between two outputs of a stage, as [`crate::inspect`] describes them.
 
 use crate::{
-    inspect::{self, Comparison, Difference, InspectError, SpoolDirectory, What},
+    inspect::{self, Comparison, Difference, InspectError, PartKind, SpoolDirectory, What},
     model::{Entry, Node, RelPath, Tree, VerityDigest},
     store::{Output, Store, StoreError},
 };
@@ -67,8 +67,12 @@ impl Walk<'_> {
     fn report(&mut self, path: Vec<String>, what: What) {
         self.found.total += 1;
         if self.found.differences.len() < self.limit {
-            let hint = None;
-            self.found.differences.push(Difference { path, what, hint });
+            self.found.differences.push(Difference {
+                path,
+                what,
+                hint: None,
+                structure: false,
+            });
         }
     }
 
@@ -92,8 +96,14 @@ impl Walk<'_> {
                         _ => {}
                     }
                 }
-                (Some(only), None) => self.report(vec![name], What::OnlyInA { size: size(only) }),
-                (None, Some(only)) => self.report(vec![name], What::OnlyInB { size: size(only) }),
+                (Some(only), None) => {
+                    let (size, kind) = (size(only), kind_of(only));
+                    self.report(vec![name], What::OnlyInA { size, kind });
+                }
+                (None, Some(only)) => {
+                    let (size, kind) = (size(only), kind_of(only));
+                    self.report(vec![name], What::OnlyInB { size, kind });
+                }
                 (None, None) => {}
             }
         }
@@ -174,6 +184,15 @@ impl From<&crate::model::Meta> for About {
             mode: format!("{:04o}", meta.mode),
             owner: format!("{}:{}", meta.uid, meta.gid),
         }
+    }
+}
+
+fn kind_of(entry: &Entry) -> PartKind {
+    match entry.node {
+        Node::File { .. } => PartKind::File,
+        Node::Directory => PartKind::Directory,
+        Node::Symlink { .. } => PartKind::Symlink,
+        Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Fifo => PartKind::Special,
     }
 }
 

@@ -19,7 +19,7 @@ pub use claim::Claim;
 pub(crate) use compare::kind;
 pub use compare::{CompareError, compare};
 pub use error::{ChallengeError, ClaimError};
-pub use html::html;
+pub use html::{changes_html, html};
 pub use verdict::{
     ArtifactResult, BuiltFrom, Cause, Divergent, Finding, OutputResult, ReproSetup, ReproVerdict, StageResult, State,
     Tried,

@@ -12,17 +12,21 @@ use super::{
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     process,
 };
 
-/// Groups are named `pnb-<process id>`; groups of processes that are gone are removed.
+/// Groups are named `pnb-<process id>-<number>`; groups that nobody holds are removed.
 const PREFIX: &str = "pnb-";
+/// Names to try: a process of another pid namespace can have the same id.
+const NAMES: u32 = 64;
 
 /// A control group of this run: one of version 2, or one per controller of version 1.
 struct GroupDirectory {
     path: PathBuf,
+    /// Holds the group, by a lock that ends with the last process of the run.
+    _held: File,
     /// `cgroup.procs`, open for writing with the rights of the helper.
     processes: File,
     version: u8,
@@ -65,10 +69,9 @@ impl ControlGroup {
                 continue;
             }
             sweep(&hierarchy.parent);
-            let path = hierarchy.parent.join(format!("{PREFIX}{}", process::id()));
-            if fs::create_dir(&path).is_err() {
+            let Some((path, held)) = make(&hierarchy.parent) else {
                 continue;
-            }
+            };
             match set_up(&path, hierarchy.version, memory, pids, limits) {
                 Ok(processes) => group.directories.push(GroupDirectory {
                     events: [
@@ -78,6 +81,7 @@ impl ControlGroup {
                         pids.then(|| File::open(path.join("pids.events")).ok()).flatten(),
                     ],
                     path,
+                    _held: held,
                     processes,
                     version: hierarchy.version,
                     memory,
@@ -263,20 +267,40 @@ fn set_up(path: &Path, version: u8, memory: bool, pids: bool, limits: &Limits) -
     OpenOptions::new().write(true).open(path.join("cgroup.procs"))
 }
 
-/// Removes groups of processes that are gone.
+/// Makes a group below `parent` and holds it. `None` where the host allows no group.
+fn make(parent: &Path) -> Option<(PathBuf, File)> {
+    for number in 0..NAMES {
+        let path = parent.join(format!("{PREFIX}{}-{number}", process::id()));
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(_) => return None,
+        }
+        // Another program may remove the group before it is held; the lock is then one of a directory without a name.
+        let Ok(held) = File::open(&path) else { continue };
+        let same = |there: fs::Metadata| held.metadata().is_ok_and(|own| own.ino() == there.ino());
+        if held.lock().is_ok() && fs::metadata(&path).is_ok_and(same) {
+            return Some((path, held));
+        }
+    }
+    None
+}
+
+/// Removes groups that nobody holds. The id in a name says nothing: a process of another pid namespace is not seen here.
 fn sweep(parent: &Path) {
     #[expect(clippy::disallowed_methods, reason = "the order of removal does not matter")]
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|n| n.strip_prefix(PREFIX))
-            .and_then(|n| n.parse::<u32>().ok());
+        let ours = name.to_str().is_some_and(|name| {
+            let rest = name.strip_prefix(PREFIX);
+            rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
+        });
         let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-        if let Some(owner) = owner
+        if ours
             && is_dir
-            && matches!(Path::new(&format!("/proc/{owner}")).try_exists(), Ok(false))
+            && let Ok(held) = File::open(entry.path())
+            && held.try_lock().is_ok()
         {
             // Fails while processes are left in it, or where another program was faster.
             let _ = fs::remove_dir(entry.path());
@@ -307,6 +331,34 @@ mod tests {
                 (Some("/cg/pids/"), 1, false, true),
             ]
         );
+    }
+
+    #[test]
+    fn a_group_is_removed_when_nobody_holds_it() {
+        let parent = tempfile::tempdir().expect("scratch");
+        let names = || {
+            #[expect(clippy::disallowed_methods, reason = "the names go into a set")]
+            let entries = fs::read_dir(parent.path()).expect("readable");
+            let names = entries.map(|entry| entry.expect("readable").path());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        // A group of another pid namespace has an id that no process here has, and perhaps the id of this one.
+        let (first, held) = make(parent.path()).expect("a group");
+        let (second, also_held) = make(parent.path()).expect("a second group");
+        let other = parent.path().join("pnb-4194305-0");
+        fs::create_dir(&other).expect("made");
+        let foreign = parent.path().join("pnb-of-somebody");
+        fs::create_dir(&foreign).expect("made");
+        assert_eq!(names().len(), 4);
+        let holder = File::open(&other).expect("opens");
+        holder.lock().expect("locked");
+        sweep(parent.path());
+        assert_eq!(names().len(), 4, "all groups are held");
+        drop((held, holder));
+        sweep(parent.path());
+        assert_eq!(names(), [second, foreign].into());
+        assert!(!first.exists() && !other.exists());
+        drop(also_held);
     }
 
     #[test]

@@ -19,7 +19,14 @@ const fn memory(name: &'static str, minor: u64) -> DeviceNode {
     DeviceNode { name, major: 1, minor }
 }
 
-/// All of them, by name.
+/// The kernel's interface to the processor's virtualization; only where [`super::Spec::kvm`] asks for it.
+pub(super) const KVM: DeviceNode = DeviceNode {
+    name: "kvm",
+    major: 10,
+    minor: 232,
+};
+
+/// Those of every stage, by name.
 pub(super) const DEVICES: [DeviceNode; 5] = [
     memory("full", 7),
     memory("null", 3),
@@ -28,11 +35,11 @@ pub(super) const DEVICES: [DeviceNode; 5] = [
     memory("zero", 5),
 ];
 
-/// A detached tmpfs with nodes of its own.
-pub(super) fn own_nodes() -> io::Result<OwnedFd> {
+/// A detached tmpfs with nodes of its own, with [`KVM`] if `kvm`.
+pub(super) fn own_nodes(kvm: bool) -> io::Result<OwnedFd> {
     let options = [(c"size", c"64k"), (c"nr_inodes", c"16"), (c"mode", c"0755")];
     let nodes = sys::new_filesystem(c"tmpfs", &options, attr::NOSUID | attr::NOEXEC)?;
-    for DeviceNode { name, major, minor } in DEVICES {
+    for DeviceNode { name, major, minor } in DEVICES.into_iter().chain(kvm.then_some(KVM)) {
         mknodat(&nodes, name, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))?;
         // The mode given to mknod(2) passes through the caller's umask.
         let mode = Mode::from_bits_truncate(0o666);

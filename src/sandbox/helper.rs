@@ -127,7 +127,7 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<Started, Fault>
         host_namespaces: sys::namespaces_at(File::open("/proc").step("open /proc")?),
         group,
         // Root of a container may be forbidden to make device nodes; its stages have the host's, like those of an ordinary user.
-        devices: as_root.then(|| devices::own_nodes().ok()).flatten(),
+        devices: as_root.then(|| devices::own_nodes(request.spec.kvm).ok()).flatten(),
         no_overlay: None,
         meminfo: File::open("/proc/meminfo").ok(),
         builtins,

@@ -174,11 +174,14 @@ impl Supervisor<'_> {
 
     /// Maps the stage's ids and forwards its measurements to the executor, until it becomes the workload.
     fn admit(&mut self, stage: Pid, reports: &mut UnixStream) -> Result<(), Ending> {
-        let mut byte = [0u8];
-        reports.read_exact(&mut byte).step("start the stage")?;
-        self.map_ids(stage)?;
+        // Whatever fails before is told in place of the wish for ids.
+        match wire::receive_value(reports).step("start the stage")? {
+            Some(StageReport::Ids) => self.map_ids(stage)?,
+            Some(StageReport::Fault(fault)) => return Err(fault.into()),
+            _ => return Err(Fault::setup("start the stage", "it ended before it had a user namespace").into()),
+        }
         prctl::set_dumpable(is_off(SandboxLayer::Hiding)).step("hide from the stage")?;
-        reports.write_all(&byte).step("let the stage continue")?;
+        reports.write_all(&[0]).step("let the stage continue")?;
         let mut measured = false;
         while let Some(report) = wire::receive_value(reports).step("read the stage's report")? {
             match report {
@@ -196,6 +199,9 @@ impl Supervisor<'_> {
                     self.answerer = listener.map(|listener| Answerer::new(listener, spec));
                 }
                 StageReport::Fault(fault) => return Err(fault.into()),
+                StageReport::Ids => {
+                    return Err(Fault::setup("start the stage", "it asks for its ids a second time").into());
+                }
             }
         }
         if measured {
@@ -256,7 +262,7 @@ impl Supervisor<'_> {
 
     /// Waits until the stage ends, reaches a limit or is stopped by the executor.
     fn watch(&mut self, stage: Pid, ends: &SignalFd, begin: Instant, dog: &mut Watchdog) -> Result<Ended, Ending> {
-        let wall = self.job.request.spec.limits.wall;
+        let wall = self.job.request.spec.wall_limit();
         // By the clock, not by the number of wakeups: a stage can wake this process as often as it likes.
         let mut next_check = begin + dog.interval();
         loop {

@@ -32,6 +32,8 @@ pub(super) struct Rules {
     pub write: Vec<PathBuf>,
     /// Device nodes that may be read and written.
     pub devices: Vec<PathBuf>,
+    /// The one of them that may be controlled by ioctl(2) too: that of KVM, for a machine.
+    pub controlled: Option<PathBuf>,
     /// Whether TCP ports may be bound and connected to.
     pub tcp: bool,
 }
@@ -114,6 +116,9 @@ fn enforce(rules: &Rules, level: CompatLevel) -> Result<RulesetStatus, LandlockE
         .create()?
         .add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::ReadDir))?;
     let files = AccessFs::from_file(HANDLED);
+    if let Some(path) = &rules.controlled {
+        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::IoctlDev))?;
+    }
     let grants = [(&rules.read, read), (&rules.write, write), (&rules.devices, device)];
     for (paths, access) in grants {
         for path in paths {

@@ -19,7 +19,7 @@
 //! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
 //! | while the stage runs | `watchdog` (limits), `socket_memory`, `build_dir` (sizes) |
 //! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
-//! | the host | `probe` (for `pnb doctor`), `host_check` (why it runs no stage), `sys` (system calls, the only unsafe code) |
+//! | the host | `probe` (for `pnb doctor`), `host_check` (why it runs no stage), `kvm` (for machines), `sys` (system calls, the only unsafe code) |
 //! | tests | `ablation` (a run without a layer, which no release has) |
 
 mod ablation;
@@ -39,6 +39,7 @@ mod host_check;
 mod idmap;
 mod init;
 mod job;
+mod kvm;
 mod landlock;
 mod limits;
 mod nesting;
@@ -68,6 +69,7 @@ pub use executor::Executor;
 pub use helper::helper_main;
 pub use host_check::check_host;
 pub use job::{BuiltinTable, BuiltinWriter};
+pub use kvm::{KVM_DEVICE, KvmProblem, probe_kvm};
 pub use limits::Limits;
 pub use outcome::{Collected, LogSink, Measured, PutOutput, StageOutcome};
 pub use policy::{PolicyWorkload, SandboxPolicy};
@@ -76,5 +78,5 @@ pub use spec::{
     Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,
     Workload,
 };
-pub use sys::use_linked_name_services;
+pub use sys::{announce_interrupt, use_linked_name_services};
 pub use variation::{Processors, SystemInfo, VARIATION_DIR, Variation};

@@ -2,7 +2,7 @@
 
 use super::{
     Access, BuildDir, Network, RootFs, Spec, VARIATION_DIR,
-    devices::{DEVICES, DeviceNode},
+    devices::{DEVICES, DeviceNode, KVM},
     emulator,
     landlock::Rules,
     overlay::READ_ONLY,
@@ -160,6 +160,9 @@ impl Plan {
                 self.push(Shown::Node(device), dir.join(&rel(device.name)?), DEVICE);
             }
         }
+        if spec.kvm {
+            self.push(Shown::Node(KVM), rel("dev")?.join(&rel(KVM.name)?), DEVICE);
+        }
         Ok(())
     }
 
@@ -205,6 +208,7 @@ impl Plan {
             read: Vec::new(),
             write: vec![PathBuf::from("/build"), PathBuf::from("/tmp")],
             devices: Vec::new(),
+            controlled: spec.kvm.then(|| Path::new("/dev").join(KVM.name)),
             tcp: spec.network == Network::Loopback,
         };
         for bind in &self.binds {

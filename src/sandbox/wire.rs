@@ -137,6 +137,8 @@ impl<T, E: ToString> Step<T> for Result<T, E> {
 /// Message from the stage to pid 1, before the stage becomes the workload.
 #[derive(Serialize, Deserialize)]
 pub(super) enum StageReport {
+    /// The stage has its user namespace, whose ids are mapped now.
+    Ids,
     /// A layer that is weaker than on a current kernel.
     Weaker(String),
     /// The seccomp notification descriptor follows.

@@ -117,8 +117,8 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
         set_resource_limits(&job.request.spec)?;
     }
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).step("enter a user namespace of the stage's own")?;
-    // Pid 1 writes the id maps between these two bytes.
-    reports.write_all(b"u").step("ask for ids")?;
+    // Pid 1 writes the id maps between this report and its answer.
+    wire::send_value(reports, &StageReport::Ids).step("ask for ids")?;
     reports.read_exact(&mut [0u8]).step("get ids")?;
 
     if !is_off(SandboxLayer::Keyring) {

@@ -151,7 +151,7 @@ fn compress(context: &Context, part: &Path, out: File) -> Result<File, WriterErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Arch, Epoch};
+    use crate::model::{Arch, Epoch, SectorSize};
 
     #[test]
     fn the_segment_compressed_as_it_is_made_is_the_segment_compressed() {
@@ -159,6 +159,7 @@ mod tests {
             arch: Arch::Amd64,
             epoch: Epoch::new(7),
             threads: 2,
+            sector_size: SectorSize::Bytes512,
             outputs: Vec::new(),
         };
         let dir = tempfile::tempdir().expect("a directory");

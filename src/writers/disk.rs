@@ -10,6 +10,9 @@
 //! end           the table again
 //! ```
 //!
+//! On a disk with sectors of 4096 bytes (`sector-size` in `stage.toml`), the table and the boot partition count in these. FAT32 needs 65525
+//! clusters of at least a sector, so its boot partition has 256 MiB and more. No BIOS boots it.
+//!
 //! All identifiers are derived from the root's digest, so equal roots give equal bytes. No device, no mount and no privilege is
 //! needed. The plan and the parts for `powernode.install=` are made from the finished image ([`super::plan`]).
 
@@ -25,7 +28,7 @@ use crate::{
         gpt::{self, DiskTable, Partition, PartitionRequest, types},
         grub,
     },
-    model::{RelPath, VerityDigest},
+    model::{RelPath, SectorSize, VerityDigest},
     store::copy_sparse,
 };
 use std::{
@@ -75,6 +78,12 @@ const PLAN: &str = "install";
 pub(super) fn disk_image(context: &Context) -> Result<(), WriterError> {
     let bios = is_there(&input("core.img"))?
         .then(|| Ok::<_, WriterError>((read(&input("boot.img"))?, read(&input("core.img"))?)));
+    if let (Some(_), SectorSize::Bytes4096) = (&bios, context.sector_size) {
+        return Err(WriterError::Missing(
+            "make a disk with sectors of 4096 bytes that a BIOS boots: GRUB's first sector reads sectors of 512 bytes"
+                .to_owned(),
+        ));
+    }
     let boot = Boot {
         files: efi::loaders(context.arch)?,
         type_guid: types::EFI_SYSTEM,
@@ -130,6 +139,7 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     // The boot partition is laid out twice: first for its size, then for its place in the table, which its boot sector states.
     let volume = FatVolume {
         kind: FatKind::Fat32,
+        sector_size: context.sector_size,
         label: ESP_LABEL.to_owned(),
         serial: fat::serial("esp", &root),
         epoch: context.epoch,
@@ -138,7 +148,13 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     };
     let esp = efi::lay_out(&volume, &files)?.size().next_multiple_of(MIB);
     let objects = size_of(&input(ROOT))?.next_multiple_of(MIB);
-    let table = partitions(&root, boot.bios.is_some(), (boot.type_guid, esp), objects)?;
+    let table = partitions(
+        &root,
+        context.sector_size,
+        boot.bios.is_some(),
+        (boot.type_guid, esp),
+        objects,
+    )?;
     let parts = named(&table)?;
     let hidden_sectors = u32::try_from(parts.esp.first_lba).map_err(|e| WriterError::Missing(e.to_string()))?;
     let esp = efi::lay_out(
@@ -153,14 +169,25 @@ fn write(context: &Context, boot: Boot) -> Result<(), WriterError> {
     let path = build("disk.raw");
     let mut disk = File::create_new(&path).map_err(WriterError::io("create", &path))?;
     disk.set_len(table.size()).map_err(WriterError::io("write", &path))?;
-    let extents = fat::write(&esp, parts.esp.offset(), &efi::opener(&files), &mut disk)?.extents;
-    copy_in(&input(ROOT), &disk, parts.root.offset())?;
-    copy_in(&persist, &disk, parts.persist.offset())?;
+    let extents = fat::write(
+        &esp,
+        parts.esp.offset(table.sector_size),
+        &efi::opener(&files),
+        &mut disk,
+    )?
+    .extents;
+    copy_in(&input(ROOT), &disk, parts.root.offset(table.sector_size))?;
+    copy_in(&persist, &disk, parts.persist.offset(table.sector_size))?;
     write_table(&table, boot.bios.as_ref(), boot.record, (&path, &mut disk))?;
     disk.flush().map_err(WriterError::io("write", &path))?;
 
     if context.gives(PLAN) {
-        plan::write(&path, shared_extents(&parts, &extents)?, &build(PLAN))?;
+        plan::write(
+            &path,
+            table.sector_size,
+            shared_extents(table.sector_size, &parts, &extents)?,
+            &build(PLAN),
+        )?;
     }
     fs::remove_file(&persist).map_err(WriterError::io("remove", &persist))?;
     fs::remove_dir_all(&menus).map_err(WriterError::io("remove", &menus))?;
@@ -181,7 +208,7 @@ fn write_table(
         Some((first, core)) => {
             let bios = &table.partitions[0];
             let (code, core) = grub::embed(first, core, bios.first_lba, bios.sectors)?;
-            disk.seek(SeekFrom::Start(bios.offset()))
+            disk.seek(SeekFrom::Start(bios.offset(table.sector_size)))
                 .and_then(|_| disk.write_all(&core))
                 .map_err(WriterError::io("write", path))?;
             Some(code)
@@ -199,11 +226,12 @@ fn write_table(
 
 /// The extents of the disk that are files of an installation medium; `files` has the extents of the boot partition.
 fn shared_extents(
+    sector_size: SectorSize,
     parts: &NamedPartitions<'_>,
     files: &BTreeMap<RelPath, (u64, u64)>,
 ) -> Result<Vec<SharedExtent>, WriterError> {
     let mut shared = vec![SharedExtent {
-        offset: parts.root.offset(),
+        offset: parts.root.offset(sector_size),
         len: size_of(&input(ROOT))?,
         file: ROOT,
     }];
@@ -211,7 +239,7 @@ fn shared_extents(
         let extent = files.get(&efi::rel(place)?).copied();
         let (offset, len) = extent.ok_or_else(|| WriterError::Missing(format!("make the disk: {file} is empty")))?;
         shared.push(SharedExtent {
-            offset: parts.esp.offset() + offset,
+            offset: parts.esp.offset(sector_size) + offset,
             len,
             file,
         });
@@ -227,6 +255,7 @@ fn size_of(path: &Path) -> Result<u64, WriterError> {
 /// The partition table, with identifiers derived from the root's digest.
 fn partitions(
     root: &VerityDigest,
+    sector_size: SectorSize,
     bios: bool,
     (esp_type, esp): (Guid, u64),
     objects: u64,
@@ -249,7 +278,7 @@ fn partitions(
             attributes: 0,
         })
         .collect();
-    gpt::plan(Guid::derived(DERIVED, "disk", root), &wanted, None)
+    gpt::plan(Guid::derived(DERIVED, "disk", root), sector_size, &wanted, None)
 }
 
 /// The partitions that every disk has.

@@ -6,7 +6,7 @@ use crate::{
         ImageError,
         fat::{self, FatItem, FatKind, FatLayout, FatVolume, VolumeSize},
     },
-    model::{Arch, Node, RelPath, VerityDigest},
+    model::{Arch, Node, RelPath, SectorSize, VerityDigest},
 };
 use std::{
     collections::BTreeMap,
@@ -49,6 +49,7 @@ pub(super) fn efi_image(context: &Context) -> Result<(), WriterError> {
     files.extend(overlay(context, &root, &[], &menus)?);
     let volume = FatVolume {
         kind: FatKind::Fat16,
+        sector_size: SectorSize::Bytes512,
         label: LABEL.to_owned(),
         serial: fat::serial("efi image", &root),
         epoch: context.epoch,

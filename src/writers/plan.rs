@@ -3,16 +3,18 @@
 //! ```text
 //! powernode-install 1
 //! size 419430400
+//! sector-size 4096
 //! 0 17408 <sha256> install/0.bin
 //! 17408 1031168 <sha256> zero
 //! …
 //! ```
 //!
-//! Each line has offset, length, SHA-256 of the bytes, and the file, relative to the directory of `root.ext4` on the medium. The
+//! The size of a sector is there if it is not 512: the installer writes no other disk. Each further line has offset, length, SHA-256 of the bytes, and the file, relative to the directory of `root.ext4` on the medium. The
 //! extents are sorted and leave no gap. Files that the medium has anyway (kernel, initramfs, root) are extents of the disk too, so no
 //! bytes are on the medium twice.
 
 use super::WriterError;
+use crate::model::SectorSize;
 use sha2::{Digest as _, Sha256};
 use std::{
     fmt::Write as _,
@@ -27,8 +29,6 @@ const HEADER: &str = "powernode-install 1";
 const PLAN: &str = "plan";
 /// Directory of the parts: its name in the plan.
 const DIRECTORY: &str = "install";
-/// Bytes of a sector.
-const SECTOR: u64 = 512;
 /// Shortest run of zeros that gets an extent of its own, bytes.
 const GRAIN: u64 = 64 << 10;
 
@@ -44,12 +44,20 @@ pub(super) struct SharedExtent {
 }
 
 /// Writes the plan of `disk`, and the parts that are no file of the medium, into the new directory `dir`.
-pub(super) fn write(disk: &Path, mut known: Vec<SharedExtent>, dir: &Path) -> Result<(), WriterError> {
+pub(super) fn write(
+    disk: &Path,
+    sector_size: SectorSize,
+    mut known: Vec<SharedExtent>,
+    dir: &Path,
+) -> Result<(), WriterError> {
     known.sort();
     fs::create_dir(dir).map_err(WriterError::io("create", dir))?;
     let mut file = File::open(disk).map_err(WriterError::io("open", disk))?;
     let size = file.metadata().map_err(WriterError::io("open", disk))?.len();
     let mut plan = format!("{HEADER}\nsize {size}\n");
+    if sector_size != SectorSize::default() {
+        let _ = writeln!(plan, "sector-size {sector_size}");
+    }
     let mut at = 0;
     for one in &known {
         scan(&mut file, at, one.offset, dir, &mut plan).map_err(WriterError::io("read", disk))?;
@@ -58,7 +66,7 @@ pub(super) fn write(disk: &Path, mut known: Vec<SharedExtent>, dir: &Path) -> Re
         let _ = writeln!(plan, "{} {} {sha256} {}", one.offset, one.len, one.file);
         let end = one.offset + one.len;
         // The installer needs every extent to begin at a whole sector.
-        at = end.next_multiple_of(SECTOR).min(size);
+        at = end.next_multiple_of(sector_size.bytes()).min(size);
         if at > end {
             scan(&mut file, end, at, dir, &mut plan).map_err(WriterError::io("read", disk))?;
         }
@@ -155,7 +163,26 @@ mod tests {
             len: 200_000,
             file: "vmlinuz",
         };
-        write(&path, vec![known], &dir.path().join("install")).expect("planned");
+        write(
+            &path,
+            SectorSize::Bytes512,
+            vec![known.clone()],
+            &dir.path().join("install"),
+        )
+        .expect("planned");
+        let large = [known.clone()].to_vec();
+        write(&path, SectorSize::Bytes4096, large, &dir.path().join("large")).expect("planned");
+        let large = fs::read_to_string(dir.path().join("large/plan")).expect("there");
+        assert!(
+            large.starts_with("powernode-install 1\nsize 1048576\nsector-size 4096\n0 65536 "),
+            "{large}"
+        );
+        // What is no file of the medium begins and ends at a whole sector.
+        let fill = large
+            .lines()
+            .find(|line| line.starts_with("500000 "))
+            .expect("a line of its own");
+        assert!(fill.starts_with("500000 3808 "), "{large}");
         let plan = fs::read_to_string(dir.path().join("install/plan")).expect("there");
         let mut lines = plan.lines();
         assert_eq!(lines.next(), Some(HEADER));

@@ -1,7 +1,7 @@
 //! `composefs-root`: the one root that all variants of an architecture carry.
 //!
-//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust` and
-//! `unsigned-modules`, merged in this order; only the overlay may replace files. The merged tree must be able to run on the
+//! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust`,
+//! `unsigned-modules` and `debug`, merged in this order; only the overlay may replace files. The merged tree must be able to run on the
 //! architecture ([`super::contents`]). Outputs: `root.ext4` with the composefs image and its objects, `root-digest` with the image's
 //! fs-verity digest in hexadecimal, `root.dump`, the merged tree as text, and `critical-files`, the one file of it that no input has.
 
@@ -29,10 +29,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The optional inputs: the keys that vouch for modules, and the file that allows lists of them without a signature.
+/// The optional inputs: the keys that vouch for modules, the file that allows lists of them without a signature, and the units that open
+/// a shell on every console.
 const KEYS_OF_MODULES: &str = "module-trust";
 const UNSIGNED_MODULES: &str = "unsigned-modules";
-pub(super) const OPTIONAL: [&str; 2] = [KEYS_OF_MODULES, UNSIGNED_MODULES];
+const DEBUG: &str = "debug";
+pub(super) const OPTIONAL: [&str; 3] = [KEYS_OF_MODULES, UNSIGNED_MODULES, DEBUG];
 /// Directory of the programs of e2fsprogs in the tools tree.
 const SBIN: &str = "/usr/sbin";
 /// Directory of the modules in the kernel package and in the root.
@@ -47,6 +49,7 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         ("overlay", true),
         (KEYS_OF_MODULES, false),
         (UNSIGNED_MODULES, false),
+        (DEBUG, false),
     ] {
         if OPTIONAL.contains(&name) && !is_there(&input(&format!("{name}.tree")))? {
             continue;

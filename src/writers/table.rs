@@ -5,7 +5,7 @@ use super::{
     root, unpack,
 };
 use crate::{
-    model::{Arch, Epoch, chain},
+    model::{Arch, Epoch, SectorSize, chain},
     sandbox::{BuiltinTable, BuiltinWriter},
 };
 use nix::sys::stat::{Mode, umask};
@@ -20,6 +20,8 @@ pub struct Context {
     pub epoch: Epoch,
     /// Number of threads that the writer may use.
     pub threads: u32,
+    /// The sectors of a disk that the writer makes.
+    pub sector_size: SectorSize,
     /// Names of the outputs that the stage declares; the writer may leave others out.
     pub outputs: Vec<String>,
 }

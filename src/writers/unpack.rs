@@ -1,10 +1,10 @@
-//! `unpack`: packages extracted into one tree. No maintainer script runs.
+//! `unpack`: packages extracted into one tree, as dpkg unpacks them into an empty root. No maintainer script runs.
 //!
 //! Inputs: `packages`, and optionally the tree `overlay`, whose files replace those of packages. Output: `tree`.
 
 use super::{Context, WriterError, build, input, tree_input, workspace::is_there};
 use crate::{
-    debian::{TarLimits, deb_tree},
+    debian::{PackageNames, PackedEntry, TarLimits, UnpackedRoot, deb_entries, read_names},
     model::{Meta, Node, Tree, VerityDigest},
     verity,
 };
@@ -33,16 +33,16 @@ pub(super) fn unpack(context: &Context) -> Result<(), WriterError> {
     let spool = build("contents");
     fs::create_dir(&spool).map_err(WriterError::io("create", &spool))?;
     let contents = UnpackedFiles::default();
-    let trees = in_parallel(&debs, context.threads, |index| {
+    let unpacked = in_parallel(&debs, context.threads, |index| {
         unpack_one(&debs[index], &spool.join(index.to_string()), &contents)
     })?;
-    let mut merged = Tree::new(Meta::root(0o755, context.epoch));
-    for (path, tree) in debs.iter().zip(&trees) {
-        merged.merge(tree, false).map_err(|source| WriterError::Merge {
-            what: format!("the package {:?}", path.file_name().unwrap_or_default()),
-            source,
-        })?;
+    // In the order of the names, in which `dpkg --unpack *.deb` takes them.
+    let mut root = UnpackedRoot::new(Meta::root(0o755, context.epoch));
+    for (path, (names, entries)) in debs.iter().zip(unpacked) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        root.unpack(&name, names, entries)?;
     }
+    let mut merged = root.into_tree();
     let mut contents = contents.into_inner().unwrap_or_else(PoisonError::into_inner);
     if is_there(&input("overlay.tree"))? {
         let overlay = tree_input("overlay")?;
@@ -99,9 +99,14 @@ pub(super) fn in_parallel<T: Send>(
         .collect()
 }
 
-fn unpack_one(deb: &Path, spool: &Path, contents: &UnpackedFiles) -> Result<Tree, WriterError> {
+/// What a package declares, and its entries.
+type UnpackedPackage = (PackageNames, Vec<PackedEntry>);
+
+fn unpack_one(deb: &Path, spool: &Path, contents: &UnpackedFiles) -> Result<UnpackedPackage, WriterError> {
     let name = deb.file_name().unwrap_or_default().to_string_lossy();
-    let file = File::open(deb).map_err(WriterError::io("open", deb))?;
+    let open = || File::open(deb).map_err(WriterError::io("open", deb));
+    let names = read_names(open()?, &name)?;
+    let file = open()?;
     let mut count = 0u32;
     let mut buffer = vec![0; 128 * 1024];
     let mut put = |content: &mut dyn Read| -> io::Result<(VerityDigest, u64)> {
@@ -128,7 +133,7 @@ fn unpack_one(deb: &Path, spool: &Path, contents: &UnpackedFiles) -> Result<Tree
         }
         Ok((digest, size))
     };
-    Ok(deb_tree(file, &name, &TarLimits::default(), &mut put)?)
+    Ok((names, deb_entries(file, &name, &TarLimits::default(), &mut put)?))
 }
 
 /// Writes the tree as files. Set-id bits are dropped: no program of the tree runs as another user here.

@@ -105,8 +105,9 @@ mkdir -p sysroot
 ln -s sysroot/ostree ostree
 
 # A node keeps /var and replaces the rest of the root. What describes /usr therefore lies in /usr: dpkg's database, and the compiled
-# catalog of messages. Which services were enabled, and which PAM profiles were chosen, only matters to the next upgrade by dpkg.
-rm -rf var/lib/systemd/deb-systemd-helper-enabled var/lib/pam
+# catalog of messages. Which services were enabled, which PAM profiles were chosen, and which versions of configuration files ucf (for
+# openssh-server, among others) has seen, only matters to the next upgrade by dpkg.
+rm -rf var/lib/systemd/deb-systemd-helper-enabled var/lib/systemd/deb-systemd-user-helper-enabled var/lib/pam var/lib/ucf
 mkdir -p usr/lib/sysimage
 mv var/lib/dpkg usr/lib/sysimage/dpkg
 ln -s ../../usr/lib/sysimage/dpkg var/lib/dpkg

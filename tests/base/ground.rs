@@ -278,6 +278,7 @@ fn lock() -> Lockfile {
         version: LOCK_VERSION,
         source_date_epoch: Epoch::new(1_795_252_544),
         base: None,
+        sets: Vec::new(),
         archives: vec![Archive {
             name: "trixie".into(),
             distribution: Distribution::Debian,

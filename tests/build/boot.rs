@@ -26,7 +26,10 @@ fn it_reaches_multi_user_with_the_identity_of_the_firmware() {
 #[test]
 fn a_slow_machine_is_told_from_one_that_stands_still() {
     let mut slow = pnb(repository(), &store());
-    slow.arg("boot").arg(artifact()).args(["--timeout", "12"]);
+    // By KVM it could be ready in this time.
+    slow.arg("boot")
+        .arg(artifact())
+        .args(["--timeout", "12", "--accel", "tcg"]);
     let said = bad(&mut slow, 9);
     assert!(
         said.contains("the machine is slow: no verdict yet, wall time of 12s"),

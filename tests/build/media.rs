@@ -4,7 +4,7 @@ use crate::{project::*, tools::check};
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -182,9 +182,135 @@ fn what_cannot_be_booted_is_said_at_once() {
     }
 }
 
+/// The variants `variants` of a project whose disk has sectors of 4096 bytes.
+fn large_sectors(dir: &Path, variants: &str) -> PathBuf {
+    let (project, images) = (dir.join("project"), dir.join("images"));
+    copy_of_project(&project);
+    let file = project.join("stages/raw/stage.toml");
+    let text = fs::read_to_string(&file).expect("there");
+    let asked = text.replacen("\nroot = ", "\nsector-size = 4096\nroot = ", 1);
+    fs::write(&file, &asked).expect("written");
+    let mut command = build(&project, &store());
+    command.args(["--variant", variants, "--output"]).arg(&images);
+    // GRUB's inputs for a BIOS are in the stage file still.
+    let said = bad(&mut command, 6);
+    let why = "line 3: no BIOS boots a disk with sectors of 4096 bytes: it has the input \"boot.img\"";
+    assert!(said.contains(why), "{said}");
+    let lines = asked
+        .lines()
+        .filter(|line| !line.starts_with("\"boot.img\"") && !line.starts_with("\"core.img\""));
+    fs::write(&file, lines.map(|line| format!("{line}\n")).collect::<String>()).expect("written");
+    good(&mut command);
+    images
+}
+
+#[test]
+fn a_disk_with_sectors_of_4096_bytes_is_what_the_tools_expect() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let images = large_sectors(dir.path(), "raw,qcow2");
+    for variant in ["raw", "qcow2"] {
+        let said = good(
+            pnb(repository(), &store())
+                .arg("audit")
+                .arg(images.join(variant).join("amd64")),
+        );
+        assert!(
+            said.contains("artifacts match the manifest") || said.contains("files match the manifest"),
+            "{said}"
+        );
+    }
+    let disk = images.join("raw/amd64/disk.raw");
+    let (said, _) = check(
+        &[&disk, &images.join("qcow2/amd64/disk.qcow2")],
+        "sfdisk --sector-size 4096 --verify /inputs/0
+        sfdisk --sector-size 4096 -d /inputs/0 >dump; cat dump
+        place() { sed -n \"s/.*start= *\\([0-9]*\\), size= *\\([0-9]*\\),.*name=\\\"$1\\\".*/\\1 \\2/p\" dump; }
+        for name in powernode-esp powernode-root powernode-persist; do
+            set -- $(place $name); test $# = 2
+            dd if=/inputs/0 of=$name bs=4096 skip=$1 count=$2 conv=sparse status=none
+        done
+        fsck.fat -n -v powernode-esp; e2fsck -fn powernode-root; e2fsck -fn powernode-persist
+        qemu-img compare -f raw -F qcow2 /inputs/0 /inputs/1",
+    );
+    for want in [
+        "No errors detected.",
+        "sector-size: 4096",
+        "4096 bytes per logical sector",
+        "256 hidden sectors",
+        "Images are identical.",
+    ] {
+        assert!(said.contains(want), "{want} is not in:\n{said}");
+    }
+    assert!(!said.contains("powernode-bios"), "{said}");
+    let said = bad(&mut boot(&disk, &["--firmware", "bios"]), 2);
+    let why = "by BIOS: its partition table is for sectors of 4096 bytes, and a BIOS reads sectors of 512";
+    assert!(said.contains(why) && said.contains("--firmware uefi"), "{said}");
+}
+
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
     use super::*;
+
+    #[test]
+    #[ignore = "nightly: a build, an installation and four boots; cargo test -- --ignored nightly::"]
+    fn a_disk_with_sectors_of_4096_bytes_boots_and_is_installed() {
+        let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+        let images = large_sectors(dir.path(), "raw,iso");
+        let ready = |said: &str| {
+            for want in ["powernode: ready instance=none source=none", "firmware=uefi"] {
+                assert!(said.contains(want), "{want} is not in:\n{said}");
+            }
+        };
+        ready(&good_boot(&mut boot(
+            &images.join("raw/amd64"),
+            &["--firmware", "uefi"],
+        )));
+
+        let disk = dir.path().join("installed.raw");
+        let words = "powernode.install=/dev/vda powernode.install.confirm=yes";
+        let install = |sectors: &str| {
+            let arguments = [
+                "--firmware",
+                "direct",
+                "--append",
+                words,
+                "--size",
+                "2GiB",
+                "--sector-size",
+                sectors,
+            ];
+            let mut command = boot(&images.join("iso/amd64"), &arguments);
+            command.arg("--disk").arg(&disk);
+            command
+        };
+        let said = bad(&mut install("512"), 9);
+        let why = "/dev/vda has sectors of 512 bytes, and the image is for sectors of 4096";
+        assert!(said.contains(why) && is_zero(&disk), "{said}");
+        let said = good(&mut install("4096"));
+        assert!(said.contains("powernode: installed: /dev/vda root="), "{said}");
+        for boots in [1, 2] {
+            let said = good(boot(&disk, &["--firmware", "uefi"]).arg("--keep").arg(&disk));
+            ready(&said);
+            assert!(
+                said.contains("persist=ok") && said.contains(&format!("boots={boots}")),
+                "{said}"
+            );
+        }
+        let (said, _) = check(
+            &[&disk],
+            "sfdisk --sector-size 4096 --verify /inputs/0; sfdisk --sector-size 4096 -d /inputs/0",
+        );
+        assert!(said.contains("No errors detected."), "{said}");
+        let persist = said
+            .lines()
+            .find(|line| line.contains("powernode-persist"))
+            .expect("a partition");
+        let sectors = persist.split("size=").nth(1).and_then(|rest| rest.split(',').next());
+        let sectors: u64 = sectors
+            .and_then(|s| s.trim().parse().ok())
+            .expect("a number of sectors");
+        assert!(sectors > (1 << 30) / 4096, "/persist was not grown: {sectors} sectors");
+    }
 
     #[test]
     #[ignore = "nightly: three boots; cargo test -- --ignored nightly::"]

@@ -365,7 +365,8 @@ fn what_is_not_the_same_as_here_is_the_answer_each_with_its_code() {
             34,
             "99.0.0",
         ),
-        ("\"schema_version\": 1", "\"schema_version\": 77", 31, "77"),
+        ("\"schema_version\": 2", "\"schema_version\": 77", 31, "77"),
+        ("\"schema_version\": 2", "\"schema_version\": 1", 31, "schema version 1"),
         (
             "\"hermetic\": ",
             "\"hermetic\": true,\n  \"hermetic\": ",
@@ -378,7 +379,7 @@ fn what_is_not_the_same_as_here_is_the_answer_each_with_its_code() {
         let said = against(&manifest_with(dir.path(), from, to), code);
         assert!(said.contains(word), "{word}: {said}");
     }
-    let said = against(&dir.path().join("not-there.json"), 30);
+    let said = against(&dir.path().join("not-there.json"), 2);
     assert!(said.contains("not-there.json"), "{said}");
 
     // In a directory the files must be the manifest's.

@@ -174,7 +174,7 @@ new_size=6023168
 status 0 powernode_prepare_persist
 is 'how it grows' "$(calls)" "flock -x -w 10 9
 sfdisk --quiet --lock=no --no-reread --no-tell-kernel --relocate gpt-bak-std $tmp/dev/sda
-sfdisk --quiet --lock=no --no-reread --no-tell-kernel -N 4 $tmp/dev/sda <, 6023168
+sfdisk --quiet --lock=no --no-reread --no-tell-kernel -N 4 $tmp/dev/sda <, 2941MiB
 partx --update --nr 4 $tmp/dev/sda
 e2fsck -p $tmp/dev/sda4"
 is 'what it says' "$(said)" 'powernode: persist: partition sda4 grown to 2941 MiB'
@@ -429,6 +429,34 @@ bad 'line 4 of the install plan ends at 200, inside a sector' "size 1024
 bad 'the install plan does not write the root, root.ext4' "size 1024
 0 1024 $HEX other/root.ext4"
 
+# A plan for a disk with sectors of 4096 bytes.
+large="sector-size 4096
+0 4096 $HEX install/head.bin
+4096 1000 $HEX root.ext4
+5096 3096 $HEX zero
+8192 4096 $HEX zero"
+status 0 plan "size 12288
+$large"
+is 'sectors of 4096 bytes' "$PN_PLAN_SECTOR|$PN_PLAN_SIZE" '4096|12288'
+is 'the plan without its head' "$PN_PLAN" "${large#*"$PN_NL"}$PN_NL"
+status 0 plan "$good"
+is 'sectors of 512 bytes again' "$PN_PLAN_SECTOR" 512
+for line in sector-size 'sector-size 512' 'sector-size 8192' 'sector-size 4096 ' 'sector-size=4096' 'sector-size 04096'; do
+    bad 'line 3 of the install plan is not sector-size 4096' "size 12288
+$line
+${large#*"$PN_NL"}"
+done
+bad 'the size 12800 of the install plan is not of whole sectors of 4096 bytes' "size 12800
+$large"
+bad 'line 5 of the install plan begins at 512, inside a sector' "size 4096
+sector-size 4096
+0 512 $HEX root.ext4
+512 3584 $HEX vmlinuz"
+bad 'line 5 of the install plan ends at 1024, inside a sector' "size 4096
+sector-size 4096
+0 512 $HEX root.ext4
+512 512 $HEX zero"
+
 # -------------------------------------------------------------------------------------------------------- a whole medium
 
 # sum FILE: its SHA-256.
@@ -557,7 +585,20 @@ file sys/devices/sdb/ro 1
 untouched 'powernode.install=/dev/sdb is read-only'
 medium
 file sys/devices/sdb/queue/logical_block_size 4096
-untouched 'has sectors of 4096 bytes, not of 512'
+untouched 'has sectors of 4096 bytes, and the image is for sectors of 512'
+# large_plan: the same image, for sectors of 4096 bytes.
+large_plan() {
+    { head -n 2 "$powernode/install/plan"; echo 'sector-size 4096'; tail -n +3 "$powernode/install/plan"; } >"$tmp/large"
+    mv "$tmp/large" "$powernode/install/plan"
+}
+medium
+large_plan
+untouched 'has sectors of 512 bytes, and the image is for sectors of 4096'
+medium
+large_plan
+file sys/devices/sdb/queue/logical_block_size 4096
+status 77 install
+is 'a disk with sectors of 4096 bytes' "$(head -c 3670016 "$tmp/dev/sdb" | sha256sum)" "$(sha256sum <"$tmp/image")"
 medium
 file sys/devices/sdb/size 7167
 untouched 'powernode.install=/dev/sdb has 3669504 bytes, the image needs 3670016'

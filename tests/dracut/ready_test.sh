@@ -274,4 +274,35 @@ status 1 network
 mkdir -p "$tmp/sys/class/net/eth0/device"
 status 0 network
 
+# ----------------------------------------------------------------------------------------------- the shells of the option debug
+
+# shells CONSOLES: the units that are started for these consoles.
+shells() {
+    file sys/class/tty/console/active "$1"
+    : >"$tmp/started"
+    (
+        PN_LIB=$overlay/usr/lib/powernode
+        sleep() { :; }
+        systemctl() {
+            [ "$1 $2" = '--no-block start' ] || exit 9
+            echo "$3" >>"$tmp/started"
+        }
+        set -- "$tmp"
+        # shellcheck source=../../stages/root/debug/usr/lib/powernode/debug
+        . "$stages/root/debug/usr/lib/powernode/debug"
+    ) || echo "ended with $?" >>"$tmp/started"
+    tr '\n' ' ' <"$tmp/started"
+}
+rm -rf "$tmp/dev"
+mkdir -p "$tmp/dev" "$tmp/etc/powernode"
+for tty in tty1 ttyS0 ttyAMA0 console; do : >"$tmp/dev/$tty"; done
+cp "$stages/root/debug/etc/powernode/debug" "$tmp/etc/powernode/debug"
+is 'a shell on every console' "$(shells 'tty1 ttyS0')" 'powernode-debug@tty1.service powernode-debug@ttyS0.service '
+is 'it is said on every console' "$(tr -d '\r' <"$tmp/dev/ttyS0" | sed -n 2p)" \
+    "powernode: debug: $(cat "$stages/root/debug/etc/powernode/debug")"
+is 'the same on the other' "$(cat "$tmp/dev/tty1")" "$(cat "$tmp/dev/ttyS0")"
+is 'the terminal in the foreground' "$(shells 'tty0 ttyAMA0')" 'powernode-debug@tty1.service powernode-debug@ttyAMA0.service '
+is 'a console without a device' "$(shells 'ttyS9 ttyS0')" 'powernode-debug@ttyS0.service '
+is 'no console at all' "$(shells '')" ''
+
 finish

@@ -37,6 +37,20 @@ pub(crate) fn images(recovery: bool) -> &'static Path {
     })
 }
 
+/// The artifact with shells on the consoles of a running node, built once.
+pub(crate) fn with_debug() -> PathBuf {
+    static IMAGES: OnceLock<PathBuf> = OnceLock::new();
+    let images = IMAGES.get_or_init(|| {
+        let images = scratch().join("guard-debug");
+        let _ = fs::remove_dir_all(&images);
+        let mut build = build(repository(), &store());
+        build.args(["--variant", "kernel-initrd", "--with", "debug", "--output"]);
+        good(build.arg(&images));
+        images
+    });
+    images.join("kernel-initrd/amd64")
+}
+
 /// The artifact that boots directly.
 pub(crate) fn direct(recovery: bool) -> PathBuf {
     images(recovery).join("kernel-initrd/amd64")
@@ -57,6 +71,11 @@ pub(crate) fn at_console(artifact: &Path, arguments: &[&str]) -> Command {
 /// typed and one of `ends` is there, or when it has ended itself, and returns the console. A machine that goes on until its time is over
 /// fails the test.
 pub(crate) fn typed(command: &mut Command, pairs: &[(&str, &str)], ends: &[&str]) -> String {
+    typed_and_waited(command, pairs, ends, Duration::from_secs(3))
+}
+
+/// As [`typed`], and waits for an answer that comes late.
+pub(crate) fn typed_and_waited(command: &mut Command, pairs: &[(&str, &str)], ends: &[&str], late: Duration) -> String {
     static ONE: Mutex<()> = Mutex::new(());
     let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut child = command
@@ -95,8 +114,7 @@ pub(crate) fn typed(command: &mut Command, pairs: &[(&str, &str)], ends: &[&str]
             Err(mpsc::RecvTimeoutError::Timeout) => break false,
         }
     };
-    // For an answer that comes late.
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(late);
     let _ = input.write_all(QUIT).and_then(|()| input.flush());
     drop(input);
     stop(&mut child);

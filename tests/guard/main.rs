@@ -12,4 +12,5 @@ mod menu;
 #[expect(dead_code, reason = "shared with the tests of whole builds, which use more of it")]
 mod project;
 mod segments;
+mod shells;
 mod ways;

@@ -1,5 +1,23 @@
-//! The template of the iPXE script, rendered by Ruby's ERB as the platform renders it.
+//! The template of the iPXE script, rendered by Ruby's ERB as the platform renders it. [`boots`] has machines that run the result.
 
+mod boots;
+#[path = "../node/csr.rs"]
+mod csr;
+#[path = "../node/platform.rs"]
+#[expect(dead_code, reason = "shared with the tests of nodes, which use more of it")]
+mod platform;
+#[path = "../build/project.rs"]
+#[expect(dead_code, reason = "shared with the tests of builds, which use more of it")]
+mod project;
+#[path = "../publish/server.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of publishing, which put faults at requests"
+)]
+mod server;
+#[path = "../publish/tls.rs"]
+#[expect(dead_code, reason = "shared with the tests of publishing, which use more of it")]
+mod tls;
 #[path = "../fixture/tools.rs"]
 mod tools;
 
@@ -35,8 +53,13 @@ fn certificate(lines: usize) -> String {
 }
 
 fn rendered(bindings: &[(&str, &str)]) -> String {
-    let dir = tempfile::tempdir().expect("a directory");
     let template = fs::read_to_string(TEMPLATE).expect("readable");
+    rendered_of(&template.replace("@COMMAND_LINE@", COMMAND_LINE), bindings)
+}
+
+/// The same of a template whose command line is filled in.
+fn rendered_of(template: &str, bindings: &[(&str, &str)]) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
     let mut given = BTreeMap::from([
         ("instance_uuid", UUID),
         ("bootstrap_token", "tok-1"),
@@ -44,7 +67,7 @@ fn rendered(bindings: &[(&str, &str)]) -> String {
     ]);
     given.extend(bindings.iter().copied());
     let files = [
-        ("template", template.replace("@COMMAND_LINE@", COMMAND_LINE)),
+        ("template", template.to_owned()),
         ("render.rb", RENDER.to_owned()),
         ("bindings", serde_json::to_string(&given).expect("JSON")),
     ];
@@ -65,7 +88,7 @@ fn the_script_has_the_texts_that_the_platform_looks_for() {
     ]);
     for text in [
         "#!ipxe\n",
-        "\nset arch ${buildarch}\n",
+        "\nset arch ${buildarch}\niseq ${arch} i386 && set arch x86_64 ||\n",
         "\nkernel https://images.test/v1/${arch}/kernel powernode.boot=1 ",
         "\ninitrd --name initramfs.cpio.zst https://images.test/v1/${arch}/initramfs.cpio.zst || goto failed\n",
         "\nboot\n",
@@ -84,11 +107,11 @@ fn the_script_has_the_texts_that_the_platform_looks_for() {
     assert_eq!(
         words,
         [
-            "set", "kernel", "initrd", "boot", "", ":failed", "echo", "sleep", "exit"
+            "set", "iseq", "kernel", "initrd", "boot", "", ":failed", "echo", "sleep", "exit"
         ],
         "{script}"
     );
-    let kernel = commands[1];
+    let kernel = commands[2];
     assert_eq!(kernel.matches('"').count(), 2, "{kernel}");
     assert!(
         kernel.contains("\"powernode.ca=-----BEGIN CERTIFICATE-----")

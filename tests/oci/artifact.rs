@@ -11,7 +11,7 @@ use pnb::{
         oci::{ImageFacts, LayerCompression, LayoutReader, blob_path, take_kernel},
     },
     manifest::{Facts, Statements},
-    model::{Arch, RelPath, Tree, VerityDigest},
+    model::{Arch, BuildOption, RelPath, SectorSize, Tree, VerityDigest},
     sandbox::{Access, Executor, Limits, Mount, OutputKind, OutputSpec, RootFs, Spec, Workload},
     store::Content,
     verity::digest_bytes,
@@ -183,6 +183,36 @@ fn another_root_than_the_manifest_states_is_45() {
 }
 
 #[test]
+fn options_that_the_layers_contradict_are_45() {
+    let (tree, contents, root, layout) = good();
+    for option in [BuildOption::Debug, BuildOption::UnsignedModules] {
+        let want = format!(" {}\n", option.as_str().replace('-', "_"));
+        let stated = |facts: &mut Facts<'_>| {
+            facts.options.insert(option);
+        };
+        // Stated, and not in the layers.
+        let dir = tempfile::tempdir().expect("scratch");
+        write_artifact(dir.path(), &layout, root, stated);
+        assert_audit(dir.path(), Class::Root, 45, &want);
+        // In the layers, and not stated.
+        let (mut more, mut more_contents) = (tree.clone(), contents.clone());
+        let (extra, bytes) = tree_of(&[(&format!("etc/powernode/{option}"), File(0o644, b"yes\n"))]);
+        more.merge(&extra, false).expect("free");
+        more_contents.extend(bytes);
+        let root = root_of(&more, &more_contents);
+        let layout = layout_with_label(&more, &more_contents, root, Arch::Amd64);
+        let dir = tempfile::tempdir().expect("scratch");
+        write_artifact(dir.path(), &layout, root, |_| {});
+        assert_audit(dir.path(), Class::Root, 45, &want);
+        // Both.
+        let dir = tempfile::tempdir().expect("scratch");
+        write_artifact(dir.path(), &layout, root, stated);
+        let (class, table) = audited(dir.path());
+        assert_eq!(class, None, "{table}");
+    }
+}
+
+#[test]
 fn an_image_that_is_not_the_stated_one_is_52() {
     let (tree, contents, root, layout) = good();
     let other = VerityDigest::new([9; 32]);
@@ -278,6 +308,7 @@ fn image_files(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
         arch: Arch::Amd64,
         epoch: EPOCH,
         threads: 1,
+        sector_size: SectorSize::default(),
         outputs: names.map(str::to_owned).to_vec(),
     };
     let outputs = names.map(|name| OutputSpec {

@@ -217,10 +217,10 @@ pub(crate) fn lengthen_disk(images: &Path, size: u64) {
         name: partition.name.clone(),
         type_guid: partition.type_guid,
         guid: partition.guid,
-        size: partition.size(),
+        size: partition.size(old.sector_size),
         attributes: partition.attributes,
     });
-    let table = gpt::plan(old.guid, &wanted.collect::<Vec<_>>(), Some(size)).expect("fits");
+    let table = gpt::plan(old.guid, old.sector_size, &wanted.collect::<Vec<_>>(), Some(size)).expect("fits");
     file.set_len(size).expect("lengthened");
     gpt::write(&table, None, &mut file).expect("written");
     file.rewind().expect("a file");

@@ -232,3 +232,65 @@ fn an_error_behind_a_large_file_names_the_right_byte() {
     let said = format!("{:?}", found.differences[0].what);
     assert!(said.contains(&format!("at byte {last}:")), "{said}");
 }
+
+/// An entry of a "newc" archive.
+fn newc(name: &str, mode: u32, inode: u32, links: u32, content: &[u8]) -> Vec<u8> {
+    let fields = [
+        inode,
+        mode,
+        0,
+        0,
+        links,
+        0,
+        content.len() as u32,
+        0,
+        0,
+        0,
+        0,
+        name.len() as u32 + 1,
+        0,
+    ];
+    let mut out = b"070701".to_vec();
+    out.extend(fields.iter().flat_map(|f| format!("{f:08x}").into_bytes()));
+    out.extend(name.as_bytes());
+    out.push(0);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out.extend(content);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+#[test]
+fn names_and_links_of_other_makes_of_cpio_are_read() {
+    const FILE: u32 = 0o100_644;
+    let trailer = newc("TRAILER!!!", 0, 0, 1, b"");
+    let archive = [
+        newc("./etc//a", FILE, 1, 1, b"a\n"),
+        newc("/init", FILE, 2, 1, b"i\n"),
+        // The content stands at the first name.
+        newc("x", FILE, 3, 2, b"both\n"),
+        newc("y", FILE, 3, 2, b""),
+        newc("../outside", FILE, 4, 1, b"o\n"),
+        newc("z", FILE, 5, 1, b"z\n"),
+    ]
+    .concat();
+    let node = looked(&[&archive[..], &trailer].concat());
+    for (name, content) in [
+        ("/etc/a", &b"a\n"[..]),
+        ("/init", b"i\n"),
+        ("/x", b"both\n"),
+        ("/y", b"both\n"),
+        ("/z", b"z\n"),
+    ] {
+        assert!(holds(child(&node, name), content), "{name}: {node:#?}");
+    }
+    assert!(problem(child(&node, "../outside")).contains("../outside"), "{node:#?}");
+    // In the next archive the same number is another file.
+    let next = [&newc("n", FILE, 3, 2, b"")[..], &trailer].concat();
+    let node = looked(&[&archive[..], &trailer, &next].concat());
+    assert_eq!(child(child(&node, "segment 2 (cpio)"), "/n").size, 0, "{node:#?}");
+    // Without a trailer.
+    let node = looked(&archive);
+    assert!(problem(&node).contains("the archive has no trailer"), "{node:#?}");
+    assert!(holds(child(&node, "/z"), b"z\n"));
+}

@@ -90,7 +90,7 @@ fn seeds_are_valid() {
     pnb::sign::IdentityToken::parse(&text("token/token"), "x").expect("a token");
     let mut index = lock::Index::new(model::Arch::Amd64);
     index
-        .read("x", true, &seed("control/control")[..], "x")
+        .read("x", lock::ArchiveRank::USUAL, &seed("control/control")[..], "x")
         .expect("packages");
     let mut files = 0;
     let mut put = |content: &mut dyn std::io::Read| {
@@ -112,7 +112,8 @@ fn seeds_are_valid() {
     let mut requests = &seed("http/two")[..];
     for (path, keep_alive) in [("amd64/a b", true), ("kernel", false)] {
         let (request, length) = pnb::serve::parse_http_request(requests).expect("valid").expect("whole");
-        assert_eq!(request.path.expect("a file").to_string(), path);
+        let name = request.name.expect("a file");
+        assert_eq!(name.candidates()[0].to_string(), path);
         assert_eq!((request.keep_alive, request.range.is_some()), (keep_alive, keep_alive));
         requests = &requests[length..];
     }
@@ -127,7 +128,11 @@ fn seeds_are_valid() {
     assert_eq!(listed.len(), 7 + 256);
     for name in [
         "ext4/small",
+        "ext4/block-map",
+        "ext4/inline-data",
+        "fat/sectors-of-4096",
         "fat/small",
+        "gpt/sectors-of-4096",
         "gpt/small",
         "mbr/logical",
         "iso/boot",

@@ -4,6 +4,10 @@
 mod archives;
 mod corpus;
 mod disks;
+mod ext;
+mod fat;
+mod iso;
+mod programs;
 mod streams;
 #[path = "../fixture/tools.rs"]
 mod tools;

@@ -7,6 +7,7 @@
 mod faults;
 mod host;
 mod hostile;
+mod kvm;
 mod limits;
 mod network;
 mod outputs;

@@ -147,6 +147,7 @@ pub(crate) fn lock_with(path: &str, content: &[u8]) -> String {
         version: LOCK_VERSION,
         source_date_epoch: Epoch::new(1_795_252_544),
         base: None,
+        sets: Vec::new(),
         archives: Vec::new(),
         packages: Vec::new(),
         files: vec![agent],

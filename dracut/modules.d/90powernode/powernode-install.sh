@@ -6,6 +6,7 @@
 #
 #   powernode-install 1
 #   size <bytes>
+#   sector-size 4096            (only in the plan of a disk with such sectors; others have 512)
 #   <offset> <length> <sha256> <path>
 #   <offset> <length> <sha256> zero
 #
@@ -16,8 +17,8 @@
 # The plan is believed as far as the medium is: its digests say that what was written is what the medium holds, not who
 # made it. The root is judged by the digest in the initramfs, before and after, as on every boot.
 
-# The target as the command line names it, as a device, and its size in bytes; the plan and the size it is for.
-PN_TARGET='' PN_TARGET_DEVICE='' PN_TARGET_SIZE=0 PN_PLAN='' PN_PLAN_SIZE=0
+# The target as the command line names it, as a device, and its size in bytes; the plan, the size and the sectors it is for.
+PN_TARGET='' PN_TARGET_DEVICE='' PN_TARGET_SIZE=0 PN_PLAN='' PN_PLAN_SIZE=0 PN_PLAN_SECTOR=512
 # Bytes that are read or written at once, between two looks at the progress.
 PN_STRIDE=67108864
 PN_BLOCK_SIZE=1048576
@@ -84,9 +85,9 @@ powernode_read_plan() {
     powernode_check_plan_files "$pn_base"
 }
 
-# powernode_parse_plan TEXT: PN_PLAN and PN_PLAN_SIZE from the text of a plan; paths stay as they are.
+# powernode_parse_plan TEXT: PN_PLAN, PN_PLAN_SIZE and PN_PLAN_SECTOR from the text of a plan; paths stay as they are.
 powernode_parse_plan() {
-    PN_PLAN='' PN_PLAN_SIZE=0
+    PN_PLAN='' PN_PLAN_SIZE=0 PN_PLAN_SECTOR=512
     pn_text=$1$PN_NL
     PN_REASON='the install plan does not begin with powernode-install 1'
     [ "${pn_text%%"$PN_NL"*}" = 'powernode-install 1' ] || return 2
@@ -101,6 +102,17 @@ powernode_parse_plan() {
     powernode_is_count "$pn_whole" && [ "$pn_whole" -gt 0 ] && [ $((pn_whole % 512)) -eq 0 ] || return 2
     pn_text=${pn_text#*"$PN_NL"}
     pn_number=2
+    case ${pn_text%%"$PN_NL"*} in
+        sector-size*)
+            PN_REASON='line 3 of the install plan is not sector-size 4096'
+            [ "${pn_text%%"$PN_NL"*}" = 'sector-size 4096' ] || return 2
+            PN_REASON="the size $pn_whole of the install plan is not of whole sectors of 4096 bytes"
+            [ $((pn_whole % 4096)) -eq 0 ] || return 2
+            PN_PLAN_SECTOR=4096
+            pn_text=${pn_text#*"$PN_NL"}
+            pn_number=3
+            ;;
+    esac
     pn_at=0
     pn_plan=''
     pn_has_root=''
@@ -154,11 +166,11 @@ powernode_parse_extent() {
     case $pn_path in
         zero)
             PN_REASON="ends at $pn_at, inside a sector"
-            [ $((pn_at % 512)) -eq 0 ] || return 2
+            [ $((pn_at % PN_PLAN_SECTOR)) -eq 0 ] || return 2
             ;;
         *)
             PN_REASON="begins at $pn_offset, inside a sector"
-            [ $((pn_offset % 512)) -eq 0 ] || return 2
+            [ $((pn_offset % PN_PLAN_SECTOR)) -eq 0 ] || return 2
             ;;
     esac
     PN_REASON=''
@@ -227,8 +239,8 @@ powernode_check_target() {
         return 2
     fi
     powernode_number "$pn_sys/queue/logical_block_size" || return
-    if [ "$PN_VALUE" -ne 512 ]; then
-        PN_REASON="powernode.install=$PN_TARGET has sectors of $PN_VALUE bytes, not of 512"
+    if [ "$PN_VALUE" -ne "$PN_PLAN_SECTOR" ]; then
+        PN_REASON="powernode.install=$PN_TARGET has sectors of $PN_VALUE bytes, and the image is for sectors of $PN_PLAN_SECTOR"
         return 2
     fi
     powernode_number "$pn_sys/size" || return

@@ -12,7 +12,8 @@
 
 # The disk of the root and its partition for /persist, as the kernel names them; empty when there is none.
 PN_DISK='' PN_PERSIST=''
-# 512-byte sectors: what the kernel counts in. The backup of a GPT takes the last 33.
+# 512-byte sectors: what the kernel counts in, also on a disk with larger ones. The backup of a GPT takes the last 33; on a disk with
+# sectors of 4096 bytes it takes 40, which leave as many whole MiB.
 PN_GPT_BACKUP=33
 PN_MIB=2048
 
@@ -132,7 +133,8 @@ powernode_grow_partition() {
         powernode_tell "powernode: persist: the partition table of $PN_DISK was damaged and is restored from its backup"
         return 0
     fi
-    if ! printf ', %s\n' "$pn_wanted" \
+    # In MiB: without a unit, sfdisk counts in the sectors of the disk, which may have 4096 bytes.
+    if ! printf ', %sMiB\n' $((pn_wanted / PN_MIB)) \
         | sfdisk --quiet --lock=no --no-reread --no-tell-kernel -N "$pn_index" "$pn_disk" >/dev/null 2>&1; then
         powernode_tell "powernode: persist: partition $PN_PERSIST cannot be grown"
         return 0

@@ -1,10 +1,11 @@
 //! `Card`: finds and loads the boot files of an SD card, as the firmware of a Raspberry Pi 4 does.
 
-use super::{super::loaders::unstretched, Config, emulated};
+use super::{Config, emulated};
 use crate::{
     image::{
         ReadAt, ReadCursor, Source,
         fat::{Fat, FatEntry, FatFile},
+        raspi::{AUTOBOOT, MAX_AUTOBOOT},
     },
     inspect::{self, PartKind, SpoolDirectory},
     model::{Hint, RelPath, chain},
@@ -66,24 +67,43 @@ pub struct Card {
 }
 
 impl Card {
-    /// Finds the boot partition of the card `source`, the first partition with a FAT file system. `name` names the card in errors.
+    /// Finds the boot partition of the card `source`: the first partition with a FAT file system, or the one that an `autoboot.txt` there
+    /// names. `name` names the card in errors.
     pub fn open(source: &Source, name: &str, scratch: &SpoolDirectory) -> Result<Self, CardError> {
         let bad = |problem: String| CardError::Partition {
             card: name.to_owned(),
             problem,
         };
-        let part = inspect::open(unstretched(source), name).map_err(|e| bad(e.to_string()))?;
+        let part = inspect::open(source.clone(), name).map_err(|e| bad(e.to_string()))?;
         let look = part.look(scratch);
-        let partitions = look.children.iter().filter(|c| c.kind == PartKind::Partition);
-        let boot = partitions.flat_map(|p| Fat::open(p.source().clone())).next();
+        let partitions: Vec<_> = look.children.iter().filter(|c| c.kind == PartKind::Partition).collect();
+        let boot = partitions.iter().find_map(|p| Fat::open(p.source().clone()).ok());
         let boot = boot.ok_or_else(|| {
             let problem = look.problem.map(|p| format!(": {p}")).unwrap_or_default();
             bad(format!("it is {}, without a FAT partition{problem}", look.format))
         })?;
-        Ok(Self {
+        let card = Self {
             name: name.to_owned(),
             boot,
-        })
+        };
+        let Ok(Some(_)) = card.entry(AUTOBOOT) else {
+            return Ok(card);
+        };
+        let text = card.bytes(AUTOBOOT, MAX_AUTOBOOT)?;
+        let no_include = |file: &str| Err(format!("it includes {file}"));
+        let config = Config::parse(&String::from_utf8_lossy(&text), &no_include);
+        let config = config.map_err(|problem| card.bad(AUTOBOOT, problem))?;
+        let Some(number) = config.boot_partition() else {
+            return Ok(card);
+        };
+        let wanted = partitions.iter().find(|p| {
+            let rest = p.name.strip_prefix("partition ").unwrap_or_default();
+            rest.split(' ').next() == Some(number.to_string().as_str())
+        });
+        let wanted =
+            wanted.ok_or_else(|| card.bad(AUTOBOOT, format!("it names partition {number}, which the card lacks")))?;
+        let boot = Fat::open(wanted.source().clone()).map_err(|e| card.bad(AUTOBOOT, chain(&e)))?;
+        Ok(Self { boot, ..card })
     }
 
     /// Whether the boot partition has a `config.txt`: disks that are not cards have a FAT partition too.

@@ -5,8 +5,7 @@
 //! device tree and the command line to the differences between board and emulation.
 
 mod card;
-mod config;
 mod emulated;
 
+pub use crate::image::raspi::{BootFiles, Config};
 pub use card::{Card, CardError, DEVICE_TREE, INITRAMFS, KERNEL};
-pub use config::{BootFiles, Config};

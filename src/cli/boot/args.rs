@@ -1,12 +1,33 @@
 //! The options of `pnb boot`.
 
-use super::super::{args::arch, servers::ServerArgs};
+use super::super::{
+    args::{arch, value_of},
+    servers::ServerArgs,
+};
 use clap::Args;
 use pnb::{
-    boot::{Attach, Firmware},
-    model::Arch,
+    boot::{AskedAccelerator, Attach, Firmware},
+    model::{Arch, SectorSize},
 };
 use std::path::PathBuf;
+
+fn sector_size(text: &str) -> Result<SectorSize, String> {
+    let size = text.parse().ok().and_then(SectorSize::of);
+    size.ok_or_else(|| "a sector has 512 or 4096 bytes".to_owned())
+}
+
+/// Longest time that can be asked for: a year.
+const MAX_SECONDS: u64 = 365 * 24 * 3600;
+/// Seconds for a machine that is judged.
+const TIMEOUT: u64 = 300;
+
+impl BootArgs {
+    /// Seconds after which the machine is stopped.
+    pub(super) fn limit(&self) -> u64 {
+        let default = if self.interactive { MAX_SECONDS } else { TIMEOUT };
+        self.timeout.unwrap_or(default)
+    }
+}
 
 /// Options of `pnb boot`.
 #[derive(Args, Debug)]
@@ -18,6 +39,7 @@ use std::path::PathBuf;
     pnb boot images/iso/amd64 --firmware direct --disk new.raw --size 4GiB \\\n    \
       --append 'powernode.install=/dev/vda powernode.install.confirm=yes'\n  \
     pnb boot images/kernel-initrd/amd64 --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10\n  \
+    pnb boot images-debug/kernel-initrd/amd64 --interactive\n  \
     pnb boot images-recovery/kernel-initrd/amd64 --append rd.break --interactive\n  \
     pnb boot images/kernel-initrd/amd64 --reach 10.0.2.100:443=127.0.0.1:8443\n  \
     pnb boot images/kernel-initrd/amd64 --smbios 'sys_vendor=Amazon EC2' --metadata aws\n  \
@@ -28,13 +50,13 @@ pub(in crate::cli) struct BootArgs {
     pub(in crate::cli) path: PathBuf,
     /// Firmware of the machine; direct takes kernel and initramfs off a medium, so that --append works [default: direct for
     /// kernel-initrd, bios for ipxe of amd64, rpi4 for the card of a Raspberry Pi 4, else uefi]
-    #[arg(long, value_name = "FIRMWARE")]
+    #[arg(long, value_name = "FIRMWARE", value_parser = value_of::<Firmware>())]
     pub(in crate::cli) firmware: Option<Firmware>,
     /// Architecture of the machine for an image file [default: that of its boot loader, else amd64]
     #[arg(long, value_name = "ARCH", value_parser = arch())]
     pub(in crate::cli) arch: Option<Arch>,
     /// Device as which the medium is attached [default: cdrom for iso, net for ipxe, card for a card, else disk]
-    #[arg(long = "as", value_name = "DEVICE")]
+    #[arg(long = "as", value_name = "DEVICE", value_parser = value_of::<Attach>())]
     pub(in crate::cli) attach: Option<Attach>,
     /// Boot this copy of the disk and let the machine write to it; copied from the artifact if it is missing
     #[arg(long, value_name = "FILE")]
@@ -45,6 +67,9 @@ pub(in crate::cli) struct BootArgs {
     /// Size of a disk that --keep or --disk makes [default: that of the artifact, 4GiB for --disk]
     #[arg(long, value_name = "SIZE", value_parser = pnb::graph::parse_size)]
     pub(in crate::cli) size: Option<u64>,
+    /// Bytes of a logical sector of the second disk, 512 or 4096; those of a disk image are the ones of its partition table
+    #[arg(long, value_name = "BYTES", value_parser = sector_size, requires = "disk")]
+    pub(in crate::cli) sector_size: Option<SectorSize>,
     /// Value that the firmware hands over, as KEY=VALUE; a KEY without a slash is below opt/com.powernode/
     #[arg(long, value_name = "K=V")]
     pub(in crate::cli) fw_cfg: Vec<String>,
@@ -68,11 +93,14 @@ pub(in crate::cli) struct BootArgs {
     /// Words to add to the kernel command line; with --firmware direct and rpi4 only
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     pub(in crate::cli) append: Vec<String>,
-    /// Seconds after which the machine is stopped and judged
-    #[arg(long, value_name = "S", default_value_t = 300)]
-    pub(in crate::cli) timeout: u64,
+    /// What runs the machine's instructions: KVM where it works, else emulation (tcg), which takes about a minute to the ready line
+    #[arg(long, value_name = "ACCELERATOR", value_parser = value_of::<AskedAccelerator>(), default_value = "auto")]
+    pub(in crate::cli) accel: AskedAccelerator,
+    /// Seconds after which the machine is stopped and judged [default: 300; none with --interactive]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(in crate::cli) timeout: Option<u64>,
     /// Seconds for which a machine is watched after its ready line; a second verdict, a refusal or a panic is a failure
-    #[arg(long, value_name = "S", default_value_t = 15)]
+    #[arg(long, value_name = "S", default_value_t = 15, value_parser = clap::value_parser!(u64).range(0..=MAX_SECONDS))]
     pub(in crate::cli) settle: u64,
     /// Boot the artifact's files without comparing them with its SHA256SUMS
     #[arg(long)]
@@ -86,7 +114,7 @@ pub(in crate::cli) struct BootArgs {
     /// Processors of the machine [default: 1, with which it also comes up on a busy host; QEMU's Raspberry Pi 4 has 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(in crate::cli) cpus: Option<u32>,
-    /// Connect this terminal to the console of the machine and do not judge it; Ctrl-A X ends the machine
+    /// Connect this terminal to the console of the machine, without a limit of time, and do not judge it; Ctrl-A X ends the machine
     #[arg(long)]
     pub(in crate::cli) interactive: bool,
     #[command(flatten)]

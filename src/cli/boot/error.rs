@@ -2,7 +2,7 @@
 
 use super::super::{Exit, failure::Fatal};
 use pnb::{
-    boot::{CloudServiceError, SumsError},
+    boot::{CloudServiceError, NoKvm, SumsError},
     manifest::ManifestError,
     model::{Arch, Hint, NodeId, Variant, visible_path},
     sandbox::SandboxError,
@@ -18,6 +18,12 @@ pub(super) enum BootError {
     /// The command line of the kernel is on the medium.
     #[error("append to the kernel command line: it is on the medium")]
     Append,
+    /// KVM was asked for.
+    #[error(transparent)]
+    NoKvm(#[from] NoKvm),
+    /// The time of a machine at the terminal is over.
+    #[error("keep the machine running: its {seconds} s are over")]
+    TimeOver { seconds: u64 },
     /// There is no disk that could be kept.
     #[error("keep a copy of the disk: the artifact is not a disk")]
     NoDisk,
@@ -42,8 +48,8 @@ pub(super) enum BootError {
     /// The image has boot loaders for both architectures.
     #[error("boot {path:?}: it has boot loaders for amd64 and for arm64")]
     BothArches { path: PathBuf },
-    /// There is no such file.
-    #[error("boot {path:?}: there is no such file")]
+    /// There is nothing at the path.
+    #[error("boot {path:?}: there is no such file or directory")]
     Missing { path: PathBuf },
     /// A directory has no manifest that can be read.
     #[error("read {path:?}")]
@@ -111,7 +117,9 @@ impl Fatal for BootError {
             | BootError::Arch { .. }
             | BootError::Kind { .. }
             | BootError::BothArches { .. } => Exit::Usage,
-            BootError::Missing { .. }
+            BootError::NoKvm(_)
+            | BootError::TimeOver { .. }
+            | BootError::Missing { .. }
             | BootError::NoManifest { .. }
             | BootError::Manifest(_)
             | BootError::Variants { .. }
@@ -135,7 +143,12 @@ impl Hint for BootError {
             BootError::Append => {
                 "--firmware direct takes kernel and initramfs off it and boots them with the words of --append"
             }
+            BootError::NoKvm(_) => "--accel auto emulates the machine where KVM does not work",
+            BootError::TimeOver { .. } => "--interactive without --timeout has no limit of time",
             BootError::NoCommandLine => "name the directory of the artifact",
+            BootError::Missing { .. } => {
+                "`pnb build --variant raw` makes images/raw/amd64, and so for the other variants"
+            }
             BootError::BothArches { .. } => "choose one with --arch",
             BootError::NoManifest { .. } => "name the directory of an artifact, such as images/raw/amd64",
             BootError::Machine(error) => return error.hint(),

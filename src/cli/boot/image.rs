@@ -11,7 +11,7 @@ use super::{
 };
 use pnb::{
     image::oci::LAYOUT_FILE,
-    model::{Arch, RelPath, VerityDigest, visible_lines},
+    model::{Arch, RelPath, SectorSize, VerityDigest, visible_lines},
     pipeline::BuildContext,
     sandbox::{Access, Executor, Limits, Mount, OutputKind, OutputSpec, RootFs, SandboxError, Spec, Workload},
     store::{Content, Store},
@@ -84,6 +84,7 @@ pub(super) fn prepare(
         arch,
         epoch: project.lock.source_date_epoch,
         threads: 2,
+        sector_size: SectorSize::default(),
         outputs: FILES.map(str::to_owned).to_vec(),
     };
     let argument = serde_json::to_vec(&argument).map_err(BootError::Served)?;

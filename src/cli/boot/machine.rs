@@ -13,13 +13,25 @@ use super::{
     error::BootError,
 };
 use pnb::{
-    boot::{ARTIFACT, HTTP_PORT, HttpRoot, Inlet, MACHINE, Machine, Outlet, ServedMachine},
+    boot::{
+        ARTIFACT, Accelerator, AcceleratorChoice, AskedAccelerator, Firmware, HTTP_PORT, HttpRoot, Inlet, MACHINE,
+        Machine, NoKvm, Outlet, ServedMachine,
+    },
     model::Arch,
     pipeline::BuildContext,
-    sandbox::{self, Access, Console, Executor, Limits, Mount, OutputSpec, RootFs, SandboxError, Spec, Workload},
+    sandbox::{
+        self, Access, Console, Executor, KVM_DEVICE, Limits, Mount, OutputSpec, RootFs, SandboxError, Spec, Workload,
+        probe_kvm,
+    },
     store::{Content, Store},
 };
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    cell::Cell,
+    fs, io,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// Memory that QEMU needs beside that of the machine, bytes.
 const QEMU_MEMORY: u64 = 1 << 30;
@@ -44,12 +56,24 @@ fn largest_disk(mounts: &[Mount]) -> u64 {
         .unwrap_or(0)
 }
 
+/// Chooses KVM or emulation for a machine on this host.
+pub(super) fn accelerator(asked: AskedAccelerator, machine: (Arch, Firmware)) -> Result<AcceleratorChoice, NoKvm> {
+    let host = Arch::host();
+    asked.choose(machine, host, || {
+        // A host without the list has no flag in it.
+        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        probe_kvm(Path::new(KVM_DEVICE), host, &processor)
+    })
+}
+
 /// A machine and all that its sandbox needs.
 pub(super) struct Prepared {
     pub(super) machine: Machine,
     pub(super) mounts: Vec<Mount>,
     /// The ways to the servers that it reaches, and their directory in the sandbox.
     pub(super) outlets: Option<(Vec<Outlet>, String)>,
+    /// The moment at which it was started last.
+    pub(super) started: Cell<Option<Instant>>,
 }
 
 /// Runs the machine in a sandbox of its own, its console connected to `console`. The inner result is how the machine ended, the outer one
@@ -59,13 +83,14 @@ pub(super) fn run(
     args: &BootArgs,
     report: &Report,
     store: &Store,
-    prepared: Prepared,
+    prepared: &Prepared,
     console: &mut BootConsole<'_>,
 ) -> Result<Result<(), SandboxError>, Failure> {
     let Prepared {
         machine,
         mounts,
         outlets,
+        started,
     } = prepared;
     let project = project(common)?;
     let options = run_options()?;
@@ -86,7 +111,10 @@ pub(super) fn run(
     // Without a judge, the console is the terminal's own.
     let judged = !args.interactive;
     let networked = machine.network.is_some() || outlets.is_some();
-    let (outlets, sockets) = outlets.unwrap_or_default();
+    let (outlets, sockets) = match outlets {
+        Some((outlets, sockets)) => (&outlets[..], sockets.as_str()),
+        None => (&[][..], ""),
+    };
     let workload = if judged || networked {
         let served = ServedMachine {
             argv,
@@ -94,7 +122,7 @@ pub(super) fn run(
                 dir: ARTIFACT.into(),
                 port: HTTP_PORT,
             }),
-            inlets: Inlet::all(&machine.reach, &sockets),
+            inlets: Inlet::all(&machine.reach, sockets),
             pulse: judged,
         };
         Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(BootError::Served)?)
@@ -106,14 +134,15 @@ pub(super) fn run(
         env: [("TMPDIR".to_owned(), "/build".to_owned())].into(),
         limits: Limits {
             memory: (machine.memory << 20) + QEMU_MEMORY,
-            wall: Duration::from_secs(args.timeout),
+            wall: Duration::from_secs(args.limit()),
             log_bytes: 64 << 20,
             // This limits the length of every file that QEMU writes, too.
-            build_bytes: FORGOTTEN.max(largest_disk(&mounts)),
+            build_bytes: FORGOTTEN.max(largest_disk(mounts)),
             cpus: 2,
             ..Limits::small()
         },
-        mounts,
+        mounts: mounts.clone(),
+        kvm: machine.accelerator == Accelerator::Kvm,
         console: if args.interactive {
             Console::Inherit
         } else {
@@ -137,6 +166,7 @@ pub(super) fn run(
             "the machine asked for {server}, which cannot be reached: {error}"
         ));
     };
-    let ended = Outlet::with_all(&outlets, &failed, || executor.run(&spec, &mut put, console));
+    started.set(Some(Instant::now()));
+    let ended = Outlet::with_all(outlets, &failed, || executor.run(&spec, &mut put, console));
     Ok(ended.map_err(BootError::Relay)?.map(drop))
 }

@@ -3,20 +3,22 @@
 use super::{
     super::{Exit, args::Common, context::store, failure::Failure, report::Report},
     args::BootArgs,
-    console::BootConsole,
+    console::{BootConsole, ConsoleEnd},
     error::BootError,
     machine::{self, Prepared},
     target::BootTarget,
-    verdict::judge,
+    verdict::{Ran, judge},
 };
 use pnb::{
     boot::{
-        ARTIFACT, Attach, CloudService, DirectKernel, Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest,
-        NONCE_KEY, NetworkBoot, NodeNetwork, Reach, Smbios, verify_sums,
+        ARTIFACT, Accelerator, AcceleratorChoice, AskedAccelerator, Attach, BootPhase, CloudService, DirectKernel,
+        Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NONCE_KEY, NetworkBoot, NodeNetwork, Reach,
+        Smbios, about, verify_sums,
     },
-    model::{Arch, visible_path},
+    model::{Arch, chain, visible_path},
+    sandbox::SandboxError,
 };
-use std::{fs::File, io::Read, time::Duration};
+use std::{cell::Cell, fs::File, io::Read, time::Duration};
 
 /// Memory of a machine when no other is asked for, and the memory of QEMU's Raspberry Pi, MiB.
 const MEMORY: u64 = 3072;
@@ -79,6 +81,8 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         keep: args.keep.as_deref(),
         disk: args.disk.as_deref(),
         size: args.size,
+        firmware,
+        sector_size: args.sector_size.unwrap_or_default(),
     })?;
     let share = args.share.as_deref().map(|dir| files.share(dir)).transpose()?;
     let kernel = match (firmware, &target.command_line) {
@@ -105,9 +109,11 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         _ => args.memory.unwrap_or(MEMORY),
     };
     let capture = args.capture.as_deref().map(|file| files.capture(file)).transpose()?;
+    let mut choice = machine::accelerator(args.accel, (target.arch, firmware)).map_err(BootError::from)?;
     let machine = Machine {
         arch: target.arch,
         firmware,
+        accelerator: choice.accelerator,
         memory,
         processors: args.cpus.unwrap_or(1),
         kernel,
@@ -124,28 +130,108 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         true => None,
         false => Some(files.reach(&machine.reach)?),
     };
-    let mut console = BootConsole::new(
-        (!common.json && !common.quiet).then_some(report),
-        &expected,
-        Duration::from_secs(args.settle),
-    );
-    let prepared = Prepared {
+    let mut prepared = Prepared {
         machine,
         mounts: files.into_mounts(),
         outlets,
+        started: Cell::new(None),
     };
-    let run = || machine::run(common, args, report, &store, prepared, &mut console);
-    let ended = match &metadata {
-        None => run()?,
-        Some(service) => service.with(run).map_err(BootError::Relay)??,
+    let (ended, end, about, no_kvm) = loop {
+        prepared.machine.accelerator = choice.accelerator;
+        let about = match choice.accelerator {
+            Accelerator::Tcg => about(target.arch, firmware, attach),
+            Accelerator::Kvm => None,
+        };
+        announce(args, &prepared.machine, &choice, about, report);
+        let mut console = BootConsole::new(
+            (!common.json && !common.quiet).then_some(report),
+            &expected,
+            Duration::from_secs(args.settle),
+            choice.accelerator,
+            about,
+        );
+        let mut run = || machine::run(common, args, report, &store, &prepared, &mut console);
+        let ended = match &metadata {
+            None => run()?,
+            Some(service) => service.with(run).map_err(BootError::Relay)??,
+        };
+        let end = console.end();
+        let ran = prepared.started.get().map(|at| at.elapsed()).unwrap_or_default();
+        match failed_kvm(args.interactive, choice.accelerator, &end, &ended, ran) {
+            Some(reason) if args.accel == AskedAccelerator::Auto => {
+                report.warning(format_args!(
+                    "KVM did not start the machine, which is emulated now: {reason}"
+                ));
+                choice = AcceleratorChoice::emulated(format!("KVM did not start it: {reason}"));
+            }
+            no_kvm => break (ended, end, about, no_kvm),
+        }
     };
     if args.interactive {
         return match ended {
             Ok(()) => Ok(Exit::Success),
+            Err(SandboxError::Limit { limit, .. }) if limit.starts_with("wall time") => {
+                Err(BootError::TimeOver { seconds: args.limit() }.into())
+            }
             Err(error) => Err(BootError::from(error).into()),
         };
     }
-    judge(&expected, args, console.end(), ended, report)
+    let ran = Ran {
+        end,
+        choice,
+        about,
+        no_kvm,
+    };
+    judge(&expected, args, ran, ended, report)
+}
+
+/// Says what machine starts, by which means, and how long that takes.
+fn announce(args: &BootArgs, machine: &Machine, choice: &AcceleratorChoice, about: Option<u64>, report: &Report) {
+    let firmware = machine.firmware.name();
+    let how = match &choice.reason {
+        None => "run by KVM".to_owned(),
+        Some(reason) => format!("emulated ({reason})"),
+    };
+    let time = about.map_or_else(String::new, |about| {
+        format!("; about {about} s to the ready line on two busy processors")
+    });
+    report.note(format_args!(
+        "  machine {}, firmware {firmware}, {how}{time}",
+        machine.arch
+    ));
+    if args.interactive {
+        let end = match args.timeout {
+            None => "it runs without a limit of time".to_owned(),
+            Some(seconds) => format!("it runs for at most {seconds} s"),
+        };
+        report.note(format_args!(
+            "  console {end}; Ctrl-A X ends it, Ctrl-A C switches to QEMU's monitor and back"
+        ));
+    }
+}
+
+/// Time within which QEMU says that it cannot start a machine by KVM.
+const START: Duration = Duration::from_secs(5);
+
+/// Why KVM did not bring a machine up to its kernel, where that is the reason of its end. Where the console is the terminal's own, nothing
+/// is known of it but the time.
+fn failed_kvm(
+    interactive: bool,
+    accelerator: Accelerator,
+    end: &ConsoleEnd,
+    ended: &Result<(), SandboxError>,
+    ran: Duration,
+) -> Option<String> {
+    if accelerator == Accelerator::Tcg || end.verdict.is_some() || end.phase >= BootPhase::Kernel {
+        return None;
+    }
+    let failed = || match ended {
+        Err(error @ SandboxError::Failed { .. }) if !interactive || ran < START => {
+            Some(end.kvm.message().map_or_else(|| chain(error), str::to_owned))
+        }
+        _ => None,
+    };
+    end.kvm.broken().map(str::to_owned).or_else(failed)
 }
 
 /// Compares the artifact's files with its list; says so where nothing vouches for the bytes that boot.
@@ -221,4 +307,62 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
 /// The command line with the words of --append.
 fn joined(line: &str, append: &str) -> String {
     [line, append].join(" ").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pnb::boot::{BootVerdict, KvmWatch, Pace};
+
+    fn end(phase: BootPhase, said: &str) -> ConsoleEnd {
+        let mut kvm = KvmWatch::default();
+        kvm.take(said.as_bytes());
+        ConsoleEnd {
+            verdict: None,
+            contradiction: None,
+            settled: false,
+            pace: Pace::Silent { processor: 0 },
+            phase,
+            seconds: 1,
+            kvm,
+        }
+    }
+
+    fn failed() -> Result<(), SandboxError> {
+        Err(SandboxError::Failed {
+            stage: "boot".to_owned(),
+            status: "exit code 1".to_owned(),
+        })
+    }
+
+    #[test]
+    fn kvm_has_failed_when_the_machine_ends_before_its_kernel() {
+        use Accelerator::{Kvm, Tcg};
+        use BootPhase::{Kernel, Loader};
+        let second = Duration::from_secs(1);
+        let judged = |accelerator, phase, said: &str, ended: &_| {
+            failed_kvm(false, accelerator, &end(phase, said), ended, Duration::from_secs(60))
+        };
+        let message = "qemu-system-x86_64: error: failed to set MSR 0x10a to 0xc000069";
+        let broken = "KVM internal error. Suberror: 1";
+        let lines = format!("{message}\nqemu-system-x86_64: Assertion\n");
+        assert_eq!(judged(Kvm, Loader, &lines, &failed()).as_deref(), Some(message));
+        let stopped = format!("{broken}\nRAX=0\n");
+        assert_eq!(judged(Kvm, Loader, &stopped, &Ok(())).as_deref(), Some(broken));
+        let unsaid = judged(Kvm, Loader, "", &failed());
+        assert_eq!(unsaid.as_deref(), Some("run stage boot: exit code 1"));
+
+        // What emulation would not have done better.
+        assert_eq!(judged(Tcg, Loader, &lines, &failed()), None);
+        assert_eq!(judged(Kvm, Kernel, &lines, &failed()), None);
+        assert_eq!(judged(Kvm, Loader, &lines, &Ok(())), None);
+        let mut refused = end(Loader, &lines);
+        refused.verdict = Some(BootVerdict::Rejected { line: "no".to_owned() });
+        assert_eq!(failed_kvm(false, Kvm, &refused, &failed(), second), None);
+
+        // At a terminal, QEMU's messages are on the screen, and only its early end is known.
+        let seen = |ran| failed_kvm(true, Kvm, &end(BootPhase::default(), ""), &failed(), ran);
+        assert!(seen(second).is_some());
+        assert_eq!(seen(START), None);
+    }
 }

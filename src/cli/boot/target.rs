@@ -15,7 +15,10 @@ use pnb::{
     registry::{ImageReference, PlatformChoice, pull_layout, silent},
     store::{Store, read_foreign},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The beginning of the name of an image in a registry.
 const REGISTRY: &str = "oci:";
@@ -136,12 +139,13 @@ impl BootTarget {
     /// An image file by itself, whose boot loaders say what it is for.
     fn bare(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
         let path = args.path.clone();
-        let Some(media) = BootMedia::of_file(&path) else {
-            return Err(BootError::Kind { path }.into());
-        };
-        if !path.is_file() {
+        // What is not there has no wrong kind.
+        if fs::symlink_metadata(&path).is_err() {
             return Err(BootError::Missing { path }.into());
         }
+        let Some(media) = BootMedia::of_file(&path).filter(|_| path.is_file()) else {
+            return Err(BootError::Kind { path }.into());
+        };
         let spool = SpoolDirectory::new(scratch(store, "look")?);
         let found = open_source(&path).and_then(|source| Loaders::of(&source, &path.to_string_lossy(), &spool));
         let found = found.map_err(|source| BootError::Image {

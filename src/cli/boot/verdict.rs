@@ -7,17 +7,27 @@ use super::{
     error::BootError,
 };
 use pnb::{
-    boot::{BootVerdict, Expected, Pace},
+    boot::{AcceleratorChoice, BootPhase, BootVerdict, Expected, Pace},
     model::{Hint, chain},
     sandbox::SandboxError,
 };
 use std::borrow::Cow;
 
+/// A machine that has ended.
+pub(super) struct Ran {
+    pub(super) end: ConsoleEnd,
+    pub(super) choice: AcceleratorChoice,
+    /// Seconds that such a boot takes, if that is known.
+    pub(super) about: Option<u64>,
+    /// Why KVM did not start it.
+    pub(super) no_kvm: Option<String>,
+}
+
 /// Judges the machine by its console, and by how it ended; reports the verdict.
 pub(super) fn judge(
     expected: &Expected,
     args: &BootArgs,
-    console: ConsoleEnd,
+    ran: Ran,
     ended: Result<(), SandboxError>,
     report: &Report,
 ) -> Result<Exit, Failure> {
@@ -26,7 +36,15 @@ pub(super) fn judge(
         contradiction,
         settled,
         pace,
-    } = console;
+        phase,
+        seconds,
+        kvm,
+    } = ran.end;
+    let broken_kvm = kvm.broken().map(|line| format!("KVM stopped the machine: {line}"));
+    let no_kvm = ran
+        .no_kvm
+        .map(|reason| format!("KVM did not start the machine: {reason}"));
+    let by_kvm = no_kvm.or(broken_kvm);
     let (mut hint, mut late) = (None, None);
     let mut failed = |error: &SandboxError| {
         hint = error.hint().map(Cow::into_owned);
@@ -49,19 +67,24 @@ pub(super) fn judge(
         (Some(BootVerdict::Rejected { line }), _) => Some(format!("the boot loader refused: {line}")),
         (Some(BootVerdict::Panicked { line }), _) => Some(line.clone()),
         (None, Err(SandboxError::Limit { limit, .. })) if limit.starts_with("wall time") => {
-            let problem = out_of_time(limit, &pace);
-            if matches!(pace, Pace::Slow { .. }) {
-                hint = Some(format!("--timeout {} gives it twice the time", args.timeout * 2));
-            }
+            let problem = out_of_time(limit, &pace, phase);
+            hint = way_on(args, &pace, ran.about);
             late = Some(pace);
             Some(problem)
         }
         (None, Err(SandboxError::Limit { limit, .. })) => Some(format!("no verdict on the console, {limit}")),
+        (None, _) if by_kvm.is_some() => {
+            hint = Some("--accel tcg emulates the machine".to_owned());
+            by_kvm
+        }
         (None, Err(error)) => failed(error),
         (None, Ok(())) => Some("the machine ended without a verdict on the console".to_owned()),
     };
     if report.json() {
-        report.value(serde_json::json!({ "event": "boot", "verdict": verdict, "problem": problem, "pace": late }));
+        report.value(serde_json::json!({
+            "event": "boot", "verdict": verdict, "problem": problem, "pace": late,
+            "phase": phase, "seconds": seconds, "accelerator": ran.choice,
+        }));
         return Ok(if problem.is_none() { Exit::Success } else { Exit::Boot });
     }
     match &verdict {
@@ -75,7 +98,7 @@ pub(super) fn judge(
         }) => {
             let state: Vec<String> = state.iter().map(|(name, value)| format!("{name} {value}")).collect();
             report.note(format_args!(
-                "ready: instance {instance} from {source}, root {root}, agent {agent}; {}",
+                "ready after {seconds} s: instance {instance} from {source}, root {root}, agent {agent}; {}",
                 state.join(", ")
             ));
         }
@@ -93,19 +116,41 @@ pub(super) fn judge(
     }
 }
 
-/// A machine without a verdict at the end of its time: slow, or standing still.
-fn out_of_time(limit: &str, pace: &Pace) -> String {
+/// A machine without a verdict at the end of its time: slow, waiting, or standing still.
+fn out_of_time(limit: &str, pace: &Pace, phase: BootPhase) -> String {
     match pace {
-        Pace::Slow { line } => {
-            format!("the machine is slow: no verdict yet, {limit}, and the console still moves\nlast line: {line}")
-        }
-        Pace::Still { seconds, line } => {
-            format!(
-                "the machine stands still: no verdict, {limit}, nothing new on the console for {seconds} s\nlast line: {line}"
-            )
-        }
-        Pace::Silent => format!("the machine stands still: no verdict, {limit}, and nothing was ever on the console"),
+        Pace::Slow { line, seconds } => format!(
+            "the machine is slow: no verdict yet, {limit}, and the console still moves\n\
+             stage of the boot: {phase}; last line, {seconds} s old: {line}"
+        ),
+        Pace::Waiting { seconds, job } => format!(
+            "the machine waits: no verdict, {limit}, and nothing else on the console for {seconds} s\n\
+             stage of the boot: {phase}; systemd waits for this: {job}"
+        ),
+        Pace::Still {
+            seconds,
+            line,
+            processor,
+        } => format!(
+            "the machine stands still: no verdict, {limit}, nothing new on the console for {seconds} s, in which it used {processor} s of \
+             processor time\nstage of the boot: {phase}; last line: {line}"
+        ),
+        Pace::Silent { processor } => format!(
+            "the machine stands still: no verdict, {limit}, and nothing was ever on the console; it used {processor} s of processor time"
+        ),
     }
+}
+
+/// What to do about a machine whose time was over.
+fn way_on(args: &BootArgs, pace: &Pace, about: Option<u64>) -> Option<String> {
+    let time = about.map(|about| format!("such a boot takes about {about} s on two busy processors"));
+    let way = match pace {
+        Pace::Slow { .. } => format!("--timeout {} gives it twice the time", args.limit() * 2),
+        Pace::Waiting { .. } | Pace::Still { .. } | Pace::Silent { .. } => {
+            "--interactive connects this terminal to its console".to_owned()
+        }
+    };
+    Some([Some(way), time].into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 
 /// A machine that was ready, and was not watched for the whole time after it; and the way out.
@@ -121,7 +166,7 @@ fn not_watched(args: &BootArgs, ended: &Result<(), SandboxError>) -> (String, St
                 "the machine was ready, and could not be watched for {settle} s after it: {}",
                 chain(error)
             ),
-            format!("--timeout {} gives it twice the time", args.timeout * 2),
+            format!("--timeout {} gives it twice the time", args.limit() * 2),
         ),
     }
 }

@@ -37,6 +37,8 @@ pub struct Listed {
     pub device: u64,
     /// An attribute of overlayfs that composefs does not give to such an entry.
     pub foreign: Option<String>,
+    /// The extended attributes in words, without those that composefs adds; long ones are cut.
+    pub attributes: Option<String>,
     /// Offset in the image and length of the inode with its attributes.
     pub inode: (u64, u64),
     /// Offset and length of content that lies in the image.
@@ -143,6 +145,7 @@ impl RawImage<'_> {
             target,
             device: found.device(),
             foreign: self.foreign_attribute(&found, nid == self.root)?,
+            attributes: self.attributes_in_words(&found)?,
             inode: (at, found.head()),
             inline,
         };
@@ -164,6 +167,10 @@ mod tests {
         let mut add = |name: &str, mtime: u32, node: Node| {
             let mut meta = Meta::root(0o640, Epoch::new(mtime));
             meta.uid = 12;
+            if name == "large" {
+                let value = [vec![1, 0], vec![7; 70]].concat();
+                meta.xattrs.insert(b"security.capability".to_vec(), value);
+            }
             tree.insert(path(name), Entry { meta, node }).expect("free");
         };
         add("dir", 7, Node::Directory);
@@ -208,6 +215,9 @@ mod tests {
         assert_eq!((small.mode, small.uid, small.mtime), (0o100_640, 12, 9));
         assert_eq!(find("/large").object, Some(VerityDigest::new([3; 32])));
         assert_eq!(find("/large").size, 1 << 20);
+        let shown = format!("security.capability=0x0100{}… (72 bytes)", "07".repeat(62));
+        assert_eq!(find("/large").attributes, Some(shown));
+        assert_eq!(small.attributes, None);
         assert!(list(&image, 100).is_err());
     }
 

@@ -8,7 +8,8 @@ use super::{
         XATTR_UNIT,
     },
     xattr::{
-        METACOPY_PREFIX, METACOPY_SUFFIX, OPAQUE_SUFFIX, OVERLAY_INDEX, OVERLAY_SUFFIX, REDIRECT_SUFFIX, redirect_to,
+        self, METACOPY_PREFIX, METACOPY_SUFFIX, OPAQUE_SUFFIX, OVERLAY_INDEX, OVERLAY_SUFFIX, REDIRECT_SUFFIX,
+        redirect_to,
     },
 };
 use crate::{image::ImageError, model::VerityDigest};
@@ -261,6 +262,43 @@ impl<'a> RawImage<'a> {
         let mut attributes = self.attributes(inode)?.into_iter();
         let foreign = attributes.find(|a| a.index == OVERLAY_INDEX && a.suffix.starts_with(OVERLAY_SUFFIX) && !own(a));
         Ok(foreign.map(|a| format!("trusted.{}", a.suffix.escape_ascii())))
+    }
+
+    /// The attributes of the tree itself in words, without those that composefs adds. Long values are cut, and so are long lists: the
+    /// text of a hostile image must stay short.
+    pub(super) fn attributes_in_words(&self, inode: &RawInode) -> Result<Option<String>, ImageError> {
+        const MOST: usize = 16;
+        const VALUE: usize = 64;
+        let attributes = self.attributes(inode)?;
+        let mut own = attributes
+            .iter()
+            .filter(|a| a.index != OVERLAY_INDEX || !a.suffix.starts_with(OVERLAY_SUFFIX));
+        let mut words: Vec<String> = own
+            .by_ref()
+            .take(MOST)
+            .map(|attribute| {
+                let (kept, length) = (
+                    &attribute.value[..attribute.value.len().min(VALUE)],
+                    attribute.value.len(),
+                );
+                let cut = if length > VALUE {
+                    format!("… ({length} bytes)")
+                } else {
+                    String::new()
+                };
+                let prefix = xattr::prefix(attribute.index);
+                format!(
+                    "{prefix}{}=0x{}{cut}",
+                    attribute.suffix.escape_ascii(),
+                    hex::encode(kept)
+                )
+            })
+            .collect();
+        let more = own.count();
+        if more > 0 {
+            words.push(format!("and {more} more"));
+        }
+        Ok((!words.is_empty()).then(|| words.join(", ")))
     }
 
     /// The object that the attributes of an inode name, if any. They name it by digest and by path, which must agree.

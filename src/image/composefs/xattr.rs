@@ -17,6 +17,16 @@ const PREFIXES: [(u8, &[u8]); 5] = [
     (TRUSTED, b"trusted."),
     (6, b"security."),
 ];
+/// The prefix with this index; for an unknown one, its number.
+pub(super) fn prefix(index: u8) -> String {
+    let known = PREFIXES.iter().find(|(known, _)| *known == index);
+    match (index, known) {
+        (0, _) => String::new(),
+        (_, Some((_, prefix))) => prefix.escape_ascii().to_string(),
+        (_, None) => format!("(prefix {index})."),
+    }
+}
+
 const ACL_ACCESS: u8 = 2;
 const ACL_DEFAULT: u8 = 3;
 const TRUSTED: u8 = 4;

@@ -12,13 +12,17 @@
 //! Own code instead of the crate `cpio` (docs/dependencies.md): the crate accepts a content shorter than its header states, and
 //! a content of 4 GiB and more, whose length does not fit the header.
 
+mod decode;
 mod format;
 mod reader;
 mod segments;
 mod tree;
 mod writer;
 
+pub use decode::FrameReader;
 pub use reader::{CpioEntry, CpioReader};
-pub use segments::{Compression, Segment, next_nonzero, segments, segments_until_damage};
+pub use segments::{
+    Compression, MAX_MAGIC, Segment, next_nonzero, segments, segments_until_damage, unread_compression,
+};
 pub use tree::{Keep, Root, read_tree, write_tree};
 pub use writer::{CpioWriter, Device};

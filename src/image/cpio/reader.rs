@@ -13,8 +13,12 @@ const PATH_MAX: u32 = 4096;
 /// One entry of an archive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CpioEntry {
-    /// Path of the entry; `None` is the root directory, `.`.
+    /// Path of the entry; `None` is the root directory, `.`, or a name that cannot be a path.
     pub path: Option<RelPath>,
+    /// The name as it is stored, without its NULs.
+    pub stored_name: Vec<u8>,
+    /// The problem of an entry that only [`CpioReader::any_name`] returns.
+    pub problem: Option<String>,
     /// File type and permissions, as `st_mode`.
     pub mode: u32,
     /// Numeric owner.
@@ -65,6 +69,8 @@ pub struct CpioReader<R> {
     sums: Option<(u64, u32, u32)>,
     state: State,
     archives: u64,
+    /// Whether entries with a problem are returned.
+    any_name: bool,
 }
 
 impl<R: Read> CpioReader<R> {
@@ -78,7 +84,16 @@ impl<R: Read> CpioReader<R> {
             sums: None,
             state: State::Between,
             archives: 0,
+            any_name: false,
         }
+    }
+
+    /// The reader that also returns entries whose name or mode is refused otherwise: the structure of the archive does not depend on
+    /// them. A name with `/` in front, or with repeated `/` and `./`, stands for the path that the kernel makes of it.
+    #[must_use]
+    pub fn any_name(mut self) -> Self {
+        self.any_name = true;
+        self
     }
 
     /// Number of archives that were read to their end.
@@ -111,6 +126,9 @@ impl<R: Read> CpioReader<R> {
         self.skip_content()?;
         let offset = self.offset;
         let mut bytes = [0; HEADER_SIZE];
+        if self.at_end()? {
+            return Err(corrupt(offset, "the archive has no trailer".to_owned()));
+        }
         self.fill(&mut bytes)?;
         let (header, summed) = CpioHeader::decode(&bytes).map_err(|problem| corrupt(offset, problem))?;
         let name = self.name(offset, header.namesize)?;
@@ -121,15 +139,22 @@ impl<R: Read> CpioReader<R> {
             self.archives += 1;
             return Ok(None);
         }
+        let cleaned = if self.any_name { plain_path(&name) } else { name.clone() };
         // Both forms of the root's name, with and without "./" in front of every name, come from common tools.
-        let path = match name.strip_prefix(b"./").unwrap_or(&name) {
-            b"." | b"" if !name.is_empty() => None,
-            rest => Some(RelPath::new(rest).map_err(|e| corrupt(offset, e.to_string()))?),
+        let (path, problem) = match cleaned.strip_prefix(b"./").unwrap_or(&cleaned) {
+            b"." | b"" if !name.is_empty() => (None, entry_problem(&header, true).map(str::to_owned)),
+            rest => match RelPath::new(rest) {
+                Ok(path) => (Some(path), entry_problem(&header, false).map(str::to_owned)),
+                Err(error) if self.any_name => (None, Some(error.to_string())),
+                Err(error) => return Err(corrupt(offset, error.to_string())),
+            },
         };
-        if let Some(problem) = entry_problem(&header, path.is_none()) {
+        let problem = problem.map(|problem| {
             let name = name.escape_ascii();
-            let problem = format!("\"{name}\" (mode {:o}) {problem}", header.mode);
-            return Err(corrupt(offset, problem));
+            format!("\"{name}\" (mode {:o}) {problem}", header.mode)
+        });
+        if let Some(problem) = problem.as_ref().filter(|_| !self.any_name) {
+            return Err(corrupt(offset, problem.clone()));
         }
         // The kernel compares the checksums of files only; a name of a file whose content stands at a later name has none.
         let summed = summed && header.mode & S_IFMT == S_IFREG && header.size > 0;
@@ -139,6 +164,8 @@ impl<R: Read> CpioReader<R> {
         self.pad = padding(self.offset + self.left, ALIGN);
         Ok(Some(CpioEntry {
             path,
+            stored_name: name,
+            problem,
             mode: header.mode,
             uid: header.uid,
             gid: header.gid,
@@ -245,6 +272,16 @@ impl<R: Read> CpioReader<R> {
         }
     }
 
+    fn at_end(&mut self) -> Result<bool, ImageError> {
+        let offset = self.offset;
+        let available = self.reader.fill_buf().map_err(|source| ImageError::Input {
+            format: FORMAT,
+            offset,
+            source,
+        })?;
+        Ok(available.is_empty())
+    }
+
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), ImageError> {
         let offset = self.offset;
         self.reader.read_exact(bytes).map_err(|source| match source.kind() {
@@ -292,6 +329,15 @@ impl<R: Read> Read for CpioReader<R> {
         self.left -= n as u64;
         self.offset += n as u64;
         Ok(n)
+    }
+}
+
+/// A name without `/` in front and at its end, and with one `/` for several and for `/./`.
+fn plain_path(name: &[u8]) -> Vec<u8> {
+    let parts = name.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
+    match parts.collect::<Vec<_>>().join(&b'/') {
+        joined if joined.is_empty() && !name.is_empty() => b".".to_vec(),
+        joined => joined,
     }
 }
 

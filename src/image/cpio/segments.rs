@@ -2,8 +2,11 @@
 //!
 //! dracut writes the microcode as a plain archive and the rest as a compressed archive; pnb appends further archives.
 
-use super::{format::MAGICS, reader::CpioReader};
-use crate::image::ImageError;
+use super::{decode::FrameReader, format::MAGICS, reader::CpioReader};
+use crate::image::{
+    ImageError,
+    lz4::{LZ4_LEGACY_MAGIC, LZ4_MAGIC},
+};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 
 const FORMAT: &str = "an initramfs";
@@ -13,9 +16,20 @@ const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b, 0x08];
 /// First bytes of an xz stream, <https://tukaani.org/xz/xz-file-format.txt>.
 const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0x00];
-
-/// Memory limit for decompressing xz, bytes.
-const XZ_MEMORY: u64 = 256 << 20;
+/// First byte of an lzma file with the usual properties; it has no magic.
+const LZMA_PROPERTIES: u8 = 0x5d;
+/// A larger size of an lzma file's content is not taken for one; `u64::MAX` stands for an unknown one. As in xz.
+const MAX_LZMA: u64 = 1 << 38;
+/// First bytes of forms that are not read: bzip2, lzop, compress, lzip, 7z.
+const UNREAD: [(&[u8], &str); 5] = [
+    (b"BZh", "bzip2"),
+    (&[0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a], "lzo"),
+    (&[0x1f, 0x9d], "compress"),
+    (b"LZIP", "lzip"),
+    (&[b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c], "7z"),
+];
+/// Bytes that [`Compression::of`] and [`unread_compression`] examine.
+pub const MAX_MAGIC: usize = 13;
 
 /// Compression of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +42,70 @@ pub enum Compression {
     Gzip,
     /// One xz stream.
     Xz,
+    /// One lzma file, as `xz --format=lzma` writes it.
+    Lzma,
+    /// One LZ4 frame, or one stream in the legacy form.
+    Lz4,
+}
+
+impl Compression {
+    /// The compression of a stream that begins with `head`, of which [`MAX_MAGIC`] bytes are examined; `None` for others, also for a
+    /// plain archive.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        let magics = [
+            (ZSTD_MAGIC, Self::Zstd),
+            (GZIP_MAGIC, Self::Gzip),
+            (XZ_MAGIC, Self::Xz),
+            (&LZ4_MAGIC, Self::Lz4),
+            (&LZ4_LEGACY_MAGIC, Self::Lz4),
+        ];
+        let known = magics.iter().find(|(magic, _)| head.starts_with(magic));
+        known
+            .map(|(_, found)| *found)
+            .or_else(|| is_lzma(head).then_some(Self::Lzma))
+    }
+
+    /// The name of the form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "cpio",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Lzma => "lzma",
+            Self::Lz4 => "lz4",
+        }
+    }
+}
+
+/// Whether an lzma file begins here: usual properties, a dictionary of 2^n or 2^n + 2^(n-1) bytes, and a size that is unknown or below
+/// 256 GiB. These are the tests of xz.
+fn is_lzma(head: &[u8]) -> bool {
+    let Some(([properties, dictionary @ .., _, _, _, _, _, _, _, _], _)) = head.split_first_chunk::<13>() else {
+        return false;
+    };
+    let dictionary = u32::from_le_bytes([dictionary[0], dictionary[1], dictionary[2], dictionary[3]]);
+    let size = head[5..13].try_into().map_or(0, u64::from_le_bytes);
+    let round = dictionary.is_power_of_two() || dictionary % 3 == 0 && (dictionary / 3).is_power_of_two();
+    *properties == LZMA_PROPERTIES && round && dictionary >= 1 << 12 && (size == u64::MAX || size < MAX_LZMA)
+}
+
+/// The name of a compression that is known and not read, if a stream of it begins with `head`.
+pub fn unread_compression(head: &[u8]) -> Option<&'static str> {
+    let found = UNREAD.iter().find(|(magic, _)| head.starts_with(magic));
+    // The magic of bzip2 is short: a digit and the number of a block follow, or of the end.
+    let bzip2 = |head: &[u8]| {
+        head.get(3).is_some_and(|level| (b'1'..=b'9').contains(level))
+            && [
+                &[0x31, 0x41, 0x59, 0x26, 0x53, 0x59],
+                &[0x17, 0x72, 0x45, 0x38, 0x50, 0x90],
+            ]
+            .iter()
+            .any(|mark| head.get(4..10) == Some(&mark[..]))
+    };
+    found
+        .map(|(_, name)| *name)
+        .filter(|name| *name != "bzip2" || bzip2(head))
 }
 
 /// One archive of an initramfs.
@@ -79,12 +157,12 @@ fn segment(
     let Some(offset) = next_nonzero(input, position).map_err(|e| failed(position, e))? else {
         return Ok(None);
     };
-    let mut magic = [0; 6];
+    let mut magic = [0; MAX_MAGIC];
     let n = read_up_to(input, offset, &mut magic).map_err(|e| failed(offset, e))?;
     let magic = &magic[..n];
     input.seek(SeekFrom::Start(offset)).map_err(|e| failed(offset, e))?;
     let from = BufReader::with_capacity(64 * 1024, input);
-    let (compression, len) = if MAGICS.iter().any(|m| magic == *m) {
+    let (compression, len) = if MAGICS.iter().any(|m| magic.starts_with(*m)) {
         if !offset.is_multiple_of(4) {
             return Err(corrupt(
                 offset,
@@ -92,21 +170,21 @@ fn segment(
             ));
         }
         (Compression::None, archive_length(from).map_err(|e| e.shifted(offset))?)
-    } else if magic.starts_with(ZSTD_MAGIC) {
-        (Compression::Zstd, zstd_length(from).map_err(|e| failed(offset, e))?)
-    } else if magic.starts_with(GZIP_MAGIC) {
-        let len = decoded_length(from, |r| discard(&mut flate2::bufread::GzDecoder::new(r), spend));
-        (Compression::Gzip, len.map_err(|e| failed(offset, e))?)
-    } else if magic.starts_with(XZ_MAGIC) {
-        let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(|e| failed(offset, e.into()))?;
-        let len = decoded_length(from, |r| {
-            discard(&mut liblzma::bufread::XzDecoder::new_stream(r, stream), spend)
-        });
-        (Compression::Xz, len.map_err(|e| failed(offset, e))?)
+    } else if let Some(compression) = Compression::of(magic) {
+        let len = match compression {
+            Compression::Zstd => zstd_length(from),
+            other => decoded_length(from, other, spend),
+        };
+        (compression, len.map_err(|e| failed(offset, e))?)
+    } else if let Some(name) = unread_compression(magic) {
+        return Err(corrupt(
+            offset,
+            &format!("the segment is {name}-compressed, which is not read"),
+        ));
     } else {
         let text = format!(
             "\"{}\" is neither the beginning of an archive nor a known compression",
-            magic.escape_ascii()
+            magic[..n.min(6)].escape_ascii()
         );
         return Err(corrupt(offset, &text));
     };
@@ -186,7 +264,7 @@ fn read_up_to(input: &mut (impl Read + Seek), offset: u64, buffer: &mut [u8]) ->
 }
 
 fn archive_length(reader: impl Read) -> Result<u64, ImageError> {
-    let mut archive = CpioReader::new(reader);
+    let mut archive = CpioReader::new(reader).any_name();
     while archive.next_in_archive()?.is_some() {}
     Ok(archive.offset())
 }
@@ -214,14 +292,18 @@ impl<R: BufRead> BufRead for CountingReader<R> {
     }
 }
 
-/// Number of bytes that `decode` consumes. These formats do not state their length, so they are decoded and discarded.
-fn decoded_length<R: BufRead>(
-    reader: R,
-    decode: impl FnOnce(&mut CountingReader<R>) -> io::Result<()>,
+/// Number of bytes of the frame that begins here. These formats do not state their length, so they are decoded and discarded.
+fn decoded_length(
+    reader: impl BufRead,
+    compression: Compression,
+    spend: &dyn Fn(u64) -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut counted = CountingReader { reader, count: 0 };
-    decode(&mut counted)?;
-    Ok(counted.count)
+    let mut frame = FrameReader::new(&mut counted, compression)?;
+    discard(&mut frame, spend)?;
+    let over_read = frame.over_read();
+    drop(frame);
+    Ok(counted.count - over_read)
 }
 
 /// Length of a zstd frame, from its headers alone (RFC 8878 section 3.1.1).

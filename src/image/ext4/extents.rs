@@ -2,7 +2,7 @@
 
 use super::{
     Ext4, Ext4Inode,
-    format::{EH_DEPTH, EH_ENTRIES, EXTENT_ENTRY, EXTENT_MAGIC, FLAG_EXTENTS, I_BLOCK, le16, le32},
+    format::{EH_DEPTH, EH_ENTRIES, EXTENT_ENTRY, EXTENT_MAGIC, FLAG_COMPRESSED, FLAG_EXTENTS, I_BLOCK, le16, le32},
     volume::{corrupt, read_at},
 };
 use crate::image::{ImageError, ReadAt};
@@ -12,7 +12,7 @@ const MAX_WRITTEN: u16 = 0x8000;
 /// Highest depth of an extent tree (`EXT4_MAX_EXTENT_DEPTH`).
 const MAX_DEPTH: u16 = 5;
 /// A file with more extents is refused: 16 MiB of memory.
-const MAX_EXTENTS: usize = 1 << 19;
+pub(super) const MAX_EXTENTS: usize = 1 << 19;
 
 /// A run of blocks.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,22 @@ pub(super) struct Ext4Extent {
     pub(super) len: u64,
     /// First block in the image; `None` for blocks that were never written.
     physical: Option<u64>,
+}
+
+impl Ext4Extent {
+    /// One block of a file, which is stored.
+    pub(super) fn written(logical: u64, physical: u64) -> Self {
+        Self {
+            logical,
+            len: 1,
+            physical: Some(physical),
+        }
+    }
+
+    /// Whether block `logical` of the file, which is stored at block `physical`, follows on both sides.
+    pub(super) fn continues_with(&self, logical: u64, physical: u64) -> bool {
+        self.logical + self.len == logical && self.physical.is_some_and(|first| first + self.len == physical)
+    }
 }
 
 /// A run of a file's bytes.
@@ -39,6 +55,9 @@ pub struct DataRun {
 impl<R: ReadAt> Ext4<R> {
     /// The runs of an inode's bytes, sorted; a range without a run reads as zeros.
     pub fn runs(&self, inode: &Ext4Inode) -> Result<Vec<DataRun>, ImageError> {
+        if inode.is_inline() {
+            return self.inline_runs(inode);
+        }
         let extents = self.extents(inode)?;
         let runs = extents.iter().map(|e| DataRun {
             at: e.logical * self.block_size,
@@ -50,15 +69,16 @@ impl<R: ReadAt> Ext4<R> {
 
     /// The extents of an inode, sorted, without overlap, all inside the image.
     pub(super) fn extents(&self, inode: &Ext4Inode) -> Result<Vec<Ext4Extent>, ImageError> {
+        if inode.flags & FLAG_COMPRESSED != 0 {
+            let problem = format!("inode {} is compressed (e2compr), which is not supported", inode.number);
+            return Err(corrupt(inode.offset, problem));
+        }
+        if inode.is_inline() {
+            let problem = format!("inode {} has inline data instead of blocks", inode.number);
+            return Err(corrupt(inode.offset, problem));
+        }
         if inode.flags & FLAG_EXTENTS == 0 {
-            // An empty file or a device may have neither extents nor a block map.
-            if inode.block.iter().all(|b| *b == 0) {
-                return Ok(Vec::new());
-            }
-            return Err(corrupt(
-                inode.offset,
-                format!("inode {} has a block map instead of extents", inode.number),
-            ));
+            return self.mapped_blocks(inode);
         }
         let mut out = Vec::new();
         let depth = le16(&inode.block, EH_DEPTH);

@@ -13,9 +13,14 @@ impl<R: ReadAt> Ext4<R> {
                 format!("inode {} is not a regular file", inode.number),
             ));
         }
+        let (extents, inline) = match inode.is_inline() {
+            true => (Vec::new(), Some(self.inline_bytes(inode)?)),
+            false => (self.extents(inode)?, None),
+        };
         Ok(Ext4File {
             fs: self,
-            extents: self.extents(inode)?,
+            extents,
+            inline,
             size: inode.size,
             position: 0,
         })
@@ -27,6 +32,8 @@ impl<R: ReadAt> Ext4<R> {
 pub struct Ext4File<'a, R> {
     fs: &'a Ext4<R>,
     extents: Vec<Ext4Extent>,
+    /// The data of a file whose inode holds them.
+    inline: Option<Vec<u8>>,
     size: u64,
     position: u64,
 }
@@ -35,9 +42,13 @@ impl<R: ReadAt> Read for Ext4File<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.size - self.position;
         let n = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        self.fs
-            .read_mapped(&self.extents, &mut buffer[..n], self.position)
-            .map_err(io::Error::other)?;
+        match &self.inline {
+            Some(data) => data.read_exact_at(&mut buffer[..n], self.position)?,
+            None => self
+                .fs
+                .read_mapped(&self.extents, &mut buffer[..n], self.position)
+                .map_err(io::Error::other)?,
+        }
         self.position += n as u64;
         Ok(n)
     }

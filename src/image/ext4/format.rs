@@ -50,18 +50,42 @@ pub(super) const S_HASH_SEED: usize = 0xec;
 /// Bytes of a group descriptor, with the feature 64bit.
 pub(super) const S_DESC_SIZE: usize = 0xfe;
 pub(super) const S_MKFS_TIME: usize = 0x108;
+/// Inode of the journal; 0 when it is on another device.
+pub(super) const S_JOURNAL_INUM: usize = 0xe0;
+/// First block of descriptors that lie in their own groups, with the feature meta_bg.
+pub(super) const S_FIRST_META_BG: usize = 0x104;
+/// The two groups with copies, with the feature sparse_super2.
+pub(super) const S_BACKUP_BGS: [usize; 2] = [0x24c, 0x250];
+/// Seed of all checksums, with the feature metadata_csum_seed, and the checksum of the superblock.
+pub(super) const S_CHECKSUM_SEED: usize = 0x270;
+pub(super) const S_CHECKSUM: usize = 0x3fc;
 /// The high halves exist with the feature 64bit.
 pub(super) const S_BLOCKS_COUNT_HI: usize = 0x150;
 pub(super) const S_FREE_BLOCKS_COUNT_HI: usize = 0x158;
 
 /// Value of [`S_MAGIC`].
 pub(super) const MAGIC: u16 = 0xef53;
-/// Bits of [`S_FEATURE_INCOMPAT`] that the reader understands: filetype, extents, 64bit, flex_bg, csum_seed, largedir.
-pub(super) const KNOWN_INCOMPAT: u32 = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000 | 0x4000;
+/// Bits of [`S_FEATURE_INCOMPAT`] of a file system as pnb makes it: filetype, extents, 64bit, flex_bg, csum_seed, largedir.
+pub(super) const PLAIN_INCOMPAT: u32 = 0x2 | 0x40 | 0x80 | 0x200 | 0x2000 | 0x4000;
+/// Further bits with which every file is found where the reader looks: needs_recovery, journal_dev, meta_bg, mmp, ea_inode, dirdata,
+/// inline_data, encrypt, casefold.
+pub(super) const READ_INCOMPAT: u32 =
+    PLAIN_INCOMPAT | 0x4 | 0x8 | 0x10 | 0x100 | 0x400 | 0x1000 | 0x8000 | 0x1_0000 | 0x2_0000;
 pub(super) const INCOMPAT_FILETYPE: u32 = 0x2;
+pub(super) const INCOMPAT_RECOVER: u32 = 0x4;
+pub(super) const INCOMPAT_JOURNAL_DEV: u32 = 0x8;
+pub(super) const INCOMPAT_META_BG: u32 = 0x10;
 pub(super) const INCOMPAT_64BIT: u32 = 0x80;
-/// Bit of [`S_FEATURE_RO_COMPAT`]: only some groups begin with copies of superblock and descriptors.
+pub(super) const INCOMPAT_CSUM_SEED: u32 = 0x2000;
+/// Bits of [`S_FEATURE_INCOMPAT`] and [`S_FEATURE_RO_COMPAT`] that ext3 has too.
+pub(super) const EXT3_INCOMPAT: u32 = 0x2 | 0x4 | 0x10;
+pub(super) const EXT3_RO_COMPAT: u32 = 0x1 | 0x2 | 0x4;
+/// Bits of [`S_FEATURE_COMPAT`]: a journal; two groups with copies, which [`S_BACKUP_BGS`] names.
+pub(super) const COMPAT_JOURNAL: u32 = 0x4;
+pub(super) const COMPAT_SPARSE_SUPER2: u32 = 0x200;
+/// Bits of [`S_FEATURE_RO_COMPAT`]: only some groups begin with copies of superblock and descriptors; structures have checksums.
 pub(super) const RO_SPARSE_SUPER: u32 = 0x1;
+pub(super) const RO_METADATA_CSUM: u32 = 0x400;
 
 // `struct ext4_group_desc`, each field with its high half, which a descriptor of 64 bytes has.
 /// Bytes of a descriptor without the feature 64bit, and the number of bytes that are read of a longer one.
@@ -70,6 +94,7 @@ pub(super) const DESCRIPTOR_READ: usize = 64;
 pub(super) const BG_BLOCK_BITMAP: (usize, usize) = (0x0, 0x20);
 pub(super) const BG_INODE_BITMAP: (usize, usize) = (0x4, 0x24);
 pub(super) const BG_INODE_TABLE: (usize, usize) = (0x8, 0x28);
+pub(super) const BG_CHECKSUM: usize = 0x1e;
 
 // `struct ext4_inode`.
 /// Bytes of an inode of the first revision, which every later one begins with.
@@ -84,14 +109,23 @@ pub(super) const I_CTIME: usize = 0xc;
 pub(super) const I_MTIME: usize = 0x10;
 pub(super) const I_LINKS_COUNT: usize = 0x1a;
 pub(super) const I_FLAGS: usize = 0x20;
-/// Root of the extent tree, or the target of a short link.
+/// Root of the extent tree, the block map, the target of a short link, or the first bytes of inline data.
 pub(super) const I_BLOCK: usize = 0x28;
 pub(super) const I_BLOCK_SIZE: usize = 60;
+pub(super) const I_GENERATION: usize = 0x64;
+/// Block with extended attributes, and its high 16 bits.
+pub(super) const I_FILE_ACL_LO: usize = 0x68;
+pub(super) const I_FILE_ACL_HIGH: usize = 0x76;
 pub(super) const I_SIZE_HIGH: usize = 0x6c;
+pub(super) const I_CHECKSUM_LO: usize = 0x7c;
+/// Bytes in use behind the first 128, and the high half of the checksum among them.
+pub(super) const I_EXTRA_ISIZE: usize = 0x80;
+pub(super) const I_CHECKSUM_HI: usize = 0x82;
 
 /// Number of the root directory's inode.
 pub(super) const ROOT_INODE: u32 = 2;
 // Bits of [`I_FLAGS`].
+pub(super) const FLAG_COMPRESSED: u32 = 0x4;
 pub(super) const FLAG_ENCRYPT: u32 = 0x800;
 pub(super) const FLAG_EXTENTS: u32 = 0x8_0000;
 pub(super) const FLAG_VERITY: u32 = 0x10_0000;

@@ -15,23 +15,27 @@
 //! that size, `debugfs`, which shortens the files and sets the flags ([`debugfs_script`]), and `e2fsck`, which checks the result.
 //! The file system has no journal and reserves nothing: it is only ever mounted read-only.
 //!
-//! The reader, [`Ext4`]:
+//! The reader, [`Ext4`], reads ext2, ext3 and ext4 of other machines too:
 //!
 //! ```text
 //! byte 1024                    superblock
 //! behind the superblock's block  group descriptors, 32 or s_desc_size bytes each
 //! inode n                      entry (n-1) % s_inodes_per_group of the table of group (n-1) / s_inodes_per_group
-//! i_block                      root of the extent tree: header of 12 bytes, then entries of 12 bytes, sorted
+//! i_block                      root of the extent tree: header of 12 bytes, then entries of 12 bytes, sorted; or a block map, or data
 //! directory                    entries of 8 bytes and a name, filling each block; an index hides in entries of inode 0
 //! ```
 //!
 //! Source: <https://docs.kernel.org/filesystems/ext4/>. It is own code instead of the crate `ext4-view` (docs/dependencies.md):
 //! comparing two images needs the extents of each file and the verity metadata, which the crate does not give.
 
+mod attributes;
+mod block_map;
+mod checksum;
 mod directory;
 mod extents;
 mod file;
 mod format;
+mod groups;
 mod plan;
 mod regions;
 mod size;
@@ -41,6 +45,7 @@ mod tools;
 mod verity;
 mod volume;
 
+pub use attributes::Ext4Attribute;
 pub use directory::DirEntry;
 pub use extents::DataRun;
 pub use file::Ext4File;
@@ -48,7 +53,7 @@ pub use format::{IMAGE_PATH, LABEL, OBJECTS_PATH};
 pub use plan::{Ext4Layout, VerityFile, plan, root_items};
 pub use regions::Region;
 pub use staging::{Staged, write_staging_tar};
-pub use superblock::SuperblockFacts;
+pub use superblock::{ExtKind, SuperblockFacts};
 pub use tools::{Paths, ToolCall, ToolOutput, ToolRunner, calls, debugfs_script, make};
 pub use verity::VerityTail;
 pub use volume::{Ext4, Ext4Inode, FileKind};

@@ -3,11 +3,13 @@
 use super::{
     Ext4,
     format::{
-        S_FEATURE_COMPAT, S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FREE_BLOCKS_COUNT_HI, S_FREE_BLOCKS_COUNT_LO,
-        S_FREE_INODES_COUNT, S_HASH_SEED, S_LASTCHECK, S_MKFS_TIME, S_MTIME, S_STATE, S_UUID, S_VOLUME_NAME,
-        S_VOLUME_NAME_SIZE, S_WTIME, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, halves, le16, le32,
+        COMPAT_JOURNAL, EXT3_INCOMPAT, EXT3_RO_COMPAT, INCOMPAT_64BIT, INCOMPAT_JOURNAL_DEV, MAGIC, S_BLOCKS_COUNT_HI,
+        S_BLOCKS_COUNT_LO, S_FEATURE_COMPAT, S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FREE_BLOCKS_COUNT_HI,
+        S_FREE_BLOCKS_COUNT_LO, S_FREE_INODES_COUNT, S_HASH_SEED, S_INODES_COUNT, S_LASTCHECK, S_LOG_BLOCK_SIZE,
+        S_MAGIC, S_MKFS_TIME, S_MTIME, S_STATE, S_UUID, S_VOLUME_NAME, S_VOLUME_NAME_SIZE, S_WTIME, SUPERBLOCK_OFFSET,
+        SUPERBLOCK_SIZE, halves, le16, le32,
     },
-    volume::read_at,
+    volume::{corrupt, read_at},
 };
 use crate::image::{ImageError, ReadAt};
 use std::collections::BTreeMap;
@@ -76,9 +78,49 @@ pub(super) fn feature_names(words: [u32; 3]) -> Vec<String> {
     names
 }
 
+/// The file system that a superblock describes, by its features.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExtKind {
+    /// Without a journal and without a feature of ext4.
+    Ext2,
+    /// With a journal, and without a feature of ext4.
+    Ext3,
+    /// With a feature of ext4.
+    Ext4,
+    /// The journal of another file system.
+    JournalDevice,
+}
+
+impl ExtKind {
+    fn of(words: [u32; 3]) -> Self {
+        let [compat, incompat, ro_compat] = words;
+        if incompat & INCOMPAT_JOURNAL_DEV != 0 {
+            Self::JournalDevice
+        } else if incompat & !EXT3_INCOMPAT != 0 || ro_compat & !EXT3_RO_COMPAT != 0 {
+            Self::Ext4
+        } else if compat & COMPAT_JOURNAL != 0 {
+            Self::Ext3
+        } else {
+            Self::Ext2
+        }
+    }
+
+    /// The name of the format.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ext2 => "ext2",
+            Self::Ext3 => "ext3",
+            Self::Ext4 => "ext4",
+            Self::JournalDevice => "ext4 journal",
+        }
+    }
+}
+
 /// The fields of a superblock that describe the file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SuperblockFacts {
+    /// The file system, by its features.
+    pub kind: ExtKind,
     /// Volume label.
     pub label: Vec<u8>,
     /// UUID, 16 bytes.
@@ -99,22 +141,36 @@ pub struct SuperblockFacts {
     pub state: u16,
 }
 
-impl<R: ReadAt> Ext4<R> {
-    pub(super) fn superblock(&self) -> Result<[u8; SUPERBLOCK_SIZE], ImageError> {
-        let mut sb = [0; SUPERBLOCK_SIZE];
-        read_at(&self.image, &mut sb, SUPERBLOCK_OFFSET)?;
-        Ok(sb)
+/// Reads the superblock of an image, which is known by its magic.
+pub(super) fn superblock<R: ReadAt>(image: &R) -> Result<[u8; SUPERBLOCK_SIZE], ImageError> {
+    let mut sb = [0; SUPERBLOCK_SIZE];
+    read_at(image, &mut sb, SUPERBLOCK_OFFSET)?;
+    let magic = le16(&sb, S_MAGIC);
+    if magic != MAGIC {
+        let problem = format!("the magic is {magic:#06x} instead of {MAGIC:#06x}");
+        return Err(corrupt(SUPERBLOCK_OFFSET, problem));
     }
+    Ok(sb)
+}
 
-    /// The fields of the superblock.
-    pub fn facts(&self) -> Result<SuperblockFacts, ImageError> {
-        let sb = self.superblock()?;
+impl SuperblockFacts {
+    /// Reads the superblock of an image, whatever features it has.
+    ///
+    /// # Errors
+    /// The image ends before, or the superblock has no magic.
+    pub fn read<R: ReadAt>(image: &R) -> Result<Self, ImageError> {
+        let sb = superblock(image)?;
         let words = [
             le32(&sb, S_FEATURE_COMPAT),
             le32(&sb, S_FEATURE_INCOMPAT),
             le32(&sb, S_FEATURE_RO_COMPAT),
         ];
         let features = feature_names(words);
+        let wide = words[1] & INCOMPAT_64BIT != 0;
+        let count = |low: usize, high: usize| match wide {
+            true => halves(&sb, (low, high)),
+            false => u64::from(le32(&sb, low)),
+        };
         let label = &sb[S_VOLUME_NAME..S_VOLUME_NAME + S_VOLUME_NAME_SIZE];
         let sixteen = |at: usize| <[u8; 16]>::try_from(&sb[at..at + 16]).unwrap_or_default();
         let times = [
@@ -127,15 +183,24 @@ impl<R: ReadAt> Ext4<R> {
             label: label.split(|b| *b == 0).next().unwrap_or_default().to_vec(),
             uuid: sixteen(S_UUID),
             hash_seed: sixteen(S_HASH_SEED),
+            kind: ExtKind::of(words),
             features,
-            block_size: self.block_size,
+            // A shift that no block size has is shown as 0.
+            block_size: 1024u64.checked_shl(le32(&sb, S_LOG_BLOCK_SIZE)).unwrap_or(0),
             blocks: (
-                self.blocks,
-                halves(&sb, (S_FREE_BLOCKS_COUNT_LO, S_FREE_BLOCKS_COUNT_HI)),
+                count(S_BLOCKS_COUNT_LO, S_BLOCKS_COUNT_HI),
+                count(S_FREE_BLOCKS_COUNT_LO, S_FREE_BLOCKS_COUNT_HI),
             ),
-            inodes: (self.inodes, le32(&sb, S_FREE_INODES_COUNT)),
+            inodes: (le32(&sb, S_INODES_COUNT), le32(&sb, S_FREE_INODES_COUNT)),
             times: times.map(|(name, at)| (name, le32(&sb, at))).into(),
             state: le16(&sb, S_STATE),
         })
+    }
+}
+
+impl<R: ReadAt> Ext4<R> {
+    /// The fields of the superblock.
+    pub fn facts(&self) -> Result<SuperblockFacts, ImageError> {
+        SuperblockFacts::read(&self.image)
     }
 }

@@ -1,20 +1,23 @@
 //! Reads ext4 of unknown origin: nothing is trusted, every loop ends, and memory does not grow with a field's claim.
 //!
-//! Only the features of a read-only image without a journal are read: extents, but no block maps, inline data or encryption.
+//! [`Ext4::open`] takes a file system as pnb makes it: read-only, without a journal. [`Ext4::open_any`] takes ext2, ext3 and ext4 as
+//! other machines leave them, with the reasons why files may be missing or old.
 
+use super::checksum::{superblock_fits, uuid_seed};
 use super::format::{
-    BG_INODE_TABLE, DESCRIPTOR_32, DESCRIPTOR_READ, FLAG_ENCRYPT, FLAG_INLINE_DATA, FLAG_VERITY, I_ATIME, I_BLOCK,
-    I_BLOCK_SIZE, I_CTIME, I_FLAGS, I_GID, I_LINKS_COUNT, I_MODE, I_MTIME, I_SIZE_HIGH, I_SIZE_LO, I_UID, IMAGE_FORMAT,
-    INCOMPAT_64BIT, INCOMPAT_FILETYPE, INODE_READ, KNOWN_INCOMPAT, MAGIC, ROOT_INODE, S_BLOCKS_COUNT_HI,
-    S_BLOCKS_COUNT_LO, S_DESC_SIZE, S_FEATURE_INCOMPAT, S_INODE_SIZE, S_INODES_COUNT, S_INODES_PER_GROUP,
-    S_LOG_BLOCK_SIZE, S_MAGIC, S_REV_LEVEL, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, halves, le16, le32,
+    BG_INODE_TABLE, COMPAT_JOURNAL, DESCRIPTOR_32, DESCRIPTOR_READ, FLAG_VERITY, I_ATIME, I_BLOCK, I_BLOCK_SIZE,
+    I_CTIME, I_FLAGS, I_GENERATION, I_GID, I_LINKS_COUNT, I_MODE, I_MTIME, I_SIZE_HIGH, I_SIZE_LO, I_UID, IMAGE_FORMAT,
+    INCOMPAT_64BIT, INCOMPAT_CSUM_SEED, INCOMPAT_FILETYPE, INCOMPAT_RECOVER, INODE_READ, PLAIN_INCOMPAT, READ_INCOMPAT,
+    RO_METADATA_CSUM, ROOT_INODE, S_BLOCKS_COUNT_HI, S_BLOCKS_COUNT_LO, S_CHECKSUM_SEED, S_DESC_SIZE, S_FEATURE_COMPAT,
+    S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_INODE_SIZE, S_INODES_COUNT, S_INODES_PER_GROUP, S_JOURNAL_INUM,
+    S_LOG_BLOCK_SIZE, S_REV_LEVEL, SUPERBLOCK_OFFSET, halves, le16, le32,
 };
-use super::superblock::feature_names;
+use super::{groups::Groups, superblock::feature_names, superblock::superblock};
 use crate::image::{ImageError, ReadAt};
 use std::io;
 
-/// Highest value of `s_log_block_size` that is accepted: blocks of 32 KiB.
-const MAX_LOG_BLOCK_SIZE: u32 = 5;
+/// Highest value of `s_log_block_size` that is accepted: blocks of 64 KiB.
+const MAX_LOG_BLOCK_SIZE: u32 = 6;
 /// Largest group descriptor that is accepted, in bytes.
 const MAX_DESCRIPTOR: u64 = 1024;
 
@@ -62,6 +65,7 @@ pub struct Ext4Inode {
     mode: u16,
     pub(super) flags: u32,
     pub(super) size: u64,
+    pub(super) generation: u32,
     pub(super) block: [u8; I_BLOCK_SIZE],
 }
 
@@ -110,9 +114,41 @@ pub struct Ext4<R> {
     pub(super) inodes: u32,
     pub(super) inodes_per_group: u32,
     pub(super) inode_size: u64,
-    /// Offset of the group descriptors.
-    pub(super) descriptors: u64,
     pub(super) descriptor_size: u64,
+    pub(super) groups: Groups,
+    /// Seed of the checksums, with the feature metadata_csum.
+    pub(super) checksum_seed: Option<u32>,
+}
+
+/// The reasons, by the superblock alone, why files may be missing or old.
+fn reservations(sb: &[u8]) -> Vec<ImageError> {
+    let mut problems = Vec::new();
+    let mut add = |problem: String| problems.push(corrupt(SUPERBLOCK_OFFSET, problem));
+    let incompat = le32(sb, S_FEATURE_INCOMPAT);
+    if incompat & INCOMPAT_RECOVER != 0 {
+        let journal = match (
+            le32(sb, S_FEATURE_COMPAT) & COMPAT_JOURNAL != 0,
+            le32(sb, S_JOURNAL_INUM),
+        ) {
+            (true, 0) => "the journal, which is on another device, was not replayed",
+            (true, _) => "the journal was not replayed",
+            (false, _) => "it has the feature needs_recovery, but no journal",
+        };
+        add(format!(
+            "it was not unmounted: {journal}, so files may be older or other than the kernel will show them"
+        ));
+    }
+    let unknown = incompat & !READ_INCOMPAT;
+    if unknown != 0 {
+        let names = feature_names([0, unknown, 0]).join(", ");
+        add(format!(
+            "it has incompatible features that are not supported: {names}; files may be missing or wrong"
+        ));
+    }
+    if le32(sb, S_FEATURE_RO_COMPAT) & RO_METADATA_CSUM != 0 && !superblock_fits(sb) {
+        add("the superblock does not have its checksum".to_owned());
+    }
+    problems
 }
 
 /// Block size in bytes, and number of blocks.
@@ -131,27 +167,13 @@ fn blocks(sb: &[u8], wide: bool) -> Result<(u64, u64), ImageError> {
 }
 
 impl<R: ReadAt> Ext4<R> {
-    /// Reads the superblock. The image must be whole: at least as long as its superblock states.
+    /// Reads the superblock of a file system as pnb makes it. The image must be whole: at least as long as its superblock states.
     pub fn open(image: R) -> Result<Self, ImageError> {
-        match Self::open_cut(image)? {
-            (fs, None) => Ok(fs),
-            (_, Some(error)) => Err(error),
-        }
-    }
-
-    /// Like [`Ext4::open`] for an image that may be cut off, which is the second value.
-    pub fn open_cut(image: R) -> Result<(Self, Option<ImageError>), ImageError> {
+        let incompat = le32(&superblock(&image)?, S_FEATURE_INCOMPAT);
         let bad = |problem: String| corrupt(SUPERBLOCK_OFFSET, problem);
-        let mut sb = [0; SUPERBLOCK_SIZE];
-        read_at(&image, &mut sb, SUPERBLOCK_OFFSET)?;
-        let magic = le16(&sb, S_MAGIC);
-        if magic != MAGIC {
-            return Err(bad(format!("the magic is {magic:#06x} instead of {MAGIC:#06x}")));
-        }
-        let incompat = le32(&sb, S_FEATURE_INCOMPAT);
-        let unknown = incompat & !KNOWN_INCOMPAT;
-        if unknown != 0 {
-            let names = feature_names([0, unknown, 0]).join(", ");
+        let other = incompat & !PLAIN_INCOMPAT;
+        if other != 0 {
+            let names = feature_names([0, other, 0]).join(", ");
             return Err(bad(format!("incompatible features that are not supported: {names}")));
         }
         if incompat & INCOMPAT_FILETYPE == 0 {
@@ -159,6 +181,19 @@ impl<R: ReadAt> Ext4<R> {
                 "it lacks the feature filetype, without which it is not supported".to_owned()
             ));
         }
+        let (fs, problems) = Self::open_any(image)?;
+        match problems.into_iter().next() {
+            None => Ok(fs),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Like [`Ext4::open`] for ext2, ext3 and ext4 of any origin. The second value are the reasons why files may be missing or old: the
+    /// image is cut off, its journal was not replayed, it has features that are not known, its superblock has another checksum.
+    pub fn open_any(image: R) -> Result<(Self, Vec<ImageError>), ImageError> {
+        let bad = |problem: String| corrupt(SUPERBLOCK_OFFSET, problem);
+        let sb = superblock(&image)?;
+        let incompat = le32(&sb, S_FEATURE_INCOMPAT);
         let wide = incompat & INCOMPAT_64BIT != 0;
         let (block_size, blocks) = blocks(&sb, wide)?;
         let size = image.size().map_err(|source| ImageError::Input {
@@ -172,11 +207,12 @@ impl<R: ReadAt> Ext4<R> {
                 "a file system cannot have {blocks} blocks of {block_size} bytes"
             )));
         }
-        let cut = (blocks * block_size > size).then(|| {
-            bad(format!(
+        let mut problems = reservations(&sb);
+        if blocks * block_size > size {
+            problems.push(bad(format!(
                 "the file system has {blocks} blocks of {block_size} bytes, but the image has {size} bytes"
-            ))
-        });
+            )));
+        }
         let inode_size = match le32(&sb, S_REV_LEVEL) {
             0 => INODE_READ as u64,
             _ => u64::from(le16(&sb, S_INODE_SIZE)),
@@ -200,6 +236,7 @@ impl<R: ReadAt> Ext4<R> {
                 "{inodes} inodes in groups of {inodes_per_group} cannot be"
             )));
         }
+        let has_checksums = le32(&sb, S_FEATURE_RO_COMPAT) & RO_METADATA_CSUM != 0;
         let fs = Self {
             image,
             block_size,
@@ -207,11 +244,15 @@ impl<R: ReadAt> Ext4<R> {
             inodes,
             inodes_per_group,
             inode_size,
-            // The block behind that of the superblock, also where bigalloc makes s_first_data_block 0 in blocks of 1 KiB.
-            descriptors: (SUPERBLOCK_OFFSET / block_size + 1) * block_size,
             descriptor_size,
+            groups: Groups::new(&sb, block_size, descriptor_size),
+            // With another checksum of the superblock the seed, which is in it, is not to be trusted.
+            checksum_seed: (has_checksums && superblock_fits(&sb)).then(|| match incompat & INCOMPAT_CSUM_SEED {
+                0 => uuid_seed(&sb),
+                _ => le32(&sb, S_CHECKSUM_SEED),
+            }),
         };
-        Ok((fs, cut))
+        Ok((fs, problems))
     }
 
     /// Bytes in a block.
@@ -255,25 +296,36 @@ impl<R: ReadAt> Ext4<R> {
             offset,
             mode: le16(&raw, I_MODE),
             flags: le32(&raw, I_FLAGS),
-            size: halves(&raw, (I_SIZE_LO, I_SIZE_HIGH)),
+            // In ext2 the high half of a directory's size has another meaning, and a directory of 4 GiB is refused anyway.
+            size: match le16(&raw, I_MODE) & 0xf000 {
+                0x4000 => u64::from(le32(&raw, I_SIZE_LO)),
+                _ => halves(&raw, (I_SIZE_LO, I_SIZE_HIGH)),
+            },
+            generation: le32(&raw, I_GENERATION),
             block,
         };
         if inode.mode == 0 || le16(&raw, I_LINKS_COUNT) == 0 {
             return Err(corrupt(offset, format!("inode {number} is not in use")));
         }
-        if inode.flags & (FLAG_ENCRYPT | FLAG_INLINE_DATA) != 0 {
-            let problem = format!(
-                "inode {number} is encrypted or has inline data (flags {:#x})",
-                inode.flags
-            );
-            return Err(corrupt(offset, problem));
-        }
         Ok(inode)
+    }
+
+    /// The problem of an inode whose bytes do not have the checksum that they state: the kernel refuses it.
+    pub fn checksum_problem(&self, inode: &Ext4Inode) -> Result<Option<String>, ImageError> {
+        let mut raw = vec![0; self.inode_size as usize];
+        read_at(&self.image, &mut raw, inode.offset)?;
+        let problem = || {
+            format!(
+                "inode {} at byte {} does not have its checksum",
+                inode.number, inode.offset
+            )
+        };
+        Ok((!self.inode_fits(inode.number, &raw)).then(problem))
     }
 
     /// Offset and bytes of the descriptor of a group; the high halves are zeros in a descriptor of 32 bytes.
     pub(super) fn descriptor(&self, group: u64) -> Result<(u64, [u8; DESCRIPTOR_READ]), ImageError> {
-        let at = self.descriptors + group * self.descriptor_size;
+        let at = self.groups.descriptor(group);
         let mut descriptor = [0; DESCRIPTOR_READ];
         let used = self.descriptor_size.min(DESCRIPTOR_READ as u64) as usize;
         read_at(&self.image, &mut descriptor[..used], at)?;

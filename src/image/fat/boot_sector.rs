@@ -3,10 +3,11 @@
 use super::{
     FatKind,
     format::{
-        BOOT_SIGNATURE, BOOT_SIGNATURE_AT, BPB_BK_BOOT_SEC, BPB_BYTS_PER_SEC, BPB_FAT_SZ16, BPB_FAT_SZ32, BPB_FS_INFO,
-        BPB_FS_VER, BPB_HIDD_SEC, BPB_NUM_FATS, BPB_ROOT_CLUS, BPB_ROOT_ENT_CNT, BPB_RSVD_SEC_CNT, BPB_SEC_PER_CLUS,
-        BPB_TOT_SEC16, BPB_TOT_SEC32, BS_BOOT_SIG, BS_VOL_ID, BS_VOL_LAB, ENTRY, EXTENDED_BOOT_SIGNATURE,
-        EXTENDED_FAT16, EXTENDED_FAT32, FIRST_CLUSTER, MAX_FAT32, SECTOR, SHORT_SIZE, u16_at, u32_at,
+        BOOT_SIGNATURE, BOOT_SIGNATURE_AT, BOOT_SIZE, BPB_BK_BOOT_SEC, BPB_BYTS_PER_SEC, BPB_EXT_FLAGS, BPB_FAT_SZ16,
+        BPB_FAT_SZ32, BPB_FS_INFO, BPB_FS_VER, BPB_HIDD_SEC, BPB_MEDIA, BPB_NUM_FATS, BPB_ROOT_CLUS, BPB_ROOT_ENT_CNT,
+        BPB_RSVD_SEC_CNT, BPB_SEC_PER_CLUS, BPB_TOT_SEC16, BPB_TOT_SEC32, BS_BOOT_SIG, BS_RESERVED1, BS_VOL_ID,
+        BS_VOL_LAB, ENTRY, EXTENDED_BOOT_SIGNATURE, EXTENDED_FAT16, EXTENDED_FAT32, FIRST_CLUSTER, MIN_FAT32,
+        ONE_TABLE, SECTOR_SIZES, SHORT_SIZE, is_media, u16_at, u32_at,
     },
     names::Short,
     volume::corrupt,
@@ -17,6 +18,8 @@ use crate::image::ImageError;
 #[derive(Clone, Debug)]
 pub(super) struct BootSector {
     pub(super) kind: FatKind,
+    /// Bytes of a sector.
+    pub(super) sector: u64,
     /// Bytes of a cluster.
     pub(super) cluster: u64,
     /// Number of clusters.
@@ -45,6 +48,10 @@ pub(super) struct BootSector {
     pub(super) fs_info: u64,
     /// Sector of the boot sector's copy; 0 except for FAT32.
     pub(super) backup: u64,
+    /// The reserved byte with Linux's state of the volume.
+    pub(super) state: u8,
+    /// What is unusual and does not hinder reading, as fragments of sentences.
+    pub(super) oddities: Vec<String>,
 }
 
 /// Sizes of the parts in front of the clusters, in sectors except for `root_entries`.
@@ -54,31 +61,55 @@ struct Front {
     table: u64,
     root_entries: u64,
     sectors: u64,
-    /// Whether the fields are those of FAT32. The number of clusters decides the kind; the two must agree.
+    /// Whether the fields are those of FAT32.
     fat32: bool,
 }
 
 impl BootSector {
-    /// Checks the boot sector `boot` of a volume. Sectors of other than 512 bytes are an error.
-    pub(super) fn parse(boot: &[u8; SECTOR as usize]) -> Result<Self, ImageError> {
-        if boot[BOOT_SIGNATURE_AT..] != BOOT_SIGNATURE {
-            return bad(BOOT_SIGNATURE_AT, "the boot sector does not end with 55aa".to_owned());
-        }
-        let cluster = cluster_size(boot)?;
+    /// Checks the boot sector `boot` of a volume, as Linux does: the field of the size of a table tells FAT32 from the others, the number
+    /// of clusters tells FAT12 from FAT16, and a table that is too short counts fewer clusters. Source: `fat_read_bpb` and
+    /// `fat_fill_super` in Linux's fs/fat/inode.c.
+    pub(super) fn parse(boot: &[u8; BOOT_SIZE]) -> Result<Self, ImageError> {
+        let sector = sector_size(boot)?;
+        let cluster = cluster_size(boot, sector)?;
         let front = front(boot)?;
-        let table_offset = front.reserved * SECTOR;
-        let root_offset = (front.reserved + u64::from(front.tables) * front.table) * SECTOR;
-        let root_size = (front.root_entries * ENTRY as u64).next_multiple_of(SECTOR);
+        let mut oddities = front.oddities(boot);
+        let table_offset = front.reserved * sector;
+        let root_offset = (front.reserved + u64::from(front.tables) * front.table) * sector;
+        let root_size = (front.root_entries * ENTRY as u64).next_multiple_of(sector);
         let data_offset = root_offset + root_size;
-        let size = front.sectors * SECTOR;
+        let size = front.sectors * sector;
         if data_offset > size {
             return bad(
                 BPB_TOT_SEC16,
                 format!("the volume has {size} bytes, but {data_offset} in front of the clusters"),
             );
         }
-        let clusters = count_clusters(size - data_offset, cluster)?;
-        let kind = kind(clusters, &front)?;
+        let counted = (size - data_offset) / cluster;
+        let kind = FatKind::of(counted, front.fat32);
+        let numbers = front.table * sector * 8 / kind.bits();
+        let clusters = counted.min(numbers.saturating_sub(FIRST_CLUSTER.into()));
+        if clusters < counted {
+            let table = front.table;
+            oddities.push(format!(
+                "a table of {table} sectors of {sector} bytes has numbers for {clusters} of the {counted} clusters"
+            ));
+        }
+        let clusters = u32::try_from(clusters).ok().filter(|n| (1..=kind.most()).contains(n));
+        let Some(clusters) = clusters else {
+            return bad(
+                BPB_TOT_SEC16,
+                format!(
+                    "the volume has {counted} clusters of {cluster} bytes, not 1 to {} as {kind:?} has",
+                    kind.most()
+                ),
+            );
+        };
+        if front.fat32 && counted < MIN_FAT32.into() {
+            oddities.push(format!(
+                "it has the fields of FAT32 and {counted} clusters; some systems read FAT32 from {MIN_FAT32} clusters on only"
+            ));
+        }
         // A byte of the extended boot record tells whether serial number and label are set.
         let extended = if front.fat32 { EXTENDED_FAT32 } else { EXTENDED_FAT16 };
         let (mut label, mut serial) = ([b' '; SHORT_SIZE], 0);
@@ -93,11 +124,12 @@ impl BootSector {
         let of_fat32 = |at: usize| if front.fat32 { u64::from(u16_at(boot, at)) } else { 0 };
         Ok(Self {
             kind,
+            sector,
             cluster,
             clusters,
             tables: front.tables,
             table_offset,
-            table_size: front.table * SECTOR,
+            table_size: front.table * sector,
             fixed_root: (root_offset, root_size),
             data_offset,
             root: if front.fat32 { u32_at(boot, BPB_ROOT_CLUS) } else { 0 },
@@ -107,6 +139,8 @@ impl BootSector {
             size,
             fs_info: of_fat32(BPB_FS_INFO),
             backup: of_fat32(BPB_BK_BOOT_SEC),
+            state: boot[extended + BS_RESERVED1],
+            oddities,
         })
     }
 }
@@ -126,15 +160,19 @@ fn bad<T>(at: usize, problem: String) -> Result<T, ImageError> {
     Err(corrupt(at as u64, problem))
 }
 
-/// Bytes of a cluster.
-fn cluster_size(boot: &[u8]) -> Result<u64, ImageError> {
+fn sector_size(boot: &[u8]) -> Result<u64, ImageError> {
     let sector = u64::from(u16_at(boot, BPB_BYTS_PER_SEC));
-    if sector != SECTOR {
+    if !SECTOR_SIZES.contains(&sector) {
         return bad(
             BPB_BYTS_PER_SEC,
-            format!("a sector has {sector} bytes instead of {SECTOR}"),
+            format!("a sector has {sector} bytes, not 512, 1024, 2048 or 4096"),
         );
     }
+    Ok(sector)
+}
+
+/// Bytes of a cluster.
+fn cluster_size(boot: &[u8], sector: u64) -> Result<u64, ImageError> {
     let sectors = u64::from(boot[BPB_SEC_PER_CLUS]);
     if !sectors.is_power_of_two() {
         return bad(
@@ -142,7 +180,7 @@ fn cluster_size(boot: &[u8]) -> Result<u64, ImageError> {
             format!("a cluster has {sectors} sectors, which is not a power of two"),
         );
     }
-    Ok(sectors * SECTOR)
+    Ok(sectors * sector)
 }
 
 fn front(boot: &[u8]) -> Result<Front, ImageError> {
@@ -165,10 +203,9 @@ fn front(boot: &[u8]) -> Result<Front, ImageError> {
         tables,
         table,
         root_entries,
-        fat32,
         ..
     } = front;
-    if reserved == 0 || tables == 0 || table == 0 || fat32 == (root_entries != 0) {
+    if reserved == 0 || tables == 0 || table == 0 {
         return bad(
             BPB_RSVD_SEC_CNT,
             format!(
@@ -180,38 +217,35 @@ fn front(boot: &[u8]) -> Result<Front, ImageError> {
     Ok(front)
 }
 
-fn count_clusters(data: u64, cluster: u64) -> Result<u32, ImageError> {
-    let clusters = u32::try_from(data / cluster).ok();
-    match clusters.filter(|n| (1..=MAX_FAT32).contains(n)) {
-        Some(clusters) => Ok(clusters),
-        None => bad(
-            BPB_TOT_SEC16,
-            format!(
-                "{data} bytes hold {} clusters of {cluster} bytes, not 1 to {MAX_FAT32}",
-                data / cluster
-            ),
-        ),
+impl Front {
+    /// What no program that makes volumes writes, and all that read them take.
+    fn oddities(&self, boot: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        if boot[BOOT_SIGNATURE_AT..] != BOOT_SIGNATURE {
+            found.push("the boot sector does not end with 55aa".to_owned());
+        }
+        let media = boot[BPB_MEDIA];
+        if !is_media(media) {
+            found.push(format!(
+                "the media descriptor is {media:#04x}, with which Linux does not mount it"
+            ));
+        }
+        let entries = self.root_entries;
+        if self.fat32 && entries != 0 {
+            found.push(format!(
+                "it has the fields of FAT32 and a root directory of {entries} entries"
+            ));
+        }
+        if !self.fat32 && entries == 0 {
+            found.push("the root directory has room for no entry".to_owned());
+        }
+        let flags = u16_at(boot, BPB_EXT_FLAGS);
+        if self.fat32 && flags & ONE_TABLE != 0 {
+            let active = (flags & 0xf) + 1;
+            found.push(format!(
+                "only table {active} is in use, and table 1 is read here, as by Linux"
+            ));
+        }
+        found
     }
-}
-
-/// The kind that the number of clusters decides, which the fields and the size of a table must fit.
-fn kind(clusters: u32, front: &Front) -> Result<FatKind, ImageError> {
-    let kind = FatKind::of(clusters);
-    if (kind == FatKind::Fat32) != front.fat32 {
-        return bad(
-            BPB_FAT_SZ16,
-            format!(
-                "{clusters} clusters make a {kind:?} volume, but the size of the table is in the field of another kind"
-            ),
-        );
-    }
-    let numbers = u64::from(clusters) + u64::from(FIRST_CLUSTER);
-    if (numbers * kind.bits()).div_ceil(8) > front.table * SECTOR {
-        let table = front.table;
-        return bad(
-            BPB_FAT_SZ16,
-            format!("a table of {table} sectors is too short for {clusters} clusters"),
-        );
-    }
-    Ok(kind)
 }

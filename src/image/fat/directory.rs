@@ -113,10 +113,16 @@ impl<R: ReadAt> Fat<R> {
                 damage(corrupt(offset, format!("{name:?} is not a valid name")))?;
                 continue;
             }
-            match self.entry(raw, name, offset) {
-                Ok(entry) => found.push(entry),
-                Err(error) => damage(error)?,
+            let mut entry = self.entry(raw, name, offset);
+            if entry.directory && entry.size != 0 {
+                let problem = format!(
+                    "the size of the directory {:?} is {} instead of 0",
+                    entry.name, entry.size
+                );
+                damage(corrupt(offset, problem))?;
+                entry.size = 0;
             }
+            found.push(entry);
         }
         if !long.pieces.is_empty() {
             let problem = "the directory ends with a long name that belongs to no entry";
@@ -126,7 +132,7 @@ impl<R: ReadAt> Fat<R> {
     }
 
     /// The entry of the 32 bytes `raw`.
-    fn entry(&self, raw: &[u8], name: String, offset: u64) -> Result<FatEntry, ImageError> {
+    fn entry(&self, raw: &[u8], name: String, offset: u64) -> FatEntry {
         // FAT12 and FAT16 have another use for the upper half.
         let high = if self.boot.kind == FatKind::Fat32 {
             u16_at(raw, DIR_FST_CLUS_HI)
@@ -138,19 +144,14 @@ impl<R: ReadAt> Fat<R> {
             time: u16_at(raw, DIR_WRT_TIME),
             rest: 0,
         };
-        let entry = FatEntry {
+        FatEntry {
             name,
             directory: raw[DIR_ATTR] & ATTR_DIRECTORY != 0,
             size: u32_at(raw, DIR_FILE_SIZE),
             modified: time.epoch(),
             first: u32::from(high) << 16 | u32::from(u16_at(raw, DIR_FST_CLUS_LO)),
             offset,
-        };
-        if entry.directory && entry.size != 0 {
-            let problem = format!("the size of a directory is {} instead of 0", entry.size);
-            return Err(corrupt(offset, problem));
         }
-        Ok(entry)
     }
 
     /// Every file and directory below the root. A directory reached twice, as in a circle, two entries of one name, and a path
@@ -227,7 +228,7 @@ impl<R: ReadAt> Fat<R> {
         Ok(all)
     }
 
-    /// The entry at a path, found without regard to case; `None` when there is none.
+    /// The entry at a path, found without regard to case; `None` when there is none. Damage to other entries does not matter.
     pub fn lookup(&self, path: &RelPath) -> Result<Option<FatEntry>, ImageError> {
         let mut at = self.root();
         for name in path.components() {
@@ -238,7 +239,9 @@ impl<R: ReadAt> Fat<R> {
                 return Ok(None);
             }
             let name = fold(name);
-            match self.read_dir(&at)?.into_iter().find(|e| fold(&e.name) == name) {
+            let mut entries = Vec::new();
+            self.visit_dir(&at, &mut entries, &mut |_| Ok(()))?;
+            match entries.into_iter().find(|e| fold(&e.name) == name) {
                 Some(entry) => at = entry,
                 None => return Ok(None),
             }
@@ -333,7 +336,7 @@ fn short_name(mut short: Short, case: u8) -> Option<String> {
     if short[0] == ENTRY_KANJI {
         short[0] = ENTRY_DELETED;
     }
-    if short[0] == b' ' || !short.is_ascii() || short.iter().any(u8::is_ascii_control) {
+    if short[0] == b' ' || short.iter().any(u8::is_ascii_control) {
         return None;
     }
     if case & NT_SMALL_BASE != 0 {

@@ -5,8 +5,18 @@
 
 /// Name of the format in messages.
 pub(super) const FORMAT: &str = "a FAT volume";
-/// `BPB_BytsPerSec`: bytes of a sector. The specification also allows 1024, 2048 and 4096, which are not read here.
-pub(super) const SECTOR: u64 = 512;
+/// Bytes of the boot sector and of FSInfo that have a meaning, in sectors of any size.
+pub(super) const BOOT_SIZE: usize = 512;
+/// `BPB_BytsPerSec`: the sizes of a sector that the specification allows.
+pub(super) const SECTOR_SIZES: [u64; 4] = [512, 1024, 2048, 4096];
+/// `BPB_Media`: the values that the specification allows.
+pub(super) const fn is_media(value: u8) -> bool {
+    value == 0xf0 || value >= 0xf8
+}
+/// Bit of `BPB_ExtFlags` of FAT32: only one table is in use, whose number the lowest four bits have.
+pub(super) const ONE_TABLE: u16 = 0x80;
+/// Bit of the reserved byte behind the drive number: Linux was writing to the volume when it was last used.
+pub(super) const STATE_DIRTY: u8 = 0x01;
 /// `BPB_NumFATs`: number of tables in a volume that is written here.
 pub(super) const TABLES: u64 = 2;
 /// Number of the first cluster; the first two numbers of a table belong to no cluster.
@@ -51,6 +61,8 @@ pub(super) const BPB_TOT_SEC32: usize = 32;
 // The boot sector of FAT32 only.
 /// Sectors of one table, 32 bits.
 pub(super) const BPB_FAT_SZ32: usize = 36;
+/// Which tables are in use, 16 bits.
+pub(super) const BPB_EXT_FLAGS: usize = 40;
 /// Version of the format, 16 bits; 0 is the only one.
 pub(super) const BPB_FS_VER: usize = 42;
 /// First cluster of the root directory, 32 bits.
@@ -64,8 +76,10 @@ pub(super) const BPB_BK_BOOT_SEC: usize = 50;
 pub(super) const EXTENDED_FAT16: usize = 36;
 pub(super) const EXTENDED_FAT32: usize = 64;
 // Offsets in the extended boot record.
-/// Drive number for `int 13h`, 8 bits, and a reserved byte.
+/// Drive number for `int 13h`, 8 bits.
 pub(super) const BS_DRV_NUM: usize = 0;
+/// A reserved byte, which Linux uses for [`STATE_DIRTY`].
+pub(super) const BS_RESERVED1: usize = 1;
 /// [`EXTENDED_BOOT_SIGNATURE`] where the three fields behind it are set.
 pub(super) const BS_BOOT_SIG: usize = 2;
 /// Serial number of the volume, 32 bits.

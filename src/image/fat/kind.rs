@@ -1,6 +1,6 @@
 //! The three kinds of FAT, which differ in the width of the numbers in the table.
 
-use super::format::{MIN_FAT16, MIN_FAT32};
+use super::format::{MAX_FAT32, MIN_FAT16, MIN_FAT32};
 
 /// Width of the numbers in the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -14,12 +14,21 @@ pub enum FatKind {
 }
 
 impl FatKind {
-    /// The kind of a volume with this number of clusters.
-    pub(super) fn of(clusters: u32) -> Self {
+    /// The kind of a volume with this number of clusters, and the fields of FAT32 or of the others.
+    pub(super) fn of(clusters: u64, fat32: bool) -> Self {
         match clusters {
-            ..MIN_FAT16 => Self::Fat12,
-            MIN_FAT16..MIN_FAT32 => Self::Fat16,
-            MIN_FAT32.. => Self::Fat32,
+            _ if fat32 => Self::Fat32,
+            clusters if clusters < u64::from(MIN_FAT16) => Self::Fat12,
+            _ => Self::Fat16,
+        }
+    }
+
+    /// Most clusters of a volume.
+    pub(super) fn most(self) -> u32 {
+        match self {
+            Self::Fat12 => MIN_FAT16 - 1,
+            Self::Fat16 => MIN_FAT32 - 1,
+            Self::Fat32 => MAX_FAT32,
         }
     }
 

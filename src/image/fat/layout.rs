@@ -2,12 +2,12 @@
 
 use super::{
     FatKind,
-    format::{ENTRY, FIRST_CLUSTER, FORMAT, MAX_DIRECTORY, MAX_FAT32, MIN_FAT16, MIN_FAT32, SECTOR, TABLES},
+    format::{ENTRY, FIRST_CLUSTER, FORMAT, MAX_DIRECTORY, MAX_FAT32, MIN_FAT16, MIN_FAT32, TABLES},
     names::{self, DosTime, Name, Short},
 };
 use crate::{
     image::{Guid, ImageError},
-    model::{Epoch, RelPath, VerityDigest},
+    model::{Epoch, RelPath, SectorSize, VerityDigest},
 };
 use std::collections::BTreeMap;
 
@@ -15,9 +15,8 @@ use std::collections::BTreeMap;
 const MARGIN: u32 = 16;
 /// Reserved sectors of FAT32.
 pub(super) const RESERVED_FAT32: u64 = 32;
-/// Entries and sectors of the root of FAT16.
+/// Entries of the root of FAT16.
 pub(super) const ROOT_ENTRIES: u64 = 512;
-const ROOT_SECTORS: u64 = ROOT_ENTRIES * ENTRY as u64 / SECTOR;
 
 /// Length of a volume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +35,8 @@ pub enum VolumeSize {
 pub struct FatVolume {
     /// FAT16 or FAT32.
     pub kind: FatKind,
+    /// The sectors of the disk on which the volume lies. Linux mounts no volume whose sectors are smaller than the disk's.
+    pub sector_size: SectorSize,
     /// 1 to 11 capital letters, digits, spaces and some marks; in the boot sector and the root.
     pub label: String,
     /// Serial number, by which GRUB and Linux find the volume as `XXXX-XXXX`.
@@ -63,6 +64,8 @@ pub enum FatItem {
 /// Sizes of a volume's parts, in sectors except for `clusters`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Geometry {
+    /// Bytes of a sector.
+    pub(super) sector: u64,
     pub(super) cluster_sectors: u64,
     pub(super) reserved: u64,
     pub(super) table: u64,
@@ -73,15 +76,15 @@ pub(super) struct Geometry {
 
 impl Geometry {
     pub(super) fn cluster(&self) -> u64 {
-        self.cluster_sectors * SECTOR
+        self.cluster_sectors * self.sector
     }
     /// First byte behind the tables: the root directory of FAT16, the clusters of FAT32.
     pub(super) fn root_offset(&self) -> u64 {
-        (self.reserved + TABLES * self.table) * SECTOR
+        (self.reserved + TABLES * self.table) * self.sector
     }
     /// First byte of a cluster.
     pub(super) fn offset(&self, cluster: u32) -> u64 {
-        self.root_offset() + self.root * SECTOR + u64::from(cluster - FIRST_CLUSTER) * self.cluster()
+        self.root_offset() + self.root * self.sector + u64::from(cluster - FIRST_CLUSTER) * self.cluster()
     }
 }
 
@@ -114,7 +117,7 @@ pub struct FatLayout {
 impl FatLayout {
     /// Length of the volume in bytes.
     pub fn size(&self) -> u64 {
-        self.geometry.sectors * SECTOR
+        self.geometry.sectors * self.geometry.sector
     }
 
     /// Bytes of a cluster.
@@ -147,8 +150,8 @@ fn request(problem: String) -> ImageError {
     }
 }
 
-/// Lays out a volume with the files and directories `items`. Clusters have 512 to 4096 bytes (more only where the kind could not
-/// count them otherwise); files and directories follow each other in the order of their paths. Names keep their case, but two
+/// Lays out a volume with the files and directories `items`. Clusters have 512 to 4096 bytes, but not less than a sector (more only where
+/// the kind could not count them otherwise); files and directories follow each other in the order of their paths. Names keep their case, but two
 /// names of a directory must differ in more than case.
 pub fn plan(volume: &FatVolume, items: &BTreeMap<RelPath, FatItem>) -> Result<FatLayout, ImageError> {
     let label = names::label(&volume.label).map_err(request)?;
@@ -251,9 +254,15 @@ fn geometry(volume: &FatVolume, needed: impl Fn(u64) -> u64) -> Result<Geometry,
         FatKind::Fat32 => (&[8, 4, 2, 1, 16], MIN_FAT32 + MARGIN, MAX_FAT32),
     };
     let (least, most) = (u64::from(least), u64::from(most));
+    let sector = volume.sector_size.bytes();
     let mut room = None;
-    for cluster_sectors in sizes.iter().copied() {
-        let cluster = cluster_sectors * SECTOR;
+    // The sizes are in units of 512 bytes.
+    for cluster in sizes
+        .iter()
+        .map(|units| units * 512)
+        .filter(|cluster| *cluster >= sector)
+    {
+        let cluster_sectors = cluster / sector;
         let needed = needed(cluster);
         let Some(parts) = parts(volume, cluster_sectors, needed, least) else {
             continue;
@@ -266,6 +275,7 @@ fn geometry(volume: &FatVolume, needed: impl Fn(u64) -> u64) -> Result<Geometry,
             continue;
         }
         return Ok(Geometry {
+            sector,
             cluster_sectors,
             reserved: parts.reserved,
             table: parts.table,
@@ -295,21 +305,23 @@ struct Parts {
 /// The parts of a volume with clusters of `cluster_sectors`, of which the content takes `needed`; `None` where smaller clusters
 /// are to be tried first. `least` is the smallest number of clusters of the kind.
 fn parts(volume: &FatVolume, cluster_sectors: u64, needed: u64, least: u64) -> Option<Parts> {
+    let sector = volume.sector_size.bytes();
     let (reserved, root) = match volume.kind {
         FatKind::Fat32 => (RESERVED_FAT32, 0),
-        _ => (cluster_sectors, ROOT_SECTORS),
+        _ => (cluster_sectors, ROOT_ENTRIES * ENTRY as u64 / sector),
     };
     // The table is a multiple of a cluster, so that clusters begin at multiples of their size.
     let table = |clusters: u64| {
         let bits = clusters.saturating_add(2).saturating_mul(volume.kind.bits());
-        bits.div_ceil(8 * SECTOR).next_multiple_of(cluster_sectors)
+        bits.div_ceil(8 * sector).next_multiple_of(cluster_sectors)
     };
     let (clusters, table, sectors) = match volume.size {
         VolumeSize::Content { spare } => {
-            let clusters = needed.saturating_add(spare.div_ceil(cluster_sectors * SECTOR));
+            let clusters = needed.saturating_add(spare.div_ceil(cluster_sectors * sector));
             // FAT32 needs a least number of clusters: the next smaller size is tried, and the volume is padded with clusters of
             // the smallest.
-            if volume.kind == FatKind::Fat32 && (2..=8).contains(&cluster_sectors) && clusters < least {
+            let smaller = (2 * 512..=8 * 512).contains(&(cluster_sectors * sector)) && cluster_sectors > 1;
+            if volume.kind == FatKind::Fat32 && smaller && clusters < least {
                 return None;
             }
             let clusters = clusters.max(least);

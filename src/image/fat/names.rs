@@ -172,9 +172,23 @@ fn pack(base: &[u8], extension: &[u8]) -> Short {
     short
 }
 
-/// The short name with its dot; bytes above ASCII as U+FFFD.
+/// The characters from 0x80 on of code page 437, which Linux takes for short names where it is not told another.
+const CODE_PAGE: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀\
+                         αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
+
+/// Text in code page 437.
+pub(super) fn decode(bytes: &[u8]) -> String {
+    let above = |byte: u8| CODE_PAGE.chars().nth(usize::from(byte - 0x80));
+    let decoded = bytes.iter().map(|byte| match byte {
+        0..0x80 => char::from(*byte),
+        _ => above(*byte).unwrap_or(char::REPLACEMENT_CHARACTER),
+    });
+    decoded.collect()
+}
+
+/// The short name with its dot, in code page 437.
 pub(super) fn show(short: &Short) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
+    let text = |bytes: &[u8]| decode(bytes.trim_ascii_end());
     let (base, extension) = (text(&short[..8]), text(&short[8..]));
     if extension.is_empty() {
         base

@@ -2,13 +2,15 @@
 
 use super::{
     Fat,
-    format::{FIRST_CLUSTER, MAX_DIRECTORY, SECTOR},
+    format::{FIRST_CLUSTER, MAX_DIRECTORY},
     volume::{corrupt, read},
 };
 use crate::image::{ImageError, ReadAt};
 
 /// Bytes of a table that are read at a time.
 const WINDOW: u64 = 4096;
+/// A window begins at a multiple of this, bytes.
+const BLOCK: u64 = 512;
 /// A file in more pieces is refused: 4 MiB of memory.
 const MAX_RUNS: usize = 1 << 19;
 /// The highest eight numbers of each kind mark the last cluster of a chain.
@@ -37,7 +39,7 @@ impl<'a, R: ReadAt> Table<'a, R> {
         let at = bits / 8;
         let width = boot.kind.bits().div_ceil(8);
         if at < self.start || at + width > self.start + self.bytes.len() as u64 {
-            self.start = at / SECTOR * SECTOR;
+            self.start = at / BLOCK * BLOCK;
             let length = WINDOW.min(boot.table_size - self.start);
             self.bytes.resize(length as usize, 0);
             read(&self.fat.source, &mut self.bytes, boot.table_offset + self.start)?;

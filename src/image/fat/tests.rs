@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     image::{ImageError, ReadAt, ReadCursor},
-    model::{Epoch, RelPath},
+    model::{Epoch, RelPath, SectorSize},
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -24,6 +24,7 @@ fn path(text: &str) -> RelPath {
 fn volume(kind: FatKind) -> FatVolume {
     FatVolume {
         kind,
+        sector_size: SectorSize::Bytes512,
         label: "PNB ESP".to_owned(),
         serial: 0x1234_abcd,
         epoch: Epoch::new(1_750_000_001),
@@ -282,8 +283,10 @@ fn damage_is_named() {
         Fat::open(bytes)
     };
     let error = |change: &dyn Fn(&mut Vec<u8>)| open(change).map(|_| ()).expect_err("damaged").to_string();
-    assert!(error(&|b| b[510] = 0).contains("does not end with 55aa"));
-    assert!(error(&|b| b[12] = 8).contains("a sector has 2048 bytes"));
+    assert!(
+        error(&|b| b[12] = 16).contains("a sector has 4096 bytes") || error(&|b| b[12] = 16).contains("in an image of")
+    );
+    assert!(error(&|b| b[12] = 3).contains("a sector has 768 bytes"));
     assert!(error(&|b| b[13] = 3).contains("a cluster has 3 sectors"));
     assert!(error(&|b| b[16] = 0).contains("0 tables"));
     assert!(error(&|b| b.truncate(1 << 20)).contains("in an image of 1048576"));
@@ -316,7 +319,20 @@ fn damage_is_named() {
     assert!(
         checked(&|b| b[below.offset as usize + 26] = efi.first as u8).contains("has the clusters of another directory")
     );
-    assert!(checked(&|b| b[below.offset as usize + 28] = 1).contains("the size of a directory is 1 instead of 0"));
+    assert!(
+        checked(&|b| b[below.offset as usize + 28] = 1)
+            .contains("the size of the directory \"BOOT\" is 1 instead of 0")
+    );
+    let odd = open(&|b| (b[510], b[21]) = (0, 1)).expect("read all the same");
+    let found: Vec<String> = odd
+        .findings(&odd.walk().expect("whole"), true)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        found[0].contains("does not end with 55aa") && found[1].contains("the media descriptor is 0x01"),
+        "{found:?}"
+    );
     let long = find("overlays/a name with spaces, and quite long.dtbo").offset as usize;
     assert!(checked(&|b| b[long] = b'Q').contains("a long name does not belong to the entry behind it"));
     assert!(checked(&|b| b[long - 32] = 2).contains("does not follow"));

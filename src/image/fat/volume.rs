@@ -3,7 +3,8 @@
 use super::{
     FatEntry, FatKind,
     boot_sector::BootSector,
-    format::{ATTR_LABEL, ATTR_LONG, DIR_ATTR, ENTRY, ENTRY_DELETED, ENTRY_END, FIRST_CLUSTER, SECTOR, SHORT_SIZE},
+    format::{ATTR_LABEL, ATTR_LONG, BOOT_SIZE, DIR_ATTR, ENTRY, ENTRY_DELETED, ENTRY_END, FIRST_CLUSTER, SHORT_SIZE},
+    names::decode,
     table::Table,
 };
 use crate::image::{ImageError, ReadAt};
@@ -45,7 +46,7 @@ pub struct Fat<R> {
 }
 
 impl<R: ReadAt> Fat<R> {
-    /// Checks the boot sector. Only sectors of 512 bytes are read, and only volumes that the source holds whole.
+    /// Checks the boot sector. Only volumes that the source holds whole are read.
     pub fn open(source: R) -> Result<Self, ImageError> {
         match Self::open_cut(source)? {
             (fs, None) => Ok(fs),
@@ -55,7 +56,7 @@ impl<R: ReadAt> Fat<R> {
 
     /// Like [`Fat::open`] for a source that may be cut off, which is the second value.
     pub fn open_cut(source: R) -> Result<(Self, Option<ImageError>), ImageError> {
-        let mut boot = [0; SECTOR as usize];
+        let mut boot = [0; BOOT_SIZE];
         read(&source, &mut boot, 0)?;
         let size = source.size().map_err(|source| input(0, source))?;
         let boot = BootSector::parse(&boot)?;
@@ -76,6 +77,11 @@ impl<R: ReadAt> Fat<R> {
     /// Length of the volume in bytes.
     pub fn size(&self) -> u64 {
         self.boot.size
+    }
+
+    /// Bytes of a sector: 512, 1024, 2048 or 4096.
+    pub fn sector_size(&self) -> u64 {
+        self.boot.sector
     }
 
     /// Bytes of a cluster.
@@ -106,7 +112,7 @@ impl<R: ReadAt> Fat<R> {
             .find(is_label)
             .map(|entry| &entry[..SHORT_SIZE]);
         let stored = in_root.unwrap_or(&self.boot.label);
-        let text = String::from_utf8_lossy(stored.trim_ascii_end()).into_owned();
+        let text = decode(stored.trim_ascii_end());
         Ok(Some(text).filter(|t| !t.is_empty() && (in_root.is_some() || t != NO_LABEL)))
     }
 

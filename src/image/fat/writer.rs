@@ -3,12 +3,12 @@
 use super::{
     FatKind,
     format::{
-        ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_LABEL, BOOT_SIGNATURE, BOOT_SIGNATURE_AT, BPB_BK_BOOT_SEC, BPB_BYTS_PER_SEC,
-        BPB_FAT_SZ16, BPB_FAT_SZ32, BPB_FS_INFO, BPB_HIDD_SEC, BPB_MEDIA, BPB_NUM_FATS, BPB_NUM_HEADS, BPB_ROOT_CLUS,
-        BPB_ROOT_ENT_CNT, BPB_RSVD_SEC_CNT, BPB_SEC_PER_CLUS, BPB_SEC_PER_TRK, BPB_TOT_SEC16, BPB_TOT_SEC32,
-        BS_BOOT_CODE, BS_BOOT_SIG, BS_DRV_NUM, BS_FIL_SYS_TYPE, BS_JMP_BOOT, BS_OEM_NAME, BS_VOL_ID, BS_VOL_LAB, ENTRY,
-        EXTENDED_BOOT_SIGNATURE, EXTENDED_FAT16, EXTENDED_FAT32, FIRST_CLUSTER, FORMAT, FSI_FREE_COUNT, FSI_NXT_FREE,
-        FSI_SIGNATURES, SECTOR, TABLES,
+        ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_LABEL, BOOT_SIGNATURE, BOOT_SIGNATURE_AT, BOOT_SIZE, BPB_BK_BOOT_SEC,
+        BPB_BYTS_PER_SEC, BPB_FAT_SZ16, BPB_FAT_SZ32, BPB_FS_INFO, BPB_HIDD_SEC, BPB_MEDIA, BPB_NUM_FATS,
+        BPB_NUM_HEADS, BPB_ROOT_CLUS, BPB_ROOT_ENT_CNT, BPB_RSVD_SEC_CNT, BPB_SEC_PER_CLUS, BPB_SEC_PER_TRK,
+        BPB_TOT_SEC16, BPB_TOT_SEC32, BS_BOOT_CODE, BS_BOOT_SIG, BS_DRV_NUM, BS_FIL_SYS_TYPE, BS_JMP_BOOT, BS_OEM_NAME,
+        BS_VOL_ID, BS_VOL_LAB, ENTRY, EXTENDED_BOOT_SIGNATURE, EXTENDED_FAT16, EXTENDED_FAT32, FIRST_CLUSTER, FORMAT,
+        FSI_FREE_COUNT, FSI_NXT_FREE, FSI_SIGNATURES, TABLES,
     },
     layout::{FatItem, FatLayout, PlacedItem, ROOT_ENTRIES},
     names::Short,
@@ -67,13 +67,13 @@ pub fn write<W: Write + Seek>(
     if layout.volume.kind == FatKind::Fat32 {
         let info = fs_info(layout);
         for (sector, bytes) in [(FS_INFO, &info), (BACKUP, &boot), (BACKUP + FS_INFO, &info)] {
-            Sparse::new(out, at + u64::from(sector) * SECTOR)
+            Sparse::new(out, at + u64::from(sector) * geometry.sector)
                 .write_all(bytes)
                 .map_err(failed)?;
         }
     }
     for table in 0..TABLES {
-        let offset = (geometry.reserved + table * geometry.table) * SECTOR;
+        let offset = (geometry.reserved + table * geometry.table) * geometry.sector;
         write_table(layout, &mut Sparse::new(out, at + offset)).map_err(failed)?;
     }
     // The root directory lies behind the tables, also on FAT32, where it is the first cluster.
@@ -160,17 +160,17 @@ impl<W: Write + Seek> Write for Sparse<'_, W> {
     }
 }
 
-fn boot_sector(layout: &FatLayout) -> [u8; SECTOR as usize] {
+fn boot_sector(layout: &FatLayout) -> [u8; BOOT_SIZE] {
     let (volume, geometry) = (&layout.volume, &layout.geometry);
     let fat32 = volume.kind == FatKind::Fat32;
-    let mut bytes = [0; SECTOR as usize];
+    let mut bytes = [0; BOOT_SIZE];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     // The geometry has checked that each number fits its field.
     let half = |value: u64| (value as u16).to_le_bytes();
     let word = |value: u64| (value as u32).to_le_bytes();
     put(BS_JMP_BOOT, if fat32 { &JUMP_FAT32 } else { &JUMP_FAT16 });
     put(BS_OEM_NAME, OEM);
-    put(BPB_BYTS_PER_SEC, &half(SECTOR));
+    put(BPB_BYTS_PER_SEC, &half(geometry.sector));
     put(BPB_SEC_PER_CLUS, &[geometry.cluster_sectors as u8]);
     put(BPB_RSVD_SEC_CNT, &half(geometry.reserved));
     put(BPB_NUM_FATS, &[TABLES as u8]);
@@ -208,10 +208,10 @@ fn boot_sector(layout: &FatLayout) -> [u8; SECTOR as usize] {
     bytes
 }
 
-fn fs_info(layout: &FatLayout) -> [u8; SECTOR as usize] {
+fn fs_info(layout: &FatLayout) -> [u8; BOOT_SIZE] {
     let end = layout.geometry.clusters + FIRST_CLUSTER;
     let next = if layout.next < end { layout.next } else { u32::MAX };
-    let mut bytes = [0; SECTOR as usize];
+    let mut bytes = [0; BOOT_SIZE];
     let counts = [(FSI_FREE_COUNT, end - layout.next), (FSI_NXT_FREE, next)];
     for (at, value) in FSI_SIGNATURES.into_iter().chain(counts) {
         bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));

@@ -2,33 +2,44 @@
 //!
 //! The names are those of the UEFI specification 2.10, section 5.3 (tables 5-5 and 5-6).
 
-pub(super) use crate::image::mbr::SECTOR;
+use crate::model::SectorSize;
 
-/// Sizes of a sector for which tables are found. Tables are written for the first one.
-pub(super) const SECTOR_SIZES: [u64; 2] = [SECTOR, 4096];
 /// Name of the format in messages.
 pub(super) const FORMAT: &str = "a GUID partition table";
 /// First bytes of a header.
 pub(super) const SIGNATURE: [u8; 8] = *b"EFI PART";
 /// Revision 1.0, the only one.
 pub(super) const REVISION: u32 = 0x0001_0000;
-/// Bytes of a header.
+/// Bytes of a header that is written, and the least of one that is read.
 pub(super) const HEADER_SIZE: usize = 92;
-/// Number of entries in the array; UEFI requires at least 16 KiB for it.
+/// Number of entries in an array that is written; UEFI requires at least 16 KiB for it.
 pub(super) const ENTRIES: usize = 128;
-/// Bytes of an entry.
+/// Bytes of an entry that is written, and the least of one that is read, which has a power of two.
 pub(super) const ENTRY_SIZE: usize = 128;
-/// Sectors of the array.
-pub(super) const ARRAY_SECTORS: u64 = (ENTRIES * ENTRY_SIZE) as u64 / SECTOR;
+/// Bytes of an array that is written.
+pub(super) const ARRAY_SIZE: usize = ENTRIES * ENTRY_SIZE;
+/// Bytes of the longest array that is read. Linux reads 4 MiB.
+pub(super) const MAX_ARRAY: u64 = 4 << 20;
+
+/// Sectors of an array that is written.
+pub(super) const fn array_sectors(size: SectorSize) -> u64 {
+    ARRAY_SIZE as u64 / size.bytes()
+}
+
 /// Sectors in front of the first usable one: master boot record, header, array.
-pub(super) const FRONT: u64 = 2 + ARRAY_SECTORS;
+pub(super) const fn front(size: SectorSize) -> u64 {
+    2 + array_sectors(size)
+}
+
 /// Sectors behind the last usable one: array, header.
-pub(super) const BACK: u64 = 1 + ARRAY_SECTORS;
+pub(super) const fn back(size: SectorSize) -> u64 {
+    1 + array_sectors(size)
+}
+
 /// Most UTF-16 units of a name.
 pub(super) const NAME_UNITS: usize = 36;
 
 // Offsets in a header.
-pub(super) const HEADER_REVISION: usize = 8;
 pub(super) const HEADER_LENGTH: usize = 12;
 /// CRC-32 of the header, taken while this field is 0; four reserved bytes follow.
 pub(super) const HEADER_CRC32: usize = 16;

@@ -1,12 +1,15 @@
 //! Partition tables as values: partitions placed one after the other, or read and checked.
 
-use super::format::{BACK, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, NAME_UNITS, SECTOR};
-use crate::image::{Guid, ImageError};
+use super::format::{ENTRIES, FORMAT, NAME_UNITS, back, front};
+use crate::{
+    image::{Guid, ImageError},
+    model::SectorSize,
+};
 
-/// Sectors of 1 MiB. Partitions begin at multiples of it, which suit the blocks of every disk and flash, and disks end at one.
-const ALIGN: u64 = (1 << 20) / SECTOR;
-/// Most sectors of a disk, whose size in bytes must fit a signed 64-bit number.
-const MAX_SECTORS: u64 = i64::MAX as u64 / SECTOR;
+/// 1 MiB. Partitions begin at multiples of it, which suit the blocks of every disk and flash, and disks end at one.
+const ALIGN: u64 = 1 << 20;
+/// Most bytes of a disk, whose size must fit a signed 64-bit number.
+const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// Type GUIDs of partitions.
 pub mod types {
@@ -40,13 +43,13 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// First byte on the disk.
-    pub fn offset(&self) -> u64 {
-        self.first_lba.saturating_mul(SECTOR)
+    /// First byte on a disk with sectors of `size`.
+    pub fn offset(&self, size: SectorSize) -> u64 {
+        self.first_lba.saturating_mul(size.bytes())
     }
-    /// Length in bytes.
-    pub fn size(&self) -> u64 {
-        self.sectors.saturating_mul(SECTOR)
+    /// Length in bytes on a disk with sectors of `size`.
+    pub fn size(&self, size: SectorSize) -> u64 {
+        self.sectors.saturating_mul(size.bytes())
     }
 }
 
@@ -55,6 +58,8 @@ impl Partition {
 pub struct DiskTable {
     /// Unique GUID of the disk.
     pub guid: Guid,
+    /// Its logical sectors, in which the table counts.
+    pub sector_size: SectorSize,
     /// Partitions in the order of their entries; Linux counts them from 1.
     pub partitions: Vec<Partition>,
     /// Number of sectors of the whole disk.
@@ -64,19 +69,13 @@ pub struct DiskTable {
 impl DiskTable {
     /// Length of the disk in bytes.
     pub fn size(&self) -> u64 {
-        self.sectors.saturating_mul(SECTOR)
+        self.sectors.saturating_mul(self.sector_size.bytes())
     }
 
-    /// Checks the table; the error is the first problem.
+    /// Checks a table that is to be written; the error is the first problem.
     pub(super) fn check(&self) -> Result<(), String> {
-        self.check_with(SECTOR)
-    }
-
-    /// Checks the table of a disk with sectors of `sector` bytes.
-    pub(super) fn check_with(&self, sector: u64) -> Result<(), String> {
-        let array = (ENTRIES * ENTRY_SIZE) as u64 / sector;
-        let (front, back) = (2 + array, 1 + array);
-        if !(front + back + 1..=MAX_SECTORS).contains(&self.sectors) {
+        let (front, back) = (front(self.sector_size), back(self.sector_size));
+        if !(front + back + 1..=MAX_SIZE / self.sector_size.bytes()).contains(&self.sectors) {
             return Err(format!("a disk cannot have {} sectors", self.sectors));
         }
         if self.partitions.len() > ENTRIES {
@@ -142,22 +141,30 @@ pub struct PartitionRequest {
     pub attributes: u64,
 }
 
-/// Places the partitions `wanted`, in this order, each at the next multiple of 1 MiB. The disk has `size` bytes, a multiple of 512,
-/// or without a `size` the least multiple of 1 MiB. A partition that does not fit, or has an invalid name, is an error.
-pub fn plan(guid: Guid, wanted: &[PartitionRequest], size: Option<u64>) -> Result<DiskTable, ImageError> {
+/// Places the partitions `wanted`, in this order, each at the next multiple of 1 MiB of a disk with sectors of `sector_size`. The disk
+/// has `size` bytes, a multiple of a sector, or without a `size` the least multiple of 1 MiB. A partition that does not fit, or has an
+/// invalid name, is an error.
+pub fn plan(
+    guid: Guid,
+    sector_size: SectorSize,
+    wanted: &[PartitionRequest],
+    size: Option<u64>,
+) -> Result<DiskTable, ImageError> {
     let refuse = |problem: String| ImageError::Request {
         format: FORMAT,
         problem,
     };
+    let sector = sector_size.bytes();
+    let (align, back) = (ALIGN / sector, back(sector_size));
     let beyond = |name: &str| refuse(format!("partition {name:?} ends beyond any disk"));
-    let mut end = FRONT;
+    let mut end = front(sector_size);
     let mut partitions = Vec::new();
     for one in wanted {
-        let first_lba = end.next_multiple_of(ALIGN);
-        let sectors = one.size.div_ceil(SECTOR);
+        let first_lba = end.next_multiple_of(align);
+        let sectors = one.size.div_ceil(sector);
         end = first_lba
             .checked_add(sectors)
-            .filter(|end| *end < MAX_SECTORS - BACK - ALIGN)
+            .filter(|end| *end < MAX_SIZE / sector - back - align)
             .ok_or_else(|| beyond(&one.name))?;
         partitions.push(Partition {
             name: one.name.clone(),
@@ -169,16 +176,17 @@ pub fn plan(guid: Guid, wanted: &[PartitionRequest], size: Option<u64>) -> Resul
         });
     }
     let sectors = match size {
-        Some(size) if !size.is_multiple_of(SECTOR) => {
+        Some(size) if !size.is_multiple_of(sector) => {
             return Err(refuse(format!(
-                "a disk of {size} bytes does not end at a sector of {SECTOR} bytes"
+                "a disk of {size} bytes does not end at a sector of {sector} bytes"
             )));
         }
-        Some(size) => size / SECTOR,
-        None => (end + BACK).next_multiple_of(ALIGN),
+        Some(size) => size / sector,
+        None => (end + back).next_multiple_of(align),
     };
     let disk = DiskTable {
         guid,
+        sector_size,
         partitions,
         sectors,
     };

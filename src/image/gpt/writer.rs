@@ -3,7 +3,8 @@
 use super::{
     DiskTable, Partition,
     format::{
-        ARRAY_SECTORS, BACK, ENTRIES, ENTRY_SIZE, FORMAT, FRONT, HEADER_CRC32, HEADER_SIZE, REVISION, SECTOR, SIGNATURE,
+        ARRAY_SIZE, ENTRIES, ENTRY_SIZE, FORMAT, HEADER_CRC32, HEADER_SIZE, REVISION, SIGNATURE, array_sectors, back,
+        front,
     },
 };
 use crate::image::{
@@ -26,16 +27,18 @@ pub fn write<W: Write + Seek>(
     })?;
     let array = array(disk);
     let sum = crc32fast::hash(&array);
+    let sector = disk.sector_size.bytes();
     let last = disk.sectors - 1;
-    let mut front = Mbr::protective(disk.sectors, boot_code.unwrap_or(&[0; BOOT_CODE]))
+    let mut first = Mbr::protective(disk.sectors, boot_code.unwrap_or(&[0; BOOT_CODE]))
         .to_bytes()
         .to_vec();
-    front.extend(header(disk, sum, [1, last, 2]));
-    front.extend(&array);
-    let mut back = array;
-    back.extend(header(disk, sum, [last, 1, last - ARRAY_SECTORS]));
-    for (lba, bytes) in [(0, front), (disk.sectors - BACK, back)] {
-        out.seek(SeekFrom::Start(lba * SECTOR))
+    first.resize(sector as usize, 0);
+    first.extend(header(disk, sum, [1, last, 2]));
+    first.extend(&array);
+    let mut copy = array;
+    copy.extend(header(disk, sum, [last, 1, last - array_sectors(disk.sector_size)]));
+    for (lba, bytes) in [(0, first), (disk.sectors - back(disk.sector_size), copy)] {
+        out.seek(SeekFrom::Start(lba * sector))
             .and_then(|_| out.write_all(&bytes))
             .map_err(|source| ImageError::Write { format: FORMAT, source })?;
     }
@@ -74,7 +77,7 @@ pub fn hybrid(partition: &Partition, kind: u8) -> Result<Mbr, ImageError> {
 }
 
 fn array(disk: &DiskTable) -> Vec<u8> {
-    let mut array = Vec::with_capacity(ENTRIES * ENTRY_SIZE);
+    let mut array = Vec::with_capacity(ARRAY_SIZE);
     for partition in &disk.partitions {
         let end = array.len() + ENTRY_SIZE;
         array.extend(partition.type_guid.to_disk());
@@ -85,7 +88,7 @@ fn array(disk: &DiskTable) -> Vec<u8> {
         array.extend(partition.name.encode_utf16().flat_map(u16::to_le_bytes));
         array.resize(end, 0);
     }
-    array.resize(ENTRIES * ENTRY_SIZE, 0);
+    array.resize(ARRAY_SIZE, 0);
     array
 }
 
@@ -96,7 +99,8 @@ fn header(disk: &DiskTable, sum: u32, [own, other, array]: [u64; 3]) -> Vec<u8> 
     bytes.extend((HEADER_SIZE as u32).to_le_bytes());
     // The CRC-32 of the header, computed while it is 0, and four reserved bytes.
     bytes.extend([0; 8]);
-    for lba in [own, other, FRONT, disk.sectors - BACK - 1] {
+    let usable = (front(disk.sector_size), disk.sectors - back(disk.sector_size) - 1);
+    for lba in [own, other, usable.0, usable.1] {
         bytes.extend(lba.to_le_bytes());
     }
     bytes.extend(disk.guid.to_disk());
@@ -106,6 +110,6 @@ fn header(disk: &DiskTable, sum: u32, [own, other, array]: [u64; 3]) -> Vec<u8> 
     }
     let own_sum = crc32fast::hash(&bytes).to_le_bytes();
     bytes[HEADER_CRC32..HEADER_CRC32 + 4].copy_from_slice(&own_sum);
-    bytes.resize(SECTOR as usize, 0);
+    bytes.resize(disk.sector_size.bytes() as usize, 0);
     bytes
 }

@@ -23,5 +23,5 @@ mod rock_ridge;
 
 pub use boot::{BootCatalog, BootEmulation, BootEntry, BootInfo, BootPlatform};
 pub use descriptor::IsoVolume;
-pub use reader::{Iso, IsoEntry, IsoKind};
+pub use reader::{Iso, IsoEntry, IsoKind, IsoNames};
 pub use rock_ridge::Posix;

@@ -41,10 +41,22 @@ pub enum IsoKind {
     Special,
 }
 
+/// The origin of the names that are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IsoNames {
+    /// Names of POSIX, in the tree of the primary descriptor.
+    RockRidge,
+    /// Unicode names, in a tree of their own.
+    Joliet,
+    /// Names of ISO 9660, mostly in upper case and cut.
+    Plain,
+}
+
 /// A file or a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IsoEntry {
-    /// The Rock Ridge name, or else the ISO 9660 name without its version: no NUL, no `/`, not `.` or `..`. Empty for the root.
+    /// The Rock Ridge name, or else the Joliet name, or else the ISO 9660 name, both without version: no NUL, no `/`, not `.` or `..`.
+    /// Empty for the root.
     pub name: Vec<u8>,
     /// Type of the file.
     pub kind: IsoKind,
@@ -67,6 +79,9 @@ pub struct Iso<R> {
     volume: IsoVolume,
     root: IsoEntry,
     joliet: bool,
+    names: IsoNames,
+    udf: Option<&'static str>,
+    path_tables: Vec<(&'static str, u64, u64)>,
     boot_catalog: Option<u32>,
     /// The block of the primary descriptor.
     descriptor: u32,
@@ -107,10 +122,22 @@ impl<R: ReadAt> Iso<R> {
             root.posix = found.posix;
             root.modified = found.modified.or(root.modified);
         }
+        // As the kernel does, Joliet names are taken where there are no Rock Ridge names.
+        let mut names = match rock_ridge {
+            Some(_) => IsoNames::RockRidge,
+            None => IsoNames::Plain,
+        };
+        if let Some(record) = found.joliet_root()?.filter(|_| rock_ridge.is_none()) {
+            names = IsoNames::Joliet;
+            (root.start, root.size, root.problem) = (record.start, record.size, record.problem);
+        }
         let iso = Self {
             volume,
             root,
-            joliet: found.joliet,
+            joliet: found.has_joliet(),
+            names,
+            udf: found.udf,
+            path_tables: found.path_tables(),
             boot_catalog: found.boot_catalog,
             descriptor: found.block,
             rock_ridge,
@@ -127,9 +154,21 @@ impl<R: ReadAt> Iso<R> {
     pub fn has_rock_ridge(&self) -> bool {
         self.rock_ridge.is_some()
     }
-    /// Whether the image has a second tree with Joliet names, which is not read.
+    /// Whether the image has a second tree with Joliet names. It is read if there are no Rock Ridge names.
     pub fn has_joliet(&self) -> bool {
         self.joliet
+    }
+    /// The origin of the names of entries.
+    pub fn names(&self) -> IsoNames {
+        self.names
+    }
+    /// The identifier with which a UDF file system beside this one announces itself; that is not read.
+    pub fn udf(&self) -> Option<&'static str> {
+        self.udf
+    }
+    /// The path tables: name, offset and length in bytes. They repeat the directories, and are not read.
+    pub fn path_tables(&self) -> &[(&'static str, u64, u64)] {
+        &self.path_tables
     }
     /// The root directory.
     pub fn root(&self) -> &IsoEntry {
@@ -235,7 +274,10 @@ impl<R: ReadAt> Iso<R> {
             }
             None => RockRidge::default(),
         };
-        let name = found.name.unwrap_or_else(|| plain_name(record.name).to_vec());
+        let name = found.name.unwrap_or_else(|| match self.names {
+            IsoNames::Joliet => joliet_name(record.name),
+            IsoNames::RockRidge | IsoNames::Plain => plain_name(record.name).to_vec(),
+        });
         if matches!(&name[..], b"" | b"." | b"..") || name.iter().any(|b| matches!(b, 0 | b'/')) {
             return Err(corrupt(
                 offset,
@@ -436,6 +478,18 @@ impl IsoEntry {
         self.size += next.size;
         Ok(())
     }
+}
+
+/// A name in big-endian UTF-16, without its version (`;1`) and without dots at its end, which the kernel drops too.
+fn joliet_name(name: &[u8]) -> Vec<u8> {
+    let units = name.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    let text: String = char::decode_utf16(units)
+        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect();
+    let name = text.strip_suffix(";1").unwrap_or(&text);
+    let trimmed = name.trim_end_matches('.');
+    let name = if trimmed.is_empty() { name } else { trimmed };
+    name.as_bytes().to_vec()
 }
 
 /// A name without its version (`;1`), and without the final dot of a name without extension.

@@ -1,4 +1,4 @@
-//! Reads a module: a relocatable ELF object, 64-bit and little-endian, plain or in one xz stream or zstd frame.
+//! Reads a module: a relocatable ELF object, 64-bit and little-endian, plain or in one xz stream, zstd frame or gzip member.
 //!
 //! | section | holds |
 //! |---|---|
@@ -19,6 +19,7 @@ use std::io::Read;
 
 const XZ: &[u8] = b"\xfd7zXZ\0";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+const GZIP: &[u8] = b"\x1f\x8b";
 /// A module with more bytes, uncompressed, is refused. Debian's largest has 20 MiB.
 const MAX_MODULE: usize = 512 << 20;
 /// Memory limit of a decoder, bytes; modules are compressed with a dictionary of 1 MiB.
@@ -84,10 +85,12 @@ impl ModuleReader {
             whole_facts(facts, plain, arch)
         } else if content.starts_with(ZSTD) {
             whole_facts(facts, self.unpack_zstd(content)?, arch)
+        } else if content.starts_with(GZIP) {
+            whole_facts(facts, self.unpack_gzip(content)?, arch)
         } else if content.starts_with(&elf::ELFMAG) {
             whole_facts(facts, content, arch)
         } else {
-            Err("it is neither an ELF file nor one compressed with xz or zstd".to_owned())
+            Err("it is neither an ELF file nor one compressed with xz, zstd or gzip".to_owned())
         }
     }
 
@@ -143,6 +146,23 @@ impl ModuleReader {
         match decoder.finish().len() {
             0 => Ok(&self.plain),
             more => Err(format!("it has {more} bytes after its zstd frame")),
+        }
+    }
+
+    fn unpack_gzip(&mut self, content: &[u8]) -> Result<&[u8], String> {
+        self.plain.clear();
+        let mut rest = content;
+        let mut decoder = flate2::bufread::GzDecoder::new(&mut rest);
+        let mut limited = (&mut decoder).take(MAX_MODULE as u64);
+        limited
+            .read_to_end(&mut self.plain)
+            .map_err(|e| format!("its gzip member is broken: {e}"))?;
+        if self.plain.len() == MAX_MODULE {
+            return Err(format!("it has {MAX_MODULE} bytes or more when unpacked"));
+        }
+        match rest.len() {
+            0 => Ok(&self.plain),
+            more => Err(format!("it has {more} bytes after its gzip member")),
         }
     }
 }

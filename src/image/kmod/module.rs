@@ -20,7 +20,7 @@ pub struct ModuleFacts {
 }
 
 /// Endings of module files.
-const ENDINGS: [&str; 3] = [".ko", ".ko.xz", ".ko.zst"];
+const ENDINGS: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
 
 /// Whether a file of this name is a module.
 pub fn is_module(name: &str) -> bool {
@@ -37,6 +37,7 @@ pub(super) fn module_name(path: &str) -> String {
 pub(super) fn plain_path(path: &str) -> &str {
     path.strip_suffix(".xz")
         .or_else(|| path.strip_suffix(".zst"))
+        .or_else(|| path.strip_suffix(".gz"))
         .unwrap_or(path)
 }
 

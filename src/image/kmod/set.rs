@@ -171,7 +171,10 @@ fn sorted(modules: Vec<ModuleFacts>, order: &str) -> Result<Vec<Member>, ImageEr
         if let Some(other) = names.insert(name.clone(), facts.path.clone()) {
             return Err(refuse(
                 &facts.path,
-                format!("it has the same module name as {other}: {name}"),
+                format!(
+                    "it has the same module name as {other}: {name}; modprobe loads one of them only, so the stage that makes this tree must \
+                     remove the other"
+                ),
             ));
         }
         let place = match places.get(plain_path(&facts.path)) {

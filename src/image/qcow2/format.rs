@@ -10,6 +10,13 @@ pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
 // Offsets in the header.
 pub(super) const VERSION_AT: usize = 4;
 pub(super) const BACKING_FILE_OFFSET_AT: usize = 8;
+/// Length of the backing file's name.
+pub(super) const BACKING_FILE_SIZE_AT: usize = 16;
+/// The longest name of a backing file.
+pub(super) const MAX_NAME: u64 = 1023;
+/// Type of the header extension with the name of an external data file, and of the one that ends the extensions.
+pub(super) const DATA_FILE_NAME: u32 = 0x4441_5441;
+pub(super) const NO_EXTENSION: u32 = 0;
 pub(super) const CLUSTER_BITS_AT: usize = 20;
 pub(super) const SIZE_AT: usize = 24;
 pub(super) const CRYPT_METHOD_AT: usize = 32;

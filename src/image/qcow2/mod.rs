@@ -20,5 +20,5 @@ mod format;
 mod reader;
 mod writer;
 
-pub use reader::Qcow2;
+pub use reader::{Qcow2, needs};
 pub use writer::{DEFAULT_LEVEL, Qcow2Summary, write};

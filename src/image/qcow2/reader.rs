@@ -1,16 +1,20 @@
 //! Reads the disk in a qcow2 image of unknown origin: nothing is trusted, and the memory is that of two clusters.
 //!
-//! Versions 2 and 3 are read, with plain, zero and compressed clusters (deflate and zstd). Images that need more than the file
-//! itself (a backing file, a key, a data file), snapshots and extended L2 entries are errors.
+//! Versions 2 and 3 are read, with plain, zero and compressed clusters (deflate and zstd) and with subclusters. Of an image with snapshots,
+//! the present state of the disk is read. Images that need more than the file itself (a backing file, a key, a data file) are errors.
 
 use super::format::{
-    BACKING_FILE_OFFSET_AT, CLUSTER_BITS_AT, COMPRESSED, COMPRESSION_DEFLATE, COMPRESSION_TYPE_AT, COMPRESSION_ZSTD,
-    COPIED, CRYPT_METHOD_AT, ENTRY, FORMAT, HEADER_LEN, HEADER_LENGTH_AT, HEADER_V2, HEADER_V3, INCOMPAT_COMPRESSION,
-    INCOMPAT_CORRUPT, INCOMPAT_DATA_FILE, INCOMPAT_DIRTY, INCOMPAT_EXTENDED_L2, INCOMPATIBLE_FEATURES_AT, L1_SIZE_AT,
-    L1_TABLE_OFFSET_AT, MAGIC, MAX_CLUSTER_BITS, MAX_L1_BYTES, MIN_CLUSTER_BITS, NB_SNAPSHOTS_AT, OFFSET, SECTOR,
-    SIZE_AT, VERSION_AT, ZERO, compressed_place,
+    BACKING_FILE_OFFSET_AT, BACKING_FILE_SIZE_AT, CLUSTER_BITS_AT, COMPRESSED, COMPRESSION_DEFLATE,
+    COMPRESSION_TYPE_AT, COMPRESSION_ZSTD, COPIED, CRYPT_METHOD_AT, DATA_FILE_NAME, ENTRY, FORMAT, HEADER_LEN,
+    HEADER_LENGTH_AT, HEADER_V2, HEADER_V3, INCOMPAT_COMPRESSION, INCOMPAT_CORRUPT, INCOMPAT_DATA_FILE, INCOMPAT_DIRTY,
+    INCOMPAT_EXTENDED_L2, INCOMPATIBLE_FEATURES_AT, L1_SIZE_AT, L1_TABLE_OFFSET_AT, MAGIC, MAX_CLUSTER_BITS,
+    MAX_L1_BYTES, MAX_NAME, MIN_CLUSTER_BITS, NB_SNAPSHOTS_AT, NO_EXTENSION, OFFSET, SECTOR, SIZE_AT, VERSION_AT, ZERO,
+    compressed_place,
 };
-use crate::image::{ImageError, ReadAt};
+use crate::{
+    image::{ImageError, ReadAt},
+    model::visible_bytes,
+};
 use std::{
     io::{self, Read},
     sync::{Mutex, PoisonError},
@@ -18,6 +22,9 @@ use std::{
 
 /// A zstd frame with a window above 2^23 bytes is refused: the size that RFC 8878 asks every decoder to support.
 const MAX_WINDOW_LOG: u32 = 23;
+/// Subclusters of a cluster, and the least size of a cluster that has them, as a power of two.
+const SUBCLUSTERS: u32 = 32;
+const MIN_EXTENDED_BITS: u32 = 14;
 
 /// The disk in a qcow2 image. Reading past its end is an error of kind `UnexpectedEof`, a broken table or cluster one of kind
 /// `InvalidData`.
@@ -33,6 +40,10 @@ pub struct Qcow2<R> {
     zstd: bool,
     /// Whether L2 entries may have the flag [`ZERO`].
     has_zero: bool,
+    /// Bytes of an L2 entry: twice as many with subclusters, whose bits are in the second half.
+    l2_entry: u64,
+    snapshots: u32,
+    dirty: bool,
     kept: Mutex<Kept>,
 }
 
@@ -49,7 +60,12 @@ struct Kept {
 enum ClusterLocation {
     Zeros,
     Plain(u64),
-    Compressed { offset: u64, len: u64 },
+    /// Plain, but only in the subclusters whose bits are set.
+    Partly(u64, u32),
+    Compressed {
+        offset: u64,
+        len: u64,
+    },
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
@@ -108,24 +124,12 @@ fn read_header(image: &impl ReadAt, file_size: u64) -> Result<[u8; HEADER_LEN], 
 /// Whether clusters are compressed with zstd instead of deflate. Features without which the disk cannot be read are errors.
 fn compression(header: &[u8; HEADER_LEN]) -> Result<bool, ImageError> {
     let incompatible = be64(header, INCOMPATIBLE_FEATURES_AT);
-    let feature = |bit: u64, problem| (INCOMPATIBLE_FEATURES_AT, incompatible & bit != 0, problem);
-    let refused = [
-        (
-            BACKING_FILE_OFFSET_AT,
-            be64(header, BACKING_FILE_OFFSET_AT) != 0,
-            "it has a backing file",
-        ),
-        (CRYPT_METHOD_AT, be32(header, CRYPT_METHOD_AT) != 0, "it is encrypted"),
-        (NB_SNAPSHOTS_AT, be32(header, NB_SNAPSHOTS_AT) != 0, "it has snapshots"),
-        feature(INCOMPAT_CORRUPT, "it is marked corrupt"),
-        feature(INCOMPAT_DATA_FILE, "it has an external data file"),
-        feature(INCOMPAT_EXTENDED_L2, "it has extended L2 entries"),
-    ];
-    if let Some((offset, _, problem)) = refused.into_iter().find(|(_, is, _)| *is) {
-        return Err(bad(offset, format!("{problem}, which is not supported")));
+    if incompatible & INCOMPAT_CORRUPT != 0 {
+        let problem = "it is marked corrupt, and is not read before `qemu-img check -r` mends it";
+        return Err(bad(INCOMPATIBLE_FEATURES_AT, problem.to_owned()));
     }
     // The dirty bit means that the refcounts may be wrong, which are not read here.
-    let unknown = incompatible & !(INCOMPAT_DIRTY | INCOMPAT_COMPRESSION);
+    let unknown = incompatible & !(INCOMPAT_DIRTY | INCOMPAT_COMPRESSION | INCOMPAT_DATA_FILE | INCOMPAT_EXTENDED_L2);
     if unknown != 0 {
         let problem = format!("the incompatible features {unknown:#x} are unknown");
         return Err(bad(INCOMPATIBLE_FEATURES_AT, problem));
@@ -141,11 +145,79 @@ fn compression(header: &[u8; HEADER_LEN]) -> Result<bool, ImageError> {
     }
 }
 
+/// What the disk in a qcow2 image needs beside the image, as a fragment that names it; `None` when the image is enough.
+///
+/// # Errors
+/// It has no header of a qcow2 image.
+pub fn needs(image: &impl ReadAt) -> Result<Option<String>, ImageError> {
+    let file_size = image.size().map_err(input)?;
+    let header = read_header(image, file_size)?;
+    Ok(needed(image, &header).map(|(_, problem)| problem))
+}
+
+/// The same with the offset of the field that says so.
+fn needed(image: &impl ReadAt, header: &[u8; HEADER_LEN]) -> Option<(usize, String)> {
+    let backing = be64(header, BACKING_FILE_OFFSET_AT);
+    if backing != 0 {
+        let name = name_at(image, backing, be32(header, BACKING_FILE_SIZE_AT).into());
+        let problem = format!("it has a backing file{name}, which is not opened");
+        return Some((BACKING_FILE_OFFSET_AT, problem));
+    }
+    if be64(header, INCOMPATIBLE_FEATURES_AT) & INCOMPAT_DATA_FILE != 0 {
+        let name = data_file(image, header);
+        let problem = format!("it has an external data file{name}, which is not opened");
+        return Some((INCOMPATIBLE_FEATURES_AT, problem));
+    }
+    let method = match be32(header, CRYPT_METHOD_AT) {
+        0 => return None,
+        1 => "AES".to_owned(),
+        2 => "LUKS".to_owned(),
+        other => format!("the unknown method {other}"),
+    };
+    Some((
+        CRYPT_METHOD_AT,
+        format!("it is encrypted with {method}, and no key is given"),
+    ))
+}
+
+/// A name in the header as it is shown behind what it names; nothing where it cannot be read.
+fn name_at(image: &impl ReadAt, offset: u64, len: u64) -> String {
+    let mut name = vec![0; len.min(MAX_NAME) as usize];
+    match image.read_exact_at(&mut name, offset) {
+        Ok(()) if !name.is_empty() => format!(" \"{}\"", visible_bytes(&name)),
+        _ => String::new(),
+    }
+}
+
+/// The name of the external data file, from the extensions behind the header.
+fn data_file(image: &impl ReadAt, header: &[u8; HEADER_LEN]) -> String {
+    let mut at = u64::from(be32(header, HEADER_LENGTH_AT));
+    // The extensions lie in the first cluster; a header has a few.
+    for _ in 0..16 {
+        let mut extension = [0; 8];
+        if image.read_exact_at(&mut extension, at).is_err() {
+            break;
+        }
+        let (kind, len) = (be32(&extension, 0), u64::from(be32(&extension, 4)));
+        match kind {
+            NO_EXTENSION => break,
+            DATA_FILE_NAME => return name_at(image, at + 8, len),
+            _ => at += 8 + len.next_multiple_of(8),
+        }
+    }
+    String::new()
+}
+
 /// Offset of the L1 table, which must cover a disk of `size` bytes and lie within the file.
-fn l1_offset(header: &[u8; HEADER_LEN], size: u64, cluster_bits: u32, file_size: u64) -> Result<u64, ImageError> {
+fn l1_offset(
+    header: &[u8; HEADER_LEN],
+    size: u64,
+    (cluster_bits, l2_entry): (u32, u64),
+    file_size: u64,
+) -> Result<u64, ImageError> {
     let (entries, offset) = (u64::from(be32(header, L1_SIZE_AT)), be64(header, L1_TABLE_OFFSET_AT));
-    // An entry of L1 is an L2 table of one cluster, which has 2^(cluster_bits - 3) entries of one cluster each.
-    let needed = size.div_ceil(1 << (2 * cluster_bits - 3));
+    // An entry of L1 is an L2 table of one cluster, whose entries are of one cluster each.
+    let needed = size.div_ceil((1 << (2 * cluster_bits)) / l2_entry);
     let bytes = entries * ENTRY;
     if entries < needed || bytes > MAX_L1_BYTES {
         let problem = format!("its L1 table has {entries} entries, but a disk of {size} bytes needs {needed}");
@@ -164,13 +236,23 @@ impl<R: ReadAt> Qcow2<R> {
     pub fn open(image: R) -> Result<Self, ImageError> {
         let file_size = image.size().map_err(input)?;
         let header = read_header(&image, file_size)?;
+        if let Some((offset, problem)) = needed(&image, &header) {
+            return Err(bad(offset, problem));
+        }
         let zstd = compression(&header)?;
         let cluster_bits = be32(&header, CLUSTER_BITS_AT);
         if !(MIN_CLUSTER_BITS..=MAX_CLUSTER_BITS).contains(&cluster_bits) {
             return Err(bad(CLUSTER_BITS_AT, format!("a cluster has 2^{cluster_bits} bytes")));
         }
         let size = be64(&header, SIZE_AT);
-        let l1_offset = l1_offset(&header, size, cluster_bits, file_size)?;
+        let features = be64(&header, INCOMPATIBLE_FEATURES_AT);
+        let extended = features & INCOMPAT_EXTENDED_L2 != 0;
+        if extended && cluster_bits < MIN_EXTENDED_BITS {
+            let problem = format!("a cluster of 2^{cluster_bits} bytes has no subclusters");
+            return Err(bad(CLUSTER_BITS_AT, problem));
+        }
+        let l2_entry = if extended { 2 * ENTRY } else { ENTRY };
+        let l1_offset = l1_offset(&header, size, (cluster_bits, l2_entry), file_size)?;
         Ok(Self {
             image,
             file_size,
@@ -178,7 +260,10 @@ impl<R: ReadAt> Qcow2<R> {
             cluster_bits,
             l1_offset,
             zstd,
-            has_zero: be32(&header, VERSION_AT) > 2,
+            has_zero: be32(&header, VERSION_AT) > 2 && !extended,
+            l2_entry,
+            snapshots: be32(&header, NB_SNAPSHOTS_AT),
+            dirty: features & INCOMPAT_DIRTY != 0,
             kept: Mutex::default(),
         })
     }
@@ -188,10 +273,20 @@ impl<R: ReadAt> Qcow2<R> {
         1 << self.cluster_bits
     }
 
+    /// The number of snapshots, whose disks are not read.
+    pub fn snapshots(&self) -> u32 {
+        self.snapshots
+    }
+
+    /// Whether the image was not closed, so that its reference counts may be wrong.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     /// The place of cluster `index` of the disk. The L2 table that names it is kept for the next call.
     fn place(&self, index: u64, kept: &mut Kept) -> io::Result<ClusterLocation> {
-        let entries = self.cluster_size() / ENTRY;
-        let (table, row) = (index / entries, (index % entries * ENTRY) as usize);
+        let entries = self.cluster_size() / self.l2_entry;
+        let (table, row) = (index / entries, (index % entries * self.l2_entry) as usize);
         if kept.l2.as_ref().is_none_or(|(held, _)| *held != table) {
             let mut entry = [0; ENTRY as usize];
             self.image.read_exact_at(&mut entry, self.l1_offset + table * ENTRY)?;
@@ -227,6 +322,15 @@ impl<R: ReadAt> Qcow2<R> {
         match () {
             () if entry & !known != 0 || misplaced => Err(bad()),
             () if zero || offset == 0 => Ok(ClusterLocation::Zeros),
+            () if self.l2_entry > ENTRY => {
+                let bits = be64(held, row + ENTRY as usize);
+                let (allocated, zeros) = (bits as u32, (bits >> SUBCLUSTERS) as u32);
+                // A subcluster that is neither is taken from the backing file, and there is none.
+                if allocated & zeros != 0 {
+                    return Err(invalid(format!("the subclusters of cluster {index} are {bits:#x}")));
+                }
+                Ok(ClusterLocation::Partly(offset, allocated))
+            }
             () => Ok(ClusterLocation::Plain(offset)),
         }
     }
@@ -254,6 +358,14 @@ impl<R: ReadAt> Qcow2<R> {
         Ok(cluster)
     }
 
+    /// Fills `buffer` from byte `from` of the file on. The file may end within its last cluster; missing bytes are zeros.
+    fn read_plain(&self, from: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let present = self.file_size.saturating_sub(from).min(buffer.len() as u64) as usize;
+        self.image.read_exact_at(&mut buffer[..present], from)?;
+        buffer[present..].fill(0);
+        Ok(())
+    }
+
     /// Fills `buffer` with bytes of cluster `index` from `start` on.
     fn read_cluster(&self, index: u64, start: usize, buffer: &mut [u8]) -> io::Result<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -261,11 +373,22 @@ impl<R: ReadAt> Qcow2<R> {
             ClusterLocation::Zeros => buffer.fill(0),
             ClusterLocation::Plain(offset) => {
                 drop(kept);
-                // A file may end within its last cluster; missing bytes are zeros.
-                let from = offset + start as u64;
-                let present = self.file_size.saturating_sub(from).min(buffer.len() as u64) as usize;
-                self.image.read_exact_at(&mut buffer[..present], from)?;
-                buffer[present..].fill(0);
+                self.read_plain(offset + start as u64, buffer)?;
+            }
+            ClusterLocation::Partly(offset, allocated) => {
+                drop(kept);
+                let size = (self.cluster_size() / u64::from(SUBCLUSTERS)) as usize;
+                let (mut at, mut rest) = (start, buffer);
+                while !rest.is_empty() {
+                    let n = (size - at % size).min(rest.len());
+                    let (now, after) = rest.split_at_mut(n);
+                    if allocated & 1 << (at / size) != 0 {
+                        self.read_plain(offset + at as u64, now)?;
+                    } else {
+                        now.fill(0);
+                    }
+                    (at, rest) = (at + n, after);
+                }
             }
             ClusterLocation::Compressed { offset, len } => {
                 if kept.cluster.as_ref().is_none_or(|(held, _)| *held != index) {

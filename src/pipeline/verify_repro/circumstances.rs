@@ -165,14 +165,13 @@ mod tests {
         assert!(is_full(&io(io::ErrorKind::StorageFull)));
         assert!(!is_full(&io(io::ErrorKind::NotFound)));
         // The form in which the executor passes on an error of the store.
-        let stored = |kind| PipelineError::Sandbox {
-            node: NodeId::new("a", Arch::Amd64),
-            source: Box::new(SandboxError::Store {
+        let stored = |kind| {
+            PipelineError::Sandbox(Box::new(SandboxError::Store {
                 stage: "a".to_owned(),
                 output: "out".to_owned(),
                 path: "file".to_owned(),
                 source: io::Error::other(io(kind)),
-            }),
+            }))
         };
         assert!(is_full(&stored(io::ErrorKind::StorageFull)));
         assert!(!is_full(&stored(io::ErrorKind::NotFound)));

@@ -40,7 +40,10 @@ fn article(verdict: &ReproVerdict, finding: &Finding) -> Markup {
             }
             p class="cause" { b { "Why:" } " " (Text(finding.cause.sentence())) "." }
             @match &finding.found {
-                Divergent::Output(_) => { (listed(finding)) },
+                Divergent::Output(_) => {
+                    @if !finding.differences.is_empty() { p { "In the list " (finding.cause.compared()) "." } }
+                    (listed(finding))
+                },
                 Divergent::Failed(error) => {
                     @for line in error.lines() { p { code { (Text(line)) } } }
                 },
@@ -123,8 +126,8 @@ fn in_words(what: &What) -> (String, Option<Values>) {
         _ => format!("{bytes} bytes differ"),
     };
     match what {
-        What::OnlyInA { size: bytes } => (format!("Only in the first build ({})", size(*bytes)), None),
-        What::OnlyInB { size: bytes } => (format!("Only in the second build ({})", size(*bytes)), None),
+        What::OnlyInA { size: bytes, .. } => (format!("Only in the first build ({})", size(*bytes)), None),
+        What::OnlyInB { size: bytes, .. } => (format!("Only in the second build ({})", size(*bytes)), None),
         What::Format { a, b } => ("The kinds differ".to_owned(), Some((Some(a.clone()), Some(b.clone())))),
         What::Field { field, a, b } => (format!("Its {field} differs"), Some((a.clone(), b.clone()))),
         What::Package { package, a, b } => (format!("Package {package} differs"), Some((a.clone(), b.clone()))),
@@ -159,6 +162,22 @@ fn in_words(what: &What) -> (String, Option<Values>) {
             format!("The contents are compared as far as they could be read: {problem}"),
             None,
         ),
+        What::Padding { a, b, only } => {
+            let sentence = if *only {
+                "Only the padding differs"
+            } else {
+                "The padding differs"
+            };
+            let sides = (Some(format!("{a} bytes")), Some(format!("{b} bytes")));
+            (sentence.to_owned(), Some(sides))
+        }
+        What::Grown { a, b, partitions } => {
+            let equal = count(*partitions, "equal partition");
+            (
+                format!("The disks have other lengths and {equal}"),
+                Some((Some(format!("{a} bytes")), Some(format!("{b} bytes")))),
+            )
+        }
         What::Moved { parts, first, a, b } => {
             let verb = if *parts == 1 { "lies" } else { "lie" };
             let sentence = format!("{} {verb} elsewhere, the first is {first}", count(*parts, "part"));

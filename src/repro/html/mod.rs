@@ -4,6 +4,7 @@
 //! closes every tag; a value from outside also goes through [`text::Text`], which makes invisible characters visible. Each state has
 //! a word and a sign, so the page can be read without colours.
 
+mod changes;
 mod findings;
 mod graph;
 mod page;
@@ -11,4 +12,5 @@ mod page;
 mod tests;
 mod text;
 
+pub use changes::changes_html;
 pub use page::html;

@@ -7,13 +7,13 @@ use super::{
 };
 use crate::{
     model::Sha256Digest,
+    page::{PALETTE, PROHIBITION},
     repro::{ArtifactResult, OutputResult, ReproVerdict, StageResult, State},
 };
 use maud::{Markup, PreEscaped, html};
 use std::collections::BTreeSet;
 
 const STYLE: &str = include_str!("report.css");
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// Digits shown of a digest that stands in full further down the page.
 const SHORT: usize = 12;
 /// Width of the graph, in its own units, up to which it can be read on paper in portrait format.
@@ -27,11 +27,11 @@ pub fn html(verdict: &ReproVerdict) -> String {
         html lang="en" {
             head {
                 meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta http-equiv="Content-Security-Policy" content=(PROHIBITION);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (Text(&headline)) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(PALETTE)) (PreEscaped(STYLE)) }
             }
             body {
                 (header(verdict, &headline))

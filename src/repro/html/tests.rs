@@ -2,7 +2,7 @@
 
 use super::html;
 use crate::{
-    inspect::{Difference, LikelyCause, What},
+    inspect::{Difference, LikelyCause, PartKind, What},
     manifest::Host,
     model::{Arch, NodeId, Sha256Digest, VerityDigest},
     repro::{
@@ -94,6 +94,7 @@ fn difference(what: What) -> Difference {
         path: vec!["disk.raw".to_owned(), "partition 2".to_owned(), "etc/date".to_owned()],
         what,
         hint: Some(LikelyCause::Time),
+        structure: false,
     }
 }
 
@@ -118,7 +119,14 @@ fn one() -> ReproVerdict {
 
 fn many() -> ReproVerdict {
     let mut verdict = one();
-    let extra: Vec<Difference> = (0..12).map(|size| difference(What::OnlyInB { size })).collect();
+    let extra: Vec<Difference> = (0..12)
+        .map(|size| {
+            difference(What::OnlyInB {
+                size,
+                kind: PartKind::File,
+            })
+        })
+        .collect();
     verdict
         .stages
         .push(stage("iso/amd64", &["tools/amd64"], State::FirstDivergent));
@@ -273,7 +281,10 @@ fn every_kind_of_difference_has_its_words() {
     let (a, b) = ("a".to_owned(), "b".to_owned());
     let kinds = [
         (
-            What::OnlyInA { size: 1024 },
+            What::OnlyInA {
+                size: 1024,
+                kind: PartKind::File,
+            },
             vec!["Only in the first build (1.00 KiB)."],
         ),
         (
@@ -374,7 +385,12 @@ fn whatever_a_name_holds_is_text() {
     let path = vec![hostile(), hostile()];
     let what = What::Field { field, a, b };
     let hint = None;
-    verdict.findings[0].differences = vec![Difference { path, what, hint }];
+    verdict.findings[0].differences = vec![Difference {
+        path,
+        what,
+        hint,
+        structure: false,
+    }];
     verdict.setup.inputs.pnb = hostile();
     verdict.setup.inputs.revision = Some(hostile());
     verdict.setup.inputs.uncommitted = vec![hostile()];

@@ -31,10 +31,19 @@ const COMMAND_LINE: &str = "cmdline.txt";
 /// Prefix of the operating system's files with `upstream_kernel=1`, if the files exist there.
 const UPSTREAM: &str = "upstream/";
 
+/// Settings that do not replace each other: overlays of the device tree, and their parameters, which belong to the overlay before.
+const LISTED: [&str; 3] = ["dtoverlay", "dtparam", "device_tree_overlay"];
+/// The file that names another boot partition, and its largest size in bytes.
+pub const AUTOBOOT: &str = "autoboot.txt";
+/// Largest `autoboot.txt`, bytes.
+pub const MAX_AUTOBOOT: u64 = 512;
+
 /// The settings that apply to this board.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Config {
     settings: BTreeMap<String, String>,
+    /// Settings that are a list, in their order.
+    listed: Vec<(String, String)>,
 }
 
 /// The files that the firmware loads, by their paths on the boot partition.
@@ -136,6 +145,9 @@ impl Config {
                     _ => {}
                 }
             } else if let Some((key, value)) = line.split_once('=') {
+                if LISTED.contains(&key) {
+                    self.listed.push((key.to_owned(), value.to_owned()));
+                }
                 self.settings.insert(key.to_owned(), value.to_owned());
             }
         }
@@ -145,6 +157,17 @@ impl Config {
     /// A setting's value.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.settings.get(key).map(String::as_str)
+    }
+
+    /// The overlays of the device tree and their parameters, in the order in which the firmware applies them. An empty `dtoverlay=` ends
+    /// the parameters of the overlay before it, and those behind it are the board's.
+    pub fn overlays(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.listed.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The number of the partition to boot from, as `autoboot.txt` names it; `None` where it names none.
+    pub fn boot_partition(&self) -> Option<u32> {
+        self.get("boot_partition").map(integer).filter(|number| *number > 0)
     }
 
     fn is_set(&self, key: &str) -> bool {
@@ -175,7 +198,18 @@ impl Config {
                 prefix = "";
             }
         }
-        let initramfs = self.get("ramfsfile").unwrap_or_default().split(',');
+        let mut initramfs = self.get("ramfsfile").unwrap_or_default().to_owned();
+        // `auto_initramfs` takes the file whose name follows from that of the kernel: kernel8.img has initramfs8.
+        if initramfs.is_empty()
+            && self.is_set("auto_initramfs")
+            && let Some(kind) = kernel.strip_prefix("kernel").and_then(|rest| rest.strip_suffix(".img"))
+        {
+            let file = format!("initramfs{kind}");
+            if exists(&prefixed(prefix, &file))? {
+                initramfs = file;
+            }
+        }
+        let initramfs = initramfs.split(',');
         Ok(BootFiles {
             firmware: [
                 own("start_file", format!("start4{part}.elf")),
@@ -325,6 +359,50 @@ mod tests {
         );
         let problem = parse("arm_64bit=0").files(&|_| Ok(true)).expect_err("32 bits");
         assert!(problem.contains("32-bit"), "{problem}");
+    }
+
+    #[test]
+    fn the_initramfs_of_a_kernel_is_found_by_its_name_when_asked_for() {
+        let there = [
+            "initramfs8",
+            "os/kernel8.img",
+            "os/bcm2711-rpi-4-b.dtb",
+            "os/initramfs8",
+        ];
+        for (text, want) in [
+            ("auto_initramfs=1", Some("initramfs8")),
+            ("auto_initramfs=0", None),
+            ("", None),
+            ("auto_initramfs=1\nos_prefix=os/", Some("os/initramfs8")),
+            ("auto_initramfs=1\ninitramfs mine", Some("mine")),
+            ("auto_initramfs=1\nkernel=vmlinuz", None),
+            ("auto_initramfs=1\nkernel=kernel9.img", None),
+        ] {
+            assert_eq!(
+                files(text, &there).initramfs.first().map(String::as_str),
+                want,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn overlays_and_parameters_keep_their_order_and_filters() {
+        let config = parse(
+            "dtparam=audio=on\n[pi3]\ndtoverlay=other\n[pi4]\ndtoverlay=vc4-kms-v3d\ndtparam=cma-512\n[all]\ndtoverlay=\n\
+             dtparam=i2c_arm=on\n",
+        );
+        let want = [
+            ("dtparam", "audio=on"),
+            ("dtoverlay", "vc4-kms-v3d"),
+            ("dtparam", "cma-512"),
+            ("dtoverlay", ""),
+            ("dtparam", "i2c_arm=on"),
+        ];
+        assert_eq!(config.overlays().collect::<Vec<_>>(), want);
+        let auto = parse("[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n");
+        assert_eq!(auto.boot_partition(), Some(2));
+        assert_eq!(parse("boot_partition=0").boot_partition(), None);
     }
 
     #[test]
