@@ -10,11 +10,13 @@ use super::{
     challenge::{ChallengeArgs, challenge},
     command_text::TypedLine,
     completion::{CompletionArgs, completion},
+    context::store_path,
     diff::{DiffArgs, diff},
     doctor::doctor,
     exit,
     failure::Failure,
     fetch::{FetchArgs, fetch},
+    full,
     graph::{GraphArgs, graph},
     inspect::{InspectArgs, inspect},
     lock::{LockArgs, lock},
@@ -32,7 +34,7 @@ use super::{
     verify_signature::{VerifySignatureArgs, verify_signature},
 };
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
-use std::{collections::BTreeSet, ffi::OsString, process::ExitCode};
+use std::{collections::BTreeSet, ffi::OsString, path::Path, process::ExitCode};
 
 /// The examples of `pnb help`.
 const EXAMPLES: &str = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  \
@@ -171,10 +173,26 @@ fn command(arguments: Vec<OsString>) -> Exit {
     match ran {
         Ok(exit) => exit,
         Err(error) => {
-            report.error(&error);
+            let space = match error.is_full() {
+                true => space(&cli),
+                false => String::new(),
+            };
+            report.error(&error, &space);
             error.exit()
         }
     }
+}
+
+/// The free space of the directories that a command writes to, as a hint.
+fn space(cli: &Cli) -> String {
+    let store = store_path(&cli.common).ok();
+    let project = cli.common.project.as_deref().unwrap_or(Path::new("."));
+    let mut others = vec![project];
+    if let Command::Build(args) = &cli.command {
+        others.extend(args.output.as_deref());
+        others.extend(args.build_dir.as_deref());
+    }
+    full::hint(store.as_deref(), &others)
 }
 
 /// Has Ctrl-C say what becomes of the work. A server ends by it, and a shell or a machine takes it for itself.

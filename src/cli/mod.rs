@@ -17,6 +17,7 @@ mod doctor;
 mod exit;
 mod failure;
 mod fetch;
+mod full;
 mod graph;
 mod host;
 mod inspect;

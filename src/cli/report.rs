@@ -19,6 +19,7 @@ use pnb::{
 };
 use serde::Serialize;
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     io::{self, IsTerminal, Write},
@@ -170,11 +171,13 @@ impl Report {
         }
     }
 
-    /// Prints the error that ends the program, with its causes and hints.
-    pub(super) fn error(&self, failure: &Failure) {
+    /// Prints the error that ends the program, with its causes and hints. `space` describes the disks, for an error that one of them is full.
+    pub(super) fn error(&self, failure: &Failure, space: &str) {
         self.clear();
         let message = chain(failure.error());
-        let hints: Vec<_> = failure.hint().into_iter().collect();
+        let full = (failure.is_full() && !space.is_empty()).then(|| Cow::Borrowed(space));
+        // The hint of the step itself, to try it again, would lead to the same end.
+        let hints: Vec<_> = full.or_else(|| failure.hint()).into_iter().collect();
         if self.json {
             let exit = failure.exit().code();
             self.value(serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit }));

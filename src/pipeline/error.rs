@@ -95,6 +95,9 @@ pub enum PipelineError {
     /// A package could not be read.
     #[error(transparent)]
     Deb(#[from] DebError),
+    /// This machine runs no stage.
+    #[error(transparent)]
+    Host(Box<SandboxError>),
     /// The sandbox failed; the error names the stage.
     #[error(transparent)]
     Sandbox(Box<SandboxError>),
@@ -211,7 +214,7 @@ impl Hint for PipelineError {
             Self::Graph(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::Sandbox(error) => error.hint(),
+            Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
             | Self::Platform { .. }
             | Self::Spec { .. }

@@ -65,7 +65,7 @@ pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};
 pub use registries::Registries;
 pub use relock::{BaseRequest, LockWants, RelockError, RelockEvent, RelockProblem, RelockRequest, Relocked};
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
-pub use run::{Changed, RunOptions};
+pub use run::{Changed, HostChecked, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan, present, present_keys};
 pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};

@@ -167,7 +167,7 @@ fn probe(base: &Path, need: u64, largest: Option<(String, u64)>) -> Result<(), O
     };
     if let Ok(space) = statvfs(base) {
         // Some file systems do not know their size.
-        let free = space.blocks_available() * space.fragment_size();
+        let free = space.blocks_available().saturating_mul(space.fragment_size());
         if space.blocks() > 0 && free < need {
             return Err(OutputProblem::Space { free, need });
         }

@@ -6,7 +6,7 @@ use super::{
     run::{RunOptions, run_stage},
 };
 use crate::{
-    graph::{Closure, Reason, closure_of},
+    graph::{Closure, Reason, StageIds, closure_of},
     model::{NodeId, StageKey, VerityDigest},
     store::{Output, Record, Store},
 };
@@ -190,6 +190,11 @@ pub(super) fn build_until_failure(
     events(Event::Begin {
         stages: closure.order.len(),
     });
+    // A node that has never run will have to. What it needs of this machine is asked before the first stage, and before any download.
+    let mut range = false;
+    for id in closure.order.iter().filter(|id| needs_range(project, id)) {
+        range |= store.latest_record(&id.stage, id.arch)?.is_none();
+    }
     let state = Mutex::new(State {
         waiting: closure.order.iter().cloned().collect(),
         running: 0,
@@ -204,7 +209,7 @@ pub(super) fn build_until_failure(
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
-            let run = || build_node(context, &id, &outputs);
+            let run = || build_node(context, &id, &outputs, range);
             // A panic must reach the caller. Until then the other workers must not wait for this stage, which will never finish.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
@@ -318,8 +323,18 @@ fn spent_trees<'a>(
     spent
 }
 
+/// Whether a stage has a range of ids, which not every machine can give.
+fn needs_range(project: &Project, id: &NodeId) -> bool {
+    project.graph.file(id).sandbox.ids == StageIds::Range
+}
+
 /// Takes the record of a node from the store, or runs its stage.
-fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) -> Result<Done, PipelineError> {
+fn build_node(
+    context: &BuildContext<'_>,
+    id: &NodeId,
+    outputs: &OutputsByNode,
+    range: bool,
+) -> Result<Done, PipelineError> {
     let BuildContext {
         project,
         store,
@@ -343,6 +358,8 @@ fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) 
     if let Some(record) = usable(store, &resolved, options)? {
         return cached(record);
     }
+    let range = range || needs_range(project, id);
+    options.checked.ensure(&options.helper, range)?;
     // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
     let mut waits = || events(Event::Queued { node: id.clone() });
     let _lock = store.lock_stage(&resolved.key, &mut waits)?;

@@ -1,6 +1,6 @@
 //! `Spec`: a stage's whole sandbox as a plain value that can be printed and compared.
 
-use super::{Limits, SystemInfo, Variation};
+use super::{Limits, Processors, SystemInfo, Variation};
 use crate::model::{Arch, Capability, Epoch, RelPath};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -284,6 +284,14 @@ impl Spec {
         // Another id than 0 loses its capabilities at execve(2).
         let free = self.ids == Ids::Single && self.capabilities.is_empty();
         self.variation.id.filter(|_| free).unwrap_or(0)
+    }
+
+    /// The processors that the stage sees, and runs on as far as the host has them.
+    pub(super) fn processors(&self) -> Processors {
+        self.variation.processors.unwrap_or(Processors {
+            count: self.limits.cpus,
+            last: false,
+        })
     }
 
     /// The machine that sysinfo(2) describes: an ordinary stage sees its own memory limit, and nothing of the host.

@@ -79,9 +79,6 @@ impl ReproRequest<'_> {
     /// The axes that this host cannot vary, each with the reason.
     pub(super) fn impossible(&self) -> Result<Vec<(Axis, String)>, PipelineError> {
         let mut all = Vec::new();
-        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
-            all.push((Axis::Processors, "there is one processor".to_owned()));
-        }
         let root = self.store.root();
         let found = nix::sys::statfs::statfs(root).map_err(|e| PipelineError::Io {
             what: "look at the file system of",
