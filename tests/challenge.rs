@@ -99,7 +99,7 @@ fn builders_who_state_the_same_agree() {
     let text = text.replace(&root_image().1.to_hex(), "<root>");
     // The archive's bytes follow from the version of zstd; that they are equal is what matters here.
     let text: Vec<&str> = text.lines().filter(|l| !l.contains("sha256 ")).collect();
-    insta::assert_snapshot!(text.join("\n"), @r###"
+    insta::assert_snapshot!(text.join("\n"), @"
     exit 0
     kernel-initrd/amd64
 
@@ -118,8 +118,9 @@ fn builders_who_state_the_same_agree() {
     stages: all 3 equal
 
     builders 1, 2 agree on everything
+    manifests that are equal byte for byte may be copies of one: ask each builder for its own
     agreed: 2 of 2 builders, 2 must
-    "###);
+    ");
     let (code, json) = builders.json(&["a.json", "b.json"]);
     assert_eq!(
         (code, &json["met"], &json["groups"]),
@@ -398,10 +399,12 @@ fn a_manifest_that_pnb_would_not_write_is_named_by_line() {
 
     hint: use the version of pnb that wrote the manifest; it stands there under "builder"
     "###);
-    insta::assert_snapshot!(builders.said(&["a.json", "nowhere.json"]), @r###"
-    exit 30
-    error: failed to read "nowhere.json": No such file or directory (os error 2)
-    "###);
+    insta::assert_snapshot!(builders.said(&["a.json", "nowhere.json"]), @"
+    exit 2
+    error: failed to find nowhere.json: there is no such file or directory
+
+    hint: `pnb challenge a.json newer.json`
+    ");
     insta::assert_snapshot!(builders.said(&["a.json", "."]), @r###"
     exit 30
     error: failed to find "build-manifest.json" in "."

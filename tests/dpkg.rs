@@ -3,7 +3,10 @@
 
 #[path = "fixture/check_tools.rs"]
 mod check_tools;
+#[path = "fixture/raw_package.rs"]
+mod raw_package;
 
+use crate::raw_package::*;
 use pnb::{
     debian::{TarLimits, UnpackedRoot, deb_entries, read_names},
     model::{Capability, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
@@ -18,145 +21,6 @@ use std::{
     io::{self, Read, Write},
     time::Duration,
 };
-
-const GNU: &[u8; 8] = b"ustar  \0";
-const POSIX: &[u8; 8] = b"ustar\x0000";
-
-/// A header with its content; `raw` overwrites bytes before the checksum is made.
-#[derive(Clone)]
-struct Raw {
-    name: Vec<u8>,
-    kind: u8,
-    mode: u32,
-    link: Vec<u8>,
-    data: Vec<u8>,
-    magic: [u8; 8],
-    raw: Vec<(usize, Vec<u8>)>,
-}
-
-fn raw(name: impl AsRef<[u8]>, kind: u8, data: impl AsRef<[u8]>) -> Raw {
-    Raw {
-        name: name.as_ref().to_vec(),
-        kind,
-        mode: if kind == b'5' { 0o755 } else { 0o644 },
-        link: Vec::new(),
-        data: data.as_ref().to_vec(),
-        magic: *GNU,
-        raw: Vec::new(),
-    }
-}
-
-fn dir(name: &str) -> Raw {
-    raw(name, b'5', "")
-}
-
-fn file(name: &str) -> Raw {
-    raw(name, b'0', "x")
-}
-
-fn text(name: &str, data: &str) -> Raw {
-    raw(name, b'0', data)
-}
-
-fn link(name: &str, kind: u8, target: &str) -> Raw {
-    Raw {
-        link: target.as_bytes().to_vec(),
-        mode: if kind == b'2' { 0o777 } else { 0o644 },
-        ..raw(name, kind, "")
-    }
-}
-
-fn symlink(name: &str, target: &str) -> Raw {
-    link(name, b'2', target)
-}
-
-fn hard(name: &str, target: &str) -> Raw {
-    link(name, b'1', target)
-}
-
-fn long(kind: u8, name: &str) -> Raw {
-    raw("././@LongLink", kind, format!("{name}\0"))
-}
-
-impl Raw {
-    fn mode(self, mode: u32) -> Self {
-        Self { mode, ..self }
-    }
-
-    fn with(mut self, at: usize, bytes: impl AsRef<[u8]>) -> Self {
-        self.raw.push((at, bytes.as_ref().to_vec()));
-        self
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut h = [0u8; 512];
-        let mut put = |at: usize, text: &[u8]| h[at..at + text.len()].copy_from_slice(text);
-        put(0, &self.name[..self.name.len().min(100)]);
-        put(100, format!("{:07o}", self.mode).as_bytes());
-        put(108, b"0000000");
-        put(116, b"0000000");
-        put(124, format!("{:011o}", self.data.len()).as_bytes());
-        put(136, format!("{:011o}", 1_700_000_000).as_bytes());
-        put(156, &[self.kind]);
-        put(157, &self.link[..self.link.len().min(100)]);
-        put(257, &self.magic);
-        for (at, bytes) in &self.raw {
-            put(*at, bytes);
-        }
-        put(148, b"        ");
-        let sum: u32 = h.iter().map(|b| u32::from(*b)).sum();
-        h[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        let mut out = h.to_vec();
-        out.extend_from_slice(&self.data);
-        out.resize(out.len().next_multiple_of(512), 0);
-        out
-    }
-}
-
-fn entries(all: &[Raw]) -> Vec<u8> {
-    all.iter().flat_map(Raw::bytes).collect()
-}
-
-fn tarball(all: &[Raw]) -> Vec<u8> {
-    let mut out = entries(all);
-    out.resize(out.len() + 1024, 0);
-    out
-}
-
-fn member(name: &str, data: &[u8], pad: u8) -> Vec<u8> {
-    let size = data.len();
-    let mut out = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 1, 0, 0, 100_644).into_bytes();
-    out.extend_from_slice(data);
-    if data.len() % 2 == 1 {
-        out.push(pad);
-    }
-    out
-}
-
-fn ar(members: &[Vec<u8>]) -> Vec<u8> {
-    [b"!<arch>\n".to_vec(), members.concat()].concat()
-}
-
-fn control(fields: &str) -> Vec<u8> {
-    tarball(&[dir("./"), text("./control", fields)])
-}
-
-fn fields(name: &str, more: &str) -> String {
-    format!("Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: N <n@example.org>\n{more}Description: d\n")
-}
-
-/// The package `name` with this control archive and data archive, uncompressed.
-fn deb_of(control: &[u8], data: &[u8]) -> Vec<u8> {
-    ar(&[
-        member("debian-binary", b"2.0\n", b'\n'),
-        member("control.tar", control, b'\n'),
-        member("data.tar", data, b'\n'),
-    ])
-}
-
-fn named(name: &str, more: &str, all: &[Raw]) -> Vec<u8> {
-    deb_of(&control(&fields(name, more)), &tarball(all))
-}
 
 /// A case: its name, the packages, and what pnb says where it refuses a package that dpkg takes, on purpose.
 struct Case {

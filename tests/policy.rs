@@ -425,9 +425,10 @@ fn a_set_must_have_the_variants_and_architectures_that_are_asked_for() {
     );
     let run = |rules: &str| {
         fs::write(dir.path().join("policy.toml"), format!("version = 1\n{rules}\n")).expect("written");
-        let text = said(dir.path(), &["audit", "images", "--policy", "policy.toml"]);
+        let text = said(dir.path(), &["audit", "-v", "images", "--policy", "policy.toml"]);
         let (head, _) = text.split_once('\n').expect("two lines");
         let (_, all) = text.split_once("\nall\n").expect("a last part");
+        let all = all.split("\n\n").next().expect("a part");
         let rules: Vec<&str> = all.lines().filter(|l| l.contains("policy")).collect();
         format!("{head}\n{}", rules.join("\n"))
     };

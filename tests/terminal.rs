@@ -168,7 +168,7 @@ fn values_of_manifests_policies_and_locks_are_shown_visibly() {
     let escaped = format!("\"{}\"", HOSTILE.chars().map(escape).collect::<String>());
     fs::write(dir.join("policy.toml"), format!("version = 1\n{escaped} = 1\n")).expect("written");
     write_all(&dir.join("artifact"), &files, &described);
-    assert!(said(dir, &["audit", "artifact"]).contains("ok    manifest"));
+    assert!(said(dir, &["audit", "artifact", "-v"]).contains("ok    manifest"));
     shows(dir, &["audit", "artifact", "--policy", "policy.toml"]);
 
     let project = project(dir);
@@ -282,14 +282,14 @@ fn the_log_of_a_stage_is_visible_on_a_terminal_and_unchanged_elsewhere() {
     fs::write(logs.join("one.log"), &log).expect("written");
     let arch = pnb::model::Arch::host();
     fs::write(logs.join(format!("latest-check-tools-{arch}")), "one.log").expect("written");
-    let piped = pnb(&project, &["log", "check-tools"]);
+    let piped = pnb(&project, &["log", "check-tools", "--last"]);
     assert_eq!(piped.stdout, log, "{}", String::from_utf8_lossy(&piped.stderr));
 
     let pty = openpty(None, None).expect("a terminal");
     let mut child = Command::new(env!("CARGO_BIN_EXE_pnb"))
         .current_dir(&project)
         .env("PNB_STORE", project.join("store"))
-        .args(["log", "check-tools"])
+        .args(["log", "check-tools", "--last"])
         .stdin(Stdio::null())
         .stdout(pty.slave)
         .stderr(Stdio::null())

@@ -35,7 +35,7 @@ use pnb::{
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
     lock::{ArchiveRank, Index, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
-    model::{Arch, RelPath, Sha256Digest, VerityDigest, parse_dump, write_dump},
+    model::{Arch, Sha256Digest, VerityDigest, parse_dump, write_dump},
     module::{ModuleList, ModulePublicKey, ModuleSecretKey},
     registry::{AuthChallenge, CredentialFile, Credentials, ImageReference, parse_challenges, parse_manifest},
     serve::{
@@ -478,14 +478,17 @@ fn served() -> io::Result<Served> {
     Ok(Served(scratch, directory))
 }
 
-/// A path leads to a file of the directory, or to none. Returns the size of the file.
-fn resolve(path: &RelPath) -> Option<u64> {
-    assert!(
-        path.components()
-            .all(|c| !matches!(c, b"" | b"." | b"..") && !c.contains(&0))
-    );
+/// A name leads to a file of the directory, or to none. Returns the size of the file.
+fn resolve(name: &pnb::serve::AskedName) -> Option<u64> {
+    assert!(!name.candidates().is_empty());
+    for path in name.candidates() {
+        assert!(
+            path.components()
+                .all(|c| !matches!(c, b"" | b"." | b"..") && !c.contains(&0))
+        );
+    }
     SERVED.with(|Served(_scratch, directory)| {
-        let found = directory.file(path).ok()?;
+        let (path, found) = directory.asked(name).ok()?;
         let mut content = Vec::new();
         (&found.file).read_to_end(&mut content).expect("readable");
         assert!([&b"kernel"[..], b"in a directory"].contains(&&content[..]), "{path}");
@@ -517,8 +520,8 @@ fn http(data: &[u8]) {
         };
         let shown = &request.shown;
         assert!(shown.len() <= 2000 && !shown.chars().any(char::is_control), "{shown:?}");
-        let size = match &request.path {
-            Ok(path) => resolve(path),
+        let size = match &request.name {
+            Ok(name) => resolve(name),
             Err(status) => {
                 assert!(matches!(status, 400 | 404), "{status}");
                 None
@@ -555,7 +558,7 @@ pub(crate) fn tftp_transfer(data: &[u8]) -> bool {
         }
     };
     assert!(!request.shown.chars().any(char::is_control), "{:?}", request.shown);
-    resolve(&request.path);
+    resolve(&request.name);
     let limits = TftpLimits::default();
     let terms = TftpTerms::of(&request.options, size.into(), &limits);
     check_terms(&terms, size.into(), &limits);

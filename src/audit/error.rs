@@ -1,7 +1,7 @@
 //! The errors of an audit and of a policy.
 
 use super::{AuditReport, Class};
-use crate::model::Hint;
+use crate::model::{Hint, hint_at_name};
 use std::{borrow::Cow, io, path::PathBuf};
 
 /// Errors of the audit room; each message completes "failed to …".
@@ -66,8 +66,10 @@ impl Hint for AuditError {}
 
 impl Hint for PolicyError {
     fn hint(&self) -> Option<Cow<'_, str>> {
-        let PolicyError::Version { known, .. } = self else {
-            return None;
+        let known = match self {
+            PolicyError::Version { known, .. } => known,
+            PolicyError::Line { problem, .. } => return hint_at_name(problem).map(Cow::from),
+            PolicyError::Read { .. } => return None,
         };
         let rules = format!("`docs/audit.md` lists the rules of version {known}; a later pnb may read this file");
         Some(rules.into())

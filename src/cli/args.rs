@@ -1,14 +1,20 @@
 //! Options that several commands share, and the parsers of their values.
 
+use super::command_text::TypedLine;
 use clap::{
     Args, ValueEnum,
     builder::{PossibleValuesParser, Resettable, TypedValueParser},
 };
-use pnb::model::{Arch, BuildOption, ModelError, Variant};
+use pnb::{
+    model::{Arch, BuildOption, ModelError, NodeId, Variant},
+    pipeline::Project,
+};
 use std::{
+    collections::BTreeSet,
     error::Error,
+    fmt,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -43,6 +49,12 @@ pub(super) struct Common {
     /// Print results and errors only
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
+    /// The command line as it was typed.
+    #[arg(skip)]
+    pub(super) line: TypedLine,
+    /// The options that were typed, in contrast to those that come from a variable or a default.
+    #[arg(skip)]
+    pub(super) typed_options: BTreeSet<String>,
 }
 
 /// Artifacts or stages.
@@ -60,9 +72,62 @@ pub(super) struct Selection {
         value_name = "VARIANT"
     )]
     pub(super) variant: Vec<Variant>,
-    /// Stages, comma-separated, instead of variants; VARIANT is ignored then
+    /// Stages, comma-separated, as NAME or NAME/ARCH, instead of variants; VARIANT is ignored then. `pnb graph` lists them
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
-    pub(super) stage: Vec<String>,
+    pub(super) stage: Vec<AskedStage>,
+}
+
+/// The variants of pnb's own stages, for messages where there is no project.
+const OWN_VARIANTS: [&str; 8] = [
+    "kernel-initrd",
+    "raw",
+    "iso",
+    "ipxe",
+    "qcow2",
+    "oci",
+    "disk-image-rpi4",
+    "disk-image-arm64-uefi",
+];
+
+/// The names of the variants that can be asked for: those of the project in `start` or above it, or of pnb's own stages.
+pub(super) fn possible_variants(start: &Path) -> Vec<String> {
+    let project = Project::find(start, false).and_then(Project::load);
+    let names = project.map(|project| project.graph.variants().map(|(name, _)| name.to_string()).collect());
+    let names: Vec<String> = names.unwrap_or_default();
+    match names.is_empty() {
+        true => OWN_VARIANTS.map(str::to_owned).to_vec(),
+        false => names,
+    }
+}
+
+/// A stage as `NAME`, or as `NAME/ARCH`, which is how `pnb plan` prints it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct AskedStage {
+    /// The name.
+    pub(super) name: String,
+    /// The architecture, if it was given.
+    pub(super) arch: Option<Arch>,
+}
+
+impl FromStr for AskedStage {
+    type Err = ModelError;
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        let (name, arch) = match text.split_once('/') {
+            None => (text, None),
+            Some((name, arch)) => (name, Some(arch.parse()?)),
+        };
+        let name = name.to_owned();
+        Ok(Self { name, arch })
+    }
+}
+
+impl fmt::Display for AskedStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.arch {
+            None => f.write_str(&self.name),
+            Some(arch) => NodeId::new(&self.name, arch).fmt(f),
+        }
+    }
 }
 
 /// A value of `--arch`.
@@ -72,6 +137,15 @@ pub(super) enum AskedArch {
     All,
     /// The name of an architecture.
     One(Arch),
+}
+
+impl fmt::Display for AskedArch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AskedArch::All => f.write_str("all"),
+            AskedArch::One(arch) => arch.fmt(f),
+        }
+    }
 }
 
 impl FromStr for AskedArch {
@@ -85,6 +159,30 @@ impl FromStr for AskedArch {
 }
 
 impl Selection {
+    /// The options as they are typed.
+    pub(super) fn words(&self) -> Vec<String> {
+        let list = |name: &str, values: Vec<String>| match values.is_empty() {
+            true => Vec::new(),
+            false => vec![name.to_owned(), values.join(",")],
+        };
+        let arches = self.arch.iter().map(ToString::to_string).collect();
+        let stages: Vec<String> = self.stage.iter().map(ToString::to_string).collect();
+        // Stages take the place of variants.
+        let variants = self.variant.iter().filter(|_| stages.is_empty());
+        let variants = variants.map(ToString::to_string).collect();
+        let words = [
+            list("--arch", arches),
+            list("--variant", variants),
+            list("--stage", stages),
+        ];
+        words.concat()
+    }
+
+    /// Whether every architecture was asked for.
+    pub(super) fn all(&self) -> bool {
+        self.arch.contains(&AskedArch::All)
+    }
+
     /// The selected architectures, each once, in the order of [`Arch::ALL`].
     pub(super) fn arches(&self) -> Vec<Arch> {
         let asked = |arch: &Arch| match self.arch.is_empty() {
@@ -124,8 +222,8 @@ pub(super) struct GivenArgs {
 /// A stage for an architecture.
 #[derive(Args, Debug)]
 pub(super) struct StageRef {
-    /// Name of the stage
-    pub(super) stage: String,
+    /// Stage, as NAME or NAME/ARCH
+    pub(super) stage: AskedStage,
     /// Architecture that the stage is run for
     #[arg(long, default_value = "amd64", env = "ARCH", hide_env_values = true, value_name = "ARCH", value_parser = arch())]
     pub(super) arch: Arch,

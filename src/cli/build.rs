@@ -3,7 +3,9 @@
 use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
-    context::{ContextError, give, hermetic, project, run_options, select, store, with_registries},
+    closing::{Closing, count},
+    command_text::from_here,
+    context::{ContextError, Selected, give, hermetic, project, run_options, select, store, with_registries},
     failure::Failure,
     host::{host, now, processors},
     report::{Report, seconds, size},
@@ -14,9 +16,9 @@ use super::{
 use clap::Args;
 use pnb::{
     graph::{StageFile, closure_of},
-    model::{ArtifactForm, NodeId, Variant},
+    model::{ArtifactForm, NodeId, Target, Variant, visible_path},
     page,
-    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, RunOptions},
+    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, Project, RunOptions},
 };
 use std::{
     collections::BTreeSet,
@@ -74,7 +76,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     let store = store(common)?;
     let origins = with_registries(common, &args.servers)?;
     project.check_lock()?;
-    let selected = select(&project, &args.selection)?;
+    let selected = select(common, &project, &args.selection)?;
     if args.hermetic {
         hermetic(&project, args.allow_dirty)?;
     }
@@ -138,8 +140,76 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
             })?;
         }
     }
-    report.clear();
+    report.close(
+        "build",
+        &closing(common, &project, &selected, &outcome, &images, report),
+    );
     Ok(Exit::Success)
+}
+
+/// The numbers of stages, the place of the artifacts, and the commands that check and use them.
+fn closing(
+    common: &Common,
+    project: &Project,
+    selected: &Selected,
+    outcome: &BuildOutcome,
+    images: &Path,
+    report: &Report,
+) -> Closing {
+    let (stages, cached) = (
+        outcome.nodes.len(),
+        outcome.nodes.values().filter(|done| done.cached).count(),
+    );
+    let built = stages - cached;
+    let parts = [(built, "built"), (cached, "cached")];
+    let parts = parts.into_iter().filter(|(number, _)| *number > 0);
+    let parts: Vec<String> = parts.map(|(number, what)| format!("{number} {what}")).collect();
+    let mut sentence = format!("{}: {}, {}", count(stages, "stage"), parts.join(", "), report.elapsed());
+    let images = from_here(images);
+    let artifacts = selected.targets.len();
+    if artifacts > 0 {
+        sentence.push_str(&format!(
+            "; {} in {}",
+            count(artifacts, "artifact"),
+            visible_path(images)
+        ));
+    }
+    let place = |target: &Target| images.join(target.path());
+    let audited = match &selected.targets[..] {
+        [only] => Some(place(only)),
+        [_, ..] => Some(images.to_owned()),
+        [] => None,
+    };
+    let boots = |target: &&Target| {
+        let declared = project.graph.variants().find(|(variant, _)| *variant == target.variant);
+        let form = declared.and_then(|(_, file)| file.variant.as_ref());
+        form.is_some_and(|declared| declared.form != ArtifactForm::Other)
+    };
+    let booted = selected.targets.iter().find(boots);
+    let command = |name: &str, dir: PathBuf| common.command(name).arg(dir);
+    let outputs = selected.nodes.iter().filter(|_| artifacts == 0).filter_map(|node| {
+        let outputs = &outcome.nodes.get(node)?.record.outputs;
+        let first = outputs.keys().find(|name| *name == "tree").or(outputs.keys().next())?;
+        let option = (first != "tree").then_some(first);
+        Some(
+            common
+                .command("store path")
+                .arg(node.to_string())
+                .option("--output", option),
+        )
+    });
+    Closing::new(sentence)
+        .nexts(audited.map(|dir| command("audit", dir)))
+        .nexts(booted.map(|target| command("boot", place(target))))
+        .nexts(outputs)
+        .field("stages", stages)
+        .field("built", built)
+        .field("cached", cached)
+        .field("wall_ms", report.elapsed_ms())
+        .field(
+            "artifacts",
+            selected.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )
 }
 
 /// Whether files can be moved between the two directories; one that is missing is made on the file system of its nearest ancestor.

@@ -3,7 +3,9 @@
 use super::{
     Exit,
     args::{Common, GivenArgs, Selection},
+    command_text::CommandText,
     failure::{Failure, Fatal},
+    selection::{no_variant, not_both, stage_node, unknown_variant},
     servers::{ServerArgs, network},
 };
 use pnb::{
@@ -30,8 +32,6 @@ pub(super) enum ContextError {
     NoHome,
     #[error("find the program of pnb itself")]
     Program(#[source] io::Error),
-    #[error("find the variant {variant}: no stage of that name declares one")]
-    UnknownVariant { variant: Variant, known: Vec<String> },
     #[error("find a variant for {arch}: the project has no stage that makes one")]
     NoVariant { arch: Arch },
     #[error("build hermetically: the project is in no git commit, so nothing states the content of its stage files")]
@@ -70,7 +70,7 @@ fn indented(files: &[Uncommitted]) -> String {
 impl Fatal for ContextError {
     fn exit(&self) -> Exit {
         match self {
-            ContextError::NoHome | ContextError::UnknownVariant { .. } => Exit::Usage,
+            ContextError::NoHome => Exit::Usage,
             ContextError::Program(_) => Exit::Failure,
             ContextError::NoVariant { .. } => Exit::Graph,
             ContextError::NoCommit | ContextError::Uncommitted { .. } | ContextError::Changed => Exit::Hermetic,
@@ -87,9 +87,6 @@ impl Hint for ContextError {
                 "commit the files, or give --allow-dirty, which the manifest then states"
             }
             ContextError::Changed => "build again",
-            ContextError::UnknownVariant { known, .. } => {
-                return Some(format!("the variants are {}", known.join(", ")).into());
-            }
             _ => return None,
         };
         Some(way.into())
@@ -173,45 +170,78 @@ pub(super) struct Selected {
     pub(super) nodes: Vec<NodeId>,
 }
 
-/// Turns the options into nodes.
-pub(super) fn select(project: &Project, selection: &Selection) -> Result<Selected, Failure> {
+/// Turns the options into nodes. A variant exists if there is a stage of its name. `--arch all` takes those that exist.
+pub(super) fn select(common: &Common, project: &Project, selection: &Selection) -> Result<Selected, Failure> {
+    not_both(common)?;
     let mut selected = Selected {
         targets: Vec::new(),
         nodes: Vec::new(),
     };
-    for arch in selection.arches() {
-        for stage in &selection.stage {
-            selected.nodes.push(project.graph.node(stage, arch)?);
-        }
-        if !selection.stage.is_empty() {
-            continue;
-        }
+    let arches = selection.arches();
+    let asked = !selection.variant.is_empty();
+    let mut missing: Option<Failure> = None;
+    for stage in &selection.stage {
         let before = selected.nodes.len();
-        let asked = !selection.variant.is_empty();
-        let declared: BTreeSet<Variant> = project.graph.variants().map(|(variant, _)| variant).collect();
-        let variants: Vec<Variant> = match asked {
-            true => selection.variant.clone(),
-            false => declared.iter().copied().collect(),
+        // A stage that names its architecture is taken once.
+        let arches = if stage.arch.is_some() {
+            &arches[..1]
+        } else {
+            &arches[..]
         };
-        for variant in variants {
-            if !declared.contains(&variant) {
-                let known = declared.iter().map(ToString::to_string).collect();
-                return Err(ContextError::UnknownVariant { variant, known }.into());
+        for arch in arches {
+            match stage_node(common, project, stage, *arch) {
+                Ok(node) if selected.nodes[before..].contains(&node) => {}
+                Ok(node) => selected.nodes.push(node),
+                Err(error) if selection.all() => missing = missing.or(Some(error)),
+                Err(error) => return Err(error),
             }
-            match project.graph.node(variant.as_str(), arch) {
+        }
+        if let Some(error) = missing.take().filter(|_| selected.nodes.len() == before) {
+            return Err(error);
+        }
+    }
+    if !selection.stage.is_empty() {
+        return Ok(selected);
+    }
+    let declared: BTreeSet<Variant> = project.graph.variants().map(|(variant, _)| variant).collect();
+    let variants: Vec<Variant> = match asked {
+        true => selection.variant.clone(),
+        false => declared.iter().copied().collect(),
+    };
+    if let Some(unknown) = variants.iter().find(|variant| !declared.contains(variant)) {
+        return Err(unknown_variant(common, *unknown, &declared));
+    }
+    for arch in &arches {
+        let before = selected.nodes.len();
+        for variant in &variants {
+            match project.graph.node(variant.as_str(), *arch) {
                 Ok(node) => {
-                    selected.targets.push(Target { variant, arch });
+                    selected.targets.push(Target {
+                        variant: *variant,
+                        arch: *arch,
+                    });
                     selected.nodes.push(node);
                 }
-                Err(GraphError::WrongArch { .. }) if !asked => {}
+                Err(error) if asked => {
+                    let elsewhere = matches!(error, GraphError::WrongArch { .. }) && selection.all();
+                    let error = no_variant(common, arches.len() > 1, error);
+                    if !elsewhere {
+                        return Err(error);
+                    }
+                    missing = missing.or(Some(error));
+                }
+                Err(GraphError::WrongArch { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        if selected.nodes.len() == before {
-            return Err(ContextError::NoVariant { arch }.into());
+        if selected.nodes.len() == before && !(asked && selection.all()) {
+            return Err(ContextError::NoVariant { arch: *arch }.into());
         }
     }
-    Ok(selected)
+    match missing {
+        Some(error) if selected.nodes.is_empty() => Err(error),
+        _ => Ok(selected),
+    }
 }
 
 /// Replaces parts of the project by those that the command line gives.
@@ -265,7 +295,8 @@ pub(super) fn spool(store: &Store) -> Result<SpoolDirectory, Failure> {
     Ok(SpoolDirectory::new(scratch(store, "inspect")?))
 }
 
-/// The hint that names the command which builds `node`.
-pub(super) fn build_it(node: &NodeId) -> String {
-    format!("build it with `pnb build --stage {} --arch {}`", node.stage, node.arch)
+/// The command that builds `node`.
+pub(super) fn build_it(common: &Common, node: &NodeId) -> CommandText {
+    let stage = common.build_command().arg("--stage").arg(&node.stage);
+    stage.arg("--arch").arg(node.arch.as_str())
 }

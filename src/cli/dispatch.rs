@@ -3,16 +3,20 @@
 use super::{
     Exit,
     args::Common,
+    artifact_path::complete_paths,
     audit::{AuditArgs, audit},
     boot::{BootArgs, boot},
     build::{BuildArgs, build},
     challenge::{ChallengeArgs, challenge},
+    command_text::TypedLine,
     completion::{CompletionArgs, completion},
+    context::store_path,
     diff::{DiffArgs, diff},
     doctor::doctor,
     exit,
     failure::Failure,
     fetch::{FetchArgs, fetch},
+    full,
     graph::{GraphArgs, graph},
     inspect::{InspectArgs, inspect},
     lock::{LockArgs, lock},
@@ -24,13 +28,13 @@ use super::{
     serve::{ServeArgs, serve},
     shell::{ShellArgs, shell},
     store::{StoreArgs, store},
+    usage::WrongLine,
     vendor::{VendorArgs, vendor},
     verify_repro::{VerifyReproArgs, verify_repro},
     verify_signature::{VerifySignatureArgs, verify_signature},
 };
-use clap::{CommandFactory, Parser, Subcommand, error::ContextValue};
-use pnb::model::visible;
-use std::{ffi::OsString, process::ExitCode};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use std::{collections::BTreeSet, ffi::OsString, path::Path, process::ExitCode};
 
 /// The examples of `pnb help`.
 const EXAMPLES: &str = "Examples:\n  pnb build --hermetic --arch amd64 --variant kernel-initrd\n  pnb boot images/kernel-initrd/amd64\n  \
@@ -71,7 +75,7 @@ pub(super) enum Command {
     Vendor(VendorArgs),
     /// Choose and pin every input: write lockfile.toml
     Lock(LockArgs),
-    /// Print the log of the last run of a stage
+    /// Print the log of the last run of a stage with its present inputs
     Log(LogArgs),
     /// Open a shell in the sandbox of a stage
     Shell(ShellArgs),
@@ -103,6 +107,30 @@ pub(super) enum Command {
     Completion(CompletionArgs),
 }
 
+/// The command line, with the global options in the help of those commands on which they act.
+pub(super) fn program() -> clap::Command {
+    let mut program = Cli::command();
+    let options: Vec<clap::Arg> = program.get_arguments().filter(|a| a.is_global_set()).cloned().collect();
+    let names: Vec<String> = program.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    for name in names {
+        let hidden = options.iter().filter(|option| !acts(&name, option.get_id().as_str()));
+        let hidden: Vec<clap::Arg> = hidden.map(|option| option.clone().hide(true)).collect();
+        program = program.mut_subcommand(name, |command| command.args(hidden));
+    }
+    program
+}
+
+/// Whether the global option has an effect on the command.
+fn acts(command: &str, option: &str) -> bool {
+    let builds = ["build", "verify-repro", "shell", "boot", "module"].contains(&command);
+    match option {
+        "mirror" | "offline" => builds || ["fetch", "vendor", "lock"].contains(&command),
+        "project" => !["audit", "challenge", "inspect", "diff", "serve", "verify-signature"].contains(&command),
+        "store" => !["graph", "challenge", "serve", "verify-signature", "completion"].contains(&command),
+        _ => command != "completion",
+    }
+}
+
 /// Runs the program with `arguments` (the first is its name) and returns how it ended.
 pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     pnb::sandbox::use_linked_name_services();
@@ -118,41 +146,79 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn command(arguments: Vec<OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    let words = arguments.get(1..).unwrap_or_default();
+    let parsed = program()
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, typed(&matches))));
+    let (mut cli, typed_options) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
-            if !error.use_stderr() {
+            use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as HelpInstead;
+            if !error.use_stderr() || error.kind() == HelpInstead {
                 report::answer(&error);
-                return Exit::Success;
+                return if error.use_stderr() { Exit::Usage } else { Exit::Success };
             }
-            report::say(&shown(error));
+            // The options were not read: `--json` is one of the words, or it is not there.
+            let options = words.split(|word| word == "--").next().unwrap_or_default();
+            let json = options.iter().any(|word| word == "--json");
+            Report::new(json, false).wrong_line(&WrongLine::new(error, words));
             return Exit::Usage;
         }
     };
+    cli.common.line = TypedLine::new(words);
+    cli.common.typed_options = typed_options;
     let report = Report::new(cli.common.json, cli.common.quiet);
-    match run(&cli, &report) {
+    announce_interrupt(&cli);
+    let ran = complete_paths(&cli.common, &mut cli.command).and_then(|()| run(&cli, &report));
+    match ran {
         Ok(exit) => exit,
         Err(error) => {
-            report.error(&error);
+            let space = match error.is_full() {
+                true => space(&cli),
+                false => String::new(),
+            };
+            report.error(&error, &space);
             error.exit()
         }
     }
 }
 
-/// The message about a wrong command line. It quotes arguments, which may be names of files of others.
-fn shown(mut error: clap::Error) -> String {
-    let odd = error.context().filter_map(|(kind, value)| match value {
-        ContextValue::String(text) => Some((kind, ContextValue::String(visible(text)))),
-        ContextValue::Strings(texts) => {
-            let texts = texts.iter().map(|text| visible(text)).collect();
-            Some((kind, ContextValue::Strings(texts)))
-        }
-        _ => None,
-    });
-    for (kind, value) in odd.collect::<Vec<_>>() {
-        error.insert(kind, value);
+/// The free space of the directories that a command writes to, as a hint.
+fn space(cli: &Cli) -> String {
+    let store = store_path(&cli.common).ok();
+    let project = cli.common.project.as_deref().unwrap_or(Path::new("."));
+    let mut others = vec![project];
+    if let Command::Build(args) = &cli.command {
+        others.extend(args.output.as_deref());
+        others.extend(args.build_dir.as_deref());
     }
-    error.render().to_string()
+    full::hint(store.as_deref(), &others)
+}
+
+/// Has Ctrl-C say what becomes of the work. A server ends by it, and a shell or a machine takes it for itself.
+fn announce_interrupt(cli: &Cli) {
+    let kept = match cli.command {
+        Command::Serve(_) | Command::Shell(_) | Command::Boot(_) => return,
+        Command::Build(_) | Command::Fetch(_) | Command::Vendor(_) | Command::Publish(_) => true,
+        _ => false,
+    };
+    let (fd, text): (i32, &[u8]) = match (cli.common.json, kept) {
+        (true, _) => (1, b"{\"event\":\"interrupted\",\"exit\":130}\n"),
+        (false, true) => (2, b"\ninterrupted; what is finished is kept\n"),
+        (false, false) => (2, b"\ninterrupted\n"),
+    };
+    pnb::sandbox::announce_interrupt(fd, text);
+}
+
+/// The names of the options on the command line, in contrast to those with a value from a variable or a default.
+fn typed(matches: &ArgMatches) -> BTreeSet<String> {
+    let given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let ids: Vec<&str> = matches.ids().map(|id| id.as_str()).collect();
+    let mut names: BTreeSet<String> = ids.iter().filter(|id| given(id)).map(|id| (*id).to_owned()).collect();
+    if let Some((_, below)) = matches.subcommand() {
+        names.extend(typed(below));
+    }
+    names
 }
 
 fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {
@@ -173,12 +239,12 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {
         Command::VerifySignature(args) => verify_signature(common, args, report),
         Command::Publish(args) => publish(common, args, report),
         Command::Module(args) => module(common, args, report),
-        Command::Challenge(args) => challenge(args, report),
+        Command::Challenge(args) => challenge(common, args, report),
         Command::Inspect(args) => inspect(common, args, report),
         Command::Diff(args) => diff(common, args, report),
         Command::Store(args) => store(common, args, report),
         Command::Doctor => doctor(common, report),
-        Command::Completion(args) => Ok(completion(args, Cli::command(), report)),
+        Command::Completion(args) => Ok(completion(common, args, program(), report)),
     }
 }
 
@@ -188,16 +254,56 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]
     fn completion_knows_commands_options_and_values() {
-        let script = String::from_utf8(script(clap_complete::Shell::Bash, Cli::command())).expect("UTF-8");
+        let script =
+            String::from_utf8(script(clap_complete::Shell::Bash, program(), &["a-stage".to_owned()])).expect("UTF-8");
         let axes = pnb::repro::Axis::ALL.iter().map(|axis| axis.as_str());
-        for word in ["vendor", "--hermetic", "arm64"].into_iter().chain(axes) {
+        for word in ["vendor", "--hermetic", "arm64", "a-stage"].into_iter().chain(axes) {
             assert!(script.contains(word), "{word} is not completed");
         }
+    }
+
+    #[test]
+    fn global_options_are_last_and_only_where_they_act() {
+        for (name, shown, hidden) in [
+            (
+                "build",
+                &["--project", "--store", "--mirror", "--offline", "--json"][..],
+                &[][..],
+            ),
+            ("audit", &["--store", "--json"], &["--project", "--mirror", "--offline"]),
+            (
+                "serve",
+                &["--json", "--quiet"],
+                &["--project", "--store", "--mirror", "--offline"],
+            ),
+            ("doctor", &["--project", "--store"], &["--mirror", "--offline"]),
+            ("completion", &["--project"], &["--store", "--mirror", "--json"]),
+        ] {
+            let mut program = program();
+            program.build();
+            let command = program.find_subcommand_mut(name).expect("there");
+            let help = command.render_long_help().to_string();
+            let (own, global) = help.split_once("\nGlobal options:\n").expect("a heading");
+            for option in shown {
+                assert!(
+                    global.contains(option) && !own.contains(&format!("{option} ")),
+                    "{name} {option}: {help}"
+                );
+            }
+            for option in hidden {
+                assert!(!help.contains(&format!("{option} ")), "{name} {option}: {help}");
+            }
+        }
+        // An option that is not shown is still taken, as in scripts that give it to all commands.
+        let words = ["pnb", "--offline", "audit", "--project", "x", "images"];
+        let matches = program().try_get_matches_from(words).expect("taken");
+        let cli = Cli::from_arg_matches(&matches).expect("read");
+        assert!(cli.common.offline && cli.common.project.is_some());
     }
 
     #[test]

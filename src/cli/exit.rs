@@ -61,6 +61,8 @@ pub(super) enum Exit {
     Audit(Class),
     /// A signature does not count: 65 and up, one code for each [`RefusalClass`].
     Signature(RefusalClass),
+    /// `pnb shell --command`: the code with which the command itself ended.
+    Command(u8),
 }
 
 /// The code of a program that Ctrl-C ended, as a shell reports it: 128 and the number of SIGINT.
@@ -126,6 +128,7 @@ impl Exit {
             Exit::NotTold => (64, "publish: published, platform not told"),
             Exit::Audit(class) => (class.exit_code(), class.as_str()),
             Exit::Signature(class) => (class.exit_code(), class.meaning()),
+            Exit::Command(code) => (code, "shell --command: the command's own code"),
         }
     }
 

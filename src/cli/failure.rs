@@ -1,6 +1,9 @@
 //! Why a command failed: any error that knows the exit code of the program.
 
-use super::Exit;
+use super::{
+    Exit,
+    full::{exit_of_full, is_full},
+};
 use pnb::{
     audit::{AuditError, PolicyError},
     boot::{MachineError, MediaError},
@@ -40,7 +43,16 @@ impl Failure {
 
     /// The exit code.
     pub(super) fn exit(&self) -> Exit {
-        self.0.exit()
+        let exit = self.0.exit();
+        match self.is_full() {
+            true => exit_of_full(exit),
+            false => exit,
+        }
+    }
+
+    /// Whether a full disk is the cause.
+    pub(super) fn is_full(&self) -> bool {
+        is_full(self.error())
     }
 
     /// The way out, where there is one.
@@ -64,13 +76,16 @@ impl Fatal for PipelineError {
             PipelineError::Graph(_) | PipelineError::Spec { .. } | PipelineError::NoVariant { .. } => Exit::Graph,
             PipelineError::Fetch(_) => Exit::Fetch,
             PipelineError::Store(_) => Exit::Store,
+            PipelineError::Host(_) => Exit::Hermetic,
             PipelineError::Output {
                 source: OutputProblem::Space { .. },
                 ..
             } => Exit::Store,
             PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
-            PipelineError::Sandbox { source, .. } => match **source {
-                SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } => Exit::Hermetic,
+            PipelineError::Sandbox(error) => match **error {
+                SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } | SandboxError::Unusable { .. } => {
+                    Exit::Hermetic
+                }
                 SandboxError::Store { .. } => Exit::Store,
                 _ => Exit::Stage,
             },

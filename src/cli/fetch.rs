@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::{Common, Selection},
+    closing::{Closing, count},
     context::{project, select, store, with_registries},
     failure::Failure,
     report::{Report, size},
@@ -26,15 +27,20 @@ pub(super) fn fetch(common: &Common, args: &FetchArgs, report: &Report) -> Resul
     let project = project(common)?;
     let store = store(common)?;
     let origins = with_registries(common, &args.servers)?;
-    let selected = select(&project, &args.selection)?;
+    let selected = select(common, &project, &args.selection)?;
     let packages = needed_packages(&project, &selected.nodes)?;
     fetch_pinned(&project, &store, &origins, &packages, &|event| report.event(event))?;
-    let bytes = packages.iter().map(|package| package.size).sum();
-    report.clear();
-    report.note(format_args!(
-        "{} packages ({}) are in the store",
-        packages.len(),
-        size(bytes)
-    ));
+    let bytes: u64 = packages.iter().map(|package| package.size).sum();
+    let sentence = format!(
+        "{} ({}) in the store, {}",
+        count(packages.len(), "package"),
+        size(bytes),
+        report.elapsed()
+    );
+    let closing = Closing::new(sentence)
+        .next(common.build_command().args(args.selection.words()))
+        .field("packages", packages.len())
+        .field("bytes", bytes);
+    report.close("fetch", &closing);
     Ok(Exit::Success)
 }

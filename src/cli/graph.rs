@@ -26,7 +26,7 @@ pub(super) struct GraphArgs {
 
 pub(super) fn graph(common: &Common, args: &GraphArgs, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
-    let selected = select(&project, &args.selection)?;
+    let selected = select(common, &project, &args.selection)?;
     let closure = closure_of(&project.graph, &selected.nodes)?;
     let how = match (args.dot, args.svg, report.json()) {
         (true, _, _) => Rendering::Dot,

@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::Common,
+    closing::{Closing, count},
     context::{spool, store},
     failure::Failure,
     report::{Report, size},
@@ -41,13 +42,11 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
     let scratch = spool(&store)?;
     let (part, children) = inspect::open_path(&args.path)?;
     let Some(files) = children else {
+        let shown = report.task("read", &part.name);
         let node = survey(&part, &scratch, args.depth, args.all)?;
-        if report.json() {
-            report.value(serde_json::json!(node));
-        } else {
-            report.text(&tree(&node));
-        }
-        return Ok(exit(&[node]));
+        drop(shown);
+        report.close_with(&node, &tree(&node), &closing(std::slice::from_ref(&node)));
+        return Ok(exit(std::slice::from_ref(&node)));
     };
     let manifest = manifest(&args.path);
     let mut nodes = Vec::new();
@@ -55,13 +54,8 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         // The facts of the manifest stand for the statements about the artifact.
         let statement = RelPath::new(&file.name).is_ok_and(|p| is_statement(&p));
         let depth = if statement { 0 } else { args.depth };
+        let _shown = report.task("read", &file.name);
         nodes.push(survey(file, &scratch, depth, args.all)?);
-    }
-    if report.json() {
-        report.value(
-            serde_json::json!({ "name": part.name, "kind": "directory", "manifest": manifest, "children": nodes }),
-        );
-        return Ok(exit(&nodes));
     }
     let mut out = String::new();
     if let Some(manifest) = &manifest {
@@ -73,7 +67,10 @@ pub(super) fn inspect(common: &Common, args: &InspectArgs, report: &Report) -> R
         }
         out.push_str(&tree(node));
     }
-    report.text(&out);
+    let audit = manifest.is_some().then(|| common.command("audit").arg(&args.path));
+    let closing = closing(&nodes).nexts(audit);
+    let value = serde_json::json!({ "name": part.name, "kind": "directory", "manifest": manifest, "children": nodes });
+    report.close_with(value, &out, &closing);
     Ok(exit(&nodes))
 }
 
@@ -86,6 +83,22 @@ fn exit(nodes: &[SurveyNode]) -> Exit {
         true => Exit::Unreadable,
         false => Exit::Success,
     }
+}
+
+/// The number of parts, and of those that have a problem.
+fn closing(nodes: &[SurveyNode]) -> Closing {
+    let (mut parts, mut problems) = (0, 0);
+    let mut open: Vec<&SurveyNode> = nodes.iter().collect();
+    while let Some(node) = open.pop() {
+        parts += 1;
+        problems += usize::from(node.problem.is_some());
+        open.extend(&node.children);
+    }
+    let sentence = match problems {
+        0 => format!("{}, no problem", count(parts, "part")),
+        _ => format!("{}, {}", count(parts, "part"), count(problems, "problem")),
+    };
+    Closing::new(sentence).field("parts", parts).field("problems", problems)
 }
 
 /// The manifest in a directory, if it can be read; `pnb audit` reports one that cannot.

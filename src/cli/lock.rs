@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::Common,
+    closing::{Closing, count},
     context::{project_tree, store, with_registries},
     failure::Failure,
     host::now,
@@ -48,7 +49,7 @@ pub(super) struct LockArgs {
 pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<Exit, Failure> {
     let wants = LockWants::load(project_tree(common)?)?;
     if args.check {
-        return check(&wants, report);
+        return check(common, &wants, report);
     }
     let request = RelockRequest {
         update: args.update,
@@ -98,15 +99,11 @@ pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<
             report.note("nothing changed");
         }
     }
-    report.clear();
     let (packages, archives, files) = (
         done.lock.packages.len(),
         done.lock.archives.len(),
         done.lock.files.len(),
     );
-    report.note(format_args!(
-        "{LOCKFILE}: {packages} packages of {archives} archives, {files} other files"
-    ));
     for suite in &done.unused {
         let updates = if suite.ends_with("-security") {
             ", the security updates"
@@ -117,10 +114,23 @@ pub(super) fn lock(common: &Common, args: &LockArgs, report: &Report) -> Result<
             "without the optional suite {suite}{updates}; `pnb lock --suite {suite}` takes it"
         ));
     }
+    let sentence = format!(
+        "{LOCKFILE}: {} of {}, {}, {}",
+        count(packages, "package"),
+        count(archives, "archive"),
+        count(files, "other file"),
+        report.elapsed()
+    );
+    let closing = Closing::new(sentence)
+        .next(common.command("plan"))
+        .field("packages", packages)
+        .field("archives", archives)
+        .field("files", files);
+    report.close("lock", &closing);
     Ok(Exit::Success)
 }
 
-fn check(wants: &LockWants, report: &Report) -> Result<Exit, Failure> {
+fn check(common: &Common, wants: &LockWants, report: &Report) -> Result<Exit, Failure> {
     let problems = wants.problems()?;
     for problem in &problems {
         if report.json() {
@@ -130,9 +140,14 @@ fn check(wants: &LockWants, report: &Report) -> Result<Exit, Failure> {
         }
     }
     if problems.is_empty() {
-        report.note(format_args!("{LOCKFILE} has everything the stages want"));
+        let sentence = format!("{LOCKFILE} has everything the stages want");
+        report.close("lock", &Closing::new(sentence).next(common.command("build")));
         return Ok(Exit::Success);
     }
-    report.note("\nhint: run `pnb lock`: it adds what is missing, and moves no version of the other packages");
+    let sentence = format!("{LOCKFILE} lacks {}", count(problems.len(), "thing"));
+    let closing = Closing::new(sentence)
+        .next(common.command("lock"))
+        .field("problems", problems.len());
+    report.close("lock", &closing);
     Ok(Exit::Lock)
 }

@@ -2,11 +2,13 @@
 
 use super::{
     Exit,
-    args::{Common, arch},
+    args::{AskedStage, Common, arch},
+    closing::{Closing, count},
     context::{origins, project, run_options, store},
     failure::{Failure, Fatal},
     host::processors,
     report::{Report, size},
+    selection::stage_node,
 };
 use clap::{Args, Subcommand};
 use pnb::{
@@ -155,8 +157,8 @@ pub(super) fn module(common: &Common, args: &ModuleArgs, report: &Report) -> Res
     match &args.step {
         ModuleStep::Build(args) => module_build(common, args, report),
         ModuleStep::Verify(args) => module_verify(args, report),
-        ModuleStep::Key(args) => module_key(args, report),
-        ModuleStep::Sign(args) => module_sign(args, report),
+        ModuleStep::Key(args) => module_key(common, args, report),
+        ModuleStep::Sign(args) => module_sign(common, args, report),
     }
 }
 
@@ -191,16 +193,14 @@ fn module_build(common: &Common, args: &ModuleBuildArgs, report: &Report) -> Res
     // The line that is printed is one that the reader of lists takes.
     let sample = format!("powernode-modules 1\ninstance *\ncounter 0\nexpires 2000-01-01T00:00:00Z\n{line}\nend\n");
     ModuleList::parse(&sample, "the printed line")?;
-    if report.json() {
-        report.value(serde_json::json!({
-            "id": id, "priority": args.priority, "digest": written.digest, "image": written.image, "objects": written.objects,
-            "size": written.size
-        }));
-        return Ok(Exit::Success);
-    }
     let (image, objects) = (visible_path(&written.image), written.objects);
-    report.note(format_args!("{image}, {objects} objects, {}", size(written.size)));
-    report.line(line);
+    let value = serde_json::json!({
+        "id": id, "priority": args.priority, "digest": written.digest, "image": written.image, "objects": objects, "size": written.size,
+        "line": line
+    });
+    let sentence = format!("{image}, {objects} objects, {}", size(written.size));
+    let closing = Closing::new(sentence).next(common.command("module verify").arg(&args.out));
+    report.close_with(value, &format!("{line}\n"), &closing);
     Ok(Exit::Success)
 }
 
@@ -222,7 +222,11 @@ fn stage_tree(
     let store = store(common)?;
     let origins = origins(common)?;
     project.check_lock()?;
-    let node = project.graph.node(&args.source, args.arch)?;
+    let asked = AskedStage {
+        name: args.source.clone(),
+        arch: None,
+    };
+    let node = stage_node(common, &project, &asked, args.arch)?;
     let options = run_options()?;
     let context = BuildContext {
         project: &project,
@@ -260,6 +264,7 @@ fn module_verify(args: &ModuleVerifyArgs, report: &Report) -> Result<Exit, Failu
     let key = args.key.as_deref().map(public_key).transpose()?;
     if !args.path.is_dir() {
         verify_one(&args.path, report)?;
+        report.close("module verify", &Closing::new("1 module is whole"));
         return Ok(Exit::Success);
     }
     #[expect(clippy::disallowed_methods, reason = "the names are sorted below")]
@@ -274,7 +279,14 @@ fn module_verify(args: &ModuleVerifyArgs, report: &Report) -> Result<Exit, Failu
     }
     let path = args.path.join(LIST);
     if key.is_none() && !path.try_exists().map_err(file("read", &path))? {
-        report.note(format_args!("{} modules, no {LIST}", images.len()));
+        let sentence = match images.len() {
+            1 => "1 module is whole".to_owned(),
+            number => format!("{number} modules are whole"),
+        };
+        report.close(
+            "module verify",
+            &Closing::new(format!("{sentence}; there is no {LIST}")),
+        );
         return Ok(Exit::Success);
     }
     let name = visible_path(&path);
@@ -300,11 +312,7 @@ fn module_verify(args: &ModuleVerifyArgs, report: &Report) -> Result<Exit, Failu
         }
     }
     let state = if key.is_some() { "signed" } else { "not signed" };
-    let (modules, counter) = (list.entries.len(), list.counter);
-    report.line(format_args!(
-        "{name}: {modules} modules, counter {counter}, expires {}, {state}",
-        list.expires
-    ));
+    report.close("module verify", &listed(&name, &list, state));
     Ok(Exit::Success)
 }
 
@@ -324,7 +332,7 @@ fn verify_one(path: &Path, report: &Report) -> Result<VerityDigest, Failure> {
     Ok(found.digest)
 }
 
-fn module_key(args: &ModuleKeyArgs, report: &Report) -> Result<Exit, Failure> {
+fn module_key(common: &Common, args: &ModuleKeyArgs, report: &Report) -> Result<Exit, Failure> {
     let key = ModuleSecretKey::generate()?;
     let comment = args.name.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let halves = [
@@ -338,12 +346,36 @@ fn module_key(args: &ModuleKeyArgs, report: &Report) -> Result<Exit, Failure> {
         let opened = options.write(true).create_new(true).mode(mode).open(&path);
         let written = opened.and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()));
         written.map_err(file("write", &path))?;
-        report.path(&path);
+        match report.json() {
+            true => report.value(serde_json::json!({ "event": "written", "path": path })),
+            false => report.path(&path),
+        }
     }
+    let public = path(PUBLIC);
+    let sentence = format!(
+        "keep {} secret; {} goes into the nodes",
+        visible_path(&path(SECRET)),
+        visible_path(&public)
+    );
+    let build = common.build_command().arg("--module-key").arg(public);
+    report.close("module key", &Closing::new(sentence).next(build));
     Ok(Exit::Success)
 }
 
-fn module_sign(args: &ModuleSignArgs, report: &Report) -> Result<Exit, Failure> {
+/// The state of a list in a sentence.
+fn listed(name: &str, list: &ModuleList, state: &str) -> Closing {
+    let (modules, counter) = (list.entries.len(), list.counter);
+    let modules = count(modules, "module");
+    Closing::verdict(format!(
+        "{name}: {modules}, counter {counter}, expires {}, {state}",
+        list.expires
+    ))
+    .field("modules", list.entries.len())
+    .field("counter", counter)
+    .field("state", state)
+}
+
+fn module_sign(common: &Common, args: &ModuleSignArgs, report: &Report) -> Result<Exit, Failure> {
     let name = visible_path(&args.list);
     let key = ModuleSecretKey::parse(&text(&args.key, MAX_KEY)?, &visible_path(&args.key))?;
     let present = text(&args.list, MAX_LIST)?;
@@ -370,10 +402,9 @@ fn module_sign(args: &ModuleSignArgs, report: &Report) -> Result<Exit, Failure> 
     done.map_err(file("write", &args.list))?;
     part.persist(&args.list)
         .map_err(|e| file("write", &args.list)(e.error))?;
-    let (modules, counter) = (list.entries.len(), list.counter);
-    report.line(format_args!(
-        "{name}: {modules} modules, counter {counter}, expires {}",
-        list.expires
-    ));
+    let public = args.key.with_extension(PUBLIC);
+    let verify = common.command("module verify").arg(dir).arg("--key").arg(&public);
+    let closing = listed(&name, &list, "signed").nexts(public.is_file().then_some(verify));
+    report.close("module sign", &closing);
     Ok(Exit::Success)
 }

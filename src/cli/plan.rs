@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::{Common, Selection},
+    closing::{Closing, count},
     context::{project, select, store},
     failure::Failure,
     report::Report,
@@ -22,8 +23,10 @@ pub(super) fn plan(common: &Common, args: &PlanArgs, report: &Report) -> Result<
     let project = project(common)?;
     project.check_lock()?;
     let store = store(common)?;
-    let selected = select(&project, &args.selection)?;
-    for entry in pipeline::plan(&project, &store, &selected.nodes)? {
+    let selected = select(common, &project, &args.selection)?;
+    let entries = pipeline::plan(&project, &store, &selected.nodes)?;
+    let (stages, run) = (entries.len(), entries.iter().filter(|entry| entry.run).count());
+    for entry in entries {
         if report.json() {
             report.value(serde_json::json!(entry));
             continue;
@@ -32,5 +35,15 @@ pub(super) fn plan(common: &Common, args: &PlanArgs, report: &Report) -> Result<
         let reasons: Vec<String> = entry.reasons.iter().map(ToString::to_string).collect();
         report.line(format!("{what:<7} {:<24} {}", entry.node, reasons.join("; ")).trim_end());
     }
+    let sentence = match run {
+        0 => format!("none of {} would run", count(stages, "stage")),
+        _ => format!("{run} of {} would run", count(stages, "stage")),
+    };
+    let build = common.build_command().args(args.selection.words());
+    let closing = Closing::new(sentence)
+        .next(build)
+        .field("stages", stages)
+        .field("run", run);
+    report.close("plan", &closing);
     Ok(Exit::Success)
 }

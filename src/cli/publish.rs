@@ -3,6 +3,9 @@
 use super::{
     Exit,
     args::{Common, one_of},
+    artifact_path::existing,
+    closing::{Closing, count},
+    command_text::CommandText,
     context::{project_tree_if_any, scratch, store},
     failure::{Failure, Fatal},
     publication::{PublicationArgs, all_artifacts, publication},
@@ -172,7 +175,7 @@ pub(super) fn publish(common: &Common, args: &PublishArgs, report: &Report) -> R
         Some(images) => images.clone(),
         None => {
             let project = project_tree_if_any(common)?.ok_or(PublishError::NoImages)?;
-            project.path().join("images")
+            existing(common, &project.path().join("images"))?
         }
     };
     let dirs = match directory {
@@ -195,7 +198,10 @@ pub(super) fn publish(common: &Common, args: &PublishArgs, report: &Report) -> R
     };
     let mut verified: Vec<Verified> = Vec::new();
     for dir in dirs {
-        match audit(&dir, &options) {
+        let shown = report.task("audit", dir.display());
+        let audited = audit(&dir, &options);
+        drop(shown);
+        match audited {
             Ok(artifact) => {
                 report.note(format_args!("  audited {}", visible_path(&dir)));
                 verified.push(artifact);
@@ -222,9 +228,23 @@ pub(super) fn publish(common: &Common, args: &PublishArgs, report: &Report) -> R
         replace: args.replace,
         dry_run: args.dry_run,
     };
-    for placed in place(&layout, root, options)? {
-        say(report, &placed, args.dry_run);
+    let files = place(&layout, root, options)?;
+    for placed in &files {
+        say(report, placed, args.dry_run);
     }
+    let (would, next) = match args.dry_run {
+        true => ("would be in", common.line.without_flag("--dry-run")),
+        false => ("in", CommandText::new(["serve"]).arg(root)),
+    };
+    let sentence = format!(
+        "{} of {} {would} {}, {}",
+        count(files.len(), "file"),
+        count(verified.len(), "artifact"),
+        visible_path(root),
+        report.elapsed()
+    );
+    let closing = Closing::new(sentence).next(next).field("files", files.len());
+    report.close("publish", &closing);
     Ok(Exit::Success)
 }
 

@@ -4,7 +4,14 @@
 //! Text can contain names and values from files of others. Each method makes it visible before it is printed, except the few that say
 //! otherwise.
 
-use super::failure::Failure;
+use super::{
+    Exit,
+    closing::{count, duration},
+    failure::Failure,
+    progress::{Activity, Display, RunningWork},
+    servers::variable,
+    usage::WrongLine,
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pnb::{
     model::{chain, visible, visible_json, visible_lines, visible_log, visible_path},
@@ -12,12 +19,13 @@ use pnb::{
 };
 use serde::Serialize;
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    fmt::Display,
+    fmt,
     io::{self, IsTerminal, Write},
     path::Path,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Name of the live line of a boot.
@@ -27,29 +35,70 @@ const BOOT: &str = "boot";
 pub(super) struct Report {
     json: bool,
     quiet: bool,
+    display: Display,
     bars: MultiProgress,
-    running: Mutex<BTreeMap<String, ProgressBar>>,
-    /// Of each download, the next tenth that gets a plain line.
-    announced: Mutex<BTreeMap<String, u64>>,
-    live: bool,
+    running: Mutex<BTreeMap<String, Activity>>,
+    /// Lines whose text changes.
+    texts: Mutex<BTreeMap<String, ProgressBar>>,
+    stages: Mutex<Stages>,
+    started: Instant,
+}
+
+/// The stages of the present build.
+#[derive(Default)]
+struct Stages {
+    done: u64,
+    total: u64,
+    line: Option<Activity>,
 }
 
 impl Report {
     pub(super) fn new(json: bool, quiet: bool) -> Self {
-        let live = !json && !quiet && io::stderr().is_terminal();
-        let target = if live {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
+        let display = match (json || quiet, io::stderr().is_terminal() && !is_dumb()) {
+            (true, _) => Display::Silent,
+            (false, true) => Display::Live,
+            (false, false) => Display::Plain,
+        };
+        let target = match display {
+            Display::Live => ProgressDrawTarget::stderr(),
+            Display::Plain | Display::Silent => ProgressDrawTarget::hidden(),
         };
         Self {
             json,
             quiet,
+            display,
             bars: MultiProgress::with_draw_target(target),
             running: Mutex::default(),
-            announced: Mutex::default(),
-            live,
+            texts: Mutex::default(),
+            stages: Mutex::default(),
+            started: Instant::now(),
         }
+    }
+
+    /// The time since the program began, for people.
+    pub(super) fn elapsed(&self) -> String {
+        duration(self.elapsed_ms())
+    }
+
+    /// The time since the program began in milliseconds.
+    pub(super) fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Shows some work until the returned value is dropped.
+    pub(super) fn task(&self, verb: &'static str, object: impl fmt::Display) -> Activity {
+        self.activity(RunningWork::Task(verb, object.to_string()), 0)
+    }
+
+    /// Shows that bytes are read, of an unknown number.
+    pub(super) fn reading(&self, verb: &'static str) -> Activity {
+        self.activity(RunningWork::Reading(verb), 0)
+    }
+
+    fn activity(&self, work: RunningWork, total: u64) -> Activity {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = stages.line.as_ref().map(Activity::bar);
+        Activity::begin(&self.bars, self.display, work, total, below)
     }
 
     /// Whether results are printed as JSON.
@@ -58,7 +107,7 @@ impl Report {
     }
 
     /// Prints a line of the result on standard output. A closed pipe is not an error.
-    pub(super) fn line(&self, text: impl Display) {
+    pub(super) fn line(&self, text: impl fmt::Display) {
         self.text(&format!("{text}\n"));
     }
 
@@ -109,24 +158,26 @@ impl Report {
     }
 
     /// Prints a remark for people on standard error; nothing with `--json` or `--quiet`.
-    pub(super) fn note(&self, text: impl Display) {
+    pub(super) fn note(&self, text: impl fmt::Display) {
         if !self.json && !self.quiet {
             self.say(&format!("{text}\n"));
         }
     }
 
     /// Prints a warning on standard error; the work goes on.
-    pub(super) fn warning(&self, text: impl Display) {
+    pub(super) fn warning(&self, text: impl fmt::Display) {
         if !self.json {
             self.say(&format!("warning: {text}\n"));
         }
     }
 
-    /// Prints the error that ends the program, with its causes and hints.
-    pub(super) fn error(&self, failure: &Failure) {
+    /// Prints the error that ends the program, with its causes and hints. `space` describes the disks, for an error that one of them is full.
+    pub(super) fn error(&self, failure: &Failure, space: &str) {
         self.clear();
         let message = chain(failure.error());
-        let hints: Vec<_> = failure.hint().into_iter().collect();
+        let full = (failure.is_full() && !space.is_empty()).then(|| Cow::Borrowed(space));
+        // The hint of the step itself, to try it again, would lead to the same end.
+        let hints: Vec<_> = full.or_else(|| failure.hint()).into_iter().collect();
         if self.json {
             let exit = failure.exit().code();
             self.value(serde_json::json!({ "event": "error", "message": message, "hints": hints, "exit": exit }));
@@ -136,34 +187,41 @@ impl Report {
         self.say(&format!("error: failed to {message}\n{hints}"));
     }
 
-    /// A bar for the bytes of transfers; it is only seen on a terminal.
-    pub(super) fn transfer_bar(&self, total: u64) -> ProgressBar {
-        if !self.live {
-            return ProgressBar::hidden();
+    /// Prints the message about a command line that cannot be read.
+    pub(super) fn wrong_line(&self, wrong: &WrongLine) {
+        let WrongLine { message, hint } = wrong;
+        if self.json {
+            let exit = Exit::Usage.code();
+            self.value(serde_json::json!({ "event": "error", "message": message, "hints": [hint], "exit": exit }));
+            return;
         }
-        let bar = self.bars.add(ProgressBar::new(total));
-        let style = ProgressStyle::with_template("  publish {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        self.keep("publish".to_owned(), bar.clone());
+        self.say(&format!("error: {message}\n\nhint: {hint}\n"));
+    }
+
+    /// A line for the bytes of transfers; it is only seen on a terminal.
+    pub(super) fn transfer_bar(&self, total: u64) -> ProgressBar {
+        let transfer = self.activity(RunningWork::Transfer("publish", String::new()), total);
+        let bar = transfer.bar().clone();
+        self.keep("publish".to_owned(), transfer);
         bar
     }
 
     /// Begins the live line of a boot, which takes `about` so many seconds.
     pub(super) fn begin_boot(&self, about: Option<u64>) {
-        if self.live {
+        if self.live() {
             let bar = self.bars.add(ProgressBar::new_spinner());
             let of = about.map_or_else(String::new, |about| format!(" of about {about} s"));
             let style = ProgressStyle::with_template(&format!("  {{spinner}} boot: {{msg}}, {{elapsed}}{of}"));
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.set_message("firmware");
             bar.enable_steady_tick(Duration::from_millis(120));
-            self.keep(BOOT.to_owned(), bar);
+            self.keep_text(BOOT, bar);
         }
     }
 
     /// Shows that a boot has come to another stage after so many seconds.
     pub(super) fn boot_phase(&self, phase: &'static str, seconds: u64, about: Option<u64>) {
-        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(BOOT) {
+        if let Some(bar) = self.texts.lock().unwrap_or_else(PoisonError::into_inner).get(BOOT) {
             return bar.set_message(phase);
         }
         let of = about.map_or_else(String::new, |about| format!(" of about {about} s"));
@@ -172,24 +230,24 @@ impl Report {
 
     /// Ends the live line of a boot.
     pub(super) fn end_boot(&self) {
-        self.drop_bar(BOOT);
+        self.drop_text(BOOT);
     }
 
     /// Whether lines are drawn over: text that does not end a line would be lost.
     pub(super) fn live(&self) -> bool {
-        self.live
+        self.display == Display::Live
     }
 
     /// Shows what is being compared: on a terminal as a line that is replaced, elsewhere as a line of its own. Returns whether it is on a
     /// terminal.
     pub(super) fn comparing(&self, place: &str) -> bool {
         const NAME: &str = "compare";
-        if !self.live {
+        if !self.live() {
             self.note(format_args!("  compare {place}"));
             return false;
         }
         let shown = self
-            .running
+            .texts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(NAME)
@@ -199,7 +257,7 @@ impl Report {
             let style = ProgressStyle::with_template("  {spinner} compare {wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
             bar.enable_steady_tick(Duration::from_millis(120));
-            self.keep(NAME.to_owned(), bar.clone());
+            self.keep_text(NAME, bar.clone());
             bar
         });
         bar.set_message(place.to_owned());
@@ -208,11 +266,24 @@ impl Report {
 
     /// Ends the display of [`Self::comparing`].
     pub(super) fn compared(&self) {
-        self.drop_bar("compare");
+        self.drop_text("compare");
+    }
+
+    fn keep_text(&self, name: &str, bar: ProgressBar) {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.insert(name.to_owned(), bar);
+    }
+
+    fn drop_text(&self, name: &str) {
+        if let Some(bar) = self.texts.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            bar.finish_and_clear();
+        }
     }
 
     /// Ends the live display.
     pub(super) fn clear(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).line = None;
         let _ = self.bars.clear();
     }
 
@@ -225,21 +296,38 @@ impl Report {
             return;
         }
         match event {
-            Event::Begin { .. } => {}
-            Event::Cached { node, .. } => self.note(format_args!("   cached {node}")),
+            Event::Begin { stages } => {
+                let mut own = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+                let total = stages as u64;
+                // The line of an earlier build goes before that of the next comes.
+                own.line = None;
+                let line = Activity::begin(&self.bars, self.display, RunningWork::All, total, None);
+                *own = Stages {
+                    done: 0,
+                    total,
+                    line: Some(line),
+                };
+            }
+            Event::Cached { node, .. } => {
+                self.drop_bar(&node.to_string());
+                let place = self.one_more(false);
+                self.note(format_args!("   cached {node}{place}"));
+            }
             Event::Fetching { what, files, total } => {
-                self.note(format_args!("    fetch {what}: {files} files, {}", size(total)));
-                if self.live {
-                    let bar = self.bars.add(ProgressBar::new(total));
-                    let style = ProgressStyle::with_template(
-                        "    fetch {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}",
-                    );
-                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                    bar.set_message(visible(&what));
-                    self.keep(format!("fetch {what}"), bar);
-                }
+                self.note(format_args!(
+                    "    fetch {what}: {}, {}",
+                    count(files, "file"),
+                    size(total)
+                ));
+                let transfer = self.activity(RunningWork::Transfer("fetch", what.clone()), total);
+                self.keep(format!("fetch {what}"), transfer);
             }
             Event::Fetched { what, bytes, total } => self.fetched(&what, bytes, total),
+            Event::Queued { node } => {
+                self.note(format_args!("    waits for another pnb: {node}"));
+                let waiting = self.activity(RunningWork::Waiting(node.to_string()), 0);
+                self.keep(node.to_string(), waiting);
+            }
             Event::Waiting { place, seconds } => {
                 self.note(format_args!(
                     "    waits {seconds} s, as the server asks: {}",
@@ -247,16 +335,11 @@ impl Report {
                 ));
             }
             Event::Started { node, reasons } => {
+                self.drop_bar(&node.to_string());
                 let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
                 self.note(format_args!("    build {node} ({})", reasons.join("; ")));
-                if self.live {
-                    let bar = self.bars.add(ProgressBar::new_spinner());
-                    let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}");
-                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-                    bar.set_message(visible(&node.to_string()));
-                    bar.enable_steady_tick(Duration::from_millis(120));
-                    self.keep(node.to_string(), bar);
-                }
+                let stage = self.activity(RunningWork::Stage(node.to_string()), 0);
+                self.keep(node.to_string(), stage);
             }
             Event::Log { node, line } => self.note(format_args!("{node}> {line}")),
             Event::Finished {
@@ -267,8 +350,9 @@ impl Report {
                 ..
             } => {
                 self.drop_bar(&node.to_string());
+                let place = self.one_more(true);
                 self.note(format_args!(
-                    "     done {node} in {} ({} CPU, {} memory)",
+                    "     done {node} in {} ({} CPU, {} memory){place}",
                     seconds(wall_ms),
                     seconds(cpu_ms),
                     size(peak_memory)
@@ -285,37 +369,67 @@ impl Report {
         }
     }
 
-    fn keep(&self, name: String, bar: ProgressBar) {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name, bar);
+    /// Counts a finished stage; the place of its line among all of them, and the time since the beginning.
+    fn one_more(&self, time: bool) -> String {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.done += 1;
+        if let Some(line) = &stages.line {
+            line.bar().set_position(stages.done);
+        }
+        let (done, total) = (stages.done, stages.total);
+        match time {
+            true => format!("; {done} of {total}, {}", self.elapsed()),
+            false => format!("; {done} of {total}"),
+        }
+    }
+
+    fn keep(&self, name: String, activity: Activity) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = running.insert(name, activity);
+        drop(running);
+        drop(before);
     }
 
     fn drop_bar(&self, name: &str) {
-        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
-            bar.finish_and_clear();
-        }
+        let ended = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        // After the lock: the line is drawn for the last time.
+        drop(ended);
     }
 
     fn fetched(&self, what: &str, bytes: u64, total: u64) {
         let name = format!("fetch {what}");
-        if let Some(bar) = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
-            bar.set_position(bytes);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(transfer) = running.get(&name) else { return };
+        transfer.bar().set_position(bytes);
+        if bytes < total {
+            return;
         }
-        if bytes >= total {
-            self.drop_bar(&name);
+        let took = u64::try_from(transfer.bar().elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ended = running.remove(&name);
+        drop(running);
+        drop(ended);
+        if took >= LONG_FETCH {
+            self.note(format_args!("  fetched {what}: {} in {}", size(total), duration(took)));
         }
-        if !self.live && total > 0 {
-            let tenth = bytes.saturating_mul(10) / total;
-            let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = announced.entry(name).or_insert(1);
-            if tenth >= *next {
-                *next = tenth + 1;
-                drop(announced);
-                self.note(format_args!("    fetch {what}: {} of {}", size(bytes), size(total)));
-            }
-        }
+    }
+}
+
+/// Milliseconds after which the end of a download has a line.
+const LONG_FETCH: u64 = 2000;
+
+/// Whether the terminal can only print lines.
+fn is_dumb() -> bool {
+    variable("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// Columns of a terminal that does not say how many it has.
+const UNKNOWN_WIDTH: usize = 80;
+
+/// The present width of the terminal behind standard error.
+pub(super) fn terminal_width() -> usize {
+    match rustix::termios::tcgetwinsize(io::stderr()) {
+        Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
+        _ => UNKNOWN_WIDTH,
     }
 }
 

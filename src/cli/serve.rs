@@ -3,8 +3,9 @@
 use super::{
     Exit,
     args::parse_listen,
+    closing::{Closing, count},
     failure::{Failure, Fatal},
-    report::Report,
+    report::{Report, size},
 };
 use clap::Args;
 use nix::{
@@ -23,6 +24,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     thread::{self, ScopedJoinHandle},
 };
 
@@ -123,7 +125,10 @@ pub(super) fn serve(args: &ServeArgs, report: &Report) -> Result<Exit, Failure> 
     if let Some(socket) = &tftp {
         announce(report, &args.dir, "tftp", socket.local_addr().map_err(prepare)?);
     }
+    let (requests, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let log = |served: &Served| {
+        requests.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_add(served.bytes, Ordering::Relaxed);
         if report.json() {
             let mut event = serde_json::json!(served);
             event["event"] = "served".into();
@@ -154,6 +159,15 @@ pub(super) fn serve(args: &ServeArgs, report: &Report) -> Result<Exit, Failure> 
         ended
     });
     ended?;
+    let (requests, bytes) = (requests.into_inner(), bytes.into_inner());
+    let sentence = format!(
+        "{} answered, {} sent, {}",
+        count(usize::try_from(requests).unwrap_or(usize::MAX), "request"),
+        size(bytes),
+        report.elapsed()
+    );
+    let closing = Closing::new(sentence).field("requests", requests).field("bytes", bytes);
+    report.close("serve", &closing);
     Ok(Exit::Success)
 }
 

@@ -6,6 +6,7 @@ use super::{
     context::{origins, project, run_options, store},
     failure::{Failure, Fatal},
     report::Report,
+    selection::stage_node,
     terminal::TerminalModes,
 };
 use clap::Args;
@@ -52,7 +53,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     let store = store(common)?;
     let origins = origins(common)?;
     let options = run_options()?;
-    let node = project.graph.node(&args.stage.stage, args.stage.arch)?;
+    let node = stage_node(common, &project, &args.stage.stage, args.stage.arch)?;
     let mut needs = project.graph.dependencies(&node)?;
     // A stage with an empty root has no shell; it gets that of the tools.
     let tools = project.graph.node(TOOLS, node.arch)?;
@@ -80,9 +81,11 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         placement.spec.root = RootFs::Tree(store.own_checkout(tree.digest())?);
     }
     report.clear();
-    report.note(format_args!(
-        "shell in the sandbox of {node}; inputs in /inputs, write to /build; exit ends it"
-    ));
+    if args.command.is_none() {
+        report.note(format_args!(
+            "shell in the sandbox of {node}; inputs in /inputs, write to /build, which is empty at the beginning; exit ends it"
+        ));
+    }
     let executor = Executor {
         helper: options.helper,
         strict: false,
@@ -94,13 +97,33 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
     match ended {
         Ok(_) => Ok(Exit::Success),
         Err(pnb::sandbox::SandboxError::Failed { status, .. }) => {
-            report.note(format_args!("the shell ended with {status}"));
-            Ok(Exit::Stage)
+            let code = code_of(&status);
+            if args.command.is_none() {
+                report.note(format_args!("the shell ended with {status}"));
+            }
+            Ok(code.map_or(Exit::Stage, Exit::Command))
         }
-        Err(source) => Err(pipeline::PipelineError::Sandbox {
-            node,
-            source: Box::new(source),
-        }
-        .into()),
+        Err(error) => Err(pipeline::PipelineError::Sandbox(Box::new(error)).into()),
+    }
+}
+
+/// The code with which a shell would report the end `exit code N` or `signal N` of a command.
+fn code_of(status: &str) -> Option<u8> {
+    match status.split_once("signal ") {
+        Some((_, signal)) => Some(128 + signal.parse::<u8>().ok().filter(|signal| *signal < 128)?),
+        None => status.strip_prefix("exit code ")?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_that_of_a_shell() {
+        assert_eq!(code_of("exit code 3"), Some(3));
+        assert_eq!(code_of("exit code 127"), Some(127));
+        assert_eq!(code_of("signal 9"), Some(137));
+        assert_eq!(code_of("something else"), None);
     }
 }

@@ -2,15 +2,19 @@
 
 use super::{
     Exit,
-    args::Common,
+    args::{AskedStage, Common, arch},
+    closing::{Closing, count},
+    command_text::CommandText,
     context::{build_it, project, store as open, store_path},
     failure::{Failure, Fatal},
     report::{Report, size},
+    selection::stage_node,
 };
 use clap::{Args, Subcommand};
 use pnb::{
     lock::BaseImage,
-    model::{Arch, Hint, ModelError, NodeId, visible_path},
+    model::{Arch, Hint, NodeId, nearest, visible_path},
+    pipeline,
     store::{Output, Store},
 };
 use std::{borrow::Cow, collections::BTreeSet};
@@ -32,12 +36,15 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         repair: bool,
     },
-    /// Remove every object that neither the lock nor the newest record of a stage needs
+    /// Remove every object that neither the lock, nor the project as it is, nor the newest record of a stage needs
     Gc,
     /// Print the path of the store, or of an output of a stage in it
     Path {
         /// Stage, as NAME or NAME/ARCH
-        stage: Option<String>,
+        stage: Option<AskedStage>,
+        /// Architecture that the stage is run for
+        #[arg(long, default_value = "amd64", env = "ARCH", hide_env_values = true, value_name = "ARCH", value_parser = arch())]
+        arch: Arch,
         /// Name of the output
         #[arg(long, default_value = "tree")]
         output: String,
@@ -54,8 +61,9 @@ pub(super) fn store(common: &Common, args: &StoreArgs, report: &Report) -> Resul
         }
         StoreCommand::Path {
             stage: Some(stage),
+            arch,
             output,
-        } => path(common, stage, output, report),
+        } => path(common, stage, *arch, output, report),
     }
 }
 
@@ -66,35 +74,41 @@ fn verify(common: &Common, repair: bool, report: &Report) -> Result<Exit, Failur
     } else {
         open(common)?
     };
-    let mut next = 1 << 30;
-    let check = store.check(repair, &mut |bytes| {
-        if bytes >= next {
-            next += 1 << 30;
-            report.note(format_args!("  checked {}", size(bytes)));
-        }
-    })?;
-    if report.json() {
+    let reading = report.reading("checked");
+    let check = store.check(repair, &mut |bytes| reading.bar().set_position(bytes))?;
+    drop(reading);
+    let damaged = check.damage.len();
+    let end = match (damaged, repair) {
+        (0, _) | (_, false) => "",
+        (_, true) => " and removed; a build makes or fetches again what it needs",
+    };
+    let sentence = format!(
+        "{} ({}) and {}, {damaged} damaged{end}, {}",
+        count(usize::try_from(check.objects).unwrap_or(usize::MAX), "object"),
+        size(check.bytes),
+        count(usize::try_from(check.records).unwrap_or(usize::MAX), "record"),
+        report.elapsed()
+    );
+    let next = match (damaged, repair) {
+        (0, _) => None,
+        (_, false) => Some(common.line.text().arg("--repair")),
+        (_, true) => Some(common.build_command()),
+    };
+    let closing = Closing::verdict(sentence).nexts(next);
+    let value = {
         let damage: Vec<_> = check
             .damage
             .iter()
             .map(|d| serde_json::json!({ "path": d.path, "problem": d.problem }))
             .collect();
         let (objects, bytes, records) = (check.objects, check.bytes, check.records);
-        report.value(serde_json::json!({ "objects": objects, "bytes": bytes, "records": records, "damage": damage }));
-    } else {
-        for damage in &check.damage {
-            report.line(format_args!(
-                "damaged {}: {}",
-                visible_path(&damage.path),
-                damage.problem
-            ));
-        }
-        let (objects, bytes, records) = (check.objects, size(check.bytes), check.records);
-        report.line(format_args!(
-            "{objects} objects ({bytes}) and {records} records, {} damaged",
-            check.damage.len()
-        ));
+        serde_json::json!({ "objects": objects, "bytes": bytes, "records": records, "damage": damage })
+    };
+    let mut text = String::new();
+    for damage in &check.damage {
+        text.push_str(&format!("damaged {}: {}\n", visible_path(&damage.path), damage.problem));
     }
+    report.close_with(value, &text, &closing);
     Ok(if check.damage.is_empty() || repair {
         Exit::Success
     } else {
@@ -109,44 +123,50 @@ fn gc(common: &Common, report: &Report) -> Result<Exit, Failure> {
     let files = project.lock.files.iter().map(|f| f.sha256);
     let base = project.lock.base.iter().flat_map(BaseImage::blobs);
     let pinned: BTreeSet<_> = packages.chain(files).chain(base.map(|(digest, _)| digest)).collect();
-    let done = store.collect(&pinned)?;
-    if report.json() {
-        report.value(serde_json::json!({ "removed": done.removed, "freed": done.freed, "kept": done.kept }));
-    } else {
-        report.line(format_args!(
-            "removed {} files ({}), kept {} objects",
-            done.removed,
-            size(done.freed),
-            done.kept
-        ));
-    }
+    let present = pipeline::present_keys(&project, &store)?;
+    let task = report.task("collect", "garbage");
+    let done = store.collect(&pinned, &present)?;
+    drop(task);
+    let text = format!(
+        "removed {} files ({}), kept {} objects\n",
+        done.removed,
+        size(done.freed),
+        done.kept
+    );
+    let sentence = format!(
+        "the outputs of {} of the project as it is are kept",
+        count(present.len(), "stage")
+    );
+    let closing = Closing::new(sentence)
+        .next(common.command("plan"))
+        .field("stages", present.len());
+    report.close_with(
+        serde_json::json!({ "removed": done.removed, "freed": done.freed, "kept": done.kept }),
+        &text,
+        &closing,
+    );
     Ok(Exit::Success)
 }
 
 /// Why no path can be printed; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 enum PathError {
-    #[error("read the stage {text:?}")]
-    Stage {
-        text: String,
-        #[source]
-        source: ModelError,
-    },
-    #[error("find {node} in the store: it was not built")]
-    NotBuilt { node: NodeId },
+    #[error("find {node} in the store: it was not built with its present inputs")]
+    NotBuilt { node: NodeId, build: CommandText },
     #[error("find the output {output:?} of {node}: the outputs are {}", known.join(", "))]
     NoOutput {
         node: NodeId,
         output: String,
         known: Vec<String>,
+        meant: CommandText,
     },
 }
 
 impl Fatal for PathError {
     fn exit(&self) -> Exit {
         match self {
-            PathError::Stage { .. } => Exit::Usage,
-            PathError::NotBuilt { .. } | PathError::NoOutput { .. } => Exit::Store,
+            PathError::NoOutput { .. } => Exit::Usage,
+            PathError::NotBuilt { .. } => Exit::Store,
         }
     }
 }
@@ -154,38 +174,33 @@ impl Fatal for PathError {
 impl Hint for PathError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            PathError::NotBuilt { node } => Some(build_it(node).into()),
-            _ => None,
+            PathError::NotBuilt { build, .. } => Some(format!("`{build}`").into()),
+            PathError::NoOutput { meant, .. } => Some(format!("`{meant}`").into()),
         }
     }
 }
 
-fn path(common: &Common, stage: &str, output: &str, report: &Report) -> Result<Exit, Failure> {
+fn path(common: &Common, stage: &AskedStage, arch: Arch, output: &str, report: &Report) -> Result<Exit, Failure> {
     let project = project(common)?;
     let store = open(common)?;
-    let (name, arch) = match stage.split_once('/') {
-        None => (stage, Arch::Amd64),
-        Some((name, arch)) => {
-            let arch: Result<Arch, ModelError> = arch.parse();
-            let arch = arch.map_err(|source| PathError::Stage {
-                text: stage.to_owned(),
-                source,
-            })?;
-            (name, arch)
-        }
-    };
-    let node = project.graph.node(name, arch)?;
-    let Some((_, record)) = store.latest_record(&node.stage, node.arch)? else {
-        return Err(PathError::NotBuilt { node }.into());
+    let node = stage_node(common, &project, stage, arch)?;
+    let Some((_, Some(record))) = pipeline::present(&project, &store, &node)? else {
+        let build = build_it(common, &node);
+        return Err(PathError::NotBuilt { node, build }.into());
     };
     let path = match record.outputs.get(output) {
         Some(Output::Tree { digest }) => store.checkout(digest)?,
         Some(Output::File { digest, .. }) => store.object_path(digest)?,
         None => {
+            let known: Vec<String> = record.outputs.keys().cloned().collect();
+            let right = nearest(output, known.iter().map(String::as_str)).or(known.first().map(String::as_str));
+            let meant = common.line.with_option("--output", right.unwrap_or_default());
+            let output = output.to_owned();
             return Err(PathError::NoOutput {
                 node,
-                output: output.to_owned(),
-                known: record.outputs.keys().cloned().collect(),
+                output,
+                known,
+                meant,
             }
             .into());
         }

@@ -27,10 +27,6 @@ pub(super) struct Timeline {
 
 impl Timeline {
     /// Begins now.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the times go into the page about this run only"
-    )]
     pub(super) fn new() -> Self {
         Self {
             began: Instant::now(),

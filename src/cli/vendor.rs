@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::Common,
+    closing::{Closing, count},
     context::{project, store, with_registries},
     failure::Failure,
     report::Report,
@@ -33,12 +34,20 @@ pub(super) fn vendor(common: &Common, args: &VendorArgs, report: &Report) -> Res
         &|event| report.event(event),
     )?;
     let dir = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
-    report.clear();
-    report.note(format_args!(
-        "{} files, {} new; use them with PNB_MIRROR=file://{}",
-        done.files,
+    let sentence = format!(
+        "{} in {}, {} new, {}",
+        count(done.files, "file"),
+        visible_path(&dir),
         done.written,
-        visible_path(&dir)
-    ));
+        report.elapsed()
+    );
+    let mirror = format!("file://{}", dir.display());
+    let build = common.command("build").arg("--offline").variable("PNB_MIRROR", &mirror);
+    let closing = Closing::new(sentence)
+        .next(build)
+        .field("files", done.files)
+        .field("written", done.written)
+        .field("mirror", mirror.as_str());
+    report.close("vendor", &closing);
     Ok(Exit::Success)
 }

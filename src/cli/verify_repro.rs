@@ -4,6 +4,8 @@ use super::{
     Exit,
     args::{AskedArch, Common, GivenArgs, Selection, one_of},
     claimed::match_claim,
+    closing::Closing,
+    command_text::from_here,
     context::{give, hermetic, origins, project, run_options, select, store},
     failure::{Failure, Fatal},
     host::{host, now, processors},
@@ -149,7 +151,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         selection.variant = vec![claim.variant()];
         selection.arch = vec![AskedArch::One(claim.arch())];
     }
-    let selected = select(&project, &selection)?;
+    let selected = select(common, &project, &selection)?;
     let axes: BTreeSet<Axis> = args.axes();
     let options = RunOptions {
         hermetic: strict,
@@ -186,11 +188,6 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
             source,
         })?;
     }
-    if report.json() {
-        report.value(serde_json::json!(verdict));
-    } else {
-        report.text(&summary(&verdict));
-    }
     let images = args
         .output
         .clone()
@@ -198,6 +195,7 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     let statement = pipeline::reproducibility(&verdict);
     // A build that was repeated in the same way proves nothing, and must not replace a statement that says more.
     let says = claim.is_none() && !verdict.setup.axes.is_empty();
+    let mut stated = Vec::new();
     for (target, manifest) in manifests.iter().filter(|_| says) {
         let place = images.join(target.path());
         if pipeline::state(&store, &images, *target, manifest, &statement)? {
@@ -205,8 +203,19 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
                 "stated in {}",
                 place.join(pnb::manifest::RECORD_FILE).display()
             ));
+            stated.push(place);
         }
     }
+    let line = &common.line;
+    let page = args.report.is_none() && !verdict.equal;
+    let closing = Closing::verdict(sentence(&verdict, &report.elapsed()))
+        .nexts(page.then(|| line.with_option("--report", "report.html")))
+        .nexts(
+            stated
+                .first()
+                .map(|place| common.command("audit").arg(from_here(place))),
+        );
+    report.close_with(&verdict, &summary(&verdict), &closing);
     Ok(if verdict.equal {
         Exit::Success
     } else {
@@ -233,6 +242,9 @@ fn summary(verdict: &ReproVerdict) -> String {
             finding.found,
             finding.cause.sentence()
         ));
+        if !finding.differences.is_empty() {
+            out.push_str(&format!("  ({})\n", finding.cause.compared()));
+        }
         for difference in finding.differences.iter().take(SHOWN) {
             out.push_str(&format!("  {}\n", difference.sentence()));
         }
@@ -241,24 +253,31 @@ fn summary(verdict: &ReproVerdict) -> String {
             out.push_str(&format!("  and {more} more\n"));
         }
     }
-    let files = verdict.artifacts.len();
     let differing = verdict.artifacts.iter().filter(|a| a.first != a.second);
-    for artifact in differing.clone() {
+    for artifact in differing {
         out.push_str(&format!("differs        {}/{}\n", artifact.artifact, artifact.file));
     }
+    out
+}
+
+/// The verdict in a sentence.
+fn sentence(verdict: &ReproVerdict, elapsed: &str) -> String {
+    let files = verdict.artifacts.len();
+    let differing = verdict.artifacts.iter().filter(|a| a.first != a.second);
     let stages = verdict.stages.len();
     let outputs = verdict.outputs();
-    out.push_str(&if verdict.equal {
-        format!("reproducible: {outputs} outputs of {stages} stages and {files} files of artifacts are the same\n")
+    if verdict.equal {
+        format!(
+            "reproducible: {outputs} outputs of {stages} stages and {files} files of artifacts are the same, {elapsed}"
+        )
     } else {
         let first = verdict.stages.iter().find(|s| s.state == State::FirstDivergent);
         let place = first.map_or(String::new(), |stage| {
             format!("; the first stage that differs is {}", stage.node)
         });
         format!(
-            "not reproducible: {} files of artifacts differ{place}\n",
+            "not reproducible: {} files of artifacts differ{place}, {elapsed}",
             differing.count()
         )
-    });
-    out
+    }
 }

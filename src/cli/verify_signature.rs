@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::Common,
+    closing::{Closing, count},
     failure::{Failure, Fatal},
     report::Report,
     servers::ServerArgs,
@@ -198,14 +199,19 @@ pub(super) fn verify_signature(common: &Common, args: &VerifySignatureArgs, repo
             _ => return Err(wrong("there is no such file or directory, and it is no image in a registry").into()),
         },
     };
-    if report.json() {
-        report.value(serde_json::json!({
-            "identity": args.identity, "issuer": args.issuer, "files": lines,
-        }));
-    } else {
-        let width = lines.iter().map(|line| line.file.len()).max().unwrap_or(0);
-        report.text(&lines.iter().map(|line| line.text(width)).collect::<String>());
-    }
+    let width = lines.iter().map(|line| line.file.len()).max().unwrap_or(0);
+    let text: String = lines.iter().map(|line| line.text(width)).collect();
+    let bad = lines.iter().filter(|line| !line.ok).count();
+    let (files, identity) = (count(lines.len(), "file"), visible(&args.identity));
+    let sentence = match bad {
+        0 => format!("{files} signed by {identity}"),
+        1 => format!("1 of {files} is not signed by {identity} as it must be"),
+        _ => format!("{bad} of {files} are not signed by {identity} as they must be"),
+    };
+    let value = serde_json::json!({ "identity": args.identity, "issuer": args.issuer, "files": lines });
+    let artifact = args.path.join(MANIFEST_FILE).is_file() && bad == 0;
+    let audit = artifact.then(|| common.command("audit").arg(&args.path));
+    report.close_with(value, &text, &Closing::verdict(sentence).nexts(audit));
     let first = lines.iter().find_map(|line| line.class);
     Ok(first.map_or(Exit::Success, Exit::Signature))
 }

@@ -238,6 +238,13 @@ impl StageGraph {
         Ok(NodeId::new(stage, arch))
     }
 
+    /// The nodes of all stages for all architectures, in order.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let arches = Arch::ALL.into_iter();
+        let nodes = arches.flat_map(|arch| self.stages.keys().filter_map(move |name| self.node(name, arch).ok()));
+        nodes.collect::<BTreeSet<NodeId>>().into_iter().collect()
+    }
+
     /// The graph of a lock without a base image: no stage has the inputs that need one.
     pub fn without_base(mut self) -> Self {
         for file in self.stages.values_mut() {

@@ -1,7 +1,7 @@
 //! Errors of stage files and of their graph.
 
 use crate::{
-    model::{Arch, Hint},
+    model::{Arch, Hint, hint_at_name},
     source::SourceError,
 };
 use std::borrow::Cow;
@@ -57,7 +57,8 @@ impl Hint for GraphError {
                 Some(format!("`pnb build --stage {stage} --arch {first}` builds it").into())
             }
             Self::Source(error) => error.hint(),
-            Self::Schema { .. } | Self::Cycle { .. } => None,
+            Self::Schema { problem, .. } => hint_at_name(problem).map(Cow::from),
+            Self::Cycle { .. } => None,
         }
     }
 }

@@ -168,7 +168,7 @@ impl RequestFault {
             ureq::Error::ConnectProxyFailed(reason) => {
                 // The text of ureq, `proxy server responded 407/407`, is the only place of the number.
                 let status = reason.rsplit('/').next().and_then(|text| text.parse::<u16>().ok());
-                temporary = status.is_none_or(|code| super::is_temporary(code));
+                temporary = status.is_none_or(super::is_temporary);
                 let text = status.map_or_else(
                     || "broke off".to_owned(),
                     |code| format!("answered {}", status_text(code)),

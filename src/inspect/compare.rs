@@ -43,7 +43,7 @@ pub fn compare_artifacts(
     let other = stated_a
         .as_ref()
         .zip(stated_b.as_ref())
-        .is_some_and(|(a, b)| a.target() != b.target());
+        .is_some_and(|(a, b)| a.target != b.target);
     if !other && !other_format(a, b, scratch) {
         let (of_a, of_b) = ((&a.0, a.1.as_deref()), (&b.0, b.1.as_deref()));
         let found = diff_watched(of_a, of_b, scratch, KEPT, watch)?;
@@ -114,7 +114,7 @@ struct Shared<'a> {
 impl Shared<'_> {
     fn compare(mut self, a: Option<&Stated>, b: Option<&Stated>) -> Result<Compared, InspectError> {
         let name = |opened: &Opened, stated: Option<&Stated>| match stated {
-            Some(stated) => stated.target(),
+            Some(stated) => stated.target.to_string(),
             None => opened.0.name.clone(),
         };
         let (name_a, name_b) = (name(self.a, a), name(self.b, b));

@@ -247,11 +247,11 @@ impl<'a> Sorted<'a> {
             let place = place_of(difference);
             sorted.numbers.entry(place.part).or_default().0 += 1;
             sorted.unreadable |= matches!(difference.what, What::Damaged { .. } | What::Incomplete { .. });
-            if place.object {
-                if let What::OnlyInA { size, .. } | What::OnlyInB { size, .. } = difference.what {
-                    let digest = place.name.trim_start_matches("/objects").replace('/', "");
-                    sorted.objects.insert(digest, size);
-                }
+            if place.object
+                && let What::OnlyInA { size, .. } | What::OnlyInB { size, .. } = difference.what
+            {
+                let digest = place.name.trim_start_matches("/objects").replace('/', "");
+                sorted.objects.insert(digest, size);
             }
             if place.in_tree
                 && let What::OnlyInA { kind, .. } | What::OnlyInB { kind, .. } = difference.what

@@ -1,7 +1,7 @@
 //! The facts that a manifest beside an artifact states, for the summary of a comparison. They are read, not checked.
 
 use super::part::Part;
-use crate::image::ReadAt;
+use crate::{image::ReadAt, model::Target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -18,10 +18,9 @@ pub(super) struct StatedPackage {
 }
 
 /// The facts of one manifest.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Stated {
-    pub(super) variant: String,
-    pub(super) arch: String,
+    pub(super) target: Target,
     pub(super) root: String,
     pub(super) kernel: String,
     pub(super) command_line: String,
@@ -29,11 +28,6 @@ pub(super) struct Stated {
 }
 
 impl Stated {
-    /// `<variant>/<arch>`.
-    pub(super) fn target(&self) -> String {
-        [self.variant.as_str(), &self.arch].join("/")
-    }
-
     /// The facts of the manifest among `parts`, if there is one that can be read.
     pub(super) fn of(parts: Option<&[Part]>) -> Option<Self> {
         let part = parts?.iter().find(|part| part.name == MANIFEST)?;
@@ -65,8 +59,10 @@ impl Stated {
             entry.tool &= tool;
         }
         Some(Self {
-            variant: text(&json["variants"][0])?,
-            arch: text(&json["arch"])?,
+            target: Target {
+                variant: json["variants"][0].as_str()?.parse().ok()?,
+                arch: json["arch"].as_str()?.parse().ok()?,
+            },
             root: text(&json["fsverity_root_hash"])?,
             kernel: text(&json["kernel_version"])?,
             command_line: text(&json["kernel_command_line"])?,
@@ -84,7 +80,10 @@ mod tests {
         let text = r#"{"variants":["raw"],"arch":"amd64","fsverity_root_hash":"ab","kernel_version":"6.1","kernel_command_line":"quiet",
             "packages":[{"name":"a","arch":"all","version":"1","role":"tool"},{"name":"a","arch":"all","version":"2","role":"target"}]}"#;
         let stated = Stated::read(text.as_bytes()).expect("a manifest");
-        assert_eq!((stated.target().as_str(), stated.kernel.as_str()), ("raw/amd64", "6.1"));
+        assert_eq!(
+            (stated.target.to_string().as_str(), stated.kernel.as_str()),
+            ("raw/amd64", "6.1")
+        );
         let package = &stated.packages["a:all"];
         assert_eq!((package.version.as_str(), package.tool), ("1 and 2", false));
         for other in ["", "[]", "{}", "{\"packages\":[]}", "{\"packages\":{}}", "nothing"] {

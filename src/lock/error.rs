@@ -3,7 +3,7 @@
 use super::ResolveError;
 use crate::{
     debian::MetadataError,
-    model::{Arch, Hint, Moment, NodeId, RelPath, visible_message},
+    model::{Arch, Hint, Moment, NodeId, RelPath, hint_at_name, visible_message},
 };
 use std::borrow::Cow;
 
@@ -178,6 +178,7 @@ impl Hint for LockError {
             Self::Kernel { .. } => Some(
                 "lock a moment before or after these releases with --snapshot, or want another kernel in stages/kernel-package".into(),
             ),
+            Self::Line { problem, .. } => hint_at_name(problem).map(Cow::from),
             Self::Resolve(error) => error.hint(),
             Self::Metadata { source, .. } => source.hint(),
             Self::Gone { .. } => Some(

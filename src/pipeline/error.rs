@@ -6,7 +6,7 @@ use crate::{
     graph::GraphError,
     lock::LockError,
     manifest::ManifestError,
-    model::{Hint, NodeId, Sha256Digest, Target},
+    model::{Hint, NodeId, Sha256Digest, Target, hint_at_name},
     sandbox::SandboxError,
     source::SourceError,
     store::StoreError,
@@ -95,15 +95,12 @@ pub enum PipelineError {
     /// A package could not be read.
     #[error(transparent)]
     Deb(#[from] DebError),
-    /// The sandbox failed.
-    #[error("run the stage {node}")]
-    Sandbox {
-        /// The stage.
-        node: NodeId,
-        /// The cause.
-        #[source]
-        source: Box<SandboxError>,
-    },
+    /// This machine runs no stage.
+    #[error(transparent)]
+    Host(Box<SandboxError>),
+    /// The sandbox failed; the error names the stage.
+    #[error(transparent)]
+    Sandbox(Box<SandboxError>),
     /// A stage ran and failed.
     #[error("build {node}: {problem}\n{tail}\nlog: {log}")]
     Stage {
@@ -182,6 +179,7 @@ impl Hint for PipelineError {
         match self {
             Self::NoProject { .. } => Some("run pnb in the project, or give --project DIR".into()),
             Self::Source(error) => error.hint(),
+            Self::Files { problem } => hint_at_name(problem).map(Cow::from),
             Self::FilesNotLocked { .. } => Some("`pnb lock` pins the files of the list".into()),
             Self::NoLock { .. } => Some("`pnb lock` writes it".into()),
             Self::NoVariant { .. } => Some("declare its form in the stage file (stages/README.md, *Variants*)".into()),
@@ -216,9 +214,8 @@ impl Hint for PipelineError {
             Self::Graph(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::Sandbox { source, .. } => source.hint(),
+            Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
-            | Self::Files { .. }
             | Self::Platform { .. }
             | Self::Spec { .. }
             | Self::Io { .. }

@@ -38,6 +38,11 @@ pub enum Event {
         /// Size of all files in bytes.
         total: u64,
     },
+    /// A stage waits until another builder, which runs it, has finished.
+    Queued {
+        /// The stage.
+        node: NodeId,
+    },
     /// The server of a place asks for a wait.
     Waiting {
         /// The place.

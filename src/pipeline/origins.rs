@@ -181,7 +181,12 @@ impl fetch::Progress for Advance<'_> {
             seconds: wait.as_secs().max(1),
         });
     }
-    fn finished(&self, _: &FetchItem, _: bool) {}
+    fn finished(&self, item: &FetchItem, whole: bool) {
+        // Another builder may have stored the file: then no byte of it arrived here.
+        if whole {
+            self.advanced(item, item.size);
+        }
+    }
 }
 
 /// Whether the store has the locked bytes. The store's index from SHA-256 to objects is not trusted: the object is hashed for both

@@ -109,7 +109,7 @@ fn expected(store: &Store, graph: &StageGraph, node: &NodeId) -> Result<Vec<(Str
     };
     let mut found = Vec::new();
     let mut add = |name: String, digest: &VerityDigest| {
-        let object = store.object_path(digest).and_then(|path| Ok(fs::metadata(path).ok()));
+        let object = store.object_path(digest).map(|path| fs::metadata(path).ok());
         if let Ok(Some(object)) = object {
             found.push((name, object.len(), (object.blocks() * 512).min(object.len())));
         }
@@ -167,7 +167,7 @@ fn probe(base: &Path, need: u64, largest: Option<(String, u64)>) -> Result<(), O
     };
     if let Ok(space) = statvfs(base) {
         // Some file systems do not know their size.
-        let free = space.blocks_available() as u64 * space.fragment_size() as u64;
+        let free = space.blocks_available().saturating_mul(space.fragment_size());
         if space.blocks() > 0 && free < need {
             return Err(OutputProblem::Space { free, need });
         }

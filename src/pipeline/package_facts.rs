@@ -220,8 +220,8 @@ fn licenses_of(text: &[u8]) -> Vec<License> {
 /// The fields of `os-release`, by os-release(5): assignments as in a shell, without expansion.
 fn operating_system(text: &str) -> Option<OperatingSystem> {
     let value = |name: &str| -> Option<String> {
-        let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-        let (_, value) = lines.filter(|(key, _)| *key == name).last()?;
+        let mut lines = text.lines().filter_map(|line| line.trim().split_once('='));
+        let (_, value) = lines.rfind(|(key, _)| *key == name)?;
         let quoted = ['"', '\'']
             .into_iter()
             .find_map(|q| value.strip_prefix(q)?.strip_suffix(q));

@@ -60,7 +60,9 @@ impl Project {
     /// # Errors
     /// There is none, or one that was found and not named belongs to somebody else.
     pub fn find(start: &Path, named: bool) -> Result<SourceTree, PipelineError> {
-        SourceTree::find(start, STAGES, named)?.ok_or_else(|| PipelineError::NoProject { path: start.to_owned() })
+        SourceTree::find(start, STAGES, named)?.ok_or_else(|| PipelineError::NoProject {
+            path: std::path::absolute(start).unwrap_or_else(|_| start.to_owned()),
+        })
     }
 
     /// Reads lock and stages of the project in `tree`, and compares them with its commit.

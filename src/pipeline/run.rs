@@ -9,14 +9,17 @@ use super::{
 };
 use crate::{
     graph::{DeclaredOutput, StageFile},
-    model::{NodeId, VerityDigest, visible_path},
-    sandbox::{BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation},
+    model::{NodeId, VerityDigest, lock, visible_path},
+    sandbox::{
+        BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation, check_host,
+    },
     store::{self, Content, ObjectMode, Record},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 /// The options for running stages.
@@ -38,6 +41,25 @@ pub struct RunOptions {
     pub unkept: BTreeSet<NodeId>,
     /// The varied circumstances, which show whether an output depends on them.
     pub changed: Changed,
+    /// Whether this machine was found to run stages, by the first stage that has to run.
+    pub checked: HostChecked,
+}
+
+/// Whether this machine was found to run stages; the clones of one value know it together.
+#[derive(Clone, Debug, Default)]
+pub struct HostChecked(Arc<Mutex<BTreeSet<bool>>>);
+
+impl HostChecked {
+    /// Tries the machine once, before anything is fetched for a stage: with a range of ids if a stage will need one.
+    pub(super) fn ensure(&self, helper: &Path, range: bool) -> Result<(), PipelineError> {
+        let mut known = lock(&self.0);
+        if known.contains(&range) || known.contains(&true) {
+            return Ok(());
+        }
+        check_host(helper, range).map_err(|error| PipelineError::Host(Box::new(error)))?;
+        known.insert(range);
+        Ok(())
+    }
 }
 
 impl RunOptions {
@@ -53,6 +75,7 @@ impl RunOptions {
             exported: BTreeSet::new(),
             unkept: BTreeSet::new(),
             changed: Changed::default(),
+            checked: HostChecked::default(),
         }
     }
 }
@@ -84,11 +107,11 @@ pub(super) fn varied(changed: &Changed, cpus: u32) -> Variation {
     variation
 }
 
-/// Other processors than the first `declared` ones: the last one if several are declared, the last two if one is.
+/// Other processors than the first `declared` ones: the last one if several are declared, the last two if one is. A host that has one only
+/// shows as many as these too.
 fn other_processors(declared: u32) -> Processors {
-    let offered = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     Processors {
-        count: if declared > 1 { 1 } else { offered.min(2) },
+        count: if declared > 1 { 1 } else { 2 },
         last: true,
     }
 }
@@ -116,10 +139,7 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
             tail,
             log: format!("{}{kept}", visible_path(&log)),
         },
-        None => PipelineError::Sandbox {
-            node: id.clone(),
-            source: Box::new(source),
-        },
+        None => PipelineError::Sandbox(Box::new(source)),
     })?;
     for layer in &outcome.weaker {
         (context.events)(Event::Weaker { layer: layer.clone() });

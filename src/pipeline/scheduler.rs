@@ -6,8 +6,8 @@ use super::{
     run::{RunOptions, run_stage},
 };
 use crate::{
-    graph::{Closure, Reason, closure_of},
-    model::{NodeId, VerityDigest},
+    graph::{Closure, Reason, StageIds, closure_of},
+    model::{NodeId, StageKey, VerityDigest},
     store::{Output, Record, Store},
 };
 use serde::Serialize;
@@ -99,6 +99,52 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
     Ok(entries)
 }
 
+/// The key of a node as the project is now, and its record if the store has it. `None` when a stage that it needs has no record, so that
+/// the key is not known.
+pub fn present(
+    project: &Project,
+    store: &Store,
+    id: &NodeId,
+) -> Result<Option<(StageKey, Option<Record>)>, PipelineError> {
+    let closure = closure_of(&project.graph, std::slice::from_ref(id))?;
+    let mut outputs = OutputsByNode::new();
+    let mut last = None;
+    for id in &closure.order {
+        let key = resolve_stage(project, store, id, &outputs)?.key;
+        let record = store.record(&key)?;
+        match &record {
+            Some(record) => drop(outputs.insert(id.clone(), record.outputs.clone())),
+            None if closure.order.last() != Some(id) => return Ok(None),
+            None => {}
+        }
+        last = Some((key, record));
+    }
+    Ok(last)
+}
+
+/// The keys of all stages of the project as it is now that have a record, for every architecture.
+pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKey>, PipelineError> {
+    let closure = closure_of(&project.graph, &project.graph.nodes())?;
+    let mut outputs = OutputsByNode::new();
+    let mut keys = BTreeSet::new();
+    for id in &closure.order {
+        if closure.needs[id].iter().any(|need| !outputs.contains_key(need)) {
+            continue;
+        }
+        let resolved = match resolve_stage(project, store, id, &outputs) {
+            Ok(resolved) => resolved,
+            Err(error @ PipelineError::Store(_)) => return Err(error),
+            // The lock does not have every package of every stage; such a stage was not built either.
+            Err(_) => continue,
+        };
+        if let Some(record) = store.record(&resolved.key)? {
+            keys.insert(resolved.key);
+            outputs.insert(id.clone(), record.outputs);
+        }
+    }
+    Ok(keys)
+}
+
 /// The reasons to run a resolved node that has no usable record.
 fn reasons(store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
     let id = &resolved.id;
@@ -144,6 +190,11 @@ pub(super) fn build_until_failure(
     events(Event::Begin {
         stages: closure.order.len(),
     });
+    // A node that has never run will have to. What it needs of this machine is asked before the first stage, and before any download.
+    let mut range = false;
+    for id in closure.order.iter().filter(|id| needs_range(project, id)) {
+        range |= store.latest_record(&id.stage, id.arch)?.is_none();
+    }
     let state = Mutex::new(State {
         waiting: closure.order.iter().cloned().collect(),
         running: 0,
@@ -158,7 +209,7 @@ pub(super) fn build_until_failure(
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
-            let run = || build_node(context, &id, &outputs);
+            let run = || build_node(context, &id, &outputs, range);
             // A panic must reach the caller. Until then the other workers must not wait for this stage, which will never finish.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
@@ -272,8 +323,18 @@ fn spent_trees<'a>(
     spent
 }
 
+/// Whether a stage has a range of ids, which not every machine can give.
+fn needs_range(project: &Project, id: &NodeId) -> bool {
+    project.graph.file(id).sandbox.ids == StageIds::Range
+}
+
 /// Takes the record of a node from the store, or runs its stage.
-fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) -> Result<Done, PipelineError> {
+fn build_node(
+    context: &BuildContext<'_>,
+    id: &NodeId,
+    outputs: &OutputsByNode,
+    range: bool,
+) -> Result<Done, PipelineError> {
     let BuildContext {
         project,
         store,
@@ -297,8 +358,11 @@ fn build_node(context: &BuildContext<'_>, id: &NodeId, outputs: &OutputsByNode) 
     if let Some(record) = usable(store, &resolved, options)? {
         return cached(record);
     }
+    let range = range || needs_range(project, id);
+    options.checked.ensure(&options.helper, range)?;
     // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
-    let _lock = store.lock_stage(&resolved.key)?;
+    let mut waits = || events(Event::Queued { node: id.clone() });
+    let _lock = store.lock_stage(&resolved.key, &mut waits)?;
     if let Some(record) = usable(store, &resolved, options)? {
         return cached(record);
     }

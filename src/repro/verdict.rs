@@ -191,6 +191,17 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The two runs whose outputs the listed differences are between. Reruns explain the cause, so they need not be the two builds.
+    pub const fn compared(&self) -> &'static str {
+        match self {
+            Cause::Axes { .. } | Cause::Together { .. } => {
+                "first is a run with nothing varied, second one with only that varied"
+            }
+            Cause::ByItself { .. } => "first and second are two runs alike, with nothing varied",
+            Cause::NotRepeated | Cause::NotSought => "first and second are the two builds",
+        }
+    }
+
     /// The cause in words.
     pub fn sentence(&self) -> String {
         let list = |axes: &[Axis]| axes.iter().map(|a| a.as_str()).collect::<Vec<_>>().join(", ");

@@ -35,6 +35,14 @@ pub enum SandboxError {
         /// The way out, for the hint.
         fix: String,
     },
+    /// This machine runs no stage, or none with the ids that it needs.
+    #[error("run stages on this machine: {problem}")]
+    Unusable {
+        /// The cause.
+        problem: String,
+        /// The way out, for the hint.
+        fix: String,
+    },
     /// A layer is weaker than the spec asks, and `--hermetic` was given.
     #[error("run stage {stage} hermetically: {reason}")]
     Weaker {
@@ -124,6 +132,7 @@ impl Hint for SandboxError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Unavailable { fix, .. } => Some(fix.into()),
+            Self::Unusable { fix, .. } => Some(format!("{fix}; `pnb doctor` tells more").into()),
             Self::Weaker { .. } => Some("run `pnb doctor`, or build without --hermetic".into()),
             // The store's error comes through the caller's PutOutput, as an io::Error.
             Self::Store { source, .. } => source.get_ref()?.downcast_ref::<StoreError>()?.hint(),

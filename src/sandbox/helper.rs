@@ -6,7 +6,7 @@ use super::{
     cgroup::ControlGroup,
     descriptors::{receive_descriptors, send_descriptors},
     devices,
-    idmap::{self, IdRange},
+    idmap::{self, Caller, IdRange},
     init,
     job::{Job, NOTHING},
     plan::Plan,
@@ -93,11 +93,16 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<Started, Fault>
     let request: HelperRequest = wire::receive_value(&mut &*control)
         .step("receive the request")?
         .ok_or_else(|| Fault::setup("receive the request", "the caller went away"))?;
-    let as_root = Uid::effective().is_root();
+    let caller = Caller::here();
+    let as_root = caller == Caller::Root;
     let mut base = 0;
     let mut claim = None;
+    if caller == Caller::InnerRoot {
+        // Where the container forbids it, groups stay, as those of an ordinary user do.
+        let _ = nix::unistd::setgroups(&[]);
+    }
     if as_root {
-        nix::unistd::setgroups(&[]).step("drop the groups of root")?;
+        nix::unistd::setgroups(&[]).map_err(|e| Fault::unavailable("groups of its own", e, USERNS_FIX))?;
         let claimed = idmap::claim().step("claim a range of host ids for the stage")?;
         base = claimed.base;
         give_build_dir(&request.spec, base)?;
@@ -155,7 +160,7 @@ fn start(control: &UnixStream, builtins: BuiltinTable) -> Result<Started, Fault>
     let Job {
         request, plan, group, ..
     } = job;
-    idmap::map(pid, request.spec.ids, base)?;
+    idmap::map(pid, request.spec.ids, base, caller)?;
     hand_over(&sync, &plan, as_root.then_some(pid))?;
     Ok(Started {
         pid,

@@ -10,6 +10,7 @@ use super::{
     descriptors::receive_descriptors,
     emulator,
     ending::{Ending, OrDisconnected},
+    idmap::parse_map,
     job::Job,
     nesting,
     notify::Answerer,
@@ -210,16 +211,41 @@ impl Supervisor<'_> {
         }
     }
 
+    /// A map of each id of this namespace to itself, with the lines of its own map.
+    fn own_lines(&self, name: &str) -> Result<String, Fault> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let path = format!("self/{name}");
+        let file = openat(self.proc, path.as_str(), flags, Mode::empty()).step(format!("open {name}"))?;
+        let mut text = String::new();
+        File::from(file)
+            .read_to_string(&mut text)
+            .step(format!("read {name}"))?;
+        // Id 0 has a line of its own, as in the map of an ordinary user: the stage's map is then the same for most callers.
+        let ranges = parse_map(&text)
+            .into_iter()
+            .flat_map(|(first, last)| match (first, last) {
+                (0, 1..) => vec![(0, 0), (1, last)],
+                _ => vec![(first, last)],
+            });
+        Ok(ranges
+            .map(|(first, last)| format!("{first} {first} {}\n", last - first + 1))
+            .collect())
+    }
+
     /// Writes the id maps of the stage's own user namespace.
     fn map_ids(&self, stage: Pid) -> Result<(), Fault> {
         let spec = &self.job.request.spec;
-        // One line of this map must lie within one line of the outer namespace's map. The map of an ordinary user has two lines, id 0
-        // and the subordinate range, so the range is split at id 1 here too.
-        let map = match spec.ids {
-            Ids::Single => format!("{} 0 1\n", spec.id_inside()),
-            Ids::Range => format!("0 0 1\n1 1 {}\n", spec.ids.count() - 1),
+        // One line of this map must lie within one line of the outer namespace's map, which has as many as the caller's ids have ranges.
+        let map = |name: &str| match spec.ids {
+            Ids::Single => Ok(format!("{} 0 1\n", spec.id_inside())),
+            Ids::Range => self.own_lines(name),
         };
-        for (name, text) in [("setgroups", "deny"), ("uid_map", &map), ("gid_map", &map)] {
+        let texts = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", map("uid_map")?),
+            ("gid_map", map("gid_map")?),
+        ];
+        for (name, text) in texts {
             if name == "setgroups" && spec.ids == Ids::Range {
                 continue;
             }
@@ -236,7 +262,7 @@ impl Supervisor<'_> {
 
     /// Waits until the stage ends, reaches a limit or is stopped by the executor.
     fn watch(&mut self, stage: Pid, ends: &SignalFd, begin: Instant, dog: &mut Watchdog) -> Result<Ended, Ending> {
-        let wall = self.job.request.spec.limits.wall;
+        let wall = self.job.request.spec.wall_limit();
         // By the clock, not by the number of wakeups: a stage can wake this process as often as it likes.
         let mut next_check = begin + dog.interval();
         loop {

@@ -14,12 +14,12 @@
 //! | the value | `spec`, `limits`, `variation` (differences for a second build), `policy` (the part in the manifest), `error`, `outcome` |
 //! | the four processes | `executor`, `helper`, `init` (pid 1), `workload` (the stage) |
 //! | between processes | `wire` (frames), `descriptors`, `fd_passing` (large files), `job` (inherited by forks), `ending` (an early end) |
-//! | set up by the helper | `idmap` (user ids), `cgroup` (control groups), `plan` (mounts), `devices` (device nodes) |
+//! | set up by the helper | `idmap`, `subids` (user ids), `cgroup` (control groups), `plan` (mounts), `devices` (device nodes) |
 //! | set up by pid 1 | `rootfs` (mounts), `overlay` (inputs), `nesting` (limits on namespaces), `emulator` (binfmt_misc) |
 //! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
 //! | while the stage runs | `watchdog` (limits), `socket_memory`, `build_dir` (sizes) |
 //! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
-//! | the host | `probe` (for `pnb doctor`), `kvm` (for machines), `sys` (system calls, the only unsafe code) |
+//! | the host | `probe` (for `pnb doctor`), `host_check` (why it runs no stage), `kvm` (for machines), `sys` (system calls, the only unsafe code) |
 //! | tests | `ablation` (a run without a layer, which no release has) |
 
 mod ablation;
@@ -35,6 +35,7 @@ mod error;
 mod executor;
 mod fd_passing;
 mod helper;
+mod host_check;
 mod idmap;
 mod init;
 mod job;
@@ -54,6 +55,7 @@ mod seccomp;
 mod self_check;
 mod socket_memory;
 mod spec;
+mod subids;
 mod sys;
 mod variation;
 mod watchdog;
@@ -65,6 +67,7 @@ pub use ablation::{SandboxLayer, helper_main_without};
 pub use error::SandboxError;
 pub use executor::Executor;
 pub use helper::helper_main;
+pub use host_check::check_host;
 pub use job::{BuiltinTable, BuiltinWriter};
 pub use kvm::{KVM_DEVICE, KvmProblem, probe_kvm};
 pub use limits::Limits;
@@ -75,5 +78,5 @@ pub use spec::{
     Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,
     Workload,
 };
-pub use sys::use_linked_name_services;
+pub use sys::{announce_interrupt, use_linked_name_services};
 pub use variation::{Processors, SystemInfo, VARIATION_DIR, Variation};

@@ -1,5 +1,5 @@
-//! Seccomp user notification: pid 1 answers sysinfo(2) of every stage, which would tell of the host, and with a variation also
-//! getdents64(2) and uname(2), so that directories are listed in another order and the kernel has another release. This works for every
+//! Seccomp user notification: pid 1 answers sysinfo(2) and sched_getaffinity(2) of every stage, which would tell of the host, and with a
+//! variation also getdents64(2) and uname(2), so that directories are listed in another order and the kernel has another release. This works for every
 //! program, static and emulated ones and built-ins included.
 //!
 //! ```text
@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Entries change places within the result of one call only, so every entry is listed exactly once. sysinfo(2) is answered, not refused:
-//! the C library uses its result without a look at the error.
-//! Source: seccomp_unotify(2), getdents64(2), uname(2), sysinfo(2).
+//! the C library uses its result without a look at the error. A stage sees as many processors as it declares, the first ones, whichever and
+//! however many it runs on: programs choose their number of threads by them, and a host with fewer gives the same outputs.
+//! Source: seccomp_unotify(2), getdents64(2), uname(2), sysinfo(2), sched_getaffinity(2).
 
 use super::{
     Spec, SystemInfo, Variation, sys,
@@ -34,7 +35,8 @@ const RELEASE: usize = 2;
 fn calls(variation: &Variation) -> Vec<libc::c_long> {
     let list = variation.shuffle.map(|_| libc::SYS_getdents64);
     let name = variation.kernel.as_ref().map(|_| libc::SYS_uname);
-    [libc::SYS_sysinfo].into_iter().chain(list).chain(name).collect()
+    let always = [libc::SYS_sysinfo, libc::SYS_sched_getaffinity];
+    always.into_iter().chain(list).chain(name).collect()
 }
 
 /// The filter that notifies the listener of `calls` and allows all others.
@@ -67,6 +69,7 @@ pub(super) struct Answerer {
     state: u64,
     release: String,
     machine: SystemInfo,
+    processors: u32,
     buffer: Vec<u8>,
 }
 
@@ -77,6 +80,7 @@ impl Answerer {
             state: spec.variation.shuffle.unwrap_or(0),
             release: spec.variation.kernel.clone().unwrap_or_default(),
             machine: spec.machine(),
+            processors: spec.processors().count,
             buffer: Vec::new(),
         }
     }
@@ -95,6 +99,7 @@ impl Answerer {
         let result = match asked.call {
             libc::SYS_uname => self.answer_uname(&asked),
             libc::SYS_sysinfo => self.answer_sysinfo(&asked),
+            libc::SYS_sched_getaffinity => self.answer_affinity(&asked),
             _ => self.answer_getdents(&asked),
         };
         sys::answer_notification(&self.listener, asked.id, result).step(step)
@@ -125,6 +130,13 @@ impl Answerer {
         Ok(0)
     }
 
+    /// The answer is the same for every thread: all of them start with the affinity of the stage, and none can set its own.
+    fn answer_affinity(&mut self, asked: &sys::Notification) -> io::Result<usize> {
+        self.buffer = affinity(self.processors, asked.args[1]).ok_or_else(|| io::Error::from(nix::Error::EINVAL))?;
+        self.write_back(asked, self.buffer.len(), asked.args[2])?;
+        Ok(self.buffer.len())
+    }
+
     /// Writes the first `n` bytes of the buffer to `address` in the calling thread's memory.
     fn write_back(&self, asked: &sys::Notification, n: usize, address: u64) -> io::Result<()> {
         // The thread id could be another thread's by now; a valid notification proves that it is not.
@@ -133,6 +145,23 @@ impl Answerer {
         }
         sys::write_memory(asked.thread, &self.buffer[..n], address)
     }
+}
+
+/// The set of the first `count` processors in words of 64 bits, as the kernel writes it into a buffer of `room` bytes: as many words as the
+/// processors need. `None` where the kernel would refuse the buffer: its size is no number of words, or too small.
+fn affinity(count: u32, room: u64) -> Option<Vec<u8>> {
+    const WORD: u64 = 8;
+    // The kernel takes the size as an unsigned int.
+    let room = room & u64::from(u32::MAX);
+    let words = u64::from(count.max(1)).div_ceil(64);
+    if !room.is_multiple_of(WORD) || room < words * WORD {
+        return None;
+    }
+    let word = |n: u64| {
+        let set = u64::from(count).saturating_sub(n * 64).min(64) as u32;
+        u64::MAX.checked_shr(64 - set).unwrap_or(0)
+    };
+    Some((0..words).flat_map(|n| word(n).to_ne_bytes()).collect())
 }
 
 /// The bytes of `struct sysinfo` (linux/sysinfo.h): uptime, three loads, memory in all, free, shared, buffers, swap in all and free, processes
@@ -209,6 +238,22 @@ mod tests {
         bytes[NEXT..NEXT + 8].copy_from_slice(&next.to_ne_bytes());
         bytes[LENGTH..LENGTH + 2].copy_from_slice(&length.to_ne_bytes());
         bytes
+    }
+
+    #[test]
+    fn the_set_of_processors_is_that_of_the_first_ones() {
+        let set = |count, room| affinity(count, room);
+        assert_eq!(set(1, 8), Some(vec![1, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(set(2, 128), Some(vec![3, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(set(64, 8), Some(vec![0xff; 8]));
+        let many = set(66, 16).expect("two words");
+        assert_eq!(
+            (&many[..8], &many[8..]),
+            (&[0xff; 8][..], &[3, 0, 0, 0, 0, 0, 0, 0][..])
+        );
+        for (count, room) in [(1, 0), (1, 4), (1, 12), (65, 8), (1, 1 << 32)] {
+            assert_eq!(set(count, room), None, "{count} in {room} bytes");
+        }
     }
 
     #[test]

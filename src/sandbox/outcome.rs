@@ -90,7 +90,7 @@ pub struct Measured {
     pub resource_limits: BTreeMap<String, String>,
     /// Mechanisms that enforce the limits on memory and processes.
     pub limits: String,
-    /// Processors the stage may use.
+    /// Processors the stage sees.
     pub cpus: u32,
     /// Mount points that can be written to.
     pub writable: Vec<String>,

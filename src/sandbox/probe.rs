@@ -2,7 +2,7 @@
 
 use super::{
     Access, Emulator, Executor, Ids, Mount, OutputSpec, RootFs, SandboxError, Spec, StageOutcome, Workload, emulator,
-    helper::USERNS_FIX, idmap, job::NOTHING, landlock::ABI_NUMBER, self_check::NO_OVERLAY,
+    helper::USERNS_FIX, host_check, idmap, job::NOTHING, landlock::ABI_NUMBER, self_check::NO_OVERLAY,
 };
 use crate::{
     model::{Arch, RelPath, chain},
@@ -67,10 +67,16 @@ pub fn probe(helper: &Path) -> Vec<Layer> {
     let mut layers = Vec::new();
     layers.push(match &single {
         Ok(outcome) => complete("namespaces", outcome.measured.namespaces.join(", ")),
-        Err(error) => missing("namespaces", error, USERNS_FIX, true),
+        Err(error) => {
+            // Everything else fails for the same reason, which is told once.
+            return vec![missing("namespaces", &host_check::unusable(error), USERNS_FIX, true)];
+        }
     });
     layers.push(match try_out(Ids::Range) {
-        Ok(_) if Uid::effective().is_root() => complete("range of ids", "unprivileged host ids, as root".to_owned()),
+        Ok(_) if idmap::Caller::here() == idmap::Caller::Root => {
+            complete("range of ids", "unprivileged host ids, as root".to_owned())
+        }
+        Ok(_) if Uid::effective().is_root() => complete("range of ids", "the ids of this container".to_owned()),
         Ok(_) => complete("range of ids", "newuidmap, newgidmap".to_owned()),
         Err(error) => missing("range of ids", &error, idmap::REMEDY, true),
     });
@@ -162,9 +168,11 @@ fn complete(name: &'static str, offered: String) -> Layer {
 
 /// A layer that could not be used because of `error`.
 fn missing(name: &'static str, error: &SandboxError, fix: &str, required: bool) -> Layer {
-    let text = match error {
-        SandboxError::Unavailable { problem, .. } => problem.clone(),
-        other => chain(other),
+    let (text, fix) = match error {
+        SandboxError::Unavailable { problem, fix: own, .. } | SandboxError::Unusable { problem, fix: own } => {
+            (problem.clone(), if own.is_empty() { fix } else { own.as_str() })
+        }
+        other => (chain(other), fix),
     };
     Layer {
         name,

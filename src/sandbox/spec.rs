@@ -1,11 +1,12 @@
 //! `Spec`: a stage's whole sandbox as a plain value that can be printed and compared.
 
-use super::{Limits, SystemInfo, Variation};
+use super::{Limits, Processors, SystemInfo, Variation};
 use crate::model::{Arch, Capability, Epoch, RelPath};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    time::Duration,
 };
 
 /// One run of one stage. The executor does what the spec says and adds nothing of the host.
@@ -54,6 +55,10 @@ pub struct Spec {
     #[serde(default)]
     pub variation: Variation,
 }
+
+/// How many times longer a stage may take under an emulator. A stage file states the time that the stage may take with programs of the
+/// machine; under qemu-user everything runs about ten times slower (docs/STATUS.md), and `rootfs` of arm64 took 461 s on a busy machine.
+const EMULATED_WALL: u32 = 10;
 
 /// An emulator for programs of another architecture.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -219,6 +224,14 @@ pub enum Console {
 }
 
 impl Spec {
+    /// The time on the clock after which the run ends: the limit, or [`EMULATED_WALL`] times the limit where an emulator runs the programs.
+    pub fn wall_limit(&self) -> Duration {
+        match self.emulator {
+            None => self.limits.wall,
+            Some(_) => self.limits.wall.saturating_mul(EMULATED_WALL),
+        }
+    }
+
     /// The smallest sandbox for `workload` in `root`: one id, no mounts, no outputs, [`Limits::small`], a build directory in
     /// memory, output to the log, no network.
     pub fn new(stage: impl Into<String>, root: RootFs, workload: Workload) -> Self {
@@ -271,6 +284,14 @@ impl Spec {
         // Another id than 0 loses its capabilities at execve(2).
         let free = self.ids == Ids::Single && self.capabilities.is_empty();
         self.variation.id.filter(|_| free).unwrap_or(0)
+    }
+
+    /// The processors that the stage sees, and runs on as far as the host has them.
+    pub(super) fn processors(&self) -> Processors {
+        self.variation.processors.unwrap_or(Processors {
+            count: self.limits.cpus,
+            last: false,
+        })
     }
 
     /// The machine that sysinfo(2) describes: an ordinary stage sees its own memory limit, and nothing of the host.
@@ -379,6 +400,23 @@ mod tests {
         assert_eq!(zero.problem().as_deref(), Some("the limit on bytes below /tmp is zero"));
         zero.limits.wall = std::time::Duration::ZERO;
         assert_eq!(zero.problem().as_deref(), Some("the limit on wall time is zero"));
+    }
+
+    #[test]
+    fn a_stage_has_ten_times_as_long_under_an_emulator() {
+        let mut stage = spec(&["/bin/true"]);
+        stage.limits.wall = Duration::from_secs(600);
+        assert_eq!(stage.wall_limit(), Duration::from_secs(600));
+        stage.emulator = Some(Emulator {
+            arch: Arch::Arm64,
+            program: "/qemu".into(),
+        });
+        assert_eq!(stage.wall_limit(), Duration::from_secs(6000));
+        assert_eq!(
+            stage.limits.wall,
+            Duration::from_secs(600),
+            "what is declared and stated stays"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    sync::OnceLock,
 };
 
 /// Attributes of a mount, `MOUNT_ATTR_*`.
@@ -475,5 +476,39 @@ pub fn use_linked_name_services() {
         // SAFETY: both are strings of C that live as long as the program, and no other thread runs yet.
         let result = unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
         debug_assert_eq!(result, 0, "glibc knows these names");
+    }
+}
+
+/// The file descriptor and the text of [`announce_interrupt`].
+static INTERRUPT: OnceLock<(RawFd, &'static [u8])> = OnceLock::new();
+
+/// Prints the text of [`announce_interrupt`], then ends the program as the signal does by itself. The kernel has removed this function as
+/// the signal's handler before it calls it (`SA_RESETHAND`).
+extern "C" fn interrupted(signal: libc::c_int) {
+    if let Some((fd, text)) = INTERRUPT.get() {
+        // SAFETY: write(2) and raise(3) may be called in a handler (signal-safety(7)); the text is static.
+        unsafe { libc::write(*fd, text.as_ptr().cast(), text.len()) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::raise(signal) };
+}
+
+/// Prints `text` on the file descriptor `fd` when Ctrl-C ends the program. Programs that it starts are not affected, because execve(2)
+/// removes handlers; neither is a program for which SIGINT is ignored. Only the first call has an effect.
+pub fn announce_interrupt(fd: RawFd, text: &'static [u8]) {
+    if INTERRUPT.set((fd, text)).is_err() {
+        return;
+    }
+    // SAFETY: sigaction(2) reads and writes the two structures, which are valid for it, as all-zero ones are; `interrupted` calls only
+    // functions that a handler may call.
+    unsafe {
+        let mut before: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGINT, std::ptr::null(), &mut before) != 0 || before.sa_sigaction == libc::SIG_IGN {
+            return;
+        }
+        let mut handler: libc::sigaction = std::mem::zeroed();
+        handler.sa_sigaction = interrupted as *const () as libc::sighandler_t;
+        handler.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER | libc::SA_RESTART;
+        libc::sigaction(libc::SIGINT, &handler, std::ptr::null_mut());
     }
 }

@@ -124,7 +124,7 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
     if !is_off(SandboxLayer::Keyring) {
         sys::join_fresh_keyring().step("leave the session keyring")?;
     }
-    let cpus = take_processors(&job.request.spec, reports, strict)?;
+    let offered = set_processors(job.request.spec.processors())?;
     take_console(job)?;
     apply_variation(&job.request.spec)?;
     sys::set_default_signals();
@@ -132,7 +132,11 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
 
     let spec = &job.request.spec;
     let mut found = measure_before(job, proc)?;
-    found.cpus = cpus;
+    // Pid 1 answers the question for their number, unless the layer with its filter is off.
+    found.cpus = match is_off(SandboxLayer::Seccomp) {
+        true => offered,
+        false => spec.processors().count,
+    };
     let status = self_check::ProcStatus::open(proc)?;
     let probe = proc.try_clone().step("copy a descriptor")?;
     if !is_off(SandboxLayer::Capabilities) {
@@ -170,20 +174,6 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
         send_descriptors(reports, &[listener]).step("hand over the notification descriptor")?;
     }
     wire::send_value(reports, &StageReport::Measured(Box::new(found))).step("report")
-}
-
-/// Restricts the stage to its processors; returns their number.
-fn take_processors(spec: &Spec, reports: &mut UnixStream, strict: bool) -> Result<u32, Fault> {
-    let declared = spec.variation.processors.unwrap_or(Processors {
-        count: spec.limits.cpus,
-        last: false,
-    });
-    let cpus = set_processors(declared)?;
-    if cpus < declared.count {
-        let reason = format!("the stage sees {cpus} processors, {} are declared", declared.count);
-        weaker(reports, strict, reason)?;
-    }
-    Ok(cpus)
 }
 
 /// Sets the umask, the memory layout and the working directory, which a variation may change.
@@ -252,7 +242,8 @@ fn set_resource_limits(spec: &Spec) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Sets the processors of this process; returns how many of those wanted the host has.
+/// Sets the processors of this process; returns how many of those wanted the host has. With fewer, the stage takes longer and sees no
+/// difference.
 fn set_processors(wanted: Processors) -> Result<u32, Fault> {
     let own = Pid::from_raw(0);
     let offered = sched_getaffinity(own).step("read the processors")?;

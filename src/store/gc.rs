@@ -150,11 +150,16 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes everything except the latest record of each stage, the objects it needs, and the inputs in `pinned` (the lock's files).
-    /// Checkouts are all removed; the next build makes them again. The store must have been opened exclusively.
-    pub fn collect(&self, pinned: &BTreeSet<Sha256Digest>) -> Result<GcSummary, StoreError> {
+    /// Removes everything except the latest record of each stage, the records of `present` (those of the project at hand), the objects that
+    /// they need, and the inputs in `pinned` (the lock's files). Checkouts are all removed; the next build makes them again. The store must have been opened exclusively.
+    pub fn collect(
+        &self,
+        pinned: &BTreeSet<Sha256Digest>,
+        present: &BTreeSet<StageKey>,
+    ) -> Result<GcSummary, StoreError> {
         let mut summary = GcSummary::default();
-        let latest = self.latest_keys()?;
+        let mut latest = self.latest_keys()?;
+        latest.extend(present);
         let mut keep = BTreeSet::new();
         for sha256 in pinned {
             keep.extend(self.find_sha256(sha256)?);

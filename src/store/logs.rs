@@ -20,6 +20,12 @@ impl Store {
         Ok(logs.join(name))
     }
 
+    /// The log of the run `key`, successful or not.
+    pub fn log_of(&self, key: &StageKey) -> Option<PathBuf> {
+        let path = self.root.join("logs").join(format!("{key}.log"));
+        path.is_file().then_some(path)
+    }
+
     /// The log of a stage's last run, successful or not.
     pub fn latest_log(&self, stage: &str, arch: Arch) -> Result<Option<PathBuf>, StoreError> {
         let logs = self.root.join("logs");

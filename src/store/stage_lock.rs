@@ -5,7 +5,7 @@ use super::{
     error::{IoContext, Operation, StoreError},
 };
 use crate::model::StageKey;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 
 /// Held while a stage runs; released when dropped, and by the kernel when the program is killed.
 #[derive(Debug)]
@@ -14,8 +14,9 @@ pub struct StageLock {
 }
 
 impl Store {
-    /// Waits for the lock of the stage run `key`. Another builder may have finished the run meanwhile, so look for its record next.
-    pub fn lock_stage(&self, key: &StageKey) -> Result<StageLock, StoreError> {
+    /// Takes the lock of the stage run `key`. If another builder has it, calls `waits` and waits. That builder may have finished the run
+    /// meanwhile, so look for its record next.
+    pub fn lock_stage(&self, key: &StageKey, waits: &mut dyn FnMut()) -> Result<StageLock, StoreError> {
         let path = self.root.join("locks").join(key.to_string());
         let file = File::options()
             .create(true)
@@ -23,7 +24,14 @@ impl Store {
             .write(true)
             .open(&path)
             .at(Operation::Open, &path)?;
-        file.lock().at(Operation::Lock, &path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                waits();
+                file.lock().at(Operation::Lock, &path)?;
+            }
+            Err(TryLockError::Error(error)) => Err(error).at(Operation::Lock, &path)?,
+        }
         Ok(StageLock { _file: file })
     }
 }

@@ -204,7 +204,13 @@ fn collection_runs_alone_and_keeps_what_the_newest_records_need() {
     }
     drop(store);
     let store = Store::open_exclusive(dir.path()).expect("alone");
-    let done = store.collect(&BTreeSet::new()).expect("collects");
+    // The older one is that of the project at hand.
+    let done = store
+        .collect(&BTreeSet::new(), &BTreeSet::from([keys[0]]))
+        .expect("collects");
+    assert_eq!((done.kept, done.removed), (4, 0));
+    assert!(store.record(&keys[0]).expect("reads").is_some());
+    let done = store.collect(&BTreeSet::new(), &BTreeSet::new()).expect("collects");
     assert_eq!((done.kept, done.removed), (2, 3));
     assert!(store.record(&keys[0]).expect("reads").is_none());
     assert!(store.record(&keys[1]).expect("reads").is_some());
@@ -321,7 +327,7 @@ fn a_store_beside_another_has_its_objects_but_not_its_records_and_writes_nothing
         let (digest, _) = first.put_object(ObjectMode::Plain, &mut &*content).expect("stored");
         inodes.push(inode(first.object_path(&digest).expect("there")));
     }
-    first.lock_stage(&key).expect("a lock");
+    first.lock_stage(&key, &mut || {}).expect("a lock");
     let second = with_objects_of(&first, &dir.path().join("second"));
     drop(first);
     for (content, expected) in contents.into_iter().zip(inodes) {

@@ -79,7 +79,7 @@ fn a_card_boots_in_qemus_raspberry_pi() {
 #[test]
 #[ignore = "long: arm64 is built; cargo test -- --include-ignored"]
 fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
-    let said = good(pnb(repository(), &store()).arg("audit").arg(images()));
+    let said = good(pnb(repository(), &store()).arg("audit").arg("-v").arg(images()));
     assert!(said.contains("variants"), "{said}");
     let versions = |images: &Path, arch: &str| {
         let path = images.join("kernel-initrd").join(arch).join("build-manifest.json");

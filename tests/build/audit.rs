@@ -5,7 +5,7 @@ use std::fs;
 
 #[test]
 fn the_artifact_passes_and_every_changed_file_is_named() {
-    let said = good(pnb(repository(), &store()).arg("audit").arg(artifact()));
+    let said = good(pnb(repository(), &store()).arg("audit").arg("-v").arg(artifact()));
     assert!(!said.contains("FAIL") && said.matches("ok  ").count() >= 9, "{said}");
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(artifact().join("build-manifest.json")).expect("there")).expect("JSON");
@@ -42,7 +42,7 @@ fn the_artifact_passes_and_every_changed_file_is_named() {
 
 #[test]
 fn all_artifacts_carry_one_root_and_one_without_a_manifest_is_named() {
-    let said = good(pnb(repository(), &store()).arg("audit").arg(images()));
+    let said = good(pnb(repository(), &store()).arg("audit").arg("-v").arg(images()));
     assert!(said.contains(" in 6 variants") && !said.contains("FAIL"), "{said}");
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");
     let copy = copy_of_artifact();

@@ -10,8 +10,9 @@ fn nothing_changed_means_nothing_runs() {
     let said = good(build(repository(), &store()).arg("--output").arg(&images));
     assert!(said.contains("unchanged") && !said.contains("done "), "{said}");
     let plan = good(pnb(repository(), &store()).args(["plan", "--variant", "kernel-initrd", "--arch", "amd64"]));
+    let stages: Vec<&str> = plan.lines().take_while(|line| !line.starts_with("none of ")).collect();
     assert!(
-        plan.lines().count() >= 10 && plan.lines().all(|l| l.starts_with("cached ")),
+        stages.len() >= 10 && stages.iter().all(|line| line.starts_with("cached ")),
         "{plan}"
     );
 }

@@ -31,6 +31,7 @@ mod project;
 mod publish_tools;
 mod repeat;
 mod repro;
+mod screen;
 #[path = "../source/project.rs"]
 #[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
 mod small;

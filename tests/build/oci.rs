@@ -77,7 +77,7 @@ fn tool(program: &str, dir: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn the_image_is_what_its_statements_say() {
-    let said = good(pnb(repository(), &store()).arg("audit").arg(image()));
+    let said = good(pnb(repository(), &store()).arg("audit").arg("-v").arg(image()));
     for want in ["14 rules of bootc", &root_of(&image()).to_string()] {
         assert!(said.contains(want), "{want} is not in:\n{said}");
     }
@@ -256,7 +256,12 @@ mod nightly {
         let same = same.expect("runs");
         assert!(same.status.success(), "{}", text(&same));
         // The blobs of the joint layout are those of the artifacts.
-        let audited = good(pnb(repository(), &store()).arg("audit").arg(joint().join("arm64")));
+        let audited = good(
+            pnb(repository(), &store())
+                .arg("audit")
+                .arg("-v")
+                .arg(joint().join("arm64")),
+        );
         assert!(audited.contains("14 rules of bootc"), "{audited}");
     }
 }

@@ -379,7 +379,7 @@ fn what_is_not_the_same_as_here_is_the_answer_each_with_its_code() {
         let said = against(&manifest_with(dir.path(), from, to), code);
         assert!(said.contains(word), "{word}: {said}");
     }
-    let said = against(&dir.path().join("not-there.json"), 30);
+    let said = against(&dir.path().join("not-there.json"), 2);
     assert!(said.contains("not-there.json"), "{said}");
 
     // In a directory the files must be the manifest's.

@@ -726,23 +726,24 @@ fn the_command_line_says_what_differs_and_ends_as_diff_does() {
     other
       ~ a  directory in the first, file in the second
     "#);
-    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/grub.cfg")]), @r#"
+    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/grub.cfg")]), @"
     exit 0
     grub.cfg: GRUB configuration, 42 B
       sha256           fcc42d8a7c5af605276b373dab5b1c31752837305232b2be4f210ba282cea645
       entry 1          Node
       entry 1 linux    /kernel quiet
-    "#);
-    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/nothing")]), @r#"
-    exit 11
-    error: failed to read "<dir>/a/nothing": No such file or directory (os error 2)
-    "#);
-    insta::assert_snapshot!(said(dir.path(), &["diff", a, &format!("{a}/nothing")]), @r#"
-    exit 11
-    error: failed to read "<dir>/a/nothing": No such file or directory (os error 2)
-    "#);
+    1 part, no problem
+    ");
+    insta::assert_snapshot!(said(dir.path(), &["inspect", &format!("{a}/nothing")]), @"
+    exit 2
+    error: failed to find <dir>/a/nothing: there is no such file or directory
+    ");
+    insta::assert_snapshot!(said(dir.path(), &["diff", a, &format!("{a}/nothing")]), @"
+    exit 2
+    error: failed to find <dir>/a/nothing: there is no such file or directory
+    ");
     insta::assert_snapshot!(said(dir.path(), &["--json", "inspect", &format!("{a}/same")]), @r#"
     exit 0
-    {"format":"text","kind":"file","name":"same","offset":0,"sha256":"a6328afc76e9db71da297ebff4b0d3e7a7eb3b01d917c05a6573fef121b6ecb6","size":5}
+    {"format":"text","kind":"file","name":"same","next":[],"offset":0,"parts":1,"problems":0,"sha256":"a6328afc76e9db71da297ebff4b0d3e7a7eb3b01d917c05a6573fef121b6ecb6","size":5,"summary":"1 part, no problem"}
     "#);
 }

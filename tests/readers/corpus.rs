@@ -112,7 +112,8 @@ fn seeds_are_valid() {
     let mut requests = &seed("http/two")[..];
     for (path, keep_alive) in [("amd64/a b", true), ("kernel", false)] {
         let (request, length) = pnb::serve::parse_http_request(requests).expect("valid").expect("whole");
-        assert_eq!(request.path.expect("a file").to_string(), path);
+        let name = request.name.expect("a file");
+        assert_eq!(name.candidates()[0].to_string(), path);
         assert_eq!((request.keep_alive, request.range.is_some()), (keep_alive, keep_alive));
         requests = &requests[length..];
     }

@@ -217,6 +217,41 @@ fn the_hosts_file_systems_are_not_seen_in_inputs() {
     assert!(!outside.contains("1024 16384"), "control: {outside}");
 }
 
+/// However many processors the host has, and whichever the caller may use: the stage sees those that it declares.
+#[test]
+fn a_stage_sees_the_processors_that_it_declares_and_not_the_hosts() {
+    let host = Host::new();
+    let ask = format!(
+        "my $b = \"\\0\" x 128; my $n = syscall({}, 0, 128, $b); print $n, ' ', unpack 'b*', substr $b, 0, 8",
+        libc::SYS_sched_getaffinity
+    );
+    let first = |count: usize| format!("8 {}{}", "1".repeat(count), "0".repeat(64 - count));
+    let offered = std::thread::available_parallelism().map_or(1, usize::from);
+    // More than this host has too, in a strict run, which any layer that is weaker would end.
+    for cpus in [1, 2, 3, offered + 5] {
+        let mut spec = host.perl(&ask);
+        spec.limits.cpus = u32::try_from(cpus).expect("few");
+        assert_eq!(printed(&spec), first(cpus));
+        let mut spec = host
+            .shell("nproc; getconf _NPROCESSORS_ONLN; cat /proc/cpuinfo /sys/devices/system/cpu/online 2>&1 | wc -l");
+        spec.limits.cpus = u32::try_from(cpus).expect("few");
+        assert_eq!(
+            printed(&spec),
+            format!("{cpus}\n{cpus}\n2\n"),
+            "two files that are not there"
+        );
+    }
+    // What the kernel refuses is refused: a buffer that is too small, and an address that cannot be written to.
+    let refused = format!(
+        "print syscall({0}, 0, 4, 0) < 0 ? $!+0 : 'GOT', ' ', syscall({0}, 0, 8, 0) < 0 ? $!+0 : 'GOT'",
+        libc::SYS_sched_getaffinity
+    );
+    assert_eq!(
+        printed(&host.perl(&refused)),
+        format!("{} {}", libc::EINVAL, libc::EFAULT)
+    );
+}
+
 #[test]
 fn sysinfo_tells_of_the_stage_and_not_of_the_host() {
     let host = Host::new();

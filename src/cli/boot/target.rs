@@ -15,7 +15,10 @@ use pnb::{
     registry::{ImageReference, PlatformChoice, pull_layout, silent},
     store::{Store, read_foreign},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The beginning of the name of an image in a registry.
 const REGISTRY: &str = "oci:";
@@ -137,7 +140,7 @@ impl BootTarget {
     fn bare(args: &BootArgs, store: &Store) -> Result<Self, Failure> {
         let path = args.path.clone();
         // What is not there has no wrong kind.
-        if !path.exists() {
+        if fs::symlink_metadata(&path).is_err() {
             return Err(BootError::Missing { path }.into());
         }
         let Some(media) = BootMedia::of_file(&path).filter(|_| path.is_file()) else {

@@ -135,7 +135,7 @@ impl<'a> ReproRequest<'a> {
 
     /// The build without variation. A failure here is an ordinary one: the variation is not the cause.
     fn first_build(&self, scratch: &Path) -> Result<BuildInStore, PipelineError> {
-        (self.say)("first build: as every build");
+        (self.say)("first build: nothing is varied");
         let mut options = self.options.clone();
         // Most artifacts are equal, so they are only hashed; the search for causes builds the differing ones again.
         if self.explain {
@@ -160,7 +160,10 @@ impl<'a> ReproRequest<'a> {
         options.changed = self.changed(axes, files);
         // A stage sees no number of links of a shared object, or one that is varied.
         let objects = reference.objects().cloned();
-        (self.say)(&format!("second build: {} circumstances differ", axes.len()));
+        (self.say)(&match axes.len() {
+            1 => "second build: 1 circumstance is varied".to_owned(),
+            number => format!("second build: {number} circumstances are varied"),
+        });
         // With one processor for all, stages at once take more memory and save no time.
         let jobs = if options.changed.processors { 1 } else { self.jobs };
         self.build_in(&scratch.join(FAR), objects, jobs, options)

@@ -40,7 +40,10 @@ fn article(verdict: &ReproVerdict, finding: &Finding) -> Markup {
             }
             p class="cause" { b { "Why:" } " " (Text(finding.cause.sentence())) "." }
             @match &finding.found {
-                Divergent::Output(_) => { (listed(finding)) },
+                Divergent::Output(_) => {
+                    @if !finding.differences.is_empty() { p { "In the list " (finding.cause.compared()) "." } }
+                    (listed(finding))
+                },
                 Divergent::Failed(error) => {
                     @for line in error.lines() { p { code { (Text(line)) } } }
                 },
