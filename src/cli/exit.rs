@@ -1,5 +1,5 @@
-//! Exit codes: part of the interface. One table, from which `pnb help` is written and with which README.md and docs/audit.md are
-//! compared.
+//! Exit codes: part of the interface. One table, from which `pnb help` is written and with which docs/exit-codes.md and docs/audit.md
+//! are compared.
 
 use pnb::{audit::Class, sign::RefusalClass};
 use std::process::ExitCode;
@@ -217,9 +217,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_every_code_with_its_meaning_and_no_other() {
-        let readme = include_str!("../../README.md");
-        let section = readme.split("\n## Exit codes\n").nth(1).expect("the section");
+    fn the_document_has_every_code_with_its_meaning_and_no_other() {
+        let document = include_str!("../../docs/exit-codes.md");
+        let section = document.split("\n## Exit codes\n").nth(1).expect("the section");
         let section = section.split("\n## ").next().expect("its end");
         let mut found: BTreeMap<u8, String> = BTreeMap::new();
         for line in section.lines().filter(|line| line.starts_with('|')) {
@@ -227,7 +227,7 @@ mod tests {
             for pair in cells.windows(2) {
                 for code in codes(pair[0]) {
                     let twice = found.insert(code, pair[1].to_owned());
-                    assert_eq!(twice, None, "README.md has the code {code} twice");
+                    assert_eq!(twice, None, "docs/exit-codes.md has the code {code} twice");
                 }
             }
         }
@@ -236,7 +236,7 @@ mod tests {
         let known: Vec<u8> = table.keys().copied().collect();
         assert_eq!(
             listed, known,
-            "the codes of README.md (left) and of this program (right)"
+            "the codes of docs/exit-codes.md (left) and of this program (right)"
         );
         for (code, meanings) in table {
             let text = words(&found[&code]);
@@ -245,7 +245,7 @@ mod tests {
                 let cell = &found[&code];
                 assert!(
                     lost.is_empty(),
-                    "README.md, code {code}: {cell:?} does not say {lost:?} of {meaning:?}"
+                    "docs/exit-codes.md, code {code}: {cell:?} does not say {lost:?} of {meaning:?}"
                 );
             }
         }
