@@ -192,7 +192,7 @@ fn every_command_runs_and_pnb_accepts_its_arguments() {
     for wrong in [
         &["build", "--hermetik"][..],
         &["audit"],
-        &["build", "--variant", "disc"],
+        &["build", "--variants", "raw"],
         &["biuld"],
     ] {
         let wrong: Vec<String> = wrong.iter().map(|s| (*s).to_owned()).collect();
