@@ -224,7 +224,7 @@ pub enum Console {
 }
 
 impl Spec {
-    /// The time on the clock after which the run ends: the limit, or [`EMULATED_WALL`] times the limit where an emulator runs the programs.
+    /// The time on the clock after which the run ends: the limit, or ten times the limit where an emulator runs the programs.
     pub fn wall_limit(&self) -> Duration {
         match self.emulator {
             None => self.limits.wall,
