@@ -121,7 +121,7 @@ fn a_caller_that_waits() {
 #[test]
 fn a_killed_caller_leaves_nothing() {
     // Groups of builders that are gone. A run sweeps the groups beside its own; others' lie where they were before, too.
-    let script = "for d in $(find /sys/fs/cgroup -maxdepth 6 -type d -name 'pnb-*' 2>/dev/null); do [ -d /proc/${d##*pnb-} ] || echo $d; done";
+    let script = "for d in $(find /sys/fs/cgroup -maxdepth 6 -type d -name 'pnb-*' 2>/dev/null); do n=${d##*pnb-}; [ -d /proc/${n%%-*} ] || echo $d; done";
     let left = || -> BTreeSet<String> {
         let text = outside(&["/bin/sh", "-c", script], Path::new("/"));
         text.lines().map(str::to_owned).collect()
