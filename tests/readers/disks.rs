@@ -196,7 +196,7 @@ fn tables_are_read_as_sgdisk_and_sfdisk_read_them() {
             "mixed",
             "the header of the backup copy and the array of the primary copy are shown",
         ),
-        ("size", "the protective partition has 8193 sectors instead of 8191"),
+        ("size", "the protective partition has 7937 sectors instead of 8191"),
     ] {
         assert!(
             problem(&looked(&made[name])).contains(want),
