@@ -196,7 +196,7 @@ fn large(dir: &Path) {
 #[test]
 fn a_client_that_dawdles_is_let_go() {
     let limits = HttpLimits {
-        connections: 2,
+        connections: 8,
         head: Duration::from_millis(400),
         stall: Duration::from_millis(400),
         ..HttpLimits::default()
