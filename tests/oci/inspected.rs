@@ -80,14 +80,6 @@ fn diff(a: &Files, b: &Files) -> String {
     )
 }
 
-/// The lines about the image itself, without those about its documents.
-fn in_layers(text: &str) -> String {
-    let lines = text
-        .lines()
-        .filter(|line| line.contains("/ layer ") || line.starts_with("exit"));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
 #[test]
 fn images_layers_and_their_files_are_listed() {
     let files = image(
@@ -126,6 +118,7 @@ fn images_layers_and_their_files_are_listed() {
 
     oci/oci-layout: JSON, 30 B
       sha256           <sha256>
+    15 parts, no problem
     "#);
     // The directory of a layout itself, in JSON.
     let dir = on_disk(&files);
@@ -224,31 +217,62 @@ fn a_damaged_layout_is_listed_with_its_problem() {
 #[test]
 fn a_difference_names_the_layer_and_the_file_in_it() {
     let good = image((0o755, b"agent of 2026-11-23"), Arch::Amd64, ZSTD);
-    assert_eq!(diff(&good, &good), "\nexit 0");
+    assert_eq!(diff(&good, &good), "no byte differs\nexit 0");
     let changed = image((0o755, b"agent of 2026-12-23"), Arch::Amd64, ZSTD);
     insta::assert_snapshot!(diff(&good, &changed), @r#"
-    oci/index.json: manifests/0/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
-    oci/image amd64: manifest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
-    oci/image amd64 / manifest: config/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
-    oci/image amd64 / manifest: layers/1/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
-    oci/image amd64 / configuration: rootfs/diff_ids/1 is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
-    oci/image amd64 / layer 2 "agent" / content / tar / usr/sbin/agent: content differs at byte 15 (1 byte differs): "f 2026-11-23" against "f 2026-12-23" [time]
+    root          +0 -0 ~1 files, the same size
+    other         +0 -0 ~4 files and structures
+
+    root
+      usr/sbin/
+        ~ agent  content differs at byte 15 (1 byte differs): "f 2026-11-23" against "f 2026-12-23" [time]
+
+    other
+      ~ oci/image amd64  manifest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      ~ oci/index.json   manifests/0/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      oci/image amd64
+        ~ configuration  rootfs/diff_ids/1 is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+        ~ manifest       config/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
     exit 1
     "#);
     let mode = image((0o4755, b"agent of 2026-11-23"), Arch::Amd64, ZSTD);
-    insta::assert_snapshot!(in_layers(&diff(&good, &mode)), @r#"
-    oci/image amd64 / layer 2 "agent" / content / tar / usr/sbin/agent: mode is "0755" in the first, "4755" in the second
+    insta::assert_snapshot!(diff(&good, &mode), @r#"
+    root          +0 -0 ~1 files, the same size
+    other         +0 -0 ~4 files and structures
+
+    root
+      usr/sbin/
+        ~ agent  mode is "0755" in the first, "4755" in the second
+
+    other
+      ~ oci/image amd64  manifest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      ~ oci/index.json   manifests/0/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      oci/image amd64
+        ~ configuration  rootfs/diff_ids/1 is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+        ~ manifest       config/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/size is "124" in the first, "126" in the second
     exit 1
     "#);
     let longer = image((0o755, b"agent of 2026-11-23 and more"), Arch::Amd64, ZSTD);
-    insta::assert_snapshot!(in_layers(&diff(&good, &longer)), @r#"
-    oci/image amd64 / layer 2 "agent" / content / tar / usr/sbin/agent: content differs at byte 19 (9 bytes differ, 19 against 28 long): "26-11-23" against "26-11-23 and more"
+    insta::assert_snapshot!(diff(&good, &longer), @r#"
+    root          +0 -0 ~1 files, the same size
+    other         +0 -0 ~4 files and structures
+
+    root
+      usr/sbin/
+        ~ agent  content differs at byte 19 (9 bytes differ, 19 against 28 long): "26-11-23" against "26-11-23 and more"
+
+    other
+      ~ oci/image amd64  manifest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      ~ oci/index.json   manifests/0/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      oci/image amd64
+        ~ configuration  rootfs/diff_ids/1 is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+        ~ manifest       config/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/size is "124" in the first, "132" in the second
     exit 1
     "#);
     let arm64 = image((0o755, b"agent of 2026-11-23"), Arch::Arm64, ZSTD);
     let other = diff(&good, &arm64);
     assert!(
-        other.contains("oci/image amd64: only in the first") && other.contains("oci/image arm64: only in the second"),
+        other.contains("  - oci/image amd64 ") && other.contains("  + oci/image arm64 "),
         "{other}"
     );
 }
@@ -257,9 +281,19 @@ fn a_difference_names_the_layer_and_the_file_in_it() {
 fn another_compression_is_told_from_another_content() {
     let good = image((0o755, b"agent"), Arch::Amd64, ZSTD);
     let gzip = image((0o755, b"agent"), Arch::Amd64, [LayerCompression::Gzip; 2]);
-    insta::assert_snapshot!(in_layers(&diff(&good, &gzip)), @r#"
-    oci/image amd64 / layer 1 "rest": the same content, as zstd in the first, as gzip in the second
-    oci/image amd64 / layer 2 "agent": the same content, as zstd in the first, as gzip in the second
+    insta::assert_snapshot!(diff(&good, &gzip), @r#"
+    root          changed, but none of its files
+    other         +0 -0 ~3 files and structures
+
+    root
+      ~ layer 1 "rest"   the same content, as zstd in the first, as gzip in the second
+      ~ layer 2 "agent"  the same content, as zstd in the first, as gzip in the second
+
+    other
+      ~ oci/image amd64  manifest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      ~ oci/index.json   manifests/0/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      oci/image amd64
+        ~ manifest  layers/0/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/0/mediaType is "application/vnd.oci.image.layer.v1.tar+zstd" in the first, "application/vnd.oci.image.layer.v1.tar+gzip" in the second; layers/0/size is "153" in the first, "157" in the second; layers/1/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/mediaType is "application/vnd.oci.image.layer.v1.tar+zstd" in the first, "application/vnd.oci.image.layer.v1.tar+gzip" in the second; layers/1/size is "113" in the first, "119" in the second
     exit 1
     "#);
     let both = image(
@@ -267,9 +301,21 @@ fn another_compression_is_told_from_another_content() {
         Arch::Amd64,
         [LayerCompression::Zstd, LayerCompression::Gzip],
     );
-    insta::assert_snapshot!(in_layers(&diff(&good, &both)), @r#"
-    oci/image amd64 / layer 2 "agent" / content / tar / usr/sbin/agent: content differs at byte 4 (1 byte differs): "agent" against "agens"
-    oci/image amd64 / layer 2 "agent": stored as zstd in the first, as gzip in the second, and the content differs
+    insta::assert_snapshot!(diff(&good, &both), @r#"
+    root          +0 -0 ~1 files, the same size
+    other         +0 -0 ~4 files and structures
+
+    root
+      ~ layer 2 "agent"  stored as zstd in the first, as gzip in the second, and the content differs
+      usr/sbin/
+        ~ agent  content differs at byte 4 (1 byte differs): "agent" against "agens"
+
+    other
+      ~ oci/image amd64  manifest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      ~ oci/index.json   manifests/0/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+      oci/image amd64
+        ~ configuration  rootfs/diff_ids/1 is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second
+        ~ manifest       config/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/digest is "sha256:<sha256>" in the first, "sha256:<sha256>" in the second; layers/1/mediaType is "application/vnd.oci.image.layer.v1.tar+zstd" in the first, "application/vnd.oci.image.layer.v1.tar+gzip" in the second; layers/1/size is "113" in the first, "120" in the second
     exit 1
     "#);
     let (a, b) = (on_disk(&good), on_disk(&gzip));
