@@ -92,9 +92,9 @@ fn one_root_is_in_all_of_them_and_its_packages_are_those_of_amd64() {
             // The same source; a rebuild for one architecture alone adds +b and a number to the version.
             .map(|p| {
                 let name = p["name"].as_str().expect("text");
-                let own = format!("{name} {}", p["version"].as_str().expect("text"));
-                let source = p.get("source").and_then(|s| s.as_str());
-                format!("{name}: {}", source.unwrap_or(&own))
+                let source = &p["source"];
+                let of = |field: &str| source[field].as_str().expect("text");
+                format!("{name}: {} {}", of("name"), of("version"))
             })
             .collect();
         found.sort();
