@@ -1,6 +1,8 @@
 //! Locking an archive from end to end: an Ubuntu-shaped archive that is made and signed here, what is refused of it, and
 //! that the solver picks what apt-get picks.
 
+#[path = "fixture/apt.rs"]
+mod apt;
 #[path = "fixture/signed_archive.rs"]
 mod signed_archive;
 #[path = "fixture/tools.rs"]
@@ -26,7 +28,6 @@ use pnb::{
 use rand::{SeedableRng, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::OnceLock,
 };
 
@@ -512,51 +513,6 @@ fn an_index_that_was_not_signed_is_refused() {
     assert!(refusal.contains("\n  actual: "), "{refusal}");
 }
 
-/// What apt-get would install of each list of names, `name=version` each, from the package index of `repository`.
-fn apt_get(repository: &Path, lists: &[Vec<&str>]) -> Vec<BTreeSet<String>> {
-    let mut script = r#"
-        export LC_ALL=C APT_CONFIG=/build/apt.conf
-        mkdir -p state/lists/partial cache/archives/partial empty.d log
-        : >status
-        echo 'deb [trusted=yes] file:/inputs/0 trixie main' >sources.list
-        cat >apt.conf <<'end'
-Dir "/build";
-Dir::State "/build/state";
-Dir::State::status "/build/status";
-Dir::Cache "/build/cache";
-Dir::Log "/build/log";
-Dir::Etc "/build";
-Dir::Etc::sourcelist "/build/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::Etc::parts "/build/empty.d";
-Dir::Etc::preferencesparts "-";
-Dir::Bin::methods "/usr/lib/apt/methods";
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-APT::Sandbox::User "";
-Acquire::Languages "none";
-Debug::NoLocking "1";
-end
-        apt-get update
-    "#
-    .to_owned();
-    for (number, names) in lists.iter().enumerate() {
-        let names = names.join(" ");
-        script += &format!("apt-get install --simulate --no-install-recommends {names} >out/{number}\n");
-    }
-    let (_, made) = tools::check(&[repository], &script);
-    let picked = |text: &[u8]| {
-        let text = std::str::from_utf8(text).expect("UTF-8");
-        let lines = text.lines().filter_map(|line| line.strip_prefix("Inst "));
-        let packages = lines.filter_map(|line| {
-            let (name, rest) = line.split_once(" (")?;
-            Some(format!("{name}={}", rest.split_once(' ')?.0))
-        });
-        packages.collect()
-    };
-    (0..lists.len()).map(|n| picked(&made[&n.to_string()])).collect()
-}
-
 #[test]
 fn the_solver_picks_what_apt_get_picks() {
     let text = include_str!("fixtures/packages-amd64.txt");
@@ -564,12 +520,7 @@ fn the_solver_picks_what_apt_get_picks() {
     let repo = directory.path().join("repo/dists/trixie");
     std::fs::create_dir_all(repo.join("main/binary-amd64")).expect("created");
     std::fs::write(repo.join("main/binary-amd64/Packages"), text).expect("written");
-    let release = format!(
-        "Suite: trixie\nCodename: trixie\nDate: Sat, 21 Nov 2026 09:15:44 UTC\nArchitectures: amd64\nComponents: main\nSHA256:\n \
-         {} {} main/binary-amd64/Packages\n",
-        sha256(text.as_bytes()),
-        text.len()
-    );
+    let release = apt::release("trixie", "", text);
     std::fs::write(repo.join("Release"), release).expect("written");
 
     let mut index = Index::new(Arch::Amd64);
@@ -602,7 +553,7 @@ fn the_solver_picks_what_apt_get_picks() {
         }
         asked
     });
-    let theirs = apt_get(&directory.path().join("repo"), &asked);
+    let theirs = apt::apt_get(&directory.path().join("repo"), &["trixie"], &asked);
     for ((names, with_essential), theirs) in cases.into_iter().zip(theirs) {
         let wanted = WantedSet {
             node: NodeId::new("test", Arch::Amd64),

@@ -95,7 +95,12 @@ fn attempt(transport: &dyn Transport, place: &Location, file: SmallFile) -> Resu
         )));
     }
     // A proxy or server that ends a connection early ends it as any other where no length was told.
-    match file.size.or(total.filter(|_| !decoding)) {
+    // A whole file of another size is the caller's to judge, who names both.
+    match file
+        .size
+        .or(total.filter(|_| !decoding))
+        .filter(|_| total != Some(read))
+    {
         Some(size) if read < size => Err(TransportFailure::Temporary(format!(
             "ends after {read} of {size} bytes"
         ))),

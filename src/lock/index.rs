@@ -216,6 +216,11 @@ impl Index {
         self.sources[self.packages[id.0].0].rank.automatic == Automatic::Always
     }
 
+    /// The rank of the archive of a package.
+    pub(super) fn rank(&self, id: PackageId) -> ArchiveRank {
+        self.sources[self.packages[id.0].0].rank
+    }
+
     fn best(&self, ids: impl Iterator<Item = PackageId>) -> Option<PackageId> {
         let key = |id: PackageId| {
             let (source, package) = &self.packages[id.0];

@@ -494,8 +494,9 @@ impl<'a> Solver<'a> {
         self.ranked(found, relation)
     }
 
-    /// Versions other than the candidates, of packages that are not chosen: they come from the other archives and are tried
-    /// after all candidates have failed.
+    /// Versions other than the candidates, of packages that are not chosen: they come from archives of another rank and are tried after
+    /// all candidates have failed. An older version of an archive of the same rank is none of them: apt does not take it either, because
+    /// it is the one that an update has replaced.
     fn other_versions(&self, group: Alternatives<'a>) -> Vec<PackageId> {
         group
             .alternatives()
@@ -504,8 +505,9 @@ impl<'a> Solver<'a> {
                 let provided = self.index.providers(relation.name).iter();
                 let found = named.chain(provided).copied().filter(|id| {
                     let name = &*self.index.package(*id).name;
+                    let rank = self.candidate(name).map(|candidate| self.index.rank(candidate));
                     !self.by_name.contains_key(name)
-                        && self.candidate(name) != Some(*id)
+                        && rank != Some(self.index.rank(*id))
                         && self.index.is_automatic(*id)
                 });
                 self.ranked(found, &relation)

@@ -148,6 +148,8 @@ fn the_names_that_the_controllers_look_for_have_the_files_of_the_artifact() {
     assert_eq!(record(), before);
     let (_, json) = site.run(&["--json"]);
     let events: Vec<serde_json::Value> = json.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let (end, events) = events.split_last().expect("the end");
+    assert_eq!(end["event"], "end");
     let names: Vec<&str> = events.iter().map(|e| e["name"].as_str().expect("a name")).collect();
     assert_eq!(names, NAMES);
     assert!(
@@ -248,6 +250,12 @@ fn an_artifact_that_does_not_pass_its_audit_is_not_published() {
     assert_eq!(exit, 44, "{said}");
     assert!(!site.place().exists());
     fs::remove_dir_all(site.images()).expect("removed");
+    let (exit, said) = site.run(&[]);
+    assert!(
+        exit == 2 && said.contains("there is no such file"),
+        "exit {exit}\n{said}"
+    );
+    fs::create_dir(site.images()).expect("made");
     let (exit, said) = site.run(&[]);
     assert!(
         exit == 60 && said.contains("kernel-initrd/amd64 and kernel-initrd/arm64"),
