@@ -293,7 +293,7 @@ shells() {
     ) || echo "ended with $?" >>"$tmp/started"
     tr '\n' ' ' <"$tmp/started"
 }
-rm -rf "$tmp/dev"
+rm -rf "${tmp:?}/dev"
 mkdir -p "$tmp/dev" "$tmp/etc/powernode"
 for tty in tty1 ttyS0 ttyAMA0 console; do : >"$tmp/dev/$tty"; done
 cp "$stages/root/debug/etc/powernode/debug" "$tmp/etc/powernode/debug"

@@ -6,6 +6,7 @@ set -euo pipefail
 apt-get update -q >/walk/apt.log 2>&1
 DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends git build-essential uidmap >>/walk/apt.log 2>&1
 git config --system safe.directory '*'
+# shellcheck disable=SC2016  # backticks of Markdown
 requirements=$(git -C /walk/pnb.git show HEAD:README.md | sed -n 's/.*`apt install \([a-z -]*\)`.*/\1/p' | head -n 1)
 [ "$requirements" = "git build-essential" ] || {
     echo "README.md asks for the packages \"$requirements\", and this script installs git and build-essential" >&2

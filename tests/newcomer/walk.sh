@@ -34,6 +34,7 @@ command -v debootstrap >/dev/null || {
 
 # The bare machine: the minimal packages of Debian, and nothing of this one but where packages come from.
 if [ ! -e "$root/etc/os-release" ]; then
+    # shellcheck disable=SC2016  # a format of apt-get
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
     debootstrap --variant=minbase trixie "$root.new" "${mirror%/}" >"$directory/debootstrap.log" 2>&1 || {
         tail -n 20 "$directory/debootstrap.log" >&2
@@ -50,6 +51,7 @@ git clone -q --bare "$project" "$root/walk/pnb.git"
 [ -z "$program" ] || cp "$program" "$root/walk/pnb"
 
 # A chroot has no user namespaces: the root of the machine is changed.
+# shellcheck disable=SC2016  # the arguments of the inner shell
 exec unshare --mount --pid --fork --propagation private bash -euc '
     root=$1 toolchain=$2 registry=$3 mirror=$4
     mount --rbind "$root" "$root"

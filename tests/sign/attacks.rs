@@ -223,6 +223,9 @@ fn each_attack_is_refused_by_its_own_line() {
         let [ours, theirs] = &attack.options;
         let (code, text) = pnb(&file, ours);
         assert!((65..=69).contains(&code), "{}: {code} {text}", attack.name);
+        // The last line is the verdict about all files.
+        let (text, verdict) = text.trim_end().rsplit_once('\n').expect("two lines");
+        assert!(verdict.starts_with("1 of 1 file is not signed by "), "{verdict}");
         let verdicts = Cosign::BOTH.map(|cosign| match cosign.accepts(&file, &bundle, None, theirs).0 {
             true => "accepts",
             false => "refuses",
@@ -340,18 +343,23 @@ fn a_root_that_did_not_issue_the_certificate_is_no_root() {
     insta::assert_snapshot!(lines.join("\n"), @"
     another authority
       66 certificate: certificate chain is invalid: certificate chain validation failed: UnknownIssuer
+    1 of 1 file is not signed by https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1 as it must be
     another log
       69 log: invalid inclusion promise: No log key valid at integrated time TIME for log ID LOG
+    1 of 1 file is not signed by https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1 as it must be
     another log of certificates
       66 certificate: invalid signed certificate timestamp: SCT signature verification failed: Verification error: key not found or not valid at TIME: LOG
+    1 of 1 file is not signed by https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1 as it must be
     an authority that had ended
       66 certificate: no trusted certificate authority is valid at TIME
+    1 of 1 file is not signed by https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1 as it must be
     no logs
       66 error: failed to use the trusted root DIR/root.json: it has no tlogs, and no signature verifies without
     no root
       66 error: failed to use the trusted root DIR/root.json: failed to parse JSON: missing field `mediaType` at line 1 column 2
     the public one
       69 log: invalid inclusion promise: No log key valid at integrated time TIME for log ID LOG
+    1 of 1 file is not signed by https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1 as it must be
     a missing file
       66 error: failed to read the trusted root absent.json: No such file or directory (os error 2)
     ");
@@ -427,7 +435,9 @@ fn the_command_says_what_is_missing() {
 
     hint: name the trusted_root.json of the authority that the signer uses, or public-good for the public instance of sigstore, which signs for no Gitea or Forgejo
     65 FAIL  file  bundle: there is no bundle file.sigstore.json
+    1 of 1 file is not signed by a@b as it must be
     65 FAIL  file  bundle: the bundle . cannot be read: it is no file
+    1 of 1 file is not signed by a@b as it must be
     2 error: failed to verify absent: there is no such file or directory, and it is no image in a registry
     2 error: failed to verify .: it is a directory, whose files have their own bundles; leave out --bundle
     65 error: failed to read ./SHA256SUMS: No such file or directory (os error 2)

@@ -269,6 +269,8 @@ fn every_file_of_a_directory_needs_its_signature() {
     ok    build-manifest.json  signed at TIME, entry INDEX of the log
     ok    kernel               signed at TIME, entry INDEX of the log
     ok    oci/blobs/one        signed at TIME, entry INDEX of the log
+    4 files signed by https://git.test/acme/images/.gitea/workflows/build.yaml@refs/tags/v1
+    next: pnb audit artifact
     ");
     assert_eq!(pnb(&artifact, &[]).0, 0);
     let (code, text) = pnb(&artifact, &["--json"]);
