@@ -98,7 +98,7 @@ fn a_stage_gives_the_same_module_twice() {
     assert_eq!(content(&out.path().join("one")), content(&out.path().join("two")));
     let said = good(module(&["verify"]).arg(out.path().join("one")));
     assert!(
-        said.contains("objects") && said.contains("1 modules, no modules.list"),
+        said.contains("objects") && said.contains("1 module is whole; there is no modules.list"),
         "{said}"
     );
     let mut command = pnb(repository(), &store());
@@ -193,7 +193,7 @@ fn a_changed_module_or_list_does_not_verify() {
         once,
         "signing again changes nothing"
     );
-    assert!(good(&mut verify()).contains("1 modules, counter 1"));
+    assert!(good(&mut verify()).contains("1 module, counter 1"));
     let text = String::from_utf8(once).expect("text");
     fs::write(&path, text.replace("counter 1", "counter 2")).expect("written");
     let said = bad(&mut verify(), 1);
