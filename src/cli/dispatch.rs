@@ -259,10 +259,16 @@ mod tests {
 
     #[test]
     fn completion_knows_commands_options_and_values() {
-        let script =
-            String::from_utf8(script(clap_complete::Shell::Bash, program(), &["a-stage".to_owned()])).expect("UTF-8");
+        let values = [
+            ("stage", vec!["a-stage".to_owned()]),
+            ("variant", vec!["a-variant".to_owned()]),
+        ];
+        let script = String::from_utf8(script(clap_complete::Shell::Bash, program(), &values)).expect("UTF-8");
         let axes = pnb::repro::Axis::ALL.iter().map(|axis| axis.as_str());
-        for word in ["vendor", "--hermetic", "arm64", "a-stage"].into_iter().chain(axes) {
+        for word in ["vendor", "--hermetic", "arm64", "a-stage", "a-variant"]
+            .into_iter()
+            .chain(axes)
+        {
             assert!(script.contains(word), "{word} is not completed");
         }
     }
