@@ -78,7 +78,7 @@ pub enum LayoutError {
         path: PathBuf,
     },
     /// Two artifacts of one family and architecture.
-    #[error("lay out {target}: two of the given artifacts are it")]
+    #[error("lay out {target}: two of the given artifacts have this name")]
     Twice {
         /// The artifact.
         target: Target,
@@ -264,7 +264,7 @@ impl Hint for SecretError {}
 pub enum DiskArtifactError {
     /// A platform's name has another form.
     #[error(
-        "use {value:?} as the platform's name of an image: it has lower-case letters and digits, with one of . _ - between them"
+        "use {value:?} as the platform's name of an image: it must consist of lower-case letters and digits, with one of . _ - between them"
     )]
     Name {
         /// The value.

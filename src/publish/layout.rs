@@ -167,7 +167,7 @@ mod tests {
         let twice = add(&mut files, Path::new("b"), target, &given).expect_err("twice");
         assert_eq!(
             twice.to_string(),
-            "lay out kernel-initrd/amd64: two of the given artifacts are it"
+            "lay out kernel-initrd/amd64: two of the given artifacts have this name"
         );
         let error = add(&mut BTreeMap::new(), Path::new("a"), target, &artifacts(&["kernel"])).expect_err("incomplete");
         assert_eq!(

@@ -15,7 +15,7 @@ pub enum GiteaError {
         problem: &'static str,
     },
     /// The token cannot stand in a header.
-    #[error("use the token: it has a character that a header does not have")]
+    #[error("use the token: it has a character that a header cannot have")]
     Token,
     /// There was no answer.
     #[error(transparent)]
@@ -174,7 +174,9 @@ pub enum GiteaError {
         problems: Vec<String>,
     },
     /// The server has other bytes than it got.
-    #[error("upload {name}: the server has something else than it got\n  expected: {expected}\n  actual:   {actual}")]
+    #[error(
+        "upload {name}: the server stored other bytes than were sent\n  expected: {expected}\n  actual:   {actual}"
+    )]
     Lying {
         /// The file.
         name: String,
