@@ -267,7 +267,7 @@ fn a_stage_that_fails_elsewhere_is_a_finding_and_the_axis_is_named() {
     let log = fs::read_to_string(log.expect("a log is named")).expect("kept");
     assert!(log.contains("fails here"), "{log}");
     let shown = pnb(dir.path(), &store())
-        .args(["log", "leaks"])
+        .args(["log", "leaks", "--last"])
         .output()
         .expect("starts");
     assert_eq!(String::from_utf8_lossy(&shown.stdout), log);

@@ -216,8 +216,14 @@ fn an_interrupted_build_says_what_is_kept() {
         (true, "{\"event\":\"interrupted\",\"exit\":130}\n"),
     ] {
         let dir = tempfile::tempdir_in(scratch()).expect("scratch");
-        let mut command = pnb(repository(), dir.path());
-        command.args(STAGE).args(json.then_some("--json"));
+        let mut build = pnb(repository(), dir.path());
+        build.args(STAGE).args(json.then_some("--json"));
+        // A signal that whoever started the tests ignores would be ignored by pnb too.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=INT")
+            .arg(build.get_program())
+            .args(build.get_args());
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
