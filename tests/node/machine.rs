@@ -92,26 +92,6 @@ fn ready(said: &str, instance: &str, source: &str) {
     );
 }
 
-#[test]
-#[ignore = "long: a boot; cargo test -- --include-ignored"]
-fn fw_cfg_names_the_node() {
-    let platform = platform();
-    platform.expect(TOKEN, INSTANCE);
-    let said = good_boot(
-        boot(kernel_initrd(), &platform)
-            .arg("--fw-cfg")
-            .arg(format!("instance_uuid={INSTANCE}"))
-            .arg("--fw-cfg")
-            .arg(format!("bootstrap_token={TOKEN}"))
-            .arg("--fw-cfg")
-            .arg(format!("platform_url={}", url()))
-            .arg("--fw-cfg")
-            .arg(format!("ca_pem={}", platform.ca())),
-    );
-    ready(&said, INSTANCE, "fw_cfg");
-    saw(&platform, TOKEN, INSTANCE, &said);
-}
-
 /// The words of an identity on the command line, with the certificate as the platform's script for iPXE has it.
 fn words(platform: &Platform) -> String {
     let ca = platform.ca().replace('\n', "");
@@ -153,6 +133,26 @@ fn a_disk_that_nobody_has_claimed_is_claimed() {
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
     use super::*;
+
+    #[test]
+    #[ignore = "nightly: a boot; cargo test -- --ignored nightly::"]
+    fn fw_cfg_names_the_node() {
+        let platform = platform();
+        platform.expect(TOKEN, INSTANCE);
+        let said = good_boot(
+            boot(kernel_initrd(), &platform)
+                .arg("--fw-cfg")
+                .arg(format!("instance_uuid={INSTANCE}"))
+                .arg("--fw-cfg")
+                .arg(format!("bootstrap_token={TOKEN}"))
+                .arg("--fw-cfg")
+                .arg(format!("platform_url={}", url()))
+                .arg("--fw-cfg")
+                .arg(format!("ca_pem={}", platform.ca())),
+        );
+        ready(&said, INSTANCE, "fw_cfg");
+        saw(&platform, TOKEN, INSTANCE, &said);
+    }
 
     #[test]
     #[ignore = "nightly: a disk is built and booted; cargo test -- --ignored nightly::"]
