@@ -175,7 +175,7 @@ impl Report {
     pub(super) fn error(&self, failure: &Failure, space: &str) {
         self.clear();
         let message = chain(failure.error());
-        let full = (failure.is_full() && !space.is_empty()).then(|| Cow::Borrowed(space));
+        let full = (failure.is_full() && !space.is_empty()).then_some(Cow::Borrowed(space));
         // The hint of the step itself, to try it again, would lead to the same end.
         let hints: Vec<_> = full.or_else(|| failure.hint()).into_iter().collect();
         if self.json {
