@@ -56,7 +56,7 @@ for file in 10-powernode-amd64.toml 10-powernode-arm64.toml; do
     status 0 test -n "$kargs"
     open "$(printf '%s' "$kargs" | tr -d '",' | sed 's/115200/,115200/g')"
 done
-for words in 'gpt' 'initrd=initramfs.cpio.zst' 'BOOT_IMAGE=/powernode/vmlinuz powernode.rootdev=PARTUUID=486f5b15-f974-8e3b-a12b-8cfac826bb1a' \
+for words in 'gpt' 'kernel powernode.boot=1' 'initrd=initramfs.cpio.zst' 'BOOT_IMAGE=/powernode/vmlinuz powernode.rootdev=PARTUUID=486f5b15-f974-8e3b-a12b-8cfac826bb1a' \
     'powernode.rootdev=LABEL=POWERNODE_ISO powernode.rootfile=/powernode/root.ext4' 'powernode.install=/dev/vda powernode.install.confirm=yes' \
     'powernode.debug=0' 'console=ttyAMA0,115200 console=ttyS1,115200' 'quiet loglevel=4 panic=30' 'usb-storage.quirks=0bda:9210:u' \
     'coherent_pool=1M 8250.nr_uarts=1 snd_bcm2835.enable_hdmi=1 bcm2708_fb.fbwidth=0 smsc95xx.macaddr=DC:A6:32:00:00:01 vc_mem.mem_base=0x3ec00000' \
