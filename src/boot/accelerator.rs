@@ -18,7 +18,7 @@ pub enum AskedAccelerator {
     Tcg,
 }
 
-/// What runs the machine's instructions.
+/// The executor of the machine's instructions: KVM or emulation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accelerator {
@@ -71,7 +71,7 @@ impl AskedAccelerator {
     /// only if everything else allows KVM.
     ///
     /// # Errors
-    /// [`NoKvm`] if KVM is asked for. A processor that does not help is none: whoever asks for KVM there may try it.
+    /// [`NoKvm`] if KVM is asked for. A processor without `vmx` or `svm` is no such error: KVM can be tried there.
     pub fn choose(
         self,
         (arch, firmware): (Arch, Firmware),

@@ -173,7 +173,7 @@ pub struct Machine {
     pub arch: Arch,
     /// Its firmware.
     pub firmware: Firmware,
-    /// What runs its instructions; KVM for machines of the host's own architecture only.
+    /// The executor of its instructions; KVM for machines of the host's own architecture only.
     pub accelerator: Accelerator,
     /// Memory in MiB.
     pub memory: u64,

@@ -60,7 +60,7 @@ impl Hint for ArtifactPathError {
     }
 }
 
-/// What a command does with a directory that holds one directory for each architecture.
+/// The treatment of a directory that holds one directory for each architecture.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Parent {
     /// It needs one artifact.
