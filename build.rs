@@ -14,7 +14,7 @@ use std::{
 const ROOMS: &[&str] = &[
     "model", "page", "verity", "debian", "lock", "http", "fetch", "registry", "source", "store", "graph", "sandbox",
     "image", "module", "inspect", "writers", "manifest", "audit", "sign", "repro", "serve", "boot", "publish",
-    "pipeline",
+    "remote", "pipeline",
 ];
 /// The folder of the program.
 const PROGRAM: &str = "cli";
