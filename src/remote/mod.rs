@@ -14,14 +14,49 @@
 //! | `endpoint` | [`Endpoint`]: the address of a server, and the files with credentials |
 //! | `blob` | [`BlobDigest`]: the name of a blob, and the check of its bytes |
 //! | `cache` | [`RemoteCache`]: the two services of a cache |
+//! | `connect` | [`connect`]: the client of an endpoint; [`RemoteLimits`] |
+//! | `grpc` | the client of the Remote Execution API: results, batches of small blobs |
+//! | `stream` | blobs of any size over gRPC |
+//! | `channel` | connections of gRPC: proxy, TLS |
+//! | `pace` | the end of a request that is silent or slow |
+//! | `status` | the meaning of a gRPC status |
+//! | `http` | the client of Bazel's HTTP cache |
+//! | `token` | the files with credentials |
+//! | `proto` | results and digests as messages |
 //! | `error` | [`RemoteError`] |
+//!
+//! The clients (`grpc` to `proto`) are compiled with the feature `remote`, which is on by default.
 
 mod blob;
 mod cache;
+#[cfg(feature = "remote")]
+mod channel;
+mod connect;
+#[cfg(all(test, feature = "remote"))]
+mod double;
 mod endpoint;
 mod error;
+#[cfg(feature = "remote")]
+mod grpc;
+#[cfg(all(test, feature = "remote"))]
+mod grpc_tests;
+#[cfg(feature = "remote")]
+mod http;
+#[cfg(all(test, feature = "remote"))]
+mod http_tests;
+#[cfg(feature = "remote")]
+mod pace;
+#[cfg(feature = "remote")]
+mod proto;
+#[cfg(feature = "remote")]
+mod status;
+#[cfg(feature = "remote")]
+mod stream;
+#[cfg(feature = "remote")]
+mod token;
 
 pub use blob::{BlobDigest, Checked};
 pub use cache::{CachedResult, OpenBlob, RemoteCache, SMALL_BLOBS};
+pub use connect::{RemoteLimits, connect};
 pub use endpoint::{Endpoint, Protocol, RemoteAddress};
 pub use error::{Loss, RemoteError};
