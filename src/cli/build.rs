@@ -101,6 +101,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         store: &store,
         origins: &origins,
         options: &options,
+        shared: shared.as_ref(),
         events: &|event| {
             timeline.event(&event);
             report.event(event);

@@ -6,11 +6,12 @@ use super::{
     recipe::Recipe,
     resolve::{ResolvedInput, ResolvedStage, lay_out_packages},
     run::varied,
+    shared::ensure,
 };
 use crate::{
     lock::{BasePlatform, Package},
     model::{Arch, RelPath, VerityDigest},
-    sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Workload},
+    sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Variation, Workload},
     store::{self, Store, StoreError},
 };
 use std::{fs, path::PathBuf, time::Duration};
@@ -53,17 +54,54 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
     }
     let Inputs { mounts, packages, .. } = inputs;
     let root = match &recipe.root {
-        Some(digest) => RootFs::Tree(checkout(context, digest, links.for_programs())?),
+        Some(digest) => {
+            ensure(context, digest)?;
+            RootFs::Tree(checkout(context, digest, links.for_programs())?)
+        }
         None => RootFs::Empty,
     };
+    let emulator = emulator(context, &recipe)?;
+    let build_dir = build_dir(context, &recipe)?;
+    let options = context.options;
     let spec = Spec {
+        variation: varied(&options.changed, recipe.limits.cpus),
+        keep_failed: options.keep_failed,
+        ..spec(recipe, root, mounts, emulator, build_dir)
+    };
+    Ok(Placement { spec, packages })
+}
+
+/// The sandbox of a recipe whose inputs are nowhere yet, for what does not depend on their places: the policy, and the rules for outputs.
+pub(super) fn unplaced(recipe: Recipe<'_>) -> Result<Spec, PipelineError> {
+    let nowhere = PathBuf::new;
+    let mut mounts = Vec::new();
+    for (target, input) in &recipe.inputs {
+        mounts.push(mount(nowhere(), target.clone()));
+        if let Some(beside) = beside(&recipe, target, input)? {
+            mounts.push(mount(nowhere(), beside));
+        }
+    }
+    let root = match &recipe.root {
+        Some(_) => RootFs::Tree(nowhere()),
+        None => RootFs::Empty,
+    };
+    let emulator = recipe.emulator.map(|(_, arch)| Emulator {
+        arch,
+        program: nowhere(),
+    });
+    Ok(spec(recipe, root, mounts, emulator, BuildDir::Tmpfs))
+}
+
+/// The sandbox of an ordinary run.
+fn spec(recipe: Recipe<'_>, root: RootFs, mounts: Vec<Mount>, emulator: Option<Emulator>, build_dir: BuildDir) -> Spec {
+    Spec {
         stage: recipe.id.to_string(),
         root,
         mounts,
-        emulator: emulator(context, &recipe)?,
-        build_dir: build_dir(context, &recipe)?,
-        variation: varied(&context.options.changed, recipe.limits.cpus),
-        keep_failed: context.options.keep_failed,
+        emulator,
+        build_dir,
+        variation: Variation::default(),
+        keep_failed: false,
         workload: recipe.workload,
         env: recipe.env,
         epoch: recipe.epoch,
@@ -76,8 +114,28 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
         console: Console::Log,
         network: Network::None,
         kvm: false,
-    };
-    Ok(Placement { spec, packages })
+    }
+}
+
+/// The place of the dump of an input's tree, which is beside the tree; the stage's own directory has no dump.
+fn beside(recipe: &Recipe<'_>, target: &RelPath, input: &ResolvedInput) -> Result<Option<RelPath>, PipelineError> {
+    if !matches!(input, ResolvedInput::Tree(_)) || target.as_bytes() == b"stage" {
+        return Ok(None);
+    }
+    let beside = RelPath::new(format!("{target}.tree")).map_err(|e| PipelineError::Spec {
+        node: recipe.id.clone(),
+        problem: e.to_string(),
+    })?;
+    Ok(Some(beside))
+}
+
+/// An input at `target`.
+fn mount(source: PathBuf, target: RelPath) -> Mount {
+    Mount {
+        source,
+        target,
+        access: Access::ReadOnly,
+    }
 }
 
 /// The sandbox of a stage with a shell in place of its command, on this terminal. Its inputs are fetched and placed. A writer that runs
@@ -148,18 +206,14 @@ impl Inputs<'_> {
         let pinned = store.of_pinned();
         match input {
             ResolvedInput::Tree(digest) => {
+                ensure(self.context, digest)?;
                 self.mount(checkout(self.context, digest, self.links)?, target.clone());
-                // The dump of an input's tree is mounted beside it; the stage's own directory has no dump.
-                if target.as_bytes() != b"stage" {
-                    let beside = format!("{target}.tree");
-                    let beside = RelPath::new(beside).map_err(|e| PipelineError::Spec {
-                        node: recipe.id.clone(),
-                        problem: e.to_string(),
-                    })?;
+                if let Some(beside) = beside(recipe, target, input)? {
                     self.mount(self.own(store, store.object_path(digest)?)?, beside);
                 }
             }
             ResolvedInput::File(digest, _) => {
+                ensure(self.context, digest)?;
                 store.verify_object(digest)?;
                 self.mount(self.own(store, store.plain_object(digest)?)?, target.clone());
             }
@@ -184,11 +238,7 @@ impl Inputs<'_> {
     }
 
     fn mount(&mut self, source: PathBuf, target: RelPath) {
-        self.mounts.push(Mount {
-            source,
-            target,
-            access: Access::ReadOnly,
-        });
+        self.mounts.push(mount(source, target));
     }
 
     /// A file with the content of the file `file` of `store`, and the right number of links.
@@ -258,6 +308,7 @@ fn emulator(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<Option<Em
     };
     let name = emulator_name(arch);
     let links = LinkCount::of(context, &recipe.workload).for_programs();
+    ensure(context, &digest)?;
     let program = checkout(context, &digest, links)?.join("usr/bin").join(name);
     if !program.is_file() {
         return Err(PipelineError::Spec {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     graph::{DeclaredOutput, StageFile},
-    model::{NodeId, VerityDigest, lock, visible_path},
+    model::{NodeId, Target, VerityDigest, lock, visible_path},
     sandbox::{
         BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation, check_host,
     },
@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub exported: BTreeSet<NodeId>,
     /// The nodes among them that no other node needs, if only the digests of their artifacts are needed.
     pub unkept: BTreeSet<NodeId>,
+    /// The artifacts whose statements this program will write.
+    pub described: BTreeSet<Target>,
     /// The varied circumstances, which show whether an output depends on them.
     pub changed: Changed,
     /// Whether this machine was found to run stages, by the first stage that has to run.
@@ -74,6 +76,7 @@ impl RunOptions {
             verbose: false,
             exported: BTreeSet::new(),
             unkept: BTreeSet::new(),
+            described: BTreeSet::new(),
             changed: Changed::default(),
             checked: HostChecked::default(),
         }
@@ -241,7 +244,10 @@ fn record(
 }
 
 /// The outputs that pass an input on. They are the objects of the inputs, hashed before the stage ran, so it cannot change them.
-fn forwarded(file: &StageFile, resolved: &ResolvedStage) -> Result<BTreeMap<String, store::Output>, PipelineError> {
+pub(super) fn forwarded(
+    file: &StageFile,
+    resolved: &ResolvedStage,
+) -> Result<BTreeMap<String, store::Output>, PipelineError> {
     let from = |(name, declared): (&String, &DeclaredOutput)| {
         let input = declared.from.as_ref()?.get_ref();
         let output = match resolved.inputs.get(input) {

@@ -14,14 +14,25 @@
 //! | `endpoint` | [`Endpoint`]: the address of a server, and the files with credentials |
 //! | `blob` | [`BlobDigest`]: the name of a blob, and the check of its bytes |
 //! | `cache` | [`RemoteCache`]: the two services of a cache |
+//! | `action` | the digests under which the results of stages lie |
+//! | `pack` | the small objects of a tree as one blob |
+//! | `results` | [`StageResults`]: records and outputs, from a store to a cache and back |
 //! | `error` | [`RemoteError`] |
 
+mod action;
 mod blob;
 mod cache;
 mod endpoint;
 mod error;
+mod pack;
+mod results;
+#[cfg(test)]
+mod tests;
 
+pub use action::{EntryKind, action_digest};
 pub use blob::{BlobDigest, Checked};
 pub use cache::{CachedResult, OpenBlob, RemoteCache, SMALL_BLOBS};
 pub use endpoint::{Endpoint, Protocol, RemoteAddress};
 pub use error::{Loss, RemoteError};
+pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
+pub use results::{FoundResult, Published, StageResults, Taking};
