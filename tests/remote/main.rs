@@ -1,0 +1,15 @@
+//! Servers of the Remote Execution API as others run them, and doubles with faults, each at the other end of a small client.
+
+#[path = "../fixture/own_loader.rs"]
+mod own_loader;
+#[path = "../fixture/stage_tree.rs"]
+mod stage_tree;
+
+mod casd;
+mod client;
+mod double;
+mod engine;
+mod faults;
+mod http_cache;
+mod lies;
+mod process;
