@@ -114,6 +114,21 @@ pub enum Loss {
 }
 
 impl RemoteError {
+    /// The server, if there is one.
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::Gone { server, .. }
+            | Self::Denied { server, .. }
+            | Self::Full { server, .. }
+            | Self::Lacks { server, .. }
+            | Self::Wrong { server, .. }
+            | Self::Result { server, .. }
+            | Self::Unsupported { server, .. } => Some(server),
+            Self::Address { url, .. } | Self::NotCompiled { url } => Some(url),
+            Self::Credentials { .. } | Self::Local { .. } => None,
+        }
+    }
+
     /// What is lost by the error.
     pub fn loss(&self) -> Loss {
         match self {
