@@ -128,8 +128,25 @@ fn acts(command: &str, option: &str) -> bool {
     let builds = ["build", "verify-repro", "shell", "boot", "module"].contains(&command);
     match option {
         "mirror" | "offline" => builds || ["fetch", "vendor", "lock"].contains(&command),
-        "project" => !["audit", "challenge", "inspect", "diff", "remote", "serve", "verify-signature"].contains(&command),
-        "store" => !["graph", "challenge", "remote", "serve", "verify-signature", "completion"].contains(&command),
+        "project" => ![
+            "audit",
+            "challenge",
+            "inspect",
+            "diff",
+            "remote",
+            "serve",
+            "verify-signature",
+        ]
+        .contains(&command),
+        "store" => ![
+            "graph",
+            "challenge",
+            "remote",
+            "serve",
+            "verify-signature",
+            "completion",
+        ]
+        .contains(&command),
         _ => command != "completion",
     }
 }

@@ -34,12 +34,7 @@ pub(super) struct RemoteArgs {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     remote_timeout: Option<u64>,
     /// File with the bearer token for the cache, read again when the token is refused
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "PNB_REMOTE_TOKEN_FILE",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "FILE", env = "PNB_REMOTE_TOKEN_FILE", hide_env_values = true)]
     remote_token_file: Option<PathBuf>,
     /// File with the certificate of this client in PEM
     #[arg(long, value_name = "FILE", requires = "remote_key")]
@@ -117,7 +112,11 @@ impl RemoteArgs {
         common: &Common,
         warn: &dyn Fn(&RemoteError),
     ) -> Result<Option<SharedResults>, Failure> {
-        let Some(url) = self.remote_cache.as_deref().filter(|url| !url.is_empty() && !common.offline) else {
+        let Some(url) = self
+            .remote_cache
+            .as_deref()
+            .filter(|url| !url.is_empty() && !common.offline)
+        else {
             return Ok(None);
         };
         let cache = match self.connect(url, common) {

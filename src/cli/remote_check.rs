@@ -119,9 +119,14 @@ pub(super) fn remote(common: &Common, args: &RemoteCommandArgs, report: &Report)
         None => "the cache can be read, and not written",
     };
     let upload = written.is_none().then_some("never");
-    let next = common.command("build").args(["--remote-cache", cache.name()]).option("--remote-upload", upload);
+    let next = common
+        .command("build")
+        .args(["--remote-cache", cache.name()])
+        .option("--remote-upload", upload);
     let closing = Closing::verdict(sentence).next(next);
-    let closing = fields.into_iter().fold(closing, |closing, (name, value)| closing.field(name, value));
+    let closing = fields
+        .into_iter()
+        .fold(closing, |closing, (name, value)| closing.field(name, value));
     report.close("remote-check", &closing);
     Ok(Exit::Success)
 }
@@ -155,7 +160,10 @@ fn write(
 fn sample(begin: Instant) -> Vec<u8> {
     let seed = format!("{begin:?} {}", std::process::id());
     let mut bytes = vec![0; SAMPLE];
-    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new()
+        .update(seed.as_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
     bytes
 }
 

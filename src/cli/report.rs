@@ -316,7 +316,11 @@ impl Report {
                 self.note(format_args!("   {verb} {node}{place}"));
             }
             Event::Sent { node, server, bytes } => {
-                self.note(format_args!("     sent {node} to {}: {}", visible(&server), size(bytes)));
+                self.note(format_args!(
+                    "     sent {node} to {}: {}",
+                    visible(&server),
+                    size(bytes)
+                ));
             }
             Event::CacheLost { problem, then, .. } => self.warning(format_args!("failed to {problem}; {then}")),
             Event::Disagrees {

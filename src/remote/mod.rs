@@ -14,6 +14,7 @@
 //! | `endpoint` | [`Endpoint`]: the address of a server, and the files with credentials |
 //! | `blob` | [`BlobDigest`]: the name of a blob, and the check of its bytes |
 //! | `cache` | [`RemoteCache`]: the two services of a cache |
+//! | `engine` | [`RemoteEngine`]: a server that runs actions |
 //! | `action` | the digests under which the results of stages lie |
 //! | `pack` | the small objects of a tree as one blob |
 //! | `results` | [`StageResults`]: records and outputs, from a store to a cache and back |
@@ -23,6 +24,7 @@ mod action;
 mod blob;
 mod cache;
 mod endpoint;
+mod engine;
 mod error;
 mod pack;
 mod results;
@@ -33,6 +35,7 @@ pub use action::{EntryKind, action_digest};
 pub use blob::{BlobDigest, Checked};
 pub use cache::{CachedResult, OpenBlob, RemoteCache, SMALL_BLOBS};
 pub use endpoint::{Endpoint, Protocol, RemoteAddress};
+pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
 pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
 pub use results::{FoundResult, Published, StageResults, Taking};

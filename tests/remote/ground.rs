@@ -89,7 +89,11 @@ impl Ground {
         checkout.sh("cc -static -O1 -o maker maker.c");
         let program = fs::read(root.join("maker")).expect("compiled");
         fs::write(root.join("lockfile.toml"), lock_with("maker", &program)).expect("written");
-        fs::write(root.join("stages/files.toml"), "[[file]]\nname = \"agent\"\npath = \"maker\"\n").expect("written");
+        fs::write(
+            root.join("stages/files.toml"),
+            "[[file]]\nname = \"agent\"\npath = \"maker\"\n",
+        )
+        .expect("written");
         for (stage, content) in [("one", ONE), ("two", TWO), ("three", THREE)] {
             fs::create_dir_all(root.join("stages").join(stage)).expect("made");
             fs::write(root.join("stages").join(stage).join("stage.toml"), content).expect("written");
@@ -113,8 +117,17 @@ impl Ground {
     fn pnb(&self, store: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.arg("120").arg(env!("CARGO_BIN_EXE_pnb")).args(arguments);
-        command.current_dir(self.checkout.path()).env("PNB_STORE", self.store(store));
-        for name in ["ARCH", "VARIANT", "PNB_MIRROR", "PNB_PROJECT", "PNB_REMOTE_CACHE", "PNB_REMOTE_TOKEN_FILE"] {
+        command
+            .current_dir(self.checkout.path())
+            .env("PNB_STORE", self.store(store));
+        for name in [
+            "ARCH",
+            "VARIANT",
+            "PNB_MIRROR",
+            "PNB_PROJECT",
+            "PNB_REMOTE_CACHE",
+            "PNB_REMOTE_TOKEN_FILE",
+        ] {
             command.env_remove(name);
         }
         command
@@ -133,7 +146,14 @@ impl Ground {
 
     /// Builds stage `three` with a cache, to which every result is sent.
     pub(crate) fn build_with(&self, store: &str, cache: &str, arguments: &[&str]) -> Built {
-        let mut all = vec!["--remote-cache", cache, "--remote-upload", "always", "--remote-timeout", "2"];
+        let mut all = vec![
+            "--remote-cache",
+            cache,
+            "--remote-upload",
+            "always",
+            "--remote-timeout",
+            "2",
+        ];
         all.extend(arguments);
         self.build(store, &all)
     }
@@ -149,7 +169,10 @@ impl Ground {
 
     /// The content of an output of a stage in the store of this name.
     pub(crate) fn output(&self, store: &str, stage: &str, output: &str) -> Vec<u8> {
-        let done = self.pnb(store, &["store", "path", stage, "--output", output]).output().expect("starts");
+        let done = self
+            .pnb(store, &["store", "path", stage, "--output", output])
+            .output()
+            .expect("starts");
         assert!(done.status.success(), "{}", text(&done));
         fs::read(String::from_utf8_lossy(&done.stdout).trim()).expect("there")
     }
@@ -179,8 +202,13 @@ impl Built {
 
     /// Number of objects in the store, and their bytes.
     pub(crate) fn objects(&self) -> (usize, u64) {
-        let files = walkdir::WalkDir::new(self.store.join("objects")).into_iter().map(|e| e.expect("listed"));
-        let sizes: Vec<u64> = files.filter(|e| e.file_type().is_file()).map(|e| e.metadata().expect("there").len()).collect();
+        let files = walkdir::WalkDir::new(self.store.join("objects"))
+            .into_iter()
+            .map(|e| e.expect("listed"));
+        let sizes: Vec<u64> = files
+            .filter(|e| e.file_type().is_file())
+            .map(|e| e.metadata().expect("there").len())
+            .collect();
         (sizes.len(), sizes.iter().sum())
     }
 }

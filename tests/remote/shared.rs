@@ -14,15 +14,31 @@ const ALL: [&str; 4] = ["agent", "one", "three", "two"];
 #[track_caller]
 fn fill_and_take(ground: &Ground, url: &str) {
     let first = ground.build_with("first", url, &[]);
-    assert_eq!(first.well(), (ALL.map(str::to_owned).to_vec(), vec![]), "{}", first.said);
+    assert_eq!(
+        first.well(),
+        (ALL.map(str::to_owned).to_vec(), vec![]),
+        "{}",
+        first.said
+    );
     assert_eq!(first.warnings(), Vec::<String>::new());
     let second = ground.build_with("second", url, &[]);
-    assert_eq!(second.well(), (vec![], ALL.map(str::to_owned).to_vec()), "{}", second.said);
+    assert_eq!(
+        second.well(),
+        (vec![], ALL.map(str::to_owned).to_vec()),
+        "{}",
+        second.said
+    );
     assert_eq!(second.warnings(), Vec::<String>::new());
-    assert_eq!(ground.output("first", "three", "out"), ground.output("second", "three", "out"));
+    assert_eq!(
+        ground.output("first", "three", "out"),
+        ground.output("second", "three", "out")
+    );
     // The disk and the tree stayed where they were: nothing here has read them.
     let ((many, _), (few, bytes)) = (first.objects(), second.objects());
-    assert!(few < 20 && many > 300 && bytes < 100_000, "{few} objects of {bytes} bytes, {many}");
+    assert!(
+        few < 20 && many > 300 && bytes < 100_000,
+        "{few} objects of {bytes} bytes, {many}"
+    );
 }
 
 #[test]
@@ -35,11 +51,23 @@ fn a_fresh_store_gets_everything_from_buildbox() {
     ground.word("another");
     let third = ground.build_with("third", &casd.url(), &[]);
     let (ran, shared) = third.well();
-    assert_eq!((ran, shared), (vec!["two".to_owned()], ["agent", "one", "three"].map(str::to_owned).to_vec()), "{}", third.said);
+    assert_eq!(
+        (ran, shared),
+        (
+            vec!["two".to_owned()],
+            ["agent", "one", "three"].map(str::to_owned).to_vec()
+        ),
+        "{}",
+        third.said
+    );
     let here = ground.build("here", &[]);
     here.well();
     for (stage, output) in [("one", "version"), ("two", "disk"), ("three", "out")] {
-        assert_eq!(ground.output("third", stage, output), ground.output("here", stage, output), "{stage}");
+        assert_eq!(
+            ground.output("third", stage, output),
+            ground.output("here", stage, output),
+            "{stage}"
+        );
     }
     let log = ground.built("third", &["log", "one"]);
     assert!(log.said.contains("the log of one"), "{}", log.said);
@@ -66,7 +94,11 @@ fn large_blobs(kept: &crate::faults::Kept, size: usize) -> BTreeSet<String> {
 }
 
 /// A build against a full cache in which something is wrong by now: it ends well with the right output, and says once what was wrong.
-fn with_fault(grpc: bool, arguments: &[&str], wrong: impl FnOnce(&mut crate::faults::Kept)) -> (Vec<String>, String, String) {
+fn with_fault(
+    grpc: bool,
+    arguments: &[&str],
+    wrong: impl FnOnce(&mut crate::faults::Kept),
+) -> (Vec<String>, String, String) {
     let ground = Ground::new();
     let (http, double) = (HttpCache::start(), RemoteDouble::start());
     let url = if grpc { double.url() } else { http.url() };
@@ -78,7 +110,10 @@ fn with_fault(grpc: bool, arguments: &[&str], wrong: impl FnOnce(&mut crate::fau
     let second = ground.build_with("second", &url, &all);
     assert_eq!(second.code, 0, "{}", second.said);
     ground.build("here", &[]).well();
-    assert_eq!(ground.output("second", "two", "disk"), ground.output("here", "two", "disk"));
+    assert_eq!(
+        ground.output("second", "two", "disk"),
+        ground.output("here", "two", "disk")
+    );
     let (ran, _) = second.well();
     (ran, second.warnings().join("\n"), second.said)
 }
@@ -88,7 +123,10 @@ fn what_a_cache_lost_or_changed_is_made_here() {
     for grpc in [true, false] {
         let (ran, said, all) = with_fault(grpc, &[], |kept| kept.faults.wrong_bytes = large_blobs(kept, 4_000_000));
         assert!(ran.contains(&"one".to_owned()), "{all}");
-        assert!(said.starts_with("failed to read a blob from the remote cache ADDRESS"), "{all}");
+        assert!(
+            said.starts_with("failed to read a blob from the remote cache ADDRESS"),
+            "{all}"
+        );
         let (ran, said, all) = with_fault(grpc, &[], |kept| {
             let large = large_blobs(kept, 4_000_000);
             kept.faults.missing = large;
@@ -104,21 +142,34 @@ fn what_a_cache_lost_or_changed_is_made_here() {
 fn a_cache_that_is_gone_or_slow_is_left_alone() {
     let ground = Ground::new();
     // Nothing listens on the port of a listener that was closed.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound").port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("bound")
+        .local_addr()
+        .expect("bound")
+        .port();
     for scheme in ["grpc", "http"] {
         let url = format!("{scheme}://127.0.0.1:{port}");
         let built = ground.build_with(scheme, &url, &[]);
         assert_eq!(built.well().0.len(), ALL.len(), "{}", built.said);
         let said = built.warnings();
         assert_eq!(said.len(), 1, "once: {said:?}");
-        assert!(said[0].starts_with("failed to reach the remote cache ADDRESS"), "{said:?}");
+        assert!(
+            said[0].starts_with("failed to reach the remote cache ADDRESS"),
+            "{said:?}"
+        );
         assert!(said[0].ends_with("; the build goes on without it"), "{said:?}");
         let required = ground.build_with("required", &url, &["--remote-required"]);
         assert_eq!(required.code, 4, "{}", required.said);
-        assert!(required.said.contains("error: failed to reach the remote cache"), "{}", required.said);
+        assert!(
+            required.said.contains("error: failed to reach the remote cache"),
+            "{}",
+            required.said
+        );
     }
     for grpc in [true, false] {
-        let (_, said, all) = with_fault(grpc, &[], |kept| kept.faults.slow_first_byte = Some(std::time::Duration::from_secs(60)));
+        let (_, said, all) = with_fault(grpc, &[], |kept| {
+            kept.faults.slow_first_byte = Some(std::time::Duration::from_secs(60))
+        });
         assert!(said.contains("; the build goes on without it"), "{all}");
     }
 }
@@ -133,7 +184,10 @@ fn a_cache_that_takes_nothing_is_said_once_and_fails_nothing() {
             });
             assert_eq!(ran, ["two"], "{all}");
             assert_eq!(said.lines().count(), 1, "{all}");
-            assert!(said.starts_with("failed to write to the remote cache ADDRESS: "), "{all}");
+            assert!(
+                said.starts_with("failed to write to the remote cache ADDRESS: "),
+                "{all}"
+            );
             assert!(said.ends_with("; nothing more is sent to it"), "{all}");
         }
     }
