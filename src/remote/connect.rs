@@ -37,6 +37,16 @@ impl Default for RemoteLimits {
     }
 }
 
+#[cfg(feature = "remote")]
+impl RemoteLimits {
+    /// The same with no limit that another one makes pointless: a longer silence that was asked for is not ended by the window.
+    fn settled(mut self) -> Self {
+        self.commit = self.commit.max(self.silence);
+        self.window = self.window.max(self.silence.saturating_mul(2));
+        self
+    }
+}
+
 /// Connects to an endpoint and asks what it offers. The files of the endpoint are read now.
 ///
 /// # Errors
@@ -58,6 +68,7 @@ pub fn connect(
     #[cfg(feature = "remote")]
     {
         use super::{Protocol, grpc::GrpcCache, http::HttpCache};
+        let limits = &limits.settled();
         Ok(match endpoint.address.protocol() {
             Protocol::Grpc => Arc::new(GrpcCache::connect(endpoint, network, limits)?),
             Protocol::Http => Arc::new(HttpCache::new(endpoint, network, limits)?),

@@ -23,10 +23,15 @@
 //! | `http` | the client of Bazel's HTTP cache |
 //! | `token` | the files with credentials |
 //! | `proto` | results and digests as messages |
+//! | `engine` | [`RemoteEngine`]: a server that runs actions |
+//! | `action` | the digests under which the results of stages lie |
+//! | `pack` | the small objects of a tree as one blob |
+//! | `results` | [`StageResults`]: records and outputs, from a store to a cache and back |
 //! | `error` | [`RemoteError`] |
 //!
 //! The clients (`grpc` to `proto`) are compiled with the feature `remote`, which is on by default.
 
+mod action;
 mod blob;
 mod cache;
 #[cfg(feature = "remote")]
@@ -35,6 +40,7 @@ mod connect;
 #[cfg(all(test, feature = "remote"))]
 mod double;
 mod endpoint;
+mod engine;
 mod error;
 #[cfg(feature = "remote")]
 mod grpc;
@@ -46,17 +52,25 @@ mod http;
 mod http_tests;
 #[cfg(feature = "remote")]
 mod pace;
+mod pack;
 #[cfg(feature = "remote")]
 mod proto;
+mod results;
 #[cfg(feature = "remote")]
 mod status;
 #[cfg(feature = "remote")]
 mod stream;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "remote")]
 mod token;
 
+pub use action::{EntryKind, action_digest};
 pub use blob::{BlobDigest, Checked};
 pub use cache::{CachedResult, OpenBlob, RemoteCache, SMALL_BLOBS};
 pub use connect::{RemoteLimits, connect};
 pub use endpoint::{Endpoint, Protocol, RemoteAddress};
+pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
+pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
+pub use results::{FoundResult, Published, StageResults, Taking};
