@@ -4,6 +4,10 @@
 //! Only the time in which pnb waits for the server counts: a slow disk of this machine is no silence of the server.
 
 use super::RemoteLimits;
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use http_body::Frame;
 use std::{
     fmt,
@@ -27,8 +31,13 @@ use tonic::{
 const PIECE: usize = 64 << 10;
 /// How often in the longest silence the count is looked at.
 const LOOKS: u32 = 8;
-/// The field in which a server describes an error; tonic ends the program when it is no base64.
+/// The field in which a server describes an error.
 const DETAILS: &str = "grpc-status-details-bin";
+/// How that field is encoded.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The counts of one request.
 #[derive(Default, Debug)]
@@ -139,6 +148,14 @@ impl Pace {
     }
 }
 
+/// Takes the details of an error out that are no base64: tonic would end the thread with a panic.
+fn spare_details(fields: &mut http::HeaderMap) {
+    let sound = |value: &http::HeaderValue| BASE64.decode(value.as_bytes()).is_ok();
+    if !fields.get_all(DETAILS).iter().all(sound) {
+        fields.remove(DETAILS);
+    }
+}
+
 /// A channel for one request, whose bytes are counted.
 #[derive(Clone)]
 pub(super) struct Counted {
@@ -168,7 +185,7 @@ impl Service<http::Request<Body>> for Counted {
         let answer = self.channel.call(request);
         Box::pin(async move {
             let mut answer = answer.await?;
-            answer.headers_mut().remove(DETAILS);
+            spare_details(answer.headers_mut());
             moved.bytes.fetch_add(1, Ordering::Relaxed);
             Ok(answer.map(|inner| {
                 Body::new(CountedBody {
@@ -206,7 +223,7 @@ impl HttpBody for CountedBody {
                 Some(Ok(Err(other))) => {
                     let other = match other.into_trailers() {
                         Ok(mut trailers) => {
-                            trailers.remove(DETAILS);
+                            spare_details(&mut trailers);
                             Frame::trailers(trailers)
                         }
                         Err(other) => other,
