@@ -1,6 +1,6 @@
-//! [`connect`]: the client of an endpoint, and its limits.
+//! [`connect`] and [`connect_engine`]: the client of an endpoint, and its limits.
 
-use super::{Endpoint, RemoteCache, RemoteError};
+use super::{Endpoint, Protocol, RemoteCache, RemoteEngine, RemoteError};
 use crate::http::NetworkSettings;
 use std::{sync::Arc, time::Duration};
 
@@ -67,12 +67,43 @@ pub fn connect(
     }
     #[cfg(feature = "remote")]
     {
-        use super::{Protocol, grpc::GrpcCache, http::HttpCache};
+        use super::{grpc::GrpcCache, http::HttpCache};
         let limits = &limits.settled();
         Ok(match endpoint.address.protocol() {
-            Protocol::Grpc => Arc::new(GrpcCache::connect(endpoint, network, limits)?),
+            Protocol::Grpc => Arc::new(GrpcCache::connect(endpoint, network, limits, false)?),
             Protocol::Http => Arc::new(HttpCache::new(endpoint, network, limits)?),
         })
+    }
+}
+
+/// Connects to an engine: a server that runs actions, beside its cache.
+///
+/// # Errors
+///
+/// As [`connect`]; if the address is one of HTTP, which has no actions, or if the server is a cache alone.
+pub fn connect_engine(
+    endpoint: &Endpoint,
+    network: &NetworkSettings,
+    limits: &RemoteLimits,
+) -> Result<Arc<dyn RemoteEngine>, RemoteError> {
+    if endpoint.address.protocol() == Protocol::Http {
+        return Err(RemoteError::Address {
+            url: endpoint.address.to_string(),
+            problem: "an engine is reached over grpc or grpcs".to_owned(),
+        });
+    }
+    #[cfg(not(feature = "remote"))]
+    {
+        let _ = (network, limits);
+        Err(RemoteError::NotCompiled {
+            url: endpoint.address.to_string(),
+        })
+    }
+    #[cfg(feature = "remote")]
+    {
+        use super::{execute::GrpcEngine, grpc::GrpcCache};
+        let cache = GrpcCache::connect(endpoint, network, &limits.settled(), true)?;
+        Ok(Arc::new(GrpcEngine::new(cache)?))
     }
 }
 

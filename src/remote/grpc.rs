@@ -33,8 +33,12 @@ use std::{
     fmt,
     io::{Cursor, Write},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+};
 use tonic::{
     Code, Request, Response, Status,
     metadata::{AsciiMetadataValue, BinaryMetadataValue},
@@ -42,7 +46,7 @@ use tonic::{
 };
 
 /// The digest function of all requests.
-const SHA256: i32 = digest_function::Value::Sha256 as i32;
+pub(super) const SHA256: i32 = digest_function::Value::Sha256 as i32;
 /// The most bytes of a message that a server sends.
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
 /// The most digests of a request for the missing ones: 76 bytes each.
@@ -66,6 +70,8 @@ pub(super) struct GrpcCache {
     offers: Offers,
     /// Whether the server has no batches.
     single: AtomicBool,
+    /// Whether blobs are of use without results: as inputs of actions.
+    inputs: bool,
 }
 
 /// What a server says of itself.
@@ -77,6 +83,8 @@ struct Offers {
     largest: u64,
     /// Whether it takes results.
     updates: bool,
+    /// Whether it runs actions.
+    executes: bool,
 }
 
 impl fmt::Debug for GrpcCache {
@@ -139,6 +147,12 @@ impl Attempts<'_> {
         }
     }
 
+    /// Counts anew, after a try that was good for something.
+    pub(super) fn restart(&mut self) {
+        self.made = 1;
+        self.renewed = false;
+    }
+
     /// The same after a fault that has a name already.
     pub(super) fn once_more(&mut self, error: RemoteError) -> Result<(), RemoteError> {
         if self.made >= self.cache.limits.tries {
@@ -152,7 +166,7 @@ impl Attempts<'_> {
 }
 
 impl GrpcCache {
-    /// Connects, and asks the server what it offers.
+    /// Connects, and asks the server what it offers. An `engine` gets blobs even if it takes no results.
     ///
     /// # Errors
     ///
@@ -161,6 +175,7 @@ impl GrpcCache {
         endpoint: &Endpoint,
         network: &NetworkSettings,
         limits: &RemoteLimits,
+        engine: bool,
     ) -> Result<Self, RemoteError> {
         let token = TokenFile::open(endpoint)?;
         let runtime = Builder::new_multi_thread()
@@ -196,10 +211,13 @@ impl GrpcCache {
                 batch: SMALL_BLOBS,
                 largest: u64::MAX,
                 updates: true,
+                executes: false,
             },
             single: AtomicBool::new(false),
+            inputs: false,
         };
         cache.offers = cache.ask_offers()?;
+        cache.inputs = cache.offers.executes && engine;
         Ok(cache)
     }
 
@@ -242,6 +260,21 @@ impl GrpcCache {
         }
     }
 
+    /// Begins work on the thread of the connection.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
+        self.runtime.as_ref().map(|runtime| runtime.spawn(work))
+    }
+
+    /// The longest silence of the server.
+    pub(super) fn silence(&self) -> Duration {
+        self.limits.silence
+    }
+
+    /// The instance.
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// The server is of no use.
     pub(super) fn gone(&self, problem: String) -> RemoteError {
         RemoteError::Gone {
@@ -263,7 +296,7 @@ impl GrpcCache {
     }
 
     /// A request and its answer in one message each. The inner error is a status with one of the `known` codes.
-    fn call<M: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
+    pub(super) fn call<M: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
         &self,
         doing: Doing,
         message: &M,
@@ -315,7 +348,21 @@ impl GrpcCache {
         if cache.action_cache_update_capabilities.is_none() {
             self.probe_action_cache()?;
         }
-        Ok(Offers::new(cache))
+        let executes = said
+            .execution_capabilities
+            .as_ref()
+            .is_some_and(|engine| engine.exec_enabled);
+        Ok(Offers::new(cache, executes))
+    }
+
+    /// Whether the server still answers.
+    pub(super) fn is_there(&self) -> Result<(), RemoteError> {
+        self.ask_offers().map(|_| ())
+    }
+
+    /// Whether the server runs actions.
+    pub(super) fn executes(&self) -> bool {
+        self.offers.executes
     }
 
     /// Whether there is an action cache, of a server that does not say so: the result of an action that nobody has.
@@ -345,8 +392,16 @@ impl GrpcCache {
         }
     }
 
-    /// Refuses to write to a server that takes no results: blobs alone are of no use there.
-    pub(super) fn writable(&self) -> Result<(), RemoteError> {
+    /// Refuses to send blobs to a server that takes no results: alone they are of no use there, unless it runs actions.
+    fn takes_blobs(&self) -> Result<(), RemoteError> {
+        match self.inputs {
+            true => Ok(()),
+            false => self.writable(),
+        }
+    }
+
+    /// Refuses to write to a server that takes no results.
+    fn writable(&self) -> Result<(), RemoteError> {
         match self.offers.updates {
             true => Ok(()),
             false => Err(RemoteError::Denied {
@@ -358,7 +413,7 @@ impl GrpcCache {
     }
 
     /// Refuses a blob that is larger than the server takes.
-    pub(super) fn fits(&self, blob: &BlobDigest) -> Result<(), RemoteError> {
+    fn fits(&self, blob: &BlobDigest) -> Result<(), RemoteError> {
         match blob.size <= self.offers.largest {
             true => Ok(()),
             false => Err(RemoteError::Result {
@@ -510,7 +565,7 @@ fn speaks_version_2(said: &ServerCapabilities) -> bool {
 }
 
 impl Offers {
-    fn new(said: &CacheCapabilities) -> Self {
+    fn new(said: &CacheCapabilities, executes: bool) -> Self {
         let most = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
         let updates = said.action_cache_update_capabilities.as_ref();
         Self {
@@ -519,6 +574,7 @@ impl Offers {
                 .min(SMALL_BLOBS),
             largest: most(said.max_cas_blob_size_bytes).unwrap_or(u64::MAX),
             updates: updates.is_none_or(|updates| updates.update_enabled),
+            executes,
         }
     }
 }
@@ -613,7 +669,7 @@ impl RemoteCache for GrpcCache {
     }
 
     fn put_small(&self, blobs: &[(BlobDigest, &[u8])]) -> Result<(), RemoteError> {
-        self.writable()?;
+        self.takes_blobs()?;
         let (groups, _) = self.groups(&blobs.iter().map(|(blob, _)| blob.size).collect::<Vec<_>>());
         let mut taken = BTreeSet::new();
         for group in groups {
@@ -631,7 +687,7 @@ impl RemoteCache for GrpcCache {
     }
 
     fn put(&self, blob: &BlobDigest, open: OpenBlob<'_>) -> Result<(), RemoteError> {
-        self.writable()?;
+        self.takes_blobs()?;
         self.fits(blob)?;
         self.write_stream(blob, open)
     }

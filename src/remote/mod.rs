@@ -14,9 +14,11 @@
 //! | `endpoint` | [`Endpoint`]: the address of a server, and the files with credentials |
 //! | `blob` | [`BlobDigest`]: the name of a blob, and the check of its bytes |
 //! | `cache` | [`RemoteCache`]: the two services of a cache |
-//! | `connect` | [`connect`]: the client of an endpoint; [`RemoteLimits`] |
+//! | `connect` | [`connect`], [`connect_engine`]: the client of an endpoint; [`RemoteLimits`] |
 //! | `grpc` | the client of the Remote Execution API: results, batches of small blobs |
 //! | `stream` | blobs of any size over gRPC |
+//! | `execute` | the client of an engine |
+//! | `outputs` | actions as messages, the files of their results |
 //! | `channel` | connections of gRPC: proxy, TLS |
 //! | `pace` | the end of a request that is silent or slow |
 //! | `status` | the meaning of a gRPC status |
@@ -43,6 +45,8 @@ mod endpoint;
 mod engine;
 mod error;
 #[cfg(feature = "remote")]
+mod execute;
+#[cfg(feature = "remote")]
 mod grpc;
 #[cfg(all(test, feature = "remote"))]
 mod grpc_tests;
@@ -50,6 +54,8 @@ mod grpc_tests;
 mod http;
 #[cfg(all(test, feature = "remote"))]
 mod http_tests;
+#[cfg(feature = "remote")]
+mod outputs;
 #[cfg(feature = "remote")]
 mod pace;
 mod pack;
@@ -68,7 +74,7 @@ mod token;
 pub use action::{EntryKind, action_digest};
 pub use blob::{BlobDigest, Checked};
 pub use cache::{CachedResult, OpenBlob, RemoteCache, SMALL_BLOBS};
-pub use connect::{RemoteLimits, connect};
+pub use connect::{RemoteLimits, connect, connect_engine};
 pub use endpoint::{Endpoint, Protocol, RemoteAddress};
 pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
