@@ -17,7 +17,8 @@
 //! | `engine` | [`RemoteEngine`]: a server that runs actions |
 //! | `action` | the digests under which the results of stages lie |
 //! | `pack` | the small objects of a tree as one blob |
-//! | `results` | [`StageResults`]: records and outputs, from a store to a cache and back |
+//! | `results` | [`StageResults`]: records and the files of results |
+//! | `sending`, `taking` | outputs from a store to a cache and back |
 //! | `error` | [`RemoteError`] |
 
 mod action;
@@ -28,6 +29,9 @@ mod engine;
 mod error;
 mod pack;
 mod results;
+mod scratch_file;
+mod sending;
+mod taking;
 #[cfg(test)]
 mod tests;
 
@@ -38,4 +42,6 @@ pub use endpoint::{Endpoint, Protocol, RemoteAddress};
 pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
 pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
-pub use results::{FoundResult, Published, StageResults, Taking};
+pub use results::{FoundResult, ResultFiles, StageResults};
+pub use sending::Published;
+pub use taking::Taking;
