@@ -51,7 +51,7 @@ impl MemoryCache {
         let content = content(self.blob(&old).expect("there"));
         let blob = BlobDigest::of(&content);
         self.blobs.lock().expect("lock").insert(blob, content);
-        self.change(|files| drop(files.insert(path.to_owned(), blob)));
+        self.change(|files| assert!(files.insert(path.to_owned(), blob).is_some()));
     }
 }
 
@@ -381,7 +381,7 @@ fn every_other_result_is_refused_by_name() {
     let cases: Vec<(&str, String)> = vec![
         (
             "it has no record",
-            refusal(|cache, _| cache.change(|files| drop(files.remove("record")))),
+            refusal(|cache, _| cache.change(|files| assert!(files.remove("record").is_some()))),
         ),
         (
             "its record is damaged",
@@ -407,7 +407,7 @@ fn every_other_result_is_refused_by_name() {
         ),
         (
             "it has no file o/",
-            refusal(|cache, record| cache.change(|files| drop(files.remove(&disk(record))))),
+            refusal(|cache, record| cache.change(|files| assert!(files.remove(&disk(record)).is_some()))),
         ),
         (
             "another number in the record",
@@ -433,7 +433,7 @@ fn every_other_result_is_refused_by_name() {
         ),
         (
             "it has no file t/",
-            refusal(|cache, record| cache.change(|files| drop(files.remove(&dump(record))))),
+            refusal(|cache, record| cache.change(|files| assert!(files.remove(&dump(record)).is_some()))),
         ),
         (
             "is the dump of the tree",
@@ -446,7 +446,7 @@ fn every_other_result_is_refused_by_name() {
         ),
         (
             "it has no file t/",
-            refusal(|cache, record| cache.change(|files| drop(files.remove(&pack(record))))),
+            refusal(|cache, record| cache.change(|files| assert!(files.remove(&pack(record)).is_some()))),
         ),
         (
             "no pack of this version",
