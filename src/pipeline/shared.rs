@@ -206,7 +206,7 @@ pub(super) fn ask(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Resul
         });
         lock(&shared.state).absent.insert(*output.digest(), absent);
         // The content of a small file came with the record.
-        if found.is_here(output) {
+        if found.files.is_here(output) {
             ensure(context, output.digest())?;
         }
     }
@@ -273,9 +273,9 @@ pub(super) fn ensure(context: &BuildContext<'_>, digest: &VerityDigest) -> Resul
     if !shared.answers() || lock(&shared.state).distrusted.contains_key(&found.key) {
         return Err(PipelineError::Lost { node: id.clone() });
     }
-    let small = found.is_here(&absent.output);
+    let small = found.files.is_here(&absent.output);
     let what = id.to_string();
-    let total = found.size_of(&absent.output);
+    let total = found.files.size_of(&absent.output);
     if !small {
         (context.events)(Event::Fetching {
             what: what.clone(),
@@ -308,7 +308,7 @@ pub(super) fn ensure(context: &BuildContext<'_>, digest: &VerityDigest) -> Resul
         check: &check,
         seen: &seen,
     };
-    let taken = shared.results.take(found, &absent.output, &taking);
+    let taken = shared.results.take(&found.files, &absent.output, &taking);
     if !small {
         let bytes = arrived.load(Ordering::Relaxed);
         (context.events)(Event::Fetched {
@@ -343,7 +343,7 @@ fn keep_if_whole(context: &BuildContext<'_>, shared: &SharedResults, found: &Fou
         }
     }
     if store.record(&found.key)?.is_none() {
-        if let Some(log) = found.log() {
+        if let Some(log) = found.files.log() {
             store.put_log(&found.key, &found.record.stage, found.record.arch, log)?;
         }
         store.put_record(&found.key, &found.record, Some(shared.name()))?;

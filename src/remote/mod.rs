@@ -28,7 +28,8 @@
 //! | `engine` | [`RemoteEngine`]: a server that runs actions |
 //! | `action` | the digests under which the results of stages lie |
 //! | `pack` | the small objects of a tree as one blob |
-//! | `results` | [`StageResults`]: records and outputs, from a store to a cache and back |
+//! | `results` | [`StageResults`]: records and the files of results |
+//! | `sending`, `taking` | outputs from a store to a cache and back |
 //! | `error` | [`RemoteError`] |
 //!
 //! The clients (`grpc` to `proto`) are compiled with the feature `remote`, which is on by default.
@@ -62,10 +63,13 @@ mod pack;
 #[cfg(feature = "remote")]
 mod proto;
 mod results;
+mod scratch_file;
+mod sending;
 #[cfg(feature = "remote")]
 mod status;
 #[cfg(feature = "remote")]
 mod stream;
+mod taking;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "remote")]
@@ -79,4 +83,6 @@ pub use endpoint::{Endpoint, Protocol, RemoteAddress};
 pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
 pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
-pub use results::{FoundResult, Published, StageResults, Taking};
+pub use results::{FoundResult, ResultFiles, StageResults};
+pub use sending::Published;
+pub use taking::Taking;

@@ -51,7 +51,7 @@ impl MemoryCache {
         let content = content(self.blob(&old).expect("there"));
         let blob = BlobDigest::of(&content);
         self.blobs.lock().expect("lock").insert(blob, content);
-        self.change(|files| drop(files.insert(path.to_owned(), blob)));
+        self.change(|files| assert!(files.insert(path.to_owned(), blob).is_some()));
     }
 }
 
@@ -220,7 +220,7 @@ fn published() -> (Arc<MemoryCache>, StageKey, Record, Place) {
     std::fs::write(&log, "a line\n").expect("written");
     let results = StageResults::new(cache.clone());
     let sent = results
-        .publish(&from.store, &key, &record, Some(&log), &|_| true)
+        .publish(&from.store, &key, &record, Some(&log), false, &|_| true)
         .expect("published");
     assert!(matches!(sent, Published::Sent(bytes) if bytes > 6_000_000), "{sent:?}");
     (cache, key, record, from)
@@ -232,7 +232,7 @@ fn take_all(results: &StageResults, found: &FoundResult, place: &Place) -> Resul
         .record
         .outputs
         .values()
-        .try_for_each(|output| results.take(found, output, &taking))
+        .try_for_each(|output| results.take(&found.files, output, &taking))
 }
 
 /// Every file below a directory with its content, mode and target.
@@ -268,7 +268,7 @@ fn a_result_comes_back_into_an_empty_store_equal_to_the_byte() {
     let results = StageResults::new(cache.clone());
     let found = results.lookup(&key).expect("answers").expect("there");
     assert_eq!(found.record, record);
-    assert_eq!(found.log(), Some(b"a line\n".as_slice()));
+    assert_eq!(found.files.log(), Some(b"a line\n".as_slice()));
     let to = Place::new();
     take_all(&results, &found, &to).expect("taken");
     to.store.put_record(&key, &found.record, Some("memory")).expect("kept");
@@ -311,7 +311,7 @@ fn what_the_store_has_is_not_asked_for_and_what_the_cache_has_is_not_sent() {
         panic!("a tree")
     };
     results
-        .take(&found, &record.outputs["tree"], &to.taking(&|_| Ok(())))
+        .take(&found.files, &record.outputs["tree"], &to.taking(&|_| Ok(())))
         .expect("taken");
     assert!(to.store.find_object(digest).expect("looked").is_some());
     assert!(cache.requests.lock().expect("lock").is_empty(), "everything was there");
@@ -381,7 +381,7 @@ fn every_other_result_is_refused_by_name() {
     let cases: Vec<(&str, String)> = vec![
         (
             "it has no record",
-            refusal(|cache, _| cache.change(|files| drop(files.remove("record")))),
+            refusal(|cache, _| cache.change(|files| assert!(files.remove("record").is_some()))),
         ),
         (
             "its record is damaged",
@@ -407,7 +407,7 @@ fn every_other_result_is_refused_by_name() {
         ),
         (
             "it has no file o/",
-            refusal(|cache, record| cache.change(|files| drop(files.remove(&disk(record))))),
+            refusal(|cache, record| cache.change(|files| assert!(files.remove(&disk(record)).is_some()))),
         ),
         (
             "another number in the record",
@@ -433,7 +433,7 @@ fn every_other_result_is_refused_by_name() {
         ),
         (
             "it has no file t/",
-            refusal(|cache, record| cache.change(|files| drop(files.remove(&dump(record))))),
+            refusal(|cache, record| cache.change(|files| assert!(files.remove(&dump(record)).is_some()))),
         ),
         (
             "is the dump of the tree",
@@ -446,7 +446,7 @@ fn every_other_result_is_refused_by_name() {
         ),
         (
             "it has no file t/",
-            refusal(|cache, record| cache.change(|files| drop(files.remove(&pack(record))))),
+            refusal(|cache, record| cache.change(|files| assert!(files.remove(&pack(record)).is_some()))),
         ),
         (
             "no pack of this version",
@@ -492,7 +492,7 @@ fn a_tree_that_the_caller_refuses_stays_out_of_the_store() {
     cache.requests.lock().expect("lock").clear();
     let check = |_: &Tree| Err("it has a device".to_owned());
     let error = results
-        .take(&found, &record.outputs["tree"], &to.taking(&check))
+        .take(&found.files, &record.outputs["tree"], &to.taking(&check))
         .expect_err("refused");
     assert!(error.to_string().contains("it has a device"), "{error}");
     assert!(

@@ -104,7 +104,10 @@ fn with_fault(
     let url = if grpc { double.url() } else { http.url() };
     ground.build_with("first", &url, &[]).well();
     ground.word("another");
-    wrong(&mut if grpc { double.kept() } else { http.kept() });
+    match grpc {
+        true => wrong(&mut double.kept()),
+        false => wrong(&mut http.kept()),
+    }
     let mut all = vec!["--jobs", "1"];
     all.extend(arguments);
     let second = ground.build_with("second", &url, &all);
