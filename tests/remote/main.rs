@@ -4,11 +4,16 @@
 mod own_loader;
 #[path = "../fixture/stage_tree.rs"]
 mod stage_tree;
+#[path = "../publish/tls.rs"]
+#[expect(dead_code, reason = "shared with the tests of publishing, whose doubles speak TLS")]
+mod tls;
 
+mod buildgrid;
 mod casd;
 mod client;
 mod double;
 mod engine;
+mod farm;
 mod faults;
 mod http_cache;
 mod lies;
