@@ -15,6 +15,7 @@ mod buildgrid;
 mod casd;
 mod client;
 mod double;
+mod elsewhere;
 mod engine;
 mod farm;
 mod faults;
