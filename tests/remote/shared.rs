@@ -10,24 +10,18 @@ use std::collections::BTreeSet;
 
 const ALL: [&str; 4] = ["agent", "one", "three", "two"];
 
+fn names(stages: &[&str]) -> Vec<String> {
+    stages.iter().map(|stage| (*stage).to_owned()).collect()
+}
+
 /// The first build runs everything and fills the cache, the second runs nothing.
 #[track_caller]
 fn fill_and_take(ground: &Ground, url: &str) {
     let first = ground.build_with("first", url, &[]);
-    assert_eq!(
-        first.well(),
-        (ALL.map(str::to_owned).to_vec(), vec![]),
-        "{}",
-        first.said
-    );
+    assert_eq!(first.well(), (names(&ALL), vec![]), "{}", first.said);
     assert_eq!(first.warnings(), Vec::<String>::new());
     let second = ground.build_with("second", url, &[]);
-    assert_eq!(
-        second.well(),
-        (vec![], ALL.map(str::to_owned).to_vec()),
-        "{}",
-        second.said
-    );
+    assert_eq!(second.well(), (vec![], names(&ALL)), "{}", second.said);
     assert_eq!(second.warnings(), Vec::<String>::new());
     assert_eq!(
         ground.output("first", "three", "out"),
@@ -53,10 +47,7 @@ fn a_fresh_store_gets_everything_from_buildbox() {
     let (ran, shared) = third.well();
     assert_eq!(
         (ran, shared),
-        (
-            vec!["two".to_owned()],
-            ["agent", "one", "three"].map(str::to_owned).to_vec()
-        ),
+        (names(&["three", "two"]), names(&["agent", "one"])),
         "{}",
         third.said
     );
