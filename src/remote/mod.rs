@@ -39,6 +39,8 @@ mod blob;
 mod cache;
 #[cfg(feature = "remote")]
 mod channel;
+#[cfg(all(test, feature = "remote"))]
+mod channel_tests;
 mod connect;
 #[cfg(all(test, feature = "remote"))]
 mod double;
@@ -47,6 +49,8 @@ mod engine;
 mod error;
 #[cfg(feature = "remote")]
 mod execute;
+#[cfg(all(test, feature = "remote"))]
+mod execute_tests;
 #[cfg(feature = "remote")]
 mod grpc;
 #[cfg(all(test, feature = "remote"))]
