@@ -43,7 +43,7 @@ fn a_cache_keeps_blobs_and_results_over_a_restart() {
         before.put(bytes).expect("taken");
         assert_eq!(
             before.missing(&[digest.clone(), absent.clone()]).expect("asked"),
-            [absent.clone()]
+            std::slice::from_ref(&absent)
         );
         assert!(before.get(&digest).expect("there") == *bytes);
         assert!(fs::read(casd.stored(&digest.hash)).expect("stored") == *bytes);

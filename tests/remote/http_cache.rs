@@ -1,7 +1,7 @@
 //! A double of a cache that speaks Bazel's HTTP protocol: GET, HEAD and PUT of `/ac/HASH` and `/cas/HASH`, below any prefix, in this
 //! process, with faults.
 //!
-//! Source: Bazel's documentation, "Remote caching", HTTP caching protocol. A blob under `/cas/` has the SHA-256 of its bytes as name; what is
+//! Source: Bazel's documentation, "Remote caching", HTTP caching protocol. The name of a blob under `/cas/` is its SHA-256; what is
 //! under `/ac/` is an encoded `ActionResult`, and its name is that of the action.
 
 use crate::{

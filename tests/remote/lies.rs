@@ -6,7 +6,7 @@ use crate::{
     faults::Kept,
     http_cache::HttpCache,
 };
-use bazel_remote_apis::build::bazel::remote::execution::v2::{ActionResult, ExecuteResponse};
+use bazel_remote_apis::build::bazel::remote::execution::v2::{ActionResult, Digest, ExecuteResponse};
 use prost::Message;
 use std::{
     sync::MutexGuard,
@@ -28,115 +28,116 @@ fn http(method: &str, url: &str, token: Option<&str>, body: &[u8]) -> Result<(u1
     Ok((status, bytes))
 }
 
-/// Either double with what reads a blob from it: the bytes, or the code of the refusal.
-struct Side {
-    name: &'static str,
-    kept: Box<dyn Fn(&mut dyn FnMut(MutexGuard<'_, Kept>))>,
-    get: Box<dyn Fn(&str, usize) -> Result<Vec<u8>, String>>,
-    put: Box<dyn Fn(&[u8]) -> Result<(), String>>,
+/// Either double.
+enum Side {
+    Http(HttpCache),
+    Grpc(RemoteDouble, Box<RemoteClient>),
 }
 
-/// Both doubles.
-fn sides() -> [Side; 2] {
-    let cache = std::rc::Rc::new(HttpCache::start());
-    let double = std::rc::Rc::new(RemoteDouble::start());
-    let client = std::rc::Rc::new(RemoteClient::connect(&double.url()).expect("connected"));
-    let (one, two, three) = (cache.clone(), cache.clone(), cache);
-    let (four, five) = (client.clone(), client);
-    [
-        Side {
-            name: "HTTP",
-            kept: Box::new(move |with| with(one.kept())),
-            get: Box::new(
-                move |hash, _| match http("GET", &format!("{}/cas/{hash}", two.url()), None, b"")? {
-                    (200, bytes) => Ok(bytes),
-                    (status, _) => Err(status.to_string()),
-                },
-            ),
-            put: Box::new(move |bytes| {
-                let url = format!("{}/any/prefix/cas/{}", three.url(), digest_of(bytes).hash);
+impl Side {
+    fn name(&self) -> &'static str {
+        match self {
+            Side::Http(_) => "HTTP",
+            Side::Grpc(..) => "gRPC",
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        match self {
+            Side::Http(cache) => cache.kept(),
+            Side::Grpc(double, _) => double.kept(),
+        }
+    }
+
+    /// The bytes that come for a blob, or the status of the refusal.
+    fn get(&self, digest: &Digest) -> Result<Vec<u8>, String> {
+        match self {
+            Side::Http(cache) => match http("GET", &format!("{}/cas/{}", cache.url(), digest.hash), None, b"")? {
+                (200, bytes) => Ok(bytes),
+                (status, _) => Err(status.to_string()),
+            },
+            Side::Grpc(_, client) => client.get(digest).map_err(|status| format!("{:?}", status.code())),
+        }
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<(), String> {
+        match self {
+            Side::Http(cache) => {
+                let url = format!("{}/any/prefix/cas/{}", cache.url(), digest_of(bytes).hash);
                 match http("PUT", &url, None, bytes)? {
                     (200, _) => Ok(()),
                     (status, _) => Err(status.to_string()),
                 }
-            }),
-        },
-        Side {
-            name: "gRPC",
-            kept: Box::new(move |with| with(double.kept())),
-            get: Box::new(move |hash, size| {
-                let digest = bazel_remote_apis::build::bazel::remote::execution::v2::Digest {
-                    hash: hash.to_owned(),
-                    size_bytes: i64::try_from(size).expect("short"),
-                };
-                four.get(&digest).map_err(|status| format!("{:?}", status.code()))
-            }),
-            put: Box::new(move |bytes| {
-                five.put(bytes)
-                    .map(drop)
-                    .map_err(|status| format!("{:?}", status.code()))
-            }),
-        },
-    ]
+            }
+            Side::Grpc(_, client) => client
+                .put(bytes)
+                .map(drop)
+                .map_err(|status| format!("{:?}", status.code())),
+        }
+    }
 }
 
 #[test]
 fn each_fault_is_the_one_that_its_name_says() {
     let bytes: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0]).collect();
-    let hash = digest_of(&bytes).hash;
-    for side in sides() {
-        let name = side.name;
-        let set = |change: &dyn Fn(&mut Kept)| (side.kept)(&mut |mut kept| change(&mut kept));
-        let get = || (side.get)(&hash, bytes.len());
+    let digest = digest_of(&bytes);
+    let hash = || digest.hash.clone();
+    let double = RemoteDouble::start();
+    let client = Box::new(RemoteClient::connect(&double.url()).expect("connected"));
+    for side in [Side::Http(HttpCache::start()), Side::Grpc(double, client)] {
+        let name = side.name();
+        let get = || side.get(&digest);
         let (none, full, forbidden, busy) = match name {
             "HTTP" => ("404", "507", "403", "503"),
             _ => ("NotFound", "ResourceExhausted", "PermissionDenied", "Unavailable"),
         };
         assert_eq!(get(), Err(none.to_owned()), "{name}");
 
-        set(&|kept| kept.faults.full = true);
-        assert_eq!((side.put)(&bytes), Err(full.to_owned()), "{name}");
-        set(&|kept| (kept.faults.full, kept.faults.reader_only) = (false, true));
-        assert_eq!((side.put)(&bytes), Err(forbidden.to_owned()), "{name}");
-        set(&|kept| kept.faults.reader_only = false);
-        (side.put)(&bytes).expect("taken");
+        side.kept().faults.full = true;
+        assert_eq!(side.put(&bytes), Err(full.to_owned()), "{name}");
+        side.kept().faults.full = false;
+        side.kept().faults.reader_only = true;
+        assert_eq!(side.put(&bytes), Err(forbidden.to_owned()), "{name}");
+        side.kept().faults.reader_only = false;
+        side.put(&bytes).expect("taken");
         assert!(get() == Ok(bytes.clone()), "{name}");
 
-        set(&|kept| assert!(kept.faults.wrong_bytes.insert(hash.clone())));
+        side.kept().faults.wrong_bytes.insert(hash());
         let wrong = get().expect("answered");
         assert!(wrong.len() == bytes.len() && wrong != bytes, "{name}");
-        set(&|kept| kept.faults.wrong_bytes.clear());
+        side.kept().faults.wrong_bytes.clear();
 
-        set(&|kept| assert!(kept.faults.short.insert(hash.clone())));
+        side.kept().faults.short.insert(hash());
         assert!(get().expect("answered") == bytes[..100_000], "{name}");
-        set(&|kept| kept.faults.short.clear());
+        side.kept().faults.short.clear();
 
-        set(&|kept| assert!(kept.faults.closes_in_the_middle.insert(hash.clone())));
+        side.kept().faults.closes_in_the_middle.insert(hash());
         assert!(get().is_err(), "{name}");
-        set(&|kept| kept.faults.closes_in_the_middle.clear());
+        side.kept().faults.closes_in_the_middle.clear();
 
-        set(&|kept| assert!(kept.faults.missing.insert(hash.clone())));
+        side.kept().faults.missing.insert(hash());
         assert_eq!(get(), Err(none.to_owned()), "{name}");
-        set(&|kept| kept.faults.missing.clear());
+        side.kept().faults.missing.clear();
 
-        set(&|kept| kept.faults.unavailable = 2);
+        side.kept().faults.unavailable = 2;
         assert_eq!([get(), get()], [Err(busy.to_owned()), Err(busy.to_owned())], "{name}");
         assert!(get() == Ok(bytes.clone()), "{name}");
 
         let begin = Instant::now();
-        set(&|kept| kept.faults.slow_first_byte = Some(Duration::from_millis(300)));
+        side.kept().faults.slow_first_byte = Some(Duration::from_millis(300));
         assert!(get() == Ok(bytes.clone()), "{name}");
         assert!(begin.elapsed() >= Duration::from_millis(300), "{name}");
-        set(&|kept| kept.faults.slow_first_byte = None);
+        side.kept().faults.slow_first_byte = None;
 
         let (few, begin) = (b"twelve bytes".to_vec(), Instant::now());
-        (side.put)(&few).expect("taken");
-        set(&|kept| kept.faults.trickle = Some(Duration::from_millis(50)));
-        assert_eq!((side.get)(&digest_of(&few).hash, few.len()), Ok(few), "{name}");
+        side.put(&few).expect("taken");
+        side.kept().faults.trickle = Some(Duration::from_millis(50));
+        assert_eq!(side.get(&digest_of(&few)), Ok(few), "{name}");
         assert!(begin.elapsed() >= Duration::from_millis(600), "{name}");
 
         // Every call was noted, those that were refused too.
-        set(&|kept| assert!(kept.calls.len() >= 12, "{:?}", kept.calls));
+        let calls = side.kept().calls.len();
+        assert!(calls >= 14, "{name}: {calls}");
     }
 }
 

@@ -7,11 +7,16 @@ mod own_loader;
 mod project;
 #[path = "../fixture/stage_tree.rs"]
 mod stage_tree;
+#[path = "../publish/tls.rs"]
+#[expect(dead_code, reason = "shared with the tests of publishing, whose doubles speak TLS")]
+mod tls;
 
+mod buildgrid;
 mod casd;
 mod client;
 mod double;
 mod engine;
+mod farm;
 mod faults;
 mod ground;
 mod http_cache;

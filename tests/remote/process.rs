@@ -72,6 +72,14 @@ impl ServerProcess {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Whether a process runs whose command line contains this text, below this one.
+    pub(crate) fn runs(&self, text: &str) -> bool {
+        below(self.pid()).into_iter().any(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(text)
+        })
+    }
+
     fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process id")
     }
