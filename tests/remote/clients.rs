@@ -60,6 +60,16 @@ fn read(cache: &dyn RemoteCache, blob: &BlobDigest) -> Result<Vec<u8>, RemoteErr
     Ok(bytes)
 }
 
+/// A server that removes nothing while the disk of the test is nearly full.
+fn options(runner: bool) -> CasdOptions {
+    CasdOptions {
+        runner,
+        quota: Some("1G".to_owned()),
+        arguments: vec!["--reserved=0".to_owned()],
+        ..CasdOptions::default()
+    }
+}
+
 /// Blobs of several sizes and a result travel to a cache and back.
 fn round_trip(cache: &dyn RemoteCache) -> (BlobDigest, BlobDigest) {
     let small: Vec<Vec<u8>> = (0..40_u32).map(|n| noise(50 * n as usize * 40, n)).collect();
@@ -97,7 +107,7 @@ fn round_trip(cache: &dyn RemoteCache) -> (BlobDigest, BlobDigest) {
 #[test]
 fn the_client_of_a_cache_speaks_with_buildbox() {
     let dir = tempfile::tempdir().expect("scratch");
-    let mut casd = Casd::start(dir.path(), &CasdOptions::default());
+    let mut casd = Casd::start(dir.path(), &options(false));
     let client = cache(&endpoint(&casd.url()), &NetworkSettings::default()).expect("connects");
     let (action, large) = round_trip(client.as_ref());
     // The client connects again by itself.
@@ -171,7 +181,7 @@ fn hello(engine: &dyn RemoteEngine, executed: &Executed) {
 #[test]
 fn the_client_of_an_engine_speaks_with_buildbox() {
     let dir = tempfile::tempdir().expect("scratch");
-    let casd = Casd::with_runner(dir.path());
+    let casd = Casd::start(dir.path(), &options(true));
     let engine = engine(&casd.url());
     let action = script(engine.cache().as_ref(), HELLO);
     let executed = engine.execute(&action, &|_| {}, &|| false).expect("runs");
