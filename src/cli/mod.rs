@@ -43,6 +43,7 @@ mod usage;
 mod vendor;
 mod verify_repro;
 mod verify_signature;
+mod worker;
 
 pub(crate) use dispatch::main;
 use exit::Exit;

@@ -360,10 +360,11 @@ impl Report {
                     visible(&place)
                 ));
             }
-            Event::Started { node, reasons } => {
+            Event::Started { node, server, reasons } => {
                 self.drop_bar(&node.to_string());
                 let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                self.note(format_args!("    build {node} ({})", reasons.join("; ")));
+                let place = server.map_or(String::new(), |server| format!(" on {}", visible(&server)));
+                self.note(format_args!("    build {node}{place} ({})", reasons.join("; ")));
                 let stage = self.activity(RunningWork::Stage(node.to_string()), 0);
                 self.keep(node.to_string(), stage);
             }

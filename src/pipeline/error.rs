@@ -167,6 +167,12 @@ pub enum PipelineError {
         /// The stage.
         node: NodeId,
     },
+    /// A job from another machine cannot be run here.
+    #[error("run the job: {problem}")]
+    Job {
+        /// The fault.
+        problem: String,
+    },
     /// The statements about an artifact could not be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
@@ -176,6 +182,12 @@ pub enum PipelineError {
         /// The missing fact.
         problem: String,
     },
+}
+
+impl From<RemoteError> for PipelineError {
+    fn from(error: RemoteError) -> Self {
+        PipelineError::Remote(Box::new(error))
+    }
 }
 
 impl From<LockError> for PipelineError {
@@ -228,6 +240,7 @@ impl Hint for PipelineError {
             Self::Lost { .. } => Some("run the command again".into()),
             Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
+            | Self::Job { .. }
             | Self::Platform { .. }
             | Self::Spec { .. }
             | Self::Io { .. }

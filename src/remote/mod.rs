@@ -29,6 +29,8 @@
 //! | `action` | the digests under which the results of stages lie |
 //! | `pack` | the small objects of a tree as one blob |
 //! | `results` | [`StageResults`]: records and the files of results |
+//! | `parts` | the files of a result or an input root, with the places of their contents |
+//! | `folder` | [`FolderCache`]: the input root of a worker as blobs |
 //! | `sending`, `taking` | outputs from a store to a cache and back |
 //! | `error` | [`RemoteError`] |
 //!
@@ -51,6 +53,7 @@ mod error;
 mod execute;
 #[cfg(all(test, feature = "remote"))]
 mod execute_tests;
+mod folder;
 #[cfg(feature = "remote")]
 mod grpc;
 #[cfg(all(test, feature = "remote"))]
@@ -64,6 +67,7 @@ mod outputs;
 #[cfg(feature = "remote")]
 mod pace;
 mod pack;
+mod parts;
 #[cfg(feature = "remote")]
 mod proto;
 mod results;
@@ -86,7 +90,9 @@ pub use connect::{RemoteLimits, connect, connect_engine};
 pub use endpoint::{Endpoint, Protocol, RemoteAddress};
 pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
+pub use folder::FolderCache;
 pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
+pub use parts::Parts;
 pub use results::{FoundResult, ResultFiles, StageResults};
 pub use sending::Published;
 pub use taking::Taking;

@@ -146,14 +146,10 @@ impl Ground {
 
     /// Builds stage `three` with a cache, to which every result is sent.
     pub(crate) fn build_with(&self, store: &str, cache: &str, arguments: &[&str]) -> Built {
-        let mut all = vec![
-            "--remote-cache",
-            cache,
-            "--remote-upload",
-            "always",
-            "--remote-timeout",
-            "2",
-        ];
+        let mut all = vec!["--remote-cache", cache, "--remote-timeout", "2"];
+        if !arguments.contains(&"--remote-upload") {
+            all.extend(["--remote-upload", "always"]);
+        }
         all.extend(arguments);
         self.build(store, &all)
     }

@@ -16,6 +16,7 @@ mod casd;
 mod client;
 mod clients;
 mod double;
+mod elsewhere;
 mod engine;
 mod farm;
 mod faults;

@@ -103,6 +103,7 @@ pub(super) fn run(
         origins: &origins,
         options: &options,
         shared: None,
+        elsewhere: None,
         events: &|event| report.event(event),
     };
     let built = context.build(nodes, 1)?;
