@@ -41,6 +41,8 @@ mod blob;
 mod cache;
 #[cfg(feature = "remote")]
 mod channel;
+#[cfg(all(test, feature = "remote"))]
+mod channel_tests;
 mod connect;
 #[cfg(all(test, feature = "remote"))]
 mod double;
@@ -49,6 +51,8 @@ mod engine;
 mod error;
 #[cfg(feature = "remote")]
 mod execute;
+#[cfg(all(test, feature = "remote"))]
+mod execute_tests;
 mod folder;
 #[cfg(feature = "remote")]
 mod grpc;

@@ -14,6 +14,7 @@ mod tls;
 mod buildgrid;
 mod casd;
 mod client;
+mod clients;
 mod double;
 mod elsewhere;
 mod engine;
