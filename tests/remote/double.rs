@@ -3,6 +3,7 @@
 use crate::{
     client::digest_of,
     faults::{Faults, Kept, SharedKept},
+    tls::Authority,
 };
 use bazel_remote_apis::{
     build::bazel::{
@@ -41,7 +42,7 @@ use tokio::{runtime::Runtime, sync::mpsc, time::sleep};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     codegen::{BoxStream, tokio_stream},
-    transport::{Server, server::TcpIncoming},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 /// SHA-256 among the digest functions.
@@ -57,6 +58,7 @@ type Worker = dyn Fn(&str, &mut Kept) -> ExecuteResponse + Send + Sync;
 /// The double; it ends with the value.
 pub(crate) struct RemoteDouble {
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     kept: SharedKept,
     runtime: Option<Runtime>,
 }
@@ -64,15 +66,25 @@ pub(crate) struct RemoteDouble {
 impl RemoteDouble {
     /// Starts a cache on a free port: it has no Execution.
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, None)
+    }
+
+    /// Starts a cache that speaks TLS with a certificate of this authority, and with `mutual` wants one of it from its clients too.
+    pub(crate) fn with_tls(authority: &Authority, mutual: bool) -> Self {
+        let (certificate, key) = authority.pair("double");
+        let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        if mutual {
+            tls = tls.client_ca_root(Certificate::from_pem(authority.pem()));
+        }
+        Self::start_with(None, Some(tls))
     }
 
     /// Starts a server whose worker answers each action as `worker` says, whatever the action is.
     pub(crate) fn with_worker(worker: impl Fn(&str, &mut Kept) -> ExecuteResponse + Send + Sync + 'static) -> Self {
-        Self::start_with(Some(Arc::new(worker)))
+        Self::start_with(Some(Arc::new(worker)), None)
     }
 
-    fn start_with(worker: Option<Arc<Worker>>) -> Self {
+    fn start_with(worker: Option<Arc<Worker>>, tls: Option<ServerTlsConfig>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -87,7 +99,12 @@ impl RemoteDouble {
             worker: worker.clone(),
         };
         let cas = ContentAddressableStorageServer::new(services.clone()).max_decoding_message_size(16 << 20);
-        let server = Server::builder()
+        let scheme = if tls.is_some() { "grpcs" } else { "grpc" };
+        let mut server = Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).expect("a certificate and its key");
+        }
+        let server = server
             .add_service(CapabilitiesServer::new(services.clone()))
             .add_service(ActionCacheServer::new(services.clone()))
             .add_service(cas)
@@ -97,6 +114,7 @@ impl RemoteDouble {
         runtime.spawn(server.serve_with_incoming(incoming));
         Self {
             address,
+            scheme,
             kept,
             runtime: Some(runtime),
         }
@@ -104,7 +122,7 @@ impl RemoteDouble {
 
     /// The address as pnb has it.
     pub(crate) fn url(&self) -> String {
-        format!("grpc://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// What it keeps and does wrong. The double waits as long as the guard lives.

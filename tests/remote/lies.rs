@@ -5,6 +5,7 @@ use crate::{
     double::RemoteDouble,
     faults::Kept,
     http_cache::HttpCache,
+    tls::Authority,
 };
 use bazel_remote_apis::build::bazel::remote::execution::v2::{ActionResult, Digest, ExecuteResponse};
 use prost::Message;
@@ -246,4 +247,28 @@ fn a_server_in_this_process_answers_as_it_is_told() {
     let address = farm.url();
     drop(farm);
     assert!(RemoteClient::connect(&address).is_err(), "the double is still there");
+}
+
+#[test]
+fn a_server_over_tls_shows_its_certificate_and_may_want_one() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let asked = |double: &RemoteDouble, trusted: &Authority, own: Option<&Authority>| {
+        let papers = Papers {
+            authority: Some(trusted.pem()),
+            identity: own.map(|authority| authority.pair("client")),
+            token: None,
+        };
+        let client = RemoteClient::connect_with(&double.url(), &papers)?;
+        client.capabilities().map(drop).map_err(|status| status.to_string())
+    };
+    for mutual in [false, true] {
+        let double = RemoteDouble::with_tls(&authority, mutual);
+        asked(&double, &authority, Some(&authority)).expect("answered");
+        assert_eq!(asked(&double, &authority, None).is_err(), mutual);
+        assert_eq!(asked(&double, &authority, Some(&stranger)).is_err(), mutual);
+        asked(&double, &stranger, Some(&authority)).expect_err("refused");
+        let plain = double.url().replace("grpcs", "grpc");
+        let answer = RemoteClient::connect(&plain).and_then(|c| c.capabilities().map_err(|s| s.to_string()));
+        answer.expect_err("refused");
+    }
 }
