@@ -89,6 +89,30 @@ pub enum RemoteError {
         /// What it lacks.
         problem: String,
     },
+    /// No worker has taken an action in time.
+    #[error("run on {server}: no worker took it within {seconds} s; asked for: {properties}")]
+    NoWorker {
+        /// The server.
+        server: String,
+        /// The time that was waited.
+        seconds: u64,
+        /// The properties that a worker must have.
+        properties: String,
+    },
+    /// The engine did not run an action to its end.
+    #[error("run on {server}: {problem}")]
+    Execution {
+        /// The server.
+        server: String,
+        /// The server's words.
+        problem: String,
+    },
+    /// The work was cancelled.
+    #[error("run on {server}: it was interrupted")]
+    Cancelled {
+        /// The server.
+        server: String,
+    },
     /// A file of this machine cannot be read or written.
     #[error("{doing}")]
     Local {
@@ -114,15 +138,36 @@ pub enum Loss {
 }
 
 impl RemoteError {
+    /// The server, if there is one.
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::Gone { server, .. }
+            | Self::Denied { server, .. }
+            | Self::Full { server, .. }
+            | Self::Lacks { server, .. }
+            | Self::Wrong { server, .. }
+            | Self::Result { server, .. }
+            | Self::NoWorker { server, .. }
+            | Self::Execution { server, .. }
+            | Self::Cancelled { server }
+            | Self::Unsupported { server, .. } => Some(server),
+            Self::Address { url, .. } | Self::NotCompiled { url } => Some(url),
+            Self::Credentials { .. } | Self::Local { .. } => None,
+        }
+    }
+
     /// What is lost by the error.
     pub fn loss(&self) -> Loss {
         match self {
-            Self::Lacks { .. } | Self::Wrong { .. } | Self::Result { .. } => Loss::Result,
+            Self::Lacks { .. } | Self::Wrong { .. } | Self::Result { .. } | Self::Execution { .. } => Loss::Result,
             Self::Full { .. } | Self::Denied { doing: "write to", .. } => Loss::Writing,
             Self::Gone { .. } | Self::Denied { .. } | Self::Unsupported { .. } => Loss::Server,
-            Self::Address { .. } | Self::Credentials { .. } | Self::NotCompiled { .. } | Self::Local { .. } => {
-                Loss::Here
-            }
+            Self::Address { .. }
+            | Self::Credentials { .. }
+            | Self::NotCompiled { .. }
+            | Self::NoWorker { .. }
+            | Self::Cancelled { .. }
+            | Self::Local { .. } => Loss::Here,
         }
     }
 }
@@ -134,6 +179,9 @@ impl Hint for RemoteError {
                 "give grpc://HOST:PORT, grpcs://HOST:PORT, http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH; \
                     an instance follows grpc://HOST:PORT as /NAME"
                     .into(),
+            ),
+            Self::NoWorker { .. } => Some(
+                "start a worker with these properties (docs/scale.md), wait longer with --remote-queue-timeout, or build here".into(),
             ),
             Self::NotCompiled { .. } => Some("compile pnb with its default features".into()),
             Self::Denied { .. } => Some("give a token that may do it with --remote-token-file".into()),

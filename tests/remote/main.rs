@@ -2,6 +2,9 @@
 
 #[path = "../fixture/own_loader.rs"]
 mod own_loader;
+#[path = "../source/project.rs"]
+#[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
+mod project;
 #[path = "../fixture/stage_tree.rs"]
 mod stage_tree;
 #[path = "../publish/tls.rs"]
@@ -15,6 +18,8 @@ mod double;
 mod engine;
 mod farm;
 mod faults;
+mod ground;
 mod http_cache;
 mod lies;
 mod process;
+mod shared;
