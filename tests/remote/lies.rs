@@ -2,7 +2,7 @@
 
 use crate::{
     client::{Job, Papers, RemoteClient, digest_of},
-    double::RemoteDouble,
+    double::{Executed, RemoteDouble},
     faults::Kept,
     http_cache::HttpCache,
     tls::Authority,
@@ -10,7 +10,10 @@ use crate::{
 use bazel_remote_apis::build::bazel::remote::execution::v2::{ActionResult, Digest, ExecuteResponse};
 use prost::Message;
 use std::{
-    sync::MutexGuard,
+    sync::{
+        MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tonic::Code;
@@ -243,10 +246,46 @@ fn a_server_in_this_process_answers_as_it_is_told() {
     assert!(client.capabilities().expect("stated").execution_capabilities.is_some());
     let answer = client.run(&job).expect("run");
     assert_eq!(answer.result, Some(result(5)));
+    let action = client.put_job(&job).expect("taken");
+    assert_eq!(client.wait(&action.hash).expect("known").result, Some(result(5)));
     assert!(farm.kept().calls.iter().any(|call| call.starts_with("Execute ")));
     let address = farm.url();
     drop(farm);
     assert!(RemoteClient::connect(&address).is_err(), "the double is still there");
+}
+
+#[test]
+fn an_operation_may_wait_or_get_lost() {
+    let job = Job {
+        arguments: &["/bin/true"],
+        ..Job::default()
+    };
+    let asks = |times: &'static [Executed]| {
+        let turn = AtomicUsize::new(0);
+        let farm = RemoteDouble::with_worker(move |_, _| times[turn.fetch_add(1, Ordering::SeqCst)].clone());
+        let client = RemoteClient::connect(&farm.url()).expect("connected");
+        let action = client.put_job(&job).expect("taken");
+        (farm, client, action)
+    };
+    let (_farm, client, action) = asks(&[Executed::Lost, Executed::Queued]);
+    assert_eq!(
+        client.execute(&action, false).expect_err("lost").code(),
+        Code::Unavailable
+    );
+    // Nothing comes until the client is tired of waiting.
+    let begin = Instant::now();
+    assert_eq!(
+        client.wait(&action.hash).expect_err("silence").code(),
+        Code::DeadlineExceeded
+    );
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
+
+    let (_farm, client, action) = asks(&[Executed::Refused(Code::ResourceExhausted, "no memory")]);
+    let refused = client.execute(&action, false).expect_err("refused");
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::ResourceExhausted, "no memory")
+    );
 }
 
 #[test]
