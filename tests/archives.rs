@@ -546,7 +546,7 @@ fn a_clock_that_is_behind_is_named_and_a_snapshot_does_without_it() {
     let mut valid = suite;
     valid.fields.push_str("Valid-Until: Sat, 28 Nov 2026 09:15:44 UTC\n");
     insta::assert_snapshot!(at(DATE + 30 * DAY, None).refusal(std::slice::from_ref(&valid)), @r"
-    verify the archive trixie: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-12-21T09:15:44Z, which is now by this machine's clock
+    verify the archive trixie: InRelease was valid until 2026-11-28T09:15:44Z, not at 2026-12-21T09:15:44Z, which is now by this machine's clock
     hint: if this machine's clock is ahead, set it; otherwise the mirror is no longer updated: name another with --mirror, or a moment at which the file was valid with `pnb lock --snapshot T`
     ");
     assert_eq!(picked(&at(DATE + 30 * DAY, Some(DATE + DAY)).lock(&[valid])), "a=1");

@@ -363,7 +363,7 @@ hint: if this machine's clock is behind, set it; `pnb lock --snapshot T` judges 
 ");
 refused!(no_longer_valid, { now: DATE + 8 * DAY },
     @"
-verify the archive noble: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z, which is now by this machine's clock
+verify the archive noble: InRelease was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z, which is now by this machine's clock
 
 hint: if this machine's clock is ahead, set it; otherwise the mirror is no longer updated: name another with --mirror, or a moment at which the file was valid with `pnb lock --snapshot T`
 ");
@@ -371,7 +371,7 @@ refused!(dated_after_the_snapshot, {
         snapshot: Some("20261121T091543Z"),
         sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE - DAY),
     },
-    @"verify the archive noble: InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot");
+    @"verify the archive noble: InRelease is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot");
 refused!(another_suite, { release: |text| text.replace("Suite: noble", "Suite: jammy").replace("Codename: noble", "Codename: jammy") },
     @r#"verify the archive noble: InRelease: is for suite "jammy" ("jammy"), not for "noble""#);
 refused!(no_such_component, { archives: |text| text.replace("universe", "multiverse") },

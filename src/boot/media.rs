@@ -120,8 +120,10 @@ impl MediaError {
 impl Hint for MediaError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            MediaError::CardSize { size } => Some(format!("--size {}", size.next_power_of_two()).into()),
-            MediaError::BiosSectors { .. } => Some("--firmware uefi".into()),
+            MediaError::CardSize { size } => {
+                Some(format!("give --size {}, the next power of two", size.next_power_of_two()).into())
+            }
+            MediaError::BiosSectors { .. } => Some("--firmware uefi boots it".into()),
             MediaError::Outside { .. } => {
                 Some("`qemu-img convert -O qcow2 OLD NEW` makes an image that needs no other file".into())
             }
