@@ -28,6 +28,7 @@ mod plan;
 mod progress;
 mod publication;
 mod publish;
+mod published;
 mod report;
 mod selection;
 mod serve;
