@@ -20,7 +20,7 @@ use pgp::{
 };
 use pnb::{
     lock::{
-        ArchiveRank, Index, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
+        ArchiveRank, Index, IndexScope, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
         parse_archives, parse_lock, resolve, update, write_lock,
     },
     model::{Arch, Hint, NodeId, RelPath, chain},
@@ -525,7 +525,13 @@ fn the_solver_picks_what_apt_get_picks() {
 
     let mut index = Index::new(Arch::Amd64);
     index
-        .read("trixie", ArchiveRank::USUAL, text.as_bytes(), "Packages")
+        .read(
+            "trixie",
+            ArchiveRank::USUAL,
+            text.as_bytes(),
+            "Packages",
+            IndexScope::OneArchitecture,
+        )
         .expect("well-formed");
     let essential: Vec<&str> = index
         .ids()
@@ -553,7 +559,7 @@ fn the_solver_picks_what_apt_get_picks() {
         }
         asked
     });
-    let theirs = apt::apt_get(&directory.path().join("repo"), &["trixie"], &asked);
+    let theirs = apt::apt_get(&directory.path().join("repo"), &["trixie main"], &asked);
     for ((names, with_essential), theirs) in cases.into_iter().zip(theirs) {
         let wanted = WantedSet {
             node: NodeId::new("test", Arch::Amd64),

@@ -35,7 +35,7 @@ use pnb::{
         qcow2::Qcow2,
     },
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
-    lock::{ArchiveRank, Index, parse_archives, parse_lock, write_lock},
+    lock::{ArchiveRank, Index, IndexScope, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
     model::{Arch, Sha256Digest, VerityDigest, parse_dump, write_dump},
     module::{ModuleList, ModulePublicKey, ModuleSecretKey},
@@ -352,7 +352,9 @@ fn control(data: &[u8]) {
 }
 
 fn index(data: &[u8]) {
-    let _ = Index::new(Arch::Amd64).read("archive", ArchiveRank::USUAL, data, "x");
+    for scope in [IndexScope::OneArchitecture, IndexScope::AllArchitectures] {
+        let _ = Index::new(Arch::Amd64).read("archive", ArchiveRank::USUAL, data, "x", scope);
+    }
 }
 
 fn facts(data: &[u8]) {

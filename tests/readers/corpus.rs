@@ -90,7 +90,13 @@ fn seeds_are_valid() {
     pnb::sign::IdentityToken::parse(&text("token/token"), "x").expect("a token");
     let mut index = lock::Index::new(model::Arch::Amd64);
     index
-        .read("x", lock::ArchiveRank::USUAL, &seed("control/control")[..], "x")
+        .read(
+            "x",
+            lock::ArchiveRank::USUAL,
+            &seed("control/control")[..],
+            "x",
+            lock::IndexScope::OneArchitecture,
+        )
         .expect("packages");
     let mut files = 0;
     let mut put = |content: &mut dyn std::io::Read| {
