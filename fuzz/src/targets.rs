@@ -26,7 +26,7 @@ use pnb::{
         ReadAt, Source, composefs,
         cpio::{CpioReader, read_tree, segments},
         elf::read_elf,
-        ext4::{Ext4, FileKind},
+        ext4::{Ext4, FileKind, replay},
         fat::Fat,
         gpt,
         iso::Iso,
@@ -235,7 +235,19 @@ fn dump(data: &[u8]) {
 }
 
 fn ext4(data: &[u8]) {
-    let Ok((fs, _)) = Ext4::open_any(data.to_vec()) else {
+    files_of_ext4(data.to_vec());
+    // What the journal makes of it is a file system of its own.
+    if let Ok(Some(replayed)) = replay(data.to_vec()) {
+        let size = replayed.image.size().expect("in memory");
+        let mut all = vec![0; size as usize];
+        replayed.image.read_exact_at(&mut all, 0).expect("all of it");
+        assert!(matches!(replay(all), Ok(None) | Err(_)), "a journal is replayed once");
+        files_of_ext4(replayed.image);
+    }
+}
+
+fn files_of_ext4<R: ReadAt>(image: R) {
+    let Ok((fs, _)) = Ext4::open_any(image) else {
         return;
     };
     let _ = (fs.facts(), fs.regions());

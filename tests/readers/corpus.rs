@@ -153,4 +153,16 @@ fn seeds_are_valid() {
         assert_eq!(super::problems(&node), Vec::<String>::new(), "{name}");
         assert!(super::count(&node) >= 2, "{name}: {node:#?}");
     }
+    // This one is cut where its journal has only zeros left.
+    let mut dirty = seed("ext4/dirty-journal");
+    dirty.resize(2200 << 10, 0);
+    let node = super::looked(&dirty);
+    assert_eq!(super::problems(&node), Vec::<String>::new());
+    assert!(
+        super::holds(
+            super::child(super::child(&node, "with its journal"), "/added"),
+            b"hello\n"
+        ),
+        "{node:#?}"
+    );
 }
