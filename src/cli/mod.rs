@@ -28,6 +28,7 @@ mod plan;
 mod progress;
 mod publication;
 mod publish;
+mod published;
 mod remote;
 mod remote_check;
 mod report;

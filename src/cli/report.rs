@@ -199,9 +199,9 @@ impl Report {
         self.say(&format!("error: {message}\n\nhint: {hint}\n"));
     }
 
-    /// A line for the bytes of transfers; it is only seen on a terminal.
-    pub(super) fn transfer_bar(&self, total: u64) -> ProgressBar {
-        let transfer = self.activity(RunningWork::Transfer("publish", String::new()), total);
+    /// A line for the bytes that are sent to `place`.
+    pub(super) fn transfer_bar(&self, place: &str, total: u64) -> ProgressBar {
+        let transfer = self.activity(RunningWork::Transfer("publish", place.to_owned()), total);
         let bar = transfer.bar().clone();
         self.keep("publish".to_owned(), transfer);
         bar
