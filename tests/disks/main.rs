@@ -278,22 +278,35 @@ mod nightly {
     }
 
     #[test]
-    #[ignore = "nightly: three boots that are refused; cargo test -- --ignored nightly::"]
+    #[ignore = "nightly: five boots that are refused; cargo test -- --ignored nightly::"]
     fn a_persist_without_its_file_system_is_refused_by_name_and_never_formatted() {
+        let zeros = "len=$(stat -c %s persist); truncate -s 0 persist; truncate -s $len persist";
+        let make = "with powernode.boot=0 type: mke2fs -t ext4 -b 4096 -O verity /dev/vda4";
+        let erase = format!("in place of the persist file system; save what you need of it; to erase it, {make}");
         for (script, reason) in [
-            // Somebody else's file system, or none.
+            // Somebody else's data, none, and bytes that nobody knows.
             (
-                "mkfs.fat persist",
-                "has no superblock; to repair it from a copy, with powernode.boot=0 type: e2fsck -f -b 32768 /dev/vda4",
+                "mkfs.fat persist".to_owned(),
+                format!("vda4 holds a file system of the type vfat {erase}"),
             ),
             (
-                "len=$(stat -c %s persist); truncate -s 0 persist; truncate -s $len persist",
-                "is blank; to make an empty one, with powernode.boot=0 type: mke2fs -t ext4 -b 4096 -O verity /dev/vda4",
+                format!("{zeros}; printf 'LUKS\\272\\276\\000\\001' | dd of=persist conv=notrunc status=none"),
+                format!("vda4 holds encrypted data (crypto_LUKS) {erase}"),
+            ),
+            (
+                zeros.to_owned(),
+                format!("the persist file system on vda4 is blank; to make an empty one, {make}"),
+            ),
+            (
+                format!("{zeros}; echo my own data | dd of=persist bs=5000 seek=1 conv=notrunc status=none"),
+                format!(
+                    "vda4 holds neither the persist file system nor other known data; save what you need of it; to erase it, {make}"
+                ),
             ),
         ] {
             let disk = Disk::fresh();
-            disk.change(script);
-            is_refused_and_untouched(&disk, &format!("the persist file system on vda4 {reason}"));
+            disk.change(&script);
+            is_refused_and_untouched(&disk, &reason);
         }
         // Without its root directory it is mounted for a moment, and the kernel notes the error in it.
         let disk = Disk::fresh();
