@@ -451,6 +451,14 @@ const MUTANTS: &[Mutant] = &[
     mutant(DISKS, "powernode-persist.sh", "        *:crypto)", "        NEVER)"),
     mutant(DISKS, "powernode-persist.sh", "        *:raid)", "        NEVER)"),
     mutant(DISKS, "powernode-persist.sh", "        *:filesystem)", "        NEVER)"),
+    // The kernel's reason, on a /persist that cannot be written to.
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "cannot be made: ${pn_said##*: }",
+        "cannot be made",
+    ),
+    mutant(DISKS, "powernode-persist.sh", "${pn_said:+: ${pn_said##*: }}", ""),
     // What is fetched.
     mutant(READY, "fetch-ca", r#"[ "$actual" = "$digest" ] ||"#, ":"),
     mutant(READY, "fetch-ca", "        63) refuse", "        63) : refuse"),

@@ -373,6 +373,18 @@ status 1 powernode_mount_persist
 reason_has "the root's /var cannot be copied"
 status 1 test -e "$tmp/root/persist/var"
 
+# The kernel's reason is passed on.
+world
+powernode_find_persist
+cp() { echo "cp: cannot create directory 'x': No space left on device" >&2 && return 1; }
+status 1 powernode_mount_persist
+is 'no room for /var' "$PN_REASON" "the root's /var cannot be copied to /persist/var: No space left on device"
+unset -f cp
+mkdir() { echo "mkdir: cannot create directory 'x': Read-only file system" >&2 && return 1; }
+status 1 powernode_mount_persist
+is 'no directory of modules' "$PN_REASON" '/persist/cache/modules cannot be made: Read-only file system'
+unset -f mkdir
+
 # Something else in the place of a directory.
 for bad in var cache cache/modules cache/modules/.store; do
     world

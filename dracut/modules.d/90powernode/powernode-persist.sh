@@ -294,21 +294,27 @@ powernode_persist_directories() {
             return 1
         fi
     done
-    if ! mkdir -p "$pn_persist/cache/modules/.store"; then
-        PN_REASON='/persist/cache/modules cannot be made'
+    # A program's last words are the kernel's: no space, read-only, an error of the disk.
+    if ! pn_said=$(mkdir -p "$pn_persist/cache/modules/.store" 2>&1); then
+        PN_REASON="/persist/cache/modules cannot be made: ${pn_said##*: }"
         return 1
     fi
     [ ! -d "$pn_persist/var" ] || return 0
-    if ! rm -rf "$pn_persist/.var.new" \
-        || ! cp -a "$PN_NEWROOT/var" "$pn_persist/.var.new" 2>/dev/null \
-        || ! powernode_make_machine_id "$pn_persist/.var.new" \
-        || ! sync \
-        || ! mv "$pn_persist/.var.new" "$pn_persist/var" \
-        || ! sync; then
-        PN_REASON="the root's /var cannot be copied to /persist/var"
+    if ! pn_said=$(powernode_copy_var "$pn_persist" 2>&1); then
+        PN_REASON="the root's /var cannot be copied to /persist/var${pn_said:+: ${pn_said##*: }}"
         return 1
     fi
     powernode_tell "powernode: persist: /persist/var made from the root's /var"
+}
+
+# powernode_copy_var PERSIST: the root's /var as PERSIST/var, which has its name only when it is complete and on the disk.
+powernode_copy_var() {
+    rm -rf "$1/.var.new" \
+        && cp -a "$PN_NEWROOT/var" "$1/.var.new" \
+        && powernode_make_machine_id "$1/.var.new" \
+        && sync \
+        && mv "$1/.var.new" "$1/var" \
+        && sync
 }
 
 # powernode_make_machine_id VAR: choose the node's machine id for good. /etc is new at every boot and its machine-id is empty; systemd
