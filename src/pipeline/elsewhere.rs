@@ -275,12 +275,19 @@ fn execute(
 
 /// The error of a stage that failed on a worker, with the end of its log.
 fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed) -> PipelineError {
-    let said = String::from_utf8_lossy(&executed.stderr).into_owned();
     let log = results.read_log(&executed.files).unwrap_or_default();
     let text = match log.is_empty() {
-        true => said,
+        true => String::from_utf8_lossy(&executed.stderr).into_owned(),
         false => String::from_utf8_lossy(&log).into_owned(),
     };
+    // The worker's pnb says how the stage ended; what the engine knows is the exit code of pnb.
+    let prefix = format!("error: failed to build {}: ", resolved.id);
+    let said = String::from_utf8_lossy(&executed.stderr).into_owned();
+    let problem = said.lines().rev().find_map(|line| line.strip_prefix(&prefix));
+    let problem = problem.map_or_else(
+        || format!("pnb ended with exit code {}", executed.exit_code),
+        |problem| visible_log(problem.as_bytes()),
+    );
     let lines: Vec<String> = text
         .lines()
         .map(|line| format!("  {}", visible_log(line.as_bytes())))
@@ -291,7 +298,7 @@ fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed)
     };
     PipelineError::Stage {
         node: resolved.id.clone(),
-        problem: format!("it ended with exit code {} on {}", executed.exit_code, visible(worker)),
+        problem: format!("{problem} on {}", visible(worker)),
         tail: lines[lines.len().saturating_sub(TAIL)..].join("\n"),
         log: format!("on {}", results.name()),
     }

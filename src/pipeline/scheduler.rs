@@ -297,7 +297,7 @@ fn attempt(
         // A stage on a worker takes no processor here.
         let jobs = jobs + context.elsewhere.map_or(0, |elsewhere| elsewhere.jobs);
         let workers: Vec<_> = (0..jobs.clamp(1, closure.order.len().max(1)))
-            .map(|_| scope.spawn(&work))
+            .map(|_| scope.spawn(work))
             .collect();
         for worker in workers {
             if let Err(panic) = worker.join() {

@@ -245,10 +245,11 @@ impl GrpcEngine {
             }
         }
         for stream in [metadata.stdout_stream_name, metadata.stderr_stream_name] {
-            if !stream.is_empty() && run.prints.iter().all(|(known, _)| *known != stream) {
-                if let Some(printing) = self.print(&stream) {
-                    run.prints.push((stream, printing));
-                }
+            if !stream.is_empty()
+                && run.prints.iter().all(|(known, _)| *known != stream)
+                && let Some(printing) = self.print(&stream)
+            {
+                run.prints.push((stream, printing));
             }
         }
     }

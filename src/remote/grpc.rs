@@ -29,7 +29,7 @@ use bazel_remote_apis::{
 };
 use prost::Message as _;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     io::{Cursor, Write},
     sync::atomic::{AtomicBool, Ordering},
@@ -466,7 +466,10 @@ impl GrpcCache {
         })?;
         let said = match said {
             Ok(said) => said,
-            Err(status) => return Ok(self.note_refusal(&status)),
+            Err(status) => {
+                self.note_refusal(&status);
+                return Ok(());
+            }
         };
         for answer in said.responses {
             let Ok(blob) = proto::blob(answer.digest.as_ref()) else {
@@ -655,10 +658,10 @@ impl RemoteCache for GrpcCache {
             }
         }
         for blob in asked {
-            if !found.contains_key(&blob) {
+            if let Entry::Vacant(place) = found.entry(blob) {
                 let mut bytes = Vec::new();
                 self.read_stream(&blob, &mut bytes, &|_| {})?;
-                found.insert(blob, bytes);
+                place.insert(bytes);
             }
         }
         Ok(blobs.iter().filter_map(|blob| found.get(blob).cloned()).collect())

@@ -218,10 +218,10 @@ fn stderr(cache: &dyn RemoteCache, result: &ActionResult) -> Vec<u8> {
     let mut end = End(VecDeque::new());
     if !result.stderr_raw.is_empty() {
         end.keep(&result.stderr_raw);
-    } else if let Ok(blob) = proto::blob(result.stderr_digest.as_ref()) {
-        if cache.read(&blob, &mut end, &|_| {}).is_err() {
-            return Vec::new();
-        }
+    } else if let Ok(blob) = proto::blob(result.stderr_digest.as_ref())
+        && cache.read(&blob, &mut end, &|_| {}).is_err()
+    {
+        return Vec::new();
     }
     end.0.into()
 }

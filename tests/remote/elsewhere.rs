@@ -41,10 +41,10 @@ fn a_stage_that_fails_on_a_worker_is_told_with_its_log() {
     let casd = Casd::with_runner(dir.path());
     ground.word("fail");
     let far = ground.build("far", &["--remote", &casd.url()]);
-    assert_eq!(far.code, 8, "{}", far.said);
+    assert_eq!(far.code, 7, "{}", far.said);
     assert!(
         far.said
-            .contains("error: failed to build two/amd64: it ended with exit code"),
+            .contains("error: failed to build two/amd64: it ended with exit code 3 on grpc://127.0.0.1:"),
         "{}",
         far.said
     );
