@@ -479,11 +479,9 @@ fn exit_said(codes: &BTreeMap<String, String>, expression: &str) -> Vec<String> 
     let names = parts.map(|part| part.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default());
     let mut found: Vec<String> = Vec::new();
     for name in names {
-        found.push(match (name, codes.get(name)) {
-            (_, Some(code)) => code.clone(),
-            ("Signature", None) => "that of the refusal".to_owned(),
-            _ => panic!("no exit is called {name}: {expression}"),
-        });
+        let code = codes.get(name).cloned();
+        let code = code.or_else(|| (name == "Signature").then(|| "that of the refusal".to_owned()));
+        found.push(code.expect(expression));
     }
     if found.is_empty() && expression.contains(".exit()") {
         found.push("that of the cause".to_owned());
