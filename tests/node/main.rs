@@ -19,6 +19,7 @@ mod server;
 #[path = "../publish/tls.rs"]
 mod tls;
 
+mod arm64;
 mod beside;
 mod csr;
 mod machine;
