@@ -124,7 +124,7 @@ fn a_malformed_stage_is_named_by_line() {
     });
     insta::assert_snapshot!(said(dir.path(), &["graph"]), @r#"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, nginx, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, root, rootfs, surroundings, surroundings-locale, tools)
+    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, nginx, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, remote-tools, root, rootfs, surroundings, surroundings-locale, tools)
 
     hint: did you mean `kernel`?
     "#);
@@ -392,7 +392,7 @@ fn a_directory_of_one_architecture_is_that_artifact() {
     artifact("amd64");
     insta::assert_snapshot!(said(dir.path(), &["audit", "images/raw"]), @"
     exit 2
-    error: failed to choose the artifact in images/raw: it has those for amd64 and arm64
+    error: failed to choose the artifact in images/raw: it has artifacts for amd64 and arm64
 
     hint: `pnb --offline audit images/raw/amd64` or `pnb --offline audit images/raw/arm64`
     ");

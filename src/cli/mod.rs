@@ -28,6 +28,9 @@ mod plan;
 mod progress;
 mod publication;
 mod publish;
+mod published;
+mod remote;
+mod remote_check;
 mod report;
 mod selection;
 mod serve;
@@ -41,6 +44,7 @@ mod usage;
 mod vendor;
 mod verify_repro;
 mod verify_signature;
+mod worker;
 
 pub(crate) use dispatch::main;
 use exit::Exit;

@@ -36,7 +36,10 @@ pub(super) enum SelectionError {
         meant: CommandText,
     },
     #[error("select variants and stages at once: --stage names the stages instead of variants")]
-    Both { variants: CommandText, stages: CommandText },
+    Both {
+        variants: Box<CommandText>,
+        stages: Box<CommandText>,
+    },
     #[error("select the stage {stage} for {arch}: it names another architecture")]
     TwoArches {
         stage: AskedStage,
@@ -73,8 +76,8 @@ pub(super) fn not_both(common: &Common) -> Result<(), SelectionError> {
         return Ok(());
     }
     Err(SelectionError::Both {
-        variants: common.line.without_option("--stage"),
-        stages: common.line.without_option("--variant"),
+        variants: Box::new(common.line.without_option("--stage")),
+        stages: Box::new(common.line.without_option("--variant")),
     })
 }
 
