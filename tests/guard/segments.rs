@@ -103,7 +103,7 @@ mod nightly {
             let guard = ("usr/lib/powernode/powernode-guard.sh", library.as_str());
             override_with(dir.path(), &[("usr/lib/powernode/words", "*\n"), guard]);
             let words = ["--append", RUN.words];
-            // Without the command's target there is no default target, and process 1 gives up.
+            // Masked, the target does not exist: process 1 freezes, or comes up without the command.
             let said = typed(
                 &mut at_console(dir.path(), &words),
                 &[],

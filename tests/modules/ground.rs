@@ -29,6 +29,15 @@ pub(crate) struct Ground {
     pub(crate) artifact: PathBuf,
 }
 
+/// The artifact of this architecture, with the public half of the key in its root.
+pub(crate) fn artifact_of(arch: &str, public: &Path) -> PathBuf {
+    let images = scratch().join("modules/images");
+    let mut build = pnb(repository(), &store());
+    build.args(["build", "--arch", arch, "--variant", "kernel-initrd", "--module-key"]);
+    good(build.arg(public).arg("--output").arg(&images));
+    images.join("kernel-initrd").join(arch)
+}
+
 pub(crate) fn ground() -> &'static Ground {
     static GROUND: OnceLock<Ground> = OnceLock::new();
     GROUND.get_or_init(|| {
@@ -42,11 +51,7 @@ pub(crate) fn ground() -> &'static Ground {
                 .arg(&key),
         );
         let (secret, public) = (key.with_extension("sec"), key.with_extension("pub"));
-        let images = dir.join("images");
-        let mut build = pnb(repository(), &store());
-        build.args(["build", "--arch", "amd64", "--variant", "kernel-initrd", "--module-key"]);
-        good(build.arg(&public).arg("--output").arg(&images));
-        let artifact = images.join("kernel-initrd/amd64");
+        let artifact = artifact_of("amd64", &public);
         Ground {
             secret,
             public,
@@ -62,9 +67,14 @@ pub(crate) fn secret() -> ModuleSecretKey {
 
 /// `pnb boot` of an artifact, perhaps a changed one, with the share `dir`.
 pub(crate) fn boot(artifact: &Path, share: &Path) -> Command {
+    boot_within(400, artifact, share)
+}
+
+/// The same with so many seconds, when the machine is alone.
+pub(crate) fn boot_within(seconds: u64, artifact: &Path, share: &Path) -> Command {
     let mut command = pnb(repository(), &store());
     command.arg("boot").arg(artifact).arg("--share").arg(share);
-    command.args(["--no-verify-sums", "--timeout", &patience(400)]);
+    command.args(["--no-verify-sums", "--timeout", &patience(seconds)]);
     command
 }
 

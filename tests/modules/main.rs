@@ -9,6 +9,7 @@ mod initramfs;
 #[expect(dead_code, reason = "shared with the tests of whole builds, which use more of it")]
 mod project;
 
+mod arm64;
 mod cases;
 mod commands;
 mod disk;

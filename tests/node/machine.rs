@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-const TOKEN: &str = "t-0451";
+pub(crate) const TOKEN: &str = "t-0451";
 const OTHER: &str = "99999999-aaaa-4bbb-8ccc-dddddddddddd";
 
 /// The authority of all doubles: its certificate is on the media.
@@ -24,7 +24,7 @@ fn authority() -> Arc<Authority> {
     Arc::clone(AUTHORITY.get_or_init(|| Arc::new(Authority::new())))
 }
 
-fn platform() -> Platform {
+pub(crate) fn platform() -> Platform {
     Platform::for_machines(authority())
 }
 
@@ -33,18 +33,19 @@ fn url() -> String {
 }
 
 /// `pnb build` of this variant of a project with the agent of these tests, into a directory below the target directory.
-fn built(project: &Path, variant: &str, name: &str, arguments: &[&str]) -> PathBuf {
+pub(crate) fn built(project: &Path, (variant, arch): (&str, &str), name: &str, arguments: &[&str]) -> PathBuf {
     let output = scratch().join("images-node").join(name);
-    let mut command = build(project, &store());
+    let mut command = pnb(project, &store());
+    command.args(["build", "--hermetic", "--allow-dirty", "--arch", arch]);
     command.args(["--variant", variant, "--agent"]);
     command.arg(repository().join("tests/node/agent")).args(arguments);
     good(command.arg("--output").arg(&output));
-    output.join(variant).join("amd64")
+    output.join(variant).join(arch)
 }
 
 fn kernel_initrd() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| built(repository(), "kernel-initrd", "plain", &[]))
+    BUILT.get_or_init(|| built(repository(), ("kernel-initrd", "amd64"), "plain", &[]))
 }
 
 /// A disk whose medium knows the platform and waits to be claimed.
@@ -56,7 +57,7 @@ fn disk() -> &'static Path {
         let ca = ca.to_str().expect("plain");
         built(
             repository(),
-            "raw",
+            ("raw", "amd64"),
             "unclaimed",
             &["--platform-url", &url(), "--ca-pem", ca],
         )
@@ -64,8 +65,16 @@ fn disk() -> &'static Path {
 }
 
 fn boot(artifact: &Path, platform: &Platform) -> Command {
+    boot_within(400, artifact, platform)
+}
+
+/// A machine with so many seconds, when it is alone, and a way to the double.
+pub(crate) fn boot_within(seconds: u64, artifact: &Path, platform: &Platform) -> Command {
     let mut command = pnb(repository(), &store());
-    command.arg("boot").arg(artifact).args(["--timeout", &patience(400)]);
+    command
+        .arg("boot")
+        .arg(artifact)
+        .args(["--timeout", &patience(seconds)]);
     // Enough for an agent that is emulated beside other programs; the ready line may come first.
     command.args(["--settle", "60", "--reach", &platform.reach()]);
     command
@@ -73,7 +82,7 @@ fn boot(artifact: &Path, platform: &Platform) -> Command {
 
 /// What the double saw: one node with this token and this name, and nothing that it had to refuse.
 #[track_caller]
-fn saw(platform: &Platform, token: &str, instance: &str, said: &str) {
+pub(crate) fn saw(platform: &Platform, token: &str, instance: &str, said: &str) {
     let want = [Enrolled {
         token: token.to_owned(),
         common_name: instance.to_owned(),
@@ -83,7 +92,7 @@ fn saw(platform: &Platform, token: &str, instance: &str, said: &str) {
 }
 
 #[track_caller]
-fn ready(said: &str, instance: &str, source: &str) {
+pub(crate) fn ready(said: &str, instance: &str, source: &str) {
     let want = format!("powernode: ready instance={instance} source={source} root=");
     let line = said.lines().find(|line| line.contains(&want));
     assert!(
@@ -92,8 +101,21 @@ fn ready(said: &str, instance: &str, source: &str) {
     );
 }
 
+/// The values of fw_cfg that name the node, as arguments.
+pub(crate) fn fw_cfg(platform: &Platform) -> Vec<String> {
+    [
+        format!("instance_uuid={INSTANCE}"),
+        format!("bootstrap_token={TOKEN}"),
+        format!("platform_url={}", url()),
+        format!("ca_pem={}", platform.ca()),
+    ]
+    .into_iter()
+    .flat_map(|value| ["--fw-cfg".to_owned(), value])
+    .collect()
+}
+
 /// The words of an identity on the command line, with the certificate as the platform's script for iPXE has it.
-fn words(platform: &Platform) -> String {
+pub(crate) fn words(platform: &Platform) -> String {
     let ca = platform.ca().replace('\n', "");
     format!(
         "powernode.instance_uuid={INSTANCE} powernode.bootstrap_token={TOKEN} powernode.platform_url={} \"powernode.ca={ca}\"",
@@ -140,17 +162,7 @@ mod nightly {
     fn fw_cfg_names_the_node() {
         let platform = platform();
         platform.expect(TOKEN, INSTANCE);
-        let said = good_boot(
-            boot(kernel_initrd(), &platform)
-                .arg("--fw-cfg")
-                .arg(format!("instance_uuid={INSTANCE}"))
-                .arg("--fw-cfg")
-                .arg(format!("bootstrap_token={TOKEN}"))
-                .arg("--fw-cfg")
-                .arg(format!("platform_url={}", url()))
-                .arg("--fw-cfg")
-                .arg(format!("ca_pem={}", platform.ca())),
-        );
+        let said = good_boot(boot(kernel_initrd(), &platform).args(fw_cfg(&platform)));
         ready(&said, INSTANCE, "fw_cfg");
         saw(&platform, TOKEN, INSTANCE, &said);
     }
@@ -234,7 +246,7 @@ mod nightly {
             url()
         );
         fs::write(etc.join("identity.cfg"), text).expect("written");
-        let artifact = built(dir.path(), "kernel-initrd", "root-file", &[]);
+        let artifact = built(dir.path(), ("kernel-initrd", "amd64"), "root-file", &[]);
         let said = good_boot(&mut boot(&artifact, &platform));
         ready(&said, INSTANCE, "root_file");
         saw(&platform, TOKEN, INSTANCE, &said);

@@ -23,6 +23,7 @@ mod server;
 )]
 mod tls;
 
+mod arm64;
 mod beside;
 mod csr;
 mod machine;
