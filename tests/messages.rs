@@ -482,7 +482,7 @@ fn exit_said(codes: &BTreeMap<String, String>, expression: &str) -> Vec<String> 
         found.push(match (name, codes.get(name)) {
             (_, Some(code)) => code.clone(),
             ("Signature", None) => "that of the refusal".to_owned(),
-            _ => panic!("no exit is called {name}: {expression}"),
+            _ => unreachable!("no exit is called {name}: {expression}"),
         });
     }
     if found.is_empty() && expression.contains(".exit()") {

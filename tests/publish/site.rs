@@ -62,7 +62,7 @@ impl Ended {
     pub(crate) fn next(&self) -> Vec<String> {
         let lines: Vec<&str> = self.err.lines().collect();
         let first = lines.iter().rposition(|line| line.starts_with("next: "));
-        let first = first.unwrap_or_else(|| panic!("no next command:\n{}", self.err));
+        let first = first.unwrap_or_else(|| unreachable!("no next command:\n{}", self.err));
         lines[first..].iter().map(|line| line[6..].to_owned()).collect()
     }
 

@@ -114,13 +114,15 @@ pub struct JournalFacts {
     pub revoked: usize,
 }
 
+/// Where the bytes of blocks lie, and whether their first four are the magic.
+type Places = BTreeMap<u64, (u64, bool)>;
+
 /// An image with its journal laid over it: the bytes that it has after the kernel has replayed the journal.
 #[derive(Clone, Debug)]
 pub struct ReplayedImage<R> {
     image: R,
     block_size: u64,
-    /// Where the bytes of a block lie, and whether their first four are the magic.
-    blocks: BTreeMap<u64, (u64, bool)>,
+    blocks: Places,
     /// The superblock without the mark that a journal is to be replayed.
     superblock: Vec<u8>,
 }
@@ -509,7 +511,7 @@ impl<'a, R: ReadAt> Log<'a, R> {
     }
 
     /// The third pass: the place of the last bytes of each block.
-    fn replay(&mut self) -> Result<(BTreeMap<u64, (u64, bool)>, JournalFacts), ImageError> {
+    fn replay(&mut self) -> Result<(Places, JournalFacts), ImageError> {
         let found = self.scan()?;
         let revoked = self.revocations(&found)?;
         let (mut blocks, mut taken_back) = (BTreeMap::new(), 0);
