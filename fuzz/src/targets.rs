@@ -301,8 +301,8 @@ fn gpt_disk(data: &[u8]) {
 }
 
 fn iso(data: &[u8]) {
-    let size = data.len() as u64;
-    let _ = sessions(&data.to_vec(), &[0..size]);
+    let halves = [0..data.len() as u64 / 2, data.len() as u64 / 2..data.len() as u64];
+    let _ = sessions(&data.to_vec(), &halves);
     let Ok(fs) = Iso::open(data.to_vec()) else { return };
     let (tree, damage) = fs.tree_and_damage();
     assert_eq!(fs.tree().is_ok(), damage.is_empty(), "{damage:?}");

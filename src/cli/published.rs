@@ -177,9 +177,7 @@ impl Moved {
                 // A file that begins again is sent from its first byte.
                 bar.dec(self.current);
                 self.current = 0;
-                #[expect(clippy::disallowed_methods, reason = "the rate at which files are sent")]
-                let now = Instant::now();
-                self.begun = Some(now);
+                self.begun = Some(Instant::now());
             }
             TransferStep::Bytes(bytes) => {
                 self.current += bytes;
