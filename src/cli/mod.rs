@@ -29,6 +29,8 @@ mod progress;
 mod publication;
 mod publish;
 mod published;
+mod remote;
+mod remote_check;
 mod report;
 mod selection;
 mod serve;
@@ -42,6 +44,7 @@ mod usage;
 mod vendor;
 mod verify_repro;
 mod verify_signature;
+mod worker;
 
 pub(crate) use dispatch::main;
 use exit::Exit;

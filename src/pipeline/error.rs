@@ -7,6 +7,7 @@ use crate::{
     lock::LockError,
     manifest::ManifestError,
     model::{Hint, NodeId, Sha256Digest, Target, hint_at_name},
+    remote::RemoteError,
     sandbox::SandboxError,
     source::SourceError,
     store::StoreError,
@@ -157,6 +158,21 @@ pub enum PipelineError {
         #[source]
         source: Box<PipelineError>,
     },
+    /// A remote cache cannot be used, and the caller wants it.
+    #[error(transparent)]
+    Remote(Box<RemoteError>),
+    /// An output that a remote cache was to give did not come; the reason was an event. The build begins anew without it.
+    #[error("take the outputs of {node} from the remote cache")]
+    Lost {
+        /// The stage.
+        node: NodeId,
+    },
+    /// A job from another machine cannot be run here.
+    #[error("run the job: {problem}")]
+    Job {
+        /// The fault.
+        problem: String,
+    },
     /// The statements about an artifact could not be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
@@ -166,6 +182,12 @@ pub enum PipelineError {
         /// The missing fact.
         problem: String,
     },
+}
+
+impl From<RemoteError> for PipelineError {
+    fn from(error: RemoteError) -> Self {
+        PipelineError::Remote(Box::new(error))
+    }
 }
 
 impl From<LockError> for PipelineError {
@@ -214,8 +236,11 @@ impl Hint for PipelineError {
             Self::Graph(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Remote(error) => error.hint(),
+            Self::Lost { .. } => Some("run the command again".into()),
             Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
+            | Self::Job { .. }
             | Self::Platform { .. }
             | Self::Spec { .. }
             | Self::Io { .. }

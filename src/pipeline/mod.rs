@@ -17,6 +17,8 @@
 //! | `recipe.rs` | the workload, the inputs by digest and the outputs of a run: the same on every host |
 //! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
+//! | `shared.rs` | the cache that several machines share: asked before a stage runs, filled afterwards |
+//! | `job.rs`, `elsewhere.rs`, `worker.rs` | a stage that runs on a worker of an engine: its description, the client's half, the worker's |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `output.rs` | the directory of artifacts: what its file system can do |
@@ -27,10 +29,12 @@
 mod base;
 mod code;
 mod context;
+mod elsewhere;
 mod error;
 mod event;
 mod export;
 mod facts;
+mod job;
 mod joint;
 mod listed;
 mod origins;
@@ -46,12 +50,15 @@ mod relock;
 mod resolve;
 mod run;
 mod scheduler;
+mod shared;
 mod trust;
 mod vendor;
 mod verify_repro;
+mod worker;
 
 pub use code::{CODE_SANDBOX, CODE_WRITERS};
 pub use context::BuildContext;
+pub use elsewhere::Elsewhere;
 pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, export, state};
@@ -67,6 +74,8 @@ pub use relock::{BaseRequest, LockWants, RelockError, RelockEvent, RelockProblem
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, HostChecked, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan, present, present_keys};
+pub use shared::{SharedResults, Upload};
 pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};
+pub use worker::run_job;

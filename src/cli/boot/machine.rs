@@ -105,6 +105,8 @@ pub(super) fn run(
         store,
         origins: &origins,
         options: &options,
+        shared: None,
+        elsewhere: None,
         events: &|event| report.event(event),
     };
     let built = context.build(nodes, 1)?;

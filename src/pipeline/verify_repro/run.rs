@@ -66,6 +66,9 @@ impl<'a> ReproRequest<'a> {
             store: self.store,
             origins: self.origins,
             options: self.options,
+            // Both builds are made here: a result of another machine proves nothing about this one.
+            shared: None,
+            elsewhere: None,
             events: self.events,
         }
     }
