@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Types whose messages are parts of other messages, and do not complete "failed to …" themselves.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     // Why a place cannot have the artifacts, and why the machine has no KVM.
     "OutputProblem",
     "KvmProblem",
@@ -20,6 +20,8 @@ const PARTS: [&str; 6] = [
     "TransportFailure",
     // A file whose Merkle tree is built.
     "VerityError",
+    // A pack of a remote cache, which the error of the cache names.
+    "PackError",
 ];
 
 /// A message in the sources.
@@ -119,7 +121,10 @@ fn messages(file: &str, text: &str) -> Vec<Message> {
                 };
                 rest = rest[end..].trim_start();
             }
-            let rest = rest.strip_prefix("pub(super) ").unwrap_or(rest);
+            let visible = ["pub(super) ", "pub(crate) "]
+                .iter()
+                .find_map(|word| rest.strip_prefix(word));
+            let rest = visible.unwrap_or(rest);
             let end = rest.find([',', '{', '(', ';', '\n']).unwrap_or(rest.len());
             let head = rest[..end].trim();
             let body = match rest[end..].chars().next() {
@@ -479,9 +484,11 @@ fn exit_said(codes: &BTreeMap<String, String>, expression: &str) -> Vec<String> 
     let names = parts.map(|part| part.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default());
     let mut found: Vec<String> = Vec::new();
     for name in names {
-        let code = codes.get(name).cloned();
-        let code = code.or_else(|| (name == "Signature").then(|| "that of the refusal".to_owned()));
-        found.push(code.expect(expression));
+        found.push(match (name, codes.get(name)) {
+            (_, Some(code)) => code.clone(),
+            ("Signature", None) => "that of the refusal".to_owned(),
+            _ => unreachable!("no exit is called {name}: {expression}"),
+        });
     }
     if found.is_empty() && expression.contains(".exit()") {
         found.push("that of the cause".to_owned());
@@ -645,10 +652,10 @@ fn every_message_is_a_sentence() {
 }
 
 /// The verbs with which a message goes on after "failed to".
-const VERBS: [&str; 58] = [
+const VERBS: [&str; 59] = [
     "accept", "append", "boot", "build", "check", "choose", "compare", "compress", "copy", "create", "describe",
     "export", "fetch", "fill", "find", "get", "go", "keep", "lay", "listen", "load", "lock", "log", "look", "make",
-    "merge", "mount", "name", "open", "order", "place", "plan", "prepare", "publish", "read", "relay", "release",
-    "repeat", "require", "resolve", "run", "select", "serve", "set", "show", "sign", "start", "store", "take", "tell",
-    "trust", "unpack", "upload", "use", "vary", "verify", "wait", "write",
+    "merge", "mount", "name", "open", "order", "place", "plan", "prepare", "publish", "reach", "read", "relay",
+    "release", "repeat", "require", "resolve", "run", "select", "serve", "set", "show", "sign", "start", "store",
+    "take", "tell", "trust", "unpack", "upload", "use", "vary", "verify", "wait", "write",
 ];

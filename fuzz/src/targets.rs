@@ -29,7 +29,7 @@ use pnb::{
         ext4::{Ext4, FileKind, replay},
         fat::Fat,
         gpt,
-        iso::Iso,
+        iso::{Iso, sessions},
         kmod::{BuiltinModules, ModuleReader, ModuleSet, indexes, parse_facts, parse_wanted, write_facts},
         mbr,
         qcow2::Qcow2,
@@ -301,6 +301,8 @@ fn gpt_disk(data: &[u8]) {
 }
 
 fn iso(data: &[u8]) {
+    let halves = [0..data.len() as u64 / 2, data.len() as u64 / 2..data.len() as u64];
+    let _ = sessions(&data.to_vec(), &halves);
     let Ok(fs) = Iso::open(data.to_vec()) else { return };
     let (tree, damage) = fs.tree_and_damage();
     assert_eq!(fs.tree().is_ok(), damage.is_empty(), "{damage:?}");

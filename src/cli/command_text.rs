@@ -10,9 +10,9 @@ use std::{
 /// A command, of pnb unless it names another program, word by word. Its text can be typed into a shell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CommandText {
-    program: &'static str,
     /// Variables that stand before the program, as `NAME=value`.
     variables: Vec<OsString>,
+    /// The program and its arguments.
     words: Vec<OsString>,
 }
 
@@ -23,11 +23,11 @@ impl CommandText {
     }
 
     /// `program` with these words.
-    pub(super) fn of(program: &'static str, words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+    pub(super) fn of(program: &str, words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        let words = words.into_iter().map(Into::into);
         Self {
-            program,
             variables: Vec::new(),
-            words: words.into_iter().map(Into::into).collect(),
+            words: std::iter::once(program.into()).chain(words).collect(),
         }
     }
 
@@ -63,8 +63,8 @@ impl fmt::Display for CommandText {
         for variable in &self.variables {
             write!(f, "{} ", quoted(variable))?;
         }
-        f.write_str(self.program)?;
-        self.words.iter().try_for_each(|word| write!(f, " {}", quoted(word)))
+        let words: Vec<String> = self.words.iter().map(|word| quoted(word)).collect();
+        f.write_str(&words.join(" "))
     }
 }
 

@@ -7,9 +7,10 @@ use super::{
 };
 use crate::image::{
     ImageError, Source, gpt,
-    iso::{BootPlatform, Iso, IsoEntry, IsoKind, IsoNames},
+    iso::{BootPlatform, Iso, IsoEntry, IsoKind, IsoNames, IsoSession, sessions},
     mbr::{self, SECTOR},
 };
+use std::ops::Range;
 
 /// Bytes of a sector of ISO 9660, which leaves the first 16 unused.
 const ISO_SECTOR: u64 = 2048;
@@ -78,12 +79,58 @@ fn iso_parts(source: &Source, size: u64, look: &mut Look) -> Result<(), ImageErr
         look.children
             .push(Part::slice("/", PartKind::Directory, source, root.start, root.size));
     }
+    name_sessions(&fs, source, size, look)?;
     // In front of the volume descriptors, in whose range a path table may begin.
     let tables = fs.path_tables().iter();
     let tables = tables.filter(|(_, from, len)| *len > 0 && from.checked_add(*len).is_some_and(|end| end <= size));
     let tables = tables.map(|(name, from, len)| Part::slice(*name, PartKind::Region, source, *from, *len));
     look.children.splice(0..0, tables);
     boot_images(&fs, source, size, look)
+}
+
+/// Names the sessions of a medium that was written in several turns.
+fn name_sessions(fs: &Iso<Source>, source: &Source, size: u64, look: &mut Look) -> Result<(), ImageError> {
+    let files = look.children.iter().filter(|part| part.kind != PartKind::Region);
+    let mut used: Vec<Range<u64>> = files
+        .flat_map(|part| &part.extents)
+        .map(|extent| extent.from..extent.from.saturating_add(extent.len))
+        .collect();
+    used.sort_by_key(|range| range.start);
+    let (mut free, mut end) = (Vec::new(), 0);
+    for range in used {
+        if range.start > end {
+            free.push(end..range.start);
+        }
+        end = end.max(range.end);
+    }
+    free.push(end.min(size)..size);
+    let sessions = sessions(source, &free)?;
+    // The first sectors have the descriptors of one of them, or are a session of their own.
+    let listed = fs.volume_root();
+    if sessions.iter().all(|session| session.root == listed) {
+        return Ok(());
+    }
+    let named = |session: &IsoSession| {
+        let made = session.volume.modified.or(session.volume.created).filter(|at| *at != 0);
+        let made = made.map_or(String::new(), |at| format!(" of {}", moment(at)));
+        let here = if session.root == listed {
+            ", which is listed"
+        } else {
+            ""
+        };
+        format!(
+            "\"{}\"{made} at block {}{here}",
+            shown(&session.volume.label),
+            session.block
+        )
+    };
+    let mut text: Vec<String> = sessions.iter().map(named).collect();
+    if sessions.iter().all(|session| session.root != listed) {
+        text.insert(0, "the first, at block 0, is listed".to_owned());
+        text.push("a disc drive shows the last one, as mount does with -o sbsector".to_owned());
+    }
+    look.fields.insert("sessions".to_owned(), text.join("; "));
+    Ok(())
 }
 
 fn volume_fields(fs: &Iso<Source>, fields: &mut Fields) {

@@ -5,7 +5,7 @@
 
 use super::{
     BuildContext, Event, PipelineError,
-    job::{JOB, Job, OUT, PROGRAM},
+    job::{JOB, OUT, PROGRAM, StageJob},
     placement::InputFiles,
     recipe::Recipe,
     resolve::{ResolvedInput, ResolvedStage},
@@ -113,7 +113,7 @@ pub(super) fn run_elsewhere(
     let limit = recipe.limits.wall;
     let mut parts = inputs(context, shared, &recipe)?;
     let hermetic = context.options.hermetic;
-    let job = Job::new(&recipe, resolved, hermetic, parts.blobs()).ok_or_else(|| PipelineError::Spec {
+    let job = StageJob::new(&recipe, resolved, hermetic, parts.blobs()).ok_or_else(|| PipelineError::Spec {
         node: id.clone(),
         problem: "it has a base image as input, which does not travel to a worker".to_owned(),
     })?;

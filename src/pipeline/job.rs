@@ -3,7 +3,7 @@
 //! ```text
 //! input root of an action          content
 //!   pnb                            this program
-//!   job.json                       [`Job`]
+//!   job.json                       [`StageJob`]
 //!   t/<digest>.dump, .pack         trees, as in a result (`remote::results`)
 //!   o/<digest>                     files, and large objects of trees
 //!   s/<SHA-256>                    packages and pinned files
@@ -52,7 +52,7 @@ pub(super) enum JobInput {
 /// A stage as work for another machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Job {
+pub(super) struct StageJob {
     version: u32,
     /// The key, which is the digest of `canonical`.
     pub(super) key: StageKey,
@@ -75,7 +75,7 @@ pub(super) struct Job {
     pub(super) files: BTreeMap<String, BlobDigest>,
 }
 
-impl Job {
+impl StageJob {
     /// The job of a resolved stage; `None` if it has an input that only the machine of the project has.
     pub(super) fn new(
         recipe: &Recipe<'_>,
@@ -201,7 +201,7 @@ impl Job {
             .collect()
     }
 
-    /// The recipe, with `inputs` of [`Job::resolved_inputs`].
+    /// The recipe, with `inputs` of [`StageJob::resolved_inputs`].
     pub(super) fn recipe<'a>(&'a self, inputs: &'a BTreeMap<RelPath, ResolvedInput>) -> Recipe<'a> {
         Recipe {
             id: &self.id,

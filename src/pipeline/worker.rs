@@ -2,7 +2,7 @@
 
 use super::{
     Events, PipelineError, RunOptions,
-    job::{JOB, Job, OUT},
+    job::{JOB, OUT, StageJob},
     placement::{InputFiles, RunContext},
     run::run_recipe,
 };
@@ -68,7 +68,7 @@ impl InputFiles for Delivered {
 pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), PipelineError> {
     let path = dir.join(JOB);
     let bytes = read_foreign(&path, MAX_JOB).map_err(PipelineError::io("read", &path))?;
-    let job = Job::read(&bytes)?;
+    let job = StageJob::read(&bytes)?;
     let store = Store::open(&dir.join(STORE))?;
     take_inputs(dir, &job, &store)?;
     let options = RunOptions {
@@ -98,7 +98,7 @@ pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), Pi
 }
 
 /// Takes the files of the input root into the store. Every object gets its name from its bytes.
-fn take_inputs(dir: &Path, job: &Job, store: &Arc<Store>) -> Result<(), PipelineError> {
+fn take_inputs(dir: &Path, job: &StageJob, store: &Arc<Store>) -> Result<(), PipelineError> {
     let results = StageResults::new(Arc::new(FolderCache::new(dir, &job.files)));
     let files = ResultFiles::from(job.files.clone());
     let taking = Taking {

@@ -1,6 +1,6 @@
 //! [`connect`] and [`connect_engine`]: the client of an endpoint, and its limits.
 
-use super::{Endpoint, Protocol, RemoteCache, RemoteEngine, RemoteError};
+use super::{Endpoint, RemoteCache, RemoteEngine, RemoteError, RemoteProtocol};
 use crate::http::NetworkSettings;
 use std::{sync::Arc, time::Duration};
 
@@ -70,8 +70,8 @@ pub fn connect(
         use super::{grpc::GrpcCache, http::HttpCache};
         let limits = &limits.settled();
         Ok(match endpoint.address.protocol() {
-            Protocol::Grpc => Arc::new(GrpcCache::connect(endpoint, network, limits, false)?),
-            Protocol::Http => Arc::new(HttpCache::new(endpoint, network, limits)?),
+            RemoteProtocol::Grpc => Arc::new(GrpcCache::connect(endpoint, network, limits, false)?),
+            RemoteProtocol::Http => Arc::new(HttpCache::new(endpoint, network, limits)?),
         })
     }
 }
@@ -86,7 +86,7 @@ pub fn connect_engine(
     network: &NetworkSettings,
     limits: &RemoteLimits,
 ) -> Result<Arc<dyn RemoteEngine>, RemoteError> {
-    if endpoint.address.protocol() == Protocol::Http {
+    if endpoint.address.protocol() == RemoteProtocol::Http {
         return Err(RemoteError::Address {
             url: endpoint.address.to_string(),
             problem: "an engine is reached over grpc or grpcs".to_owned(),

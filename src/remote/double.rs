@@ -93,7 +93,7 @@ pub(super) enum Trouble {
 
 /// A step of an operation.
 #[derive(Clone, Debug)]
-pub(super) enum Op {
+pub(super) enum DoubleCall {
     /// It is in this stage.
     Stage(Stage),
     /// It runs, and prints to the stream of this name.
@@ -123,14 +123,14 @@ pub(super) struct Called {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct DoubleState {
     pub(super) blobs: BTreeMap<BlobDigest, Vec<u8>>,
     pub(super) results: BTreeMap<String, ActionResult>,
     /// Troubles by the name of the call, the next one first.
     pub(super) plan: Vec<(&'static str, Trouble)>,
     pub(super) calls: Vec<Called>,
     /// The steps of each stream of an operation, the next one first. A stream without a plan ends at once.
-    pub(super) operations: Vec<Vec<Op>>,
+    pub(super) operations: Vec<Vec<DoubleCall>>,
     /// The one token that counts.
     pub(super) token: Option<String>,
     pub(super) capabilities: ServerCapabilities,
@@ -139,7 +139,7 @@ pub(super) struct State {
 /// A running server.
 pub(super) struct Double {
     pub(super) address: SocketAddr,
-    pub(super) state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<DoubleState>>,
     _runtime: Runtime,
 }
 
@@ -174,9 +174,9 @@ impl Double {
     }
 
     pub(super) fn with_tls(tls: Option<ServerTlsConfig>) -> Self {
-        let state = Arc::new(Mutex::new(State {
+        let state = Arc::new(Mutex::new(DoubleState {
             capabilities: whole(),
-            ..State::default()
+            ..DoubleState::default()
         }));
         let runtime = Runtime::new().expect("a runtime");
         let service = Service(Arc::clone(&state));
@@ -204,7 +204,7 @@ impl Double {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, DoubleState> {
         self.state.lock().expect("whole")
     }
 
@@ -247,7 +247,7 @@ impl Double {
 }
 
 #[derive(Clone)]
-struct Service(Arc<Mutex<State>>);
+struct Service(Arc<Mutex<DoubleState>>);
 
 impl Service {
     /// Notes a call, checks its token, and returns its trouble.
@@ -288,7 +288,7 @@ impl Service {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DoubleState> {
         self.0.lock().expect("whole")
     }
 }
@@ -317,25 +317,25 @@ impl Service {
                 let mut said = ExecuteOperationMetadata::default();
                 let mut result = None;
                 match step {
-                    Op::Stage(stage) => said.stage = stage as i32,
-                    Op::Prints(stream) => {
+                    DoubleCall::Stage(stage) => said.stage = stage as i32,
+                    DoubleCall::Prints(stream) => {
                         said.stage = Stage::Executing as i32;
                         said.stdout_stream_name = stream.to_owned();
                     }
-                    Op::Done(response) => {
+                    DoubleCall::Done(response) => {
                         said.stage = Stage::Completed as i32;
                         result = Some(operation::Result::Response(any("ExecuteResponse", &*response)));
                     }
-                    Op::Break(code, details) => {
+                    DoubleCall::Break(code, details) => {
                         let status = Status::with_details(code, "as planned", details.into());
                         let _ = sender.send(Err(status)).await;
                         return;
                     }
-                    Op::Pause(time) => {
+                    DoubleCall::Pause(time) => {
                         tokio::time::sleep(time).await;
                         continue;
                     }
-                    Op::Hang => {
+                    DoubleCall::Hang => {
                         sender.closed().await;
                         return;
                     }

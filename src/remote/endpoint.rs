@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The protocol of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Protocol {
+pub enum RemoteProtocol {
     /// The Remote Execution API over gRPC (`grpc`, `grpcs`).
     Grpc,
     /// Bazel's HTTP cache: `GET` and `PUT` of `/ac/<SHA-256>` and `/cas/<SHA-256>` (`http`, `https`).
@@ -15,7 +15,7 @@ pub enum Protocol {
 /// The address of a server: `grpc[s]://host[:port][/instance]` or `http[s]://host[:port][/path]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RemoteAddress {
-    protocol: Protocol,
+    protocol: RemoteProtocol,
     tls: bool,
     /// Host and port; the host of an IPv6 address is in brackets.
     authority: String,
@@ -25,7 +25,7 @@ pub struct RemoteAddress {
 
 impl RemoteAddress {
     /// The protocol.
-    pub fn protocol(&self) -> Protocol {
+    pub fn protocol(&self) -> RemoteProtocol {
         self.protocol
     }
 
@@ -48,8 +48,8 @@ impl RemoteAddress {
     pub fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         match (self.protocol, self.path.as_str()) {
-            (Protocol::Grpc, _) | (_, "") => format!("{scheme}://{}", self.authority),
-            (Protocol::Http, path) => format!("{scheme}://{}/{path}", self.authority),
+            (RemoteProtocol::Grpc, _) | (_, "") => format!("{scheme}://{}", self.authority),
+            (RemoteProtocol::Http, path) => format!("{scheme}://{}/{path}", self.authority),
         }
     }
 }
@@ -64,10 +64,10 @@ impl FromStr for RemoteAddress {
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("it has no scheme"))?;
         let (protocol, tls) = match scheme {
-            "grpc" => (Protocol::Grpc, false),
-            "grpcs" => (Protocol::Grpc, true),
-            "http" => (Protocol::Http, false),
-            "https" => (Protocol::Http, true),
+            "grpc" => (RemoteProtocol::Grpc, false),
+            "grpcs" => (RemoteProtocol::Grpc, true),
+            "http" => (RemoteProtocol::Http, false),
+            "https" => (RemoteProtocol::Http, true),
             _ => return Err(bad("its scheme is none of grpc, grpcs, http, https")),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -91,7 +91,7 @@ impl FromStr for RemoteAddress {
             "operations",
             "capabilities",
         ];
-        if protocol == Protocol::Grpc && path.split('/').any(|part| RESERVED.contains(&part)) {
+        if protocol == RemoteProtocol::Grpc && path.split('/').any(|part| RESERVED.contains(&part)) {
             return Err(bad("its instance has a name that the protocol reserves"));
         }
         let port = authority
@@ -100,7 +100,7 @@ impl FromStr for RemoteAddress {
         match port {
             Some((_, port)) if port.parse::<u16>().is_ok_and(|port| port > 0) => {}
             Some(_) => return Err(bad("its port is no number from 1 to 65535")),
-            None if protocol == Protocol::Grpc => return Err(bad("it has no port")),
+            None if protocol == RemoteProtocol::Grpc => return Err(bad("it has no port")),
             None => {}
         }
         Ok(Self {
@@ -115,10 +115,10 @@ impl FromStr for RemoteAddress {
 impl fmt::Display for RemoteAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match (self.protocol, self.tls) {
-            (Protocol::Grpc, false) => "grpc",
-            (Protocol::Grpc, true) => "grpcs",
-            (Protocol::Http, false) => "http",
-            (Protocol::Http, true) => "https",
+            (RemoteProtocol::Grpc, false) => "grpc",
+            (RemoteProtocol::Grpc, true) => "grpcs",
+            (RemoteProtocol::Http, false) => "http",
+            (RemoteProtocol::Http, true) => "https",
         };
         write!(f, "{scheme}://{}", self.authority)?;
         match self.path.as_str() {

@@ -3,7 +3,7 @@
 use super::{
     BlobDigest, EngineAction, EngineProgress, Executed, InputFile, Loss, RemoteEngine, RemoteError, RemoteLimits,
     connect_engine,
-    double::{Double, Op, QUICK, Trouble},
+    double::{Double, DoubleCall, QUICK, Trouble},
     outputs::{PreconditionFailure, Violation, action_messages},
     proto,
 };
@@ -60,16 +60,16 @@ fn engine_with(server: &Double, limits: &RemoteLimits) -> Arc<dyn RemoteEngine> 
 }
 
 /// An operation that ends with this result.
-fn done(result: ActionResult) -> Op {
-    Op::Done(Box::new(ExecuteResponse {
+fn done(result: ActionResult) -> DoubleCall {
+    DoubleCall::Done(Box::new(ExecuteResponse {
         result: Some(result),
         ..ExecuteResponse::default()
     }))
 }
 
 /// An operation that ends with this error.
-fn failed(code: Code, details: Vec<Any>) -> Op {
-    Op::Done(Box::new(ExecuteResponse {
+fn failed(code: Code, details: Vec<Any>) -> DoubleCall {
+    DoubleCall::Done(Box::new(ExecuteResponse {
         status: Some(rpc::Status {
             code: code as i32,
             message: "as planned".to_owned(),
@@ -182,11 +182,11 @@ fn an_action_runs_to_its_end() {
     server.plan(&[]);
     server.state().operations = vec![
         vec![
-            Op::Stage(Stage::Queued),
-            Op::Prints("printed/hello"),
-            Op::Prints("printed/hello"),
-            Op::Pause(Duration::from_millis(800)),
-            Op::Break(Code::Unavailable, Vec::new()),
+            DoubleCall::Stage(Stage::Queued),
+            DoubleCall::Prints("printed/hello"),
+            DoubleCall::Prints("printed/hello"),
+            DoubleCall::Pause(Duration::from_millis(800)),
+            DoubleCall::Break(Code::Unavailable, Vec::new()),
         ],
         vec![done(result)],
     ];
@@ -243,8 +243,8 @@ fn an_action_runs_to_its_end() {
 fn a_broken_stream_is_gone_on_with() {
     let server = Double::new();
     let engine = engine_with(&server, &QUICK);
-    let break_off = |code| Op::Break(code, Vec::new());
-    let queued = || Op::Stage(Stage::Queued);
+    let break_off = |code| DoubleCall::Break(code, Vec::new());
+    let queued = || DoubleCall::Stage(Stage::Queued);
     let end = || done(ActionResult::default());
     // The operation is asked for by its name; a server that was restarted has forgotten it.
     for (operations, calls) in [
@@ -306,14 +306,14 @@ fn refusals_have_their_meaning() {
         message: "as planned".to_owned(),
         details: vec![detail.clone()],
     };
-    let refused = |op: Op| {
+    let refused = |op: DoubleCall| {
         server.plan(&[]);
         server.state().operations = vec![vec![op]];
         run(&engine).expect_err("refused")
     };
     for op in [
         failed(Code::FailedPrecondition, vec![detail]),
-        Op::Break(Code::FailedPrecondition, status.encode_to_vec()),
+        DoubleCall::Break(Code::FailedPrecondition, status.encode_to_vec()),
     ] {
         let error = refused(op);
         assert!(
@@ -323,9 +323,9 @@ fn refusals_have_their_meaning() {
     }
     for op in [
         failed(Code::FailedPrecondition, Vec::new()),
-        Op::Break(Code::FailedPrecondition, Vec::new()),
+        DoubleCall::Break(Code::FailedPrecondition, Vec::new()),
         failed(Code::DeadlineExceeded, Vec::new()),
-        Op::Done(Box::default()),
+        DoubleCall::Done(Box::default()),
     ] {
         let error = refused(op);
         assert!(matches!(error, RemoteError::Execution { .. }), "{error}");
@@ -377,7 +377,7 @@ fn refusals_have_their_meaning() {
 fn an_action_that_nobody_takes_or_wants_is_cancelled() {
     let server = Double::new();
     let engine = engine_with(&server, &QUICK);
-    let hanging = |stage| vec![vec![Op::Stage(stage), Op::Hang]];
+    let hanging = |stage| vec![vec![DoubleCall::Stage(stage), DoubleCall::Hang]];
     server.plan(&[]);
     server.state().operations = hanging(Stage::Queued);
     let soon = EngineAction {
@@ -413,7 +413,7 @@ fn a_silent_engine_is_asked_whether_it_is_there() {
     };
     let engine = engine_with(&server, &limits);
     server.plan(&[]);
-    server.state().operations = vec![vec![Op::Stage(Stage::Executing), Op::Hang]];
+    server.state().operations = vec![vec![DoubleCall::Stage(Stage::Executing), DoubleCall::Hang]];
     let polls = Cell::new(0);
     let soon = || {
         polls.set(polls.get() + 1);

@@ -8,7 +8,7 @@
 use super::{
     BlobDigest, CachedResult, Endpoint, OpenBlob, RemoteCache, RemoteError, RemoteLimits, SMALL_BLOBS,
     channel::{LastFault, channel},
-    pace::{Counted, Pace, Stall},
+    pace::{BytePace, Counted, Stall},
     proto,
     status::{Doing, Verdict, verdict, words},
     token::{Bearer, TokenFile},
@@ -235,8 +235,8 @@ impl GrpcCache {
     }
 
     /// The pace of a new request, and the channel on which it is counted.
-    pub(super) fn pace(&self, commits: bool) -> (Pace, Counted) {
-        let pace = Pace::new(self.limits, commits);
+    pub(super) fn pace(&self, commits: bool) -> (BytePace, Counted) {
+        let pace = BytePace::new(self.limits, commits);
         let counted = pace.over(&self.channel);
         (pace, counted)
     }

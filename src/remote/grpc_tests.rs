@@ -94,13 +94,13 @@ fn results_and_blobs_come_back() {
 #[test]
 fn servers_that_cannot_be_a_cache_are_refused() {
     let server = Double::new();
-    let refused = |change: &dyn Fn(&mut super::double::State)| {
+    let refused = |change: &dyn Fn(&mut super::double::DoubleState)| {
         server.plan(&[]);
         server.state().capabilities = whole();
         change(&mut server.state());
         text(server.try_connect(&QUICK))
     };
-    let cache = |state: &mut super::double::State, change: &dyn Fn(&mut super::double::Cache)| {
+    let cache = |state: &mut super::double::DoubleState, change: &dyn Fn(&mut super::double::Cache)| {
         change(state.capabilities.cache_capabilities.as_mut().expect("there"));
     };
     let (loss, said) = refused(&|s| cache(s, &|c| c.digest_functions = vec![9]));

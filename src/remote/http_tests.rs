@@ -31,7 +31,7 @@ enum Trouble {
 }
 
 #[derive(Default)]
-struct State {
+struct HttpDoubleState {
     files: BTreeMap<String, Vec<u8>>,
     /// Troubles by method; the next one first.
     plan: Vec<(&'static str, Trouble)>,
@@ -44,14 +44,14 @@ struct State {
 
 struct Server {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<HttpDoubleState>>,
 }
 
 impl Server {
     fn new() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let state: Arc<Mutex<State>> = Arc::default();
+        let state: Arc<Mutex<HttpDoubleState>> = Arc::default();
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -62,7 +62,7 @@ impl Server {
         Self { address, state }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HttpDoubleState> {
         self.state.lock().expect("whole")
     }
 
@@ -103,7 +103,7 @@ impl Server {
 }
 
 /// Answers one request, and closes the connection.
-fn answer(mut stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, shared: &Mutex<HttpDoubleState>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;

@@ -87,7 +87,7 @@ pub use action::{EntryKind, action_digest};
 pub use blob::{BlobDigest, Checked};
 pub use cache::{CachedResult, OpenBlob, RemoteCache, SMALL_BLOBS};
 pub use connect::{RemoteLimits, connect, connect_engine};
-pub use endpoint::{Endpoint, Protocol, RemoteAddress};
+pub use endpoint::{Endpoint, RemoteAddress, RemoteProtocol};
 pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
 pub use folder::FolderCache;

@@ -66,7 +66,7 @@ impl fmt::Display for Stall {
 }
 
 /// Waits for the steps of one request.
-pub(super) struct Pace {
+pub(super) struct BytePace {
     limits: RemoteLimits,
     moved: Arc<Moved>,
     /// Whether the server may work for a while on a whole request.
@@ -77,7 +77,7 @@ pub(super) struct Pace {
     window: (Duration, u64),
 }
 
-impl Pace {
+impl BytePace {
     /// The pace of a new request. `commits` says that its answer may take as long as [`RemoteLimits::commit`].
     pub(super) fn new(limits: RemoteLimits, commits: bool) -> Self {
         Self {
@@ -269,7 +269,7 @@ mod tests {
 
     /// The verdict after each step of (seconds waited, bytes moved meanwhile).
     fn run(commits: bool, sent: bool, steps: &[(u64, u64)]) -> Option<Stall> {
-        let mut pace = Pace::new(LIMITS, commits);
+        let mut pace = BytePace::new(LIMITS, commits);
         pace.moved.sent.store(sent, Ordering::Relaxed);
         steps.iter().find_map(|(waited, bytes)| {
             pace.moved.bytes.fetch_add(*bytes, Ordering::Relaxed);

@@ -62,11 +62,8 @@ impl Ended {
     pub(crate) fn next(&self) -> Vec<String> {
         let lines: Vec<&str> = self.err.lines().collect();
         let first = lines.iter().rposition(|line| line.starts_with("next: "));
-        assert!(first.is_some(), "no next command:\n{}", self.err);
-        lines[first.unwrap_or_default()..]
-            .iter()
-            .map(|line| line[6..].to_owned())
-            .collect()
+        let first = first.unwrap_or_else(|| unreachable!("no next command:\n{}", self.err));
+        lines[first..].iter().map(|line| line[6..].to_owned()).collect()
     }
 
     /// Fails unless pnb ended with this code and said this.

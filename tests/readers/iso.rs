@@ -134,3 +134,78 @@ fn damaged_joliet_names_hide_no_others() {
     assert!(names(&node).contains(&"/two.dots.tar.gz"), "{:?}", names(&node));
     assert!(problem(&node).contains("is not a valid name"), "{:?}", node.problem);
 }
+
+#[test]
+fn the_newest_session_is_listed_and_the_others_are_named() {
+    let xorriso = "xorriso -report_about SORRY";
+    let script = format!(
+        "mkdir one two three; echo first >one/first; echo second >two/second; echo third >three/third
+        {xorriso} -outdev grow -volid FIRST -map one / -commit
+        {xorriso} -dev grow -volid SECOND -map two/second /second -commit
+        {xorriso} -dev grow -volid THIRD -map three/third /third -rm /first -- -commit
+        xorriso -indev grow -toc >out/toc 2>/dev/null
+        # A file that is an image of its own is no session.
+        {xorriso} -outdev single -volid SINGLE -map grow /grow.iso -commit
+        # Nor is one that a later session has removed.
+        genisoimage -quiet -r -V INNER -o inner one; {xorriso} -outdev gone -volid OUTER -map inner /inner -commit
+        {xorriso} -dev gone -volid LATER -rm /inner -- -map two/second /second -commit; mv gone out/
+        # A write-once medium: the second session behind the first, which stays where it was.
+        genisoimage -quiet -r -V FIRST -o once one; truncate -s %65536 once
+        at=$(($(stat -c %s once) / 2048)); genisoimage -quiet -r -V SECOND -M once -C 0,$at -o more two
+        cat more >>once; echo $at >out/at; mv grow single once out/"
+    );
+    let (_, made) = check(&[], &script);
+    let node = looked(&made["grow"]);
+    assert_eq!(problems(&node), Vec::<String>::new());
+    assert!(
+        holds(child(&node, "/second"), b"second\n") && holds(child(&node, "/third"), b"third\n"),
+        "{node:#?}"
+    );
+    assert!(!names(&node).contains(&"/first"));
+    assert_eq!(node.content["label"], "THIRD");
+    // xorriso's own list: `ISO session  :   1 ,        32 ,        24s , FIRST`.
+    let toc = String::from_utf8_lossy(&made["toc"]).into_owned();
+    let lines: Vec<Vec<String>> = toc
+        .lines()
+        .filter_map(|line| line.strip_prefix("ISO session  :"))
+        .map(|line| line.split(',').map(|word| word.trim().to_owned()).collect())
+        .collect();
+    assert_eq!(lines.len(), 3, "{toc}");
+    let said = &node.content["sessions"];
+    let parts: Vec<&str> = said.split("; ").collect();
+    assert_eq!(parts.len(), 3, "{said}");
+    for (n, (part, line)) in parts.iter().zip(&lines).enumerate() {
+        assert!(part.starts_with(&format!("\"{}\" ", line[3])), "{said}\n{toc}");
+        let end = format!(" at block {}{}", line[1], if n == 2 { ", which is listed" } else { "" });
+        assert!(part.ends_with(&end), "{said}\n{toc}");
+    }
+    // A root that does not name itself is that of something else.
+    let mut image = made["grow"].clone();
+    let descriptor = (32 + 16) * 2048;
+    let root = u32::from_le_bytes(image[descriptor + 158..descriptor + 162].try_into().expect("4 bytes")) as usize;
+    image.copy_within(root * 2048..(root + 1) * 2048, 5 * 2048);
+    image[descriptor + 158..descriptor + 166].copy_from_slice(&[5, 0, 0, 0, 0, 0, 0, 5]);
+    let said = looked(&image).content["sessions"].clone();
+    assert!(!said.contains("FIRST") && said.contains("SECOND"), "{said}");
+    let node = looked(&made["single"]);
+    assert!(!node.content.contains_key("sessions"), "{:?}", node.content);
+    let said = looked(&made["gone"]).content["sessions"].clone();
+    assert!(
+        said.starts_with("\"OUTER\" ") && said.contains("; \"LATER\" ") && !said.contains("INNER"),
+        "{said}"
+    );
+    let node = looked(&made["once"]);
+    let at = String::from_utf8_lossy(&made["at"]).trim().to_owned();
+    let said = &node.content["sessions"];
+    assert!(
+        said.starts_with("the first, at block 0, is listed; \"SECOND\" "),
+        "{said}"
+    );
+    assert!(
+        said.ends_with(&format!(
+            " at block {at}; a disc drive shows the last one, as mount does with -o sbsector"
+        )),
+        "{said}"
+    );
+    assert!(holds(child(&node, "/first"), b"first\n"), "{node:#?}");
+}

@@ -114,16 +114,15 @@ pub struct JournalFacts {
     pub revoked: usize,
 }
 
-/// Of each block of the file system: where its last bytes lie, and whether their first four are the magic.
-type NewestBlocks = BTreeMap<u64, (u64, bool)>;
+/// Where the bytes of blocks lie, and whether their first four are the magic.
+type Places = BTreeMap<u64, (u64, bool)>;
 
 /// An image with its journal laid over it: the bytes that it has after the kernel has replayed the journal.
 #[derive(Clone, Debug)]
 pub struct ReplayedImage<R> {
     image: R,
     block_size: u64,
-    /// Where the bytes of a block lie, and whether their first four are the magic.
-    blocks: NewestBlocks,
+    blocks: Places,
     /// The superblock without the mark that a journal is to be replayed.
     superblock: Vec<u8>,
 }
@@ -512,7 +511,7 @@ impl<'a, R: ReadAt> Log<'a, R> {
     }
 
     /// The third pass: the place of the last bytes of each block.
-    fn replay(&mut self) -> Result<(NewestBlocks, JournalFacts), ImageError> {
+    fn replay(&mut self) -> Result<(Places, JournalFacts), ImageError> {
         let found = self.scan()?;
         let revoked = self.revocations(&found)?;
         let (mut blocks, mut taken_back) = (BTreeMap::new(), 0);

@@ -8,7 +8,7 @@ use super::{
 use crate::image::{ImageError, ReadAt};
 
 /// Sector of the first descriptor, and the number of descriptors that are read.
-const FIRST_DESCRIPTOR: u32 = 16;
+pub(super) const FIRST_DESCRIPTOR: u32 = 16;
 const MAX_DESCRIPTORS: u32 = 64;
 /// The identifier behind the type.
 const IDENTIFIER: &[u8; 5] = b"CD001";
@@ -113,6 +113,17 @@ impl Descriptors {
             joliet,
             udf: udf(image, last + 1),
             boot_catalog,
+        })
+    }
+
+    /// The primary descriptor at `block`, without the others.
+    pub(super) fn alone(image: &impl ReadAt, block: u32) -> Result<Self, ImageError> {
+        Ok(Self {
+            sector: read_sector(image, u64::from(block) * SECTOR)?,
+            block,
+            joliet: None,
+            udf: None,
+            boot_catalog: None,
         })
     }
 

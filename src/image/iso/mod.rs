@@ -20,8 +20,10 @@ mod format;
 mod reader;
 mod record;
 mod rock_ridge;
+mod sessions;
 
 pub use boot::{BootCatalog, BootEmulation, BootEntry, BootInfo, BootPlatform};
 pub use descriptor::IsoVolume;
 pub use reader::{Iso, IsoEntry, IsoKind, IsoNames};
 pub use rock_ridge::Posix;
+pub use sessions::{IsoSession, sessions};

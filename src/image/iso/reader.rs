@@ -78,6 +78,8 @@ pub struct Iso<R> {
     image: R,
     volume: IsoVolume,
     root: IsoEntry,
+    /// Offset of the root in the tree of the primary descriptor.
+    volume_root: u64,
     joliet: bool,
     names: IsoNames,
     udf: Option<&'static str>,
@@ -133,6 +135,7 @@ impl<R: ReadAt> Iso<R> {
         }
         let iso = Self {
             volume,
+            volume_root: record.start,
             root,
             joliet: found.has_joliet(),
             names,
@@ -169,6 +172,10 @@ impl<R: ReadAt> Iso<R> {
     /// The path tables: name, offset and length in bytes. They repeat the directories, and are not read.
     pub fn path_tables(&self) -> &[(&'static str, u64, u64)] {
         &self.path_tables
+    }
+    /// Offset of the root directory in the tree of the primary descriptor, also where Joliet's is read.
+    pub fn volume_root(&self) -> u64 {
+        self.volume_root
     }
     /// The root directory.
     pub fn root(&self) -> &IsoEntry {
