@@ -76,6 +76,7 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
         console: Console::Log,
         network: Network::None,
         kvm: false,
+        refused: Some(recipe.refused),
     };
     Ok(Placement { spec, packages })
 }
@@ -100,6 +101,7 @@ pub fn shell_spec(
     spec.workload = Workload::Command { argv, before };
     spec.console = Console::Inherit;
     spec.outputs.clear();
+    spec.refused = None;
     spec.limits.wall = SHELL_TIME;
     Ok(placement)
 }

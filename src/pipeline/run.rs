@@ -9,13 +9,14 @@ use super::{
 };
 use crate::{
     graph::{DeclaredOutput, StageFile},
-    model::{NodeId, VerityDigest, lock, visible_path},
+    model::{Hint, NodeId, VerityDigest, lock, visible_path},
     sandbox::{
         BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation, check_host,
     },
     store::{self, Content, ObjectMode, Record},
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
@@ -138,6 +139,7 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
             problem,
             tail,
             log: format!("{}{kept}", visible_path(&log)),
+            hint: source.hint().map(Cow::into_owned),
         },
         None => PipelineError::Sandbox(Box::new(source)),
     })?;
@@ -263,6 +265,9 @@ fn forwarded(file: &StageFile, resolved: &ResolvedStage) -> Result<BTreeMap<Stri
 fn problem_of(error: &SandboxError) -> Option<String> {
     match error {
         SandboxError::Failed { status, .. } => Some(format!("it ended with {status}")),
+        SandboxError::Refused { refused, .. } => Some(format!(
+            "it ended well although the sandbox refused system calls:{refused}"
+        )),
         SandboxError::Limit { limit, .. } => Some(format!("it reached its limit: {limit}")),
         SandboxError::Output { output, problem, .. } => Some(format!("output {output:?}: {problem}")),
         _ => None,
