@@ -16,7 +16,6 @@ use crate::{
     store::{self, Content, ObjectMode, Record},
 };
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
@@ -139,7 +138,7 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
             problem,
             tail,
             log: format!("{}{kept}", visible_path(&log)),
-            hint: source.hint().map(Cow::into_owned),
+            hint: source.hint().map(|hint| hint.into_owned().into_boxed_str()),
         },
         None => PipelineError::Sandbox(Box::new(source)),
     })?;

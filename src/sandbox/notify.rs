@@ -15,7 +15,7 @@
 
 use super::{
     Spec, SystemInfo, Variation,
-    refusal::{Caller, Refusals},
+    refusal::{Refusals, WaitingCaller},
     seccomp, sys,
     wire::{Fault, Step},
 };
@@ -108,7 +108,7 @@ impl<'a> Answerer<'a> {
             // The filter was made of the same rows.
             return Err(io::Error::from(nix::Error::EPERM));
         };
-        let caller = Caller {
+        let caller = WaitingCaller {
             proc: self.proc,
             thread: asked.thread,
         };

@@ -171,10 +171,8 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::CallGroup,
-        sandbox::{Emulator, Mount, OutputKind},
-    };
+    use crate::model::CallGroup;
+    use crate::sandbox::{Emulator, Mount, OutputKind};
     use std::time::Duration;
 
     /// The policy as it is written into records and manifests, without the digest that depends on the architecture.

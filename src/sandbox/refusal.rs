@@ -115,7 +115,7 @@ impl Refusals {
     }
 
     /// Counts a refusal. Of those of one program and call, the circumstances of the first are kept.
-    pub(super) fn count(&mut self, program: String, refused: &Refused, circumstances: Circumstances) {
+    pub(super) fn count(&mut self, program: String, refused: &Refused, circumstances: CallContext) {
         let mut all = self.list.iter_mut();
         if let Some(known) = all.find(|r| r.program == program && r.call == refused.call) {
             known.count += 1;
@@ -125,7 +125,7 @@ impl Refusals {
             self.further += 1;
             return;
         }
-        let Circumstances {
+        let CallContext {
             arguments,
             command,
             script,
@@ -189,7 +189,7 @@ pub(super) struct Undeclared {
 
 /// The circumstances of a refused call.
 #[derive(Default)]
-pub(super) struct Circumstances {
+pub(super) struct CallContext {
     pub arguments: String,
     pub command: String,
     pub script: Option<String>,
@@ -238,14 +238,14 @@ fn shown_arguments(call: &str) -> &'static [Argument] {
 
 /// Reads of a waiting thread what a report says about it. Everything that it reads is the stage's own, and may be nonsense: it is shown, and
 /// compared with the declaration of the stage itself, and nothing else depends on it.
-pub(super) struct Caller<'a> {
+pub(super) struct WaitingCaller<'a> {
     /// The procfs of the sandbox.
     pub proc: BorrowedFd<'a>,
     /// The waiting thread.
     pub thread: i32,
 }
 
-impl Caller<'_> {
+impl WaitingCaller<'_> {
     fn read(&self, process: i32, name: &str, most: usize) -> Option<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let path = format!("{process}/{name}");
@@ -308,7 +308,7 @@ impl Caller<'_> {
     }
 
     /// The circumstances of the call.
-    pub(super) fn circumstances(&self, call: &str, args: &[u64; 6]) -> Circumstances {
+    pub(super) fn circumstances(&self, call: &str, args: &[u64; 6]) -> CallContext {
         let arg = |n: usize| args.get(n).copied().unwrap_or(0);
         let text = |argument: &Argument| match *argument {
             Text(n) => format!("{:?}", self.text(arg(n))),
@@ -318,7 +318,7 @@ impl Caller<'_> {
         };
         let arguments: Vec<String> = shown_arguments(call).iter().map(text).collect();
         let command = self.command(self.process()).join(" ");
-        Circumstances {
+        CallContext {
             arguments: arguments.join(", "),
             command: cut(&command),
             script: self.script().map(|script| cut(&script)),
@@ -399,8 +399,8 @@ mod tests {
         }
     }
 
-    fn circumstances() -> Circumstances {
-        Circumstances {
+    fn circumstances() -> CallContext {
+        CallContext {
             arguments: "\"a\"".to_owned(),
             command: "mknod a c 1 3".to_owned(),
             script: None,
@@ -491,7 +491,7 @@ mod tests {
         refusals.count(
             "\u{1b}[31m".to_owned(),
             &refused("mount", CallGroup::Mount),
-            Circumstances {
+            CallContext {
                 arguments: String::new(),
                 command: cut(&"é".repeat(1000)),
                 script: Some("/var/lib/dpkg/info/a.postinst configure".to_owned()),
