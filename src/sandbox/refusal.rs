@@ -35,7 +35,7 @@ pub type DeclaredRefusals = BTreeMap<String, BTreeSet<CallGroup>>;
 
 /// A system call that was refused to a program, once or more often.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct RefusedCall {
     /// The program's name as the kernel keeps it: the first 15 bytes of the name of its file, or of its script.
     pub program: String,
     /// The name of the call.
@@ -53,7 +53,7 @@ pub struct Refusal {
     pub script: Option<String>,
 }
 
-impl Refusal {
+impl RefusedCall {
     /// Whether the declaration covers it.
     fn is_declared(&self, declared: &DeclaredRefusals) -> bool {
         let named = |name: &str| name == ANY || kept(name.as_bytes()) == self.program.as_bytes();
@@ -63,7 +63,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RefusedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             program,
@@ -98,7 +98,7 @@ fn kept(name: &[u8]) -> &[u8] {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Refusals {
     /// One for each program and call, in the order in which they came.
-    pub list: Vec<Refusal>,
+    pub list: Vec<RefusedCall>,
     /// Refusals of further pairs, which are not listed.
     pub further: u64,
 }
@@ -130,7 +130,7 @@ impl Refusals {
             command,
             script,
         } = circumstances;
-        self.list.push(Refusal {
+        self.list.push(RefusedCall {
             program,
             call: refused.call.to_owned(),
             group: refused.group,
