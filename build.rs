@@ -14,7 +14,7 @@ use std::{
 const ROOMS: &[&str] = &[
     "model", "page", "verity", "debian", "lock", "http", "fetch", "registry", "source", "store", "graph", "sandbox",
     "image", "module", "inspect", "writers", "manifest", "audit", "sign", "repro", "serve", "boot", "publish",
-    "pipeline",
+    "remote", "pipeline",
 ];
 /// The folder of the program.
 const PROGRAM: &str = "cli";
@@ -37,6 +37,14 @@ const SANDBOX: &[&str] = &[
 ];
 /// Rooms that write the outputs of writer stages; dependencies count, so the lock of the crates does too.
 const WRITERS: &[&str] = &["src/debian", "src/image", "src/writers", "Cargo.lock"];
+/// Rooms that read what the statements say about packages.
+const FACTS: &[&str] = &[
+    "src/model",
+    "src/debian",
+    "src/manifest",
+    "src/pipeline/package_facts.rs",
+    "Cargo.lock",
+];
 
 fn main() {
     check_rooms();
@@ -51,6 +59,7 @@ fn main() {
     }
     println!("cargo::rustc-env=PNB_CODE_SANDBOX={}", digest(SANDBOX));
     println!("cargo::rustc-env=PNB_CODE_WRITERS={}", digest(WRITERS));
+    println!("cargo::rustc-env=PNB_CODE_FACTS={}", digest(FACTS));
     println!("cargo::rustc-env=PNB_CODE={}", digest(&library));
 }
 

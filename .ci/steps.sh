@@ -41,9 +41,10 @@ table() {
 
 # The one program that no test can run from the lock: newuidmap and newgidmap have the set-user-id bit. Git and a C compiler build pnb;
 # npm and Python's venv install the clients of tests/publish, which are in no archive of Debian.
+# host_packages PACKAGE...: installs them, and these packages.
 host_packages() {
     local missing=() package
-    for package in build-essential git python3-venv uidmap; do
+    for package in build-essential git python3-venv uidmap "$@"; do
         dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
     # For tests/publish/install.sh; npm may come from elsewhere than Debian.

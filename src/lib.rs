@@ -32,6 +32,7 @@
 //! | [`serve`] | a directory over HTTP and TFTP | [`serve::serve_http`] |
 //! | [`boot`] | QEMU, its firmware and servers, and the judgement of its console | [`boot::Machine`] |
 //! | [`publish`] | verified artifacts to the places where they are looked for | [`publish::place()`] |
+//! | [`remote`] | results of stages in a cache that several machines share | [`remote::RemoteCache`] |
 //! | [`pipeline`] | the scheduler, which joins the rooms | [`pipeline::BuildContext`] |
 //!
 //! # Example
@@ -80,6 +81,7 @@ pub mod page;
 pub mod pipeline;
 pub mod publish;
 pub mod registry;
+pub mod remote;
 pub mod repro;
 pub mod sandbox;
 pub mod serve;

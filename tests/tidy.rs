@@ -10,7 +10,7 @@ use std::{
 const ROOMS: &[&str] = &[
     "model", "page", "verity", "debian", "lock", "http", "fetch", "registry", "source", "store", "graph", "sandbox",
     "image", "module", "inspect", "writers", "manifest", "audit", "sign", "repro", "serve", "boot", "publish",
-    "pipeline",
+    "remote", "pipeline",
 ];
 /// The program: it uses any room, as `pnb::…`, and no room can use it, because it is not in the library.
 const PROGRAM: &str = "cli";

@@ -8,6 +8,7 @@ use super::{
     context::{ContextError, Selected, give, hermetic, project, run_options, select, store, with_registries},
     failure::Failure,
     host::{host, now, processors},
+    remote::RemoteArgs,
     report::{Report, seconds, size},
     servers::ServerArgs,
     timeline::Timeline,
@@ -67,6 +68,9 @@ pub(super) struct BuildArgs {
     /// Registries that have the base image.
     #[command(flatten)]
     pub(super) servers: ServerArgs,
+    /// A cache that several machines share.
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
 }
 
 pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Result<Exit, Failure> {
@@ -91,16 +95,19 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         keep_failed: args.keep_failed,
         verbose: args.verbose,
         build_dir: args.build_dir.clone(),
+        described: selected.targets.iter().copied().collect(),
         exported: selected.nodes.iter().filter(|_| exports).cloned().collect(),
         ..run_options()?
     };
     let jobs = args.jobs.unwrap_or_else(processors);
+    let shared = args.remote.shared(common, &|error| report.cache_lost(error))?;
     let timeline = Timeline::new();
     let context = BuildContext {
         project: &project,
         store: &store,
         origins: &origins,
         options: &options,
+        shared: shared.as_ref(),
         events: &|event| {
             timeline.event(&event);
             report.event(event);

@@ -24,6 +24,7 @@ use super::{
     module::{ModuleArgs, module},
     plan::{PlanArgs, plan},
     publish::{PublishArgs, publish},
+    remote_check::{RemoteCommandArgs, remote},
     report::{self, Report},
     serve::{ServeArgs, serve},
     shell::{ShellArgs, shell},
@@ -93,6 +94,8 @@ pub(super) enum Command {
     Publish(Box<PublishArgs>),
     /// Make modules of nodes, lists of them and their keys, and check them
     Module(ModuleArgs),
+    /// Ask a remote cache what it allows, and how fast it is
+    Remote(RemoteCommandArgs),
     /// Compare the manifests of independent builders of one artifact; exit code 12 if too few agree
     Challenge(ChallengeArgs),
     /// Show the content of an artifact: partitions, file systems, boot entries, digests
@@ -125,8 +128,25 @@ fn acts(command: &str, option: &str) -> bool {
     let builds = ["build", "verify-repro", "shell", "boot", "module"].contains(&command);
     match option {
         "mirror" | "offline" => builds || ["fetch", "vendor", "lock"].contains(&command),
-        "project" => !["audit", "challenge", "inspect", "diff", "serve", "verify-signature"].contains(&command),
-        "store" => !["graph", "challenge", "serve", "verify-signature", "completion"].contains(&command),
+        "project" => ![
+            "audit",
+            "challenge",
+            "inspect",
+            "diff",
+            "remote",
+            "serve",
+            "verify-signature",
+        ]
+        .contains(&command),
+        "store" => ![
+            "graph",
+            "challenge",
+            "remote",
+            "serve",
+            "verify-signature",
+            "completion",
+        ]
+        .contains(&command),
         _ => command != "completion",
     }
 }
@@ -239,6 +259,7 @@ fn run(cli: &Cli, report: &Report) -> Result<Exit, Failure> {
         Command::VerifySignature(args) => verify_signature(common, args, report),
         Command::Publish(args) => publish(common, args, report),
         Command::Module(args) => module(common, args, report),
+        Command::Remote(args) => remote(common, args, report),
         Command::Challenge(args) => challenge(common, args, report),
         Command::Inspect(args) => inspect(common, args, report),
         Command::Diff(args) => diff(common, args, report),

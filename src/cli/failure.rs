@@ -74,7 +74,8 @@ impl Fatal for PipelineError {
             | PipelineError::FilesNotLocked { .. }
             | PipelineError::LocalFile { .. } => Exit::Lock,
             PipelineError::Graph(_) | PipelineError::Spec { .. } | PipelineError::NoVariant { .. } => Exit::Graph,
-            PipelineError::Fetch(_) => Exit::Fetch,
+            PipelineError::Fetch(_) | PipelineError::Lost { .. } => Exit::Fetch,
+            PipelineError::Remote(error) => error.exit(),
             PipelineError::Store(_) => Exit::Store,
             PipelineError::Host(_) => Exit::Hermetic,
             PipelineError::Output {

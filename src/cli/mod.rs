@@ -28,6 +28,8 @@ mod plan;
 mod progress;
 mod publication;
 mod publish;
+mod remote;
+mod remote_check;
 mod report;
 mod selection;
 mod serve;

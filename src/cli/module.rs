@@ -233,6 +233,7 @@ fn stage_tree(
         store: &store,
         origins: &origins,
         options: &options,
+        shared: None,
         events: &|event| report.event(event),
     };
     let outcome = context.build(std::slice::from_ref(&node), processors())?;

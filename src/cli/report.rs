@@ -14,8 +14,9 @@ use super::{
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pnb::{
-    model::{chain, visible, visible_json, visible_lines, visible_log, visible_path},
+    model::{VerityDigest, chain, visible, visible_json, visible_lines, visible_log, visible_path},
     pipeline::Event,
+    remote::RemoteError,
 };
 use serde::Serialize;
 use std::{
@@ -308,10 +309,35 @@ impl Report {
                     line: Some(line),
                 };
             }
-            Event::Cached { node, .. } => {
+            Event::Cached { node, server, .. } => {
                 self.drop_bar(&node.to_string());
                 let place = self.one_more(false);
-                self.note(format_args!("   cached {node}{place}"));
+                let verb = if server.is_some() { "shared" } else { "cached" };
+                self.note(format_args!("   {verb} {node}{place}"));
+            }
+            Event::Sent { node, server, bytes } => {
+                self.note(format_args!(
+                    "     sent {node} to {}: {}",
+                    visible(&server),
+                    size(bytes)
+                ));
+            }
+            Event::CacheLost { problem, then, .. } => self.warning(format_args!("failed to {problem}; {then}")),
+            Event::Disagrees {
+                node,
+                output,
+                server,
+                here,
+                there,
+            } => {
+                let digest = |digest: Option<VerityDigest>| digest.map_or("none".to_owned(), |d| d.to_string());
+                self.warning(format_args!(
+                    "the remote cache {} is poisoned, or {node} is irreproducible: output {output:?} differs\n  \
+                     here:  {}\n  cache: {}",
+                    visible(&server),
+                    digest(here),
+                    digest(there)
+                ));
             }
             Event::Fetching { what, files, total } => {
                 self.note(format_args!(
@@ -367,6 +393,15 @@ impl Report {
                 self.note(format_args!("{what:>9} {}", visible_path(&dir)));
             }
         }
+    }
+
+    /// Says that the remote cache of the command line is not there.
+    pub(super) fn cache_lost(&self, error: &RemoteError) {
+        self.event(Event::CacheLost {
+            server: error.server().unwrap_or_default().to_owned(),
+            problem: chain(error),
+            then: "the build goes on without it".to_owned(),
+        });
     }
 
     /// Counts a finished stage; the place of its line among all of them, and the time since the beginning.

@@ -65,6 +65,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         store: &store,
         origins: &origins,
         options: &options,
+        shared: None,
         events: &|event| report.event(event),
     };
     let built = context.build(&needs, 2)?;

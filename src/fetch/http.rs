@@ -48,7 +48,7 @@ pub struct HttpTransport {
 impl HttpTransport {
     /// A client with these limits.
     pub fn new(options: &HttpOptions) -> Self {
-        let routes = Routes::new(&options.network, None, |proxy| {
+        let routes = Routes::new(&options.network, None, None, |proxy| {
             Agent::config_builder()
                 .proxy(proxy)
                 .http_status_as_error(false)

@@ -4,7 +4,7 @@ use super::{
     error::HttpError,
     forward::ForwardConnector,
     proxy::{ProxyRules, ProxyServer},
-    tls::{Authorities, TlsConnector, is_broken_data, tls_fault},
+    tls::{Authorities, ClientIdentity, TlsConnector, is_broken_data, tls_fault},
     trust::TrustPlaces,
 };
 use crate::model::visible_message;
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(4);
 pub struct ClientOptions {
     /// Certificates of private authorities in PEM, which count beside the public ones.
     pub ca: Option<Vec<u8>>,
+    /// The certificate of this client, for servers that want one.
+    pub identity: Option<ClientIdentity>,
     /// For resolving a server's name, and for connecting to it, each.
     pub connect: Duration,
     /// The longest silence of a server: for each read and write, and for the whole head of an answer. A registry hashes a blob before it
@@ -49,6 +51,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             ca: None,
+            identity: None,
             connect: Duration::from_secs(20),
             silence: Duration::from_secs(120),
             tries: 5,
@@ -89,11 +92,13 @@ impl Routes {
     pub(crate) fn new(
         network: &NetworkSettings,
         given: Option<Vec<u8>>,
+        identity: Option<ClientIdentity>,
         config: impl Fn(Option<Proxy>) -> Config,
     ) -> Self {
         let authorities = Authorities {
             places: network.trust.clone(),
             given,
+            identity,
         };
         let agent = |proxy: Option<Proxy>| {
             let connector =
@@ -214,9 +219,12 @@ impl Agents {
         }
         let mut network = options.network.clone();
         network.proxies.spare_loopback = true;
-        Ok(Self(Routes::new(&network, options.ca.clone(), |proxy| {
-            configuration(options, proxy)
-        })))
+        Ok(Self(Routes::new(
+            &network,
+            options.ca.clone(),
+            options.identity.clone(),
+            |proxy| configuration(options, proxy),
+        )))
     }
 
     /// Calls `attempt` with the agent for the address.

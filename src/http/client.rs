@@ -68,6 +68,12 @@ impl HttpClient {
         &*self.clock
     }
 
+    /// The same clock, shared.
+    #[cfg(feature = "remote")]
+    pub(crate) fn shared_clock(&self) -> &Arc<dyn HttpClock> {
+        &self.clock
+    }
+
     /// The tries of work that consists of several requests, under the limits of this client.
     pub fn tries(&self) -> Tries<'_> {
         Tries::new(&*self.clock, self.options.tries, self.options.total)

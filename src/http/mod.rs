@@ -10,7 +10,7 @@
 //! | `client` | [`HttpClient`]: one request with its tries |
 //! | `agents` | [`NetworkSettings`], agents with their time limits |
 //! | `trust` | [`Trust`]: the authorities in force, and the places where they are |
-//! | `tls` | TLS of connections, refusals that name the certificate |
+//! | `tls` | TLS of connections, refusals that name the certificate, [`ClientIdentity`] |
 //! | `proxy` | [`ProxyRules`]: the proxy for an address |
 //! | `forward` | plain `http` through a proxy |
 //! | `request` | [`Request`], [`RequestBody`], [`Answer`] |
@@ -39,8 +39,13 @@ pub(crate) use agents::{RequestFault, Routes, status_text};
 pub use client::HttpClient;
 pub use clock::{HttpClock, MachineClock};
 pub use error::HttpError;
+#[cfg(feature = "remote")]
+pub(crate) use proxy::Tunnel;
 pub use proxy::{ProxyRules, ProxyServer};
 pub use request::{Answer, Request, RequestBody, Retry};
 pub use retry::{Tries, is_temporary, retry_after};
+pub use tls::ClientIdentity;
+#[cfg(feature = "remote")]
+pub(crate) use tls::{TlsFault, tls_config, tls_problem};
 pub use trust::{SYSTEM_BUNDLES, Trust, TrustPlaces};
 pub use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};

@@ -36,6 +36,52 @@ impl std::fmt::Display for ProxyServer {
     }
 }
 
+/// The way through a proxy to a server: `CONNECT`.
+#[cfg(feature = "remote")]
+#[derive(Clone)]
+pub(crate) struct Tunnel {
+    /// Whether the proxy itself is spoken to over TLS.
+    pub(crate) tls: bool,
+    /// Name or address of the proxy; that of IPv6 without brackets.
+    pub(crate) host: String,
+    /// Port of the proxy.
+    pub(crate) port: u16,
+    /// The value of `Proxy-Authorization`, if the proxy's address has a user name or password.
+    pub(crate) authorization: Option<String>,
+    /// The proxy as messages name it.
+    pub(crate) shown: String,
+}
+
+#[cfg(feature = "remote")]
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+#[cfg(feature = "remote")]
+impl ProxyServer {
+    /// The way through this proxy.
+    pub(crate) fn tunnel(&self) -> Tunnel {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let proxy = &self.proxy;
+        let (user, password) = (proxy.username(), proxy.password());
+        let authorization = (user.is_some() || password.is_some()).then(|| {
+            let pair = format!("{}:{}", user.unwrap_or_default(), password.unwrap_or_default());
+            format!("Basic {}", STANDARD.encode(pair))
+        });
+        let host = proxy.host();
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        Tunnel {
+            tls: proxy.uri().scheme_str() == Some("https"),
+            host: host.to_owned(),
+            port: proxy.port(),
+            authorization,
+            shown: self.shown.clone(),
+        }
+    }
+}
+
 impl ProxyRules {
     /// Reads the variables with `get`, which returns the value of a variable that is set.
     pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Self {

@@ -17,7 +17,7 @@ use rustls::{
         verify_server_name,
     },
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
 };
 use std::{
@@ -31,12 +31,52 @@ use ureq::unversioned::transport::{
 use x509_cert::{Certificate, der::Decode};
 
 /// Why a connection over TLS was not made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{text}")]
-pub(super) struct TlsFault {
-    text: String,
+pub(crate) struct TlsFault {
+    /// The reason in words.
+    pub(crate) text: String,
     /// Whether another try may succeed.
-    pub(super) temporary: bool,
+    pub(crate) temporary: bool,
+}
+
+/// A certificate with which pnb proves who it is, its chain, and the private key. `Debug` shows neither.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<PrivateKeyDer<'static>>,
+}
+
+impl ClientIdentity {
+    /// Reads the certificate, which its authorities may follow, and the private key, both in PEM.
+    ///
+    /// # Errors
+    ///
+    /// If there is no certificate or no key, or if the key is not the one of the certificate. The text completes "the certificate of this
+    /// client cannot be used: ".
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, String> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();
+        let chain = chain.map_err(|_| "its file is not PEM".to_owned())?;
+        if chain.is_empty() {
+            return Err("there is no certificate in its file".to_owned());
+        }
+        // The text of the parser could quote the key.
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| "there is no private key in PEM in the file of the key".to_owned())?;
+        let identity = Self {
+            chain,
+            key: Arc::new(key),
+        };
+        let tried = client_config(Trust::default(), Some(&identity));
+        tried.map_err(|e| visible_message(&e.to_string()))?;
+        Ok(identity)
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientIdentity({} certificates)", self.chain.len())
+    }
 }
 
 /// A certificate that does not count.
@@ -59,6 +99,8 @@ pub(super) struct Authorities {
     pub(super) places: TrustPlaces,
     /// Certificates in PEM that the caller has.
     pub(super) given: Option<Vec<u8>>,
+    /// The certificate of this client.
+    pub(super) identity: Option<ClientIdentity>,
 }
 
 impl Authorities {
@@ -91,13 +133,35 @@ impl TlsConnector {
                 .authorities
                 .load()
                 .map_err(|e| format!("failed to {}", chain(&e)))?;
-            client_config(trust).map_err(|e| e.to_string())
+            client_config(trust, self.authorities.identity.as_ref())
+                .map(Arc::new)
+                .map_err(|e| e.to_string())
         });
         made.clone().map_err(|text| other(text, false))
     }
 }
 
-fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, RustlsError> {
+/// TLS for connections that are no requests of [`HttpClient`](super::HttpClient): the authorities of `places`, the certificate of this
+/// client, and the names of the protocols inside.
+///
+/// # Errors
+///
+/// If the authorities cannot be read.
+#[cfg(feature = "remote")]
+pub(crate) fn tls_config(
+    places: &TrustPlaces,
+    identity: Option<&ClientIdentity>,
+    inside: &[&[u8]],
+) -> Result<Arc<ClientConfig>, HttpError> {
+    let mut config = client_config(Trust::load(places)?, identity).map_err(|e| HttpError::Authorities {
+        from: "this client".to_owned(),
+        problem: visible_message(&e.to_string()),
+    })?;
+    config.alpn_protocols = inside.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn client_config(trust: Trust, identity: Option<&ClientIdentity>) -> Result<ClientConfig, RustlsError> {
     // The cryptography of TLS is that of signatures: one library.
     let provider: Arc<CryptoProvider> = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let trusted = trust.describe();
@@ -112,9 +176,11 @@ fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, RustlsError> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    match identity {
+        Some(identity) => config.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key()),
+        None => Ok(config.with_no_client_auth()),
+    }
 }
 
 fn other(text: String, temporary: bool) -> ureq::Error {
@@ -151,16 +217,36 @@ impl<In: Transport> Connector<In> for TlsConnector {
 
 /// What an error of the handshake means.
 fn fault(error: &RustlsError) -> ureq::Error {
+    ureq::Error::Other(Box::new(tls_problem(error)))
+}
+
+/// What an error of TLS means, in words.
+pub(crate) fn tls_problem(error: &RustlsError) -> TlsFault {
+    use rustls::AlertDescription as Alert;
     let text = match error {
         RustlsError::InvalidCertificate(CertificateError::Other(OtherError(inner))) => inner.to_string(),
         RustlsError::InvalidMessage(_) => format!("the server does not speak TLS at this port ({error})"),
+        RustlsError::AlertReceived(alert @ Alert::CertificateRequired) => {
+            format!("the server wants a certificate of this client ({alert:?})")
+        }
+        RustlsError::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA),
+        ) => format!("the server does not accept the certificate of this client ({alert:?})"),
         error => format!("TLS failed: {error}"),
     };
     let temporary = matches!(
         error,
-        RustlsError::AlertReceived(rustls::AlertDescription::InternalError | rustls::AlertDescription::UserCanceled)
+        RustlsError::AlertReceived(Alert::InternalError | Alert::UserCanceled)
     );
-    other(visible_message(&text), temporary)
+    TlsFault {
+        text: visible_message(&text),
+        temporary,
+    }
 }
 
 /// A connection over TLS.

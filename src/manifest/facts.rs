@@ -75,7 +75,8 @@ pub struct Facts<'a> {
 }
 
 /// What a package says about itself.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PackageDetails {
     /// Its maintainer.
     pub maintainer: Option<String>,

@@ -89,7 +89,7 @@ pub struct Host {
 pub enum RunState {
     /// The stage ran.
     Ran,
-    /// The outputs were in the store already; the other fields describe the earlier run.
+    /// The outputs were in the store or in a remote cache already; the other fields describe the earlier run.
     Cached,
 }
 
@@ -105,6 +105,9 @@ pub struct StageRun {
     pub key: StageKey,
     /// Whether it ran in this build.
     pub run: RunState,
+    /// The remote cache that gave the outputs, in this build or an earlier one; absent for a stage that ran on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// CPU time in milliseconds.
     pub cpu_ms: u64,
     /// Wall time in milliseconds.
@@ -119,12 +122,13 @@ pub struct StageRun {
 
 impl StageRun {
     /// From the store's record of the stage.
-    pub fn new(key: StageKey, run: RunState, record: &Record) -> Self {
+    pub fn new(key: StageKey, run: RunState, source: Option<String>, record: &Record) -> Self {
         Self {
             stage: record.stage.clone(),
             arch: record.arch,
             key,
             run,
+            source,
             cpu_ms: record.cpu_ms,
             wall_ms: record.wall_ms,
             peak_memory: record.peak_memory,

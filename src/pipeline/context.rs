@@ -1,6 +1,6 @@
 //! The circumstances that all parts of a build share, as one value.
 
-use super::{Events, Origins, Project, RunOptions};
+use super::{Events, Origins, Project, RunOptions, SharedResults};
 use crate::store::Store;
 
 /// The project, the store, the sources of pinned files and the options of a build.
@@ -14,6 +14,8 @@ pub struct BuildContext<'a> {
     pub origins: &'a Origins,
     /// The options for running stages.
     pub options: &'a RunOptions,
+    /// The cache that is asked for results, and gets those of stages that run here.
+    pub shared: Option<&'a SharedResults>,
     /// Receives the events of the build, from any thread.
     pub events: Events<'a>,
 }

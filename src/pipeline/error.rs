@@ -7,6 +7,7 @@ use crate::{
     lock::LockError,
     manifest::ManifestError,
     model::{Hint, NodeId, Sha256Digest, Target, hint_at_name},
+    remote::RemoteError,
     sandbox::SandboxError,
     source::SourceError,
     store::StoreError,
@@ -159,6 +160,15 @@ pub enum PipelineError {
         #[source]
         source: Box<PipelineError>,
     },
+    /// A remote cache cannot be used, and the caller wants it.
+    #[error(transparent)]
+    Remote(Box<RemoteError>),
+    /// An output that a remote cache was to give did not come; the reason was an event. The build begins anew without it.
+    #[error("take the outputs of {node} from the remote cache")]
+    Lost {
+        /// The stage.
+        node: NodeId,
+    },
     /// The statements about an artifact could not be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
@@ -217,6 +227,8 @@ impl Hint for PipelineError {
             Self::Graph(error) => error.hint(),
             Self::Fetch(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Remote(error) => error.hint(),
+            Self::Lost { .. } => Some("run the command again".into()),
             Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
             | Self::Platform { .. }

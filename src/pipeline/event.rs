@@ -1,6 +1,9 @@
 //! The events of a build, for display.
 
-use crate::{graph::Reason, model::NodeId};
+use crate::{
+    graph::Reason,
+    model::{NodeId, VerityDigest},
+};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -13,12 +16,46 @@ pub enum Event {
         /// Number of its stages.
         stages: usize,
     },
-    /// The store has the record of a stage already.
+    /// The store or a cache has the record of a stage already.
     Cached {
         /// The stage.
         node: NodeId,
         /// Its key.
         key: String,
+        /// The server whose cache has it; `None` if the store has it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        server: Option<String>,
+    },
+    /// The result of a stage was sent to a cache.
+    Sent {
+        /// The stage.
+        node: NodeId,
+        /// The server.
+        server: String,
+        /// The bytes that it did not have.
+        bytes: u64,
+    },
+    /// A cache, or a result of it, is of no use.
+    CacheLost {
+        /// The server.
+        server: String,
+        /// The reason.
+        problem: String,
+        /// How the build goes on.
+        then: String,
+    },
+    /// A stage gave another output here than a cache has: the cache is poisoned, or the stage is irreproducible.
+    Disagrees {
+        /// The stage.
+        node: NodeId,
+        /// The output.
+        output: String,
+        /// The server.
+        server: String,
+        /// The digest of the output here; `None` if there is none.
+        here: Option<VerityDigest>,
+        /// The digest that the cache claims.
+        there: Option<VerityDigest>,
     },
     /// Files are being fetched.
     Fetching {

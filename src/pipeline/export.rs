@@ -241,7 +241,7 @@ impl Export<'_> {
                 .map(|id| {
                     let done = self.outcome.done(id)?;
                     let run = if done.cached { RunState::Cached } else { RunState::Ran };
-                    Ok(StageRun::new(done.resolved.key, run, &done.record))
+                    Ok(StageRun::new(done.resolved.key, run, done.source.clone(), &done.record))
                 })
                 .collect::<Result<_, PipelineError>>()?,
             reproducibility: None,

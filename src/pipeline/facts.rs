@@ -31,8 +31,6 @@ const DIAGNOSTIC: &str = "agent/diagnostic";
 /// The stages and outputs whose contents the manifest states.
 const ROOT_STAGE: (&str, &str) = ("root", "root-digest");
 const KERNEL_STAGE: (&str, &str) = ("kernel", "version");
-/// The stage whose tree is the root.
-const CONFIGURED_STAGE: &str = "rootfs";
 
 /// The artifact that is described.
 pub(super) struct Described<'a> {
@@ -66,29 +64,19 @@ impl<'a> Described<'a> {
         // An agent of the repository is a diagnostic one; the manifest must not present it as a pinned release.
         let shipped = RelPath::new(DIAGNOSTIC).map_err(|e| PipelineError::describe(e.to_string()))?;
         let diagnostic = agent.path.as_ref().is_some_and(|p| p.is_within(&shipped));
-        let (mut package_sets, mut pinned_files, mut stage_facts, mut whole) =
-            (BTreeMap::new(), BTreeMap::new(), Vec::new(), true);
+        let package_sets = package_sets(project, self.outcome, stages)?;
+        let (mut pinned_files, mut stage_facts, mut whole) = (BTreeMap::new(), Vec::new(), true);
         for id in stages {
             let done = self.outcome.done(id)?;
             // One weaker sandbox makes the artifact non-hermetic, although the stage may have run in an earlier build.
             whole &= done.record.weaker.is_empty();
             let file = project.graph.file(id);
-            let role = match file.arch {
-                StageArch::Build | StageArch::Host => Role::Tool,
-                StageArch::Target => Role::Target,
-            };
             // Only inputs that a stage really had are stated: the lock may pin more than this artifact needs.
             let mut inputs = BTreeMap::new();
             for (name, resolved) in &done.resolved.inputs {
                 let origin = origin(project, id, name)?;
-                match (&origin, resolved) {
-                    (Origin::Packages(set), ResolvedInput::Packages(..)) => {
-                        package_sets.insert(set.clone(), role);
-                    }
-                    (Origin::Lock(name), _) => {
-                        pinned_files.insert(name.clone(), role);
-                    }
-                    _ => {}
+                if let Origin::Lock(name) = &origin {
+                    pinned_files.insert(name.clone(), role_of(project, id));
                 }
                 let digest = digest_of(resolved)?;
                 inputs.insert(name.trim_start_matches('@').to_owned(), InputFact { origin, digest });
@@ -142,10 +130,7 @@ impl<'a> Described<'a> {
             .filter(|option| decided.contains(option))
             .copied()
             .collect();
-        let mut said = PackageFacts::new(self.context, self.outcome);
-        let packages = said.details(&package_sets)?;
-        let configured = project.graph.node(CONFIGURED_STAGE, self.target.arch)?;
-        let operating_system = said.operating_system(&configured)?;
+        let said = PackageFacts::new(self.context, self.outcome, self.target.arch, stages)?.all()?;
         // A build is hermetic only if its stage files can be found again by the commit, or the user waived that.
         let committed = project.revision.sha.is_some() && project.revision.dirty.is_empty();
         Ok(Facts {
@@ -167,8 +152,8 @@ impl<'a> Described<'a> {
             platform,
             modules,
             options,
-            operating_system,
-            packages,
+            operating_system: said.operating_system,
+            packages: said.packages,
             agent: Agent {
                 kind: if diagnostic {
                     AgentKind::Diagnostic
@@ -239,6 +224,30 @@ impl<'a> Described<'a> {
         let text = String::from_utf8(bytes).map_err(|e| PipelineError::describe(format!("{id}: {e}")))?;
         Ok(text.trim_end().to_owned())
     }
+}
+
+/// The role of the inputs of a node.
+fn role_of(project: &Project, id: &NodeId) -> Role {
+    match project.graph.file(id).arch {
+        StageArch::Build | StageArch::Host => Role::Tool,
+        StageArch::Target => Role::Target,
+    }
+}
+
+/// The package sets that the stages of an artifact had as inputs. The lock may have more.
+pub(super) fn package_sets(
+    project: &Project,
+    outcome: &BuildOutcome,
+    stages: &[NodeId],
+) -> Result<BTreeMap<String, Role>, PipelineError> {
+    let mut sets = BTreeMap::new();
+    for id in stages {
+        let mut inputs = outcome.done(id)?.resolved.inputs.values();
+        if inputs.any(|input| matches!(input, ResolvedInput::Packages(..))) {
+            sets.insert(id.to_string(), role_of(project, id));
+        }
+    }
+    Ok(sets)
 }
 
 /// The default kernel command line of an artifact, from the same files as that of the disk writers.

@@ -17,6 +17,7 @@
 //! | `recipe.rs` | the workload, the inputs by digest and the outputs of a run: the same on every host |
 //! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
+//! | `shared.rs` | the cache that several machines share: asked before a stage runs, filled afterwards |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `output.rs` | the directory of artifacts: what its file system can do |
@@ -46,6 +47,7 @@ mod relock;
 mod resolve;
 mod run;
 mod scheduler;
+mod shared;
 mod trust;
 mod vendor;
 mod verify_repro;
@@ -67,6 +69,7 @@ pub use relock::{BaseRequest, LockWants, RelockError, RelockEvent, RelockProblem
 pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, HostChecked, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan, present, present_keys};
+pub use shared::{SharedResults, Upload};
 pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};

@@ -4,17 +4,24 @@
 //! already; decompressing every package again would cost more than the rest of an export. A package whose stages keep no copyright file is
 //! read itself.
 
-use super::{BuildContext, BuildOutcome, PipelineError};
+use super::{
+    BuildContext, BuildOutcome, PipelineError,
+    code::CODE_FACTS,
+    facts::package_sets,
+    shared::{self, ensure},
+};
 use crate::{
     debian::{
         ControlReader, MAX_COPYRIGHT, PackageLicence, Paragraph, Relation, Relations, TarLimits, read_control,
         read_licences, unpack_data,
     },
+    graph::closure_of,
     lock::Package,
     manifest::{License, OperatingSystem, PackageDetails, Role},
-    model::{Node, NodeId, RelPath, Sha256Digest, Tree, VerityDigest, chain},
-    store::Store,
+    model::{Arch, Node, NodeId, RelPath, Sha256Digest, Tree, VerityDigest, chain},
+    store::{Output, Store},
 };
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files that state the operating system of a root, the first of which counts.
@@ -30,27 +37,123 @@ fn bad(what: &str, problem: impl std::fmt::Display) -> PipelineError {
     PipelineError::describe(format!("{what}: {problem}"))
 }
 
-/// The trees that hold the files of packages, each read once.
+/// The stage whose tree is the root.
+const CONFIGURED_STAGE: &str = "rootfs";
+
+/// What packages and the root of an artifact say about themselves.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Said {
+    pub(super) packages: BTreeMap<Sha256Digest, PackageDetails>,
+    pub(super) operating_system: OperatingSystem,
+}
+
+/// The packages of an artifact, and the trees that hold their files, each read once.
 pub(super) struct PackageFacts<'a> {
     context: &'a BuildContext<'a>,
     outcome: &'a BuildOutcome,
+    sets: BTreeMap<String, Role>,
+    packages: Vec<&'a Package>,
+    /// The stage whose tree is the root.
+    configured: NodeId,
     trees: BTreeMap<VerityDigest, Tree>,
 }
 
+/// Makes sure that the statements about all artifacts can be written: what they say about packages is in the store, or comes from the
+/// cache.
+pub(super) fn prepare_statements(context: &BuildContext<'_>, outcome: &BuildOutcome) -> Result<(), PipelineError> {
+    if context.shared.is_none() {
+        return Ok(());
+    }
+    for target in &context.options.described {
+        let node = context.project.graph.node(target.variant.as_str(), target.arch)?;
+        let stages = closure_of(&context.project.graph, std::slice::from_ref(&node))?.order;
+        let facts = PackageFacts::new(context, outcome, target.arch, &stages)?;
+        if shared::facts(context, &facts.key(), &|said| facts.fits(said)).is_some() {
+            continue;
+        }
+        facts
+            .trees_of_stages()
+            .try_for_each(|(_, digest)| ensure(context, digest))?;
+    }
+    Ok(())
+}
+
 impl<'a> PackageFacts<'a> {
-    pub(super) fn new(context: &'a BuildContext<'a>, outcome: &'a BuildOutcome) -> Self {
-        Self {
+    /// The packages of the artifact for `arch` that `stages` made.
+    pub(super) fn new(
+        context: &'a BuildContext<'a>,
+        outcome: &'a BuildOutcome,
+        arch: Arch,
+        stages: &[NodeId],
+    ) -> Result<Self, PipelineError> {
+        let sets = package_sets(context.project, outcome, stages)?;
+        let of_sets = |package: &&Package| package.sets.iter().any(|set| sets.contains_key(&set.to_string()));
+        let packages = context.project.lock.packages.iter().filter(of_sets).collect();
+        Ok(Self {
             context,
             outcome,
+            packages,
+            configured: context.project.graph.node(CONFIGURED_STAGE, arch)?,
             trees: BTreeMap::new(),
-        }
+            sets,
+        })
     }
 
-    /// The details of every package of these sets, fetched if the store lacks it.
-    pub(super) fn details(
-        &mut self,
-        sets: &BTreeMap<String, Role>,
-    ) -> Result<BTreeMap<Sha256Digest, PackageDetails>, PipelineError> {
+    /// What they say: from the cache that other machines share, if it has it.
+    pub(super) fn all(mut self) -> Result<Said, PipelineError> {
+        let key = self.key();
+        if let Some(said) = shared::facts(self.context, &key, &|said| self.fits(said)) {
+            return Ok(said);
+        }
+        let said = Said {
+            packages: self.details()?,
+            operating_system: self.operating_system()?,
+        };
+        shared::offer_facts(self.context, &key, &said)?;
+        Ok(said)
+    }
+
+    /// A digest of everything that decides what is said: the packages, the trees with their files, and the code that reads them.
+    fn key(&self) -> String {
+        let mut text = format!("pnb facts 1\ncode {CODE_FACTS}\n");
+        for package in &self.packages {
+            let sets: BTreeSet<String> = package.sets.iter().map(ToString::to_string).collect();
+            let sets: Vec<&String> = sets.iter().filter(|set| self.sets.contains_key(*set)).collect();
+            let Package {
+                name, version, arch, ..
+            } = package;
+            text.push_str(&format!(
+                "package {} {name} {version} {arch} {sets:?}\n",
+                package.sha256
+            ));
+        }
+        for (id, digest) in self.trees_of_stages() {
+            text.push_str(&format!("tree {id} {digest}\n"));
+        }
+        text.push_str(&format!("root {}\n", self.configured));
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// Whether facts are about these packages.
+    fn fits(&self, said: &Said) -> bool {
+        let own: BTreeSet<&Sha256Digest> = self.packages.iter().map(|package| &package.sha256).collect();
+        said.packages.keys().collect::<BTreeSet<_>>() == own
+    }
+
+    /// The stages that have unpacked packages, and the root's, with their trees.
+    fn trees_of_stages(&self) -> impl Iterator<Item = (&NodeId, &VerityDigest)> {
+        let nodes = self.outcome.nodes.iter();
+        nodes.filter_map(|(id, done)| match done.record.outputs.get("tree") {
+            Some(Output::Tree { digest }) if *id == self.configured || self.sets.contains_key(&id.to_string()) => {
+                Some((id, digest))
+            }
+            _ => None,
+        })
+    }
+
+    /// The details of every package, fetched if the store lacks it.
+    fn details(&mut self) -> Result<BTreeMap<Sha256Digest, PackageDetails>, PipelineError> {
         let BuildContext {
             project,
             store,
@@ -58,8 +161,7 @@ impl<'a> PackageFacts<'a> {
             events,
             ..
         } = *self.context;
-        let of_sets = |package: &&Package| package.sets.iter().any(|set| sets.contains_key(&set.to_string()));
-        let packages: Vec<&Package> = project.lock.packages.iter().filter(of_sets).collect();
+        let packages = self.packages.clone();
         let pinned = store.of_pinned();
         let digests = origins.ensure_packages(project, pinned, "the statements", &packages, events)?;
         let mut controls = BTreeMap::new();
@@ -68,7 +170,7 @@ impl<'a> PackageFacts<'a> {
         }
         let mut out: BTreeMap<Sha256Digest, PackageDetails> = BTreeMap::new();
         for (package, digest) in packages.iter().zip(&digests) {
-            let licenses = self.licenses(package, digest, sets)?;
+            let licenses = self.licenses(package, digest)?;
             let maintainer = controls
                 .get(&package.sha256)
                 .and_then(|control| control.maintainer.clone());
@@ -79,7 +181,7 @@ impl<'a> PackageFacts<'a> {
             };
             out.insert(package.sha256, details);
         }
-        for set in sets.keys() {
+        for set in self.sets.keys() {
             let members: Vec<(&Package, &Control)> = packages
                 .iter()
                 .filter(|package| package.sets.iter().any(|member| member.to_string() == *set))
@@ -95,17 +197,13 @@ impl<'a> PackageFacts<'a> {
     }
 
     /// The licences of a package, from the tree of the first of its stages that keeps its copyright file, or from the package.
-    fn licenses(
-        &mut self,
-        package: &Package,
-        digest: &VerityDigest,
-        sets: &BTreeMap<String, Role>,
-    ) -> Result<Vec<License>, PipelineError> {
+    fn licenses(&mut self, package: &Package, digest: &VerityDigest) -> Result<Vec<License>, PipelineError> {
         let name = format!("usr/share/doc/{}/copyright", package.name);
         let path = RelPath::new(&name).map_err(|e| bad(&package.name, e))?;
-        let stages = package.sets.iter().filter(|set| sets.contains_key(&set.to_string()));
-        for id in stages {
-            if let Some(text) = self.file_of(id, &path, MAX_COPYRIGHT)? {
+        for id in &package.sets {
+            if self.sets.contains_key(&id.to_string())
+                && let Some(text) = self.file_of(id, &path, MAX_COPYRIGHT)?
+            {
                 return Ok(licenses_of(&text));
             }
         }
@@ -137,10 +235,11 @@ impl<'a> PackageFacts<'a> {
     /// The content of a file in the tree that a stage made; `None` if it has none, or a larger one.
     fn file_of(&mut self, id: &NodeId, path: &RelPath, most: u64) -> Result<Option<Vec<u8>>, PipelineError> {
         let outputs = self.outcome.nodes.get(id).map(|done| &done.record.outputs);
-        let Some(crate::store::Output::Tree { digest }) = outputs.and_then(|outputs| outputs.get("tree")) else {
+        let Some(Output::Tree { digest }) = outputs.and_then(|outputs| outputs.get("tree")) else {
             return Ok(None);
         };
         if !self.trees.contains_key(digest) {
+            ensure(self.context, digest)?;
             self.trees.insert(*digest, self.context.store.tree(digest)?);
         }
         let Some(found) = self.trees.get(digest).and_then(|tree| find(tree, path)) else {
@@ -154,7 +253,8 @@ impl<'a> PackageFacts<'a> {
     }
 
     /// The operating system that the tree of the root's stage states.
-    pub(super) fn operating_system(&mut self, stage: &NodeId) -> Result<OperatingSystem, PipelineError> {
+    fn operating_system(&mut self) -> Result<OperatingSystem, PipelineError> {
+        let stage = &self.configured.clone();
         for name in OS_RELEASE {
             let path = RelPath::new(name).map_err(|e| bad(name, e))?;
             if let Some(text) = self.file_of(stage, &path, MAX_OS_RELEASE)? {

@@ -1,16 +1,17 @@
 //! The placement of a run: its inputs, fetched and put at paths of this machine.
 
 use super::{
-    BuildContext, PipelineError,
+    BuildContext, Events, PipelineError, RunOptions,
     base::{base_of, lay_out_base},
     recipe::Recipe,
     resolve::{ResolvedInput, ResolvedStage, lay_out_packages},
     run::varied,
+    shared::ensure,
 };
 use crate::{
-    lock::{BasePlatform, Package},
+    lock::{BasePlatform, Package, PinnedFile},
     model::{Arch, RelPath, VerityDigest},
-    sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Workload},
+    sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Variation, Workload},
     store::{self, Store, StoreError},
 };
 use std::{fs, path::PathBuf, time::Duration};
@@ -39,8 +40,68 @@ impl Drop for PackageDirectories {
     }
 }
 
+/// The inputs of a run on their way into the store.
+pub(super) trait InputFiles {
+    /// Brings an output of another stage into the store.
+    fn output(&self, digest: &VerityDigest) -> Result<(), PipelineError>;
+
+    /// Brings a pinned file into the store of pinned files.
+    fn pinned(&self, store: &Store, file: &PinnedFile) -> Result<VerityDigest, PipelineError>;
+
+    /// Brings packages, of which `what` is the name, into the store of pinned files.
+    fn packages(&self, store: &Store, what: &str, packages: &[&Package]) -> Result<Vec<VerityDigest>, PipelineError>;
+
+    /// Brings the blobs of the base image into the store of pinned files; returns its name.
+    fn base(&self, store: &Store, platform: &BasePlatform) -> Result<String, PipelineError>;
+}
+
+impl InputFiles for BuildContext<'_> {
+    fn output(&self, digest: &VerityDigest) -> Result<(), PipelineError> {
+        ensure(self, digest)
+    }
+
+    fn pinned(&self, store: &Store, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
+        self.origins.ensure_file(self.project, store, file, self.events)
+    }
+
+    fn packages(&self, store: &Store, what: &str, packages: &[&Package]) -> Result<Vec<VerityDigest>, PipelineError> {
+        self.origins
+            .ensure_packages(self.project, store, what, packages, self.events)
+    }
+
+    fn base(&self, store: &Store, platform: &BasePlatform) -> Result<String, PipelineError> {
+        let base = base_of(self.project)?;
+        self.origins.ensure_base(store, base, platform, self.events)?;
+        Ok(base.image.clone())
+    }
+}
+
+/// What a run needs of the build that it belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct RunContext<'a> {
+    /// The store that inputs are read from and outputs are written to.
+    pub(super) store: &'a Store,
+    /// The options for running stages.
+    pub(super) options: &'a RunOptions,
+    /// The inputs.
+    pub(super) inputs: &'a dyn InputFiles,
+    /// Receives the events of the run.
+    pub(super) events: Events<'a>,
+}
+
+impl<'a> From<&'a BuildContext<'a>> for RunContext<'a> {
+    fn from(context: &'a BuildContext<'a>) -> Self {
+        Self {
+            store: context.store,
+            options: context.options,
+            inputs: context,
+            events: context.events,
+        }
+    }
+}
+
 /// Places a recipe on this machine: fetches pinned files, checks trees out, makes the build directory.
-pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Placement, PipelineError> {
+pub(super) fn place(context: &RunContext<'_>, recipe: Recipe<'_>) -> Result<Placement, PipelineError> {
     let links = LinkCount::of(context, &recipe.workload);
     let mut inputs = Inputs {
         context,
@@ -53,17 +114,54 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
     }
     let Inputs { mounts, packages, .. } = inputs;
     let root = match &recipe.root {
-        Some(digest) => RootFs::Tree(checkout(context, digest, links.for_programs())?),
+        Some(digest) => {
+            context.inputs.output(digest)?;
+            RootFs::Tree(checkout(context, digest, links.for_programs())?)
+        }
         None => RootFs::Empty,
     };
+    let emulator = emulator(context, &recipe)?;
+    let build_dir = build_dir(context, &recipe)?;
+    let options = context.options;
     let spec = Spec {
+        variation: varied(&options.changed, recipe.limits.cpus),
+        keep_failed: options.keep_failed,
+        ..spec(recipe, root, mounts, emulator, build_dir)
+    };
+    Ok(Placement { spec, packages })
+}
+
+/// The sandbox of a recipe whose inputs are nowhere yet, for what does not depend on their places: the policy, and the rules for outputs.
+pub(super) fn unplaced(recipe: Recipe<'_>) -> Result<Spec, PipelineError> {
+    let nowhere = PathBuf::new;
+    let mut mounts = Vec::new();
+    for (target, input) in &recipe.inputs {
+        mounts.push(mount(nowhere(), target.clone()));
+        if let Some(beside) = beside(&recipe, target, input)? {
+            mounts.push(mount(nowhere(), beside));
+        }
+    }
+    let root = match &recipe.root {
+        Some(_) => RootFs::Tree(nowhere()),
+        None => RootFs::Empty,
+    };
+    let emulator = recipe.emulator.map(|(_, arch)| Emulator {
+        arch,
+        program: nowhere(),
+    });
+    Ok(spec(recipe, root, mounts, emulator, BuildDir::Tmpfs))
+}
+
+/// The sandbox of an ordinary run.
+fn spec(recipe: Recipe<'_>, root: RootFs, mounts: Vec<Mount>, emulator: Option<Emulator>, build_dir: BuildDir) -> Spec {
+    Spec {
         stage: recipe.id.to_string(),
         root,
         mounts,
-        emulator: emulator(context, &recipe)?,
-        build_dir: build_dir(context, &recipe)?,
-        variation: varied(&context.options.changed, recipe.limits.cpus),
-        keep_failed: context.options.keep_failed,
+        emulator,
+        build_dir,
+        variation: Variation::default(),
+        keep_failed: false,
         workload: recipe.workload,
         env: recipe.env,
         epoch: recipe.epoch,
@@ -77,8 +175,28 @@ pub(super) fn place(context: &BuildContext<'_>, recipe: Recipe<'_>) -> Result<Pl
         network: Network::None,
         kvm: false,
         refused: Some(recipe.refused),
-    };
-    Ok(Placement { spec, packages })
+    }
+}
+
+/// The place of the dump of an input's tree, which is beside the tree; the stage's own directory has no dump.
+fn beside(recipe: &Recipe<'_>, target: &RelPath, input: &ResolvedInput) -> Result<Option<RelPath>, PipelineError> {
+    if !matches!(input, ResolvedInput::Tree(_)) || target.as_bytes() == b"stage" {
+        return Ok(None);
+    }
+    let beside = RelPath::new(format!("{target}.tree")).map_err(|e| PipelineError::Spec {
+        node: recipe.id.clone(),
+        problem: e.to_string(),
+    })?;
+    Ok(Some(beside))
+}
+
+/// An input at `target`.
+fn mount(source: PathBuf, target: RelPath) -> Mount {
+    Mount {
+        source,
+        target,
+        access: Access::ReadOnly,
+    }
 }
 
 /// The sandbox of a stage with a shell in place of its command, on this terminal. Its inputs are fetched and placed. A writer that runs
@@ -88,7 +206,7 @@ pub fn shell_spec(
     resolved: &ResolvedStage,
     command: Option<&str>,
 ) -> Result<Placement, PipelineError> {
-    let mut placement = place(context, Recipe::new(context.project, resolved)?)?;
+    let mut placement = place(&context.into(), Recipe::new(context.project, resolved)?)?;
     let spec = &mut placement.spec;
     let mut argv = vec!["/bin/sh".to_owned()];
     if let Some(command) = command {
@@ -119,7 +237,7 @@ enum LinkCount {
 }
 
 impl LinkCount {
-    fn of(context: &BuildContext<'_>, workload: &Workload) -> Self {
+    fn of(context: &RunContext<'_>, workload: &Workload) -> Self {
         match (context.options.changed.links, workload) {
             (true, _) => Self::Several,
             (false, Workload::Builtin(_)) => Self::Stored,
@@ -138,7 +256,7 @@ impl LinkCount {
 
 /// The mounts and directories of the inputs placed so far.
 struct Inputs<'a> {
-    context: &'a BuildContext<'a>,
+    context: &'a RunContext<'a>,
     links: LinkCount,
     mounts: Vec<Mount>,
     packages: PackageDirectories,
@@ -146,30 +264,23 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     fn place(&mut self, recipe: &Recipe<'_>, target: &RelPath, input: &ResolvedInput) -> Result<(), PipelineError> {
-        let BuildContext { store, project, .. } = *self.context;
+        let store = self.context.store;
         let pinned = store.of_pinned();
         match input {
             ResolvedInput::Tree(digest) => {
+                self.context.inputs.output(digest)?;
                 self.mount(checkout(self.context, digest, self.links)?, target.clone());
-                // The dump of an input's tree is mounted beside it; the stage's own directory has no dump.
-                if target.as_bytes() != b"stage" {
-                    let beside = format!("{target}.tree");
-                    let beside = RelPath::new(beside).map_err(|e| PipelineError::Spec {
-                        node: recipe.id.clone(),
-                        problem: e.to_string(),
-                    })?;
+                if let Some(beside) = beside(recipe, target, input)? {
                     self.mount(self.own(store, store.object_path(digest)?)?, beside);
                 }
             }
             ResolvedInput::File(digest, _) => {
+                self.context.inputs.output(digest)?;
                 store.verify_object(digest)?;
                 self.mount(self.own(store, store.plain_object(digest)?)?, target.clone());
             }
             ResolvedInput::Pinned(file) => {
-                let digest = self
-                    .context
-                    .origins
-                    .ensure_file(project, pinned, file, self.context.events)?;
+                let digest = self.context.inputs.pinned(pinned, file)?;
                 pinned.verify_object(&digest)?;
                 self.mount(self.own(pinned, pinned.plain_object(&digest)?)?, target.clone());
             }
@@ -186,11 +297,7 @@ impl Inputs<'_> {
     }
 
     fn mount(&mut self, source: PathBuf, target: RelPath) {
-        self.mounts.push(Mount {
-            source,
-            target,
-            access: Access::ReadOnly,
-        });
+        self.mounts.push(mount(source, target));
     }
 
     /// A file with the content of the file `file` of `store`, and the right number of links.
@@ -204,21 +311,14 @@ impl Inputs<'_> {
 
     /// Fetches the base image and lays it out in a directory.
     fn image(&mut self, platform: &BasePlatform) -> Result<PathBuf, PipelineError> {
-        let BuildContext {
-            project,
-            store,
-            origins,
-            events,
-            ..
-        } = *self.context;
+        let store = self.context.store;
         let pinned = store.of_pinned();
-        let base = base_of(project)?;
-        origins.ensure_base(pinned, base, platform, events)?;
+        let name = self.context.inputs.base(pinned, platform)?;
         let links = self.links != LinkCount::One;
         // Hard links have to be on the file system of their objects.
         let dir = if links { pinned } else { store }.scratch_path("base-image");
         self.packages.0.push(dir.clone());
-        lay_out_base(pinned, &base.image, platform, &dir, !links)?;
+        lay_out_base(pinned, &name, platform, &dir, !links)?;
         Ok(dir)
     }
 
@@ -229,12 +329,11 @@ impl Inputs<'_> {
         packages: &[Package],
         index: Option<&str>,
     ) -> Result<PathBuf, PipelineError> {
-        let BuildContext { store, project, .. } = *self.context;
+        let store = self.context.store;
         let pinned = store.of_pinned();
         let packages: Vec<_> = packages.iter().collect();
         let name = recipe.id.to_string();
-        let origins = self.context.origins;
-        let digests = origins.ensure_packages(project, pinned, &name, &packages, self.context.events)?;
+        let digests = self.context.inputs.packages(pinned, &name, &packages)?;
         let pairs: Vec<(&Package, VerityDigest)> = packages.into_iter().zip(digests).collect();
         let links = self.links != LinkCount::One;
         // Hard links have to be on the file system of their objects.
@@ -247,19 +346,20 @@ impl Inputs<'_> {
 }
 
 /// The directory of a tree, whose files have the right number of links.
-fn checkout(context: &BuildContext<'_>, digest: &VerityDigest, links: LinkCount) -> Result<PathBuf, StoreError> {
+fn checkout(context: &RunContext<'_>, digest: &VerityDigest, links: LinkCount) -> Result<PathBuf, StoreError> {
     match links {
         LinkCount::Several | LinkCount::Stored => context.store.checkout(digest),
         LinkCount::One => context.store.own_checkout(digest),
     }
 }
 
-fn emulator(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<Option<Emulator>, PipelineError> {
+fn emulator(context: &RunContext<'_>, recipe: &Recipe<'_>) -> Result<Option<Emulator>, PipelineError> {
     let Some((digest, arch)) = recipe.emulator else {
         return Ok(None);
     };
     let name = emulator_name(arch);
     let links = LinkCount::of(context, &recipe.workload).for_programs();
+    context.inputs.output(&digest)?;
     let program = checkout(context, &digest, links)?.join("usr/bin").join(name);
     if !program.is_file() {
         return Err(PipelineError::Spec {
@@ -278,7 +378,7 @@ const fn emulator_name(arch: Arch) -> &'static str {
     }
 }
 
-fn build_dir(context: &BuildContext<'_>, recipe: &Recipe<'_>) -> Result<BuildDir, PipelineError> {
+fn build_dir(context: &RunContext<'_>, recipe: &Recipe<'_>) -> Result<BuildDir, PipelineError> {
     let options = context.options;
     let asked = options.changed.build_dir.as_ref().or(options.build_dir.as_ref());
     if asked.is_none() && !options.keep_failed {

@@ -1,6 +1,6 @@
 //! The log of a running stage.
 
-use super::{BuildContext, Event, Events, PipelineError};
+use super::{Event, Events, PipelineError, placement::RunContext};
 use crate::{
     model::{NodeId, visible_log},
     sandbox::LogSink,
@@ -30,7 +30,7 @@ pub(super) struct Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     /// A new log at the path `log`.
-    pub(super) fn new(context: &BuildContext<'a>, log: &Path, node: &'a NodeId) -> Result<Self, PipelineError> {
+    pub(super) fn new(context: &RunContext<'a>, log: &Path, node: &'a NodeId) -> Result<Self, PipelineError> {
         Ok(Self {
             file: BufWriter::new(File::create(log).map_err(PipelineError::io("create", log))?),
             line: Vec::new(),

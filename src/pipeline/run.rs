@@ -2,14 +2,14 @@
 
 use super::{
     BuildContext, Event, PipelineError,
-    placement::{Placement, place},
+    placement::{Placement, RunContext, place},
     recipe::{PROCESSORS, Recipe},
     recorder::Recorder,
     resolve::{ResolvedInput, ResolvedStage},
 };
 use crate::{
     graph::{DeclaredOutput, StageFile},
-    model::{Hint, NodeId, VerityDigest, lock, visible_path},
+    model::{Hint, NodeId, StageKey, Target, VerityDigest, lock, visible_path},
     sandbox::{
         BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation, check_host,
     },
@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub exported: BTreeSet<NodeId>,
     /// The nodes among them that no other node needs, if only the digests of their artifacts are needed.
     pub unkept: BTreeSet<NodeId>,
+    /// The artifacts whose statements this program will write.
+    pub described: BTreeSet<Target>,
     /// The varied circumstances, which show whether an output depends on them.
     pub changed: Changed,
     /// Whether this machine was found to run stages, by the first stage that has to run.
@@ -74,6 +76,7 @@ impl RunOptions {
             verbose: false,
             exported: BTreeSet::new(),
             unkept: BTreeSet::new(),
+            described: BTreeSet::new(),
             changed: Changed::default(),
             checked: HostChecked::default(),
         }
@@ -118,13 +121,36 @@ fn other_processors(declared: u32) -> Processors {
 
 /// Runs a resolved stage and stores its outputs.
 pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Result<Record, PipelineError> {
-    let BuildContext { project, store, .. } = *context;
+    let BuildContext { project, options, .. } = *context;
     let id = &resolved.id;
-    let Placement { spec, packages } = place(context, Recipe::new(project, resolved)?)?;
+    let copies = |output: &OutputSpec| project.graph.times_exported(id, &output.name, &options.exported);
+    let recipe = Recipe::new(project, resolved)?;
+    let mut record = run_recipe(
+        &context.into(),
+        recipe,
+        resolved.canonical.as_str(),
+        &resolved.key,
+        &copies,
+    )?;
+    record.outputs.extend(forwarded(project.graph.file(id), resolved)?);
+    Ok(record)
+}
+
+/// Runs a recipe and stores its outputs; `copies` is the number of files of artifacts that an output will become.
+pub(super) fn run_recipe(
+    context: &RunContext<'_>,
+    recipe: Recipe<'_>,
+    canonical: &str,
+    key: &StageKey,
+    copies: &dyn Fn(&OutputSpec) -> usize,
+) -> Result<Record, PipelineError> {
+    let store = context.store;
+    let id = recipe.id;
+    let Placement { spec, packages } = place(context, recipe)?;
     let spec = &spec;
-    let log = store.start_log(&resolved.key, &id.stage, id.arch)?;
+    let log = store.start_log(key, &id.stage, id.arch)?;
     let mut recorder = Recorder::new(context, &log, id)?;
-    let result = execute(context, spec, id, &mut recorder);
+    let result = execute(context, spec, id, copies, &mut recorder);
     drop(packages);
     let kept = finish_build_dir(context, spec, result.is_ok())?;
     let (tail, flushed) = recorder.finish();
@@ -145,27 +171,22 @@ pub(super) fn run_stage(context: &BuildContext<'_>, resolved: &ResolvedStage) ->
     for layer in &outcome.weaker {
         (context.events)(Event::Weaker { layer: layer.clone() });
     }
-    record(context, resolved, spec, outcome)
+    record(context, id, canonical, spec, outcome)
 }
 
 /// Runs the sandbox. A file of an artifact is written once more for each export to come, while its bytes are at hand.
 fn execute(
-    context: &BuildContext<'_>,
+    context: &RunContext<'_>,
     spec: &Spec,
     id: &NodeId,
+    copies: &dyn Fn(&OutputSpec) -> usize,
     recorder: &mut Recorder<'_>,
 ) -> Result<StageOutcome, SandboxError> {
-    let BuildContext {
-        project,
-        store,
-        options,
-        ..
-    } = *context;
+    let RunContext { store, options, .. } = *context;
     let executor = Executor {
         helper: options.helper.clone(),
         strict: options.hermetic,
     };
-    let copies = |output: &OutputSpec| project.graph.times_exported(id, &output.name, &options.exported);
     // An artifact that is only compared by digest is hashed and not stored.
     let mut put =
         |output: &OutputSpec, executable: bool, content: &mut dyn Content| -> io::Result<(VerityDigest, u64)> {
@@ -180,7 +201,7 @@ fn execute(
 }
 
 /// Removes the build directory of a run, or returns the line with its path if it is kept.
-fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result<String, PipelineError> {
+fn finish_build_dir(context: &RunContext<'_>, spec: &Spec, ok: bool) -> Result<String, PipelineError> {
     match &spec.build_dir {
         BuildDir::Disk(dir) if context.options.keep_failed && !ok => {
             Ok(format!("\nbuild directory: {}", visible_path(dir)))
@@ -199,28 +220,26 @@ fn finish_build_dir(context: &BuildContext<'_>, spec: &Spec, ok: bool) -> Result
 
 /// Stores the trees and makes the record of the run.
 fn record(
-    context: &BuildContext<'_>,
-    resolved: &ResolvedStage,
+    context: &RunContext<'_>,
+    id: &NodeId,
+    canonical: &str,
     spec: &Spec,
     outcome: StageOutcome,
 ) -> Result<Record, PipelineError> {
-    let BuildContext { project, store, .. } = *context;
-    let id = &resolved.id;
     let mut outputs = BTreeMap::new();
     for (name, collected) in outcome.outputs {
         let output = match collected {
             Collected::File { digest, size, .. } => store::Output::File { digest, size },
             Collected::Tree(mut tree) => {
                 // Times depend on the run, and equal content has to give an equal digest.
-                tree.set_mtimes(project.lock.source_date_epoch);
+                tree.set_mtimes(spec.epoch);
                 store::Output::Tree {
-                    digest: store.put_tree(&tree)?,
+                    digest: context.store.put_tree(&tree)?,
                 }
             }
         };
         outputs.insert(name, output);
     }
-    outputs.extend(forwarded(project.graph.file(id), resolved)?);
     let json = |value: Result<serde_json::Value, serde_json::Error>| {
         value.map_err(|e| PipelineError::Spec {
             node: id.clone(),
@@ -230,7 +249,7 @@ fn record(
     Ok(Record {
         stage: id.stage.clone(),
         arch: id.arch,
-        canonical: resolved.canonical.as_str().to_owned(),
+        canonical: canonical.to_owned(),
         outputs,
         policy: json(serde_json::to_value(spec.policy()))?,
         measured: json(serde_json::to_value(&outcome.measured))?,
@@ -242,7 +261,10 @@ fn record(
 }
 
 /// The outputs that pass an input on. They are the objects of the inputs, hashed before the stage ran, so it cannot change them.
-fn forwarded(file: &StageFile, resolved: &ResolvedStage) -> Result<BTreeMap<String, store::Output>, PipelineError> {
+pub(super) fn forwarded(
+    file: &StageFile,
+    resolved: &ResolvedStage,
+) -> Result<BTreeMap<String, store::Output>, PipelineError> {
     let from = |(name, declared): (&String, &DeclaredOutput)| {
         let input = declared.from.as_ref()?.get_ref();
         let output = match resolved.inputs.get(input) {

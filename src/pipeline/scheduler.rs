@@ -2,18 +2,20 @@
 
 use super::{
     BuildContext, Event, PipelineError, Project,
+    package_facts::prepare_statements,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::{RunOptions, run_stage},
+    shared::{ask, ensure, offer},
 };
 use crate::{
     graph::{Closure, Reason, StageIds, closure_of},
-    model::{NodeId, StageKey, VerityDigest},
+    model::{NodeId, StageKey, VerityDigest, lock},
     store::{Output, Record, Store},
 };
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Condvar, Mutex},
+    sync::{Condvar, Mutex, mpsc},
     thread,
 };
 
@@ -24,8 +26,10 @@ pub struct Done {
     pub resolved: ResolvedStage,
     /// Its outputs and the facts about its run.
     pub record: Record,
-    /// Whether the store had the record already.
+    /// Whether the record was there already, in the store or in a cache.
     pub cached: bool,
+    /// The server whose cache gave the record, now or earlier; `None` for a stage that ran on this machine.
+    pub source: Option<String>,
 }
 
 /// The result of a build.
@@ -174,7 +178,40 @@ impl BuildContext<'_> {
 }
 
 /// Builds as [`BuildContext::build`]; after a failure it returns the finished nodes too.
+///
+/// When an output does not come from the cache that was to give it, the build begins anew: the store has the results of the stages that
+/// ran until then, and the cache is not asked for that one again.
 pub(super) fn build_until_failure(
+    context: &BuildContext<'_>,
+    wanted: &[NodeId],
+    jobs: usize,
+) -> Result<(BuildOutcome, Option<PipelineError>), PipelineError> {
+    let mut ran = BTreeSet::new();
+    loop {
+        let (mut outcome, mut failed) = attempt(context, wanted, jobs)?;
+        if failed.is_none() {
+            failed = prepare_statements(context, &outcome).err();
+        }
+        ran.extend(
+            outcome
+                .nodes
+                .values()
+                .filter(|done| !done.cached)
+                .map(|done| done.resolved.key),
+        );
+        if matches!(failed, Some(PipelineError::Lost { .. })) {
+            continue;
+        }
+        // What ran before an output was lost ran in this build.
+        for done in outcome.nodes.values_mut() {
+            done.cached &= !ran.contains(&done.resolved.key);
+        }
+        return Ok((outcome, failed));
+    }
+}
+
+/// One run through the closure.
+fn attempt(
     context: &BuildContext<'_>,
     wanted: &[NodeId],
     jobs: usize,
@@ -202,6 +239,8 @@ pub(super) fn build_until_failure(
         failed: None,
     });
     let changed = Condvar::new();
+    let (sender, offered) = mpsc::channel::<Done>();
+    let offers = Mutex::new(Some(sender));
     // Each worker takes the next ready node until none is left. The lock is held only to choose a node and to record its result,
     // never while a stage runs.
     let work = || {
@@ -209,7 +248,7 @@ pub(super) fn build_until_failure(
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
-            let run = || build_node(context, &id, &outputs, range);
+            let run = || build_node(context, &id, &outputs, range, wanted.contains(&id));
             // A panic must reach the caller. Until then the other workers must not wait for this stage, which will never finish.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
@@ -227,6 +266,12 @@ pub(super) fn build_until_failure(
             let mut spent = BTreeSet::new();
             match result {
                 Ok(done) => {
+                    if let Some(offers) = &*lock(&offers)
+                        && !done.cached
+                    {
+                        // The receiver lives until the workers have ended.
+                        let _ = offers.send(done.clone());
+                    }
                     state.done.insert(id.clone(), done);
                     // A copied checkout takes as much space as its tree, so it is removed after the last node that reads it.
                     if store.is_ephemeral() && !options.changed.links {
@@ -245,17 +290,25 @@ pub(super) fn build_until_failure(
             spent.iter().for_each(|tree| store.remove_copied_checkout(tree));
         }
     };
-    thread::scope(|scope| {
+    let sent = thread::scope(|scope| {
+        // Results go to the cache beside the stages that run next.
+        let sending = scope.spawn(move || offered.into_iter().try_for_each(|done| offer(context, &done)));
         let workers: Vec<_> = (0..jobs.clamp(1, closure.order.len().max(1)))
-            .map(|_| scope.spawn(work))
+            .map(|_| scope.spawn(&work))
             .collect();
         for worker in workers {
             if let Err(panic) = worker.join() {
                 std::panic::resume_unwind(panic);
             }
         }
+        // Without a sender the list of offers ends.
+        lock(&offers).take();
+        sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    let state = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut state = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Err(error) = sent {
+        state.failed.get_or_insert(error);
+    }
     let outcome = BuildOutcome {
         nodes: state.done,
         order: closure.order,
@@ -328,12 +381,14 @@ fn needs_range(project: &Project, id: &NodeId) -> bool {
     project.graph.file(id).sandbox.ids == StageIds::Range
 }
 
-/// Takes the record of a node from the store, or runs its stage.
+/// Takes the record of a node from the store or the cache, or runs its stage. The outputs of a node that is `wanted` are in the store
+/// afterwards; those of another one may still be in the cache.
 fn build_node(
     context: &BuildContext<'_>,
     id: &NodeId,
     outputs: &OutputsByNode,
     range: bool,
+    wanted: bool,
 ) -> Result<Done, PipelineError> {
     let BuildContext {
         project,
@@ -343,20 +398,8 @@ fn build_node(
         ..
     } = *context;
     let resolved = resolve_stage(project, store, id, outputs)?;
-    let cached = |record| {
-        store.set_latest_record(&resolved.key, &record)?;
-        events(Event::Cached {
-            node: id.clone(),
-            key: resolved.key.to_string(),
-        });
-        Ok(Done {
-            resolved: resolved.clone(),
-            record,
-            cached: true,
-        })
-    };
-    if let Some(record) = usable(store, &resolved, options)? {
-        return cached(record);
+    if let Some(done) = known(context, &resolved, wanted)? {
+        return Ok(done);
     }
     let range = range || needs_range(project, id);
     options.checked.ensure(&options.helper, range)?;
@@ -364,7 +407,7 @@ fn build_node(
     let mut waits = || events(Event::Queued { node: id.clone() });
     let _lock = store.lock_stage(&resolved.key, &mut waits)?;
     if let Some(record) = usable(store, &resolved, options)? {
-        return cached(record);
+        return cached(context, &resolved, record, None);
     }
     events(Event::Started {
         node: id.clone(),
@@ -378,7 +421,7 @@ fn build_node(
         }
     };
     // The record comes last: it makes the outputs visible to other builders, so they have to be in the store.
-    store.put_record(&resolved.key, &record)?;
+    store.put_record(&resolved.key, &record, None)?;
     events(Event::Finished {
         node: id.clone(),
         key: resolved.key.to_string(),
@@ -390,6 +433,51 @@ fn build_node(
         resolved,
         record,
         cached: false,
+        source: None,
+    })
+}
+
+/// A node whose result the store or the cache has.
+fn known(context: &BuildContext<'_>, resolved: &ResolvedStage, wanted: bool) -> Result<Option<Done>, PipelineError> {
+    if let Some(record) = usable(context.store, resolved, context.options)? {
+        return cached(context, resolved, record, None).map(Some);
+    }
+    let (Some(shared), Some(record)) = (context.shared, ask(context, resolved)?) else {
+        return Ok(None);
+    };
+    if wanted {
+        record
+            .outputs
+            .values()
+            .try_for_each(|output| ensure(context, output.digest()))?;
+    }
+    cached(context, resolved, record, Some(shared.name().to_owned())).map(Some)
+}
+
+/// The finished node of a record that was there: on `server`, or in the store.
+fn cached(
+    context: &BuildContext<'_>,
+    resolved: &ResolvedStage,
+    record: Record,
+    server: Option<String>,
+) -> Result<Done, PipelineError> {
+    let source = match &server {
+        Some(server) => Some(server.clone()),
+        None => {
+            context.store.set_latest_record(&resolved.key, &record)?;
+            context.store.record_source(&resolved.key)?
+        }
+    };
+    (context.events)(Event::Cached {
+        node: resolved.id.clone(),
+        key: resolved.key.to_string(),
+        server,
+    });
+    Ok(Done {
+        resolved: resolved.clone(),
+        record,
+        cached: true,
+        source,
     })
 }
 

@@ -75,6 +75,7 @@ pub use limits::Limits;
 pub use outcome::{Collected, LogSink, Measured, PutOutput, StageOutcome};
 pub use policy::{PolicyWorkload, SandboxPolicy};
 pub use probe::{Layer, probe};
+pub use receive::check_tree;
 pub use refusal::{DeclaredRefusals, Refusals, RefusedCall};
 pub use spec::{
     Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,

@@ -119,6 +119,40 @@ impl<'a> Receiver<'a> {
     }
 }
 
+/// Checks a tree that another machine's sandbox gave for `output`, by the rules for entries that arrive from a sandbox here.
+///
+/// # Errors
+///
+/// If the spec does not allow an entry, or the tree is larger than its limits.
+pub fn check_tree(spec: &Spec, output: &OutputSpec, tree: &Tree) -> Result<(), SandboxError> {
+    let mut open = OpenOutput {
+        output,
+        tree: None,
+        file: None,
+        entries: 0,
+        bytes: 0,
+    };
+    if tree.is_empty() {
+        return Err(SandboxError::refusal(spec, output, "is empty"));
+    }
+    let mut check = |path: &[u8], meta: &Meta, node: &Node| {
+        let wire = WireEntry::of(path, meta, node);
+        open.count(&wire, spec)?;
+        if checked_meta(spec, output, &wire)? != *meta {
+            let problem = "has another time than the stage's, or extended attributes";
+            return Err(refuse(spec, output, &wire, problem));
+        }
+        let node = match node {
+            Node::File { .. } => node.clone(),
+            _ => checked_node(spec, output, &wire)?,
+        };
+        open.add(spec, &wire, meta.clone(), node)
+    };
+    check(b"", tree.root(), &Node::Directory)?;
+    tree.iter()
+        .try_for_each(|(path, entry)| check(path.as_bytes(), &entry.meta, &entry.node))
+}
+
 /// An entry of `output` is refused because of `problem`.
 fn refuse(spec: &Spec, output: &OutputSpec, wire: &WireEntry, problem: impl std::fmt::Display) -> SandboxError {
     SandboxError::refusal(spec, output, format!("entry {:?} {problem}", shown(&wire.path)))

@@ -58,7 +58,8 @@ struct Row {
 enum Report {
     /// Pid 1 answers the call, and counts the refusal.
     Told(CallGroup),
-    /// The kernel answers the call at once. The reason is why the refusal cannot change an output, or cannot be told from an ordinary
+    /// The kernel answers the call at once, also where a row that is told applies too: of two filters' answers it takes the error
+    /// before the notification (seccomp(2)). The reason is why the refusal cannot change an output, or cannot be told from an ordinary
     /// kernel or file system.
     Untold(&'static str),
 }

@@ -12,7 +12,7 @@
 //! a descriptor instead ([`super::fd_passing`]).
 
 use super::{Spec, outcome::Measured};
-use crate::model::{Blake3Digest, RelPath};
+use crate::model::{Blake3Digest, Meta, Node, RelPath};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -192,6 +192,28 @@ fn invalid(problem: &str) -> io::Error {
 }
 
 impl WireEntry {
+    /// The entry of a tree at `path`. A hard link is the file that it names.
+    pub(super) fn of(path: &[u8], meta: &Meta, node: &Node) -> Self {
+        let device = |major: u32, minor: u32| u64::from(major) << 32 | u64::from(minor);
+        let (kind, number, rest) = match node {
+            Node::Directory => (WireEntryKind::Directory, 0, Vec::new()),
+            Node::File { size, .. } => (WireEntryKind::File, *size, Vec::new()),
+            Node::Symlink { target } => (WireEntryKind::Symlink, 0, target.clone()),
+            Node::CharDevice { major, minor } => (WireEntryKind::CharDevice, device(*major, *minor), Vec::new()),
+            Node::BlockDevice { major, minor } => (WireEntryKind::BlockDevice, device(*major, *minor), Vec::new()),
+            Node::Fifo => (WireEntryKind::Fifo, 0, Vec::new()),
+        };
+        Self {
+            kind,
+            mode: meta.mode,
+            uid: meta.uid,
+            gid: meta.gid,
+            number,
+            path: path.to_vec(),
+            rest,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let kind = KINDS.iter().find(|(_, k)| *k == self.kind).map_or(0, |(byte, _)| *byte);
         let mut out = vec![kind];

@@ -4,7 +4,6 @@ use super::{
     Output, Record, Store,
     error::{IoContext, Operation, StoreError},
     objects::sorted_names,
-    record::parse_record,
 };
 use crate::model::{Sha256Digest, StageKey, VerityDigest, chain};
 use std::{
@@ -75,7 +74,7 @@ impl Store {
             };
             let record = fs::read(&path).map(|bytes| {
                 let text = String::from_utf8(bytes).ok()?;
-                Some((key, parse_record(&key, &text)?))
+                Some((key, Record::from_text(&key, &text)?))
             });
             records.push((path, record));
         }

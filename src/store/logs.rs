@@ -20,6 +20,12 @@ impl Store {
         Ok(logs.join(name))
     }
 
+    /// Stores the log of a run on another machine, and makes it the stage's latest log.
+    pub fn put_log(&self, key: &StageKey, stage: &str, arch: Arch, text: &[u8]) -> Result<(), StoreError> {
+        let path = self.start_log(key, stage, arch)?;
+        self.write_atomic(&path, text)
+    }
+
     /// The log of the run `key`, successful or not.
     pub fn log_of(&self, key: &StageKey) -> Option<PathBuf> {
         let path = self.root.join("logs").join(format!("{key}.log"));

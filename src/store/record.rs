@@ -8,6 +8,9 @@ use crate::model::{Arch, StageKey, VerityDigest};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, io};
 
+/// Begin of the line after a record that names the server that gave it.
+const SOURCE: &str = "from ";
+
 /// One declared output of a stage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -61,6 +64,30 @@ pub struct Record {
     pub peak_memory: u64,
 }
 
+impl Record {
+    /// The record as a text that tells damage: the BLAKE3 of the second line, and the record as JSON.
+    ///
+    /// # Errors
+    ///
+    /// If a value of the record has no form in JSON.
+    pub fn to_text(&self) -> serde_json::Result<String> {
+        let json = serde_json::to_string(self)?;
+        Ok(format!("{}\n{json}\n", blake3::hash(json.as_bytes()).to_hex()))
+    }
+
+    /// Reads the first two lines of [`Record::to_text`]; `None` if they are damaged, of another version of pnb, or of a stage with another
+    /// key.
+    pub fn from_text(key: &StageKey, text: &str) -> Option<Self> {
+        let (digest, json) = text.split_once('\n')?;
+        let json = json.split('\n').next()?;
+        if blake3::hash(json.as_bytes()).to_hex().as_str() != digest {
+            return None;
+        }
+        let record: Self = serde_json::from_str(json).ok()?;
+        (blake3::hash(record.canonical.as_bytes()).as_bytes() == key.as_bytes()).then_some(record)
+    }
+}
+
 impl Store {
     fn record_file(&self, key: &StageKey) -> std::path::PathBuf {
         self.root.join("records").join(key.to_string())
@@ -88,17 +115,34 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(None),
             read => read.at(Operation::Read, &path)?,
         };
-        Ok(parse_record(key, &text))
+        Ok(Record::from_text(key, &text))
     }
 
-    /// Stores a record and makes it the latest one of its stage and architecture.
-    pub fn put_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
+    /// The server that gave the record of `key`; `None` for a stage that ran here.
+    pub fn record_source(&self, key: &StageKey) -> Result<Option<String>, StoreError> {
         let path = self.record_file(key);
-        let json = serde_json::to_string(record).map_err(|source| StoreError::Record {
+        let text = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.at(Operation::Read, &path)?,
+        };
+        Ok(text
+            .lines()
+            .nth(2)
+            .and_then(|line| line.strip_prefix(SOURCE))
+            .map(str::to_owned))
+    }
+
+    /// Stores a record and makes it the latest one of its stage and architecture. `source` is the server that gave it, or `None` for a
+    /// stage that ran here.
+    pub fn put_record(&self, key: &StageKey, record: &Record, source: Option<&str>) -> Result<(), StoreError> {
+        let path = self.record_file(key);
+        let mut text = record.to_text().map_err(|source| StoreError::Record {
             path: path.clone(),
             source,
         })?;
-        let text = format!("{}\n{json}\n", blake3::hash(json.as_bytes()).to_hex());
+        if let Some(source) = source {
+            text.push_str(&format!("{SOURCE}{source}\n"));
+        }
         self.write_atomic(&path, text.as_bytes())?;
         self.set_latest_record(key, record)
     }
@@ -145,14 +189,4 @@ impl Store {
             _ => Ok(()),
         }
     }
-}
-
-/// Reads a record's file: the BLAKE3 of the second line, and the record as JSON, whose canonical form must have the key `key`.
-pub(super) fn parse_record(key: &StageKey, text: &str) -> Option<Record> {
-    let (digest, json) = text.trim_end().split_once('\n')?;
-    if blake3::hash(json.as_bytes()).to_hex().as_str() != digest {
-        return None;
-    }
-    let record: Record = serde_json::from_str(json).ok()?;
-    (blake3::hash(record.canonical.as_bytes()).as_bytes() == key.as_bytes()).then_some(record)
 }

@@ -199,7 +199,7 @@ fn collection_runs_alone_and_keeps_what_the_newest_records_need() {
             wall_ms: 0,
             peak_memory: 0,
         };
-        store.put_record(&key, &record).expect("kept");
+        store.put_record(&key, &record, None).expect("kept");
         keys.push(key);
     }
     drop(store);
@@ -233,7 +233,7 @@ fn a_damaged_record_counts_as_missing() {
         wall_ms: 0,
         peak_memory: 0,
     };
-    store.put_record(&key, &record).expect("kept");
+    store.put_record(&key, &record, None).expect("kept");
     assert_eq!(store.record(&key).expect("reads"), Some(record));
     let path = dir.path().join("records").join(key.to_string());
     let text = fs::read_to_string(&path)

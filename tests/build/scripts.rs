@@ -128,3 +128,14 @@ fn a_maintainer_script_that_ignores_a_refusal_is_an_error_that_names_it() {
     let log = good(pnb(&project, &store()).args(["log", "rootfs"]));
     assert!(log.contains("mknod: /dev/careless: Operation not permitted"), "{log}");
 }
+
+/// The kernel's file systems are empty directories here, in which a script can leave files.
+#[test]
+fn a_maintainer_script_that_writes_to_sys_does_not_put_a_file_into_the_root() {
+    tree_of("rootfs");
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let (project, mirror) = with_script(dir.path(), "#!/bin/sh\necho 1 >/sys/switch || true\n", "");
+    let said = bad(&mut rootfs(&project, &mirror), 7);
+    let problem = "rootfs: a package's script wrote to /proc or /sys: /build/root/sys/switch";
+    assert!(said.contains(problem), "{said}");
+}

@@ -17,6 +17,10 @@ mod project;
 )]
 mod server;
 #[path = "../publish/tls.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests of remote caches, whose clients have certificates"
+)]
 mod tls;
 
 mod beside;

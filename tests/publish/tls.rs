@@ -45,6 +45,15 @@ impl Authority {
         pem_of(&self.certificate).into_bytes()
     }
 
+    /// A new certificate for 127.0.0.1 and localhost, which a server or a client may show, and its key, both in PEM.
+    pub(crate) fn pair(&self, subject: &str) -> (Vec<u8>, Vec<u8>) {
+        let (key, pkcs8) = new_key();
+        let names = sequence(&[&der(0x87, &[127, 0, 0, 1]), &der(0x82, b"localhost")]);
+        let extension = sequence(&[ALTERNATIVE_NAMES, &der(0x04, &names)]);
+        let own = certificate(&self.key, &self.name, &public_key(&key), subject, &extension);
+        (pem_of(&own).into_bytes(), pem(&pkcs8, "PRIVATE KEY").into_bytes())
+    }
+
     /// A certificate for `key`, a public key with its algorithm, in PEM.
     pub(crate) fn issue(&self, subject: &str, key: &[u8]) -> String {
         let extension = sequence(&[BASIC_CONSTRAINTS, &der(0x04, &sequence(&[]))]);
@@ -93,14 +102,18 @@ fn bits(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn pem_of(certificate: &[u8]) -> String {
-    let text = base64(certificate);
+    pem(certificate, "CERTIFICATE")
+}
+
+fn pem(bytes: &[u8], label: &str) -> String {
+    let text = base64(bytes);
     let lines: Vec<&str> = text
         .as_bytes()
         .chunks(64)
         .map(|line| std::str::from_utf8(line).expect("ASCII"))
         .collect();
     let body = lines.join("\n");
-    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
 fn certificate(signer: &EcdsaKeyPair, issuer: &str, key: &[u8], subject: &str, extension: &[u8]) -> Vec<u8> {

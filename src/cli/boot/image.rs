@@ -60,6 +60,7 @@ pub(super) fn prepare(
         store,
         origins: &origins,
         options: &options,
+        shared: None,
         events: &|event| report.event(event),
     };
     let built = context.build(std::slice::from_ref(&node), 1)?;

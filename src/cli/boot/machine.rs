@@ -102,6 +102,7 @@ pub(super) fn run(
         store,
         origins: &origins,
         options: &options,
+        shared: None,
         events: &|event| report.event(event),
     };
     let built = context.build(nodes, 1)?;

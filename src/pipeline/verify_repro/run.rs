@@ -66,6 +66,8 @@ impl<'a> ReproRequest<'a> {
             store: self.store,
             origins: self.origins,
             options: self.options,
+            // Both builds are made here: a result of another machine proves nothing about this one.
+            shared: None,
             events: self.events,
         }
     }

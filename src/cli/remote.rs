@@ -1,0 +1,139 @@
+//! Options of remote caches, and the cache that they name.
+
+use super::{
+    Exit,
+    args::Common,
+    failure::{Failure, Fatal},
+    servers::network,
+};
+use clap::{Args, ValueEnum};
+use pnb::{
+    model::Hint,
+    pipeline::{SharedResults, Upload},
+    remote::{Endpoint, Loss, RemoteAddress, RemoteCache, RemoteError, RemoteLimits, StageResults, connect},
+};
+use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
+
+/// Options of a remote cache.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Remote cache")]
+pub(super) struct RemoteArgs {
+    /// Cache that several machines share: grpc://HOST:PORT, grpcs://…, http://HOST/PATH or https://…
+    #[arg(long, value_name = "URL", env = "PNB_REMOTE_CACHE", hide_env_values = true)]
+    remote_cache: Option<String>,
+    /// Results that are sent to the cache
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    remote_upload: Option<UploadWhen>,
+    /// Run every stage here, and compare with what the cache has
+    #[arg(long)]
+    remote_no_accept: bool,
+    /// Fail if the cache is of no use, in place of a warning
+    #[arg(long)]
+    remote_required: bool,
+    /// Longest silence of the cache; after it the build goes on without the cache [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    remote_timeout: Option<u64>,
+    /// File with the bearer token for the cache, read again when the token is refused
+    #[arg(long, value_name = "FILE", env = "PNB_REMOTE_TOKEN_FILE", hide_env_values = true)]
+    remote_token_file: Option<PathBuf>,
+    /// File with the certificate of this client in PEM
+    #[arg(long, value_name = "FILE", requires = "remote_key")]
+    remote_cert: Option<PathBuf>,
+    /// File with the private key of that certificate in PEM
+    #[arg(long, value_name = "FILE", requires = "remote_cert")]
+    remote_key: Option<PathBuf>,
+}
+
+/// When results are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum UploadWhen {
+    /// Never
+    Never,
+    /// If the stage took more CPU time than the transfer
+    Auto,
+    /// Always
+    Always,
+}
+
+/// The command asks a remote cache, and the command line names none.
+#[derive(Debug, thiserror::Error)]
+#[error("find a remote cache: the command line names none")]
+pub(super) struct NoCache;
+
+impl Fatal for NoCache {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+impl Hint for NoCache {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        Some("give --remote-cache URL, or set PNB_REMOTE_CACHE".into())
+    }
+}
+
+impl Fatal for RemoteError {
+    fn exit(&self) -> Exit {
+        match self {
+            RemoteError::Address { .. } | RemoteError::Credentials { .. } | RemoteError::NotCompiled { .. } => {
+                Exit::Usage
+            }
+            RemoteError::Local { .. } => Exit::Store,
+            _ => Exit::Fetch,
+        }
+    }
+}
+
+impl RemoteArgs {
+    /// The cache that must be named, and must be there.
+    pub(super) fn cache(&self, common: &Common) -> Result<Arc<dyn RemoteCache>, Failure> {
+        let url = self.remote_cache.as_deref().filter(|url| !url.is_empty());
+        Ok(self.connect(url.ok_or(NoCache)?, common)?)
+    }
+
+    fn connect(&self, url: &str, common: &Common) -> Result<Arc<dyn RemoteCache>, RemoteError> {
+        let address: RemoteAddress = url.parse()?;
+        let endpoint = Endpoint {
+            address,
+            token_file: self.remote_token_file.clone(),
+            identity: self.remote_cert.clone().zip(self.remote_key.clone()),
+        };
+        let mut limits = RemoteLimits::default();
+        if let Some(seconds) = self.remote_timeout {
+            limits.silence = Duration::from_secs(seconds);
+            limits.connect = limits.connect.min(limits.silence);
+        }
+        connect(&endpoint, &network(common), &limits)
+    }
+
+    /// The cache, if one is named and the network may be used. One that is not there is a warning, unless it is required.
+    pub(super) fn shared(
+        &self,
+        common: &Common,
+        warn: &dyn Fn(&RemoteError),
+    ) -> Result<Option<SharedResults>, Failure> {
+        let Some(url) = self
+            .remote_cache
+            .as_deref()
+            .filter(|url| !url.is_empty() && !common.offline)
+        else {
+            return Ok(None);
+        };
+        let cache = match self.connect(url, common) {
+            Ok(cache) => cache,
+            Err(error) if error.loss() == Loss::Here || self.remote_required => return Err(error.into()),
+            Err(error) => {
+                warn(&error);
+                return Ok(None);
+            }
+        };
+        let upload = match self.remote_upload {
+            Some(UploadWhen::Never) => Upload::Never,
+            Some(UploadWhen::Always) => Upload::Always,
+            Some(UploadWhen::Auto) | None => Upload::Auto,
+        };
+        let results = StageResults::new(cache);
+        let accept = !self.remote_no_accept;
+        Ok(Some(SharedResults::new(results, accept, upload, self.remote_required)))
+    }
+}

@@ -1,0 +1,181 @@
+//! What the status of a call means: another try, another token, or one of the errors of a cache.
+//!
+//! Source: `grpc/doc/statuscodes.md`; the comments on errors in `remote_execution.proto`.
+
+use super::{RemoteError, channel::LastFault};
+use crate::model::{chain, visible_message};
+use std::error::Error as _;
+use tonic::{Code, Status};
+
+/// What a request does with the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Doing {
+    /// It reads.
+    Reading,
+    /// It writes.
+    Writing,
+}
+
+impl Doing {
+    /// The words of [`RemoteError::Denied`].
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Reading => "read from",
+            Self::Writing => "write to",
+        }
+    }
+}
+
+/// What follows a failed call.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Another try may succeed; the error if it was the last one.
+    Again(RemoteError),
+    /// The same with another token.
+    Token(RemoteError),
+    /// Every try would end the same.
+    Final(RemoteError),
+}
+
+/// The meaning of a status of `server`. What is said of one blob or result, `NOT_FOUND` above all, is the caller's.
+pub(super) fn verdict(server: &str, doing: Doing, status: &Status, fault: &LastFault) -> Verdict {
+    let server = server.to_owned();
+    let gone = |problem| RemoteError::Gone {
+        server: server.clone(),
+        problem,
+    };
+    // A status with a source was made on this side: there was no answer.
+    if let Some(source) = status.source() {
+        return match fault.get() {
+            Some(fault) if fault.temporary => Verdict::Again(gone(fault.text)),
+            Some(fault) => Verdict::Final(gone(fault.text)),
+            None => Verdict::Again(gone(visible_message(&chain(source)))),
+        };
+    }
+    let problem = words(status);
+    let denied = |problem| RemoteError::Denied {
+        server: server.clone(),
+        doing: doing.words(),
+        problem,
+    };
+    match status.code() {
+        Code::ResourceExhausted if doing == Doing::Writing => Verdict::Final(RemoteError::Full { server, problem }),
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Internal
+        | Code::Unknown
+        | Code::Aborted
+        | Code::Cancelled => Verdict::Again(gone(problem)),
+        Code::Unauthenticated => Verdict::Token(denied(problem)),
+        Code::PermissionDenied => Verdict::Final(denied(problem)),
+        Code::Unimplemented => Verdict::Final(RemoteError::Unsupported { server, problem }),
+        _ => Verdict::Final(gone(problem)),
+    }
+}
+
+/// The code by its name in the specification, and the server's words.
+pub(super) fn words(status: &Status) -> String {
+    let mut name = String::new();
+    for letter in format!("{:?}", status.code()).chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    match status.message().trim() {
+        "" => name,
+        message => format!("{name}: {}", visible_message(message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{http::TlsFault, remote::Loss};
+
+    #[test]
+    fn each_code_has_its_meaning() {
+        let none = LastFault::default();
+        let means = |doing, code| match verdict("s", doing, &Status::new(code, "why"), &none) {
+            Verdict::Again(error) => ("again", error.loss(), error.to_string()),
+            Verdict::Token(error) => ("token", error.loss(), error.to_string()),
+            Verdict::Final(error) => ("final", error.loss(), error.to_string()),
+        };
+        use {Code::*, Doing::*};
+        for (doing, code, follows, loss, name) in [
+            (Reading, Unavailable, "again", Loss::Server, "UNAVAILABLE: why"),
+            (
+                Reading,
+                DeadlineExceeded,
+                "again",
+                Loss::Server,
+                "DEADLINE_EXCEEDED: why",
+            ),
+            (Reading, Internal, "again", Loss::Server, "INTERNAL: why"),
+            (
+                Reading,
+                ResourceExhausted,
+                "again",
+                Loss::Server,
+                "RESOURCE_EXHAUSTED: why",
+            ),
+            (
+                Writing,
+                ResourceExhausted,
+                "final",
+                Loss::Writing,
+                "RESOURCE_EXHAUSTED: why",
+            ),
+            (Reading, Unauthenticated, "token", Loss::Server, "UNAUTHENTICATED: why"),
+            (Writing, Unauthenticated, "token", Loss::Writing, "UNAUTHENTICATED: why"),
+            (
+                Reading,
+                PermissionDenied,
+                "final",
+                Loss::Server,
+                "PERMISSION_DENIED: why",
+            ),
+            (
+                Writing,
+                PermissionDenied,
+                "final",
+                Loss::Writing,
+                "PERMISSION_DENIED: why",
+            ),
+            (Reading, Unimplemented, "final", Loss::Server, "UNIMPLEMENTED: why"),
+            (Reading, InvalidArgument, "final", Loss::Server, "INVALID_ARGUMENT: why"),
+            (Reading, OutOfRange, "final", Loss::Server, "OUT_OF_RANGE: why"),
+        ] {
+            let (follow, lost, text) = means(doing, code);
+            assert_eq!((follow, lost), (follows, loss), "{code:?} {text}");
+            assert!(text.ends_with(name), "{text}");
+        }
+        assert_eq!(words(&Status::new(Code::NotFound, " \n")), "NOT_FOUND");
+        assert_eq!(
+            words(&Status::new(Code::NotFound, "a\u{1b}[0m")),
+            "NOT_FOUND: a\\u{1b}[0m"
+        );
+    }
+
+    #[test]
+    fn a_fault_of_the_connection_is_named() {
+        let status = Status::from_error("broken".into());
+        let fault = LastFault::default();
+        let problem = |verdict| match verdict {
+            Verdict::Again(RemoteError::Gone { problem, .. }) => ("again", problem),
+            Verdict::Final(RemoteError::Gone { problem, .. }) => ("final", problem),
+            other => panic!("{other:?}"),
+        };
+        let judged = problem(verdict("s", Doing::Reading, &status, &fault));
+        assert_eq!(judged, ("again", "broken".to_owned()));
+        for (temporary, follows) in [(true, "again"), (false, "final")] {
+            fault.set(Some(TlsFault {
+                text: "certificate".to_owned(),
+                temporary,
+            }));
+            let judged = problem(verdict("s", Doing::Reading, &status, &fault));
+            assert_eq!(judged, (follows, "certificate".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `buildbox-casd` of the stage `remote-tools` on a free port of the loopback: content-addressable storage, action cache, and with a runner
+//! also execution, in one process without a database.
+
+use crate::{
+    client::RemoteClient,
+    own_loader::with_own_loader,
+    process::{READY, ServerProcess, free_address, wait_until},
+    stage_tree::stage_tree,
+};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// The tree of `remote-tools`.
+pub(crate) fn remote_tools() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| stage_tree("remote-tools"))
+}
+
+/// A command that runs this program of `remote-tools` with its own loader and libraries. Its environment has a `PATH`, which actions
+/// without one of their own do not get.
+pub(crate) fn remote_tool(program: &str) -> Command {
+    let mut command = with_own_loader(remote_tools(), program);
+    command.env("PATH", "/usr/bin:/bin");
+    command
+}
+
+/// Writes a program `buildbox-run-hosttools` into `dir` that starts the one of `remote-tools` with its own loader, and returns its path.
+pub(crate) fn hosttools(dir: &Path) -> PathBuf {
+    let command = with_own_loader(remote_tools(), "buildbox-run-hosttools");
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<&str> = words.map(|word| word.to_str().expect("UTF-8")).collect();
+    let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", words.join("' '"));
+    let path = dir.join("buildbox-run-hosttools");
+    fs::write(&path, script).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+    path
+}
+
+/// How `buildbox-casd` is started.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CasdOptions {
+    /// Whether it runs actions, with `buildbox-run-hosttools` and an environment of the command's variables alone.
+    pub(crate) runner: bool,
+    /// Most actions at once; 2 unless set.
+    pub(crate) jobs: Option<u32>,
+    /// Most bytes that are kept, like `20M`; without it, as much as the disk has.
+    pub(crate) quota: Option<String>,
+    /// Further arguments.
+    pub(crate) arguments: Vec<String>,
+}
+
+/// A running `buildbox-casd`; it ends with the value. What it keeps is in the directory, and survives a restart.
+pub(crate) struct Casd {
+    pub(crate) address: SocketAddr,
+    directory: PathBuf,
+    options: CasdOptions,
+    process: ServerProcess,
+}
+
+impl Casd {
+    /// Starts it with its cache and its log below `directory`.
+    pub(crate) fn start(directory: &Path, options: &CasdOptions) -> Self {
+        // A relative path works until the first directory is collected.
+        let directory = directory.canonicalize().expect("a directory");
+        // Another program may take the port in between; then the server ends at once, and another port is tried.
+        let mut log = String::new();
+        for _ in 0..10 {
+            let address = free_address();
+            let mut process = spawn(&directory, options, address);
+            if ready(address, &mut process) {
+                return Self {
+                    address,
+                    directory,
+                    options: options.clone(),
+                    process,
+                };
+            }
+            log = process.log();
+        }
+        unreachable!("buildbox-casd does not start: {log}");
+    }
+
+    /// Starts one that also runs actions.
+    pub(crate) fn with_runner(directory: &Path) -> Self {
+        let options = CasdOptions {
+            runner: true,
+            ..CasdOptions::default()
+        };
+        Self::start(directory, &options)
+    }
+
+    /// The address as pnb has it.
+    pub(crate) fn url(&self) -> String {
+        format!("grpc://{}", self.address)
+    }
+
+    /// Stops it as an operator does, and starts it again at the same address with what it kept.
+    pub(crate) fn restart(&mut self) {
+        self.process.stop();
+        self.process = spawn(&self.directory, &self.options, self.address);
+        assert!(
+            ready(self.address, &mut self.process),
+            "buildbox-casd does not start again: {}",
+            self.process.log()
+        );
+    }
+
+    /// Kills it and all actions: the address refuses connections from then on.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Where the blob of this SHA-256 is stored, to take it away or to damage it.
+    pub(crate) fn stored(&self, hash: &str) -> PathBuf {
+        let (first, rest) = hash.split_at(2);
+        self.directory.join("cache/cas/objects").join(first).join(rest)
+    }
+}
+
+fn spawn(directory: &Path, options: &CasdOptions, address: SocketAddr) -> ServerProcess {
+    let mut command = remote_tool("buildbox-casd");
+    command.arg(format!("--bind={address}")).arg("--log-level=info");
+    if options.runner {
+        command.arg(format!("--buildbox-run={}", hosttools(directory).display()));
+        command.args(["--runner-arg=--disable-localcas", "--runner-arg=--clearenv"]);
+        let work = directory.join("work");
+        fs::create_dir_all(&work).expect("made");
+        command.arg(format!("--runner-arg=--workspace-path={}", work.display()));
+        command.arg(format!("--jobs={}", options.jobs.unwrap_or(2)));
+    }
+    command.args(options.quota.iter().map(|quota| format!("--quota-high={quota}")));
+    command.args(&options.arguments).arg(directory.join("cache"));
+    ServerProcess::start("buildbox-casd", &mut command, &directory.join("casd.log"))
+}
+
+/// Waits until the server states its capabilities; `false` if it ended.
+pub(crate) fn ready(address: SocketAddr, process: &mut ServerProcess) -> bool {
+    let mut ended = false;
+    let stated = wait_until(READY, || {
+        ended = process.has_ended();
+        ended || RemoteClient::connect(&format!("grpc://{address}")).is_ok_and(|client| client.capabilities().is_ok())
+    });
+    stated && !ended
+}
