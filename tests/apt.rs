@@ -8,9 +8,10 @@ mod tools;
 use apt::apt_get;
 use pnb::{
     debian::Automatic,
-    lock::{ArchiveRank, Index, WantedSet, resolve},
-    model::{Arch, NodeId},
+    lock::{ArchiveRank, Index, IndexScope, WantedSet, resolve},
+    model::{Arch, NodeId, Sha256Digest},
 };
+use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeSet, fmt::Write as _, fs};
 
 /// A package of a suite: name, version, and further fields separated by `;`.
@@ -138,8 +139,19 @@ const BACKPORTS: &[Line] = &[
     ("only-there", "1~bpo13+1", "Depends: tool"),
 ];
 
+/// A flat archive: name, architecture, version, further fields.
+const FLAT: &[(&str, &str, &str, &str)] = &[
+    ("driver", "arm64", "9", "Depends: absent\n"),
+    ("driver", "amd64", "2", "Depends: libc, driver-data\n"),
+    ("driver", "amd64", "1", "Depends: libc\n"),
+    ("driver-data", "all", "2", ""),
+    ("nginx", "amd64", "2.0", "Depends: libc\n"),
+];
+
 /// What is asked for, each on an empty system.
-const WANTS: [&str; 26] = [
+const WANTS: [&str; 28] = [
+    "driver",
+    "nginx driver",
     "base dash perl-base",
     "mailer",
     "mailer-any",
@@ -167,6 +179,13 @@ const WANTS: [&str; 26] = [
     "only-there",
     "mailer postfix",
 ];
+
+/// The release file of a flat archive without a suite.
+fn flat_release(packages: &str) -> String {
+    let sha256 = Sha256Digest::new(Sha256::digest(packages).into());
+    let size = packages.len();
+    format!("Date: Sat, 21 Nov 2026 09:15:44 UTC\nSHA256:\n {sha256} {size} Packages\n")
+}
 
 /// The text of `Packages`.
 fn packages(lines: &[Line]) -> String {
@@ -207,6 +226,17 @@ fn the_solver_picks_what_apt_get_picks_over_several_suites() {
         ("security", SECURITY, ArchiveRank::USUAL, ""),
         ("backports", BACKPORTS, backports, "NotAutomatic: yes\n"),
     ];
+    // A flat archive, with an index for several architectures, and names as dpkg-scanpackages writes them in its directory.
+    let flat: String = FLAT.iter().map(|(name, arch, version, fields)| {
+        let digest = "00".repeat(32);
+        format!(
+            "Package: {name}\nVersion: {version}\nArchitecture: {arch}\nPriority: optional\n{fields}Filename: ./{name}_{version}.deb\n\
+             Size: 1\nSHA256: {digest}\n\n"
+        )
+    }).collect();
+    fs::create_dir_all(repository.join("flat")).expect("made");
+    fs::write(repository.join("flat/Packages"), &flat).expect("written");
+    fs::write(repository.join("flat/Release"), flat_release(&flat)).expect("written");
     for (suite, lines, rank, head) in suites {
         let text = packages(lines);
         let place = repository.join("dists").join(suite);
@@ -214,11 +244,18 @@ fn the_solver_picks_what_apt_get_picks_over_several_suites() {
         fs::write(place.join("main/binary-amd64/Packages"), &text).expect("written");
         fs::write(place.join("Release"), apt::release(suite, head, &text)).expect("written");
         index
-            .read(suite, rank, text.as_bytes(), "Packages")
+            .read(suite, rank, text.as_bytes(), "Packages", IndexScope::OneArchitecture)
             .expect("well-formed");
     }
+    let scope = IndexScope::AllArchitectures;
+    let read = index.read("flat", ArchiveRank::USUAL, flat.as_bytes(), "Packages", scope);
+    read.expect("well-formed");
     let asked = WANTS.map(|names| names.split(' ').collect::<Vec<_>>());
-    let theirs = apt_get(&repository, &["release", "security", "backports"], &asked);
+    let theirs = apt_get(
+        &repository,
+        &["release main", "security main", "backports main", "flat/"],
+        &asked,
+    );
     let (mut refused, mut problems) = (0, Vec::new());
     for (names, theirs) in WANTS.into_iter().zip(theirs) {
         let wanted = WantedSet {

@@ -43,6 +43,8 @@ struct Suite {
     endings: &'static [&'static str],
     signed: Signed,
     document: fn(String) -> String,
+    /// The directory of a flat archive, as `sources.list` has it.
+    flat: Option<&'static str>,
 }
 
 impl Suite {
@@ -55,6 +57,7 @@ impl Suite {
             endings: &[".xz"],
             signed: Signed::Inline,
             document: |text| text,
+            flat: None,
         }
     }
 
@@ -66,7 +69,11 @@ impl Suite {
             .iter()
             .map(|(path, bytes)| format!(" {} {} {path}\n", sha256(bytes), bytes.len()))
             .collect();
-        format!("Suite: {}\nDate: {date}\n{}SHA256:\n{lines}", self.name, self.fields)
+        let suite = match self.flat {
+            None => format!("Suite: {}\n", self.name),
+            Some(_) => String::new(),
+        };
+        format!("{suite}Date: {date}\n{}SHA256:\n{lines}", self.fields)
     }
 }
 
@@ -162,8 +169,13 @@ impl Ask {
             serve(&mut mirror, suite, &key);
             archives += &format!(
                 "[[archive]]\nname = \"{0}\"\ndistribution = \"debian\"\nbase = \"debian\"\nsuite = \"{0}\"\n\
-                 components = [\"main\"]\narchitectures = [\"amd64\"]\nkeyring = \"k\"\n{1}\n",
-                suite.name, self.more
+                 {2}\narchitectures = [\"amd64\"]\nkeyring = \"k\"\n{1}\n",
+                suite.name,
+                self.more,
+                match suite.flat {
+                    None => "components = [\"main\"]".to_owned(),
+                    Some(flat) => format!("flat = {flat:?}"),
+                }
             );
         }
         let archives = parse_archives(&archives, "archives.toml")?;
@@ -206,7 +218,11 @@ impl Ask {
 }
 
 fn serve(mirror: &mut Mirror, suite: &Suite, key: &SignedSecretKey) {
-    let base = format!("debian/dists/{}", suite.name);
+    let base = match suite.flat {
+        None => format!("debian/dists/{}", suite.name),
+        Some("./") => "debian".to_owned(),
+        Some(flat) => format!("debian/{}", flat.trim_end_matches('/')),
+    };
     let files: Vec<(String, Vec<u8>)> = suite
         .indexes
         .iter()
@@ -398,6 +414,49 @@ fn archives_that_are_not_automatic_wait_to_be_named() {
 }
 
 #[test]
+fn flat_archives_are_read_where_their_release_file_is() {
+    let own = amd64("driver", "2", "Depends: data\n")
+        + &package("driver", "arm64", "9", "")
+        + &package("data", "all", "1", "");
+    let own = own.replace("Filename: ", "Filename: ./");
+    for flat in ["./", "any/where/"] {
+        let archive = |fields: &str| Suite {
+            flat: Some(flat),
+            fields: fields.to_owned(),
+            indexes: vec![("Packages".to_owned(), own.clone())],
+            endings: &["", ".gz"],
+            ..Suite::new("vendor", "")
+        };
+        let suites = [Suite::new("trixie", &amd64("a", "1", "")), archive("")];
+        let lock = ask(&["a", "driver/vendor"]).lock(&suites);
+        assert_eq!(picked(&lock), "a=1 data=1/vendor driver=2/vendor", "{flat}");
+        // Names count from the archive's base, wherever the release file is.
+        let paths: Vec<String> = lock.packages.iter().map(|package| package.path.to_string()).collect();
+        assert!(paths.iter().all(|path| !path.starts_with(['.', '/'])), "{paths:?}");
+        assert_eq!(lock.archives[1].components, [""; 0]);
+        let text = write_lock(&lock).expect("writable");
+        assert_eq!(parse_lock(&text, "lockfile.toml").expect("valid"), lock);
+        // By digest, and with a suite that is stated and is another one.
+        assert_eq!(
+            picked(&ask(&["driver"]).lock(&[archive("Acquire-By-Hash: yes\n")])),
+            "data=1 driver=2"
+        );
+        let other = ask(&["driver"]).refusal(&[archive("Suite: other\n")]);
+        assert_eq!(
+            other,
+            "verify the archive vendor: InRelease: is for suite \"other\" (\"\"), not for \"vendor\""
+        );
+        let mut none = archive("");
+        none.endings = &[".bz2"];
+        let none = ask(&["driver"]).refusal(&[none]);
+        assert_eq!(
+            none,
+            "lock the archive vendor: release file lists Packages.bz2 only, whose compression is not read"
+        );
+    }
+}
+
+#[test]
 fn indexes_are_read_in_every_compression_and_with_packages_for_all_apart() {
     let own = amd64("a", "1", "Depends: data\n");
     let all = package("data", "all", "1", "");
@@ -546,7 +605,7 @@ fn a_clock_that_is_behind_is_named_and_a_snapshot_does_without_it() {
     let mut valid = suite;
     valid.fields.push_str("Valid-Until: Sat, 28 Nov 2026 09:15:44 UTC\n");
     insta::assert_snapshot!(at(DATE + 30 * DAY, None).refusal(std::slice::from_ref(&valid)), @r"
-    verify the archive trixie: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-12-21T09:15:44Z, which is now by this machine's clock
+    verify the archive trixie: InRelease was valid until 2026-11-28T09:15:44Z, not at 2026-12-21T09:15:44Z, which is now by this machine's clock
     hint: if this machine's clock is ahead, set it; otherwise the mirror is no longer updated: name another with --mirror, or a moment at which the file was valid with `pnb lock --snapshot T`
     ");
     assert_eq!(picked(&at(DATE + 30 * DAY, Some(DATE + DAY)).lock(&[valid])), "a=1");

@@ -540,7 +540,7 @@ fn the_files_in_a_directory_must_be_those_of_its_manifest() {
     fs::write(&list, "nonsense\n").expect("written");
     insta::assert_snapshot!(run(), @r###"
     exit 35
-    error: failed to check "ours/SHA256SUMS": read "SHA256SUMS" line 1: it must have a digest, two spaces and a path
+    error: failed to check "ours/SHA256SUMS": read "SHA256SUMS", line 1: it must have a digest, two spaces and a path
 
     hint: `pnb audit` lists every problem of a directory; to use the manifest alone, name the file instead of the directory
     "###);

@@ -392,7 +392,7 @@ fn a_directory_of_one_architecture_is_that_artifact() {
     artifact("amd64");
     insta::assert_snapshot!(said(dir.path(), &["audit", "images/raw"]), @"
     exit 2
-    error: failed to choose the artifact in images/raw: it has those for amd64 and arm64
+    error: failed to choose the artifact in images/raw: it has artifacts for amd64 and arm64
 
     hint: `pnb --offline audit images/raw/amd64` or `pnb --offline audit images/raw/arm64`
     ");

@@ -190,6 +190,7 @@ const CLOUD_FILE: &str = "powernode-cloud.sh";
 const LISTS: &str = "modules_test.sh";
 const STACK: &str = "stack_test.sh";
 const LIBRARY: &str = "lib_test.sh";
+const DISKS: &str = "disk_test.sh";
 
 const MUTANTS: &[Mutant] = &[
     // The hand-over of the identity, and of the certificates.
@@ -401,6 +402,63 @@ const MUTANTS: &[Mutant] = &[
     // What /persist can do.
     mutant(READY, "ready", r#" && [ ! -h "$top/persist/boots" ]; then"#, "; then"),
     mutant(READY, "ready", "| 0?* |", "|"),
+    // A partition for /persist with somebody else's data, with a copy of its superblock, and with nothing.
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "if ! powernode_has_superblock 0 1080; then",
+        "if false; then",
+    ),
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "elif powernode_foreign \"$pn_device\"; then",
+        "elif [ -z \"${1:-}\" ] && powernode_foreign \"$pn_device\"; then",
+    ),
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "elif powernode_foreign \"$pn_device\"; then",
+        "elif false; then",
+    ),
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "elif powernode_has_superblock 32768 56; then",
+        "elif false; then",
+    ),
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "elif powernode_has_superblock 32768 56; then",
+        "elif :; then",
+    ),
+    mutant(DISKS, "powernode-persist.sh", "= 83:239 ]", "!= 0:0 ]"),
+    mutant(DISKS, "powernode-persist.sh", "        ext[234]:*) return 1 ;;\n", ""),
+    mutant(DISKS, "powernode-persist.sh", "        8)\n", "        88)\n"),
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "        2) return 1 ;;",
+        "        *) return 1 ;;",
+    ),
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "[ -n \"$pn_table\" ] || return 1",
+        "return 1",
+    ),
+    mutant(DISKS, "powernode-persist.sh", "        *:crypto)", "        NEVER)"),
+    mutant(DISKS, "powernode-persist.sh", "        *:raid)", "        NEVER)"),
+    mutant(DISKS, "powernode-persist.sh", "        *:filesystem)", "        NEVER)"),
+    // The kernel's reason, on a /persist that cannot be written to.
+    mutant(
+        DISKS,
+        "powernode-persist.sh",
+        "cannot be made: ${pn_said##*: }",
+        "cannot be made",
+    ),
+    mutant(DISKS, "powernode-persist.sh", "${pn_said:+: ${pn_said##*: }}", ""),
     // What is fetched.
     mutant(READY, "fetch-ca", r#"[ "$actual" = "$digest" ] ||"#, ":"),
     mutant(READY, "fetch-ca", "        63) refuse", "        63) : refuse"),

@@ -20,7 +20,7 @@ use pgp::{
 };
 use pnb::{
     lock::{
-        ArchiveRank, Index, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
+        ArchiveRank, Index, IndexScope, LockError, LockRequest, Lockfile, PinnedFile, WantedArchive, WantedSet, check,
         parse_archives, parse_lock, resolve, update, write_lock,
     },
     model::{Arch, Hint, NodeId, RelPath, chain},
@@ -363,7 +363,7 @@ hint: if this machine's clock is behind, set it; `pnb lock --snapshot T` judges 
 ");
 refused!(no_longer_valid, { now: DATE + 8 * DAY },
     @"
-verify the archive noble: InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z, which is now by this machine's clock
+verify the archive noble: InRelease was valid until 2026-11-28T09:15:44Z, not at 2026-11-29T09:15:44Z, which is now by this machine's clock
 
 hint: if this machine's clock is ahead, set it; otherwise the mirror is no longer updated: name another with --mirror, or a moment at which the file was valid with `pnb lock --snapshot T`
 ");
@@ -371,7 +371,7 @@ refused!(dated_after_the_snapshot, {
         snapshot: Some("20261121T091543Z"),
         sign: |text, key| sign(text, &key.primary_key, HashAlgorithm::Sha256, DATE - DAY),
     },
-    @"verify the archive noble: InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot");
+    @"verify the archive noble: InRelease is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot");
 refused!(another_suite, { release: |text| text.replace("Suite: noble", "Suite: jammy").replace("Codename: noble", "Codename: jammy") },
     @r#"verify the archive noble: InRelease: is for suite "jammy" ("jammy"), not for "noble""#);
 refused!(no_such_component, { archives: |text| text.replace("universe", "multiverse") },
@@ -525,7 +525,13 @@ fn the_solver_picks_what_apt_get_picks() {
 
     let mut index = Index::new(Arch::Amd64);
     index
-        .read("trixie", ArchiveRank::USUAL, text.as_bytes(), "Packages")
+        .read(
+            "trixie",
+            ArchiveRank::USUAL,
+            text.as_bytes(),
+            "Packages",
+            IndexScope::OneArchitecture,
+        )
         .expect("well-formed");
     let essential: Vec<&str> = index
         .ids()
@@ -553,7 +559,7 @@ fn the_solver_picks_what_apt_get_picks() {
         }
         asked
     });
-    let theirs = apt::apt_get(&directory.path().join("repo"), &["trixie"], &asked);
+    let theirs = apt::apt_get(&directory.path().join("repo"), &["trixie main"], &asked);
     for ((names, with_essential), theirs) in cases.into_iter().zip(theirs) {
         let wanted = WantedSet {
             node: NodeId::new("test", Arch::Amd64),

@@ -26,7 +26,7 @@ use pnb::{
         ReadAt, Source, composefs,
         cpio::{CpioReader, read_tree, segments},
         elf::read_elf,
-        ext4::{Ext4, FileKind},
+        ext4::{Ext4, FileKind, replay},
         fat::Fat,
         gpt,
         iso::Iso,
@@ -35,7 +35,7 @@ use pnb::{
         qcow2::Qcow2,
     },
     inspect::{Part, SpoolDirectory, diff, find_root, open, survey},
-    lock::{ArchiveRank, Index, parse_archives, parse_lock, write_lock},
+    lock::{ArchiveRank, Index, IndexScope, parse_archives, parse_lock, write_lock},
     manifest::{Bom, BuildRecord, Manifest, Statement, Sums, read_strict, read_value, write_value},
     model::{Arch, Sha256Digest, VerityDigest, parse_dump, write_dump},
     module::{ModuleList, ModulePublicKey, ModuleSecretKey},
@@ -235,7 +235,19 @@ fn dump(data: &[u8]) {
 }
 
 fn ext4(data: &[u8]) {
-    let Ok((fs, _)) = Ext4::open_any(data.to_vec()) else {
+    files_of_ext4(data.to_vec());
+    // What the journal makes of it is a file system of its own.
+    if let Ok(Some(replayed)) = replay(data.to_vec()) {
+        let size = replayed.image.size().expect("in memory");
+        let mut all = vec![0; size as usize];
+        replayed.image.read_exact_at(&mut all, 0).expect("all of it");
+        assert!(matches!(replay(all), Ok(None) | Err(_)), "a journal is replayed once");
+        files_of_ext4(replayed.image);
+    }
+}
+
+fn files_of_ext4<R: ReadAt>(image: R) {
+    let Ok((fs, _)) = Ext4::open_any(image) else {
         return;
     };
     let _ = (fs.facts(), fs.regions());
@@ -352,7 +364,9 @@ fn control(data: &[u8]) {
 }
 
 fn index(data: &[u8]) {
-    let _ = Index::new(Arch::Amd64).read("archive", ArchiveRank::USUAL, data, "x");
+    for scope in [IndexScope::OneArchitecture, IndexScope::AllArchitectures] {
+        let _ = Index::new(Arch::Amd64).read("archive", ArchiveRank::USUAL, data, "x", scope);
+    }
 }
 
 fn facts(data: &[u8]) {

@@ -66,13 +66,13 @@ impl Hint for AuditError {}
 
 impl Hint for PolicyError {
     fn hint(&self) -> Option<Cow<'_, str>> {
-        let known = match self {
-            PolicyError::Version { known, .. } => known,
-            PolicyError::Line { problem, .. } => return hint_at_name(problem).map(Cow::from),
-            PolicyError::Read { .. } => return None,
-        };
-        let rules = format!("`docs/audit.md` lists the rules of version {known}; a later pnb may read this file");
-        Some(rules.into())
+        match self {
+            PolicyError::Version { known, .. } => {
+                Some(format!("docs/audit.md lists the rules of version {known}; a later pnb may read this file").into())
+            }
+            PolicyError::Line { problem, .. } => hint_at_name(problem).map(Cow::from),
+            PolicyError::Read { .. } => None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 //! | network, fw_cfg, 9p | yes | yes | — |
 //! | first serial port | `ttyS0` | `ttyAMA0` | `ttyAMA0` |
 
-use super::{Accelerator, Attach, Firmware, ImageFormat, Inlet, Machine, Medium, Smbios};
+use super::{Accelerator, Attach, Firmware, Forward, ImageFormat, Inlet, Machine, Medium, Smbios};
 use crate::model::{Arch, SectorSize};
 
 /// Mount tag of the seed share; 90powernode mounts the share with this tag.
@@ -29,7 +29,7 @@ const CPU_HOST: &str = "host";
 
 impl Machine {
     /// QEMU and its arguments: the serial console on standard output, no display, and no network except the one that
-    /// the machine boots from and the servers that it reaches. With `interactive`, QEMU's monitor shares the console.
+    /// the machine boots from, the servers that it reaches and the ports that lead to it. With `interactive`, QEMU's monitor shares the console.
     pub fn command(&self, interactive: bool) -> Vec<String> {
         let mut command = CommandLine(Vec::new());
         self.add_board(&mut command);
@@ -121,9 +121,10 @@ impl Machine {
         }
     }
 
-    /// The network card, with the servers the machine boots from and those that it reaches.
+    /// The network card, with the servers the machine boots from, those that it reaches, and the ports that lead to it.
     fn add_network(&self, command: &mut CommandLine) {
-        if self.network.is_none() && self.reach.is_empty() && self.capture.is_none() {
+        let unused = self.network.is_none() && self.reach.is_empty() && self.forward.is_empty();
+        if unused && self.capture.is_none() {
             return command.add(&["-nic", "none"]);
         }
         let mut user = format!("user,id=net,ipv6=off,net={}", self.card.argument());
@@ -134,6 +135,9 @@ impl Machine {
         }
         for (reach, inlet) in self.reach.iter().zip(Inlet::all(&self.reach, "")) {
             user += &format!(",guestfwd=tcp:{}-cmd:{RELAY} 127.0.0.1 {}", reach.node, inlet.port);
+        }
+        for forward in Forward::arguments(&self.forward) {
+            user += &format!(",hostfwd={forward}");
         }
         // UEFI has its own driver for the card. With the card's ROM, iPXE would boot instead of UEFI, or of the disk.
         let (order, rom) = match (&self.network, self.firmware) {
@@ -231,6 +235,7 @@ mod tests {
             network: None,
             card: NodeNetwork::PRIVATE,
             reach: Vec::new(),
+            forward: Vec::new(),
             capture: None,
             smbios: Vec::new(),
             fw_cfg: Vec::new(),
@@ -373,7 +378,18 @@ mod tests {
                 -device virtio-net-pci,netdev=net,romfile=";
             assert!(said.contains(want), "{want} is not in {said}");
             assert!(!said.contains("-nic"), "{said}");
+            // Forwarded ports lead into the machine, and open no way out of it.
+            node.forward = Forward::parse_all(&["2222:22", "[::1]:8080:80"].map(str::to_owned)).expect("valid");
+            let said = words(&node);
+            let ports = ",hostfwd=tcp:127.0.0.1:21000-:22,hostfwd=tcp:127.0.0.1:21001-:80 -device virtio-net-pci";
+            assert!(
+                said.contains(",restrict=on,guestfwd=") && said.contains(ports),
+                "{said}"
+            );
             node.reach.clear();
+            let said = words(&node);
+            assert!(said.contains(&format!("net=10.0.2.0/24,restrict=on{ports}")), "{said}");
+            node.forward.clear();
             node.capture = Some("/inputs/capture".to_owned());
             node.card = NodeNetwork::LINK_LOCAL;
             let said = words(&node);

@@ -1,6 +1,6 @@
 //! `Machine`: the emulated machine that boots an artifact.
 
-use super::{Accelerator, NodeNetwork, Reach, Smbios};
+use super::{Accelerator, Forward, NodeNetwork, Reach, Smbios};
 use crate::model::{Arch, Hint, RelPath, SectorSize};
 use std::borrow::Cow;
 
@@ -100,6 +100,14 @@ pub enum MachineError {
         /// The fault.
         problem: String,
     },
+    /// A value of `--forward` is malformed.
+    #[error("read --forward {value:?}: {problem}")]
+    Forward {
+        /// The value.
+        value: String,
+        /// The fault.
+        problem: String,
+    },
     /// A value of `--smbios` is malformed.
     #[error("read --smbios {value:?}: {problem}")]
     Smbios {
@@ -121,6 +129,9 @@ impl Hint for MachineError {
         match self {
             MachineError::Reach { .. } => {
                 Some("--reach 10.0.2.100:443=127.0.0.1:8443 leads to a server on port 8443 of this host".into())
+            }
+            MachineError::Forward { .. } => {
+                Some("--forward 2222:22 leads from port 2222 of this host to port 22 of the machine".into())
             }
             _ => None,
         }
@@ -189,6 +200,8 @@ pub struct Machine {
     pub card: NodeNetwork,
     /// The servers of this host that it reaches there.
     pub reach: Vec<Reach>,
+    /// The ports of this host that lead to it.
+    pub forward: Vec<Forward>,
     /// File for the packets that the card sends and receives. With one, the machine has a card also if it reaches nothing.
     pub capture: Option<String>,
     /// Values of its DMI tables, in place of QEMU's.

@@ -3,7 +3,7 @@
 //! [`MachineFiles`] makes each file where it is missing and collects the mounts that bring the files into the machine's sandbox.
 
 use super::{
-    Attach, BootMedia, DirectKernel, Firmware, FwCfg, ImageFormat, Medium, Outlet, Reach,
+    Attach, BootMedia, DirectKernel, Firmware, Forward, ForwardListener, FwCfg, ImageFormat, Medium, Outlet, Reach,
     raspi::{self, Card, CardError},
 };
 use crate::{
@@ -20,6 +20,7 @@ use std::{
     borrow::Cow,
     fs::{self, File},
     io::{self, Read},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -41,6 +42,15 @@ pub enum MediaError {
     CardSize {
         /// The size in bytes.
         size: u64,
+    },
+    /// A port of this host cannot be forwarded.
+    #[error("listen on {address} for --forward")]
+    Forward {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
     },
     /// A kept copy is a raw disk, and its name says something else.
     #[error("keep a copy in {path:?}: the copy is a raw disk, named *.raw or *.img")]
@@ -120,8 +130,19 @@ impl MediaError {
 impl Hint for MediaError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            MediaError::CardSize { size } => Some(format!("--size {}", size.next_power_of_two()).into()),
-            MediaError::BiosSectors { .. } => Some("--firmware uefi".into()),
+            MediaError::CardSize { size } => {
+                Some(format!("give --size {}, the next power of two", size.next_power_of_two()).into())
+            }
+            MediaError::BiosSectors { .. } => Some("--firmware uefi boots it".into()),
+            MediaError::Forward { address, source } => Some(match source.kind() {
+                io::ErrorKind::AddrInUse => format!(
+                    "another program has this port, and `ss -ltnp 'sport = :{}'` names it; end it, or choose another port, or 0 for any \
+                     free one",
+                    address.port()
+                )
+                .into(),
+                _ => "choose another address or port; port 0 stands for any free one".into(),
+            }),
             MediaError::Outside { .. } => {
                 Some("`qemu-img convert -O qcow2 OLD NEW` makes an image that needs no other file".into())
             }
@@ -189,6 +210,20 @@ impl<'a> MachineFiles<'a> {
         let outlets = Outlet::all(reaches, &dir).map_err(MediaError::io("make sockets in", &dir))?;
         // A read-only mount is an overlay, and no socket can be connected to through one.
         Ok((outlets, self.mount(&dir, "inputs/reach", Access::ReadWrite)?))
+    }
+
+    /// Takes the ports of `forwards` on this host; returns them, and the directory of their sockets in the sandbox.
+    ///
+    /// # Errors
+    /// A port is taken, or a socket cannot be made.
+    pub fn forward(&mut self, forwards: &[Forward]) -> Result<(Vec<ForwardListener>, String), MediaError> {
+        let dir = self.store.scratch_path("forward");
+        let taken = ForwardListener::all(forwards, &dir).map_err(|(address, source)| match address {
+            Some(address) => MediaError::Forward { address, source },
+            None => MediaError::io("make sockets in", &dir)(source),
+        })?;
+        // As for `reach`.
+        Ok((taken, self.mount(&dir, "inputs/forward", Access::ReadWrite)?))
     }
 
     /// Makes the empty file `capture` for the packets of the machine's card; returns its path in the sandbox.

@@ -8,6 +8,7 @@
 //! | `smbios`, `metadata` | values of its DMI tables; a cloud's metadata service |
 //! | `served` | the built-in that runs QEMU beside an HTTP server and relays |
 //! | `reach`, `relay` | servers of this host that the machine reaches; the way to them out of its sandbox |
+//! | `forward` | ports of this host that lead to the machine |
 //! | `raspi` | the firmware of a Raspberry Pi 4, as far as it loads files |
 //! | `sums` | the comparison of the artifact's files with their list |
 //! | `judge`, `expected` | the verdict on the console; what the node must report |
@@ -17,6 +18,7 @@
 mod accelerator;
 mod command;
 mod expected;
+mod forward;
 mod judge;
 mod loaders;
 mod machine;
@@ -34,6 +36,7 @@ mod target;
 
 pub use accelerator::{Accelerator, AcceleratorChoice, AskedAccelerator, KvmWatch, NoKvm};
 pub use expected::{Expected, NONCE_KEY};
+pub use forward::{Forward, ForwardEnd, ForwardListener};
 pub use judge::{BootVerdict, Judge};
 pub use loaders::Loaders;
 pub use machine::{Attach, DirectKernel, Firmware, FwCfg, ImageFormat, Machine, MachineError, Medium, NetworkBoot};

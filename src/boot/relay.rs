@@ -163,7 +163,7 @@ impl Accepting for &UnixListener {
 }
 
 /// A connection that is relayed. Both kinds are used by two threads at once.
-trait Piped: AsFd + Send + Sync {
+pub(super) trait Piped: AsFd + Send + Sync {
     fn take(&self, buffer: &mut [u8]) -> io::Result<usize>;
     fn give(&self, bytes: &[u8]) -> io::Result<()>;
     fn end(&self, how: Shutdown);
@@ -243,7 +243,7 @@ where
 }
 
 /// Relays the bytes of two connections to each other until both have ended or `stop` is requested.
-fn pipe(one: &impl Piped, other: &impl Piped, stop: &Stop) {
+pub(super) fn pipe(one: &impl Piped, other: &impl Piped, stop: &Stop) {
     if one.prepare().and_then(|()| other.prepare()).is_ok() {
         thread::scope(|scope| {
             let back = thread::Builder::new().spawn_scoped(scope, || copy(other, one, stop));

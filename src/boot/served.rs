@@ -5,10 +5,10 @@
 //!
 //! ```json
 //! {"argv": ["/usr/bin/qemu-system-x86_64", "…"], "http": {"dir": "/inputs/artifact", "port": 8080},
-//!  "inlets": [{"port": 20000, "socket": "/inputs/reach/0"}], "pulse": true}
+//!  "inlets": [{"port": 20000, "socket": "/inputs/reach/0"}], "forward": [], "pulse": true}
 //! ```
 
-use super::{Inlet, relay::with_inlets};
+use super::{ForwardEnd, Inlet, forward::with_forward_ends, relay::with_inlets};
 use crate::{
     model::chain,
     sandbox::{BuiltinTable, BuiltinWriter},
@@ -55,6 +55,8 @@ pub struct ServedMachine {
     pub http: Option<HttpRoot>,
     /// The relays that run with it; need the same network.
     pub inlets: Vec<Inlet>,
+    /// The ends of the forwarded ports; need the same network.
+    pub forward: Vec<ForwardEnd>,
     /// Whether a [`PULSE`] is written to the console every second, so that its reader notices the time while nothing is printed, with a
     /// [`PROCESSOR_SECOND`] for each second of processor time that was used.
     pub pulse: bool,
@@ -96,13 +98,15 @@ fn machine(arguments: &[u8]) -> Result<(), String> {
     let unconnected = |socket: &Path, error: &io::Error| {
         let _ = writeln!(io::stderr(), "failed to connect to {}: {error}", socket.display());
     };
-    let status = with_inlets(&machine.inlets, &unconnected, || {
+    let started = || {
         let running = AtomicI32::new(0);
         with_pulse(machine.pulse, &running, || match &machine.http {
             None => run(&mut command, &running),
             Some(http) => serving(http, || run(&mut command, &running)),
         })
-    })?;
+    };
+    let relayed = || with_forward_ends(&machine.forward, started);
+    let status = with_inlets(&machine.inlets, &unconnected, relayed)?;
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => Err(format!("{program} ended with exit code {code}")),
@@ -199,6 +203,7 @@ mod tests {
                 argv,
                 http: None,
                 inlets: Vec::new(),
+                forward: Vec::new(),
                 pulse: true,
             })
             .expect("JSON");

@@ -28,7 +28,11 @@ pub(super) enum ArtifactPathError {
     NotBuilt { path: PathBuf, build: CommandText },
     #[error("find {}: there is no such file or directory", visible_path(path))]
     Missing { path: PathBuf, meant: Option<CommandText> },
-    #[error("choose the artifact in {}: it has those for {}", visible_path(path), names(arches))]
+    #[error(
+        "choose the artifact in {}: it has artifacts for {}",
+        visible_path(path),
+        names(arches)
+    )]
     Several {
         path: PathBuf,
         arches: Vec<Arch>,

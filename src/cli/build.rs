@@ -100,14 +100,16 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         ..run_options()?
     };
     let jobs = args.jobs.unwrap_or_else(processors);
-    let shared = args.remote.shared(common, &|error| report.cache_lost(error))?;
+    let engine = args.remote.elsewhere(common, &options.helper)?;
+    let cache = args.remote.shared(common, &|error| report.cache_lost(error))?;
     let timeline = Timeline::new();
     let context = BuildContext {
         project: &project,
         store: &store,
         origins: &origins,
         options: &options,
-        shared: shared.as_ref(),
+        shared: engine.as_ref().map(|engine| &engine.shared).or(cache.as_ref()),
+        elsewhere: engine.as_ref().map(|engine| &engine.elsewhere),
         events: &|event| {
             timeline.event(&event);
             report.event(event);

@@ -69,8 +69,8 @@ impl Hint for ClaimMismatch {
             BuildInput::Revision => "check out the revision with git, with no file changed",
             BuildInput::Agent => "name its file with --agent FILE",
             BuildInput::Platform => "give the same --platform-url and --ca-pem",
-            BuildInput::Options => "name the same ones with --with",
-            BuildInput::Tools => "choose it with --tools ARCH",
+            BuildInput::Options => "name the same options with --with",
+            BuildInput::Tools => "choose the same tools with --tools ARCH",
         };
         Some(way.into())
     }

@@ -1,4 +1,4 @@
-//! Commands of pnb as text that can be typed: the next step after a command, and a command line with one word put right.
+//! Commands as text that can be typed: the next step after a command, and a command line with one word put right.
 
 use super::args::Common;
 use std::{
@@ -7,9 +7,10 @@ use std::{
     path::Path,
 };
 
-/// A command of pnb, word by word. Its text can be typed into a shell.
+/// A command, of pnb unless it names another program, word by word. Its text can be typed into a shell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CommandText {
+    program: &'static str,
     /// Variables that stand before the program, as `NAME=value`.
     variables: Vec<OsString>,
     words: Vec<OsString>,
@@ -18,7 +19,13 @@ pub(super) struct CommandText {
 impl CommandText {
     /// `pnb` with these words.
     pub(super) fn new(words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self::of("pnb", words)
+    }
+
+    /// `program` with these words.
+    pub(super) fn of(program: &'static str, words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
+            program,
             variables: Vec::new(),
             words: words.into_iter().map(Into::into).collect(),
         }
@@ -56,7 +63,7 @@ impl fmt::Display for CommandText {
         for variable in &self.variables {
             write!(f, "{} ", quoted(variable))?;
         }
-        f.write_str("pnb")?;
+        f.write_str(self.program)?;
         self.words.iter().try_for_each(|word| write!(f, " {}", quoted(word)))
     }
 }

@@ -33,6 +33,7 @@ use super::{
     vendor::{VendorArgs, vendor},
     verify_repro::{VerifyReproArgs, verify_repro},
     verify_signature::{VerifySignatureArgs, verify_signature},
+    worker,
 };
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use std::{collections::BTreeSet, ffi::OsString, path::Path, process::ExitCode};
@@ -159,6 +160,13 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
         let mut builtins = pnb::writers::table();
         builtins.extend(pnb::boot::table());
         return pnb::sandbox::helper_main(builtins);
+    }
+    // A worker of an engine starts this program in the input root of a job.
+    if let [_, word, job] = &arguments[..]
+        && word == "__stage"
+        && job == "job.json"
+    {
+        return worker::stage();
     }
     // The modes of files that stages get must not depend on the user's umask.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));

@@ -28,6 +28,7 @@ mod plan;
 mod progress;
 mod publication;
 mod publish;
+mod published;
 mod remote;
 mod remote_check;
 mod report;
@@ -43,6 +44,7 @@ mod usage;
 mod vendor;
 mod verify_repro;
 mod verify_signature;
+mod worker;
 
 pub(crate) use dispatch::main;
 use exit::Exit;

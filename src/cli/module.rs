@@ -234,6 +234,7 @@ fn stage_tree(
         origins: &origins,
         options: &options,
         shared: None,
+        elsewhere: None,
         events: &|event| report.event(event),
     };
     let outcome = context.build(std::slice::from_ref(&node), processors())?;

@@ -5,6 +5,7 @@ use super::{
     args::Common,
     context::store,
     failure::{Failure, Fatal},
+    published::{PublicationEnd, Transfers},
     report::{Report, size},
     servers::{ServerArgs, variable},
 };
@@ -18,7 +19,7 @@ use pnb::{
         PlatformName, PublishEvent, PublishFailure, PublishPlan, PublishRequest, PublishState, PublishStep, Publisher,
         PublisherParts, Secret, SecretError, SigningParts, WebhookTarget,
     },
-    registry::{ImageReference, OnTransfer, TransferStep},
+    registry::ImageReference,
     sign::{BundleVerifier, ExpectedSigner, PUBLIC_GOOD, SignError, Signer, SigningConfig, TokenSource, TrustedRoot},
     store::read_foreign,
 };
@@ -28,11 +29,6 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
 };
 
 /// Most bytes of a file that configures a publication.
@@ -74,13 +70,13 @@ pub(super) struct PublicationArgs {
     signing_config: Option<PathBuf>,
     /// Certificates and keys to trust: a trusted_root.json, or the word public-good
     #[arg(long, value_name = "FILE", env = "PNB_TRUSTED_ROOT", hide_env_values = true)]
-    trusted_root: Option<PathBuf>,
+    pub(super) trusted_root: Option<PathBuf>,
     /// Identity that signs, exactly as the certificate will have it
     #[arg(long, value_name = "NAME", env = "PNB_IDENTITY", hide_env_values = true)]
-    identity: Option<String>,
+    pub(super) identity: Option<String>,
     /// Issuer of the identity
     #[arg(long, value_name = "URL", env = "PNB_ISSUER", hide_env_values = true)]
-    issuer: Option<String>,
+    pub(super) issuer: Option<String>,
     /// File with an identity token [default: SIGSTORE_ID_TOKEN, or the job's own server]
     #[arg(long, value_name = "FILE")]
     identity_token_file: Option<PathBuf>,
@@ -88,7 +84,7 @@ pub(super) struct PublicationArgs {
     #[arg(long, value_name = "FILE")]
     webhooks: Option<PathBuf>,
     #[command(flatten)]
-    servers: ServerArgs,
+    pub(super) servers: ServerArgs,
     /// File that keeps what was done [default: publish/<commit>-<plan>.jsonl in the store]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -230,6 +226,7 @@ pub(super) fn publication(
             Some(GiteaClient::new(&http, repository, gitea_token(args)?))
         }
     };
+    let repository = gitea.as_ref().map(|gitea| gitea.repository().clone());
     let (credentials, signing, webhooks) = (args.servers.credentials()?, signing(args, &http)?, webhooks(args)?);
     let notes = match &args.notes {
         None => String::new(),
@@ -251,11 +248,17 @@ pub(super) fn publication(
     if !journal.entries().is_empty() && !finished && !args.resume && !dry_run {
         return Err(PublicationError::Interrupted { path: journal_path }.into());
     }
-    let transfer = Transfers::new(report, plan.bytes());
+    let publication = PublicationEnd {
+        common,
+        args,
+        plan: &plan,
+        repository: repository.as_ref(),
+    };
+    let transfers = Transfers::new(report.transfer_bar(&publication.place(), plan.bytes()));
     let parts = PublisherParts {
         credentials,
         signing,
-        gitea,
+        gitea: gitea.map(|gitea| gitea.with_transfer(transfers.of_release())),
         limits: LookOptions {
             max_asset_size: args.max_asset_size,
             ..LookOptions::default()
@@ -266,52 +269,26 @@ pub(super) fn publication(
         journal,
         journal_path,
         on: &|event| say(report, &event),
-        transfer: transfer.receiver(),
+        transfer: transfers.of_registries(),
         http: http.clone(),
     };
     let mut publisher = Publisher::new(&plan, parts);
     publisher.look()?;
     if dry_run {
         show_plan(report, &plan);
+        publication.close_dry_run(report);
         return Ok(Exit::Success);
     }
     publisher.publish()?;
     report.clear();
-    transfer.end(report);
+    transfers.lines(&plan).iter().for_each(|line| report.note(line));
     if !plan.signed {
         report.note(format_args!(
             "published by digest only: without a signature nothing gets a tag, and there is no release"
         ));
     }
-    next(report, &plan);
+    publication.close(report);
     Ok(Exit::Success)
-}
-
-/// What a user can do now.
-fn next(report: &Report, plan: &PublishPlan) {
-    if report.json() {
-        let image = plan.image.as_ref();
-        report.value(serde_json::json!({
-            "event": "published",
-            "commit": plan.commit,
-            "image": image.map(|image| format!("{}@sha256:{}", image.repository, image.index)),
-            "release": plan.release,
-            "signed": plan.signed,
-        }));
-        return;
-    }
-    if let Some(image) = &plan.image {
-        report.line(format_args!("{}@sha256:{}", image.repository, image.index));
-        if plan.signed {
-            report.note(format_args!(
-                "verify it with `pnb verify-signature {}@sha256:{} --identity … --issuer … --trusted-root …`",
-                image.repository, image.index
-            ));
-        }
-    }
-    if let Some(tag) = &plan.release {
-        report.line(format_args!("release {tag} of {}", plan.commit));
-    }
 }
 
 fn plan(
@@ -479,59 +456,6 @@ fn show_plan(report: &Report, plan: &PublishPlan) {
         "not signed: no tag, no release"
     };
     report.line(format_args!("at most {} are sent; {signed}", size(plan.bytes())));
-}
-
-/// The progress of transfers: bytes and rate.
-struct Transfers {
-    bytes: Arc<AtomicU64>,
-    blobs: Arc<AtomicU64>,
-    begun: Instant,
-    on: OnTransfer,
-}
-
-impl Transfers {
-    fn new(report: &Report, total: u64) -> Self {
-        let bytes = Arc::new(AtomicU64::new(0));
-        let blobs = Arc::new(AtomicU64::new(0));
-        let bar = report.transfer_bar(total);
-        let (moved, counted) = (bytes.clone(), blobs.clone());
-        let current = Mutex::new(0u64);
-        let on: OnTransfer = Arc::new(move |step| match step {
-            TransferStep::Begin(..) => *current.lock().unwrap_or_else(PoisonError::into_inner) = 0,
-            TransferStep::Bytes(n) => {
-                *current.lock().unwrap_or_else(PoisonError::into_inner) += n;
-                bar.inc(n);
-            }
-            TransferStep::End(_) => {
-                let sent = *current.lock().unwrap_or_else(PoisonError::into_inner);
-                moved.fetch_add(sent, Ordering::Relaxed);
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-            TransferStep::There(_, size) => bar.inc(size),
-        });
-        Self {
-            bytes,
-            blobs,
-            begun: Instant::now(),
-            on,
-        }
-    }
-
-    fn receiver(&self) -> OnTransfer {
-        self.on.clone()
-    }
-
-    /// The line at the end: what was sent, or that nothing was.
-    fn end(&self, report: &Report) {
-        let (bytes, blobs) = (self.bytes.load(Ordering::Relaxed), self.blobs.load(Ordering::Relaxed));
-        if blobs == 0 {
-            report.note(format_args!("no blob was sent: the registries have them all"));
-            return;
-        }
-        let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
-        let rate = size((bytes as f64 / seconds) as u64);
-        report.note(format_args!("{blobs} blobs sent, {} at {rate}/s", size(bytes)));
-    }
 }
 
 /// The directories of all artifacts below `images`, or `images` itself.

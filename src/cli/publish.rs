@@ -146,7 +146,9 @@ impl Fatal for PublishError {
 impl Hint for PublishError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            PublishError::NoLayout => Some("--layout platform".into()),
+            PublishError::NoLayout => {
+                Some("--layout platform gives the names that the platform's controllers look for".into())
+            }
             PublishError::NoImages => Some("name the directory of the artifacts".into()),
             PublishError::NoArtifact { .. } => {
                 let names = PlatformLayout::targets().map(|target| target.to_string());

@@ -9,10 +9,17 @@ use super::{
 use clap::{Args, ValueEnum};
 use pnb::{
     model::Hint,
-    pipeline::{SharedResults, Upload},
-    remote::{Endpoint, Loss, RemoteAddress, RemoteCache, RemoteError, RemoteLimits, StageResults, connect},
+    pipeline::{Elsewhere, SharedResults, Upload},
+    remote::{
+        Endpoint, Loss, RemoteAddress, RemoteCache, RemoteError, RemoteLimits, StageResults, connect, connect_engine,
+    },
 };
-use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Options of a remote cache.
 #[derive(Args, Debug, Clone, Default)]
@@ -21,6 +28,21 @@ pub(super) struct RemoteArgs {
     /// Cache that several machines share: grpc://HOST:PORT, grpcs://…, http://HOST/PATH or https://…
     #[arg(long, value_name = "URL", env = "PNB_REMOTE_CACHE", hide_env_values = true)]
     remote_cache: Option<String>,
+    /// Engine whose workers run the stages, and whose cache is used: grpc://HOST:PORT or grpcs://…
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PNB_REMOTE",
+        hide_env_values = true,
+        conflicts_with = "remote_cache"
+    )]
+    remote: Option<String>,
+    /// Most stages that are given to the engine at once [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    remote_jobs: Option<u16>,
+    /// Longest wait of a stage for a worker of the engine [default: 120]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    remote_queue_timeout: Option<u64>,
     /// Results that are sent to the cache
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     remote_upload: Option<UploadWhen>,
@@ -42,6 +64,17 @@ pub(super) struct RemoteArgs {
     /// File with the private key of that certificate in PEM
     #[arg(long, value_name = "FILE", requires = "remote_cert")]
     remote_key: Option<PathBuf>,
+}
+
+/// Stages that are given to an engine at once, unless the command line says otherwise.
+const REMOTE_JOBS: u16 = 8;
+/// Seconds that a stage waits for a worker, unless the command line says otherwise.
+const QUEUE_SECONDS: u64 = 120;
+
+/// An engine, and its cache.
+pub(super) struct Engine {
+    pub(super) elsewhere: Elsewhere,
+    pub(super) shared: SharedResults,
 }
 
 /// When results are sent.
@@ -87,23 +120,46 @@ impl Fatal for RemoteError {
 impl RemoteArgs {
     /// The cache that must be named, and must be there.
     pub(super) fn cache(&self, common: &Common) -> Result<Arc<dyn RemoteCache>, Failure> {
-        let url = self.remote_cache.as_deref().filter(|url| !url.is_empty());
-        Ok(self.connect(url.ok_or(NoCache)?, common)?)
+        let named = self.remote_cache.as_deref().or(self.remote.as_deref());
+        let url = named.filter(|url| !url.is_empty()).ok_or(NoCache)?;
+        Ok(connect(&self.endpoint(url)?, &network(common), &self.limits())?)
     }
 
-    fn connect(&self, url: &str, common: &Common) -> Result<Arc<dyn RemoteCache>, RemoteError> {
+    fn endpoint(&self, url: &str) -> Result<Endpoint, RemoteError> {
         let address: RemoteAddress = url.parse()?;
-        let endpoint = Endpoint {
+        Ok(Endpoint {
             address,
             token_file: self.remote_token_file.clone(),
             identity: self.remote_cert.clone().zip(self.remote_key.clone()),
-        };
+        })
+    }
+
+    fn limits(&self) -> RemoteLimits {
         let mut limits = RemoteLimits::default();
         if let Some(seconds) = self.remote_timeout {
             limits.silence = Duration::from_secs(seconds);
             limits.connect = limits.connect.min(limits.silence);
         }
-        connect(&endpoint, &network(common), &limits)
+        limits
+    }
+
+    /// The engine, if one is named. It must be there.
+    pub(super) fn elsewhere(&self, common: &Common, program: &Path) -> Result<Option<Engine>, Failure> {
+        let Some(url) = self.remote.as_deref().filter(|url| !url.is_empty() && !common.offline) else {
+            return Ok(None);
+        };
+        let engine = connect_engine(&self.endpoint(url)?, &network(common), &self.limits())?;
+        let shared = SharedResults::new(
+            StageResults::new(engine.cache()),
+            !self.remote_no_accept,
+            self.upload(),
+            true,
+        );
+        let wait = Duration::from_secs(self.remote_queue_timeout.unwrap_or(QUEUE_SECONDS));
+        let jobs = usize::from(self.remote_jobs.unwrap_or(REMOTE_JOBS));
+        let mut elsewhere = Elsewhere::new(engine, program.to_owned(), jobs, wait);
+        elsewhere.accept_cached = !self.remote_no_accept;
+        Ok(Some(Engine { elsewhere, shared }))
     }
 
     /// The cache, if one is named and the network may be used. One that is not there is a warning, unless it is required.
@@ -112,14 +168,11 @@ impl RemoteArgs {
         common: &Common,
         warn: &dyn Fn(&RemoteError),
     ) -> Result<Option<SharedResults>, Failure> {
-        let Some(url) = self
-            .remote_cache
-            .as_deref()
-            .filter(|url| !url.is_empty() && !common.offline)
-        else {
+        let named = self.remote_cache.as_deref();
+        let Some(url) = named.filter(|url| !url.is_empty() && !common.offline) else {
             return Ok(None);
         };
-        let cache = match self.connect(url, common) {
+        let cache = match connect(&self.endpoint(url)?, &network(common), &self.limits()) {
             Ok(cache) => cache,
             Err(error) if error.loss() == Loss::Here || self.remote_required => return Err(error.into()),
             Err(error) => {
@@ -127,13 +180,21 @@ impl RemoteArgs {
                 return Ok(None);
             }
         };
-        let upload = match self.remote_upload {
+        let results = StageResults::new(cache);
+        let accept = !self.remote_no_accept;
+        Ok(Some(SharedResults::new(
+            results,
+            accept,
+            self.upload(),
+            self.remote_required,
+        )))
+    }
+
+    fn upload(&self) -> Upload {
+        match self.remote_upload {
             Some(UploadWhen::Never) => Upload::Never,
             Some(UploadWhen::Always) => Upload::Always,
             Some(UploadWhen::Auto) | None => Upload::Auto,
-        };
-        let results = StageResults::new(cache);
-        let accept = !self.remote_no_accept;
-        Ok(Some(SharedResults::new(results, accept, upload, self.remote_required)))
+        }
     }
 }

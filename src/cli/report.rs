@@ -199,9 +199,9 @@ impl Report {
         self.say(&format!("error: {message}\n\nhint: {hint}\n"));
     }
 
-    /// A line for the bytes of transfers; it is only seen on a terminal.
-    pub(super) fn transfer_bar(&self, total: u64) -> ProgressBar {
-        let transfer = self.activity(RunningWork::Transfer("publish", String::new()), total);
+    /// A line for the bytes that are sent to `place`.
+    pub(super) fn transfer_bar(&self, place: &str, total: u64) -> ProgressBar {
+        let transfer = self.activity(RunningWork::Transfer("publish", place.to_owned()), total);
         let bar = transfer.bar().clone();
         self.keep("publish".to_owned(), transfer);
         bar
@@ -360,10 +360,11 @@ impl Report {
                     visible(&place)
                 ));
             }
-            Event::Started { node, reasons } => {
+            Event::Started { node, server, reasons } => {
                 self.drop_bar(&node.to_string());
                 let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                self.note(format_args!("    build {node} ({})", reasons.join("; ")));
+                let place = server.map_or(String::new(), |server| format!(" on {}", visible(&server)));
+                self.note(format_args!("    build {node}{place} ({})", reasons.join("; ")));
                 let stage = self.activity(RunningWork::Stage(node.to_string()), 0);
                 self.keep(node.to_string(), stage);
             }

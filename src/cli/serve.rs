@@ -83,8 +83,13 @@ impl Hint for ServingError {
                 }
                 io::ErrorKind::PermissionDenied if !Uid::effective().is_root() => {
                     let port = address.port();
-                    let way = "ports below 1024 are root's: choose a higher one, or as root";
-                    return Some(format!("{way} `sysctl -w net.ipv4.ip_unprivileged_port_start={port}`").into());
+                    return Some(
+                        format!(
+                            "ports below 1024 are root's: choose a higher one, or as root \
+                             `sysctl -w net.ipv4.ip_unprivileged_port_start={port}`"
+                        )
+                        .into(),
+                    );
                 }
                 _ => "choose another address or port",
             },

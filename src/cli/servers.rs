@@ -3,6 +3,7 @@
 use super::{
     Exit,
     args::Common,
+    command_text::CommandText,
     failure::{Failure, Fatal},
 };
 use clap::Args;
@@ -92,6 +93,17 @@ impl ServerArgs {
             plain_http: self.plain_http.clone(),
             ..ClientOptions::default()
         })?)
+    }
+
+    /// The command with those of these options, and of the authority, that a request to the registry of `image` needs again.
+    pub(super) fn repeated(&self, common: &Common, image: &ImageReference, command: CommandText) -> CommandText {
+        let authority = common.ca_file.as_ref();
+        let authority = authority.filter(|_| common.typed_options.contains("ca_file"));
+        let plain = self.plain_http.iter().filter(|host| *host == image.registry());
+        command
+            .option("--ca-file", authority)
+            .option("--registry-auth-file", self.registry_auth_file.as_ref())
+            .args(plain.flat_map(|host| ["--plain-http", host]))
     }
 
     /// The credentials of registries.

@@ -66,6 +66,7 @@ pub(super) fn shell(common: &Common, args: &ShellArgs, report: &Report) -> Resul
         origins: &origins,
         options: &options,
         shared: None,
+        elsewhere: None,
         events: &|event| report.event(event),
     };
     let built = context.build(&needs, 2)?;

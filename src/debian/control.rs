@@ -366,7 +366,9 @@ impl BinaryPackage {
             essential: flag("Essential")?,
             protected: flag("Important")? || flag("Protected")?,
             priority,
-            filename: parse("Filename", required("Filename")?).map_err(|p| bad("Filename", p))?,
+            // Flat archives write the archive's own directory in front of a name.
+            filename: parse("Filename", required("Filename")?.trim_start_matches("./"))
+                .map_err(|p| bad("Filename", p))?,
             size: parse("Size", required("Size")?).map_err(|p| bad("Size", p))?,
             sha256: parse("SHA256", required("SHA256")?).map_err(|p| bad("SHA256", p))?,
         })

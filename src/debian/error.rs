@@ -84,7 +84,7 @@ pub enum MetadataError {
         key: String,
     },
     /// A release file from after the moment at which it is judged.
-    #[error("{file}: is dated {date}, after {at}")]
+    #[error("{file} is dated {date}, after {at}")]
     Later {
         /// The file's name.
         file: String,
@@ -94,7 +94,7 @@ pub enum MetadataError {
         at: JudgedAt,
     },
     /// A release file that was no longer valid at the moment at which it is judged.
-    #[error("{file}: was valid until {end}, not at {at}")]
+    #[error("{file} was valid until {end}, not at {at}")]
     Outdated {
         /// The file's name.
         file: String,

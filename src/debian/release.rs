@@ -285,13 +285,13 @@ mod tests {
         assert_eq!(
             check("trixie", release.date - 1),
             Err(
-                "InRelease: is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot"
+                "InRelease is dated 2026-11-21T09:15:44Z, after 2026-11-21T09:15:43Z, the moment of the snapshot"
                     .to_owned()
             )
         );
         assert_eq!(
             check("trixie", release.date + 7 * 86400 + 1),
-            Err("InRelease: was valid until 2026-11-28T09:15:44Z, not at 2026-11-28T09:15:45Z, the moment of the snapshot".to_owned())
+            Err("InRelease was valid until 2026-11-28T09:15:44Z, not at 2026-11-28T09:15:45Z, the moment of the snapshot".to_owned())
         );
     }
 }

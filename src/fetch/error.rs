@@ -55,7 +55,7 @@ pub enum FetchError {
         problem: &'static str,
     },
     /// A line of apt's configuration does not parse.
-    #[error("read {file} line {line}: {problem}")]
+    #[error("read {file}, line {line}: {problem}")]
     Sources {
         /// The file.
         file: String,

@@ -7,15 +7,17 @@ use super::{
 use crate::{
     image::{
         ImageError, Source,
-        ext4::{Ext4, Ext4Inode, ExtKind, FileKind, SuperblockFacts},
+        ext4::{Ext4, Ext4Inode, ExtKind, FileKind, JournalFacts, Replayed, SuperblockFacts, replay},
     },
     model::Epoch,
 };
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Runs of blocks above this number are not listed: 128 MiB of memory.
 const MAX_RUNS: usize = 4 << 20;
+/// The part that has the files as they are after the journal.
+const REPLAYED: &str = "with its journal";
 /// Offset of the superblock.
 const SUPERBLOCK: u64 = 1024;
 /// Problems of directories that are listed in words.
@@ -44,6 +46,48 @@ fn fill(source: &Source, look: &mut Look) -> Result<(), ImageError> {
     if facts.kind == ExtKind::JournalDevice {
         return Ok(());
     }
+    // A journal that cannot be read leaves the files as they lie there, with the problem that open_any has for them.
+    let replayed = replay(source.clone()).unwrap_or_else(|error| {
+        look.add_problem(one_line(&error));
+        None
+    });
+    let Some(Replayed { image, facts, problems }) = replayed else {
+        return list(source, look);
+    };
+    problems.iter().for_each(|error| look.add_problem(one_line(error)));
+    let JournalFacts {
+        transactions,
+        blocks,
+        revoked,
+    } = facts;
+    let text = match transactions {
+        0 => "empty; the file system was not unmounted".to_owned(),
+        _ => format!(
+            "replayed in memory: {transactions} transactions, {blocks} blocks, {revoked} revoked; the file system was not unmounted"
+        ),
+    };
+    look.fields.insert("journal".to_owned(), text);
+    let image: Source = Arc::new(image);
+    if blocks == 0 {
+        return list(&image, look);
+    }
+    // The files are made of the image and its journal, as those of a compressed image are made of its clusters.
+    let size = source.size().map_err(|source| ImageError::Input {
+        format: "an ext4 image",
+        offset: 0,
+        source,
+    })?;
+    let whole = vec![PartExtent {
+        at: 0,
+        from: 0,
+        len: size,
+    }];
+    look.children.push(Part::derived(REPLAYED, image, size, whole));
+    Ok(())
+}
+
+/// Adds the files and the file system's own tables.
+fn list(source: &Source, look: &mut Look) -> Result<(), ImageError> {
     let (fs, problems) = Ext4::open_any(source.clone())?;
     for error in &problems {
         look.add_problem(one_line(error));

@@ -27,6 +27,15 @@ impl ArchiveRank {
     };
 }
 
+/// The packages that an index may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IndexScope {
+    /// Those for the architecture, and those for all.
+    OneArchitecture,
+    /// Those for any architecture, of which the others are passed over: the index of a flat archive.
+    AllArchitectures,
+}
+
 #[derive(Clone, Debug)]
 struct Source {
     name: String,
@@ -59,6 +68,7 @@ impl Index {
     }
 
     /// Reads one decompressed `Packages` file of `archive`, which has the rank `rank`; `file` names it in errors.
+    /// `scope` says whether it may have packages of other architectures.
     ///
     /// Archives and their components have to be read in the order of preference.
     ///
@@ -70,6 +80,7 @@ impl Index {
         rank: ArchiveRank,
         input: impl BufRead,
         file: &str,
+        scope: IndexScope,
     ) -> Result<(), MetadataError> {
         let source = match self.sources.iter().position(|s| s.name == archive) {
             Some(found) => found,
@@ -83,7 +94,13 @@ impl Index {
         };
         let mut reader = ControlReader::new(input, file);
         let mut paragraph = Paragraph::default();
+        let wanted = self.arch;
+        let own = |arch: &str| arch == wanted.as_str() || arch == "all";
+        let foreign = |paragraph: &Paragraph| paragraph.get("Architecture").is_some_and(|arch| !own(arch));
         while reader.read(&mut paragraph)? {
+            if scope == IndexScope::AllArchitectures && foreign(&paragraph) {
+                continue;
+            }
             let package = BinaryPackage::from_paragraph(&paragraph, file)?;
             if *package.arch != *self.arch.as_str() && &*package.arch != "all" {
                 return Err(MetadataError::Package {

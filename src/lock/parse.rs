@@ -157,9 +157,6 @@ fn archive_problem(archive: &Archive) -> Option<String> {
             excerpt(&archive.snapshot_url)
         ));
     }
-    if archive.components.is_empty() {
-        return Some("has no components".to_owned());
-    }
     if let Some(bad) = archive.components.iter().find(|c| !is_name(c)) {
         return Some(format!("not a component: {:?}", excerpt(bad)));
     }
@@ -340,10 +337,6 @@ mod tests {
             (
                 sample().replace("suite = \"trixie\"", "suite = \"tr\\u0456xie\""),
                 "read lockfile.toml, line 4: archive \"trixie\": suite has other characters than letters, digits and /+-._~%:,@=, or more than 1000: \"trіxie\"",
-            ),
-            (
-                sample().replace("[\"main\"]", "[]"),
-                "read lockfile.toml, line 4: archive \"trixie\": has no components",
             ),
             (
                 sample().replace("[\"main\"]", "[\"../x\"]"),

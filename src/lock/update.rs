@@ -1,8 +1,8 @@
 //! Makes a lock: verifies every archive, reads its indexes, resolves every wanted set.
 
 use super::{
-    Archive, ArchiveRank, Distribution, Index, LOCK_VERSION, LockError, LockedSet, Lockfile, Package, PinnedFile,
-    WantedArchive, WantedSet, resolve,
+    Archive, ArchiveRank, Distribution, Index, IndexScope, LOCK_VERSION, LockError, LockedSet, Lockfile, Package,
+    PinnedFile, WantedArchive, WantedSet, resolve,
 };
 use crate::{
     debian::{Automatic, JudgedAt, Keyring, MetadataError, Release, SignedText, verify_cleartext, verify_detached},
@@ -357,9 +357,13 @@ fn verify<'a>(
     let (signed, inrelease_sha256) = fetch_release(place, wanted, request.kept(wanted), &keyring, at, indexes)?;
     let release = Release::parse(&signed.text, "InRelease").map_err(metadata)?;
     refuse_future(request, &release)?;
-    release
-        .check(&wanted.suite.to_string(), at, "InRelease")
-        .map_err(metadata)?;
+    // Many flat archives state no suite.
+    let nameless = wanted.flat.is_some() && release.suite.is_empty() && release.codename.is_empty();
+    let suite = match nameless {
+        true => String::new(),
+        false => wanted.suite.to_string(),
+    };
+    release.check(&suite, at, "InRelease").map_err(metadata)?;
     if release.automatic != Automatic::Always {
         let text = format!(
             "is NotAutomatic: a package that another archive has too is taken from it only where it is wanted as \"NAME/{}\"",
@@ -431,9 +435,13 @@ fn refuse_rollback(request: &LockRequest<'_>, verified: &Verified<'_>) -> Result
     }
 }
 
-/// `dists/<suite>/<tail>`.
+/// `dists/<suite>/<tail>`, or the same in the directory of a flat archive.
 fn below_suite(wanted: &WantedArchive, tail: &str) -> Result<RelPath, MetadataError> {
-    RelPath::new(format!("dists/{}/{tail}", wanted.suite)).map_err(|err| MetadataError::Release {
+    let path = match &wanted.flat {
+        None => format!("dists/{}/{tail}", wanted.suite),
+        Some(flat) => flat.path(tail),
+    };
+    RelPath::new(path).map_err(|err| MetadataError::Release {
         file: wanted.name.clone(),
         problem: err.to_string(),
     })
@@ -446,48 +454,73 @@ fn read_index(arch: Arch, archives: &[Verified<'_>], indexes: &impl Indexes) -> 
             default: archive.wanted.default,
             automatic: archive.release.automatic,
         };
+        if archive.wanted.flat.is_some() {
+            let stem = "Packages";
+            let only = listed(archive, stem).ok_or_else(|| no_index(archive, stem))?;
+            read_packages(&mut index, archive, rank, only, indexes)?;
+        }
         for component in &archive.wanted.components {
             // Packages for all architectures have an index of their own in some archives. Of two indexes, one may be missing there.
-            let own = listed(archive, component, arch.as_str());
-            let all = listed(archive, component, "all").filter(|_| archive.release.separate_all);
+            let stem = |arch: &str| format!("{component}/binary-{arch}/Packages");
+            let own = listed(archive, &stem(arch.as_str()));
+            let all = listed(archive, &stem("all")).filter(|_| archive.release.separate_all);
             if own.is_none() && all.is_none() {
-                return Err(no_index(archive, component, arch));
+                return Err(no_index(archive, &stem(arch.as_str())));
             }
-            for (name, size, sha256) in own.into_iter().chain(all) {
-                let bytes = fetch_packages(archive, &name, size, sha256, indexes)?;
-                let file = format!("{}/{name}", archive.wanted.suite);
-                let metadata = |source| LockError::Metadata {
-                    archive: archive.wanted.name.clone(),
-                    source,
-                };
-                let input = decompress(&bytes, &name).map_err(|source| {
-                    metadata(MetadataError::Read {
-                        file: file.clone(),
-                        line: 0,
-                        source,
-                    })
-                })?;
-                index.read(&archive.wanted.name, rank, input, &file).map_err(metadata)?;
+            for one in own.into_iter().chain(all) {
+                read_packages(&mut index, archive, rank, one, indexes)?;
             }
         }
     }
     Ok(index)
 }
 
-/// The package index of a component for `arch` in the release file: its path below the suite, its size and its digest.
-fn listed(archive: &Verified<'_>, component: &str, arch: &str) -> Option<(String, u64, Sha256Digest)> {
+/// Fetches a package index and adds its packages to `index`.
+fn read_packages(
+    index: &mut Index,
+    archive: &Verified<'_>,
+    rank: ArchiveRank,
+    (name, size, sha256): ListedIndex,
+    indexes: &impl Indexes,
+) -> Result<(), LockError> {
+    let bytes = fetch_packages(archive, &name, size, sha256, indexes)?;
+    let file = format!("{}/{name}", archive.wanted.suite);
+    let metadata = |source| LockError::Metadata {
+        archive: archive.wanted.name.clone(),
+        source,
+    };
+    let input = decompress(&bytes, &name).map_err(|source| {
+        metadata(MetadataError::Read {
+            file: file.clone(),
+            line: 0,
+            source,
+        })
+    })?;
+    let scope = match archive.wanted.flat {
+        None => IndexScope::OneArchitecture,
+        Some(_) => IndexScope::AllArchitectures,
+    };
+    index
+        .read(&archive.wanted.name, rank, input, &file, scope)
+        .map_err(metadata)
+}
+
+/// A package index in a release file: its path beside that file, its size and its digest.
+type ListedIndex = (String, u64, Sha256Digest);
+
+/// The package index of this path without the ending, as the release file lists it.
+fn listed(archive: &Verified<'_>, stem: &str) -> Option<ListedIndex> {
     READ_ENDINGS.iter().find_map(|ending| {
-        let name = format!("{component}/binary-{arch}/Packages{ending}");
+        let name = format!("{stem}{ending}");
         let (size, sha256) = archive.release.files.get(&RelPath::new(&name).ok()?)?;
         Some((name, *size, *sha256))
     })
 }
 
-/// The error that a component has no package index that can be read.
-fn no_index(archive: &Verified<'_>, component: &str, arch: Arch) -> LockError {
-    let stem = format!("{component}/binary-{arch}/Packages");
+/// The error that there is no package index of this path that can be read.
+fn no_index(archive: &Verified<'_>, stem: &str) -> LockError {
     let files = archive.release.files.keys().map(ToString::to_string);
-    let other: Vec<String> = files.filter(|name| name.starts_with(&stem)).collect();
+    let other: Vec<String> = files.filter(|name| name.starts_with(stem)).collect();
     archive.lacks(match other.is_empty() {
         true => format!("release file lists no {stem}.xz"),
         false => format!(
@@ -515,8 +548,10 @@ fn fetch_packages(
     let plain = below_suite(archive.wanted, name).map_err(metadata)?;
     let mut paths = vec![plain];
     if archive.release.acquire_by_hash {
-        let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
-        let tail = format!("{directory}/by-hash/SHA256/{sha256}");
+        let directory = name
+            .rsplit_once('/')
+            .map_or(String::new(), |(directory, _)| format!("{directory}/"));
+        let tail = format!("{directory}by-hash/SHA256/{sha256}");
         paths.insert(0, below_suite(archive.wanted, &tail).map_err(metadata)?);
     }
     // The path by digest comes first: while a mirror is updated, the plain name may be a newer file already.

@@ -21,9 +21,14 @@ pub struct WantedArchive {
     pub distribution: Distribution,
     /// Its directory on a mirror.
     pub base: RelPath,
-    /// The suite: a directory below `dists/`.
+    /// The suite: a directory below `dists/`, and of a flat archive the name that its release file states, if it states one.
     pub suite: RelPath,
-    /// Components taken from it.
+    /// The directory below `base` with the release file and the only index of a flat archive, as apt has it in `sources.list`: `./` or
+    /// `DIR/`. Names of packages count from `base`.
+    #[serde(default, deserialize_with = "flat")]
+    pub flat: Option<FlatPlace>,
+    /// Components taken from it; a flat archive has none.
+    #[serde(default)]
     pub components: Vec<String>,
     /// Architectures it serves; Ubuntu has arm64 in another archive than amd64.
     #[serde(default = "all_arches")]
@@ -40,6 +45,36 @@ pub struct WantedArchive {
     /// The moment of its snapshot; without one, the moment of `pnb lock`.
     #[serde(default)]
     pub snapshot: Option<Moment>,
+}
+
+/// The place of a flat archive's release file below its base: that directory itself, or one below it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlatPlace(Option<RelPath>);
+
+impl FlatPlace {
+    /// The path of a file in that directory, below the base.
+    pub(super) fn path(&self, tail: &str) -> String {
+        match &self.0 {
+            None => tail.to_owned(),
+            Some(dir) => format!("{dir}/{tail}"),
+        }
+    }
+}
+
+fn flat<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<FlatPlace>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let form = || {
+        serde::de::Error::custom(format!(
+            "{:?} is neither \"./\" nor a directory with a slash at its end",
+            excerpt(&text)
+        ))
+    };
+    let dir = text.strip_suffix('/').ok_or_else(form)?;
+    let place = match dir {
+        "." => None,
+        dir => Some(RelPath::new(dir.strip_prefix("./").unwrap_or(dir)).map_err(serde::de::Error::custom)?),
+    };
+    Ok(Some(FlatPlace(place)))
 }
 
 fn yes() -> bool {
@@ -79,7 +114,12 @@ pub fn parse_archives(text: &str, file: &str) -> Result<Vec<WantedArchive>, Lock
             Some(format!("not an archive name: {:?}", excerpt(&archive.name)))
         } else if !names.insert(archive.name.clone()) {
             Some(format!("second archive {:?}", archive.name))
-        } else if archive.components.is_empty() || archive.architectures.is_empty() {
+        } else if archive.flat.is_some() && !archive.components.is_empty() {
+            Some(format!(
+                "archive {:?} is flat, and a flat archive has no components",
+                archive.name
+            ))
+        } else if (archive.flat.is_none() && archive.components.is_empty()) || archive.architectures.is_empty() {
             Some(format!(
                 "archive {:?} has no components or no architectures",
                 archive.name
@@ -138,7 +178,7 @@ mod tests {
         assert_eq!(
             refusal(format!("{ONE}snapsot = \"x\"\n")),
             "read archives.toml, line 9: unknown field `snapsot`, expected one of `name`, `distribution`, `base`, `suite`, \
-             `components`, `architectures`, `keyring`, `default`, `optional`, `snapshot`"
+             `flat`, `components`, `architectures`, `keyring`, `default`, `optional`, `snapshot`"
         );
         assert_eq!(
             refusal(format!("{ONE}{ONE}")),
@@ -151,6 +191,26 @@ mod tests {
         assert_eq!(
             refusal(ONE.replace("\"debian\"\nsuite", "\"../debian\"\nsuite")),
             "read archives.toml, line 5: path \"../debian\" has a component \"..\""
+        );
+        let flat = ONE.replace("components = [\"main\"]\n", "");
+        for (value, place) in [("./", "x"), ("a/b/", "a/b/x"), ("./a/", "a/x")] {
+            let parsed = parse_archives(&format!("{flat}flat = \"{value}\"\n"), "archives.toml").expect(value);
+            assert_eq!(
+                parsed[0].flat.as_ref().map(|flat| flat.path("x")).as_deref(),
+                Some(place)
+            );
+        }
+        assert_eq!(
+            refusal(format!("{flat}flat = \"a\"\n")),
+            "read archives.toml, line 8: \"a\" is neither \"./\" nor a directory with a slash at its end"
+        );
+        assert_eq!(
+            refusal(format!("{flat}flat = \"../a/\"\n")),
+            "read archives.toml, line 8: path \"../a\" has a component \"..\""
+        );
+        assert_eq!(
+            refusal(format!("{ONE}flat = \"./\"\n")),
+            "read archives.toml, line 2: archive \"trixie\" is flat, and a flat archive has no components"
         );
         assert_eq!(
             refusal(String::new()),

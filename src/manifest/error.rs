@@ -78,7 +78,7 @@ pub enum ManifestError {
         source: serde_json::Error,
     },
     /// A line of `SHA256SUMS` is not in the form that pnb writes.
-    #[error("read \"SHA256SUMS\" line {line}: {problem}")]
+    #[error("read \"SHA256SUMS\", line {line}: {problem}")]
     Sums {
         /// 1-based line.
         line: usize,

@@ -112,7 +112,6 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), Malformed> {
         place.name("name", &archive.name)?;
         let suite = archive.suite.to_string();
         place.is("suite", &suite, "a plain path", is_plain_path(&archive.suite))?;
-        place.some("components", archive.components.len())?;
         for component in &archive.components {
             place.name("components", component)?;
         }

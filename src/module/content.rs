@@ -50,7 +50,7 @@ impl ContentRules {
                 return Err(refuse(
                     path,
                     "is not in the tree, so it cannot be left out".to_owned(),
-                    "correct --without",
+                    "name a path of the tree with --without, or leave the option out",
                 ));
             }
         }
@@ -59,7 +59,7 @@ impl ContentRules {
             return Err(refuse(
                 &root,
                 "is missing, and so is everything: the tree is empty".to_owned(),
-                "fill it",
+                "put the files of the module into it",
             ));
         }
         tree.iter().try_for_each(|(path, entry)| self.check(path, entry))
@@ -179,7 +179,7 @@ pub fn read_directory(
                 return Err(refuse(
                     &path,
                     format!("is one entry more than {MAX_ENTRIES}"),
-                    "split the module",
+                    "make several modules of the tree",
                 ));
             }
             let entry = entry(dir, &path, epoch, &mut contents)?;

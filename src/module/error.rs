@@ -55,7 +55,7 @@ pub enum ModuleError {
         problem: String,
     },
     /// A list is malformed.
-    #[error("read the list {name}: line {line}: {problem}")]
+    #[error("read the list {name}, line {line}: {problem}")]
     List {
         /// The file.
         name: String,

@@ -1,6 +1,6 @@
 //! The circumstances that all parts of a build share, as one value.
 
-use super::{Events, Origins, Project, RunOptions, SharedResults};
+use super::{Elsewhere, Events, Origins, Project, RunOptions, SharedResults};
 use crate::store::Store;
 
 /// The project, the store, the sources of pinned files and the options of a build.
@@ -16,6 +16,8 @@ pub struct BuildContext<'a> {
     pub options: &'a RunOptions,
     /// The cache that is asked for results, and gets those of stages that run here.
     pub shared: Option<&'a SharedResults>,
+    /// The engine whose workers run stages; only together with a cache, which is that of the engine.
+    pub elsewhere: Option<&'a Elsewhere>,
     /// Receives the events of the build, from any thread.
     pub events: Events<'a>,
 }

@@ -169,6 +169,12 @@ pub enum PipelineError {
         /// The stage.
         node: NodeId,
     },
+    /// A job from another machine cannot be run here.
+    #[error("run the job: {problem}")]
+    Job {
+        /// The fault.
+        problem: String,
+    },
     /// The statements about an artifact could not be read or written.
     #[error(transparent)]
     Manifest(ManifestError),
@@ -178,6 +184,12 @@ pub enum PipelineError {
         /// The missing fact.
         problem: String,
     },
+}
+
+impl From<RemoteError> for PipelineError {
+    fn from(error: RemoteError) -> Self {
+        PipelineError::Remote(Box::new(error))
+    }
 }
 
 impl From<LockError> for PipelineError {
@@ -231,6 +243,7 @@ impl Hint for PipelineError {
             Self::Lost { .. } => Some("run the command again".into()),
             Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
+            | Self::Job { .. }
             | Self::Platform { .. }
             | Self::Spec { .. }
             | Self::Io { .. }

@@ -91,6 +91,9 @@ pub enum Event {
     Started {
         /// The stage.
         node: NodeId,
+        /// The engine that runs it; `None` for this machine.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        server: Option<String>,
         /// The reasons to run it.
         reasons: Vec<Reason>,
     },

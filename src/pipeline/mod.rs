@@ -18,6 +18,7 @@
 //! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `shared.rs` | the cache that several machines share: asked before a stage runs, filled afterwards |
+//! | `job.rs`, `elsewhere.rs`, `worker.rs` | a stage that runs on a worker of an engine: its description, the client's half, the worker's |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `output.rs` | the directory of artifacts: what its file system can do |
@@ -28,10 +29,12 @@
 mod base;
 mod code;
 mod context;
+mod elsewhere;
 mod error;
 mod event;
 mod export;
 mod facts;
+mod job;
 mod joint;
 mod listed;
 mod origins;
@@ -51,9 +54,11 @@ mod shared;
 mod trust;
 mod vendor;
 mod verify_repro;
+mod worker;
 
 pub use code::{CODE_SANDBOX, CODE_WRITERS};
 pub use context::BuildContext;
+pub use elsewhere::Elsewhere;
 pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, export, state};
@@ -73,3 +78,4 @@ pub use shared::{SharedResults, Upload};
 pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};
+pub use worker::run_job;

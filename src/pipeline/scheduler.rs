@@ -2,6 +2,7 @@
 
 use super::{
     BuildContext, Event, PipelineError, Project,
+    elsewhere::{can_travel, run_elsewhere},
     package_facts::prepare_statements,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::{RunOptions, run_stage},
@@ -115,13 +116,12 @@ pub fn present(
     let mut last = None;
     for id in &closure.order {
         let key = resolve_stage(project, store, id, &outputs)?.key;
-        let record = store.record(&key)?;
-        match &record {
-            Some(record) => drop(outputs.insert(id.clone(), record.outputs.clone())),
+        match store.known_outputs(&key)? {
+            Some(known) => drop(outputs.insert(id.clone(), known)),
             None if closure.order.last() != Some(id) => return Ok(None),
             None => {}
         }
-        last = Some((key, record));
+        last = Some((key, store.record(&key)?));
     }
     Ok(last)
 }
@@ -141,9 +141,9 @@ pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKe
             // The lock does not have every package of every stage; such a stage was not built either.
             Err(_) => continue,
         };
-        if let Some(record) = store.record(&resolved.key)? {
+        if let Some(known) = store.known_outputs(&resolved.key)? {
             keys.insert(resolved.key);
-            outputs.insert(id.clone(), record.outputs);
+            outputs.insert(id.clone(), known);
         }
     }
     Ok(keys)
@@ -268,6 +268,7 @@ fn attempt(
                 Ok(done) => {
                     if let Some(offers) = &*lock(&offers)
                         && !done.cached
+                        && done.source.is_none()
                     {
                         // The receiver lives until the workers have ended.
                         let _ = offers.send(done.clone());
@@ -293,6 +294,8 @@ fn attempt(
     let sent = thread::scope(|scope| {
         // Results go to the cache beside the stages that run next.
         let sending = scope.spawn(move || offered.into_iter().try_for_each(|done| offer(context, &done)));
+        // A stage on a worker takes no processor here.
+        let jobs = jobs + context.elsewhere.map_or(0, |elsewhere| elsewhere.jobs);
         let workers: Vec<_> = (0..jobs.clamp(1, closure.order.len().max(1)))
             .map(|_| scope.spawn(&work))
             .collect();
@@ -401,8 +404,11 @@ fn build_node(
     if let Some(done) = known(context, &resolved, wanted)? {
         return Ok(done);
     }
-    let range = range || needs_range(project, id);
-    options.checked.ensure(&options.helper, range)?;
+    let engine = context.elsewhere.zip(context.shared).filter(|_| can_travel(&resolved));
+    if engine.is_none() {
+        let range = range || needs_range(project, id);
+        options.checked.ensure(&options.helper, range)?;
+    }
     // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
     let mut waits = || events(Event::Queued { node: id.clone() });
     let _lock = store.lock_stage(&resolved.key, &mut waits)?;
@@ -411,17 +417,28 @@ fn build_node(
     }
     events(Event::Started {
         node: id.clone(),
+        server: engine.map(|(elsewhere, _)| elsewhere.name()),
         reasons: reasons(store, &resolved)?,
     });
-    let record = match run_stage(context, &resolved) {
-        Ok(record) => record,
+    let ran = match engine {
+        Some((elsewhere, shared)) => {
+            run_elsewhere(context, shared, elsewhere, &resolved).map(|(record, source)| (record, Some(source)))
+        }
+        None => run_stage(context, &resolved).map(|record| (record, None)),
+    };
+    let (record, source) = match ran {
+        Ok(ran) => ran,
         Err(error) => {
             events(Event::Failed { node: id.clone() });
             return Err(error);
         }
     };
-    // The record comes last: it makes the outputs visible to other builders, so they have to be in the store.
-    store.put_record(&resolved.key, &record, None)?;
+    match source {
+        // The record comes last: it makes the outputs visible to other builders, so they have to be in the store.
+        None => store.put_record(&resolved.key, &record, None)?,
+        Some(_) if wanted => ensure_all(context, &record)?,
+        Some(_) => {}
+    }
     events(Event::Finished {
         node: id.clone(),
         key: resolved.key.to_string(),
@@ -433,8 +450,13 @@ fn build_node(
         resolved,
         record,
         cached: false,
-        source: None,
+        source,
     })
+}
+
+fn ensure_all(context: &BuildContext<'_>, record: &Record) -> Result<(), PipelineError> {
+    let mut outputs = record.outputs.values();
+    outputs.try_for_each(|output| ensure(context, output.digest()))
 }
 
 /// A node whose result the store or the cache has.
@@ -446,10 +468,7 @@ fn known(context: &BuildContext<'_>, resolved: &ResolvedStage, wanted: bool) -> 
         return Ok(None);
     };
     if wanted {
-        record
-            .outputs
-            .values()
-            .try_for_each(|output| ensure(context, output.digest()))?;
+        ensure_all(context, &record)?;
     }
     cached(context, resolved, record, Some(shared.name().to_owned())).map(Some)
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     graph::StageOutputKind,
     model::{NodeId, StageKey, Tree, VerityDigest, chain, lock},
-    remote::{FoundResult, Loss, Published, RemoteError, StageResults, Taking},
+    remote::{BlobDigest, FoundResult, Loss, Published, RemoteError, StageResults, Taking},
     sandbox::{self, OutputKind, Spec},
     store::{Output, Record},
 };
@@ -79,6 +79,8 @@ struct AbsentOutput {
     name: String,
     /// The rules for the output.
     spec: Arc<Spec>,
+    /// The server, and the worker if one made it.
+    source: String,
     /// Held by the thread that takes it.
     taking: Mutex<()>,
 }
@@ -150,6 +152,12 @@ impl SharedResults {
         Ok(())
     }
 
+    /// The files of an output that the cache has, and the store does not.
+    pub(super) fn blobs_of(&self, output: &Output) -> Option<BTreeMap<String, BlobDigest>> {
+        let absent = lock(&self.state).absent.get(output.digest()).cloned()?;
+        Some(absent.found.files_of(output))
+    }
+
     /// Whether sending `bytes` takes less time than `cpu_ms` of work.
     fn worth(&self, cpu_ms: u64, bytes: u64) -> bool {
         let (sent, ms) = (
@@ -191,27 +199,73 @@ pub(super) fn ask(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Resul
             .lose(context, Some(claim(Some(&record.outputs))), error)
             .map(|()| None);
     }
+    expect(context, shared, resolved, found, spec, shared.name())?;
+    Ok(Some(record))
+}
+
+/// Takes the record that a worker left, if a run here could have made it, and names the result in the cache.
+pub(super) fn accept(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    resolved: &ResolvedStage,
+    found: FoundResult,
+    source: &str,
+) -> Result<Record, PipelineError> {
+    let mut record = found.record.clone();
+    let spec = unplaced(Recipe::new(context.project, resolved)?)?;
+    let file = context.project.graph.file(&resolved.id);
+    // An output that passes an input on does not travel back.
+    record.outputs.extend(forwarded(file, resolved)?);
+    let refused = |problem: String| RemoteError::Result {
+        server: shared.name().to_owned(),
+        problem,
+    };
+    check_record(context, resolved, &record, &spec).map_err(refused)?;
+    if context.options.hermetic && !record.weaker.is_empty() {
+        let problem = format!("its sandbox was weaker than the policy: {}", record.weaker.join("; "));
+        return Err(refused(problem).into());
+    }
+    let files = found.files.blobs().clone();
+    expect(context, shared, resolved, found, spec, source)?;
+    // Under the key of the stage, where machines that only ask for results look.
+    if record.weaker.is_empty()
+        && let Err(error) = shared.results.name_result(&resolved.key, files)
+    {
+        shared.lose(context, None, error)?;
+    }
+    Ok(record)
+}
+
+/// Notes where the outputs of a result are, and takes those that came with the record.
+fn expect(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    resolved: &ResolvedStage,
+    found: FoundResult,
+    spec: Spec,
+    source: &str,
+) -> Result<(), PipelineError> {
     let (found, spec) = (Arc::new(found), Arc::new(spec));
-    for (name, output) in &record.outputs {
+    for (name, output) in &found.record.outputs {
         if context.store.find_object(output.digest())?.is_some() {
             continue;
         }
         let absent = Arc::new(AbsentOutput {
-            node: id.clone(),
+            node: resolved.id.clone(),
             found: Arc::clone(&found),
             output: output.clone(),
             name: name.clone(),
             spec: Arc::clone(&spec),
+            source: source.to_owned(),
             taking: Mutex::new(()),
         });
         lock(&shared.state).absent.insert(*output.digest(), absent);
-        // The content of a small file came with the record.
         if found.files.is_here(output) {
             ensure(context, output.digest())?;
         }
     }
-    keep_if_whole(context, shared, &found)?;
-    Ok(Some(record))
+    context.store.put_absent_record(&found.key, &found.record)?;
+    keep_if_whole(context, &found, source)
 }
 
 /// Compares a record with what a run here would give.
@@ -320,7 +374,7 @@ pub(super) fn ensure(context: &BuildContext<'_>, digest: &VerityDigest) -> Resul
     match taken {
         Ok(()) => {
             lock(&shared.state).absent.remove(digest);
-            keep_if_whole(context, shared, found)
+            keep_if_whole(context, found, &absent.source)
         }
         Err(error) => {
             let claim = Claim {
@@ -335,7 +389,7 @@ pub(super) fn ensure(context: &BuildContext<'_>, digest: &VerityDigest) -> Resul
 }
 
 /// Keeps the record of a result in the store once the store has all its outputs.
-fn keep_if_whole(context: &BuildContext<'_>, shared: &SharedResults, found: &FoundResult) -> Result<(), PipelineError> {
+fn keep_if_whole(context: &BuildContext<'_>, found: &FoundResult, source: &str) -> Result<(), PipelineError> {
     let store = context.store;
     for output in found.record.outputs.values() {
         if store.find_object(output.digest())?.is_none() {
@@ -346,7 +400,7 @@ fn keep_if_whole(context: &BuildContext<'_>, shared: &SharedResults, found: &Fou
         if let Some(log) = found.files.log() {
             store.put_log(&found.key, &found.record.stage, found.record.arch, log)?;
         }
-        store.put_record(&found.key, &found.record, Some(shared.name()))?;
+        store.put_record(&found.key, &found.record, Some(source))?;
     }
     Ok(())
 }

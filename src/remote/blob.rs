@@ -2,6 +2,7 @@
 
 use super::RemoteError;
 use crate::model::Sha256Digest;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
     fmt,
@@ -9,7 +10,8 @@ use std::{
 };
 
 /// The name of a blob in the Remote Execution API with the digest function SHA256: the digest of its bytes, and their number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BlobDigest {
     /// SHA-256 of the bytes.
     pub sha256: Sha256Digest,

@@ -7,15 +7,18 @@ use bazel_remote_apis::{
     build::bazel::{
         remote::execution::v2::{
             ActionCacheUpdateCapabilities, ActionResult, BatchReadBlobsRequest, BatchReadBlobsResponse,
-            BatchUpdateBlobsRequest, BatchUpdateBlobsResponse, CacheCapabilities, FindMissingBlobsRequest,
-            FindMissingBlobsResponse, GetActionResultRequest, GetCapabilitiesRequest, GetChunkMappingRequest,
-            GetChunkMappingResponse, GetTreeRequest, GetTreeResponse, RegisterChunkMappingRequest,
-            RegisterChunkMappingResponse, ServerCapabilities, SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest,
-            SplitBlobResponse, UpdateActionResultRequest,
+            BatchUpdateBlobsRequest, BatchUpdateBlobsResponse, CacheCapabilities, ExecuteOperationMetadata,
+            ExecuteRequest, ExecuteResponse, ExecutionCapabilities, FindMissingBlobsRequest, FindMissingBlobsResponse,
+            GetActionResultRequest, GetCapabilitiesRequest, GetChunkMappingRequest, GetChunkMappingResponse,
+            GetTreeRequest, GetTreeResponse, RegisterChunkMappingRequest, RegisterChunkMappingResponse,
+            ServerCapabilities, SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse,
+            UpdateActionResultRequest, WaitExecutionRequest,
             action_cache_server::{ActionCache, ActionCacheServer},
             batch_read_blobs_response, batch_update_blobs_response,
             capabilities_server::{Capabilities, CapabilitiesServer},
             content_addressable_storage_server::{ContentAddressableStorage, ContentAddressableStorageServer},
+            execution_server::{Execution, ExecutionServer},
+            execution_stage::Value as Stage,
         },
         semver::SemVer,
     },
@@ -24,9 +27,16 @@ use bazel_remote_apis::{
             QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
             byte_stream_server::{ByteStream, ByteStreamServer},
         },
+        longrunning::{
+            CancelOperationRequest, DeleteOperationRequest, GetOperationRequest, ListOperationsRequest,
+            ListOperationsResponse, Operation, WaitOperationRequest, operation,
+            operations_server::{Operations, OperationsServer},
+        },
+        protobuf::{Any, Empty},
         rpc,
     },
 };
+use prost::Message;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -38,7 +48,7 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     codegen::{BoxStream, tokio_stream::wrappers::ReceiverStream},
-    transport::{Server, server::TcpIncoming},
+    transport::{Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 /// Limits for which no test waits long.
@@ -81,6 +91,23 @@ pub(super) enum Trouble {
     Foreign,
 }
 
+/// A step of an operation.
+#[derive(Clone, Debug)]
+pub(super) enum Op {
+    /// It is in this stage.
+    Stage(Stage),
+    /// It runs, and prints to the stream of this name.
+    Prints(&'static str),
+    /// It has ended.
+    Done(Box<ExecuteResponse>),
+    /// The stream breaks with this code, and details.
+    Break(Code, Vec<u8>),
+    /// Nothing comes for this time.
+    Pause(Duration),
+    /// Nothing more comes.
+    Hang,
+}
+
 /// A call as the server saw it.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Called {
@@ -102,6 +129,8 @@ pub(super) struct State {
     /// Troubles by the name of the call, the next one first.
     pub(super) plan: Vec<(&'static str, Trouble)>,
     pub(super) calls: Vec<Called>,
+    /// The steps of each stream of an operation, the next one first. A stream without a plan ends at once.
+    pub(super) operations: Vec<Vec<Op>>,
     /// The one token that counts.
     pub(super) token: Option<String>,
     pub(super) capabilities: ServerCapabilities,
@@ -130,12 +159,21 @@ pub(super) fn whole() -> ServerCapabilities {
         }),
         low_api_version: version(2),
         high_api_version: version(2),
+        execution_capabilities: Some(ExecutionCapabilities {
+            digest_function: 1,
+            exec_enabled: true,
+            ..ExecutionCapabilities::default()
+        }),
         ..ServerCapabilities::default()
     }
 }
 
 impl Double {
     pub(super) fn new() -> Self {
+        Self::with_tls(None)
+    }
+
+    pub(super) fn with_tls(tls: Option<ServerTlsConfig>) -> Self {
         let state = Arc::new(Mutex::new(State {
             capabilities: whole(),
             ..State::default()
@@ -145,10 +183,16 @@ impl Double {
         let entered = runtime.enter();
         let incoming = TcpIncoming::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
         let address = incoming.local_addr().expect("bound");
-        let served = Server::builder()
+        let mut builder = Server::builder();
+        if let Some(tls) = tls {
+            builder = builder.tls_config(tls).expect("a certificate and its key");
+        }
+        let served = builder
             .add_service(CapabilitiesServer::new(service.clone()))
             .add_service(ActionCacheServer::new(service.clone()))
             .add_service(ContentAddressableStorageServer::new(service.clone()).max_decoding_message_size(4 << 20))
+            .add_service(ExecutionServer::new(service.clone()))
+            .add_service(OperationsServer::new(service.clone()))
             .add_service(ByteStreamServer::new(service))
             .serve_with_incoming(incoming);
         drop(entered);
@@ -246,6 +290,120 @@ impl Service {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("whole")
+    }
+}
+
+/// A message with its type.
+fn any(name: &str, message: &impl Message) -> Any {
+    Any {
+        type_url: format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}"),
+        value: message.encode_to_vec(),
+    }
+}
+
+impl Service {
+    /// The stream of the next planned operation.
+    fn operation(&self) -> ReceiverStream<Result<Operation, Status>> {
+        let mut state = self.state();
+        let steps = if state.operations.is_empty() {
+            Vec::new()
+        } else {
+            state.operations.remove(0)
+        };
+        drop(state);
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            for step in steps {
+                let mut said = ExecuteOperationMetadata::default();
+                let mut result = None;
+                match step {
+                    Op::Stage(stage) => said.stage = stage as i32,
+                    Op::Prints(stream) => {
+                        said.stage = Stage::Executing as i32;
+                        said.stdout_stream_name = stream.to_owned();
+                    }
+                    Op::Done(response) => {
+                        said.stage = Stage::Completed as i32;
+                        result = Some(operation::Result::Response(any("ExecuteResponse", &*response)));
+                    }
+                    Op::Break(code, details) => {
+                        let status = Status::with_details(code, "as planned", details.into());
+                        let _ = sender.send(Err(status)).await;
+                        return;
+                    }
+                    Op::Pause(time) => {
+                        tokio::time::sleep(time).await;
+                        continue;
+                    }
+                    Op::Hang => {
+                        sender.closed().await;
+                        return;
+                    }
+                }
+                let message = Operation {
+                    name: "operations/1".to_owned(),
+                    metadata: Some(any("ExecuteOperationMetadata", &said)),
+                    done: result.is_some(),
+                    result,
+                };
+                if sender.send(Ok(message)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        ReceiverStream::new(receiver)
+    }
+}
+
+#[tonic::async_trait]
+impl Execution for Service {
+    type ExecuteStream = ReceiverStream<Result<Operation, Status>>;
+
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
+        let message = request.get_ref();
+        let action = message.action_digest.as_ref().expect("a digest").hash.clone();
+        let skip = i64::from(message.skip_cache_lookup);
+        self.begin("Execute", &request, action, skip).await?;
+        Ok(Response::new(self.operation()))
+    }
+
+    type WaitExecutionStream = ReceiverStream<Result<Operation, Status>>;
+
+    async fn wait_execution(
+        &self,
+        request: Request<WaitExecutionRequest>,
+    ) -> Result<Response<Self::WaitExecutionStream>, Status> {
+        let name = request.get_ref().name.clone();
+        self.begin("WaitExecution", &request, name, 0).await?;
+        Ok(Response::new(self.operation()))
+    }
+}
+
+#[tonic::async_trait]
+impl Operations for Service {
+    async fn list_operations(
+        &self,
+        _: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_operation(&self, _: Request<GetOperationRequest>) -> Result<Response<Operation>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn delete_operation(&self, _: Request<DeleteOperationRequest>) -> Result<Response<Empty>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn cancel_operation(&self, request: Request<CancelOperationRequest>) -> Result<Response<Empty>, Status> {
+        let name = request.get_ref().name.clone();
+        self.begin("CancelOperation", &request, name, 0).await?;
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn wait_operation(&self, _: Request<WaitOperationRequest>) -> Result<Response<Operation>, Status> {
+        Err(Status::unimplemented(""))
     }
 }
 
@@ -429,7 +587,10 @@ impl ByteStream for Service {
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let (resource, offset) = (request.get_ref().resource_name.clone(), request.get_ref().read_offset);
         let trouble = self.begin("Read", &request, resource.clone(), offset).await?;
-        let found = self.state().blobs.get(&named(&resource)).cloned();
+        let found = match resource.strip_prefix("printed/") {
+            Some(text) => Some(text.as_bytes().to_vec()),
+            None => self.state().blobs.get(&named(&resource)).cloned(),
+        };
         let whole = found.ok_or_else(|| Status::not_found("no such blob"))?;
         let mut bytes = whole[usize::try_from(offset).expect("an offset")..].to_vec();
         let (sender, receiver) = mpsc::channel(1);

@@ -29,6 +29,8 @@
 //! | `action` | the digests under which the results of stages lie |
 //! | `pack` | the small objects of a tree as one blob |
 //! | `results` | [`StageResults`]: records and the files of results |
+//! | `parts` | the files of a result or an input root, with the places of their contents |
+//! | `folder` | [`FolderCache`]: the input root of a worker as blobs |
 //! | `sending`, `taking` | outputs from a store to a cache and back |
 //! | `error` | [`RemoteError`] |
 //!
@@ -39,6 +41,8 @@ mod blob;
 mod cache;
 #[cfg(feature = "remote")]
 mod channel;
+#[cfg(all(test, feature = "remote"))]
+mod channel_tests;
 mod connect;
 #[cfg(all(test, feature = "remote"))]
 mod double;
@@ -47,6 +51,9 @@ mod engine;
 mod error;
 #[cfg(feature = "remote")]
 mod execute;
+#[cfg(all(test, feature = "remote"))]
+mod execute_tests;
+mod folder;
 #[cfg(feature = "remote")]
 mod grpc;
 #[cfg(all(test, feature = "remote"))]
@@ -60,6 +67,7 @@ mod outputs;
 #[cfg(feature = "remote")]
 mod pace;
 mod pack;
+mod parts;
 #[cfg(feature = "remote")]
 mod proto;
 mod results;
@@ -82,7 +90,9 @@ pub use connect::{RemoteLimits, connect, connect_engine};
 pub use endpoint::{Endpoint, Protocol, RemoteAddress};
 pub use engine::{EngineAction, EngineProgress, Executed, InputFile, RemoteEngine};
 pub use error::{Loss, RemoteError};
+pub use folder::FolderCache;
 pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
+pub use parts::Parts;
 pub use results::{FoundResult, ResultFiles, StageResults};
 pub use sending::Published;
 pub use taking::Taking;

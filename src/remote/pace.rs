@@ -307,4 +307,43 @@ mod tests {
         );
         assert_eq!(run(false, true, &waiting), Some(Stall::Silent(seconds(10))), "a read");
     }
+
+    /// A body that has trailers alone.
+    struct Trailers(Option<http::HeaderMap>);
+
+    impl HttpBody for Trailers {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(self.0.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        }
+    }
+
+    #[test]
+    fn details_that_are_no_base64_do_not_reach_tonic() {
+        for (details, kept) in [("!", false), ("CAMSAnh4", true), ("CAMSAXg=", true), ("CAMSAXg", true)] {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", "3".parse().expect("a value"));
+            trailers.insert(DETAILS, details.parse().expect("a value"));
+            let read = |fields: &http::HeaderMap| {
+                let fields = fields.clone();
+                std::panic::catch_unwind(move || Status::from_header_map(&fields).is_some()).unwrap_or(false)
+            };
+            assert_eq!(read(&trailers), kept, "what tonic does by itself");
+            let mut body = CountedBody {
+                inner: Body::new(Trailers(Some(trailers))),
+                rest: Bytes::new(),
+                moved: Arc::default(),
+                sends: false,
+            };
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) else {
+                panic!("there are trailers")
+            };
+            let trailers = frame.into_trailers().expect("trailers");
+            assert!(read(&trailers));
+            assert_eq!(trailers.contains_key(DETAILS), kept);
+        }
+    }
 }

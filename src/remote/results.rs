@@ -12,9 +12,7 @@
 //!
 //! A tree is complete in the store once its dump is there, as after a stage that ran here: the dump is stored last.
 
-use super::{
-    BlobDigest, CachedResult, EntryKind, RemoteCache, RemoteError, SMALL_BLOBS, action_digest, sending::Parts,
-};
+use super::{BlobDigest, CachedResult, EntryKind, Parts, RemoteCache, RemoteError, SMALL_BLOBS, action_digest};
 use crate::{
     model::{StageKey, VerityDigest, chain},
     store::{Output, Record, StoreError},
@@ -57,6 +55,26 @@ pub struct FoundResult {
     pub files: ResultFiles,
 }
 
+impl FoundResult {
+    /// The files of an output: of a tree its dump, its pack, and every large object that is no output itself.
+    pub fn files_of(&self, output: &Output) -> BTreeMap<String, BlobDigest> {
+        let own: BTreeSet<String> = self
+            .record
+            .outputs
+            .values()
+            .map(|output| object_path(output.digest()))
+            .collect();
+        let of_tree = |digest: &VerityDigest, path: &String| {
+            *path == dump_path(digest) || *path == pack_path(digest) || path.starts_with("o/") && !own.contains(path)
+        };
+        let files = self.files.files.iter().filter(|(path, _)| match output {
+            Output::File { digest, .. } => **path == object_path(digest),
+            Output::Tree { digest } => of_tree(digest, path),
+        });
+        files.map(|(path, blob)| (path.clone(), *blob)).collect()
+    }
+}
+
 impl From<BTreeMap<String, BlobDigest>> for ResultFiles {
     fn from(files: BTreeMap<String, BlobDigest>) -> Self {
         let small = BTreeMap::new();
@@ -73,22 +91,6 @@ impl ResultFiles {
     /// The log of the run, if it is small.
     pub fn log(&self) -> Option<&[u8]> {
         self.small.get(self.files.get(LOG)?).map(Vec::as_slice)
-    }
-
-    /// The files of an output: of a tree its dump, its pack and its large objects, of which `large` are the digests.
-    pub fn of(&self, output: &Output, large: &[VerityDigest]) -> Option<BTreeMap<String, BlobDigest>> {
-        let names = match output {
-            Output::File { digest, .. } => vec![object_path(digest)],
-            Output::Tree { digest } => {
-                let objects = large.iter().map(object_path);
-                let pack = Some(pack_path(digest)).filter(|pack| self.files.contains_key(pack));
-                [dump_path(digest)].into_iter().chain(pack).chain(objects).collect()
-            }
-        };
-        names
-            .into_iter()
-            .map(|name| Some((name.clone(), *self.files.get(&name)?)))
-            .collect()
     }
 
     /// Whether the content of an output came with the record.

@@ -68,7 +68,11 @@ impl Stop {
     }
 
     /// Waits for `time`, or until the stop is requested.
-    pub(super) fn pause(&self, time: Duration) -> io::Result<Wake> {
+    ///
+    /// # Errors
+    ///
+    /// Those of poll(2).
+    pub fn pause(&self, time: Duration) -> io::Result<Wake> {
         self.wait(None, Some(Instant::now() + time))
     }
 

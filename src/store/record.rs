@@ -147,6 +147,25 @@ impl Store {
         self.set_latest_record(key, record)
     }
 
+    /// Notes a record whose outputs are in a remote cache, so that the keys of the stages behind it are known without the cache.
+    pub fn put_absent_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
+        let path = self.record_file(key);
+        let text = record.to_text().map_err(|source| StoreError::Record { path, source })?;
+        self.put_note(&format!("absent-{key}"), text.as_bytes())
+    }
+
+    /// The outputs of the record of `key`, whether they are in the store or in a remote cache.
+    pub fn known_outputs(&self, key: &StageKey) -> Result<Option<BTreeMap<String, Output>>, StoreError> {
+        if let Some(record) = self.record(key)? {
+            return Ok(Some(record.outputs));
+        }
+        let note = self.note(&format!("absent-{key}"));
+        let text = note.and_then(|bytes| String::from_utf8(bytes).ok());
+        Ok(text
+            .and_then(|text| Record::from_text(key, &text))
+            .map(|record| record.outputs))
+    }
+
     /// Makes a record, which the store has, the latest one of its stage and architecture. A build calls this for a record that it takes
     /// instead of running the stage, so that garbage collection keeps what the newest build needs.
     pub fn set_latest_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {

@@ -77,6 +77,26 @@ fn a_flipped_byte_in_the_image_of_the_root_is_refused() {
 }
 
 #[test]
+fn a_port_that_is_taken_is_named_before_anything_starts() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let forward = format!("{}:22", address.port());
+    let said = bad(boot(artifact()).args(["--forward", &forward]), 9);
+    assert!(
+        said.contains(&format!(
+            "failed to listen on {address} for --forward: Address already in use"
+        )),
+        "{said}"
+    );
+    let way = format!(
+        "hint: another program has this port, and `ss -ltnp 'sport = :{}'` names it",
+        address.port()
+    );
+    assert!(said.contains(&way), "{said}");
+    assert!(!said.contains("machine amd64"), "nothing started:\n{said}");
+}
+
+#[test]
 fn a_file_that_is_not_the_listed_one_does_not_boot() {
     let copy = copy_of_artifact();
     flip(&copy.path().join("kernel"), 100_000);

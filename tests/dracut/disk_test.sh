@@ -31,6 +31,12 @@ partition() {
     file "sys/devices/$1/$1$2/dev" "8:$((disks * 16 + $2))"
     printf 'MAJOR=8\nDEVNAME=%s\nDEVTYPE=partition\nPARTN=%s\n%s' "$1$2" "$2" "${5:+PARTNAME=$5$PN_NL}" >"$tmp/sys/devices/$1/$1$2/uevent"
     : >"$tmp/dev/$1$2"
+    [ "$5" != powernode-persist ] || superblock "$tmp/dev/$1$2"
+}
+
+# superblock FILE [MAGIC]: a file system of ext4 of which nothing but the magic number is there.
+superblock() {
+    { head -c 1080 /dev/zero && printf "${2:-\\123\\357}" && head -c 4096 /dev/zero; } >"$1"
 }
 
 # world: two disks with the layout of an image, the root on the first one; 64 MiB for /persist, nothing behind it.
@@ -98,6 +104,9 @@ mount() {
     echo "mount $*" >>"$tmp/calls"
     [ -z "${mount_fails:-}" ]
 }
+blkid() { /usr/sbin/blkid "$@"; }
+mkfat() { /usr/sbin/mkfs.fat "$@"; }
+mkswap() { chmod 0600 "$1" && /usr/sbin/mkswap "$1"; }
 blockdev() {
     echo "blockdev $*" >>"$tmp/calls"
     [ "$1" != --getro ] || echo "${read_only:-0}"
@@ -215,12 +224,10 @@ reason_has 'holds no number'
 
 # ------------------------------------------------------------------------------------------------------ the file system
 
-# fsck STATUS SAYS WANT LINE: e2fsck ends with SAYS.
+# fsck STATUS SAYS LINE: e2fsck ends with SAYS.
 fsck() {
     world
     fsck_says=$2
-    # A file system of which nothing but the magic number is there.
-    { head -c 1080 /dev/zero && printf "${super:-}" && head -c 4096 /dev/zero; } >"$tmp/dev/sda4"
     status "$1" powernode_prepare_persist
     is "e2fsck $2" "$(said)" "$3"
 }
@@ -230,30 +237,109 @@ fsck 0 1 "$corrected"
 fsck 0 '2 0' "$corrected"
 fsck 0 '3 1' "$corrected"
 # What is wrong with the partition, and what to type in recovery.
-super=''
 for bad in 4 8 12 16 128 '2 2' '3 4'; do
-    super='\123\357'
     fsck 1 "$bad" ''
     reason_has "the persist file system on sda4 is damaged: e2fsck -p ended with ${bad#* }; to decide, with powernode.boot=0 type: e2fsck -f /dev/sda4"
 done
-super='\123\356'
-fsck 1 8 ''
-reason_has 'sda4 has no superblock; to repair it from a copy, with powernode.boot=0 type: e2fsck -f -b 32768 /dev/sda4'
-super='\000\000'
-fsck 1 8 ''
-reason_has 'sda4 is blank; to make an empty one, with powernode.boot=0 type: mke2fs -t ext4 -b 4096 -O verity /dev/sda4'
+
+# Data that do not begin as an ext4 file system: e2fsck does not see them, whatever it would say.
+persist=$tmp/dev/sda4
+# at OFFSET FORMAT: writes there.
+at() { printf "$2" | dd of="$persist" bs=1 seek="$1" conv=notrunc 2>/dev/null; }
+# zeros: 256 MiB of them, in a sparse file.
+zeros() {
+    : >"$persist"
+    dd if=/dev/zero of="$persist" bs=1 count=0 seek=268435456 2>/dev/null
+}
+# unknown WANT: it is refused with this reason, and nothing is started on it.
+unknown() {
+    : >"$tmp/calls"
+    status 1 powernode_prepare_persist
+    reason_has "$1"
+    is "e2fsck is not called: $1" "$(calls | grep -c e2fsck)" 0
+    is "a reason fits into its line: $1" "$([ "${#PN_REASON}" -le 240 ] && echo fits)" fits
+}
+erase='in place of the persist file system; save what you need of it; to erase it, with powernode.boot=0 type: mke2fs -t ext4 -b 4096 -O verity /dev/sda4'
+world
+zeros
+unknown 'the persist file system on sda4 is blank; to make an empty one, with powernode.boot=0 type: mke2fs -t ext4 -b 4096 -O verity /dev/sda4'
+# Its beginning is lost, and the copy of the superblock is not.
+at 134217784 '\123\357'
+unknown 'the persist file system on sda4 has no superblock; to repair it from a copy, with powernode.boot=0 type: e2fsck -f -b 32768 /dev/sda4'
+at 1080 '\123\356'
+unknown 'sda4 has no superblock; to repair it from a copy, with'
+# Somebody else's file system over one of which the copy is left.
+mkfat "$persist" >/dev/null
+unknown "sda4 holds a file system of the type vfat $erase"
+zeros
+mkfat "$persist" >/dev/null
+unknown "sda4 holds a file system of the type vfat $erase"
+zeros
+mkswap "$persist" >/dev/null
+unknown "sda4 holds data of the type swap $erase"
+zeros
+at 0 'LUKS\272\276\000\001'
+unknown "sda4 holds encrypted data (crypto_LUKS) $erase"
+# The next three are superblocks as blkid takes them, with their checksums: a physical volume's label, and two file systems.
+zeros
+at 512 'LABELONE\001'
+at 528 '\245\250\347\075\040\000\000\000LVM2 0010123456789abcdefghijklmnopqrstuv'
+unknown "sda4 holds a part of a volume group or an array (LVM2_member) $erase"
+zeros
+at 65536 '\061\005\253\141'
+at 65586 '\001'
+at 65600 '_BHRfS_M'
+at 65680 '\000\020'
+unknown "sda4 holds a file system of the type btrfs $erase"
+zeros
+at 0 'XFSB\000\000\020\000\000\000\000\000\000\001\000\000'
+at 80 '\000\000\000\001\000\000\100\000\000\000\000\004'
+at 100 '\264\244\002\000\001\000\000\020'
+at 120 '\014\011\010\004\016\000\000\031'
+unknown "sda4 holds a file system of the type xfs $erase"
+zeros
+printf '%s\n' 'label: dos' ',,83' | /usr/sbin/sfdisk --quiet "$persist"
+unknown "sda4 holds a partition table (dos) $erase"
+zeros
+printf '%s\n' 'label: gpt' ',,L' | /usr/sbin/sfdisk --quiet "$persist"
+unknown "sda4 holds a partition table (gpt) $erase"
+# Bytes that nobody knows.
+zeros
+at 4000 'my own data'
+unknown 'sda4 holds neither the persist file system nor other known data; save what you need of it; to erase it, with powernode.boot=0 type: mke2fs'
+# A blkid that fails is no reason to call it blank.
+zeros
+blkid() { return 4; }
+unknown "sda4 holds data on which blkid fails (status 4) $erase"
+blkid() { return 8; }
+unknown "sda4 holds signatures of several file systems $erase"
+blkid() { /usr/sbin/blkid "$@"; }
+# Damage of a file system that somebody else has begun to overwrite: e2fsck was called, and nobody is told to call it again.
+world
+: >"$persist"
+/usr/sbin/mke2fs -q -t ext4 "$persist" 64M 2>/dev/null
+at 0 'LUKS\272\276\000\001'
+fsck_says=8
+status 1 powernode_prepare_persist
+reason_has "sda4 holds encrypted data (crypto_LUKS) $erase"
+world
+: >"$persist"
+/usr/sbin/mke2fs -q -t ext4 "$persist" 64M 2>/dev/null
+fsck_says=8
+status 1 powernode_prepare_persist
+reason_has 'the persist file system on sda4 is damaged: e2fsck -p ended with 8'
+world
+zeros
 read_only=1
-fsck 1 8 ''
+status 1 powernode_prepare_persist
 reason_has 'sda4 is read-only: the disk refuses writes'
 read_only=''
 # A disk that gives errors: what stands for it is a directory.
 world
 rm "$tmp/dev/sda4"
 mkdir "$tmp/dev/sda4"
-fsck_says=8
 status 1 powernode_prepare_persist
 reason_has 'sda4 cannot be read: the disk reports errors'
-is 'a reason fits into its line' "$([ "${#PN_REASON}" -le 240 ] && echo fits)" fits
 
 # The first boot.
 world
@@ -286,6 +372,18 @@ echo short >"$tmp/proc/sys/kernel/random/uuid"
 status 1 powernode_mount_persist
 reason_has "the root's /var cannot be copied"
 status 1 test -e "$tmp/root/persist/var"
+
+# The kernel's reason is passed on.
+world
+powernode_find_persist
+cp() { echo "cp: cannot create directory 'x': No space left on device" >&2 && return 1; }
+status 1 powernode_mount_persist
+is 'no room for /var' "$PN_REASON" "the root's /var cannot be copied to /persist/var: No space left on device"
+unset -f cp
+mkdir() { echo "mkdir: cannot create directory 'x': Read-only file system" >&2 && return 1; }
+status 1 powernode_mount_persist
+is 'no directory of modules' "$PN_REASON" '/persist/cache/modules cannot be made: Read-only file system'
+unset -f mkdir
 
 # Something else in the place of a directory.
 for bad in var cache cache/modules cache/modules/.store; do

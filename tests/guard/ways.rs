@@ -3,8 +3,8 @@
 use crate::{machine::*, project::*};
 
 /// A way round: the words, the name by which they are refused, and what is typed on an image with recovery until the canary sings.
-struct Way {
-    words: &'static str,
+pub(crate) struct Way {
+    pub(crate) words: &'static str,
     refused: &'static str,
     typed: &'static [(&'static str, &'static str)],
     /// What only root can have printed.
@@ -25,6 +25,14 @@ macro_rules! shell {
 
 /// The place of a break is the prompt of dracut's shell.
 const INIT: Way = shell!("init=/bin/sh", "init= ", "job control turned off");
+/// A command that systemd is given. The second word is needed because the root names its default target in /etc, which counts more than
+/// the generator's.
+pub(crate) const RUN: Way = Way {
+    words: "systemd.run=\"/bin/sh -c 'echo CANARY-$((6*7))-ROOT >/dev/ttyS0'\" systemd.unit=kernel-command-line.target",
+    refused: "systemd.run= ",
+    typed: &[],
+    sung: SUNG,
+};
 const WAYS: [Way; 15] = [
     shell!("rd.break=cmdline", "rd.break= ", "cmdline:/# "),
     shell!("rd.break=pre-udev", "rd.break= ", "pre-udev:/# "),
@@ -57,13 +65,7 @@ const WAYS: [Way; 15] = [
         typed: &[("for system maintenance", "\n"), ("# ", CANARY)],
         sung: SUNG,
     },
-    // The second word is needed because the root names its default target in /etc, which counts more than the generator's.
-    Way {
-        words: "systemd.run=\"/bin/sh -c 'echo CANARY-$((6*7))-ROOT >/dev/ttyS0'\" systemd.unit=kernel-command-line.target",
-        refused: "systemd.run= ",
-        typed: &[],
-        sung: SUNG,
-    },
+    RUN,
     Way {
         words: "emergency systemd.setenv=SYSTEMD_SULOGIN_FORCE=1",
         refused: "emergency ",

@@ -90,6 +90,19 @@ fn enrolls(firmware: &str, platform: &Platform, certificates: &str) {
     assert_eq!(platform.refused(), [""; 0], "{said}");
 }
 
+/// The one boot by `ipxe.efi` of `.ci/run`: the authority of the platform is the second certificate.
+#[test]
+#[ignore = "long: a bundle is built and booted; cargo test -- --include-ignored"]
+fn the_script_with_two_certificates_boots_by_uefi() {
+    let platform = Platform::for_machines(Arc::new(Authority::new()));
+    let other = String::from_utf8(Authority::new().pem()).expect("text");
+    enrolls(
+        "uefi",
+        &platform,
+        &format!("subject=other\n{other}subject=ours\r\n{}", platform.ca()),
+    );
+}
+
 /// What `.ci/nightly` runs.
 mod nightly {
     use super::*;
@@ -99,18 +112,5 @@ mod nightly {
     fn the_script_with_one_certificate_boots_by_bios() {
         let platform = Platform::for_machines(Arc::new(Authority::new()));
         enrolls("bios", &platform, &platform.ca());
-    }
-
-    /// The authority of the platform is the second certificate.
-    #[test]
-    #[ignore = "nightly: a boot; cargo test -- --ignored nightly::"]
-    fn the_script_with_two_certificates_boots_by_uefi() {
-        let platform = Platform::for_machines(Arc::new(Authority::new()));
-        let other = String::from_utf8(Authority::new().pem()).expect("text");
-        enrolls(
-            "uefi",
-            &platform,
-            &format!("subject=other\n{other}subject=ours\r\n{}", platform.ca()),
-        );
     }
 }

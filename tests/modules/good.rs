@@ -9,6 +9,7 @@ use std::{
     process::Command,
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
 /// What asks nginx for its page in the machine, and hands the answer to the server of the test.
@@ -59,6 +60,33 @@ fn take(mut stream: TcpStream) -> io::Result<String> {
     }
     stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n")?;
     Ok(text)
+}
+
+/// A port that is free at this moment.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+/// Asks the node for its page through a port of this host until it answers, for as long as a slow boot takes.
+fn ask_while_it_boots(port: u16) -> thread::JoinHandle<Option<String>> {
+    let once = move || -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    thread::spawn(move || {
+        let tries = (0..4_000).map(|_| {
+            let answer = once().ok().filter(|text| text.contains("</html>"));
+            if answer.is_none() {
+                thread::sleep(Duration::from_millis(200));
+            }
+            answer
+        });
+        tries.flatten().next()
+    })
 }
 
 fn page(nonce: &str) -> String {
@@ -122,9 +150,11 @@ fn nginx_from_pinned_packages_serves_the_page_of_the_module_on_top() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let reach = format!("10.0.2.100:80={}", listener.local_addr().expect("bound"));
     let served = serve(listener);
+    let port = free_port();
+    let asked = ask_while_it_boots(port);
     let said = good_boot(
         boot(&ground().artifact, share.path())
-            .args(["--reach", &reach, "--fw-cfg"])
+            .args(["--reach", &reach, "--forward", &format!("{port}:80"), "--fw-cfg"])
             .arg(format!("instance_uuid={INSTANCE}")),
     );
     assert!(
@@ -136,4 +166,12 @@ fn nginx_from_pinned_packages_serves_the_page_of_the_module_on_top() {
     let page = sent.concat();
     assert!(page.contains("Server: nginx/"), "{page}");
     assert!(page.contains(&top) && !page.contains(&low), "{page}");
+    // The same page through the port of this host.
+    let way = format!("forward 127.0.0.1:{port} leads to port 80 of the machine: `curl http://127.0.0.1:{port}/`");
+    assert!(said.contains(&way), "{said}");
+    let page = asked
+        .join()
+        .expect("whole")
+        .expect("an answer through the forwarded port");
+    assert!(page.contains("Server: nginx/") && page.contains(&top), "{page}");
 }

@@ -102,24 +102,6 @@ fn words(platform: &Platform) -> String {
 }
 
 #[test]
-#[ignore = "long: a boot; cargo test -- --include-ignored"]
-fn the_command_line_names_the_node_although_fw_cfg_names_another() {
-    let platform = platform();
-    platform.expect(TOKEN, INSTANCE);
-    let said = good_boot(
-        boot(kernel_initrd(), &platform)
-            .arg("--append")
-            .arg(words(&platform))
-            .arg("--fw-cfg")
-            .arg(format!("instance_uuid={OTHER}"))
-            .arg("--fw-cfg")
-            .arg("bootstrap_token=t-other"),
-    );
-    ready(&said, INSTANCE, "cmdline");
-    saw(&platform, TOKEN, INSTANCE, &said);
-}
-
-#[test]
 #[ignore = "long: a disk is built and booted; cargo test -- --include-ignored"]
 fn a_disk_that_nobody_has_claimed_is_claimed() {
     let platform = platform();
@@ -133,6 +115,25 @@ fn a_disk_that_nobody_has_claimed_is_claimed() {
 /// What `.ci/nightly` runs, and `.ci/run` does not.
 mod nightly {
     use super::*;
+
+    /// In `.ci/run` the script of iPXE has these words (`tests/ipxe/boots.rs`).
+    #[test]
+    #[ignore = "nightly: a boot; cargo test -- --ignored nightly::"]
+    fn the_command_line_names_the_node_although_fw_cfg_names_another() {
+        let platform = platform();
+        platform.expect(TOKEN, INSTANCE);
+        let said = good_boot(
+            boot(kernel_initrd(), &platform)
+                .arg("--append")
+                .arg(words(&platform))
+                .arg("--fw-cfg")
+                .arg(format!("instance_uuid={OTHER}"))
+                .arg("--fw-cfg")
+                .arg("bootstrap_token=t-other"),
+        );
+        ready(&said, INSTANCE, "cmdline");
+        saw(&platform, TOKEN, INSTANCE, &said);
+    }
 
     #[test]
     #[ignore = "nightly: a boot; cargo test -- --ignored nightly::"]

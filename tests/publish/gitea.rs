@@ -161,6 +161,9 @@ impl GiteaState {
         if let Some(uuid) = path.strip_prefix("/attachments/") {
             return self.download(uuid, authorised);
         }
+        if let Some(rest) = path.strip_prefix(&format!("{REPOSITORY}/releases/download/")) {
+            return self.download_by_name(rest);
+        }
         let Some(path) = path.strip_prefix("/api/v1") else {
             return Reply::text(404, "Not Found\n");
         };
@@ -263,6 +266,23 @@ impl GiteaState {
                 }
             }
             _ => not_found(),
+        }
+    }
+
+    /// A file of a visible release, as its page links to it.
+    fn download_by_name(&self, rest: &str) -> Reply {
+        let (tag, name) = rest.split_once('/').unwrap_or((rest, ""));
+        let release = self
+            .releases
+            .iter()
+            .find(|release| release.tag == tag && !release.draft);
+        let asset = release.and_then(|release| release.assets.iter().find(|asset| asset.name == name));
+        match asset {
+            Some(asset) => Reply {
+                body: asset.content.clone(),
+                ..Reply::text(200, "")
+            },
+            None => Reply::text(404, "Not Found\n"),
         }
     }
 

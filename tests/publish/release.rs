@@ -12,6 +12,7 @@ use pnb::{
         FileState, GiteaClient, GiteaError, GiteaRepository, Journal, JournalEntry, LookOptions, PlannedAsset,
         PlannedRelease, ReleaseState, Secret, SeenRelease, fill_release, look_at_release, show_release,
     },
+    registry::TransferStep,
 };
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -317,6 +318,51 @@ fn a_part_of_a_file_that_a_failed_upload_left_is_removed() {
     gitea.state().cut_uploads = 0;
     publisher.publish().expect("published");
     assert_published(&gitea, "after the server was repaired");
+}
+
+/// The steps of transfers that a publication reports, as the bytes of each file that went through.
+fn reported(publisher: &Publisher) -> (Vec<(Sha256Digest, u64)>, u64) {
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let own = steps.clone();
+    let client = publisher
+        .client()
+        .with_transfer(Arc::new(move |step| own.lock().expect("whole").push(step)));
+    let mut journal = publisher.journal();
+    let seen = look_at_release(&client, &publisher.plan, publisher.options, &journal).expect("looked");
+    fill_release(&client, &publisher.plan, &seen, publisher.options, &mut journal).expect("filled");
+    let (mut whole, mut there, mut bytes) = (Vec::new(), 0, 0);
+    for step in steps.lock().expect("whole").iter() {
+        match step {
+            TransferStep::Begin(..) => bytes = 0,
+            TransferStep::Bytes(more) => bytes += more,
+            TransferStep::End(digest) => whole.push((*digest, bytes)),
+            TransferStep::There(..) => there += 1,
+        }
+    }
+    whole.sort();
+    (whole, there)
+}
+
+#[test]
+fn the_bytes_of_each_upload_are_reported_as_they_go() {
+    let wanted: Vec<(Sha256Digest, u64)> = {
+        let digests = NAMES.map(|name| {
+            let content = content(name);
+            (Sha256Digest::new(Sha256::digest(&content).into()), content.len() as u64)
+        });
+        let mut digests = digests.to_vec();
+        digests.sort();
+        digests
+    };
+    // As bytes and as a form; and three tries in vain, whose bytes are sent again.
+    for (version, cut) in [("1.27.3", 0), ("1.21.11", 0), ("1.27.3", 3)] {
+        let gitea = Gitea::start();
+        gitea.state().version = version.to_owned();
+        gitea.state().cut_uploads = cut;
+        let publisher = Publisher::new(&gitea);
+        assert_eq!(reported(&publisher), (wanted.clone(), 0), "{version} {cut}");
+        assert_eq!(reported(&publisher), (Vec::new(), 4), "{version}: all are there");
+    }
 }
 
 #[test]

@@ -58,6 +58,14 @@ impl Ended {
         }
     }
 
+    /// The commands that pnb names as the next ones.
+    pub(crate) fn next(&self) -> Vec<String> {
+        let lines: Vec<&str> = self.err.lines().collect();
+        let first = lines.iter().rposition(|line| line.starts_with("next: "));
+        let first = first.unwrap_or_else(|| panic!("no next command:\n{}", self.err));
+        lines[first..].iter().map(|line| line[6..].to_owned()).collect()
+    }
+
     /// Fails unless pnb ended with this code and said this.
     #[track_caller]
     pub(crate) fn expect(&self, code: i32, said: &[&str]) -> &Self {
@@ -210,6 +218,15 @@ impl Site {
         self.servers(&mut command);
         command.args(more.iter().skip_while(|option| **option == "--json"));
         command
+    }
+
+    /// Types a command into a shell in the scratch directory.
+    pub(crate) fn typed(&self, line: &str) -> Ended {
+        let program = Path::new(env!("CARGO_BIN_EXE_pnb")).parent().expect("a directory");
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).current_dir(self.dir.path()).env_clear();
+        command.env("PATH", format!("{}:/usr/bin:/bin", program.display()));
+        self.run(command.env("HOME", "/nonexistent"))
     }
 
     pub(crate) fn run(&self, command: &mut Command) -> Ended {

@@ -59,6 +59,9 @@ fn a_dry_run_writes_nothing_and_shows_the_plan() {
     );
     assert_untouched(&site);
     assert!(!site.journal().exists());
+    let [publish] = &ended.next()[..] else {
+        panic!("{}", ended.err);
+    };
     let ended = site.whole(&["--json", "--dry-run"]);
     let events: Vec<Value> = ended
         .expect(0, &[])
@@ -70,19 +73,40 @@ fn a_dry_run_writes_nothing_and_shows_the_plan() {
     assert_eq!(plan["plan"]["commit"], COMMIT);
     assert!(plan["bytes"].as_u64().expect("a number") > 2 * size, "{plan}");
     assert_eq!(plan["plan"]["files"].as_array().map(Vec::len), Some(13));
+    let last = events.last().expect("a last one");
+    assert_eq!(
+        (&last["event"], &last["bytes"]),
+        (&"end".into(), &plan["bytes"]),
+        "{last}"
+    );
     assert_untouched(&site);
     assert!(!site.journal().exists());
+    // The command that it names publishes.
+    site.typed(publish).expect(0, &["published and signed"]);
+    site.assert_whole();
 }
 
 #[test]
 fn without_signatures_there_are_digests_only() {
     let site = Site::new();
-    site.run(&mut site.unsigned(&[], &["--sign", "none"]))
-        .expect(0, &["published by digest only: without a signature nothing gets a tag"]);
+    site.run(&mut site.unsigned(&[], &["--sign", "none"])).expect(
+        0,
+        &[
+            "published by digest only: without a signature nothing gets a tag",
+            &format!("published the image for amd64 and arm64 of commit {COMMIT} by digest, "),
+        ],
+    );
     assert_eq!(site.final_tags(), [""; 0]);
     let line = site.run(&mut site.unsigned(&[], &["--sign", "none"]));
     line.expect(0, &["no blob was sent"]);
     let digest = line.out.trim().rsplit('@').next().expect("a part").to_owned();
+    let [boot] = &line.next()[..] else {
+        panic!("{}", line.err);
+    };
+    assert!(
+        boot.contains(&format!(" oci:{}@{digest} ", site.image_repository())),
+        "{boot}"
+    );
     let index = site.manifest("powernode/os", &digest);
     assert_eq!(index["manifests"].as_array().map(Vec::len), Some(2), "{index}");
     assert_eq!(site.tags("powernode/os"), [""; 0]);

@@ -252,6 +252,66 @@ fn put(site: &Site, tag: &str, index: &Value) {
 }
 
 #[test]
+fn the_last_lines_of_a_publication_verify_it_as_they_stand() {
+    let site = Site::new();
+    let ended = site.whole(&[]);
+    let sentence = format!(
+        "published and signed the image for amd64 and arm64, 1 disk image and the release v1 of commit {COMMIT}, "
+    );
+    ended.expect(0, &[&sentence, " files of the release sent, "]);
+    let next = ended.next();
+    let [image, boot, disk, download, file, sums] = &next[..] else {
+        panic!("{next:#?}");
+    };
+    for (command, found) in [(image, 3), (disk, 1)] {
+        let verified = site.typed(command);
+        verified.expect(0, &["signed at"]);
+        let lines = verified.out.lines().filter(|line| line.starts_with("ok ")).count();
+        assert_eq!(lines, found, "{}", verified.out);
+    }
+    let name = format!("{}@{}", site.image_repository(), site.index());
+    assert!(
+        image.contains("verify-signature ") && image.contains(&format!(" {name} --identity ")),
+        "{image}"
+    );
+    let host = site.proxy.address;
+    assert!(
+        boot.starts_with("pnb boot ") && boot.ends_with(&format!(" oci:{name} --ca-file ca.pem --plain-http {host}")),
+        "{boot}"
+    );
+    // The words of curl are its addresses, which are asked here without it.
+    let words: Vec<&str> = download.split(' ').collect();
+    assert_eq!(words[..3], ["curl", "-fL", "--remote-name-all"], "{download}");
+    for url in &words[3..] {
+        let content = ureq::get(*url)
+            .call()
+            .expect("served")
+            .body_mut()
+            .read_to_vec()
+            .expect("read");
+        fs::write(site.dir.path().join(url.rsplit('/').next().expect("a name")), content).expect("written");
+    }
+    site.typed(file).expect(0, &["SHA256SUMS", "signed at"]);
+    let disk = site.images().join("raw/amd64/disk.raw");
+    fs::copy(disk, site.dir.path().join("raw-amd64-disk.raw")).expect("copied");
+    site.typed(sums).expect(0, &["raw-amd64-disk.raw: OK"]);
+    // The same for programs, of a publication that finds everything there.
+    let again = site.whole(&["--json"]);
+    let last = again.expect(0, &[]).out.lines().last().expect("a line");
+    let last: Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(
+        (&last["event"], &last["command"]),
+        (&"end".into(), &"publish".into()),
+        "{last}"
+    );
+    assert_eq!(last["next"], serde_json::json!(next));
+    assert!(last["summary"].as_str().expect("text").starts_with(&sentence), "{last}");
+    assert_eq!(last["image"], name.as_str());
+    site.whole(&[])
+        .expect(0, &["no file was sent: the release has them all"]);
+}
+
+#[test]
 fn a_second_publication_sends_and_signs_nothing() {
     let site = Site::new();
     site.whole(&[]).expect(0, &[]);

@@ -7,6 +7,7 @@ mod disks;
 mod ext;
 mod fat;
 mod iso;
+mod journal;
 mod programs;
 mod streams;
 #[path = "../fixture/tools.rs"]

@@ -9,7 +9,10 @@ use crate::{
 };
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use nix::unistd::{Uid, User};
+use nix::{
+    sys::signal::Signal,
+    unistd::{Uid, User},
+};
 use std::{
     fs,
     net::SocketAddr,
@@ -115,8 +118,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Its shared memory is not below its directory.
-        self.process.stop();
+        // Killed, it would leave shared memory behind; with SIGTERM it waits for its clients.
+        self.process.stop_by(Signal::SIGINT);
     }
 }
 

@@ -4,14 +4,14 @@ use bazel_remote_apis::{
     build::bazel::remote::execution::v2::{
         Action, ActionResult, BatchUpdateBlobsRequest, Command, Digest, Directory, ExecuteRequest, ExecuteResponse,
         FindMissingBlobsRequest, GetActionResultRequest, GetCapabilitiesRequest, Platform, ServerCapabilities,
-        UpdateActionResultRequest, action_cache_client::ActionCacheClient, batch_update_blobs_request,
-        capabilities_client::CapabilitiesClient, command::EnvironmentVariable,
+        UpdateActionResultRequest, WaitExecutionRequest, action_cache_client::ActionCacheClient,
+        batch_update_blobs_request, capabilities_client::CapabilitiesClient, command::EnvironmentVariable,
         content_addressable_storage_client::ContentAddressableStorageClient, execution_client::ExecutionClient,
         platform::Property,
     },
     google::{
         bytestream::{ReadRequest, WriteRequest, byte_stream_client::ByteStreamClient},
-        longrunning::operation,
+        longrunning::{Operation, operation},
     },
 };
 use prost::Message;
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Status, Streaming,
     codegen::tokio_stream,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
@@ -269,22 +269,43 @@ impl RemoteClient {
             ..Default::default()
         });
         self.runtime.block_on(async {
-            let mut stream = client.execute(request).await?.into_inner();
-            while let Some(operation) = stream.message().await? {
-                match operation.result {
-                    Some(operation::Result::Response(any)) => {
-                        let response = ExecuteResponse::decode(&any.value[..]);
-                        return response.map_err(|error| Status::internal(error.to_string()));
-                    }
-                    Some(operation::Result::Error(status)) => {
-                        return Err(Status::new(Code::from_i32(status.code), status.message));
-                    }
-                    None => {}
-                }
-            }
-            Err(Status::aborted("the stream ended before the action"))
+            let stream = client.execute(request).await?.into_inner();
+            end_of(stream).await
         })
     }
+
+    /// Waits 2 s for the end of an operation that was begun before.
+    pub(crate) fn wait(&self, operation: &str) -> Result<ExecuteResponse, Status> {
+        let mut client = ExecutionClient::new(self.channel.clone());
+        let request = self.request(WaitExecutionRequest {
+            name: operation.to_owned(),
+        });
+        let end = async {
+            let stream = client.wait_execution(request).await?.into_inner();
+            end_of(stream).await
+        };
+        // The deadline of a call ends with the first word of its answer.
+        let end = async { tokio::time::timeout(Duration::from_secs(2), end).await };
+        let ended = self.runtime.block_on(end);
+        ended.unwrap_or_else(|_| Err(Status::deadline_exceeded("no end in 2 s")))
+    }
+}
+
+/// The last word of an operation.
+async fn end_of(mut stream: Streaming<Operation>) -> Result<ExecuteResponse, Status> {
+    while let Some(operation) = stream.message().await? {
+        match operation.result {
+            Some(operation::Result::Response(any)) => {
+                let response = ExecuteResponse::decode(&any.value[..]);
+                return response.map_err(|error| Status::internal(error.to_string()));
+            }
+            Some(operation::Result::Error(status)) => {
+                return Err(Status::new(Code::from_i32(status.code), status.message));
+            }
+            None => {}
+        }
+    }
+    Err(Status::aborted("the stream ended before the action"))
 }
 
 /// The bytes of an output of an action.

@@ -3,13 +3,14 @@
 use crate::{
     client::digest_of,
     faults::{Faults, Kept, SharedKept},
+    tls::Authority,
 };
 use bazel_remote_apis::{
     build::bazel::{
         remote::execution::v2::{
             ActionCacheUpdateCapabilities, ActionResult, BatchReadBlobsRequest, BatchReadBlobsResponse,
-            BatchUpdateBlobsRequest, BatchUpdateBlobsResponse, CacheCapabilities, Digest, ExecuteRequest,
-            ExecuteResponse, ExecutionCapabilities, FindMissingBlobsRequest, FindMissingBlobsResponse,
+            BatchUpdateBlobsRequest, BatchUpdateBlobsResponse, CacheCapabilities, Digest, ExecuteOperationMetadata,
+            ExecuteRequest, ExecuteResponse, ExecutionCapabilities, FindMissingBlobsRequest, FindMissingBlobsResponse,
             GetActionResultRequest, GetCapabilitiesRequest, GetChunkMappingRequest, GetChunkMappingResponse,
             GetTreeRequest, GetTreeResponse, RegisterChunkMappingRequest, RegisterChunkMappingResponse,
             ServerCapabilities, SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse,
@@ -41,22 +42,46 @@ use tokio::{runtime::Runtime, sync::mpsc, time::sleep};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     codegen::{BoxStream, tokio_stream},
-    transport::{Server, server::TcpIncoming},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 /// SHA-256 among the digest functions.
 const SHA256: i32 = 1;
 /// Most bytes of the blobs of one call, as the double states them.
 pub(crate) const BATCH: i64 = 4 << 20;
+/// The stages of an operation.
+const QUEUED: i32 = 2;
+const EXECUTING: i32 = 3;
+const COMPLETED: i32 = 4;
 /// Bytes of a message of a stream.
 const PIECE: usize = 64 << 10;
 
-/// What the double answers to `Execute`: by the name of the action and what the double keeps.
-type Worker = dyn Fn(&str, &mut Kept) -> ExecuteResponse + Send + Sync;
+/// What becomes of an action.
+#[derive(Clone, Debug)]
+pub(crate) enum Executed {
+    /// It has ended with this.
+    Answered(Box<ExecuteResponse>),
+    /// It waits for a worker, and nothing more is heard of it.
+    Queued,
+    /// It is said to run, and then the connection ends. `WaitExecution` asks the worker again.
+    Lost,
+    /// The operation ends with this error instead of an answer.
+    Refused(Code, &'static str),
+}
+
+impl From<ExecuteResponse> for Executed {
+    fn from(response: ExecuteResponse) -> Self {
+        Self::Answered(Box::new(response))
+    }
+}
+
+/// What the double does with an action: by its name and what the double keeps.
+type Worker = dyn Fn(&str, &mut Kept) -> Executed + Send + Sync;
 
 /// The double; it ends with the value.
 pub(crate) struct RemoteDouble {
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     kept: SharedKept,
     runtime: Option<Runtime>,
 }
@@ -64,15 +89,27 @@ pub(crate) struct RemoteDouble {
 impl RemoteDouble {
     /// Starts a cache on a free port: it has no Execution.
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, None)
     }
 
-    /// Starts a server whose worker answers each action as `worker` says, whatever the action is.
-    pub(crate) fn with_worker(worker: impl Fn(&str, &mut Kept) -> ExecuteResponse + Send + Sync + 'static) -> Self {
-        Self::start_with(Some(Arc::new(worker)))
+    /// Starts a cache that speaks TLS with a certificate of this authority, and with `mutual` wants one of it from its clients too.
+    pub(crate) fn with_tls(authority: &Authority, mutual: bool) -> Self {
+        let (certificate, key) = authority.pair("double");
+        let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        if mutual {
+            tls = tls.client_ca_root(Certificate::from_pem(authority.pem()));
+        }
+        Self::start_with(None, Some(tls))
     }
 
-    fn start_with(worker: Option<Arc<Worker>>) -> Self {
+    /// Starts a server whose worker does with each action what `worker` says, whatever the action is.
+    pub(crate) fn with_worker<A: Into<Executed>>(
+        worker: impl Fn(&str, &mut Kept) -> A + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Some(Arc::new(move |action, kept| worker(action, kept).into())), None)
+    }
+
+    fn start_with(worker: Option<Arc<Worker>>, tls: Option<ServerTlsConfig>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -87,7 +124,12 @@ impl RemoteDouble {
             worker: worker.clone(),
         };
         let cas = ContentAddressableStorageServer::new(services.clone()).max_decoding_message_size(16 << 20);
-        let server = Server::builder()
+        let scheme = if tls.is_some() { "grpcs" } else { "grpc" };
+        let mut server = Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).expect("a certificate and its key");
+        }
+        let server = server
             .add_service(CapabilitiesServer::new(services.clone()))
             .add_service(ActionCacheServer::new(services.clone()))
             .add_service(cas)
@@ -97,6 +139,7 @@ impl RemoteDouble {
         runtime.spawn(server.serve_with_incoming(incoming));
         Self {
             address,
+            scheme,
             kept,
             runtime: Some(runtime),
         }
@@ -104,7 +147,7 @@ impl RemoteDouble {
 
     /// The address as pnb has it.
     pub(crate) fn url(&self) -> String {
-        format!("grpc://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// What it keeps and does wrong. The double waits as long as the guard lives.
@@ -147,6 +190,53 @@ impl Services {
             return Err(Status::unauthenticated("no valid token"));
         }
         Ok(faults)
+    }
+}
+
+impl Services {
+    /// What is heard of an action, whose operation has the same name.
+    fn operation(&self, action: &str) -> Result<Response<BoxStream<Operation>>, Status> {
+        let worker = self.worker.as_ref().ok_or_else(|| no_such("a worker"))?;
+        let executed = worker(action, &mut self.kept.lock());
+        let at = |stage: i32, result: Option<operation::Result>| {
+            let metadata = ExecuteOperationMetadata {
+                stage,
+                ..Default::default()
+            };
+            Ok(Operation {
+                name: action.to_owned(),
+                metadata: Some(any("ExecuteOperationMetadata", &metadata)),
+                done: result.is_some(),
+                result,
+            })
+        };
+        let messages = match executed {
+            Executed::Answered(response) => {
+                let answer = operation::Result::Response(any("ExecuteResponse", &*response));
+                vec![at(QUEUED, None), at(EXECUTING, None), at(COMPLETED, Some(answer))]
+            }
+            Executed::Queued => {
+                let silence =
+                    tokio_stream::StreamExt::chain(tokio_stream::once(at(QUEUED, None)), tokio_stream::pending());
+                return Ok(Response::new(Box::pin(silence)));
+            }
+            Executed::Lost => {
+                let lost = Status::unavailable("the connection is closed");
+                vec![at(QUEUED, None), at(EXECUTING, None), Err(lost)]
+            }
+            Executed::Refused(code, message) => {
+                let error = operation::Result::Error(coded(&Status::new(code, message)));
+                vec![at(QUEUED, None), at(COMPLETED, Some(error))]
+            }
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+}
+
+fn any(name: &str, message: &impl Message) -> Any {
+    Any {
+        type_url: format!("type.googleapis.com/build.bazel.remote.execution.v2.{name}"),
+        value: message.encode_to_vec(),
     }
 }
 
@@ -428,19 +518,7 @@ impl Execution for Services {
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
         let action = hash_of(request.get_ref().action_digest.as_ref())?;
         self.enter("Execute", &action, &request).await?;
-        let worker = self.worker.as_ref().ok_or_else(|| no_such("a worker"))?;
-        let response = worker(&action, &mut self.kept.lock());
-        let result = Any {
-            type_url: "type.googleapis.com/build.bazel.remote.execution.v2.ExecuteResponse".to_owned(),
-            value: response.encode_to_vec(),
-        };
-        let operation = Operation {
-            name: action,
-            done: true,
-            result: Some(operation::Result::Response(result)),
-            ..Default::default()
-        };
-        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(operation)]))))
+        self.operation(&action)
     }
 
     type WaitExecutionStream = BoxStream<Operation>;
@@ -449,7 +527,8 @@ impl Execution for Services {
         &self,
         request: Request<WaitExecutionRequest>,
     ) -> Result<Response<Self::WaitExecutionStream>, Status> {
-        self.enter("WaitExecution", "", &request).await?;
-        Err(no_such(&request.get_ref().name))
+        let name = request.get_ref().name.clone();
+        self.enter("WaitExecution", &name, &request).await?;
+        self.operation(&name)
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     buildgrid::{BuildGrid, BuildGridCache, Guard, SILENCE, WorkerOptions, token, token_until},
     client::{Job, Papers, RemoteClient, digest_of, output},
-    process::wait_until,
+    process::{wait_until, with_command_line},
     tls::Authority,
 };
 use bazel_remote_apis::build::bazel::remote::execution::v2::ActionResult;
@@ -60,19 +60,22 @@ mod nightly {
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
 
         // The worker dies in the middle of an action: the other one runs it from its beginning.
+        let sleep = format!("sleep 4.5{}", std::process::id());
+        let script = format!("{sleep}; echo done > out");
         let long = Job {
-            arguments: &["/bin/sh", "-c", "sleep 4.5177; echo done > out"],
-            salt: b"long",
+            arguments: &["/bin/sh", "-c", &script],
             ..hello.clone()
         };
         thread::scope(|scope| {
             let begin = Instant::now();
             let answer = scope.spawn(|| client.run(&long).expect("run"));
-            let begun = wait_until(Duration::from_secs(30), || farm.running("sleep 4.5177").len() == 1);
+            let begun = wait_until(Duration::from_secs(30), || farm.running(&sleep).len() == 1);
             assert!(begun, "no worker runs the action");
-            let victim = farm.running("sleep 4.5177")[0];
+            let victim = farm.running(&sleep)[0];
             farm.kill_worker(victim);
-            assert_eq!(farm.running("sleep 4.5177"), Vec::<usize>::new());
+            // No process of the action is left behind.
+            let gone = wait_until(Duration::from_secs(2), || with_command_line(&sleep).is_empty());
+            assert!(gone, "{:?} still run", with_command_line(&sleep));
             let answer = answer.join().expect("an answer");
             assert_eq!(output(&client, &answer, "out"), b"done\n");
             assert!(begin.elapsed() > Duration::from_secs(SILENCE), "{:?}", begin.elapsed());

@@ -2,14 +2,18 @@
 
 use crate::{
     client::{Job, Papers, RemoteClient, digest_of},
-    double::RemoteDouble,
+    double::{Executed, RemoteDouble},
     faults::Kept,
     http_cache::HttpCache,
+    tls::Authority,
 };
 use bazel_remote_apis::build::bazel::remote::execution::v2::{ActionResult, Digest, ExecuteResponse};
 use prost::Message;
 use std::{
-    sync::MutexGuard,
+    sync::{
+        MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tonic::Code;
@@ -242,8 +246,68 @@ fn a_server_in_this_process_answers_as_it_is_told() {
     assert!(client.capabilities().expect("stated").execution_capabilities.is_some());
     let answer = client.run(&job).expect("run");
     assert_eq!(answer.result, Some(result(5)));
+    let action = client.put_job(&job).expect("taken");
+    assert_eq!(client.wait(&action.hash).expect("known").result, Some(result(5)));
     assert!(farm.kept().calls.iter().any(|call| call.starts_with("Execute ")));
     let address = farm.url();
     drop(farm);
     assert!(RemoteClient::connect(&address).is_err(), "the double is still there");
+}
+
+#[test]
+fn an_operation_may_wait_or_get_lost() {
+    let job = Job {
+        arguments: &["/bin/true"],
+        ..Job::default()
+    };
+    let asks = |times: &'static [Executed]| {
+        let turn = AtomicUsize::new(0);
+        let farm = RemoteDouble::with_worker(move |_, _| times[turn.fetch_add(1, Ordering::SeqCst)].clone());
+        let client = RemoteClient::connect(&farm.url()).expect("connected");
+        let action = client.put_job(&job).expect("taken");
+        (farm, client, action)
+    };
+    let (_farm, client, action) = asks(&[Executed::Lost, Executed::Queued]);
+    assert_eq!(
+        client.execute(&action, false).expect_err("lost").code(),
+        Code::Unavailable
+    );
+    // Nothing comes until the client is tired of waiting.
+    let begin = Instant::now();
+    assert_eq!(
+        client.wait(&action.hash).expect_err("silence").code(),
+        Code::DeadlineExceeded
+    );
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
+
+    let (_farm, client, action) = asks(&[Executed::Refused(Code::ResourceExhausted, "no memory")]);
+    let refused = client.execute(&action, false).expect_err("refused");
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::ResourceExhausted, "no memory")
+    );
+}
+
+#[test]
+fn a_server_over_tls_shows_its_certificate_and_may_want_one() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let asked = |double: &RemoteDouble, trusted: &Authority, own: Option<&Authority>| {
+        let papers = Papers {
+            authority: Some(trusted.pem()),
+            identity: own.map(|authority| authority.pair("client")),
+            token: None,
+        };
+        let client = RemoteClient::connect_with(&double.url(), &papers)?;
+        client.capabilities().map(drop).map_err(|status| status.to_string())
+    };
+    for mutual in [false, true] {
+        let double = RemoteDouble::with_tls(&authority, mutual);
+        asked(&double, &authority, Some(&authority)).expect("answered");
+        assert_eq!(asked(&double, &authority, None).is_err(), mutual);
+        assert_eq!(asked(&double, &authority, Some(&stranger)).is_err(), mutual);
+        asked(&double, &stranger, Some(&authority)).expect_err("refused");
+        let plain = double.url().replace("grpcs", "grpc");
+        let answer = RemoteClient::connect(&plain).and_then(|c| c.capabilities().map_err(|s| s.to_string()));
+        answer.expect_err("refused");
+    }
 }

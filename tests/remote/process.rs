@@ -16,7 +16,7 @@ use std::{
 
 /// How long a server may take until it answers: on a machine with a loaded processor too.
 pub(crate) const READY: Duration = Duration::from_secs(60);
-/// How long a server may take to end after SIGTERM.
+/// How long a server may take to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An address of the loopback that is free now.
@@ -72,12 +72,10 @@ impl ServerProcess {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Whether a process runs whose command line contains this text, below this one.
+    /// Whether a process with this text in its command line runs below this one.
     pub(crate) fn runs(&self, text: &str) -> bool {
-        below(self.pid()).into_iter().any(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(text)
-        })
+        let below = below(self.pid());
+        with_command_line(text).iter().any(|pid| below.contains(pid))
     }
 
     fn pid(&self) -> i32 {
@@ -98,13 +96,18 @@ impl ServerProcess {
         }
     }
 
-    /// Asks it to end, and kills what is there after that.
+    /// Asks it to end with SIGTERM, and kills what is there after that.
     pub(crate) fn stop(&mut self) {
+        self.stop_by(Signal::SIGTERM);
+    }
+
+    /// The same with another signal.
+    pub(crate) fn stop_by(&mut self, signal: Signal) {
         if self.has_ended() {
             return;
         }
         let below = below(self.pid());
-        let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(self.pid()), signal);
         wait_until(PATIENCE, || self.has_ended());
         if self.ended {
             for pid in below {
@@ -129,18 +132,30 @@ impl Drop for ServerProcess {
     }
 }
 
+/// All processes of the machine.
+fn all() -> Vec<i32> {
+    #[expect(clippy::disallowed_methods, reason = "the order of processes does not matter")]
+    let entries = fs::read_dir("/proc").expect("mounted");
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| name.to_str()?.parse().ok()).collect()
+}
+
+/// All processes of the machine with this text in their command line.
+pub(crate) fn with_command_line(text: &str) -> Vec<i32> {
+    let mut found = all();
+    found.retain(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
+    });
+    found
+}
+
 /// All processes below this one.
 fn below(pid: i32) -> Vec<i32> {
     let mut parents: Vec<(i32, i32)> = Vec::new();
-    #[expect(clippy::disallowed_methods, reason = "the order of processes does not matter")]
-    let entries = fs::read_dir("/proc").expect("mounted");
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(child) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
+    for child in all() {
         // The name in parentheses may hold anything; the state and the parent follow the last one.
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
         if let Some(parent) = rest.split(' ').nth(1).and_then(|parent| parent.parse().ok()) {
             parents.push((child, parent));

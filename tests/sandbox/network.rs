@@ -2,13 +2,13 @@
 
 use crate::host::*;
 use pnb::{
-    boot::{HttpRoot, Inlet, MACHINE, NodeNetwork, Outlet, Reach, ServedMachine},
+    boot::{Forward, ForwardEnd, ForwardListener, HttpRoot, Inlet, MACHINE, NodeNetwork, Outlet, Reach, ServedMachine},
     sandbox::*,
 };
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -127,6 +127,7 @@ fn machine(host: &Host, dir: &Path, argv: &[&str], port: u16) -> Spec {
     let arguments = ServedMachine {
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
         inlets: Vec::new(),
+        forward: Vec::new(),
         http: Some(HttpRoot {
             dir: PathBuf::from("/inputs/artifact"),
             port,
@@ -209,6 +210,7 @@ fn a_machine_reaches_the_server_that_it_is_given() {
             argv: ["/bin/sh", "-c", ask].map(str::to_owned).to_vec(),
             http: None,
             inlets: Inlet::all(&reaches, "/inputs/reach"),
+            forward: Vec::new(),
             pulse: false,
         };
         spec.workload = Workload::builtin(MACHINE, serde_json::to_vec(&served).expect("JSON"));
@@ -225,6 +227,40 @@ fn a_machine_reaches_the_server_that_it_is_given() {
     );
     assert_eq!(said, "you said hello");
     answering.join().expect("asked once");
+}
+
+/// A client on this host gets through to a port in the sandbox, as QEMU's own ports are, however early it comes.
+#[test]
+fn a_client_of_this_host_gets_through_to_a_port_of_the_sandbox() {
+    let host = Host::new();
+    let dir = scratch();
+    let forwards = [Forward::parse("0:22").expect("valid")];
+    let listeners = ForwardListener::all(&forwards, &dir.path().join("forward")).expect("taken");
+    let address = listeners[0].forward().host;
+    let client = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).expect("connected");
+        stream.write_all(b"hello").expect("written");
+        stream.shutdown(Shutdown::Write).expect("ended");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        answer
+    });
+    let serve = "perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(LocalAddr => \"127.0.0.1:21000\", Listen => 1) or die; \
+        $c = $l->accept; print $c \"you said \", <$c>'";
+    let mut spec = machine(&host, dir.path(), &["/bin/sh", "-c", serve], 8080);
+    spec.mounts
+        .push(input(&dir.path().join("forward"), "forward", Access::ReadWrite));
+    let served = ServedMachine {
+        argv: ["/bin/sh", "-c", serve].map(str::to_owned).to_vec(),
+        http: None,
+        inlets: Vec::new(),
+        forward: ForwardEnd::all(&forwards, "/inputs/forward"),
+        pulse: false,
+    };
+    spec.workload = Workload::builtin(MACHINE, serde_json::to_vec(&served).expect("JSON"));
+    let said = ForwardListener::with_all(&listeners, || printed(&spec)).expect("forwarded");
+    assert_eq!(said, "");
+    assert_eq!(client.join().expect("whole"), "you said hello");
 }
 
 #[test]

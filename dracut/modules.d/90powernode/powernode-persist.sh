@@ -149,8 +149,12 @@ powernode_grow_partition() {
 }
 
 # powernode_check_persist: let e2fsck repair what it can repair without asking. Its status is a sum: 1 repaired, 2 start over, 4 and more:
-# damaged or unreadable.
+# damaged or unreadable. It is not started where no ext4 file system begins: the data there may be somebody else's.
 powernode_check_persist() {
+    if ! powernode_has_superblock 0 1080; then
+        powernode_persist_reason
+        return 1
+    fi
     e2fsck -p "$PN_DEV/$PN_PERSIST" >/dev/null 2>&1
     pn_status=$?
     case $pn_status in
@@ -170,31 +174,70 @@ powernode_check_persist() {
     esac
 }
 
-# powernode_persist_reason STATUS: PN_REASON is why e2fsck -p ended with STATUS, and what to type in recovery. A partition whose first MiB is
-# zeros was never made or was wiped; one without the magic number of ext4 (53 ef at byte 1080) has lost its first block.
+# powernode_has_superblock BLOCK BYTE: the magic number of ext4 (53 ef) stands at BYTE of the 4096-byte block BLOCK of the partition: 1080
+# of block 0 in the superblock itself, 56 of block 32768 in its first copy, which a file system of less than 128 MiB does not have.
+powernode_has_superblock() {
+    # shellcheck disable=SC2046  # these are two numbers
+    set -- $(dd if="$PN_DEV/$PN_PERSIST" bs=4096 skip="$1" count=1 2>/dev/null | head -c $(($2 + 2)) | tail -c +$(($2 + 1)) | od -A n -t u1)
+    [ "${1:-}:${2:-}" = 83:239 ]
+}
+
+# powernode_foreign DEVICE: PN_VALUE names the contents of DEVICE when blkid finds something else than an ext4 file system there, or beside
+# one. Returns 1 when it finds nothing else.
+powernode_foreign() {
+    pn_found=$(blkid -p -o export -s TYPE -s USAGE -s PTTYPE "$1" 2>/dev/null)
+    pn_status=$?
+    case $pn_status in
+        0) ;;
+        2) return 1 ;;
+        8)
+            PN_VALUE='signatures of several file systems'
+            return 0
+            ;;
+        *)
+            PN_VALUE="data on which blkid fails (status $pn_status)"
+            return 0
+            ;;
+    esac
+    pn_type=$(printf '%s\n' "$pn_found" | sed -n 's/^TYPE=//p')
+    pn_usage=$(printf '%s\n' "$pn_found" | sed -n 's/^USAGE=//p')
+    pn_table=$(printf '%s\n' "$pn_found" | sed -n 's/^PTTYPE=//p')
+    case $pn_type:$pn_usage in
+        ext[234]:*) return 1 ;;
+        :)
+            [ -n "$pn_table" ] || return 1
+            PN_VALUE="a partition table ($pn_table)"
+            ;;
+        *:filesystem) PN_VALUE="a file system of the type $pn_type" ;;
+        *:crypto) PN_VALUE="encrypted data ($pn_type)" ;;
+        *:raid) PN_VALUE="a part of a volume group or an array ($pn_type)" ;;
+        *) PN_VALUE="data of the type $pn_type" ;;
+    esac
+}
+
+# powernode_persist_reason [STATUS]: PN_REASON is why the partition is refused, and what to type in recovery. STATUS is that of e2fsck -p;
+# without one, no ext4 file system begins there. The contents decide: e2fsck from a copy of an older superblock would overwrite
+# somebody else's data, and mke2fs all that such a copy can still save.
 powernode_persist_reason() {
     pn_device=$PN_DEV/$PN_PERSIST
     pn_shown="the persist file system on $PN_PERSIST"
     pn_recovery='with powernode.boot=0 type:'
+    pn_make="mke2fs -t ext4 -b 4096 -O verity /dev/$PN_PERSIST"
     if ! head -c 1048576 "$pn_device" >/dev/null 2>&1; then
         PN_REASON="$pn_shown cannot be read: the disk reports errors; $pn_recovery dd if=/dev/$PN_PERSIST of=/dev/null"
-        return
-    fi
-    if [ "$(blockdev --getro "$pn_device" 2>/dev/null)" = 1 ]; then
+    elif [ "$(blockdev --getro "$pn_device" 2>/dev/null)" = 1 ]; then
         PN_REASON="$pn_shown is read-only: the disk refuses writes; $pn_recovery blockdev --getro /dev/$PN_PERSIST"
-        return
-    fi
-    if [ "$(head -c 1048576 "$pn_device" | tr -d '\000' | wc -c)" -eq 0 ]; then
-        PN_REASON="$pn_shown is blank; to make an empty one, $pn_recovery mke2fs -t ext4 -b 4096 -O verity /dev/$PN_PERSIST"
-        return
-    fi
-    # shellcheck disable=SC2046  # these are two numbers
-    set -- "$1" $(head -c 1082 "$pn_device" | tail -c 2 | od -A n -t u1)
-    if [ "${2:-}:${3:-}" != 83:239 ]; then
+    elif powernode_foreign "$pn_device"; then
+        PN_REASON="$PN_PERSIST holds $PN_VALUE in place of the persist file system; save what you need of it; to erase it, $pn_recovery $pn_make"
+    elif [ -n "${1:-}" ]; then
+        PN_REASON="$pn_shown is damaged: e2fsck -p ended with $1; to decide, $pn_recovery e2fsck -f /dev/$PN_PERSIST"
+    elif powernode_has_superblock 32768 56; then
         PN_REASON="$pn_shown has no superblock; to repair it from a copy, $pn_recovery e2fsck -f -b 32768 /dev/$PN_PERSIST"
-        return
+    elif [ "$(head -c 1048576 "$pn_device" | tr -d '\000' | wc -c)" -eq 0 ]; then
+        PN_REASON="$pn_shown is blank; to make an empty one, $pn_recovery $pn_make"
+    else
+        PN_REASON="$PN_PERSIST holds neither the persist file system nor other known data; save what you need of it; to erase it, $pn_recovery $pn_make"
     fi
-    PN_REASON="$pn_shown is damaged: e2fsck -p ended with $1; to decide, $pn_recovery e2fsck -f /dev/$PN_PERSIST"
 }
 
 # powernode_mount_persist: mount the partition on /persist of the root and bind /persist/var on /var. Runs with the root mounted.
@@ -251,21 +294,27 @@ powernode_persist_directories() {
             return 1
         fi
     done
-    if ! mkdir -p "$pn_persist/cache/modules/.store"; then
-        PN_REASON='/persist/cache/modules cannot be made'
+    # A program's last words are the kernel's: no space, read-only, an error of the disk.
+    if ! pn_said=$(mkdir -p "$pn_persist/cache/modules/.store" 2>&1); then
+        PN_REASON="/persist/cache/modules cannot be made: ${pn_said##*: }"
         return 1
     fi
     [ ! -d "$pn_persist/var" ] || return 0
-    if ! rm -rf "$pn_persist/.var.new" \
-        || ! cp -a "$PN_NEWROOT/var" "$pn_persist/.var.new" 2>/dev/null \
-        || ! powernode_make_machine_id "$pn_persist/.var.new" \
-        || ! sync \
-        || ! mv "$pn_persist/.var.new" "$pn_persist/var" \
-        || ! sync; then
-        PN_REASON="the root's /var cannot be copied to /persist/var"
+    if ! pn_said=$(powernode_copy_var "$pn_persist" 2>&1); then
+        PN_REASON="the root's /var cannot be copied to /persist/var${pn_said:+: ${pn_said##*: }}"
         return 1
     fi
     powernode_tell "powernode: persist: /persist/var made from the root's /var"
+}
+
+# powernode_copy_var PERSIST: the root's /var as PERSIST/var, which has its name only when it is complete and on the disk.
+powernode_copy_var() {
+    rm -rf "$1/.var.new" \
+        && cp -a "$PN_NEWROOT/var" "$1/.var.new" \
+        && powernode_make_machine_id "$1/.var.new" \
+        && sync \
+        && mv "$1/.var.new" "$1/var" \
+        && sync
 }
 
 # powernode_make_machine_id VAR: choose the node's machine id for good. /etc is new at every boot and its machine-id is empty; systemd

@@ -42,6 +42,7 @@ impl BootArgs {
     pnb boot images-debug/kernel-initrd/amd64 --interactive\n  \
     pnb boot images-recovery/kernel-initrd/amd64 --append rd.break --interactive\n  \
     pnb boot images/kernel-initrd/amd64 --reach 10.0.2.100:443=127.0.0.1:8443\n  \
+    pnb boot images/raw/amd64 --forward 2222:22 --interactive\n  \
     pnb boot images/kernel-initrd/amd64 --smbios 'sys_vendor=Amazon EC2' --metadata aws\n  \
     pnb boot images/disk-image-rpi4/arm64 --keep card.img\n  \
     pnb boot oci:registry.example/powernode/os:v1.4 --arch arm64")]
@@ -80,6 +81,10 @@ pub(in crate::cli) struct BootArgs {
     /// network; may be repeated
     #[arg(long, value_name = "ADDRESS:PORT=127.0.0.1:PORT")]
     pub(in crate::cli) reach: Vec<String>,
+    /// Port of this host's loopback that leads to a TCP port of the machine, which then has a network card; port 0 stands for any free one;
+    /// may be repeated
+    #[arg(long, value_name = "[ADDRESS:]PORT:PORT")]
+    pub(in crate::cli) forward: Vec<String>,
     /// Directory whose metadata.json describes a cloud's metadata service, which is played at 169.254.169.254; the requests are written to
     /// requests.log there. The network of the machine is then 169.254.0.0/16
     #[arg(long, value_name = "DIR")]

@@ -141,7 +141,7 @@ impl Hint for BootError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let way = match self {
             BootError::Append => {
-                "--firmware direct takes kernel and initramfs off it and boots them with the words of --append"
+                "--firmware direct takes kernel and initramfs off the medium and boots them with the words of --append"
             }
             BootError::NoKvm(_) => "--accel auto emulates the machine where KVM does not work",
             BootError::TimeOver { .. } => "--interactive without --timeout has no limit of time",
@@ -154,7 +154,7 @@ impl Hint for BootError {
             BootError::Machine(error) => return error.hint(),
             BootError::Sums(error) => return error.hint(),
             BootError::Metadata(error) => return error.hint(),
-            BootError::NoTables => "--firmware uefi has some",
+            BootError::NoTables => "a machine with --firmware uefi has some",
             BootError::Judged { hint, .. } => return hint.as_deref().map(Cow::from),
             _ => return None,
         };

@@ -61,6 +61,7 @@ pub(super) fn prepare(
         origins: &origins,
         options: &options,
         shared: None,
+        elsewhere: None,
         events: &|event| report.event(event),
     };
     let built = context.build(std::slice::from_ref(&node), 1)?;

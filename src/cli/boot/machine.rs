@@ -14,8 +14,8 @@ use super::{
 };
 use pnb::{
     boot::{
-        ARTIFACT, Accelerator, AcceleratorChoice, AskedAccelerator, Firmware, HTTP_PORT, HttpRoot, Inlet, MACHINE,
-        Machine, NoKvm, Outlet, ServedMachine,
+        ARTIFACT, Accelerator, AcceleratorChoice, AskedAccelerator, Firmware, ForwardEnd, ForwardListener, HTTP_PORT,
+        HttpRoot, Inlet, MACHINE, Machine, NoKvm, Outlet, ServedMachine,
     },
     model::Arch,
     pipeline::BuildContext,
@@ -72,6 +72,8 @@ pub(super) struct Prepared {
     pub(super) mounts: Vec<Mount>,
     /// The ways to the servers that it reaches, and their directory in the sandbox.
     pub(super) outlets: Option<(Vec<Outlet>, String)>,
+    /// The ports of this host that lead to it, and the directory of their sockets in the sandbox.
+    pub(super) forward: Option<(Vec<ForwardListener>, String)>,
     /// The moment at which it was started last.
     pub(super) started: Cell<Option<Instant>>,
 }
@@ -90,6 +92,7 @@ pub(super) fn run(
         machine,
         mounts,
         outlets,
+        forward,
         started,
     } = prepared;
     let project = project(common)?;
@@ -103,6 +106,7 @@ pub(super) fn run(
         origins: &origins,
         options: &options,
         shared: None,
+        elsewhere: None,
         events: &|event| report.event(event),
     };
     let built = context.build(nodes, 1)?;
@@ -111,9 +115,13 @@ pub(super) fn run(
     let argv = machine.command(args.interactive);
     // Without a judge, the console is the terminal's own.
     let judged = !args.interactive;
-    let networked = machine.network.is_some() || outlets.is_some();
+    let networked = machine.network.is_some() || outlets.is_some() || forward.is_some();
     let (outlets, sockets) = match outlets {
         Some((outlets, sockets)) => (&outlets[..], sockets.as_str()),
+        None => (&[][..], ""),
+    };
+    let (listeners, doors) = match forward {
+        Some((listeners, doors)) => (&listeners[..], doors.as_str()),
         None => (&[][..], ""),
     };
     let workload = if judged || networked {
@@ -124,6 +132,7 @@ pub(super) fn run(
                 port: HTTP_PORT,
             }),
             inlets: Inlet::all(&machine.reach, sockets),
+            forward: ForwardEnd::all(&machine.forward, doors),
             pulse: judged,
         };
         Workload::builtin(MACHINE, serde_json::to_vec(&served).map_err(BootError::Served)?)
@@ -168,6 +177,7 @@ pub(super) fn run(
         ));
     };
     started.set(Some(Instant::now()));
-    let ended = Outlet::with_all(outlets, &failed, || executor.run(&spec, &mut put, console));
+    let run = || Outlet::with_all(outlets, &failed, || executor.run(&spec, &mut put, console));
+    let ended = ForwardListener::with_all(listeners, run).and_then(|ended| ended);
     Ok(ended.map_err(BootError::Relay)?.map(drop))
 }

@@ -12,8 +12,8 @@ use super::{
 use pnb::{
     boot::{
         ARTIFACT, Accelerator, AcceleratorChoice, AskedAccelerator, Attach, BootPhase, CloudService, DirectKernel,
-        Expected, Firmware, FwCfg, Machine, MachineFiles, MediaRequest, NONCE_KEY, NetworkBoot, NodeNetwork, Reach,
-        Smbios, about, verify_sums,
+        Expected, Firmware, Forward, FwCfg, Machine, MachineFiles, MediaRequest, NONCE_KEY, NetworkBoot, NodeNetwork,
+        Reach, Smbios, about, verify_sums,
     },
     model::{Arch, chain, visible_path},
     sandbox::SandboxError,
@@ -35,6 +35,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         Some(_) => NodeNetwork::LINK_LOCAL,
     };
     let mut reach = Reach::parse_all(&args.reach, card)?;
+    let forward = Forward::parse_all(&args.forward)?;
     let smbios = args.smbios.iter().map(|text| Smbios::parse(text));
     let smbios: Vec<Smbios> = smbios.collect::<Result<_, _>>()?;
     let store = store(common)?;
@@ -74,6 +75,11 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         identity: Expected::identity_of(&fw_cfg, &append, metadata.is_some()),
     };
     let mut files = MachineFiles::new(&store, &target.artifact)?;
+    // A port that is taken is refused before a disk is copied.
+    let listeners = match forward.is_empty() {
+        true => None,
+        false => Some(files.forward(&forward)?),
+    };
     let keys = files.fw_cfg(&fw_cfg)?;
     let media = files.media(&MediaRequest {
         image: target.image.as_deref().map(|image| (image, target.media)),
@@ -121,6 +127,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         network: (attach == Attach::Net).then(|| NetworkBoot::of(target.arch, firmware, ARTIFACT)),
         card,
         reach,
+        forward,
         capture,
         smbios,
         fw_cfg: keys,
@@ -134,6 +141,7 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
         machine,
         mounts: files.into_mounts(),
         outlets,
+        forward: listeners,
         started: Cell::new(None),
     };
     let (ended, end, about, no_kvm) = loop {
@@ -143,6 +151,8 @@ pub(in crate::cli) fn boot(common: &Common, args: &BootArgs, report: &Report) ->
             Accelerator::Kvm => None,
         };
         announce(args, &prepared.machine, &choice, about, report);
+        let listeners = prepared.forward.iter().flat_map(|(listeners, _)| listeners);
+        listeners.for_each(|listener| say_forward(listener.forward(), report));
         let mut console = BootConsole::new(
             (!common.json && !common.quiet).then_some(report),
             &expected,
@@ -208,6 +218,23 @@ fn announce(args: &BootArgs, machine: &Machine, choice: &AcceleratorChoice, abou
             "  console {end}; Ctrl-A X ends it, Ctrl-A C switches to QEMU's monitor and back"
         ));
     }
+}
+
+/// Says how to connect to a port of the machine.
+fn say_forward(forward: Forward, report: &Report) {
+    let Forward { host, port } = forward;
+    if report.json() {
+        return report.value(serde_json::json!({ "event": "forward", "host": host, "port": port }));
+    }
+    let (ip, own) = (host.ip(), host.port());
+    let way = match port {
+        22 => format!(": `ssh -p {own} USER@{ip}`"),
+        80 => format!(": `curl http://{host}/`"),
+        _ => String::new(),
+    };
+    report.note(format_args!(
+        "  forward {host} leads to port {port} of the machine{way}"
+    ));
 }
 
 /// Time within which QEMU says that it cannot start a machine by KVM.
@@ -285,6 +312,7 @@ fn fits_board(args: &BootArgs) -> Result<(), BootError> {
         ),
         (args.share.is_some(), "--share: it has no 9p"),
         (!args.reach.is_empty(), "--reach: it has no network"),
+        (!args.forward.is_empty(), "--forward: it has no network"),
         (args.metadata.is_some(), "--metadata: it has no network"),
         (args.capture.is_some(), "--capture: it has no network"),
         (!args.smbios.is_empty(), "--smbios: it has no DMI tables"),

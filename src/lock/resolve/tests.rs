@@ -1,7 +1,11 @@
 //! Tests of the solver on small indexes.
 
 use super::*;
-use crate::{debian::Automatic, lock::ArchiveRank, model::Arch};
+use crate::{
+    debian::Automatic,
+    lock::{ArchiveRank, IndexScope},
+    model::Arch,
+};
 
 /// Builds an index from lines `archive name version field: value; field: value`.
 fn index(lines: &[&str]) -> Index {
@@ -27,7 +31,7 @@ fn index(lines: &[&str]) -> Index {
             },
         };
         index
-            .read(archive, rank, text.as_bytes(), "Packages")
+            .read(archive, rank, text.as_bytes(), "Packages", IndexScope::OneArchitecture)
             .expect("well-formed");
     }
     index

@@ -68,6 +68,7 @@ impl<'a> ReproRequest<'a> {
             options: self.options,
             // Both builds are made here: a result of another machine proves nothing about this one.
             shared: None,
+            elsewhere: None,
             events: self.events,
         }
     }

@@ -12,10 +12,11 @@ use super::{
 use crate::{
     http::{Answer, HeaderValue, HttpClient, HttpError, Method, Request, RequestBody, Retry, header, join, shown},
     publish::{GiteaError, Secret},
+    registry::{OnTransfer, TransferStep, silent},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     time::Duration,
 };
 
@@ -26,11 +27,26 @@ const MAX_PAGES: usize = 400;
 /// Most bytes of one answer.
 const MAX_ANSWER: u64 = 8 << 20;
 
+/// A file on its way to the server.
+struct Counted {
+    inner: std::fs::File,
+    on: OnTransfer,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        (self.on)(TransferStep::Bytes(read as u64));
+        Ok(read)
+    }
+}
+
 /// A server with the rights of a token.
 pub struct GiteaClient<'a> {
     http: &'a HttpClient,
     repository: GiteaRepository,
     token: Secret,
+    on: OnTransfer,
 }
 
 impl<'a> GiteaClient<'a> {
@@ -40,7 +56,18 @@ impl<'a> GiteaClient<'a> {
             http,
             repository,
             token,
+            on: silent(),
         }
+    }
+
+    /// The same, and `on` receives the steps of uploads.
+    pub fn with_transfer(self, on: OnTransfer) -> Self {
+        Self { on, ..self }
+    }
+
+    /// Receives the steps of uploads.
+    pub(super) fn moved(&self, step: TransferStep) {
+        (self.on)(step);
     }
 
     /// The repository.
@@ -182,7 +209,11 @@ impl<'a> GiteaClient<'a> {
             false => (form.size(file.size), form.content_type()),
         };
         let mut open = || {
-            let content: Box<dyn Read + Send> = Box::new(crate::store::open_foreign(&file.source)?);
+            self.moved(TransferStep::Begin(file.sha256, file.size));
+            let content: Box<dyn Read + Send> = Box::new(Counted {
+                inner: crate::store::open_foreign(&file.source)?,
+                on: self.on.clone(),
+            });
             Ok(match raw {
                 true => content,
                 false => form.around(content),

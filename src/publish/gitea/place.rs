@@ -59,6 +59,11 @@ impl GiteaRepository {
         self.api(&format!("/repos/{}/{}{path}", self.owner, self.name))
     }
 
+    /// The address of a file of a visible release, as the page of the release links to it.
+    pub fn file_of_release(&self, tag: &str, file: &str) -> String {
+        format!("{self}/releases/download/{}/{}", escaped(tag), escaped(file))
+    }
+
     /// The address of a file of a release by its uuid.
     pub(super) fn attachment(&self, uuid: &str) -> String {
         format!("{}/attachments/{uuid}", self.base)

@@ -7,7 +7,10 @@ use super::{
     look::{check_foreign, check_list, check_shown, check_tag, check_target},
     plan::{LookOptions, PlannedAsset, PlannedRelease, ReleaseJournal, ReleaseState, SeenRelease},
 };
-use crate::publish::{GiteaError, JournalEntry};
+use crate::{
+    publish::{GiteaError, JournalEntry},
+    registry::TransferStep,
+};
 use std::time::Duration;
 
 /// Most tries of an upload, and of finding a release that another has made at the same time.
@@ -50,7 +53,10 @@ pub fn fill_release(
             }
         }
         let done = match kept {
-            Some(asset) => asset.clone(),
+            Some(asset) => {
+                client.moved(TransferStep::There(planned.sha256, planned.size));
+                asset.clone()
+            }
             None => upload(client, planned, &seen.version, options, release.id)?,
         };
         journal.note(entry(release.id, &done, planned))?;
@@ -128,6 +134,7 @@ fn upload(
         let error = match client.upload(release, planned, version.takes_raw_uploads()) {
             Ok(asset) => {
                 check_upload(client, &asset, planned, options)?;
+                client.moved(TransferStep::End(planned.sha256));
                 return Ok(asset);
             }
             Err(error) if error.is_temporary() => error,
@@ -136,6 +143,7 @@ fn upload(
         let assets = client.assets(release)?;
         for asset in assets.into_iter().filter(|asset| asset.name == planned.name) {
             if asset.size == planned.size && digest_of(client, &asset, planned)? == planned.sha256 {
+                client.moved(TransferStep::End(planned.sha256));
                 return Ok(asset);
             }
             client.delete_asset(release, asset.id)?;

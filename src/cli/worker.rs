@@ -1,0 +1,30 @@
+//! `pnb __stage job.json`: one stage, on a worker of a Remote Execution engine. Its lines go to standard error as they are printed.
+
+use super::{Exit, failure::Failure, report::say};
+use pnb::{
+    model::chain,
+    pipeline::{self, Event, PipelineError},
+};
+use std::{path::Path, process::ExitCode};
+
+/// Runs the job in the current directory.
+pub(super) fn stage() -> ExitCode {
+    // The modes of files that stages get must not depend on the worker's umask.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let events = |event| {
+        if let Event::Log { line, .. } = event {
+            say(&format!("{line}\n"));
+        }
+    };
+    let helper = std::env::current_exe().map_err(|source| PipelineError::Job {
+        problem: format!("the program of pnb is not found: {source}"),
+    });
+    match helper.and_then(|helper| pipeline::run_job(Path::new("."), helper, &events)) {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            let failure = Failure::from(error);
+            say(&format!("error: failed to {}\n", chain(failure.error())));
+            failure.exit().into()
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The client's half of a stage that runs on a worker of a Remote Execution engine.
+//!
+//! The stage's recipe, its inputs and this program become an action; the record and the outputs that the worker leaves are held against the
+//! same rules as a result of a cache, and stay on the server until something here reads them.
+
+use super::{
+    BuildContext, Event, PipelineError,
+    job::{JOB, Job, OUT, PROGRAM},
+    placement::InputFiles,
+    recipe::Recipe,
+    resolve::{ResolvedInput, ResolvedStage},
+    shared::{self, SharedResults},
+    worker::pinned_path,
+};
+use crate::{
+    model::{Arch, Sha256Digest, VerityDigest, lock, visible, visible_log},
+    remote::{
+        BlobDigest, EngineAction, EngineProgress, Executed, InputFile, Parts, RemoteEngine, RemoteError, StageResults,
+    },
+    store::{Output, Record},
+};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// Property of a worker: its processor, with Bazel's customary names.
+const ISA: &str = "ISA";
+/// Property of a worker: its kernel.
+const OS_FAMILY: &str = "OSFamily";
+/// Property of a worker that its operator has checked with `pnb doctor`.
+const SANDBOX: &str = "pnb-sandbox";
+/// Lines of a log in the error of a failed stage.
+const TAIL: usize = 30;
+/// Time that a worker has beyond the limit of a stage: for its inputs, and to leave the outputs.
+const AROUND: Duration = Duration::from_secs(300);
+
+/// An engine, and how stages are given to it.
+#[derive(Debug)]
+pub struct Elsewhere {
+    engine: Arc<dyn RemoteEngine>,
+    /// Most actions at once.
+    pub jobs: usize,
+    /// The time that an action may wait for a worker.
+    pub queue_timeout: Duration,
+    /// Whether an action that ran before counts.
+    pub accept_cached: bool,
+    /// The program that a worker runs: this pnb, for this machine's architecture.
+    program: PathBuf,
+    /// The blob of the program, once it is known.
+    blob: Mutex<Option<BlobDigest>>,
+}
+
+impl Elsewhere {
+    /// The engine `engine`, whose workers run `program`.
+    pub fn new(engine: Arc<dyn RemoteEngine>, program: PathBuf, jobs: usize, queue_timeout: Duration) -> Self {
+        Self {
+            engine,
+            jobs,
+            queue_timeout,
+            accept_cached: true,
+            program,
+            blob: Mutex::new(None),
+        }
+    }
+
+    /// The engine as messages name it.
+    pub fn name(&self) -> String {
+        self.engine.cache().name().to_owned()
+    }
+
+    fn program_blob(&self) -> Result<BlobDigest, RemoteError> {
+        let mut known = lock(&self.blob);
+        if let Some(blob) = *known {
+            return Ok(blob);
+        }
+        let local = |source| RemoteError::Local {
+            doing: "read the program of pnb".to_owned(),
+            source,
+        };
+        let mut both = crate::verity::Both::new();
+        io::copy(&mut File::open(&self.program).map_err(local)?, &mut both).map_err(local)?;
+        let digests = both.finish();
+        let blob = BlobDigest {
+            sha256: digests.sha256,
+            size: digests.size,
+        };
+        Ok(*known.insert(blob))
+    }
+}
+
+/// Whether a stage can run on a worker: a base image does not travel.
+pub(super) fn can_travel(resolved: &ResolvedStage) -> bool {
+    !resolved
+        .inputs
+        .values()
+        .any(|input| matches!(input, ResolvedInput::Base(_)))
+}
+
+/// Runs a stage on a worker; returns the record and the name of the worker. The outputs may be absent from the store afterwards.
+pub(super) fn run_elsewhere(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    elsewhere: &Elsewhere,
+    resolved: &ResolvedStage,
+) -> Result<(Record, String), PipelineError> {
+    let id = &resolved.id;
+    let recipe = Recipe::new(context.project, resolved)?;
+    let limit = recipe.limits.wall;
+    let mut parts = inputs(context, shared, &recipe)?;
+    let hermetic = context.options.hermetic;
+    let job = Job::new(&recipe, resolved, hermetic, parts.blobs()).ok_or_else(|| PipelineError::Spec {
+        node: id.clone(),
+        problem: "it has a base image as input, which does not travel to a worker".to_owned(),
+    })?;
+    let cache = elsewhere.engine.cache();
+    let text = serde_json::to_vec(&job).map_err(|e| PipelineError::Spec {
+        node: id.clone(),
+        problem: e.to_string(),
+    })?;
+    parts.bytes(JOB, text);
+    parts.file(PROGRAM, elsewhere.program_blob()?, elsewhere.program.clone());
+    let fetch = |path: &str| fetch_pinned(context, &recipe, path);
+    let missing = parts.missing(&*cache)?;
+    parts.send(&*cache, missing, &fetch)?;
+    let files = parts.blobs().into_iter().map(|(path, blob)| {
+        let executable = path == PROGRAM;
+        (path, InputFile { blob, executable })
+    });
+    let action = EngineAction {
+        arguments: vec![format!("./{PROGRAM}"), "__stage".to_owned(), JOB.to_owned()],
+        environment: BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]),
+        files: files.collect(),
+        output: OUT.to_owned(),
+        platform: properties(context.project.graph.build_arch()),
+        timeout: limit + AROUND,
+        queue_timeout: elsewhere.queue_timeout,
+        accept_cached: elsewhere.accept_cached,
+        salt: Vec::new(),
+    };
+    let executed = execute(context, elsewhere, resolved, &action)?;
+    let results = StageResults::new(cache);
+    if executed.exit_code != 0 {
+        return Err(failed(&results, resolved, &executed));
+    }
+    let found = results.read(&resolved.key, executed.files)?;
+    let source = match executed.worker.as_str() {
+        "" => results.name().to_owned(),
+        worker => format!("{worker} of {}", results.name()),
+    };
+    let record = shared::accept(context, shared, resolved, found, &source)?;
+    Ok((record, source))
+}
+
+/// The files of the input root: of outputs that only the server has, the blobs that it named; of all others, those of the store.
+fn inputs(context: &BuildContext<'_>, shared: &SharedResults, recipe: &Recipe<'_>) -> Result<Parts, PipelineError> {
+    let mut parts = Parts::default();
+    let trees = recipe
+        .root
+        .iter()
+        .chain(recipe.emulator.iter().map(|(digest, _)| digest));
+    let mut needed: Vec<Output> = trees.map(|digest| Output::Tree { digest: *digest }).collect();
+    for input in recipe.inputs.values() {
+        match input {
+            ResolvedInput::Tree(digest) => needed.push(Output::Tree { digest: *digest }),
+            ResolvedInput::File(digest, size) => needed.push(Output::File {
+                digest: *digest,
+                size: *size,
+            }),
+            ResolvedInput::Pinned(file) => pinned(&mut parts, &file.sha256, file.size),
+            ResolvedInput::Packages(packages, _) => {
+                for package in packages {
+                    pinned(&mut parts, &package.sha256, package.size);
+                }
+            }
+            ResolvedInput::Base(_) => {}
+        }
+    }
+    for output in needed {
+        if context.store.find_object(output.digest())?.is_some() {
+            parts.output(context.store, &output)?;
+            continue;
+        }
+        match shared.blobs_of(&output) {
+            Some(blobs) => parts.remote(blobs),
+            None => {
+                shared::ensure(context, output.digest())?;
+                parts.output(context.store, &output)?;
+            }
+        }
+    }
+    Ok(parts)
+}
+
+fn pinned(parts: &mut Parts, sha256: &Sha256Digest, size: u64) {
+    let blob = BlobDigest { sha256: *sha256, size };
+    parts.remote(BTreeMap::from([(pinned_path(sha256), blob)]));
+}
+
+/// The object of a pinned file of the input root, fetched into the store.
+fn fetch_pinned(context: &BuildContext<'_>, recipe: &Recipe<'_>, path: &str) -> Result<PathBuf, PipelineError> {
+    let store = context.store.of_pinned();
+    let object = |digest: VerityDigest| Ok(store.object_path(&digest)?);
+    for input in recipe.inputs.values() {
+        match input {
+            ResolvedInput::Pinned(file) if pinned_path(&file.sha256) == path => {
+                return object(context.pinned(store, file)?);
+            }
+            ResolvedInput::Packages(packages, _) => {
+                let found = packages.iter().find(|package| pinned_path(&package.sha256) == path);
+                if let Some(package) = found {
+                    // All of them: a place is asked for many files as fast as for one.
+                    let all: Vec<_> = packages.iter().collect();
+                    context.packages(store, &recipe.id.to_string(), &all)?;
+                    let digest = store.find_sha256(&package.sha256)?;
+                    return object(digest.ok_or_else(|| PipelineError::NotLocked {
+                        what: format!("the package {} that was just fetched", package.name),
+                    })?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Err(PipelineError::Spec {
+        node: recipe.id.clone(),
+        problem: format!("the server lost {path}"),
+    })
+}
+
+/// The properties of a worker that runs programs of `arch`.
+fn properties(arch: Arch) -> BTreeMap<String, String> {
+    let isa = match arch {
+        Arch::Amd64 => "x86-64",
+        Arch::Arm64 => "aarch64",
+    };
+    let properties = [(ISA, isa), (OS_FAMILY, "linux"), (SANDBOX, "full")];
+    properties
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+fn execute(
+    context: &BuildContext<'_>,
+    elsewhere: &Elsewhere,
+    resolved: &ResolvedStage,
+    action: &EngineAction,
+) -> Result<Executed, PipelineError> {
+    let line = Mutex::new(Vec::new());
+    let progress = |progress: EngineProgress| {
+        if let EngineProgress::Printed(bytes) = progress {
+            let mut line = lock(&line);
+            for byte in bytes {
+                match byte {
+                    b'\n' => {
+                        let text = visible_log(std::mem::take(&mut *line).trim_ascii_end());
+                        if context.options.verbose {
+                            (context.events)(Event::Log {
+                                node: resolved.id.clone(),
+                                line: text,
+                            });
+                        }
+                    }
+                    byte => line.push(byte),
+                }
+            }
+        }
+    };
+    let executed = elsewhere.engine.execute(action, &progress, &|| false);
+    executed.map_err(|error| PipelineError::Remote(Box::new(error)))
+}
+
+/// The error of a stage that failed on a worker, with the end of its log.
+fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed) -> PipelineError {
+    let said = String::from_utf8_lossy(&executed.stderr).into_owned();
+    let log = results.read_log(&executed.files).unwrap_or_default();
+    let text = match log.is_empty() {
+        true => said,
+        false => String::from_utf8_lossy(&log).into_owned(),
+    };
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| format!("  {}", visible_log(line.as_bytes())))
+        .collect();
+    let worker = match executed.worker.as_str() {
+        "" => results.name(),
+        worker => worker,
+    };
+    PipelineError::Stage {
+        node: resolved.id.clone(),
+        problem: format!("it ended with exit code {} on {}", executed.exit_code, visible(worker)),
+        tail: lines[lines.len().saturating_sub(TAIL)..].join("\n"),
+        log: format!("on {}", results.name()),
+    }
+}

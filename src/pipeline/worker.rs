@@ -1,0 +1,152 @@
+//! The worker's half of a stage that runs elsewhere: `pnb __stage job.json` in the input root of an action.
+
+use super::{
+    Events, PipelineError, RunOptions,
+    job::{JOB, Job, OUT},
+    placement::{InputFiles, RunContext},
+    run::run_recipe,
+};
+use crate::{
+    lock::{BasePlatform, Package, PinnedFile},
+    model::{Sha256Digest, VerityDigest},
+    remote::{BlobDigest, FolderCache, ResultFiles, StageResults, Taking},
+    store::{ObjectMode, Store, read_foreign},
+    verity,
+};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Most bytes of a job; that of pnb's largest stage has some 200 KB.
+const MAX_JOB: u64 = 64 << 20;
+/// Directory of the worker's store, below the input root. It goes with the action.
+const STORE: &str = "store";
+
+/// The inputs of a job, which are in the store by the time they are placed.
+struct Delivered;
+
+impl Delivered {
+    fn pinned(store: &Store, sha256: &Sha256Digest) -> Result<VerityDigest, PipelineError> {
+        store.find_sha256(sha256)?.ok_or_else(|| PipelineError::Job {
+            problem: format!("it needs the pinned file {sha256}, which did not come with it"),
+        })
+    }
+}
+
+impl InputFiles for Delivered {
+    fn output(&self, _: &VerityDigest) -> Result<(), PipelineError> {
+        Ok(())
+    }
+
+    fn pinned(&self, store: &Store, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
+        Self::pinned(store, &file.sha256)
+    }
+
+    fn packages(&self, store: &Store, _: &str, packages: &[&Package]) -> Result<Vec<VerityDigest>, PipelineError> {
+        packages
+            .iter()
+            .map(|package| Self::pinned(store, &package.sha256))
+            .collect()
+    }
+
+    fn base(&self, _: &Store, _: &BasePlatform) -> Result<String, PipelineError> {
+        Err(PipelineError::Job {
+            problem: "it needs a base image, which does not travel".to_owned(),
+        })
+    }
+}
+
+/// Runs the job in the directory `dir`, with the program `helper` as the sandbox helper, and leaves record, log and outputs in `dir/out`.
+/// When the stage fails, its log is there.
+///
+/// # Errors
+///
+/// If the job is not whole or not for this program, if an input did not come with it, or as a stage that runs at home.
+pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), PipelineError> {
+    let path = dir.join(JOB);
+    let bytes = read_foreign(&path, MAX_JOB).map_err(PipelineError::io("read", &path))?;
+    let job = Job::read(&bytes)?;
+    let store = Store::open(&dir.join(STORE))?;
+    take_inputs(dir, &job, &store)?;
+    let options = RunOptions {
+        hermetic: job.hermetic,
+        // The lines go to the engine as they are printed.
+        verbose: true,
+        ..RunOptions::new(helper)
+    };
+    let context = RunContext {
+        store: &store,
+        options: &options,
+        inputs: &Delivered,
+        events,
+    };
+    let inputs = job.resolved_inputs();
+    let ran = run_recipe(&context, job.recipe(&inputs), &job.canonical, &job.key, &|_| 0);
+    let out = dir.join(OUT);
+    let log = store.log_of(&job.key);
+    match ran {
+        Ok(record) => Ok(StageResults::write_folder(&store, &record, log.as_deref(), &out)?),
+        Err(error) => {
+            // Whatever becomes of the log, the error of the stage is the one that counts.
+            let _ = log.map(|log| StageResults::write_log(&log, &out));
+            Err(error)
+        }
+    }
+}
+
+/// Takes the files of the input root into the store. Every object gets its name from its bytes.
+fn take_inputs(dir: &Path, job: &Job, store: &Arc<Store>) -> Result<(), PipelineError> {
+    let results = StageResults::new(Arc::new(FolderCache::new(dir, &job.files)));
+    let files = ResultFiles::from(job.files.clone());
+    let taking = Taking {
+        store,
+        copies: 0,
+        check: &|_| Ok(()),
+        seen: &|_| {},
+    };
+    for output in job.outputs_needed() {
+        results.take(&files, &output, &taking)?;
+    }
+    for blob in job.pinned_needed() {
+        take_pinned(dir, store, &blob)?;
+    }
+    Ok(())
+}
+
+fn take_pinned(dir: &Path, store: &Store, blob: &BlobDigest) -> Result<(), PipelineError> {
+    let path = dir.join(pinned_path(&blob.sha256));
+    let mut both = verity::Both::new();
+    let file = File::open(&path).map_err(PipelineError::io("open", &path))?;
+    let mut hashed = Hashing { file, both: &mut both };
+    let (digest, _) = store.put_object(ObjectMode::Plain, &mut hashed)?;
+    let digests = both.finish();
+    if (digests.sha256, digests.size) != (blob.sha256, blob.size) {
+        return Err(PipelineError::Job {
+            problem: format!("{} has other bytes than its name says", path.display()),
+        });
+    }
+    store.link_sha256(&blob.sha256, &digest)?;
+    Ok(())
+}
+
+/// Path of a package or pinned file in the input root.
+pub(super) fn pinned_path(sha256: &Sha256Digest) -> String {
+    format!("s/{sha256}")
+}
+
+/// A file that is hashed while it is read.
+struct Hashing<'a> {
+    file: File,
+    both: &'a mut verity::Both,
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.both.update(&buffer[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,103 @@
+//! Stages on workers of an engine.
+
+use crate::{engine::Casd, ground::Ground};
+use std::{fs, process::Command};
+
+#[test]
+fn stages_on_a_worker_give_what_they_give_here() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let casd = Casd::with_runner(dir.path());
+    let far = ground.build("far", &["--remote", &casd.url()]);
+    let (ran, shared) = far.well();
+    assert_eq!((ran.len(), shared.len()), (4, 0), "{}", far.said);
+    assert_eq!(far.said.matches(" on grpc://127.0.0.1:").count(), 4, "{}", far.said);
+    ground.build("here", &[]).well();
+    assert_eq!(
+        ground.output("far", "three", "out"),
+        ground.output("here", "three", "out")
+    );
+    // Only what was asked for came back.
+    let ((few, bytes), (many, _)) = (far.objects(), ground.built("here", &["store", "path"]).objects());
+    assert!(
+        few < 20 && many > 300 && bytes < 1_000_000,
+        "{few} objects of {bytes} bytes, {many}"
+    );
+    // The results are in the cache of the engine for everybody, and their content is right.
+    let reader = ground.build_with("reader", &casd.url(), &["--remote-upload", "never"]);
+    assert_eq!(reader.well().1.len(), 4, "{}", reader.said);
+    for (stage, output) in [("two", "disk"), ("one", "version")] {
+        let built = ground.built("reader", &["build", "--stage", stage, "--remote-cache", &casd.url()]);
+        assert_eq!(built.well().0, Vec::<String>::new(), "{}", built.said);
+        assert_eq!(
+            ground.output("reader", stage, output),
+            ground.output("here", stage, output)
+        );
+    }
+}
+
+#[test]
+fn a_stage_that_fails_on_a_worker_is_told_with_its_log() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let casd = Casd::with_runner(dir.path());
+    ground.word("fail");
+    let far = ground.build("far", &["--remote", &casd.url()]);
+    assert_eq!(far.code, 8, "{}", far.said);
+    assert!(
+        far.said
+            .contains("error: failed to build two/amd64: it ended with exit code"),
+        "{}",
+        far.said
+    );
+    assert!(far.said.contains("  the word is not good"), "{}", far.said);
+}
+
+#[test]
+fn a_job_that_was_edited_or_is_for_another_pnb_is_refused() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let casd = Casd::with_runner(dir.path());
+    ground.build("far", &["--remote", &casd.url()]).well();
+    // A job as the client has sent it.
+    let blobs = walkdir::WalkDir::new(dir.path()).into_iter().filter_map(Result::ok);
+    let mut jobs = blobs.filter(|entry| entry.file_type().is_file()).filter_map(|entry| {
+        let bytes = fs::read(entry.path()).ok()?;
+        bytes
+            .starts_with(b"{\"version\":1,\"key\"")
+            .then(|| String::from_utf8(bytes).expect("JSON"))
+    });
+    let job = jobs.next().expect("a job");
+    let said = |job: &str| {
+        let place = tempfile::tempdir().expect("scratch");
+        fs::write(place.path().join("job.json"), job).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
+        let done = command
+            .args(["__stage", "job.json"])
+            .current_dir(place.path())
+            .output()
+            .expect("starts");
+        assert!(!done.status.success());
+        assert!(!place.path().join("out").exists(), "nothing is left");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let edited = said(&job.replacen("pnb-stage-key 1", "pnb-stage-key 1 ", 1));
+    assert!(
+        edited.contains("failed to run the job: its canonical form has the key "),
+        "{edited}"
+    );
+    let newer = said(&job.replacen("{\"version\":1", "{\"version\":2", 1));
+    assert!(newer.contains("it has version 2, and this pnb reads 1"), "{newer}");
+    // Another pnb: the digest of its code, and the key that follows from it.
+    let mut value: serde_json::Value = serde_json::from_str(&job).expect("JSON");
+    let canonical = value["canonical"].as_str().expect("a text");
+    let lines = canonical.lines().map(|line| match line.strip_prefix("code.sandbox ") {
+        Some(_) => format!("code.sandbox {}\n", "0".repeat(64)),
+        None => format!("{line}\n"),
+    });
+    let canonical: String = lines.collect();
+    value["key"] = blake3::hash(canonical.as_bytes()).to_hex().to_string().into();
+    value["canonical"] = canonical.into();
+    let other = said(&value.to_string());
+    assert!(other.contains("it is for a pnb whose code.sandbox is 000"), "{other}");
+    // Whole, but without its inputs.
+    let bare = said(&job);
+    assert!(bare.contains("it is gone") || bare.contains("failed to open"), "{bare}");
+}
