@@ -294,5 +294,6 @@ fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed)
         problem: format!("it ended with exit code {} on {}", executed.exit_code, visible(worker)),
         tail: lines[lines.len().saturating_sub(TAIL)..].join("\n"),
         log: format!("on {}", results.name()),
+        hint: None,
     }
 }
