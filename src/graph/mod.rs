@@ -13,6 +13,7 @@ mod reason;
 mod render;
 mod sectors;
 mod stage_file;
+mod stage_sandbox;
 mod units;
 
 pub use check::{StageGraph, StageNode};
@@ -23,7 +24,8 @@ pub use plan::{Closure, closure_of};
 pub use reason::Reason;
 pub use render::{Rendering, render};
 pub use stage_file::{
-    DeclaredOutput, Input, InputCondition, InputSource, Packages, Sandbox, StageArch, StageFile, StageIds, StageLimits,
-    StageOutputKind, StageWorkload, parse_stage,
+    DeclaredOutput, Input, InputCondition, InputSource, Packages, StageArch, StageFile, StageLimits, StageOutputKind,
+    StageWorkload, parse_stage,
 };
+pub use stage_sandbox::{Sandbox, StageIds};
 pub use units::parse_size;

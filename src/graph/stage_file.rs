@@ -1,11 +1,11 @@
 //! The format of `stage.toml`: the dependencies, the workload and the outputs of a stage. `stages/README.md` explains it to authors.
 
 use super::{
-    DeclaredVariant, GraphError,
+    DeclaredVariant, GraphError, Sandbox,
     sectors::check_sector_size,
     units::{parse_duration, parse_size},
 };
-use crate::model::{Arch, BuildOption, Capability, RelPath, SectorSize, excerpt, is_visible, visible_message};
+use crate::model::{Arch, BuildOption, RelPath, SectorSize, excerpt, is_visible, visible_message};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -257,32 +257,6 @@ impl DeclaredOutput {
     pub fn is_exported(&self) -> bool {
         self.kind == StageOutputKind::File || self.export
     }
-}
-
-/// The number of user ids in a stage's user namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StageIds {
-    /// A single one; every output belongs to 0:0.
-    #[default]
-    Single,
-    /// 65,536: for maintainer scripts that create users.
-    Range,
-}
-
-/// The differences of a stage's sandbox from the strictest one.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Sandbox {
-    /// User ids.
-    #[serde(default)]
-    pub ids: StageIds,
-    /// Capabilities kept inside the stage's own user namespace, e.g. `chown`.
-    #[serde(default)]
-    pub capabilities: Vec<Capability>,
-    /// Directories below `/build` that get a small `dev` before the stage starts.
-    #[serde(default)]
-    pub dev_in: Vec<RelPath>,
 }
 
 fn size<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
@@ -747,6 +721,21 @@ memory = "3GiB"
                 "[limits]",
                 "[sandbox]\ncapabilities = [\"chwon\"]\n[limits]",
                 "line 16: unknown variant `chwon`, expected one of `chown`",
+            ),
+            (
+                "[limits]",
+                "[sandbox]\nrefused = { setcap = [\"setxattr\"] }\n[limits]",
+                "line 16: unknown variant `setxattr`, expected one of `chroot`",
+            ),
+            (
+                "[limits]",
+                "[sandbox]\nrefused = { \"/sbin/setcap\" = [\"file-attribute\"] }\n[limits]",
+                "line 16: refused calls of \"/sbin/setcap\": give the name of a program without its directory",
+            ),
+            (
+                "[limits]",
+                "[sandbox]\nrefused = { setcap = [] }\n[limits]",
+                "line 16: refused calls of \"setcap\": none is named",
             ),
             ("debs =", "\"a b\" =", "line 10: input name \"a b\""),
             (

@@ -4,6 +4,7 @@
 
 mod arch;
 mod build_option;
+mod call_group;
 mod capability;
 mod digest;
 mod dump;
@@ -24,6 +25,7 @@ mod variant;
 
 pub use arch::Arch;
 pub use build_option::BuildOption;
+pub use call_group::CallGroup;
 pub use capability::Capability;
 pub use digest::{Blake3Digest, Sha256Digest, StageKey, VerityDigest};
 pub use dump::{EMPTY_FILE, parse_dump, write_dump};

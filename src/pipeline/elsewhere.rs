@@ -301,5 +301,6 @@ fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed)
         problem: format!("{problem} on {}", visible(worker)),
         tail: lines[lines.len().saturating_sub(TAIL)..].join("\n"),
         log: format!("on {}", results.name()),
+        hint: None,
     }
 }

@@ -113,6 +113,8 @@ pub enum PipelineError {
         tail: String,
         /// The path of the whole log, and that of the build directory if it was kept.
         log: String,
+        /// The way out that the sandbox knows.
+        hint: Option<Box<str>>,
     },
     /// The platform's address or certificates cannot go onto a medium.
     #[error("use {what}: {problem}")]
@@ -214,6 +216,7 @@ impl Hint for PipelineError {
                 Some("run `pnb lock`: it adds what is missing, and moves no version of the other packages".into())
             }
             Self::LocalFile { .. } => Some("after changing it on purpose, run `pnb lock`".into()),
+            Self::Stage { hint: Some(hint), .. } => Some(hint.as_ref().into()),
             Self::Stage { node, .. } => Some(
                 format!(
                     "`pnb shell {} --arch {}` opens a shell in its sandbox",

@@ -21,7 +21,7 @@ use crate::{
     lock::{Package, PinnedFile},
     model::{Arch, Capability, Epoch, NodeId, RelPath, Sha256Digest, StageKey, VerityDigest},
     remote::BlobDigest,
-    sandbox::{Ids, Limits, OutputSpec, Workload},
+    sandbox::{DeclaredRefusals, Ids, Limits, OutputSpec, Workload},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -71,6 +71,7 @@ pub(super) struct StageJob {
     limits: Limits,
     outputs: Vec<OutputSpec>,
     dev_in: Vec<RelPath>,
+    refused: DeclaredRefusals,
     /// The files of the input root below `t`, `o` and `s`.
     pub(super) files: BTreeMap<String, BlobDigest>,
 }
@@ -112,6 +113,7 @@ impl StageJob {
             limits: recipe.limits.clone(),
             outputs: recipe.outputs.clone(),
             dev_in: recipe.dev_in.clone(),
+            refused: recipe.refused.clone(),
             files,
         })
     }
@@ -216,6 +218,7 @@ impl StageJob {
             limits: self.limits.clone(),
             outputs: self.outputs.clone(),
             dev_in: self.dev_in.clone(),
+            refused: self.refused.clone(),
         }
     }
 }

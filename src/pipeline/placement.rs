@@ -174,6 +174,7 @@ fn spec(recipe: Recipe<'_>, root: RootFs, mounts: Vec<Mount>, emulator: Option<E
         console: Console::Log,
         network: Network::None,
         kvm: false,
+        refused: Some(recipe.refused),
     }
 }
 
@@ -218,6 +219,7 @@ pub fn shell_spec(
     spec.workload = Workload::Command { argv, before };
     spec.console = Console::Inherit;
     spec.outputs.clear();
+    spec.refused = None;
     spec.limits.wall = SHELL_TIME;
     Ok(placement)
 }

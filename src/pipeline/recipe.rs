@@ -10,7 +10,7 @@ use super::{
 use crate::{
     graph::{StageFile, StageIds, StageLimits, StageOutputKind, StageWorkload},
     model::{Arch, Capability, Epoch, NodeId, RelPath, VerityDigest},
-    sandbox::{BuiltinCall, Ids, Limits, OutputKind, OutputSpec, Workload},
+    sandbox::{BuiltinCall, DeclaredRefusals, Ids, Limits, OutputKind, OutputSpec, Workload},
     writers,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,8 @@ pub(super) struct Recipe<'a> {
     pub(super) outputs: Vec<OutputSpec>,
     /// Directories below `/build` that get a small `dev`.
     pub(super) dev_in: Vec<RelPath>,
+    /// The refused system calls that its programs may ignore.
+    pub(super) refused: DeclaredRefusals,
 }
 
 impl<'a> Recipe<'a> {
@@ -97,6 +99,7 @@ impl<'a> Recipe<'a> {
             limits: limits(&file.limits),
             outputs: outputs(file, id.arch).map_err(bad)?,
             dev_in: file.sandbox.dev_in.clone(),
+            refused: file.sandbox.refused.clone(),
         })
     }
 }

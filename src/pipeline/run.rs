@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     graph::{DeclaredOutput, StageFile},
-    model::{NodeId, StageKey, Target, VerityDigest, lock, visible_path},
+    model::{Hint, NodeId, StageKey, Target, VerityDigest, lock, visible_path},
     sandbox::{
         BuildDir, Collected, Executor, OutputSpec, Processors, SandboxError, Spec, StageOutcome, Variation, check_host,
     },
@@ -164,6 +164,7 @@ pub(super) fn run_recipe(
             problem,
             tail,
             log: format!("{}{kept}", visible_path(&log)),
+            hint: source.hint().map(|hint| hint.into_owned().into_boxed_str()),
         },
         None => PipelineError::Sandbox(Box::new(source)),
     })?;
@@ -285,6 +286,9 @@ pub(super) fn forwarded(
 fn problem_of(error: &SandboxError) -> Option<String> {
     match error {
         SandboxError::Failed { status, .. } => Some(format!("it ended with {status}")),
+        SandboxError::Refused { refused, .. } => Some(format!(
+            "it ended well although the sandbox refused system calls:{refused}"
+        )),
         SandboxError::Limit { limit, .. } => Some(format!("it reached its limit: {limit}")),
         SandboxError::Output { output, problem, .. } => Some(format!("output {output:?}: {problem}")),
         _ => None,

@@ -76,6 +76,18 @@ pub enum SandboxError {
         stage: String,
         /// The end of the workload: `exit code 3`, `signal 9`.
         status: String,
+        /// The system calls that were refused before, each in a line with a line feed before it; may be empty.
+        refused: String,
+    },
+    /// The workload ended well, but went on without system calls that the sandbox refused, and that its spec does not declare.
+    #[error("run stage {stage}: it ended well although the sandbox refused system calls:{refused}")]
+    Refused {
+        /// The stage.
+        stage: String,
+        /// The refused calls, each in a line with a line feed before it.
+        refused: String,
+        /// The line of `stage.toml` that declares them.
+        declaration: String,
     },
     /// An output is missing, or has an entry that is not allowed to leave the sandbox.
     #[error("take output {output:?} of stage {stage}: {problem}")]
@@ -134,6 +146,16 @@ impl Hint for SandboxError {
             Self::Unavailable { fix, .. } => Some(fix.into()),
             Self::Unusable { fix, .. } => Some(format!("{fix}; `pnb doctor` tells more").into()),
             Self::Weaker { .. } => Some("run `pnb doctor`, or build without --hermetic".into()),
+            Self::Failed { refused, .. } if !refused.is_empty() => {
+                Some(format!("the cause may be that the sandbox refused it system calls:{refused}").into())
+            }
+            Self::Refused { declaration, .. } => Some(
+                format!(
+                    "on a machine these calls work, and the outputs may be others; if they are right without them, declare that in the \
+                     stage's stage.toml, below [sandbox]: {declaration}"
+                )
+                .into(),
+            ),
             // The store's error comes through the caller's PutOutput, as an io::Error.
             Self::Store { source, .. } => source.get_ref()?.downcast_ref::<StoreError>()?.hint(),
             _ => None,

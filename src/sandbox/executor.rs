@@ -1,10 +1,11 @@
 //! The executor: carries out a [`Spec`] with the help of the helper, and checks everything the helper returns.
 
 use super::{
-    Console, LogSink, PutOutput, SandboxError, Spec, StageOutcome,
+    Console, LogSink, PutOutput, Refusals, SandboxError, Spec, StageOutcome,
     descriptors::send_descriptors,
     outcome::Measured,
     receive::Receiver,
+    refusal::Undeclared,
     wire::{self, Exited, Fault, FaultKind, HelperRequest, STOP, Tag, Usage},
 };
 use nix::{
@@ -158,6 +159,7 @@ fn console(spec: &Spec) -> io::Result<(Vec<OwnedFd>, Option<PipeReader>)> {
 struct HelperReply {
     weaker: Vec<String>,
     measured: Option<Measured>,
+    refusals: Refusals,
     exited: Option<Exited>,
     fault: Option<Fault>,
     complete: bool,
@@ -293,6 +295,7 @@ impl RunningStage<'_> {
                 self.reply.weaker.push(reason);
             }
             Tag::Measured => self.reply.measured = Some(self.decode(&payload)?),
+            Tag::Refused => self.reply.refusals = self.decode(&payload)?,
             Tag::Exited => self.reply.exited = Some(self.decode(&payload)?),
             Tag::Output => receiver.begin(self.decode(&payload)?)?,
             Tag::Entry => receiver.entry(&payload, &mut self.control, &self.files, put)?,
@@ -311,6 +314,7 @@ impl RunningStage<'_> {
         let HelperReply {
             weaker,
             measured,
+            refusals,
             exited,
             fault,
             complete,
@@ -324,15 +328,27 @@ impl RunningStage<'_> {
         if let Some(fault) = fault {
             return Err(explain(stage, fault));
         }
-        let (Some(measured), Some(exited)) = (measured, exited) else {
+        let (Some(mut measured), Some(exited)) = (measured, exited) else {
             return Err(self.protocol("ended before the stage".to_owned()));
         };
+        // A run that the log sink has stopped made no output.
+        let declared = self.spec.refused.as_ref().filter(|_| !exited.stopped);
+        let undeclared = declared.and_then(|declared| refusals.undeclared(declared));
+        measured.refused = refusals;
         if exited.code != 0 {
             let status = match exited.code {
                 code @ 129..=192 => format!("signal {}", code - 128),
                 code => format!("exit code {code}"),
             };
-            return Err(SandboxError::Failed { stage, status });
+            let refused = undeclared.map(|undeclared| undeclared.lines).unwrap_or_default();
+            return Err(SandboxError::Failed { stage, status, refused });
+        }
+        if let Some(Undeclared { lines, declaration }) = undeclared {
+            return Err(SandboxError::Refused {
+                stage,
+                refused: lines,
+                declaration,
+            });
         }
         if !complete {
             return Err(self.protocol("ended before every output was collected".to_owned()));

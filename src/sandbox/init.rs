@@ -15,6 +15,7 @@ use super::{
     nesting,
     notify::Answerer,
     plan::Plan,
+    refusal::Refusals,
     rootfs::{self, Built, Mounts},
     sys::{self, Cloned},
     watchdog::{Reached, Watchdog},
@@ -102,6 +103,7 @@ fn run_stage(job: &mut Job) -> Result<(), Ending> {
         proc: &proc,
         succeeded: false,
         answerer: None,
+        refusals: Refusals::default(),
     };
     let result = supervisor.supervise(stage, reports, &ends);
     let emptied = supervisor.empty_build_dir(result.is_ok());
@@ -137,8 +139,10 @@ struct Supervisor<'a> {
     proc: &'a OwnedFd,
     /// Whether the workload ended with exit code 0.
     succeeded: bool,
-    /// Answers system calls of the stage that would tell of the host, or that the variation changes.
-    answerer: Option<Answerer>,
+    /// Answers system calls of the stage that would tell of the host, that the variation changes, or that are refused.
+    answerer: Option<Answerer<'a>>,
+    /// The refused calls so far.
+    refusals: Refusals,
 }
 
 impl Supervisor<'_> {
@@ -157,6 +161,7 @@ impl Supervisor<'_> {
         if let Some(limit) = full(&self.job.request.spec, code) {
             return Err(Fault::new(FaultKind::Limit, limit, "").into());
         }
+        wire::send(&mut self.job.control, Tag::Refused, &self.refusals).or_disconnected()?;
         let exited = Exited {
             code,
             stopped,
@@ -195,8 +200,8 @@ impl Supervisor<'_> {
                 StageReport::Listener => {
                     let received = receive_descriptors(reports, 1).step("receive the notification descriptor")?;
                     let listener = received.into_iter().next();
-                    let spec = &self.job.request.spec;
-                    self.answerer = listener.map(|listener| Answerer::new(listener, spec));
+                    let (spec, proc) = (&self.job.request.spec, self.proc.as_fd());
+                    self.answerer = listener.map(|listener| Answerer::new(listener, spec, proc));
                 }
                 StageReport::Fault(fault) => return Err(fault.into()),
                 StageReport::Ids => {
@@ -321,7 +326,7 @@ impl Supervisor<'_> {
         if let Some(answerer) = &mut self.answerer
             && notified.contains(PollFlags::POLLIN)
         {
-            answerer.answer()?;
+            answerer.answer(&mut self.refusals)?;
         }
         // No process is left that the filter applies to.
         if notified.contains(PollFlags::POLLHUP) {

@@ -16,7 +16,7 @@
 //! | between processes | `wire` (frames), `descriptors`, `fd_passing` (large files), `job` (inherited by forks), `ending` (an early end) |
 //! | set up by the helper | `idmap`, `subids` (user ids), `cgroup` (control groups), `plan` (mounts), `devices` (device nodes) |
 //! | set up by pid 1 | `rootfs` (mounts), `overlay` (inputs), `nesting` (limits on namespaces), `emulator` (binfmt_misc) |
-//! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `self_check` (measurements) |
+//! | set up by the stage | `capability`, `landlock`, `seccomp`, `notify` (system calls answered by pid 1), `refusal` (those refused), `self_check` (measurements) |
 //! | while the stage runs | `watchdog` (limits), `socket_memory`, `build_dir` (sizes) |
 //! | outputs | `collect` (pid 1 sends), `receive` (the executor checks) |
 //! | the host | `probe` (for `pnb doctor`), `host_check` (why it runs no stage), `kvm` (for machines), `sys` (system calls, the only unsafe code) |
@@ -50,6 +50,7 @@ mod plan;
 mod policy;
 mod probe;
 mod receive;
+mod refusal;
 mod rootfs;
 mod seccomp;
 mod self_check;
@@ -75,6 +76,7 @@ pub use outcome::{Collected, LogSink, Measured, PutOutput, StageOutcome};
 pub use policy::{PolicyWorkload, SandboxPolicy};
 pub use probe::{Layer, probe};
 pub use receive::check_tree;
+pub use refusal::{DeclaredRefusals, Refusals, RefusedCall};
 pub use spec::{
     Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,
     Workload,

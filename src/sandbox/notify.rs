@@ -1,6 +1,7 @@
 //! Seccomp user notification: pid 1 answers sysinfo(2) and sched_getaffinity(2) of every stage, which would tell of the host, and with a
-//! variation also getdents64(2) and uname(2), so that directories are listed in another order and the kernel has another release. This works for every
-//! program, static and emulated ones and built-ins included.
+//! variation also getdents64(2) and uname(2), so that directories are listed in another order and the kernel has another release. It refuses
+//! the calls whose refusal a program could ignore, and counts them ([`super::refusal`]). This works for every program, static and emulated
+//! ones and built-ins included.
 //!
 //! ```text
 //! stage     getdents64 ──► seccomp: notify the listener ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► continues
@@ -13,10 +14,12 @@
 //! Source: seccomp_unotify(2), getdents64(2), uname(2), sysinfo(2), sched_getaffinity(2).
 
 use super::{
-    Spec, SystemInfo, Variation, sys,
+    Spec, SystemInfo, Variation,
+    refusal::{Refusals, WaitingCaller},
+    seccomp, sys,
     wire::{Fault, Step},
 };
-use seccompiler::sock_filter;
+use seccompiler::{BackendError, BpfProgram};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -39,32 +42,23 @@ fn calls(variation: &Variation) -> Vec<libc::c_long> {
     always.into_iter().chain(list).chain(name).collect()
 }
 
-/// The filter that notifies the listener of `calls` and allows all others.
-fn program(calls: &[libc::c_long]) -> Vec<sock_filter> {
-    const LOAD_WORD: u16 = 0x20;
-    const JUMP_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    const USER_NOTIF: u32 = 0x7fc0_0000;
-    let op = |code, jt, k| sock_filter { code, jt, jf: 0, k };
-    let mut program = vec![op(LOAD_WORD, 0, 0)];
-    for (n, call) in calls.iter().enumerate() {
-        let to_the_last = (calls.len() - n) as u8;
-        program.push(op(JUMP_EQUAL, to_the_last, *call as u32));
-    }
-    program.extend([op(RETURN, 0, ALLOW), op(RETURN, 0, USER_NOTIF)]);
-    program
+/// The filter that notifies the listener of those calls and of the refused ones that are reported.
+pub(super) fn program(spec: &Spec) -> Result<BpfProgram, BackendError> {
+    seccomp::notifying(spec, &calls(&spec.variation))
 }
 
 /// Installs the filter for this process; returns the notification descriptor for pid 1.
-pub(super) fn install(variation: &Variation) -> Result<OwnedFd, Fault> {
-    let step = "install the seccomp notification filter";
-    sys::seccomp_listener(&program(&calls(variation))).step(step)
+pub(super) fn install(program: &BpfProgram) -> Result<OwnedFd, Fault> {
+    sys::seccomp_listener(program).step("install the seccomp notification filter")
 }
 
 /// Answers the notified calls of one stage.
-pub(super) struct Answerer {
+pub(super) struct Answerer<'a> {
     listener: OwnedFd,
+    /// The procfs of the sandbox, which tells who calls.
+    proc: BorrowedFd<'a>,
+    /// The spec, which selects the refused calls.
+    spec: Spec,
     /// State of the random numbers that choose the order of entries.
     state: u64,
     release: String,
@@ -73,10 +67,12 @@ pub(super) struct Answerer {
     buffer: Vec<u8>,
 }
 
-impl Answerer {
-    pub(super) fn new(listener: OwnedFd, spec: &Spec) -> Self {
+impl<'a> Answerer<'a> {
+    pub(super) fn new(listener: OwnedFd, spec: &Spec, proc: BorrowedFd<'a>) -> Self {
         Self {
             listener,
+            proc,
+            spec: spec.clone(),
             state: spec.variation.shuffle.unwrap_or(0),
             release: spec.variation.kernel.clone().unwrap_or_default(),
             machine: spec.machine(),
@@ -89,8 +85,8 @@ impl Answerer {
         self.listener.as_fd()
     }
 
-    /// Answers the next notification.
-    pub(super) fn answer(&mut self) -> Result<(), Fault> {
+    /// Answers the next notification; counts it if the call is refused.
+    pub(super) fn answer(&mut self, refusals: &mut Refusals) -> Result<(), Fault> {
         let step = "answer a seccomp notification";
         // The calling thread may have been killed by now.
         let Some(asked) = sys::receive_notification(&self.listener).step(step)? else {
@@ -100,9 +96,31 @@ impl Answerer {
             libc::SYS_uname => self.answer_uname(&asked),
             libc::SYS_sysinfo => self.answer_sysinfo(&asked),
             libc::SYS_sched_getaffinity => self.answer_affinity(&asked),
-            _ => self.answer_getdents(&asked),
+            libc::SYS_getdents64 => self.answer_getdents(&asked),
+            _ => self.refuse(&asked, refusals),
         };
         sys::answer_notification(&self.listener, asked.id, result).step(step)
+    }
+
+    /// Refuses a call. The answer depends on the call's number and arguments alone, which the kernel has copied.
+    fn refuse(&self, asked: &sys::Notification, refusals: &mut Refusals) -> io::Result<usize> {
+        let Some(refused) = seccomp::refused(&self.spec, asked.call, &asked.args) else {
+            // The filter was made of the same rows.
+            return Err(io::Error::from(nix::Error::EPERM));
+        };
+        let caller = WaitingCaller {
+            proc: self.proc,
+            thread: asked.thread,
+        };
+        let program = caller.program();
+        let silent = caller.only_sets_mode(refused.call, &asked.args);
+        let circumstances =
+            (!refusals.has(&program, refused.call)).then(|| caller.circumstances(refused.call, &asked.args));
+        // A caller that was killed meanwhile does not go on without the call, and what was read may be another thread's.
+        if !silent && sys::notification_is_valid(&self.listener, asked.id) {
+            refusals.count(program, &refused, circumstances.unwrap_or_default());
+        }
+        Err(io::Error::from_raw_os_error(refused.errno))
     }
 
     fn answer_getdents(&mut self, asked: &sys::Notification) -> io::Result<usize> {

@@ -1,6 +1,6 @@
 //! The result of a run: its outputs, and the sandbox' measurements of itself.
 
-use super::OutputSpec;
+use super::{OutputSpec, Refusals};
 use crate::{
     model::{Blake3Digest, Tree, VerityDigest},
     store::Content,
@@ -96,6 +96,9 @@ pub struct Measured {
     pub writable: Vec<String>,
     /// Descriptors besides 0, 1, 2 that are still open after all others were closed.
     pub leaked_descriptors: Vec<u32>,
+    /// System calls that were refused to the workload, which are known at its end only.
+    #[serde(default, skip_serializing_if = "Refusals::is_empty")]
+    pub refused: Refusals,
 }
 
 /// Receives the standard output and error of a stage.

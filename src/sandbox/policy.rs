@@ -3,7 +3,8 @@
 //! Field names and values are a format: the tests below pin them.
 
 use super::{
-    Access, BuiltinCall, Ids, Limits, Network, OutputSpec, RootFs, Spec, Workload, landlock, seccomp, sys::NAMESPACES,
+    Access, BuiltinCall, DeclaredRefusals, Ids, Limits, Network, OutputSpec, RootFs, Spec, Workload, landlock, seccomp,
+    sys::NAMESPACES,
 };
 use crate::model::{Arch, Blake3Digest, Capability, RelPath};
 use serde::Serialize;
@@ -45,6 +46,9 @@ pub struct SandboxPolicy {
     /// The architecture whose programs run under an emulator; left out where there is no emulator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub emulated: Option<Arch>,
+    /// The refused system calls that the workload may ignore, as groups by program; left out where there are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: DeclaredRefusals,
     /// Namespaces of the stage's own.
     pub namespaces: [&'static str; 7],
     /// Landlock ABI of which every right is handled.
@@ -156,6 +160,7 @@ impl Spec {
             network: self.network,
             kvm: self.kvm,
             emulated: self.emulator.as_ref().map(|e| e.arch),
+            refused: self.refused.clone().unwrap_or_default(),
             namespaces: NAMESPACES,
             landlock_abi: landlock::ABI_NUMBER,
             seccomp_rules: seccomp::rules_digest(self),
@@ -166,6 +171,7 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::CallGroup;
     use crate::sandbox::{Emulator, Mount, OutputKind};
     use std::time::Duration;
 
@@ -203,6 +209,7 @@ mod tests {
         });
         spec.dev_in.push("root".parse().expect("a path"));
         spec.limits.wall = Duration::from_secs(90);
+        spec.refused = Some([("setcap".to_owned(), [CallGroup::FileAttribute].into())].into());
         assert_eq!(
             written(&spec),
             concat!(
@@ -217,6 +224,7 @@ mod tests {
                 r#""output_entries":500000,"output_depth":64,"cpus":1},"#,
                 r#""outputs":[{"name":"tree","path":"root","kind":"tree","allow_setid":true,"allow_devices":false}],"#,
                 r#""dev_in":["root"],"proc_mount":true,"#,
+                r#""refused":{"setcap":["file-attribute"]},"#,
                 r#""namespaces":["cgroup","ipc","mnt","net","pid","user","uts"],"#,
                 r#""landlock_abi":7,"seccomp_rules":"RULES"}"#,
             )

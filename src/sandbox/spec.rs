@@ -1,6 +1,6 @@
 //! `Spec`: a stage's whole sandbox as a plain value that can be printed and compared.
 
-use super::{Limits, Processors, SystemInfo, Variation};
+use super::{DeclaredRefusals, Limits, Processors, SystemInfo, Variation, refusal};
 use crate::model::{Arch, Capability, Epoch, RelPath};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -51,6 +51,10 @@ pub struct Spec {
     /// Emulator for programs of another architecture.
     #[serde(default)]
     pub emulator: Option<Emulator>,
+    /// The refusals that the workload may ignore: any other makes a run that ends well a failure. `None` where refusals are not judged,
+    /// because nothing that the run makes becomes an artifact.
+    #[serde(default)]
+    pub refused: Option<DeclaredRefusals>,
     /// Differences from the ordinary surroundings of a stage.
     #[serde(default)]
     pub variation: Variation,
@@ -254,6 +258,7 @@ impl Spec {
             network: Network::None,
             kvm: false,
             emulator: None,
+            refused: None,
             variation: Variation::default(),
         }
     }
@@ -319,6 +324,7 @@ impl Spec {
             .or_else(|| self.environment_problem())
             .or_else(|| self.output_problem())
             .or_else(|| self.mount_problem())
+            .or_else(|| refusal::problem(self))
             .or_else(|| Some(format!("the limit on {} is zero", self.limits.first_zero()?)))
             .or_else(|| {
                 let lost = !self.capabilities.is_empty() && self.ids == Ids::Single;

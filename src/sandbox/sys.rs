@@ -465,6 +465,35 @@ pub(super) fn write_memory(thread: i32, bytes: &[u8], address: u64) -> io::Resul
     }
 }
 
+/// process_vm_readv(2): at most `most` bytes from `address` of another process on; fewer where its memory ends.
+pub(super) fn read_memory(thread: i32, address: u64, most: usize) -> Vec<u8> {
+    /// The smallest page of all architectures: what begins in one is readable to its end.
+    const PAGE: u64 = 4096;
+    let mut bytes = vec![0u8; most];
+    let mut got = 0;
+    while got < most {
+        let from = address.wrapping_add(got as u64);
+        let piece = (most - got).min((PAGE - from % PAGE) as usize);
+        let local = libc::iovec {
+            iov_base: bytes[got..got + piece].as_mut_ptr().cast(),
+            iov_len: piece,
+        };
+        let remote = libc::iovec {
+            iov_base: from as *mut libc::c_void,
+            iov_len: piece,
+        };
+        // SAFETY: `local` is `piece` bytes of `bytes`, writable over the call; `remote` is an address in another process, which the kernel
+        // checks.
+        let n = unsafe { libc::process_vm_readv(thread, &raw const local, 1, &raw const remote, 1, 0) };
+        match usize::try_from(n) {
+            Ok(n) if n > 0 => got += n,
+            _ => break,
+        }
+    }
+    bytes.truncate(got);
+    bytes
+}
+
 /// A static program with glibc must not open the libraries that `/etc/nsswitch.conf` names: those are for the glibc of the host. What is
 /// linked in remains: hosts from `/etc/hosts` and DNS, users from `/etc/passwd`. A dynamic program is left as it is.
 pub fn use_linked_name_services() {

@@ -39,6 +39,8 @@ pub(super) enum Tag {
     Weaker,
     /// [`Measured`] from inside, before the workload started.
     Measured,
+    /// [`super::Refusals`]: the calls that were refused to the workload.
+    Refused,
     /// [`Exited`].
     Exited,
     /// `usize`, the index of an output: its entries follow, its root first.
@@ -51,10 +53,11 @@ pub(super) enum Tag {
     Usage,
 }
 
-const TAGS: [(u8, Tag); 8] = [
+const TAGS: [(u8, Tag); 9] = [
     (b'F', Tag::Fault),
     (b'W', Tag::Weaker),
     (b'M', Tag::Measured),
+    (b'R', Tag::Refused),
     (b'X', Tag::Exited),
     (b'O', Tag::Output),
     (b'E', Tag::Entry),

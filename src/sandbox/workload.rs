@@ -153,6 +153,7 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
         weaker(reports, strict, reason.clone())?;
     }
     let mut programs = seccomp::programs(spec).step("compile the seccomp filters")?;
+    let notifying = notify::program(spec).step("compile the seccomp notification filter")?;
     if is_off(SandboxLayer::Seccomp) {
         programs.clear();
     }
@@ -162,14 +163,14 @@ fn apply_layers(job: &mut Job, reports: &mut UnixStream, proc: &OwnedFd) -> Resu
     found.landlock_abi = applied.abi;
     found.landlock = applied.status;
     found.landlock_leaks = self_check::can_open_forbidden(&probe);
-    found.seccomp_programs = Some(seccomp::programs_digest(&programs));
+    found.seccomp_programs = Some(seccomp::programs_digest(programs.iter().chain([&notifying])));
     status.read_into(&mut found)?;
     self_check::judge(&found, spec, applied.weaker.is_none(), job.no_overlay.as_deref())
         .map_or(Ok(()), |problem| weaker(reports, strict, problem))?;
     drop(probe);
     found.leaked_descriptors = sys::keep_only(&*reports).step("close descriptors")?;
     if !is_off(SandboxLayer::Seccomp) {
-        let listener = notify::install(&spec.variation)?;
+        let listener = notify::install(&notifying)?;
         wire::send_value(reports, &StageReport::Listener).step("report")?;
         send_descriptors(reports, &[listener]).step("hand over the notification descriptor")?;
     }

@@ -29,9 +29,13 @@ mod own_loader;
 mod project;
 #[path = "../fixture/publish_tools.rs"]
 mod publish_tools;
+#[path = "../fixture/raw_package.rs"]
+#[expect(dead_code, reason = "shared with the tests of packages, which make every kind")]
+mod raw_package;
 mod repeat;
 mod repro;
 mod screen;
+mod scripts;
 #[path = "../source/project.rs"]
 #[expect(dead_code, reason = "shared with the tests of checkouts, which use more of it")]
 mod small;

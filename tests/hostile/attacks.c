@@ -2,7 +2,7 @@
  *
  *     attacks quick [NAME]...   one process for each; prints "NAME: GOT" or "NAME: no: REASON"
  *     attacks bomb KIND         takes far more than its limit, holds it, and ends with 0 unless it is ended
- *     attacks answerer          odd calls to the supervisor that answers getdents64 and uname
+ *     attacks answerer          odd calls to the supervisor that answers or refuses them
  *     attacks terminal          puts words into the terminal that is its standard input
  *     attacks deep              a chain of 5,000 directories
  *

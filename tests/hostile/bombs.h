@@ -71,7 +71,7 @@ static int bomb(const char *kind) {
     return 0;
 }
 
-/* Odd calls of getdents64 and uname: addresses, descriptors, threads that die or unmap while they wait. */
+/* Odd calls of getdents64, uname and those that are refused: addresses, descriptors, threads that die or unmap while they wait. */
 static void *ask_and_unmap(void *unused) {
     (void)unused;
     for (int i = 0; i < 200; i++) {
@@ -101,6 +101,17 @@ static int answerer(void) {
             }
     for (int a = 0; a < 7; a++)
         if (addresses[a] != (uintptr_t)buffer && !syscall(SYS_uname, addresses[a])) return 5;
+    /* Refused calls, of which the supervisor reads names and lists. None of them could succeed. */
+    char *end = (char *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) + 4096;
+    memset(end - 4096, 'a', 4096);
+    addresses[1] = (uintptr_t)end - 10;
+    for (int a = 0; a < 7; a++)
+        for (int n = 0; n < 7; n++) {
+            if (!syscall(SYS_mount, addresses[a], addresses[n], addresses[a], 0, addresses[n])) return 6;
+            if (!syscall(SYS_mknodat, -1, addresses[a], S_IFCHR | 0600, 0)) return 7;
+            if (!syscall(SYS_setxattr, "/nowhere", addresses[a], addresses[n], sizes[n], 0)) return 8;
+            if (!syscall(SYS_setxattr, "/nowhere", "system.posix_acl_access", addresses[a], sizes[n], 0)) return 9;
+        }
     pthread_t threads[6];
     for (int i = 0; i < 6; i++) pthread_create(&threads[i], NULL, ask_and_unmap, NULL);
     for (int i = 0; i < 40; i++) {

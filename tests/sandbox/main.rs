@@ -11,6 +11,7 @@ mod kvm;
 mod limits;
 mod network;
 mod outputs;
+mod refusals;
 mod shared;
 mod user;
 mod variation;

@@ -360,6 +360,7 @@ mod tests {
         Err(SandboxError::Failed {
             stage: "boot".to_owned(),
             status: "exit code 1".to_owned(),
+            refused: String::new(),
         })
     }
 

@@ -59,4 +59,7 @@ install_packages() {
     rm "$root/usr/sbin/policy-rc.d"
     unfinished=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Abbrev}${Package}\n' | sed -n '/^ii /!p')
     [ -z "$unfinished" ] || fail "not installed and configured: $unfinished"
+    # Both are empty here. On a machine, what a script writes there changes the kernel; here it would become a file of the root.
+    strays=$(find "$root/proc" "$root/sys" -mindepth 1)
+    [ -z "$strays" ] || fail "a package's script wrote to /proc or /sys: $strays"
 }
