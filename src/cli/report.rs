@@ -377,6 +377,8 @@ impl Report {
                 ..
             } => {
                 self.drop_bar(&node.to_string());
+                // Files that another stage has fetched meanwhile are not counted here.
+                self.drop_bar(&format!("fetch {node}"));
                 let place = self.one_more(true);
                 self.note(format_args!(
                     "     done {node} in {} ({} CPU, {} memory){place}",
@@ -385,7 +387,10 @@ impl Report {
                     size(peak_memory)
                 ));
             }
-            Event::Failed { node } => self.drop_bar(&node.to_string()),
+            Event::Failed { node } => {
+                self.drop_bar(&node.to_string());
+                self.drop_bar(&format!("fetch {node}"));
+            }
             Event::Weaker { layer } => {
                 self.warning(format_args!("a layer of the sandbox is weaker or missing: {layer}"))
             }
