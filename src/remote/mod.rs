@@ -14,7 +14,7 @@
 //! | `endpoint` | [`Endpoint`]: the address of a server, and the files with credentials |
 //! | `blob` | [`BlobDigest`]: the name of a blob, and the check of its bytes |
 //! | `cache` | [`RemoteCache`]: the two services of a cache |
-//! | `connect` | [`connect`], [`connect_engine`]: the client of an endpoint; [`RemoteLimits`] |
+//! | `connect` | [`connect()`], [`connect_engine`]: the client of an endpoint; [`RemoteLimits`] |
 //! | `grpc` | the client of the Remote Execution API: results, batches of small blobs |
 //! | `stream` | blobs of any size over gRPC |
 //! | `execute` | the client of an engine |

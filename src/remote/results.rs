@@ -6,9 +6,9 @@
 //! |---|---|
 //! | `record` | the record, as in the store |
 //! | `log` | the log of the run |
-//! | `o/<fs-verity digest>` | an output that is a file, or an object of more than [`MAX_PACKED`] bytes of a tree |
+//! | `o/<fs-verity digest>` | an output that is a file, or an object of more than [`MAX_PACKED`](super::MAX_PACKED) bytes of a tree |
 //! | `t/<fs-verity digest>.dump` | the dump of an output that is a tree |
-//! | `t/<fs-verity digest>.pack` | the objects of at most [`MAX_PACKED`] bytes of that tree, as a [pack](super::write_pack) |
+//! | `t/<fs-verity digest>.pack` | the objects of at most [`MAX_PACKED`](super::MAX_PACKED) bytes of that tree, as a [pack](super::write_pack) |
 //!
 //! A tree is complete in the store once its dump is there, as after a stage that ran here: the dump is stored last.
 
