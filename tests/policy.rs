@@ -386,6 +386,19 @@ fn a_policy_can_require_that_it_was_built_twice_and_how() {
 }
 
 #[test]
+fn a_policy_can_refuse_what_a_remote_cache_gave() {
+    let rule = "built-here = true";
+    let name = "policy: built-here";
+    let kept = check(rule, name, nothing, nothing);
+    assert_eq!(kept, (true, "every stage ran on one machine".to_owned(), None));
+    let (ok, said, class) = check(rule, name, nothing, |record| {
+        record.stages[0].source = Some("grpc://cache.example:8980".to_owned());
+    });
+    assert!(!ok && class == Some(Class::Policy), "{said}");
+    assert!(said.ends_with(" came from \"grpc://cache.example:8980\""), "{said}");
+}
+
+#[test]
 fn nothing_in_a_manifest_commands_the_terminal() {
     let dir = tempfile::tempdir().expect("scratch");
     write(dir.path(), |m| m.git_sha = Some("\u{1b}[2J".to_owned()), nothing);
@@ -495,7 +508,7 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
     };
     insta::assert_snapshot!(run("version = 1\n\nhermetical = true\n"), @"
     exit 2
-    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `debug`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `unread-roots`, `architectures`
+    error: failed to read policy.toml, line 3: unknown field `hermetical`, expected one of `version`, `hermetic`, `clean`, `signed-modules`, `agent`, `recovery`, `debug`, `built-here`, `reproducible`, `axes`, `archives`, `oldest-snapshot`, `variants`, `unread-roots`, `architectures`
 
     hint: did you mean `hermetic`?
     ");
@@ -527,7 +540,7 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
 fn the_example_has_every_rule() {
     let text = include_str!("../docs/audit-policy.example.toml");
     let policy = Policy::parse(text, "example").expect("valid");
-    assert!(policy.hermetic && policy.clean && policy.reproducible);
+    assert!(policy.hermetic && policy.clean && policy.built_here && policy.reproducible);
     assert_eq!(policy.agent, Some(AgentKind::Pinned));
     assert!(policy.axes.contains("clock") && policy.oldest_snapshot.is_some());
     assert_eq!(policy.architectures.len(), Arch::ALL.len());

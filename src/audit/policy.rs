@@ -35,6 +35,8 @@ pub struct Policy {
     pub recovery: Option<bool>,
     /// Whether the consoles of a running node must have a shell, or must have none.
     pub debug: Option<bool>,
+    /// No stage's outputs came from a remote cache or a worker.
+    pub built_here: bool,
     /// The artifact was built twice with equal results.
     pub reproducible: bool,
     /// The names of the axes that must have been varied then.
@@ -138,6 +140,8 @@ struct Raw {
     recovery: Option<bool>,
     debug: Option<bool>,
     #[serde(default)]
+    built_here: bool,
+    #[serde(default)]
     reproducible: bool,
     axes: Option<Spanned<Vec<Spanned<String>>>>,
     archives: Option<Spanned<Vec<Spanned<RawArchive>>>>,
@@ -239,6 +243,7 @@ impl Raw {
             agent: self.agent,
             recovery: self.recovery,
             debug: self.debug,
+            built_here: self.built_here,
             reproducible: self.reproducible,
             axes: each_once("axes", self.axes)?,
             archives,

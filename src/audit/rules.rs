@@ -128,6 +128,15 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
         };
         rule("policy: debug", problem, found.to_owned());
     }
+    if policy.built_here {
+        let elsewhere = |record: &BuildRecord| {
+            let mut stages = record.stages.iter();
+            let found = stages.find_map(|run| Some((&run.stage, run.arch, run.source.as_ref()?)));
+            found.map(|(stage, arch, source)| format!("the outputs of {stage}/{arch} came from {source:?}"))
+        };
+        let problem = record.map_or(Some("no record says where its stages ran".to_owned()), elsewhere);
+        rule("policy: built-here", problem, "every stage ran on one machine".to_owned());
+    }
     let statement = record.and_then(|r| r.reproducibility.as_ref());
     if policy.reproducible {
         let problem = match statement {
