@@ -135,7 +135,11 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
             found.map(|(stage, arch, source)| format!("the outputs of {stage}/{arch} came from {source:?}"))
         };
         let problem = record.map_or(Some("no record says where its stages ran".to_owned()), elsewhere);
-        rule("policy: built-here", problem, "every stage ran on one machine".to_owned());
+        rule(
+            "policy: built-here",
+            problem,
+            "every stage ran on one machine".to_owned(),
+        );
     }
     let statement = record.and_then(|r| r.reproducibility.as_ref());
     if policy.reproducible {

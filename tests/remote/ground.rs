@@ -110,6 +110,12 @@ impl Ground {
         ground
     }
 
+    /// Commits the project, for a hermetic build.
+    pub(crate) fn checkout_commit(&self) {
+        self.checkout
+            .sh("git init -q -b main . && git add -A . && git commit -q -m first");
+    }
+
     /// Gives stage `two` another input.
     pub(crate) fn word(&self, word: &str) {
         let dir = self.checkout.path().join("word");

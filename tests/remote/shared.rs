@@ -1,11 +1,15 @@
 //! Builds that share a cache: BuildBox's server, and doubles that lie, stall and refuse.
 
 use crate::{
+    client::digest_of,
     double::RemoteDouble,
     engine::{Casd, CasdOptions},
+    faults::Kept,
     ground::Ground,
     http_cache::HttpCache,
 };
+use bazel_remote_apis::build::bazel::remote::execution::v2::{ActionResult, OutputFile};
+use prost::Message as _;
 use std::collections::BTreeSet;
 
 const ALL: [&str; 4] = ["agent", "one", "three", "two"];
@@ -79,17 +83,13 @@ fn a_fresh_store_gets_everything_over_http_in_few_requests() {
 }
 
 /// Names of the blobs of at least `size` bytes, the disk and the large file of the tree among them.
-fn large_blobs(kept: &crate::faults::Kept, size: usize) -> BTreeSet<String> {
+fn large_blobs(kept: &Kept, size: usize) -> BTreeSet<String> {
     let blobs = kept.blobs.iter().filter(|(_, bytes)| bytes.len() >= size);
     blobs.map(|(name, _)| name.clone()).collect()
 }
 
 /// A build against a full cache in which something is wrong by now: it ends well with the right output, and says once what was wrong.
-fn with_fault(
-    grpc: bool,
-    arguments: &[&str],
-    wrong: impl FnOnce(&mut crate::faults::Kept),
-) -> (Vec<String>, String, String) {
+fn with_fault(grpc: bool, arguments: &[&str], wrong: impl FnOnce(&mut Kept)) -> (Vec<String>, String, String) {
     let ground = Ground::new();
     let (http, double) = (HttpCache::start(), RemoteDouble::start());
     let url = if grpc { double.url() } else { http.url() };
@@ -185,4 +185,139 @@ fn a_cache_that_takes_nothing_is_said_once_and_fails_nothing() {
             assert!(said.ends_with("; nothing more is sent to it"), "{all}");
         }
     }
+}
+
+/// Changes the record that a cache has of `stage`; files of `more` are added to its result. The record is whole afterwards.
+fn change_record(kept: &mut Kept, stage: &str, change: impl Fn(&mut serde_json::Value), more: &[(String, Vec<u8>)]) {
+    let results: Vec<(String, Vec<u8>)> = kept.results.clone().into_iter().collect();
+    for (action, encoded) in results {
+        let mut result = ActionResult::decode(&encoded[..]).expect("a result");
+        let Some(file) = result.output_files.iter_mut().find(|file| file.path == "record") else {
+            continue;
+        };
+        let hash = file.digest.as_ref().expect("named").hash.clone();
+        let text = String::from_utf8(kept.blobs[&hash].clone()).expect("text");
+        let mut record: serde_json::Value = serde_json::from_str(text.lines().nth(1).expect("JSON")).expect("JSON");
+        if record["stage"] != stage {
+            continue;
+        }
+        change(&mut record);
+        let record = record.to_string();
+        let text = format!("{}\n{record}\n", blake3::hash(record.as_bytes()).to_hex());
+        file.digest = Some(digest_of(text.as_bytes()));
+        kept.add_blob(text.as_bytes());
+        for (path, content) in more {
+            kept.add_blob(content);
+            result.output_files.push(OutputFile {
+                path: path.clone(),
+                digest: Some(digest_of(content)),
+                ..OutputFile::default()
+            });
+        }
+        result.output_files.sort_by(|a, b| a.path.cmp(&b.path));
+        kept.poison(&action, &result);
+        return;
+    }
+    unreachable!("the cache has no result of {stage}");
+}
+
+#[test]
+fn a_poisoned_record_is_found_by_a_run_and_by_nothing_else() {
+    let (ground, cache) = (Ground::new(), HttpCache::start());
+    let url = cache.url();
+    ground.build_with("first", &url, &[]).well();
+    let evil = b"not what stage two makes".to_vec();
+    let digest = pnb::verity::digest_bytes(&evil).to_string();
+    change_record(
+        &mut cache.kept(),
+        "two",
+        |record| {
+            record["outputs"]["disk"] = serde_json::json!({ "kind": "file", "digest": digest, "size": evil.len() })
+        },
+        &[(format!("o/{digest}"), evil.clone())],
+    );
+    // Who takes results of a cache takes this one: docs/scale.md says so.
+    let taken = ground.built("taken", &["build", "--stage", "two", "--remote-cache", &url]);
+    assert_eq!(taken.well().0, Vec::<String>::new(), "{}", taken.said);
+    assert_eq!(ground.output("taken", "two", "disk"), evil);
+    // Who runs the stage finds it, keeps what it has made, and leaves the cache's record where it is.
+    let before = cache.kept().results.clone();
+    let compared = ground.build_with("compared", &url, &["--remote-no-accept"]);
+    assert_eq!(compared.well().0, names(&ALL), "{}", compared.said);
+    let said = compared.warnings();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].starts_with(
+            "the remote cache ADDRESS is poisoned, or two/amd64 is irreproducible: output \"disk\" differs"
+        ),
+        "{said:?}"
+    );
+    assert!(compared.said.contains(&format!("cache: {digest}")), "{}", compared.said);
+    assert_eq!(
+        ground.output("compared", "two", "disk"),
+        ground.output("first", "two", "disk")
+    );
+    assert!(cache.kept().results == before);
+}
+
+#[test]
+fn a_record_that_no_run_here_could_make_is_refused_by_name() {
+    type Change = fn(&mut serde_json::Value);
+    let cases: [(Change, &str); 4] = [
+        (
+            |record| record["policy"]["proc_mount"] = false.into(),
+            "two/amd64 ran under another policy than the one it has here",
+        ),
+        (
+            |record| drop(record["outputs"]["more"] = record["outputs"]["disk"].clone()),
+            "its record has an output \"more\", which two/amd64 does not declare",
+        ),
+        (
+            |record| record["arch"] = "arm64".into(),
+            "its record is that of two/arm64",
+        ),
+        (
+            |record| record["outputs"]["disk"]["kind"] = "tree".into(),
+            "its record is damaged, of another version of pnb, or of another key",
+        ),
+    ];
+    let (ground, cache) = (Ground::new(), HttpCache::start());
+    let url = cache.url();
+    ground.build_with("first", &url, &[]).well();
+    let whole = cache.kept().results.clone();
+    for (number, (change, why)) in cases.into_iter().enumerate() {
+        cache.kept().results = whole.clone();
+        change_record(&mut cache.kept(), "two", change, &[]);
+        let store = format!("store-{number}");
+        let built = ground.build_with(&store, &url, &[]);
+        let (ran, _) = built.well();
+        assert_eq!(ran, names(&["two"]), "{why}: {}", built.said);
+        let wanted = format!("failed to take the result of the remote cache ADDRESS {why}; two/amd64 runs here");
+        assert_eq!(built.warnings(), [wanted], "{}", built.said);
+        assert_eq!(
+            ground.output(&store, "three", "out"),
+            ground.output("first", "three", "out")
+        );
+    }
+}
+
+#[test]
+fn a_hermetic_build_takes_no_record_of_a_weaker_sandbox() {
+    let (ground, cache) = (Ground::new(), HttpCache::start());
+    let url = cache.url();
+    ground.checkout_commit();
+    ground.build_with("first", &url, &[]).well();
+    change_record(
+        &mut cache.kept(),
+        "two",
+        |record| record["weaker"] = serde_json::json!(["landlock: this kernel has none"]),
+        &[],
+    );
+    let loose = ground.build_with("loose", &url, &[]);
+    assert_eq!(loose.well().0, Vec::<String>::new(), "{}", loose.said);
+    let strict = ground.build_with("strict", &url, &["--hermetic"]);
+    assert_eq!(strict.well().0, names(&["two"]), "{}", strict.said);
+    // The record of the whole sandbox takes the place of the other.
+    let again = ground.build_with("again", &url, &["--hermetic"]);
+    assert_eq!(again.well().0, Vec::<String>::new(), "{}", again.said);
 }
