@@ -520,7 +520,7 @@ fn a_policy_that_cannot_be_read_is_named_with_its_line() {
     exit 2
     error: failed to read policy.toml, line 2: format version 2 (this pnb reads version 1)
 
-    hint: `docs/audit.md` lists the rules of version 1; a later pnb may read this file
+    hint: docs/audit.md lists the rules of version 1; a later pnb may read this file
     "###);
     insta::assert_snapshot!(run("version = 1\naxes = [\"clock\"]\n"), @r###"
     exit 2

@@ -292,7 +292,7 @@ fn a_record_that_no_run_here_could_make_is_refused_by_name() {
         let built = ground.build_with(&store, &url, &[]);
         let (ran, _) = built.well();
         assert_eq!(ran, names(&["two"]), "{why}: {}", built.said);
-        let wanted = format!("failed to take the result of the remote cache ADDRESS {why}; two/amd64 runs here");
+        let wanted = format!("failed to take the result of the remote cache ADDRESS: {why}; two/amd64 runs here");
         assert_eq!(built.warnings(), [wanted], "{}", built.said);
         assert_eq!(
             ground.output(&store, "three", "out"),
