@@ -4,6 +4,7 @@ use super::{
     Output, Record, Store,
     error::{IoContext, Operation, StoreError},
     objects::sorted_names,
+    record::ABSENT,
 };
 use crate::model::{Sha256Digest, StageKey, VerityDigest, chain};
 use std::{
@@ -184,6 +185,14 @@ impl Store {
                 if !text.starts_with("latest-") && !key.is_ok_and(|k| latest.contains(&k)) {
                     summary.remove(&dir.join(&name))?;
                 }
+            }
+        }
+        let notes = self.root.join("notes");
+        for name in sorted_names(&notes)? {
+            let text = name.to_string_lossy();
+            let key = text.strip_prefix(ABSENT).map(str::parse::<StageKey>);
+            if key.is_some_and(|key| !key.is_ok_and(|key| latest.contains(&key))) {
+                summary.remove(&notes.join(&name))?;
             }
         }
         for dir in ["checkouts", "trees", "failed"] {

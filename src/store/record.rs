@@ -11,6 +11,9 @@ use std::{collections::BTreeMap, fs, io};
 /// Begin of the line after a record that names the server that gave it.
 const SOURCE: &str = "from ";
 
+/// Begin of the name of a note that has a record whose outputs are in a remote cache.
+pub(super) const ABSENT: &str = "absent-";
+
 /// One declared output of a stage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -151,7 +154,7 @@ impl Store {
     pub fn put_absent_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
         let path = self.record_file(key);
         let text = record.to_text().map_err(|source| StoreError::Record { path, source })?;
-        self.put_note(&format!("absent-{key}"), text.as_bytes())
+        self.put_note(&format!("{ABSENT}{key}"), text.as_bytes())
     }
 
     /// The outputs of the record of `key`, whether they are in the store or in a remote cache.
@@ -159,7 +162,7 @@ impl Store {
         if let Some(record) = self.record(key)? {
             return Ok(Some(record.outputs));
         }
-        let note = self.note(&format!("absent-{key}"));
+        let note = self.note(&format!("{ABSENT}{key}"));
         let text = note.and_then(|bytes| String::from_utf8(bytes).ok());
         Ok(text
             .and_then(|text| Record::from_text(key, &text))

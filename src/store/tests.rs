@@ -217,6 +217,37 @@ fn collection_runs_alone_and_keeps_what_the_newest_records_need() {
 }
 
 #[test]
+fn outputs_that_are_elsewhere_are_known_while_the_project_needs_them() {
+    let dir = tempfile::tempdir().expect("scratch");
+    let store = Store::open(dir.path()).expect("opens");
+    let key = StageKey::new(*blake3::hash(b"canonical").as_bytes());
+    let size = 5;
+    let digest = crate::verity::digest_bytes(b"bytes");
+    let record = Record {
+        stage: "demo".to_owned(),
+        arch: Arch::Amd64,
+        canonical: "canonical".to_owned(),
+        outputs: [("file".to_owned(), Output::File { digest, size })].into(),
+        policy: serde_json::Value::Null,
+        measured: serde_json::Value::Null,
+        weaker: Vec::new(),
+        cpu_ms: 7,
+        wall_ms: 0,
+        peak_memory: 0,
+    };
+    store.put_absent_record(&key, &record).expect("noted");
+    assert_eq!(store.record(&key).expect("reads"), None, "its outputs are not here");
+    assert_eq!(store.known_outputs(&key).expect("reads"), Some(record.outputs.clone()));
+    drop(store);
+    let store = Store::open_exclusive(dir.path()).expect("alone");
+    let none = BTreeSet::new();
+    store.collect(&none, &BTreeSet::from([key])).expect("collects");
+    assert_eq!(store.known_outputs(&key).expect("reads"), Some(record.outputs));
+    store.collect(&none, &BTreeSet::new()).expect("collects");
+    assert_eq!(store.known_outputs(&key).expect("reads"), None);
+}
+
+#[test]
 fn a_damaged_record_counts_as_missing() {
     let dir = tempfile::tempdir().expect("scratch");
     let store = Store::open(dir.path()).expect("opens");
