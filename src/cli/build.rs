@@ -101,7 +101,11 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     };
     let jobs = args.jobs.unwrap_or_else(processors);
     let engine = args.remote.elsewhere(common, &options.helper)?;
-    let cache = args.remote.shared(common, &|error| report.cache_lost(error))?;
+    let cache = match &engine {
+        // A variable may name a cache for all commands; the engine's is nearer.
+        Some(_) => None,
+        None => args.remote.shared(common, &|error| report.cache_lost(error))?,
+    };
     let timeline = Timeline::new();
     let context = BuildContext {
         project: &project,

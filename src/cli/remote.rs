@@ -29,13 +29,7 @@ pub(super) struct RemoteArgs {
     #[arg(long, value_name = "URL", env = "PNB_REMOTE_CACHE", hide_env_values = true)]
     remote_cache: Option<String>,
     /// Engine whose workers run the stages, and whose cache is used: grpc://HOST:PORT or grpcs://…
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "PNB_REMOTE",
-        hide_env_values = true,
-        conflicts_with = "remote_cache"
-    )]
+    #[arg(long, value_name = "URL", env = "PNB_REMOTE", hide_env_values = true)]
     remote: Option<String>,
     /// Most stages that are given to the engine at once [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -88,20 +82,27 @@ enum UploadWhen {
     Always,
 }
 
-/// The command asks a remote cache, and the command line names none.
+/// Why the options name no remote cache; each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
-#[error("find a remote cache: the command line names none")]
-pub(super) struct NoCache;
+pub(super) enum RemoteChoiceError {
+    #[error("find a remote cache: the command line names none")]
+    None,
+    #[error("use a remote cache beside an engine: an engine has a cache of its own")]
+    Both,
+}
 
-impl Fatal for NoCache {
+impl Fatal for RemoteChoiceError {
     fn exit(&self) -> Exit {
         Exit::Usage
     }
 }
 
-impl Hint for NoCache {
+impl Hint for RemoteChoiceError {
     fn hint(&self) -> Option<Cow<'_, str>> {
-        Some("give --remote-cache URL, or set PNB_REMOTE_CACHE".into())
+        Some(match self {
+            Self::None => "give --remote-cache URL, or set PNB_REMOTE_CACHE".into(),
+            Self::Both => "give --remote or --remote-cache".into(),
+        })
     }
 }
 
@@ -121,7 +122,7 @@ impl RemoteArgs {
     /// The cache that must be named, and must be there.
     pub(super) fn cache(&self, common: &Common) -> Result<Arc<dyn RemoteCache>, Failure> {
         let named = self.remote_cache.as_deref().or(self.remote.as_deref());
-        let url = named.filter(|url| !url.is_empty()).ok_or(NoCache)?;
+        let url = named.filter(|url| !url.is_empty()).ok_or(RemoteChoiceError::None)?;
         Ok(connect(&self.endpoint(url)?, &network(common), &self.limits())?)
     }
 
@@ -148,6 +149,10 @@ impl RemoteArgs {
         let Some(url) = self.remote.as_deref().filter(|url| !url.is_empty() && !common.offline) else {
             return Ok(None);
         };
+        let typed = |name: &str| common.typed_options.contains(name);
+        if typed("remote") && typed("remote_cache") {
+            return Err(RemoteChoiceError::Both.into());
+        }
         let engine = connect_engine(&self.endpoint(url)?, &network(common), &self.limits())?;
         let shared = SharedResults::new(
             StageResults::new(engine.cache()),
