@@ -240,13 +240,13 @@ mod tests {
             ("x\nrpm http://a/b c\n", None),
             (
                 "\nrpm http://a/b c\n",
-                Some("read f line 2: unknown type \"rpm\" (one of: deb, deb-src)"),
+                Some("read f, line 2: unknown type \"rpm\" (one of: deb, deb-src)"),
             ),
             (
                 "deb [arch=amd64 http://a/b c",
-                Some("read f line 1: \"[arch=amd64 http://a/b c\" has no closing bracket"),
+                Some("read f, line 1: \"[arch=amd64 http://a/b c\" has no closing bracket"),
             ),
-            ("deb [a=b]", Some("read f line 1: the line has no address")),
+            ("deb [a=b]", Some("read f, line 1: the line has no address")),
         ] {
             let found = parse_one_line("f", text).expect_err("refused").to_string();
             assert!(error.is_none_or(|e| e == found), "{found}");
@@ -254,17 +254,17 @@ mod tests {
         for (text, error) in [
             (
                 "Types: deb\nTypes: deb\n",
-                "read f line 2: the stanza has the field \"types\" twice",
+                "read f, line 2: the stanza has the field \"types\" twice",
             ),
-            (" http://a/b\n", "read f line 1: \"http://a/b\" continues no field"),
-            ("Types deb\n", "read f line 1: \"Types deb\" is not \"Field: value\""),
+            (" http://a/b\n", "read f, line 1: \"http://a/b\" continues no field"),
+            ("Types deb\n", "read f, line 1: \"Types deb\" is not \"Field: value\""),
             (
                 "Types: deb\n\n",
-                "read f line 2: the stanza that ends here has no field \"URIs\"",
+                "read f, line 2: the stanza that ends here has no field \"URIs\"",
             ),
             (
                 "Types: deb\nURIs: http://\n",
-                "read f line 3: address \"http://\" is not a valid address",
+                "read f, line 3: address \"http://\" is not a valid address",
             ),
         ] {
             assert_eq!(parse_stanzas("f", text).expect_err("refused").to_string(), error);
