@@ -86,8 +86,8 @@ pub enum SandboxError {
         stage: String,
         /// The refused calls, each in a line with a line feed before it.
         refused: String,
-        /// The line of `stage.toml` that declares them.
-        declaration: String,
+        /// The line of `stage.toml` that declares them; `None` if none of them is listed.
+        declaration: Option<String>,
     },
     /// An output is missing, or has an entry that is not allowed to leave the sandbox.
     #[error("take output {output:?} of stage {stage}: {problem}")]
@@ -149,7 +149,7 @@ impl Hint for SandboxError {
             Self::Failed { refused, .. } if !refused.is_empty() => {
                 Some(format!("the cause may be that the sandbox refused it system calls:{refused}").into())
             }
-            Self::Refused { declaration, .. } => Some(
+            Self::Refused { declaration: Some(declaration), .. } => Some(
                 format!(
                     "on a machine these calls work, and the outputs may be others; if they are right without them, declare that in the \
                      stage's stage.toml, below [sandbox]: {declaration}"

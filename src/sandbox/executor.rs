@@ -331,9 +331,7 @@ impl RunningStage<'_> {
         let (Some(mut measured), Some(exited)) = (measured, exited) else {
             return Err(self.protocol("ended before the stage".to_owned()));
         };
-        // A run that the log sink has stopped made no output.
-        let declared = self.spec.refused.as_ref().filter(|_| !exited.stopped);
-        let undeclared = declared.and_then(|declared| refusals.undeclared(declared));
+        let undeclared = refusals.judge(self.spec, exited.stopped);
         measured.refused = refusals;
         if exited.code != 0 {
             let status = match exited.code {

@@ -137,7 +137,7 @@ fn become_root_inside(ids: Ids) -> Result<(), Fault> {
 struct Supervisor<'a> {
     job: &'a mut Job,
     proc: &'a OwnedFd,
-    /// Whether the workload ended with exit code 0.
+    /// Whether the workload ended with exit code 0, and no refusal makes that a failure.
     succeeded: bool,
     /// Answers system calls of the stage that would tell of the host, that the variation changes, or that are refused.
     answerer: Option<Answerer<'a>>,
@@ -169,7 +169,7 @@ impl Supervisor<'_> {
             peak_memory: watchdog.peak(),
         };
         wire::send(&mut self.job.control, Tag::Exited, &exited).or_disconnected()?;
-        self.succeeded = code == 0;
+        self.succeeded = code == 0 && self.refusals.judge(&self.job.request.spec, stopped).is_none();
         if self.succeeded {
             self.unmount_inner_devices()?;
             collect::collect(&self.job.request.spec, &mut self.job.control, &self.job.files)?;

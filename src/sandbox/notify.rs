@@ -1,7 +1,7 @@
 //! Seccomp user notification: pid 1 answers sysinfo(2) and sched_getaffinity(2) of every stage, which would tell of the host, and with a
 //! variation also getdents64(2) and uname(2), so that directories are listed in another order and the kernel has another release. It refuses
-//! the calls whose refusal a program could ignore, and counts them ([`super::refusal`]). This works for every program, static and emulated
-//! ones and built-ins included.
+//! the calls whose refusal a program could ignore, and counts them ([`super::refusal`]). This works for every program, static ones and
+//! built-ins included, and for an emulated one as far as its emulator makes the call: qemu-user answers calls that it does not know itself.
 //!
 //! ```text
 //! stage     getdents64 ──► seccomp: notify the listener ─ ─ waits ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─► continues
@@ -15,7 +15,7 @@
 
 use super::{
     Spec, SystemInfo, Variation,
-    refusal::{Refusals, WaitingCaller},
+    refusal::{DeclaredRefusals, Refusals, WaitingCaller},
     seccomp, sys,
     wire::{Fault, Step},
 };
@@ -114,11 +114,13 @@ impl<'a> Answerer<'a> {
         };
         let program = caller.program();
         let silent = caller.only_sets_mode(refused.call, &asked.args);
-        let circumstances =
-            (!refusals.has(&program, refused.call)).then(|| caller.circumstances(refused.call, &asked.args));
+        let none = DeclaredRefusals::new();
+        let declared = self.spec.refused.as_ref().unwrap_or(&none);
+        let known = refusals.has(&program, &refused, declared);
+        let circumstances = (!known).then(|| caller.circumstances(refused.call, &asked.args));
         // A caller that was killed meanwhile does not go on without the call, and what was read may be another thread's.
         if !silent && sys::notification_is_valid(&self.listener, asked.id) {
-            refusals.count(program, &refused, circumstances.unwrap_or_default());
+            refusals.count(program, &refused, circumstances.unwrap_or_default(), declared);
         }
         Err(io::Error::from_raw_os_error(refused.errno))
     }

@@ -19,7 +19,7 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-/// Pairs of a program and a call that are listed; others are only counted.
+/// Pairs of a program and a call that are listed, of undeclared ones and of declared ones each; others are only counted.
 const LISTED: usize = 64;
 /// Bytes of a command line, and of a text in a program's memory, that are shown.
 const SHOWN: usize = 160;
@@ -53,14 +53,12 @@ pub struct RefusedCall {
     pub script: Option<String>,
 }
 
-impl RefusedCall {
-    /// Whether the declaration covers it.
-    fn is_declared(&self, declared: &DeclaredRefusals) -> bool {
-        let named = |name: &str| name == ANY || kept(name.as_bytes()) == self.program.as_bytes();
-        declared
-            .iter()
-            .any(|(name, groups)| named(name) && groups.contains(&self.group))
-    }
+/// Whether the declaration covers calls of this group by this program.
+fn covers(declared: &DeclaredRefusals, program: &str, group: CallGroup) -> bool {
+    let named = |name: &str| name == ANY || kept(name.as_bytes()) == program.as_bytes();
+    declared
+        .iter()
+        .any(|(name, groups)| named(name) && groups.contains(&group))
 }
 
 impl fmt::Display for RefusedCall {
@@ -99,30 +97,51 @@ fn kept(name: &[u8]) -> &[u8] {
 pub struct Refusals {
     /// One for each program and call, in the order in which they came.
     pub list: Vec<RefusedCall>,
-    /// Refusals of further pairs, which are not listed.
+    /// Refusals of further pairs, which are not listed and not declared.
     pub further: u64,
+    /// Declared refusals of further pairs, which are not listed, by group.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub further_declared: BTreeMap<CallGroup, u64>,
 }
 
 impl Refusals {
     /// Whether nothing was refused.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.further == 0
+        self.list.is_empty() && self.further == 0 && self.further_declared.is_empty()
+    }
+
+    /// Whether no place is left for a further pair. Declared refusals have their own places: however many they are, they take none of the
+    /// places of the others.
+    fn is_full(&self, declared: &DeclaredRefusals, is_declared: bool) -> bool {
+        let alike = |r: &&RefusedCall| covers(declared, &r.program, r.group) == is_declared;
+        self.list.iter().filter(alike).count() >= LISTED
     }
 
     /// Whether the circumstances of a further refusal are of no use: one of that program and call is listed, or the list is full.
-    pub(super) fn has(&self, program: &str, call: &str) -> bool {
-        self.list.len() == LISTED || self.list.iter().any(|r| r.program == program && r.call == call)
+    pub(super) fn has(&self, program: &str, refused: &Refused, declared: &DeclaredRefusals) -> bool {
+        let known = |r: &RefusedCall| r.program == program && r.call == refused.call;
+        self.list.iter().any(known) || self.is_full(declared, covers(declared, program, refused.group))
     }
 
     /// Counts a refusal. Of those of one program and call, the circumstances of the first are kept.
-    pub(super) fn count(&mut self, program: String, refused: &Refused, circumstances: CallContext) {
+    pub(super) fn count(
+        &mut self,
+        program: String,
+        refused: &Refused,
+        circumstances: CallContext,
+        declared: &DeclaredRefusals,
+    ) {
         let mut all = self.list.iter_mut();
         if let Some(known) = all.find(|r| r.program == program && r.call == refused.call) {
             known.count += 1;
             return;
         }
-        if self.list.len() == LISTED {
-            self.further += 1;
+        let is_declared = covers(declared, &program, refused.group);
+        if self.is_full(declared, is_declared) {
+            match is_declared {
+                true => *self.further_declared.entry(refused.group).or_default() += 1,
+                false => self.further += 1,
+            }
             return;
         }
         let CallContext {
@@ -141,13 +160,24 @@ impl Refusals {
         });
     }
 
+    /// The refusals that make a run with this spec a failure although it ended well. Pid 1 and the executor judge alike: a run that the log
+    /// sink has stopped made no output, and is not judged.
+    pub(super) fn judge(&self, spec: &Spec, stopped: bool) -> Option<Undeclared> {
+        self.undeclared(spec.refused.as_ref().filter(|_| !stopped)?)
+    }
+
     /// The refusals that are not declared, and the way out; `None` if all are.
-    pub(super) fn undeclared(&self, declared: &DeclaredRefusals) -> Option<Undeclared> {
+    fn undeclared(&self, declared: &DeclaredRefusals) -> Option<Undeclared> {
         let mut lines = String::new();
         let mut wanted: DeclaredRefusals = BTreeMap::new();
-        for refusal in self.list.iter().filter(|refusal| !refusal.is_declared(declared)) {
+        for refusal in self.list.iter().filter(|r| !covers(declared, &r.program, r.group)) {
             lines.push_str(&format!("\n  {refusal}"));
-            wanted.entry(refusal.program.clone()).or_default().insert(refusal.group);
+            let name = if can_be_named(&refusal.program) {
+                &refusal.program
+            } else {
+                ANY
+            };
+            wanted.entry(name.to_owned()).or_default().insert(refusal.group);
         }
         if self.further > 0 {
             lines.push_str(&format!("\n  and {} of other programs or calls", self.further));
@@ -164,9 +194,21 @@ impl Refusals {
             .collect();
         Some(Undeclared {
             lines,
-            declaration: format!("refused = {{ {} }}", programs.join(", ")),
+            declaration: (!programs.is_empty()).then(|| format!("refused = {{ {} }}", programs.join(", "))),
         })
     }
+}
+
+/// Whether a declaration can have the name of a program that a process has given itself: [`problem`] finds nothing wrong with it, it is no
+/// longer than the kernel keeps, and TOML and Rust write it alike.
+fn can_be_named(program: &str) -> bool {
+    let plain = |c: char| matches!(c, '"' | '\\' | '\'') || c.escape_debug().len() == 1;
+    !is_no_program(program) && program.len() <= COMM && program.chars().all(plain)
+}
+
+/// Whether no file of a program has this name.
+fn is_no_program(name: &str) -> bool {
+    name.is_empty() || name.contains('/')
 }
 
 /// A key of a TOML table.
@@ -183,8 +225,8 @@ fn toml_key(name: &str) -> String {
 pub(super) struct Undeclared {
     /// Each in a line of its own, with a line feed before it.
     pub lines: String,
-    /// The line of `stage.toml` that declares them.
-    pub declaration: String,
+    /// The line of `stage.toml` that declares them; `None` if none of them is listed.
+    pub declaration: Option<String>,
 }
 
 /// The circumstances of a refused call.
@@ -227,8 +269,8 @@ fn shown_arguments(call: &str) -> &'static [Argument] {
         "chown" | "lchown" => &[Text(0), Number(1), Number(2)],
         "fchown" => &[Number(1), Number(2)],
         "fchownat" => &[Text(1), Number(2), Number(3)],
-        "ioctl" => &[Hex(1)],
-        "fcntl" | "unshare" | "personality" | "clone" => &[Hex(0)],
+        "ioctl" | "fcntl" => &[Hex(1)],
+        "unshare" | "personality" | "clone" => &[Hex(0)],
         "socket" | "socketpair" => &[Number(0), Number(1), Number(2)],
         "add_key" | "request_key" => &[Text(0), Text(1)],
         "keyctl" | "ptrace" | "setpriority" | "bpf" => &[Number(0)],
@@ -379,11 +421,7 @@ fn cut(text: &str) -> String {
 
 /// What is wrong with the declaration of a spec.
 pub(super) fn problem(spec: &Spec) -> Option<String> {
-    let (name, _) = spec
-        .refused
-        .as_ref()?
-        .iter()
-        .find(|(name, _)| name.is_empty() || name.contains('/'))?;
+    let (name, _) = spec.refused.as_ref()?.iter().find(|(name, _)| is_no_program(name))?;
     Some(format!("refusals are declared by the name of a program, not {name:?}"))
 }
 
@@ -424,12 +462,18 @@ mod tests {
                 "mknod".to_owned(),
                 &refused("mknodat", CallGroup::Device),
                 circumstances(),
+                &declared(&[]),
             );
         }
         let text = refusals.undeclared(&declared(&[])).expect("one").lines;
         assert_eq!(text, "\n  mknodat(\"a\") to mknod, 3 times: mknod a c 1 3");
         for n in 0..200 {
-            refusals.count(format!("p{n}"), &refused("mount", CallGroup::Mount), circumstances());
+            refusals.count(
+                format!("p{n}"),
+                &refused("mount", CallGroup::Mount),
+                circumstances(),
+                &declared(&[]),
+            );
         }
         assert_eq!(
             (refusals.list.len(), refusals.further),
@@ -437,8 +481,81 @@ mod tests {
         );
         // What is only counted cannot be declared.
         let all = declared(&[("*", CallGroup::Device), ("*", CallGroup::Mount)]);
-        let text = refusals.undeclared(&all).expect("the further ones").lines;
-        assert_eq!(text, "\n  and 137 of other programs or calls");
+        let found = refusals.undeclared(&all).expect("the further ones");
+        assert_eq!(found.lines, "\n  and 137 of other programs or calls");
+        assert_eq!(found.declaration, None);
+    }
+
+    #[test]
+    fn declared_refusals_take_no_place_of_others() {
+        let all = declared(&[("*", CallGroup::Mount)]);
+        let mut refusals = Refusals::default();
+        for n in 0..200 {
+            let (program, mount) = (format!("p{n}"), refused("mount", CallGroup::Mount));
+            assert_eq!(refusals.has(&program, &mount, &all), n >= LISTED, "{n}");
+            refusals.count(program, &mount, circumstances(), &all);
+        }
+        assert_eq!((refusals.list.len(), refusals.further), (LISTED, 0));
+        assert_eq!(
+            refusals.further_declared,
+            [(CallGroup::Mount, 200 - LISTED as u64)].into()
+        );
+        assert!(refusals.undeclared(&all).is_none());
+        let device = refused("mknodat", CallGroup::Device);
+        assert!(!refusals.has("mknod", &device, &all));
+        refusals.count("mknod".to_owned(), &device, circumstances(), &all);
+        let found = refusals.undeclared(&all).expect("one").declaration;
+        assert_eq!(found.as_deref(), Some("refused = { mknod = [\"device\"] }"));
+    }
+
+    #[test]
+    fn a_name_that_no_declaration_can_have_is_offered_as_every_program() {
+        for (program, offered) in [
+            ("a/b", "*"),
+            ("", "*"),
+            ("*", "*"),
+            ("a\nb", "*"),
+            ("\u{1b}[31m", "*"),
+            ("\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}", "*"),
+            ("a\u{301}", "*"),
+            ("it's", "it's"),
+            ("a \"b\" \\", "a \"b\" \\"),
+            ("é", "é"),
+        ] {
+            let mut refusals = Refusals::default();
+            let mount = refused("mount", CallGroup::Mount);
+            refusals.count(program.to_owned(), &mount, circumstances(), &declared(&[]));
+            let found = refusals.undeclared(&declared(&[])).expect("one").declaration;
+            let line = found.expect("a declaration");
+            let parsed: BTreeMap<String, DeclaredRefusals> = toml::from_str(&line).expect("TOML");
+            assert_eq!(parsed["refused"], declared(&[(offered, CallGroup::Mount)]), "{line}");
+            assert!(refusals.undeclared(&parsed["refused"]).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn pid_1_and_the_executor_judge_alike() {
+        use crate::sandbox::{RootFs, Workload};
+        let mut spec = Spec::new("s", RootFs::Empty, Workload::command(vec!["/a".to_owned()]));
+        let mut refusals = Refusals::default();
+        let mount = refused("mount", CallGroup::Mount);
+        refusals.count("a".to_owned(), &mount, circumstances(), &declared(&[]));
+        for (given, stopped, fails) in [
+            (None, false, false),
+            (Some(declared(&[])), false, true),
+            (Some(declared(&[])), true, false),
+            (Some(declared(&[("a", CallGroup::Mount)])), false, false),
+        ] {
+            spec.refused = given;
+            assert_eq!(refusals.judge(&spec, stopped).is_some(), fails, "{:?}", spec.refused);
+        }
+    }
+
+    #[test]
+    fn a_command_is_shown_in_place_of_its_descriptor() {
+        for call in ["ioctl", "fcntl"] {
+            assert!(matches!(shown_arguments(call), [Hex(1)]), "{call}");
+        }
     }
 
     #[test]
@@ -448,16 +565,19 @@ mod tests {
             "setcap".to_owned(),
             &refused("setxattr", CallGroup::FileAttribute),
             circumstances(),
+            &declared(&[]),
         );
         refusals.count(
             "deb-systemd-hel".to_owned(),
             &refused("mount", CallGroup::Mount),
             circumstances(),
+            &declared(&[]),
         );
         refusals.count(
             "two words".to_owned(),
             &refused("mount", CallGroup::Mount),
             circumstances(),
+            &declared(&[]),
         );
         for (given, left) in [
             (
@@ -480,7 +600,7 @@ mod tests {
             ),
             (&[("*", CallGroup::FileAttribute), ("*", CallGroup::Mount)], None),
         ] {
-            let found = refusals.undeclared(&declared(given)).map(|u| u.declaration);
+            let found = refusals.undeclared(&declared(given)).and_then(|u| u.declaration);
             assert_eq!(found.as_deref(), left, "{given:?}");
         }
     }
@@ -496,6 +616,7 @@ mod tests {
                 command: cut(&"é".repeat(1000)),
                 script: Some("/var/lib/dpkg/info/a.postinst configure".to_owned()),
             },
+            &declared(&[]),
         );
         let text = refusals.undeclared(&declared(&[])).expect("one").lines;
         assert!(!text.contains('\u{1b}'), "{text}");

@@ -28,12 +28,12 @@ enum When {
     InetMaskIsNot(u64, &'static [u64]),
     /// The first argument is AF_INET, and the lower 32 bits of the third one have none of these values.
     InetProtocolIsNot(&'static [u64]),
-    /// The lower 32 bits of the argument of the first index have this value, and the argument of the second index is not null.
-    IsWith(u8, u64, u8),
     /// The lower 32 bits of the argument of this index, under the mask, have one of these values.
     Masked(u8, u64, &'static [u64]),
     /// The lower 32 bits of two arguments have these values, each with its index.
     Both((u8, u64), (u8, u64)),
+    /// As `Both`, and the argument of the last index is not null.
+    BothWith((u8, u64), (u8, u64), u8),
     /// The lower 32 bits of the argument of this index are an id that no stage has, and not -1, which keeps the id.
     OutOfRange(u8),
     /// The stage does not keep the capability.
@@ -84,7 +84,7 @@ use CallGroup::{
 };
 use Report::{Told, Untold};
 use When::{
-    Always, AnyBit, Both, InetMaskIsNot, InetProtocolIsNot, Is, IsNot, IsWith, Masked, OutOfRange, SingleId, Without,
+    Always, AnyBit, Both, BothWith, InetMaskIsNot, InetProtocolIsNot, Is, IsNot, Masked, OutOfRange, SingleId, Without,
 };
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET and, for unshare, NEWTIME.
@@ -138,7 +138,7 @@ const ROWS: &[Row] = rows! {
     pidfd_getfd libc::SYS_pidfd_getfd, Always, EPERM, Told(CallGroup::Process), "no taking of other processes' files";
     kcmp libc::SYS_kcmp, Always, EPERM, Told(CallGroup::Process), "tells kernel pointers apart";
     prlimit64 libc::SYS_prlimit64, IsNot(0, &[0]), EPERM, Told(CallGroup::Process), "limits of other processes, those of pid 1 above all";
-    prlimit64 libc::SYS_prlimit64, IsWith(1, libc::RLIMIT_CORE as u64, 2), NOTHING, Untold("no output shows it"), "a limit of 0 would start the host's program for core dumps; there are none";
+    prlimit64 libc::SYS_prlimit64, BothWith((0, 0), (1, libc::RLIMIT_CORE as u64), 2), NOTHING, Untold("no output shows it"), "a limit of 0 would start the host's program for core dumps; there are none";
     setrlimit libc::SYS_setrlimit, Is(0, libc::RLIMIT_CORE as u64), NOTHING, Untold("no output shows it"), "as prlimit64";
     setpriority libc::SYS_setpriority, Is(1, 1), EPERM, Told(CallGroup::Process), "of pid 1, which has the id of the stage";
     setpriority libc::SYS_setpriority, Is(0, libc::PRIO_USER as u64), EPERM, Told(CallGroup::Process), "of all processes with the id of the stage, pid 1 too";
@@ -223,9 +223,9 @@ const ROWS: &[Row] = rows! {
     removexattrat 466, Always, EOPNOTSUPP, Told(FileAttribute), "as setxattr";
     ioctl libc::SYS_ioctl, Is(1, 0x4008_6602), ENOTTY, Told(FileFlag), "FS_IOC_SETFLAGS: no output keeps flags";
     ioctl libc::SYS_ioctl, Is(1, 0x401c_5820), ENOTTY, Told(FileFlag), "FS_IOC_FSSETXATTR: as FS_IOC_SETFLAGS";
-    mknodat libc::SYS_mknodat, Masked(2, S_IFMT, NODES), EPERM, Told(Device), "no device nodes in outputs; the kernel refuses them in a user namespace too";
+    mknodat libc::SYS_mknodat, Masked(2, S_IFMT, NODES), EPERM, Told(Device), "no device nodes in outputs; in a user namespace the kernel makes none but whiteouts";
     renameat2 libc::SYS_renameat2, AnyBit(4, libc::RENAME_WHITEOUT as u64), EPERM, Told(Device), "RENAME_WHITEOUT leaves a device node";
-    fchownat libc::SYS_fchownat, OutOfRange(2), EINVAL, Told(Owner), "there is no such user in the stage; the kernel says the same";
+    fchownat libc::SYS_fchownat, OutOfRange(2), EINVAL, Told(Owner), "there is no such user in the stage; the kernel says so too, after it has found the file";
     fchownat libc::SYS_fchownat, OutOfRange(3), EINVAL, Told(Owner), "there is no such group in the stage";
     fchown libc::SYS_fchown, OutOfRange(1), EINVAL, Told(Owner), "as fchownat";
     fchown libc::SYS_fchown, OutOfRange(2), EINVAL, Told(Owner), "as fchownat";
@@ -288,9 +288,11 @@ impl Row {
         match self.when {
             Always | Without(_) | SingleId => true,
             Is(n, value) => word(n) == value,
-            IsWith(n, value, pointer) => word(n) == value && arg(pointer) != 0,
             Masked(n, mask, values) => values.contains(&(word(n) & mask)),
             Both((first, value), (second, other)) => word(first) == value && word(second) == other,
+            BothWith((first, value), (second, other), pointer) => {
+                word(first) == value && word(second) == other && arg(pointer) != 0
+            }
             OutOfRange(n) => word(n) >= IDS && word(n) != NO_ID,
             IsNot(n, values) => !values.contains(&word(n)),
             InetMaskIsNot(mask, values) => inet && !values.contains(&(word(1) & mask)),
@@ -305,11 +307,6 @@ impl Row {
         match self.when {
             Always | Without(_) | SingleId => Ok(Vec::new()),
             Is(arg, value) => Ok(vec![SeccompRule::new(vec![word(arg, SeccompCmpOp::Eq, value)?])?]),
-            IsWith(arg, value, pointer) => {
-                let given = SeccompCondition::new(pointer, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
-                let rule = vec![word(arg, SeccompCmpOp::Eq, value)?, given];
-                Ok(vec![SeccompRule::new(rule)?])
-            }
             Masked(arg, mask, values) => values
                 .iter()
                 .map(|value| SeccompRule::new(vec![word(arg, SeccompCmpOp::MaskedEq(mask), *value)?]))
@@ -318,6 +315,14 @@ impl Row {
                 let rule = vec![
                     word(first, SeccompCmpOp::Eq, value)?,
                     word(second, SeccompCmpOp::Eq, other)?,
+                ];
+                Ok(vec![SeccompRule::new(rule)?])
+            }
+            BothWith((first, value), (second, other), pointer) => {
+                let rule = vec![
+                    word(first, SeccompCmpOp::Eq, value)?,
+                    word(second, SeccompCmpOp::Eq, other)?,
+                    SeccompCondition::new(pointer, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?,
                 ];
                 Ok(vec![SeccompRule::new(rule)?])
             }
@@ -512,7 +517,7 @@ mod tests {
                 }
                 // Rows that name different values of the same argument do not apply to the same call.
                 let value = match row.when {
-                    Is(argument, value) | IsWith(argument, value, _) => Some((argument, value)),
+                    Is(argument, value) | BothWith(_, (argument, value), _) => Some((argument, value)),
                     Always | Without(_) | SingleId => {
                         assert_eq!(count[&row.call], 1, "{} is refused always and by argument", row.name);
                         None
@@ -521,6 +526,10 @@ mod tests {
                 };
                 let known = *answers.entry((row.call, value)).or_insert(row.errno);
                 assert_eq!(known, row.errno, "{}", row.name);
+                for args in tries(&row.when).iter().filter(|args| row.matches(args)) {
+                    let other = rows(network).find(|r| r.call == row.call && r.matches(args) && r.errno != row.errno);
+                    assert!(other.is_none(), "{} {args:x?} has two answers", row.name);
+                }
             }
         }
     }
@@ -599,11 +608,14 @@ mod tests {
             }
         };
         match *when {
-            Is(at, value) | IsWith(at, value, _) => {
+            Is(at, value) => {
                 with(&[(at, value)]);
                 with(&[(at, value | 1 << 32)]);
             }
-            Both(first, second) => with(&[first, second]),
+            Both(first, second) | BothWith(first, second, _) => {
+                with(&[first, second]);
+                with(&[second]);
+            }
             Masked(at, mask, kinds) => kinds.iter().for_each(|kind| with(&[(at, kind | (0o777 & !mask))])),
             AnyBit(at, mask) => (0..32).for_each(|bit| with(&[(at, mask & (1 << bit))])),
             IsNot(at, kinds) => kinds.iter().for_each(|kind| with(&[(at, *kind)])),

@@ -206,12 +206,55 @@ fn the_list_of_refusals_is_bounded_and_hides_nothing() {
     );
     let (text, _) = undeclared(&judged(host.perl(&script), &[("p1", CallGroup::Namespace)]));
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 1 + 63 + 1, "{text}");
+    assert_eq!(lines.len(), 1 + 64 + 1, "{text}");
     assert_eq!(lines[1], "  setns() to p2, 20 times: p2");
     assert_eq!(
-        lines[64],
-        format!("  and {} of other programs or calls", 26 * 20 + 5000)
+        lines[65],
+        format!("  and {} of other programs or calls", 25 * 20 + 5000)
     );
+}
+
+#[test]
+fn however_many_declared_refusals_are_no_error() {
+    let host = Host::new();
+    let script = format!("for my $n (1..90) {{ $0 = \"p$n\"; syscall({SYS_setns}, -1, 0) for 1..20 }} print 'on'");
+    let (outcome, log) = run(&judged(host.perl(&script), &[("*", CallGroup::Namespace)]));
+    let refused = outcome
+        .unwrap_or_else(|e| panic!("failed to {e}: {log}"))
+        .measured
+        .refused;
+    assert_eq!((refused.list.len(), refused.further), (64, 0));
+    assert_eq!(refused.further_declared, [(CallGroup::Namespace, 26 * 20)].into());
+}
+
+#[test]
+fn the_build_directory_of_a_stage_that_ignores_refusals_is_kept() {
+    let host = Host::new();
+    let base = scratch();
+    for (declared, kept) in [(&[][..], true), (&[("mknod", CallGroup::Device)][..], false)] {
+        let dir = pnb::store::build_directory(base.path(), "stage-").expect("made");
+        let mut spec = judged(host.shell("mknod null c 1 3 || true; echo x >left"), declared);
+        spec.build_dir = BuildDir::Disk(dir.clone());
+        spec.keep_failed = true;
+        assert_eq!(run(&spec).0.is_err(), kept);
+        assert_eq!(dir.join("left").exists(), kept);
+    }
+}
+
+/// A call that one row answers with success and another with an error: the limit for core dumps of another process.
+#[test]
+fn the_limits_of_another_process_are_refused_and_told() {
+    let host = Host::new();
+    let script = format!(
+        "my $z = pack 'QQ', 0, 0; for my $p (0, 1, 1) {{ print syscall({SYS_prlimit64}, $p, {RLIMIT_CORE}, $z, 0), ' ' }}"
+    );
+    let (outcome, log) = run(&judged(host.perl(&script), &[("perl", CallGroup::Process)]));
+    let refused = outcome
+        .unwrap_or_else(|e| panic!("failed to {e}: {log}"))
+        .measured
+        .refused;
+    assert_eq!(log, "0 -1 -1 ");
+    assert_eq!((refused.list[0].call.as_str(), refused.list[0].count), ("prlimit64", 2));
 }
 
 /// The call of a thread is that of its process, whatever the thread calls itself; and a caller that is killed while pid 1 looks at it is no
