@@ -23,6 +23,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -31,6 +32,9 @@ use std::{
 const FIRST_PORT: u16 = 21_000;
 /// Most ports of one machine.
 const MOST: usize = 64;
+/// Most connections of one machine at a time, over all its ports. Each has threads in the machine's sandbox, whose processes are limited:
+/// QEMU must not run out of them.
+const MOST_RELAYS: usize = 64;
 /// The byte that says that a client has come.
 const CLIENT: u8 = b'C';
 /// Most tries to connect to QEMU, a [`PAUSE`] apart: 5 seconds.
@@ -194,6 +198,24 @@ pub(super) fn with_forward_ends<T>(ends: &[ForwardEnd], work: impl FnOnce() -> R
     })
 }
 
+/// One of the [`MOST_RELAYS`] connections, until it is dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    /// `None` if as many as there may be are `taken`.
+    fn take(taken: &'a AtomicUsize) -> Option<Self> {
+        let one_more = |n: usize| (n < MOST_RELAYS).then_some(n + 1);
+        let before = taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        before.ok().map(|_| Self(taken))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A forwarded port on this host.
 #[derive(Debug)]
 pub struct ForwardListener {
@@ -247,11 +269,12 @@ impl ForwardListener {
     /// No thread, or no descriptor, is left for the relays.
     pub fn with_all<T>(listeners: &[Self], work: impl FnOnce() -> T) -> io::Result<T> {
         let stop = Stop::new()?;
+        let taken = AtomicUsize::new(0);
         thread::scope(|scope| {
             let mut started = Ok(());
             for listener in listeners {
-                let stop = &stop;
-                let thread = thread::Builder::new().spawn_scoped(scope, move || listener.run(scope, stop));
+                let (stop, taken) = (&stop, &taken);
+                let thread = thread::Builder::new().spawn_scoped(scope, move || listener.run(scope, stop, taken));
                 started = started.and(thread.map(drop));
             }
             let done = started.map(|()| work());
@@ -260,13 +283,26 @@ impl ForwardListener {
         })
     }
 
-    fn run<'scope>(&'scope self, scope: &'scope thread::Scope<'scope, '_>, stop: &'scope Stop) {
+    fn run<'scope>(
+        &'scope self,
+        scope: &'scope thread::Scope<'scope, '_>,
+        stop: &'scope Stop,
+        taken: &'scope AtomicUsize,
+    ) {
         while let Ok(Wake::Ready) = stop.readable(&self.clients, None) {
+            // Without a place for it, the client waits in the kernel's queue.
+            let Some(place) = Place::take(taken) else {
+                match stop.pause(PAUSE) {
+                    Ok(Wake::TimedOut) => continue,
+                    _ => return,
+                }
+            };
             let Ok((client, _)) = self.clients.accept() else {
                 thread::sleep(PAUSE);
                 continue;
             };
             let lead = move || {
+                let _place = place;
                 if let Some(machine) = self.machine_end(stop) {
                     pipe(&client, &machine, stop);
                 }
@@ -366,6 +402,39 @@ mod tests {
         // A connection that nobody took is reset or ends.
         let _ = stream.read_to_string(&mut answer);
         answer
+    }
+
+    #[test]
+    fn more_clients_than_places_wait_for_one() {
+        let dir = tempfile::tempdir().expect("scratch");
+        let wanted = ["0:22", "0:80"].map(|text| Forward::parse(text).expect("valid"));
+        let listeners = ForwardListener::all(&wanted, &dir.path().join("forward")).expect("taken");
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|l| l.forward().host).collect();
+        let mut ends = ForwardEnd::all(&wanted, &dir.path().join("forward").to_string_lossy());
+        // The machine tells of each connection, and holds it.
+        let machine = TcpListener::bind("127.0.0.1:0").expect("a port");
+        for end in &mut ends {
+            end.port = machine.local_addr().expect("bound").port();
+        }
+        let (sender, seen) = mpsc::channel();
+        thread::spawn(move || machine.incoming().for_each(|client| drop(sender.send(client))));
+        let done = ForwardListener::with_all(&listeners, || {
+            with_forward_ends(&ends, || {
+                let wait = Duration::from_secs(10);
+                let connect = |address: &SocketAddr| TcpStream::connect(address).expect("queued");
+                let clients: Vec<_> = (0..MOST_RELAYS).map(|_| connect(&addresses[0])).collect();
+                let held: Vec<_> = (0..MOST_RELAYS).map_while(|_| seen.recv_timeout(wait).ok()).collect();
+                let waiting: Vec<_> = addresses.iter().cycle().take(6).map(connect).collect();
+                let early = seen.recv_timeout(Duration::from_millis(500)).is_ok();
+                let places = held.len();
+                // Others get the places of those that end.
+                drop((clients, held));
+                let late = waiting.iter().map_while(|_| seen.recv_timeout(wait).ok()).count();
+                Ok((places, early, late))
+            })
+        });
+        // Not before: whoever fails while the relays run waits for them.
+        assert_eq!(done.expect("relayed"), Ok((MOST_RELAYS, false, 6)));
     }
 
     #[test]
