@@ -328,6 +328,37 @@ world
 fsck_says=8
 status 1 powernode_prepare_persist
 reason_has 'the persist file system on sda4 is damaged: e2fsck -p ended with 8'
+# A superblock in its place, and besides what blkid is not sure of: nobody is told to erase it.
+# beside STATUS WHAT: both are named.
+beside() {
+    fsck_says=$1
+    status 1 powernode_prepare_persist
+    reason_has "the persist file system on sda4 is damaged: e2fsck -p ended with $1; it also holds $2; to look, with powernode.boot=0 type: e2fsck -n /dev/sda4"
+    is "not to be erased: $2" "$(printf '%s' "$PN_REASON" | grep -c mke2fs)" 0
+    is "a reason fits into its line: $2" "$([ "${#PN_REASON}" -le 240 ] && echo fits)" fits
+}
+world
+: >"$persist"
+/usr/sbin/mke2fs -q -t ext4 "$persist" 64M 2>/dev/null
+at 512 'LABELONE\001'
+at 528 '\245\250\347\075\040\000\000\000LVM2 0010123456789abcdefghijklmnopqrstuv'
+beside 4 'a part of a volume group or an array (LVM2_member)'
+world
+for blkid_says in 4 8 127; do
+    blkid() { return "$blkid_says"; }
+    case $blkid_says in
+        8) beside 12 'signatures of several file systems' ;;
+        *) beside 12 "data on which blkid fails (status $blkid_says)" ;;
+    esac
+done
+blkid() { /usr/sbin/blkid "$@"; }
+# Another file system over one whose superblock is left.
+world
+blkid() { printf '%s\n' TYPE=btrfs USAGE=filesystem; }
+fsck_says=8
+status 1 powernode_prepare_persist
+reason_has "sda4 holds a file system of the type btrfs $erase"
+blkid() { /usr/sbin/blkid "$@"; }
 world
 zeros
 read_only=1

@@ -183,8 +183,10 @@ powernode_has_superblock() {
 }
 
 # powernode_foreign DEVICE: PN_VALUE names the contents of DEVICE when blkid finds something else than an ext4 file system there, or beside
-# one. Returns 1 when it finds nothing else.
+# one. Returns 1 when it finds nothing else. pn_instead is set when these are data that a file system is made over: encrypted ones, or
+# another file system. All else can stand beside an ext4 file system that is there.
 powernode_foreign() {
+    pn_instead=''
     pn_found=$(blkid -p -o export -s TYPE -s USAGE -s PTTYPE "$1" 2>/dev/null)
     pn_status=$?
     case $pn_status in
@@ -208,8 +210,8 @@ powernode_foreign() {
             [ -n "$pn_table" ] || return 1
             PN_VALUE="a partition table ($pn_table)"
             ;;
-        *:filesystem) PN_VALUE="a file system of the type $pn_type" ;;
-        *:crypto) PN_VALUE="encrypted data ($pn_type)" ;;
+        *:filesystem) pn_instead=1 PN_VALUE="a file system of the type $pn_type" ;;
+        *:crypto) pn_instead=1 PN_VALUE="encrypted data ($pn_type)" ;;
         *:raid) PN_VALUE="a part of a volume group or an array ($pn_type)" ;;
         *) PN_VALUE="data of the type $pn_type" ;;
     esac
@@ -217,7 +219,8 @@ powernode_foreign() {
 
 # powernode_persist_reason [STATUS]: PN_REASON is why the partition is refused, and what to type in recovery. STATUS is that of e2fsck -p;
 # without one, no ext4 file system begins there. The contents decide: e2fsck from a copy of an older superblock would overwrite
-# somebody else's data, and mke2fs all that such a copy can still save.
+# somebody else's data, and mke2fs all that such a copy can still save. Where a superblock is in its place and blkid is not sure, the data
+# are most likely the node's own: only looking is recommended.
 powernode_persist_reason() {
     pn_device=$PN_DEV/$PN_PERSIST
     pn_shown="the persist file system on $PN_PERSIST"
@@ -228,6 +231,10 @@ powernode_persist_reason() {
     elif [ "$(blockdev --getro "$pn_device" 2>/dev/null)" = 1 ]; then
         PN_REASON="$pn_shown is read-only: the disk refuses writes; $pn_recovery blockdev --getro /dev/$PN_PERSIST"
     elif powernode_foreign "$pn_device"; then
+        if [ -n "${1:-}" ] && [ -z "$pn_instead" ]; then
+            PN_REASON="$pn_shown is damaged: e2fsck -p ended with $1; it also holds $PN_VALUE; to look, $pn_recovery e2fsck -n /dev/$PN_PERSIST"
+            return
+        fi
         PN_REASON="$PN_PERSIST holds $PN_VALUE in place of the persist file system; save what you need of it; to erase it, $pn_recovery $pn_make"
     elif [ -n "${1:-}" ]; then
         PN_REASON="$pn_shown is damaged: e2fsck -p ended with $1; to decide, $pn_recovery e2fsck -f /dev/$PN_PERSIST"
