@@ -89,6 +89,8 @@ pub(super) enum RemoteChoiceError {
     None,
     #[error("use a remote cache beside an engine: an engine has a cache of its own")]
     Both,
+    #[error("ask a remote cache: --offline uses no network")]
+    Offline,
 }
 
 impl Fatal for RemoteChoiceError {
@@ -102,6 +104,7 @@ impl Hint for RemoteChoiceError {
         Some(match self {
             Self::None => "give --remote-cache URL, or set PNB_REMOTE_CACHE".into(),
             Self::Both => "give --remote or --remote-cache".into(),
+            Self::Offline => "leave --offline out".into(),
         })
     }
 }
@@ -118,10 +121,21 @@ impl Fatal for RemoteError {
     }
 }
 
+/// Whether an option stands on the command line, in contrast to one from a variable.
+fn typed(common: &Common, name: &str) -> bool {
+    common.typed_options.contains(name)
+}
+
 impl RemoteArgs {
     /// The cache that must be named, and must be there.
     pub(super) fn cache(&self, common: &Common) -> Result<Arc<dyn RemoteCache>, Failure> {
-        let named = self.remote_cache.as_deref().or(self.remote.as_deref());
+        if common.offline {
+            return Err(RemoteChoiceError::Offline.into());
+        }
+        let named = match typed(common, "remote") {
+            true => self.remote.as_deref(),
+            false => self.remote_cache.as_deref().or(self.remote.as_deref()),
+        };
         let url = named.filter(|url| !url.is_empty()).ok_or(RemoteChoiceError::None)?;
         Ok(connect(&self.endpoint(url)?, &network(common), &self.limits())?)
     }
@@ -149,9 +163,11 @@ impl RemoteArgs {
         let Some(url) = self.remote.as_deref().filter(|url| !url.is_empty() && !common.offline) else {
             return Ok(None);
         };
-        let typed = |name: &str| common.typed_options.contains(name);
-        if typed("remote") && typed("remote_cache") {
-            return Err(RemoteChoiceError::Both.into());
+        match (typed(common, "remote"), typed(common, "remote_cache")) {
+            (true, true) => return Err(RemoteChoiceError::Both.into()),
+            // A variable may name an engine for all commands; the cache of the command line is nearer.
+            (false, true) => return Ok(None),
+            _ => {}
         }
         let engine = connect_engine(&self.endpoint(url)?, &network(common), &self.limits())?;
         let shared = SharedResults::new(
@@ -162,8 +178,7 @@ impl RemoteArgs {
         );
         let wait = Duration::from_secs(self.remote_queue_timeout.unwrap_or(QUEUE_SECONDS));
         let jobs = usize::from(self.remote_jobs.unwrap_or(REMOTE_JOBS));
-        let mut elsewhere = Elsewhere::new(engine, program.to_owned(), jobs, wait);
-        elsewhere.accept_cached = !self.remote_no_accept;
+        let elsewhere = Elsewhere::new(engine, program.to_owned(), jobs, wait);
         Ok(Some(Engine { elsewhere, shared }))
     }
 

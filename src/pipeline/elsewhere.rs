@@ -9,6 +9,7 @@ use super::{
     placement::InputFiles,
     recipe::Recipe,
     resolve::{ResolvedInput, ResolvedStage},
+    run::forwarded,
     shared::{self, SharedResults},
     worker::pinned_path,
 };
@@ -24,7 +25,7 @@ use std::{
     fs::File,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -36,6 +37,8 @@ const OS_FAMILY: &str = "OSFamily";
 const SANDBOX: &str = "pnb-sandbox";
 /// Lines of a log in the error of a failed stage.
 const TAIL: usize = 30;
+/// Longest line of a worker that is shown, in bytes.
+const MAX_LINE: usize = 4096;
 /// Time that a worker has beyond the limit of a stage: for its inputs, and to leave the outputs.
 const AROUND: Duration = Duration::from_secs(300);
 
@@ -44,11 +47,10 @@ const AROUND: Duration = Duration::from_secs(300);
 pub struct Elsewhere {
     engine: Arc<dyn RemoteEngine>,
     /// Most actions at once.
-    pub jobs: usize,
+    pub(super) jobs: usize,
     /// The time that an action may wait for a worker.
     pub queue_timeout: Duration,
-    /// Whether an action that ran before counts.
-    pub accept_cached: bool,
+    slots: Slots,
     /// The program that a worker runs: this pnb, for this machine's architecture.
     program: PathBuf,
     /// The blob of the program, once it is known.
@@ -62,7 +64,7 @@ impl Elsewhere {
             engine,
             jobs,
             queue_timeout,
-            accept_cached: true,
+            slots: Slots::new(jobs),
             program,
             blob: Mutex::new(None),
         }
@@ -101,22 +103,70 @@ pub(super) fn can_travel(resolved: &ResolvedStage) -> bool {
         .any(|input| matches!(input, ResolvedInput::Base(_)))
 }
 
-/// Runs a stage on a worker; returns the record and the name of the worker. The outputs may be absent from the store afterwards.
+/// A stage that a worker ran.
+pub(super) struct RanElsewhere {
+    pub(super) record: Record,
+    /// The worker and its engine.
+    pub(super) source: String,
+    /// Whether the worker ran it for an earlier build.
+    pub(super) cached: bool,
+}
+
+/// Places for work, of which only so many are taken at once.
+#[derive(Debug)]
+pub(super) struct Slots {
+    free: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// A place that is taken until this is dropped.
+pub(super) struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    pub(super) fn new(count: usize) -> Self {
+        Self {
+            free: Mutex::new(count.max(1)),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Waits for a place.
+    pub(super) fn take(&self) -> Slot<'_> {
+        let mut free = lock(&self.free);
+        while *free == 0 {
+            free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+        Slot(self)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.changed.notify_one();
+    }
+}
+
+/// Runs a stage on a worker. The outputs may be absent from the store afterwards.
 pub(super) fn run_elsewhere(
     context: &BuildContext<'_>,
     shared: &SharedResults,
     elsewhere: &Elsewhere,
     resolved: &ResolvedStage,
-) -> Result<(Record, String), PipelineError> {
+) -> Result<RanElsewhere, PipelineError> {
+    let _slot = elsewhere.slots.take();
     let id = &resolved.id;
     let recipe = Recipe::new(context.project, resolved)?;
     let limit = recipe.limits.wall;
     let mut parts = inputs(context, shared, &recipe)?;
     let hermetic = context.options.hermetic;
-    let job = StageJob::new(&recipe, resolved, hermetic, parts.blobs()).ok_or_else(|| PipelineError::Spec {
-        node: id.clone(),
-        problem: "it has a base image as input, which does not travel to a worker".to_owned(),
-    })?;
+    let forwarded = forwarded(context.project.graph.file(id), resolved)?;
+    let job =
+        StageJob::new(&recipe, resolved, hermetic, forwarded, parts.blobs()).ok_or_else(|| PipelineError::Spec {
+            node: id.clone(),
+            problem: "it has a base image as input, which does not travel to a worker".to_owned(),
+        })?;
     let cache = elsewhere.engine.cache();
     let text = serde_json::to_vec(&job).map_err(|e| PipelineError::Spec {
         node: id.clone(),
@@ -124,7 +174,7 @@ pub(super) fn run_elsewhere(
     })?;
     parts.bytes(JOB, text);
     parts.file(PROGRAM, elsewhere.program_blob()?, elsewhere.program.clone());
-    let fetch = |path: &str| fetch_pinned(context, &recipe, path);
+    let fetch = |path: &str| fetch_pinned(context, shared, &recipe, path);
     let missing = parts.missing(&*cache)?;
     parts.send(&*cache, missing, &fetch)?;
     let files = parts.blobs().into_iter().map(|(path, blob)| {
@@ -139,7 +189,8 @@ pub(super) fn run_elsewhere(
         platform: properties(context.project.graph.build_arch()),
         timeout: limit + AROUND,
         queue_timeout: elsewhere.queue_timeout,
-        accept_cached: elsewhere.accept_cached,
+        // A result that was given up may be what the engine remembers, too.
+        accept_cached: shared.accepts() && !shared.distrusts(&resolved.key),
         salt: Vec::new(),
     };
     let executed = execute(context, elsewhere, resolved, &action)?;
@@ -153,7 +204,8 @@ pub(super) fn run_elsewhere(
         worker => format!("{worker} of {}", results.name()),
     };
     let record = shared::accept(context, shared, resolved, found, &source)?;
-    Ok((record, source))
+    let cached = executed.cached;
+    Ok(RanElsewhere { record, source, cached })
 }
 
 /// The files of the input root: of outputs that only the server has, the blobs that it named; of all others, those of the store.
@@ -181,16 +233,9 @@ fn inputs(context: &BuildContext<'_>, shared: &SharedResults, recipe: &Recipe<'_
         }
     }
     for output in needed {
-        if context.store.find_object(output.digest())?.is_some() {
-            parts.output(context.store, &output)?;
-            continue;
-        }
         match shared.blobs_of(&output) {
             Some(blobs) => parts.remote(blobs),
-            None => {
-                shared::ensure(context, output.digest())?;
-                parts.output(context.store, &output)?;
-            }
+            None => parts.output(context.store, &output)?,
         }
     }
     Ok(parts)
@@ -202,7 +247,12 @@ fn pinned(parts: &mut Parts, sha256: &Sha256Digest, size: u64) {
 }
 
 /// The object of a pinned file of the input root, fetched into the store.
-fn fetch_pinned(context: &BuildContext<'_>, recipe: &Recipe<'_>, path: &str) -> Result<PathBuf, PipelineError> {
+fn fetch_pinned(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    recipe: &Recipe<'_>,
+    path: &str,
+) -> Result<PathBuf, PipelineError> {
     let store = context.store.of_pinned();
     let object = |digest: VerityDigest| Ok(store.object_path(&digest)?);
     for input in recipe.inputs.values() {
@@ -225,10 +275,7 @@ fn fetch_pinned(context: &BuildContext<'_>, recipe: &Recipe<'_>, path: &str) -> 
             _ => {}
         }
     }
-    Err(PipelineError::Spec {
-        node: recipe.id.clone(),
-        problem: format!("the server lost {path}"),
-    })
+    Err(shared::lost_file(context, shared, path)?)
 }
 
 /// The properties of a worker that runs programs of `arch`.
@@ -264,7 +311,8 @@ fn execute(
                             });
                         }
                     }
-                    byte => line.push(byte),
+                    byte if line.len() < MAX_LINE => line.push(byte),
+                    _ => {}
                 }
             }
         }

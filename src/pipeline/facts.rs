@@ -6,6 +6,7 @@ use super::{
     package_facts::PackageFacts,
     project::{AGENT, below_stages},
     resolve::{ResolvedInput, STAGE_DIRECTORY, digest_of},
+    shared::ensure,
 };
 use crate::{
     graph::{DeclaredVariant, InputSource, StageArch, StageWorkload},
@@ -220,6 +221,7 @@ impl<'a> Described<'a> {
         let missing = || PipelineError::describe(format!("{id} has no output {output:?}"));
         let outputs = &self.outcome.done(&id)?.record.outputs;
         let found = outputs.get(output).ok_or_else(missing)?;
+        ensure(self.context, found)?;
         let bytes = self.context.store.read_object(found.digest())?;
         let text = String::from_utf8(bytes).map_err(|e| PipelineError::describe(format!("{id}: {e}")))?;
         Ok(text.trim_end().to_owned())

@@ -22,6 +22,7 @@ use crate::{
     model::{Arch, Capability, Epoch, NodeId, RelPath, Sha256Digest, StageKey, VerityDigest},
     remote::BlobDigest,
     sandbox::{DeclaredRefusals, Ids, Limits, OutputSpec, Workload},
+    store::Output,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,6 +73,8 @@ pub(super) struct StageJob {
     outputs: Vec<OutputSpec>,
     dev_in: Vec<RelPath>,
     refused: DeclaredRefusals,
+    /// The outputs that pass an input on.
+    pub(super) forwarded: BTreeMap<String, Output>,
     /// The files of the input root below `t`, `o` and `s`.
     pub(super) files: BTreeMap<String, BlobDigest>,
 }
@@ -82,6 +85,7 @@ impl StageJob {
         recipe: &Recipe<'_>,
         resolved: &ResolvedStage,
         hermetic: bool,
+        forwarded: BTreeMap<String, Output>,
         files: BTreeMap<String, BlobDigest>,
     ) -> Option<Self> {
         let input = |input: &ResolvedInput| {
@@ -114,6 +118,7 @@ impl StageJob {
             outputs: recipe.outputs.clone(),
             dev_in: recipe.dev_in.clone(),
             refused: recipe.refused.clone(),
+            forwarded,
             files,
         })
     }
@@ -154,8 +159,7 @@ impl StageJob {
     }
 
     /// Digests of the trees and files among its inputs that stages have made.
-    pub(super) fn outputs_needed(&self) -> Vec<crate::store::Output> {
-        use crate::store::Output;
+    pub(super) fn outputs_needed(&self) -> Vec<Output> {
         let trees = self.root.iter().chain(self.emulator.iter().map(|(digest, _)| digest));
         let mut needed: Vec<Output> = trees.map(|digest| Output::Tree { digest: *digest }).collect();
         for input in self.inputs.values() {

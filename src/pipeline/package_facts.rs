@@ -69,12 +69,13 @@ pub(super) fn prepare_statements(context: &BuildContext<'_>, outcome: &BuildOutc
         let node = context.project.graph.node(target.variant.as_str(), target.arch)?;
         let stages = closure_of(&context.project.graph, std::slice::from_ref(&node))?.order;
         let facts = PackageFacts::new(context, outcome, target.arch, &stages)?;
-        if shared::facts(context, &facts.key(), &|said| facts.fits(said)).is_some() {
+        if shared::facts(context, outcome, &facts.key(), &|said| facts.fits(said))?.is_some() {
             continue;
         }
-        facts
+        let mut trees = facts
             .trees_of_stages()
-            .try_for_each(|(_, digest)| ensure(context, digest))?;
+            .map(|(_, digest)| Output::Tree { digest: *digest });
+        trees.try_for_each(|tree| ensure(context, &tree))?;
     }
     Ok(())
 }
@@ -103,7 +104,7 @@ impl<'a> PackageFacts<'a> {
     /// What they say: from the cache that other machines share, if it has it.
     pub(super) fn all(mut self) -> Result<Said, PipelineError> {
         let key = self.key();
-        if let Some(said) = shared::facts(self.context, &key, &|said| self.fits(said)) {
+        if let Some(said) = shared::facts(self.context, self.outcome, &key, &|said| self.fits(said))? {
             return Ok(said);
         }
         let said = Said {
@@ -135,10 +136,21 @@ impl<'a> PackageFacts<'a> {
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
-    /// Whether facts are about these packages.
+    /// Whether facts are about these packages, in texts such as are read from packages here.
     fn fits(&self, said: &Said) -> bool {
         let own: BTreeSet<&Sha256Digest> = self.packages.iter().map(|package| &package.sha256).collect();
+        let system = &said.operating_system;
+        let optional = [&system.version, &system.name, &system.cpe].into_iter().flatten();
+        let of_packages = said.packages.values().flat_map(|details| {
+            let licenses = details
+                .licenses
+                .iter()
+                .map(|(License::Spdx(text) | License::Name(text))| text);
+            details.maintainer.iter().chain(&details.depends).chain(licenses)
+        });
+        let mut texts = of_packages.chain(optional).chain([&system.id]);
         said.packages.keys().collect::<BTreeSet<_>>() == own
+            && texts.all(|text| line(text).as_deref() == Some(text.as_str()))
     }
 
     /// The stages that have unpacked packages, and the root's, with their trees.
@@ -239,7 +251,7 @@ impl<'a> PackageFacts<'a> {
             return Ok(None);
         };
         if !self.trees.contains_key(digest) {
-            ensure(self.context, digest)?;
+            ensure(self.context, &Output::Tree { digest: *digest })?;
             self.trees.insert(*digest, self.context.store.tree(digest)?);
         }
         let Some(found) = self.trees.get(digest).and_then(|tree| find(tree, path)) else {

@@ -12,7 +12,7 @@ use crate::{
     lock::{BasePlatform, Package, PinnedFile},
     model::{Arch, RelPath, VerityDigest},
     sandbox::{Access, BuildDir, Console, Emulator, Mount, Network, RootFs, Spec, Variation, Workload},
-    store::{self, Store, StoreError},
+    store::{self, Output, Store, StoreError},
 };
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -43,7 +43,7 @@ impl Drop for PackageDirectories {
 /// The inputs of a run on their way into the store.
 pub(super) trait InputFiles {
     /// Brings an output of another stage into the store.
-    fn output(&self, digest: &VerityDigest) -> Result<(), PipelineError>;
+    fn output(&self, output: &Output) -> Result<(), PipelineError>;
 
     /// Brings a pinned file into the store of pinned files.
     fn pinned(&self, store: &Store, file: &PinnedFile) -> Result<VerityDigest, PipelineError>;
@@ -56,8 +56,8 @@ pub(super) trait InputFiles {
 }
 
 impl InputFiles for BuildContext<'_> {
-    fn output(&self, digest: &VerityDigest) -> Result<(), PipelineError> {
-        ensure(self, digest)
+    fn output(&self, output: &Output) -> Result<(), PipelineError> {
+        ensure(self, output)
     }
 
     fn pinned(&self, store: &Store, file: &PinnedFile) -> Result<VerityDigest, PipelineError> {
@@ -115,7 +115,7 @@ pub(super) fn place(context: &RunContext<'_>, recipe: Recipe<'_>) -> Result<Plac
     let Inputs { mounts, packages, .. } = inputs;
     let root = match &recipe.root {
         Some(digest) => {
-            context.inputs.output(digest)?;
+            context.inputs.output(&Output::Tree { digest: *digest })?;
             RootFs::Tree(checkout(context, digest, links.for_programs())?)
         }
         None => RootFs::Empty,
@@ -268,14 +268,16 @@ impl Inputs<'_> {
         let pinned = store.of_pinned();
         match input {
             ResolvedInput::Tree(digest) => {
-                self.context.inputs.output(digest)?;
+                self.context.inputs.output(&Output::Tree { digest: *digest })?;
                 self.mount(checkout(self.context, digest, self.links)?, target.clone());
                 if let Some(beside) = beside(recipe, target, input)? {
                     self.mount(self.own(store, store.object_path(digest)?)?, beside);
                 }
             }
-            ResolvedInput::File(digest, _) => {
-                self.context.inputs.output(digest)?;
+            ResolvedInput::File(digest, size) => {
+                let (digest, size) = (*digest, *size);
+                self.context.inputs.output(&Output::File { digest, size })?;
+                let digest = &digest;
                 store.verify_object(digest)?;
                 self.mount(self.own(store, store.plain_object(digest)?)?, target.clone());
             }
@@ -359,7 +361,7 @@ fn emulator(context: &RunContext<'_>, recipe: &Recipe<'_>) -> Result<Option<Emul
     };
     let name = emulator_name(arch);
     let links = LinkCount::of(context, &recipe.workload).for_programs();
-    context.inputs.output(&digest)?;
+    context.inputs.output(&Output::Tree { digest })?;
     let program = checkout(context, &digest, links)?.join("usr/bin").join(name);
     if !program.is_file() {
         return Err(PipelineError::Spec {

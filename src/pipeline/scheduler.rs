@@ -2,10 +2,10 @@
 
 use super::{
     BuildContext, Event, PipelineError, Project,
-    elsewhere::{can_travel, run_elsewhere},
+    elsewhere::{Slots, can_travel, run_elsewhere},
     package_facts::prepare_statements,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
-    run::{RunOptions, run_stage},
+    run::run_stage,
     shared::{ask, ensure, offer},
 };
 use crate::{
@@ -240,7 +240,9 @@ fn attempt(
     });
     let changed = Condvar::new();
     let (sender, offered) = mpsc::channel::<Done>();
-    let offers = Mutex::new(Some(sender));
+    let offers = Mutex::new(context.shared.map(|_| sender));
+    // A stage on a worker takes no processor here, and one that runs here takes its place among `jobs` all the same.
+    let slots = Slots::new(jobs);
     // Each worker takes the next ready node until none is left. The lock is held only to choose a node and to record its result,
     // never while a stage runs.
     let work = || {
@@ -248,7 +250,7 @@ fn attempt(
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
-            let run = || build_node(context, &id, &outputs, range, wanted.contains(&id));
+            let run = || build_node(context, &id, &outputs, range, wanted.contains(&id), &slots);
             // A panic must reach the caller. Until then the other workers must not wait for this stage, which will never finish.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
@@ -266,8 +268,10 @@ fn attempt(
             let mut spent = BTreeSet::new();
             match result {
                 Ok(done) => {
+                    // Where nothing is taken from the cache, what the store has is compared with it, too.
+                    let compared = !done.cached || context.shared.is_some_and(|shared| !shared.accepts());
                     if let Some(offers) = &*lock(&offers)
-                        && !done.cached
+                        && compared
                         && done.source.is_none()
                     {
                         // The receiver lives until the workers have ended.
@@ -280,10 +284,7 @@ fn attempt(
                         spent = spent_trees(&closure, done, &id);
                     }
                 }
-                Err(error) => {
-                    // Only the first failure is reported: a build has one error.
-                    state.failed.get_or_insert(error);
-                }
+                Err(error) => note_failure(&mut state.failed, error),
             }
             drop(state);
             changed.notify_all();
@@ -292,9 +293,9 @@ fn attempt(
         }
     };
     let sent = thread::scope(|scope| {
+        let last = LastOffer(&offers);
         // Results go to the cache beside the stages that run next.
         let sending = scope.spawn(move || offered.into_iter().try_for_each(|done| offer(context, &done)));
-        // A stage on a worker takes no processor here.
         let jobs = jobs + context.elsewhere.map_or(0, |elsewhere| elsewhere.jobs);
         let workers: Vec<_> = (0..jobs.clamp(1, closure.order.len().max(1)))
             .map(|_| scope.spawn(work))
@@ -304,19 +305,35 @@ fn attempt(
                 std::panic::resume_unwind(panic);
             }
         }
-        // Without a sender the list of offers ends.
-        lock(&offers).take();
+        drop(last);
         sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     let mut state = state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Err(error) = sent {
-        state.failed.get_or_insert(error);
+        note_failure(&mut state.failed, error);
     }
     let outcome = BuildOutcome {
         nodes: state.done,
         order: closure.order,
     };
     Ok((outcome, state.failed))
+}
+
+/// Notes the failure of a build, which reports one error: the first, unless that one only says that the build begins anew.
+fn note_failure(failed: &mut Option<PipelineError>, error: PipelineError) {
+    match failed {
+        None | Some(PipelineError::Lost { .. }) => *failed = Some(error),
+        Some(_) => {}
+    }
+}
+
+/// Ends the list of offers when it is dropped, also on the way out of a panic: without a sender the list has an end.
+struct LastOffer<'a>(&'a Mutex<Option<mpsc::Sender<Done>>>);
+
+impl Drop for LastOffer<'_> {
+    fn drop(&mut self) {
+        lock(self.0).take();
+    }
 }
 
 /// Chooses the next node: the first of those that are ready, or the one that the seed `order` selects.
@@ -392,6 +409,7 @@ fn build_node(
     outputs: &OutputsByNode,
     range: bool,
     wanted: bool,
+    slots: &Slots,
 ) -> Result<Done, PipelineError> {
     let BuildContext {
         project,
@@ -412,7 +430,7 @@ fn build_node(
     // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
     let mut waits = || events(Event::Queued { node: id.clone() });
     let _lock = store.lock_stage(&resolved.key, &mut waits)?;
-    if let Some(record) = usable(store, &resolved, options)? {
+    if let Some(record) = usable(context, &resolved)? {
         return cached(context, &resolved, record, None);
     }
     events(Event::Started {
@@ -422,11 +440,14 @@ fn build_node(
     });
     let ran = match engine {
         Some((elsewhere, shared)) => {
-            run_elsewhere(context, shared, elsewhere, &resolved).map(|(record, source)| (record, Some(source)))
+            run_elsewhere(context, shared, elsewhere, &resolved).map(|ran| (ran.record, Some(ran.source), ran.cached))
         }
-        None => run_stage(context, &resolved).map(|record| (record, None)),
+        None => {
+            let _slot = slots.take();
+            run_stage(context, &resolved).map(|record| (record, None, false))
+        }
     };
-    let (record, source) = match ran {
+    let (record, source, cached) = match ran {
         Ok(ran) => ran,
         Err(error) => {
             events(Event::Failed { node: id.clone() });
@@ -449,19 +470,19 @@ fn build_node(
     Ok(Done {
         resolved,
         record,
-        cached: false,
+        cached,
         source,
     })
 }
 
 fn ensure_all(context: &BuildContext<'_>, record: &Record) -> Result<(), PipelineError> {
     let mut outputs = record.outputs.values();
-    outputs.try_for_each(|output| ensure(context, output.digest()))
+    outputs.try_for_each(|output| ensure(context, output))
 }
 
 /// A node whose result the store or the cache has.
 fn known(context: &BuildContext<'_>, resolved: &ResolvedStage, wanted: bool) -> Result<Option<Done>, PipelineError> {
-    if let Some(record) = usable(context.store, resolved, context.options)? {
+    if let Some(record) = usable(context, resolved)? {
         return cached(context, resolved, record, None).map(Some);
     }
     let (Some(shared), Some(record)) = (context.shared, ask(context, resolved)?) else {
@@ -500,10 +521,19 @@ fn cached(
     })
 }
 
-/// The usable record of a resolved node. A hermetic build does not accept a record from a weaker sandbox.
-fn usable(store: &Store, resolved: &ResolvedStage, options: &RunOptions) -> Result<Option<Record>, PipelineError> {
+/// The usable record of a resolved node. A hermetic build does not accept a record from a weaker sandbox, and one that takes nothing from a
+/// cache accepts none that came from one.
+fn usable(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Result<Option<Record>, PipelineError> {
+    let BuildContext { store, options, .. } = *context;
     let record = store.record(&resolved.key)?;
-    Ok(record.filter(|r| r.weaker.is_empty() || !options.hermetic))
+    let Some(record) = record.filter(|record| record.weaker.is_empty() || !options.hermetic) else {
+        return Ok(None);
+    };
+    let here_only = context.shared.is_some_and(|shared| !shared.accepts());
+    if here_only && store.record_source(&resolved.key)?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(record))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::{
     lock::{BasePlatform, Package, PinnedFile},
     model::{Sha256Digest, VerityDigest},
     remote::{BlobDigest, FolderCache, ResultFiles, StageResults, Taking},
-    store::{ObjectMode, Store, read_foreign},
+    store::{ObjectMode, Output, Store, read_foreign},
     verity,
 };
 use std::{
@@ -37,7 +37,7 @@ impl Delivered {
 }
 
 impl InputFiles for Delivered {
-    fn output(&self, _: &VerityDigest) -> Result<(), PipelineError> {
+    fn output(&self, _: &Output) -> Result<(), PipelineError> {
         Ok(())
     }
 
@@ -88,7 +88,11 @@ pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), Pi
     let out = dir.join(OUT);
     let log = store.log_of(&job.key);
     match ran {
-        Ok(record) => Ok(StageResults::write_folder(&store, &record, log.as_deref(), &out)?),
+        Ok(mut record) => {
+            // The outputs that pass an input on: the client compares them with its inputs.
+            record.outputs.extend(job.forwarded.clone());
+            Ok(StageResults::write_folder(&store, &record, log.as_deref(), &out)?)
+        }
         Err(error) => {
             // Whatever becomes of the log, the error of the stage is the one that counts.
             let _ = log.map(|log| StageResults::write_log(&log, &out));

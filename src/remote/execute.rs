@@ -39,6 +39,8 @@ use std::{
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tonic::{Code, Response, Status, Streaming};
 
+/// Streams of printed bytes of one action: standard output and standard error.
+const MAX_STREAMS: usize = 2;
 /// How often the caller is asked whether it still wants the result.
 const TICK: Duration = Duration::from_millis(200);
 /// What a run may take beyond its time: collecting the outputs, and the way back.
@@ -246,6 +248,7 @@ impl GrpcEngine {
         }
         for stream in [metadata.stdout_stream_name, metadata.stderr_stream_name] {
             if !stream.is_empty()
+                && run.prints.len() < MAX_STREAMS
                 && run.prints.iter().all(|(known, _)| *known != stream)
                 && let Some(printing) = self.print(&stream)
             {

@@ -250,8 +250,9 @@ impl HttpCache {
             // A server of files takes no uploads, and is still read.
             405 | 501 if writes => RemoteError::Denied { server, doing, problem },
             413 | 507 if writes => RemoteError::Full { server, problem },
-            404 if writes => RemoteError::Unsupported {
+            404 if writes => RemoteError::Denied {
                 server,
+                doing,
                 problem: format!("{problem}; it takes no uploads below this address"),
             },
             _ => self.gone(problem),

@@ -177,7 +177,7 @@ fn flatten(tree: &Tree, files: &mut BTreeMap<String, BlobDigest>) -> Result<(), 
     let children: BTreeMap<BlobDigest, &Directory> = children.collect();
     let root = tree.root.as_ref().ok_or("its directory has no root")?;
     let mut open = VecDeque::from([(String::new(), root, 0)]);
-    let mut nodes = 0;
+    let mut nodes: u32 = 0;
     let path = |parent: &str, name: &str| -> Result<String, String> {
         let plain = !name.contains('/') && RelPath::new(name).is_ok();
         match plain {
@@ -189,7 +189,9 @@ fn flatten(tree: &Tree, files: &mut BTreeMap<String, BlobDigest>) -> Result<(), 
         if !directory.symlinks.is_empty() {
             return Err(format!("it has symbolic links below \"{}\"", visible_message(&parent)));
         }
-        nodes += u32::try_from(directory.files.len() + 1).unwrap_or(u32::MAX - nodes);
+        // Counted before they are queued: a directory may stand in a message very often.
+        let more = directory.files.len() + directory.directories.len() + 1;
+        nodes = u32::try_from(more).map_or(u32::MAX, |more| nodes.saturating_add(more));
         if nodes > MAX_NODES || depth > MAX_DEPTH {
             return Err(format!(
                 "it has more than {MAX_NODES} files, or directories {MAX_DEPTH} deep"

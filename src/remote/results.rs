@@ -56,16 +56,11 @@ pub struct FoundResult {
 }
 
 impl FoundResult {
-    /// The files of an output: of a tree its dump, its pack, and every large object that is no output itself.
+    /// The files of an output: of a tree its dump, its pack, and every large object of the result, of which only the dump says whose they
+    /// are.
     pub fn files_of(&self, output: &Output) -> BTreeMap<String, BlobDigest> {
-        let own: BTreeSet<String> = self
-            .record
-            .outputs
-            .values()
-            .map(|output| object_path(output.digest()))
-            .collect();
         let of_tree = |digest: &VerityDigest, path: &String| {
-            *path == dump_path(digest) || *path == pack_path(digest) || path.starts_with("o/") && !own.contains(path)
+            *path == dump_path(digest) || *path == pack_path(digest) || path.starts_with("o/")
         };
         let files = self.files.files.iter().filter(|(path, _)| match output {
             Output::File { digest, .. } => **path == object_path(digest),

@@ -10,6 +10,9 @@ use crate::{
 };
 use std::{collections::BTreeMap, fs, path::Path};
 
+/// Most bytes of a log that are read.
+const MAX_LOG: u64 = 64 << 20;
+
 /// What became of a result that was offered to a cache.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Published {
@@ -92,14 +95,14 @@ impl StageResults {
         parts.write_folder(dir)
     }
 
-    /// The log among the files of a result; empty if there is none.
+    /// The log among the files of a result; empty if there is none, or one of more than 64 MiB.
     ///
     /// # Errors
     ///
     /// If the cache does not have it.
     pub fn read_log(&self, files: &BTreeMap<String, BlobDigest>) -> Result<Vec<u8>, RemoteError> {
         let mut log = Vec::new();
-        if let Some(blob) = files.get(LOG) {
+        if let Some(blob) = files.get(LOG).filter(|blob| blob.size <= MAX_LOG) {
             self.cache.read(blob, &mut log, &|_| {})?;
         }
         Ok(log)

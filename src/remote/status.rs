@@ -69,6 +69,8 @@ pub(super) fn verdict(server: &str, doing: Doing, status: &Status, fault: &LastF
         | Code::Cancelled => Verdict::Again(gone(problem)),
         Code::Unauthenticated => Verdict::Token(denied(problem)),
         Code::PermissionDenied => Verdict::Final(denied(problem)),
+        // A proxy that leads to the reading half of a server only knows no other calls.
+        Code::Unimplemented if doing == Doing::Writing => Verdict::Final(denied(problem)),
         Code::Unimplemented => Verdict::Final(RemoteError::Unsupported { server, problem }),
         _ => Verdict::Final(gone(problem)),
     }

@@ -20,6 +20,10 @@ use std::{
 
 /// Most bytes of a tree's dump; that of a root with 100,000 files has some 20 MB.
 const MAX_DUMP: u64 = 256 << 20;
+/// Bytes in front of each object of a pack.
+const PACK_HEAD: u64 = 40;
+/// Bytes of a pack beside its objects: the frame's head and the pack's.
+const PACK_SLACK: u64 = 4096;
 /// Pieces of a blob on the way into the store.
 const PIECES: usize = 8;
 
@@ -73,15 +77,28 @@ impl StageResults {
             if object == EMPTY_FILE {
                 continue;
             }
-            let missing = taking
-                .store
-                .find_object(&object)
-                .map_err(local("look for an object"))?
-                .is_none();
+            let present = taking.store.find_object(&object).map_err(local("look for an object"))?;
+            let missing = present.is_none();
+            if let Some(present) = present {
+                let found = present.metadata().map_err(local_io("look at an object"))?.len();
+                if found != size {
+                    return Err(self.bad(format!(
+                        "{path} says that object {object} has {size} bytes, and it has {found}"
+                    )));
+                }
+            }
             if size <= MAX_PACKED {
                 packed.insert(object, size);
                 lacks |= missing;
             } else if missing {
+                let blob = self.blob_of(files, &object_path(&object))?;
+                // The server's word must not decide how much is written here.
+                if blob.size != size {
+                    let other = blob.size;
+                    return Err(self.bad(format!(
+                        "{path} says that object {object} has {size} bytes, and its blob {other}"
+                    )));
+                }
                 large.push(object);
             }
         }
@@ -112,6 +129,13 @@ impl StageResults {
     ) -> Result<(), RemoteError> {
         let path = pack_path(tree);
         let blob = self.blob_of(files, &path)?;
+        let content: u64 = packed
+            .values()
+            .fold(0, |sum, size| sum.saturating_add(size + PACK_HEAD));
+        // A frame of zstd that does not compress is longer by less than a hundredth.
+        if blob.size > content + content / 100 + PACK_SLACK {
+            return Err(self.bad(format!("{path} has {} bytes for objects of {content}", blob.size)));
+        }
         let scratch = ScratchFile(taking.store.scratch_path("pack"));
         let mut file = File::create_new(&scratch.0).map_err(local_io("make a file for a pack"))?;
         self.cache.read(blob, &mut file, taking.seen)?;

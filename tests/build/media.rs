@@ -164,7 +164,7 @@ fn what_cannot_be_booted_is_said_at_once() {
         (
             &raw,
             &["--append", "x"][..],
-            "--firmware direct takes kernel and initramfs off it",
+            "--firmware direct takes kernel and initramfs off the medium",
         ),
         (
             &images().join("ipxe/amd64"),

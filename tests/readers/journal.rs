@@ -260,7 +260,7 @@ fn fast_commits_are_named() {
         "mkdir d; echo hello >d/greeting; mke2fs -q -t ext4 -b 4096 -O fast_commit,^metadata_csum -J size=4 -d d x 24M
         head -c 4096 /dev/zero >zeros; printf 'jo\\njw -b 5000 zeros\\njc\\n' >commands; debugfs -w -f commands x >said 2>&1
         dumpe2fs -h x >out/said 2>/dev/null; fast=$(sed -n 's/^Fast commit length: *//p' out/said)
-        debugfs -R \"bmap <8> $(($(sed -n 's/^Total journal blocks: *//p' out/said) - fast))\" x >out/place; mv x out/",
+        debugfs -R \"bmap <8> $(($(sed -n 's/^Total journal blocks: *//p' out/said) - fast + 1))\" x >out/place; mv x out/",
     );
     let mut image = made["x"].clone();
     let log = journal(&image);

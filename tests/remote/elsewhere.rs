@@ -16,6 +16,11 @@ fn stages_on_a_worker_give_what_they_give_here() {
         ground.output("far", "three", "out"),
         ground.output("here", "three", "out")
     );
+    // An output that passes an input on is there, too, and a second build finds everything.
+    assert_eq!(ground.output("far", "three", "version"), b"1.0\n");
+    let again = ground.build("far", &["--remote", &casd.url()]);
+    assert_eq!(again.well().0, Vec::<String>::new(), "{}", again.said);
+    assert_eq!(ground.output("far", "three", "version"), b"1.0\n");
     // Only what was asked for came back.
     let ((few, bytes), (many, _)) = (far.objects(), ground.built("here", &["store", "path"]).objects());
     assert!(

@@ -69,7 +69,7 @@ const TWO: &str = "summary = \"Two\"\nroot = \"agent\"\ncommand = [\"/usr/sbin/p
                    [outputs]\ndisk = { kind = \"file\" }\n";
 const THREE: &str = "summary = \"Three\"\nroot = \"agent\"\ncommand = [\"/usr/sbin/powernode-agent\"]\n\n[inputs]\n\
                      disk = { stage = \"two\", output = \"disk\" }\nversion = { stage = \"one\", output = \"version\" }\n\n\
-                     [outputs]\nout = { kind = \"file\" }\n";
+                     [outputs]\nout = { kind = \"file\" }\nversion = { kind = \"file\", from = \"version\" }\n";
 
 /// The project.
 pub(crate) struct Ground {

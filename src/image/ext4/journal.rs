@@ -17,8 +17,8 @@ use super::{
     Ext4,
     checksum::{crc32c, superblock_fits},
     format::{
-        COMPAT_JOURNAL, INCOMPAT_RECOVER, RO_METADATA_CSUM, S_CHECKSUM, S_FEATURE_COMPAT, S_FEATURE_INCOMPAT,
-        S_FEATURE_RO_COMPAT, S_JOURNAL_INUM, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, le16, le32,
+        COMPAT_JOURNAL, IMAGE_FORMAT, INCOMPAT_RECOVER, RO_METADATA_CSUM, S_CHECKSUM, S_FEATURE_COMPAT,
+        S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_JOURNAL_INUM, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, le16, le32,
     },
     superblock::superblock,
     volume::{corrupt, read_at},
@@ -81,6 +81,26 @@ const MAX_LOG: u64 = 1 << 20;
 /// Most blocks that are laid over an image, and most revocations.
 const MAX_RECORDS: usize = 4 << 20;
 
+/// Most problems that are noted.
+const MAX_PROBLEMS: usize = 64;
+
+/// The CRC-32 of each byte, with the highest bit first.
+const CRC32_BE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u32) << 24;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
 fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes
         .get(at..at + 4)
@@ -89,12 +109,8 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 
 /// CRC-32 of `bytes` behind those of `sum`, with the highest bit first, as the kernel's `crc32_be`.
 fn crc32_be(sum: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(sum, |mut crc, byte| {
-        crc ^= u32::from(*byte) << 24;
-        for _ in 0..8 {
-            crc = crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 };
-        }
-        crc
+    bytes.iter().fold(sum, |crc, byte| {
+        crc << 8 ^ CRC32_BE[usize::from((crc >> 24) as u8 ^ *byte)]
     })
 }
 
@@ -380,9 +396,12 @@ impl<'a, R: ReadAt> Log<'a, R> {
         }
     }
 
+    /// Notes a problem; of very many, the first.
     fn problem(&mut self, block: u64, problem: String) -> Result<(), ImageError> {
         let at = self.offset(block)?;
-        self.problems.push(corrupt(at, problem));
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(corrupt(at, problem));
+        }
         Ok(())
     }
 
@@ -515,6 +534,13 @@ impl<'a, R: ReadAt> Log<'a, R> {
         let found = self.scan()?;
         let revoked = self.revocations(&found)?;
         let (mut blocks, mut taken_back) = (BTreeMap::new(), 0);
+        // A journal that has the growth of a file system has blocks beyond the old end, too: the device is the limit, not the superblock.
+        let size = self.fs.image.size().map_err(|source| ImageError::Input {
+            format: IMAGE_FORMAT,
+            offset: 0,
+            source,
+        })?;
+        let device = size.div_ceil(self.fs.block_size()).max(self.fs.blocks);
         for (at, sequence) in &found.descriptors {
             let bytes = self.block(*at)?;
             let mut place = *at;
@@ -524,10 +550,10 @@ impl<'a, R: ReadAt> Log<'a, R> {
                     taken_back += 1;
                     continue;
                 }
-                if tag.block >= self.fs.blocks {
+                if tag.block >= device {
                     let text = format!(
-                        "transaction {sequence} of the journal has block {}, and there are {}",
-                        tag.block, self.fs.blocks
+                        "transaction {sequence} of the journal has block {}, and there are {device}",
+                        tag.block
                     );
                     self.problem(place, text)?;
                     continue;
@@ -555,10 +581,11 @@ impl<'a, R: ReadAt> Log<'a, R> {
 
     /// Fast commits that belong behind the last transaction are named; they state changes of inodes and names, not blocks.
     fn look_for_fast_commits(&mut self, expected: u32) -> Result<(), ImageError> {
-        if self.fast.is_empty() {
+        // The kernel leaves the block between the ring and the first fast commit free.
+        let first = self.fast.start + 1;
+        if first >= self.fast.end {
             return Ok(());
         }
-        let first = self.fast.start;
         let bytes = self.block(first)?;
         // le16 kind, le16 length, le32 features, le32 transaction
         if (le16(&bytes, 0), le32(&bytes, 8)) == (FAST_HEAD, expected) {
@@ -631,8 +658,10 @@ impl<R: ReadAt> ReadAt for ReplayedImage<R> {
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
         let under = self.image.next_data(from)?;
         let over = self.blocks.range(from / self.block_size..).next();
-        let over = over.map(|(block, _)| (block * self.block_size).max(from)..(block + 1) * self.block_size);
         let size = self.size()?;
+        // The image may end in the middle of a block.
+        let over =
+            over.map(|(block, _)| (block * self.block_size).max(from)..((block + 1) * self.block_size).min(size));
         Ok(match (under, over.filter(|over| over.start < size)) {
             (Some(under), Some(over)) if over.start < under.start => Some(over.start..over.end.min(under.start)),
             (None, over) => over,
