@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     manifest::{AgentKind, ArchiveFact, BuildRecord, Manifest, Reproducibility},
-    model::{Arch, Moment, Target, Variant},
+    model::{Arch, Moment, NodeId, Target, Variant},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,8 +131,8 @@ pub(super) fn check_policy(policy: &Policy, manifest: &Manifest, record: Option<
     if policy.built_here {
         let elsewhere = |record: &BuildRecord| {
             let mut stages = record.stages.iter();
-            let found = stages.find_map(|run| Some((&run.stage, run.arch, run.source.as_ref()?)));
-            found.map(|(stage, arch, source)| format!("the outputs of {stage}/{arch} came from {source:?}"))
+            let found = stages.find_map(|run| Some((NodeId::new(&run.stage, run.arch), run.source.as_ref()?)));
+            found.map(|(node, source)| format!("the outputs of {node} came from {source:?}"))
         };
         let problem = record.map_or(Some("no record says where its stages ran".to_owned()), elsewhere);
         rule(

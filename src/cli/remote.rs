@@ -89,7 +89,7 @@ pub(super) enum RemoteChoiceError {
     None,
     #[error("use a remote cache beside an engine: an engine has a cache of its own")]
     Both,
-    #[error("ask a remote cache: --offline uses no network")]
+    #[error("use a remote cache: --offline uses no network")]
     Offline,
 }
 
