@@ -146,7 +146,13 @@ impl Service<Uri> for Dialer {
             let dialed = dialed.unwrap_or_else(|_| Err(temporary(format!("no connection was made in {:?}", way.time))));
             way.fault.set(dialed.as_ref().err().cloned());
             let fault = way.fault.clone();
-            dialed.map(|inner| TokioIo::new(Noted { inner, fault }))
+            dialed.map(|inner| {
+                TokioIo::new(Noted {
+                    inner,
+                    fault,
+                    failed: None,
+                })
+            })
         })
     }
 }
@@ -284,6 +290,28 @@ fn lasting(text: String) -> TlsFault {
 pub(super) struct Noted {
     inner: Box<dyn Wire>,
     fault: LastFault,
+    /// The error of a write, until the connection was read once more.
+    failed: Option<io::Error>,
+}
+
+impl Noted {
+    /// Passes on the end of a write, or of a flush. After a failed one the connection is read once: a server that closes it has often said
+    /// why before, and nobody would read it any more. A connection that is closed can be read at once.
+    fn after<T>(&mut self, cx: &mut Context<'_>, done: Option<io::Result<T>>) -> Poll<io::Result<T>> {
+        match done {
+            Some(Ok(value)) => return Poll::Ready(Ok(value)),
+            Some(Err(error)) => self.failed = Some(error),
+            None => {}
+        }
+        let mut bytes = [0; 64];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer));
+        if let Some(fault) = read.as_ref().err().and_then(of_tls) {
+            self.fault.set(Some(fault));
+        }
+        let failed = self.failed.take();
+        Poll::Ready(Err(failed.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
+    }
 }
 
 impl AsyncRead for Noted {
@@ -298,11 +326,19 @@ impl AsyncRead for Noted {
 
 impl AsyncWrite for Noted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let done = match self.failed {
+            None => Some(ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))),
+            Some(_) => None,
+        };
+        self.after(cx, done)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let done = match self.failed {
+            None => Some(ready!(Pin::new(&mut self.inner).poll_flush(cx))),
+            Some(_) => None,
+        };
+        self.after(cx, done)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

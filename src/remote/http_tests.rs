@@ -287,7 +287,7 @@ fn statuses_have_their_meaning() {
         (405, Loss::Writing, "405 Method Not Allowed"),
         (413, Loss::Writing, "413 Payload Too Large"),
         (507, Loss::Writing, "507 Insufficient Storage"),
-        (404, Loss::Server, "it takes no uploads below this address"),
+        (404, Loss::Writing, "it takes no uploads below this address"),
         (400, Loss::Server, "400 Bad Request"),
     ] {
         server.plan(&[("PUT", Trouble::Status(status))]);
