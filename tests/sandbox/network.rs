@@ -246,7 +246,8 @@ fn a_client_of_this_host_gets_through_to_a_port_of_the_sandbox() {
         answer
     });
     let serve = "perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(LocalAddr => \"127.0.0.1:21000\", Listen => 1) or die; \
-        $c = $l->accept; print $c \"you said \", <$c>'";
+        $c = $l->accept; print $c \"you said \", <$c>; $c->flush; shutdown($c, 1); sleep 2'";
+    // What the end of a machine cuts off does not arrive; so this one waits a moment.
     let mut spec = machine(&host, dir.path(), &["/bin/sh", "-c", serve], 8080);
     spec.mounts
         .push(input(&dir.path().join("forward"), "forward", Access::ReadWrite));
