@@ -348,14 +348,14 @@ fn what_the_machine_of_an_image_does_not_have_is_said_at_once() {
         (
             "card.img",
             &["--keep", text(&new), "--size", "100MiB"],
-            "hint: --size 134217728",
+            "hint: give --size 134217728",
         ),
         ("card.img", &["--keep", text(&kept)], "use a card of 3145728 bytes"),
         ("arm64.raw", &["--firmware", "bios"], "no arm64 machine has a BIOS"),
         (
             "arm64.raw",
             &["--append", "x"],
-            "--firmware direct takes kernel and initramfs off it",
+            "--firmware direct takes kernel and initramfs off the medium",
         ),
         ("both.raw", &[], "it has boot loaders for amd64 and for arm64"),
         (

@@ -368,6 +368,7 @@ read_only=''
 # A disk that gives errors: what stands for it is a directory.
 world
 rm "$tmp/dev/sda4"
+# shellcheck disable=SC2218  # the program; a function of this name stands for it further down
 mkdir "$tmp/dev/sda4"
 status 1 powernode_prepare_persist
 reason_has 'sda4 cannot be read: the disk reports errors'
@@ -393,6 +394,7 @@ status 0 powernode_mount_persist
 is 'kept' "$(cat "$tmp/root/persist/var/lib/dpkg/status")$(said)" two
 # A copy that was cut off is made anew.
 rm -r "$tmp/root/persist/var"
+# shellcheck disable=SC2218  # the program; a function of this name stands for it further down
 mkdir -p "$tmp/root/persist/.var.new/lib/half"
 status 0 powernode_mount_persist
 is 'made anew' "$(ls "$tmp/root/persist/var/lib")" 'dbus
