@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Options of a remote cache.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Remote cache")]
 pub(super) struct RemoteArgs {
     /// Cache that several machines share: grpc://HOST:PORT, grpcs://…, http://HOST/PATH or https://…
@@ -39,7 +39,7 @@ pub(super) struct RemoteArgs {
     remote_queue_timeout: Option<u64>,
     /// Results that are sent to the cache
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    remote_upload: Option<UploadWhen>,
+    remote_upload: UploadWhen,
     /// Run every stage here, and compare with what the cache has
     #[arg(long)]
     remote_no_accept: bool,
@@ -212,9 +212,9 @@ impl RemoteArgs {
 
     fn upload(&self) -> Upload {
         match self.remote_upload {
-            Some(UploadWhen::Never) => Upload::Never,
-            Some(UploadWhen::Always) => Upload::Always,
-            Some(UploadWhen::Auto) | None => Upload::Auto,
+            UploadWhen::Never => Upload::Never,
+            UploadWhen::Always => Upload::Always,
+            UploadWhen::Auto => Upload::Auto,
         }
     }
 }

@@ -14,11 +14,11 @@ use super::{
     worker::pinned_path,
 };
 use crate::{
-    model::{Arch, Sha256Digest, VerityDigest, lock, visible, visible_log},
+    model::{Arch, VerityDigest, lock, visible, visible_log},
     remote::{
         BlobDigest, EngineAction, EngineProgress, Executed, InputFile, Parts, RemoteEngine, RemoteError, StageResults,
     },
-    store::{Output, Record},
+    store::Record,
 };
 use std::{
     collections::BTreeMap,
@@ -211,39 +211,16 @@ pub(super) fn run_elsewhere(
 /// The files of the input root: of outputs that only the server has, the blobs that it named; of all others, those of the store.
 fn inputs(context: &BuildContext<'_>, shared: &SharedResults, recipe: &Recipe<'_>) -> Result<Parts, PipelineError> {
     let mut parts = Parts::default();
-    let trees = recipe
-        .root
-        .iter()
-        .chain(recipe.emulator.iter().map(|(digest, _)| digest));
-    let mut needed: Vec<Output> = trees.map(|digest| Output::Tree { digest: *digest }).collect();
-    for input in recipe.inputs.values() {
-        match input {
-            ResolvedInput::Tree(digest) => needed.push(Output::Tree { digest: *digest }),
-            ResolvedInput::File(digest, size) => needed.push(Output::File {
-                digest: *digest,
-                size: *size,
-            }),
-            ResolvedInput::Pinned(file) => pinned(&mut parts, &file.sha256, file.size),
-            ResolvedInput::Packages(packages, _) => {
-                for package in packages {
-                    pinned(&mut parts, &package.sha256, package.size);
-                }
-            }
-            ResolvedInput::Base(_) => {}
-        }
+    for blob in recipe.pinned_needed() {
+        parts.remote(BTreeMap::from([(pinned_path(&blob.sha256), blob)]));
     }
-    for output in needed {
+    for output in recipe.outputs_needed() {
         match shared.blobs_of(&output) {
             Some(blobs) => parts.remote(blobs),
             None => parts.output(context.store, &output)?,
         }
     }
     Ok(parts)
-}
-
-fn pinned(parts: &mut Parts, sha256: &Sha256Digest, size: u64) {
-    let blob = BlobDigest { sha256: *sha256, size };
-    parts.remote(BTreeMap::from([(pinned_path(sha256), blob)]));
 }
 
 /// The object of a pinned file of the input root, fetched into the store.

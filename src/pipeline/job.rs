@@ -158,33 +158,6 @@ impl StageJob {
         Ok(job)
     }
 
-    /// Digests of the trees and files among its inputs that stages have made.
-    pub(super) fn outputs_needed(&self) -> Vec<Output> {
-        let trees = self.root.iter().chain(self.emulator.iter().map(|(digest, _)| digest));
-        let mut needed: Vec<Output> = trees.map(|digest| Output::Tree { digest: *digest }).collect();
-        for input in self.inputs.values() {
-            match input {
-                JobInput::Tree(digest) => needed.push(Output::Tree { digest: *digest }),
-                JobInput::File(digest, size) => needed.push(Output::File {
-                    digest: *digest,
-                    size: *size,
-                }),
-                JobInput::Pinned(..) | JobInput::Packages(..) => {}
-            }
-        }
-        needed
-    }
-
-    /// Digests and sizes of the packages and pinned files among its inputs.
-    pub(super) fn pinned_needed(&self) -> Vec<BlobDigest> {
-        let blobs = self.inputs.values().flat_map(|input| match input {
-            JobInput::Pinned(_, sha256, size) => vec![(*sha256, *size)],
-            JobInput::Packages(packages, _) => packages.iter().map(|package| (package.sha256, package.size)).collect(),
-            JobInput::Tree(_) | JobInput::File(..) => Vec::new(),
-        });
-        blobs.map(|(sha256, size)| BlobDigest { sha256, size }).collect()
-    }
-
     /// The inputs, as a recipe has them.
     pub(super) fn resolved_inputs(&self) -> BTreeMap<RelPath, ResolvedInput> {
         let resolved = |input: &JobInput| match input.clone() {

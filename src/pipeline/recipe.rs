@@ -10,7 +10,9 @@ use super::{
 use crate::{
     graph::{StageFile, StageIds, StageLimits, StageOutputKind, StageWorkload},
     model::{Arch, Capability, Epoch, NodeId, RelPath, VerityDigest},
+    remote::BlobDigest,
     sandbox::{BuiltinCall, DeclaredRefusals, Ids, Limits, OutputKind, OutputSpec, Workload},
+    store::Output,
     writers,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +103,31 @@ impl<'a> Recipe<'a> {
             dev_in: file.sandbox.dev_in.clone(),
             refused: file.sandbox.refused.clone(),
         })
+    }
+}
+
+impl Recipe<'_> {
+    /// The trees and files among the inputs that stages have made, the root and the emulator too.
+    pub(super) fn outputs_needed(&self) -> Vec<Output> {
+        let trees = self.root.into_iter().chain(self.emulator.map(|(digest, _)| digest));
+        let inputs = self.inputs.values().filter_map(|input| match **input {
+            ResolvedInput::Tree(digest) => Some(Output::Tree { digest }),
+            ResolvedInput::File(digest, size) => Some(Output::File { digest, size }),
+            _ => None,
+        });
+        trees.map(|digest| Output::Tree { digest }).chain(inputs).collect()
+    }
+
+    /// The packages and pinned files among the inputs.
+    pub(super) fn pinned_needed(&self) -> Vec<BlobDigest> {
+        let blobs = self.inputs.values().flat_map(|input| match input {
+            ResolvedInput::Pinned(file) => vec![(file.sha256, file.size)],
+            ResolvedInput::Packages(packages, _) => {
+                packages.iter().map(|package| (package.sha256, package.size)).collect()
+            }
+            _ => Vec::new(),
+        });
+        blobs.map(|(sha256, size)| BlobDigest { sha256, size }).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     Events, PipelineError, RunOptions,
     job::{JOB, OUT, StageJob},
     placement::{InputFiles, RunContext},
+    recipe::Recipe,
     run::run_recipe,
 };
 use crate::{
@@ -70,7 +71,6 @@ pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), Pi
     let bytes = read_foreign(&path, MAX_JOB).map_err(PipelineError::io("read", &path))?;
     let job = StageJob::read(&bytes)?;
     let store = Store::open(&dir.join(STORE))?;
-    take_inputs(dir, &job, &store)?;
     let options = RunOptions {
         hermetic: job.hermetic,
         // The lines go to the engine as they are printed.
@@ -84,7 +84,9 @@ pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), Pi
         events,
     };
     let inputs = job.resolved_inputs();
-    let ran = run_recipe(&context, job.recipe(&inputs), &job.canonical, &job.key, &|_| 0);
+    let recipe = job.recipe(&inputs);
+    take_inputs(dir, &job, &recipe, &store)?;
+    let ran = run_recipe(&context, recipe, &job.canonical, &job.key, &|_| 0);
     let out = dir.join(OUT);
     let log = store.log_of(&job.key);
     match ran {
@@ -102,7 +104,7 @@ pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), Pi
 }
 
 /// Takes the files of the input root into the store. Every object gets its name from its bytes.
-fn take_inputs(dir: &Path, job: &StageJob, store: &Arc<Store>) -> Result<(), PipelineError> {
+fn take_inputs(dir: &Path, job: &StageJob, recipe: &Recipe<'_>, store: &Arc<Store>) -> Result<(), PipelineError> {
     let results = StageResults::new(Arc::new(FolderCache::new(dir, &job.files)));
     let files = ResultFiles::from(job.files.clone());
     let taking = Taking {
@@ -111,10 +113,10 @@ fn take_inputs(dir: &Path, job: &StageJob, store: &Arc<Store>) -> Result<(), Pip
         check: &|_| Ok(()),
         seen: &|_| {},
     };
-    for output in job.outputs_needed() {
+    for output in recipe.outputs_needed() {
         results.take(&files, &output, &taking)?;
     }
-    for blob in job.pinned_needed() {
+    for blob in recipe.pinned_needed() {
         take_pinned(dir, store, &blob)?;
     }
     Ok(())

@@ -143,12 +143,12 @@ pub struct ReplayedImage<R> {
     superblock: Vec<u8>,
 }
 
-/// What became of a journal.
+/// A journal that was laid over its image.
 #[derive(Debug)]
 pub struct Replayed<R> {
     /// The image with its journal.
     pub image: ReplayedImage<R>,
-    /// What the journal had.
+    /// The numbers of its transactions and blocks.
     pub facts: JournalFacts,
     /// Why the kernel could show more, or refuses the file system.
     pub problems: Vec<ImageError>,
