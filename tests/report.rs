@@ -428,6 +428,7 @@ fn equal() -> ReproVerdict {
     let setup = ReproSetup {
         what: variants.map(|v| NodeId::new(v, Arch::Amd64)).to_vec(),
         against: None,
+        second_on: None,
         host: Host {
             name: "build-7".to_owned(),
             kernel: "Linux 6.12.57+deb13-amd64 #1 SMP PREEMPT_DYNAMIC Debian 6.12.57-1 (2026-11-05)".to_owned(),

@@ -13,6 +13,7 @@ use super::{
     servers::ServerArgs,
     timeline::Timeline,
     verify_repro::UnwrittenReport,
+    workers::WorkerArgs,
 };
 use clap::Args;
 use pnb::{
@@ -71,12 +72,16 @@ pub(super) struct BuildArgs {
     /// A cache that several machines share.
     #[command(flatten)]
     pub(super) remote: RemoteArgs,
+    /// The workers of an engine.
+    #[command(flatten)]
+    pub(super) workers: WorkerArgs,
 }
 
 pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Result<Exit, Failure> {
     let started = now();
     let mut project = project(common)?;
     give(&mut project, &args.given)?;
+    project.use_native(args.workers.native())?;
     let store = store(common)?;
     let origins = with_registries(common, &args.servers)?;
     project.check_lock()?;
@@ -100,12 +105,13 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         ..run_options()?
     };
     let jobs = args.jobs.unwrap_or_else(processors);
-    let engine = args.remote.elsewhere(common, &options.helper)?;
+    let engine = args.remote.elsewhere(common, &args.workers, &options.helper)?;
     let cache = match &engine {
         // A variable may name a cache for all commands; the engine's is nearer.
         Some(_) => None,
         None => args.remote.shared(common, &|error| report.cache_lost(error))?,
     };
+    args.workers.need(engine.is_some(), cache.is_some())?;
     let timeline = Timeline::new();
     let context = BuildContext {
         project: &project,

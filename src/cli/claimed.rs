@@ -132,7 +132,7 @@ pub(super) fn match_claim(project: &Project, manifest: &Manifest) -> Result<(), 
         (
             BuildInput::Tools,
             builder.build_arch.to_string(),
-            project.graph.build_arch().to_string(),
+            project.graph.build_arch(manifest.arch).to_string(),
         ),
     ];
     match inputs.into_iter().find(|(_, expected, actual)| expected != actual) {

@@ -63,7 +63,7 @@ pub(super) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
     /// Build artifacts into images/<variant>/<arch>/
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// List the stages that a build would run, with the reasons
     Plan(PlanArgs),
     /// Show the stages and their dependencies
@@ -82,11 +82,11 @@ pub(super) enum Command {
     /// Open a shell in the sandbox of a stage
     Shell(ShellArgs),
     /// Boot an artifact in QEMU and judge the console of the machine
-    Boot(BootArgs),
+    Boot(Box<BootArgs>),
     /// Serve a directory over HTTP and TFTP to machines that boot over a network, until Ctrl-C
     Serve(ServeArgs),
     /// Build twice under different circumstances, compare every output, and explain the differences
-    VerifyRepro(VerifyReproArgs),
+    VerifyRepro(Box<VerifyReproArgs>),
     /// Compare an artifact with its manifest, and check what the manifest states
     Audit(AuditArgs),
     /// Verify who signed a file or the files of an artifact, without a network

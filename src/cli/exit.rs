@@ -33,7 +33,7 @@ pub(super) enum Exit {
     NotReproducible,
     /// `pnb inspect` or `pnb diff`: a file could not be read.
     Unreadable,
-    /// `pnb challenge`: fewer builders agree than must.
+    /// `pnb challenge`, `pnb build --challenge`: fewer builders agree than must.
     Disagree,
     /// A given manifest cannot be read, or is malformed.
     Claim,
@@ -114,7 +114,7 @@ impl Exit {
             Exit::Boot => (9, "did not boot, or refused to boot"),
             Exit::NotReproducible => (10, "verify-repro: not reproducible"),
             Exit::Unreadable => (11, "inspect, diff: a file, or a part of it, cannot be read"),
-            Exit::Disagree => (12, "challenge: too few builders agree"),
+            Exit::Disagree => (12, "challenge, build --challenge: too few builders agree"),
             Exit::Claim => (30, "manifest unreadable or malformed"),
             Exit::ClaimVersion => (31, "manifest of another schema version"),
             Exit::OtherLock => (32, "manifest of another lock"),

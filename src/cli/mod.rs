@@ -45,6 +45,7 @@ mod vendor;
 mod verify_repro;
 mod verify_signature;
 mod worker;
+mod workers;
 
 pub(crate) use dispatch::main;
 use exit::Exit;

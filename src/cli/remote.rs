@@ -5,10 +5,11 @@ use super::{
     args::Common,
     failure::{Failure, Fatal},
     servers::network,
+    workers::WorkerArgs,
 };
 use clap::{Args, ValueEnum};
 use pnb::{
-    model::Hint,
+    model::{Arch, Hint},
     pipeline::{Elsewhere, SharedResults, Upload},
     remote::{
         Endpoint, Loss, RemoteAddress, RemoteCache, RemoteError, RemoteLimits, StageResults, connect, connect_engine,
@@ -16,6 +17,7 @@ use pnb::{
 };
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -31,12 +33,6 @@ pub(super) struct RemoteArgs {
     /// Engine whose workers run the stages, and whose cache is used: grpc://HOST:PORT or grpcs://…
     #[arg(long, value_name = "URL", env = "PNB_REMOTE", hide_env_values = true)]
     remote: Option<String>,
-    /// Most stages that are given to the engine at once [default: 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    remote_jobs: Option<u16>,
-    /// Longest wait of a stage for a worker of the engine [default: 120]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
-    remote_queue_timeout: Option<u64>,
     /// Results that are sent to the cache
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     remote_upload: UploadWhen,
@@ -59,11 +55,6 @@ pub(super) struct RemoteArgs {
     #[arg(long, value_name = "FILE", requires = "remote_cert")]
     remote_key: Option<PathBuf>,
 }
-
-/// Stages that are given to an engine at once, unless the command line says otherwise.
-const REMOTE_JOBS: u16 = 8;
-/// Seconds that a stage waits for a worker, unless the command line says otherwise.
-const QUEUE_SECONDS: u64 = 120;
 
 /// An engine, and its cache.
 pub(super) struct Engine {
@@ -91,6 +82,10 @@ pub(super) enum RemoteChoiceError {
     Both,
     #[error("use a remote cache: --offline uses no network")]
     Offline,
+    #[error("build a second time on workers: no engine is named")]
+    NoEngine,
+    #[error("use an engine or a cache: both builds run here without --on")]
+    NotUsed,
 }
 
 impl Fatal for RemoteChoiceError {
@@ -105,6 +100,8 @@ impl Hint for RemoteChoiceError {
             Self::None => "give --remote-cache URL, or set PNB_REMOTE_CACHE".into(),
             Self::Both => "give --remote or --remote-cache".into(),
             Self::Offline => "leave --offline out".into(),
+            Self::NoEngine => "give --remote URL".into(),
+            Self::NotUsed => "give --on workers, or leave --remote and --remote-cache out".into(),
         })
     }
 }
@@ -159,7 +156,12 @@ impl RemoteArgs {
     }
 
     /// The engine, if one is named. It must be there.
-    pub(super) fn elsewhere(&self, common: &Common, program: &Path) -> Result<Option<Engine>, Failure> {
+    pub(super) fn elsewhere(
+        &self,
+        common: &Common,
+        workers: &WorkerArgs,
+        program: &Path,
+    ) -> Result<Option<Engine>, Failure> {
         let Some(url) = self.remote.as_deref().filter(|url| !url.is_empty() && !common.offline) else {
             return Ok(None);
         };
@@ -169,17 +171,44 @@ impl RemoteArgs {
             (false, true) => return Ok(None),
             _ => {}
         }
+        let options = workers.options(program)?;
         let engine = connect_engine(&self.endpoint(url)?, &network(common), &self.limits())?;
         let shared = SharedResults::new(
             StageResults::new(engine.cache()),
-            !self.remote_no_accept,
+            !self.remote_no_accept && !workers.challenges(),
             self.upload(),
             true,
         );
-        let wait = Duration::from_secs(self.remote_queue_timeout.unwrap_or(QUEUE_SECONDS));
-        let jobs = usize::from(self.remote_jobs.unwrap_or(REMOTE_JOBS));
-        let elsewhere = Elsewhere::new(engine, program.to_owned(), jobs, wait);
+        let elsewhere = Elsewhere::new(engine, options);
         Ok(Some(Engine { elsewhere, shared }))
+    }
+
+    /// Refuses an engine on the command line of a command that does not use one.
+    pub(super) fn without_engine(&self, common: &Common) -> Result<(), RemoteChoiceError> {
+        match typed(common, "remote") || typed(common, "remote_cache") {
+            true => Err(RemoteChoiceError::NotUsed),
+            false => Ok(()),
+        }
+    }
+
+    /// The engine of a second build. Nothing that the server has already counts, and every stage runs on a worker.
+    pub(super) fn engine_of_repeat(
+        &self,
+        common: &Common,
+        workers: &WorkerArgs,
+        native: BTreeSet<Arch>,
+        program: &Path,
+    ) -> Result<Engine, Failure> {
+        if common.offline {
+            return Err(RemoteChoiceError::Offline.into());
+        }
+        let repeated = Self {
+            remote_no_accept: true,
+            remote_upload: UploadWhen::Never,
+            ..self.clone()
+        };
+        let engine = repeated.elsewhere(common, &workers.for_repeat(native), program)?;
+        Ok(engine.ok_or(RemoteChoiceError::NoEngine)?)
     }
 
     /// The cache, if one is named and the network may be used. One that is not there is a warning, unless it is required.

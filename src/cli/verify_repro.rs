@@ -9,12 +9,14 @@ use super::{
     context::{give, hermetic, origins, project, run_options, select, store},
     failure::{Failure, Fatal},
     host::{host, now, processors},
+    remote::RemoteArgs,
     report::Report,
+    workers::WorkerArgs,
 };
 use clap::{Args, builder::TypedValueParser};
 use pnb::{
-    model::Hint,
-    pipeline::{self, Circumstances, Program, ReproRequest, ReproResult, RunOptions},
+    model::{Arch, Hint, ModelError},
+    pipeline::{self, Circumstances, Program, Project, ReproRequest, ReproResult, RunOptions, SecondPlace},
     repro::{self, Axis, Claim, ReproVerdict, State, UnknownAxis},
 };
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
@@ -28,7 +30,8 @@ const SHOWN: usize = 10;
     after_help = "Both builds run every stage anew, each in a store of its own; only pinned files come from the store.\n\n\
     Examples:\n  pnb verify-repro --arch amd64 --variant kernel-initrd --report report.html\n  \
     pnb verify-repro --variant raw --vary clock,locale,listing\n  \
-    pnb verify-repro --against images/raw/amd64"
+    pnb verify-repro --against images/raw/amd64\n  \
+    pnb verify-repro --arch arm64 --variant raw --on arm64 --remote grpc://farm.example.org:8980 --remote-program pnb-arm64"
 )]
 pub(super) struct VerifyReproArgs {
     /// The artifacts or stages to build.
@@ -56,9 +59,19 @@ pub(super) struct VerifyReproArgs {
     /// With --hermetic: build although stage files are uncommitted
     #[arg(long)]
     pub(super) allow_dirty: bool,
+    /// Where the stages of the second build run: on workers of --remote, with the tools of this machine, or natively on workers of this
+    /// architecture. Nothing is varied then
+    #[arg(long, value_name = "WHERE", value_parser = second_machine(), conflicts_with_all = ["vary", "against"])]
+    pub(super) on: Option<SecondMachine>,
     /// Number of stages that run at the same time [default: number of processors]
     #[arg(long, short, value_name = "N")]
     pub(super) jobs: Option<usize>,
+    /// The engine of --on.
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
+    /// The workers of that engine.
+    #[command(flatten)]
+    pub(super) workers: WorkerArgs,
     /// Inputs that replace the project's.
     #[command(flatten)]
     pub(super) given: GivenArgs,
@@ -90,6 +103,29 @@ impl std::str::FromStr for AskedAxis {
     }
 }
 
+/// A value of `--on`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SecondMachine {
+    /// `workers`.
+    Workers,
+    /// The name of an architecture.
+    Native(Arch),
+}
+
+impl std::str::FromStr for SecondMachine {
+    type Err = ModelError;
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        match text {
+            "workers" => Ok(Self::Workers),
+            _ => text.parse().map(Self::Native),
+        }
+    }
+}
+
+fn second_machine() -> impl TypedValueParser<Value = SecondMachine> {
+    one_of(["workers"].into_iter().chain(Arch::ALL.map(Arch::as_str)))
+}
+
 fn asked_axis() -> impl TypedValueParser<Value = AskedAxis> {
     one_of(
         ["all", "none"]
@@ -99,6 +135,14 @@ fn asked_axis() -> impl TypedValueParser<Value = AskedAxis> {
 }
 
 impl VerifyReproArgs {
+    /// The architecture whose stages run natively in the second build.
+    fn natively(&self) -> BTreeSet<Arch> {
+        match self.on {
+            Some(SecondMachine::Native(arch)) => [arch].into(),
+            _ => BTreeSet::new(),
+        }
+    }
+
     /// The selected axes.
     pub(super) fn axes(&self) -> BTreeSet<Axis> {
         let asked = |axis: &Axis| {
@@ -108,6 +152,14 @@ impl VerifyReproArgs {
         };
         Axis::ALL.iter().copied().filter(asked).collect()
     }
+}
+
+/// The project as the second build has it on workers.
+fn project_there(common: &Common, args: &VerifyReproArgs) -> Result<Project, Failure> {
+    let mut project = project(common)?;
+    give(&mut project, &args.given)?;
+    project.use_native(args.natively())?;
+    Ok(project)
 }
 
 /// The page of the verdict cannot be written.
@@ -152,11 +204,22 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         selection.arch = vec![AskedArch::One(claim.arch())];
     }
     let selected = select(common, &project, &selection)?;
-    let axes: BTreeSet<Axis> = args.axes();
+    let axes = match args.on {
+        None => args.axes(),
+        Some(_) => BTreeSet::new(),
+    };
     let options = RunOptions {
         hermetic: strict,
         ..run_options()?
     };
+    let engine = match args.on {
+        None => args.remote.without_engine(common).map(|()| None)?,
+        Some(_) => Some(
+            args.remote
+                .engine_of_repeat(common, &args.workers, args.natively(), &options.helper)?,
+        ),
+    };
+    let there = args.on.map(|_| project_there(common, args)).transpose()?;
     let circumstances = Circumstances {
         started,
         finished: started,
@@ -175,7 +238,15 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
         options: &options,
         circumstances: &circumstances,
         on_disk: args.on_disk,
-        explain: !args.no_explain,
+        explain: !args.no_explain && args.on.is_none(),
+        on: match (&engine, &there) {
+            (Some(engine), Some(project)) => Some(SecondPlace {
+                project,
+                elsewhere: &engine.elsewhere,
+                shared: &engine.shared,
+            }),
+            _ => None,
+        },
         events: &|event| report.event(event),
         say: &|text| report.note(text),
     };
@@ -226,6 +297,9 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
 /// The verdict as text.
 fn summary(verdict: &ReproVerdict) -> String {
     let mut out = String::new();
+    if let Some(engine) = &verdict.setup.second_on {
+        out.push_str(&format!("second build   on workers of {engine}\n"));
+    }
     for tried in &verdict.setup.axes {
         out.push_str(&format!("varied     {:<14} {}\n", tried.axis, tried.second));
     }

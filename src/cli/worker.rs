@@ -1,20 +1,23 @@
-//! `pnb __stage job.json`: one stage, on a worker of a Remote Execution engine. Its lines go to standard error as they are printed.
+//! `pnb __stage job.json`: stages on a worker of a Remote Execution engine. Their lines go to standard error as they are printed.
 
 use super::{Exit, failure::Failure, report::say};
 use pnb::{
     model::chain,
     pipeline::{self, Event, PipelineError},
 };
-use std::{path::Path, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode};
 
 /// Runs the job in the current directory.
 pub(super) fn stage() -> ExitCode {
     // The modes of files that stages get must not depend on the worker's umask.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let events = |event| {
-        if let Event::Log { line, .. } = event {
-            say(&format!("{line}\n"));
+    let events = |event| match event {
+        Event::Log { line, .. } => say(&format!("{line}\n")),
+        // With a control character, which no line of a stage keeps.
+        Event::Started { node, .. } => {
+            let _ = writeln!(std::io::stderr(), "{}", pipeline::stage_line(&node));
         }
+        _ => {}
     };
     let helper = std::env::current_exe().map_err(|source| PipelineError::Job {
         problem: format!("the program of pnb is not found: {source}"),

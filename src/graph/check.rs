@@ -28,6 +28,8 @@ pub struct StageGraph {
     build_arch: Arch,
     /// The stage with the emulator for tools of another architecture, if such tools were chosen.
     tools_emulator: Option<String>,
+    /// The other architectures whose nodes run on machines of their own.
+    native: BTreeSet<Arch>,
 }
 
 impl StageGraph {
@@ -63,6 +65,7 @@ impl StageGraph {
             host,
             build_arch: host,
             tools_emulator: None,
+            native: BTreeSet::new(),
         };
         for (name, file) in &graph.stages {
             plain_name("stage", name).map_err(|problem| file.error(0, problem))?;
@@ -195,9 +198,23 @@ impl StageGraph {
         &self.stages
     }
 
-    /// The architecture of the tools: the one of the build machine, unless another was chosen.
-    pub fn build_arch(&self) -> Arch {
-        self.build_arch
+    /// The architecture of the tools in a build for `target`: the one of the machine that runs its stages, unless another was chosen.
+    pub fn build_arch(&self, target: Arch) -> Arch {
+        if self.native.contains(&target) {
+            target
+        } else {
+            self.build_arch
+        }
+    }
+
+    /// The architecture of the machine that runs the stages of a build for `target`: the one of this machine, unless they run natively
+    /// elsewhere.
+    pub fn machine(&self, target: Arch) -> Arch {
+        if self.native.contains(&target) {
+            target
+        } else {
+            self.host
+        }
     }
 
     /// Leaves out the inputs that a build with `options` does not have.
@@ -217,6 +234,18 @@ impl StageGraph {
         Ok(self)
     }
 
+    /// The architecture of this machine.
+    pub fn host(&self) -> Arch {
+        self.host
+    }
+
+    /// The stages of builds for these architectures run on machines of that architecture: with its tools, and without an emulator.
+    pub fn with_native(mut self, arches: &BTreeSet<Arch>) -> Self {
+        let others = arches.iter().filter(|arch| **arch != self.host);
+        self.native = others.copied().collect();
+        self
+    }
+
     /// The node of `stage` in a build for `target`.
     pub fn node(&self, stage: &str, target: Arch) -> Result<NodeId, GraphError> {
         let file = self.stages.get(stage).ok_or_else(|| GraphError::UnknownStage {
@@ -224,8 +253,8 @@ impl StageGraph {
             known: self.stages.keys().cloned().collect(),
         })?;
         let arch = match file.arch {
-            StageArch::Build => self.build_arch,
-            StageArch::Host => self.host,
+            StageArch::Build => self.build_arch(target),
+            StageArch::Host => self.machine(target),
             StageArch::Target => target,
         };
         if !file.only.contains(&arch) {
@@ -280,14 +309,14 @@ impl StageGraph {
         Ok(found.into_iter().collect())
     }
 
-    /// The stage with the emulator of a node, and the architecture to emulate; `None` when this machine can run all programs of the
-    /// node. An emulator is needed for programs of the target, if `stage.toml` names one, and for tools of another architecture.
+    /// The stage with the emulator of a node, and the architecture to emulate; `None` when the node's machine can run all its programs. An emulator is needed for programs of the target, if `stage.toml` names one, and for tools of another architecture.
     pub fn emulator(&self, id: &NodeId) -> Option<(&str, Arch)> {
         let file = self.file(id);
-        let of_target = file.emulator.as_ref().filter(|_| id.arch != self.host);
+        let of_target = file.emulator.as_ref().filter(|_| id.arch != self.machine(id.arch));
         let of_target = of_target.map(|stage| (stage.get_ref().as_str(), id.arch));
         // There are two architectures, so a node never needs to emulate more than one.
-        let of_tools = self.tools_emulator.as_deref().filter(|_| file.root.is_some());
+        let of_tools = self.tools_emulator.as_deref();
+        let of_tools = of_tools.filter(|_| file.root.is_some() && !self.native.contains(&id.arch));
         of_target.or(of_tools.map(|stage| (stage, self.build_arch)))
     }
 
@@ -503,6 +532,42 @@ mod tests {
         assert_eq!(needs(&foreign, "bios", Arch::Amd64), ["emulators/amd64", "tools/arm64"]);
         let bios = foreign.node("bios", Arch::Amd64).expect("exists");
         assert_eq!(foreign.emulator(&bios), Some(("emulators", Arch::Arm64)));
+    }
+
+    #[test]
+    fn what_runs_natively_has_its_own_tools_and_no_emulator() {
+        let stages = [
+            ("tools", "arch = \"build\""),
+            ("emulators", "arch = \"host\""),
+            ("root", "emulator = \"emulators\"\nroot = \"tools\""),
+            ("image", "[inputs]\nroot = { stage = \"root\" }"),
+        ];
+        let emulated = graph(&stages).expect("valid");
+        let native = graph(&stages)
+            .expect("valid")
+            .with_native(&[Arch::Amd64, Arch::Arm64].into());
+        let order = |graph: &StageGraph, arch| {
+            let image = graph.node("image", arch).expect("exists");
+            let closure = crate::graph::closure_of(graph, &[image]).expect("resolves");
+            closure.order.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            order(&emulated, Arch::Arm64),
+            ["emulators/amd64", "tools/amd64", "root/arm64", "image/arm64"]
+        );
+        assert_eq!(
+            order(&native, Arch::Arm64),
+            ["tools/arm64", "root/arm64", "image/arm64"]
+        );
+        assert_eq!(order(&native, Arch::Amd64), order(&emulated, Arch::Amd64));
+        let arches = |graph: &StageGraph, arch| (graph.machine(arch), graph.build_arch(arch));
+        assert_eq!(arches(&emulated, Arch::Arm64), (Arch::Amd64, Arch::Amd64));
+        assert_eq!(arches(&native, Arch::Arm64), (Arch::Arm64, Arch::Arm64));
+        assert_eq!(arches(&native, Arch::Amd64), (Arch::Amd64, Arch::Amd64));
+        // A program of another architecture needs an emulator on the machine of this one, whatever the other has.
+        let root = NodeId::new("root", Arch::Arm64);
+        assert_eq!(native.emulator(&root), None);
+        assert_eq!(emulated.emulator(&root), Some(("emulators", Arch::Arm64)));
     }
 
     #[test]

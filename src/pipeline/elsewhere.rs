@@ -1,291 +1,447 @@
-//! The client's half of a stage that runs on a worker of a Remote Execution engine.
+//! The client's half of stages that run on workers of a Remote Execution engine.
 //!
-//! The stage's recipe, its inputs and this program become an action; the record and the outputs that the worker leaves are held against the
-//! same rules as a result of a cache, and stay on the server until something here reads them.
+//! The recipes of a chain of stages, their inputs and a program of pnb become an action; the records and the outputs that the worker leaves
+//! are held against the same rules as results of a cache, and stay on the server until something here reads them. Where several builders
+//! have to agree, each runs the action, and the first one's results count if all have the same outputs.
 
 use super::{
-    BuildContext, Event, PipelineError,
-    job::{JOB, OUT, PROGRAM, StageJob},
+    BuildContext, Elsewhere, Event, PipelineError,
+    job::{JOB, OUT, PROGRAM, PendingOutput, PendingOutputs, StageJob, WorkerJob, pending_digest},
     placement::InputFiles,
     recipe::Recipe,
-    resolve::{ResolvedInput, ResolvedStage},
+    resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage},
     run::forwarded,
     shared::{self, SharedResults},
-    worker::pinned_path,
+    worker::{begun_stage, pinned_path},
+    workers::{agreed_source, properties},
 };
 use crate::{
-    model::{Arch, VerityDigest, lock, visible, visible_log},
-    remote::{
-        BlobDigest, EngineAction, EngineProgress, Executed, InputFile, Parts, RemoteEngine, RemoteError, StageResults,
-    },
-    store::Record,
+    graph::StageOutputKind,
+    model::{NodeId, VerityDigest, lock, visible, visible_log},
+    remote::{BlobDigest, EngineAction, EngineProgress, Executed, FoundResult, InputFile, Parts, StageResults},
+    store::{Output, Record},
 };
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    time::Duration,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
 };
 
-/// Property of a worker: its processor, with Bazel's customary names.
-const ISA: &str = "ISA";
-/// Property of a worker: its kernel.
-const OS_FAMILY: &str = "OSFamily";
-/// Property of a worker that its operator has checked with `pnb doctor`.
-const SANDBOX: &str = "pnb-sandbox";
 /// Lines of a log in the error of a failed stage.
 const TAIL: usize = 30;
 /// Longest line of a worker that is shown, in bytes.
 const MAX_LINE: usize = 4096;
-/// Time that a worker has beyond the limit of a stage: for its inputs, and to leave the outputs.
+/// Time that a worker has beyond the limits of its stages: for their inputs, and to leave the outputs.
 const AROUND: Duration = Duration::from_secs(300);
 
-/// An engine, and how stages are given to it.
-#[derive(Debug)]
-pub struct Elsewhere {
-    engine: Arc<dyn RemoteEngine>,
-    /// Most actions at once.
-    pub(super) jobs: usize,
-    /// The time that an action may wait for a worker.
-    pub queue_timeout: Duration,
-    slots: Slots,
-    /// The program that a worker runs: this pnb, for this machine's architecture.
-    program: PathBuf,
-    /// The blob of the program, once it is known.
-    blob: Mutex<Option<BlobDigest>>,
-}
-
-impl Elsewhere {
-    /// The engine `engine`, whose workers run `program`.
-    pub fn new(engine: Arc<dyn RemoteEngine>, program: PathBuf, jobs: usize, queue_timeout: Duration) -> Self {
-        Self {
-            engine,
-            jobs,
-            queue_timeout,
-            slots: Slots::new(jobs),
-            program,
-            blob: Mutex::new(None),
-        }
-    }
-
-    /// The engine as messages name it.
-    pub fn name(&self) -> String {
-        self.engine.cache().name().to_owned()
-    }
-
-    fn program_blob(&self) -> Result<BlobDigest, RemoteError> {
-        let mut known = lock(&self.blob);
-        if let Some(blob) = *known {
-            return Ok(blob);
-        }
-        let local = |source| RemoteError::Local {
-            doing: "read the program of pnb".to_owned(),
-            source,
-        };
-        let mut both = crate::verity::Both::new();
-        io::copy(&mut File::open(&self.program).map_err(local)?, &mut both).map_err(local)?;
-        let digests = both.finish();
-        let blob = BlobDigest {
-            sha256: digests.sha256,
-            size: digests.size,
-        };
-        Ok(*known.insert(blob))
-    }
-}
-
-/// Whether a stage can run on a worker: a base image does not travel.
-pub(super) fn can_travel(resolved: &ResolvedStage) -> bool {
-    !resolved
-        .inputs
-        .values()
-        .any(|input| matches!(input, ResolvedInput::Base(_)))
+/// Stages that one action runs.
+pub(super) struct StageChain<'a> {
+    /// The first one.
+    pub(super) first: &'a ResolvedStage,
+    /// Those after it, each after the ones that it needs.
+    pub(super) followers: &'a [NodeId],
+    /// The outputs of every stage outside of the chain that one of it needs.
+    pub(super) outputs: OutputsByNode,
 }
 
 /// A stage that a worker ran.
 pub(super) struct RanElsewhere {
+    pub(super) resolved: ResolvedStage,
     pub(super) record: Record,
-    /// The worker and its engine.
+    /// The worker and its engine, or the builders that agree.
     pub(super) source: String,
     /// Whether the worker ran it for an earlier build.
     pub(super) cached: bool,
 }
 
-/// Places for work, of which only so many are taken at once.
-#[derive(Debug)]
-pub(super) struct Slots {
-    free: Mutex<usize>,
-    changed: Condvar,
+/// The stages of a chain that ended well, and the failure of the one after them, if there is one.
+pub(super) struct ChainEnd {
+    pub(super) ran: Vec<RanElsewhere>,
+    pub(super) failed: Option<(NodeId, PipelineError)>,
 }
 
-/// A place that is taken until this is dropped.
-pub(super) struct Slot<'a>(&'a Slots);
-
-impl Slots {
-    pub(super) fn new(count: usize) -> Self {
-        Self {
-            free: Mutex::new(count.max(1)),
-            changed: Condvar::new(),
-        }
-    }
-
-    /// Waits for a place.
-    pub(super) fn take(&self) -> Slot<'_> {
-        let mut free = lock(&self.free);
-        while *free == 0 {
-            free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= 1;
-        Slot(self)
-    }
+/// A chain as work for a worker.
+struct PreparedChain {
+    parts: Parts,
+    limit: Duration,
+    ids: Vec<NodeId>,
+    /// The pinned files by their path in the input root, each with the stage that has it.
+    pinned: BTreeMap<String, (NodeId, ResolvedInput)>,
 }
 
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.changed.notify_one();
-    }
-}
-
-/// Runs a stage on a worker. The outputs may be absent from the store afterwards.
+/// Runs a chain of stages on a worker, or on each of the builders that have to agree. The outputs may be absent from the store afterwards.
 pub(super) fn run_elsewhere(
     context: &BuildContext<'_>,
     shared: &SharedResults,
     elsewhere: &Elsewhere,
-    resolved: &ResolvedStage,
-) -> Result<RanElsewhere, PipelineError> {
-    let _slot = elsewhere.slots.take();
-    let id = &resolved.id;
-    let recipe = Recipe::new(context.project, resolved)?;
-    let limit = recipe.limits.wall;
-    let mut parts = inputs(context, shared, &recipe)?;
-    let hermetic = context.options.hermetic;
-    let forwarded = forwarded(context.project.graph.file(id), resolved)?;
-    let job =
-        StageJob::new(&recipe, resolved, hermetic, forwarded, parts.blobs()).ok_or_else(|| PipelineError::Spec {
+    chain: StageChain<'_>,
+) -> ChainEnd {
+    let first = chain.first.id.clone();
+    let failed = |error| ChainEnd {
+        ran: Vec::new(),
+        failed: Some((first.clone(), error)),
+    };
+    let prepared = match prepare(context, shared, elsewhere, &chain) {
+        Ok(prepared) => prepared,
+        Err(error) => return failed(error),
+    };
+    let action = match send(context, shared, elsewhere, &chain, &prepared) {
+        Ok(action) => action,
+        Err(error) => return failed(error),
+    };
+    let builders = elsewhere.builders_of(&first);
+    let machine = context.project.graph.machine(first.arch);
+    let runs: Vec<Result<BuilderRun, PipelineError>> = thread::scope(|scope| {
+        let run = |(number, builder): (usize, &Option<String>)| {
+            let action = EngineAction {
+                platform: properties(machine, builder.as_deref()),
+                // Each builder has to run it, whatever another one has.
+                salt: builder.iter().flat_map(|name| name.bytes()).collect(),
+                ..action.clone()
+            };
+            let (builder, ids) = (builder.clone(), &prepared.ids);
+            scope.spawn(move || {
+                let _slot = elsewhere.slots.take();
+                let (executed, shown) = execute(context, elsewhere, ids, &action, number == 0)?;
+                Ok(BuilderRun {
+                    builder,
+                    executed,
+                    shown,
+                })
+            })
+        };
+        let runs: Vec<_> = builders.iter().enumerate().map(run).collect();
+        runs.into_iter()
+            .map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    match runs.into_iter().collect::<Result<Vec<_>, _>>() {
+        Ok(runs) => take(context, shared, elsewhere, chain, &runs),
+        Err(error) => failed(error),
+    }
+}
+
+/// What a builder left.
+struct BuilderRun {
+    builder: Option<String>,
+    executed: Executed,
+    /// Whether its lines were shown while they were printed.
+    shown: bool,
+}
+
+impl BuilderRun {
+    /// The builder or worker in messages.
+    fn name<'a>(&'a self, server: &'a str) -> &'a str {
+        match (&self.builder, self.executed.worker.as_str()) {
+            (Some(builder), _) => builder,
+            (None, "") => server,
+            (None, worker) => worker,
+        }
+    }
+
+    /// The files that the worker left for the stage with this number.
+    fn files(&self, number: usize) -> BTreeMap<String, BlobDigest> {
+        let prefix = format!("{number}/");
+        let files = self.executed.files.iter();
+        files
+            .filter_map(|(path, blob)| Some((path.strip_prefix(&prefix)?.to_owned(), *blob)))
+            .collect()
+    }
+}
+
+/// Resolves the stages of a chain, with pending digests for what its earlier stages make, and collects their inputs.
+fn prepare(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    elsewhere: &Elsewhere,
+    chain: &StageChain<'_>,
+) -> Result<PreparedChain, PipelineError> {
+    let mut prepared = PreparedChain {
+        parts: Parts::default(),
+        limit: AROUND,
+        ids: Vec::new(),
+        pinned: BTreeMap::new(),
+    };
+    let mut outputs = chain.outputs.clone();
+    let (mut jobs, mut pending) = (Vec::new(), PendingOutputs::new());
+    let mut needed = BTreeSet::new();
+    let ids = std::iter::once(&chain.first.id).chain(chain.followers);
+    for (number, id) in ids.enumerate() {
+        let resolved = match number {
+            0 => chain.first.clone(),
+            _ => resolve_stage(context.project, context.store, id, &outputs)?,
+        };
+        let recipe = Recipe::new(context.project, &resolved)?;
+        prepared.limit += recipe.limits.wall;
+        for output in recipe.outputs_needed() {
+            let place = (*output.digest(), matches!(output, Output::Tree { .. }));
+            if pending.contains_key(output.digest()) || !needed.insert(place) {
+                continue;
+            }
+            match shared.blobs_of(&output) {
+                Some(blobs) => prepared.parts.remote(blobs),
+                None => {
+                    prepared.parts.output(context.store, &output)?;
+                    elsewhere.costs.sent(&output);
+                }
+            }
+        }
+        for blob in recipe.pinned_needed() {
+            prepared
+                .parts
+                .remote(BTreeMap::from([(pinned_path(&blob.sha256), blob)]));
+        }
+        for input in resolved.inputs.values() {
+            for path in pinned_paths(input) {
+                prepared.pinned.insert(path, (id.clone(), input.clone()));
+            }
+        }
+        let forwarded = forwarded(context.project.graph.file(id), &resolved)?;
+        let job = StageJob::new(&recipe, &resolved, forwarded).ok_or_else(|| PipelineError::Spec {
             node: id.clone(),
             problem: "it has a base image as input, which does not travel to a worker".to_owned(),
         })?;
-    let cache = elsewhere.engine.cache();
+        jobs.push(job);
+        let made = pending_outputs(context, id);
+        for (name, output) in &made {
+            let output_of = PendingOutput {
+                stage: number,
+                output: name.clone(),
+            };
+            pending.insert(*output.digest(), output_of);
+        }
+        outputs.insert(id.clone(), made);
+        prepared.ids.push(id.clone());
+    }
+    let job = WorkerJob::new(jobs, context.options.hermetic, pending, prepared.parts.blobs());
     let text = serde_json::to_vec(&job).map_err(|e| PipelineError::Spec {
-        node: id.clone(),
+        node: chain.first.id.clone(),
         problem: e.to_string(),
     })?;
-    parts.bytes(JOB, text);
-    parts.file(PROGRAM, elsewhere.program_blob()?, elsewhere.program.clone());
-    let fetch = |path: &str| fetch_pinned(context, shared, &recipe, path);
-    let missing = parts.missing(&*cache)?;
-    parts.send(&*cache, missing, &fetch)?;
-    let files = parts.blobs().into_iter().map(|(path, blob)| {
+    prepared.parts.bytes(JOB, text);
+    Ok(prepared)
+}
+
+/// The outputs of a stage that has not run, with pending digests.
+fn pending_outputs(context: &BuildContext<'_>, id: &NodeId) -> BTreeMap<String, Output> {
+    let outputs = context.project.graph.file(id).outputs_for(id.arch);
+    let pending = outputs.map(|(name, output)| {
+        let digest = pending_digest(id, name);
+        let pending = match output.kind {
+            StageOutputKind::Tree => Output::Tree { digest },
+            StageOutputKind::File => Output::File { digest, size: 0 },
+        };
+        (name.clone(), pending)
+    });
+    pending.collect()
+}
+
+/// The paths of the pinned files of an input in the input root.
+fn pinned_paths(input: &ResolvedInput) -> Vec<String> {
+    match input {
+        ResolvedInput::Pinned(file) => vec![pinned_path(&file.sha256)],
+        ResolvedInput::Packages(packages, _) => packages.iter().map(|package| pinned_path(&package.sha256)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Sends the inputs that the server lacks; the action that runs the chain.
+fn send(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    elsewhere: &Elsewhere,
+    chain: &StageChain<'_>,
+    prepared: &PreparedChain,
+) -> Result<EngineAction, PipelineError> {
+    let machine = context.project.graph.machine(chain.first.id.arch);
+    let cache = elsewhere.engine.cache();
+    let (path, blob) = elsewhere.program(machine)?;
+    let mut program = Parts::default();
+    program.file(PROGRAM, blob, path);
+    let fetch = |path: &str| fetch_pinned(context, shared, prepared, path);
+    for parts in [&program, &prepared.parts] {
+        let missing = parts.missing(&*cache)?;
+        parts.send(&*cache, missing, &fetch)?;
+    }
+    let all = prepared.parts.blobs().into_iter().chain(program.blobs());
+    let files = all.map(|(path, blob)| {
         let executable = path == PROGRAM;
         (path, InputFile { blob, executable })
     });
-    let action = EngineAction {
+    Ok(EngineAction {
         arguments: vec![format!("./{PROGRAM}"), "__stage".to_owned(), JOB.to_owned()],
         environment: BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]),
         files: files.collect(),
         output: OUT.to_owned(),
-        platform: properties(context.project.graph.build_arch()),
-        timeout: limit + AROUND,
+        platform: BTreeMap::new(),
+        timeout: prepared.limit,
         queue_timeout: elsewhere.queue_timeout,
         // A result that was given up may be what the engine remembers, too.
-        accept_cached: shared.accepts() && !shared.distrusts(&resolved.key),
+        keep: !elsewhere.challenges(),
+        accept_cached: shared.accepts() && !shared.distrusts(&chain.first.key) && !elsewhere.challenges(),
         salt: Vec::new(),
-    };
-    let executed = execute(context, elsewhere, resolved, &action)?;
-    let results = StageResults::new(cache);
-    if executed.exit_code != 0 {
-        return Err(failed(&results, resolved, &executed));
-    }
-    let found = results.read(&resolved.key, executed.files)?;
-    let source = match executed.worker.as_str() {
-        "" => results.name().to_owned(),
-        worker => format!("{worker} of {}", results.name()),
-    };
-    let record = shared::accept(context, shared, resolved, found, &source)?;
-    let cached = executed.cached;
-    Ok(RanElsewhere { record, source, cached })
+    })
 }
 
-/// The files of the input root: of outputs that only the server has, the blobs that it named; of all others, those of the store.
-fn inputs(context: &BuildContext<'_>, shared: &SharedResults, recipe: &Recipe<'_>) -> Result<Parts, PipelineError> {
-    let mut parts = Parts::default();
-    for blob in recipe.pinned_needed() {
-        parts.remote(BTreeMap::from([(pinned_path(&blob.sha256), blob)]));
-    }
-    for output in recipe.outputs_needed() {
-        match shared.blobs_of(&output) {
-            Some(blobs) => parts.remote(blobs),
-            None => parts.output(context.store, &output)?,
+/// Takes the results of the stages, in their order, until one has none.
+fn take(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    elsewhere: &Elsewhere,
+    chain: StageChain<'_>,
+    runs: &[BuilderRun],
+) -> ChainEnd {
+    let mut end = ChainEnd {
+        ran: Vec::new(),
+        failed: None,
+    };
+    let mut outputs = chain.outputs;
+    let ids = std::iter::once(&chain.first.id).chain(chain.followers);
+    for (number, id) in ids.enumerate() {
+        let resolved = match number {
+            0 => Ok(chain.first.clone()),
+            _ => resolve_stage(context.project, context.store, id, &outputs),
+        };
+        let ran = resolved.and_then(|resolved| take_one(context, shared, elsewhere, resolved, number, runs));
+        match ran {
+            Ok(ran) => {
+                outputs.insert(id.clone(), ran.record.outputs.clone());
+                end.ran.push(ran);
+            }
+            Err(error) => {
+                end.failed = Some((id.clone(), error));
+                break;
+            }
         }
     }
-    Ok(parts)
+    end
+}
+
+fn take_one(
+    context: &BuildContext<'_>,
+    shared: &SharedResults,
+    elsewhere: &Elsewhere,
+    resolved: ResolvedStage,
+    number: usize,
+    runs: &[BuilderRun],
+) -> Result<RanElsewhere, PipelineError> {
+    let results = StageResults::new(elsewhere.engine.cache());
+    let mut found = Vec::new();
+    for (place, run) in runs.iter().enumerate() {
+        let files = run.files(number);
+        // An engine that does not pass lines on while they are printed: they come with the log.
+        if context.options.verbose && place == 0 && !run.shown {
+            let log = results.read_log(&files).unwrap_or_default();
+            for line in log.split_inclusive(|byte| *byte == b'\n') {
+                let (node, line) = (resolved.id.clone(), visible_log(line.trim_ascii_end()));
+                (context.events)(Event::Log { node, line });
+            }
+        }
+        // A program that failed has left no record of the stage that failed, and of those after it.
+        if run.executed.exit_code != 0 && !StageResults::has_record(&files) {
+            return Err(failed(&results, &resolved, run, &files));
+        }
+        found.push((run, results.read(&resolved.key, files)?));
+    }
+    agree(&resolved.id, &found, results.name())?;
+    let (run, found) = found.swap_remove(0);
+    let source = match (elsewhere.challenges(), run.executed.worker.as_str()) {
+        (true, _) => {
+            let builders: Vec<String> = runs.iter().filter_map(|run| run.builder.clone()).collect();
+            agreed_source(&builders, results.name())
+        }
+        (false, "") => results.name().to_owned(),
+        (false, worker) => format!("{worker} of {}", results.name()),
+    };
+    let record = shared::accept(context, shared, &resolved, found, &source)?;
+    Ok(RanElsewhere {
+        resolved,
+        record,
+        source,
+        cached: run.executed.cached,
+    })
+}
+
+/// Compares the outputs of all builders with each other.
+fn agree(id: &NodeId, found: &[(&BuilderRun, FoundResult)], server: &str) -> Result<(), PipelineError> {
+    let outputs: Vec<(&str, &BTreeMap<String, Output>)> = found
+        .iter()
+        .map(|(run, found)| (run.name(server), &found.record.outputs))
+        .collect();
+    let names: BTreeSet<&String> = outputs.iter().flat_map(|(_, outputs)| outputs.keys()).collect();
+    for name in names {
+        let mut given = outputs.iter().map(|(_, outputs)| outputs.get(name));
+        let first = given.next();
+        if given.any(|other| Some(other) != first) {
+            let said = outputs.iter().map(|(builder, outputs)| {
+                let digest = outputs
+                    .get(name)
+                    .map_or("no such output".to_owned(), |output| output.digest().to_string());
+                format!("\n  {}: {digest}", visible(builder))
+            });
+            return Err(PipelineError::BuildersDisagree {
+                node: id.clone(),
+                output: name.clone(),
+                said: said.collect(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The object of a pinned file of the input root, fetched into the store.
 fn fetch_pinned(
     context: &BuildContext<'_>,
     shared: &SharedResults,
-    recipe: &Recipe<'_>,
+    prepared: &PreparedChain,
     path: &str,
 ) -> Result<PathBuf, PipelineError> {
     let store = context.store.of_pinned();
     let object = |digest: VerityDigest| Ok(store.object_path(&digest)?);
-    for input in recipe.inputs.values() {
-        match input {
-            ResolvedInput::Pinned(file) if pinned_path(&file.sha256) == path => {
-                return object(context.pinned(store, file)?);
-            }
-            ResolvedInput::Packages(packages, _) => {
-                let found = packages.iter().find(|package| pinned_path(&package.sha256) == path);
-                if let Some(package) = found {
-                    // All of them: a place is asked for many files as fast as for one.
-                    let all: Vec<_> = packages.iter().collect();
-                    context.packages(store, &recipe.id.to_string(), &all)?;
-                    let digest = store.find_sha256(&package.sha256)?;
-                    return object(digest.ok_or_else(|| PipelineError::NotLocked {
-                        what: format!("the package {} that was just fetched", package.name),
-                    })?);
-                }
-            }
-            _ => {}
+    match prepared.pinned.get(path) {
+        Some((_, ResolvedInput::Pinned(file))) => object(context.pinned(store, file)?),
+        Some((id, ResolvedInput::Packages(packages, _))) => {
+            // All of them: a place is asked for many files as fast as for one.
+            let all: Vec<_> = packages.iter().collect();
+            context.packages(store, &id.to_string(), &all)?;
+            let found = packages.iter().find(|package| pinned_path(&package.sha256) == path);
+            let digest = found.map(|package| store.find_sha256(&package.sha256)).transpose()?;
+            object(digest.flatten().ok_or_else(|| PipelineError::NotLocked {
+                what: format!("the package {path} that was just fetched"),
+            })?)
         }
+        _ => Err(shared::lost_file(context, shared, path)?),
     }
-    Err(shared::lost_file(context, shared, path)?)
-}
-
-/// The properties of a worker that runs programs of `arch`.
-fn properties(arch: Arch) -> BTreeMap<String, String> {
-    let isa = match arch {
-        Arch::Amd64 => "x86-64",
-        Arch::Arm64 => "aarch64",
-    };
-    let properties = [(ISA, isa), (OS_FAMILY, "linux"), (SANDBOX, "full")];
-    properties
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into()
 }
 
 fn execute(
     context: &BuildContext<'_>,
     elsewhere: &Elsewhere,
-    resolved: &ResolvedStage,
+    ids: &[NodeId],
     action: &EngineAction,
-) -> Result<Executed, PipelineError> {
-    let line = Mutex::new(Vec::new());
+    shown: bool,
+) -> Result<(Executed, bool), PipelineError> {
+    // The line that is not whole yet, and the stage whose lines arrive.
+    let printed = Mutex::new((Vec::new(), &ids[0]));
+    let seen = Mutex::new(false);
     let progress = |progress: EngineProgress| {
         if let EngineProgress::Printed(bytes) = progress {
-            let mut line = lock(&line);
+            *lock(&seen) = true;
+            let (line, node) = &mut *lock(&printed);
             for byte in bytes {
                 match byte {
                     b'\n' => {
-                        let text = visible_log(std::mem::take(&mut *line).trim_ascii_end());
-                        if context.options.verbose {
-                            (context.events)(Event::Log {
-                                node: resolved.id.clone(),
-                                line: text,
-                            });
+                        let whole = std::mem::take(line);
+                        let whole = whole.trim_ascii_end();
+                        match begun_stage(whole) {
+                            Some(begun) => *node = ids.iter().find(|id| id.to_string() == begun).unwrap_or(node),
+                            None if context.options.verbose && shown => (context.events)(Event::Log {
+                                node: (*node).clone(),
+                                line: visible_log(whole),
+                            }),
+                            None => {}
                         }
                     }
                     byte if line.len() < MAX_LINE => line.push(byte),
@@ -294,13 +450,25 @@ fn execute(
             }
         }
     };
+    let begin = Instant::now();
     let executed = elsewhere.engine.execute(action, &progress, &|| false);
-    executed.map_err(|error| PipelineError::Remote(Box::new(error)))
+    let executed = executed.map_err(|error| PipelineError::Remote(Box::new(error)))?;
+    if !executed.cached {
+        elsewhere.costs.note(begin.elapsed().saturating_sub(executed.ran));
+    }
+    let printed = *lock(&seen);
+    Ok((executed, printed))
 }
 
 /// The error of a stage that failed on a worker, with the end of its log.
-fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed) -> PipelineError {
-    let log = results.read_log(&executed.files).unwrap_or_default();
+fn failed(
+    results: &StageResults,
+    resolved: &ResolvedStage,
+    run: &BuilderRun,
+    files: &BTreeMap<String, BlobDigest>,
+) -> PipelineError {
+    let executed = &run.executed;
+    let log = results.read_log(files).unwrap_or_default();
     let text = match log.is_empty() {
         true => String::from_utf8_lossy(&executed.stderr).into_owned(),
         false => String::from_utf8_lossy(&log).into_owned(),
@@ -317,10 +485,7 @@ fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed)
         .lines()
         .map(|line| format!("  {}", visible_log(line.as_bytes())))
         .collect();
-    let worker = match executed.worker.as_str() {
-        "" => results.name(),
-        worker => worker,
-    };
+    let worker = run.name(results.name());
     PipelineError::Stage {
         node: resolved.id.clone(),
         problem: format!("{problem} on {}", visible(worker)),

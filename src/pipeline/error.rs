@@ -169,6 +169,28 @@ pub enum PipelineError {
         /// The stage.
         node: NodeId,
     },
+    /// Builders that run the same stage made different outputs.
+    #[error("build {node}: the builders disagree about its output {output:?}{said}")]
+    BuildersDisagree {
+        /// The stage.
+        node: NodeId,
+        /// The output.
+        output: String,
+        /// A line for each builder, with the digest of what it made.
+        said: String,
+    },
+    /// A stage runs on machines of another architecture, and no engine has them.
+    #[error("build {node}: its stages run natively, and this machine is of another architecture")]
+    OtherMachine {
+        /// The stage.
+        node: NodeId,
+    },
+    /// A stage can only run here, and several builders have to run it.
+    #[error("build {node} on several builders: it has a base image as input, which does not travel")]
+    NotOnBuilders {
+        /// The stage.
+        node: NodeId,
+    },
     /// A job from another machine cannot be run here.
     #[error("run the job: {problem}")]
     Job {
@@ -241,6 +263,16 @@ impl Hint for PipelineError {
             Self::Store(error) => error.hint(),
             Self::Remote(error) => error.hint(),
             Self::Lost { .. } => Some("run the command again".into()),
+            Self::BuildersDisagree { node, .. } => Some(
+                format!(
+                    "nothing of it was published; `pnb verify-repro --stage {node}` tells whether the stage is irreproducible"
+                )
+                .into(),
+            ),
+            Self::OtherMachine { node: NodeId { arch, .. } } => Some(
+                format!("name an engine that has {arch} workers with --remote, or leave --remote-native {arch} out").into(),
+            ),
+            Self::NotOnBuilders { .. } => Some("leave --challenge out".into()),
             Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
             | Self::Job { .. }

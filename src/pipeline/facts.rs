@@ -170,7 +170,7 @@ impl<'a> Described<'a> {
                 writers: CODE_WRITERS.to_owned(),
             },
             zstd_version: zstd::library_version().to_owned(),
-            build_arch: project.graph.build_arch(),
+            build_arch: project.graph.build_arch(self.target.arch),
             package_sets,
             pinned_files,
             stages: stage_facts,

@@ -1,16 +1,21 @@
-//! A stage as work for another machine: the recipe of a run, with the files that it needs, as one JSON file and the blobs that it names.
+//! Stages as work for another machine: the recipes of a chain of stages, with the files that they need, as one JSON file and the blobs
+//! that it names.
 //!
 //! ```text
 //! input root of an action          content
 //!   pnb                            this program
-//!   job.json                       [`StageJob`]
+//!   job.json                       [`WorkerJob`]
 //!   t/<digest>.dump, .pack         trees, as in a result (`remote::results`)
 //!   o/<digest>                     files, and large objects of trees
 //!   s/<SHA-256>                    packages and pinned files
-//! out/                             what `pnb __stage job.json` leaves
+//! out/<n>/                         what `pnb __stage job.json` leaves of the stage with this number, from 0
 //!   record, log                    the record of the run, and its log
 //!   t/…, o/…                       its outputs
 //! ```
+//!
+//! A stage that reads an output of an earlier one of the same job has a *pending digest* in its place, also in its canonical form. The
+//! worker puts the digest of the output there once it is made, and with it the stage gets its key. The client computes the same key from
+//! the records that come back.
 
 use super::{
     CODE_SANDBOX, CODE_WRITERS, PipelineError,
@@ -23,12 +28,15 @@ use crate::{
     remote::BlobDigest,
     sandbox::{DeclaredRefusals, Ids, Limits, OutputSpec, Workload},
     store::Output,
+    verity,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of the format.
-const JOB_VERSION: u32 = 1;
+const JOB_VERSION: u32 = 2;
+/// Most stages of a job.
+pub(super) const MAX_STAGES: usize = 16;
 /// Name of the program in the input root.
 pub(super) const PROGRAM: &str = "pnb";
 /// Name of the job in the input root.
@@ -50,17 +58,42 @@ pub(super) enum JobInput {
     Packages(Vec<Package>, Option<String>),
 }
 
-/// A stage as work for another machine.
+/// An output of an earlier stage of the same job, which a pending digest stands for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PendingOutput {
+    /// The number of the stage.
+    pub(super) stage: usize,
+    /// The name of its output.
+    pub(super) output: String,
+}
+
+/// The outputs of earlier stages of a job by the digests that stand for them.
+pub(super) type PendingOutputs = BTreeMap<VerityDigest, PendingOutput>;
+
+/// A chain of stages as work for another machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorkerJob {
+    version: u32,
+    /// The stages, each after those whose outputs it reads.
+    pub(super) stages: Vec<StageJob>,
+    /// Whether a weaker layer of the worker's sandbox is an error.
+    pub(super) hermetic: bool,
+    /// The outputs that pending digests stand for.
+    pub(super) pending: PendingOutputs,
+    /// The files of the input root below `t`, `o` and `s`.
+    pub(super) files: BTreeMap<String, BlobDigest>,
+}
+
+/// A stage of a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StageJob {
-    version: u32,
     /// The key, which is the digest of `canonical`.
     pub(super) key: StageKey,
     pub(super) canonical: String,
     pub(super) id: NodeId,
-    /// Whether a weaker layer of the worker's sandbox is an error.
-    pub(super) hermetic: bool,
     root: Option<VerityDigest>,
     emulator: Option<(VerityDigest, Arch)>,
     inputs: BTreeMap<RelPath, JobInput>,
@@ -75,8 +108,59 @@ pub(super) struct StageJob {
     refused: DeclaredRefusals,
     /// The outputs that pass an input on.
     pub(super) forwarded: BTreeMap<String, Output>,
-    /// The files of the input root below `t`, `o` and `s`.
-    pub(super) files: BTreeMap<String, BlobDigest>,
+}
+
+fn bad(problem: String) -> PipelineError {
+    PipelineError::Job { problem }
+}
+
+/// The digest that stands for an output which is not made yet.
+pub(super) fn pending_digest(id: &NodeId, output: &str) -> VerityDigest {
+    verity::digest_bytes(format!("pnb pending output\n{id}\n{output}\n").as_bytes())
+}
+
+impl WorkerJob {
+    /// The job of these stages.
+    pub(super) fn new(
+        stages: Vec<StageJob>,
+        hermetic: bool,
+        pending: PendingOutputs,
+        files: BTreeMap<String, BlobDigest>,
+    ) -> Self {
+        Self {
+            version: JOB_VERSION,
+            stages,
+            hermetic,
+            pending,
+            files,
+        }
+    }
+
+    /// Reads a job, and checks that its stages are for this program.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, PipelineError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let version = serde_json::from_slice::<Versioned>(bytes).map_err(|e| bad(e.to_string()))?;
+        let version = version.version;
+        if version != JOB_VERSION {
+            return Err(bad(format!(
+                "it has version {version}, and this pnb reads {JOB_VERSION}"
+            )));
+        }
+        let job: Self = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+        if !(1..=MAX_STAGES).contains(&job.stages.len()) {
+            return Err(bad(format!(
+                "it has {} stages, and 1 to {MAX_STAGES} are wanted",
+                job.stages.len()
+            )));
+        }
+        for stage in &job.stages {
+            stage.check()?;
+        }
+        Ok(job)
+    }
 }
 
 impl StageJob {
@@ -84,9 +168,7 @@ impl StageJob {
     pub(super) fn new(
         recipe: &Recipe<'_>,
         resolved: &ResolvedStage,
-        hermetic: bool,
         forwarded: BTreeMap<String, Output>,
-        files: BTreeMap<String, BlobDigest>,
     ) -> Option<Self> {
         let input = |input: &ResolvedInput| {
             Some(match input {
@@ -99,11 +181,9 @@ impl StageJob {
         };
         let inputs = recipe.inputs.iter();
         Some(Self {
-            version: JOB_VERSION,
             key: resolved.key,
             canonical: resolved.canonical.as_str().to_owned(),
             id: recipe.id.clone(),
-            hermetic,
             root: recipe.root,
             emulator: recipe.emulator,
             inputs: inputs
@@ -119,29 +199,20 @@ impl StageJob {
             dev_in: recipe.dev_in.clone(),
             refused: recipe.refused.clone(),
             forwarded,
-            files,
         })
     }
 
-    /// Reads a job, and checks that its key is that of its canonical form and that this program is the one that it is for.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, PipelineError> {
-        let bad = |problem: String| PipelineError::Job { problem };
-        let job: Self = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
-        if job.version != JOB_VERSION {
-            return Err(bad(format!(
-                "it has version {}, and this pnb reads {JOB_VERSION}",
-                job.version
-            )));
-        }
-        let key = StageKey::new(*blake3::hash(job.canonical.as_bytes()).as_bytes());
-        if key != job.key {
+    /// Checks that the key is that of the canonical form, and that the stage is for a pnb with this one's code.
+    fn check(&self) -> Result<(), PipelineError> {
+        let key = key_of(&self.canonical);
+        if key != self.key {
             return Err(bad(format!(
                 "its canonical form has the key {key}, and it names {}",
-                job.key
+                self.key
             )));
         }
         let line = |name: &str| {
-            let mut lines = job.canonical.lines().filter_map(|line| line.split_once(' '));
+            let mut lines = self.canonical.lines().filter_map(|line| line.split_once(' '));
             lines.find(|(found, _)| *found == name).map(|(_, value)| value)
         };
         for (name, own) in [("code.sandbox", CODE_SANDBOX), ("code.writers", CODE_WRITERS)] {
@@ -151,11 +222,58 @@ impl StageJob {
                 )));
             }
         }
-        let named = [("stage", job.id.stage.as_str()), ("arch", job.id.arch.as_str())];
-        if let Some((name, value)) = named.into_iter().find(|(name, value)| line(name) != Some(value)) {
-            return Err(bad(format!("its canonical form has another {name} than {value}")));
+        let named = [("stage", self.id.stage.as_str()), ("arch", self.id.arch.as_str())];
+        match named.into_iter().find(|(name, value)| line(name) != Some(value)) {
+            Some((name, value)) => Err(bad(format!("its canonical form has another {name} than {value}"))),
+            None => Ok(()),
         }
-        Ok(job)
+    }
+
+    /// Puts the outputs `made` in the place of the pending digests, and computes the key anew.
+    ///
+    /// # Errors
+    ///
+    /// If the stage reads an output as a tree that is a file, or the other way round.
+    pub(super) fn settle(&mut self, made: &BTreeMap<VerityDigest, Output>) -> Result<(), PipelineError> {
+        let id = self.id.clone();
+        let other = || bad(format!("{id} reads an output as another kind than it is"));
+        let tree = |digest: &mut VerityDigest| match made.get(digest) {
+            None => Ok(()),
+            Some(Output::Tree { digest: found }) => {
+                *digest = *found;
+                Ok(())
+            }
+            Some(Output::File { .. }) => Err(other()),
+        };
+        let file = |digest: &mut VerityDigest, size: &mut u64| match made.get(digest) {
+            None => Ok(()),
+            Some(Output::File { digest: found, size: n }) => {
+                (*digest, *size) = (*found, *n);
+                Ok(())
+            }
+            Some(Output::Tree { .. }) => Err(other()),
+        };
+        self.root.iter_mut().try_for_each(tree)?;
+        self.emulator.iter_mut().try_for_each(|(digest, _)| tree(digest))?;
+        for input in self.inputs.values_mut() {
+            match input {
+                JobInput::Tree(digest) => tree(digest)?,
+                JobInput::File(digest, size) => file(digest, size)?,
+                JobInput::Pinned(..) | JobInput::Packages(..) => {}
+            }
+        }
+        for output in self.forwarded.values_mut() {
+            match output {
+                Output::Tree { digest } => tree(digest)?,
+                Output::File { digest, size } => file(digest, size)?,
+            }
+        }
+        for (pending, output) in made {
+            let digest = output.digest().to_string();
+            self.canonical = self.canonical.replace(&pending.to_string(), &digest);
+        }
+        self.key = key_of(&self.canonical);
+        Ok(())
     }
 
     /// The inputs, as a recipe has them.
@@ -198,4 +316,9 @@ impl StageJob {
             refused: self.refused.clone(),
         }
     }
+}
+
+/// The key of a canonical form.
+fn key_of(canonical: &str) -> StageKey {
+    StageKey::new(*blake3::hash(canonical.as_bytes()).as_bytes())
 }

@@ -27,6 +27,7 @@
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
 mod base;
+mod chain;
 mod code;
 mod context;
 mod elsewhere;
@@ -55,10 +56,11 @@ mod trust;
 mod vendor;
 mod verify_repro;
 mod worker;
+mod worker_place;
+mod workers;
 
 pub use code::{CODE_SANDBOX, CODE_WRITERS};
 pub use context::BuildContext;
-pub use elsewhere::Elsewhere;
 pub use error::PipelineError;
 pub use event::{Event, Events};
 pub use export::{Circumstances, Program, export, state};
@@ -77,5 +79,7 @@ pub use scheduler::{BuildOutcome, Done, PlanEntry, plan, present, present_keys};
 pub use shared::{SharedResults, Upload};
 pub use trust::ModuleTrust;
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
-pub use verify_repro::{ReproRequest, ReproResult, reproducibility};
-pub use worker::run_job;
+pub use verify_repro::{ReproRequest, ReproResult, SecondPlace, reproducibility};
+pub use worker::{run_job, stage_line};
+pub use worker_place::StagePlace;
+pub use workers::{Elsewhere, WorkerOptions};

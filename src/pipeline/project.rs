@@ -52,6 +52,8 @@ pub struct Project {
     pub options: BTreeSet<BuildOption>,
     /// The architecture of the tools, if it is not that of this machine.
     tools: Option<Arch>,
+    /// The architectures whose stages run on machines of their own.
+    native: BTreeSet<Arch>,
 }
 
 impl Project {
@@ -91,6 +93,7 @@ impl Project {
             modules: ModuleTrust::default(),
             options,
             tools: None,
+            native: BTreeSet::new(),
         })
     }
 
@@ -131,6 +134,12 @@ impl Project {
         self.rebuild_graph()
     }
 
+    /// The stages of these architectures run on machines of their own.
+    pub fn use_native(&mut self, arches: BTreeSet<Arch>) -> Result<(), PipelineError> {
+        self.native = arches;
+        self.rebuild_graph()
+    }
+
     /// Builds with these options.
     pub fn use_options(&mut self, options: BTreeSet<BuildOption>) -> Result<(), PipelineError> {
         self.options = options;
@@ -142,10 +151,11 @@ impl Project {
 
     fn rebuild_graph(&mut self) -> Result<(), PipelineError> {
         let fresh = Self::graph_of(&self.tree, &self.lock)?.with_options(&self.options);
-        self.graph = match self.tools {
+        let fresh = match self.tools {
             Some(arch) => fresh.with_tools_of(arch, EMULATORS)?,
             None => fresh,
         };
+        self.graph = fresh.with_native(&self.native);
         Ok(())
     }
 

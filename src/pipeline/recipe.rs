@@ -146,7 +146,10 @@ fn writer_arguments(project: &Project, file: &StageFile, arch: Arch, name: &str)
 fn environment(project: &Project, file: &StageFile, id: &NodeId) -> BTreeMap<String, String> {
     let mut env = file.env.clone();
     env.insert("PNB_ARCH".to_owned(), id.arch.to_string());
-    env.insert("PNB_BUILD_ARCH".to_owned(), project.graph.build_arch().to_string());
+    env.insert(
+        "PNB_BUILD_ARCH".to_owned(),
+        project.graph.build_arch(id.arch).to_string(),
+    );
     env.insert("PNB_STAGE".to_owned(), id.stage.clone());
     env.insert(PROCESSORS.to_owned(), file.limits.cpus.to_string());
     env

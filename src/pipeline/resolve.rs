@@ -143,7 +143,7 @@ pub fn resolve_stage(
     let canonical = Canonical::new(&KeyInputs {
         id,
         file,
-        build_arch: project.graph.build_arch(),
+        build_arch: project.graph.build_arch(id.arch),
         epoch: project.lock.source_date_epoch,
         code: Code {
             sandbox: CODE_SANDBOX,

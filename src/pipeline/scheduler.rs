@@ -2,11 +2,14 @@
 
 use super::{
     BuildContext, Event, PipelineError, Project,
-    elsewhere::{Slots, can_travel, run_elsewhere},
+    chain::{ChainFacts, followers},
+    elsewhere::{ChainEnd, StageChain, run_elsewhere},
     package_facts::prepare_statements,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::run_stage,
-    shared::{ask, ensure, offer},
+    shared::{SharedResults, ask, ensure, offer},
+    worker_place::{StagePlace, worker_pays},
+    workers::{Elsewhere, Slots, can_travel, could_travel},
 };
 use crate::{
     graph::{Closure, Reason, StageIds, closure_of},
@@ -18,6 +21,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Condvar, Mutex, mpsc},
     thread,
+    time::Duration,
 };
 
 /// A finished node.
@@ -152,7 +156,7 @@ pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKe
 /// The reasons to run a resolved node that has no usable record.
 fn reasons(store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
     let id = &resolved.id;
-    Ok(match store.latest_record(&id.stage, id.arch)? {
+    Ok(match store.last_known_record(&id.stage, id.arch)? {
         Some((key, old)) if key == resolved.key && !old.weaker.is_empty() => vec![Reason::Weaker],
         Some((_, old)) => Reason::between(&old.canonical, resolved.canonical.as_str()),
         None => vec![Reason::NeverBuilt],
@@ -250,7 +254,17 @@ fn attempt(
             let Some((id, outputs)) = next(&closure, &state, &changed, options.changed.order) else {
                 return;
             };
-            let run = || build_node(context, &id, &outputs, range, wanted.contains(&id), &slots);
+            // Stages that run in the same action as this one.
+            let join = |elsewhere: &Elsewhere| claim_followers(context, elsewhere, &closure, &state, &id);
+            let run = || {
+                Node {
+                    context,
+                    wanted,
+                    slots: &slots,
+                    range,
+                }
+                .build(&id, &outputs, &join)
+            };
             // A panic must reach the caller. Until then the other workers must not wait for this stage, which will never finish.
             let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(result) => result,
@@ -266,25 +280,26 @@ fn attempt(
             let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             state.running -= 1;
             let mut spent = BTreeSet::new();
-            match result {
-                Ok(done) => {
-                    // Where nothing is taken from the cache, what the store has is compared with it, too.
-                    let compared = !done.cached || context.shared.is_some_and(|shared| !shared.accepts());
-                    if let Some(offers) = &*lock(&offers)
-                        && compared
-                        && done.source.is_none()
-                    {
-                        // The receiver lives until the workers have ended.
-                        let _ = offers.send(done.clone());
-                    }
-                    state.done.insert(id.clone(), done);
-                    // A copied checkout takes as much space as its tree, so it is removed after the last node that reads it.
-                    if store.is_ephemeral() && !options.changed.links {
-                        let done = |node: &NodeId| state.done.get(node).map(|done| &done.record.outputs);
-                        spent = spent_trees(&closure, done, &id);
-                    }
+            for done in result.done {
+                // Where nothing is taken from the cache, what the store has is compared with it, too.
+                let compared = !done.cached || context.shared.is_some_and(|shared| !shared.accepts());
+                if let Some(offers) = &*lock(&offers)
+                    && compared
+                    && done.source.is_none()
+                {
+                    // The receiver lives until the workers have ended.
+                    let _ = offers.send(done.clone());
                 }
-                Err(error) => note_failure(&mut state.failed, error),
+                let id = done.resolved.id.clone();
+                state.done.insert(id.clone(), done);
+                // A copied checkout takes as much space as its tree, so it is removed after the last node that reads it.
+                if store.is_ephemeral() && !options.changed.links {
+                    let done = |node: &NodeId| state.done.get(node).map(|done| &done.record.outputs);
+                    spent.extend(spent_trees(&closure, done, &id));
+                }
+            }
+            if let Some(error) = result.failed {
+                note_failure(&mut state.failed, error);
             }
             drop(state);
             changed.notify_all();
@@ -401,78 +416,262 @@ fn needs_range(project: &Project, id: &NodeId) -> bool {
     project.graph.file(id).sandbox.ids == StageIds::Range
 }
 
-/// Takes the record of a node from the store or the cache, or runs its stage. The outputs of a node that is `wanted` are in the store
-/// afterwards; those of another one may still be in the cache.
-fn build_node(
+/// Takes the stages that run in the same action as `first` out of those that wait; with them, the outputs of all that the chain needs.
+fn claim_followers(
     context: &BuildContext<'_>,
-    id: &NodeId,
-    outputs: &OutputsByNode,
+    elsewhere: &Elsewhere,
+    closure: &Closure,
+    state: &Mutex<State>,
+    first: &NodeId,
+) -> (Vec<NodeId>, OutputsByNode) {
+    let facts = Facts {
+        context,
+        elsewhere,
+        first,
+    };
+    let mut state = lock(state);
+    if state.failed.is_some() {
+        return (Vec::new(), OutputsByNode::new());
+    }
+    let unfinished = closure.order.iter().filter(|id| !state.done.contains_key(id));
+    let unfinished = unfinished.cloned().collect();
+    let chosen = followers(closure, &state.waiting, &unfinished, first, &facts);
+    for id in &chosen {
+        state.waiting.remove(id);
+    }
+    let needs = chosen.iter().flat_map(|id| &closure.needs[id]);
+    let outputs = needs.filter_map(|id| Some((id.clone(), state.done.get(id)?.record.outputs.clone())));
+    (chosen.clone(), outputs.collect())
+}
+
+/// What a build knows about the stages that could join a chain.
+struct Facts<'a> {
+    context: &'a BuildContext<'a>,
+    elsewhere: &'a Elsewhere,
+    first: &'a NodeId,
+}
+
+impl ChainFacts for Facts<'_> {
+    fn travels(&self, id: &NodeId) -> bool {
+        let graph = &self.context.project.graph;
+        could_travel(self.context.project, id) && graph.machine(id.arch) == graph.machine(self.first.arch)
+    }
+
+    fn last_run(&self, id: &NodeId) -> Option<Duration> {
+        // A record that cannot be read tells nothing.
+        let (_, last) = self.context.store.last_known_record(&id.stage, id.arch).ok()??;
+        Some(Duration::from_millis(last.cpu_ms))
+    }
+
+    fn per_action(&self) -> Duration {
+        self.elsewhere.costs.per_action()
+    }
+}
+
+/// The nodes that one step of a build has finished, and its failure.
+#[derive(Default)]
+struct Step {
+    done: Vec<Done>,
+    failed: Option<PipelineError>,
+}
+
+impl From<Result<Done, PipelineError>> for Step {
+    fn from(result: Result<Done, PipelineError>) -> Self {
+        match result {
+            Ok(done) => Self {
+                done: vec![done],
+                failed: None,
+            },
+            Err(error) => Self {
+                done: Vec::new(),
+                failed: Some(error),
+            },
+        }
+    }
+}
+
+/// How the nodes of a build are made.
+struct Node<'a> {
+    context: &'a BuildContext<'a>,
+    /// The nodes that were asked for. Their outputs are in the store afterwards; those of others may still be in the cache.
+    wanted: &'a [NodeId],
+    slots: &'a Slots,
+    /// Whether a stage of the build needs a range of ids.
     range: bool,
-    wanted: bool,
-    slots: &Slots,
-) -> Result<Done, PipelineError> {
-    let BuildContext {
-        project,
-        store,
-        options,
-        events,
-        ..
-    } = *context;
-    let resolved = resolve_stage(project, store, id, outputs)?;
-    if let Some(done) = known(context, &resolved, wanted)? {
-        return Ok(done);
-    }
-    let engine = context.elsewhere.zip(context.shared).filter(|_| can_travel(&resolved));
-    if engine.is_none() {
-        let range = range || needs_range(project, id);
-        options.checked.ensure(&options.helper, range)?;
-    }
-    // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
-    let mut waits = || events(Event::Queued { node: id.clone() });
-    let _lock = store.lock_stage(&resolved.key, &mut waits)?;
-    if let Some(record) = usable(context, &resolved)? {
-        return cached(context, &resolved, record, None);
-    }
-    events(Event::Started {
-        node: id.clone(),
-        server: engine.map(|(elsewhere, _)| elsewhere.name()),
-        reasons: reasons(store, &resolved)?,
-    });
-    let ran = match engine {
-        Some((elsewhere, shared)) => {
-            run_elsewhere(context, shared, elsewhere, &resolved).map(|ran| (ran.record, Some(ran.source), ran.cached))
+}
+
+/// The stages that run in the same action as a node, and the outputs that they need.
+type Join<'a> = &'a dyn Fn(&Elsewhere) -> (Vec<NodeId>, OutputsByNode);
+
+impl Node<'_> {
+    /// Takes the record of a node from the store or the cache, or runs its stage, with those that `join` adds to its action.
+    fn build(&self, id: &NodeId, outputs: &OutputsByNode, join: Join<'_>) -> Step {
+        match self.known_or_resolved(id, outputs) {
+            Ok(Resolved::Known(done)) => Ok(*done).into(),
+            Ok(Resolved::Runs(resolved)) => self.run(*resolved, outputs, join),
+            Err(error) => Err(error).into(),
         }
-        None => {
-            let _slot = slots.take();
-            run_stage(context, &resolved).map(|record| (record, None, false))
+    }
+
+    fn known_or_resolved(&self, id: &NodeId, outputs: &OutputsByNode) -> Result<Resolved, PipelineError> {
+        let context = self.context;
+        let resolved = resolve_stage(context.project, context.store, id, outputs)?;
+        Ok(match known(context, &resolved, self.wanted.contains(id))? {
+            Some(done) => Resolved::Known(Box::new(done)),
+            None => Resolved::Runs(Box::new(resolved)),
+        })
+    }
+
+    /// The engine, if the stage is to run on a worker of it.
+    fn engine(&self, resolved: &ResolvedStage) -> Result<Option<(&Elsewhere, &SharedResults)>, PipelineError> {
+        let context = self.context;
+        let id = &resolved.id;
+        let graph = &context.project.graph;
+        let engine = context.elsewhere.zip(context.shared);
+        let here = graph.machine(id.arch) == graph.host();
+        match engine.filter(|_| can_travel(resolved)) {
+            None if !here => Err(PipelineError::OtherMachine { node: id.clone() }),
+            None if engine.is_some_and(|(elsewhere, _)| elsewhere.challenges()) => {
+                Err(PipelineError::NotOnBuilders { node: id.clone() })
+            }
+            None => Ok(None),
+            Some((elsewhere, shared)) => {
+                let chosen = !here
+                    || elsewhere.challenges()
+                    || elsewhere.place == StagePlace::Workers
+                    || worker_pays(context, shared, &elsewhere.costs, resolved, self.wanted.contains(id))?;
+                Ok(chosen.then_some((elsewhere, shared)))
+            }
         }
-    };
-    let (record, source, cached) = match ran {
-        Ok(ran) => ran,
-        Err(error) => {
-            events(Event::Failed { node: id.clone() });
-            return Err(error);
+    }
+
+    fn run(&self, resolved: ResolvedStage, outputs: &OutputsByNode, join: Join<'_>) -> Step {
+        let context = self.context;
+        let id = &resolved.id;
+        let engine = match self.engine(&resolved) {
+            Ok(engine) => engine,
+            Err(error) => return Err(error).into(),
+        };
+        if engine.is_none() {
+            let range = self.range || needs_range(context.project, id);
+            if let Err(error) = context.options.checked.ensure(&context.options.helper, range) {
+                return Err(error).into();
+            }
         }
-    };
-    match source {
+        // Builders that share the store run a stage once: the others wait here, and find the record afterwards.
+        let mut waits = || (context.events)(Event::Queued { node: id.clone() });
+        let locked = context.store.lock_stage(&resolved.key, &mut waits);
+        let _lock = match locked {
+            Ok(lock) => lock,
+            Err(error) => return Err(error.into()).into(),
+        };
+        match usable(context, &resolved) {
+            Ok(Some(record)) => return cached(context, &resolved, record, None).into(),
+            Ok(None) => {}
+            Err(error) => return Err(error).into(),
+        }
+        match engine {
+            Some((elsewhere, shared)) => self.run_there(elsewhere, shared, &resolved, outputs, join),
+            None => self.run_here(resolved).into(),
+        }
+    }
+
+    fn started(&self, id: &NodeId, elsewhere: Option<&Elsewhere>, reasons: Vec<Reason>) {
+        (self.context.events)(Event::Started {
+            node: id.clone(),
+            server: elsewhere.map(Elsewhere::name),
+            reasons,
+        });
+    }
+
+    fn run_here(&self, resolved: ResolvedStage) -> Result<Done, PipelineError> {
+        let context = self.context;
+        let id = &resolved.id;
+        self.started(id, None, reasons(context.store, &resolved)?);
+        let ran = {
+            let _slot = self.slots.take();
+            run_stage(context, &resolved)
+        };
+        let record = ran.inspect_err(|_| (context.events)(Event::Failed { node: id.clone() }))?;
         // The record comes last: it makes the outputs visible to other builders, so they have to be in the store.
-        None => store.put_record(&resolved.key, &record, None)?,
-        Some(_) if wanted => ensure_all(context, &record)?,
-        Some(_) => {}
+        context.store.put_record(&resolved.key, &record, None)?;
+        self.finished(&resolved, &record);
+        Ok(Done {
+            resolved,
+            record,
+            cached: false,
+            source: None,
+        })
     }
-    events(Event::Finished {
-        node: id.clone(),
-        key: resolved.key.to_string(),
-        wall_ms: record.wall_ms,
-        cpu_ms: record.cpu_ms,
-        peak_memory: record.peak_memory,
-    });
-    Ok(Done {
-        resolved,
-        record,
-        cached,
-        source,
-    })
+
+    fn run_there(
+        &self,
+        elsewhere: &Elsewhere,
+        shared: &SharedResults,
+        first: &ResolvedStage,
+        outputs: &OutputsByNode,
+        join: Join<'_>,
+    ) -> Step {
+        let context = self.context;
+        let reasons = match reasons(context.store, first) {
+            Ok(reasons) => reasons,
+            Err(error) => return Err(error).into(),
+        };
+        self.started(&first.id, Some(elsewhere), reasons);
+        let (followers, needed) = join(elsewhere);
+        for id in &followers {
+            let stages = vec![first.id.to_string()];
+            self.started(id, Some(elsewhere), vec![Reason::Waits { stages }]);
+        }
+        let chain = StageChain {
+            first,
+            followers: &followers,
+            outputs: outputs
+                .iter()
+                .chain(&needed)
+                .map(|(id, made)| (id.clone(), made.clone()))
+                .collect(),
+        };
+        let ChainEnd { ran, failed } = run_elsewhere(context, shared, elsewhere, chain);
+        let mut step = Step::default();
+        for ran in ran {
+            let id = &ran.resolved.id;
+            if self.wanted.contains(id)
+                && let Err(error) = ensure_all(context, &ran.record)
+            {
+                step.failed = Some(error);
+                return step;
+            }
+            self.finished(&ran.resolved, &ran.record);
+            step.done.push(Done {
+                resolved: ran.resolved,
+                record: ran.record,
+                cached: ran.cached,
+                source: Some(ran.source),
+            });
+        }
+        step.failed = failed.map(|(node, error)| {
+            (context.events)(Event::Failed { node });
+            error
+        });
+        step
+    }
+
+    fn finished(&self, resolved: &ResolvedStage, record: &Record) {
+        (self.context.events)(Event::Finished {
+            node: resolved.id.clone(),
+            key: resolved.key.to_string(),
+            wall_ms: record.wall_ms,
+            cpu_ms: record.cpu_ms,
+            peak_memory: record.peak_memory,
+        });
+    }
+}
+
+/// A node whose result is known, or one whose stage runs.
+enum Resolved {
+    Known(Box<Done>),
+    Runs(Box<ResolvedStage>),
 }
 
 fn ensure_all(context: &BuildContext<'_>, record: &Record) -> Result<(), PipelineError> {

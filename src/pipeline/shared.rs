@@ -184,17 +184,27 @@ impl SharedResults {
         self.upload != Upload::Never && !state.unwritable && !state.lost
     }
 
-    /// Whether sending `bytes` takes less time than `cpu_ms` of work.
-    fn worth(&self, cpu_ms: u64, bytes: u64) -> bool {
+    /// The bytes that have to come from the server before something here reads an output; `None` if the store has it, or nobody.
+    pub(super) fn absent_bytes(&self, output: &Output) -> Option<u64> {
+        let absent = lock(&self.state).absent.get(&place_of(output)).cloned()?;
+        Some(absent.found.files.size_of(output))
+    }
+
+    /// Bytes per second that are sent, as this build has seen it.
+    pub(super) fn rate(&self) -> u64 {
         let (sent, ms) = (
             self.sent_bytes.load(Ordering::Relaxed),
             self.sent_ms.load(Ordering::Relaxed),
         );
-        let rate = match ms {
+        match ms {
             0..MEASURED_AFTER => EXPECTED_RATE,
             _ => sent.saturating_mul(1000) / ms,
-        };
-        self.upload == Upload::Always || bytes.saturating_mul(1000) / rate.max(1) < cpu_ms
+        }
+    }
+
+    /// Whether sending `bytes` takes less time than `cpu_ms` of work.
+    fn worth(&self, cpu_ms: u64, bytes: u64) -> bool {
+        self.upload == Upload::Always || bytes.saturating_mul(1000) / self.rate().max(1) < cpu_ms
     }
 }
 

@@ -1,20 +1,20 @@
-//! The worker's half of a stage that runs elsewhere: `pnb __stage job.json` in the input root of an action.
+//! The worker's half of stages that run elsewhere: `pnb __stage job.json` in the input root of an action.
 
 use super::{
-    Events, PipelineError, RunOptions,
-    job::{JOB, OUT, StageJob},
+    Event, Events, PipelineError, RunOptions,
+    job::{JOB, OUT, StageJob, WorkerJob},
     placement::{InputFiles, RunContext},
-    recipe::Recipe,
     run::run_recipe,
 };
 use crate::{
     lock::{BasePlatform, Package, PinnedFile},
-    model::{Sha256Digest, VerityDigest},
+    model::{NodeId, Sha256Digest, VerityDigest},
     remote::{BlobDigest, FolderCache, ResultFiles, StageResults, Taking},
-    store::{ObjectMode, Output, Store, read_foreign},
+    store::{ObjectMode, Output, Record, Store, read_foreign},
     verity,
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -60,8 +60,21 @@ impl InputFiles for Delivered {
     }
 }
 
-/// Runs the job in the directory `dir`, with the program `helper` as the sandbox helper, and leaves record, log and outputs in `dir/out`.
-/// When the stage fails, its log is there.
+/// Begin of the line that names the stage whose lines follow; a line of a stage has no control character.
+const STAGE_LINE: &str = "\u{1e}stage ";
+
+/// The line that a worker prints when a stage of its job begins.
+pub fn stage_line(id: &NodeId) -> String {
+    format!("{STAGE_LINE}{id}")
+}
+
+/// The stage that a line of a worker begins, as it is written there.
+pub(super) fn begun_stage(line: &[u8]) -> Option<&str> {
+    std::str::from_utf8(line).ok()?.strip_prefix(STAGE_LINE)
+}
+
+/// Runs the job in the directory `dir`, with the program `helper` as the sandbox helper, and leaves record, log and outputs of each stage in
+/// `dir/out`. When a stage fails, its log and the results of the stages before it are there.
 ///
 /// # Errors
 ///
@@ -69,7 +82,7 @@ impl InputFiles for Delivered {
 pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), PipelineError> {
     let path = dir.join(JOB);
     let bytes = read_foreign(&path, MAX_JOB).map_err(PipelineError::io("read", &path))?;
-    let job = StageJob::read(&bytes)?;
+    let mut job = WorkerJob::read(&bytes)?;
     let store = Store::open(&dir.join(STORE))?;
     let options = RunOptions {
         hermetic: job.hermetic,
@@ -83,28 +96,51 @@ pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), Pi
         inputs: &Delivered,
         events,
     };
+    take_inputs(dir, &job, &store)?;
+    let mut made = BTreeMap::new();
+    for number in 0..job.stages.len() {
+        let stage = &mut job.stages[number];
+        stage.settle(&made)?;
+        events(Event::Started {
+            node: stage.id.clone(),
+            server: None,
+            reasons: Vec::new(),
+        });
+        let record = run_one(&context, stage, &dir.join(OUT).join(number.to_string()))?;
+        for (digest, pending) in job.pending.iter().filter(|(_, pending)| pending.stage == number) {
+            let output = record.outputs.get(&pending.output);
+            let output = output.ok_or_else(|| PipelineError::Job {
+                problem: format!("{} has no output {:?}", job.stages[number].id, pending.output),
+            })?;
+            made.insert(*digest, output.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Runs a stage, and leaves its record, its log and its outputs in the new directory `out`.
+fn run_one(context: &RunContext<'_>, job: &StageJob, out: &Path) -> Result<Record, PipelineError> {
+    let store = context.store;
     let inputs = job.resolved_inputs();
-    let recipe = job.recipe(&inputs);
-    take_inputs(dir, &job, &recipe, &store)?;
-    let ran = run_recipe(&context, recipe, &job.canonical, &job.key, &|_| 0);
-    let out = dir.join(OUT);
+    let ran = run_recipe(context, job.recipe(&inputs), &job.canonical, &job.key, &|_| 0);
     let log = store.log_of(&job.key);
     match ran {
         Ok(mut record) => {
             // The outputs that pass an input on: the client compares them with its inputs.
             record.outputs.extend(job.forwarded.clone());
-            Ok(StageResults::write_folder(&store, &record, log.as_deref(), &out)?)
+            StageResults::write_folder(store, &record, log.as_deref(), out)?;
+            Ok(record)
         }
         Err(error) => {
             // Whatever becomes of the log, the error of the stage is the one that counts.
-            let _ = log.map(|log| StageResults::write_log(&log, &out));
+            let _ = log.map(|log| StageResults::write_log(&log, out));
             Err(error)
         }
     }
 }
 
 /// Takes the files of the input root into the store. Every object gets its name from its bytes.
-fn take_inputs(dir: &Path, job: &StageJob, recipe: &Recipe<'_>, store: &Arc<Store>) -> Result<(), PipelineError> {
+fn take_inputs(dir: &Path, job: &WorkerJob, store: &Arc<Store>) -> Result<(), PipelineError> {
     let results = StageResults::new(Arc::new(FolderCache::new(dir, &job.files)));
     let files = ResultFiles::from(job.files.clone());
     let taking = Taking {
@@ -113,13 +149,20 @@ fn take_inputs(dir: &Path, job: &StageJob, recipe: &Recipe<'_>, store: &Arc<Stor
         check: &|_| Ok(()),
         seen: &|_| {},
     };
-    for output in recipe.outputs_needed() {
-        results.take(&files, &output, &taking)?;
+    let (mut outputs, mut pinned) = (BTreeMap::new(), BTreeMap::new());
+    for stage in &job.stages {
+        let inputs = stage.resolved_inputs();
+        let recipe = stage.recipe(&inputs);
+        // An output of an earlier stage of the job is made here.
+        let needed = recipe.outputs_needed().into_iter();
+        let needed = needed.filter(|output| !job.pending.contains_key(output.digest()));
+        outputs.extend(needed.map(|output| ((*output.digest(), matches!(output, Output::Tree { .. })), output)));
+        pinned.extend(recipe.pinned_needed().into_iter().map(|blob| (blob.sha256, blob)));
     }
-    for blob in recipe.pinned_needed() {
-        take_pinned(dir, store, &blob)?;
+    for output in outputs.values() {
+        results.take(&files, output, &taking)?;
     }
-    Ok(())
+    pinned.values().try_for_each(|blob| take_pinned(dir, store, blob))
 }
 
 fn take_pinned(dir: &Path, store: &Store, blob: &BlobDigest) -> Result<(), PipelineError> {

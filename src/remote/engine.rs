@@ -31,6 +31,8 @@ pub struct EngineAction {
     pub queue_timeout: Duration,
     /// Whether an equal action that ran before counts.
     pub accept_cached: bool,
+    /// Whether the engine may keep the result for equal actions.
+    pub keep: bool,
     /// Bytes that make equal actions different ones.
     pub salt: Vec<u8>,
 }

@@ -50,6 +50,7 @@ fn action() -> EngineAction {
         timeout: Duration::from_millis(90_500),
         queue_timeout: Duration::from_secs(20),
         accept_cached: true,
+        keep: true,
         salt: b"salt".to_vec(),
     }
 }

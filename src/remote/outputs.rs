@@ -89,9 +89,9 @@ pub(super) fn action_messages(action: &EngineAction) -> Result<(BlobDigest, Vec<
             seconds: i64::try_from(action.timeout.as_secs()).unwrap_or(i64::MAX),
             nanos: i32::try_from(action.timeout.subsec_nanos()).unwrap_or(0),
         }),
+        do_not_cache: !action.keep,
         salt: action.salt.clone(),
         platform,
-        ..Action::default()
     });
     let name = message.0;
     messages.extend([command, message]);

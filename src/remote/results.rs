@@ -158,6 +158,11 @@ impl StageResults {
         self.cache.name()
     }
 
+    /// Whether these are the files of a stage that ended well.
+    pub fn has_record(files: &BTreeMap<String, BlobDigest>) -> bool {
+        files.contains_key(RECORD)
+    }
+
     pub(super) fn bad(&self, problem: impl Into<String>) -> RemoteError {
         RemoteError::Result {
             server: self.name().to_owned(),

@@ -32,6 +32,9 @@ pub struct ReproSetup {
     pub what: Vec<NodeId>,
     /// Path of the manifest that the build was compared with; `None` when it was compared with a first build on this host.
     pub against: Option<String>,
+    /// The engine on whose workers the second build ran its stages; `None` for this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_on: Option<String>,
     /// The machine.
     pub host: Host,
     /// When the first build began, seconds since 1970.

@@ -14,6 +14,11 @@ const SOURCE: &str = "from ";
 /// Begin of the name of a note that has a record whose outputs are in a remote cache.
 pub(super) const ABSENT: &str = "absent-";
 
+/// Name of the note with the newest record of a stage whose outputs are in a remote cache, after its key.
+fn last_note(stage: &str, arch: Arch) -> String {
+    format!("last-{stage}-{arch}")
+}
+
 /// One declared output of a stage.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -154,7 +159,27 @@ impl Store {
     pub fn put_absent_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
         let path = self.record_file(key);
         let text = record.to_text().map_err(|source| StoreError::Record { path, source })?;
-        self.put_note(&format!("{ABSENT}{key}"), text.as_bytes())
+        self.put_note(&format!("{ABSENT}{key}"), text.as_bytes())?;
+        self.put_note(
+            &last_note(&record.stage, record.arch),
+            format!("{key}\n{text}").as_bytes(),
+        )
+    }
+
+    /// Key and record of a stage in the newest build, wherever its outputs are: [`Store::latest_record`], or one that came after it and whose
+    /// outputs are in a remote cache.
+    pub fn last_known_record(&self, stage: &str, arch: Arch) -> Result<Option<(StageKey, Record)>, StoreError> {
+        let note = self.note(&last_note(stage, arch));
+        let noted = note.and_then(|bytes| {
+            let text = String::from_utf8(bytes).ok()?;
+            let (key, text) = text.split_once('\n')?;
+            let key: StageKey = key.parse().ok()?;
+            Some((key, Record::from_text(&key, text)?))
+        });
+        match noted {
+            Some(noted) => Ok(Some(noted)),
+            None => self.latest_record(stage, arch),
+        }
     }
 
     /// The outputs of the record of `key`, whether they are in the store or in a remote cache.
@@ -172,6 +197,11 @@ impl Store {
     /// Makes a record, which the store has, the latest one of its stage and architecture. A build calls this for a record that it takes
     /// instead of running the stage, so that garbage collection keeps what the newest build needs.
     pub fn set_latest_record(&self, key: &StageKey, record: &Record) -> Result<(), StoreError> {
+        let note = self.root.join("notes").join(last_note(&record.stage, record.arch));
+        match fs::remove_file(&note) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).at(Operation::Remove, &note),
+            _ => {}
+        }
         let latest = self.latest_file(&record.stage, record.arch);
         let text = key.to_string();
         if fs::read(&latest).is_ok_and(|present| present == text.as_bytes()) {

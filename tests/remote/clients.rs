@@ -154,6 +154,7 @@ fn script(cache: &dyn RemoteCache, text: &str) -> EngineAction {
         timeout: Duration::from_secs(60),
         queue_timeout: Duration::from_secs(60),
         accept_cached: true,
+        keep: true,
         salt: Vec::new(),
     }
 }

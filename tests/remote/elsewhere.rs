@@ -1,6 +1,6 @@
 //! Stages on workers of an engine.
 
-use crate::{engine::Casd, ground::Ground};
+use crate::{engine::Casd, ground::Ground, workplace::engine};
 use std::{fs, process::Command};
 
 #[test]
@@ -45,7 +45,11 @@ fn a_stage_that_fails_on_a_worker_is_told_with_its_log() {
     let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
     let casd = Casd::with_runner(dir.path());
     ground.word("fail");
-    let far = ground.build("far", &["--remote", &casd.url()]);
+    let far = ground.build("far", &["--remote", &casd.url(), "--verbose"]);
+    // Each line has the stage that printed it.
+    for line in ["\none/amd64> the log of one\n", "\ntwo/amd64> the word is not good\n"] {
+        assert_eq!(far.said.matches(line).count(), 1, "{line:?}: {}", far.said);
+    }
     assert_eq!(far.code, 7, "{}", far.said);
     assert!(
         far.said
@@ -54,6 +58,49 @@ fn a_stage_that_fails_on_a_worker_is_told_with_its_log() {
         far.said
     );
     assert!(far.said.contains("  the word is not good"), "{}", far.said);
+}
+
+#[test]
+fn a_chain_of_stages_is_one_action_and_keeps_what_ended_well() {
+    let ground = Ground::new();
+    let (farm, seen) = engine(Box::new(|_, _| {}));
+    let url = farm.url();
+    let actions = || seen.lock().expect("whole").len();
+    ground.word("fail");
+    let failed = ground.build("far", &["--remote", &url]);
+    assert_eq!((failed.code, actions()), (7, 1), "{}", failed.said);
+    // The failure is that of the stage that failed, and each line has the stage that printed it.
+    for line in [
+        "error: failed to build two/amd64: it ended with exit code 3 on grpc://127.0.0.1:",
+        "\n  the log of two\n  the word is not good\n",
+    ] {
+        assert!(failed.said.contains(line), "{line:?}: {}", failed.said);
+    }
+    assert!(!failed.said.contains("\n  the log of one"), "{}", failed.said);
+    // The stages before it ended well, and run no more.
+    ground.word("good");
+    let again = ground.build("far", &["--remote", &url, "--remote-place", "workers"]);
+    let (ran, shared) = again.well();
+    assert_eq!(
+        (ran.concat(), shared.concat()),
+        ("threetwo".to_owned(), "agentone".to_owned())
+    );
+    assert_eq!(actions(), 2);
+    ground.build("here", &[]).well();
+    assert_eq!(
+        ground.output("far", "three", "out"),
+        ground.output("here", "three", "out")
+    );
+    // A stage that takes less time than an action runs here, with the inputs that it takes from the cache.
+    ground.word("other");
+    let cheap = ground.build("far", &["--remote", &url]);
+    assert_eq!(cheap.well().0, ["three", "two"], "{}", cheap.said);
+    assert_eq!(
+        (actions(), cheap.said.matches(" on grpc://").count()),
+        (2, 0),
+        "{}",
+        cheap.said
+    );
 }
 
 #[test]
@@ -66,7 +113,7 @@ fn a_job_that_was_edited_or_is_for_another_pnb_is_refused() {
     let mut jobs = blobs.filter(|entry| entry.file_type().is_file()).filter_map(|entry| {
         let bytes = fs::read(entry.path()).ok()?;
         bytes
-            .starts_with(b"{\"version\":1,\"key\"")
+            .starts_with(b"{\"version\":2,\"stages\"")
             .then(|| String::from_utf8(bytes).expect("JSON"))
     });
     let job = jobs.next().expect("a job");
@@ -88,18 +135,19 @@ fn a_job_that_was_edited_or_is_for_another_pnb_is_refused() {
         edited.contains("failed to run the job: its canonical form has the key "),
         "{edited}"
     );
-    let newer = said(&job.replacen("{\"version\":1", "{\"version\":2", 1));
-    assert!(newer.contains("it has version 2, and this pnb reads 1"), "{newer}");
+    let newer = said(&job.replacen("{\"version\":2", "{\"version\":3", 1));
+    assert!(newer.contains("it has version 3, and this pnb reads 2"), "{newer}");
     // Another pnb: the digest of its code, and the key that follows from it.
     let mut value: serde_json::Value = serde_json::from_str(&job).expect("JSON");
-    let canonical = value["canonical"].as_str().expect("a text");
+    let stage = &mut value["stages"][0];
+    let canonical = stage["canonical"].as_str().expect("a text");
     let lines = canonical.lines().map(|line| match line.strip_prefix("code.sandbox ") {
         Some(_) => format!("code.sandbox {}\n", "0".repeat(64)),
         None => format!("{line}\n"),
     });
     let canonical: String = lines.collect();
-    value["key"] = blake3::hash(canonical.as_bytes()).to_hex().to_string().into();
-    value["canonical"] = canonical.into();
+    stage["key"] = blake3::hash(canonical.as_bytes()).to_hex().to_string().into();
+    stage["canonical"] = canonical.into();
     let other = said(&value.to_string());
     assert!(other.contains("it is for a pnb whose code.sandbox is 000"), "{other}");
     // Whole, but without its inputs.

@@ -11,6 +11,7 @@ mod stage_tree;
 #[expect(dead_code, reason = "shared with the tests of publishing, whose doubles speak TLS")]
 mod tls;
 
+mod builders;
 mod buildgrid;
 mod casd;
 mod client;
@@ -25,3 +26,4 @@ mod http_cache;
 mod lies;
 mod process;
 mod shared;
+mod workplace;

@@ -1,6 +1,6 @@
 //! A whole build in a store of its own.
 
-use super::run::ReproRequest;
+use super::run::{ReproRequest, SecondPlace};
 use crate::{
     manifest::{MANIFEST_FILE, SUMS_FILE, Sums},
     model::{NodeId, RelPath, Sha256Digest, StageKey, Target},
@@ -27,13 +27,15 @@ pub(super) struct BuildInStore {
 }
 
 impl ReproRequest<'_> {
-    /// Builds the requested nodes in a new store at `place`; with `objects`, that store shares the objects of another one.
+    /// Builds the requested nodes in a new store at `place`; with `objects`, that store shares the objects of another one. With `on`, workers
+    /// run the stages.
     pub(super) fn build_in(
         &self,
         place: &Path,
         objects: Option<Arc<Store>>,
         jobs: usize,
         mut options: RunOptions,
+        on: Option<SecondPlace<'_>>,
     ) -> Result<BuildInStore, PipelineError> {
         fs::create_dir_all(place).map_err(PipelineError::io("create", place))?;
         // Pinned files are the same for every build, so they come from the user's store and are not fetched again.
@@ -46,6 +48,9 @@ impl ReproRequest<'_> {
         let context = BuildContext {
             store: &store,
             options: &options,
+            project: on.map_or(self.project, |on| on.project),
+            shared: on.map(|on| on.shared),
+            elsewhere: on.map(|on| on.elsewhere),
             ..self.context()
         };
         let (outcome, failed) = build_until_failure(&context, self.nodes, jobs)?;

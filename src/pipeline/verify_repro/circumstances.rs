@@ -103,7 +103,8 @@ impl ReproRequest<'_> {
             .nodes
             .iter()
             .map(|n| n.arch)
-            .chain([graph.build_arch(), Arch::host()])
+            .flat_map(|arch| [arch, graph.build_arch(arch)])
+            .chain([Arch::host()])
             .collect();
         let mut nodes = vec![graph.node(LOCALE_STAGE, Arch::host())?];
         for arch in arches {

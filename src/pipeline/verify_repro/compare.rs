@@ -8,7 +8,7 @@ use crate::{
     graph::closure_of,
     manifest::{MANIFEST_FILE, is_statement},
     model::{NodeId, RelPath, Target},
-    pipeline::PipelineError,
+    pipeline::{PipelineError, Project},
     repro::{self, ArtifactResult, Claim, OutputResult, StageResult, State},
     store::Store,
 };
@@ -82,8 +82,11 @@ impl ReproRequest<'_> {
         let expected = reference.made();
         let closure = closure_of(&self.project.graph, self.nodes)?;
         let mut stages = Vec::new();
+        // The stages so far that have the same outputs in both builds, or are in one of them only.
+        let mut alike: BTreeSet<&NodeId> = BTreeSet::new();
         for id in &closure.order {
             let Some((again, outputs)) = second.made.nodes.get(id) else {
+                alike.insert(id);
                 continue;
             };
             // A stage that the manifest lacks is needed now. That is a difference, although there is no expected output. An equal
@@ -93,8 +96,15 @@ impl ReproRequest<'_> {
                 None => (State::Different, &none),
                 Some((_, first)) if first == outputs => (State::Equal, first),
                 Some((key, first)) if key == again => (State::FirstDivergent, first),
+                // Natively and under an emulator the key is another one, whatever the inputs are.
+                Some((_, first)) if self.on.is_some() && closure.needs[id].iter().all(|need| alike.contains(need)) => {
+                    (State::FirstDivergent, first)
+                }
                 Some((_, first)) => (State::Different, first),
             };
+            if state == State::Equal {
+                alike.insert(id);
+            }
             let both = outputs.iter().filter_map(|(name, second)| {
                 Some(OutputResult {
                     name: name.clone(),
@@ -115,7 +125,15 @@ impl ReproRequest<'_> {
         let made = second.made.files.keys();
         let made = made.filter(|name| !claimed || expected.files.contains_key(*name) || !is_statement(&name.1));
         let names: BTreeSet<&(Target, RelPath)> = expected.files.keys().chain(made).collect();
-        let artifacts = names.into_iter().map(|name| ArtifactResult {
+        // The statements name the architecture of the tools.
+        let same_tools = |target: &Target| {
+            let tools = |project: &Project| project.graph.build_arch(target.arch);
+            self.on.is_none_or(|on| tools(on.project) == tools(self.project))
+        };
+        let names = names
+            .into_iter()
+            .filter(|name| same_tools(&name.0) || !is_statement(&name.1));
+        let artifacts = names.map(|name| ArtifactResult {
             artifact: name.0,
             file: name.1.clone(),
             first: expected.files.get(name).copied(),

@@ -22,4 +22,4 @@ mod circumstances;
 mod compare;
 mod run;
 
-pub use run::{ReproRequest, ReproResult, reproducibility};
+pub use run::{ReproRequest, ReproResult, SecondPlace, reproducibility};

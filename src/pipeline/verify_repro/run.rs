@@ -6,7 +6,8 @@ use crate::{
     manifest::{Reproducibility, Varied},
     model::{NodeId, Sha256Digest, Target, visible_path},
     pipeline::{
-        BuildContext, CODE_SANDBOX, CODE_WRITERS, Circumstances, Events, Origins, PipelineError, Project, RunOptions,
+        BuildContext, CODE_SANDBOX, CODE_WRITERS, Circumstances, Elsewhere, Events, Origins, PipelineError, Project,
+        RunOptions, SharedResults,
     },
     repro::{Axis, BuiltFrom, Claim, ReproSetup, ReproVerdict, StageResult, State, Tried},
     store::Store,
@@ -44,10 +45,23 @@ pub struct ReproRequest<'a> {
     pub on_disk: bool,
     /// Whether the cause of each difference is sought.
     pub explain: bool,
+    /// The workers that run the stages of the second build. No axis is varied there, and no cause is sought.
+    pub on: Option<SecondPlace<'a>>,
     /// Receives the events of the builds.
     pub events: Events<'a>,
     /// Receives the next step, in words.
     pub say: &'a dyn Fn(&str),
+}
+
+/// The workers that run the stages of a second build.
+#[derive(Clone, Copy)]
+pub struct SecondPlace<'a> {
+    /// The project, which may have stages run natively there that an emulator runs here.
+    pub project: &'a Project,
+    /// The engine.
+    pub elsewhere: &'a Elsewhere,
+    /// Its cache, of which nothing is accepted.
+    pub shared: &'a SharedResults,
 }
 
 /// The result of a [`ReproRequest`].
@@ -98,7 +112,10 @@ impl<'a> ReproRequest<'a> {
             None => Reference::Built(Box::new(self.first_build(scratch)?)),
         };
         let mut second = self.second_build(scratch, &reference, &axes, &files)?;
-        let failed = second.failed.take();
+        let failed = match (second.failed.take(), self.on) {
+            (Some((_, error)), Some(_)) => return Err(error),
+            (failed, _) => failed,
+        };
         let (mut stages, artifacts) = self.compare(&reference, &second)?;
         let bisection = |id: &NodeId| Bisection {
             request: self,
@@ -110,7 +127,9 @@ impl<'a> ReproRequest<'a> {
             runs: BTreeMap::new(),
         };
         let mut findings = Vec::new();
-        for stage in stages.iter().filter(|s| s.state == State::FirstDivergent) {
+        // What workers made is on the server; its digests tell that it differs.
+        let sought = stages.iter().filter(|_| self.on.is_none());
+        for stage in sought.filter(|s| s.state == State::FirstDivergent) {
             findings.extend(bisection(&stage.node).explain_outputs()?);
         }
         if let Some((node, error)) = failed {
@@ -144,7 +163,7 @@ impl<'a> ReproRequest<'a> {
         if self.explain {
             options.unkept = self.last_nodes()?;
         }
-        let build = self.build_in(&scratch.join("first"), None, self.jobs, options)?;
+        let build = self.build_in(&scratch.join("first"), None, self.jobs, options, None)?;
         match build.failed {
             Some((_, error)) => Err(error),
             None => Ok(build),
@@ -163,13 +182,14 @@ impl<'a> ReproRequest<'a> {
         options.changed = self.changed(axes, files);
         // A stage sees no number of links of a shared object, or one that is varied.
         let objects = reference.objects().cloned();
-        (self.say)(&match axes.len() {
-            1 => "second build: 1 circumstance is varied".to_owned(),
-            number => format!("second build: {number} circumstances are varied"),
+        (self.say)(&match (axes.len(), &self.on) {
+            (_, Some(on)) => format!("second build: on workers of {}", on.elsewhere.name()),
+            (1, None) => "second build: 1 circumstance is varied".to_owned(),
+            (number, None) => format!("second build: {number} circumstances are varied"),
         });
         // With one processor for all, stages at once take more memory and save no time.
         let jobs = if options.changed.processors { 1 } else { self.jobs };
-        self.build_in(&scratch.join(FAR), objects, jobs, options)
+        self.build_in(&scratch.join(FAR), objects, jobs, options, self.on)
     }
 
     fn setup(
@@ -188,6 +208,7 @@ impl<'a> ReproRequest<'a> {
         Ok(ReproSetup {
             what: self.nodes.to_vec(),
             against: claim.map(|claim| visible_path(claim.given())),
+            second_on: self.on.map(|on| on.elsewhere.name()),
             host: self.circumstances.host.clone(),
             started: self.circumstances.started,
             finished: self.circumstances.started,

@@ -43,6 +43,7 @@ fn equal() -> ReproVerdict {
     let setup = ReproSetup {
         what: vec![node("raw/amd64")],
         against: None,
+        second_on: None,
         host: Host {
             name: "host".to_owned(),
             kernel: "Linux 6.12".to_owned(),
