@@ -11,6 +11,7 @@ use super::{
     resolve::{ResolvedInput, ResolvedStage},
     run::forwarded,
     shared::{self, SharedResults},
+    underway::Underway,
     worker::pinned_path,
 };
 use crate::{
@@ -51,6 +52,8 @@ pub struct Elsewhere {
     /// The time that an action may wait for a worker.
     pub queue_timeout: Duration,
     slots: Slots,
+    /// The actions that the engine has at the moment.
+    underway: Arc<Underway>,
     /// The program that a worker runs: this pnb, for this machine's architecture.
     program: PathBuf,
     /// The blob of the program, once it is known.
@@ -65,6 +68,7 @@ impl Elsewhere {
             jobs,
             queue_timeout,
             slots: Slots::new(jobs),
+            underway: Arc::default(),
             program,
             blob: Mutex::new(None),
         }
@@ -73,6 +77,11 @@ impl Elsewhere {
     /// The engine as messages name it.
     pub fn name(&self) -> String {
         self.engine.cache().name().to_owned()
+    }
+
+    /// The actions that the engine has at the moment.
+    pub fn underway(&self) -> Arc<Underway> {
+        Arc::clone(&self.underway)
     }
 
     fn program_blob(&self) -> Result<BlobDigest, RemoteError> {
@@ -294,7 +303,10 @@ fn execute(
             }
         }
     };
-    let executed = elsewhere.engine.execute(action, &progress, &|| false);
+    let (underway, engine) = (&elsewhere.underway, &elsewhere.engine);
+    let executed = underway.run(&resolved.id.to_string(), &elsewhere.name(), |cancelled| {
+        engine.execute(action, &progress, cancelled)
+    });
     executed.map_err(|error| PipelineError::Remote(Box::new(error)))
 }
 

@@ -22,6 +22,7 @@ mod farm;
 mod faults;
 mod ground;
 mod http_cache;
+mod interrupt;
 mod lies;
 mod process;
 mod shared;
