@@ -11,11 +11,12 @@ use super::{
     resolve::{ResolvedInput, ResolvedStage},
     run::forwarded,
     shared::{self, SharedResults},
+    stage_failure::failed_on_worker,
     underway::Underway,
     worker::pinned_path,
 };
 use crate::{
-    model::{Arch, VerityDigest, lock, visible, visible_log},
+    model::{Arch, VerityDigest, lock, visible_log},
     remote::{
         BlobDigest, EngineAction, EngineProgress, Executed, InputFile, Parts, RemoteEngine, RemoteError, StageResults,
     },
@@ -36,8 +37,6 @@ const ISA: &str = "ISA";
 const OS_FAMILY: &str = "OSFamily";
 /// Property of a worker that its operator has checked with `pnb doctor`.
 const SANDBOX: &str = "pnb-sandbox";
-/// Lines of a log in the error of a failed stage.
-const TAIL: usize = 30;
 /// Longest line of a worker that is shown, in bytes.
 const MAX_LINE: usize = 4096;
 /// Time that a worker has beyond the limit of a stage: for its inputs, and to leave the outputs.
@@ -205,7 +204,7 @@ pub(super) fn run_elsewhere(
     let executed = execute(context, elsewhere, resolved, &action)?;
     let results = StageResults::new(cache);
     if executed.exit_code != 0 {
-        return Err(failed(&results, resolved, &executed));
+        return Err(failed_on_worker(context, &results, resolved, &executed));
     }
     let found = results.read(&resolved.key, executed.files)?;
     let source = match executed.worker.as_str() {
@@ -308,36 +307,4 @@ fn execute(
         engine.execute(action, &progress, cancelled)
     });
     executed.map_err(|error| PipelineError::Remote(Box::new(error)))
-}
-
-/// The error of a stage that failed on a worker, with the end of its log.
-fn failed(results: &StageResults, resolved: &ResolvedStage, executed: &Executed) -> PipelineError {
-    let log = results.read_log(&executed.files).unwrap_or_default();
-    let text = match log.is_empty() {
-        true => String::from_utf8_lossy(&executed.stderr).into_owned(),
-        false => String::from_utf8_lossy(&log).into_owned(),
-    };
-    // The worker's pnb says how the stage ended; what the engine knows is the exit code of pnb.
-    let prefix = format!("error: failed to build {}: ", resolved.id);
-    let said = String::from_utf8_lossy(&executed.stderr).into_owned();
-    let problem = said.lines().rev().find_map(|line| line.strip_prefix(&prefix));
-    let problem = problem.map_or_else(
-        || format!("pnb ended with exit code {}", executed.exit_code),
-        |problem| visible_log(problem.as_bytes()),
-    );
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| format!("  {}", visible_log(line.as_bytes())))
-        .collect();
-    let worker = match executed.worker.as_str() {
-        "" => results.name(),
-        worker => worker,
-    };
-    PipelineError::Stage {
-        node: resolved.id.clone(),
-        problem: format!("{problem} on {}", visible(worker)),
-        tail: lines[lines.len().saturating_sub(TAIL)..].join("\n"),
-        log: format!("on {}", results.name()),
-        hint: None,
-    }
 }

@@ -19,6 +19,7 @@
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `shared.rs` | the cache that several machines share: asked before a stage runs, filled afterwards |
 //! | `job.rs`, `elsewhere.rs`, `worker.rs` | a stage that runs on a worker of an engine: its description, the client's half, the worker's |
+//! | `stage_failure.rs` | why a stage failed on a worker: the worker's file, and the client's error |
 //! | `underway.rs` | the actions that an engine has, so that the end of the program cancels them |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
@@ -52,6 +53,7 @@ mod resolve;
 mod run;
 mod scheduler;
 mod shared;
+mod stage_failure;
 mod trust;
 mod underway;
 mod vendor;
@@ -77,6 +79,7 @@ pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, HostChecked, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan, present, present_keys};
 pub use shared::{SharedResults, Upload};
+pub use stage_failure::WorkerFault;
 pub use trust::ModuleTrust;
 pub use underway::{CancelledWork, Underway};
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};

@@ -6,6 +6,7 @@ use super::{
     placement::{InputFiles, RunContext},
     recipe::Recipe,
     run::run_recipe,
+    stage_failure::{FAILURE, StageFailure},
 };
 use crate::{
     lock::{BasePlatform, Package, PinnedFile},
@@ -61,7 +62,7 @@ impl InputFiles for Delivered {
 }
 
 /// Runs the job in the directory `dir`, with the program `helper` as the sandbox helper, and leaves record, log and outputs in `dir/out`.
-/// When the stage fails, its log is there.
+/// When the stage fails, its log and the reason are there.
 ///
 /// # Errors
 ///
@@ -96,8 +97,9 @@ pub fn run_job(dir: &Path, helper: PathBuf, events: Events<'_>) -> Result<(), Pi
             Ok(StageResults::write_folder(&store, &record, log.as_deref(), &out)?)
         }
         Err(error) => {
-            // Whatever becomes of the log, the error of the stage is the one that counts.
-            let _ = log.map(|log| StageResults::write_log(&log, &out));
+            // Whatever becomes of these files, the error of the stage is the one that counts.
+            let failure = StageFailure::new(&job.id, &error).bytes();
+            let _ = StageResults::write_failure(log.as_deref(), (FAILURE, failure), &out);
             Err(error)
         }
     }

@@ -44,6 +44,8 @@ int main(void) {
         char said[16] = "";
         if (!word || !fgets(said, sizeof said, word)) return 1;
         if (!strcmp(said, "wait")) { printf("waiting\n"); fflush(stdout); for (;;) sleep(1000); }
+        if (!strcmp(said, "nothing")) return 0;
+        if (!strcmp(said, "refuse")) { mknod("/build/null", S_IFCHR | 0666, 259); printf("\033[1mno\r device\n"); }
         if (!strcmp(said, "fail")) { printf("the word is not good\n"); return 3; }
         FILE *f = make("/build/disk");
         copy("/inputs/tree/large", f);
