@@ -169,6 +169,11 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     {
         return worker::stage();
     }
+    if let [_, word] = &arguments[..]
+        && word == pnb::pipeline::PROBE
+    {
+        return worker::probe();
+    }
     // The modes of files that stages get must not depend on the user's umask.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     command(arguments).into()

@@ -11,7 +11,8 @@ use pnb::{
     model::Hint,
     pipeline::{Elsewhere, SharedResults, Upload},
     remote::{
-        Endpoint, Loss, RemoteAddress, RemoteCache, RemoteError, RemoteLimits, StageResults, connect, connect_engine,
+        Endpoint, Loss, Presented, RemoteAddress, RemoteCache, RemoteEngine, RemoteError, RemoteLimits, StageResults,
+        connect, connect_engine,
     },
 };
 use std::{
@@ -71,6 +72,15 @@ pub(super) struct Engine {
     pub(super) shared: SharedResults,
 }
 
+/// A server to look at.
+pub(super) struct NamedServer {
+    pub(super) cache: Arc<dyn RemoteCache>,
+    /// Its workers, if it was named as an engine.
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// Who pnb says it is.
+    pub(super) presented: Presented,
+}
+
 /// When results are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum UploadWhen {
@@ -127,17 +137,40 @@ fn typed(common: &Common, name: &str) -> bool {
 }
 
 impl RemoteArgs {
-    /// The cache that must be named, and must be there.
-    pub(super) fn cache(&self, common: &Common) -> Result<Arc<dyn RemoteCache>, Failure> {
+    /// The server that must be named, and must be there.
+    pub(super) fn server(&self, common: &Common, program: &Path) -> Result<NamedServer, Failure> {
         if common.offline {
             return Err(RemoteChoiceError::Offline.into());
         }
-        let named = match typed(common, "remote") {
-            true => self.remote.as_deref(),
-            false => self.remote_cache.as_deref().or(self.remote.as_deref()),
+        let given = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
+        let (cache, engine) = (given(&self.remote_cache), given(&self.remote));
+        // What stands on the command line is nearer than what a variable says.
+        let (url, runs) = match (cache, engine) {
+            (Some(_), Some(url)) if typed(common, "remote") => (url, true),
+            (Some(url), _) => (url, false),
+            (None, Some(url)) => (url, true),
+            (None, None) => return Err(RemoteChoiceError::None.into()),
         };
-        let url = named.filter(|url| !url.is_empty()).ok_or(RemoteChoiceError::None)?;
-        Ok(connect(&self.endpoint(url)?, &network(common), &self.limits())?)
+        let endpoint = self.endpoint(&url)?;
+        let (cache, elsewhere) = match runs {
+            true => {
+                let engine = connect_engine(&endpoint, &network(common), &self.limits())?;
+                (engine.cache(), Some(self.workers(engine, program)))
+            }
+            false => (connect(&endpoint, &network(common), &self.limits())?, None),
+        };
+        let presented = endpoint.presented()?;
+        Ok(NamedServer {
+            cache,
+            elsewhere,
+            presented,
+        })
+    }
+
+    fn workers(&self, engine: Arc<dyn RemoteEngine>, program: &Path) -> Elsewhere {
+        let wait = Duration::from_secs(self.remote_queue_timeout.unwrap_or(QUEUE_SECONDS));
+        let jobs = usize::from(self.remote_jobs.unwrap_or(REMOTE_JOBS));
+        Elsewhere::new(engine, program.to_owned(), jobs, wait)
     }
 
     fn endpoint(&self, url: &str) -> Result<Endpoint, RemoteError> {
@@ -176,9 +209,7 @@ impl RemoteArgs {
             self.upload(),
             true,
         );
-        let wait = Duration::from_secs(self.remote_queue_timeout.unwrap_or(QUEUE_SECONDS));
-        let jobs = usize::from(self.remote_jobs.unwrap_or(REMOTE_JOBS));
-        let elsewhere = Elsewhere::new(engine, program.to_owned(), jobs, wait);
+        let elsewhere = self.workers(engine, program);
         Ok(Some(Engine { elsewhere, shared }))
     }
 

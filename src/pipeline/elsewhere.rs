@@ -26,7 +26,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
@@ -83,7 +83,15 @@ impl Elsewhere {
         Arc::clone(&self.underway)
     }
 
-    fn program_blob(&self) -> Result<BlobDigest, RemoteError> {
+    pub(super) fn engine(&self) -> &dyn RemoteEngine {
+        &*self.engine
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(super) fn program_blob(&self) -> Result<BlobDigest, RemoteError> {
         let mut known = lock(&self.blob);
         if let Some(blob) = *known {
             return Ok(blob);
@@ -191,7 +199,7 @@ pub(super) fn run_elsewhere(
     });
     let action = EngineAction {
         arguments: vec![format!("./{PROGRAM}"), "__stage".to_owned(), JOB.to_owned()],
-        environment: BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]),
+        environment: environment(),
         files: files.collect(),
         output: OUT.to_owned(),
         platform: properties(context.project.graph.build_arch()),
@@ -263,8 +271,13 @@ fn fetch_pinned(
     Err(shared::lost_file(context, shared, path)?)
 }
 
+/// The environment of pnb on a worker.
+pub(super) fn environment() -> BTreeMap<String, String> {
+    BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())])
+}
+
 /// The properties of a worker that runs programs of `arch`.
-fn properties(arch: Arch) -> BTreeMap<String, String> {
+pub(super) fn properties(arch: Arch) -> BTreeMap<String, String> {
     let isa = match arch {
         Arch::Amd64 => "x86-64",
         Arch::Arm64 => "aarch64",

@@ -20,6 +20,7 @@
 //! | `shared.rs` | the cache that several machines share: asked before a stage runs, filled afterwards |
 //! | `job.rs`, `elsewhere.rs`, `worker.rs` | a stage that runs on a worker of an engine: its description, the client's half, the worker's |
 //! | `stage_failure.rs` | why a stage failed on a worker: the worker's file, and the client's error |
+//! | `worker_probe.rs` | the smallest action: what the sandbox of a worker is, and how long an action takes |
 //! | `underway.rs` | the actions that an engine has, so that the end of the program cancels them |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
@@ -59,6 +60,7 @@ mod underway;
 mod vendor;
 mod verify_repro;
 mod worker;
+mod worker_probe;
 
 pub use code::{CODE_SANDBOX, CODE_WRITERS};
 pub use context::BuildContext;
@@ -85,3 +87,4 @@ pub use underway::{CancelledWork, Underway};
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, reproducibility};
 pub use worker::run_job;
+pub use worker_probe::{PROBE, ProbedWorker, WorkerLayer, write_layers};

@@ -13,6 +13,7 @@ mod tls;
 
 mod buildgrid;
 mod casd;
+mod check;
 mod client;
 mod clients;
 mod double;
