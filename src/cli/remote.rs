@@ -241,6 +241,19 @@ impl RemoteArgs {
         )))
     }
 
+    /// The servers of the command line, for a command that can follow.
+    pub(super) fn words(&self, common: &Common) -> Vec<String> {
+        let named = [
+            ("remote", "--remote", &self.remote),
+            ("remote_cache", "--remote-cache", &self.remote_cache),
+        ];
+        let named = named.into_iter().filter(|(name, ..)| typed(common, name));
+        named
+            .filter_map(|(_, option, url)| Some([option.to_owned(), url.clone()?]))
+            .flatten()
+            .collect()
+    }
+
     fn upload(&self) -> Upload {
         match self.remote_upload {
             UploadWhen::Never => Upload::Never,

@@ -25,5 +25,6 @@ mod ground;
 mod http_cache;
 mod interrupt;
 mod lies;
+mod planned;
 mod process;
 mod shared;
