@@ -8,7 +8,8 @@ use super::{
     context::{ContextError, Selected, give, hermetic, project, run_options, select, store, with_registries},
     failure::Failure,
     host::{host, now, processors},
-    remote::RemoteArgs,
+    interrupt,
+    remote::{Engine, RemoteArgs},
     report::{Report, seconds, size},
     servers::ServerArgs,
     timeline::Timeline,
@@ -112,6 +113,9 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         None => args.remote.shared(common, &|error| report.cache_lost(error))?,
     };
     args.workers.need(engine.is_some(), cache.is_some())?;
+    if let Some(Engine { elsewhere, .. }) = &engine {
+        interrupt::cancel_elsewhere(report.json(), elsewhere.name(), elsewhere.underway());
+    }
     let timeline = Timeline::new();
     let context = BuildContext {
         project: &project,
@@ -121,8 +125,10 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         shared: engine.as_ref().map(|engine| &engine.shared).or(cache.as_ref()),
         elsewhere: engine.as_ref().map(|engine| &engine.elsewhere),
         events: &|event| {
-            timeline.event(&event);
-            report.event(event);
+            if !interrupt::is_ending() {
+                timeline.event(&event);
+                report.event(event);
+            }
         },
     };
     let outcome = context.build(&selected.nodes, jobs)?;

@@ -19,6 +19,7 @@ use super::{
     full,
     graph::{GraphArgs, graph},
     inspect::{InspectArgs, inspect},
+    interrupt,
     lock::{LockArgs, lock},
     log::{LogArgs, log},
     module::{ModuleArgs, module},
@@ -168,6 +169,11 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     {
         return worker::stage();
     }
+    if let [_, word] = &arguments[..]
+        && word == pnb::pipeline::PROBE
+    {
+        return worker::probe();
+    }
     // The modes of files that stages get must not depend on the user's umask.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     command(arguments).into()
@@ -196,8 +202,9 @@ fn command(arguments: Vec<OsString>) -> Exit {
     cli.common.line = TypedLine::new(words);
     cli.common.typed_options = typed_options;
     let report = Report::new(cli.common.json, cli.common.quiet);
-    announce_interrupt(&cli);
+    interrupt::announce(&cli);
     let ran = complete_paths(&cli.common, &mut cli.command).and_then(|()| run(&cli, &report));
+    interrupt::wait_for_end();
     match ran {
         Ok(exit) => exit,
         Err(error) => {
@@ -221,21 +228,6 @@ fn space(cli: &Cli) -> String {
         others.extend(args.build_dir.as_deref());
     }
     full::hint(store.as_deref(), &others)
-}
-
-/// Has Ctrl-C say what becomes of the work. A server ends by it, and a shell or a machine takes it for itself.
-fn announce_interrupt(cli: &Cli) {
-    let kept = match cli.command {
-        Command::Serve(_) | Command::Shell(_) | Command::Boot(_) => return,
-        Command::Build(_) | Command::Fetch(_) | Command::Vendor(_) | Command::Publish(_) => true,
-        _ => false,
-    };
-    let (fd, text): (i32, &[u8]) = match (cli.common.json, kept) {
-        (true, _) => (1, b"{\"event\":\"interrupted\",\"exit\":130}\n"),
-        (false, true) => (2, b"\ninterrupted; what is finished is kept\n"),
-        (false, false) => (2, b"\ninterrupted\n"),
-    };
-    pnb::sandbox::announce_interrupt(fd, text);
 }
 
 /// The names of the options on the command line, in contrast to those with a value from a variable or a default.

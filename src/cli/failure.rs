@@ -11,7 +11,7 @@ use pnb::{
     graph::GraphError,
     inspect::InspectError,
     model::Hint,
-    pipeline::{OutputProblem, PipelineError, RelockError, VendorError},
+    pipeline::{OutputProblem, PipelineError, RelockError, VendorError, WorkerFault},
     publish::LayoutError,
     repro::{ChallengeError, ClaimError},
     sandbox::SandboxError,
@@ -85,6 +85,12 @@ impl Fatal for PipelineError {
                 ..
             } => Exit::Store,
             PipelineError::Stage { .. } | PipelineError::Deb(_) => Exit::Stage,
+            PipelineError::Worker { fault, .. } => match fault {
+                WorkerFault::Stage => Exit::Stage,
+                WorkerFault::Sandbox => Exit::Hermetic,
+                WorkerFault::Store => Exit::Store,
+                WorkerFault::Other => Exit::Failure,
+            },
             PipelineError::Sandbox(error) => match **error {
                 SandboxError::Weaker { .. } | SandboxError::Unavailable { .. } | SandboxError::Unusable { .. } => {
                     Exit::Hermetic

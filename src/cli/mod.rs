@@ -21,6 +21,7 @@ mod full;
 mod graph;
 mod host;
 mod inspect;
+mod interrupt;
 mod lock;
 mod log;
 mod module;

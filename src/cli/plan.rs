@@ -4,9 +4,11 @@ use super::{
     Exit,
     args::{Common, Selection},
     closing::{Closing, count},
-    context::{project, select, store},
+    context::{project, run_options, select, store},
     failure::Failure,
+    remote::RemoteArgs,
     report::Report,
+    workers::WorkerArgs,
 };
 use clap::Args;
 use pnb::pipeline;
@@ -17,33 +19,60 @@ pub(super) struct PlanArgs {
     /// The artifacts or stages of the build.
     #[command(flatten)]
     pub(super) selection: Selection,
+    /// A cache that is asked for what the store lacks.
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
+    /// The workers of an engine.
+    #[command(flatten)]
+    pub(super) workers: WorkerArgs,
 }
 
 pub(super) fn plan(common: &Common, args: &PlanArgs, report: &Report) -> Result<Exit, Failure> {
-    let project = project(common)?;
+    let mut project = project(common)?;
+    project.use_native(args.workers.native())?;
     project.check_lock()?;
     let store = store(common)?;
     let selected = select(common, &project, &args.selection)?;
-    let entries = pipeline::plan(&project, &store, &selected.nodes)?;
+    let engine = args.remote.elsewhere(common, &args.workers, &run_options()?.helper)?;
+    let cache = match engine {
+        Some(engine) => Some(engine.shared),
+        None => args.remote.shared(common, &|error| report.cache_lost(error))?,
+    };
+    let entries = pipeline::plan(&project, &store, cache.as_ref(), &selected.nodes, &|event| {
+        report.event(event);
+    })?;
     let (stages, run) = (entries.len(), entries.iter().filter(|entry| entry.run).count());
+    let shared = entries.iter().filter(|entry| entry.source.is_some()).count();
     for entry in entries {
         if report.json() {
             report.value(serde_json::json!(entry));
             continue;
         }
-        let what = if entry.run { "run" } else { "cached" };
-        let reasons: Vec<String> = entry.reasons.iter().map(ToString::to_string).collect();
+        let what = match (entry.run, &entry.source) {
+            (true, _) => "run",
+            (false, Some(_)) => "shared",
+            (false, None) => "cached",
+        };
+        let mut reasons: Vec<String> = entry.reasons.iter().map(ToString::to_string).collect();
+        reasons.extend(entry.source.map(|server| format!("from the cache {server}")));
         report.line(format!("{what:<7} {:<24} {}", entry.node, reasons.join("; ")).trim_end());
     }
-    let sentence = match run {
+    let mut sentence = match run {
         0 => format!("none of {} would run", count(stages, "stage")),
         _ => format!("{run} of {} would run", count(stages, "stage")),
     };
-    let build = common.build_command().args(args.selection.words());
+    if let (1.., Some(cache)) = (shared, &cache) {
+        sentence.push_str(&format!("; {shared} from {}", cache.name()));
+    }
+    let build = common
+        .build_command()
+        .args(args.selection.words())
+        .args(args.remote.words(common));
     let closing = Closing::new(sentence)
         .next(build)
         .field("stages", stages)
-        .field("run", run);
+        .field("run", run)
+        .field("shared", shared);
     report.close("plan", &closing);
     Ok(Exit::Success)
 }

@@ -12,7 +12,8 @@ use pnb::{
     model::{Arch, Hint},
     pipeline::{Elsewhere, SharedResults, Upload},
     remote::{
-        Endpoint, Loss, RemoteAddress, RemoteCache, RemoteError, RemoteLimits, StageResults, connect, connect_engine,
+        Endpoint, Loss, Presented, RemoteAddress, RemoteCache, RemoteError, RemoteLimits, StageResults, connect,
+        connect_engine,
     },
 };
 use std::{
@@ -60,6 +61,15 @@ pub(super) struct RemoteArgs {
 pub(super) struct Engine {
     pub(super) elsewhere: Elsewhere,
     pub(super) shared: SharedResults,
+}
+
+/// A server to look at.
+pub(super) struct NamedServer {
+    pub(super) cache: Arc<dyn RemoteCache>,
+    /// Its workers, if it was named as an engine.
+    pub(super) elsewhere: Option<Elsewhere>,
+    /// Who pnb says it is.
+    pub(super) presented: Presented,
 }
 
 /// When results are sent.
@@ -124,17 +134,34 @@ fn typed(common: &Common, name: &str) -> bool {
 }
 
 impl RemoteArgs {
-    /// The cache that must be named, and must be there.
-    pub(super) fn cache(&self, common: &Common) -> Result<Arc<dyn RemoteCache>, Failure> {
+    /// The server that must be named, and must be there.
+    pub(super) fn server(&self, common: &Common, workers: &WorkerArgs, program: &Path) -> Result<NamedServer, Failure> {
         if common.offline {
             return Err(RemoteChoiceError::Offline.into());
         }
-        let named = match typed(common, "remote") {
-            true => self.remote.as_deref(),
-            false => self.remote_cache.as_deref().or(self.remote.as_deref()),
+        let given = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
+        let (cache, engine) = (given(&self.remote_cache), given(&self.remote));
+        // What stands on the command line is nearer than what a variable says.
+        let (url, runs) = match (cache, engine) {
+            (Some(_), Some(url)) if typed(common, "remote") => (url, true),
+            (Some(url), _) => (url, false),
+            (None, Some(url)) => (url, true),
+            (None, None) => return Err(RemoteChoiceError::None.into()),
         };
-        let url = named.filter(|url| !url.is_empty()).ok_or(RemoteChoiceError::None)?;
-        Ok(connect(&self.endpoint(url)?, &network(common), &self.limits())?)
+        let endpoint = self.endpoint(&url)?;
+        let (cache, elsewhere) = match runs {
+            true => {
+                let engine = connect_engine(&endpoint, &network(common), &self.limits())?;
+                (engine.cache(), Some(Elsewhere::new(engine, workers.options(program)?)))
+            }
+            false => (connect(&endpoint, &network(common), &self.limits())?, None),
+        };
+        let presented = endpoint.presented()?;
+        Ok(NamedServer {
+            cache,
+            elsewhere,
+            presented,
+        })
     }
 
     fn endpoint(&self, url: &str) -> Result<Endpoint, RemoteError> {
@@ -237,6 +264,19 @@ impl RemoteArgs {
             self.upload(),
             self.remote_required,
         )))
+    }
+
+    /// The servers of the command line, for a command that can follow.
+    pub(super) fn words(&self, common: &Common) -> Vec<String> {
+        let named = [
+            ("remote", "--remote", &self.remote),
+            ("remote_cache", "--remote-cache", &self.remote_cache),
+        ];
+        let named = named.into_iter().filter(|(name, ..)| typed(common, name));
+        named
+            .filter_map(|(_, option, url)| Some([option.to_owned(), url.clone()?]))
+            .flatten()
+            .collect()
     }
 
     fn upload(&self) -> Upload {

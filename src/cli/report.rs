@@ -479,6 +479,11 @@ pub(super) fn say(text: &str) {
     let _ = io::stderr().write_all(visible_lines(text).as_bytes());
 }
 
+/// Prints a value of the result as a line of JSON, without a report.
+pub(super) fn print_value(value: &serde_json::Value) {
+    let _ = io::stdout().write_all(visible_json(&format!("{value}\n")).as_bytes());
+}
+
 /// Prints the answer to `--help` and `--version`, which is text of this program, with its colours.
 pub(super) fn answer(error: &clap::Error) {
     let _ = error.print();

@@ -1,11 +1,16 @@
-//! `pnb __stage job.json`: stages on a worker of a Remote Execution engine. Their lines go to standard error as they are printed.
+//! What pnb does on a worker of a Remote Execution engine: `pnb __stage job.json` runs stages, whose lines go to standard error as they are
+//! printed, and `pnb __probe` tries the layers of the sandbox.
 
 use super::{Exit, failure::Failure, report::say};
 use pnb::{
     model::chain,
     pipeline::{self, Event, PipelineError},
 };
-use std::{io::Write, path::Path, process::ExitCode};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Runs the job in the current directory.
 pub(super) fn stage() -> ExitCode {
@@ -19,10 +24,22 @@ pub(super) fn stage() -> ExitCode {
         }
         _ => {}
     };
-    let helper = std::env::current_exe().map_err(|source| PipelineError::Job {
+    ended(helper().and_then(|helper| pipeline::run_job(Path::new("."), helper, &events)))
+}
+
+/// Tries the layers of the sandbox, for `pnb remote check`.
+pub(super) fn probe() -> ExitCode {
+    ended(helper().and_then(|helper| pipeline::write_layers(Path::new("."), &helper)))
+}
+
+fn helper() -> Result<PathBuf, PipelineError> {
+    std::env::current_exe().map_err(|source| PipelineError::Job {
         problem: format!("the program of pnb is not found: {source}"),
-    });
-    match helper.and_then(|helper| pipeline::run_job(Path::new("."), helper, &events)) {
+    })
+}
+
+fn ended(result: Result<(), PipelineError>) -> ExitCode {
+    match result {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
             let failure = Failure::from(error);

@@ -71,6 +71,12 @@ impl ClientIdentity {
         tried.map_err(|e| visible_message(&e.to_string()))?;
         Ok(identity)
     }
+
+    /// The subject of the certificate; `None` if it cannot be read.
+    pub fn subject(&self) -> Option<String> {
+        let certificate = Certificate::from_der(self.chain.first()?).ok()?;
+        Some(visible_message(&certificate.tbs_certificate.subject.to_string()))
+    }
 }
 
 impl fmt::Debug for ClientIdentity {

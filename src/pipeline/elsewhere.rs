@@ -12,8 +12,9 @@ use super::{
     resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage},
     run::forwarded,
     shared::{self, SharedResults},
+    stage_failure::{WorkerEnd, failed_on_worker},
     worker::{begun_stage, pinned_path},
-    workers::{agreed_source, properties},
+    workers::{agreed_source, environment, properties},
 };
 use crate::{
     graph::StageOutputKind,
@@ -29,8 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lines of a log in the error of a failed stage.
-const TAIL: usize = 30;
 /// Longest line of a worker that is shown, in bytes.
 const MAX_LINE: usize = 4096;
 /// Time that a worker has beyond the limits of its stages: for their inputs, and to leave the outputs.
@@ -272,7 +271,7 @@ fn send(
     });
     Ok(EngineAction {
         arguments: vec![format!("./{PROGRAM}"), "__stage".to_owned(), JOB.to_owned()],
-        environment: BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]),
+        environment: environment(),
         files: files.collect(),
         output: OUT.to_owned(),
         platform: BTreeMap::new(),
@@ -341,7 +340,12 @@ fn take_one(
         }
         // A program that failed has left no record of the stage that failed, and of those after it.
         if run.executed.exit_code != 0 && !StageResults::has_record(&files) {
-            return Err(failed(&results, &resolved, run, &files));
+            let worker = WorkerEnd {
+                name: run.name(results.name()),
+                files: &files,
+                executed: &run.executed,
+            };
+            return Err(failed_on_worker(context, &results, &resolved, &worker));
         }
         found.push((run, results.read(&resolved.key, files)?));
     }
@@ -451,46 +455,15 @@ fn execute(
         }
     };
     let begin = Instant::now();
-    let executed = elsewhere.engine.execute(action, &progress, &|| false);
+    let (underway, engine) = (elsewhere.underway(), &elsewhere.engine);
+    let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let executed = underway.run(&names.join(", "), &elsewhere.name(), |cancelled| {
+        engine.execute(action, &progress, cancelled)
+    });
     let executed = executed.map_err(|error| PipelineError::Remote(Box::new(error)))?;
     if !executed.cached {
         elsewhere.costs.note(begin.elapsed().saturating_sub(executed.ran));
     }
     let printed = *lock(&seen);
     Ok((executed, printed))
-}
-
-/// The error of a stage that failed on a worker, with the end of its log.
-fn failed(
-    results: &StageResults,
-    resolved: &ResolvedStage,
-    run: &BuilderRun,
-    files: &BTreeMap<String, BlobDigest>,
-) -> PipelineError {
-    let executed = &run.executed;
-    let log = results.read_log(files).unwrap_or_default();
-    let text = match log.is_empty() {
-        true => String::from_utf8_lossy(&executed.stderr).into_owned(),
-        false => String::from_utf8_lossy(&log).into_owned(),
-    };
-    // The worker's pnb says how the stage ended; what the engine knows is the exit code of pnb.
-    let prefix = format!("error: failed to build {}: ", resolved.id);
-    let said = String::from_utf8_lossy(&executed.stderr).into_owned();
-    let problem = said.lines().rev().find_map(|line| line.strip_prefix(&prefix));
-    let problem = problem.map_or_else(
-        || format!("pnb ended with exit code {}", executed.exit_code),
-        |problem| visible_log(problem.as_bytes()),
-    );
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| format!("  {}", visible_log(line.as_bytes())))
-        .collect();
-    let worker = run.name(results.name());
-    PipelineError::Stage {
-        node: resolved.id.clone(),
-        problem: format!("{problem} on {}", visible(worker)),
-        tail: lines[lines.len().saturating_sub(TAIL)..].join("\n"),
-        log: format!("on {}", results.name()),
-        hint: None,
-    }
 }

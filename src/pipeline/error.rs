@@ -191,6 +191,16 @@ pub enum PipelineError {
         /// The stage.
         node: NodeId,
     },
+    /// A stage could not be run on a worker, for a reason that is not the stage's.
+    #[error("{problem}")]
+    Worker {
+        /// What failed there.
+        fault: super::WorkerFault,
+        /// The worker's own message, with its name.
+        problem: String,
+        /// The way out that the worker knows.
+        hint: Option<Box<str>>,
+    },
     /// A job from another machine cannot be run here.
     #[error("run the job: {problem}")]
     Job {
@@ -239,6 +249,7 @@ impl Hint for PipelineError {
             }
             Self::LocalFile { .. } => Some("after changing it on purpose, run `pnb lock`".into()),
             Self::Stage { hint: Some(hint), .. } => Some(hint.as_ref().into()),
+            Self::Worker { hint, .. } => hint.as_deref().map(Cow::from),
             Self::Stage { node, .. } => Some(
                 format!(
                     "`pnb shell {} --arch {}` opens a shell in its sandbox",

@@ -19,6 +19,9 @@
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
 //! | `shared.rs` | the cache that several machines share: asked before a stage runs, filled afterwards |
 //! | `job.rs`, `elsewhere.rs`, `worker.rs` | a stage that runs on a worker of an engine: its description, the client's half, the worker's |
+//! | `stage_failure.rs` | why a stage failed on a worker: the worker's file, and the client's error |
+//! | `worker_probe.rs` | the smallest action: what the sandbox of a worker is, and how long an action takes |
+//! | `underway.rs` | the actions that an engine has, so that the end of the program cancels them |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
 //! | `output.rs` | the directory of artifacts: what its file system can do |
@@ -52,11 +55,14 @@ mod resolve;
 mod run;
 mod scheduler;
 mod shared;
+mod stage_failure;
 mod trust;
+mod underway;
 mod vendor;
 mod verify_repro;
 mod worker;
 mod worker_place;
+mod worker_probe;
 mod workers;
 
 pub use code::{CODE_SANDBOX, CODE_WRITERS};
@@ -77,9 +83,12 @@ pub use resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage};
 pub use run::{Changed, HostChecked, RunOptions};
 pub use scheduler::{BuildOutcome, Done, PlanEntry, plan, present, present_keys};
 pub use shared::{SharedResults, Upload};
+pub use stage_failure::WorkerFault;
 pub use trust::ModuleTrust;
+pub use underway::{CancelledWork, Underway};
 pub use vendor::{VendorError, Vendored, fetch_pinned, needed_packages, sha256_of, vendor};
 pub use verify_repro::{ReproRequest, ReproResult, SecondPlace, reproducibility};
 pub use worker::{run_job, stage_line};
 pub use worker_place::StagePlace;
+pub use worker_probe::{PROBE, ProbedWorker, WorkerLayer, write_layers};
 pub use workers::{Elsewhere, WorkerOptions};

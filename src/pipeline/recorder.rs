@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Number of log lines in the error of a failed stage.
-const TAIL: usize = 30;
+pub(super) const TAIL: usize = 30;
 /// Longest shown part of a line, in bytes; the log has the whole line.
 const MAX_LINE: usize = 4096;
 

@@ -1,13 +1,13 @@
 //! The scheduler: it chooses the stages that run, their order, and their number at once.
 
 use super::{
-    BuildContext, Event, PipelineError, Project,
+    BuildContext, Event, Events, PipelineError, Project, SharedResults,
     chain::{ChainFacts, followers},
     elsewhere::{ChainEnd, StageChain, run_elsewhere},
     package_facts::prepare_statements,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::run_stage,
-    shared::{SharedResults, ask, ensure, offer},
+    shared::{ask, ensure, look, offer},
     worker_place::{StagePlace, worker_pays},
     workers::{Elsewhere, Slots, can_travel, could_travel},
 };
@@ -65,10 +65,18 @@ pub struct PlanEntry {
     pub run: bool,
     /// The reasons to run it.
     pub reasons: Vec<Reason>,
+    /// The cache that would give its result; `None` for one that the store has, or that nobody has.
+    pub source: Option<String>,
 }
 
-/// Plans a build of `wanted`: all its nodes, and for each whether it would run.
-pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<PlanEntry>, PipelineError> {
+/// Plans a build of `wanted`: all its nodes, and for each whether it would run. A cache is asked for the records that the store lacks.
+pub fn plan(
+    project: &Project,
+    store: &Store,
+    cache: Option<&SharedResults>,
+    wanted: &[NodeId],
+    events: Events<'_>,
+) -> Result<Vec<PlanEntry>, PipelineError> {
     let closure = closure_of(&project.graph, wanted)?;
     let mut outputs = OutputsByNode::new();
     let mut entries = Vec::new();
@@ -86,22 +94,32 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
                 key: None,
                 run: true,
                 reasons: vec![Reason::Waits { stages: waits }],
+                source: None,
             });
             continue;
         }
         let resolved = resolve_stage(project, store, id, &outputs)?;
-        let record = store.record(&resolved.key)?;
-        let reasons = match &record {
+        let stored = store.record(&resolved.key)?;
+        let found = match (stored, cache) {
+            (Some(record), _) => Some((record, None)),
+            (None, Some(cache)) => {
+                let record = look(cache, (project, store), events, &resolved)?;
+                record.map(|record| (record, Some(cache.name().to_owned())))
+            }
+            (None, None) => None,
+        };
+        let reasons = match &found {
             Some(_) => Vec::new(),
             None => reasons(store, &resolved)?,
         };
         entries.push(PlanEntry {
             node: id.clone(),
             key: Some(resolved.key.to_string()),
-            run: record.is_none(),
+            run: found.is_none(),
             reasons,
+            source: found.as_ref().and_then(|(_, source)| source.clone()),
         });
-        if let Some(record) = record {
+        if let Some((record, _)) = found {
             outputs.insert(id.clone(), record.outputs);
         }
     }

@@ -6,15 +6,15 @@
 //! here; a cache that does not answer is not asked again. In both cases the build begins anew with what is in the store by then.
 
 use super::{
-    BuildContext, BuildOutcome, Done, Event, PipelineError, package_facts::Said, placement::unplaced, recipe::Recipe,
-    resolve::ResolvedStage, run::forwarded,
+    BuildContext, BuildOutcome, Done, Event, Events, PipelineError, Project, package_facts::Said, placement::unplaced,
+    recipe::Recipe, resolve::ResolvedStage, run::forwarded,
 };
 use crate::{
     graph::StageOutputKind,
     model::{EMPTY_FILE, NodeId, StageKey, Tree, VerityDigest, chain, lock},
     remote::{BlobDigest, FoundResult, Loss, Published, RemoteError, StageResults, Taking},
     sandbox::{self, OutputKind, Spec},
-    store::{Output, Record},
+    store::{Output, Record, Store},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -128,7 +128,7 @@ impl SharedResults {
 
     /// Notes an error about the result `of` a stage, and says it once. It is the error of the build if it is one of this machine, or if the
     /// cache is required.
-    fn lose(&self, context: &BuildContext<'_>, of: Option<Claim<'_>>, error: RemoteError) -> Result<(), PipelineError> {
+    fn lose(&self, events: Events<'_>, of: Option<Claim<'_>>, error: RemoteError) -> Result<(), PipelineError> {
         let loss = error.loss();
         let mut state = lock(&self.state);
         let (first, then) = match (loss, of) {
@@ -153,7 +153,7 @@ impl SharedResults {
             return Err(PipelineError::Remote(Box::new(error)));
         }
         if first {
-            (context.events)(Event::CacheLost {
+            events(Event::CacheLost {
                 server: self.name().to_owned(),
                 problem: chain(&error),
                 then,
@@ -208,6 +208,38 @@ impl SharedResults {
     }
 }
 
+/// The record of a stage in the cache, for a plan: nothing but records is read, and the store is left as it is.
+pub(super) fn look(
+    shared: &SharedResults,
+    (project, store): (&Project, &Store),
+    events: Events<'_>,
+    resolved: &ResolvedStage,
+) -> Result<Option<Record>, PipelineError> {
+    if !shared.accept || !shared.answers() {
+        return Ok(None);
+    }
+    let (node, key) = (&resolved.id, &resolved.key);
+    let claim = Some(Claim {
+        node,
+        key,
+        outputs: None,
+    });
+    let record = match shared.results.record(key) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(None),
+        Err(error) => return shared.lose(events, claim, error).map(|()| None),
+    };
+    let spec = unplaced(Recipe::new(project, resolved)?)?;
+    match check_record((project, store), resolved, &record, &spec) {
+        Ok(()) => Ok(Some(record)),
+        Err(problem) => {
+            let server = shared.name().to_owned();
+            let error = RemoteError::Result { server, problem };
+            shared.lose(events, claim, error).map(|()| None)
+        }
+    }
+}
+
 /// The record of a stage in the cache, if a run here could have made it. Its outputs may be absent from the store.
 pub(super) fn ask(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Result<Option<Record>, PipelineError> {
     let Some(shared) = context.shared.filter(|shared| shared.accept && shared.answers()) else {
@@ -221,18 +253,18 @@ pub(super) fn ask(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Resul
     let found = match shared.results.lookup(key) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
-        Err(error) => return shared.lose(context, Some(claim(None)), error).map(|()| None),
+        Err(error) => return shared.lose(context.events, Some(claim(None)), error).map(|()| None),
     };
     let record = found.record.clone();
     if context.options.hermetic && !record.weaker.is_empty() {
         return Ok(None);
     }
     let spec = unplaced(Recipe::new(context.project, resolved)?)?;
-    if let Err(problem) = check_record(context, resolved, &record, &spec) {
+    if let Err(problem) = check_record((context.project, context.store), resolved, &record, &spec) {
         let server = shared.name().to_owned();
         let error = RemoteError::Result { server, problem };
         return shared
-            .lose(context, Some(claim(Some(&record.outputs))), error)
+            .lose(context.events, Some(claim(Some(&record.outputs))), error)
             .map(|()| None);
     }
     expect(context, shared, resolved, found, spec, None)?;
@@ -253,7 +285,7 @@ pub(super) fn accept(
         server: shared.name().to_owned(),
         problem,
     };
-    check_record(context, resolved, &record, &spec).map_err(refused)?;
+    check_record((context.project, context.store), resolved, &record, &spec).map_err(refused)?;
     if context.options.hermetic && !record.weaker.is_empty() {
         let problem = format!("its sandbox was weaker than the policy: {}", record.weaker.join("; "));
         return Err(refused(problem).into());
@@ -304,7 +336,7 @@ fn not_sent(
     error: RemoteError,
 ) -> Result<(), PipelineError> {
     match error.loss() {
-        Loss::Writing | Loss::Server => shared.lose(context, None, error),
+        Loss::Writing | Loss::Server => shared.lose(context.events, None, error),
         Loss::Result | Loss::Here => {
             (context.events)(Event::CacheLost {
                 server: shared.name().to_owned(),
@@ -356,7 +388,7 @@ fn lost(
         key: &absent.found.key,
         outputs: Some(&absent.found.record.outputs),
     };
-    shared.lose(context, Some(claim), error)
+    shared.lose(context.events, Some(claim), error)
 }
 
 /// Notes where the outputs of a result are, and takes those that came with the record. `worker` is the name of the worker that has made it
@@ -422,7 +454,7 @@ fn check_entries(id: &NodeId, spec: &Spec, name: &str, tree: &Tree) -> Result<()
 
 /// Compares a record with what a run here would give.
 fn check_record(
-    context: &BuildContext<'_>,
+    (project, store): (&Project, &Store),
     resolved: &ResolvedStage,
     record: &Record,
     spec: &Spec,
@@ -435,7 +467,7 @@ fn check_record(
     if record.policy != policy {
         return Err(format!("{id} ran under another policy than the one it has here"));
     }
-    let file = context.project.graph.file(id);
+    let file = project.graph.file(id);
     let passed_on = forwarded(file, resolved).map_err(|e| chain(&e))?;
     let mut declared = BTreeSet::new();
     for (name, output) in file.outputs_for(id.arch) {
@@ -458,7 +490,6 @@ fn check_record(
         }
     }
     // What the store has already is not taken again, and is held against the rules of this stage here.
-    let store = context.store;
     for (name, output) in record.outputs.iter().filter(|(name, _)| !passed_on.contains_key(*name)) {
         match output {
             Output::Tree { digest } => {
@@ -664,7 +695,7 @@ pub(super) fn facts(
         Ok(None) => return Ok(None),
         // Bad ones are read from the packages instead.
         Err(error) if error.loss() == Loss::Result => return Ok(None),
-        Err(error) => return shared.lose(context, None, error).map(|()| None),
+        Err(error) => return shared.lose(context.events, None, error).map(|()| None),
     };
     let said = serde_json::from_slice(&bytes).ok().filter(|said| fits(said));
     if let Some(said) = &said {
@@ -686,7 +717,7 @@ pub(super) fn offer_facts(context: &BuildContext<'_>, key: &str, said: &Said) ->
     match shared.results.facts(key).and_then(put) {
         Ok(()) => Ok(()),
         Err(error) => match error.loss() {
-            Loss::Writing | Loss::Server => shared.lose(context, None, error),
+            Loss::Writing | Loss::Server => shared.lose(context.events, None, error),
             // The next build reads them from the packages.
             Loss::Result | Loss::Here => Ok(()),
         },

@@ -5,6 +5,7 @@ use super::{
     job::{JOB, OUT, StageJob, WorkerJob},
     placement::{InputFiles, RunContext},
     run::run_recipe,
+    stage_failure::{FAILURE, StageFailure},
 };
 use crate::{
     lock::{BasePlatform, Package, PinnedFile},
@@ -74,7 +75,7 @@ pub(super) fn begun_stage(line: &[u8]) -> Option<&str> {
 }
 
 /// Runs the job in the directory `dir`, with the program `helper` as the sandbox helper, and leaves record, log and outputs of each stage in
-/// `dir/out`. When a stage fails, its log and the results of the stages before it are there.
+/// `dir/out`. When a stage fails, its log, the reason and the results of the stages before it are there.
 ///
 /// # Errors
 ///
@@ -132,8 +133,9 @@ fn run_one(context: &RunContext<'_>, job: &StageJob, out: &Path) -> Result<Recor
             Ok(record)
         }
         Err(error) => {
-            // Whatever becomes of the log, the error of the stage is the one that counts.
-            let _ = log.map(|log| StageResults::write_log(&log, out));
+            // Whatever becomes of these files, the error of the stage is the one that counts.
+            let failure = StageFailure::new(&job.id, &error).bytes();
+            let _ = StageResults::write_failure(log.as_deref(), (FAILURE, failure), out);
             Err(error)
         }
     }

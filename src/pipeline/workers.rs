@@ -1,7 +1,7 @@
 //! An engine as a build uses it: its workers, the programs that they run, and how many actions it gets at once.
 
 use super::{
-    Project,
+    Project, Underway,
     resolve::{ResolvedInput, ResolvedStage},
     worker_place::{ActionCosts, StagePlace},
 };
@@ -61,6 +61,8 @@ pub struct Elsewhere {
     /// The time that an action may wait for a worker.
     pub queue_timeout: Duration,
     pub(super) slots: Slots,
+    /// The actions that the engine has at the moment.
+    underway: Arc<Underway>,
     pub(super) costs: ActionCosts,
     pub(super) place: StagePlace,
     programs: BTreeMap<Arch, WorkerProgram>,
@@ -80,6 +82,7 @@ impl Elsewhere {
             jobs: options.jobs,
             queue_timeout: options.queue_timeout,
             slots: Slots::new(options.jobs),
+            underway: Arc::default(),
             costs: ActionCosts::default(),
             place: options.place,
             programs: programs.collect(),
@@ -91,6 +94,11 @@ impl Elsewhere {
     /// The engine as messages name it.
     pub fn name(&self) -> String {
         self.engine.cache().name().to_owned()
+    }
+
+    /// The actions that the engine has at the moment.
+    pub fn underway(&self) -> Arc<Underway> {
+        Arc::clone(&self.underway)
     }
 
     /// The builders that each run the stage, or `None` if any one worker does: as many as have to agree, beginning with another one for
@@ -143,6 +151,11 @@ fn blob_of(path: &Path) -> io::Result<BlobDigest> {
 /// The source of a record that these builders of `server` agree about.
 pub(super) fn agreed_source(builders: &[String], server: &str) -> String {
     format!("{} of {server}, which agree", builders.join(" and "))
+}
+
+/// The environment of pnb on a worker.
+pub(super) fn environment() -> BTreeMap<String, String> {
+    BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())])
 }
 
 /// The properties of a worker that runs programs of `arch`, and of the one that is called `builder`.

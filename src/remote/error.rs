@@ -112,6 +112,8 @@ pub enum RemoteError {
     Cancelled {
         /// The server.
         server: String,
+        /// Whether the server has taken the action back; if not, a worker may go on with it.
+        told: bool,
     },
     /// A file of this machine cannot be read or written.
     #[error("{doing}")]
@@ -149,7 +151,7 @@ impl RemoteError {
             | Self::Result { server, .. }
             | Self::NoWorker { server, .. }
             | Self::Execution { server, .. }
-            | Self::Cancelled { server }
+            | Self::Cancelled { server, .. }
             | Self::Unsupported { server, .. } => Some(server),
             Self::Address { url, .. } | Self::NotCompiled { url } => Some(url),
             Self::Credentials { .. } | Self::Local { .. } => None,

@@ -43,6 +43,8 @@ use tonic::{Code, Response, Status, Streaming};
 const MAX_STREAMS: usize = 2;
 /// How often the caller is asked whether it still wants the result.
 const TICK: Duration = Duration::from_millis(200);
+/// How long an operation that is to be cancelled may take to get its name.
+const NAMING: Duration = Duration::from_secs(2);
 /// What a run may take beyond its time: collecting the outputs, and the way back.
 const SLACK: Duration = Duration::from_secs(60);
 /// Messages of printed bytes that wait for the caller.
@@ -171,28 +173,40 @@ impl GrpcEngine {
         }
     }
 
-    /// Tells the server that nobody wants the result. It may not listen.
-    fn cancel(&self, run: &Run<'_>) {
+    /// Tells the server that nobody wants the result. It may not listen; returns whether it did.
+    fn cancel(&self, run: &Run<'_>) -> bool {
         if run.name.is_empty() {
-            return;
+            return false;
         }
         let message = CancelOperationRequest { name: run.name.clone() };
         let known = [Code::Unimplemented, Code::NotFound, Code::Unavailable];
-        let _ = self
+        let answered = self
             .cache
             .call(Doing::Reading, &message, &known, |channel, request| async {
                 OperationsClient::new(channel).cancel_operation(request).await
             });
+        matches!(answered, Ok(Ok(_)))
+    }
+
+    /// Cancels a run that the caller does not want any more. The server is waited for a moment if it has not named the operation yet: only
+    /// one with a name can be cancelled.
+    fn give_up(&self, run: &mut Run<'_>, watched: &mut Watched) -> RemoteError {
+        let begin = Instant::now();
+        while run.name.is_empty() && begin.elapsed() < NAMING {
+            match self.next(watched) {
+                Ok(None) => {}
+                Ok(Some(Ok(Some(operation)))) => self.note(run, &operation, &|_| {}),
+                Ok(Some(Ok(None) | Err(_))) | Err(_) => break,
+            }
+        }
+        RemoteError::Cancelled {
+            server: self.cache.server().to_owned(),
+            told: self.cancel(run),
+        }
     }
 
     /// What to do while the server says nothing.
-    fn meanwhile(&self, run: &mut Run<'_>, cancelled: &dyn Fn() -> bool) -> Result<(), RemoteError> {
-        if cancelled() {
-            self.cancel(run);
-            return Err(RemoteError::Cancelled {
-                server: self.cache.server().to_owned(),
-            });
-        }
+    fn meanwhile(&self, run: &mut Run<'_>) -> Result<(), RemoteError> {
         let waited = run.since.elapsed();
         let action = run.action;
         let runs = matches!(run.stage, Stage::Executing | Stage::Completed);
@@ -367,7 +381,10 @@ impl GrpcEngine {
                     watched = self.open(run, &mut attempts)?;
                 }
             }
-            self.meanwhile(run, cancelled)?;
+            if cancelled() {
+                return Err(self.give_up(run, &mut watched));
+            }
+            self.meanwhile(run)?;
         }
     }
 }

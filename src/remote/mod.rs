@@ -32,6 +32,7 @@
 //! | `parts` | the files of a result or an input root, with the places of their contents |
 //! | `folder` | [`FolderCache`]: the input root of a worker as blobs |
 //! | `sending`, `taking` | outputs from a store to a cache and back |
+//! | `presented` | [`Presented`]: who pnb says it is |
 //! | `error` | [`RemoteError`] |
 //!
 //! The clients (`grpc` to `proto`) are compiled with the feature `remote`, which is on by default.
@@ -68,6 +69,7 @@ mod outputs;
 mod pace;
 mod pack;
 mod parts;
+mod presented;
 #[cfg(feature = "remote")]
 mod proto;
 mod results;
@@ -93,6 +95,7 @@ pub use error::{Loss, RemoteError};
 pub use folder::FolderCache;
 pub use pack::{MAX_PACKED, PackError, read_pack, write_pack};
 pub use parts::Parts;
+pub use presented::{Presented, PresentedToken};
 pub use results::{FoundResult, ResultFiles, StageResults};
 pub use sending::Published;
 pub use taking::Taking;

@@ -180,12 +180,33 @@ impl StageResults {
         found.map(|found| self.read(key, found.files)).transpose()
     }
 
+    /// The record for a key, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`StageResults::lookup`].
+    pub fn record(&self, key: &StageKey) -> Result<Option<Record>, RemoteError> {
+        let found = self.cache.result(&action_digest(EntryKind::Record, &key.to_string()))?;
+        let read = |found: CachedResult| self.read_beside(key, found.files, 0);
+        Ok(found.map(read).transpose()?.map(|found| found.record))
+    }
+
     /// Reads the record and the small files of a result.
     ///
     /// # Errors
     ///
     /// [`RemoteError::Result`] if the record is not one of this key, or lacks a blob of an output.
     pub fn read(&self, key: &StageKey, files: BTreeMap<String, BlobDigest>) -> Result<FoundResult, RemoteError> {
+        self.read_beside(key, files, SMALL_BLOBS)
+    }
+
+    /// Reads the record of a result, and small files as long as all are of at most `most` bytes together.
+    fn read_beside(
+        &self,
+        key: &StageKey,
+        files: BTreeMap<String, BlobDigest>,
+        most: u64,
+    ) -> Result<FoundResult, RemoteError> {
         let blob = *files.get(RECORD).ok_or_else(|| self.bad("it has no record"))?;
         if blob.size > MAX_RECORD {
             return Err(self.bad(format!("its record has {} bytes", blob.size)));
@@ -193,7 +214,7 @@ impl StageResults {
         let mut wanted = vec![blob];
         let mut bytes = blob.size;
         for blob in files.values().collect::<BTreeSet<_>>() {
-            if blob.size <= MAX_WITH_RECORD && bytes + blob.size <= SMALL_BLOBS && !wanted.contains(blob) {
+            if blob.size <= MAX_WITH_RECORD && bytes + blob.size <= most && !wanted.contains(blob) {
                 bytes += blob.size;
                 wanted.push(*blob);
             }

@@ -84,14 +84,17 @@ impl StageResults {
         Parts::of_result(store, record, log)?.write_folder(dir)
     }
 
-    /// Writes the log of a stage that failed into the new directory `dir`, for a worker.
+    /// Writes the log of a stage that failed and a file that says why into the new directory `dir`, for a worker.
     ///
     /// # Errors
     ///
-    /// If it cannot be read or written.
-    pub fn write_log(log: &Path, dir: &Path) -> Result<(), RemoteError> {
+    /// If they cannot be read or written.
+    pub fn write_failure(log: Option<&Path>, (name, reason): (&str, Vec<u8>), dir: &Path) -> Result<(), RemoteError> {
         let mut parts = Parts::default();
-        parts.bytes(LOG, fs::read(log).map_err(local_io("read a log"))?);
+        parts.bytes(name, reason);
+        if let Some(log) = log {
+            parts.bytes(LOG, fs::read(log).map_err(local_io("read a log"))?);
+        }
         parts.write_folder(dir)
     }
 
@@ -101,11 +104,25 @@ impl StageResults {
     ///
     /// If the cache does not have it.
     pub fn read_log(&self, files: &BTreeMap<String, BlobDigest>) -> Result<Vec<u8>, RemoteError> {
-        let mut log = Vec::new();
-        if let Some(blob) = files.get(LOG).filter(|blob| blob.size <= MAX_LOG) {
-            self.cache.read(blob, &mut log, &|_| {})?;
+        self.read_extra(files, LOG, MAX_LOG)
+    }
+
+    /// The file of this name among the files of a result; empty if there is none, or one of more than `longest` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the cache does not have it.
+    pub fn read_extra(
+        &self,
+        files: &BTreeMap<String, BlobDigest>,
+        name: &str,
+        longest: u64,
+    ) -> Result<Vec<u8>, RemoteError> {
+        let mut bytes = Vec::new();
+        if let Some(blob) = files.get(name).filter(|blob| blob.size <= longest) {
+            self.cache.read(blob, &mut bytes, &|_| {})?;
         }
-        Ok(log)
+        Ok(bytes)
     }
 
     /// Stores a result of which the cache has all blobs under the key.

@@ -21,6 +21,11 @@ const MAX_FILE: u64 = 1 << 20;
 pub(super) struct Bearer(Arc<str>);
 
 impl Bearer {
+    /// The token itself.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The value of the field `Authorization`.
     pub(super) fn header(&self) -> String {
         format!("Bearer {}", self.0)

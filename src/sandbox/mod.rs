@@ -81,5 +81,5 @@ pub use spec::{
     Access, BuildDir, BuiltinCall, Console, Emulator, Ids, Mount, Network, OutputKind, OutputSpec, RootFs, Spec,
     Workload,
 };
-pub use sys::{announce_interrupt, use_linked_name_services};
+pub use sys::{announce_interrupt, end_by, use_linked_name_services, watch_ends};
 pub use variation::{Processors, SystemInfo, VARIATION_DIR, Variation};

@@ -541,3 +541,54 @@ pub fn announce_interrupt(fd: RawFd, text: &'static [u8]) {
         libc::sigaction(libc::SIGINT, &handler, std::ptr::null_mut());
     }
 }
+
+/// Where [`ending`] writes the number of a signal.
+static ENDS: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Passes the number of a signal on.
+extern "C" fn ending(signal: libc::c_int) {
+    let Some(pipe) = ENDS.get() else { return };
+    let number = signal.to_ne_bytes();
+    let before = Errno::last_raw();
+    // SAFETY: write(2) may be called in a handler (signal-safety(7)); the buffer lives until it returns.
+    unsafe { libc::write(pipe.as_raw_fd(), number.as_ptr().cast(), number.len()) };
+    Errno::set_raw(before);
+}
+
+/// Has SIGHUP, SIGINT and SIGTERM no longer end the program, and returns a pipe from which they are read, each as its number in the bytes
+/// of a C int. Those that are ignored stay so, and only the first call has an effect: a further one returns a pipe from which nothing comes.
+///
+/// # Errors
+///
+/// If there are no file descriptors left.
+pub fn watch_ends() -> io::Result<io::PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    if ENDS.set(writer.into()).is_err() {
+        return Ok(reader);
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: as for [`announce_interrupt`]; `ending` calls only functions that a handler may call.
+        unsafe {
+            let mut before: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &mut before) != 0 || before.sa_sigaction == libc::SIG_IGN {
+                continue;
+            }
+            let mut handler: libc::sigaction = std::mem::zeroed();
+            handler.sa_sigaction = ending as *const () as libc::sighandler_t;
+            handler.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &handler, std::ptr::null_mut());
+        }
+    }
+    Ok(reader)
+}
+
+/// Ends the program as `signal` does by itself.
+pub fn end_by(signal: i32) -> ! {
+    // SAFETY: neither call has a condition; the signal has no handler after the first one.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+    // A signal that does not end programs, or one that is blocked.
+    std::process::exit(128_i32.saturating_add(signal))
+}

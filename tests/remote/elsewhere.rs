@@ -60,6 +60,49 @@ fn a_stage_that_fails_on_a_worker_is_told_with_its_log() {
     assert!(far.said.contains("  the word is not good"), "{}", far.said);
 }
 
+/// The line of a log that says where it is is another for each store.
+fn without_log(said: &str) -> String {
+    let from = said.find("error: ").expect("an error");
+    let lines = said[from..].lines().map(|line| match line.strip_prefix("log: ") {
+        Some(path) => {
+            let log = fs::read_to_string(path).expect("the log is kept here");
+            format!("log: {log}\n")
+        }
+        None => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_stage_that_fails_is_told_as_at_home_but_for_the_place() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let casd = Casd::with_runner(dir.path());
+    let url = casd.url();
+    for (word, problem) in [
+        ("fail", "it ended with exit code 3"),
+        ("nothing", "output \"disk\": "),
+        (
+            "refuse",
+            "it ended well although the sandbox refused system calls:\n  mknodat(",
+        ),
+    ] {
+        ground.word(word);
+        let (here, far) = (ground.build("here", &[]), ground.build("far", &["--remote", &url]));
+        assert_eq!((here.code, far.code), (7, 7), "{}", far.said);
+        let told = without_log(&far.said);
+        assert!(told.contains(&format!(" on {url}")), "{told}");
+        assert_eq!(told.replace(&format!(" on {url}"), ""), without_log(&here.said));
+        let expected = format!("error: failed to build two/amd64: {problem}");
+        assert!(without_log(&here.said).starts_with(&expected), "{}", here.said);
+    }
+    assert!(
+        ground
+            .build("far", &["--remote", &url])
+            .said
+            .contains("hint: on a machine these calls work")
+    );
+}
+
 #[test]
 fn a_chain_of_stages_is_one_action_and_keeps_what_ended_well() {
     let ground = Ground::new();
@@ -127,7 +170,7 @@ fn a_job_that_was_edited_or_is_for_another_pnb_is_refused() {
             .output()
             .expect("starts");
         assert!(!done.status.success());
-        assert!(!place.path().join("out").exists(), "nothing is left");
+        assert!(!place.path().join("out/record").exists(), "no result is left");
         String::from_utf8_lossy(&done.stderr).into_owned()
     };
     let edited = said(&job.replacen("pnb-stage-key 1", "pnb-stage-key 1 ", 1));

@@ -116,6 +116,11 @@ impl Casd {
         self.process.kill();
     }
 
+    /// Whether a process with this text in its command line runs below it.
+    pub(crate) fn runs(&self, text: &str) -> bool {
+        self.process.runs(text)
+    }
+
     /// Where the blob of this SHA-256 is stored, to take it away or to damage it.
     pub(crate) fn stored(&self, hash: &str) -> PathBuf {
         let (first, rest) = hash.split_at(2);

@@ -24,6 +24,10 @@ pub(crate) struct Faults {
     pub(crate) trickle: Option<Duration>,
     /// The time before the first byte of each answer.
     pub(crate) slow_first_byte: Option<Duration>,
+    /// The cancellation of an operation is never answered.
+    pub(crate) cancels_never: bool,
+    /// The question for a result is never answered.
+    pub(crate) results_never: bool,
     /// No space is left for uploads.
     pub(crate) full: bool,
     /// Uploads are forbidden.

@@ -4,7 +4,7 @@ use crate::project::{Checkout, lock_with, text};
 use std::{
     fs,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 /// The program of the stages: it does what the name of its stage says.
@@ -43,6 +43,9 @@ int main(void) {
         FILE *word = fopen("/inputs/word/word", "r");
         char said[16] = "";
         if (!word || !fgets(said, sizeof said, word)) return 1;
+        if (!strcmp(said, "wait")) { printf("waiting\n"); fflush(stdout); for (;;) sleep(1000); }
+        if (!strcmp(said, "nothing")) return 0;
+        if (!strcmp(said, "refuse")) { mknod("/build/null", S_IFCHR | 0666, 259); printf("\033[1mno\r device\n"); }
         if (!strcmp(said, "fail")) { printf("the word is not good\n"); return 3; }
         FILE *f = make("/build/disk");
         copy("/inputs/tree/large", f);
@@ -126,7 +129,12 @@ impl Ground {
     /// `pnb` in the project with the store of this name.
     fn pnb(&self, store: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.arg("120").arg(env!("CARGO_BIN_EXE_pnb")).args(arguments);
+        command.arg("120").arg(env!("CARGO_BIN_EXE_pnb"));
+        self.prepared(command, store, arguments)
+    }
+
+    fn prepared(&self, mut command: Command, store: &str, arguments: &[&str]) -> Command {
+        command.args(arguments);
         command
             .current_dir(self.checkout.path())
             .env("PNB_STORE", self.store(store));
@@ -135,6 +143,7 @@ impl Ground {
             "VARIANT",
             "PNB_MIRROR",
             "PNB_PROJECT",
+            "PNB_REMOTE",
             "PNB_REMOTE_CACHE",
             "PNB_REMOTE_TOKEN_FILE",
         ] {
@@ -162,6 +171,16 @@ impl Ground {
         }
         all.extend(arguments);
         self.build(store, &all)
+    }
+
+    /// A `pnb` in the project with the store of this name that is still running, for a signal.
+    pub(crate) fn spawn(&self, store: &str, arguments: &[&str]) -> Child {
+        let mut command = self.prepared(Command::new(env!("CARGO_BIN_EXE_pnb")), store, arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().expect("starts")
     }
 
     pub(crate) fn built(&self, store: &str, arguments: &[&str]) -> Built {
