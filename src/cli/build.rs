@@ -112,7 +112,8 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         Some(_) => None,
         None => args.remote.shared(common, &|error| report.cache_lost(error))?,
     };
-    args.workers.need(engine.is_some(), cache.is_some())?;
+    args.workers
+        .need(engine.is_some(), cache.is_some(), args.given.tools.is_some())?;
     if let Some(Engine { elsewhere, .. }) = &engine {
         interrupt::cancel_elsewhere(report.json(), elsewhere.name(), elsewhere.underway());
     }

@@ -36,7 +36,7 @@ pub(super) struct WorkerArgs {
     #[arg(long, value_name = "PLACE", default_value = "cost")]
     remote_place: PlaceName,
     /// Architectures, comma-separated, whose stages run natively on workers of that architecture, with its tools and without an emulator
-    #[arg(long, value_name = "ARCH", value_delimiter = ',', value_parser = arch(), conflicts_with = "tools")]
+    #[arg(long, value_name = "ARCH", value_delimiter = ',', value_parser = arch())]
     remote_native: Vec<Arch>,
     /// The same pnb for workers of another architecture; its ELF header says which
     #[arg(long, value_name = "FILE")]
@@ -92,6 +92,8 @@ pub(super) enum WorkerChoiceError {
     NoEngine,
     #[error("run stages natively: neither an engine nor a cache is named")]
     Nowhere,
+    #[error("run stages natively beside --tools, which names the architecture of all tools")]
+    Tools,
 }
 
 impl Fatal for WorkerChoiceError {
@@ -110,6 +112,7 @@ impl Hint for WorkerChoiceError {
                 "give a program of pnb for Linux on amd64 or arm64 (docs/releasing.md)".into()
             }
             Self::Builders { .. } => "name more of them, or let fewer agree".into(),
+            Self::Tools => "leave --tools out".into(),
             Self::NoEngine => "give --remote URL".into(),
             Self::Nowhere => "give --remote URL, or --remote-cache URL to take their results".into(),
         })
@@ -136,8 +139,11 @@ impl WorkerArgs {
         }
     }
 
-    /// Refuses options that need an engine, or a cache, where there is none.
-    pub(super) fn need(&self, engine: bool, cache: bool) -> Result<(), WorkerChoiceError> {
+    /// Refuses options that need an engine, or a cache, where there is none; `tools` is whether the tools' architecture was chosen.
+    pub(super) fn need(&self, engine: bool, cache: bool, tools: bool) -> Result<(), WorkerChoiceError> {
+        if tools && !self.remote_native.is_empty() {
+            return Err(WorkerChoiceError::Tools);
+        }
         if self.challenges() && !engine {
             return Err(WorkerChoiceError::NoEngine);
         }

@@ -184,7 +184,17 @@ fn options_of_builders_and_programs_are_checked_before_anything_runs() {
             &["--remote", nobody, "--remote-program", "missing"],
             "failed to read \"missing\" as a pnb for workers",
         ),
-        (&["--remote-native", "arm64", "--tools", "arm64"], "cannot be used with"),
+        (
+            &[
+                "--remote-cache",
+                "http://127.0.0.1:9",
+                "--remote-native",
+                "arm64",
+                "--tools",
+                "arm64",
+            ],
+            "failed to run stages natively beside --tools",
+        ),
     ] {
         let refused = ground.build("refused", options);
         assert_eq!(refused.code, 2, "{options:?}: {}", refused.said);
