@@ -6,6 +6,7 @@
 use super::{
     BuildContext, Event, PipelineError,
     job::{JOB, OUT, PROGRAM, StageJob},
+    place::WorkerTimes,
     placement::InputFiles,
     recipe::Recipe,
     resolve::{ResolvedInput, ResolvedStage},
@@ -126,6 +127,8 @@ pub(super) struct RanElsewhere {
     pub(super) source: String,
     /// Whether the worker ran it for an earlier build.
     pub(super) cached: bool,
+    /// Where the time went.
+    pub(super) times: WorkerTimes,
 }
 
 /// Places for work, of which only so many are taken at once.
@@ -211,6 +214,7 @@ pub(super) fn run_elsewhere(
     };
     let executed = execute(context, elsewhere, resolved, &action)?;
     let results = StageResults::new(cache);
+    let (times, cached) = (WorkerTimes::new(&executed), executed.cached);
     if executed.exit_code != 0 {
         return Err(failed_on_worker(context, &results, resolved, &executed));
     }
@@ -220,8 +224,12 @@ pub(super) fn run_elsewhere(
         worker => format!("{worker} of {}", results.name()),
     };
     let record = shared::accept(context, shared, resolved, found, &source)?;
-    let cached = executed.cached;
-    Ok(RanElsewhere { record, source, cached })
+    Ok(RanElsewhere {
+        record,
+        source,
+        cached,
+        times,
+    })
 }
 
 /// The files of the input root: of outputs that only the server has, the blobs that it named; of all others, those of the store.

@@ -21,6 +21,7 @@
 //! | `job.rs`, `elsewhere.rs`, `worker.rs` | a stage that runs on a worker of an engine: its description, the client's half, the worker's |
 //! | `stage_failure.rs` | why a stage failed on a worker: the worker's file, and the client's error |
 //! | `worker_probe.rs` | the smallest action: what the sandbox of a worker is, and how long an action takes |
+//! | `place.rs` | where a stage ran or its result came from, and where the time went there |
 //! | `underway.rs` | the actions that an engine has, so that the end of the program cancels them |
 //! | `origins.rs` | the sources of pinned files |
 //! | `base.rs`, `registries.rs` | the base image: its blobs, its pins, its layout; clients of registries |
@@ -43,6 +44,7 @@ mod listed;
 mod origins;
 mod output;
 mod package_facts;
+mod place;
 mod placement;
 mod platform;
 mod project;
@@ -72,6 +74,7 @@ pub use facts::command_line;
 pub use joint::join_images;
 pub use origins::Origins;
 pub use output::{OutputProblem, examine_output};
+pub use place::{RanAt, WorkerTimes};
 pub use placement::{Placement, shell_spec};
 pub use platform::Platform;
 pub use project::{AGENT, LOCKFILE, Project, STAGES, wanted_sets};

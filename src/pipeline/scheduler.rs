@@ -4,6 +4,7 @@ use super::{
     BuildContext, Event, Events, PipelineError, Project, SharedResults,
     elsewhere::{Slots, can_travel, run_elsewhere},
     package_facts::prepare_statements,
+    place::{RanAt, WorkerTimes},
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::run_stage,
     shared::{ask, ensure, look, offer},
@@ -31,6 +32,22 @@ pub struct Done {
     pub cached: bool,
     /// The server whose cache gave the record, now or earlier; `None` for a stage that ran on this machine.
     pub source: Option<String>,
+    /// Where the time went, for a stage that a worker ran in this build.
+    pub times: Option<WorkerTimes>,
+}
+
+impl Done {
+    /// Where the stage ran, or its result came from.
+    pub fn place(&self) -> RanAt {
+        match (&self.source, self.times) {
+            (None, _) => RanAt::Here,
+            (Some(name), Some(times)) if !self.cached => RanAt::Worker {
+                name: name.clone(),
+                times,
+            },
+            (Some(server), _) => RanAt::Cache { server: server.clone() },
+        }
+    }
 }
 
 /// The result of a build.
@@ -457,9 +474,8 @@ fn build_node(
         reasons: reasons(store, &resolved)?,
     });
     let ran = match engine {
-        Some((elsewhere, shared)) => {
-            run_elsewhere(context, shared, elsewhere, &resolved).map(|ran| (ran.record, Some(ran.source), ran.cached))
-        }
+        Some((elsewhere, shared)) => run_elsewhere(context, shared, elsewhere, &resolved)
+            .map(|ran| (ran.record, Some((ran.source, ran.times)), ran.cached)),
         None => {
             let _slot = slots.take();
             run_stage(context, &resolved).map(|record| (record, None, false))
@@ -472,25 +488,29 @@ fn build_node(
             return Err(error);
         }
     };
+    let (source, times) = source.unzip();
     match source {
         // The record comes last: it makes the outputs visible to other builders, so they have to be in the store.
         None => store.put_record(&resolved.key, &record, None)?,
         Some(_) if wanted => ensure_all(context, &record)?,
         Some(_) => {}
     }
-    events(Event::Finished {
-        node: id.clone(),
-        key: resolved.key.to_string(),
-        wall_ms: record.wall_ms,
-        cpu_ms: record.cpu_ms,
-        peak_memory: record.peak_memory,
-    });
-    Ok(Done {
+    let done = Done {
         resolved,
         record,
         cached,
         source,
-    })
+        times,
+    };
+    events(Event::Finished {
+        node: id.clone(),
+        key: done.resolved.key.to_string(),
+        wall_ms: done.record.wall_ms,
+        cpu_ms: done.record.cpu_ms,
+        peak_memory: done.record.peak_memory,
+        at: done.place(),
+    });
+    Ok(done)
 }
 
 fn ensure_all(context: &BuildContext<'_>, record: &Record) -> Result<(), PipelineError> {
@@ -536,6 +556,7 @@ fn cached(
         record,
         cached: true,
         source,
+        times: None,
     })
 }
 
