@@ -682,15 +682,29 @@ fn the_timeline_of_a_build() {
             .into_iter()
             .collect(),
         machine: (n % 7 == 6).then(|| "builder-2".to_owned()),
+        parts: match n % 14 {
+            6 => vec![("queued", 10), ("inputs", 20), ("ran", 700), ("outputs", 30)],
+            _ => Vec::new(),
+        },
     };
     let times = BuildTimes {
         spans: (0..24).map(span).collect(),
         cached: (0..9).map(|n| format!("cached-{n}/arm64")).collect(),
+        shared: (0..3)
+            .map(|n| (format!("shared-{n}/arm64"), HOSTILE.to_owned()))
+            .collect(),
         jobs: 2,
         total_ms: 18_500,
     };
     let seen = look_at("timeline", &timeline(&times));
-    for text in ["slot 1, builder-2", "critical path takes", "In the store: 9"] {
+    for text in [
+        "slot 1, builder-2",
+        "critical path takes",
+        "In the store: 9",
+        "From a cache: 3",
+        "double line below: on a worker",
+        "on builder-2: queued 0.01 s, inputs 0.02 s, ran 0.70 s, outputs 0.03 s",
+    ] {
         assert!(seen.document.contains(text), "{text}");
     }
 }

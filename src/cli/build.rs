@@ -21,7 +21,7 @@ use pnb::{
     graph::{StageFile, closure_of},
     model::{ArtifactForm, NodeId, Target, Variant, visible_path},
     page,
-    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, Project, RunOptions},
+    pipeline::{self, BuildContext, BuildOutcome, Circumstances, Program, Project, RanAt, RunOptions},
 };
 use std::{
     collections::BTreeSet,
@@ -258,7 +258,8 @@ fn timings(outcome: &BuildOutcome, report: &Report) {
         for (id, done) in rows {
             let r = &done.record;
             report.value(serde_json::json!({
-                "event": "timing", "node": id, "cached": done.cached, "wall_ms": r.wall_ms, "cpu_ms": r.cpu_ms, "peak_memory": r.peak_memory
+                "event": "timing", "node": id, "cached": done.cached, "wall_ms": r.wall_ms, "cpu_ms": r.cpu_ms, "peak_memory": r.peak_memory,
+                "at": done.place()
             }));
         }
         return;
@@ -271,20 +272,50 @@ fn timings(outcome: &BuildOutcome, report: &Report) {
         .unwrap_or(0)
         .max(1);
     report.line(format_args!(
-        "{:<24} {:>9} {:>9} {:>11}",
-        "stage", "wall", "CPU", "memory"
+        "{:<24} {:<7} {:>9} {:>9} {:>11}",
+        "stage", "where", "wall", "CPU", "memory"
     ));
     let mut total = 0;
     for (id, done) in rows {
         let r = &done.record;
+        let place = done.place();
         if done.cached {
-            report.line(format_args!("{id:<24} {:>9} {:>9} {:>11}", "cached", "", ""));
+            let place = match place {
+                RanAt::Here => "store",
+                _ => "cache",
+            };
+            report.line(format_args!("{id:<24} {place:<7} {:>9}", "cached"));
             continue;
         }
+        let (place, split) = match place {
+            RanAt::Here => ("here", None),
+            RanAt::Cache { .. } => ("cache", None),
+            RanAt::Worker { name, times } => ("worker", Some((name, times.parts()))),
+        };
         total += r.cpu_ms;
         let bar = "█".repeat(usize::try_from(r.cpu_ms * 30 / longest).unwrap_or(0));
         let (wall, cpu, memory) = (seconds(r.wall_ms), seconds(r.cpu_ms), size(r.peak_memory));
-        report.line(format_args!("{id:<24} {wall:>9} {cpu:>9} {memory:>11} {bar}"));
+        report.line(format_args!(
+            "{id:<24} {place:<7} {wall:>9} {cpu:>9} {memory:>11} {bar}"
+        ));
+        if let Some((name, parts)) = split {
+            let parts: Vec<String> = parts
+                .iter()
+                .map(|(part, ms)| format!("{part} {}", seconds(*ms)))
+                .collect();
+            let parts = if parts.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", parts.join(", "))
+            };
+            report.line(format_args!("  on {name}{parts}"));
+        }
     }
-    report.line(format_args!("{:<24} {:>9} {:>9}", "total", "", seconds(total)));
+    report.line(format_args!(
+        "{:<24} {:<7} {:>9} {:>9}",
+        "total",
+        "",
+        "",
+        seconds(total)
+    ));
 }

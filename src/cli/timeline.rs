@@ -3,7 +3,7 @@
 use pnb::{
     model::NodeId,
     page::{BuildTimes, SpanKind, TimedSpan},
-    pipeline::{BuildOutcome, Event},
+    pipeline::{BuildOutcome, Event, RanAt},
 };
 use std::{
     collections::BTreeMap,
@@ -52,6 +52,7 @@ impl Timeline {
             peak_memory: 0,
             needs: Vec::new(),
             machine: None,
+            parts: Vec::new(),
         };
         match event {
             Event::Fetching { what, .. } => {
@@ -69,12 +70,20 @@ impl Timeline {
                 node,
                 cpu_ms,
                 peak_memory,
+                at,
                 ..
             } => {
                 if let Some(start) = stages.remove(node) {
+                    let (machine, parts) = match at {
+                        RanAt::Here => (None, Vec::new()),
+                        RanAt::Cache { server } => (Some(server.clone()), Vec::new()),
+                        RanAt::Worker { name, times } => (Some(name.clone()), times.parts()),
+                    };
                     spans.push(TimedSpan {
                         cpu_ms: *cpu_ms,
                         peak_memory: *peak_memory,
+                        machine,
+                        parts,
                         ..span(node.to_string(), SpanKind::Stage, start)
                     });
                 }
@@ -98,13 +107,23 @@ impl Timeline {
                 .map(|(_, needs)| needs.iter().map(ToString::to_string).collect())
                 .unwrap_or_default();
         }
-        let cached = outcome
-            .order
-            .iter()
-            .filter(|id| outcome.nodes.get(id).is_some_and(|done| done.cached));
+        let (mut cached, mut shared) = (Vec::new(), Vec::new());
+        let ran = |id: &NodeId| {
+            spans
+                .iter()
+                .any(|span| span.kind == SpanKind::Stage && span.name == id.to_string())
+        };
+        for id in outcome.order.iter().filter(|id| !ran(id)) {
+            match outcome.nodes.get(id).map(|done| (done.cached, done.place())) {
+                Some((true, RanAt::Cache { server })) => shared.push((id.to_string(), server)),
+                Some((true, _)) => cached.push(id.to_string()),
+                _ => {}
+            }
+        }
         BuildTimes {
             spans,
-            cached: cached.map(ToString::to_string).collect(),
+            cached,
+            shared,
             jobs,
             total_ms,
         }

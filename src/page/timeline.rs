@@ -35,6 +35,8 @@ pub struct TimedSpan {
     pub needs: Vec<String>,
     /// The machine that ran it; `None` for this one.
     pub machine: Option<String>,
+    /// Where the time on another machine went, as far as it is known: the name of each part and its milliseconds, in their order.
+    pub parts: Vec<(&'static str, u64)>,
 }
 
 /// The times of a build.
@@ -44,6 +46,8 @@ pub struct BuildTimes {
     pub spans: Vec<TimedSpan>,
     /// Stages whose results were in the store.
     pub cached: Vec<String>,
+    /// Stages whose results a cache gave, with its name.
+    pub shared: Vec<(String, String)>,
     /// Stages that may run at the same time.
     pub jobs: usize,
     /// Time of the whole build in milliseconds.
@@ -123,7 +127,9 @@ pub fn timeline(times: &BuildTimes) -> String {
             body {
                 h1 { "Timeline of a build" }
                 p {
-                    "Stages that ran: " (stages.len()) "; that were in the store: " (times.cached.len()) ". It took "
+                    "Stages that ran: " (stages.len()) "; that were in the store: " (times.cached.len())
+                    @if !times.shared.is_empty() { "; that a cache gave: " (times.shared.len()) }
+                    ". It took "
                     (seconds(whole)) " by the clock and " (seconds(cpu)) " of processor time, with at most " (times.jobs)
                     " at the same time."
                 }
@@ -134,10 +140,19 @@ pub fn timeline(times: &BuildTimes) -> String {
                 ul class="legend" {
                     li { span class="key critical" { "◆" } " stage on the critical path" }
                     li { span class="key stage" {} " other stage" }
+                    @if stages.iter().any(|span| span.machine.is_some()) {
+                        li { span class="key stage worker" {} " double line below: on a worker" }
+                    }
                     li { span class="key fetch" {} " fetch" }
                     li { span class="key cpu" {} " its processor time, per clock time" }
                 }
                 (table(times, &critical, whole))
+                @if !times.shared.is_empty() {
+                    details {
+                        summary { "From a cache: " (times.shared.len()) }
+                        ul { @for (name, server) in &times.shared { li { (visible(name)) ", " (visible(server)) } } }
+                    }
+                }
                 @if !times.cached.is_empty() {
                     details {
                         summary { "In the store: " (times.cached.len()) }
@@ -188,8 +203,9 @@ fn lanes(times: &BuildTimes, critical: &BTreeSet<&str>, whole: u64) -> Markup {
 fn bar(span: &TimedSpan, class: &str, whole: u64) -> Markup {
     let took = span.end_ms.saturating_sub(span.start_ms);
     let place = format!("left:{};width:{}", percent(span.start_ms, whole), percent(took, whole));
+    let worker = if span.machine.is_some() { " worker" } else { "" };
     html! {
-        div class={ "bar " (class) } style=(place) title={ (visible(&span.name)) ", " (seconds(took)) } {}
+        div class={ "bar " (class) (worker) } style=(place) title={ (visible(&span.name)) ", " (seconds(took)) } {}
     }
 }
 
@@ -227,6 +243,18 @@ fn row(times: &BuildTimes, span: &TimedSpan, class: &str, whole: u64) -> Markup 
                 @if class == "critical" { span class="sign" title="on the critical path" { "◆ " } }
                 @if span.kind == SpanKind::Fetch { "fetch for " }
                 (visible(&span.name))
+                @if span.kind == SpanKind::Stage {
+                    div class="place" {
+                        @match &span.machine {
+                            None => "here",
+                            Some(machine) => { "on " (visible(machine)) }
+                        }
+                        @for (index, (part, ms)) in span.parts.iter().enumerate() {
+                            @if index == 0 { ": " } @else { ", " }
+                            (part) " " (seconds(*ms))
+                        }
+                    }
+                }
             }
             td class="time" {
                 div class="track" {
@@ -263,6 +291,7 @@ mod tests {
             peak_memory: 1 << 20,
             needs: needs.iter().map(|n| (*n).to_owned()).collect(),
             machine: None,
+            parts: Vec::new(),
         }
     }
 
@@ -275,6 +304,7 @@ mod tests {
                 span("root", 520, 600, &["rootfs", "kernel"]),
             ],
             cached: vec!["<agent>".to_owned()],
+            shared: Vec::new(),
             jobs: 2,
             total_ms: 650,
         }
@@ -314,6 +344,32 @@ mod tests {
             assert!(page.contains(text), "{text}\n{page}");
         }
         assert_eq!(page.matches("◆ </span>").count(), 3);
+        assert_eq!(page.matches(r#"<div class="place">here</div>"#).count(), 4);
+        assert!(
+            !page.contains("on a worker") && !page.contains("a cache gave"),
+            "{page}"
+        );
         assert_eq!(page, timeline(&times()));
+    }
+
+    #[test]
+    fn the_page_says_where_each_stage_ran_and_where_the_time_went() {
+        let mut times = times();
+        times.spans[1].machine = Some("<w> of grpc://farm:1".to_owned());
+        times.spans[1].parts = vec![("queued", 20), ("inputs", 30), ("ran", 200), ("outputs", 40)];
+        times.shared = vec![("image".to_owned(), "grpc://cache:1".to_owned())];
+        let page = timeline(&times);
+        for text in [
+            "that were in the store: 1; that a cache gave: 1. It took",
+            "on &lt;w&gt; of grpc://farm:1: queued 0.02 s, inputs 0.03 s, ran 0.20 s, outputs 0.04 s</div>",
+            "slot 1, &lt;w&gt; of grpc://farm:1</span>",
+            "on a worker</li>",
+            "<summary>From a cache: 1</summary><ul><li>image, grpc://cache:1</li></ul>",
+        ] {
+            assert!(page.contains(text), "{text}\n{page}");
+        }
+        assert_eq!(page.matches(r#"class="place">here</div>"#).count(), 3);
+        // Its bar twice, and the key of the legend.
+        assert_eq!(page.matches("stage worker\"").count(), 3, "{page}");
     }
 }

@@ -7,6 +7,7 @@
 use super::{
     BuildContext, Elsewhere, Event, PipelineError,
     job::{JOB, OUT, PROGRAM, PendingOutput, PendingOutputs, StageJob, WorkerJob, pending_digest},
+    place::WorkerTimes,
     placement::InputFiles,
     recipe::Recipe,
     resolve::{OutputsByNode, ResolvedInput, ResolvedStage, resolve_stage},
@@ -53,6 +54,8 @@ pub(super) struct RanElsewhere {
     pub(super) source: String,
     /// Whether the worker ran it for an earlier build.
     pub(super) cached: bool,
+    /// Where the time of the action went; it is that of the first stage of a chain.
+    pub(super) times: WorkerTimes,
 }
 
 /// The stages of a chain that ended well, and the failure of the one after them, if there is one.
@@ -365,6 +368,10 @@ fn take_one(
         record,
         source,
         cached: run.executed.cached,
+        times: match number {
+            0 => WorkerTimes::new(&run.executed),
+            _ => WorkerTimes::default(),
+        },
     })
 }
 

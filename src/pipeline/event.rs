@@ -116,6 +116,8 @@ pub enum Event {
         cpu_ms: u64,
         /// Highest memory use in bytes.
         peak_memory: u64,
+        /// Where it ran.
+        at: super::RanAt,
     },
     /// A stage failed; the error follows.
     Failed {

@@ -1,22 +1,23 @@
 //! The scheduler: it chooses the stages that run, their order, and their number at once.
 
 use super::{
-    BuildContext, Event, Events, PipelineError, Project, SharedResults,
+    BuildContext, Event, PipelineError, Project, SharedResults,
     chain::{ChainFacts, followers},
+    cost::{StagePlace, worker_pays},
     elsewhere::{ChainEnd, StageChain, run_elsewhere},
     package_facts::prepare_statements,
+    place::{RanAt, WorkerTimes},
+    plan::reasons,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     run::run_stage,
-    shared::{ask, ensure, look, offer},
-    worker_place::{StagePlace, worker_pays},
+    shared::{ask, ensure, offer},
     workers::{Elsewhere, Slots, can_travel, could_travel},
 };
 use crate::{
     graph::{Closure, Reason, StageIds, closure_of},
-    model::{NodeId, StageKey, VerityDigest, lock},
-    store::{Output, Record, Store},
+    model::{NodeId, VerityDigest, lock},
+    store::{Output, Record},
 };
-use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Condvar, Mutex, mpsc},
@@ -35,6 +36,22 @@ pub struct Done {
     pub cached: bool,
     /// The server whose cache gave the record, now or earlier; `None` for a stage that ran on this machine.
     pub source: Option<String>,
+    /// Where the time went, for a stage that a worker ran in this build.
+    pub times: Option<WorkerTimes>,
+}
+
+impl Done {
+    /// Where the stage ran, or its result came from.
+    pub fn place(&self) -> RanAt {
+        match (&self.source, self.times) {
+            (None, _) => RanAt::Here,
+            (Some(name), Some(times)) if !self.cached => RanAt::Worker {
+                name: name.clone(),
+                times,
+            },
+            (Some(server), _) => RanAt::Cache { server: server.clone() },
+        }
+    }
 }
 
 /// The result of a build.
@@ -52,133 +69,6 @@ impl BuildOutcome {
         let done = self.nodes.get(id);
         done.ok_or_else(|| PipelineError::describe(format!("{id} was not built")))
     }
-}
-
-/// A line of `pnb plan`.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlanEntry {
-    /// The node.
-    pub node: NodeId,
-    /// Its key, if it is known before any stage runs.
-    pub key: Option<String>,
-    /// Whether it would run.
-    pub run: bool,
-    /// The reasons to run it.
-    pub reasons: Vec<Reason>,
-    /// The cache that would give its result; `None` for one that the store has, or that nobody has.
-    pub source: Option<String>,
-}
-
-/// Plans a build of `wanted`: all its nodes, and for each whether it would run. A cache is asked for the records that the store lacks.
-pub fn plan(
-    project: &Project,
-    store: &Store,
-    cache: Option<&SharedResults>,
-    wanted: &[NodeId],
-    events: Events<'_>,
-) -> Result<Vec<PlanEntry>, PipelineError> {
-    let closure = closure_of(&project.graph, wanted)?;
-    let mut outputs = OutputsByNode::new();
-    let mut entries = Vec::new();
-    for id in &closure.order {
-        // The key depends on the outputs of the dependencies. When one of them has to run, early cutoff may still make this node
-        // a cached one, but that is not known yet.
-        let waits: Vec<String> = closure.needs[id]
-            .iter()
-            .filter(|n| !outputs.contains_key(n))
-            .map(ToString::to_string)
-            .collect();
-        if !waits.is_empty() {
-            entries.push(PlanEntry {
-                node: id.clone(),
-                key: None,
-                run: true,
-                reasons: vec![Reason::Waits { stages: waits }],
-                source: None,
-            });
-            continue;
-        }
-        let resolved = resolve_stage(project, store, id, &outputs)?;
-        let stored = store.record(&resolved.key)?;
-        let found = match (stored, cache) {
-            (Some(record), _) => Some((record, None)),
-            (None, Some(cache)) => {
-                let record = look(cache, (project, store), events, &resolved)?;
-                record.map(|record| (record, Some(cache.name().to_owned())))
-            }
-            (None, None) => None,
-        };
-        let reasons = match &found {
-            Some(_) => Vec::new(),
-            None => reasons(store, &resolved)?,
-        };
-        entries.push(PlanEntry {
-            node: id.clone(),
-            key: Some(resolved.key.to_string()),
-            run: found.is_none(),
-            reasons,
-            source: found.as_ref().and_then(|(_, source)| source.clone()),
-        });
-        if let Some((record, _)) = found {
-            outputs.insert(id.clone(), record.outputs);
-        }
-    }
-    Ok(entries)
-}
-
-/// The key of a node as the project is now, and its record if the store has it. `None` when a stage that it needs has no record, so that
-/// the key is not known.
-pub fn present(
-    project: &Project,
-    store: &Store,
-    id: &NodeId,
-) -> Result<Option<(StageKey, Option<Record>)>, PipelineError> {
-    let closure = closure_of(&project.graph, std::slice::from_ref(id))?;
-    let mut outputs = OutputsByNode::new();
-    let mut last = None;
-    for id in &closure.order {
-        let key = resolve_stage(project, store, id, &outputs)?.key;
-        match store.known_outputs(&key)? {
-            Some(known) => drop(outputs.insert(id.clone(), known)),
-            None if closure.order.last() != Some(id) => return Ok(None),
-            None => {}
-        }
-        last = Some((key, store.record(&key)?));
-    }
-    Ok(last)
-}
-
-/// The keys of all stages of the project as it is now that have a record, for every architecture.
-pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKey>, PipelineError> {
-    let closure = closure_of(&project.graph, &project.graph.nodes())?;
-    let mut outputs = OutputsByNode::new();
-    let mut keys = BTreeSet::new();
-    for id in &closure.order {
-        if closure.needs[id].iter().any(|need| !outputs.contains_key(need)) {
-            continue;
-        }
-        let resolved = match resolve_stage(project, store, id, &outputs) {
-            Ok(resolved) => resolved,
-            Err(error @ PipelineError::Store(_)) => return Err(error),
-            // The lock does not have every package of every stage; such a stage was not built either.
-            Err(_) => continue,
-        };
-        if let Some(known) = store.known_outputs(&resolved.key)? {
-            keys.insert(resolved.key);
-            outputs.insert(id.clone(), known);
-        }
-    }
-    Ok(keys)
-}
-
-/// The reasons to run a resolved node that has no usable record.
-fn reasons(store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
-    let id = &resolved.id;
-    Ok(match store.last_known_record(&id.stage, id.arch)? {
-        Some((key, old)) if key == resolved.key && !old.weaker.is_empty() => vec![Reason::Weaker],
-        Some((_, old)) => Reason::between(&old.canonical, resolved.canonical.as_str()),
-        None => vec![Reason::NeverBuilt],
-    })
 }
 
 struct State {
@@ -613,13 +503,15 @@ impl Node<'_> {
         let record = ran.inspect_err(|_| (context.events)(Event::Failed { node: id.clone() }))?;
         // The record comes last: it makes the outputs visible to other builders, so they have to be in the store.
         context.store.put_record(&resolved.key, &record, None)?;
-        self.finished(&resolved, &record);
-        Ok(Done {
+        let done = Done {
             resolved,
             record,
             cached: false,
             source: None,
-        })
+            times: None,
+        };
+        self.finished(&done);
+        Ok(done)
     }
 
     fn run_there(
@@ -660,13 +552,15 @@ impl Node<'_> {
                 step.failed = Some(error);
                 return step;
             }
-            self.finished(&ran.resolved, &ran.record);
-            step.done.push(Done {
+            let done = Done {
                 resolved: ran.resolved,
                 record: ran.record,
                 cached: ran.cached,
                 source: Some(ran.source),
-            });
+                times: Some(ran.times),
+            };
+            self.finished(&done);
+            step.done.push(done);
         }
         step.failed = failed.map(|(node, error)| {
             (context.events)(Event::Failed { node });
@@ -675,13 +569,14 @@ impl Node<'_> {
         step
     }
 
-    fn finished(&self, resolved: &ResolvedStage, record: &Record) {
+    fn finished(&self, done: &Done) {
         (self.context.events)(Event::Finished {
-            node: resolved.id.clone(),
-            key: resolved.key.to_string(),
-            wall_ms: record.wall_ms,
-            cpu_ms: record.cpu_ms,
-            peak_memory: record.peak_memory,
+            node: done.resolved.id.clone(),
+            key: done.resolved.key.to_string(),
+            wall_ms: done.record.wall_ms,
+            cpu_ms: done.record.cpu_ms,
+            peak_memory: done.record.peak_memory,
+            at: done.place(),
         });
     }
 }
@@ -735,6 +630,7 @@ fn cached(
         record,
         cached: true,
         source,
+        times: None,
     })
 }
 

@@ -2,8 +2,8 @@
 
 use super::{
     Project, Underway,
+    cost::{ActionCosts, StagePlace},
     resolve::{ResolvedInput, ResolvedStage},
-    worker_place::{ActionCosts, StagePlace},
 };
 use crate::{
     graph::{InputSource, StageFile},

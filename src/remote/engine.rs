@@ -63,8 +63,12 @@ pub struct Executed {
     pub cached: bool,
     /// The time between asking and the beginning of the run, as far as the engine says.
     pub queued: Duration,
+    /// The time in which the worker fetched the inputs, as far as the engine says.
+    pub fetched: Duration,
     /// The time that the program ran, as far as the engine says.
     pub ran: Duration,
+    /// The time in which the worker stored the outputs, as far as the engine says.
+    pub stored: Duration,
 }
 
 /// An engine. Its methods block, and may be called from several threads.

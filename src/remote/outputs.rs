@@ -165,6 +165,12 @@ pub(super) fn executed(
         worker: visible_message(&metadata.worker),
         cached,
         queued: between(&metadata, |m| (&m.queued_timestamp, &m.worker_start_timestamp)),
+        fetched: between(&metadata, |m| {
+            (&m.input_fetch_start_timestamp, &m.input_fetch_completed_timestamp)
+        }),
+        stored: between(&metadata, |m| {
+            (&m.output_upload_start_timestamp, &m.output_upload_completed_timestamp)
+        }),
         ran: between(&metadata, |m| {
             (&m.execution_start_timestamp, &m.execution_completed_timestamp)
         }),

@@ -60,6 +60,77 @@ fn a_stage_that_fails_on_a_worker_is_told_with_its_log() {
     assert!(far.said.contains("  the word is not good"), "{}", far.said);
 }
 
+#[test]
+fn the_times_of_a_build_say_where_each_stage_ran() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let casd = Casd::with_runner(dir.path());
+    let url = casd.url();
+    let page = dir.path().join("times.html");
+    let page = page.to_str().expect("UTF-8");
+    let read = || fs::read_to_string(page).expect("written");
+    let to_page = format!("--timings={page}");
+    let row = |said: &str, stage: &str| -> Vec<String> {
+        let mut lines = said
+            .lines()
+            .map(|line| line.split_whitespace().map(str::to_owned).collect());
+        let row = lines.find(|words: &Vec<String>| words.first().is_some_and(|word| *word == format!("{stage}/amd64")));
+        row.expect("a row")
+    };
+    // One stage at home, the others on a worker.
+    ground.built("far", &["build", "--stage", "one", "--timings"]).well();
+    let far = ground.build("far", &["--remote", &url, "--timings"]);
+    far.well();
+    assert_eq!(row(&far.said, "one")[1..], ["store", "cached"], "{}", far.said);
+    assert_eq!(row(&far.said, "two")[1], "worker", "{}", far.said);
+    let split = far
+        .said
+        .lines()
+        .find(|line| line.starts_with(&format!("  on {url}: queued ")));
+    let split = split.unwrap_or_else(|| panic!("{}", far.said));
+    assert!(
+        [" s, inputs ", " s, ran ", " s, outputs "]
+            .iter()
+            .all(|part| split.contains(part)),
+        "{split}"
+    );
+    ground.word("second");
+    let told = ground.build("far", &["--remote", &url, "--json", "--timings"]);
+    let timing = told
+        .said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut timing = timing.filter(|value| value["event"] == "timing" && value["node"] == "two/amd64");
+    let at = timing.next().expect("a line")["at"].clone();
+    assert_eq!(
+        (&at["place"], &at["name"]),
+        (&"worker".into(), &url.as_str().into()),
+        "{at}"
+    );
+    assert!(
+        at["ran_ms"].as_u64().is_some_and(|ms| ms > 0) && at["inputs_ms"].is_u64(),
+        "{at}"
+    );
+    ground.word("third");
+    ground.build("far", &["--remote", &url, &to_page]).well();
+    let shown = read();
+    assert!(
+        shown.contains(&format!("<div class=\"place\">on {url}: queued ")),
+        "{shown}"
+    );
+    assert!(shown.contains("that were in the store: 2."), "{shown}");
+    // Another store has them from the cache, and one that has nothing at all runs them here.
+    let near = ground.build("near", &["--remote-cache", &url, &to_page]);
+    near.well();
+    assert!(
+        read().contains(&format!("<summary>From a cache: 3</summary><ul><li>two/amd64, {url}"))
+            || read().contains(", grpc://")
+    );
+    let near = ground.build("near", &["--remote-cache", &url, "--timings"]);
+    assert_eq!(row(&near.said, "two")[1..], ["cache", "cached"], "{}", near.said);
+    let here = ground.build("here", &["--timings"]);
+    assert_eq!(row(&here.said, "two")[1], "here", "{}", here.said);
+}
+
 /// The line of a log that says where it is is another for each store.
 fn without_log(said: &str) -> String {
     let from = said.find("error: ").expect("an error");
