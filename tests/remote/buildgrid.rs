@@ -211,7 +211,7 @@ impl BuildGrid {
     pub(crate) fn running(&self, text: &str) -> Vec<usize> {
         let workers = self.workers.iter().enumerate();
         workers
-            .filter(|(_, (_, process))| process.runs(text))
+            .filter(|(_, (_, process))| !process.running(text).is_empty())
             .map(|(number, _)| number)
             .collect()
     }
@@ -221,11 +221,30 @@ impl BuildGrid {
         self.workers[number].1.kill();
     }
 
+    /// Kills a worker and its runners, and nothing that those have started.
+    pub(crate) fn kill_worker_alone(&mut self, number: usize) {
+        self.workers[number].1.kill_with("buildbox-run-hosttools");
+    }
+
+    /// The processes below a worker whose command line contains this text.
+    pub(crate) fn processes(&self, number: usize, text: &str) -> Vec<i32> {
+        self.workers[number].1.running(text)
+    }
+
     /// Starts a worker again that was killed.
     pub(crate) fn start_worker(&mut self, number: usize) {
         let (options, process) = &mut self.workers[number];
         assert!(process.has_ended(), "the worker {} runs", options.name);
         *process = start_worker(&self.directory, self.address, options);
+    }
+
+    /// Starts the workers again that have ended by themselves, as systemd does.
+    pub(crate) fn keep_workers(&mut self) {
+        for (options, process) in &mut self.workers {
+            if process.has_ended() {
+                *process = start_worker(&self.directory, self.address, options);
+            }
+        }
     }
 
     /// Stops the scheduler as an operator does, and starts it again at the same address. Actions that wait are in the database; what its

@@ -1,7 +1,15 @@
 //! Stages on workers of an engine.
 
-use crate::{engine::Casd, ground::Ground};
-use std::{fs, process::Command};
+use crate::{
+    engine::Casd,
+    ground::{Ground, STAGE_TWO},
+    process::{is_there, wait_until},
+};
+use std::{fs, process::Command, thread, time::Duration};
+
+fn names(stages: &[&str]) -> Vec<String> {
+    stages.iter().map(|stage| (*stage).to_owned()).collect()
+}
 
 #[test]
 fn stages_on_a_worker_give_what_they_give_here() {
@@ -54,6 +62,72 @@ fn a_stage_that_fails_on_a_worker_is_told_with_its_log() {
         far.said
     );
     assert!(far.said.contains("  the word is not good"), "{}", far.said);
+}
+
+#[test]
+fn an_engine_that_dies_in_a_stage_is_named_at_once() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let mut casd = Casd::with_runner(dir.path());
+    // Far longer than the build may take.
+    ground.word("wait 100");
+    let url = casd.url();
+    let far = thread::scope(|scope| {
+        let far = scope.spawn(|| ground.build("far", &["--remote", &url, "--remote-timeout", "3"]));
+        let begun = wait_until(Duration::from_secs(60), || !casd.running(STAGE_TWO).is_empty());
+        assert!(begun, "no stage runs");
+        let stage = casd.running(STAGE_TWO);
+        casd.kill_with_runners();
+        // The stage does not go on for nobody.
+        let ended = wait_until(Duration::from_secs(10), || stage.iter().all(|pid| !is_there(*pid)));
+        assert!(ended, "{stage:?} still run");
+        far.join().expect("an end")
+    });
+    assert_eq!(far.code, 4, "{}", far.said);
+    let error = far.said.lines().find(|line| line.starts_with("error: "));
+    let reached = format!("error: failed to reach the remote cache {url}");
+    assert!(error.expect("an error").starts_with(&reached), "{}", far.said);
+    assert!(!far.said.contains("the build goes on without it"), "{}", far.said);
+    // What was finished by then is in the cache of the engine, which is on its disk.
+    casd.restart();
+    ground.word("first");
+    let again = ground.build("again", &["--remote", &url]);
+    let (ran, shared) = again.well();
+    assert_eq!(
+        (ran, shared),
+        (names(&["three", "two"]), names(&["agent", "one"])),
+        "{}",
+        again.said
+    );
+}
+
+#[test]
+fn an_engine_that_comes_back_runs_the_stage_again() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let mut casd = Casd::with_runner(dir.path());
+    ground.word("wait 4");
+    let url = casd.url();
+    let far = thread::scope(|scope| {
+        let far = scope.spawn(|| ground.build("far", &["--remote", &url, "--remote-timeout", "12"]));
+        let begun = wait_until(Duration::from_secs(60), || !casd.running(STAGE_TWO).is_empty());
+        assert!(begun, "no stage runs");
+        casd.kill();
+        // Longer than the four tries of a cache take.
+        thread::sleep(Duration::from_secs(3));
+        casd.restart();
+        let again = wait_until(Duration::from_secs(60), || {
+            far.is_finished() || !casd.running(STAGE_TWO).is_empty()
+        });
+        assert!(again, "the stage does not run again");
+        far.join().expect("an end")
+    });
+    assert_eq!(far.well().0.len(), 4, "{}", far.said);
+    assert_eq!(far.warnings(), Vec::<String>::new());
+    let near = ground.build("near", &[]);
+    near.well();
+    assert_eq!(
+        ground.output("far", "three", "out"),
+        ground.output("near", "three", "out")
+    );
 }
 
 #[test]

@@ -116,6 +116,16 @@ impl Casd {
         self.process.kill();
     }
 
+    /// Kills the server and the runners of its actions alone, as a kernel without memory does.
+    pub(crate) fn kill_with_runners(&mut self) {
+        self.process.kill_with("buildbox-run-hosttools");
+    }
+
+    /// The processes below it whose command line contains this text.
+    pub(crate) fn running(&self, text: &str) -> Vec<i32> {
+        self.process.running(text)
+    }
+
     /// Where the blob of this SHA-256 is stored, to take it away or to damage it.
     pub(crate) fn stored(&self, hash: &str) -> PathBuf {
         let (first, rest) = hash.split_at(2);

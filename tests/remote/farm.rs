@@ -3,7 +3,8 @@
 use crate::{
     buildgrid::{BuildGrid, BuildGridCache, Guard, SILENCE, WorkerOptions, token, token_until},
     client::{Job, Papers, RemoteClient, digest_of, output},
-    process::{wait_until, with_command_line},
+    ground::{Ground, STAGE_TWO},
+    process::{is_there, wait_until, with_command_line},
     tls::Authority,
 };
 use bazel_remote_apis::build::bazel::remote::execution::v2::ActionResult;
@@ -98,6 +99,67 @@ mod nightly {
         let again = after.run(&hello).expect("run");
         assert!(!again.cached_result);
         assert_eq!(output(&after, &again, "out"), b"hi\n");
+    }
+
+    #[test]
+    #[ignore = "nightly: PostgreSQL, BuildGrid and two workers; cargo test -- --ignored nightly::"]
+    fn a_stage_whose_worker_dies_runs_on_the_other_one() {
+        let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+        let mut farm = BuildGrid::start(dir.path(), &["one", "two"].map(WorkerOptions::named));
+        ground.word("wait 6");
+        let url = farm.url();
+        let far = thread::scope(|scope| {
+            let far = scope.spawn(|| ground.build("far", &["--remote", &url]));
+            let begun = wait_until(Duration::from_secs(60), || farm.running(STAGE_TWO).len() == 1);
+            assert!(begun, "no worker runs the stage");
+            let victim = farm.running(STAGE_TWO)[0];
+            let stage = farm.processes(victim, STAGE_TWO);
+            farm.kill_worker_alone(victim);
+            let ended = wait_until(Duration::from_secs(10), || stage.iter().all(|pid| !is_there(*pid)));
+            assert!(ended, "{stage:?} still run");
+            let other = wait_until(Duration::from_secs(60), || farm.running(STAGE_TWO) == [1 - victim]);
+            assert!(other, "the other worker does not run the stage");
+            far.join().expect("an end")
+        });
+        assert_eq!(far.well().0.len(), 4, "{}", far.said);
+        assert_eq!(far.warnings(), Vec::<String>::new());
+        let near = ground.build("near", &[]);
+        near.well();
+        for output in ["out", "version"] {
+            assert_eq!(
+                ground.output("far", "three", output),
+                ground.output("near", "three", output)
+            );
+        }
+    }
+
+    #[test]
+    #[ignore = "nightly: PostgreSQL, BuildGrid and a worker; cargo test -- --ignored nightly::"]
+    fn a_build_outlives_a_restart_of_the_scheduler() {
+        let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+        let mut farm = BuildGrid::start(dir.path(), &["one"].map(WorkerOptions::named));
+        ground.word("wait 8");
+        let url = farm.url();
+        let far = thread::scope(|scope| {
+            let far = scope.spawn(|| ground.build("far", &["--remote", &url, "--remote-timeout", "60"]));
+            let begun = wait_until(Duration::from_secs(60), || farm.running(STAGE_TWO).len() == 1);
+            assert!(begun, "no worker runs the stage");
+            farm.restart_scheduler();
+            // A worker that was not heard of in time ends when it is told so, and its stage waits for another one.
+            wait_until(Duration::from_secs(110), || {
+                farm.keep_workers();
+                far.is_finished()
+            });
+            far.join().expect("an end")
+        });
+        assert_eq!(far.well().0.len(), 4, "{}", far.said);
+        assert_eq!(far.warnings(), Vec::<String>::new());
+        let near = ground.build("near", &[]);
+        near.well();
+        assert_eq!(
+            ground.output("far", "three", "out"),
+            ground.output("near", "three", "out")
+        );
     }
 
     #[test]
