@@ -3,7 +3,7 @@
 
 use crate::{
     client::{Papers, RemoteClient},
-    engine::{hosttools, remote_tool},
+    engine::{hosttools, remote_tool_on},
     process::{READY, ServerProcess, free_address, wait_until},
     tls::Authority,
 };
@@ -52,8 +52,8 @@ fn bgd(home: &Path) -> Command {
 }
 
 /// PostgreSQL on a socket in a directory of its own, which its user can reach; it ends with the value.
-struct Postgres {
-    process: ServerProcess,
+pub(crate) struct Postgres {
+    pub(crate) process: ServerProcess,
     directory: tempfile::TempDir,
 }
 
@@ -142,6 +142,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) properties: Vec<(String, String)>,
     /// Actions at once.
     pub(crate) jobs: u32,
+    /// The one processor of the machine on which it runs its actions; all unless set.
+    pub(crate) processor: Option<u32>,
 }
 
 impl WorkerOptions {
@@ -163,6 +165,7 @@ impl WorkerOptions {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
             jobs: 1,
+            processor: None,
         }
     }
 }
@@ -170,11 +173,11 @@ impl WorkerOptions {
 /// A scheduler with its workers; all end with the value.
 pub(crate) struct BuildGrid {
     pub(crate) address: SocketAddr,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     // Dropped in this order: workers before the scheduler, the database last.
-    workers: Vec<(WorkerOptions, ServerProcess)>,
-    scheduler: ServerProcess,
-    _database: Postgres,
+    pub(crate) workers: Vec<(WorkerOptions, ServerProcess)>,
+    pub(crate) scheduler: ServerProcess,
+    pub(crate) _database: Postgres,
 }
 
 impl BuildGrid {
@@ -390,7 +393,7 @@ fn scheduler_settings(address: SocketAddr, directory: &Path, database: &str) -> 
          schedulers:\n  - !sql-scheduler &scheduler\n    sql: *sql\n    storage: *blobs\n    action-cache: *results\n    \
          property-set:\n      !dynamic-property-set\n      match-property-keys: {PROPERTIES}\n    \
          bot-session-keepalive-timeout: {SILENCE}\n    session-expiry-timer-interval: 2\n    \
-         queue-timeout-job-max-age: {{seconds: 60}}\n    queue-timeout-period: {{seconds: 2}}\n\
+         queue-timeout-job-max-age: {{seconds: 900}}\n    queue-timeout-period: {{seconds: 2}}\n\
          instances:\n  - name: ''\n    services:\n      - !action-cache {{cache: *results}}\n      \
          - !execution {{scheduler: *scheduler}}\n      - !cas {{storage: *blobs}}\n      - !bytestream {{storage: *blobs}}\n"
     )
@@ -429,11 +432,11 @@ fn ready(url: &str, papers: &Papers, process: &mut ServerProcess) -> bool {
     stated && !ended
 }
 
-fn start_worker(directory: &Path, address: SocketAddr, options: &WorkerOptions) -> ServerProcess {
+pub(crate) fn start_worker(directory: &Path, address: SocketAddr, options: &WorkerOptions) -> ServerProcess {
     let own = directory.join(format!("worker-{}", options.name));
     let work = own.join("work");
     fs::create_dir_all(&work).expect("made");
-    let mut command = remote_tool("buildbox-worker");
+    let mut command = remote_tool_on("buildbox-worker", options.processor);
     command.arg(format!("--bots-remote=http://{address}"));
     command.arg(format!("--cas-remote=http://{address}"));
     command.arg(format!("--buildbox-run={}", hosttools(&own).display()));

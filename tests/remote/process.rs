@@ -80,7 +80,7 @@ impl ServerProcess {
         found
     }
 
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
@@ -172,17 +172,20 @@ pub(crate) fn is_there(pid: i32) -> bool {
 /// The processes that this one has started, or was given by the end of others, as `/proc` has them.
 fn children(pid: i32) -> Vec<i32> {
     let mut found = all();
-    found.retain(|child| {
-        // The name in parentheses may hold anything; the state and the parent follow the last one.
-        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-        rest.split(' ').nth(1).and_then(|parent| parent.parse().ok()) == Some(pid)
-    });
+    found.retain(|child| fields(*child).get(1).and_then(|parent| parent.parse().ok()) == Some(pid));
     found
 }
 
+/// The fields of a process from its state on.
+pub(crate) fn fields(pid: i32) -> Vec<String> {
+    // The name in parentheses may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    rest.split(' ').map(str::to_owned).collect()
+}
+
 /// All processes below this one.
-fn below(pid: i32) -> Vec<i32> {
+pub(crate) fn below(pid: i32) -> Vec<i32> {
     let mut found = children(pid);
     let mut next = 0;
     while next < found.len() {
