@@ -131,6 +131,39 @@ fn an_engine_that_comes_back_runs_the_stage_again() {
 }
 
 #[test]
+fn a_job_that_is_changed_on_the_way_is_not_run() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let casd = Casd::with_runner(dir.path());
+    ground.build("far", &["--remote", &casd.url()]).well();
+    let blobs = walkdir::WalkDir::new(dir.path().join("cache/cas/objects"))
+        .into_iter()
+        .filter_map(Result::ok);
+    for blob in blobs.filter(|entry| entry.file_type().is_file()) {
+        let bytes = fs::read(blob.path()).expect("read");
+        if bytes.starts_with(b"{\"version\":1,\"key\"") {
+            let text = String::from_utf8(bytes).expect("JSON");
+            // A new file in its place: the blob may have other names.
+            fs::remove_file(blob.path()).expect("removed");
+            fs::write(blob.path(), text.replacen("pnb-stage-key 1", "pnb-stage-key 2", 1)).expect("written");
+        }
+    }
+    let far = ground.build("anew", &["--remote", &casd.url(), "--remote-no-accept"]);
+    // BuildBox holds the job against its digest; what `pnb __stage` does with one that has another digest, too, is below.
+    assert_eq!(far.code, 4, "{}", far.said);
+    let error = far
+        .said
+        .lines()
+        .find(|line| line.starts_with("error: "))
+        .expect("an error");
+    let failed = format!("error: failed to run on {}: INTERNAL: ", casd.url());
+    assert!(
+        error.starts_with(&failed) && error.contains("Expected blob with dig"),
+        "{}",
+        far.said
+    );
+}
+
+#[test]
 fn a_job_that_was_edited_or_is_for_another_pnb_is_refused() {
     let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
     let casd = Casd::with_runner(dir.path());

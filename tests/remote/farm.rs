@@ -193,6 +193,26 @@ mod nightly {
         let refused = reader.publish(&digest_of(b"another"), &result).expect_err("refused");
         assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
         assert_eq!(writer.missing(&[digest_of(b"another blob")]).expect("read").len(), 1);
+
+        // A build takes what is there, is refused once, and ends well.
+        let (ground, papers) = (Ground::new(), dir.path().join("token"));
+        let build = |store: &str, subject: &str| {
+            std::fs::write(&papers, token(subject)).expect("written");
+            let file = papers.to_str().expect("UTF-8");
+            ground.build_with(store, &cache.url(), &["--remote-token-file", file])
+        };
+        let first = build("first", "writer");
+        assert_eq!((first.well().0.len(), first.warnings()), (4, vec![]), "{}", first.said);
+        ground.word("another");
+        let second = build("second", "reader");
+        assert_eq!(second.well().0, ["three", "two"], "{}", second.said);
+        let said = second.warnings();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].starts_with("failed to write to the remote cache ADDRESS: UNAUTHENTICATED")
+                && said[0].ends_with("; nothing more is sent to it"),
+            "{said:?}"
+        );
         for token in [None, Some(token_until("writer", 1)), Some("no token".to_owned())] {
             let refused = client(token).get(&blob).expect_err("refused");
             assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
