@@ -37,14 +37,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The variants, unless others are named.
 const VARIANTS: &str = "kernel-initrd,iso,raw,qcow2,oci";
 /// Agents of a fan-out.
 const AGENTS: u32 = 4;
 
 fn main() {
-    // Which tables: `actions`, `warm`, `cold`; all unless named.
-    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let wanted = |name: &str| named.is_empty() || named.iter().any(|word| word == name);
+    // Which tables: `actions`, `home`, `warm`, `cold`; all unless named. `variants=NAME,…` are others than the five.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let variants = words
+        .iter()
+        .find_map(|word| word.strip_prefix("variants="))
+        .unwrap_or(VARIANTS);
+    let named: Vec<&String> = words.iter().filter(|word| !word.contains('=')).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|word| *word == name);
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fan-out");
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch).expect("scratch");
@@ -56,10 +62,14 @@ fn main() {
     }
     let bench = Bench {
         mirror: format!("file://{}", mirror.display()),
+        variants: variants.to_owned(),
         scratch,
     };
-    if wanted("warm") || wanted("cold") {
-        head();
+    if wanted("home") || wanted("warm") || wanted("cold") {
+        head(variants);
+    }
+    if wanted("home") {
+        println!("{:<34} {:>8.1}", "at home, one processor, warm", bench.home());
     }
     if wanted("warm") {
         bench.warm();
@@ -155,10 +165,11 @@ fn worker(number: u32) -> WorkerOptions {
     }
 }
 
-fn head() {
+fn head(variants: &str) {
+    println!("{AGENTS} agents, amd64, {variants}");
     println!(
         "{:<34} {:>8} {:>13} {:>9} {:>9} {:>8} {:>6}",
-        "4 agents x 5 variants, amd64", "wall s", "workers CPU s", "engine", "clients", "GB", "load"
+        "", "wall s", "workers CPU s", "engine", "clients", "GB", "load"
     );
 }
 
@@ -183,13 +194,13 @@ fn spent(farm: &BuildGrid) -> (Vec<Duration>, Duration) {
 
 struct Bench {
     scratch: PathBuf,
+    variants: String,
     mirror: String,
 }
 
 impl Bench {
-    /// The shared stages are in the cache: at home in a store, on one worker, and on two.
+    /// The shared stages are in the cache: on one worker, and on two.
     fn warm(&self) {
-        println!("{:<34} {:>8.1}", "at home, one processor, warm", self.home());
         let dir = made(&self.scratch.join("warm"));
         let mut farm = BuildGrid::start(&dir, &[worker(0)]);
         let first = self.client(&farm, 99).status().expect("starts");
@@ -232,7 +243,7 @@ impl Bench {
             "--arch",
             "amd64",
             "--variant",
-            VARIANTS,
+            &self.variants,
         ]);
         command
             .arg("--agent")
