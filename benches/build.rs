@@ -1,6 +1,6 @@
 //! What a build costs: cold, nothing changed, another agent; what building twice costs, an audit, and finding a byte in an image.
 //!
-//! `cargo bench` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of the
+//! `cargo bench --bench build` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of the
 //! same run. What is measured in turns with cold builds has the middle one of the ratios of single turns, as the machine's speed changes
 //! from one to the next. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox, as a peer.
 

@@ -365,7 +365,8 @@ impl GrpcEngine {
                     let forgotten = status.code() == Code::NotFound && !run.name.is_empty();
                     let of_action = matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument);
                     if is_answer(&status) && forgotten {
-                        // A server that was restarted may have lost the operation.
+                        // A server that was restarted may have lost the operation. The tries until it was back are no tries of the next one.
+                        attempts.restart();
                         attempts.once_more(self.failed(words(&status)))?;
                         run.name.clear();
                     } else if is_answer(&status) && of_action {

@@ -281,9 +281,18 @@ fn a_broken_stream_is_gone_on_with() {
         let called: Vec<&str> = called.into_iter().filter(|call| call.contains("Exec")).collect();
         assert_eq!(called, calls);
     }
+    // A restart takes longer than the tries of a cache, and no longer than the longest silence.
     server.plan(&[]);
-    server.state().operations = vec![vec![break_off(Code::Unavailable)]; 4];
-    let error = run(&engine).expect_err("gone");
+    server.state().operations = vec![vec![break_off(Code::Unavailable)]; 6];
+    server.state().operations.push(vec![end()]);
+    run(&engine).expect("runs");
+    server.plan(&[]);
+    server.state().operations = vec![vec![break_off(Code::Unavailable)]; 1000];
+    let hasty = RemoteLimits {
+        silence: Duration::from_millis(500),
+        ..QUICK
+    };
+    let error = run(&engine_with(&server, &hasty)).expect_err("gone");
     assert!(matches!(error, RemoteError::Gone { .. }), "{error}");
 }
 

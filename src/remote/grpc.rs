@@ -33,7 +33,7 @@ use std::{
     fmt,
     io::{Cursor, Write},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -72,6 +72,8 @@ pub(super) struct GrpcCache {
     single: AtomicBool,
     /// Whether blobs are of use without results: as inputs of actions.
     inputs: bool,
+    /// How long a server that was there is tried again when it is not reached.
+    patience: Duration,
 }
 
 /// What a server says of itself.
@@ -102,11 +104,16 @@ impl Drop for GrpcCache {
     }
 }
 
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
 /// The tries of one request.
 pub(super) struct Attempts<'a> {
     cache: &'a GrpcCache,
     doing: Doing,
     made: u32,
+    /// Since when the server is not reached.
+    unreached: Option<Instant>,
     renewed: bool,
     /// The token of the present try.
     bearer: Option<Bearer>,
@@ -135,7 +142,8 @@ impl Attempts<'_> {
     /// If there is none.
     pub(super) fn again(&mut self, status: &Status) -> Result<(), RemoteError> {
         match verdict(&self.cache.name, self.doing, status, &self.cache.fault) {
-            Verdict::Again(error) => self.once_more(error),
+            Verdict::Again(error) if is_answer(status) && status.code() != Code::Unavailable => self.once_more(error),
+            Verdict::Again(error) => self.until(self.cache.patience, error),
             Verdict::Token(error) => {
                 if self.renewed || !self.cache.token.renewed(self.bearer.as_ref()) {
                     return Err(error);
@@ -150,16 +158,23 @@ impl Attempts<'_> {
     /// Counts anew, after a try that was good for something.
     pub(super) fn restart(&mut self) {
         self.made = 1;
+        self.unreached = None;
         self.renewed = false;
     }
 
     /// The same after a fault that has a name already.
     pub(super) fn once_more(&mut self, error: RemoteError) -> Result<(), RemoteError> {
-        if self.made >= self.cache.limits.tries {
+        self.until(Duration::ZERO, error)
+    }
+
+    /// Waits for the next try as long as there are some left, or the time is not over.
+    fn until(&mut self, time: Duration, error: RemoteError) -> Result<(), RemoteError> {
+        let since = *self.unreached.get_or_insert_with(Instant::now);
+        if self.made >= self.cache.limits.tries && since.elapsed() >= time {
             return Err(error);
         }
         let wait = self.cache.limits.wait.saturating_mul(1 << (self.made - 1).min(8));
-        std::thread::sleep(wait);
+        std::thread::sleep(wait.min(LONGEST_WAIT));
         self.made += 1;
         Ok(())
     }
@@ -215,9 +230,14 @@ impl GrpcCache {
             },
             single: AtomicBool::new(false),
             inputs: false,
+            patience: Duration::ZERO,
         };
         cache.offers = cache.ask_offers()?;
         cache.inputs = cache.offers.executes && engine;
+        if cache.inputs {
+            // The stages that run on its workers are worth a restart of the engine.
+            cache.patience = limits.silence;
+        }
         Ok(cache)
     }
 
@@ -247,6 +267,7 @@ impl GrpcCache {
             cache: self,
             doing,
             made: 1,
+            unreached: None,
             renewed: false,
             bearer: None,
         }

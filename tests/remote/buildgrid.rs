@@ -3,7 +3,7 @@
 
 use crate::{
     client::{Papers, RemoteClient},
-    engine::{hosttools, remote_tool},
+    engine::{hosttools, remote_tool_on},
     process::{READY, ServerProcess, free_address, wait_until},
     tls::Authority,
 };
@@ -52,8 +52,8 @@ fn bgd(home: &Path) -> Command {
 }
 
 /// PostgreSQL on a socket in a directory of its own, which its user can reach; it ends with the value.
-struct Postgres {
-    process: ServerProcess,
+pub(crate) struct Postgres {
+    pub(crate) process: ServerProcess,
     directory: tempfile::TempDir,
 }
 
@@ -142,6 +142,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) properties: Vec<(String, String)>,
     /// Actions at once.
     pub(crate) jobs: u32,
+    /// The one processor of the machine on which it runs its actions; all unless set.
+    pub(crate) processor: Option<u32>,
 }
 
 impl WorkerOptions {
@@ -163,6 +165,7 @@ impl WorkerOptions {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
             jobs: 1,
+            processor: None,
         }
     }
 }
@@ -170,11 +173,11 @@ impl WorkerOptions {
 /// A scheduler with its workers; all end with the value.
 pub(crate) struct BuildGrid {
     pub(crate) address: SocketAddr,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     // Dropped in this order: workers before the scheduler, the database last.
-    workers: Vec<(WorkerOptions, ServerProcess)>,
-    scheduler: ServerProcess,
-    _database: Postgres,
+    pub(crate) workers: Vec<(WorkerOptions, ServerProcess)>,
+    pub(crate) scheduler: ServerProcess,
+    pub(crate) _database: Postgres,
 }
 
 impl BuildGrid {
@@ -211,7 +214,7 @@ impl BuildGrid {
     pub(crate) fn running(&self, text: &str) -> Vec<usize> {
         let workers = self.workers.iter().enumerate();
         workers
-            .filter(|(_, (_, process))| process.runs(text))
+            .filter(|(_, (_, process))| !process.running(text).is_empty())
             .map(|(number, _)| number)
             .collect()
     }
@@ -221,11 +224,30 @@ impl BuildGrid {
         self.workers[number].1.kill();
     }
 
+    /// Kills a worker and its runners, and nothing that those have started.
+    pub(crate) fn kill_worker_alone(&mut self, number: usize) {
+        self.workers[number].1.kill_with("buildbox-run-hosttools");
+    }
+
+    /// The processes below a worker whose command line contains this text.
+    pub(crate) fn processes(&self, number: usize, text: &str) -> Vec<i32> {
+        self.workers[number].1.running(text)
+    }
+
     /// Starts a worker again that was killed.
     pub(crate) fn start_worker(&mut self, number: usize) {
         let (options, process) = &mut self.workers[number];
         assert!(process.has_ended(), "the worker {} runs", options.name);
         *process = start_worker(&self.directory, self.address, options);
+    }
+
+    /// Starts the workers again that have ended by themselves, as systemd does.
+    pub(crate) fn keep_workers(&mut self) {
+        for (options, process) in &mut self.workers {
+            if process.has_ended() {
+                *process = start_worker(&self.directory, self.address, options);
+            }
+        }
     }
 
     /// Stops the scheduler as an operator does, and starts it again at the same address. Actions that wait are in the database; what its
@@ -371,7 +393,7 @@ fn scheduler_settings(address: SocketAddr, directory: &Path, database: &str) -> 
          schedulers:\n  - !sql-scheduler &scheduler\n    sql: *sql\n    storage: *blobs\n    action-cache: *results\n    \
          property-set:\n      !dynamic-property-set\n      match-property-keys: {PROPERTIES}\n    \
          bot-session-keepalive-timeout: {SILENCE}\n    session-expiry-timer-interval: 2\n    \
-         queue-timeout-job-max-age: {{seconds: 60}}\n    queue-timeout-period: {{seconds: 2}}\n\
+         queue-timeout-job-max-age: {{seconds: 900}}\n    queue-timeout-period: {{seconds: 2}}\n\
          instances:\n  - name: ''\n    services:\n      - !action-cache {{cache: *results}}\n      \
          - !execution {{scheduler: *scheduler}}\n      - !cas {{storage: *blobs}}\n      - !bytestream {{storage: *blobs}}\n"
     )
@@ -410,11 +432,11 @@ fn ready(url: &str, papers: &Papers, process: &mut ServerProcess) -> bool {
     stated && !ended
 }
 
-fn start_worker(directory: &Path, address: SocketAddr, options: &WorkerOptions) -> ServerProcess {
+pub(crate) fn start_worker(directory: &Path, address: SocketAddr, options: &WorkerOptions) -> ServerProcess {
     let own = directory.join(format!("worker-{}", options.name));
     let work = own.join("work");
     fs::create_dir_all(&work).expect("made");
-    let mut command = remote_tool("buildbox-worker");
+    let mut command = remote_tool_on("buildbox-worker", options.processor);
     command.arg(format!("--bots-remote=http://{address}"));
     command.arg(format!("--cas-remote=http://{address}"));
     command.arg(format!("--buildbox-run={}", hosttools(&own).display()));

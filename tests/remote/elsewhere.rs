@@ -1,7 +1,16 @@
 //! Stages on workers of an engine.
 
-use crate::{engine::Casd, ground::Ground, workplace::engine};
-use std::{fs, process::Command};
+use crate::{
+    engine::Casd,
+    ground::{Ground, STAGE_TWO},
+    process::{is_there, wait_until},
+    workplace::engine,
+};
+use std::{fs, process::Command, thread, time::Duration};
+
+fn names(stages: &[&str]) -> Vec<String> {
+    stages.iter().map(|stage| (*stage).to_owned()).collect()
+}
 
 #[test]
 fn stages_on_a_worker_give_what_they_give_here() {
@@ -94,7 +103,10 @@ fn the_times_of_a_build_say_where_each_stage_ran() {
         "{split}"
     );
     ground.word("second");
-    let told = ground.build("far", &["--remote", &url, "--json", "--timings"]);
+    let told = ground.build(
+        "far",
+        &["--remote", &url, "--remote-place", "workers", "--json", "--timings"],
+    );
     let timing = told
         .said
         .lines()
@@ -111,7 +123,9 @@ fn the_times_of_a_build_say_where_each_stage_ran() {
         "{at}"
     );
     ground.word("third");
-    ground.build("far", &["--remote", &url, &to_page]).well();
+    ground
+        .build("far", &["--remote", &url, "--remote-place", "workers", &to_page])
+        .well();
     let shown = read();
     assert!(
         shown.contains(&format!("<div class=\"place\">on {url}: queued ")),
@@ -214,6 +228,109 @@ fn a_chain_of_stages_is_one_action_and_keeps_what_ended_well() {
         (2, 0),
         "{}",
         cheap.said
+    );
+}
+
+#[test]
+fn an_engine_that_dies_in_a_stage_is_named_at_once() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let mut casd = Casd::with_runner(dir.path());
+    // Far longer than the build may take.
+    ground.word("wait 100");
+    let url = casd.url();
+    // An action of its own, which ends well.
+    ground
+        .built("far", &["build", "--stage", "one", "--remote", &url])
+        .well();
+    let far = thread::scope(|scope| {
+        let far = scope.spawn(|| ground.build("far", &["--remote", &url, "--remote-timeout", "3"]));
+        let begun = wait_until(Duration::from_secs(60), || !casd.running(STAGE_TWO).is_empty());
+        assert!(begun, "no stage runs");
+        let stage = casd.running(STAGE_TWO);
+        casd.kill_with_runners();
+        // The stage does not go on for nobody.
+        let ended = wait_until(Duration::from_secs(10), || stage.iter().all(|pid| !is_there(*pid)));
+        assert!(ended, "{stage:?} still run");
+        far.join().expect("an end")
+    });
+    assert_eq!(far.code, 4, "{}", far.said);
+    let error = far.said.lines().find(|line| line.starts_with("error: "));
+    let reached = format!("error: failed to reach the remote cache {url}");
+    assert!(error.expect("an error").starts_with(&reached), "{}", far.said);
+    assert!(!far.said.contains("the build goes on without it"), "{}", far.said);
+    // What was finished by then is in the cache of the engine, which is on its disk.
+    casd.restart();
+    ground.word("first");
+    let again = ground.build("again", &["--remote", &url]);
+    let (ran, shared) = again.well();
+    assert_eq!(
+        (ran, shared),
+        (names(&["three", "two"]), names(&["agent", "one"])),
+        "{}",
+        again.said
+    );
+}
+
+#[test]
+fn an_engine_that_comes_back_runs_the_stage_again() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let mut casd = Casd::with_runner(dir.path());
+    ground.word("wait 4");
+    let url = casd.url();
+    let far = thread::scope(|scope| {
+        let far = scope.spawn(|| ground.build("far", &["--remote", &url, "--remote-timeout", "12"]));
+        let begun = wait_until(Duration::from_secs(60), || !casd.running(STAGE_TWO).is_empty());
+        assert!(begun, "no stage runs");
+        casd.kill();
+        // Longer than the four tries of a cache take.
+        thread::sleep(Duration::from_secs(3));
+        casd.restart();
+        let again = wait_until(Duration::from_secs(60), || {
+            far.is_finished() || !casd.running(STAGE_TWO).is_empty()
+        });
+        assert!(again, "the stage does not run again");
+        far.join().expect("an end")
+    });
+    assert_eq!(far.well().0.len(), 4, "{}", far.said);
+    assert_eq!(far.warnings(), Vec::<String>::new());
+    let near = ground.build("near", &[]);
+    near.well();
+    assert_eq!(
+        ground.output("far", "three", "out"),
+        ground.output("near", "three", "out")
+    );
+}
+
+#[test]
+fn a_job_that_is_changed_on_the_way_is_not_run() {
+    let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+    let casd = Casd::with_runner(dir.path());
+    ground.build("far", &["--remote", &casd.url()]).well();
+    let blobs = walkdir::WalkDir::new(dir.path().join("cache/cas/objects"))
+        .into_iter()
+        .filter_map(Result::ok);
+    for blob in blobs.filter(|entry| entry.file_type().is_file()) {
+        let bytes = fs::read(blob.path()).expect("read");
+        if bytes.starts_with(b"{\"version\":2,\"stages\"") {
+            let text = String::from_utf8(bytes).expect("JSON");
+            // A new file in its place: the blob may have other names.
+            fs::remove_file(blob.path()).expect("removed");
+            fs::write(blob.path(), text.replacen("pnb-stage-key 1", "pnb-stage-key 2", 1)).expect("written");
+        }
+    }
+    let far = ground.build("anew", &["--remote", &casd.url(), "--remote-no-accept"]);
+    // BuildBox holds the job against its digest; what `pnb __stage` does with one that has another digest, too, is below.
+    assert_eq!(far.code, 4, "{}", far.said);
+    let error = far
+        .said
+        .lines()
+        .find(|line| line.starts_with("error: "))
+        .expect("an error");
+    let failed = format!("error: failed to run on {}: INTERNAL: ", casd.url());
+    assert!(
+        error.starts_with(&failed) && error.contains("Expected blob with dig"),
+        "{}",
+        far.said
     );
 }
 

@@ -7,10 +7,11 @@ use crate::{
     process::{READY, ServerProcess, free_address, wait_until},
     stage_tree::stage_tree,
 };
+use nix::unistd::User;
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -25,14 +26,40 @@ pub(crate) fn remote_tools() -> &'static Path {
 /// A command that runs this program of `remote-tools` with its own loader and libraries. Its environment has a `PATH`, which actions
 /// without one of their own do not get.
 pub(crate) fn remote_tool(program: &str) -> Command {
+    remote_tool_on(program, None)
+}
+
+/// The same on one processor of the machine.
+pub(crate) fn remote_tool_on(program: &str, processor: Option<u32>) -> Command {
     let mut command = with_own_loader(remote_tools(), program);
-    command.env("PATH", "/usr/bin:/bin");
+    if let Some(number) = processor {
+        command = through(Command::new("taskset").arg("-c").arg(number.to_string()), &command);
+    }
+    command.env_clear().env("PATH", "/usr/bin:/bin");
     command
+}
+
+/// The command `inner` as the last arguments of `outer`.
+fn through(outer: &mut Command, inner: &Command) -> Command {
+    outer.arg(inner.get_program()).args(inner.get_args());
+    std::mem::replace(outer, Command::new("true"))
+}
+
+/// The same command as another user, without the environment.
+pub(crate) fn as_user(user: &str, command: &Command) -> Command {
+    let mut become_user = Command::new("setpriv");
+    become_user.args(["--reuid", user, "--regid", user, "--init-groups", "--reset-env", "--"]);
+    through(&mut become_user, command)
 }
 
 /// Writes a program `buildbox-run-hosttools` into `dir` that starts the one of `remote-tools` with its own loader, and returns its path.
 pub(crate) fn hosttools(dir: &Path) -> PathBuf {
-    let command = with_own_loader(remote_tools(), "buildbox-run-hosttools");
+    hosttools_of(remote_tools(), dir)
+}
+
+/// The same with a copy of the tree.
+fn hosttools_of(tools: &Path, dir: &Path) -> PathBuf {
+    let command = with_own_loader(tools, "buildbox-run-hosttools");
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<&str> = words.map(|word| word.to_str().expect("UTF-8")).collect();
     let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", words.join("' '"));
@@ -53,6 +80,8 @@ pub(crate) struct CasdOptions {
     pub(crate) quota: Option<String>,
     /// Further arguments.
     pub(crate) arguments: Vec<String>,
+    /// The user as whom it runs, and a copy of the tree of `remote-tools` that this user can read; the test's own unless set.
+    pub(crate) user: Option<(String, PathBuf)>,
 }
 
 /// A running `buildbox-casd`; it ends with the value. What it keeps is in the directory, and survives a restart.
@@ -60,7 +89,7 @@ pub(crate) struct Casd {
     pub(crate) address: SocketAddr,
     directory: PathBuf,
     options: CasdOptions,
-    process: ServerProcess,
+    pub(crate) process: ServerProcess,
 }
 
 impl Casd {
@@ -121,6 +150,16 @@ impl Casd {
         self.process.runs(text)
     }
 
+    /// Kills the server and the runners of its actions alone, as a kernel without memory does.
+    pub(crate) fn kill_with_runners(&mut self) {
+        self.process.kill_with("buildbox-run-hosttools");
+    }
+
+    /// The processes below it whose command line contains this text.
+    pub(crate) fn running(&self, text: &str) -> Vec<i32> {
+        self.process.running(text)
+    }
+
     /// Where the blob of this SHA-256 is stored, to take it away or to damage it.
     pub(crate) fn stored(&self, hash: &str) -> PathBuf {
         let (first, rest) = hash.split_at(2);
@@ -129,13 +168,21 @@ impl Casd {
 }
 
 fn spawn(directory: &Path, options: &CasdOptions, address: SocketAddr) -> ServerProcess {
-    let mut command = remote_tool("buildbox-casd");
+    let tools = options.user.as_ref().map_or(remote_tools(), |(_, tools)| tools);
+    let mut command = match &options.user {
+        None => remote_tool("buildbox-casd"),
+        Some((user, _)) => as_user(user, &with_own_loader(tools, "buildbox-casd")),
+    };
     command.arg(format!("--bind={address}")).arg("--log-level=info");
     if options.runner {
-        command.arg(format!("--buildbox-run={}", hosttools(directory).display()));
+        command.arg(format!("--buildbox-run={}", hosttools_of(tools, directory).display()));
         command.args(["--runner-arg=--disable-localcas", "--runner-arg=--clearenv"]);
         let work = directory.join("work");
         fs::create_dir_all(&work).expect("made");
+        if let Some((user, _)) = &options.user {
+            let user = User::from_name(user).expect("readable").expect("there");
+            chown(&work, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("given");
+        }
         command.arg(format!("--runner-arg=--workspace-path={}", work.display()));
         command.arg(format!("--jobs={}", options.jobs.unwrap_or(2)));
     }

@@ -3,7 +3,8 @@
 use crate::{
     buildgrid::{BuildGrid, BuildGridCache, Guard, SILENCE, WorkerOptions, token, token_until},
     client::{Job, Papers, RemoteClient, digest_of, output},
-    process::{wait_until, with_command_line},
+    ground::{Ground, STAGE_TWO},
+    process::{is_there, wait_until, with_command_line},
     tls::Authority,
 };
 use bazel_remote_apis::build::bazel::remote::execution::v2::ActionResult;
@@ -101,6 +102,67 @@ mod nightly {
     }
 
     #[test]
+    #[ignore = "nightly: PostgreSQL, BuildGrid and two workers; cargo test -- --ignored nightly::"]
+    fn a_stage_whose_worker_dies_runs_on_the_other_one() {
+        let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+        let mut farm = BuildGrid::start(dir.path(), &["one", "two"].map(WorkerOptions::named));
+        ground.word("wait 6");
+        let url = farm.url();
+        let far = thread::scope(|scope| {
+            let far = scope.spawn(|| ground.build("far", &["--remote", &url]));
+            let begun = wait_until(Duration::from_secs(60), || farm.running(STAGE_TWO).len() == 1);
+            assert!(begun, "no worker runs the stage");
+            let victim = farm.running(STAGE_TWO)[0];
+            let stage = farm.processes(victim, STAGE_TWO);
+            farm.kill_worker_alone(victim);
+            let ended = wait_until(Duration::from_secs(10), || stage.iter().all(|pid| !is_there(*pid)));
+            assert!(ended, "{stage:?} still run");
+            let other = wait_until(Duration::from_secs(60), || farm.running(STAGE_TWO) == [1 - victim]);
+            assert!(other, "the other worker does not run the stage");
+            far.join().expect("an end")
+        });
+        assert_eq!(far.well().0.len(), 4, "{}", far.said);
+        assert_eq!(far.warnings(), Vec::<String>::new());
+        let near = ground.build("near", &[]);
+        near.well();
+        for output in ["out", "version"] {
+            assert_eq!(
+                ground.output("far", "three", output),
+                ground.output("near", "three", output)
+            );
+        }
+    }
+
+    #[test]
+    #[ignore = "nightly: PostgreSQL, BuildGrid and a worker; cargo test -- --ignored nightly::"]
+    fn a_build_outlives_a_restart_of_the_scheduler() {
+        let (ground, dir) = (Ground::new(), tempfile::tempdir().expect("scratch"));
+        let mut farm = BuildGrid::start(dir.path(), &["one"].map(WorkerOptions::named));
+        ground.word("wait 8");
+        let url = farm.url();
+        let far = thread::scope(|scope| {
+            let far = scope.spawn(|| ground.build("far", &["--remote", &url, "--remote-timeout", "60"]));
+            let begun = wait_until(Duration::from_secs(60), || farm.running(STAGE_TWO).len() == 1);
+            assert!(begun, "no worker runs the stage");
+            farm.restart_scheduler();
+            // A worker that was not heard of in time ends when it is told so, and its stage waits for another one.
+            wait_until(Duration::from_secs(110), || {
+                farm.keep_workers();
+                far.is_finished()
+            });
+            far.join().expect("an end")
+        });
+        assert_eq!(far.well().0.len(), 4, "{}", far.said);
+        assert_eq!(far.warnings(), Vec::<String>::new());
+        let near = ground.build("near", &[]);
+        near.well();
+        assert_eq!(
+            ground.output("far", "three", "out"),
+            ground.output("near", "three", "out")
+        );
+    }
+
+    #[test]
     #[ignore = "nightly: BuildGrid; cargo test -- --ignored nightly::"]
     fn a_reader_reads_and_does_not_write() {
         let dir = tempfile::tempdir().expect("scratch");
@@ -131,6 +193,26 @@ mod nightly {
         let refused = reader.publish(&digest_of(b"another"), &result).expect_err("refused");
         assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
         assert_eq!(writer.missing(&[digest_of(b"another blob")]).expect("read").len(), 1);
+
+        // A build takes what is there, is refused once, and ends well.
+        let (ground, papers) = (Ground::new(), dir.path().join("token"));
+        let build = |store: &str, subject: &str| {
+            std::fs::write(&papers, token(subject)).expect("written");
+            let file = papers.to_str().expect("UTF-8");
+            ground.build_with(store, &cache.url(), &["--remote-token-file", file])
+        };
+        let first = build("first", "writer");
+        assert_eq!((first.well().0.len(), first.warnings()), (4, vec![]), "{}", first.said);
+        ground.word("another");
+        let second = build("second", "reader");
+        assert_eq!(second.well().0, ["three", "two"], "{}", second.said);
+        let said = second.warnings();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].starts_with("failed to write to the remote cache ADDRESS: UNAUTHENTICATED")
+                && said[0].ends_with("; nothing more is sent to it"),
+            "{said:?}"
+        );
         for token in [None, Some(token_until("writer", 1)), Some("no token".to_owned())] {
             let refused = client(token).get(&blob).expect_err("refused");
             assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");

@@ -47,6 +47,7 @@ int main(void) {
         if (!strcmp(said, "nothing")) return 0;
         if (!strcmp(said, "refuse")) { mknod("/build/null", S_IFCHR | 0666, 259); printf("\033[1mno\r device\n"); }
         if (!strcmp(said, "fail")) { printf("the word is not good\n"); return 3; }
+        if (!strncmp(said, "wait ", 5)) sleep(atoi(said + 5));
         FILE *f = make("/build/disk");
         copy("/inputs/tree/large", f);
         for (int i = 0; i < 1000000; i++) putc(0, f);
@@ -67,12 +68,15 @@ int main(void) {
 
 const ONE: &str = "summary = \"One\"\nroot = \"agent\"\ncommand = [\"/usr/sbin/powernode-agent\"]\n\n[outputs]\n\
                    tree = { kind = \"tree\" }\nversion = { kind = \"file\" }\n";
-const TWO: &str = "summary = \"Two\"\nroot = \"agent\"\ncommand = [\"/usr/sbin/powernode-agent\"]\n\n[inputs]\n\
+const TWO: &str = "summary = \"Two\"\nroot = \"agent\"\ncommand = [\"/usr/sbin/powernode-agent\", \"two\"]\n\n[inputs]\n\
                    tree = { stage = \"one\" }\nversion = { stage = \"one\", output = \"version\" }\nword = { files = \"word\" }\n\n\
                    [outputs]\ndisk = { kind = \"file\" }\n";
 const THREE: &str = "summary = \"Three\"\nroot = \"agent\"\ncommand = [\"/usr/sbin/powernode-agent\"]\n\n[inputs]\n\
                      disk = { stage = \"two\", output = \"disk\" }\nversion = { stage = \"one\", output = \"version\" }\n\n\
                      [outputs]\nout = { kind = \"file\" }\nversion = { kind = \"file\", from = \"version\" }\n";
+
+/// What the command line of stage `two` has, and no other.
+pub(crate) const STAGE_TWO: &str = "/usr/sbin/powernode-agent two";
 
 /// The project.
 pub(crate) struct Ground {
@@ -119,7 +123,7 @@ impl Ground {
             .sh("git init -q -b main . && git add -A . && git commit -q -m first");
     }
 
-    /// Gives stage `two` another input.
+    /// Gives stage `two` another input. With `wait N` it takes N seconds, with `fail` it fails.
     pub(crate) fn word(&self, word: &str) {
         let dir = self.checkout.path().join("word");
         fs::create_dir_all(&dir).expect("made");

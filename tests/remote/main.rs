@@ -20,6 +20,7 @@ mod clients;
 mod double;
 mod elsewhere;
 mod engine;
+mod equal;
 mod farm;
 mod faults;
 mod ground;

@@ -72,13 +72,15 @@ impl ServerProcess {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Whether a process with this text in its command line runs below this one.
-    pub(crate) fn runs(&self, text: &str) -> bool {
+    /// The processes below this one with this text in their command line.
+    pub(crate) fn running(&self, text: &str) -> Vec<i32> {
         let below = below(self.pid());
-        with_command_line(text).iter().any(|pid| below.contains(pid))
+        let mut found = with_command_line(text);
+        found.retain(|pid| below.contains(pid));
+        found
     }
 
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
@@ -94,6 +96,18 @@ impl ServerProcess {
         for pid in below {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+    }
+
+    /// Kills it and the processes directly below it that have this text in their command line, and nothing that those have started.
+    pub(crate) fn kill_with(&mut self, text: &str) {
+        let mut direct = children(self.pid());
+        direct.retain(|pid| with_command_line(text).contains(pid));
+        let _ = self.child.kill();
+        for pid in direct {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+        self.ended = true;
     }
 
     /// Asks it to end with SIGTERM, and kills what is there after that.
@@ -150,25 +164,33 @@ pub(crate) fn with_command_line(text: &str) -> Vec<i32> {
     found
 }
 
+/// Whether a process is there, dead and not waited for or not.
+pub(crate) fn is_there(pid: i32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+/// The processes that this one has started, or was given by the end of others, as `/proc` has them.
+fn children(pid: i32) -> Vec<i32> {
+    let mut found = all();
+    found.retain(|child| fields(*child).get(1).and_then(|parent| parent.parse().ok()) == Some(pid));
+    found
+}
+
+/// The fields of a process from its state on.
+pub(crate) fn fields(pid: i32) -> Vec<String> {
+    // The name in parentheses may hold anything.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    rest.split(' ').map(str::to_owned).collect()
+}
+
 /// All processes below this one.
-fn below(pid: i32) -> Vec<i32> {
-    let mut parents: Vec<(i32, i32)> = Vec::new();
-    for child in all() {
-        // The name in parentheses may hold anything; the state and the parent follow the last one.
-        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        let rest = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-        if let Some(parent) = rest.split(' ').nth(1).and_then(|parent| parent.parse().ok()) {
-            parents.push((child, parent));
-        }
-    }
-    let mut found = vec![pid];
+pub(crate) fn below(pid: i32) -> Vec<i32> {
+    let mut found = children(pid);
     let mut next = 0;
     while next < found.len() {
-        let children = parents.iter().filter(|(_, parent)| *parent == found[next]);
-        let children: Vec<i32> = children.map(|(child, _)| *child).collect();
-        found.extend(children);
+        found.extend(children(found[next]));
         next += 1;
     }
-    found.remove(0);
     found
 }
