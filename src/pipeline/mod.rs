@@ -14,6 +14,7 @@
 //! | `context.rs` | the values that all parts of a build share |
 //! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
 //! | `resolve.rs` | a node's inputs as digests, and its key |
+//! | `changed_files.rs` | the files behind a changed input, as reasons to run a stage |
 //! | `recipe.rs` | the workload, the inputs by digest and the outputs of a run: the same on every host |
 //! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
@@ -27,6 +28,7 @@
 //! | `verify_repro/` | building twice, comparing, and finding causes |
 
 mod base;
+mod changed_files;
 mod code;
 mod context;
 mod elsewhere;

@@ -2,6 +2,7 @@
 
 use super::{
     BuildContext, Event, PipelineError, Project,
+    changed_files::name_files,
     elsewhere::{Slots, can_travel, run_elsewhere},
     package_facts::prepare_statements,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
@@ -89,7 +90,7 @@ pub fn plan(project: &Project, store: &Store, wanted: &[NodeId]) -> Result<Vec<P
         let record = store.record(&resolved.key)?;
         let reasons = match &record {
             Some(_) => Vec::new(),
-            None => reasons(store, &resolved)?,
+            None => reasons(project, store, &resolved)?,
         };
         entries.push(PlanEntry {
             node: id.clone(),
@@ -150,11 +151,14 @@ pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKe
 }
 
 /// The reasons to run a resolved node that has no usable record.
-fn reasons(store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
+fn reasons(project: &Project, store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
     let id = &resolved.id;
     Ok(match store.latest_record(&id.stage, id.arch)? {
         Some((key, old)) if key == resolved.key && !old.weaker.is_empty() => vec![Reason::Weaker],
-        Some((_, old)) => Reason::between(&old.canonical, resolved.canonical.as_str()),
+        Some((_, old)) => {
+            let reasons = Reason::between(&old.canonical, resolved.canonical.as_str());
+            name_files(project, store, resolved, &old.canonical, reasons)
+        }
         None => vec![Reason::NeverBuilt],
     })
 }
@@ -436,7 +440,7 @@ fn build_node(
     events(Event::Started {
         node: id.clone(),
         server: engine.map(|(elsewhere, _)| elsewhere.name()),
-        reasons: reasons(store, &resolved)?,
+        reasons: reasons(project, store, &resolved)?,
     });
     let ran = match engine {
         Some((elsewhere, shared)) => {
