@@ -83,6 +83,13 @@ advisories() { tool cargo-deny 0.20.2 && .ci/advisories; }
 # vet: supply-chain/ has an audit or an exemption for every crate of Cargo.lock, in the form that cargo-vet writes.
 vet() { tool cargo-vet 0.10.2 && cargo vet --locked --frozen; }
 
+# newcomer: the walk of tests/newcomer, whose bare machine is removed when all went well.
+newcomer() {
+    local kept=(PATH="$PATH" HOME="$HOME" CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}")
+    [ -z "${RUSTUP_HOME:-}" ] || kept+=(RUSTUP_HOME="$RUSTUP_HOME")
+    as_root env "${kept[@]}" tests/newcomer/walk.sh target/newcomer && as_root rm -rf --one-file-system target/newcomer
+}
+
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items; }
 
 # lints: all that needs no test to run.

@@ -154,3 +154,64 @@ fn commands_of_documents_are_taken_as_they_stand() {
     assert!(seen > 45, "only {seen} commands were found");
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
+
+/// The help of a command and of all below it, by its words.
+fn helps(words: &[String], found: &mut BTreeMap<String, String>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
+    let output = command.args(words).arg("--help").output().expect("pnb starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let listed = text.split_once("\nCommands:\n").map_or("", |(_, list)| list);
+    // Two spaces, the name, and what it does; a line that goes on has more.
+    let names = listed.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| {
+        line.strip_prefix("  ")?
+            .split(' ')
+            .next()
+            .filter(|name| !name.is_empty())
+    });
+    for name in names.filter(|name| *name != "help") {
+        helps(&[words, &[name.to_owned()]].concat(), found);
+    }
+    found.insert(format!("pnb {}", words.join(" ")), text);
+}
+
+#[test]
+fn examples_of_help_can_be_copied_and_are_taken_as_they_stand() {
+    let mut found = BTreeMap::new();
+    helps(&[], &mut found);
+    let (mut seen, mut problems) = (0, Vec::new());
+    for (command_words, text) in found {
+        if text.contains("XX:") {
+            problems.push(format!("{command_words}: a placeholder"));
+        }
+        for paragraph in text.split("\n\n") {
+            let (head, rest) = paragraph.trim_start().split_once('\n').unwrap_or((paragraph, ""));
+            if !head.starts_with("Example") {
+                if paragraph.lines().any(|line| line.starts_with("pnb ")) {
+                    problems.push(format!("{command_words}: an example without a heading:\n{paragraph}"));
+                }
+                continue;
+            }
+            for line in rest.replace("\\\n", "").lines() {
+                seen += 1;
+                // A line that is too wide is broken between words, and is no command any more.
+                let command = line.trim_start().split(' ').skip_while(|word| word.contains('='));
+                let command: Vec<&str> = command.collect();
+                if command.first() != Some(&"pnb") {
+                    problems.push(format!("{command_words}: {line}: no command, or the end of one"));
+                    continue;
+                }
+                let joined = command.join(" ");
+                let mut typed = joined.as_str();
+                for rest in [" | jq ", " > "] {
+                    typed = typed.split(rest).next().expect("one at least");
+                }
+                if let Some(said) = refusal(&words(typed)) {
+                    problems.push(format!("{command_words}: {line}\n{said}"));
+                }
+            }
+        }
+    }
+    assert!(seen > 40, "only {seen} examples were found");
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}

@@ -20,7 +20,8 @@ use pnb::{
 #[derive(Args, Debug)]
 #[command(
     after_help = "Security updates are in a suite of their own, which is optional: trixie-security. `pnb lock --suite trixie-security` takes \
-                  it, and from then on it stays in the lock.\n\nExamples:\n  pnb lock\n  pnb lock --check\n  pnb lock --update\n  pnb lock --update --snapshot 20261123T000000Z\n  pnb lock --update --suite trixie-security\n  pnb lock --base registry.example/team/base@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+                  it, and from then on it stays in the lock.\n\nExamples:\n  pnb lock\n  pnb lock --check\n  pnb lock --update\n  pnb lock --snapshot 20261123T000000Z\n  \
+                  pnb lock --suite trixie-security\n  pnb lock --base \\\n    registry.example/base@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 )]
 pub(super) struct LockArgs {
     /// Only compare the lock with the stages; write nothing and use no network

@@ -32,9 +32,11 @@ use std::{
 #[command(
     after_help = "Examples:\n  pnb publish --to dir:/srv/netboot --layout platform --dry-run\n  \
     pnb publish --to dir:/srv/netboot --layout platform images\n  \
-    pnb publish --to dir:/srv/netboot --layout platform images/kernel-initrd/amd64 --policy docs/audit-policy.example.toml\n\n\
-    pnb publish images --to registry:registry.example/powernode/os --release v1.4 --gitea https://git.example/acme/images \\\n    \
-    --signing-config signing_config.json --trusted-root trusted_root.json --identity … --issuer … --dry-run\n  \
+    pnb publish --to dir:/srv/netboot --layout platform images/kernel-initrd/amd64 \\\n    \
+    --policy policy.toml\n  \
+    pnb publish images --to registry:registry.example/powernode/os --release v1.4 \\\n    \
+    --gitea https://git.example/acme/images --signing-config signing_config.json \\\n    \
+    --trusted-root trusted_root.json --identity … --issuer … --dry-run\n  \
     pnb publish images --to registry:registry.example/powernode/os --sign none\n\n\
     Every artifact is audited first, and nothing is written if a check fails."
 )]

@@ -42,9 +42,9 @@ const SMALL: u64 = 4 << 20;
     --issuer https://git.example/api/actions\n  \
     pnb verify-signature disk.raw.zst --identity release@example.com --issuer https://login.example \\\n    \
     --trusted-root trusted_root.json\n  \
-    pnb verify-signature registry.example/powernode/os:v1.4 --identity release@example.com --issuer https://login.example \\\n    \
-    --trusted-root trusted_root.json\n\n\
-XX: 65 bundle, 66 certificate or root, 67 identity, 68 issuer, 69 log or time."
+    pnb verify-signature registry.example/powernode/os:v1.4 --identity release@example.com \\\n    \
+    --issuer https://login.example --trusted-root trusted_root.json\n\n\
+    Exit codes: 65 bundle, 66 certificate or root, 67 identity, 68 issuer, 69 log or time."
 )]
 pub(super) struct VerifySignatureArgs {
     /// File with <FILE>.sigstore.json beside it, directory of an artifact, or image in a registry: HOST/NAME@sha256:… or HOST/NAME:TAG

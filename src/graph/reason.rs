@@ -24,6 +24,15 @@ pub enum Reason {
         /// Its name.
         name: String,
     },
+    /// Files of the project were added, removed or changed; by their paths in it.
+    FilesChanged {
+        /// Files that the last run did not have.
+        added: Vec<String>,
+        /// Files that the last run had.
+        removed: Vec<String>,
+        /// Files with other content or permissions.
+        changed: Vec<String>,
+    },
     /// Packages were added, removed or changed.
     PackagesChanged {
         /// The input with the packages.
@@ -117,18 +126,31 @@ impl fmt::Display for Reason {
                 changed,
             } => {
                 write!(f, "packages of {name} changed:")?;
-                for (sign, files) in [("+", added), ("-", removed), ("~", changed)] {
-                    for file in files.iter().take(3) {
-                        write!(f, " {sign}{file}")?;
-                    }
-                    if files.len() > 3 {
-                        write!(f, " {sign}({} more)", files.len() - 3)?;
-                    }
-                }
-                Ok(())
+                list(f, added, removed, changed)
+            }
+            Reason::FilesChanged {
+                added,
+                removed,
+                changed,
+            } => {
+                f.write_str("files changed:")?;
+                list(f, added, removed, changed)
             }
         }
     }
+}
+
+/// The first names of each kind, with a sign for it.
+fn list(f: &mut fmt::Formatter<'_>, added: &[String], removed: &[String], changed: &[String]) -> fmt::Result {
+    for (sign, files) in [("+", added), ("-", removed), ("~", changed)] {
+        for file in files.iter().take(3) {
+            write!(f, " {sign}{file}")?;
+        }
+        if files.len() > 3 {
+            write!(f, " {sign}({} more)", files.len() - 3)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

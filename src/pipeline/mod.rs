@@ -15,6 +15,7 @@
 //! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
 //! | `plan.rs` | what a build would run, and why |
 //! | `resolve.rs` | a node's inputs as digests, and its key |
+//! | `changed_files.rs` | the files behind a changed input, as reasons to run a stage |
 //! | `recipe.rs` | the workload, the inputs by digest and the outputs of a run: the same on every host |
 //! | `placement.rs` | the paths of a run: inputs fetched and placed on this machine |
 //! | `run.rs`, `recorder.rs` | one run in the sandbox, its log and its record |
@@ -34,6 +35,7 @@
 
 mod base;
 mod chain;
+mod changed_files;
 mod code;
 mod context;
 mod cost;

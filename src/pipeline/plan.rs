@@ -2,6 +2,7 @@
 
 use super::{
     Events, PipelineError, Project, SharedResults,
+    changed_files::name_files,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     shared::look,
 };
@@ -69,7 +70,7 @@ pub fn plan(
         };
         let reasons = match &found {
             Some(_) => Vec::new(),
-            None => reasons(store, &resolved)?,
+            None => reasons(project, store, &resolved)?,
         };
         entries.push(PlanEntry {
             node: id.clone(),
@@ -131,11 +132,18 @@ pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKe
 }
 
 /// The reasons to run a resolved node that has no usable record.
-pub(super) fn reasons(store: &Store, resolved: &ResolvedStage) -> Result<Vec<Reason>, PipelineError> {
+pub(super) fn reasons(
+    project: &Project,
+    store: &Store,
+    resolved: &ResolvedStage,
+) -> Result<Vec<Reason>, PipelineError> {
     let id = &resolved.id;
     Ok(match store.last_known_record(&id.stage, id.arch)? {
         Some((key, old)) if key == resolved.key && !old.weaker.is_empty() => vec![Reason::Weaker],
-        Some((_, old)) => Reason::between(&old.canonical, resolved.canonical.as_str()),
+        Some((_, old)) => {
+            let reasons = Reason::between(&old.canonical, resolved.canonical.as_str());
+            name_files(project, store, resolved, &old.canonical, reasons)
+        }
         None => vec![Reason::NeverBuilt],
     })
 }

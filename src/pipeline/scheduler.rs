@@ -495,7 +495,7 @@ impl Node<'_> {
     fn run_here(&self, resolved: ResolvedStage) -> Result<Done, PipelineError> {
         let context = self.context;
         let id = &resolved.id;
-        self.started(id, None, reasons(context.store, &resolved)?);
+        self.started(id, None, reasons(context.project, context.store, &resolved)?);
         let ran = {
             let _slot = self.slots.take();
             run_stage(context, &resolved)
@@ -523,7 +523,7 @@ impl Node<'_> {
         join: Join<'_>,
     ) -> Step {
         let context = self.context;
-        let reasons = match reasons(context.store, first) {
+        let reasons = match reasons(context.project, context.store, first) {
             Ok(reasons) => reasons,
             Err(error) => return Err(error).into(),
         };

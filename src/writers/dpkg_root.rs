@@ -362,6 +362,8 @@ mod tests {
     #[test]
     fn files_lie_as_packed_beside_packages_that_dpkg_need_not_decompress() {
         use tar::EntryType::{Directory, Link, Regular, Symlink};
+        // As every writer is run; a login of Debian has 002.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(super::super::table::UMASK));
         let scratch = tempfile::tempdir().expect("a directory");
         let (packages, root) = (scratch.path().join("packages"), scratch.path().join("root"));
         fs::create_dir(&packages).expect("made");

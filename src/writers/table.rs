@@ -34,7 +34,7 @@ impl Context {
 }
 
 /// File mode creation mask of every writer.
-const UMASK: u32 = 0o022;
+pub(super) const UMASK: u32 = 0o022;
 
 /// Every writer, by its name in `stage.toml`. The sandbox calls it with a [`Context`] as JSON.
 const WRITERS: &[(&str, BuiltinWriter)] = &[

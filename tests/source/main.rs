@@ -4,3 +4,4 @@ mod commit;
 mod links;
 mod programs;
 mod project;
+mod reasons;
