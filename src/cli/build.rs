@@ -81,6 +81,7 @@ pub(super) struct BuildArgs {
 pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Result<Exit, Failure> {
     let started = now();
     let mut project = project(common)?;
+    args.workers.beside(args.given.tools)?;
     give(&mut project, &args.given)?;
     project.use_native(args.workers.native())?;
     let store = store(common)?;
@@ -112,8 +113,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
         Some(_) => None,
         None => args.remote.shared(common, &|error| report.cache_lost(error))?,
     };
-    args.workers
-        .need(engine.is_some(), cache.is_some(), args.given.tools.is_some())?;
+    args.workers.need(engine.is_some(), cache.is_some())?;
     if let Some(Engine { elsewhere, .. }) = &engine {
         interrupt::cancel_elsewhere(report.json(), elsewhere.name(), elsewhere.underway());
     }

@@ -38,7 +38,7 @@ pub(super) fn plan(common: &Common, args: &PlanArgs, report: &Report) -> Result<
         Some(engine) => Some(engine.shared),
         None => args.remote.shared(common, &|error| report.cache_lost(error))?,
     };
-    args.workers.need(true, cache.is_some(), false)?;
+    args.workers.need(true, cache.is_some())?;
     let entries = pipeline::plan(&project, &store, cache.as_ref(), &selected.nodes, &|event| {
         report.event(event);
     })?;

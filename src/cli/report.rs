@@ -484,6 +484,11 @@ pub(super) fn print_value(value: &serde_json::Value) {
     let _ = io::stdout().write_all(visible_json(&format!("{value}\n")).as_bytes());
 }
 
+/// Prints a line of this program's own on standard error, with its control characters.
+pub(super) fn mark(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Prints the answer to `--help` and `--version`, which is text of this program, with its colours.
 pub(super) fn answer(error: &clap::Error) {
     let _ = error.print();

@@ -11,7 +11,7 @@ use super::{
     host::{host, now, processors},
     remote::RemoteArgs,
     report::Report,
-    workers::WorkerArgs,
+    workers::{WorkerArgs, WorkerChoiceError},
 };
 use clap::{Args, builder::TypedValueParser};
 use pnb::{
@@ -31,7 +31,7 @@ const SHOWN: usize = 10;
     Examples:\n  pnb verify-repro --arch amd64 --variant kernel-initrd --report report.html\n  \
     pnb verify-repro --variant raw --vary clock,locale,listing\n  \
     pnb verify-repro --against images/raw/amd64\n  \
-    pnb verify-repro --arch arm64 --variant raw --on arm64 --remote grpc://farm.example.org:8980 --remote-program pnb-arm64"
+    pnb verify-repro --variant raw --on workers --remote grpc://farm.example.org:8980"
 )]
 pub(super) struct VerifyReproArgs {
     /// The artifacts or stages to build.
@@ -182,6 +182,9 @@ impl Hint for UnwrittenReport {}
 pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Report) -> Result<Exit, Failure> {
     let started = now();
     let mut project = project(common)?;
+    if let (Some(SecondMachine::Native(_)), Some(_)) = (args.on, args.given.tools) {
+        return Err(WorkerChoiceError::Tools.into());
+    }
     give(&mut project, &args.given)?;
     let store = store(common)?;
     let origins = origins(common)?;

@@ -1,13 +1,16 @@
 //! What pnb does on a worker of a Remote Execution engine: `pnb __stage job.json` runs stages, whose lines go to standard error as they are
 //! printed, and `pnb __probe` tries the layers of the sandbox.
 
-use super::{Exit, failure::Failure, report::say};
+use super::{
+    Exit,
+    failure::Failure,
+    report::{mark, say},
+};
 use pnb::{
     model::chain,
     pipeline::{self, Event, PipelineError},
 };
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -19,9 +22,7 @@ pub(super) fn stage() -> ExitCode {
     let events = |event| match event {
         Event::Log { line, .. } => say(&format!("{line}\n")),
         // With a control character, which no line of a stage keeps.
-        Event::Started { node, .. } => {
-            let _ = writeln!(std::io::stderr(), "{}", pipeline::stage_line(&node));
-        }
+        Event::Started { node, .. } => mark(&pipeline::stage_line(&node)),
         _ => {}
     };
     ended(helper().and_then(|helper| pipeline::run_job(Path::new("."), helper, &events)))

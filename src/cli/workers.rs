@@ -139,11 +139,16 @@ impl WorkerArgs {
         }
     }
 
-    /// Refuses options that need an engine, or a cache, where there is none; `tools` is whether the tools' architecture was chosen.
-    pub(super) fn need(&self, engine: bool, cache: bool, tools: bool) -> Result<(), WorkerChoiceError> {
-        if tools && !self.remote_native.is_empty() {
-            return Err(WorkerChoiceError::Tools);
+    /// Refuses stages that run natively where the architecture of the tools was chosen.
+    pub(super) fn beside(&self, tools: Option<Arch>) -> Result<(), WorkerChoiceError> {
+        match tools.is_some() && !self.remote_native.is_empty() {
+            true => Err(WorkerChoiceError::Tools),
+            false => Ok(()),
         }
+    }
+
+    /// Refuses options that need an engine, or a cache, where there is none.
+    pub(super) fn need(&self, engine: bool, cache: bool) -> Result<(), WorkerChoiceError> {
         if self.challenges() && !engine {
             return Err(WorkerChoiceError::NoEngine);
         }

@@ -119,7 +119,7 @@ fn a_second_build_on_workers_is_compared_with_the_first() {
     let differs = again(&farm.url(), &[]);
     assert_eq!(differs.code, 10, "{}", differs.said);
     for line in [
-        "first-divergent three/amd64\n",
+        "differs first  three/amd64\n",
         "; the first stage that differs is three/amd64, ",
     ] {
         assert!(differs.said.contains(line), "{line:?}: {}", differs.said);

@@ -147,7 +147,7 @@ impl Casd {
 
     /// Whether a process with this text in its command line runs below it.
     pub(crate) fn runs(&self, text: &str) -> bool {
-        self.process.runs(text)
+        !self.process.running(text).is_empty()
     }
 
     /// Kills the server and the runners of its actions alone, as a kernel without memory does.
