@@ -83,11 +83,14 @@ advisories() { tool cargo-deny 0.20.2 && .ci/advisories; }
 # vet: supply-chain/ has an audit or an exemption for every crate of Cargo.lock, in the form that cargo-vet writes.
 vet() { tool cargo-vet 0.10.2 && cargo vet --locked --frozen; }
 
-# newcomer: the walk of tests/newcomer, whose bare machine is removed when all went well.
+# newcomer: the walk of tests/newcomer. Its bare machine, which belongs to root, is removed however it ends: the log tells what went wrong.
 newcomer() {
     local kept=(PATH="$PATH" HOME="$HOME" CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}")
     [ -z "${RUSTUP_HOME:-}" ] || kept+=(RUSTUP_HOME="$RUSTUP_HOME")
-    as_root env "${kept[@]}" tests/newcomer/walk.sh target/newcomer && as_root rm -rf --one-file-system target/newcomer
+    local status=0
+    as_root env "${kept[@]}" tests/newcomer/walk.sh target/newcomer || status=$?
+    as_root rm -rf --one-file-system target/newcomer
+    return "$status"
 }
 
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items; }

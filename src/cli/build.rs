@@ -115,7 +115,7 @@ pub(super) fn build(common: &Common, args: &BuildArgs, report: &Report) -> Resul
     };
     args.workers.need(engine.is_some(), cache.is_some())?;
     if let Some(Engine { elsewhere, .. }) = &engine {
-        interrupt::cancel_elsewhere(report.json(), elsewhere.name(), elsewhere.underway());
+        interrupt::cancel_elsewhere(report, elsewhere, true);
     }
     let timeline = Timeline::new();
     let context = BuildContext {

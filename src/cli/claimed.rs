@@ -70,7 +70,9 @@ impl Hint for ClaimMismatch {
             BuildInput::Agent => "name its file with --agent FILE",
             BuildInput::Platform => "give the same --platform-url and --ca-pem",
             BuildInput::Options => "name the same options with --with",
-            BuildInput::Tools => "choose the same tools with --tools ARCH",
+            BuildInput::Tools => {
+                "choose the same tools with --tools ARCH; what was made natively on workers is built again on a machine of that architecture"
+            }
         };
         Some(way.into())
     }

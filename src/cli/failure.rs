@@ -77,8 +77,8 @@ impl Fatal for PipelineError {
             PipelineError::Fetch(_) | PipelineError::Lost { .. } => Exit::Fetch,
             PipelineError::Remote(error) => error.exit(),
             PipelineError::Store(_) => Exit::Store,
-            PipelineError::BuildersDisagree { .. } => Exit::Disagree,
-            PipelineError::OtherMachine { .. } | PipelineError::NotOnBuilders { .. } => Exit::Usage,
+            PipelineError::BuildersDisagree { .. } | PipelineError::OneWorker { .. } => Exit::Disagree,
+            PipelineError::OtherMachine { .. } | PipelineError::NotOnWorkers { .. } => Exit::Usage,
             PipelineError::Host(_) => Exit::Hermetic,
             PipelineError::Output {
                 source: OutputProblem::Space { .. },

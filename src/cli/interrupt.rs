@@ -2,16 +2,13 @@
 
 use super::{
     dispatch::{Cli, Command},
-    report::{print_value, say},
+    report::{Report, print_value, say},
 };
 use nix::sys::signal::Signal;
-use pnb::pipeline::{CancelledWork, Underway};
+use pnb::pipeline::{CancelledWork, Elsewhere};
 use std::{
     io::Read,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -38,8 +35,11 @@ pub(super) fn announce(cli: &Cli) {
     pnb::sandbox::announce_interrupt(fd, text);
 }
 
-/// Has the end of the program by a signal cancel the actions that the engine `server` has, and say so, in place of [`announce`].
-pub(super) fn cancel_elsewhere(json: bool, server: String, underway: Arc<Underway>) {
+/// Has the end of the program by a signal cancel the actions that an engine has, and say so, in place of [`announce`]. `kept` is whether
+/// what is finished is there for the next run.
+pub(super) fn cancel_elsewhere(report: &Report, elsewhere: &Elsewhere, kept: bool) {
+    let (json, server) = (report.json(), elsewhere.name());
+    let (underway, lines) = (elsewhere.underway(), report.lines());
     // Without the pipe a signal ends the program as it does without an engine.
     let Ok(mut signals) = pnb::sandbox::watch_ends() else {
         return;
@@ -54,6 +54,8 @@ pub(super) fn cancel_elsewhere(json: bool, server: String, underway: Arc<Underwa
     thread::spawn(move || {
         let Some(signal) = next() else { return };
         ENDING.store(true, Ordering::Release);
+        // From now on nothing draws over what is said here.
+        lines.end();
         let first = Instant::now();
         thread::spawn(move || {
             // A terminal and a program that passes signals on give one Ctrl-C twice.
@@ -75,14 +77,17 @@ pub(super) fn cancel_elsewhere(json: bool, server: String, underway: Arc<Underwa
             true => print_value(&serde_json::json!({
                 "event": "interrupted", "exit": 128 + signal, "server": server, "cancelled": ended.cancelled, "left": ended.left
             })),
-            false => say(&sentence(&server, &ended)),
+            false => say(&sentence(&server, &ended, kept)),
         }
         pnb::sandbox::end_by(signal)
     });
 }
 
-fn sentence(server: &str, ended: &CancelledWork) -> String {
-    let mut said = "\ninterrupted; what is finished is kept\n".to_owned();
+fn sentence(server: &str, ended: &CancelledWork, kept: bool) -> String {
+    let mut said = match kept {
+        true => "\ninterrupted; what is finished is kept\n".to_owned(),
+        false => "\ninterrupted\n".to_owned(),
+    };
     if !ended.cancelled.is_empty() {
         said.push_str(&format!("cancelled on {server}: {}\n", ended.cancelled.join(", ")));
     }

@@ -4,7 +4,7 @@ use super::{
     Exit,
     args::{Common, Selection},
     closing::{Closing, count},
-    context::{project, run_options, select, store},
+    context::{project, select, store},
     failure::Failure,
     remote::RemoteArgs,
     report::Report,
@@ -33,15 +33,21 @@ pub(super) fn plan(common: &Common, args: &PlanArgs, report: &Report) -> Result<
     project.check_lock()?;
     let store = store(common)?;
     let selected = select(common, &project, &args.selection)?;
-    let engine = args.remote.elsewhere(common, &args.workers, &run_options()?.helper)?;
-    let cache = match engine {
-        Some(engine) => Some(engine.shared),
-        None => args.remote.shared(common, &|error| report.cache_lost(error))?,
-    };
-    args.workers.need(true, cache.is_some())?;
-    let entries = pipeline::plan(&project, &store, cache.as_ref(), &selected.nodes, &|event| {
-        report.event(event);
-    })?;
+    let (cache, engine) = args
+        .remote
+        .planned(common, &args.workers, &|error| report.cache_lost(error))?;
+    args.workers.need(engine, cache.is_some())?;
+    let challenged = args.workers.challenges();
+    let entries = pipeline::plan(
+        &project,
+        &store,
+        cache.as_ref(),
+        challenged,
+        &selected.nodes,
+        &|event| {
+            report.event(event);
+        },
+    )?;
     let (stages, run) = (entries.len(), entries.iter().filter(|entry| entry.run).count());
     let shared = entries.iter().filter(|entry| entry.source.is_some()).count();
     for entry in entries {
@@ -68,7 +74,8 @@ pub(super) fn plan(common: &Common, args: &PlanArgs, report: &Report) -> Result<
     let build = common
         .build_command()
         .args(args.selection.words())
-        .args(args.remote.words(common));
+        .args(args.remote.words(common))
+        .args(args.workers.words());
     let closing = Closing::new(sentence)
         .next(build)
         .field("stages", stages)

@@ -182,6 +182,21 @@ impl RemoteArgs {
         limits
     }
 
+    /// The address of the engine that a build uses, if one is named and the network may be used.
+    fn engine_url(&self, common: &Common, workers: &WorkerArgs) -> Result<Option<&str>, RemoteChoiceError> {
+        let named = self.remote.as_deref().filter(|url| !url.is_empty());
+        let challenges = workers.challenges() && named.is_some();
+        match (common.offline, typed(common, "remote"), typed(common, "remote_cache")) {
+            (true, ..) if challenges => Err(RemoteChoiceError::Offline),
+            (true, ..) => Ok(None),
+            (_, true, true) => Err(RemoteChoiceError::Both),
+            (_, false, true) if challenges => Err(RemoteChoiceError::Both),
+            // A variable may name an engine for all commands; the cache of the command line is nearer.
+            (_, false, true) => Ok(None),
+            _ => Ok(named),
+        }
+    }
+
     /// The engine, if one is named. It must be there.
     pub(super) fn elsewhere(
         &self,
@@ -189,15 +204,9 @@ impl RemoteArgs {
         workers: &WorkerArgs,
         program: &Path,
     ) -> Result<Option<Engine>, Failure> {
-        let Some(url) = self.remote.as_deref().filter(|url| !url.is_empty() && !common.offline) else {
+        let Some(url) = self.engine_url(common, workers)? else {
             return Ok(None);
         };
-        match (typed(common, "remote"), typed(common, "remote_cache")) {
-            (true, true) => return Err(RemoteChoiceError::Both.into()),
-            // A variable may name an engine for all commands; the cache of the command line is nearer.
-            (false, true) => return Ok(None),
-            _ => {}
-        }
         let options = workers.options(program)?;
         let engine = connect_engine(&self.endpoint(url)?, &network(common), &self.limits())?;
         let shared = SharedResults::new(
@@ -244,7 +253,30 @@ impl RemoteArgs {
         common: &Common,
         warn: &dyn Fn(&RemoteError),
     ) -> Result<Option<SharedResults>, Failure> {
-        let named = self.remote_cache.as_deref();
+        self.results_of(self.remote_cache.as_deref(), common, !self.remote_no_accept, warn)
+    }
+
+    /// The cache that a build would ask, that of an engine too, and whether an engine is named. A plan needs no worker, and goes on without a
+    /// server that is not there.
+    pub(super) fn planned(
+        &self,
+        common: &Common,
+        workers: &WorkerArgs,
+        warn: &dyn Fn(&RemoteError),
+    ) -> Result<(Option<SharedResults>, bool), Failure> {
+        let engine = self.engine_url(common, workers)?;
+        let url = engine.or(self.remote_cache.as_deref());
+        let accept = !self.remote_no_accept && !workers.challenges();
+        Ok((self.results_of(url, common, accept, warn)?, engine.is_some()))
+    }
+
+    fn results_of(
+        &self,
+        named: Option<&str>,
+        common: &Common,
+        accept: bool,
+        warn: &dyn Fn(&RemoteError),
+    ) -> Result<Option<SharedResults>, Failure> {
         let Some(url) = named.filter(|url| !url.is_empty() && !common.offline) else {
             return Ok(None);
         };
@@ -257,7 +289,6 @@ impl RemoteArgs {
             }
         };
         let results = StageResults::new(cache);
-        let accept = !self.remote_no_accept;
         Ok(Some(SharedResults::new(
             results,
             accept,
@@ -266,17 +297,24 @@ impl RemoteArgs {
         )))
     }
 
-    /// The servers of the command line, for a command that can follow.
+    /// The servers of the command line and who asks them, for a command that can follow.
     pub(super) fn words(&self, common: &Common) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let named = [
-            ("remote", "--remote", &self.remote),
-            ("remote_cache", "--remote-cache", &self.remote_cache),
+            ("remote", "--remote", self.remote.clone()),
+            ("remote_cache", "--remote-cache", self.remote_cache.clone()),
+            (
+                "remote_token_file",
+                "--remote-token-file",
+                path(&self.remote_token_file),
+            ),
+            ("remote_cert", "--remote-cert", path(&self.remote_cert)),
+            ("remote_key", "--remote-key", path(&self.remote_key)),
         ];
         let named = named.into_iter().filter(|(name, ..)| typed(common, name));
-        named
-            .filter_map(|(_, option, url)| Some([option.to_owned(), url.clone()?]))
-            .flatten()
-            .collect()
+        let words = named.filter_map(|(_, option, value)| Some([option.to_owned(), value?]));
+        let flag = self.remote_no_accept.then(|| "--remote-no-accept".to_owned());
+        words.flatten().chain(flag).collect()
     }
 
     fn upload(&self) -> Upload {

@@ -116,15 +116,21 @@ pub(super) fn remote(common: &Common, args: &RemoteCommandArgs, report: &Report)
         ("token", presented.token.as_ref().map(token_value).into()),
         ("certificate", presented.certificate.into()),
     ];
-    let written = match write(&cache, &sample, &blob, &action) {
-        Ok(written) => Some(written),
+    let mut allowed = |result: Result<u64, RemoteError>| match result {
+        Ok(time) => Ok(Some(time)),
         Err(error) if error.loss() == Loss::Writing => {
             line(report, "writing", format_args!("refused: {}", chain(&error)));
             fields.push(("write_refused", chain(&error).into()));
-            None
+            Ok(None)
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error),
     };
+    let sent = allowed(send(&cache, &sample, &blob))?;
+    let read = match sent {
+        Some(_) => allowed(store(&cache, &blob, &action))?,
+        None => None,
+    };
+    let written = sent.zip(read);
     fields.push(("may_write", written.is_some().into()));
     let mut sentence = match written {
         Some((sent, read)) => {
@@ -140,9 +146,10 @@ pub(super) fn remote(common: &Common, args: &RemoteCommandArgs, report: &Report)
     let mut exit = Exit::Success;
     let mut option = "--remote-cache";
     if let Some(elsewhere) = &elsewhere {
-        let runs = match written {
+        // An engine may take inputs from one who stores no results.
+        let runs = match sent {
             Some(_) => {
-                interrupt::cancel_elsewhere(report.json(), elsewhere.name(), elsewhere.underway());
+                interrupt::cancel_elsewhere(report, elsewhere, false);
                 probe(elsewhere, workers, blob.sha256.as_bytes(), report, &mut fields)?
             }
             // Without its inputs an action cannot run.
@@ -157,6 +164,7 @@ pub(super) fn remote(common: &Common, args: &RemoteCommandArgs, report: &Report)
             Runs::Whole => option = "--remote",
             Runs::Weaker => exit = Exit::Hermetic,
             Runs::Refused(problem) => {
+                exit = Exit::Fetch;
                 line(report, "running", format_args!("refused: {problem}"));
                 fields.extend([("may_execute", false.into()), ("execute_refused", problem.into())]);
             }
@@ -247,7 +255,7 @@ fn probe(
             }
         }
     }
-    let whole = missing.is_empty() && !probed.layers.is_empty();
+    let whole = missing.is_empty();
     fields.extend([
         ("may_execute", true.into()),
         ("action_us", total.into()),
@@ -291,16 +299,15 @@ fn token_value(token: &PresentedToken) -> serde_json::Value {
     serde_json::json!({ "jwt": token.is_jwt, "sub": token.subject, "exp": token.expires })
 }
 
-/// Stores a blob and a result that names it, and reads both back. Returns the time of sending and of reading in microseconds.
-fn write(
-    cache: &Arc<dyn RemoteCache>,
-    sample: &[u8],
-    blob: &BlobDigest,
-    action: &BlobDigest,
-) -> Result<(u64, u64), RemoteError> {
+/// Sends a blob; the time in microseconds.
+fn send(cache: &Arc<dyn RemoteCache>, sample: &[u8], blob: &BlobDigest) -> Result<u64, RemoteError> {
     let shared: Arc<[u8]> = sample.into();
     let mut open = || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(Arc::clone(&shared)))) };
-    let ((), sent) = timed(|| cache.put(blob, &mut open))?;
+    timed(|| cache.put(blob, &mut open)).map(|((), time)| time)
+}
+
+/// Stores a result that names the blob, and reads both back; the time of reading the blob in microseconds.
+fn store(cache: &Arc<dyn RemoteCache>, blob: &BlobDigest, action: &BlobDigest) -> Result<u64, RemoteError> {
     let result = CachedResult {
         files: BTreeMap::from([("facts".to_owned(), *blob)]),
     };
@@ -311,9 +318,8 @@ fn write(
             problem: "a result that was stored a moment ago is not there, or is another".to_owned(),
         });
     }
-    let mut back = Vec::with_capacity(sample.len());
-    let ((), read) = timed(|| cache.read(blob, &mut back, &|_| {}))?;
-    Ok((sent, read))
+    let mut back = Vec::with_capacity(SAMPLE);
+    timed(|| cache.read(blob, &mut back, &|_| {})).map(|((), time)| time)
 }
 
 /// Bytes that no cache has: they follow from the time of this run and do not compress.

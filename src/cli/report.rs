@@ -76,6 +76,11 @@ impl Report {
         }
     }
 
+    /// The lines of running work.
+    pub(super) fn lines(&self) -> LiveLines {
+        LiveLines(self.bars.clone())
+    }
+
     /// The time since the program began, for people.
     pub(super) fn elapsed(&self) -> String {
         duration(self.elapsed_ms())
@@ -482,6 +487,17 @@ pub(super) fn say(text: &str) {
 /// Prints a value of the result as a line of JSON, without a report.
 pub(super) fn print_value(value: &serde_json::Value) {
     let _ = io::stdout().write_all(visible_json(&format!("{value}\n")).as_bytes());
+}
+
+/// The lines of running work, for another thread.
+pub(super) struct LiveLines(MultiProgress);
+
+impl LiveLines {
+    /// Takes them away, and draws no more.
+    pub(super) fn end(&self) {
+        let _ = self.0.clear();
+        self.0.set_draw_target(ProgressDrawTarget::hidden());
+    }
 }
 
 /// Prints a line of this program's own on standard error, with its control characters.

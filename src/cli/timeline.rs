@@ -76,7 +76,8 @@ impl Timeline {
                 if let Some(start) = stages.remove(node) {
                     let (machine, parts) = match at {
                         RanAt::Here => (None, Vec::new()),
-                        RanAt::Cache { server } => (Some(server.clone()), Vec::new()),
+                        // The engine had the result of an equal action: no span, and one of those from a cache.
+                        RanAt::Cache { .. } => return,
                         RanAt::Worker { name, times } => (Some(name.clone()), times.parts()),
                     };
                     spans.push(TimedSpan {

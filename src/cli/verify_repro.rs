@@ -9,7 +9,8 @@ use super::{
     context::{give, hermetic, origins, project, run_options, select, store},
     failure::{Failure, Fatal},
     host::{host, now, processors},
-    remote::RemoteArgs,
+    interrupt,
+    remote::{Engine, RemoteArgs},
     report::Report,
     workers::{WorkerArgs, WorkerChoiceError},
 };
@@ -200,13 +201,22 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
     if strict {
         hermetic(&project, allow_dirty)?;
     }
+    args.workers.not_native()?;
     let mut selection = args.selection.clone();
+    if let (Some(SecondMachine::Native(arch)), true) = (args.on, selection.arch.is_empty()) {
+        selection.arch = vec![AskedArch::One(arch)];
+    }
     if let Some(claim) = &claim {
         match_claim(&project, claim.manifest())?;
         selection.variant = vec![claim.variant()];
         selection.arch = vec![AskedArch::One(claim.arch())];
     }
     let selected = select(common, &project, &selection)?;
+    if let Some(SecondMachine::Native(arch)) = args.on
+        && !selected.nodes.iter().any(|node| node.arch == arch)
+    {
+        return Err(WorkerChoiceError::NothingNative { arch }.into());
+    }
     let axes = match args.on {
         None => args.axes(),
         Some(_) => BTreeSet::new(),
@@ -222,6 +232,9 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
                 .engine_of_repeat(common, &args.workers, args.natively(), &options.helper)?,
         ),
     };
+    if let Some(Engine { elsewhere, .. }) = &engine {
+        interrupt::cancel_elsewhere(report, elsewhere, false);
+    }
     let there = args.on.map(|_| project_there(common, args)).transpose()?;
     let circumstances = Circumstances {
         started,
@@ -250,7 +263,11 @@ pub(super) fn verify_repro(common: &Common, args: &VerifyReproArgs, report: &Rep
             }),
             _ => None,
         },
-        events: &|event| report.event(event),
+        events: &|event| {
+            if !interrupt::is_ending() {
+                report.event(event);
+            }
+        },
         say: &|text| report.note(text),
     };
     let ReproResult { mut verdict, manifests } = request.run(claim.as_ref())?;

@@ -94,6 +94,10 @@ pub(super) enum WorkerChoiceError {
     Nowhere,
     #[error("run stages natively beside --tools, which names the architecture of all tools")]
     Tools,
+    #[error("build a second time natively: --on says where, and --remote-native does not")]
+    NotOn,
+    #[error("build a second time natively for {arch}: nothing that was asked for is for {arch}")]
+    NothingNative { arch: Arch },
 }
 
 impl Fatal for WorkerChoiceError {
@@ -112,6 +116,8 @@ impl Hint for WorkerChoiceError {
                 "give a program of pnb for Linux on amd64 or arm64 (docs/releasing.md)".into()
             }
             Self::Builders { .. } => "name more of them, or let fewer agree".into(),
+            Self::NotOn => "give --on ARCH".into(),
+            Self::NothingNative { arch } => format!("give --arch {arch}").into(),
             Self::Tools => "leave --tools out".into(),
             Self::NoEngine => "give --remote URL".into(),
             Self::Nowhere => "give --remote URL, or --remote-cache URL to take their results".into(),
@@ -120,9 +126,36 @@ impl Hint for WorkerChoiceError {
 }
 
 impl WorkerArgs {
+    /// Refuses `--remote-native` where another option says the same.
+    pub(super) fn not_native(&self) -> Result<(), WorkerChoiceError> {
+        match self.remote_native.is_empty() {
+            true => Ok(()),
+            false => Err(WorkerChoiceError::NotOn),
+        }
+    }
+
     /// The architectures whose stages run natively elsewhere.
     pub(super) fn native(&self) -> BTreeSet<Arch> {
         self.remote_native.iter().copied().collect()
+    }
+
+    /// The options that decide what a build makes and where, for a command that can follow.
+    pub(super) fn words(&self) -> Vec<String> {
+        let list = |name: &str, values: Vec<String>| match values.is_empty() {
+            true => Vec::new(),
+            false => vec![name.to_owned(), values.join(",")],
+        };
+        let native = self.remote_native.iter().map(ToString::to_string).collect();
+        let builders = self.remote_builder.iter().map(|name| name.0.clone()).collect();
+        let challenge = self.challenge.iter().map(ToString::to_string).collect();
+        let programs = self.remote_program.iter();
+        let programs = programs.flat_map(|path| ["--remote-program".to_owned(), path.display().to_string()]);
+        let lists = [
+            list("--remote-native", native),
+            list("--challenge", challenge),
+            list("--remote-builder", builders),
+        ];
+        lists.concat().into_iter().chain(programs).collect()
     }
 
     /// Whether each stage runs on several builders.

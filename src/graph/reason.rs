@@ -53,6 +53,8 @@ pub enum Reason {
     },
     /// The stage ran before, but in a weaker sandbox than a hermetic build accepts.
     Weaker,
+    /// Another machine made the result, and this build takes none from elsewhere, or cannot reach it.
+    Elsewhere,
     /// The stage ran before with the same key, but the store lost an output.
     OutputLost,
 }
@@ -118,6 +120,7 @@ impl fmt::Display for Reason {
             Reason::RootChanged => f.write_str("the tools it runs with changed"),
             Reason::SettingChanged { name } => write!(f, "its stage.toml changed ({name})"),
             Reason::Weaker => f.write_str("it was made in a weaker sandbox"),
+            Reason::Elsewhere => f.write_str("another machine made its result"),
             Reason::OutputLost => f.write_str("the store lost an output"),
             Reason::PackagesChanged {
                 name,

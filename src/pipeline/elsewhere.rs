@@ -5,7 +5,7 @@
 //! have to agree, each runs the action, and the first one's results count if all have the same outputs.
 
 use super::{
-    BuildContext, Elsewhere, Event, PipelineError,
+    BuildContext, Elsewhere, Event, PipelineError, Project,
     job::{JOB, OUT, PROGRAM, PendingOutput, PendingOutputs, StageJob, WorkerJob, pending_digest},
     place::WorkerTimes,
     placement::InputFiles,
@@ -20,7 +20,9 @@ use super::{
 use crate::{
     graph::StageOutputKind,
     model::{NodeId, VerityDigest, lock, visible, visible_log},
-    remote::{BlobDigest, EngineAction, EngineProgress, Executed, FoundResult, InputFile, Parts, StageResults},
+    remote::{
+        BlobDigest, EngineAction, EngineProgress, Executed, FoundResult, InputFile, Parts, RemoteError, StageResults,
+    },
     store::{Output, Record},
 };
 use std::{
@@ -69,6 +71,8 @@ struct PreparedChain {
     parts: Parts,
     limit: Duration,
     ids: Vec<NodeId>,
+    /// The outputs of other stages that it needs.
+    needed: Vec<Output>,
     /// The pinned files by their path in the input root, each with the stage that has it.
     pinned: BTreeMap<String, (NodeId, ResolvedInput)>,
 }
@@ -119,7 +123,8 @@ pub(super) fn run_elsewhere(
             .map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
-    match runs.into_iter().collect::<Result<Vec<_>, _>>() {
+    let runs = runs.into_iter().collect::<Result<Vec<_>, _>>();
+    match runs.and_then(|runs| different_workers(&first, &runs).map(|()| runs)) {
         Ok(runs) => take(context, shared, elsewhere, chain, &runs),
         Err(error) => failed(error),
     }
@@ -153,6 +158,29 @@ impl BuilderRun {
     }
 }
 
+/// Refuses runs of several builders that were not on as many workers, as far as the engine says.
+fn different_workers(id: &NodeId, runs: &[BuilderRun]) -> Result<(), PipelineError> {
+    let mut by_worker: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for run in runs {
+        let builders = by_worker.entry(&run.executed.worker).or_default();
+        builders.extend(run.builder.as_deref());
+    }
+    match by_worker
+        .into_iter()
+        .find(|(worker, builders)| worker.is_empty() && !builders.is_empty() || builders.len() > 1)
+    {
+        None => Ok(()),
+        Some((worker, builders)) => Err(PipelineError::OneWorker {
+            node: id.clone(),
+            builders: builders.join(", "),
+            worker: match worker {
+                "" => "workers that the engine does not name".to_owned(),
+                worker => format!("the worker {}", visible(worker)),
+            },
+        }),
+    }
+}
+
 /// Resolves the stages of a chain, with pending digests for what its earlier stages make, and collects their inputs.
 fn prepare(
     context: &BuildContext<'_>,
@@ -164,6 +192,7 @@ fn prepare(
         parts: Parts::default(),
         limit: AROUND,
         ids: Vec::new(),
+        needed: Vec::new(),
         pinned: BTreeMap::new(),
     };
     let mut outputs = chain.outputs.clone();
@@ -182,6 +211,7 @@ fn prepare(
             if pending.contains_key(output.digest()) || !needed.insert(place) {
                 continue;
             }
+            prepared.needed.push(output.clone());
             match shared.blobs_of(&output) {
                 Some(blobs) => prepared.parts.remote(blobs),
                 None => {
@@ -206,7 +236,7 @@ fn prepare(
             problem: "it has a base image as input, which does not travel to a worker".to_owned(),
         })?;
         jobs.push(job);
-        let made = pending_outputs(context, id);
+        let made = pending_outputs(context.project, id);
         for (name, output) in &made {
             let output_of = PendingOutput {
                 stage: number,
@@ -227,8 +257,8 @@ fn prepare(
 }
 
 /// The outputs of a stage that has not run, with pending digests.
-fn pending_outputs(context: &BuildContext<'_>, id: &NodeId) -> BTreeMap<String, Output> {
-    let outputs = context.project.graph.file(id).outputs_for(id.arch);
+pub(super) fn pending_outputs(project: &Project, id: &NodeId) -> BTreeMap<String, Output> {
+    let outputs = project.graph.file(id).outputs_for(id.arch);
     let pending = outputs.map(|(name, output)| {
         let digest = pending_digest(id, name);
         let pending = match output.kind {
@@ -423,7 +453,7 @@ fn fetch_pinned(
                 what: format!("the package {path} that was just fetched"),
             })?)
         }
-        _ => Err(shared::lost_file(context, shared, path)?),
+        _ => Err(shared::lost_file(context, shared, path, &prepared.needed)?),
     }
 }
 
@@ -468,8 +498,18 @@ fn execute(
         engine.execute(action, &progress, cancelled)
     });
     let executed = executed.map_err(|error| PipelineError::Remote(Box::new(error)))?;
-    if !executed.cached {
-        elsewhere.costs.note(begin.elapsed().saturating_sub(executed.ran));
+    if executed.cached && !action.accept_cached {
+        let server = elsewhere.name();
+        let problem = "it answered with an earlier result, and a run was asked for".to_owned();
+        return Err(RemoteError::Execution { server, problem }.into());
+    }
+    // The wait for a worker is no cost of the action, and an engine that tells no time of the run tells nothing of the rest.
+    if !executed.cached && !executed.ran.is_zero() {
+        let beside = begin
+            .elapsed()
+            .saturating_sub(executed.ran)
+            .saturating_sub(executed.queued);
+        elsewhere.costs.note(beside);
     }
     let printed = *lock(&seen);
     Ok((executed, printed))

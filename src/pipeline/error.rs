@@ -185,9 +185,19 @@ pub enum PipelineError {
         /// The stage.
         node: NodeId,
     },
-    /// A stage can only run here, and several builders have to run it.
-    #[error("build {node} on several builders: it has a base image as input, which does not travel")]
-    NotOnBuilders {
+    /// Builders that were asked for by name were not different workers.
+    #[error("build {node} on different builders: {builders} were {worker}")]
+    OneWorker {
+        /// The stage.
+        node: NodeId,
+        /// The builders.
+        builders: String,
+        /// What they were.
+        worker: String,
+    },
+    /// A stage can only run here, and a worker has to run it.
+    #[error("build {node} on a worker: it has a base image as input, which does not travel")]
+    NotOnWorkers {
         /// The stage.
         node: NodeId,
     },
@@ -283,7 +293,10 @@ impl Hint for PipelineError {
             Self::OtherMachine { node: NodeId { arch, .. } } => Some(
                 format!("name an engine that has {arch} workers with --remote, or leave --remote-native {arch} out").into(),
             ),
-            Self::NotOnBuilders { .. } => Some("leave --challenge out".into()),
+            Self::OneWorker { .. } => {
+                Some("give each worker a property pnb-builder of its own, in the scheduler too (docs/scale.md)".into())
+            }
+            Self::NotOnWorkers { .. } => Some("leave --challenge and --remote-native out".into()),
             Self::Host(error) | Self::Sandbox(error) => error.hint(),
             Self::Deb(_)
             | Self::Job { .. }

@@ -5,6 +5,7 @@ use super::{
     changed_files::name_files,
     resolve::{OutputsByNode, ResolvedStage, resolve_stage},
     shared::look,
+    workers::can_travel,
 };
 use crate::{
     graph::{Reason, closure_of},
@@ -29,11 +30,13 @@ pub struct PlanEntry {
     pub source: Option<String>,
 }
 
-/// Plans a build of `wanted`: all its nodes, and for each whether it would run. A cache is asked for the records that the store lacks.
+/// Plans a build of `wanted`: all its nodes, and for each whether it would run. A cache is asked for the records that the store lacks. With
+/// `challenged`, builders run every stage that travels.
 pub fn plan(
     project: &Project,
     store: &Store,
     cache: Option<&SharedResults>,
+    challenged: bool,
     wanted: &[NodeId],
     events: Events<'_>,
 ) -> Result<Vec<PlanEntry>, PipelineError> {
@@ -60,6 +63,10 @@ pub fn plan(
         }
         let resolved = resolve_stage(project, store, id, &outputs)?;
         let stored = store.record(&resolved.key)?;
+        // As a build takes them.
+        let from_elsewhere =
+            cache.is_some_and(|cache| !cache.accepts()) && store.record_source(&resolved.key)?.is_some();
+        let stored = stored.filter(|_| !(from_elsewhere || challenged && can_travel(&resolved)));
         let found = match (stored, cache) {
             (Some(record), _) => Some((record, None)),
             (None, Some(cache)) => {
@@ -131,6 +138,13 @@ pub fn present_keys(project: &Project, store: &Store) -> Result<BTreeSet<StageKe
     Ok(keys)
 }
 
+/// Whether the last known result of a key was not made here: a server gave it, or still has its outputs.
+fn made_elsewhere(store: &Store, key: &StageKey, id: &NodeId) -> Result<bool, PipelineError> {
+    let latest = store.latest_record(&id.stage, id.arch)?;
+    let absent = latest.is_none_or(|(latest, _)| latest != *key);
+    Ok(absent || store.record_source(key)?.is_some())
+}
+
 /// The reasons to run a resolved node that has no usable record.
 pub(super) fn reasons(
     project: &Project,
@@ -140,6 +154,7 @@ pub(super) fn reasons(
     let id = &resolved.id;
     Ok(match store.last_known_record(&id.stage, id.arch)? {
         Some((key, old)) if key == resolved.key && !old.weaker.is_empty() => vec![Reason::Weaker],
+        Some((key, _)) if key == resolved.key && made_elsewhere(store, &key, id)? => vec![Reason::Elsewhere],
         Some((_, old)) => {
             let reasons = Reason::between(&old.canonical, resolved.canonical.as_str());
             name_files(project, store, resolved, &old.canonical, reasons)

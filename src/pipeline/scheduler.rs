@@ -4,7 +4,7 @@ use super::{
     BuildContext, Event, PipelineError, Project, SharedResults,
     chain::{ChainFacts, followers},
     cost::{StagePlace, worker_pays},
-    elsewhere::{ChainEnd, StageChain, run_elsewhere},
+    elsewhere::{ChainEnd, StageChain, pending_outputs, run_elsewhere},
     package_facts::prepare_statements,
     place::{RanAt, WorkerTimes},
     plan::reasons,
@@ -99,7 +99,10 @@ pub(super) fn build_until_failure(
     jobs: usize,
 ) -> Result<(BuildOutcome, Option<PipelineError>), PipelineError> {
     let mut ran = BTreeSet::new();
+    // Each attempt gives up another result, or the server; this bounds what a server that changes its mind can do.
+    let mut attempts = closure_of(&context.project.graph, wanted)?.order.len() + 2;
     loop {
+        attempts -= 1;
         let (mut outcome, mut failed) = attempt(context, wanted, jobs)?;
         if failed.is_none() {
             failed = prepare_statements(context, &outcome).err();
@@ -111,7 +114,7 @@ pub(super) fn build_until_failure(
                 .filter(|done| !done.cached)
                 .map(|done| done.resolved.key),
         );
-        if matches!(failed, Some(PipelineError::Lost { .. })) {
+        if attempts > 0 && matches!(failed, Some(PipelineError::Lost { .. })) {
             continue;
         }
         // What ran before an output was lost ran in this build.
@@ -332,17 +335,19 @@ fn claim_followers(
     state: &Mutex<State>,
     first: &NodeId,
 ) -> (Vec<NodeId>, OutputsByNode) {
-    let facts = Facts {
-        context,
-        elsewhere,
-        first,
-    };
     let mut state = lock(state);
     if state.failed.is_some() {
         return (Vec::new(), OutputsByNode::new());
     }
     let unfinished = closure.order.iter().filter(|id| !state.done.contains_key(id));
     let unfinished = unfinished.cloned().collect();
+    let facts = Facts {
+        context,
+        elsewhere,
+        first,
+        needs: &closure.needs,
+        done: &state.done,
+    };
     let chosen = followers(closure, &state.waiting, &unfinished, first, &facts);
     for id in &chosen {
         state.waiting.remove(id);
@@ -357,12 +362,43 @@ struct Facts<'a> {
     context: &'a BuildContext<'a>,
     elsewhere: &'a Elsewhere,
     first: &'a NodeId,
+    needs: &'a BTreeMap<NodeId, Vec<NodeId>>,
+    done: &'a BTreeMap<NodeId, Done>,
+}
+
+impl Facts<'_> {
+    /// Whether a stage resolves, and has no result yet if the stages before it make what they made last.
+    fn is_to_run(&self, id: &NodeId) -> Result<bool, PipelineError> {
+        let BuildContext { project, store, .. } = *self.context;
+        let (mut pending, mut last, mut known) = (OutputsByNode::new(), OutputsByNode::new(), true);
+        for need in &self.needs[id] {
+            if let Some(done) = self.done.get(need) {
+                pending.insert(need.clone(), done.record.outputs.clone());
+                last.insert(need.clone(), done.record.outputs.clone());
+                continue;
+            }
+            pending.insert(need.clone(), pending_outputs(project, need));
+            match store.last_known_record(&need.stage, need.arch)? {
+                Some((_, record)) => drop(last.insert(need.clone(), record.outputs)),
+                None => known = false,
+            }
+        }
+        resolve_stage(project, store, id, &pending)?;
+        let has_result = known && {
+            let resolved = resolve_stage(project, store, id, &last)?;
+            store.known_outputs(&resolved.key)?.is_some()
+        };
+        Ok(!has_result || self.elsewhere.challenges())
+    }
 }
 
 impl ChainFacts for Facts<'_> {
     fn travels(&self, id: &NodeId) -> bool {
         let graph = &self.context.project.graph;
-        could_travel(self.context.project, id) && graph.machine(id.arch) == graph.machine(self.first.arch)
+        could_travel(self.context.project, id)
+            && graph.machine(id.arch) == graph.machine(self.first.arch)
+            // One that does not resolve fails by itself, when its turn comes.
+            && self.is_to_run(id).unwrap_or(false)
     }
 
     fn last_run(&self, id: &NodeId) -> Option<Duration> {
@@ -438,9 +474,9 @@ impl Node<'_> {
         let engine = context.elsewhere.zip(context.shared);
         let here = graph.machine(id.arch) == graph.host();
         match engine.filter(|_| can_travel(resolved)) {
-            None if !here => Err(PipelineError::OtherMachine { node: id.clone() }),
-            None if engine.is_some_and(|(elsewhere, _)| elsewhere.challenges()) => {
-                Err(PipelineError::NotOnBuilders { node: id.clone() })
+            None if !here && engine.is_none() => Err(PipelineError::OtherMachine { node: id.clone() }),
+            None if !here || engine.is_some_and(|(elsewhere, _)| elsewhere.challenges()) => {
+                Err(PipelineError::NotOnWorkers { node: id.clone() })
             }
             None => Ok(None),
             Some((elsewhere, shared)) => {
@@ -563,7 +599,10 @@ impl Node<'_> {
             step.done.push(done);
         }
         step.failed = failed.map(|(node, error)| {
-            (context.events)(Event::Failed { node });
+            // What was lost is made anew.
+            if !matches!(error, PipelineError::Lost { .. }) {
+                (context.events)(Event::Failed { node });
+            }
             error
         });
         step
@@ -642,6 +681,9 @@ fn usable(context: &BuildContext<'_>, resolved: &ResolvedStage) -> Result<Option
     let Some(record) = record.filter(|record| record.weaker.is_empty() || !options.hermetic) else {
         return Ok(None);
     };
+    if context.elsewhere.is_some_and(Elsewhere::challenges) && can_travel(resolved) {
+        return Ok(None);
+    }
     let here_only = context.shared.is_some_and(|shared| !shared.accepts());
     if here_only && store.record_source(&resolved.key)?.is_some() {
         return Ok(None);

@@ -29,6 +29,8 @@ use std::{
 const EXPECTED_RATE: u64 = 100_000_000;
 /// Milliseconds of sending after which the rate that was seen counts.
 const MEASURED_AFTER: u64 = 200;
+/// Bytes that have to be sent as well: a request that moves none takes its time too.
+const MEASURED_BYTES: u64 = 4 << 20;
 
 /// Which results are sent to a cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,6 +142,8 @@ impl SharedResults {
             (Loss::Result, Some(Claim { node, key, outputs })) => {
                 let outputs = outputs.cloned().unwrap_or_default();
                 let known = state.distrusted.insert(*key, outputs).is_some();
+                // Its outputs are made anew.
+                state.absent.retain(|_, absent| absent.found.key != *key);
                 (!known, format!("{node} runs here"))
             }
             (Loss::Server | Loss::Result, _) => (
@@ -196,9 +200,9 @@ impl SharedResults {
             self.sent_bytes.load(Ordering::Relaxed),
             self.sent_ms.load(Ordering::Relaxed),
         );
-        match ms {
-            0..MEASURED_AFTER => EXPECTED_RATE,
-            _ => sent.saturating_mul(1000) / ms,
+        match (sent, ms) {
+            (MEASURED_BYTES.., MEASURED_AFTER..) => sent.saturating_mul(1000) / ms,
+            _ => EXPECTED_RATE,
         }
     }
 
@@ -291,6 +295,14 @@ pub(super) fn accept(
         return Err(refused(problem).into());
     }
     let files = found.files.blobs().clone();
+    // What the store has is from another run: here, or from a cache.
+    if let Some(stored) = context
+        .store
+        .record(&resolved.key)?
+        .filter(|stored| stored.outputs != record.outputs)
+    {
+        disagree(context, shared, &resolved.id, &stored, &record.outputs);
+    }
     expect(context, shared, resolved, found, spec, Some(source))?;
     name_result(context, shared, resolved, &record, files)?;
     Ok(record)
@@ -353,11 +365,15 @@ pub(super) fn lost_file(
     context: &BuildContext<'_>,
     shared: &SharedResults,
     path: &str,
+    needed: &[Output],
 ) -> Result<PipelineError, PipelineError> {
-    let known: Vec<Arc<AbsentOutput>> = lock(&shared.state).absent.values().cloned().collect();
-    let holder = known
-        .iter()
-        .find_map(|absent| Some((absent, *absent.found.files.blobs().get(path)?)));
+    let places: Vec<Place> = needed.iter().map(place_of).collect();
+    let known = lock(&shared.state).absent.clone();
+    // Results may share a file: the one that is meant is that of an output which was asked for.
+    let asked = known.iter().filter(|(place, _)| places.contains(place));
+    let holder = asked
+        .map(|(_, absent)| absent)
+        .find_map(|absent| Some((absent, *absent.found.files_of(&absent.output).get(path)?)));
     let Some((absent, blob)) = holder else {
         return Ok(PipelineError::Remote(Box::new(RemoteError::Result {
             server: shared.name().to_owned(),
@@ -423,7 +439,7 @@ fn expect(
         }
     }
     context.store.put_absent_record(&found.key, &found.record)?;
-    keep_if_whole(context, &found, source)
+    keep_if_whole(context, &found, source, worker.is_some())
 }
 
 /// Whether the store has all of an output. The dump of a tree is not enough: its bytes may have come as a file.
@@ -574,7 +590,8 @@ pub(super) fn ensure(context: &BuildContext<'_>, output: &Output) -> Result<(), 
     match taken {
         Ok(()) => {
             lock(&shared.state).absent.remove(&place_of(output));
-            keep_if_whole(context, found, &absent.source)
+            on_server(context, output);
+            keep_if_whole(context, found, &absent.source, absent.made)
         }
         Err(error) => {
             lost(context, shared, &absent, error)?;
@@ -583,15 +600,28 @@ pub(super) fn ensure(context: &BuildContext<'_>, output: &Output) -> Result<(), 
     }
 }
 
-/// Keeps the record of a result in the store once the store has all its outputs.
-fn keep_if_whole(context: &BuildContext<'_>, found: &FoundResult, source: &str) -> Result<(), PipelineError> {
+/// Notes that the server has an output, so that a worker need not be sent it.
+fn on_server(context: &BuildContext<'_>, output: &Output) {
+    if let Some(elsewhere) = context.elsewhere {
+        elsewhere.costs.sent(output);
+    }
+}
+
+/// Keeps the record of a result in the store once the store has all its outputs. One that a worker has `made` in this build takes the
+/// place of another: the store says what the build used.
+fn keep_if_whole(
+    context: &BuildContext<'_>,
+    found: &FoundResult,
+    source: &str,
+    made: bool,
+) -> Result<(), PipelineError> {
     let store = context.store;
     for output in found.record.outputs.values() {
         if !is_whole(context, output)? {
             return Ok(());
         }
     }
-    if store.record(&found.key)?.is_none() {
+    if made || store.record(&found.key)?.is_none() {
         if let Some(log) = found.files.log() {
             store.put_log(&found.key, &found.record.stage, found.record.arch, log)?;
         }
@@ -636,14 +666,16 @@ pub(super) fn offer(context: &BuildContext<'_>, done: &Done) -> Result<(), Pipel
             let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
             shared.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
             shared.sent_ms.fetch_add(ms, Ordering::Relaxed);
+            record.outputs.values().for_each(|output| on_server(context, output));
             (context.events)(Event::Sent {
                 node: id.clone(),
                 server: shared.name().to_owned(),
                 bytes,
             });
         }
+        Ok(Published::Present) => record.outputs.values().for_each(|output| on_server(context, output)),
         Ok(Published::Differs(claimed)) => disagree(context, shared, id, record, &claimed),
-        Ok(Published::Present | Published::NotWorth) => {}
+        Ok(Published::NotWorth) => {}
         Err(error) => not_sent(context, shared, id, error)?,
     }
     Ok(())

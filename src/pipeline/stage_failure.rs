@@ -15,6 +15,9 @@ pub(super) const FAILURE: &str = "failure.json";
 const FAILURE_VERSION: u32 = 1;
 /// Most bytes of the file. A list of 64 refused calls has some 40 KB.
 const MAX_FAILURE: u64 = 1 << 20;
+/// Exit codes of pnb on a worker, as docs/exit-codes.md has them.
+const EXIT_STORE: i32 = 5;
+const EXIT_HERMETIC: i32 = 8;
 /// Longest line of the file that is shown, in bytes.
 const MAX_LINE: usize = 4096;
 /// Most lines of the problem and of the hint that are shown.
@@ -98,7 +101,14 @@ impl StageFailure {
         };
         Some(Self {
             problem: line(found.problem.lines().next().unwrap_or_default()),
-            details: found.details.iter().take(MAX_LINES).map(|text| line(text)).collect(),
+            // A line of its own cannot begin like one of pnb's.
+            details: found
+                .details
+                .iter()
+                .flat_map(|text| text.lines())
+                .take(MAX_LINES)
+                .map(|text| format!("  {}", line(text.trim_start())))
+                .collect(),
             hint: found.hint.map(|hint| {
                 let lines: Vec<String> = hint.lines().take(MAX_LINES).map(line).collect();
                 lines.join("\n")
@@ -164,8 +174,24 @@ pub(super) fn failed_on_worker(
     if let Some(failure) = StageFailure::read(&found, id) {
         return failure.error(&worker, tail(&text), log);
     }
-    // pnb itself did not start or was ended: the engine knows its exit code and what it printed.
+    // pnb itself did not start, was ended, or could not write the file: the engine knows its exit code and what it printed.
     let shown = if text.is_empty() { &executed.stderr } else { &text };
+    let fault = match executed.exit_code {
+        EXIT_STORE => Some(WorkerFault::Store),
+        EXIT_HERMETIC => Some(WorkerFault::Sandbox),
+        _ => None,
+    };
+    if let Some(fault) = fault {
+        return PipelineError::Worker {
+            fault,
+            problem: format!(
+                "build {id} on {worker}: pnb ended with exit code {}\n{}",
+                executed.exit_code,
+                tail(shown)
+            ),
+            hint: None,
+        };
+    }
     PipelineError::Stage {
         node: id.clone(),
         problem: format!("pnb ended with exit code {} on {worker}", executed.exit_code),
@@ -289,7 +315,7 @@ mod tests {
             node: two(),
             fault: WorkerFault::Stage,
             problem: "bad\u{1b}[2J\nerror: another".to_owned(),
-            details: vec!["\r\u{202e}x".to_owned(); 5000],
+            details: vec!["\r\u{202e}x\nerror: y".to_owned(); 5000],
             hint: Some(format!("run\u{7}\n{}", "é".repeat(9000))),
         };
         let read = |failure: &StageFailure| StageFailure::read(&failure.bytes(), &two());
@@ -301,6 +327,8 @@ mod tests {
             found.hint.as_deref().unwrap_or_default()
         );
         assert!(!all.contains(['\u{1b}', '\r', '\u{202e}', '\u{7}']), "{all:.300}");
+        let own = |line: &String| !line.starts_with("  ") || line.contains('\n');
+        assert!(!found.details.iter().any(own), "{:?}", &found.details[..2]);
         assert!(
             !found.problem.contains('\n') && found.details.len() == MAX_LINES,
             "{}",

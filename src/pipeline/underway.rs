@@ -51,13 +51,14 @@ impl Underway {
         drop(state);
         let running = Running { underway: self, number };
         let result = work(&|| lock(&self.state).cancelled);
-        if let Err(RemoteError::Cancelled { told, .. }) = &result {
+        if let Err(error) = &result {
             let mut state = lock(&self.state);
-            let list = match told {
-                true => &mut state.ended.cancelled,
-                false => &mut state.ended.left,
-            };
-            list.push(name.to_owned());
+            match error {
+                RemoteError::Cancelled { told: true, .. } => state.ended.cancelled.push(name.to_owned()),
+                // The engine was lost before it could be told.
+                _ if state.cancelled => state.ended.left.push(name.to_owned()),
+                _ => {}
+            }
         }
         drop(running);
         result

@@ -146,6 +146,9 @@ fn layers(results: &StageResults, executed: &Executed) -> Result<Vec<WorkerLayer
     let bytes = results.read_extra(&executed.files, LAYERS, MAX_LAYERS)?;
     let layers: Vec<WorkerLayer> = serde_json::from_slice(&bytes)
         .map_err(|e| failed(format!("the worker has not said what its sandbox is ({e})")))?;
+    if layers.is_empty() {
+        return Err(failed("the worker has named no layer of its sandbox".to_owned()));
+    }
     let shown = layers.into_iter().map(|layer| WorkerLayer {
         name: visible_message(&layer.name),
         offered: visible_message(&layer.offered),

@@ -4,7 +4,7 @@ use super::{
     Output, Record, Store,
     error::{IoContext, Operation, StoreError},
     objects::sorted_names,
-    record::ABSENT,
+    record::{ABSENT, LAST},
 };
 use crate::model::{Sha256Digest, StageKey, VerityDigest, chain};
 use std::{
@@ -191,7 +191,7 @@ impl Store {
         for name in sorted_names(&notes)? {
             let text = name.to_string_lossy();
             let key = text.strip_prefix(ABSENT).map(str::parse::<StageKey>);
-            if key.is_some_and(|key| !key.is_ok_and(|key| latest.contains(&key))) {
+            if text.starts_with(LAST) || key.is_some_and(|key| !key.is_ok_and(|key| latest.contains(&key))) {
                 summary.remove(&notes.join(&name))?;
             }
         }

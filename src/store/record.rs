@@ -13,10 +13,12 @@ const SOURCE: &str = "from ";
 
 /// Begin of the name of a note that has a record whose outputs are in a remote cache.
 pub(super) const ABSENT: &str = "absent-";
+/// Begin of the name of a note that has the newest such record of a stage.
+pub(super) const LAST: &str = "last-";
 
 /// Name of the note with the newest record of a stage whose outputs are in a remote cache, after its key.
 fn last_note(stage: &str, arch: Arch) -> String {
-    format!("last-{stage}-{arch}")
+    format!("{LAST}{stage}-{arch}")
 }
 
 /// One declared output of a stage.

@@ -36,7 +36,7 @@ for user in "$@"; do
     fi
     mkdir -p "/walk/built/$user"
     home=$(getent passwd "$user" | cut -d : -f 6)
-    (cd "$home/pnb/images" && cp --parents ./*/amd64/SHA256SUMS ./*/amd64/build-manifest.json "/walk/built/$user/")
+    (cd "$home/pnb/images" && cp --parents ./*/amd64/SHA256SUMS ./*/amd64/build-manifest.json "/walk/built/$user/") || status=1
     printf '\n%s walked for %s s, with %s in use at the end\n' "$user" "$((SECONDS - begin))" "$(du -sh "$home" | cut -f 1)"
     rm -rf "${home:?}/pnb" "$home/.cache" "$home/.cargo"
 done

@@ -211,7 +211,10 @@ done
 echo "== a server for machines that boot over a network"
 pnb serve images/ipxe/amd64 --http 8080 --tftp 6969 >served 2>&1 &
 server=$!
-sleep 2
+for _ in $(seq 30); do
+    sleep 1
+    (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null && break
+done
 exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /boot.ipxe HTTP/1.0\r\n\r\n' >&3 && sed '1,/^\r$/d' <&3 >boot.ipxe
 exec 3>&-
 holds cmp boot.ipxe images/ipxe/amd64/boot.ipxe
@@ -231,12 +234,16 @@ mkfifo keys
 pnb boot images-debug/kernel-initrd/amd64 --interactive --fw-cfg instance_uuid=6f1c6a4e-6d53-4c8b-9a55-0f3f1c6c2f10 <keys >console 2>&1 &
 machine=$!
 exec 4>keys
+# A machine that is gone reads no keys; its end is told below.
+trap '' PIPE
 for _ in $(seq 300); do
     sleep 2
     grep -q 'root@powernode' console && break
+    kill -0 "$machine" || break
 done
 grep -q 'root@powernode' console || kill "$machine"
-printf '\nsystemctl is-active powernode-agent; poweroff\n' >&4
+printf '\nsystemctl is-active powernode-agent; poweroff\n' >&4 || wrong "the keys were not read"
+trap - PIPE
 wait "$machine" || wrong "pnb boot --interactive ended with $?"
 exec 4>&-
 sed 's/\r//g; s/\x1b\[[0-9;?]*[A-Za-z]//g' console | tee "$out"

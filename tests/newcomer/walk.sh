@@ -4,7 +4,7 @@
 #
 #   tests/newcomer/walk.sh DIRECTORY [--program FILE] [--as USER]
 #
-# DIRECTORY gets the bare machine (up to 16 GB) and is left as it is for a look; one that is there from before is made anew. Needs root and
+# DIRECTORY gets the bare machine (up to 20 GB) and is left as it is for a look; one that is there from before is made anew. Needs root and
 # Debian or Ubuntu: the packages of the bare machine come from the mirror of the host's apt, and so do those that `pnb lock` looks for.
 # Lent from this machine: the Rust toolchain, the crates that cargo has fetched, and the pinned packages in target/tmp/mirror. With
 # --program, this program is used and the two commands are left out; with --as, only `rel` or `root` walks. What is walked is the last

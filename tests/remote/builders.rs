@@ -2,7 +2,7 @@
 
 use crate::{
     ground::Ground,
-    workplace::{Seen, engine},
+    workplace::{Seen, engine, engine_with},
 };
 use pnb::{
     model::StageKey,
@@ -90,9 +90,35 @@ fn builders_that_agree_make_a_result_and_others_an_error() {
     // Nothing of that stage is in the cache; what they agreed about before is.
     let reader = ground.build_with("second-reader", &url, &["--remote-upload", "never"]);
     assert_eq!(reader.well().1, ["agent", "one"], "{}", reader.said);
-    // A plain build on the same engine takes one builder's word.
-    let plain = ground.build("plain", &["--remote", &url, "--remote-no-accept"]);
-    plain.well();
+    // What was made here does not count either: the builders are asked, and disagree.
+    let here = ground.build("here", &[&["--remote", &url][..], &CHALLENGE].concat());
+    assert_eq!(here.code, 12, "{}", here.said);
+    // Two names of one worker are no two builders.
+    let (farm, _) = engine_with(Box::new(|_, _| {}), |_| "the only one".to_owned());
+    let url = farm.url();
+    let one = ground.build("one", &[&["--remote", &url][..], &CHALLENGE].concat());
+    assert_eq!(one.code, 12, "{}", one.said);
+    let said = "failed to build agent/amd64 on different builders: ";
+    assert!(
+        one.said.contains(said) && one.said.contains(" were the worker the only one\n"),
+        "{}",
+        one.said
+    );
+}
+
+#[test]
+fn the_store_says_what_the_build_used() {
+    let ground = Ground::new();
+    ground.build("store", &[]).well();
+    let own = ground.output("store", "three", "out");
+    // Both builders agree about another output than was made here.
+    let (farm, _) = engine(Box::new(|_, files| change(files, "three", "out")));
+    let url = farm.url();
+    let built = ground.build("store", &[&["--remote", &url][..], &CHALLENGE].concat());
+    assert_eq!(built.well().0.len(), 4, "{}", built.said);
+    assert_eq!(built.warnings().len(), 1, "{}", built.said);
+    assert_eq!(ground.output("store", "three", "out"), b"another disk");
+    assert_ne!(own, b"another disk");
 }
 
 #[test]
@@ -139,6 +165,14 @@ fn a_second_build_on_workers_is_compared_with_the_first() {
             "cannot be used with",
         ),
         (&["--on", "arm64", "--remote", &url], "no --remote-program is one"),
+        (
+            &["--on", "arm64", "--arch", "amd64", "--remote", &url],
+            "natively for arm64: nothing that was asked for is for arm64",
+        ),
+        (
+            &["--on", "workers", "--remote", &url, "--remote-native", "arm64"],
+            "--remote-native does not",
+        ),
     ] {
         let refused = ground.built("user", &[&["verify-repro", "--stage", "three"][..], options].concat());
         assert_eq!(refused.code, 2, "{options:?}: {}", refused.said);

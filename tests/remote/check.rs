@@ -6,6 +6,7 @@ use crate::{
     engine::{Casd, CasdOptions},
     ground::{Built, Ground},
     tls::Authority,
+    workplace::engine,
 };
 use serde_json::Value;
 use std::{fs, path::PathBuf};
@@ -87,7 +88,7 @@ fn a_server_that_runs_nothing_or_not_for_everybody_is_told() {
     // One that may not write has no inputs on the engine.
     denying.kept().faults.reader_only = true;
     let reader = check(&ground, &["--json", "--remote", &url]);
-    assert_eq!(reader.code, 0, "{}", reader.said);
+    assert_eq!(reader.code, 4, "{}", reader.said);
     let told = object(&reader);
     assert_eq!(
         (&told["may_write"], &told["may_execute"]),
@@ -95,6 +96,15 @@ fn a_server_that_runs_nothing_or_not_for_everybody_is_told() {
         "{told}"
     );
     assert_eq!(told["execute_refused"], "nothing can be written");
+    // One that takes inputs and no results from its clients runs actions all the same.
+    let (engine, _) = engine(Box::new(|_, _| {}));
+    engine.kept().faults.keeps_results = true;
+    let told = object(&check(&ground, &["--json", "--remote", &engine.url()]));
+    assert_eq!(
+        (&told["may_write"], &told["may_execute"]),
+        (&false.into(), &true.into()),
+        "{told}"
+    );
 }
 
 #[test]

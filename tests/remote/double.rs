@@ -351,7 +351,11 @@ impl ActionCache for Services {
         request: Request<UpdateActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let action = hash_of(request.get_ref().action_digest.as_ref())?;
-        may_write(&self.enter("UpdateActionResult", &action, &request).await?)?;
+        let faults = self.enter("UpdateActionResult", &action, &request).await?;
+        may_write(&faults)?;
+        if faults.keeps_results {
+            return Err(Status::permission_denied("no results from clients"));
+        }
         let result = request.into_inner().action_result.unwrap_or_default();
         self.kept.lock().results.insert(action, result.encode_to_vec());
         Ok(Response::new(result))

@@ -32,6 +32,8 @@ pub(crate) struct Faults {
     pub(crate) full: bool,
     /// Uploads are forbidden.
     pub(crate) reader_only: bool,
+    /// Uploads of results are forbidden, and those of blobs are not.
+    pub(crate) keeps_results: bool,
     /// The number of calls to come that are refused as by a server that is overloaded or restarting.
     pub(crate) unavailable: u32,
 }

@@ -38,10 +38,20 @@ pub(crate) type Change = dyn Fn(&Seen, &mut BTreeMap<String, Vec<u8>>) + Send + 
 
 /// An engine whose worker runs every action here, whatever its properties, and then lets `change` have the files that it leaves.
 pub(crate) fn engine(change: Box<Change>) -> (RemoteDouble, SeenActions) {
+    engine_with(change, |seen| {
+        seen.platform.get("pnb-builder").cloned().unwrap_or_default()
+    })
+}
+
+/// The same with the name of the worker that runs an action.
+pub(crate) fn engine_with(
+    change: Box<Change>,
+    worker: impl Fn(&Seen) -> String + Send + Sync + 'static,
+) -> (RemoteDouble, SeenActions) {
     let seen = SeenActions::default();
     let noted = Arc::clone(&seen);
     let double = RemoteDouble::with_worker(move |action, kept| {
-        let (action, answer) = run(action, kept, &change);
+        let (action, answer) = run(action, kept, &change, &worker);
         noted.lock().expect("whole").push(action);
         answer
     });
@@ -52,7 +62,7 @@ fn message<M: Message + Default>(kept: &Kept, hash: &str) -> M {
     M::decode(kept.blobs[hash].as_slice()).expect("a message")
 }
 
-fn run(action: &str, kept: &mut Kept, change: &Change) -> (Seen, Executed) {
+fn run(action: &str, kept: &mut Kept, change: &Change, worker: &dyn Fn(&Seen) -> String) -> (Seen, Executed) {
     let action: Action = message(kept, action);
     let command: Command = message(kept, &action.command_digest.expect("a command").hash);
     let place = tempfile::tempdir().expect("scratch");
@@ -110,7 +120,7 @@ fn run(action: &str, kept: &mut Kept, change: &Change) -> (Seen, Executed) {
         exit_code: code,
         stderr_raw: stderr,
         execution_metadata: Some(ExecutedActionMetadata {
-            worker: seen.platform.get("pnb-builder").cloned().unwrap_or_default(),
+            worker: worker(&seen),
             ..Default::default()
         }),
         ..Default::default()
