@@ -13,6 +13,7 @@
 //! | `code.rs` | digests of pnb's own source |
 //! | `context.rs` | the values that all parts of a build share |
 //! | `scheduler.rs` | the choice of the nodes that run, their order, and their number at once |
+//! | `node.rs` | one node: its result from the store or a cache, or its run, here or on a worker |
 //! | `plan.rs` | what a build would run, and why |
 //! | `resolve.rs` | a node's inputs as digests, and its key |
 //! | `changed_files.rs` | the files behind a changed input, as reasons to run a stage |
@@ -47,6 +48,7 @@ mod facts;
 mod job;
 mod joint;
 mod listed;
+mod node;
 mod origins;
 mod output;
 mod package_facts;
