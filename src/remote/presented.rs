@@ -31,7 +31,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// As [`super::connect`], for the files.
+    /// As [`super::connect()`], for the files.
     pub fn presented(&self) -> Result<Presented, RemoteError> {
         #[cfg(not(feature = "remote"))]
         return Err(RemoteError::NotCompiled {

@@ -60,10 +60,9 @@ fn boots_securely(variant: &str) {
 }
 
 #[test]
-#[ignore = "long: arm64 is built, and two boots; cargo test -- --include-ignored"]
-fn a_disk_boots_by_uefi_and_another_by_secure_boot() {
+#[ignore = "long: arm64 is built, and a boot; cargo test -- --include-ignored"]
+fn a_disk_boots_by_uefi() {
     boots("disk-image-arm64-uefi", &["--firmware", "uefi"], &UEFI);
-    boots_securely("raw");
 }
 
 #[test]
@@ -210,9 +209,10 @@ mod nightly {
     use super::*;
 
     #[test]
-    #[ignore = "nightly: five boots; cargo test -- --ignored nightly::"]
+    #[ignore = "nightly: six boots; cargo test -- --ignored nightly::"]
     fn the_other_media_boot_by_uefi_and_secure_boot() {
         boots("raw", &["--firmware", "uefi"], &UEFI);
+        boots_securely("raw");
         boots_securely("disk-image-arm64-uefi");
         boots("qcow2", &["--firmware", "uefi"], &UEFI);
         boots("iso", &["--firmware", "uefi", "--as", "cdrom"], &UEFI);
