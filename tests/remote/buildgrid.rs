@@ -387,7 +387,7 @@ fn kept_settings(directory: &Path) -> String {
 fn scheduler_settings(address: SocketAddr, directory: &Path, database: &str) -> String {
     let kept = kept_settings(directory);
     format!(
-        "server:\n  - !channel\n    address: \"{address}\"\n    insecure-mode: true\n\
+        "thread-pool-size: 200\nserver:\n  - !channel\n    address: \"{address}\"\n    insecure-mode: true\n\
          connections:\n  - !sql-connection &sql\n    connection-string: {database}\n\
          {kept}\
          schedulers:\n  - !sql-scheduler &scheduler\n    sql: *sql\n    storage: *blobs\n    action-cache: *results\n    \
