@@ -15,12 +15,12 @@ use crate::{graph::Reason, model::NodeId, store::Record};
 
 /// The nodes that one step of a build has finished, and its failure.
 #[derive(Default)]
-pub(super) struct Step {
+pub(super) struct NodeStep {
     pub(super) done: Vec<Done>,
     pub(super) failed: Option<PipelineError>,
 }
 
-impl From<Result<Done, PipelineError>> for Step {
+impl From<Result<Done, PipelineError>> for NodeStep {
     fn from(result: Result<Done, PipelineError>) -> Self {
         match result {
             Ok(done) => Self {
@@ -50,7 +50,7 @@ pub(super) type Join<'a> = &'a dyn Fn(&Elsewhere) -> (Vec<NodeId>, OutputsByNode
 
 impl NodeBuilder<'_> {
     /// Takes the record of a node from the store or the cache, or runs its stage, with those that `join` adds to its action.
-    pub(super) fn build(&self, id: &NodeId, outputs: &OutputsByNode, join: Join<'_>) -> Step {
+    pub(super) fn build(&self, id: &NodeId, outputs: &OutputsByNode, join: Join<'_>) -> NodeStep {
         match self.known_or_resolved(id, outputs) {
             Ok(Resolved::Known(done)) => Ok(*done).into(),
             Ok(Resolved::Runs(resolved)) => self.run(*resolved, outputs, join),
@@ -90,7 +90,7 @@ impl NodeBuilder<'_> {
         }
     }
 
-    fn run(&self, resolved: ResolvedStage, outputs: &OutputsByNode, join: Join<'_>) -> Step {
+    fn run(&self, resolved: ResolvedStage, outputs: &OutputsByNode, join: Join<'_>) -> NodeStep {
         let context = self.context;
         let id = &resolved.id;
         let engine = match self.engine(&resolved) {
@@ -158,7 +158,7 @@ impl NodeBuilder<'_> {
         first: &ResolvedStage,
         outputs: &OutputsByNode,
         join: Join<'_>,
-    ) -> Step {
+    ) -> NodeStep {
         let context = self.context;
         let reasons = match reasons(context.project, context.store, first) {
             Ok(reasons) => reasons,
@@ -180,7 +180,7 @@ impl NodeBuilder<'_> {
                 .collect(),
         };
         let ChainEnd { ran, failed } = run_elsewhere(context, shared, elsewhere, chain);
-        let mut step = Step::default();
+        let mut step = NodeStep::default();
         for ran in ran {
             let id = &ran.resolved.id;
             if self.wanted.contains(id)
