@@ -6,7 +6,7 @@
 #
 # DIRECTORY gets the bare machine (up to 20 GB) and is left as it is for a look; one that is there from before is made anew. Needs root and
 # Debian or Ubuntu: the packages of the bare machine come from the mirror of the host's apt, and so do those that `pnb lock` looks for.
-# Lent from this machine: the Rust toolchain, the crates that cargo has fetched, and the pinned packages in target/tmp/mirror. With
+# Lent from this machine: the Rust toolchain, the crates of Cargo.lock, which are fetched first, and the pinned packages in target/tmp/mirror. With
 # --program, this program is used and the two commands are left out; with --as, only `rel` or `root` walks. What is walked is the last
 # commit: files that are not committed are not in the clone.
 set -euo pipefail
@@ -35,6 +35,8 @@ done
 project=$(cd "$(dirname "$0")/../.." && pwd)
 root=$directory/bare-debian
 
+# What cargo has not fetched cannot be lent: a build alone fetches no crate of the tests.
+cargo fetch --locked --manifest-path "$project/Cargo.toml"
 [ -d "$project/target/tmp/mirror" ] || {
     echo "target/tmp/mirror is not there; pnb vendor target/tmp/mirror makes it" >&2
     exit 1
