@@ -115,7 +115,7 @@ fn a_malformed_stage_is_named_by_line() {
     let dir = changed("stages/kernel/stage.toml", |t| t.replace("[outputs]", "[output]"));
     insta::assert_snapshot!(said(dir.path(), &["plan"]), @"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `variant`, `command`, `writer`, `prepare`, `root`, `emulator`, `sector-size`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
+    error: failed to read stages/kernel/stage.toml, line 9: unknown field `output`, expected one of `summary`, `arch`, `only`, `variant`, `command`, `writer`, `prepare`, `root`, `emulator`, `sector-size`, `compression-level`, `env`, `packages`, `inputs`, `outputs`, `sandbox`, `limits`
 
     hint: did you mean `outputs`?
     ");

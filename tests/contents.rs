@@ -127,6 +127,7 @@ impl Inputs {
             epoch: EPOCH,
             threads: 1,
             sector_size: SectorSize::default(),
+            compression_level: None,
             outputs: Vec::new(),
         };
         let spec = Spec {

@@ -9,7 +9,7 @@ use pnb::{
         cpio::{Compression, CpioReader, CpioWriter, Device, Root, read_tree, segments, write_tree},
         zstd,
     },
-    model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
+    model::{Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest, ZstdLevel, write_dump},
     verity::digest_bytes,
 };
 use proptest::prelude::*;
@@ -221,7 +221,7 @@ fn segments_of_an_initramfs_are_found_and_each_is_whole() {
     let plain = pack(&tree, &contents).expect("packs");
     let workers = NonZeroU32::MIN;
     let size = plain.len() as u64;
-    let zstd = zstd::compress("x", &mut &plain[..], size, Vec::new(), 3, workers).expect("packs");
+    let zstd = zstd::compress("x", &mut &plain[..], size, Vec::new(), ZstdLevel::default(), workers).expect("packs");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).expect("packs");
     let gzip = gzip.finish().expect("packs");
@@ -379,7 +379,7 @@ proptest! {
         put(&mut tree, b"d/f", 0o644, node);
         put(&mut tree, b"d/l", 0o777, Node::Symlink { target: b"f".to_vec() });
         let mut bytes = pack(&tree, &contents).expect("packs");
-        bytes.extend(zstd::compress("x", &mut &[5u8; 9000][..], 9000, Vec::new(), 1, NonZeroU32::MIN).expect("packs"));
+        bytes.extend(zstd::compress("x", &mut &[5u8; 9000][..], 9000, Vec::new(), ZstdLevel::default(), NonZeroU32::MIN).expect("packs"));
         bytes.extend([0xfd, b'7', b'z', b'X', b'Z', 0, 1, 2]);
         for (at, value) in flips {
             let at = at % bytes.len();

@@ -11,7 +11,7 @@ use pnb::{
         qcow2,
     },
     manifest::write_value,
-    model::{Epoch, Meta, RelPath, SectorSize, VerityDigest, parse_dump},
+    model::{Epoch, Meta, RelPath, SectorSize, VerityDigest, ZstdLevel, parse_dump},
 };
 use serde_json::Value;
 use std::{
@@ -164,7 +164,7 @@ fn container(u: &mut Unstructured<'_>, inner: &[u8], copies: usize) -> Result<Ve
             let mut disk = inner.to_vec();
             disk.resize(disk.len().next_multiple_of(512), 0);
             let mut out = Cursor::new(Vec::new());
-            qcow2::write(&disk, &mut out, 1, NonZeroU32::MIN).expect("in memory");
+            qcow2::write(&disk, &mut out, ZstdLevel::default(), NonZeroU32::MIN).expect("in memory");
             out.into_inner()
         }
     })

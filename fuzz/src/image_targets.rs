@@ -6,7 +6,7 @@ use pnb::{
         OciImage, WrittenLayer, apply_layers, blob_path, image_documents, layout_file, layout_index, take_kernel,
         write_layer,
     },
-    model::{Arch, Epoch, RelPath, Sha256Digest, VerityDigest},
+    model::{Arch, Epoch, RelPath, Sha256Digest, VerityDigest, ZstdLevel},
     verity::{Both, digest_bytes},
 };
 use std::{
@@ -147,7 +147,14 @@ pub(crate) fn layers(data: &[u8]) -> usize {
     let open =
         |digest: &VerityDigest| -> io::Result<Box<dyn Read>> { Ok(Box::new(Cursor::new(contents[digest].clone()))) };
     let mut again = Vec::new();
-    let written = write_layer(&entries, &open, LayerCompression::Gzip, NonZeroU32::MIN, &mut again);
+    let written = write_layer(
+        &entries,
+        &open,
+        LayerCompression::Gzip,
+        ZstdLevel::default(),
+        NonZeroU32::MIN,
+        &mut again,
+    );
     // Owners above the octal digits of a header are read and not written.
     if written.is_ok() {
         let mut archive = Vec::new();

@@ -15,6 +15,7 @@
 //! | `emulator` | digest of the tree with qemu-user | it runs programs of another architecture; only if there are any |
 //! | `input.<name>` | digest of the tree or file; for packages one line per file with its SHA-256 | the stage reads it |
 //! | `sector-size` | bytes | the writer makes a disk of such sectors; only if it is not 512 |
+//! | `compression-level` | a level of zstd | the writer compresses at this level; only if `stage.toml` has one |
 //! | `env.<name>` | value | the stage reads it |
 //! | `sandbox`, `limits`, `output.<name>` | their settings as canonical JSON | they limit the stage and select its outputs; `from` of an output that passes an input on is one of them |
 //!
@@ -125,6 +126,9 @@ impl Canonical {
         }
         if file.sector_size != SectorSize::default() {
             lines.add("sector-size", file.sector_size);
+        }
+        if let Some(level) = file.compression_level {
+            lines.add("compression-level", level);
         }
         for (name, value) in &file.env {
             lines.add(&format!("env.{name}"), json(serde_json::to_string(value))?);

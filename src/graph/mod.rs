@@ -11,10 +11,10 @@ mod picture;
 mod plan;
 mod reason;
 mod render;
-mod sectors;
 mod stage_file;
 mod stage_sandbox;
 mod units;
+mod writer_settings;
 
 pub use check::{StageGraph, StageNode};
 pub use declared_variant::DeclaredVariant;
@@ -29,3 +29,4 @@ pub use stage_file::{
 };
 pub use stage_sandbox::{Sandbox, StageIds};
 pub use units::parse_size;
+pub use writer_settings::COMPRESSING;

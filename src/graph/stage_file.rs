@@ -2,10 +2,10 @@
 
 use super::{
     DeclaredVariant, GraphError, Sandbox,
-    sectors::check_sector_size,
     units::{parse_duration, parse_size},
+    writer_settings::{check_compression, check_sector_size},
 };
-use crate::model::{Arch, BuildOption, RelPath, SectorSize, excerpt, is_visible, visible_message};
+use crate::model::{Arch, BuildOption, RelPath, SectorSize, ZstdLevel, excerpt, is_visible, visible_message};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -331,6 +331,8 @@ pub struct StageFile {
     pub emulator: Option<Spanned<String>>,
     /// The logical sectors of the disk that the stage makes.
     pub sector_size: SectorSize,
+    /// The level of zstd for what the stage compresses; `None` for the writer's own.
+    pub compression_level: Option<ZstdLevel>,
     /// Further environment variables.
     pub env: BTreeMap<String, String>,
     /// The package set that it needs from the lock.
@@ -366,6 +368,7 @@ struct RawStage {
     root: Option<Spanned<String>>,
     emulator: Option<Spanned<String>>,
     sector_size: Option<Spanned<SectorSize>>,
+    compression_level: Option<Spanned<ZstdLevel>>,
     #[serde(default)]
     env: BTreeMap<Spanned<String>, String>,
     packages: Option<Packages>,
@@ -501,6 +504,9 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
     if let Some(size) = &raw.sector_size {
         check_sector_size(*size.get_ref(), &workload, &raw.inputs).map_err(|p| error(size.span().start, p))?;
     }
+    if let Some(level) = &raw.compression_level {
+        check_compression(&workload).map_err(|p| error(level.span().start, p))?;
+    }
     for name in raw.env.keys() {
         // pnb sets these variables itself: a value in the stage file would be lost or mislead its reader.
         if FIXED.contains(&name.get_ref().as_str()) || name.get_ref().starts_with("PNB_") {
@@ -554,6 +560,7 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         root: raw.root,
         emulator: raw.emulator,
         sector_size: raw.sector_size.map(Spanned::into_inner).unwrap_or_default(),
+        compression_level: raw.compression_level.map(Spanned::into_inner),
         env: raw.env.into_iter().map(|(k, v)| (k.into_inner(), v)).collect(),
         packages: raw.packages,
         options: raw
@@ -711,6 +718,16 @@ memory = "3GiB"
                 "root = \"tools\"\n",
                 "root = \"tools\"\nsector-size = 4096\n",
                 "line 4: \"sector-size\" goes with the writer \"disk-image\"",
+            ),
+            (
+                "root = \"tools\"\n",
+                "root = \"tools\"\ncompression-level = 20\n",
+                "line 4: a level of zstd is a number from 1 to 19, not 20",
+            ),
+            (
+                "root = \"tools\"\n",
+                "root = \"tools\"\ncompression-level = 9\n",
+                "line 4: \"compression-level\" goes with the writers \"initramfs\"",
             ),
             (
                 "root = \"tools\"\n",

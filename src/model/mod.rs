@@ -22,6 +22,7 @@ mod sync;
 mod text;
 mod tree;
 mod variant;
+mod zstd_level;
 
 pub use arch::Arch;
 pub use build_option::BuildOption;
@@ -47,3 +48,4 @@ pub use text::{
 };
 pub use tree::{Entry, Meta, Node, Tree};
 pub use variant::{ArtifactForm, Variant};
+pub use zstd_level::ZstdLevel;

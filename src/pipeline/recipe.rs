@@ -138,6 +138,7 @@ fn writer_arguments(project: &Project, file: &StageFile, arch: Arch, name: &str)
         epoch: project.lock.source_date_epoch,
         threads: file.limits.cpus,
         sector_size: file.sector_size,
+        compression_level: file.compression_level,
         outputs: file.outputs_for(arch).map(|(name, _)| name.clone()).collect(),
     };
     serde_json::to_vec(&context).map_err(|e| format!("arguments of the writer {name}: {e}"))

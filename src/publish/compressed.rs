@@ -3,7 +3,11 @@
 //! The same image makes the same bytes on every machine: level and library are fixed, and the number of threads does not change them.
 
 use super::{ArtifactBlob, CompressError};
-use crate::{image::zstd::compress, model::Sha256Digest, store::open_foreign};
+use crate::{
+    image::zstd::compress,
+    model::{Sha256Digest, ZstdLevel},
+    store::open_foreign,
+};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::File,
@@ -13,7 +17,7 @@ use std::{
 };
 
 /// The level: a disk image is mostly zeros and files that are compressed already, so higher ones cost time and save little.
-pub const COMPRESSED_LEVEL: i32 = 9;
+pub const COMPRESSED_LEVEL: ZstdLevel = ZstdLevel::HIGH;
 
 /// Compresses the file `source`, which must be `image`, into the new file `target`.
 ///

@@ -17,7 +17,7 @@ use crate::{
         self, BASE_PACKAGES, BLOBS, LayerCompression, LayerEntries, LayerLimits, LayoutReader, OciImage, apply_layers,
         blob_path, layer_documents, layout_file, layout_index, write_layer,
     },
-    model::{RelPath, Tree, VerityDigest},
+    model::{RelPath, Tree, VerityDigest, ZstdLevel},
     verity,
 };
 use std::{
@@ -46,7 +46,16 @@ pub(super) fn layer_image(context: &Context) -> Result<(), WriterError> {
     let file = File::create_new(&part).map_err(WriterError::io("create", &part))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let workers = NonZeroU32::new(context.threads).unwrap_or(NonZeroU32::MIN);
-    let layer = write_layer(&entries, &opener(&contents), LayerCompression::Zstd, workers, &mut out)?;
+    // Made once and fetched often.
+    let level = context.compression_level.unwrap_or(ZstdLevel::HIGH);
+    let layer = write_layer(
+        &entries,
+        &opener(&contents),
+        LayerCompression::Zstd,
+        level,
+        workers,
+        &mut out,
+    )?;
     out.flush().map_err(WriterError::io("write", &part))?;
     let blob = layout.join(blob_path(&layer.digest));
     fs::rename(&part, &blob).map_err(WriterError::io("rename", &part))?;

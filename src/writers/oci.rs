@@ -134,6 +134,12 @@ pub(super) fn oci_image(context: &Context) -> Result<(), WriterError> {
     }
     with_directories(&tree, &mut groups);
 
+    if let (LayerCompression::Gzip, Some(level)) = (list.compression, context.compression_level) {
+        return Err(WriterError::Missing(format!(
+            "use compression-level {level}: {LAYERS} has the compression \"gzip\", and the level is one of zstd"
+        )));
+    }
+    let level = context.compression_level.unwrap_or_default();
     let layout = build(oci::LAYOUT_DIRECTORY);
     make_directory(&layout.join(oci::BLOBS))?;
     let order = list.layer.iter().map(|layer| layer.name.as_str());
@@ -150,7 +156,7 @@ pub(super) fn oci_image(context: &Context) -> Result<(), WriterError> {
         let file = File::create_new(&part).map_err(WriterError::io("create", &part))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         let workers = NonZeroU32::new(context.threads).unwrap_or(NonZeroU32::MIN);
-        let layer = write_layer(&entries, &open, list.compression, workers, &mut out)?;
+        let layer = write_layer(&entries, &open, list.compression, level, workers, &mut out)?;
         out.flush().map_err(WriterError::io("write", &part))?;
         let blob = layout.join(blob_path(&layer.digest));
         fs::rename(&part, &blob).map_err(WriterError::io("rename", &part))?;

@@ -5,7 +5,7 @@ use super::{
     root, unpack,
 };
 use crate::{
-    model::{Arch, Epoch, SectorSize, chain},
+    model::{Arch, Epoch, SectorSize, ZstdLevel, chain},
     sandbox::{BuiltinTable, BuiltinWriter},
 };
 use nix::sys::stat::{Mode, umask};
@@ -22,6 +22,8 @@ pub struct Context {
     pub threads: u32,
     /// The sectors of a disk that the writer makes.
     pub sector_size: SectorSize,
+    /// The level of zstd that `stage.toml` asks for.
+    pub compression_level: Option<ZstdLevel>,
     /// Names of the outputs that the stage declares; the writer may leave others out.
     pub outputs: Vec<String>,
 }
@@ -80,4 +82,16 @@ fn run(arguments: &[u8], writer: fn(&Context) -> Result<(), WriterError>) -> Res
     let written = writer(&context);
     umask(before);
     written.map_err(|error| format!("failed to {}", chain(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_compresses_is_a_writer() {
+        for name in crate::graph::COMPRESSING {
+            assert!(names().any(|writer| writer == name), "{name}");
+        }
+    }
 }

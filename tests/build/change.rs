@@ -128,6 +128,51 @@ fn a_variant_needs_nothing_but_a_stage_that_declares_it() {
 }
 
 #[test]
+fn a_level_of_compression_changes_sizes_and_nothing_else() {
+    let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+    let (project, levelled) = (dir.path().join("project"), dir.path().join("images"));
+    copy_of_project(&project);
+    let kinds = [
+        ("kernel-initrd", "initramfs.cpio.zst"),
+        ("qcow2", "disk.qcow2"),
+        ("oci", "oci/blobs/sha256"),
+    ];
+    for (variant, _) in kinds {
+        let file = project.join(format!("stages/{variant}/stage.toml"));
+        let text = fs::read_to_string(&file).expect("there");
+        let asked = text.replacen("\nwriter = ", "\ncompression-level = 1\nwriter = ", 1);
+        assert_ne!(asked, text);
+        fs::write(&file, asked).expect("written");
+    }
+    let mut command = build(&project, &store());
+    command.args(["--variant", "kernel-initrd,qcow2,oci", "--output"]);
+    good(command.arg(&levelled));
+    good(pnb(&project, &store()).arg("audit").arg(&levelled));
+    let manifest = |artifact: &Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(artifact.join("build-manifest.json")).expect("there")).expect("JSON")
+    };
+    for (variant, part) in kinds {
+        let [ours, other] = [images(), &levelled].map(|images| images.join(variant).join("amd64"));
+        let [usual, larger] = [&ours, &other].map(|artifact| size_of(&artifact.join(part)));
+        assert!(usual + usual / 100 < larger, "{variant}: {usual} and {larger} bytes");
+        assert_eq!(
+            manifest(&ours)["fsverity_root_hash"],
+            manifest(&other)["fsverity_root_hash"],
+            "{variant}"
+        );
+    }
+}
+
+/// The bytes of a file, or of all files of a directory.
+fn size_of(path: &Path) -> u64 {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).expect("readable");
+        return entries.map(|entry| size_of(&entry.expect("readable").path())).sum();
+    }
+    fs::metadata(path).expect("there").len()
+}
+
+#[test]
 fn an_output_that_is_an_input_as_it_is_has_the_inputs_object_whatever_the_stage_leaves() {
     artifact();
     let dir = tempfile::tempdir_in(scratch()).expect("scratch");

@@ -14,7 +14,7 @@ use pnb::{
     image::{Guid, Source, fat, gpt, qcow2},
     inspect::{Comparison, Difference, SpoolDirectory, SurveyNode, What, diff, find_root, open, survey},
     manifest::Statements,
-    model::{RelPath, SectorSize, VerityDigest},
+    model::{RelPath, SectorSize, VerityDigest, ZstdLevel},
 };
 use proptest::prelude::*;
 use std::{
@@ -146,6 +146,7 @@ fn iso(root: &[u8], stated: &[u8]) -> Vec<u8> {
 
 fn compressed(disk: &[u8], level: i32) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
+    let level = ZstdLevel::of(level).expect("a level");
     qcow2::write(&disk.to_vec(), &mut out, level, NonZeroU32::MIN).expect("in memory");
     out.into_inner()
 }

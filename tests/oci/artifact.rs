@@ -309,6 +309,7 @@ fn image_files(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
         epoch: EPOCH,
         threads: 1,
         sector_size: SectorSize::default(),
+        compression_level: None,
         outputs: names.map(str::to_owned).to_vec(),
     };
     let outputs = names.map(|name| OutputSpec {

@@ -5,7 +5,7 @@ use pnb::{
         ImageFacts, LAYOUT_FILE, LayerCompression, LayerEntries, LayerLimits, LayoutReader, OCI_INDEX, OciDocument,
         OciImage, WrittenLayer, apply_layers, blob_path, image_documents, layout_file, layout_index, write_layer,
     },
-    model::{Arch, Entry, Epoch, Meta, Node, RelPath, Sha256Digest, Tree, VerityDigest, chain},
+    model::{Arch, Entry, Epoch, Meta, Node, RelPath, Sha256Digest, Tree, VerityDigest, ZstdLevel, chain},
     verity::digest_bytes,
 };
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ pub(crate) fn layer(
         )))
     };
     let mut bytes = Vec::new();
-    let written = write_layer(entries, &open, compression, ONE, &mut bytes).expect("written");
+    let written = write_layer(entries, &open, compression, ZstdLevel::default(), ONE, &mut bytes).expect("written");
     (written, bytes)
 }
 

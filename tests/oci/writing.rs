@@ -6,7 +6,7 @@ use pnb::{
         ImageError,
         oci::{LayerCompression, LayerEntries, blob_path, write_layer},
     },
-    model::{Arch, Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest},
+    model::{Arch, Entry, Epoch, Meta, Node, RelPath, Tree, VerityDigest, ZstdLevel},
     verity::digest_bytes,
 };
 use proptest::prelude::*;
@@ -179,7 +179,15 @@ fn the_number_of_threads_does_not_change_a_byte() {
         let made = [1, 2, 5].map(|workers| {
             let mut bytes = Vec::new();
             let workers = std::num::NonZeroU32::new(workers).expect("some");
-            write_layer(&entries(&tree), &open, compression, workers, &mut bytes).expect("written");
+            write_layer(
+                &entries(&tree),
+                &open,
+                compression,
+                ZstdLevel::default(),
+                workers,
+                &mut bytes,
+            )
+            .expect("written");
             bytes
         });
         assert!(made.iter().all(|bytes| *bytes == made[0]), "{compression:?}");
@@ -199,7 +207,14 @@ fn what_a_layer_cannot_hold_is_refused() {
         let open = |digest: &VerityDigest| -> io::Result<Box<dyn io::Read>> {
             Ok(Box::new(io::Cursor::new(contents[digest].clone())))
         };
-        let written = write_layer(&entries(&tree), &open, LayerCompression::Gzip, ONE, &mut Vec::new());
+        let written = write_layer(
+            &entries(&tree),
+            &open,
+            LayerCompression::Gzip,
+            ZstdLevel::default(),
+            ONE,
+            &mut Vec::new(),
+        );
         match written {
             Ok(_) => "it is written".to_owned(),
             Err(error @ ImageError::Entry { .. }) => error.to_string(),
@@ -238,7 +253,14 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
             let open = |digest: &VerityDigest| -> io::Result<Box<dyn io::Read>> {
                 Ok(Box::new(io::Cursor::new(contents[digest].clone())))
             };
-            let written = write_layer(&entries(&tree), &open, compression, ONE, &mut Vec::new());
+            let written = write_layer(
+                &entries(&tree),
+                &open,
+                compression,
+                ZstdLevel::default(),
+                ONE,
+                &mut Vec::new(),
+            );
             let error = written.expect_err("refused").to_string();
             assert!(error.contains("wrong length\nexpected: 5 bytes"), "{error}");
         }

@@ -15,7 +15,7 @@ use pnb::{
         },
     },
     manifest::Statements,
-    model::{Arch, Entry, Meta, Node, NodeId, RelPath, Sha256Digest, Tree, VerityDigest},
+    model::{Arch, Entry, Meta, Node, NodeId, RelPath, Sha256Digest, Tree, VerityDigest, ZstdLevel},
     verity::{Both, digest_bytes},
 };
 use std::{
@@ -109,7 +109,15 @@ fn image(arch: Arch, agent: usize) -> (BTreeMap<RelPath, Vec<u8>>, VerityDigest,
         entries: tree.iter().collect(),
     };
     let mut blob = Vec::new();
-    let written = write_layer(&entries, &open, LayerCompression::Zstd, NonZeroU32::MIN, &mut blob).expect("written");
+    let written = write_layer(
+        &entries,
+        &open,
+        LayerCompression::Zstd,
+        ZstdLevel::HIGH,
+        NonZeroU32::MIN,
+        &mut blob,
+    )
+    .expect("written");
     let facts = ImageFacts {
         arch,
         created: EPOCH,

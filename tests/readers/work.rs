@@ -4,7 +4,7 @@ use super::{child, compared, count, looked, part, pattern, problem, problems, sc
 use pnb::{
     image::{Source, cpio::CpioWriter, qcow2},
     inspect::{SurveyNode, What, find_root, survey},
-    model::{Epoch, Meta, RelPath},
+    model::{Epoch, Meta, RelPath, ZstdLevel},
 };
 use std::{io::Cursor, num::NonZeroU32, sync::Arc};
 
@@ -257,7 +257,7 @@ fn virtual_disks_within_virtual_disks_end_at_a_limit() {
                 bytes
             };
             let mut out = Cursor::new(Vec::new());
-            qcow2::write(&disk, &mut out, 1, NonZeroU32::MIN).expect("in memory");
+            qcow2::write(&disk, &mut out, ZstdLevel::default(), NonZeroU32::MIN).expect("in memory");
             bytes = out.into_inner();
         }
         bytes

@@ -87,6 +87,7 @@ pub(super) fn prepare(
         epoch: project.lock.source_date_epoch,
         threads: 2,
         sector_size: SectorSize::default(),
+        compression_level: None,
         outputs: FILES.map(str::to_owned).to_vec(),
     };
     let argument = serde_json::to_vec(&argument).map_err(BootError::Served)?;

@@ -7,7 +7,7 @@
 use super::{FORMAT, apply::WHITEOUT, pax::Records};
 use crate::{
     image::{CountingWriter, ImageError, Open, copy_exact, zstd},
-    model::{Entry, Meta, Node, RelPath, Sha256Digest},
+    model::{Entry, Meta, Node, RelPath, Sha256Digest, ZstdLevel},
 };
 use flate2::GzBuilder;
 use sha2::{Digest, Sha256};
@@ -29,8 +29,6 @@ const MAX_SIZE: u64 = 0o77_777_777_777;
 const RECORDS_NAME: &str = "pax";
 /// Name of the root directory.
 const ROOT_NAME: &[u8] = b"./";
-/// Level of zstd. Modules, the largest layer, are compressed already.
-const ZSTD_LEVEL: i32 = 9;
 /// Level of gzip.
 const GZIP_LEVEL: u32 = 9;
 /// The value of gzip's field for the operating system that says nothing (RFC 1952, section 2.3.1).
@@ -68,12 +66,13 @@ pub struct LayerEntries<'a> {
     pub entries: Vec<(&'a RelPath, &'a Entry)>,
 }
 
-/// Writes a layer of `entries`, in their order, to `out`. Contents are read twice where zstd has to know the length beforehand: the first
+/// Writes a layer of `entries`, in their order, to `out`; `level` is that of zstd, and gzip has its highest. Contents are read twice where zstd has to know the length beforehand: the first
 /// time as zeros of the same length.
 pub fn write_layer<W: Write>(
     entries: &LayerEntries<'_>,
     open: Open<'_>,
     compression: LayerCompression,
+    level: ZstdLevel,
     workers: NonZeroU32,
     out: W,
 ) -> Result<WrittenLayer, ImageError> {
@@ -83,7 +82,7 @@ pub fn write_layer<W: Write>(
             let mut counter = CountingWriter::new(io::sink());
             archive(entries, None, &mut counter)?;
             let mut diff_id = None;
-            zstd::compress_with(counter.count(), &mut hashed, ZSTD_LEVEL, workers, |out| {
+            zstd::compress_with(counter.count(), &mut hashed, level, workers, |out| {
                 diff_id = Some(hashed_archive(entries, open, out)?);
                 Ok(())
             })?;

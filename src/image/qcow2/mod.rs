@@ -21,4 +21,4 @@ mod reader;
 mod writer;
 
 pub use reader::{Qcow2, needs};
-pub use writer::{DEFAULT_LEVEL, Qcow2Summary, write};
+pub use writer::{Qcow2Summary, write};

@@ -7,7 +7,10 @@
 use super::format::{
     BLOCK_COUNTS, CLUSTER, COPIED, ENTRY, FORMAT, L2_ENTRIES, MAX_L1_BYTES, Qcow2Header, SECTOR, compressed_entry,
 };
-use crate::image::{ImageError, ReadAt, zstd::MAX_LEVEL};
+use crate::{
+    image::{ImageError, ReadAt},
+    model::ZstdLevel,
+};
 use std::{
     collections::BTreeMap,
     io::{Seek, SeekFrom, Write},
@@ -17,8 +20,6 @@ use std::{
     thread,
 };
 
-/// The zstd level at which compressing takes about as long as reading the disk.
-pub const DEFAULT_LEVEL: i32 = 3;
 const SOURCE: &str = "a disk to convert";
 /// Number of clusters that a thread compresses before it passes them on: 1 MiB.
 const RUN: u64 = 16;
@@ -49,24 +50,19 @@ struct Stored {
 
 type Batch = Result<Vec<Stored>, ImageError>;
 
-/// Writes `source` to `out`, which must be empty, each cluster compressed at zstd `level` (1 to 19) by `workers` threads.
+/// Writes `source` to `out`, which must be empty, each cluster compressed at `level` by `workers` threads.
 ///
 /// The header is written last. The bytes are the same for any number of workers.
 pub fn write(
     source: &(dyn ReadAt + Sync),
     out: impl Write + Seek,
-    level: i32,
+    level: ZstdLevel,
     workers: NonZeroU32,
 ) -> Result<Qcow2Summary, ImageError> {
     let refuse = |problem: String| ImageError::Request {
         format: FORMAT,
         problem,
     };
-    if !(1..=MAX_LEVEL).contains(&level) {
-        return Err(refuse(format!(
-            "the zstd level {level} is not between 1 and {MAX_LEVEL}"
-        )));
-    }
     let source_size = source.size().map_err(|e| input(0, e))?;
     let l1_entries = source_size.div_ceil(CLUSTER * L2_ENTRIES).max(1);
     if l1_entries > MAX_L1_BYTES / ENTRY {
@@ -132,7 +128,7 @@ fn data_runs(source: &dyn ReadAt, size: u64) -> Result<Vec<Range<u64>>, ImageErr
 fn compress_runs(
     source: &dyn ReadAt,
     size: u64,
-    level: i32,
+    level: ZstdLevel,
     own: impl Iterator<Item = u64>,
     queue: &SyncSender<Batch>,
 ) {
@@ -155,9 +151,9 @@ fn compress_runs(
 /// Compresses the clusters in `bytes`, of which the first is cluster `first` of the disk.
 ///
 /// Each run has a new compressor, so that no state of one run can influence another.
-fn compress_run(first: u64, bytes: &[u8], level: i32) -> Batch {
+fn compress_run(first: u64, bytes: &[u8], level: ZstdLevel) -> Batch {
     let failed = |source| ImageError::Write { format: FORMAT, source };
-    let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
+    let mut compressor = zstd::bulk::Compressor::new(level.number()).map_err(failed)?;
     let mut packed = vec![0; zstd::zstd_safe::compress_bound(CLUSTER as usize)];
     let mut run = Vec::new();
     for (index, cluster) in (first..).zip(bytes.chunks(CLUSTER as usize)) {
