@@ -7,14 +7,16 @@ use super::error::FetchError;
 use super::plan::FetchItem;
 use crate::model::{Sha256Digest, VerityDigest};
 use crate::verity::Both;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Bytes read and written at once.
 pub(super) const CHUNK: usize = 128 << 10;
+/// Mode of an unfinished download.
+const MODE: u32 = 0o600;
 /// Time between two tries to lock a file that another builder is writing.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -51,8 +53,24 @@ impl PartialDownload {
         let file = loop {
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
-            options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-            let file = options.open(&path).map_err(|e| failed("open", e))?;
+            options.mode(MODE).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+            // A builder makes a whole file read-only before it renames it into the store. Where it was killed in between, and where it is
+            // about to rename, an ordinary user cannot open the file for writing.
+            let (file, refused) = match options.open(&path) {
+                Ok(file) => (file, None),
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    let mut options = File::options();
+                    options
+                        .read(true)
+                        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
+                    match options.open(&path) {
+                        Ok(file) => (file, Some(e)),
+                        Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+                        Err(_) => return Err(failed("open", e)),
+                    }
+                }
+                Err(e) => return Err(failed("open", e)),
+            };
             loop {
                 match file.try_lock() {
                     Ok(()) => break,
@@ -71,10 +89,20 @@ impl PartialDownload {
                 return Err(failed("use", io::Error::other("it is not a regular file")));
             }
             match std::fs::symlink_metadata(&path) {
-                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => break file,
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {}
+                Ok(_) => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(failed("read the metadata of", e)),
+            }
+            match refused {
+                None => break file,
+                // Nobody else is at it, as the lock is held here.
+                Some(refused) if held.mode() & MODE != MODE => {
+                    if file.set_permissions(Permissions::from_mode(MODE)).is_err() {
+                        return Err(failed("open", refused));
+                    }
+                }
+                Some(refused) => return Err(failed("open", refused)),
             }
         };
         let mut part = Self {
