@@ -224,8 +224,13 @@ fn a_module_is_unpacked_as_far_as_it_says_all_and_to_its_end_when_it_is_unusual(
         ),
         (
             "a name that is no text",
-            with(b"__UNIQUE_ID_info1\0", b"__UNIQUE_ID_info\x01\0"),
+            with(b"__UNIQUE_ID_info1\0", b"__UNIQUE_ID_info\x03\0"),
             1,
+        ),
+        (
+            "the assembler's names of the labels 1$ and 1",
+            with(b"__UNIQUE_ID_info1\0", b".L14472\x011\0.L23\x0212\0"),
+            0,
         ),
         (
             "a string without a symbol",
