@@ -7,9 +7,9 @@ use super::error::FetchError;
 use super::plan::FetchItem;
 use crate::model::{Sha256Digest, VerityDigest};
 use crate::verity::Both;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use std::time::Duration;
 pub(super) const CHUNK: usize = 128 << 10;
 /// Time between two tries to lock a file that another builder is writing.
 const POLL: Duration = Duration::from_millis(50);
+/// Permissions of the file.
+const WRITABLE: u32 = 0o600;
 
 /// A complete file with exactly the pinned bytes, flushed to the disk.
 #[derive(Debug)]
@@ -51,8 +53,19 @@ impl PartialDownload {
         let file = loop {
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
-            options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-            let file = options.open(&path).map_err(|e| failed("open", e))?;
+            options.mode(WRITABLE).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+            let (file, writable) = match options.open(&path) {
+                // The builder that holds the lock has made it an object of the store, and is about to rename it.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    let mut options = File::options();
+                    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+                    match options.open(&path) {
+                        Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                        opened => (opened.map_err(|_| failed("open", e))?, false),
+                    }
+                }
+                opened => (opened.map_err(|e| failed("open", e))?, true),
+            };
             loop {
                 match file.try_lock() {
                     Ok(()) => break,
@@ -71,7 +84,13 @@ impl PartialDownload {
                 return Err(failed("use", io::Error::other("it is not a regular file")));
             }
             match std::fs::symlink_metadata(&path) {
-                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => break file,
+                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => match writable {
+                    true => break file,
+                    // It was not renamed: that builder was killed.
+                    false => file
+                        .set_permissions(Permissions::from_mode(WRITABLE))
+                        .map_err(|e| failed("open", e))?,
+                },
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(failed("read the metadata of", e)),

@@ -1,6 +1,7 @@
 //! Fetching from servers that behave in every way a server can.
 
 mod network;
+mod ordinary;
 mod waits;
 
 use pnb::fetch::{
