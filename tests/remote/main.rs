@@ -13,6 +13,7 @@ mod tls;
 
 mod builders;
 mod buildgrid;
+mod busy;
 mod casd;
 mod check;
 mod client;
