@@ -30,5 +30,6 @@ mod interrupt;
 mod lies;
 mod planned;
 mod process;
+mod rivals;
 mod shared;
 mod workplace;
