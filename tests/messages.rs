@@ -457,7 +457,15 @@ fn about<'a>(sayings: &'a [Saying], message: &Message) -> Vec<&'a Saying> {
 
 /// The exit codes by name, of the table in the sources.
 fn exit_codes(root: &Path) -> BTreeMap<String, String> {
-    let text = fs::read_to_string(root.join("src/cli/exit.rs")).expect("read");
+    let mut text = fs::read_to_string(root.join("src/cli/exit.rs")).expect("read");
+    // The codes that a worker tells by have names of their own.
+    let named = fs::read_to_string(root.join("src/model/exit_code.rs")).expect("read");
+    let constants = named
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.strip_suffix(';'));
+    for (name, code) in constants.filter_map(|line| line.split_once(": u8 = ")) {
+        text = text.replace(&format!("({name},"), &format!("({code},"));
+    }
     let (_, rows, _) = block(&text, "match self").expect("the table");
     let row = |(pattern, expression): (String, &str)| {
         let name = pattern.trim_start_matches("Exit::").to_owned();

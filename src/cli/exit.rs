@@ -1,7 +1,11 @@
 //! Exit codes: part of the interface. One table, from which `pnb help` is written and with which docs/exit-codes.md and docs/audit.md
 //! are compared.
 
-use pnb::{audit::Class, sign::RefusalClass};
+use pnb::{
+    audit::Class,
+    model::{EXIT_HERMETIC, EXIT_STORE},
+    sign::RefusalClass,
+};
 use std::process::ExitCode;
 
 /// Why the program ends, as a number on which a script can act.
@@ -107,10 +111,10 @@ impl Exit {
             Exit::Usage => (2, "wrong command line or policy, or no such file"),
             Exit::Lock => (3, "lock missing, malformed or out of date"),
             Exit::Fetch => (4, "a pinned file cannot be fetched"),
-            Exit::Store => (5, "store damaged, full or in use"),
+            Exit::Store => (EXIT_STORE, "store damaged, full or in use"),
             Exit::Graph => (6, "stage files invalid, or no graph"),
             Exit::Stage => (7, "a stage failed"),
-            Exit::Hermetic => (8, "cannot be hermetic, or runs no stages here"),
+            Exit::Hermetic => (EXIT_HERMETIC, "cannot be hermetic, or runs no stages here"),
             Exit::Boot => (9, "did not boot, or refused to boot"),
             Exit::NotReproducible => (10, "verify-repro: not reproducible"),
             Exit::Unreadable => (11, "inspect, diff: a file, or a part of it, cannot be read"),

@@ -151,7 +151,7 @@ impl RemoteArgs {
         let endpoint = self.endpoint(&url)?;
         let (cache, elsewhere) = match runs {
             true => {
-                let engine = connect_engine(&endpoint, &network(common), &self.limits())?;
+                let engine = connect_engine(&endpoint, &network(common), &self.engine_limits(workers))?;
                 (engine.cache(), Some(Elsewhere::new(engine, workers.options(program)?)))
             }
             false => (connect(&endpoint, &network(common), &self.limits())?, None),
@@ -182,6 +182,14 @@ impl RemoteArgs {
         limits
     }
 
+    /// The same for an engine: one that refuses more calls at once is waited for as a worker is.
+    fn engine_limits(&self, workers: &WorkerArgs) -> RemoteLimits {
+        RemoteLimits {
+            busy: workers.queue_timeout(),
+            ..self.limits()
+        }
+    }
+
     /// The address of the engine that a build uses, if one is named and the network may be used.
     fn engine_url(&self, common: &Common, workers: &WorkerArgs) -> Result<Option<&str>, RemoteChoiceError> {
         let named = self.remote.as_deref().filter(|url| !url.is_empty());
@@ -208,7 +216,7 @@ impl RemoteArgs {
             return Ok(None);
         };
         let options = workers.options(program)?;
-        let engine = connect_engine(&self.endpoint(url)?, &network(common), &self.limits())?;
+        let engine = connect_engine(&self.endpoint(url)?, &network(common), &self.engine_limits(workers))?;
         let shared = SharedResults::new(
             StageResults::new(engine.cache()),
             !self.remote_no_accept && !workers.challenges(),

@@ -191,6 +191,11 @@ impl WorkerArgs {
         }
     }
 
+    /// The longest wait of a stage for a worker.
+    pub(super) fn queue_timeout(&self) -> Duration {
+        Duration::from_secs(self.remote_queue_timeout.unwrap_or(QUEUE_SECONDS))
+    }
+
     /// The options of an engine; workers of this machine's architecture run `own`.
     pub(super) fn options(&self, own: &Path) -> Result<WorkerOptions, WorkerChoiceError> {
         let mut programs = BTreeMap::from([(Arch::host(), own.to_owned())]);
@@ -209,7 +214,7 @@ impl WorkerArgs {
         Ok(WorkerOptions {
             programs,
             jobs: usize::from(self.remote_jobs.unwrap_or(REMOTE_JOBS)),
-            queue_timeout: Duration::from_secs(self.remote_queue_timeout.unwrap_or(QUEUE_SECONDS)),
+            queue_timeout: self.queue_timeout(),
             place: match self.remote_place {
                 PlaceName::Cost => StagePlace::ByCost,
                 PlaceName::Workers => StagePlace::Workers,

@@ -2,7 +2,7 @@
 
 use super::{BuildContext, PipelineError, recorder::TAIL, resolve::ResolvedStage};
 use crate::{
-    model::{Hint, NodeId, chain, visible, visible_log, visible_path},
+    model::{EXIT_HERMETIC, EXIT_STORE, Hint, NodeId, chain, visible, visible_log, visible_path},
     remote::{BlobDigest, Executed, StageResults},
     sandbox::SandboxError,
 };
@@ -15,9 +15,6 @@ pub(super) const FAILURE: &str = "failure.json";
 const FAILURE_VERSION: u32 = 1;
 /// Most bytes of the file. A list of 64 refused calls has some 40 KB.
 const MAX_FAILURE: u64 = 1 << 20;
-/// Exit codes of pnb on a worker, as docs/exit-codes.md has them.
-const EXIT_STORE: i32 = 5;
-const EXIT_HERMETIC: i32 = 8;
 /// Longest line of the file that is shown, in bytes.
 const MAX_LINE: usize = 4096;
 /// Most lines of the problem and of the hint that are shown.
@@ -176,9 +173,9 @@ pub(super) fn failed_on_worker(
     }
     // pnb itself did not start, was ended, or could not write the file: the engine knows its exit code and what it printed.
     let shown = if text.is_empty() { &executed.stderr } else { &text };
-    let fault = match executed.exit_code {
-        EXIT_STORE => Some(WorkerFault::Store),
-        EXIT_HERMETIC => Some(WorkerFault::Sandbox),
+    let fault = match u8::try_from(executed.exit_code) {
+        Ok(EXIT_STORE) => Some(WorkerFault::Store),
+        Ok(EXIT_HERMETIC) => Some(WorkerFault::Sandbox),
         _ => None,
     };
     if let Some(fault) = fault {

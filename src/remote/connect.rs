@@ -21,6 +21,8 @@ pub struct RemoteLimits {
     pub tries: u32,
     /// The wait before the second try; it doubles with each further one.
     pub wait: Duration,
+    /// How long an engine that refuses more calls at once is asked again. A cache is asked as often as `tries` says.
+    pub busy: Duration,
 }
 
 impl Default for RemoteLimits {
@@ -33,6 +35,7 @@ impl Default for RemoteLimits {
             floor: 64 << 10,
             tries: 4,
             wait: Duration::from_millis(250),
+            busy: Duration::from_secs(120),
         }
     }
 }

@@ -60,6 +60,7 @@ pub(super) const QUICK: RemoteLimits = RemoteLimits {
     floor: 1000,
     tries: 4,
     wait: Duration::from_millis(1),
+    busy: Duration::from_secs(10),
 };
 
 /// What a server does in place of the right thing.
@@ -67,6 +68,8 @@ pub(super) const QUICK: RemoteLimits = RemoteLimits {
 pub(super) enum Trouble {
     /// It ends the call with this code.
     Refuse(Code),
+    /// It ends the call with `RESOURCE_EXHAUSTED` and these words.
+    Exhausted(&'static str),
     /// It never answers.
     Silence,
     /// The first byte of a blob is another one.
@@ -283,6 +286,7 @@ impl Service {
         };
         match trouble {
             Some(Trouble::Refuse(code)) => Err(Status::new(code, "as planned")),
+            Some(Trouble::Exhausted(words)) => Err(Status::resource_exhausted(words)),
             Some(Trouble::Silence) => std::future::pending().await,
             other => Ok(other),
         }

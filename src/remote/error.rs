@@ -55,6 +55,20 @@ pub enum RemoteError {
         /// The server's words.
         problem: String,
     },
+    /// The server refuses more calls at once, and went on to do so.
+    #[error("get an answer from {server}: it refused the call {times} times within {seconds} s: {problem}")]
+    Busy {
+        /// The server.
+        server: String,
+        /// Whether the call writes.
+        writes: bool,
+        /// How often it was asked.
+        times: u32,
+        /// The time that was waited, in whole seconds.
+        seconds: u64,
+        /// The server's words.
+        problem: String,
+    },
     /// The server lacks a blob that its result names.
     #[error("read blob {blob} from the remote cache {server}: it is gone")]
     Lacks {
@@ -146,6 +160,7 @@ impl RemoteError {
             Self::Gone { server, .. }
             | Self::Denied { server, .. }
             | Self::Full { server, .. }
+            | Self::Busy { server, .. }
             | Self::Lacks { server, .. }
             | Self::Wrong { server, .. }
             | Self::Result { server, .. }
@@ -162,8 +177,10 @@ impl RemoteError {
     pub fn loss(&self) -> Loss {
         match self {
             Self::Lacks { .. } | Self::Wrong { .. } | Self::Result { .. } | Self::Execution { .. } => Loss::Result,
-            Self::Full { .. } | Self::Denied { doing: "write to", .. } => Loss::Writing,
-            Self::Gone { .. } | Self::Denied { .. } | Self::Unsupported { .. } => Loss::Server,
+            Self::Full { .. } | Self::Denied { doing: "write to", .. } | Self::Busy { writes: true, .. } => {
+                Loss::Writing
+            }
+            Self::Gone { .. } | Self::Busy { .. } | Self::Denied { .. } | Self::Unsupported { .. } => Loss::Server,
             Self::Address { .. }
             | Self::Credentials { .. }
             | Self::NotCompiled { .. }
@@ -184,6 +201,11 @@ impl Hint for RemoteError {
             ),
             Self::NoWorker { .. } => Some(
                 "start a worker with these properties (docs/scale.md), wait longer with --remote-queue-timeout, or build here".into(),
+            ),
+            Self::Busy { .. } => Some(
+                "start fewer stages at once (--remote-jobs, --jobs), or let the server answer more calls at once: BuildGrid by its \
+                    thread-pool-size (docs/scale.md)"
+                    .into(),
             ),
             Self::NotCompiled { .. } => Some("compile pnb with its default features".into()),
             Self::Denied { .. } => Some("give a token that may do it with --remote-token-file".into()),

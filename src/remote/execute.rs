@@ -15,7 +15,7 @@ use super::{
     BlobDigest, EngineAction, EngineProgress, Executed, RemoteCache, RemoteEngine, RemoteError,
     grpc::{Attempts, GrpcCache, MAX_MESSAGE, SHA256, is_answer},
     outputs, proto,
-    status::{Doing, words},
+    status::{Doing, delay, is_for_the_moment, words},
 };
 use crate::model::visible_message;
 use bazel_remote_apis::{
@@ -205,6 +205,14 @@ impl GrpcEngine {
         }
     }
 
+    /// Nobody wants the result of an action that the server has not taken.
+    fn not_begun(&self) -> RemoteError {
+        RemoteError::Cancelled {
+            server: self.cache.server().to_owned(),
+            told: true,
+        }
+    }
+
     /// What to do while the server says nothing.
     fn meanwhile(&self, run: &mut Run<'_>) -> Result<(), RemoteError> {
         let waited = run.since.elapsed();
@@ -349,6 +357,19 @@ impl GrpcEngine {
                                 run.name.clear();
                                 watched = self.open(run, &mut attempts)?;
                             }
+                            // The worker, or the scheduler once it had the action, had too many calls. Without such words it is what the
+                            // action takes or leaves that is too much, and would be so again.
+                            Err(status)
+                                if status.code == Code::ResourceExhausted as i32
+                                    && is_for_the_moment(&status.message, &status.details) =>
+                            {
+                                run.name.clear();
+                                let problem = words(&Status::new(Code::ResourceExhausted, status.message.clone()));
+                                if !attempts.after_refusal(problem, delay(&status.details), &|| !cancelled())? {
+                                    return Err(self.not_begun());
+                                }
+                                watched = self.open(run, &mut attempts)?;
+                            }
                             Err(status) => return Err(self.refused(&status)),
                         }
                     } else {
@@ -377,7 +398,15 @@ impl GrpcEngine {
                             details: details.details,
                         }));
                     } else {
-                        attempts.again(&status)?;
+                        let refused = is_answer(&status) && status.code() == Code::ResourceExhausted;
+                        let wanted = attempts.again_if(&status, &|| !cancelled())?;
+                        if refused && !wanted && run.name.is_empty() {
+                            return Err(self.not_begun());
+                        }
+                        if refused {
+                            // The wait for the server is none for a worker.
+                            (run.since, run.asked) = (Instant::now(), Instant::now());
+                        }
                     }
                     watched = self.open(run, &mut attempts)?;
                 }

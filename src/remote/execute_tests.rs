@@ -7,7 +7,7 @@ use super::{
     outputs::{PreconditionFailure, Violation, action_messages},
     proto,
 };
-use crate::http::NetworkSettings;
+use crate::{http::NetworkSettings, model::Hint};
 use bazel_remote_apis::{
     build::bazel::remote::execution::v2::{
         Action, ActionResult, Command, Directory, DirectoryNode, ExecuteResponse, ExecutedActionMetadata, FileNode,
@@ -296,6 +296,96 @@ fn a_broken_stream_is_gone_on_with() {
     assert!(matches!(error, RemoteError::Gone { .. }), "{error}");
 }
 
+/// What BuildGrid says when all its threads have a call.
+const TOO_MANY: Trouble = Trouble::Exhausted("Concurrent RPC limit exceeded!");
+
+/// An operation that ends with `RESOURCE_EXHAUSTED` and these words.
+fn exhausted(words: &str) -> Vec<DoubleCall> {
+    vec![DoubleCall::Done(Box::new(ExecuteResponse {
+        status: Some(rpc::Status {
+            code: Code::ResourceExhausted as i32,
+            message: words.to_owned(),
+            details: Vec::new(),
+        }),
+        ..ExecuteResponse::default()
+    }))]
+}
+
+#[test]
+fn a_scheduler_with_too_many_calls_is_asked_again() {
+    let server = Double::new();
+    let engine = engine_with(&server, &QUICK);
+    let end = || vec![done(ActionResult::default())];
+    let lost = vec![
+        DoubleCall::Stage(Stage::Queued),
+        DoubleCall::Break(Code::Unavailable, Vec::new()),
+    ];
+    let executions = || {
+        let called = server.called();
+        called
+            .into_iter()
+            .filter(|call| call.contains("Exec"))
+            .collect::<Vec<_>>()
+    };
+    // More often than the four times after other faults; the operation that it has keeps its name.
+    let refused = [vec![("Execute", TOO_MANY); 5], vec![("WaitExecution", TOO_MANY); 5]].concat();
+    server.plan(&refused);
+    server.state().operations = vec![lost, end()];
+    run(&engine).expect("runs");
+    assert_eq!(executions(), [vec!["Execute"; 6], vec!["WaitExecution"; 6]].concat());
+    // The same once it had the action; but an action that is too much for a worker stays so.
+    server.plan(&[]);
+    server.state().operations = [vec![exhausted("Concurrent RPC limit exceeded!"); 5], vec![end()]].concat();
+    run(&engine).expect("runs");
+    assert_eq!(executions(), ["Execute"; 6]);
+    server.plan(&[]);
+    server.state().operations = vec![exhausted("no memory"), end()];
+    let error = run(&engine).expect_err("refused");
+    assert!(matches!(error, RemoteError::Execution { .. }), "{error}");
+    assert_eq!(executions(), ["Execute"]);
+}
+
+#[test]
+fn a_scheduler_that_goes_on_to_refuse_is_named_with_its_words() {
+    let server = Double::new();
+    let limits = RemoteLimits {
+        busy: Duration::from_millis(1200),
+        ..QUICK
+    };
+    let engine = engine_with(&server, &limits);
+    // The wait for the server is none for a worker.
+    let soon = EngineAction {
+        queue_timeout: Duration::from_millis(300),
+        ..action()
+    };
+    server.plan(&vec![("Execute", TOO_MANY); 1000]);
+    let error = engine.execute(&soon, &|_| {}, &|| false).expect_err("busy");
+    assert_eq!(error.loss(), Loss::Server);
+    let (said, hint) = (error.to_string(), error.hint().expect("a way out").into_owned());
+    let begin = format!("get an answer from grpc://{}: it refused the call ", server.address);
+    let end = " times within 2 s: RESOURCE_EXHAUSTED: Concurrent RPC limit exceeded!";
+    assert!(said.starts_with(&begin) && said.ends_with(end), "{said}");
+    assert!(
+        hint.contains("--remote-jobs") && hint.contains("thread-pool-size"),
+        "{hint}"
+    );
+    // Nothing is on the server that could go on, and nobody waits for the end of the pause.
+    let patient = engine_with(
+        &server,
+        &RemoteLimits {
+            wait: Duration::from_secs(20),
+            ..QUICK
+        },
+    );
+    server.plan(&vec![("Execute", TOO_MANY); 1000]);
+    let begin = std::time::Instant::now();
+    let later = || begin.elapsed() > Duration::from_millis(500);
+    let error = patient.execute(&action(), &|_| {}, &later).expect_err("cancelled");
+    assert!(matches!(error, RemoteError::Cancelled { told: true, .. }), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(!server.called().contains(&"CancelOperation"), "{:?}", server.called());
+}
+
 #[test]
 fn refusals_have_their_meaning() {
     let server = Double::new();
@@ -449,6 +539,31 @@ fn a_silent_engine_is_asked_whether_it_is_there() {
             .count(),
         3
     );
+}
+
+#[test]
+fn an_engine_that_has_too_many_calls_is_there() {
+    let server = Double::new();
+    let limits = RemoteLimits {
+        silence: Duration::from_millis(300),
+        ..QUICK
+    };
+    let engine = engine_with(&server, &limits);
+    server.plan(&vec![("GetCapabilities", TOO_MANY); 1000]);
+    server.state().operations = vec![vec![
+        DoubleCall::Stage(Stage::Executing),
+        DoubleCall::Pause(Duration::from_millis(1500)),
+        done(ActionResult::default()),
+    ]];
+    let begin = std::time::Instant::now();
+    run(&engine).expect("runs");
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    let asked = server
+        .called()
+        .into_iter()
+        .filter(|call| *call == "GetCapabilities")
+        .count();
+    assert!((1..6).contains(&asked), "{asked}");
 }
 
 #[test]

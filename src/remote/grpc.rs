@@ -74,6 +74,8 @@ pub(super) struct GrpcCache {
     inputs: bool,
     /// How long a server that was there is tried again when it is not reached.
     patience: Duration,
+    /// How long a server that refuses more calls at once is asked again.
+    busy: Duration,
 }
 
 /// What a server says of itself.
@@ -106,6 +108,10 @@ impl Drop for GrpcCache {
 
 /// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The same of a server that refuses more calls at once: each try is one more.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+/// How often somebody who waits for the next try looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The tries of one request.
 pub(super) struct Attempts<'a> {
@@ -114,6 +120,9 @@ pub(super) struct Attempts<'a> {
     made: u32,
     /// Since when the server is not reached.
     unreached: Option<Instant>,
+    /// How often the server refused for the moment, and since when.
+    refused: u32,
+    busy: Option<Instant>,
     renewed: bool,
     /// The token of the present try.
     bearer: Option<Bearer>,
@@ -141,43 +150,98 @@ impl Attempts<'_> {
     ///
     /// If there is none.
     pub(super) fn again(&mut self, status: &Status) -> Result<(), RemoteError> {
-        match verdict(&self.cache.name, self.doing, status, &self.cache.fault) {
-            Verdict::Again(error) if is_answer(status) && status.code() != Code::Unavailable => self.once_more(error),
-            Verdict::Again(error) => self.until(self.cache.patience, error),
+        self.again_if(status, &|| true).map(|_| ())
+    }
+
+    /// The same as long as somebody wants the answer; returns whether that is so.
+    pub(super) fn again_if(&mut self, status: &Status, wanted: &dyn Fn() -> bool) -> Result<bool, RemoteError> {
+        let wait = match verdict(&self.cache.name, self.doing, status, &self.cache.fault) {
+            Verdict::Again(error) if is_answer(status) && status.code() != Code::Unavailable => {
+                self.wait(Duration::ZERO, error)?
+            }
+            Verdict::Again(error) => self.wait(self.cache.patience, error)?,
+            Verdict::Busy { problem, delay } => self.rest(problem, delay)?,
             Verdict::Token(error) => {
                 if self.renewed || !self.cache.token.renewed(self.bearer.as_ref()) {
                     return Err(error);
                 }
                 self.renewed = true;
-                Ok(())
+                Duration::ZERO
             }
-            Verdict::Final(error) => Err(error),
-        }
+            Verdict::Final(error) => return Err(error),
+        };
+        Ok(sleep_if(wait, wanted))
     }
 
     /// Counts anew, after a try that was good for something.
     pub(super) fn restart(&mut self) {
         self.made = 1;
         self.unreached = None;
+        self.refused = 0;
+        self.busy = None;
         self.renewed = false;
     }
 
-    /// The same after a fault that has a name already.
+    /// Waits for the next try after a fault that has a name already.
     pub(super) fn once_more(&mut self, error: RemoteError) -> Result<(), RemoteError> {
-        self.until(Duration::ZERO, error)
+        std::thread::sleep(self.wait(Duration::ZERO, error)?);
+        Ok(())
     }
 
-    /// Waits for the next try as long as there are some left, or the time is not over.
-    fn until(&mut self, time: Duration, error: RemoteError) -> Result<(), RemoteError> {
+    /// Waits for the next try after a refusal for the moment, as long as somebody wants the answer; returns whether that is so.
+    pub(super) fn after_refusal(
+        &mut self,
+        problem: String,
+        delay: Option<Duration>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<bool, RemoteError> {
+        Ok(sleep_if(self.rest(problem, delay)?, wanted))
+    }
+
+    /// The wait before the next try, if there are some left or the time is not over.
+    fn wait(&mut self, time: Duration, error: RemoteError) -> Result<Duration, RemoteError> {
         let since = *self.unreached.get_or_insert_with(Instant::now);
         if self.made >= self.cache.limits.tries && since.elapsed() >= time {
             return Err(error);
         }
         let wait = self.cache.limits.wait.saturating_mul(1 << (self.made - 1).min(8));
-        std::thread::sleep(wait.min(LONGEST_WAIT));
         self.made += 1;
-        Ok(())
+        Ok(wait.min(LONGEST_WAIT))
     }
+
+    /// The wait before the next try of a server that refuses for the moment. Clients that were refused together do not come again together.
+    fn rest(&mut self, problem: String, delay: Option<Duration>) -> Result<Duration, RemoteError> {
+        let waited = self.busy.get_or_insert_with(Instant::now).elapsed();
+        self.refused += 1;
+        if self.refused >= self.cache.limits.tries && waited >= self.cache.busy {
+            return Err(RemoteError::Busy {
+                server: self.cache.name.clone(),
+                writes: self.doing == Doing::Writing,
+                times: self.refused,
+                seconds: waited.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+                problem,
+            });
+        }
+        let longest = self.cache.limits.wait.saturating_mul(1 << (self.refused - 1).min(8));
+        let longest = longest.min(LONGEST_REST);
+        let mut random = [0];
+        // Without random numbers they come together.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let wait = longest / 2 + longest / 2 * u32::from(random[0]) / 255;
+        Ok(wait.max(delay.unwrap_or_default().min(LONGEST_REST)))
+    }
+}
+
+/// Sleeps as long as somebody waits for what comes after; returns whether that is so.
+fn sleep_if(time: Duration, wanted: &dyn Fn() -> bool) -> bool {
+    let begin = Instant::now();
+    while let Some(left) = time.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) {
+        if !wanted() {
+            return false;
+        }
+        std::thread::sleep(left.min(LOOK));
+    }
+    true
 }
 
 impl GrpcCache {
@@ -231,6 +295,7 @@ impl GrpcCache {
             single: AtomicBool::new(false),
             inputs: false,
             patience: Duration::ZERO,
+            busy: if engine { limits.busy } else { Duration::ZERO },
         };
         cache.offers = cache.ask_offers()?;
         cache.inputs = cache.offers.executes && engine;
@@ -268,6 +333,8 @@ impl GrpcCache {
             doing,
             made: 1,
             unreached: None,
+            refused: 0,
+            busy: None,
             renewed: false,
             bearer: None,
         }
@@ -337,22 +404,22 @@ impl GrpcCache {
         }
     }
 
-    /// Asks for the capabilities, and refuses a server that cannot be a cache of pnb.
-    fn ask_offers(&self) -> Result<Offers, RemoteError> {
+    /// The answer of the server about itself; the inner error is a status with one of the `known` codes.
+    fn capabilities(&self, known: &[Code]) -> Result<Result<ServerCapabilities, Status>, RemoteError> {
         let message = GetCapabilitiesRequest {
             instance_name: self.instance.clone(),
         };
-        let said = self.call(
-            Doing::Reading,
-            &message,
-            &[Code::Unimplemented],
-            |channel, request| async {
-                CapabilitiesClient::new(channel)
-                    .max_decoding_message_size(MAX_MESSAGE)
-                    .get_capabilities(request)
-                    .await
-            },
-        )?;
+        self.call(Doing::Reading, &message, known, |channel, request| async {
+            CapabilitiesClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .get_capabilities(request)
+                .await
+        })
+    }
+
+    /// Asks for the capabilities, and refuses a server that cannot be a cache of pnb.
+    fn ask_offers(&self) -> Result<Offers, RemoteError> {
+        let said = self.capabilities(&[Code::Unimplemented])?;
         let said = said.map_err(|status| {
             let said = words(&status);
             self.unsupported(format!("it does not speak the Remote Execution API ({said})"))
@@ -376,9 +443,9 @@ impl GrpcCache {
         Ok(Offers::new(cache, executes))
     }
 
-    /// Whether the server still answers.
+    /// Whether the server still answers. One that refuses more calls at once does.
     pub(super) fn is_there(&self) -> Result<(), RemoteError> {
-        self.ask_offers().map(|_| ())
+        self.capabilities(&[Code::ResourceExhausted]).map(|_| ())
     }
 
     /// Whether the server runs actions.

@@ -1,7 +1,7 @@
 //! The client of the Remote Execution API against a server that does what each test plans.
 
 use super::{
-    BlobDigest, CachedResult, Loss, RemoteCache, RemoteError, RemoteLimits, connect,
+    BlobDigest, CachedResult, Loss, RemoteCache, RemoteError, RemoteLimits, connect, connect_engine,
     double::{Double, QUICK, Trouble, whole},
 };
 use crate::http::NetworkSettings;
@@ -240,6 +240,69 @@ fn a_server_that_is_away_for_a_moment_is_asked_again() {
     assert_eq!(loss, Loss::Server);
     assert!(said.ends_with("UNAVAILABLE: as planned"), "{said}");
     assert_eq!(server.called(), ["FindMissingBlobs"; 4]);
+}
+
+/// What BuildGrid says when all its threads have a call.
+const TOO_MANY: Trouble = Trouble::Exhausted("Concurrent RPC limit exceeded!");
+
+#[test]
+fn a_server_with_too_many_calls_is_asked_again_and_a_full_one_is_not() {
+    let server = Double::new();
+    let network = NetworkSettings::default();
+    let limits = RemoteLimits {
+        wait: Duration::from_millis(20),
+        ..QUICK
+    };
+    let refusals = |call, trouble: &Trouble, times| vec![(call, trouble.clone()); times];
+    // An engine is asked more often than the four times of a cache, also for what it offers, with pauses that grow.
+    server.plan(&refusals("GetCapabilities", &TOO_MANY, 6));
+    let begin = std::time::Instant::now();
+    let engine = connect_engine(&server.endpoint("", None), &network, &limits).expect("connects");
+    assert!(begin.elapsed() > Duration::from_millis(600), "{:?}", begin.elapsed());
+    assert_eq!(server.called(), ["GetCapabilities"; 7]);
+    let cache = engine.cache();
+    let (blob, large) = (server.has(b"blob"), noise(2_000_000));
+    type Ask<'a> = &'a dyn Fn() -> Result<(), RemoteError>;
+    let calls: [(&str, Ask<'_>); 6] = [
+        ("Write", &|| put(&cache, &large).map(|_| ())),
+        ("BatchUpdateBlobs", &|| cache.put_small(&[(blob, b"blob")])),
+        ("UpdateActionResult", &|| {
+            cache.put_result(&blob, &CachedResult::default())
+        }),
+        ("Read", &|| read(&cache, &blob).map(|_| ())),
+        ("BatchReadBlobs", &|| cache.read_small(&[blob]).map(|_| ())),
+        ("FindMissingBlobs", &|| cache.missing(&[blob]).map(|_| ())),
+    ];
+    for (call, ask) in calls {
+        server.plan(&refusals(call, &TOO_MANY, 5));
+        ask().expect(call);
+        assert_eq!(server.called(), [call; 6]);
+        // What says that there is no space is the answer to an upload, and a refusal of what does not write is for the moment.
+        server.plan(&refusals(call, &Trouble::Exhausted("Insufficient storage quota"), 5));
+        if call.starts_with("Write") || call.contains("Update") {
+            let error = ask().expect_err("full");
+            assert!(matches!(error, RemoteError::Full { .. }), "{error}");
+            assert_eq!((error.loss(), server.called()), (Loss::Writing, vec![call]));
+        } else {
+            ask().expect(call);
+            assert_eq!(server.called(), [call; 6]);
+        }
+    }
+    // A cache that goes on to refuse is left alone as one that is away.
+    let cache = server.connect();
+    for (call, loss, ask) in [
+        ("Write", Loss::Writing, &(|| put(&cache, &large).map(|_| ())) as Ask<'_>),
+        ("FindMissingBlobs", Loss::Server, &|| cache.missing(&[blob]).map(|_| ())),
+    ] {
+        server.plan(&refusals(call, &TOO_MANY, 5));
+        let (lost, said) = text(ask());
+        assert_eq!((lost, server.called()), (loss, vec![call; 4]), "{said}");
+        let expected = format!(
+            "get an answer from grpc://{}: it refused the call 4 times within 1 s: RESOURCE_EXHAUSTED: Concurrent RPC limit exceeded!",
+            server.address
+        );
+        assert_eq!(said, expected);
+    }
 }
 
 #[test]

@@ -265,6 +265,7 @@ mod tests {
         floor: 1000,
         tries: 1,
         wait: Duration::ZERO,
+        busy: Duration::ZERO,
     };
 
     /// The verdict after each step of (seconds waited, bytes moved meanwhile).

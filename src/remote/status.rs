@@ -4,8 +4,17 @@
 
 use super::{RemoteError, channel::LastFault};
 use crate::model::{chain, visible_message};
-use std::error::Error as _;
+use bazel_remote_apis::google::{
+    protobuf::{self, Any},
+    rpc,
+};
+use prost::Message as _;
+use std::{error::Error as _, time::Duration};
 use tonic::{Code, Status};
+
+/// What servers say that refuse a call for the moment: gRPC's server for Python, of which BuildGrid is made, when all its threads have a
+/// call; `buildbox-casd` while it makes room.
+const FOR_THE_MOMENT: [&str; 2] = ["concurrent rpc limit exceeded", "try again later"];
 
 /// What a request does with the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +40,13 @@ impl Doing {
 pub(super) enum Verdict {
     /// Another try may succeed; the error if it was the last one.
     Again(RemoteError),
+    /// The server has too much to do, and has not begun with the call. Another try may succeed, after a time that the server may name.
+    Busy {
+        /// The server's words.
+        problem: String,
+        /// The shortest time.
+        delay: Option<Duration>,
+    },
     /// The same with another token.
     Token(RemoteError),
     /// Every try would end the same.
@@ -59,10 +75,19 @@ pub(super) fn verdict(server: &str, doing: Doing, status: &Status, fault: &LastF
         problem,
     };
     match status.code() {
-        Code::ResourceExhausted if doing == Doing::Writing => Verdict::Final(RemoteError::Full { server, problem }),
+        // The code has two meanings: a call too many, and no space. Nothing is stored by a call that reads.
+        Code::ResourceExhausted => {
+            let details = rpc::Status::decode(status.details()).unwrap_or_default().details;
+            match doing == Doing::Reading || is_for_the_moment(status.message(), &details) {
+                true => Verdict::Busy {
+                    problem,
+                    delay: delay(&details),
+                },
+                false => Verdict::Final(RemoteError::Full { server, problem }),
+            }
+        }
         Code::Unavailable
         | Code::DeadlineExceeded
-        | Code::ResourceExhausted
         | Code::Internal
         | Code::Unknown
         | Code::Aborted
@@ -74,6 +99,29 @@ pub(super) fn verdict(server: &str, doing: Doing, status: &Status, fault: &LastF
         Code::Unimplemented => Verdict::Final(RemoteError::Unsupported { server, problem }),
         _ => Verdict::Final(gone(problem)),
     }
+}
+
+/// The detail of an error that says when the call may be made again (`google/rpc/error_details.proto`).
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    pub(super) retry_delay: Option<protobuf::Duration>,
+}
+
+/// The time after which a refused call may be made again, if the server names one.
+pub(super) fn delay(details: &[Any]) -> Option<Duration> {
+    let info = details
+        .iter()
+        .find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
+    let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?;
+    let nanos = u32::try_from(delay.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(delay.seconds).ok()?, nanos))
+}
+
+/// Whether a server says itself that it refuses with `RESOURCE_EXHAUSTED` for the moment: by a time, or by the words of one that does so.
+pub(super) fn is_for_the_moment(message: &str, details: &[Any]) -> bool {
+    let message = message.to_ascii_lowercase();
+    delay(details).is_some() || FOR_THE_MOMENT.iter().any(|words| message.contains(words))
 }
 
 /// The code by its name in the specification, and the server's words.
@@ -101,6 +149,8 @@ mod tests {
         let none = LastFault::default();
         let means = |doing, code| match verdict("s", doing, &Status::new(code, "why"), &none) {
             Verdict::Again(error) => ("again", error.loss(), error.to_string()),
+            Verdict::Busy { problem, delay: None } => ("busy", Loss::Server, problem),
+            Verdict::Busy { delay, .. } => panic!("nothing named {delay:?}"),
             Verdict::Token(error) => ("token", error.loss(), error.to_string()),
             Verdict::Final(error) => ("final", error.loss(), error.to_string()),
         };
@@ -118,7 +168,7 @@ mod tests {
             (
                 Reading,
                 ResourceExhausted,
-                "again",
+                "busy",
                 Loss::Server,
                 "RESOURCE_EXHAUSTED: why",
             ),
@@ -158,6 +208,49 @@ mod tests {
             words(&Status::new(Code::NotFound, "a\u{1b}[0m")),
             "NOT_FOUND: a\\u{1b}[0m"
         );
+    }
+
+    #[test]
+    fn a_full_server_and_one_with_too_many_calls_are_told_apart() {
+        let none = LastFault::default();
+        let info = |seconds, nanos| {
+            let retry_delay = Some(protobuf::Duration { seconds, nanos });
+            let detail = Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+                value: RetryInfo { retry_delay }.encode_to_vec(),
+            };
+            let status = rpc::Status {
+                details: vec![detail],
+                ..rpc::Status::default()
+            };
+            status.encode_to_vec()
+        };
+        for (message, details, expected) in [
+            ("Concurrent RPC limit exceeded!", Vec::new(), Some(None)),
+            (
+                "Storage cleanup in progress, try again later (disk usage 3 >= quota 2)",
+                Vec::new(),
+                Some(None),
+            ),
+            (
+                "slow down",
+                info(2, 500_000_000),
+                Some(Some(Duration::from_millis(2500))),
+            ),
+            // A time that is none.
+            ("slow down", info(-2, 0), None),
+            ("Insufficient storage quota", Vec::new(), None),
+            ("Disk Error: 28", Vec::new(), None),
+            ("S3 Quota Exceeded.", b"no message".to_vec(), None),
+        ] {
+            let status = Status::with_details(Code::ResourceExhausted, message, details.into());
+            let found = match verdict("s", Doing::Writing, &status, &none) {
+                Verdict::Busy { delay, .. } => Some(delay),
+                Verdict::Final(RemoteError::Full { .. }) => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, expected, "{message}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Fetching from servers that behave in every way a server can.
 
 mod network;
+mod ordinary;
 mod waits;
 
 use pnb::fetch::{
@@ -11,10 +12,8 @@ use pnb::http::NetworkSettings;
 use pnb::model::{Hint, Sha256Digest};
 use sha2::{Digest, Sha256};
 use std::error::Error;
-use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -601,55 +600,6 @@ fn what_an_earlier_run_left_is_hashed_whole_and_resumed() {
         );
         assert_eq!(server.asked().last().expect("asked").range, None);
     }
-}
-
-#[test]
-fn what_a_builder_left_read_only_on_its_way_into_the_store_is_resumed() {
-    // As an ordinary user, also where the tests run as root: of this thread alone.
-    let thread = std::thread::spawn(|| {
-        for capability in [
-            caps::Capability::CAP_DAC_OVERRIDE,
-            caps::Capability::CAP_DAC_READ_SEARCH,
-        ] {
-            caps::drop(None, caps::CapSet::Effective, capability).expect("dropped");
-        }
-        let server = Server::new(|a, _, s| ranged(a, "\"1\"", &content(), s, 300_000));
-        let item = item(&content(), vec![server.place()]);
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let part = dir.path().join(format!("{}.part", item.sha256));
-        let leave = |bytes: &[u8], mode: u32| {
-            let _ = std::fs::remove_file(&part);
-            std::fs::write(&part, bytes).expect("written");
-            std::fs::set_permissions(&part, Permissions::from_mode(mode)).expect("set");
-            let opened = std::fs::File::options().write(true).open(&part);
-            assert_eq!(
-                opened.expect_err("read-only").kind(),
-                std::io::ErrorKind::PermissionDenied
-            );
-        };
-        // Killed between the two: all bytes are there, and nothing is transferred.
-        leave(&content(), 0o444);
-        assert_eq!(
-            bytes_of(get_in(dir.path(), &item, false, &Silent).0.expect("whole")),
-            content()
-        );
-        assert_eq!(server.asked().len(), 0);
-        assert_eq!(
-            std::fs::metadata(&part).expect("there").permissions().mode() & 0o777,
-            0o600
-        );
-        // Bytes of another file by the same name are dropped, as ever.
-        leave(&[0; 300_000], 0o555);
-        assert_eq!(
-            bytes_of(get_in(dir.path(), &item, false, &Silent).0.expect("fetched")),
-            content()
-        );
-        // What cannot even be read is refused.
-        leave(&content(), 0);
-        let error = get_in(dir.path(), &item, false, &Silent).0.expect_err("refused");
-        assert!(matches!(error, FetchError::Part { action: "open", .. }), "{error}");
-    });
-    thread.join().expect("no panic");
 }
 
 #[test]

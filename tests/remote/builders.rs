@@ -32,7 +32,7 @@ fn record_of(files: &BTreeMap<String, Vec<u8>>, stage: &str) -> Option<(String, 
 }
 
 /// Gives another output to a stage. The result is whole, and only a comparison tells.
-fn change(files: &mut BTreeMap<String, Vec<u8>>, stage: &str, output: &str) {
+pub(crate) fn change(files: &mut BTreeMap<String, Vec<u8>>, stage: &str, output: &str) {
     let Some((path, mut record)) = record_of(files, stage) else {
         return;
     };

@@ -183,6 +183,11 @@ pub(crate) struct BuildGrid {
 impl BuildGrid {
     /// Starts it with what it keeps and its logs below `directory`.
     pub(crate) fn start(directory: &Path, workers: &[WorkerOptions]) -> Self {
+        Self::with_threads(directory, workers, 200)
+    }
+
+    /// The same with so many threads for the calls of clients and workers.
+    pub(crate) fn with_threads(directory: &Path, workers: &[WorkerOptions], threads: u32) -> Self {
         let directory = directory.canonicalize().expect("a directory");
         let database = Postgres::start(&directory.join("postgres.log"));
         let migrated = bgd(&directory).args(["migrate", "apply"]).arg(database.url()).output();
@@ -190,7 +195,7 @@ impl BuildGrid {
         let said = String::from_utf8_lossy(&migrated.stderr);
         assert!(migrated.status.success(), "bgd migrate: {said}");
         let (address, scheduler) = serve(&directory, &Papers::default(), |address| {
-            scheduler_settings(address, &directory, &database.url())
+            scheduler_settings(address, &directory, &database.url(), threads)
         });
         let workers = workers.iter().map(|options| {
             let process = start_worker(&directory, address, options);
@@ -384,10 +389,10 @@ fn kept_settings(directory: &Path) -> String {
     )
 }
 
-fn scheduler_settings(address: SocketAddr, directory: &Path, database: &str) -> String {
+fn scheduler_settings(address: SocketAddr, directory: &Path, database: &str, threads: u32) -> String {
     let kept = kept_settings(directory);
     format!(
-        "thread-pool-size: 200\nserver:\n  - !channel\n    address: \"{address}\"\n    insecure-mode: true\n\
+        "thread-pool-size: {threads}\nserver:\n  - !channel\n    address: \"{address}\"\n    insecure-mode: true\n\
          connections:\n  - !sql-connection &sql\n    connection-string: {database}\n\
          {kept}\
          schedulers:\n  - !sql-scheduler &scheduler\n    sql: *sql\n    storage: *blobs\n    action-cache: *results\n    \

@@ -274,6 +274,18 @@ impl RemoteClient {
         })
     }
 
+    /// Has an action run that was uploaded before, and gives it up after this time if it has not ended.
+    pub(crate) fn execute_for(&self, action: &Digest, time: Duration) -> Result<(), Status> {
+        let mut client = ExecutionClient::new(self.channel.clone());
+        let request = self.request(ExecuteRequest {
+            action_digest: Some(action.clone()),
+            ..Default::default()
+        });
+        let ended = async { end_of(client.execute(request).await?.into_inner()).await.map(drop) };
+        let ended = async { tokio::time::timeout(time, ended).await };
+        self.runtime.block_on(ended).unwrap_or(Ok(()))
+    }
+
     /// Waits 2 s for the end of an operation that was begun before.
     pub(crate) fn wait(&self, operation: &str) -> Result<ExecuteResponse, Status> {
         let mut client = ExecutionClient::new(self.channel.clone());

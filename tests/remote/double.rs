@@ -155,6 +155,13 @@ impl RemoteDouble {
         format!("{}://{}", self.scheme, self.address)
     }
 
+    /// How often a call of this name was made.
+    pub(crate) fn called(&self, call: &str) -> usize {
+        let kept = self.kept();
+        let named = kept.calls.iter().filter(|line| line.split(' ').next() == Some(call));
+        named.count()
+    }
+
     /// What it keeps and does wrong. The double waits as long as the guard lives.
     pub(crate) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock()
@@ -180,16 +187,20 @@ impl Services {
     async fn enter<T>(&self, call: &str, named: &str, request: &Request<T>) -> Result<Faults, Status> {
         let authorization = request.metadata().get("authorization");
         let authorization = authorization.and_then(|value| value.to_str().ok());
-        let (refused, admitted, faults) = {
+        let (refused, too_many, admitted, faults) = {
             let mut kept = self.kept.lock();
             let refused = kept.call(format!("{call} {named}").trim_end().to_owned());
-            (refused, kept.admits(authorization), kept.faults.clone())
+            let too_many = kept.too_many(call);
+            (refused, too_many, kept.admits(authorization), kept.faults.clone())
         };
         if let Some(time) = faults.slow_first_byte {
             sleep(time).await;
         }
         if refused {
             return Err(Status::unavailable("the server is starting"));
+        }
+        if too_many {
+            return Err(Status::resource_exhausted("Concurrent RPC limit exceeded!"));
         }
         if !admitted {
             return Err(Status::unauthenticated("no valid token"));

@@ -1,11 +1,13 @@
 //! Stages on workers of an engine.
 
 use crate::{
+    double::RemoteDouble,
     engine::Casd,
     ground::{Ground, STAGE_TWO},
     process::{is_there, wait_until},
     workplace::engine,
 };
+use bazel_remote_apis::build::bazel::remote::execution::v2::{ActionResult, ExecuteResponse, ExecutedActionMetadata};
 use std::{fs, process::Command, thread, time::Duration};
 
 fn names(stages: &[&str]) -> Vec<String> {
@@ -188,6 +190,67 @@ fn a_stage_that_fails_is_told_as_at_home_but_for_the_place() {
             .said
             .contains("hint: on a machine these calls work")
     );
+}
+
+#[test]
+fn a_worker_that_leaves_no_reason_has_the_exit_code_of_its_pnb() {
+    let ground = Ground::new();
+    for (code, expected, line) in [
+        // The worker's disk, and its sandbox.
+        (
+            5,
+            5,
+            "error: failed to build agent/amd64 on rack-1: pnb ended with exit code 5\n",
+        ),
+        (
+            8,
+            8,
+            "error: failed to build agent/amd64 on rack-1: pnb ended with exit code 8\n",
+        ),
+        // Everything else is the stage's: on this machine no lock is missing, and nothing was fetched.
+        (
+            3,
+            7,
+            "error: failed to build agent/amd64: pnb ended with exit code 3 on rack-1\n",
+        ),
+        (
+            4,
+            7,
+            "error: failed to build agent/amd64: pnb ended with exit code 4 on rack-1\n",
+        ),
+        (
+            -5,
+            7,
+            "error: failed to build agent/amd64: pnb ended with exit code -5 on rack-1\n",
+        ),
+        (
+            261,
+            7,
+            "error: failed to build agent/amd64: pnb ended with exit code 261 on rack-1\n",
+        ),
+    ] {
+        let farm = RemoteDouble::with_worker(move |_, _| ExecuteResponse {
+            result: Some(ActionResult {
+                exit_code: code,
+                stderr_raw: b"error: failed to make the store\n\x1b[1mhint: \n".to_vec(),
+                execution_metadata: Some(ExecutedActionMetadata {
+                    worker: "rack-1".to_owned(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        let far = ground.built("far", &["build", "--stage", "agent", "--remote", &farm.url()]);
+        assert_eq!(far.code, expected, "{}", far.said);
+        assert!(far.said.contains(line), "{line:?}: {}", far.said);
+        // What it printed is shown, and draws nothing.
+        assert!(
+            far.said.contains("\n  error: failed to make the store\n") && !far.said.contains('\u{1b}'),
+            "{}",
+            far.said
+        );
+    }
 }
 
 #[test]

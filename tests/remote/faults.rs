@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     pub(crate) keeps_results: bool,
     /// The number of calls to come that are refused as by a server that is overloaded or restarting.
     pub(crate) unavailable: u32,
+    /// The number of calls to come, by their name, that are refused as by BuildGrid when all its threads have a call.
+    pub(crate) busy: BTreeMap<&'static str, u32>,
 }
 
 /// What a double keeps.
@@ -93,6 +95,12 @@ impl Kept {
     pub(crate) fn admits(&self, authorization: Option<&str>) -> bool {
         let wanted = self.token.as_ref().map(|token| format!("Bearer {token}"));
         wanted.is_none() || authorization == wanted.as_deref()
+    }
+
+    /// Whether a call of this name is one too many.
+    pub(crate) fn too_many(&mut self, call: &str) -> bool {
+        let left = self.faults.busy.get_mut(call).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
     }
 
     /// Notes a call; `true` if it is to be refused as unavailable.

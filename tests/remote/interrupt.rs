@@ -13,6 +13,7 @@ use nix::{
 };
 use std::{
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Child, Output},
 };
 
@@ -34,14 +35,6 @@ fn end_by(child: Child, signal: Signal) -> Output {
     done
 }
 
-fn called(double: &RemoteDouble, call: &str) -> usize {
-    let kept = double.kept();
-    kept.calls
-        .iter()
-        .filter(|line| line.split(' ').next() == Some(call))
-        .count()
-}
-
 #[test]
 fn the_end_of_a_build_by_a_signal_cancels_what_the_engine_has() {
     let ground = Ground::new();
@@ -49,9 +42,9 @@ fn the_end_of_a_build_by_a_signal_cancels_what_the_engine_has() {
         let double = queue();
         let url = double.url();
         let child = ground.spawn("far", &["build", "--stage", "agent", "--remote", &url]);
-        assert!(wait_until(READY, || called(&double, "Execute") == 1), "it never asks");
+        assert!(wait_until(READY, || double.called("Execute") == 1), "it never asks");
         let said = text(&end_by(child, signal));
-        assert_eq!(called(&double, "CancelOperation"), 1, "{said}");
+        assert_eq!(double.called("CancelOperation"), 1, "{said}");
         let begin = match signal {
             Signal::SIGINT => format!("interrupted: cancelling what runs on {url} (Ctrl-C again does not wait)\n"),
             _ => format!("interrupted: cancelling what runs on {url}\n"),
@@ -60,15 +53,35 @@ fn the_end_of_a_build_by_a_signal_cancels_what_the_engine_has() {
         assert!(said.contains(&begin) && said.ends_with(&end), "{said}");
 
         let child = ground.spawn("far", &["build", "--json", "--stage", "agent", "--remote", &url]);
-        assert!(wait_until(READY, || called(&double, "Execute") == 2), "it never asks");
+        assert!(wait_until(READY, || double.called("Execute") == 2), "it never asks");
         let said = text(&end_by(child, signal));
         let last: serde_json::Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
         let expected = serde_json::json!({
             "event": "interrupted", "exit": code, "server": url, "cancelled": ["agent/amd64"], "left": []
         });
         assert_eq!(last, expected, "{said}");
-        assert_eq!(called(&double, "CancelOperation"), 2, "{said}");
+        assert_eq!(double.called("CancelOperation"), 2, "{said}");
     }
+}
+
+#[test]
+fn the_end_of_a_second_build_by_a_signal_cancels_it_too() {
+    let (ground, double) = (Ground::new(), queue());
+    let url = double.url();
+    let line = ["verify-repro", "--stage", "agent", "--on", "workers", "--remote", &url];
+    let child = ground.spawn("far", &line);
+    assert!(wait_until(READY, || double.called("Execute") == 1), "it never asks");
+    let said = text(&end_by(child, Signal::SIGTERM));
+    assert_eq!(double.called("CancelOperation"), 1, "{said}");
+    let begin = format!("interrupted: cancelling what runs on {url}\n");
+    // Nothing of it is kept: both builds have stores of their own.
+    let end = format!("\ninterrupted\ncancelled on {url}: agent/amd64\n");
+    assert!(said.contains(&begin) && said.ends_with(&end), "{said}");
+    let stores = said
+        .lines()
+        .find_map(|line| line.strip_prefix("both stores lie below "));
+    let stores = Path::new(stores.expect("a directory"));
+    assert!(wait_until(READY, || !stores.exists()), "{}", stores.display());
 }
 
 #[test]
@@ -87,10 +100,10 @@ fn an_engine_that_does_not_answer_is_named_and_not_waited_for() {
         "3600",
     ];
     let child = ground.spawn("far", &line);
-    assert!(wait_until(READY, || called(&double, "Execute") == 1), "it never asks");
+    assert!(wait_until(READY, || double.called("Execute") == 1), "it never asks");
     send(&child, Signal::SIGINT);
     let said = text(&end_by(child, Signal::SIGINT));
-    assert_eq!(called(&double, "CancelOperation"), 1, "{said}");
+    assert_eq!(double.called("CancelOperation"), 1, "{said}");
     let end = format!("warning: {url} did not say that it ends agent/amd64: a worker may go on with it\n");
     assert!(said.ends_with(&end), "{said}");
 }
@@ -111,7 +124,7 @@ fn a_build_that_has_nothing_on_the_engine_ends_as_without_one() {
     ];
     let child = ground.spawn("far", &line);
     assert!(
-        wait_until(READY, || called(&double, "GetActionResult") > 0),
+        wait_until(READY, || double.called("GetActionResult") > 0),
         "it never asks"
     );
     let said = text(&end_by(child, Signal::SIGINT));

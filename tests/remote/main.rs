@@ -13,6 +13,7 @@ mod tls;
 
 mod builders;
 mod buildgrid;
+mod busy;
 mod casd;
 mod check;
 mod client;
@@ -29,5 +30,6 @@ mod interrupt;
 mod lies;
 mod planned;
 mod process;
+mod rivals;
 mod shared;
 mod workplace;

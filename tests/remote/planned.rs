@@ -1,7 +1,7 @@
 //! `pnb plan` beside a cache.
 
 use crate::{
-    double::RemoteDouble,
+    double::{Executed, RemoteDouble},
     ground::{Built, Ground},
 };
 use serde_json::Value;
@@ -118,5 +118,36 @@ fn a_plan_goes_on_without_a_cache_that_lies_or_is_gone() {
         "empty",
         &["plan", "--stage", "three", "--remote-cache", &url, "--remote-required"],
     );
+    assert_eq!(required.code, 4, "{}", required.said);
+}
+
+#[test]
+fn a_plan_goes_on_without_an_engine_that_is_gone() {
+    let (ground, double) = (Ground::new(), RemoteDouble::with_worker(|_, _| Executed::Queued));
+    let url = double.url();
+    let there = plan(&ground, "empty", &["--remote", &url]);
+    assert_eq!(
+        (there.warnings().len(), double.called("Execute")),
+        (0, 0),
+        "{}",
+        there.said
+    );
+    drop(double);
+    let gone = plan(&ground, "empty", &["--remote", &url]);
+    let said = gone.warnings();
+    assert_eq!(said.len(), 1, "{}", gone.said);
+    assert!(
+        said[0].starts_with("failed to reach the remote cache ADDRESS")
+            && said[0].ends_with("; the build goes on without it"),
+        "{said:?}"
+    );
+    assert!(gone.said.contains("4 of 4 stages would run\n"), "{}", gone.said);
+    assert!(
+        gone.said.contains(&format!("pnb build --stage three --remote {url}")),
+        "{}",
+        gone.said
+    );
+    let line = ["plan", "--stage", "three", "--remote", &url, "--remote-required"];
+    let required = ground.built("empty", &line);
     assert_eq!(required.code, 4, "{}", required.said);
 }

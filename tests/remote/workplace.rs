@@ -161,7 +161,7 @@ fn lay_out(kept: &Kept, hash: &str, to: &Path, prefix: &str, files: &mut BTreeMa
 }
 
 /// The tree of these files, whose contents are kept.
-fn tree_of(kept: &mut Kept, files: &BTreeMap<String, Vec<u8>>) -> Tree {
+pub(crate) fn tree_of(kept: &mut Kept, files: &BTreeMap<String, Vec<u8>>) -> Tree {
     let mut children = Vec::new();
     let root = directory_of(kept, files, &mut children);
     Tree {
