@@ -60,7 +60,7 @@ impl StageGraph {
 
     /// Checks parsed stages against each other.
     pub fn new(stages: BTreeMap<String, StageFile>, host: Arch, writers: &BTreeSet<&str>) -> Result<Self, GraphError> {
-        let graph = Self {
+        let mut graph = Self {
             stages,
             host,
             build_arch: host,
@@ -76,6 +76,7 @@ impl StageGraph {
             graph.check_stage(file)?;
         }
         graph.check_cycles()?;
+        graph.narrow_emulated();
         Ok(graph)
     }
 
@@ -243,7 +244,17 @@ impl StageGraph {
     pub fn with_native(mut self, arches: &BTreeSet<Arch>) -> Self {
         let others = arches.iter().filter(|arch| **arch != self.host);
         self.native = others.copied().collect();
+        self.narrow_emulated();
         self
+    }
+
+    /// Leaves inputs that are for emulation only to the architectures whose programs this machine emulates.
+    fn narrow_emulated(&mut self) {
+        let emulated: Vec<Arch> = Arch::ALL.into_iter().filter(|a| self.machine(*a) != *a).collect();
+        let inputs = self.stages.values_mut().flat_map(|file| file.inputs.values_mut());
+        for input in inputs.filter(|input| input.emulated) {
+            input.only.retain(|arch| emulated.contains(arch));
+        }
     }
 
     /// The node of `stage` in a build for `target`.
@@ -568,6 +579,48 @@ mod tests {
         let root = NodeId::new("root", Arch::Arm64);
         assert_eq!(native.emulator(&root), None);
         assert_eq!(emulated.emulator(&root), Some(("emulators", Arch::Arm64)));
+    }
+
+    #[test]
+    fn an_input_for_emulation_is_there_where_programs_of_the_target_are_emulated() {
+        let stages = [
+            ("tools", "arch = \"build\""),
+            ("emulators", "arch = \"host\""),
+            ("lent", "arch = \"host\""),
+            (
+                "root",
+                "emulator = \"emulators\"\nroot = \"tools\"\n[inputs]\nx = { stage = \"lent\", emulated = true }",
+            ),
+        ];
+        let needs = |graph: &StageGraph, arch| {
+            let id = graph.node("root", arch).expect("exists");
+            let needs = graph.dependencies(&id).expect("resolves");
+            let has = graph.file(&id).inputs_for(arch).count() == 1;
+            assert_eq!(has, needs.iter().any(|node| node.stage == "lent"));
+            needs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let lacking = stages.map(|(name, body)| (name, body.replace("emulator = \"emulators\"\n", "")));
+        let lacking: Vec<(&str, &str)> = lacking.iter().map(|(name, body)| (*name, body.as_str())).collect();
+        let err = graph(&lacking).expect_err("nothing is emulated").to_string();
+        assert_eq!(
+            err,
+            "read stages/root/stage.toml, line 5: the stage has no \"emulator\""
+        );
+        let here = || graph(&stages).expect("valid");
+        assert_eq!(needs(&here(), Arch::Amd64), ["tools/amd64"]);
+        assert_eq!(
+            needs(&here(), Arch::Arm64),
+            ["emulators/amd64", "lent/amd64", "tools/amd64"]
+        );
+        let native = here().with_native(&[Arch::Arm64].into());
+        assert_eq!(needs(&native, Arch::Arm64), ["tools/arm64"]);
+        // Emulated tools make no program of the target one: amd64's own still runs as it is.
+        let foreign = || here().with_tools_of(Arch::Arm64, "emulators").expect("there");
+        assert_eq!(needs(&foreign(), Arch::Amd64), ["emulators/amd64", "tools/arm64"]);
+        assert_eq!(
+            needs(&foreign(), Arch::Arm64),
+            ["emulators/amd64", "lent/amd64", "tools/arm64"]
+        );
     }
 
     #[test]

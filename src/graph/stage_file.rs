@@ -132,6 +132,8 @@ pub struct Input {
     pub only: Vec<Arch>,
     /// Whether the stage has it only if the lock has a base image.
     pub with_base: bool,
+    /// Whether the stage has it only where programs of the target run under its emulator.
+    pub emulated: bool,
     /// The builds that have it; `None` for all.
     pub condition: Option<InputCondition>,
 }
@@ -175,6 +177,8 @@ struct RawInput {
     base: Option<bool>,
     #[serde(default)]
     with_base: bool,
+    #[serde(default)]
+    emulated: bool,
     #[serde(default = "both")]
     only: Vec<Arch>,
     option: Option<BuildOption>,
@@ -216,6 +220,7 @@ impl<'de> Deserialize<'de> for Input {
             only,
             condition,
             with_base: raw.with_base,
+            emulated: raw.emulated,
         })
     }
 }
@@ -530,6 +535,9 @@ pub fn parse_stage(text: &str, file: &str) -> Result<StageFile, GraphError> {
         if input.source == InputSource::Packages && raw.packages.is_none() {
             return Err(error(name.span().start, "the stage has no [packages]".to_owned()));
         }
+        if input.emulated && raw.emulator.is_none() {
+            return Err(error(name.span().start, "the stage has no \"emulator\"".to_owned()));
+        }
     }
     // The names of outputs have no spans of their own, so errors point at the table.
     let offset = raw.outputs.span().start;
@@ -593,8 +601,8 @@ fn check_passed_on(
         ));
     }
     match inputs.iter().find(|(n, _)| n.get_ref() == from) {
-        Some((_, input)) if input.condition.is_some() => Err(format!(
-            "input {from:?} depends on a build option, and every build has this output"
+        Some((_, input)) if input.condition.is_some() || input.emulated => Err(format!(
+            "input {from:?} depends on a build option or on the machine, and every build has this output"
         )),
         Some((_, input)) if matches!(input.source, InputSource::Stage { .. }) => Ok(()),
         Some(_) => Err(format!("input {from:?} is not an output of another stage")),
@@ -690,7 +698,7 @@ memory = "3GiB"
             (
                 "output = \"vmlinuz\"",
                 "output = \"vmlinuz\", unless = \"graphics\"",
-                "line 14: input \"other\" depends on a build option, and every build has this output",
+                "line 14: input \"other\" depends on a build option or on the machine, and every build has this output",
             ),
             ("root = \"tools\"\n", "", "line 3: a command needs a root"),
             (

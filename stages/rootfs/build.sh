@@ -6,8 +6,9 @@
 # that a package's scripts may call before it is unpacked (essential packages, and what is needed beforehand). /build/root/dev has device nodes.
 # With a base image (docs/base-image.md), /build/root has its files instead, and debs has only the packages that it lacks.
 # Programs of another architecture run under an emulator, ten times slower: dpkg of the build machine unpacks, dpkg of the target
-# configures. There is no network, no mount(2) and no /proc inside the root. All packages are installed, so that what is pinned and what is
-# installed cannot differ. They were chosen by the lock, so no program that chooses takes part: dpkg alone installs them.
+# configures, and the build machine lends programs that scripts call often (install/native.sh). There is no network, no mount(2) and no
+# /proc inside the root. All packages are installed, so that what is pinned and what is installed cannot differ. They were chosen by the
+# lock, so no program that chooses takes part: dpkg alone installs them.
 set -eu
 umask 022
 

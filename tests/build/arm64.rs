@@ -227,6 +227,46 @@ mod nightly {
         boots("kernel-initrd", &["--fw-cfg", &instance], &[&ready, "agent=active"]);
     }
 
+    /// Two runs of the maintainer scripts: with this machine's programs where they are allowed, and with every program emulated.
+    #[test]
+    #[ignore = "nightly: packages are configured under the emulator, twice; cargo test -- --ignored nightly::"]
+    fn programs_of_this_machine_configure_a_root_as_emulated_ones_do() {
+        let other = if cfg!(target_arch = "aarch64") {
+            "amd64"
+        } else {
+            "arm64"
+        };
+        let dir = tempfile::tempdir_in(scratch()).expect("scratch");
+        let emulated = dir.path().join("emulated");
+        copy_of_project(&emulated);
+        for stage in ["rootfs", "bootstrap"] {
+            let path = emulated.join(format!("stages/{stage}/stage.toml"));
+            let text = fs::read_to_string(&path).expect("there");
+            let (lent, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("native = "));
+            assert_eq!(lent.len(), 1, "{stage}");
+            fs::write(path, rest.join("\n")).expect("written");
+            let made = |project: &Path, natively: bool| {
+                let mut command = pnb(project, &store());
+                good(command.args([
+                    "build",
+                    "--hermetic",
+                    "--allow-dirty",
+                    "--arch",
+                    other,
+                    "--stage",
+                    stage,
+                ]));
+                let node = format!("{stage}/{other}");
+                let log = good(pnb(project, &store()).args(["log", &node]));
+                assert_eq!(log.contains("programs run natively"), natively, "{node}:\n{log}");
+                // The directory has the name of the tree's digest, which covers every name, byte, mode, owner and link.
+                let path = good(pnb(project, &store()).args(["store", "path", &node]));
+                PathBuf::from(path.trim()).file_name().expect("a digest").to_owned()
+            };
+            assert_eq!(made(repository(), true), made(&emulated, false), "{stage}");
+        }
+    }
+
     #[test]
     #[ignore = "nightly: tools run under the emulator; cargo test -- --ignored nightly::"]
     fn tools_of_another_architecture_make_the_same() {

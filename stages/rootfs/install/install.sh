@@ -8,6 +8,9 @@
 
 : "${root:?}" "${install:?}"
 
+# shellcheck source=native.sh
+. "$install/native.sh"
+
 # Half of all files are documentation and translations, which no program needs; licences stay.
 unneeded='man info locale lintian bug bash-completion zsh fish groff linda'
 
@@ -50,11 +53,28 @@ install_packages() {
     for dir in $unneeded; do
         set -- "$@" --path-exclude="/usr/share/$dir/*"
     done
-    dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture "$@" --unpack "$root"/debs/*.deb \
+    use_native
+    # dpkg brings the root's own programs back with the packages that have them, so these are unpacked last.
+    late=$(native_packages)
+    set -- "$@" --unpack
+    for deb in "$root"/debs/*.deb; do
+        name=${deb##*/}
+        case $late in
+            *" ${name%%_*} "*) ;;
+            *) set -- "$@" "$deb" ;;
+        esac
+    done
+    for name in $late; do
+        set -- "$@" "$root/debs/${name}"_*.deb
+    done
+    dpkg --root="$root" --force-unsafe-io --force-bad-path --force-depends --force-architecture "$@" \
         || fail 'dpkg could not unpack the packages'
     rm -rf "$root/debs"
+    restore_emulated
     replace_scripts
+    use_native
     chroot "$root" dpkg --force-unsafe-io --configure --pending || fail 'dpkg could not configure the packages'
+    restore_emulated
     [ ! -e "$own" ] || mv "$own" "$info/ca-certificates.postinst"
     rm "$root/usr/sbin/policy-rc.d"
     unfinished=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Abbrev}${Package}\n' | sed -n '/^ii /!p')
