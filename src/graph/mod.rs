@@ -12,6 +12,7 @@ mod plan;
 mod reason;
 mod render;
 mod stage_file;
+mod stage_input;
 mod stage_sandbox;
 mod units;
 mod writer_settings;
@@ -24,9 +25,9 @@ pub use plan::{Closure, closure_of};
 pub use reason::Reason;
 pub use render::{Rendering, render};
 pub use stage_file::{
-    DeclaredOutput, Input, InputCondition, InputSource, Packages, StageArch, StageFile, StageLimits, StageOutputKind,
-    StageWorkload, parse_stage,
+    DeclaredOutput, Packages, StageArch, StageFile, StageLimits, StageOutputKind, StageWorkload, parse_stage,
 };
+pub use stage_input::{Input, InputCondition, InputSource};
 pub use stage_sandbox::{Sandbox, StageIds};
 pub use units::parse_size;
 pub use writer_settings::COMPRESSING;
