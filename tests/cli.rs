@@ -124,7 +124,7 @@ fn a_malformed_stage_is_named_by_line() {
     });
     insta::assert_snapshot!(said(dir.path(), &["graph"]), @r#"
     exit 6
-    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, ext4-tools, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, native-programs, nginx, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, remote-tools, root, rootfs, surroundings, surroundings-locale, tools)
+    error: failed to read stages/kernel/stage.toml, line 5: no stage is called "kernal" (the stages are: agent, base, boot-loaders, boot-tools, boot-tools-arm64, bootstrap, bootstrap-image, browser, check-tools, disk-image-arm64-uefi, disk-image-rpi4, dracut-core, emulators, graphics-firmware, grub-bios, image-tools, initramfs, initramfs-base, initramfs-media, initramfs-root, ipxe, iso, iso-efi, kernel, kernel-initrd, kernel-package, microcode, native-programs, nginx, oci, pi-firmware, publish-tools, publish-tools-next, qcow2, raw, release-std, release-tools, remote-tools, root, rootfs, surroundings, surroundings-locale, tools)
 
     hint: did you mean `kernel`?
     "#);

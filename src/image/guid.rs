@@ -39,6 +39,11 @@ impl Guid {
         ]
     }
 
+    /// The bytes in the order of the text, as ext4 stores them.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
     /// The inverse of [`Guid::to_disk`].
     pub const fn from_disk(bytes: [u8; 16]) -> Self {
         // The exchange of the bytes is its own inverse.

@@ -16,14 +16,10 @@
 //! All identifiers are derived from the root's digest, so equal roots give equal bytes. No device, no mount and no privilege is
 //! needed. The plan and the parts for `powernode.install=` are made from the finished image ([`super::plan`]).
 
-use super::{
-    Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::SharedExtent, root::run_tool,
-    workspace::is_there,
-};
+use super::{Context, WriterError, build, efi, efi::Files, input, pi, plan, plan::SharedExtent, workspace::is_there};
 use crate::{
     image::{
         Guid, ImageError,
-        ext4::ToolCall,
         fat::{self, FatKind, FatVolume, VolumeSize},
         gpt::{self, DiskTable, Partition, PartitionRequest, types},
         grub,
@@ -36,6 +32,7 @@ use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom, Write},
     path::Path,
+    process::{Command, Stdio},
 };
 
 /// Name of the format in derived identifiers.
@@ -52,6 +49,9 @@ const ESP_LABEL: &str = "POWERNODE";
 const PERSIST: u64 = 64 << 20;
 /// Label of `/persist`: ext4 allows 16 characters. 90powernode finds it by the name of the partition instead.
 const LABEL: &str = "powernode-data";
+/// The program that makes it, and its directory in the tree of the tools.
+const MKE2FS: &str = "mke2fs";
+const SBIN: &str = "/usr/sbin";
 /// Size of its journal, MiB.
 const JOURNAL: &str = "size=8";
 /// Features of `/persist`: the usual ones of ext4, fs-verity for the objects of modules, and a resize inode for growing.
@@ -308,28 +308,29 @@ fn make_persist(context: &Context, root: &VerityDigest, path: &Path) -> Result<(
     let extended = format!("hash_seed={seed},root_owner=0:0,lazy_itable_init=0,assume_storage_prezeroed=1");
     let blocks = (PERSIST / 4096).to_string();
     #[rustfmt::skip]
-    let argv = [
-        "mke2fs", "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-J", JOURNAL, "-L", LABEL, "-O", FEATURES,
+    let arguments = [
+        "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-J", JOURNAL, "-L", LABEL, "-O", FEATURES,
         "-U", &uuid, "-E", &extended, &name, &blocks,
     ];
     let time = context.epoch.to_string();
-    let call = ToolCall {
-        argv: argv.map(str::to_owned).to_vec(),
-        env: vec![
-            ("E2FSPROGS_FAKE_TIME", time.clone()),
-            ("SOURCE_DATE_EPOCH", time),
-            ("MKE2FS_CONFIG", "/dev/null".to_owned()),
-            ("LC_ALL", "C.UTF-8".to_owned()),
-        ],
-    };
-    let run = |source| ImageError::Run {
-        tool: "mke2fs".to_owned(),
-        source,
-    };
-    let output = run_tool(&call).map_err(run)?;
-    if output.status != Some(0) {
+    let output = Command::new(Path::new(SBIN).join(MKE2FS))
+        .args(arguments)
+        .env_clear()
+        .envs([
+            ("E2FSPROGS_FAKE_TIME", time.as_str()),
+            ("SOURCE_DATE_EPOCH", &time),
+            ("MKE2FS_CONFIG", "/dev/null"),
+            ("LC_ALL", "C.UTF-8"),
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| ImageError::Run {
+            tool: MKE2FS.to_owned(),
+            source,
+        })?;
+    if !output.status.success() {
         return Err(ImageError::Tool {
-            tool: "mke2fs".to_owned(),
+            tool: MKE2FS.to_owned(),
             problem: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
         }
         .into());

@@ -87,7 +87,8 @@ pub(super) fn image_files(context: &Context) -> Result<(), WriterError> {
     let to = build("kernel");
     fs::copy(&vmlinuz, &to).map_err(WriterError::io("copy", &vmlinuz))?;
     let size = bytes.len() as u64;
-    root::file_system(context.epoch, &tree, contents, &build("image.cfs"), size, digest)?;
+    let objects = root::in_order(&tree, &[]);
+    root::file_system(context.epoch, &objects, contents, &build("image.cfs"), size, digest)?;
     bundle::with_root(context, &initramfs, build(IMAGE_ROOT_DIGEST), build("root.ext4"))
 }
 

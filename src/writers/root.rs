@@ -2,7 +2,8 @@
 //!
 //! Inputs: the trees `rootfs`, `kernel` (only its modules), `indexes`, `agent` and `overlay`, and optionally `module-trust`,
 //! `unsigned-modules` and `debug`, merged in this order; only the overlay may replace files. The merged tree must be able to run on the
-//! architecture ([`super::contents`]). Outputs: `root.ext4` with the composefs image and its objects, `root-digest` with the image's
+//! architecture ([`super::contents`]). The objects lie in the file system in the same order, so that the inputs that change most often are
+//! behind those that rarely change. Outputs: `root.ext4` with the composefs image and its objects, `root-digest` with the image's
 //! fs-verity digest in hexadecimal, `root.dump`, the merged tree as text, and `critical-files`, the one file of it that no input has.
 
 use super::{
@@ -13,9 +14,8 @@ use super::{
 };
 use crate::{
     image::{
-        ImageError,
         composefs::{external_objects, write_image},
-        ext4::{self, Paths, ToolCall, ToolOutput},
+        ext4,
         kmod::is_module,
     },
     model::{Arch, Epoch, Meta, Node, RelPath, Tree, VerityDigest, write_dump},
@@ -24,9 +24,9 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 /// The optional inputs: the keys that vouch for modules, the file that allows lists of them without a signature, and the units that open
@@ -35,13 +35,12 @@ const KEYS_OF_MODULES: &str = "module-trust";
 const UNSIGNED_MODULES: &str = "unsigned-modules";
 const DEBUG: &str = "debug";
 pub(super) const OPTIONAL: [&str; 3] = [KEYS_OF_MODULES, UNSIGNED_MODULES, DEBUG];
-/// Directory of the programs of e2fsprogs in the tools tree.
-const SBIN: &str = "/usr/sbin";
 /// Directory of the modules in the kernel package and in the root.
 const MODULES: &str = "usr/lib/modules";
 
 pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
     let TreeInput { mut tree, mut contents } = tree_input("rootfs")?;
+    let mut order = digests(&tree);
     for (name, replace) in [
         ("kernel", false),
         ("indexes", false),
@@ -63,6 +62,7 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
             source,
         })?;
         contents.extend(other.contents);
+        order.extend(digests(&other.tree));
     }
     check_root(context.arch, &tree, &contents)?;
     close_critical(context.arch, &mut tree, &mut contents)?;
@@ -81,7 +81,15 @@ pub(super) fn composefs_root(context: &Context) -> Result<(), WriterError> {
         image.len()
     );
     drop(open);
-    file_system(context.epoch, &tree, contents, &image_path, image.len() as u64, digest)?;
+    let objects = in_order(&tree, &order);
+    file_system(
+        context.epoch,
+        &objects,
+        contents,
+        &image_path,
+        image.len() as u64,
+        digest,
+    )?;
     fs::remove_file(&image_path).map_err(WriterError::io("remove", &image_path))
 }
 
@@ -157,55 +165,39 @@ fn modules_of(kernel: &Tree, known: &BTreeSet<String>, epoch: Epoch) -> Result<T
     Ok(modules)
 }
 
-/// Writes `root.ext4` with the composefs image `image` and the objects of `tree`, whose contents are at `contents`.
+/// The contents of `tree`, by path.
+fn digests(tree: &Tree) -> Vec<VerityDigest> {
+    let digest = |entry: &Node| match entry {
+        Node::File { digest, .. } => Some(*digest),
+        _ => None,
+    };
+    tree.iter().filter_map(|(_, entry)| digest(&entry.node)).collect()
+}
+
+/// The objects of `tree` with their sizes in the order of `order`, each where it comes first; behind them those that it lacks, by path.
+/// An input that changes then moves only the bytes of the inputs behind it.
+pub(super) fn in_order(tree: &Tree, order: &[VerityDigest]) -> Vec<(VerityDigest, u64)> {
+    let mut left = external_objects(tree);
+    let all = order.iter().copied().chain(digests(tree));
+    all.filter_map(|digest| left.remove_entry(&digest)).collect()
+}
+
+/// Writes `root.ext4` with `objects`, whose contents are at `contents`, in this order, and behind them the composefs image `image`.
 pub(super) fn file_system(
     epoch: Epoch,
-    tree: &Tree,
+    objects: &[(VerityDigest, u64)],
     mut contents: BTreeMap<VerityDigest, PathBuf>,
     image: &Path,
     image_size: u64,
     digest: VerityDigest,
 ) -> Result<(), WriterError> {
     contents.insert(digest, image.to_owned());
-    let items = ext4::root_items(digest, image_size, &external_objects(tree))?;
-    let layout = ext4::plan(&items)?;
-    let (tar, script, out) = (build("root.tar"), build("root.debugfs"), build("root.ext4"));
-    write(&script, ext4::debugfs_script(&layout).as_bytes())?;
-    let file = File::create_new(&tar).map_err(WriterError::io("create", &tar))?;
-    let mut writer = BufWriter::with_capacity(1 << 20, file);
-    let staged = ext4::write_staging_tar(layout, epoch, &opener(&contents), &mut writer)?;
-    writer.flush().map_err(WriterError::io("write", &tar))?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let (tar_name, script_name, out_name) = (text(&tar), text(&script), text(&out));
-    let paths = Paths {
-        tar: &tar_name,
-        script: &script_name,
-        image: &out_name,
-    };
-    ext4::make(&staged, &digest, paths, &run_tool).map_err(|error: ImageError| WriterError::from(error))?;
-    for path in [&tar, &script] {
-        fs::remove_file(path).map_err(WriterError::io("remove", path))?;
-    }
-    Ok(())
-}
-
-/// Runs a program of the tools tree with exactly the environment of the call.
-pub(super) fn run_tool(call: &ToolCall) -> io::Result<ToolOutput> {
-    let (program, arguments) = call
-        .argv
-        .split_first()
-        .ok_or_else(|| io::Error::other("the call is empty"))?;
-    let output = Command::new(Path::new(SBIN).join(program))
-        .args(arguments)
-        .env_clear()
-        .envs(call.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .output()?;
-    Ok(ToolOutput {
-        status: output.status.code(),
-        stdout: output.stdout,
-        stderr: output.stderr,
-    })
+    let layout = ext4::plan(ext4::root_items(digest, image_size, objects)?)?;
+    let path = build("root.ext4");
+    let file = File::create_new(&path).map_err(WriterError::io("create", &path))?;
+    let mut store = |bytes: &[u8], at: u64| file.write_all_at(bytes, at);
+    let size = ext4::write(&layout, &digest, epoch, &opener(&contents), &mut store)?;
+    file.set_len(size).map_err(WriterError::io("set the length of", &path))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), WriterError> {

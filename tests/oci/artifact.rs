@@ -1,7 +1,7 @@
 //! A whole artifact with a small image: what `pnb audit` and `pnb boot` say of it, and of each that is not as it should be.
 
 use crate::{
-    fixture::{self, tools::check_tools::stage_tree::stage_tree},
+    fixture,
     layouts::{Put::*, *},
 };
 use pnb::{
@@ -23,7 +23,6 @@ use std::{
     io::{self, Cursor, Read},
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
 };
 
 const KERNEL: &str = "6.12.43+deb13-amd64";
@@ -295,12 +294,6 @@ fn with_second_layer(members: &[Vec<u8>], tree: &Tree, contents: &Contents) -> F
     raw(&[first, plain(archive(members))])
 }
 
-/// The tree of the tools that make the file system.
-fn ext4_tools() -> &'static Path {
-    static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| stage_tree("ext4-tools"))
-}
-
 /// Runs the writer in the sandbox, as `pnb boot` does, on the layout in `dir`: its outputs, or the last line that it printed.
 fn image_files(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let names = ["kernel", "initramfs.cpio.zst", IMAGE_ROOT_DIGEST, IMAGE_COMMAND_LINE];
@@ -333,7 +326,7 @@ fn image_files(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
         }],
         ..Spec::new(
             "image",
-            RootFs::Tree(ext4_tools().to_owned()),
+            RootFs::Empty,
             Workload::builtin(IMAGE_FILES, serde_json::to_vec(&context).expect("JSON")),
         )
     };
@@ -449,7 +442,6 @@ fn pnb_boot_names_the_layout_and_the_reason() {
         &layout_with_label(&tree, &contents, VerityDigest::new([9; 32]), Arch::Amd64),
         dir.path(),
     );
-    ext4_tools();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pnb"));
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     command.args(["--offline", "--project", env!("CARGO_MANIFEST_DIR"), "--store"]);

@@ -3,7 +3,7 @@
 use super::{
     super::{
         args::Common,
-        context::{origins, project, run_options, scratch},
+        context::{project, run_options, scratch},
         failure::Failure,
         report::Report,
     },
@@ -12,7 +12,6 @@ use super::{
 use pnb::{
     image::oci::LAYOUT_FILE,
     model::{Arch, RelPath, SectorSize, VerityDigest, visible_lines},
-    pipeline::BuildContext,
     sandbox::{Access, Executor, Limits, Mount, OutputKind, OutputSpec, RootFs, SandboxError, Spec, Workload},
     store::{Content, Store},
     verity,
@@ -23,8 +22,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The stage with the programs that make the root's file system.
-const TOOLS: &str = "ext4-tools";
 /// The writer's outputs that the machine needs.
 const FILES: [&str; 4] = ["kernel", "initramfs.cpio.zst", IMAGE_ROOT_DIGEST, IMAGE_COMMAND_LINE];
 
@@ -53,21 +50,6 @@ pub(super) fn prepare(
 ) -> Result<ImageFiles, Failure> {
     let project = project(common)?;
     let options = run_options()?;
-    let node = project.graph.node(TOOLS, Arch::host())?;
-    let origins = origins(common)?;
-    let context = BuildContext {
-        project: &project,
-        store,
-        origins: &origins,
-        options: &options,
-        shared: None,
-        elsewhere: None,
-        events: &|event| report.event(event),
-    };
-    let built = context.build(std::slice::from_ref(&node), 1)?;
-    let tools = built.nodes.get(&node).and_then(|done| done.record.outputs.get("tree"));
-    let tools = tools.ok_or_else(|| BootError::NoTools { node: node.clone() })?;
-
     let outputs = FILES.map(|name| {
         Ok(OutputSpec {
             name: name.to_owned(),
@@ -108,11 +90,7 @@ pub(super) fn prepare(
             target: RelPath::new(format!("inputs/{IMAGE_INPUT}")).map_err(|e| broken(e.to_string()))?,
             access: Access::ReadOnly,
         }],
-        ..Spec::new(
-            "image",
-            RootFs::Tree(store.checkout(tools.digest())?),
-            Workload::builtin(IMAGE_FILES, argument),
-        )
+        ..Spec::new("image", RootFs::Empty, Workload::builtin(IMAGE_FILES, argument))
     };
     report.note(format_args!("applying the layers of {} for {arch}", dir.display()));
     let executor = Executor {

@@ -1,10 +1,13 @@
-//! Checksums of the structures, with the feature metadata_csum: CRC-32C, seeded with the UUID of the file system.
+//! Checksums of the structures, with the feature metadata_csum: CRC-32C, seeded with the UUID of the file system or, with
+//! metadata_csum_seed, with a number in the superblock.
 //!
 //! ```text
 //! superblock   of the bytes in front of s_checksum, seed ~0
 //! descriptor   of the group's number (le32) and the descriptor, whose checksum counts as zeros; the low 16 bits
+//! bitmaps      of a bit for each block, or inode, of the group; the descriptor has the low 16 bits
 //! inode        of its number, its generation and the inode, whose checksum counts as zeros
 //! directory    of each block with a tail: number, generation, and the bytes in front of the tail
+//! extents      of each block of the tree: number and generation of the inode, header and room for entries
 //! ```
 //!
 //! Source: <https://docs.kernel.org/filesystems/ext4/checksums.html>. The crate `crc32fast` has the other polynomial, and the sums here
@@ -55,15 +58,25 @@ pub(super) fn uuid_seed(sb: &[u8]) -> u32 {
     crc32c(!0, &sb[S_UUID..S_UUID + 16])
 }
 
+/// Checksum of a group's descriptor, whole in `bytes`.
+pub(super) fn descriptor_checksum(seed: u32, group: u64, bytes: &[u8]) -> u16 {
+    let crc = crc32c(seed, &(group as u32).to_le_bytes());
+    let crc = crc32c(crc, &bytes[..BG_CHECKSUM]);
+    let crc = crc32c(crc, &[0; 2]);
+    crc32c(crc, bytes.get(BG_CHECKSUM + 2..).unwrap_or_default()) as u16
+}
+
+/// Seed of the checksums of an inode, of its directory blocks and of its extent tree.
+pub(super) fn inode_seed(seed: u32, number: u32, generation: u32) -> u32 {
+    let crc = crc32c(seed, &number.to_le_bytes());
+    crc32c(crc, &generation.to_le_bytes())
+}
+
 impl<R: ReadAt> Ext4<R> {
     /// Whether a group's descriptor, whole in `bytes`, has the checksum that it states.
     pub(super) fn descriptor_fits(&self, group: u64, bytes: &[u8]) -> bool {
         let Some(seed) = self.checksum_seed else { return true };
-        let crc = crc32c(seed, &(group as u32).to_le_bytes());
-        let crc = crc32c(crc, &bytes[..BG_CHECKSUM]);
-        let crc = crc32c(crc, &[0; 2]);
-        let crc = crc32c(crc, bytes.get(BG_CHECKSUM + 2..).unwrap_or_default());
-        crc as u16 == le16(bytes, BG_CHECKSUM)
+        descriptor_checksum(seed, group, bytes) == le16(bytes, BG_CHECKSUM)
     }
 
     /// Whether an inode, whole in `raw`, has the checksum that it states.
@@ -96,8 +109,7 @@ impl<R: ReadAt> Ext4<R> {
     }
 
     fn inode_seed(&self, number: u32, generation: u32) -> Option<u32> {
-        let crc = crc32c(self.checksum_seed?, &number.to_le_bytes());
-        Some(crc32c(crc, &generation.to_le_bytes()))
+        self.checksum_seed.map(|seed| inode_seed(seed, number, generation))
     }
 }
 

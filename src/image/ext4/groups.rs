@@ -9,12 +9,9 @@
 //!
 //! Source: <https://docs.kernel.org/filesystems/ext4/blockgroup.html>, and `descriptor_loc` in the kernel's `fs/ext4/super.c`.
 
-use super::{
-    format::{
-        COMPAT_SPARSE_SUPER2, INCOMPAT_META_BG, RO_SPARSE_SUPER, S_BACKUP_BGS, S_BLOCKS_PER_GROUP, S_FEATURE_COMPAT,
-        S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FIRST_DATA_BLOCK, S_FIRST_META_BG, SUPERBLOCK_OFFSET, le32,
-    },
-    size::has_superblock,
+use super::format::{
+    COMPAT_SPARSE_SUPER2, INCOMPAT_META_BG, RO_SPARSE_SUPER, S_BACKUP_BGS, S_BLOCKS_PER_GROUP, S_FEATURE_COMPAT,
+    S_FEATURE_INCOMPAT, S_FEATURE_RO_COMPAT, S_FIRST_DATA_BLOCK, S_FIRST_META_BG, SUPERBLOCK_OFFSET, le32,
 };
 
 /// Groups that begin with a copy of the superblock, beside the first.
@@ -110,5 +107,28 @@ impl Groups {
             _ => self.behind_superblock(0).saturating_add(number * self.block_size),
         };
         block.saturating_add(within)
+    }
+}
+
+/// Whether a group begins with a superblock under sparse_super: groups 0 and 1, and the powers of 3, 5 and 7.
+pub(super) fn has_superblock(group: u64) -> bool {
+    let power_of = |base: u64| {
+        let mut power = base;
+        while power < group {
+            power *= base;
+        }
+        power == group
+    };
+    group <= 1 || power_of(3) || power_of(5) || power_of(7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn superblocks_lie_where_sparse_super_says() {
+        let groups: Vec<u64> = (0..130).filter(|g| has_superblock(*g)).collect();
+        assert_eq!(groups, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
     }
 }

@@ -10,10 +10,9 @@
 //! belongs to the file; `i_size` is the length of the data, and the inode has the flags EXTENTS and VERITY.
 //! Source: the kernel's `fs/ext4/verity.c`, and <https://docs.kernel.org/filesystems/ext4/verity.html>.
 //!
-//! No mount and no privilege is needed. [`plan()`] checks the files; [`write_staging_tar`] writes a sparse tar of files that are as
-//! long as data and metadata together, and counts their blocks; [`make`] runs `mke2fs -d`, which builds a file system of exactly
-//! that size, `debugfs`, which shortens the files and sets the flags ([`debugfs_script`]), and `e2fsck`, which checks the result.
-//! The file system has no journal and reserves nothing: it is only ever mounted read-only.
+//! No mount, no privilege and no other program is needed. [`plan()`] checks the files; [`write()`] reads each once and writes the file
+//! system from front to back, in the order of the plan; `space` says which block is whose. The file system has no journal and
+//! reserves nothing: it is only ever mounted read-only.
 //!
 //! The reader, [`Ext4`], reads ext2, ext3 and ext4 of other machines too:
 //!
@@ -32,19 +31,21 @@ mod attributes;
 mod block_map;
 mod checksum;
 mod directory;
+mod extent_tree;
 mod extents;
 mod file;
 mod format;
 mod groups;
 mod journal;
+mod listing;
 mod plan;
+mod records;
 mod regions;
-mod size;
-mod staging;
+mod space;
 mod superblock;
-mod tools;
 mod verity;
 mod volume;
+mod write;
 
 pub use attributes::Ext4Attribute;
 pub use directory::DirEntry;
@@ -54,8 +55,7 @@ pub use format::{IMAGE_PATH, LABEL, OBJECTS_PATH};
 pub use journal::{JournalFacts, Replayed, ReplayedImage, replay};
 pub use plan::{Ext4Layout, VerityFile, plan, root_items};
 pub use regions::Region;
-pub use staging::{Staged, write_staging_tar};
 pub use superblock::{ExtKind, SuperblockFacts};
-pub use tools::{Paths, ToolCall, ToolOutput, ToolRunner, calls, debugfs_script, make};
 pub use verity::VerityTail;
 pub use volume::{Ext4, Ext4Inode, FileKind};
+pub use write::{StoreAt, write};

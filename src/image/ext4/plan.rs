@@ -1,12 +1,12 @@
-//! Checks and sorts the files of the file system.
+//! Checks the files of the file system and numbers them.
 
-use super::format::{BLOCK, FORMAT, IMAGE_PATH, OBJECTS_PATH, VERITY_ALIGN};
+use super::format::{BLOCK, FORMAT, IMAGE_PATH, LOST_FOUND, OBJECTS_PATH, VERITY_ALIGN};
 use crate::{
     image::ImageError,
     model::{RelPath, VerityDigest},
     verity::{DESCRIPTOR_SIZE, MerkleTree},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Largest file: 2^32 blocks less the verity metadata, far above any file of an image.
 const MAX_FILE: u64 = 1 << 43;
@@ -22,7 +22,7 @@ pub struct VerityFile {
     pub digest: VerityDigest,
 }
 
-/// Files in the order of their paths, and their directories.
+/// Files in the order in which their bytes are stored, and their directories.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ext4Layout {
     pub(super) items: Vec<VerityFile>,
@@ -34,24 +34,20 @@ impl Ext4Layout {
     pub fn items(&self) -> &[VerityFile] {
         &self.items
     }
-
-    /// Bytes of data in all files.
-    pub fn content(&self) -> u64 {
-        self.items.iter().map(|i| i.size).sum()
-    }
 }
 
-/// The files of a root: the composefs image with the digest `image` and `size` bytes, and `objects` by digest and size.
+/// The files of a root: `objects` by digest and size, in the order in which they are to be stored, and behind them the composefs
+/// image with the digest `image` and `size` bytes, which every change of the root changes.
 pub fn root_items(
     image: VerityDigest,
     size: u64,
-    objects: &BTreeMap<VerityDigest, u64>,
+    objects: &[(VerityDigest, u64)],
 ) -> Result<Vec<VerityFile>, ImageError> {
     let named = |path: String, size, digest| {
         let path = RelPath::new(&path).map_err(|e| refuse(&path, e.to_string()))?;
         Ok(VerityFile { path, size, digest })
     };
-    let mut items = vec![named(IMAGE_PATH.to_owned(), size, image)?];
+    let mut items = Vec::with_capacity(objects.len() + 1);
     for (digest, size) in objects {
         let hex = digest.to_hex();
         items.push(named(
@@ -60,53 +56,44 @@ pub fn root_items(
             *digest,
         )?);
     }
+    items.push(named(IMAGE_PATH.to_owned(), size, image)?);
     Ok(items)
 }
 
-/// Checks and sorts `items`. Paths may have at most 100 bytes and only ASCII letters, digits, `-`, `.`, `_` and `/`, because they
-/// pass through tar headers and debugfs commands.
-pub fn plan(items: &[VerityFile]) -> Result<Ext4Layout, ImageError> {
-    let mut files = BTreeMap::new();
+/// Checks `items`, whose order is that of their bytes in the file system. Two files cannot have one path, and `lost+found` at the top
+/// belongs to the file system.
+pub fn plan(items: Vec<VerityFile>) -> Result<Ext4Layout, ImageError> {
+    let mut files = BTreeSet::new();
     let mut directories = BTreeSet::new();
-    for item in items {
-        let name = item.path.to_string();
-        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._/".contains(b);
-        if !item.path.as_bytes().iter().all(plain) || name.len() > 100 {
-            return Err(refuse(
-                &name,
-                "the path is longer than 100 bytes or has other characters than letters, digits, \"-\", \".\" and \"_\""
-                    .to_owned(),
-            ));
+    for item in &items {
+        let refused = |problem: String| Err(refuse(&item.path.to_string(), problem));
+        if item.path.components().next() == Some(LOST_FOUND) {
+            return refused("the directory belongs to the file system".to_owned());
         }
         if item.size > MAX_FILE {
-            return Err(refuse(&name, format!("{} bytes are more than {MAX_FILE}", item.size)));
+            return refused(format!("{} bytes are more than {MAX_FILE}", item.size));
         }
         let mut parent = item.path.parent();
         while let Some(directory) = parent {
             parent = directory.parent();
             directories.insert(directory);
         }
-        if files.insert(item.path.clone(), item.clone()).is_some() {
-            return Err(refuse(&name, "two files have this path".to_owned()));
+        if !files.insert(&item.path) {
+            return refused("two files have this path".to_owned());
         }
     }
-    if let Some(both) = directories.iter().find(|d| files.contains_key(*d)) {
+    if let Some(both) = directories.iter().find(|d| files.contains(*d)) {
         return Err(refuse(
             &both.to_string(),
             "the path is both a file and the directory of another file".to_owned(),
         ));
     }
-    Ok(Ext4Layout {
-        items: files.into_values().collect(),
-        directories,
-    })
+    Ok(Ext4Layout { items, directories })
 }
 
 /// Byte offsets of the parts of a verity file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Extents {
-    /// End of the data, padded to a block.
-    pub(super) data_end: u64,
     /// Begin of the Merkle tree.
     pub(super) tree: u64,
     /// Begin of the descriptor.
@@ -120,7 +107,6 @@ impl Extents {
         let tree = size.next_multiple_of(VERITY_ALIGN);
         let descriptor = tree + MerkleTree::size(size);
         Self {
-            data_end: size.next_multiple_of(BLOCK),
             tree,
             descriptor,
             end: (descriptor + DESCRIPTOR_SIZE as u64 + 4).next_multiple_of(BLOCK),
@@ -128,7 +114,7 @@ impl Extents {
     }
 }
 
-fn refuse(path: &str, problem: String) -> ImageError {
+pub(super) fn refuse(path: &str, problem: String) -> ImageError {
     ImageError::Entry {
         format: FORMAT,
         path: path.to_owned(),
@@ -142,16 +128,11 @@ mod tests {
 
     #[test]
     fn the_tail_lies_behind_the_next_64_kib_boundary() {
-        let extents = |data_end, tree, descriptor, end| Extents {
-            data_end,
-            tree,
-            descriptor,
-            end,
-        };
-        assert_eq!(Extents::new(0), extents(0, 0, 0, 4096));
-        assert_eq!(Extents::new(1), extents(4096, 65_536, 65_536, 69_632));
-        assert_eq!(Extents::new(65_536), extents(65_536, 65_536, 69_632, 73_728));
-        assert_eq!(Extents::new(65_537), extents(69_632, 131_072, 135_168, 139_264));
+        let extents = |tree, descriptor, end| Extents { tree, descriptor, end };
+        assert_eq!(Extents::new(0), extents(0, 0, 4096));
+        assert_eq!(Extents::new(1), extents(65_536, 65_536, 69_632));
+        assert_eq!(Extents::new(65_536), extents(65_536, 69_632, 73_728));
+        assert_eq!(Extents::new(65_537), extents(131_072, 135_168, 139_264));
     }
 
     #[test]
@@ -161,19 +142,21 @@ mod tests {
             size,
             digest: VerityDigest::new([0; 32]),
         };
-        for (bad, items) in [
-            ("a b", vec![item("a b", 1)]),
-            ("a\\\"b", vec![item("a\"b", 1)]),
-            ("x", vec![item("x", u64::MAX)]),
-            ("twice", vec![item("twice", 1), item("twice", 2)]),
-            ("d", vec![item("d", 1), item("d/f", 2)]),
-            ("lost+found", vec![item("lost+found", 1)]),
+        for (bad, items, value) in [
+            ("x", vec![item("x", u64::MAX)], "18446744073709551615"),
+            ("twice", vec![item("twice", 1), item("twice", 2)], "two files"),
+            ("d", vec![item("d", 1), item("d/f", 2)], "both a file and"),
+            ("lost+found", vec![item("lost+found", 1)], "belongs to"),
+            ("lost+found/a", vec![item("lost+found/a", 1)], "belongs to"),
         ] {
-            let text = plan(&items).expect_err("bad").to_string();
-            assert!(text.starts_with(&format!("store \"{bad}\" in")), "{text}");
+            let text = plan(items).expect_err("bad").to_string();
+            assert!(
+                text.starts_with(&format!("store \"{bad}\" in")) && text.contains(value),
+                "{text}"
+            );
         }
-        let layout = plan(&[item("b", 1), item("a/c", 2)]).expect("good");
-        assert_eq!(layout.items()[0].path.to_string(), "a/c");
-        assert_eq!((layout.directories.len(), layout.content()), (1, 3));
+        let layout = plan(vec![item("b", 1), item("a b/c", 2)]).expect("good");
+        assert_eq!(layout.items()[0].path.to_string(), "b");
+        assert_eq!(layout.directories.len(), 1);
     }
 }
