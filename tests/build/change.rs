@@ -1,7 +1,7 @@
 //! What runs again when something changed, and what is said when something breaks.
 
 use crate::project::*;
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 #[test]
 fn nothing_changed_means_nothing_runs() {

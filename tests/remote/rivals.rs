@@ -22,6 +22,9 @@ use std::{
     time::Duration,
 };
 
+/// Changes the blobs of a result, by path.
+type Forgery<'a> = &'a dyn Fn(&mut BTreeMap<String, Vec<u8>>);
+
 /// A runner between a worker and its `buildbox-run-hosttools`: every result goes through [`Forger::work`] on its way to the worker.
 struct Forger {
     /// The result that the runner has left, and the one that the worker is to get. A file is whole once it has its name.
@@ -56,7 +59,7 @@ impl Forger {
     }
 
     /// Forges every result until the end of the build; returns their number.
-    fn work(&self, ended: &AtomicBool, forge: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)) -> usize {
+    fn work(&self, ended: &AtomicBool, forge: Forgery<'_>) -> usize {
         let mut forged = 0;
         while !ended.load(Ordering::Relaxed) {
             if !wait_until(Duration::from_millis(200), || self.given.exists()) {
