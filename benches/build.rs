@@ -5,7 +5,7 @@
 //! machine's speed changes from one to the next. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox,
 //! as a peer. Words choose rows: `cargo bench --bench build -- agent unchanged`.
 //!
-//! With `PNB_BENCH_BEFORE=DIR`, a checkout of another commit with its program in `target/release/pnb`, each build is measured in turns with
+//! With the word `before=DIR`, a checkout of another commit with its program in `target/release/pnb`, each build is measured in turns with
 //! that one, and the table has the processor time there and the middle one of the ratios of single turns.
 //!
 //! Memory is what a build's processes and file systems in memory hold at once: anonymous memory of the processes (`RssAnon` of
@@ -79,12 +79,16 @@ fn main() {
         env!("CARGO_BIN_EXE_pnb").into(),
         Path::new(env!("CARGO_MANIFEST_DIR")),
     );
-    let before = std::env::var_os("PNB_BENCH_BEFORE").map(|dir| {
-        let dir = fs::canonicalize(dir).expect("PNB_BENCH_BEFORE is a directory");
+    // Cargo's own word for a benchmark is not one of ours.
+    let mut words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let dir = words
+        .iter()
+        .find_map(|word| Some(word.strip_prefix(BEFORE)?.to_owned()));
+    words.retain(|word| !word.starts_with(BEFORE));
+    let before = dir.map(|dir| {
+        let dir = fs::canonicalize(dir).expect("the word before= has a directory");
         side("before", dir.join("target/release/pnb"), &dir)
     });
-    // Cargo's own word for a benchmark is not one of ours.
-    let words = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let bench = Bench { this, before, words };
     println!(
         "{:<44} {:>8} {:>8} {:>8}{}",
@@ -125,6 +129,8 @@ fn main() {
     }
 }
 
+/// Begin of the word that names a checkout of another commit.
+const BEFORE: &str = "before=";
 const KERNEL_INITRD: &[&str] = &["--variant", "kernel-initrd"];
 const EVERY_VARIANT: &[&str] = &[];
 
@@ -328,6 +334,7 @@ fn field(path: &str, name: &str) -> Option<u64> {
 }
 
 /// A process and all that it has started, and that these have.
+#[expect(clippy::disallowed_methods, reason = "only looked through")]
 fn descendants(first: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for process in fs::read_dir("/proc").expect("/proc").flatten() {

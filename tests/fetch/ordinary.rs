@@ -83,7 +83,7 @@ fn a_file_that_cannot_even_be_read_is_refused() {
     let part = dir.path().join(format!("{}.part", item.sha256));
     let got = as_ordinary_user(dir.path(), || {
         drop(adopted(&part, &content()));
-        fs::set_permissions(&part, Permissions::from_mode(0)).expect("set");
+        fs::set_permissions(&part, Permissions::from_mode(0o0)).expect("set");
         get_in(dir.path(), &item, false, &Silent).0
     });
     let error = got.expect_err("refused");
