@@ -84,6 +84,14 @@ struct Run<'a> {
     prints: Vec<(String, Printing)>,
 }
 
+impl Run<'_> {
+    /// Counts a wait for a server that refused as none for a worker.
+    fn rested(&mut self, time: Duration) {
+        self.since += time;
+        self.asked += time;
+    }
+}
+
 /// A stream of what the program prints.
 struct Printing {
     bytes: mpsc::Receiver<Vec<u8>>,
@@ -179,7 +187,13 @@ impl GrpcEngine {
             return false;
         }
         let message = CancelOperationRequest { name: run.name.clone() };
-        let known = [Code::Unimplemented, Code::NotFound, Code::Unavailable];
+        // A server that has too many calls is not waited for.
+        let known = [
+            Code::Unimplemented,
+            Code::NotFound,
+            Code::Unavailable,
+            Code::ResourceExhausted,
+        ];
         let answered = self
             .cache
             .call(Doing::Reading, &message, &known, |channel, request| async {
@@ -365,9 +379,11 @@ impl GrpcEngine {
                             {
                                 run.name.clear();
                                 let problem = words(&Status::new(Code::ResourceExhausted, status.message.clone()));
+                                let begin = Instant::now();
                                 if !attempts.after_refusal(problem, delay(&status.details), &|| !cancelled())? {
                                     return Err(self.not_begun());
                                 }
+                                run.rested(begin.elapsed());
                                 watched = self.open(run, &mut attempts)?;
                             }
                             Err(status) => return Err(self.refused(&status)),
@@ -399,13 +415,13 @@ impl GrpcEngine {
                         }));
                     } else {
                         let refused = is_answer(&status) && status.code() == Code::ResourceExhausted;
+                        let begin = Instant::now();
                         let wanted = attempts.again_if(&status, &|| !cancelled())?;
                         if refused && !wanted && run.name.is_empty() {
                             return Err(self.not_begun());
                         }
                         if refused {
-                            // The wait for the server is none for a worker.
-                            (run.since, run.asked) = (Instant::now(), Instant::now());
+                            run.rested(begin.elapsed());
                         }
                     }
                     watched = self.open(run, &mut attempts)?;

@@ -369,6 +369,19 @@ fn a_scheduler_that_goes_on_to_refuse_is_named_with_its_words() {
         hint.contains("--remote-jobs") && hint.contains("thread-pool-size"),
         "{hint}"
     );
+    // Neither does an action begin anew without end that is refused whenever it has run.
+    server.plan(&[]);
+    let mut ran = vec![DoubleCall::Stage(Stage::Queued), DoubleCall::Stage(Stage::Executing)];
+    ran.extend(exhausted("Storage cleanup in progress, try again later"));
+    server.state().operations = vec![ran; 1000];
+    let error = engine.execute(&soon, &|_| {}, &|| false).expect_err("busy");
+    assert!(matches!(error, RemoteError::Busy { .. }), "{error}");
+    // What is too long will be so again.
+    let too_long = Trouble::Exhausted("Received message larger than max (5 vs. 4)");
+    server.plan(&vec![("Execute", too_long); 1000]);
+    let error = engine.execute(&soon, &|_| {}, &|| false).expect_err("too long");
+    assert!(matches!(error, RemoteError::Gone { .. }), "{error}");
+    assert_eq!(server.called().iter().filter(|call| **call == "Execute").count(), 1);
     // Nothing is on the server that could go on, and nobody waits for the end of the pause.
     let patient = engine_with(
         &server,

@@ -120,9 +120,9 @@ pub(super) struct Attempts<'a> {
     made: u32,
     /// Since when the server is not reached.
     unreached: Option<Instant>,
-    /// How often the server refused for the moment, and since when.
+    /// How often the server refused for the moment, and how long that was waited for in all.
     refused: u32,
-    busy: Option<Instant>,
+    rested: Duration,
     renewed: bool,
     /// The token of the present try.
     bearer: Option<Bearer>,
@@ -173,12 +173,11 @@ impl Attempts<'_> {
         Ok(sleep_if(wait, wanted))
     }
 
-    /// Counts anew, after a try that was good for something.
+    /// Counts anew, after a try that was good for something. Refusals for the moment are counted to the end: an action that is refused
+    /// whenever it has run would run without end.
     pub(super) fn restart(&mut self) {
         self.made = 1;
         self.unreached = None;
-        self.refused = 0;
-        self.busy = None;
         self.renewed = false;
     }
 
@@ -211,14 +210,13 @@ impl Attempts<'_> {
 
     /// The wait before the next try of a server that refuses for the moment. Clients that were refused together do not come again together.
     fn rest(&mut self, problem: String, delay: Option<Duration>) -> Result<Duration, RemoteError> {
-        let waited = self.busy.get_or_insert_with(Instant::now).elapsed();
         self.refused += 1;
-        if self.refused >= self.cache.limits.tries && waited >= self.cache.busy {
+        if self.refused >= self.cache.limits.tries && self.rested >= self.cache.busy {
             return Err(RemoteError::Busy {
                 server: self.cache.name.clone(),
                 writes: self.doing == Doing::Writing,
                 times: self.refused,
-                seconds: waited.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+                seconds: self.rested.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
                 problem,
             });
         }
@@ -228,7 +226,9 @@ impl Attempts<'_> {
         // Without random numbers they come together.
         let _ = aws_lc_rs::rand::fill(&mut random);
         let wait = longest / 2 + longest / 2 * u32::from(random[0]) / 255;
-        Ok(wait.max(delay.unwrap_or_default().min(LONGEST_REST)))
+        let wait = wait.max(delay.unwrap_or_default().min(LONGEST_REST));
+        self.rested += wait;
+        Ok(wait)
     }
 }
 
@@ -334,7 +334,7 @@ impl GrpcCache {
             made: 1,
             unreached: None,
             refused: 0,
-            busy: None,
+            rested: Duration::ZERO,
             renewed: false,
             bearer: None,
         }

@@ -75,7 +75,11 @@ pub(super) fn verdict(server: &str, doing: Doing, status: &Status, fault: &LastF
         problem,
     };
     match status.code() {
-        // The code has two meanings: a call too many, and no space. Nothing is stored by a call that reads.
+        // gRPC itself has the code for a message that is too long, and would be so again.
+        Code::ResourceExhausted if doing == Doing::Reading && is_too_long(status.message()) => {
+            Verdict::Final(gone(problem))
+        }
+        // The code has two more meanings: a call too many, and no space. Nothing is stored by a call that reads.
         Code::ResourceExhausted => {
             let details = rpc::Status::decode(status.details()).unwrap_or_default().details;
             match doing == Doing::Reading || is_for_the_moment(status.message(), &details) {
@@ -122,6 +126,11 @@ pub(super) fn delay(details: &[Any]) -> Option<Duration> {
 pub(super) fn is_for_the_moment(message: &str, details: &[Any]) -> bool {
     let message = message.to_ascii_lowercase();
     delay(details).is_some() || FOR_THE_MOMENT.iter().any(|words| message.contains(words))
+}
+
+/// Whether a message was longer than one side allows, as the implementations of gRPC in C and in Go say it.
+fn is_too_long(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("larger than max")
 }
 
 /// The code by its name in the specification, and the server's words.
