@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Bytes read and written at once.
 pub(super) const CHUNK: usize = 128 << 10;
+/// How often a file may be gone that was there a moment ago. Where the directory is not the user's, it was never there.
+const VANISHED: u32 = 16;
 /// Mode of an unfinished download.
 const MODE: u32 = 0o600;
 /// Time between two tries to lock a file that another builder is writing.
@@ -50,6 +52,7 @@ impl PartialDownload {
     pub(super) fn open(dir: &Path, item: &FetchItem, stop: &dyn Fn() -> bool) -> Result<Self, FetchError> {
         let path = dir.join(format!("{}.part", item.sha256));
         let failed = |action, source| failed(&item.what, &path, action, source);
+        let mut vanished = 0;
         let file = loop {
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
@@ -65,7 +68,10 @@ impl PartialDownload {
                         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
                     match options.open(&path) {
                         Ok(file) => (file, Some(e)),
-                        Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+                        Err(gone) if gone.kind() == io::ErrorKind::NotFound && vanished < VANISHED && !stop() => {
+                            vanished += 1;
+                            continue;
+                        }
                         Err(_) => return Err(failed("open", e)),
                     }
                 }

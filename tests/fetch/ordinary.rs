@@ -89,3 +89,17 @@ fn a_file_that_cannot_even_be_read_is_refused() {
     let error = got.expect_err("refused");
     assert!(matches!(error, FetchError::Part { action: "open", .. }), "{error}");
 }
+
+#[test]
+fn a_directory_that_takes_no_file_is_refused() {
+    let server = Server::new(|_, _, s| ok(s, &content()));
+    let item = item(&content(), vec![server.place()]);
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let got = as_ordinary_user(dir.path(), || {
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o555)).expect("set");
+        get_in(dir.path(), &item, false, &Silent).0
+    });
+    let error = got.expect_err("refused");
+    assert!(matches!(error, FetchError::Part { action: "open", .. }), "{error}");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("set");
+}
