@@ -35,7 +35,7 @@ cp -L "$tree/$loader" "$out/added/$loader"
 mv "$tree/usr/lib/$triplet" "$out/added/usr/lib/$triplet"
 rm -rf "$out/added/usr/lib/$triplet/gconv"
 
-while read -r package names; do
+while read -r package names || [ -n "$package" ]; do
     version=$(sed -n "/^Package: $package\$/,/^\$/s/^Version: //p" /inputs/packages/Packages)
     [ -n "$version" ] || fail "the package set has no $package"
     for name in $names; do
