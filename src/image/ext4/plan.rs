@@ -8,7 +8,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Largest file: 2^32 blocks less the verity metadata, far above any file of an image.
+/// Largest file, in bytes: half of what 2^32 blocks with their verity metadata hold, far above any file of an image.
 const MAX_FILE: u64 = 1 << 43;
 
 /// A file to be stored under fs-verity.

@@ -22,6 +22,8 @@ pub type StoreAt<'a> = &'a mut dyn FnMut(&[u8], u64) -> io::Result<()>;
 
 /// Pieces that follow each other are stored together up to this many bytes.
 const GATHERED: usize = 256 * 1024;
+/// A piece of so many bytes is stored by itself.
+const LARGE: usize = 64 * 1024;
 const DIRECTORY_MODE: u16 = 0o040_555;
 const ROOT_MODE: u16 = 0o040_755;
 const LOST_FOUND_MODE: u16 = 0o040_700;
@@ -158,7 +160,7 @@ impl Gatherer<'_> {
         // The last block of a file's data is often not full.
         let gap = at.checked_sub(end).filter(|gap| *gap < BLOCK).map(|gap| gap as usize);
         match gap {
-            Some(gap) if self.bytes.len() + gap + bytes.len() <= GATHERED => {
+            Some(gap) if bytes.len() < LARGE && self.bytes.len() + gap + bytes.len() <= GATHERED => {
                 self.bytes.resize(self.bytes.len() + gap, 0);
                 self.bytes.extend_from_slice(bytes);
                 return Ok(());
@@ -166,7 +168,7 @@ impl Gatherer<'_> {
             _ => self.flush()?,
         }
         self.at = at;
-        if bytes.len() >= GATHERED / 4 {
+        if bytes.len() >= LARGE {
             self.at += bytes.len() as u64;
             return stored((self.store)(bytes, at));
         }
