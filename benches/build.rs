@@ -1,7 +1,7 @@
 //! What a build costs: cold, nothing changed, another agent; what building twice costs, an audit, and finding a byte in an image.
 //!
 //! `cargo bench --bench build` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of
-//! `kernel-initrd` of the same run. What is measured in turns with cold builds has the middle one of the ratios of single turns, as the
+//! `kernel-initrd` of the same run, that of a repeated build of all variants to a cold one of all. What is measured in turns with cold builds has the middle one of the ratios of single turns, as the
 //! machine's speed changes from one to the next. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox,
 //! as a peer. Words choose rows: `cargo bench --bench build -- agent unchanged`.
 //!
@@ -15,6 +15,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
     os::unix::fs::FileExt,
@@ -52,10 +53,9 @@ struct Bench {
     this: Side,
     before: Option<Side>,
     words: Vec<String>,
+    /// The number of the last agent that was made: no two of a run are the same.
+    agents: Cell<u32>,
 }
-
-/// Another agent than the one before, of some bytes.
-struct Agents(u32);
 
 fn main() {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
@@ -89,7 +89,12 @@ fn main() {
         let dir = fs::canonicalize(dir).expect("the word before= has a directory");
         side("before", dir.join("target/release/pnb"), &dir)
     });
-    let bench = Bench { this, before, words };
+    let bench = Bench {
+        this,
+        before,
+        words,
+        agents: Cell::new(std::process::id()),
+    };
     println!(
         "{:<44} {:>8} {:>8} {:>8}{}",
         "",
@@ -103,7 +108,7 @@ fn main() {
         }
     );
     bench.this.fetch("amd64");
-    let cold = bench.this.cold("amd64", KERNEL_INITRD);
+    let cold = middle((0..3).map(|_| bench.this.cold("amd64", KERNEL_INITRD)).collect());
     bench.builds(cold);
     bench.twice();
     if bench.wants("audit") {
@@ -123,9 +128,7 @@ fn main() {
         bench.memory();
     }
     if bench.wants("arm64") {
-        bench.row("all of arm64, cold", 2, cold, |side, _| {
-            side.cold("arm64", EVERY_VARIANT)
-        });
+        bench.row("all of arm64, cold", 2, cold, |side| side.cold("arm64", EVERY_VARIANT));
     }
 }
 
@@ -143,27 +146,25 @@ impl Bench {
     /// Cold builds, builds with nothing to do and builds with another agent, of one variant and of all.
     fn builds(&self, cold: Cost) {
         if self.wants("cold") {
-            self.row("kernel-initrd, cold, packages in the store", 5, cold, |side, _| {
+            self.row("kernel-initrd, cold, packages in the store", 5, cold, |side| {
                 side.cold("amd64", KERNEL_INITRD)
             });
-            self.row("all of amd64, cold", 5, cold, |side, _| {
-                side.cold("amd64", EVERY_VARIANT)
-            });
+            self.row("all of amd64, cold", 5, cold, |side| side.cold("amd64", EVERY_VARIANT));
         }
         for side in self.sides() {
             side.build("amd64", EVERY_VARIANT, None);
         }
         if self.wants("unchanged") {
-            self.row("all, nothing changed", 9, cold, |side, _| {
+            self.row("all, nothing changed", 9, cold, |side| {
                 side.build("amd64", EVERY_VARIANT, None)
             });
         }
         if self.wants("agent") {
-            self.row("kernel-initrd, another agent", 5, cold, |side, agents| {
-                side.build("amd64", KERNEL_INITRD, Some(agents))
+            self.row("kernel-initrd, another agent", 5, cold, |side| {
+                side.build("amd64", KERNEL_INITRD, Some(self.agent()))
             });
-            self.row("all, another agent", 5, cold, |side, agents| {
-                side.build("amd64", EVERY_VARIANT, Some(agents))
+            self.row("all, another agent", 5, cold, |side| {
+                side.build("amd64", EVERY_VARIANT, Some(self.agent()))
             });
         }
     }
@@ -204,17 +205,23 @@ impl Bench {
         }
     }
 
+    /// Another agent than any before.
+    fn agent(&self) -> String {
+        let number = self.agents.get() + 1;
+        self.agents.set(number);
+        format!("#!/bin/sh\n# {number}\nexec sleep 1000000\n")
+    }
+
     fn sides(&self) -> impl Iterator<Item = &Side> {
         std::iter::once(&self.this).chain(&self.before)
     }
 
     /// Measures this program, and the one before in turns with it.
-    fn row(&self, name: &str, turns: usize, cold: Cost, work: impl Fn(&Side, &mut Agents) -> Cost) {
-        let mut agents = Agents(std::process::id());
+    fn row(&self, name: &str, turns: usize, cold: Cost, work: impl Fn(&Side) -> Cost) {
         let costs: Vec<(Cost, Option<Cost>)> = (0..turns)
             .map(|_| {
-                let before = self.before.as_ref().map(|side| work(side, &mut agents));
-                (work(&self.this, &mut agents), before)
+                let before = self.before.as_ref().map(&work);
+                (work(&self.this), before)
             })
             .collect();
         let this = middle(costs.iter().map(|cost| cost.0).collect());
@@ -236,13 +243,6 @@ impl Bench {
             "{}{compared}",
             line(name, this, this.cpu.as_secs_f64() / cold.cpu.as_secs_f64())
         );
-    }
-}
-
-impl Agents {
-    fn next(&mut self) -> String {
-        self.0 += 1;
-        format!("#!/bin/sh\n# {}\nexec sleep 1000000\n", self.0)
     }
 }
 
@@ -394,11 +394,11 @@ impl Side {
         command
     }
 
-    fn build(&self, arch: &str, variants: &[&str], agents: Option<&mut Agents>) -> Cost {
+    fn build(&self, arch: &str, variants: &[&str], agent: Option<String>) -> Cost {
         let mut command = self.building(arch, variants);
-        if let Some(agents) = agents {
+        if let Some(text) = agent {
             let path = self.scratch.join("agent");
-            fs::write(&path, agents.next()).expect("written");
+            fs::write(&path, text).expect("written");
             command.arg("--agent").arg(path);
         }
         run(&mut command)
