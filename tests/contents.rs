@@ -361,8 +361,8 @@ fn an_initramfs_with_hostile_files_is_refused() {
     assert!(!ended && said.contains("read a cpio archive at byte 0"), "{said}");
 }
 
-/// What the writer says to a root with these changes.
-fn root(arch: Arch, change: &dyn Fn(&mut Files, &mut Files)) -> String {
+/// Whether the writer takes a root with these changes, and what it says.
+fn root(arch: Arch, change: &dyn Fn(&mut Files, &mut Files)) -> (bool, String) {
     let (mut rootfs, mut kernel, mut agent) = (system(arch), Files::new(), Files::new());
     agent.file("usr/sbin/powernode-agent", b"#!/bin/sh\n");
     modules(&mut kernel, arch, &["ext4"], "");
@@ -385,30 +385,26 @@ fn root(arch: Arch, change: &dyn Fn(&mut Files, &mut Files)) -> String {
     ] {
         inputs.tree(name, files);
     }
-    let (ended, said) = inputs.run("composefs-root", arch);
-    assert!(!ended, "there are no programs for ext4 here\n{said}");
-    said
+    inputs.run("composefs-root", arch)
 }
 
 #[test]
-fn a_root_that_can_work_gets_to_its_file_system() {
+fn a_root_that_can_work_is_taken() {
     for arch in Arch::ALL {
-        let said = root(arch, &|_, _| {});
-        assert!(
-            said.contains("\nroot ") && said.contains("failed to run mke2fs"),
-            "{arch}\n{said}"
-        );
+        let (taken, said) = root(arch, &|_, _| {});
+        assert!(taken && said.contains("\nroot "), "{arch}\n{said}");
     }
 }
 
 #[test]
 fn a_root_that_cannot_work_is_refused() {
-    let said = root(Arch::Arm64, &|rootfs, agent| {
+    let (taken, said) = root(Arch::Arm64, &|rootfs, agent| {
         rootfs.remove("usr/lib/aarch64-linux-gnu/libblkid.so.1");
         rootfs.remove("usr/lib/aarch64-linux-gnu/libkmod.so.2");
         rootfs.file("usr/lib/systemd/foreign", &ElfFile::new(X86_64, EXECUTABLE).bytes());
         agent.file("usr/sbin/powernode-agent", b"#!/usr/bin/python3\n");
     });
+    assert!(!taken, "{said}");
     insta::assert_snapshot!(said, @r#"
     built-in composefs-root: failed to accept the root for arm64:
         usr/bin/udevadm needs the library libblkid.so.1, which is not there (looked for in /usr/lib/aarch64-linux-gnu, /usr/lib)
