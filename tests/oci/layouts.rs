@@ -87,7 +87,7 @@ pub(crate) fn layer(
         )))
     };
     let mut bytes = Vec::new();
-    let written = write_layer(entries, &open, compression, ZstdLevel::default(), ONE, &mut bytes).expect("written");
+    let written = write_layer(entries, &open, compression, ZstdLevel::HIGH, ONE, &mut bytes).expect("written");
     (written, bytes)
 }
 

@@ -183,7 +183,7 @@ fn the_number_of_threads_does_not_change_a_byte() {
                 &entries(&tree),
                 &open,
                 compression,
-                ZstdLevel::default(),
+                ZstdLevel::HIGH,
                 workers,
                 &mut bytes,
             )
@@ -211,7 +211,7 @@ fn what_a_layer_cannot_hold_is_refused() {
             &entries(&tree),
             &open,
             LayerCompression::Gzip,
-            ZstdLevel::default(),
+            ZstdLevel::HIGH,
             ONE,
             &mut Vec::new(),
         );
@@ -257,7 +257,7 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
                 &entries(&tree),
                 &open,
                 compression,
-                ZstdLevel::default(),
+                ZstdLevel::HIGH,
                 ONE,
                 &mut Vec::new(),
             );
