@@ -1,8 +1,8 @@
 //! What a build costs: cold, nothing changed, another agent; what building twice costs, an audit, and finding a byte in an image.
 //!
-//! `cargo bench --bench build` prints one table; each figure is the middle one of several runs, beside its ratio to the cold build of
-//! `kernel-initrd` of the same run, that of a repeated build of all variants to a cold one of all. What is measured in turns with cold builds has the middle one of the ratios of single turns, as the
-//! machine's speed changes from one to the next. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox,
+//! `cargo bench --bench build` prints one table. Each figure is the middle one of several runs. The ratio beside it is to the cold build of
+//! `kernel-initrd` of the same run; the row that repeats a build of all variants has its ratio to a cold build of all. Rows that are measured in
+//! turns with cold builds have the middle one of the ratios of single turns, as the machine's speed changes from one to the next. Where mmdebstrap is installed it configures the same packages as root, outside any sandbox,
 //! as a peer. Words choose rows: `cargo bench --bench build -- agent unchanged`.
 //!
 //! With the word `before=DIR`, a checkout of another commit with its program in `target/release/pnb`, each build is measured in turns with

@@ -10,7 +10,8 @@ pub struct ZstdLevel(i32);
 impl ZstdLevel {
     /// The highest level.
     pub const MAX: ZstdLevel = ZstdLevel(19);
-    /// A level for what is made once and fetched often: some 5 % smaller than the default, for four times the processor time.
+    /// A level for what is made once and fetched often: 4 to 7 % smaller than the default, for three to five times the
+    /// processor time (docs/sizes.md).
     pub const HIGH: ZstdLevel = ZstdLevel(9);
 
     /// The level with this number; `None` for numbers outside of 1 to 19.
